@@ -1,0 +1,1 @@
+"""eval: features, metrics, protocols, tables, figures and claims for generators of any origin."""

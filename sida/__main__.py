@@ -1,0 +1,5 @@
+"""``python -m sida``."""
+
+from sida.cli import main
+
+raise SystemExit(main())

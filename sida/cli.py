@@ -1,0 +1,61 @@
+"""The ``sida`` command line: finds the verbs, parses, and turns a :class:`UserError` into one line.
+
+Each module in a ``commands`` package is a verb and provides ``HELP`` (one line), ``EXAMPLES`` (text shown under
+``--help``), ``arguments(parser)`` and ``run(args) -> int | None``. Its name with ``_`` replaced by ``-`` is the
+verb. Heavy imports (torch, matplotlib) belong inside ``run`` so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from sida.errors import UserError, suggestion
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``sida``; returns the exit status."""
+    import sida.commands
+
+    return run_command_line("sida", "Distil diffusion teachers into one-step generators.", sida.commands, argv)
+
+
+def run_command_line(name: str, description: str, commands: ModuleType, argv: Sequence[str] | None) -> int:
+    """Runs the verb named in ``argv``; exit status 0, 1 (:class:`UserError`), 2 (usage) or 130 (interrupted)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    verbs = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(commands.__path__)}
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
+        print(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}", file=sys.stderr)
+        return 2
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    parsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    wanted = [arguments[0]] if arguments and arguments[0] in verbs else sorted(verbs)
+    for verb in wanted:
+        module = importlib.import_module(f"{commands.__name__}.{verbs[verb]}")
+        sub = parsers.add_parser(
+            verb,
+            help=module.HELP,
+            description=module.HELP,
+            epilog=module.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.arguments(sub)
+        sub.set_defaults(_run=module.run)
+    try:
+        args = parser.parse_args(arguments)
+        return int(args._run(args) or 0)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader (head, less) has gone; that is not a fault of the command.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130

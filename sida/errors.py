@@ -1,0 +1,23 @@
+"""The one exception that reaches a user: a single line that says what, where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Bad input or a broken environment, explained in one line.
+
+    The command lines print ``error: <message>`` without a traceback and exit with status 1. Raise it with
+    the file and key (where), the fault (what) and the remedy.
+    """
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """Returns ``" (did you mean 'x'?)"`` for the closest known word, or the list of known words."""
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (known: {', '.join(names)})" if names else ""
