@@ -1,0 +1,135 @@
+"""What every data set looks like to the rest of the program."""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+Indices = Sequence[int] | np.ndarray | torch.Tensor | range
+
+
+class Dataset(abc.ABC):
+    """Images with optional labels, addressed by index.
+
+    A subclass provides the raw images and labels; this class adds the three views of the official tools
+    (NVlabs/edm:training/dataset.py): labels as one-hot rows, a seeded subset, and mirrored copies.
+
+    Args:
+        name: Short name for records, e.g. ``"cifar10"``.
+        raw_shape: ``(N, C, H, W)`` of the underlying data.
+        labels: Class indices int64 ``(N,)``, label vectors float32 ``(N, D)``, or None when unlabelled.
+        max_size: Keep this many images: shuffled by ``random_seed``, the first taken, then put back in order.
+        random_seed: Seed of that shuffle.
+        xflip: Append a mirrored copy of every kept image after all of them.
+
+    Attributes:
+        name: Short name for records.
+        num_channels: Channels of ``images``.
+        resolution: Height and width of ``images``.
+        label_dim: Width of the label rows, 0 when unconditional. Integer labels give ``max + 1`` classes, counted
+            over the whole data, not over the subset.
+    """
+
+    #: False for data whose items are VAE moments (float32) instead of pixels (uint8).
+    is_pixels: bool = True
+
+    def __init__(
+        self,
+        name: str,
+        raw_shape: tuple[int, int, int, int],
+        labels: np.ndarray | None,
+        max_size: int | None = None,
+        random_seed: int = 0,
+        xflip: bool = False,
+    ) -> None:
+        self.name = name
+        count, self.num_channels, self.resolution, _ = raw_shape
+        if labels is not None and len(labels) != count:
+            raise ValueError(f"{len(labels)} labels for {count} images")
+        self._labels = labels
+        if labels is None:
+            self.label_dim = 0
+        else:
+            self.label_dim = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
+        self.raw_indices = np.arange(count, dtype=np.int64)
+        if max_size is not None and max_size < count:
+            # The legacy generator on purpose: its stream is frozen, and published subsets were drawn with it.
+            np.random.RandomState(random_seed % (1 << 31)).shuffle(self.raw_indices)
+            self.raw_indices = np.sort(self.raw_indices[:max_size])
+        self._flipped = np.zeros(len(self.raw_indices), dtype=bool)
+        if xflip:
+            self.raw_indices = np.tile(self.raw_indices, 2)
+            self._flipped = np.concatenate([self._flipped, ~self._flipped])
+
+    def __len__(self) -> int:
+        return len(self.raw_indices)
+
+    @abc.abstractmethod
+    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
+        """Underlying images ``(N, C, H, W)`` at raw indices: uint8, or float32 for latents; a fresh array."""
+
+    @functools.cached_property
+    @abc.abstractmethod
+    def sha256(self) -> str:
+        """SHA-256 that identifies the underlying data (computed on first use: it may read every byte)."""
+
+    def images(self, indices: Indices) -> torch.Tensor:
+        """Images ``(N, C, H, W)`` at ``indices``: uint8 pixels in 0..255, or float32 VAE moments."""
+        positions = np.asarray(indices, dtype=np.int64)
+        batch = self.raw_images(self.raw_indices[positions])
+        flipped = self._flipped[positions]
+        if flipped.any():
+            batch[flipped] = batch[flipped][..., ::-1]
+        return torch.from_numpy(np.ascontiguousarray(batch))
+
+    def labels(self, indices: Indices) -> torch.Tensor:
+        """Label rows float32 ``(N, label_dim)``, one-hot for integer labels; width 0 when unconditional."""
+        positions = np.asarray(indices, dtype=np.int64)
+        if self._labels is None:
+            return torch.zeros(len(positions), 0)
+        picked = torch.from_numpy(self._labels[self.raw_indices[positions]])
+        if picked.ndim == 2:
+            return picked.float()
+        return torch.nn.functional.one_hot(picked, self.label_dim).float()
+
+    @functools.cached_property
+    def class_indices(self) -> torch.Tensor:
+        """Class of every item, int64 ``(len,)``: what an empirical label distribution draws from.
+
+        Raises:
+            ValueError: The data set has no integer labels.
+        """
+        if self._labels is None or self._labels.ndim != 1:
+            raise ValueError(f"data set {self.name} has no class labels")
+        return torch.from_numpy(self._labels[self.raw_indices])
+
+    @property
+    def network_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of what networks see."""
+        return (self.num_channels, self.resolution, self.resolution)
+
+    def network_input(self, batch: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+        """Turns a batch of :meth:`images` into network input, float32: ``x / 127.5 - 1`` for pixels.
+
+        Latent data sets draw noise from ``generator`` here (see :mod:`sida.data.latents`); pixels ignore it.
+        """
+        return batch.to(torch.float32) / 127.5 - 1
+
+    def __getitems__(self, indices: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """``(images, labels)`` of a whole batch, for :class:`torch.utils.data.DataLoader`."""
+        return self.images(indices), self.labels(indices)
+
+    def describe(self) -> dict[str, Any]:
+        """Facts for records: name, size, shape, classes."""
+        return {
+            "name": self.name,
+            "images": len(self),
+            "channels": self.num_channels,
+            "resolution": self.resolution,
+            "label_dim": self.label_dim,
+        }

@@ -1,0 +1,46 @@
+"""One random stream per image: image i is the same in any batch, shard or order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+class SeedStreams:
+    """A CPU generator per seed; every draw stacks one draw of each (fact 24 of tests/golden/README.md).
+
+    Args:
+        seeds: Image seeds, taken modulo 2^32 like the official tools do.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._generators = [torch.Generator(device="cpu").manual_seed(int(seed) % (1 << 32)) for seed in seeds]
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def randn(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Normal draws ``(N, *shape)`` on the CPU, one item per seed."""
+        result = torch.empty(len(self), *shape, dtype=dtype)
+        for item, generator in zip(result, self._generators):
+            # Into its own row: no list of small tensors, no stacking copy.
+            torch.randn(tuple(shape), dtype=dtype, generator=generator, out=item)
+        return result
+
+    def randn_like(self, x: torch.Tensor) -> torch.Tensor:
+        """Normal draws with the shape, dtype and device of ``x`` (one item per seed)."""
+        return self.randn(x.shape[1:], dtype=x.dtype).to(x.device)
+
+    def randint(self, high: int) -> torch.Tensor:
+        """Integers in ``[0, high)``, int64 ``(N,)``."""
+        draws = [torch.randint(high, (), generator=generator) for generator in self._generators]
+        return torch.stack(draws) if draws else torch.empty(0, dtype=torch.int64)
+
+
+def latents_for_seeds(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
+    """Unit normal latents float32 ``(len(seeds), *shape)``; row i depends on ``seeds[i]`` alone.
+
+    Source: NVlabs/edm:generate.py (``StackedRandomGenerator``); CPU generators on every device.
+    """
+    return SeedStreams(seeds).randn(shape)

@@ -1,0 +1,52 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sida.data import InfiniteSampler
+from sida.data.order import edm2_order, edm_order
+
+
+@given(size=st.integers(1, 50), seed=st.integers(0, 2**40), start=st.integers(0, 300), count=st.integers(0, 120))
+def test_a_batch_depends_on_seed_and_position_only(size, seed, start, count):
+    fresh = InfiniteSampler(size, seed).indices(start, count)
+    used = InfiniteSampler(size, seed)
+    used.indices(0, 7)
+    np.testing.assert_array_equal(used.indices(0, start + count)[start:], fresh)
+
+
+@given(size=st.integers(1, 50), seed=st.integers(0, 1000), epoch=st.integers(0, 5))
+def test_an_epoch_visits_every_item_once(size, seed, epoch):
+    visited = InfiniteSampler(size, seed).indices(epoch * size, size)
+    assert sorted(visited) == list(range(size))
+
+
+def test_epochs_seeds_and_purposes_differ():
+    orders = [
+        InfiniteSampler(200, 0).indices(0, 200),
+        InfiniteSampler(200, 0).indices(200, 200),
+        InfiniteSampler(200, 1).indices(0, 200),
+        InfiniteSampler(200, 0, "psi").indices(0, 200),
+    ]
+    for a, b in itertools.combinations(orders, 2):
+        assert (a != b).mean() > 0.9
+
+
+def test_an_empty_data_set_is_refused():
+    with pytest.raises(ValueError, match="at least 1"):
+        InfiniteSampler(0, 0)
+
+
+@pytest.mark.parametrize(("name", "size"), [("tiny_rgb_labels", 12), ("tiny_rgb_nolabels", 6)])
+def test_official_orders_match_the_golden_ones(golden, name, size):
+    arrays, _ = golden(f"dataset/{name}")
+    for seed, rank, replicas in [(0, 0, 1), (1, 0, 1), (7, 0, 2), (7, 1, 2)]:
+        expected = arrays[f"infinite_sampler/seed{seed}_rank{rank}_of{replicas}"]
+        actual = list(itertools.islice(edm_order(size, seed, rank, replicas), len(expected)))
+        np.testing.assert_array_equal(actual, expected)
+    for start in (0, 24, 31):
+        expected = arrays[f"infinite_sampler_edm2/seed3_start{start}"]
+        actual = list(itertools.islice(edm2_order(size, 3, start), len(expected)))
+        np.testing.assert_array_equal(actual, expected)
