@@ -253,6 +253,10 @@ class Preset:
             **self._common(),
         }
 
+    def figure_spec(self) -> dict[str, Any]:
+        """All generators of the preset, for figures that draw samples."""
+        return {"preset": self.name, "title": self.config["title"], "generators": [*map(self.measure_spec, self.runs)]}
+
     def dataset_of(self, run: Run) -> dict[str, Any]:
         """Spec of the data set that a row is trained on and compared with."""
         return dataset_spec(run.dataset or self.config["dataset"], f"{self.sheet}: run '{run.run}'")
@@ -260,6 +264,23 @@ class Preset:
     def protocol_of(self, run: Run) -> str:
         """Path of the protocol that a row is measured under."""
         return run.protocol or self.config["protocol"]
+
+    @functools.cached_property
+    def trials(self) -> int:
+        """Number of evaluation trials of the preset's protocol.
+
+        Raises:
+            UserError: The protocol has no valid ``trials``, or a row's own protocol has another number.
+        """
+        counts = {}
+        for path in {self.config["protocol"], *(self.protocol_of(run) for run in self.runs.values())}:
+            trials = load_yaml(self._file(path)).get("trials")
+            if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
+                raise UserError(f"{path}: trials: must be an integer of at least 1, got {trials!r}")
+            counts[path] = trials
+        if len(set(counts.values())) > 1:
+            raise UserError(f"{self.sheet}: protocols differ in trials: {counts}; use one number within a preset")
+        return counts[self.config["protocol"]]
 
     def seed_of(self, run: Run) -> int:
         """Training seed of a row."""

@@ -1,0 +1,46 @@
+# sida-repro: teacher -> SiD -> SiDA / SiD2A -> samples -> measurements -> tables, figures, claims, report.
+#
+#   snakemake --cores 2                                  the demo: real training on 8x8 digits, minutes
+#   snakemake --cores N --configfile config/X.yaml       another preset
+#   snakemake --cores 2 results/demo/tables/main.tex     any single table, figure, run or measurement
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+# Without this guard the demo's keys would leak into every preset given with --configfile.
+if "preset" not in config:
+
+    configfile: "config/demo.yaml"
+
+
+include: "workflow/rules/common.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+container: "docker://python:3.11-slim"
+
+
+include: "workflow/rules/teacher.smk"
+include: "workflow/rules/student.smk"
+include: "workflow/rules/measure.smk"
+include: "workflow/rules/outputs.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        products(),
+        f"{RESULTS}/manifest.json",
+        f"{RESULTS}/report.html",
+
+
+onsuccess:
+    show_summary()
+
+
+onerror:
+    explain_failure()

@@ -1,0 +1,54 @@
+"""``sida manifest``: what a results folder holds and where it came from."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Record every artefact of a results folder with its sha256, versions and machine."
+EXAMPLES = """examples:
+  sida manifest results/demo --out results/demo/manifest.json
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments of ``sida manifest``."""
+    parser.add_argument("folder", help="results folder of a preset")
+    parser.add_argument("--preset", help="settings of the preset as JSON or a file; their digest is recorded")
+    parser.add_argument("--out", required=True, help="manifest to write (JSON)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Writes the manifest."""
+    from pathlib import Path
+
+    from sida.config import load_spec
+    from sida.errors import UserError
+    from sida.io import sha256_file, sha256_json, write_json
+    from sida.provenance import environment
+
+    folder = Path(args.folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such results folder; run the preset first")
+    out = Path(args.out).resolve()
+    skipped = {"state", "logs"}
+    files = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.resolve() != out
+        and not path.name.startswith(".")
+        and not skipped & set(path.relative_to(folder).parts[:-1])
+        and path.name != "report.html"
+    ]
+    preset = load_spec(args.preset, "--preset") if args.preset else None
+    write_json(
+        out,
+        {
+            "environment": environment(),
+            "preset": preset,
+            "preset_sha256": sha256_json(preset) if preset is not None else None,
+            "files": {
+                str(path.relative_to(folder)): {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files
+            },
+        },
+    )

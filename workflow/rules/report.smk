@@ -1,0 +1,47 @@
+# The HTML report and the manifest: last, because they describe everything else.
+
+
+rule manifest:
+    input:
+        products(),
+    output:
+        f"{RESULTS}/manifest.json",
+    params:
+        results=RESULTS,
+        preset=spec(PRESET.config),
+    log:
+        f"{RESULTS}/logs/manifest.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "manifest: hashing every artefact"
+    shell:
+        "python -m sida manifest {params.results:q} --preset {params.preset:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+rule products:
+    input:
+        products(),
+
+
+# Snakemake writes reports from the records of finished jobs, so a second, read-only Snakemake is asked for it.
+rule html_report:
+    input:
+        products(),
+        f"{RESULTS}/manifest.json",
+        "workflow/report/workflow.rst",
+    output:
+        f"{RESULTS}/report.html",
+    params:
+        # Temporary name with the right suffix: Snakemake chooses the format by it.
+        part=f"{RESULTS}/.report-part.html",
+        configfiles=[os.path.relpath(path) for path in workflow.configfiles],
+    log:
+        f"{RESULTS}/logs/report.log",
+    conda:
+        "../../environment.yml"
+    message:
+        "report: collecting tables, figures and claims"
+    shell:
+        "snakemake products --nolock --configfile {params.configfiles:q} --report {params.part:q} > {log:q} 2>&1"
+        " || {{ tail -n 20 {log:q} >&2; exit 1; }}; mv {params.part:q} {output:q}"

@@ -1,0 +1,20 @@
+# Diffusion teachers: trained here from the preset's settings.
+
+
+rule train_teacher:
+    output:
+        network=f"{RESULTS}/teachers/{{teacher}}/network.safetensors",
+    params:
+        spec=lambda wildcards: spec(PRESET.teacher_spec(wildcards.teacher)),
+        folder=lambda wildcards, output: os.path.dirname(output.network),
+    log:
+        f"{RESULTS}/logs/teacher-{{teacher}}.log",
+    threads: PRESET.config["threads"]
+    resources:
+        gpu=PRESET.config["gpus"],
+    conda:
+        "../../environment.yml"
+    message:
+        "teacher {wildcards.teacher}: training"
+    shell:
+        "python -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} 2>&1 | tee -i {log:q}"
