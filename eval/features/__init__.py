@@ -1,0 +1,16 @@
+"""Feature networks: uint8 images in, float32 features (and class logits where they exist) out.
+
+>>> extractor = get_extractor("digits")
+>>> features = extractor(images)                        # images uint8 (N, 1, 8, 8) -> float32 (N, 256)
+>>> features, logits = extractor.features_and_logits(images)
+
+Variants that give other numbers (clean-fid's resize, DINOv2 with PIL resize) have names of their own and are never
+mixed with the published ones.
+"""
+
+from __future__ import annotations
+
+from eval.features.base import Extractor
+from eval.features.registry import extractor_names, get_extractor
+
+__all__ = ["Extractor", "extractor_names", "get_extractor"]

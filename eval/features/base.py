@@ -1,0 +1,72 @@
+"""What every extractor is: a callable with a name, a digest and a fixed number of features."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+
+from sida.errors import UserError
+
+
+class Extractor(abc.ABC):
+    """Maps uint8 images (N, C, H, W) to float32 features (N, num_features) on ``device``.
+
+    Attributes:
+        name: Name under which results record it.
+        sha256: Digest of the weights and of everything else that decides its output.
+        num_features: Width of the features.
+        num_classes: Width of the logits, 0 where the network has no classes.
+        device: Where features live.
+    """
+
+    name: str
+    sha256: str
+    num_features: int
+    num_classes: int = 0
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+
+    @torch.inference_mode()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Features of a batch.
+
+        Args:
+            images: uint8 (N, C, H, W) on any device.
+
+        Raises:
+            UserError: Images that are not uint8 or have a shape this network cannot take.
+        """
+        return self._forward(self._checked(images), logits=False)[0]
+
+    @torch.inference_mode()
+    def features_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features and class logits (softmax gives the probabilities) from one pass; logits None without classes."""
+        return self._forward(self._checked(images), logits=True)
+
+    @abc.abstractmethod
+    def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Computes float32 features (and logits if asked and possible) of checked uint8 images on ``device``."""
+
+    def _checked(self, images: torch.Tensor) -> torch.Tensor:
+        if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
+            kind = getattr(images, "dtype", type(images).__name__)
+            raise UserError(
+                f"extractor '{self.name}': images must be uint8 in 0..255, got {kind}; "
+                "quantise them first (x * 127.5 + 128, clamped, truncated)"
+            )
+        if images.ndim != 4:
+            raise UserError(
+                f"extractor '{self.name}': images must have shape (N, C, H, W), got {tuple(images.shape)}"
+            )
+        return images.to(self.device, non_blocking=True)
+
+
+def as_rgb(images: torch.Tensor, name: str) -> torch.Tensor:
+    """Repeats grey images to three channels, as the official tools do; other channel counts are refused."""
+    if images.shape[1] == 1:
+        return images.expand(-1, 3, -1, -1)
+    if images.shape[1] != 3:
+        raise UserError(f"extractor '{name}': images must have 1 or 3 channels, got {images.shape[1]}")
+    return images

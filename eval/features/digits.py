@@ -1,0 +1,94 @@
+"""The embedded feature network for 8×8 digits: a small CNN whose weights are part of the package.
+
+Features are the 256 activations after the last convolution and pooling. The penultimate layer of a classifier is of
+no use here: it forgets everything but the class, so that ten class means look almost like the data
+(``reference/demo-feasibility.md``, "Which feature layer").
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from eval.features.base import Extractor
+from sida.errors import UserError
+
+WEIGHTS = Path(__file__).with_name("digits.safetensors")
+NUM_FEATURES = 256
+NUM_CLASSES = 10
+
+
+class DigitsNet(nn.Module):
+    """Three convolutions, two poolings, two linear layers; input float32 (N, 1, 8, 8) in [-1, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.Sequential(
+            *_block(1, 32), nn.MaxPool2d(2), *_block(32, 64), *_block(64, 64), nn.MaxPool2d(2), nn.Flatten()
+        )
+        self.classifier = nn.Sequential(
+            nn.Linear(NUM_FEATURES, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, NUM_CLASSES)
+        )
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns features (N, 256) and logits (N, 10)."""
+        features = self.convolutions(images)
+        return features, self.classifier(features)
+
+
+def _block(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+class DigitsExtractor(Extractor):
+    """The committed digits network (or one trained again, by ``path``)."""
+
+    name = "digits"
+    num_features = NUM_FEATURES
+    num_classes = NUM_CLASSES
+
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path = WEIGHTS) -> None:
+        super().__init__(device)
+        state, self.metadata = read_weights(path)
+        self.sha256 = weights_digest(state)
+        net = DigitsNet()
+        net.load_state_dict(state)
+        self._net = net.eval().requires_grad_(False).to(self.device)
+
+    def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if tuple(images.shape[1:]) != (1, 8, 8):
+            raise UserError(
+                f"extractor 'digits': images must have shape (N, 1, 8, 8), got {tuple(images.shape)}; "
+                "use 'inception' or 'pixels' for other images"
+            )
+        x = images.to(torch.float32) / 127.5 - 1
+        if logits:
+            return self._net(x)
+        return self._net.convolutions(x), None
+
+
+def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Reads the state dict and the metadata (training settings, held-out accuracy) of a digits network."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+            metadata = json.loads((file.metadata() or {}).get("sida", "{}"))
+    except (OSError, SafetensorError, ValueError) as error:
+        raise UserError(f"{path}: not a digits network ({error}); make one with `sida-eval train-digits`") from None
+    return state, metadata
+
+
+def weights_digest(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes and float bytes: two files with equal weights have equal digests."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        digest.update(f"{key}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
