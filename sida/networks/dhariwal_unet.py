@@ -1,0 +1,172 @@
+"""The ADM U-Net (Dhariwal and Nichol 2021) as EDM uses it for ImageNet 64×64 (Karras et al. 2022, appendix F.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sida.networks.blocks import UNetBlock
+from sida.networks.layers import Conv2d, GroupNorm, Linear, PositionalEmbedding
+from sida.networks.options import check_options, describe
+from sida.networks.unet import UNet, check_levels
+
+_CHANNELS_PER_HEAD = 64
+
+
+class DhariwalUNet(UNet):
+    """ADM: wide levels, multi-head attention, scale-and-shift conditioning.
+
+    Attention has ``channels // 64`` heads, so levels narrower than 64 channels have none.
+
+    Args:
+        img_resolution: Side of the square images.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        label_dim: Number of classes; 0 = unconditional.
+        augment_dim: Width of the augmentation labels; 0 = none, any given are ignored.
+        model_channels: Multiplied by ``channel_mult`` for the channels of a level.
+        channel_mult: Multipliers per level, from full resolution downwards.
+        channel_mult_emb: Multiplier for the width of the conditioning vector.
+        num_blocks: Residual blocks per level (the decoder has one more).
+        attn_resolutions: Resolutions with self-attention. The decoder's first block always asks for it.
+        dropout: Dropout inside the residual branches, in training mode.
+        label_dropout: Probability of dropping a sample's class label, in training mode.
+
+    Raises:
+        UserError: A resolution that does not fit the levels.
+
+    State-dict names equal those of ``NVlabs/edm:training/networks.py``.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        augment_dim: int = 0,
+        model_channels: int = 192,
+        channel_mult: tuple[int, ...] = (1, 2, 3, 4),
+        channel_mult_emb: int = 4,
+        num_blocks: int = 3,
+        attn_resolutions: tuple[int, ...] = (32, 16, 8),
+        dropout: float = 0.10,
+        label_dropout: float = 0.0,
+    ):
+        super().__init__()
+        self.init_config = describe(DhariwalUNet, locals())
+        check_options(DhariwalUNet, self.init_config["kwargs"], "DhariwalUNet")
+        check_levels("DhariwalUNet", img_resolution, channel_mult)
+        self.img_resolution = img_resolution
+        self.in_channels = in_channels
+        self.label_dim = label_dim
+        self.augment_dim = augment_dim
+        self.label_dropout = label_dropout
+        emb_channels = model_channels * channel_mult_emb
+        init: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 3**-0.5, "init_bias": 3**-0.5}
+        init_zero: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 0.0, "init_bias": 0.0}
+        block: dict[str, Any] = {
+            "emb_channels": emb_channels,
+            "dropout": dropout,
+            "init": init,
+            "init_zero": init_zero,
+        }
+
+        self.map_noise = PositionalEmbedding(model_channels)
+        self.map_augment = Linear(augment_dim, model_channels, bias=False, **init_zero) if augment_dim else None
+        self.map_layer0 = Linear(model_channels, emb_channels, **init)
+        self.map_layer1 = Linear(emb_channels, emb_channels, **init)
+        # Standard deviation sqrt(label_dim)/sqrt(fan_in) = 1: a one-hot row selects a column of unit variance.
+        self.map_label = (
+            Linear(label_dim, emb_channels, bias=False, init_mode="kaiming_normal", init_weight=label_dim**0.5)
+            if label_dim
+            else None
+        )
+        widths = [model_channels * mult for mult in channel_mult]
+        kept = self._build_encoder(widths, num_blocks, attn_resolutions, block)
+        self._build_decoder(widths, num_blocks, attn_resolutions, block, kept)
+        self.out_norm = GroupNorm(widths[0])
+        self.out_conv = Conv2d(widths[0], out_channels, 3, **init_zero)
+
+    def _build_encoder(
+        self, widths: list[int], num_blocks: int, attn_resolutions: tuple[int, ...], options: dict[str, Any]
+    ) -> list[int]:
+        """Fills ``self.enc`` and returns the channels of the maps it keeps for the decoder."""
+        self.enc = nn.ModuleDict()
+        width = widths[0]
+        kept: list[int] = []
+        for level, level_width in enumerate(widths):
+            res = self.img_resolution >> level
+            if level == 0:
+                self.enc[f"{res}x{res}_conv"] = Conv2d(self.in_channels, width, 3, **options["init"])
+            else:
+                self.enc[f"{res}x{res}_down"] = UNetBlock(width, width, down=True, **options)
+            kept.append(width)
+            for index in range(num_blocks):
+                self.enc[f"{res}x{res}_block{index}"] = UNetBlock(
+                    width, level_width, num_heads=_heads(level_width, res in attn_resolutions), **options
+                )
+                width = level_width
+                kept.append(width)
+        return kept
+
+    def _build_decoder(
+        self,
+        widths: list[int],
+        num_blocks: int,
+        attn_resolutions: tuple[int, ...],
+        options: dict[str, Any],
+        kept: list[int],
+    ) -> None:
+        """Fills ``self.dec``."""
+        self.dec = nn.ModuleDict()
+        width, lowest = kept[-1], len(widths) - 1
+        for level in range(lowest, -1, -1):
+            res = self.img_resolution >> level
+            if level == lowest:
+                self.dec[f"{res}x{res}_in0"] = UNetBlock(width, width, num_heads=_heads(width, True), **options)
+                self.dec[f"{res}x{res}_in1"] = UNetBlock(width, width, **options)
+            else:
+                self.dec[f"{res}x{res}_up"] = UNetBlock(width, width, up=True, **options)
+            for index in range(num_blocks + 1):
+                self.dec[f"{res}x{res}_block{index}"] = UNetBlock(
+                    width + kept.pop(),
+                    widths[level],
+                    num_heads=_heads(widths[level], res in attn_resolutions),
+                    **options,
+                )
+                width = widths[level]
+
+    def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """See `UNet.embed`."""
+        emb = self.map_noise(noise_labels)
+        if self.map_augment is not None and augment_labels is not None:
+            emb = emb + self.map_augment(augment_labels)
+        emb = self.map_layer1(F.silu(self.map_layer0(emb)))
+        if self.map_label is not None:
+            assert class_labels is not None
+            emb = emb + self.map_label(self.drop_labels(class_labels))
+        return F.silu(emb)
+
+    def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `UNet.encode`."""
+        kept: list[Tensor] = []
+        for block in self.enc.values():
+            x = block(x, emb) if isinstance(block, UNetBlock) else block(x)
+            kept.append(x)
+        return x, kept
+
+    def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """See `UNet.decode`."""
+        for name, block in self.dec.items():
+            if "_block" in name:
+                x = torch.cat([x, skips.pop()], dim=1)
+            x = block(x, emb)
+        return self.out_conv(F.silu(self.out_norm(x)))
+
+
+def _heads(channels: int, wanted: bool) -> int:
+    return channels // _CHANNELS_PER_HEAD if wanted else 0

@@ -1,0 +1,72 @@
+"""Constructor options: checked against a class's signature, remembered so that a network can be built again."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+from sida.config import from_mapping
+
+
+def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type | None = None) -> dict[str, Any]:
+    """Checks keyword arguments of a network class before it is called.
+
+    Args:
+        cls: Network class; its annotated ``__init__`` is the schema.
+        options: Keyword arguments, e.g. from JSON; lists are accepted for tuples.
+        where: Place named in errors.
+        extra: A class whose options are accepted too (the U-Net that a preconditioner builds); those which the
+            preconditioner itself decides are not options.
+
+    Returns:
+        The given options, in the annotated types.
+
+    Raises:
+        UserError: Unknown or missing key (with the valid names), or wrong type.
+    """
+    fields = _fields(cls)
+    if extra is not None:
+        fields.update({k: v for k, v in _fields(extra).items() if k not in fields and k not in DECIDED})
+    required = [(k, hint) for k, (hint, default) in fields.items() if default is inspect.Parameter.empty]
+    optional = [
+        (k, hint, dataclasses.field(default=default))
+        for k, (hint, default) in fields.items()
+        if default is not inspect.Parameter.empty
+    ]
+    schema = dataclasses.make_dataclass(cls.__name__, [*required, *optional])
+    checked = from_mapping(schema, options, where)
+    return {name: getattr(checked, name) for name in options}
+
+
+# What a preconditioner passes to its U-Net by itself.
+DECIDED = ("in_channels", "out_channels", "img_resolution", "label_dim")
+
+
+def _fields(cls: type) -> dict[str, tuple[Any, Any]]:
+    hints = typing.get_type_hints(cls.__init__)  # type: ignore[misc]
+    parameters = list(inspect.signature(cls).parameters.values())
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return {p.name: (hints[p.name], p.default) for p in named}
+
+
+def describe(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns ``{"class", "kwargs"}`` as strict JSON values: lists for tuples, null for infinity.
+
+    Args:
+        cls: Network class.
+        options: Values by parameter name; names that are not parameters (``self``, locals) are left out.
+    """
+    kwargs = {name: _plain(options[name]) for name in _fields(cls) if name in options}
+    return {"class": cls.__name__, "kwargs": kwargs}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and math.isinf(value):
+        return None
+    return value

@@ -1,0 +1,304 @@
+"""Preconditioning: from a raw U-Net F to a denoiser D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise).
+
+Table 1 of Karras et al. 2022 ("EDM"), columns VP, VE and Ours.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sida.errors import UserError, suggestion
+from sida.networks.dhariwal_unet import DhariwalUNet
+from sida.networks.options import DECIDED, check_options, describe
+from sida.networks.song_unet import SongUNet
+from sida.networks.unet import Output, UNet, as_slice, check_flag, take
+
+UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
+
+
+class Precond(nn.Module):
+    """Common part of the preconditioned denoisers; subclasses give the coefficients.
+
+    Attributes:
+        img_resolution: Side of the square images in pixels.
+        img_channels: Channels of the images.
+        label_dim: Number of classes; 0 = unconditional.
+        use_fp16: Evaluate the U-Net in float16 when on CUDA; parameters, input and output stay float32.
+        sigma_min: Lowest noise level that samplers may use.
+        sigma_max: Highest one.
+        init_config: ``{"class", "kwargs"}`` from which `build_network` makes the same architecture.
+    """
+
+    img_resolution: int
+    img_channels: int
+    label_dim: int
+    use_fp16: bool
+    sigma_min: float
+    sigma_max: float
+    init_config: dict[str, Any]
+    unet_name: ClassVar[str] = "model"
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
+        """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None stands for one."""
+        raise NotImplementedError
+
+    def round_sigma(self, sigma: Tensor | float) -> Tensor:
+        """Returns the nearest noise level that the network knows: here every level, as a tensor."""
+        return torch.as_tensor(sigma)
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor | float,
+        class_labels: Tensor | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+        return_flag: str = "decoder",
+        return_logvar: bool = False,
+        decode: int | slice | None = None,
+        force_fp32: bool = False,
+    ) -> Any:
+        """Denoises images, or judges them, or both.
+
+        Args:
+            x: Noisy images, (N, C, H, W); computed in float32.
+            sigma: Noise level(s): a number, (N,), (N, 1, 1, 1) or one value for the batch.
+            class_labels: One-hot rows (N, label_dim); one row is shared by the batch; None = a row of zeros.
+            augment_labels: (N, augment_dim), or None; ignored by a network without augmentation layer.
+            return_flag: ``decoder`` (default): D(x; σ). ``encoder``: discriminator logits only, the decoder is
+                not run. ``encoder_decoder``: both from one pass.
+            return_logvar: Also return log-variance of the loss; only EDM2 networks have it.
+            decode: With ``encoder_decoder``: denoise only this many leading samples, or a slice of the batch; the
+                logits still cover the whole batch. Exact, because no layer mixes samples: one pass over a batch of
+                fake and real images serves a denoising loss on the fakes and a discriminator loss on both. (In
+                training mode dropout masks are drawn for the whole batch, so they differ from two passes.)
+            force_fp32: Do not use float16 this time.
+
+        Returns:
+            float32 image (M, C, H, W), logits (N, 1, h, w), or ``(image, logits)``; with ``return_logvar`` the
+            log-variance (N or 1, 1, 1, 1) is appended.
+
+        Raises:
+            ValueError: Shapes that do not fit the network.
+        """
+        check_flag(return_flag, decode)
+        if return_logvar:
+            raise ValueError(f"{type(self).__name__} has no log-variance output; use return_logvar=False")
+        sigma, class_labels = self._check(x, sigma, class_labels)
+        return self._denoise(x.float(), sigma, class_labels, augment_labels, return_flag, decode, force_fp32)
+
+    def _check(self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Checks shapes; returns σ as (N or 1, 1, 1, 1) and the labels in float32."""
+        shape = (self.img_channels, self.img_resolution, self.img_resolution)
+        if x.ndim != 4 or tuple(x.shape[1:]) != shape:
+            raise ValueError(
+                f"{type(self).__name__} takes images of shape (N, {shape[0]}, {shape[1]}, {shape[2]}), "
+                f"got {tuple(x.shape)}"
+            )
+        sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1, 1, 1, 1)
+        if sigma.shape[0] not in (1, x.shape[0]):
+            raise ValueError(f"sigma must have one value or one per image ({x.shape[0]}), got {sigma.shape[0]}")
+        if self.label_dim == 0:
+            if class_labels is not None and class_labels.numel():
+                raise ValueError(f"class_labels of shape {tuple(class_labels.shape)} given to an unconditional network")
+            return sigma, None
+        if class_labels is None:
+            return sigma, torch.zeros([1, self.label_dim], device=x.device)
+        rows, width = class_labels.shape if class_labels.ndim == 2 else (-1, -1)
+        if width != self.label_dim or rows not in (1, x.shape[0]):
+            raise ValueError(
+                f"class_labels must be one-hot rows of shape ({x.shape[0]}, {self.label_dim}), "
+                f"got {tuple(class_labels.shape)}"
+            )
+        return sigma, class_labels.float()
+
+    def _denoise(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        class_labels: Tensor | None,
+        augment_labels: Tensor | None,
+        return_flag: str,
+        decode: int | slice | None,
+        force_fp32: bool,
+    ) -> Output:
+        c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
+        half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
+        scaled = (x if c_in is None else c_in * x).to(torch.float16 if half else torch.float32)
+        unet = getattr(self, self.unet_name)
+        output = unet(scaled, c_noise.flatten(), class_labels, augment_labels, return_flag, decode)
+        if return_flag == "encoder":
+            return output
+        raw, *logits = output if isinstance(output, tuple) else (output,)
+        selection = as_slice(decode, x.shape[0])
+        if selection is not None:
+            x, c_out = x[selection], take(c_out, selection)
+            c_skip = None if c_skip is None else take(c_skip, selection)
+        image = torch.addcmul(x if c_skip is None else c_skip * x, c_out, raw.float())
+        return (image, *logits) if logits else image
+
+    def _build(self, options: dict[str, Any], model_type: str, model_kwargs: dict[str, Any]) -> None:
+        """Builds the U-Net and sets the attributes; ``options`` are the subclass's own constructor arguments."""
+        cls = type(self)
+        unet_class = find_unet(model_type, f"{cls.__name__}.model_type")
+        own = describe(cls, options)["kwargs"]
+        model_kwargs = check_options(cls, {**own, **model_kwargs}, cls.__name__, extra=unet_class)
+        model_kwargs = {name: value for name, value in model_kwargs.items() if name not in own}
+        for name, value in options.items():
+            if name in own and name != "model_type":
+                setattr(self, name, value)
+        channels = options["img_channels"]
+        self.model = unet_class(
+            img_resolution=options["img_resolution"],
+            in_channels=channels,
+            out_channels=channels,
+            label_dim=options["label_dim"],
+            **model_kwargs,
+        )
+        inner: dict[str, Any] = self.model.init_config["kwargs"]  # type: ignore[assignment]
+        inner = {name: value for name, value in inner.items() if name not in DECIDED}
+        self.init_config = {"class": cls.__name__, "kwargs": {**own, "model_type": unet_class.__name__, **inner}}
+
+
+def find_unet(name: str, where: str) -> type[UNet]:
+    """Finds a U-Net class by name; the suffix that SiDA's code gives to the same architectures is understood.
+
+    Raises:
+        UserError: Unknown name.
+    """
+    plain = name.removesuffix("_EncoderDecoder")
+    if plain not in UNETS:
+        raise UserError(f"{where}: unknown network '{name}'{suggestion(plain, UNETS)}")
+    return UNETS[plain]
+
+
+class EDMPrecond(Precond):
+    """EDM preconditioning: unit variance of input and training target at every noise level.
+
+    Args:
+        img_resolution: Side of the square images.
+        img_channels: Channels of the images.
+        label_dim: Number of classes; 0 = unconditional.
+        use_fp16: See `Precond`.
+        sigma_min: Lowest supported noise level.
+        sigma_max: Highest one; None = infinite.
+        sigma_data: Standard deviation of the data.
+        model_type: ``SongUNet`` or ``DhariwalUNet``.
+        **model_kwargs: Further options of that U-Net.
+
+    Raises:
+        UserError: Unknown option or network.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        use_fp16: bool = False,
+        sigma_min: float = 0.0,
+        sigma_max: float | None = math.inf,
+        sigma_data: float = 0.5,
+        model_type: str = "DhariwalUNet",
+        **model_kwargs: Any,
+    ):
+        super().__init__()
+        self.sigma_data = sigma_data
+        self._build(locals(), model_type, model_kwargs)
+        self.sigma_max = math.inf if sigma_max is None else sigma_max
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `Precond.coefficients`."""
+        variance = sigma.square() + self.sigma_data**2
+        c_in = variance.rsqrt()
+        return self.sigma_data**2 / variance, sigma * self.sigma_data * c_in, c_in, sigma.log() / 4
+
+
+class VPPrecond(Precond):
+    """Variance-preserving preconditioning (DDPM++ teachers trained with the VP loss).
+
+    Args:
+        img_resolution: Side of the square images.
+        img_channels: Channels of the images.
+        label_dim: Number of classes; 0 = unconditional.
+        use_fp16: See `Precond`.
+        beta_d: Extent of the noise schedule.
+        beta_min: Start of the noise schedule.
+        M: Number of time steps that c_noise is scaled to.
+        epsilon_t: Smallest time; gives ``sigma_min``.
+        model_type: ``SongUNet`` or ``DhariwalUNet``.
+        **model_kwargs: Further options of that U-Net.
+    """
+
+    beta_d: float
+    beta_min: float
+    M: int
+
+    def __init__(
+        self,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        use_fp16: bool = False,
+        beta_d: float = 19.9,
+        beta_min: float = 0.1,
+        M: int = 1000,
+        epsilon_t: float = 1e-5,
+        model_type: str = "SongUNet",
+        **model_kwargs: Any,
+    ):
+        super().__init__()
+        self._build(locals(), model_type, model_kwargs)
+        self.sigma_min = float(self.sigma(epsilon_t))
+        self.sigma_max = float(self.sigma(1.0))
+
+    def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
+        """See `Precond.coefficients`."""
+        return None, -sigma, (sigma.square() + 1).rsqrt(), (self.M - 1) * self.sigma_inv(sigma)
+
+    def sigma(self, t: Tensor | float) -> Tensor:
+        """Noise level at time t of [0, 1]."""
+        t = torch.as_tensor(t)
+        return (0.5 * self.beta_d * t.square() + self.beta_min * t).expm1().sqrt()
+
+    def sigma_inv(self, sigma: Tensor | float) -> Tensor:
+        """Time at which the noise level is ``sigma``."""
+        integral = torch.as_tensor(sigma).square().log1p()
+        return ((self.beta_min**2 + 2 * self.beta_d * integral).sqrt() - self.beta_min) / self.beta_d
+
+
+class VEPrecond(Precond):
+    """Variance-exploding preconditioning (NCSN++ teachers trained with the VE loss).
+
+    Args:
+        img_resolution: Side of the square images.
+        img_channels: Channels of the images.
+        label_dim: Number of classes; 0 = unconditional.
+        use_fp16: See `Precond`.
+        sigma_min: Lowest supported noise level.
+        sigma_max: Highest one.
+        model_type: ``SongUNet`` or ``DhariwalUNet``.
+        **model_kwargs: Further options of that U-Net.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        use_fp16: bool = False,
+        sigma_min: float = 0.02,
+        sigma_max: float = 100.0,
+        model_type: str = "SongUNet",
+        **model_kwargs: Any,
+    ):
+        super().__init__()
+        self._build(locals(), model_type, model_kwargs)
+
+    def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, None, Tensor]:
+        """See `Precond.coefficients`."""
+        return None, sigma, None, (0.5 * sigma).log()

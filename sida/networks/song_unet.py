@@ -1,0 +1,219 @@
+"""The U-Net of DDPM++ and NCSN++ (Song et al. 2021) as EDM uses it (Karras et al. 2022, appendix F.1)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sida.networks.blocks import UNetBlock
+from sida.networks.layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding
+from sida.networks.options import check_options, describe
+from sida.networks.unet import UNet, check_levels
+
+Architecture = Literal["standard", "skip", "residual"]
+_SQRT_HALF = 0.5**0.5
+
+
+class SongUNet(UNet):
+    """DDPM++ (defaults) or NCSN++ (``embedding_type="fourier"``, ``encoder_type="residual"``,
+    ``channel_mult_noise=2``, ``resample_filter=(1, 3, 3, 1)``).
+
+    Args:
+        img_resolution: Side of the square images.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        label_dim: Number of classes; 0 = unconditional.
+        augment_dim: Width of the augmentation labels; 0 = none, any given are ignored.
+        model_channels: Channels of the first level.
+        channel_mult: Multiplier of ``model_channels`` per level, from full resolution downwards.
+        channel_mult_emb: Multiplier for the width of the conditioning vector.
+        num_blocks: Residual blocks per level (the decoder has one more).
+        attn_resolutions: Resolutions with self-attention. The decoder's first block always has it.
+        dropout: Dropout inside the residual branches, in training mode.
+        label_dropout: Probability of dropping a sample's class label, in training mode.
+        embedding_type: ``positional`` (DDPM++) or ``fourier`` (NCSN++) embedding of the noise level.
+        channel_mult_noise: Multiplier for the width of that embedding: 1 for DDPM++, 2 for NCSN++.
+        encoder_type: ``standard`` (DDPM++), ``residual`` (NCSN++) or ``skip``.
+        decoder_type: ``standard`` or ``skip``.
+        resample_filter: Taps: (1, 1) for DDPM++, (1, 3, 3, 1) for NCSN++.
+
+    Raises:
+        UserError: Unknown choice, or a resolution that does not fit the levels.
+
+    State-dict names equal those of ``NVlabs/edm:training/networks.py``.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        in_channels: int,
+        out_channels: int,
+        label_dim: int = 0,
+        augment_dim: int = 0,
+        model_channels: int = 128,
+        channel_mult: tuple[int, ...] = (1, 2, 2, 2),
+        channel_mult_emb: int = 4,
+        num_blocks: int = 4,
+        attn_resolutions: tuple[int, ...] = (16,),
+        dropout: float = 0.10,
+        label_dropout: float = 0.0,
+        embedding_type: Literal["positional", "fourier"] = "positional",
+        channel_mult_noise: int = 1,
+        encoder_type: Architecture = "standard",
+        decoder_type: Literal["standard", "skip"] = "standard",
+        resample_filter: tuple[int, ...] = (1, 1),
+    ):
+        super().__init__()
+        self.init_config = describe(SongUNet, locals())
+        check_options(SongUNet, self.init_config["kwargs"], "SongUNet")
+        check_levels("SongUNet", img_resolution, channel_mult)
+        self.img_resolution = img_resolution
+        self.in_channels = in_channels
+        self.label_dim = label_dim
+        self.augment_dim = augment_dim
+        self.label_dropout = label_dropout
+        widths = [model_channels * mult for mult in channel_mult]
+        noise_channels = model_channels * channel_mult_noise
+        emb_channels = model_channels * channel_mult_emb
+        init: dict[str, Any] = {"init_mode": "xavier_uniform"}
+        init_zero = {**init, "init_weight": 1e-5}
+        self._block: dict[str, Any] = {
+            "emb_channels": emb_channels,
+            "dropout": dropout,
+            "skip_scale": _SQRT_HALF,
+            "eps": 1e-6,
+            "resample_filter": tuple(resample_filter),
+            "resample_proj": True,
+            "adaptive_scale": False,
+            "init": init,
+            "init_zero": init_zero,
+            "init_attn": {**init, "init_weight": 0.2**0.5},
+        }
+
+        self.map_noise = (
+            PositionalEmbedding(noise_channels, endpoint=True)
+            if embedding_type == "positional"
+            else FourierEmbedding(noise_channels)
+        )
+        self.map_label = Linear(label_dim, noise_channels, **init) if label_dim else None
+        self.map_augment = Linear(augment_dim, noise_channels, bias=False, **init) if augment_dim else None
+        self.map_layer0 = Linear(noise_channels, emb_channels, **init)
+        self.map_layer1 = Linear(emb_channels, emb_channels, **init)
+        kept = self._build_encoder(model_channels, widths, num_blocks, attn_resolutions, encoder_type)
+        self._build_decoder(widths, num_blocks, attn_resolutions, decoder_type, kept, out_channels)
+        del self._block
+
+    def _build_encoder(
+        self, stem: int, widths: list[int], num_blocks: int, attn_resolutions: tuple[int, ...], encoder_type: str
+    ) -> list[int]:
+        """Fills ``self.enc`` and returns the channels of the maps it keeps for the decoder."""
+        resampling: dict[str, Any] = {"down": True, "resample_filter": self._block["resample_filter"]}
+        init = self._block["init"]
+        self.enc = nn.ModuleDict()
+        width, aux = stem, self.in_channels
+        kept: list[int] = []
+        for level, level_width in enumerate(widths):
+            res = self.img_resolution >> level
+            if level == 0:
+                self.enc[f"{res}x{res}_conv"] = Conv2d(self.in_channels, stem, 3, **init)
+            else:
+                self.enc[f"{res}x{res}_down"] = UNetBlock(width, width, down=True, **self._block)
+                if encoder_type == "skip":
+                    self.enc[f"{res}x{res}_aux_down"] = Conv2d(aux, aux, 0, **resampling)
+                    self.enc[f"{res}x{res}_aux_skip"] = Conv2d(aux, width, 1, **init)
+                if encoder_type == "residual":
+                    self.enc[f"{res}x{res}_aux_residual"] = Conv2d(
+                        aux, width, 3, filter_after=True, **resampling, **init
+                    )
+                    aux = width
+            kept.append(width)
+            for index in range(num_blocks):
+                heads = int(res in attn_resolutions)
+                self.enc[f"{res}x{res}_block{index}"] = UNetBlock(width, level_width, num_heads=heads, **self._block)
+                width = level_width
+                kept.append(width)
+        return kept
+
+    def _build_decoder(
+        self,
+        widths: list[int],
+        num_blocks: int,
+        attn_resolutions: tuple[int, ...],
+        decoder_type: str,
+        kept: list[int],
+        out_channels: int,
+    ) -> None:
+        """Fills ``self.dec``."""
+        resampling: dict[str, Any] = {"up": True, "resample_filter": self._block["resample_filter"]}
+        self.dec = nn.ModuleDict()
+        width, lowest = kept[-1], len(widths) - 1
+        for level in range(lowest, -1, -1):
+            res = self.img_resolution >> level
+            if level == lowest:
+                self.dec[f"{res}x{res}_in0"] = UNetBlock(width, width, num_heads=1, **self._block)
+                self.dec[f"{res}x{res}_in1"] = UNetBlock(width, width, **self._block)
+            else:
+                self.dec[f"{res}x{res}_up"] = UNetBlock(width, width, up=True, **self._block)
+            for index in range(num_blocks + 1):
+                heads = int(index == num_blocks and res in attn_resolutions)
+                self.dec[f"{res}x{res}_block{index}"] = UNetBlock(
+                    width + kept.pop(), widths[level], num_heads=heads, **self._block
+                )
+                width = widths[level]
+            if decoder_type == "skip" or level == 0:
+                if decoder_type == "skip" and level < lowest:
+                    self.dec[f"{res}x{res}_aux_up"] = Conv2d(out_channels, out_channels, 0, **resampling)
+                self.dec[f"{res}x{res}_aux_norm"] = GroupNorm(width, eps=1e-6)
+                self.dec[f"{res}x{res}_aux_conv"] = Conv2d(width, out_channels, 3, **self._block["init_zero"])
+
+    def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """See `UNet.embed`."""
+        # Published weights expect the sines before the cosines.
+        emb = self.map_noise(noise_labels)
+        emb = emb.roll(emb.shape[1] // 2, dims=1)
+        if self.map_label is not None:
+            assert class_labels is not None
+            emb = emb + self.map_label(self.drop_labels(class_labels) * self.label_dim**0.5)
+        if self.map_augment is not None and augment_labels is not None:
+            emb = emb + self.map_augment(augment_labels)
+        return F.silu(self.map_layer1(F.silu(self.map_layer0(emb))))
+
+    def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `UNet.encode`."""
+        kept: list[Tensor] = []
+        aux = x
+        for name, block in self.enc.items():
+            if isinstance(block, UNetBlock):
+                x = block(x, emb)
+                kept.append(x)
+            elif name.endswith("_conv"):
+                x = block(x)
+                kept.append(x)
+            elif name.endswith("_aux_down"):
+                aux = block(aux)
+            elif name.endswith("_aux_skip"):
+                x = kept[-1] = x + block(aux)
+            else:
+                x = kept[-1] = aux = (x + block(aux)) * _SQRT_HALF
+        return x, kept
+
+    def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """See `UNet.decode`."""
+        image: Tensor | None = None
+        normed = x
+        for name, block in self.dec.items():
+            if isinstance(block, UNetBlock):
+                if "_block" in name:
+                    x = torch.cat([x, skips.pop()], dim=1)
+                x = block(x, emb)
+            elif name.endswith("_aux_up"):
+                image = block(image)
+            elif name.endswith("_aux_norm"):
+                normed = block(x)
+            else:
+                image = block(F.silu(normed)) if image is None else image + block(F.silu(normed))
+        assert image is not None
+        return image

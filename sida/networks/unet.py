@@ -1,0 +1,133 @@
+"""What all U-Nets share: embed, encode, decode, and the flags that say which halves run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sida.errors import UserError
+
+RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder")
+Output = Tensor | tuple[Tensor, ...]
+
+
+def check_flag(return_flag: str, decode: int | slice | None) -> None:
+    """Refuses unknown flags and a ``decode`` without an encoder-decoder pass.
+
+    Raises:
+        ValueError: As said.
+    """
+    if return_flag not in RETURN_FLAGS:
+        raise ValueError(f"return_flag must be one of {', '.join(RETURN_FLAGS)}, got {return_flag!r}")
+    if decode is not None and return_flag != "encoder_decoder":
+        raise ValueError(f"decode selects samples of return_flag='encoder_decoder', not of {return_flag!r}")
+
+
+def as_slice(decode: int | slice | None, batch: int) -> slice | None:
+    """Turns a number of leading samples of a batch into a slice.
+
+    Raises:
+        ValueError: Negative number or more than the batch has.
+    """
+    if isinstance(decode, int):
+        if not 0 <= decode <= batch:
+            raise ValueError(f"decode={decode} is not a number of leading samples of a batch of {batch}")
+        return slice(0, decode)
+    return decode
+
+
+def take(x: Tensor, selection: slice | None) -> Tensor:
+    """Selects samples, leaving one-row tensors (shared by the batch) alone."""
+    return x if selection is None or x.shape[0] == 1 else x[selection]
+
+
+class UNet(nn.Module):
+    """A U-Net cut into its embedding, encoder and decoder.
+
+    Attributes:
+        img_resolution: Side of the square input in pixels.
+        in_channels: Channels of the input.
+        label_dim: Width of the class labels; 0 = unconditional.
+        label_dropout: Probability of dropping a label.
+        init_config: ``{"class", "kwargs"}`` that builds the same architecture.
+    """
+
+    img_resolution: int
+    in_channels: int
+    label_dim: int
+    label_dropout: float = 0.0
+    init_config: dict[str, Any]
+
+    def drop_labels(self, class_labels: Tensor) -> Tensor:
+        """In training mode, zeroes the label of a sample with probability ``label_dropout``."""
+        if not (self.training and self.label_dropout):
+            return class_labels
+        kept = torch.rand([class_labels.shape[0], 1], device=class_labels.device) >= self.label_dropout
+        return class_labels * kept.to(class_labels.dtype)
+
+    def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """Returns the conditioning vector of each sample, (N or 1, emb_channels)."""
+        raise NotImplementedError
+
+    def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Returns the encoder's last activation and the maps kept for the decoder, in order."""
+        raise NotImplementedError
+
+    def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """Returns the image-shaped result; consumes ``skips`` from its end."""
+        raise NotImplementedError
+
+    def forward(
+        self,
+        x: Tensor,
+        noise_labels: Tensor,
+        class_labels: Tensor | None = None,
+        augment_labels: Tensor | None = None,
+        return_flag: str = "decoder",
+        decode: int | slice | None = None,
+    ) -> Output:
+        """Evaluates the network.
+
+        Args:
+            x: Scaled noisy images, (N, C, H, W).
+            noise_labels: Encoded noise levels, (N,) or (1,).
+            class_labels: One-hot rows, (N or 1, label_dim), or None.
+            augment_labels: (N, augment_dim) or None.
+            return_flag: ``decoder``: image; ``encoder``: logits, the decoder is not run; ``encoder_decoder``: both.
+            decode: With ``encoder_decoder``: decode only the first samples (a number) or a slice of the batch.
+                Samples never interact, so this is exact.
+
+        Returns:
+            Image (M, C, H, W), float32 logits (N, 1, h, w) or the pair of them. The logits are the channel mean of the
+            encoder's last activation (SiDA, section 4).
+        """
+        check_flag(return_flag, decode)
+        emb = self.embed(noise_labels, class_labels, augment_labels)
+        x, skips = self.encode(x, emb)
+        if return_flag == "decoder":
+            return self.decode(x, skips, emb)
+        logits = x.mean(dim=1, keepdim=True, dtype=torch.float32)
+        if return_flag == "encoder":
+            return logits
+        selection = as_slice(decode, x.shape[0])
+        if selection is not None:
+            x, emb, skips = x[selection], take(emb, selection), [skip[selection] for skip in skips]
+        return self.decode(x, skips, emb), logits
+
+
+def check_levels(where: str, img_resolution: int, channel_mult: tuple[int, ...]) -> None:
+    """Refuses resolutions that cannot be halved once per level.
+
+    Raises:
+        UserError: As said, or no level at all.
+    """
+    if not channel_mult:
+        raise UserError(f"{where}.channel_mult: must have at least one level")
+    divisor = 2 ** (len(channel_mult) - 1)
+    if img_resolution < divisor or img_resolution % divisor:
+        raise UserError(
+            f"{where}.img_resolution: {img_resolution} cannot be halved {len(channel_mult) - 1} times; "
+            f"use a multiple of {divisor} or fewer entries in channel_mult"
+        )
