@@ -57,9 +57,7 @@ class Extractor(abc.ABC):
                 "quantise them first (x * 127.5 + 128, clamped, truncated)"
             )
         if images.ndim != 4:
-            raise UserError(
-                f"extractor '{self.name}': images must have shape (N, C, H, W), got {tuple(images.shape)}"
-            )
+            raise UserError(f"extractor '{self.name}': images must have shape (N, C, H, W), got {tuple(images.shape)}")
         return images.to(self.device, non_blocking=True)
 
 

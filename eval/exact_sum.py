@@ -1,0 +1,67 @@
+"""Sums that do not depend on the order of their terms.
+
+Floating-point addition is not associative, so sums of shards merged in another order differ in the last bits. Here
+every term becomes a fixed-point number first, x ≈ hi·2⁻¹² + lo·2⁻⁶⁴ with 64-bit integers hi and lo; integer addition
+is associative, hence any grouping and any order of the same terms gives the same bits. Terms above 2⁻¹² in magnitude
+keep all 53 bits of their float64; smaller ones are rounded to 2⁻⁶⁴ ≈ 5·10⁻²⁰.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from sida.errors import UserError
+
+_HIGH = 2.0**12  # one unit of hi is 2^-12
+_LOW = 2.0**64  # one unit of lo is 2^-64
+_SHIFT = 52  # units of lo in one unit of hi, as a power of two
+_LIMIT = 2.0**50  # largest magnitude of a term or a sum; hi then stays below 2^62
+_ROWS = 1000  # lo of this many terms still fits: 1000 · 2^52 < 2^62
+
+
+class ExactSum:
+    """Array of order-independent sums.
+
+    Args:
+        shape: Shape of the array.
+        device: Where it lives.
+    """
+
+    def __init__(self, shape: tuple[int, ...], device: str | torch.device = "cpu") -> None:
+        self.high = torch.zeros(shape, dtype=torch.int64, device=device)
+        self.low = torch.zeros(shape, dtype=torch.int64, device=device)
+
+    def add(self, terms: torch.Tensor) -> None:
+        """Adds one float array of the sum's shape."""
+        self.add_rows(terms[None])
+
+    def add_rows(self, terms: torch.Tensor) -> None:
+        """Adds many float arrays ``(N, *shape)``, each as a term of its own.
+
+        Raises:
+            UserError: A term or the sum is not finite or exceeds 2^50.
+        """
+        for chunk in terms.to(self.high.device, torch.float64).split(_ROWS):
+            if not bool((chunk.abs() < _LIMIT).all()):
+                raise UserError("features: not finite or above 1e15; check the images and the feature network")
+            high = torch.floor(chunk * _HIGH)
+            # Exact: the remainder consists of low bits of the term itself.
+            low = (chunk - high / _HIGH) * _LOW
+            self._accumulate(high.to(torch.int64).sum(0), low.round().to(torch.int64).sum(0))
+
+    def merge(self, other: ExactSum) -> None:
+        """Adds another sum."""
+        self._accumulate(other.high.to(self.high.device), other.low.to(self.low.device))
+
+    def value(self) -> torch.Tensor:
+        """The sums as float64."""
+        return self.high.to(torch.float64) / _HIGH + self.low.to(torch.float64) / _LOW
+
+    def _accumulate(self, high: torch.Tensor, low: torch.Tensor) -> None:
+        self.high += high
+        self.low += low
+        # Carry, so that equal sums have one representation only (0 <= low < 2^52).
+        self.high += self.low >> _SHIFT
+        self.low &= (1 << _SHIFT) - 1
+        if bool((self.high.abs() >= int(_LIMIT * _HIGH)).any()):
+            raise UserError("features: their sum exceeds 1e15; check the images and the feature network")

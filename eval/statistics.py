@@ -1,0 +1,218 @@
+"""Count, mean and covariance of features, streamed in float64 and mergeable in any order with identical results.
+
+Features are gathered into blocks of a fixed number of rows; each block adds Σx and Σxxᵀ to order-independent sums
+(:mod:`eval.exact_sum`). The result therefore does not depend on batch sizes, and neither on the number or the order
+of shards as long as the shard boundaries are multiples of the block; shards with other boundaries still merge to the
+same bits in any order. Memory does not grow with the number of images.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from eval.exact_sum import ExactSum
+from sida.errors import UserError
+from sida.io import atomic_path
+
+BLOCK = 1024
+FORMAT = "sida-feature-statistics/1"
+
+
+class FeatureStatistics:
+    """Streaming sums over feature vectors.
+
+    >>> statistics = FeatureStatistics()
+    >>> statistics.update(extractor(images))
+    >>> statistics.merge(FeatureStatistics.load("shard-2.safetensors"))
+    >>> frechet_distance(statistics.mean, statistics.cov, reference_mean, reference_cov)
+
+    Args:
+        num_features: Width; None takes it from the first batch.
+        ddof: What :attr:`cov` subtracts from N in its divisor: 1 as in EDM's tools and the published references,
+            0 as in SiD's metric code for generated images (ledger, 64).
+        device: Where sums are kept; features are moved there.
+    """
+
+    def __init__(self, num_features: int | None = None, ddof: int = 1, device: str | torch.device = "cpu") -> None:
+        self.num_features = num_features
+        self.ddof = ddof
+        self.device = torch.device(device)
+        self._closed_count = 0
+        self._open: list[torch.Tensor] = []
+        self._open_count = 0
+        self._sums: tuple[ExactSum, ExactSum] | None = None  # Σx, upper triangle of Σxxᵀ
+
+    @property
+    def count(self) -> int:
+        """Number of feature vectors."""
+        return self._closed_count + self._open_count
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Mean, float64 (C,)."""
+        return self._moments()[0]
+
+    @property
+    def cov(self) -> np.ndarray:
+        """Covariance, float64 (C, C), symmetric, divided by ``count - ddof``."""
+        return self.covariance(self.ddof)
+
+    def covariance(self, ddof: int) -> np.ndarray:
+        """Covariance divided by ``count - ddof``.
+
+        Raises:
+            UserError: Fewer than ``ddof + 1`` vectors.
+        """
+        if self.count <= ddof:
+            raise UserError(f"feature statistics: {self.count} images are too few for a covariance (ddof {ddof})")
+        mean, outer = self._moments()
+        return (outer - self.count * np.outer(mean, mean)) / (self.count - ddof)
+
+    def update(self, features: torch.Tensor | np.ndarray) -> FeatureStatistics:
+        """Adds feature vectors (N, C) of any float type; returns itself.
+
+        Raises:
+            UserError: Another width than before, or values that are not finite.
+        """
+        rows = torch.as_tensor(features)
+        if rows.ndim != 2:
+            raise UserError(f"feature statistics: features must have shape (N, C), got {tuple(rows.shape)}")
+        self._check_width(rows.shape[1])
+        rows = rows.detach().to(self.device)
+        while len(rows):
+            take = rows[: BLOCK - self._open_count]
+            rows = rows[len(take) :]
+            # A copy, because the caller may reuse its buffer before the block is full.
+            self._open.append(take.clone() if len(take) < BLOCK else take)
+            self._open_count += len(take)
+            if self._open_count == BLOCK:
+                self._close()
+        return self
+
+    def merge(self, other: FeatureStatistics) -> FeatureStatistics:
+        """Adds the statistics of another shard (both open blocks are closed); returns itself."""
+        if other.num_features is not None:
+            self._check_width(other.num_features)
+        self._close()
+        other._close()
+        if other._sums is not None:
+            for mine, theirs in zip(self._ensure_sums(), other._sums):
+                mine.merge(theirs)
+        self._closed_count += other._closed_count
+        return self
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The whole state as named integer tensors on the CPU (closes the open block)."""
+        self._close()
+        vector, triangle = self._ensure_sums()
+        named = {"sum": vector, "outer": triangle}
+        result = {f"{key}_{part}": getattr(s, part).cpu() for key, s in named.items() for part in ("high", "low")}
+        return {"count": torch.tensor([self.count]), **result}
+
+    @classmethod
+    def from_tensors(
+        cls, tensors: Mapping[str, torch.Tensor], ddof: int = 1, device: str | torch.device = "cpu"
+    ) -> FeatureStatistics:
+        """The inverse of :meth:`tensors`.
+
+        Raises:
+            KeyError, ValueError: Tensors that are no statistics.
+        """
+        result = cls(tensors["sum_high"].numel(), ddof, device)
+        for sums, key in zip(result._ensure_sums(), ("sum", "outer")):
+            for part in ("high", "low"):
+                tensor = tensors[f"{key}_{part}"]
+                if tensor.shape != getattr(sums, part).shape or tensor.dtype != torch.int64:
+                    raise ValueError(f"{key}_{part}: shape {tuple(tensor.shape)}, {tensor.dtype}")
+                setattr(sums, part, tensor.to(device).clone())
+        result._closed_count = int(tensors["count"])
+        return result
+
+    def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
+        """Writes the statistics atomically as safetensors with metadata (JSON) in the header."""
+        from safetensors.torch import save_file
+
+        header = {"format": FORMAT, "ddof": self.ddof, **(metadata or {})}
+        with atomic_path(path) as temporary:
+            save_file(self.tensors(), str(temporary), metadata={"sida": json.dumps(header, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> FeatureStatistics:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            UserError: Missing, cut off or foreign file.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return cls.from_tensors(load_file(str(path)), read_metadata(path).get("ddof", 1), device)
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            raise UserError(f"{path}: no feature statistics ({error}); make the file again") from None
+
+    def _check_width(self, width: int) -> None:
+        if self.num_features is None:
+            self.num_features = width
+        if width != self.num_features:
+            raise UserError(
+                f"feature statistics: features have width {width}, earlier ones {self.num_features}; "
+                "use one feature network for all"
+            )
+
+    def _ensure_sums(self) -> tuple[ExactSum, ExactSum]:
+        if self.num_features is None:
+            raise UserError("feature statistics: no features yet; update with some first")
+        if self._sums is None:
+            width = self.num_features
+            self._sums = (
+                ExactSum((width,), self.device),
+                ExactSum((width * (width + 1) // 2,), self.device),
+            )
+        return self._sums
+
+    def _close(self) -> None:
+        """Moves the open block into the sums."""
+        if not self._open_count:
+            return
+        vector, triangle = self._ensure_sums()
+        rows = torch.cat(self._open).to(torch.float64)
+        vector.add_rows(rows)
+        triangle.add((rows.T @ rows).flatten()[_triangle(rows.shape[1], str(self.device))])
+        self._closed_count += len(rows)
+        self._open, self._open_count = [], 0
+
+    def _moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and Σxxᵀ; closes the open block."""
+        if not self.count:
+            raise UserError("feature statistics: no features yet; update with some first")
+        self._close()
+        vector, triangle = self._ensure_sums()
+        width = len(vector.high)
+        outer = np.zeros((width, width))
+        outer[np.triu_indices(width)] = triangle.value().cpu().numpy()
+        outer += np.triu(outer, 1).T
+        return vector.value().cpu().numpy() / self.count, outer
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The JSON metadata in the header of one of our safetensors files; empty when there is none."""
+    from safetensors import safe_open
+
+    with safe_open(str(Path(path)), framework="pt") as file:
+        return json.loads((file.metadata() or {}).get("sida", "{}"))
+
+
+@functools.lru_cache(maxsize=4)
+def _triangle(width: int, device: str) -> torch.Tensor:
+    """Flat positions of the upper triangle of a (width, width) matrix, row by row."""
+    rows, columns = torch.triu_indices(width, width)
+    return (rows * width + columns).to(device)
