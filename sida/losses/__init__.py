@@ -1,0 +1,23 @@
+"""Losses: one class per method, with injectable draws."""
+
+from sida.losses.edm import EDMLoss
+from sida.losses.edm2 import EDM2SiDALoss
+from sida.losses.gdd import GDDLoss
+from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_of_t
+from sida.losses.sid import SiDLoss
+from sida.losses.sida import SiDALoss
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms
+
+__all__ = [
+    "Draws",
+    "EDM2SiDALoss",
+    "EDMLoss",
+    "FakeScoreTerms",
+    "GDDLoss",
+    "GeneratorTerms",
+    "SiDALoss",
+    "SiDLoss",
+    "edm_weight",
+    "lognormal_sigma",
+    "sigma_of_t",
+]

@@ -1,0 +1,60 @@
+"""The denoising loss of diffusion teachers: EDM, and EDM2 with learned uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_normal, unit_noise
+
+Augment = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class EDMLoss:
+    """``w(σ) (D(y + n; σ) − y)²`` with ``ln σ ~ N(P_mean, P_std²)``.
+
+        loss = EDMLoss()(net, images, labels).sum() / len(images)
+
+    Args:
+        P_mean: Mean of ln σ (EDM −1.2, EDM2 −0.4).
+        P_std: Standard deviation of ln σ (EDM 1.2, EDM2 1.0).
+        sigma_data: Standard deviation of the data the weight is made for.
+        return_logvar: The network also predicts ln of its own variance u(σ); the loss becomes
+            ``w e^{−u} (D − y)² + u`` (EDM2, arXiv:2312.02696, equation 21).
+
+    Source: EDM (arXiv:2206.00364), equation 8 and Table 1; NVlabs/edm:training/loss.py.
+    """
+
+    def __init__(
+        self, P_mean: float = -1.2, P_std: float = 1.2, sigma_data: float = 0.5, return_logvar: bool = False
+    ) -> None:
+        self.P_mean, self.P_std, self.sigma_data, self.return_logvar = P_mean, P_std, sigma_data, return_logvar
+
+    def __call__(
+        self,
+        net: torch.nn.Module,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> torch.Tensor:
+        """Loss per element, float32 ``(N, C, H, W)``.
+
+        Args:
+            net: Preconditioned network.
+            images: Clean images ``(N, C, H, W)`` in [-1, 1], or latents.
+            class_labels: ``(N, label_dim)`` or None.
+            augment: ``images -> (images, augment_labels)``; draws for itself.
+            draws: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``, both unit normal, replace the
+                random ones.
+        """
+        sigma = lognormal_sigma(sigma_normal(draws, images), self.P_mean, self.P_std)
+        weight = edm_weight(sigma, self.sigma_data)
+        clean, augment_labels = (images, None) if augment is None else augment(images)
+        noisy = torch.addcmul(clean, sigma, unit_noise(draws, images))
+        if not self.return_logvar:
+            denoised = net(noisy, sigma, class_labels, augment_labels=augment_labels)
+            return weight * (denoised - clean).square()
+        denoised, logvar = net(noisy, sigma, class_labels, return_logvar=True)
+        return (weight / logvar.exp()) * (denoised - clean).square() + logvar

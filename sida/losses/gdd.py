@@ -1,0 +1,95 @@
+"""GAN losses of GDD (one-step diffusion distillation by adversarial training alone)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch.nn.functional import relu, softplus
+
+from sida.losses.edm import Augment
+from sida.losses.noise import Draws
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms
+
+#: ``discriminator(images, class_labels) -> [logits per head]``, each of any shape.
+Discriminator = Callable[[torch.Tensor, torch.Tensor | None], Sequence[torch.Tensor]]
+
+
+class GDDLoss:
+    """Non-saturating or hinge loss of a discriminator with several heads, with R1 on real images.
+
+    Same interface as :class:`SiDLoss`, so the same loop can drive it; the 'fake score' is the discriminator, which
+    no noise is added for. A head's loss is the mean over its logits; heads are added.
+
+    Args:
+        form: ``"ns"`` (non-saturating) or ``"hinge"``.
+        r1_gamma: γ of the R1 penalty.
+
+    Source: GDD (arXiv:2405.20750); R1: arXiv:1801.04406, equation 9; fact 22 of tests/golden/README.md.
+    """
+
+    uses_real_images = True
+
+    def __init__(self, form: Literal["ns", "hinge"] = "ns", r1_gamma: float = 1e-4) -> None:
+        if form not in ("ns", "hinge"):
+            raise ValueError(f"form: must be 'ns' or 'hinge', got {form!r}")
+        self.form, self.r1_gamma = form, r1_gamma
+
+    def generator_loss(
+        self,
+        true_score: torch.nn.Module | None,
+        fake_score: Discriminator,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> GeneratorTerms:
+        """``adversarial`` has shape ``()``; there is no score term and ``true_score`` is not used."""
+        one = softplus if self.form == "ns" else torch.Tensor.clone
+        heads = fake_score(images, class_labels)
+        return GeneratorTerms(None, torch.stack([one(-logits).mean() for logits in heads]).sum())
+
+    def fake_score_loss(
+        self,
+        fake_score: Discriminator,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> FakeScoreTerms:
+        """``discriminator`` has shape ``()``; there is no denoising term.
+
+        Raises:
+            ValueError: No real images.
+        """
+        if real_images is None:
+            raise ValueError("GDD needs real images")
+        if augment is not None:
+            images, real_images = augment(images)[0], augment(real_images)[0]
+        one: Callable[[torch.Tensor], torch.Tensor] = softplus if self.form == "ns" else _hinge
+        fake, real = fake_score(images, class_labels), fake_score(real_images, class_labels)
+        parts = [one(logits).mean() for logits in fake] + [one(-logits).mean() for logits in real]
+        return FakeScoreTerms(None, torch.stack(parts).sum())
+
+    def r1_penalty(
+        self, discriminator: Discriminator, real_images: torch.Tensor, class_labels: torch.Tensor | None
+    ) -> torch.Tensor:
+        """γ/2 · ‖∇_y Σ logits‖² per real image, float32 ``(N,)``, differentiable."""
+        images = real_images.detach().requires_grad_()
+        total = torch.stack([logits.sum() for logits in discriminator(images, class_labels)]).sum()
+        (gradient,) = torch.autograd.grad(total, images, create_graph=True)
+        return gradient.square().sum(dim=(1, 2, 3)) * (self.r1_gamma / 2)
+
+
+def lazy_regularisation(interval: int, beta2: float = 0.99) -> tuple[float, float]:
+    """Factor on Adam's learning rate and the β₂ that keep its dynamics when a penalty joins every ``interval`` steps.
+
+    Source: StyleGAN2 (arXiv:1912.04958), appendix B.
+    """
+    ratio = interval / (interval + 1)
+    return ratio, beta2**ratio
+
+
+def _hinge(x: torch.Tensor) -> torch.Tensor:
+    return relu(1 + x)

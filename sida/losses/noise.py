@@ -1,0 +1,58 @@
+"""Noise levels and weights of the losses (EDM, arXiv:2206.00364, Table 1 and section 5; SiD, arXiv:2404.04057)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+Draws = Mapping[str, torch.Tensor]
+
+SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
+
+
+def sigma_of_t(
+    t: torch.Tensor, sigma_min: float = SIGMA_MIN, sigma_max: float = SIGMA_MAX, rho: float = RHO
+) -> torch.Tensor:
+    """Noise level of a time in [0, 1]: ``(σmax^{1/ρ} + (1 − t)(σmin^{1/ρ} − σmax^{1/ρ}))^ρ``, the dtype of ``t``.
+
+    The level **grows** with t: σ(0) = ``sigma_min``, σ(1) = ``sigma_max``. The official code counts t in
+    thousandths.
+    """
+    low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
+    return (high + (1 - t) * (low - high)) ** rho
+
+
+def lognormal_sigma(normal: torch.Tensor, P_mean: float, P_std: float) -> torch.Tensor:
+    """Noise level ``exp(P_mean + P_std · normal)``."""
+    return (normal * P_std + P_mean).exp()
+
+
+def edm_weight(sigma: torch.Tensor, sigma_data: float) -> torch.Tensor:
+    """EDM's weight ``(σ² + σ_data²) / (σ σ_data)²``: it makes the loss of an untrained network 1 at every level."""
+    return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def uniform(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
+    """The draw ``t``, uniform in [0, 1), float32 ``(N, 1, 1, 1)``: injected, or fresh from torch's generator."""
+    return _draw("t", torch.rand, draws, images)
+
+
+def sigma_normal(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
+    """The draw ``sigma_normal``, unit normal, float32 ``(N, 1, 1, 1)``: injected, or fresh."""
+    return _draw("sigma_normal", torch.randn, draws, images)
+
+
+def unit_noise(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
+    """The draw ``noise``, unit normal with the shape of ``images``: injected, or fresh."""
+    if draws is not None and "noise" in draws:
+        return draws["noise"].to(images)
+    return torch.randn_like(images)
+
+
+def _draw(name: str, draw: object, draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
+    shape = (len(images), 1, 1, 1)
+    if draws is not None and name in draws:
+        return draws[name].to(device=images.device, dtype=torch.float32).reshape(shape)
+    fresh: torch.Tensor = draw(shape, device=images.device)  # type: ignore[operator]
+    return fresh

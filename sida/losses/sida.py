@@ -1,0 +1,124 @@
+"""Adversarial score identity distillation: the fake score's encoder also tells real images from generated ones."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn.functional import softplus
+
+from sida.losses.edm import Augment
+from sida.losses.noise import Draws, edm_weight, unit_noise
+from sida.losses.sid import SiDLoss
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, counted, dropped, intact, keep
+
+#: The generator's logits are clamped to ± this, with no gradient outside; the discriminator's are not.
+LOGIT_LIMIT = 10.0
+
+
+class SiDALoss(SiDLoss):
+    """SiD with an adversarial term; logits are the channel means of ψ's last encoder activation.
+
+    The cross-entropies are averaged over the whole batch and all positions into *one* scalar ('in-batch fakeness'),
+    which is then weighted per sample like the score terms:
+
+        discriminator = w(σ) [BCE(logits_real, 1) + BCE(logits_fake, 0)] / 2
+        adversarial   = BCE(clamp(logits_fake), 1) / mean |x − f_φ|
+
+    Args:
+        alpha: α; 1.0 in SiDA, 1.0 or 1.2 in SiD2A.
+        t_max: Largest generator time in thousandths, in (0, 1000].
+        P_mean: Mean of ln σ in the fake score's loss.
+        P_std: Standard deviation of ln σ in the fake score's loss.
+        sigma_data: Standard deviation of the data the weight is made for.
+
+    Source: SiDA (arXiv:2410.14919), equations 6-10 as the official code has them (mingyuanzhou/SiD, branch sida).
+    """
+
+    uses_real_images = True
+
+    def __init__(
+        self,
+        alpha: float = 1.0,
+        t_max: float = 800,
+        P_mean: float = -1.2,
+        P_std: float = 1.2,
+        sigma_data: float = 0.5,
+    ) -> None:
+        super().__init__(alpha, t_max, P_mean, P_std, sigma_data)
+
+    def generator_loss(
+        self,
+        true_score: torch.nn.Module,
+        fake_score: torch.nn.Module,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> GeneratorTerms:
+        """Generator's terms per element, see :meth:`SiDLoss.generator_loss`.
+
+        A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): the SiD
+        term drops the sample, the adversarial scalar does not.
+        """
+        sigma = self.generator_sigma(images, draws)
+        noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
+        true = true_score(noisy, sigma, class_labels)
+        fake, logits = fake_score(noisy, sigma, class_labels, return_flag="encoder_decoder")
+        error = self._mean_error(images, true)
+        per_element = self._sid(images, true, fake) / error
+        mask = intact(per_element)
+        sid, error = keep(mask, per_element, error)
+        return counted(GeneratorTerms(sid, fakeness(logits) / error), dropped(mask))
+
+    def fake_score_loss(
+        self,
+        fake_score: torch.nn.Module,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> FakeScoreTerms:
+        """Fake score's and discriminator's terms per element, see :meth:`SiDLoss.fake_score_loss`.
+
+        Fake and real image of a position share σ, noise and label; each is augmented by itself. Both halves pass
+        the encoder together and only the fake half the decoder, which is exact because samples never interact.
+
+        Args:
+            fake_score: ψ in training mode.
+            images: The generator's images ``(N, C, H, W)``, without gradient.
+            class_labels: ``(N, label_dim)`` or None.
+            real_images: ``(N, C, H, W)``; None leaves the discriminator term out.
+            augment: ``images -> (images, augment_labels)``; draws for itself.
+            draws: ``sigma_normal`` and ``noise``, both unit normal, replace the random ones.
+        """
+        if real_images is None:
+            return super().fake_score_loss(fake_score, images, class_labels, augment=augment, draws=draws)
+        sigma = self.fake_score_sigma(images, draws)
+        clean, clean_labels = (images, None) if augment is None else augment(images)
+        noise = sigma * unit_noise(draws, images)
+        real, real_labels = (real_images, None) if augment is None else augment(real_images)
+        labels = None if clean_labels is None or real_labels is None else torch.cat([clean_labels, real_labels])
+        denoised, logits = fake_score(
+            torch.cat([clean + noise, real + noise]),
+            torch.cat([sigma, sigma]),
+            None if class_labels is None else torch.cat([class_labels, class_labels]),
+            augment_labels=labels,
+            return_flag="encoder_decoder",
+            decode=len(images),
+        )
+        error = denoised - clean
+        mask = intact(error)
+        error, weight, fake_logits, real_logits = keep(
+            mask, error, edm_weight(sigma, self.sigma_data), *logits.chunk(2)
+        )
+        terms = FakeScoreTerms(weight * error.square(), weight * told_apart(fake_logits, real_logits))
+        return counted(terms, dropped(mask))
+
+
+def fakeness(logits: torch.Tensor) -> torch.Tensor:
+    """The generator's adversarial scalar: mean cross-entropy of its clamped logits against 'real', shape ``()``."""
+    return softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)).mean()
+
+
+def told_apart(fake_logits: torch.Tensor, real_logits: torch.Tensor) -> torch.Tensor:
+    """The discriminator's scalar: half the sum of the mean cross-entropies of fake and real logits, shape ``()``."""
+    return (softplus(fake_logits).mean() + softplus(-real_logits).mean()) / 2

@@ -1,0 +1,72 @@
+"""What a loss returns, and how samples with NaN are left out of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import torch
+
+
+class _GeneratorPair(NamedTuple):
+    sid: torch.Tensor | None
+    adversarial: torch.Tensor | None
+
+
+class _FakeScorePair(NamedTuple):
+    denoising: torch.Tensor | None
+    discriminator: torch.Tensor | None
+
+
+class GeneratorTerms(_GeneratorPair):
+    """Terms of a generator's loss, per element and unscaled; a pair that also counts dropped samples.
+
+    Attributes:
+        sid: Score identity distillation, float32 ``(N', C, H, W)``, N' ≤ N without the dropped samples; None if the
+            method has no such term.
+        adversarial: Adversarial term, float32 ``(N', 1, 1, 1)``, **before** the factor C·H·W; None if the method
+            has none.
+        nan_count: Samples dropped because they hold a NaN.
+    """
+
+    nan_count: int = 0
+
+
+class FakeScoreTerms(_FakeScorePair):
+    """Terms of a fake score's (and discriminator's) loss, per element and unscaled; a pair that also counts.
+
+    Attributes:
+        denoising: Weighted denoising error, float32 ``(N', C, H, W)``; None if the method has no such term.
+        discriminator: Real-against-fake term, float32 ``(N', 1, 1, 1)``; None without real images.
+        nan_count: Samples dropped because they hold a NaN.
+    """
+
+    nan_count: int = 0
+
+
+Terms = TypeVar("Terms", GeneratorTerms, FakeScoreTerms)
+
+
+def counted(terms: Terms, nan_count: int) -> Terms:
+    """The same terms with the number of dropped samples."""
+    terms.nan_count = nan_count
+    return terms
+
+
+def intact(per_element: torch.Tensor) -> torch.Tensor | None:
+    """Which samples hold no NaN: bool ``(N,)``, or None when all of them do not (the usual case).
+
+    Args:
+        per_element: ``(N, ...)``; a NaN of any ingredient is a NaN here.
+    """
+    bad = per_element.detach().flatten(1).sum(1).isnan()
+    return ~bad if bool(bad.any()) else None
+
+
+def keep(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """The samples of ``mask`` (all of them when it is None)."""
+    return tensors if mask is None else tuple(tensor[mask] for tensor in tensors)
+
+
+def dropped(mask: torch.Tensor | None) -> int:
+    """Number of samples left out by ``mask``."""
+    return 0 if mask is None else int((~mask).sum())

@@ -1,0 +1,69 @@
+"""Averages of the weights with a power-function profile, and any profile reconstructed afterwards from a few (EDM2).
+
+The average at time t has the profile ``p(τ) = (γ + 1) τ^γ / t^{γ+1}`` on [0, t]: it ignores the random start and
+widens with training. Its relative standard deviation σ_rel names it.
+
+Source: EDM2 (arXiv:2312.02696), section 4 and appendix C.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def std_to_exponent(std: npt.ArrayLike) -> Array:
+    """Exponent γ of the profile whose standard deviation is ``std``·t, element-wise, float64; 0 < std < 0.29.
+
+    ``std² = (γ + 1) / ((γ + 2)² (γ + 3))``, that is ``γ³ + 7γ² + (16 − s)γ + (12 − s) = 0`` with s = std⁻²; the
+    largest real root is the one that is monotone in std.
+    """
+    values = np.asarray(std, dtype=np.float64)
+    inverse = values.reshape(-1) ** -2.0
+    roots = [np.roots([1.0, 7.0, 16.0 - s, 12.0 - s]).real.max() for s in inverse]
+    return np.asarray(roots, dtype=np.float64).reshape(values.shape)
+
+
+def exponent_to_std(exponent: npt.ArrayLike) -> Array:
+    """Inverse of :func:`std_to_exponent`."""
+    gamma = np.asarray(exponent, dtype=np.float64)
+    return np.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
+
+
+def power_beta(std: npt.ArrayLike, t_next: float, t_delta: float) -> Array:
+    """Weight β of the old average in the step that ends at ``t_next``: ``(1 − t_delta / t_next)^{γ+1}``."""
+    return np.asarray((1 - t_delta / t_next) ** (std_to_exponent(std) + 1))
+
+
+def inner_product(t_a: npt.ArrayLike, std_a: npt.ArrayLike, t_b: npt.ArrayLike, std_b: npt.ArrayLike) -> Array:
+    """``∫ p_a p_b`` of two profiles that end at ``t_a`` and ``t_b``, element-wise with broadcasting, float64."""
+    end_a, end_b = np.asarray(t_a, dtype=np.float64), np.asarray(t_b, dtype=np.float64)
+    gamma_a, gamma_b = std_to_exponent(std_a), std_to_exponent(std_b)
+    # Both are zero beyond the earlier end; the later one is there smaller by (earlier / later)^γ_later.
+    later_gamma = np.where(end_a < end_b, gamma_b, gamma_a)
+    fade = (np.minimum(end_a, end_b) / np.maximum(end_a, end_b)) ** later_gamma
+    return (gamma_a + 1) * (gamma_b + 1) * fade / ((gamma_a + gamma_b + 1) * np.maximum(end_a, end_b))
+
+
+def posthoc_coefficients(
+    in_times: npt.ArrayLike, in_stds: npt.ArrayLike, out_times: npt.ArrayLike, out_stds: npt.ArrayLike
+) -> Array:
+    """Coefficients ``(inputs, outputs)`` that combine stored averages into the wanted ones.
+
+    Least squares between profiles; each column is then scaled to sum to 1, since an average of equal weights must
+    give these weights back.
+    """
+    t_in, s_in = (np.asarray(x, dtype=np.float64)[:, None] for x in (in_times, in_stds))
+    t_out, s_out = (np.asarray(x, dtype=np.float64)[None, :] for x in (out_times, out_stds))
+    gram = inner_product(t_in, s_in, t_in.T, s_in.T)
+    solution = np.linalg.solve(gram, inner_product(t_in, s_in, t_out, s_out))
+    return solution / solution.sum(axis=0)
+
+
+def response(time: float, std: float, length: int) -> Array:
+    """The profile that ends at ``time``, sampled at 0, 1, ..., ``length`` − 1 and scaled to sum 1, float64."""
+    position = np.arange(length, dtype=np.float64) / time
+    profile = np.where(position <= 1, position ** std_to_exponent(std), 0.0)
+    return profile / profile.sum()

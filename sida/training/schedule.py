@@ -1,0 +1,106 @@
+"""What depends on the number of images seen: phases, learning rates, and the half-life of the average."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """What an iteration does.
+
+    Attributes:
+        update_generator: Whether the generator takes a step (the fake score always does).
+        sid_weight: Weight of the SiD term in the generator's loss, beside λ_sid.
+        adversarial_weight: Weight of the adversarial term, beside λ_adv.
+        lr_factor: Factor on the learning rates, in [0, 1].
+    """
+
+    update_generator: bool
+    sid_weight: float
+    adversarial_weight: float
+    lr_factor: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """Phases of a distillation by images seen **before** the iteration (strict ``>``, fact 8 of tests/golden/README.md).
+
+        Schedule(warmup_kimg=100, adversarial_kimg=200).at(150_000).update_generator   # True
+
+    Attributes:
+        warmup_kimg: Thousands of images for which the fake score learns alone; 0 means that there is no such phase.
+        adversarial_kimg: From here on half SiD, half adversarial; before it the SiD term in full. 0 means from the
+            first image; None means never (SiD).
+        total_kimg: Length of the run; only the decay of the learning rate needs it.
+        lr_decay_start: Fraction of the run after which the rate falls linearly; 1 keeps it constant.
+        lr_final: Factor on the learning rate at the end of the run.
+    """
+
+    warmup_kimg: float = 100
+    adversarial_kimg: float | None = 200
+    total_kimg: float | None = None
+    lr_decay_start: float = 1.0
+    lr_final: float = 1.0
+
+    def at(self, nimg: int) -> Phase:
+        """The phase of the iteration that begins when ``nimg`` images were seen."""
+        adversarial = self.adversarial_kimg is not None and _past(nimg, self.adversarial_kimg)
+        return Phase(
+            update_generator=_past(nimg, self.warmup_kimg),
+            sid_weight=0.5 if adversarial else 1.0,
+            adversarial_weight=0.5 if adversarial else 0.0,
+            lr_factor=self._lr_factor(nimg),
+        )
+
+    def _lr_factor(self, nimg: int) -> float:
+        if self.total_kimg is None:
+            return 1.0
+        return linear_decay(nimg / (self.total_kimg * 1000), self.lr_decay_start, self.lr_final)
+
+
+def _past(nimg: int, kimg: float) -> bool:
+    # A threshold of nothing is no phase at all: the official SiD, which has no warm-up, steps from image 0 on.
+    return kimg == 0 or nimg > kimg * 1000
+
+
+def linear_decay(progress: float, start: float, final: float) -> float:
+    """1 up to ``start``, then linearly to ``final`` at 1 (``progress`` and ``start`` are fractions of the run)."""
+    if progress <= start:
+        return 1.0
+    share = (min(progress, 1.0) - start) / (1 - start) if start < 1 else 0.0
+    return (1 - share) + share * final
+
+
+def ema_half_life(nimg: int, half_life: float, rampup_ratio: float | None) -> float:
+    """Half-life in images after ``nimg`` images: at most ``rampup_ratio`` of them (None: no ramp-up)."""
+    return half_life if rampup_ratio is None else min(half_life, nimg * rampup_ratio)
+
+
+def ema_beta(nimg: int, batch_size: int, half_life: float, rampup_ratio: float | None = 0.05) -> float:
+    """Weight of the old average in ``ema ← β ema + (1 − β) parameters``, in [0, 1].
+
+    Args:
+        nimg: Images seen before the iteration; the first iteration with a ramp-up gives 0, a plain copy.
+        batch_size: Images of the iteration.
+        half_life: In images, above 0.
+        rampup_ratio: See :func:`ema_half_life`.
+
+    Source: StyleGAN3 (arXiv:2106.12423); NVlabs/edm:training/training_loop.py.
+    """
+    return 0.5 ** (batch_size / max(ema_half_life(nimg, half_life, rampup_ratio), 1e-8))
+
+
+def edm_learning_rate(nimg: int, lr: float, rampup_nimg: float) -> float:
+    """Published EDM teachers: linear ramp-up over ``rampup_nimg`` images, then constant."""
+    return lr if rampup_nimg <= 0 else lr * min(nimg / rampup_nimg, 1.0)
+
+
+def edm2_learning_rate(nimg: int, batch_size: int, ref_lr: float, ref_batches: float, rampup_nimg: float) -> float:
+    """EDM2 teachers: ramp-up, then ``ref_lr / sqrt(max(t / ref_batches, 1))`` after t iterations.
+
+    Source: EDM2 (arXiv:2312.02696), section 3.3 and Table 6.
+    """
+    decay = 1.0 if ref_batches <= 0 else math.sqrt(max(nimg / (ref_batches * batch_size), 1.0))
+    return edm_learning_rate(nimg, ref_lr / decay, rampup_nimg)

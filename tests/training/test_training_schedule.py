@@ -1,0 +1,123 @@
+"""Schedules against the golden tables and their properties."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sida.losses import sigma_of_t
+from sida.training import power_ema
+from sida.training.schedule import (
+    Schedule,
+    edm2_learning_rate,
+    edm_learning_rate,
+    ema_beta,
+    ema_half_life,
+    linear_decay,
+)
+
+
+def test_phases_equal_the_official_ones(golden):
+    table, info = golden("schedules/sida_loss_phases")
+    thresholds = info["thresholds"]
+    sida = Schedule(thresholds["g_step"] / 1000, thresholds["gan_in_g"] / 1000)
+    sid = Schedule(warmup_kimg=0, adversarial_kimg=None)
+    for i, nimg in enumerate(table["nimg_before_step"].tolist()):
+        for name, schedule in (("sida", sida), ("sid", sid)):
+            phase = schedule.at(nimg)
+            assert phase.update_generator == table[f"{name}_generator_optimizer_steps"][i], (name, nimg)
+            if phase.update_generator:
+                assert phase.sid_weight == table[f"{name}_weight_sid"][i], (name, nimg)
+                assert phase.adversarial_weight == table[f"{name}_weight_gan"][i], (name, nimg)
+
+
+def test_ema_equals_the_official_one(golden):
+    table, info = golden("schedules/ema")
+    for case, settings in info.items():
+        if not case.startswith("bs"):
+            continue
+        half_life, ratio = settings["ema_halflife_kimg"] * 1000, settings["ema_rampup_ratio"]
+        nimg = table[f"{case}/nimg_before_step"].tolist()
+        np.testing.assert_allclose(
+            [ema_half_life(n, half_life, ratio) for n in nimg], table[f"{case}/halflife_nimg"], rtol=1e-12
+        )
+        betas = [ema_beta(n, settings["batch_size"], half_life, ratio) for n in nimg]
+        np.testing.assert_allclose(betas, table[f"{case}/beta"], rtol=1e-12)
+    assert any(case.startswith("bs") for case in info)
+
+
+def test_noise_level_of_time(golden):
+    table, _ = golden("schedules/sid_sigma_of_t")
+    sigma = sigma_of_t(torch.from_numpy(table["t"]).float() / 1000)
+    np.testing.assert_allclose(sigma, table["sigma_f32"], rtol=1e-6)
+    exact = sigma_of_t(torch.from_numpy(table["t"]).double() / 1000)
+    np.testing.assert_allclose(exact, table["sigma_f64_formula"], rtol=1e-12)
+    for t_max in (400, 600, 800, 1000):
+        sigma = sigma_of_t(torch.from_numpy(table["u"]) * t_max / 1000)
+        np.testing.assert_allclose(sigma, table[f"sigma_f32_tmax{t_max}"], rtol=1e-6)
+
+
+def test_learning_rates_of_published_teachers(golden):
+    table, _ = golden("schedules/edm_learning_rate")
+    rates = [edm_learning_rate(n, 10e-4, 10e6) for n in table["nimg"]]
+    np.testing.assert_allclose(rates, table["edm_teacher_lr10e4_rampup10000k"], rtol=1e-12)
+    table, info = golden("schedules/edm2_learning_rate")
+    for case, s in info.items():
+        rates = [
+            edm2_learning_rate(n, s["batch_size"], s["ref_lr"], s["ref_batches"], s["rampup_Mimg"] * 1e6)
+            for n in table["nimg"]
+        ]
+        np.testing.assert_allclose(rates, table[case], rtol=1e-12)
+
+
+def test_power_function_averages(golden):
+    table, _ = golden("schedules/edm2_power_function_ema")
+    np.testing.assert_allclose(power_ema.std_to_exponent(table["stds"]), table["std_to_exp"], rtol=1e-12)
+    np.testing.assert_allclose(
+        power_ema.exponent_to_std([16.97, 6.94, 3]), table["exp_to_std_of_16.97_6.94_3"], rtol=1e-12
+    )
+    betas = [[float(power_ema.power_beta(s, n, 2048)) for n in table["beta_nimg"]] for s in table["stds"]]
+    np.testing.assert_allclose(betas, table["beta"], rtol=1e-12)
+    coefficients = power_ema.posthoc_coefficients(table["in_ofs"], table["in_std"], table["out_ofs"], table["out_std"])
+    assert np.abs(coefficients - table["posthoc_coefficients"]).max() < 1e-8 * np.abs(coefficients).max()
+    np.testing.assert_allclose(power_ema.response(50, 0.1, 64), table["response_ofs50_std0.1_len64"], atol=1e-12)
+
+
+@given(
+    nimg=st.integers(0, 10**9),
+    batch=st.integers(1, 10**5),
+    half_life=st.floats(1e-3, 1e9),
+    ratio=st.none() | st.floats(0, 1),
+)
+def test_beta_is_a_weight(nimg, batch, half_life, ratio):
+    assert 0 <= ema_beta(nimg, batch, half_life, ratio) <= 1
+
+
+@given(
+    warmup=st.floats(0, 300),
+    adversarial=st.none() | st.floats(0, 300),
+    images=st.lists(st.integers(0, 400_000), min_size=2, max_size=10),
+)
+def test_phases_only_move_forward(warmup, adversarial, images):
+    schedule = Schedule(warmup, adversarial, total_kimg=400, lr_decay_start=0.5, lr_final=0.1)
+    phases = [schedule.at(n) for n in sorted(images)]
+    for before, after in zip(phases, phases[1:]):
+        assert before.update_generator <= after.update_generator
+        assert before.adversarial_weight <= after.adversarial_weight
+        assert before.sid_weight >= after.sid_weight
+        assert before.lr_factor >= after.lr_factor >= 0.1 - 1e-12
+    assert all(p.sid_weight + p.adversarial_weight == 1 for p in phases)
+
+
+@pytest.mark.parametrize(("progress", "expected"), [(0, 1), (0.5, 1), (0.75, 0.55), (1, 0.1), (1.2, 0.1)])
+def test_decay(progress, expected):
+    assert linear_decay(progress, 0.5, 0.1) == pytest.approx(expected)
+    assert linear_decay(progress, 1.0, 0.1) == 1
+
+
+@given(std=st.floats(0.01, 0.28))
+def test_exponent_and_deviation_are_inverse(std):
+    assert float(power_ema.exponent_to_std(power_ema.std_to_exponent(std))) == pytest.approx(std, rel=1e-9)
