@@ -1,0 +1,45 @@
+"""``sida-eval table``: a layout and measurements to LaTeX, CSV, Markdown and HTML."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Build a table: .tex (booktabs), .csv, .md and .html."
+EXAMPLES = """examples:
+  sida-eval table --layout config/tables/main.yaml --measurements results/demo/measurements.csv \\
+      --runs config/runs/demo.tsv --out results/demo/tables/main.tex
+  sida-eval table --layout config/tables/table1.yaml --mode paper --out table1.tex      (as printed)
+  sida-eval table --layout config/tables/table1.yaml --mode audit --measurements results/released/measurements.csv \\
+      --runs config/runs/released.tsv --out table1.tex                                  (published | measured | Δ)
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--layout", required=True, metavar="YAML", help="layout of the table (config/tables/*.yaml)")
+    parser.add_argument("--measurements", metavar="CSV", help="measurements.csv (not needed in mode paper)")
+    parser.add_argument("--runs", metavar="TSV", help="sample sheet (not needed in mode paper)")
+    parser.add_argument("--out", required=True, metavar="FILE.tex", help="written with .csv, .md and .html beside it")
+    parser.add_argument("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
+    parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
+    parser.add_argument(
+        "--scope",
+        action="append",
+        default=[],
+        metavar="COLUMN=VALUE",
+        help="condition on the sample sheet added to every row, e.g. dataset=digits",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Builds and writes the table."""
+    from eval.tables import build_table, write_table
+    from eval.tables.inputs import layout_with_scope, table_inputs
+
+    layout = layout_with_scope(args.layout, args.scope)
+    mode = args.mode or layout.mode or "measured"
+    measurements, runs, published = table_inputs(mode, args.measurements, args.runs, args.published)
+    table = build_table(layout, measurements, runs, published, mode)
+    paths = write_table(table, args.out)
+    print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
+    return 0

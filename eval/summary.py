@@ -1,0 +1,216 @@
+"""From ``measurements.csv`` to means and sample standard deviations over trials.
+
+The file is long and tidy: one line per (run, trial, metric). Everything that a table, figure or verdict prints comes
+through :class:`Measurements`, so its checks (duplicates, gaps between trials, NaN) hold for all of them.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from sida.errors import UserError, suggestion
+
+COLUMNS = (
+    "run", "method", "trial", "metric", "value", "n", "seed_first", "seed_last", "nfe", "protocol", "protocol_sha256",
+    "reference_sha256", "network_sha256", "device", "code_version", "date",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One line of ``measurements.csv``: a metric of one trial of one generator."""
+
+    run: str
+    method: str
+    trial: int
+    metric: str
+    value: float
+    n: int
+    seed_first: int | None
+    seed_last: int | None
+    nfe: int | None
+    protocol: str
+    protocol_sha256: str
+    reference_sha256: str
+    network_sha256: str
+    device: str
+    code_version: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Mean of a metric over trials with the sample standard deviation (ddof 1; ``None`` for a single trial)."""
+
+    mean: float
+    std: float | None
+    trials: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Estimate:
+        """Summarises at least one value."""
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+    @property
+    def standard_error(self) -> float | None:
+        """Standard error of the mean; ``None`` for a single trial."""
+        return None if self.std is None else self.std / math.sqrt(self.trials)
+
+
+class Measurements:
+    """Measured values by run and metric.
+
+    Args:
+        rows: Lines of one or several presets.
+        source: File named in errors.
+
+    Raises:
+        UserError: A duplicate (run, trial, metric), or trials that are not 0, 1, 2, ... without a gap.
+    """
+
+    def __init__(self, rows: Iterable[Measurement], source: str = "measurements.csv") -> None:
+        self.source = source
+        self.rows = list(rows)
+        self._values: dict[tuple[str, str], dict[int, Measurement]] = {}
+        for row in self.rows:
+            trials = self._values.setdefault((row.run, row.metric), {})
+            if row.trial in trials:
+                raise UserError(
+                    f"{source}: run '{row.run}', trial {row.trial}, metric '{row.metric}' occurs twice; "
+                    "collect the measurements again"
+                )
+            trials[row.trial] = row
+        for (run, metric), trials in self._values.items():
+            missing = sorted(set(range(max(trials) + 1)) - set(trials))
+            if missing:
+                raise UserError(
+                    f"{source}: run '{run}', metric '{metric}': trial {missing[0]} is missing; measure it and "
+                    "collect the measurements again"
+                )
+
+    @property
+    def runs(self) -> list[str]:
+        """Measured runs in the order of the file."""
+        return list(dict.fromkeys(row.run for row in self.rows))
+
+    @property
+    def metrics(self) -> list[str]:
+        """Measured metrics in the order of the file."""
+        return list(dict.fromkeys(row.metric for row in self.rows))
+
+    def has(self, run: str, metric: str) -> bool:
+        """Whether a metric was measured for a run."""
+        return (run, metric) in self._values
+
+    def of_run(self, run: str) -> list[Measurement]:
+        """All lines of a run."""
+        return [row for row in self.rows if row.run == run]
+
+    def trials(self, run: str, metric: str | None = None) -> list[int]:
+        """Trials of a run (of one metric, or of any)."""
+        if metric is not None:
+            return sorted(self._values.get((run, metric), {}))
+        return sorted({trial for (name, _), trials in self._values.items() if name == run for trial in trials})
+
+    def lines(self, run: str, metric: str) -> list[Measurement]:
+        """The lines of a metric of a run, by trial (empty when not measured)."""
+        trials = self._values.get((run, metric), {})
+        return [trials[trial] for trial in sorted(trials)]
+
+    def estimate(self, run: str, metric: str, where: str = "") -> Estimate:
+        """Mean ± sample std over the trials of a metric.
+
+        Args:
+            run: Id of a measured run.
+            metric: Key of a measured metric.
+            where: File and key that asked, e.g. ``"config/tables/main.yaml: columns[3].metric"``.
+
+        Raises:
+            UserError: Run or metric not measured, or a trial of the run lacks this metric.
+        """
+        place = f"{where}: " if where else ""
+        if run not in self.runs:
+            raise UserError(f"{place}run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
+        if not self.has(run, metric):
+            known = {row.metric for row in self.of_run(run)}
+            raise UserError(
+                f"{place}metric '{metric}' was not measured for run '{run}' in {self.source}"
+                f"{suggestion(metric, known)}; add it to the protocol or remove it here"
+            )
+        gaps = sorted(set(self.trials(run)) - set(self.trials(run, metric)))
+        if gaps:
+            raise UserError(
+                f"{place}run '{run}': trial {gaps[0]} has no metric '{metric}' in {self.source}; measure it again"
+            )
+        return Estimate.of([line.value for line in self.lines(run, metric)])
+
+    def nfe(self, run: str) -> int | None:
+        """Network evaluations per image of a run; ``None`` for the data themselves."""
+        return next((row.nfe for row in self.rows if row.run == run), None)
+
+
+def load_measurements(path: str | Path) -> Measurements:
+    """Reads ``measurements.csv``.
+
+    Raises:
+        UserError: Missing file or column, a cell of the wrong type, NaN or infinity (file and line are named),
+            duplicates or missing trials.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such measurements; run `sida-eval measure` or the workflow first")
+    with open(path, encoding="utf-8", newline="") as stream:
+        reader = csv.DictReader(stream)
+        absent = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        if absent:
+            raise UserError(f"{path}: column '{absent[0]}' is missing; collect the measurements again")
+        rows = [_measurement(record, f"{path}:{reader.line_num}") for record in reader]
+    return Measurements(rows, str(path))
+
+
+def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
+    cells = {name: record.get(name) for name in COLUMNS}
+    cut = [name for name, text in cells.items() if text is None]
+    if cut:
+        raise UserError(f"{where}: column '{cut[0]}' is missing in this line; the file was cut off, collect it again")
+    text = {name: str(value).strip() for name, value in cells.items()}
+    value = _number(text["value"], f"{where}: value")
+    if not math.isfinite(value):
+        raise UserError(
+            f"{where}: metric '{text['metric']}' of run '{text['run']}', trial {text['trial']} is {text['value']}; "
+            "look at the run's log and measure it again"
+        )
+
+    def whole(name: str) -> int:
+        number = _number(text[name], f"{where}: {name}")
+        if number != int(number) or number < 0:
+            raise UserError(f"{where}: {name}: must be a non-negative integer, got '{text[name]}'")
+        return int(number)
+
+    def optional(name: str) -> int | None:
+        return whole(name) if text[name] else None
+
+    return Measurement(
+        run=text["run"],
+        method=text["method"],
+        trial=whole("trial"),
+        metric=text["metric"],
+        value=value,
+        n=whole("n"),
+        seed_first=optional("seed_first"),
+        seed_last=optional("seed_last"),
+        nfe=optional("nfe"),
+        **{name: text[name] for name in COLUMNS[9:]},
+    )
+
+
+def _number(text: str, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise UserError(f"{where}: must be a number, got '{text}'") from None

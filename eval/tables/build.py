@@ -1,0 +1,76 @@
+"""From a layout, measurements and published numbers to a :class:`~eval.tables.model.Table`.
+
+Three modes: ``paper`` prints the published strings as they were; ``measured`` prints what was measured here;
+``audit`` puts both side by side with their difference. A cell never takes its content from the other side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from eval.published import Published
+from eval.summary import Measurements
+from eval.tables import audit
+from eval.tables.bold import best_rows
+from eval.tables.cells import empty_cell, heading, measured_cell, published_cell, rule_above, text_cell
+from eval.tables.layout import Mode, TableLayout
+from eval.tables.lines import Line, resolve
+from eval.tables.model import Column, Row, Table
+from eval.tables.notes import provenance_notes
+from eval.tables.records import table_records
+from sida.preset import Run
+
+
+def build_table(
+    layout: TableLayout,
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+    published: Mapping[str, Published] | None = None,
+    mode: Mode | None = None,
+) -> Table:
+    """Builds a table of results.
+
+    Args:
+        layout: Columns, rows and bold rule.
+        measurements: Measured values (may be empty in ``paper`` mode).
+        runs: The sample sheet.
+        published: Published numbers by id; needed by ``paper`` and ``audit``.
+        mode: Overrides the layout's mode; ``measured`` where neither says.
+
+    Raises:
+        UserError: Unknown run, metric or published id; a missing measurement where the layout does not allow one.
+    """
+    mode = mode or layout.mode or "measured"
+    lines = resolve(layout, measurements, runs, published or {}, mode)
+    if mode == "audit":
+        columns, rows = (audit.stacked if layout.audit == "rows" else audit.side_by_side)(layout, lines)
+    else:
+        columns, rows = _one_sided(layout, lines, mode)
+    return Table(
+        name=Path(layout.source).stem,
+        title=layout.title,
+        caption=layout.caption,
+        mode=mode,
+        columns=tuple(columns),
+        rows=tuple(rows),
+        notes=(*layout.notes, *provenance_notes(lines, measurements), *(audit.LEGEND if mode == "audit" else ())),
+        records=table_records(layout, lines, measurements, mode),
+    )
+
+
+def _one_sided(layout: TableLayout, lines: list[Line], mode: Mode) -> tuple[list[Column], list[Row]]:
+    best = best_rows(layout, lines, "published" if mode == "paper" else "measured")
+    rows = []
+    for number, line in enumerate(lines):
+        cells = []
+        for column in layout.columns:
+            source, bold = line.sources.get(column.id), number in best.get(column.id, ())
+            if source is None:
+                cells.append(text_cell(column, lines, number))
+            elif source.empty:
+                cells.append(empty_cell(source))
+            else:
+                cells.append(published_cell(source, bold) if mode == "paper" else measured_cell(column, source, bold))
+        rows.append(Row(tuple(cells), rule_above(lines, number)))
+    return [heading(column) for column in layout.columns], rows

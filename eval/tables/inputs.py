@@ -1,0 +1,51 @@
+"""What the command line hands to the builder: measurements, sample sheet and published numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from eval.published import Published, load_published
+from eval.summary import Measurements, load_measurements
+from eval.tables.layout import SELECTABLE, TableLayout, load_layout
+from sida.errors import UserError, suggestion
+from sida.preset import Run, read_runs
+
+
+def table_inputs(
+    mode: str, measurements: str | None, runs: str | None, published: str | None
+) -> tuple[Measurements, Mapping[str, Run], Mapping[str, Published]]:
+    """Reads what a mode needs.
+
+    In ``audit`` mode a file of measurements that does not exist yet counts as empty: every cell of ours then says
+    'not measured'.
+
+    Raises:
+        UserError: ``measured`` mode without ``--measurements`` or ``--runs``, or a faulty file.
+    """
+    if mode == "measured" and (measurements is None or runs is None):
+        raise UserError("mode measured needs --measurements and --runs; or use --mode paper")
+    measured = Measurements([], measurements or "no measurements")
+    if measurements is not None and mode != "paper" and (mode == "measured" or Path(measurements).is_file()):
+        measured = load_measurements(measurements)
+    sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
+    return measured, sheet, load_published(published) if mode != "measured" else {}
+
+
+def layout_with_scope(path: str, scope: Sequence[str]) -> TableLayout:
+    """Loads a layout and adds ``COLUMN=VALUE`` conditions to its scope.
+
+    Raises:
+        UserError: A faulty layout or condition.
+    """
+    layout = load_layout(path)
+    added: dict[str, object] = {}
+    for condition in scope:
+        key, sign, value = condition.partition("=")
+        if not sign or key not in SELECTABLE:
+            raise UserError(
+                f"--scope {condition}: give COLUMN=VALUE with a column of the sheet{suggestion(key, SELECTABLE)}"
+            )
+        added[key] = float(value) if key == "alpha" else int(value) if key == "seed" else value
+    return dataclasses.replace(layout, scope={**layout.scope, **added})

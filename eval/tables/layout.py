@@ -1,0 +1,193 @@
+"""What a table shows, as data (``config/tables/*.yaml``): columns, rows and the bold rule, never numbers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sida.config import from_mapping, load_yaml
+from sida.errors import UserError, suggestion
+from sida.preset import Run
+
+Mode = Literal["paper", "audit", "measured"]
+Missing = Literal["error", "mark"]
+FIELDS = ("family", "label", "nfe", "cfg", "spread")
+SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
+
+
+@dataclass(frozen=True)
+class ColumnSpec:
+    """A column of the layout.
+
+    Attributes:
+        head: Heading.
+        field: Text column: a property of the row (``family``, ``label``, ``nfe``, ``cfg``).
+        metric: Number column: key of a metric in ``measurements.csv``.
+        key: Replaces ``{column}`` in the rows' ``run`` and ``published`` ids, e.g. a model size.
+        direction: Which way is better; prints the arrow and decides what is bold.
+        decimals: Decimals of measured values; published ones are printed as they were.
+        scale: Measured values are multiplied by it, e.g. 100 for per cent.
+        spread: Whether ``± std`` is printed.
+    """
+
+    head: str
+    field: str | None = None
+    metric: str | None = None
+    key: str = ""
+    direction: Literal["lower", "higher"] | None = None
+    decimals: int = 3
+    scale: float = 1.0
+    spread: bool = True
+
+    def __post_init__(self) -> None:
+        if (self.field is None) == (self.metric is None):
+            raise ValueError("field: name either a field or a metric, not both")
+        if self.field is not None and self.field not in FIELDS:
+            raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, FIELDS)}")
+        if not 0 <= self.decimals <= 8:
+            raise ValueError(f"decimals: must be between 0 and 8, got {self.decimals}")
+
+    @property
+    def id(self) -> str:
+        """Key of the column within its table."""
+        return self.key or self.metric or str(self.field)
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """A row of the layout, or with ``each`` one row per matching run of the sample sheet.
+
+    Attributes:
+        run: Id of a run; ``{column}`` stands for the column's key.
+        where: Conditions on the sample sheet that pick one run, e.g. ``{method: sid, alpha: 1.2}``.
+        each: Conditions that give one row per matching run, in the sheet's order.
+        published: Id in ``results/published``; ``{metric}`` and ``{column}`` are replaced.
+        family: Group (default the sheet's).
+        label: Name (default the sheet's).
+        nfe: Printed number of function evaluations (default the measured one).
+        cfg: Whether guidance is used, where the table has such a column.
+        rule: Draw a line above even within a family.
+        blank: Columns (by id) that stay blank in every mode.
+        dash: Columns (by id) that show a dash in every mode.
+        candidate: Whether the row may be bold.
+    """
+
+    run: str | None = None
+    where: Mapping[str, Any] | None = None
+    each: Mapping[str, Any] | None = None
+    published: str | None = None
+    family: str | None = None
+    label: str | None = None
+    nfe: str | None = None
+    cfg: str | None = None
+    rule: bool = False
+    blank: tuple[str, ...] = ()
+    dash: tuple[str, ...] = ()
+    candidate: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("where", "each"):
+            for key in getattr(self, name) or {}:
+                if key not in SELECTABLE:
+                    raise ValueError(f"{name}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+        if self.published is not None and self.each is not None:
+            raise ValueError("published: cannot be combined with each; one published row belongs to one run")
+
+
+@dataclass(frozen=True)
+class BoldSpec:
+    """The bold rule: the best value of a column among rows within ``max_nfe`` evaluations and these families."""
+
+    min_nfe: int = 1
+    max_nfe: int | None = None
+    families: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """A table's layout; see ``docs/extending.md`` for an example."""
+
+    columns: tuple[ColumnSpec, ...]
+    rows: tuple[RowSpec, ...]
+    title: str = ""
+    caption: str = ""
+    kind: Literal["results", "hyperparameters"] = "results"
+    mode: Mode | None = None
+    bold: BoldSpec | None = None
+    audit: Literal["columns", "rows"] = "columns"
+    scope: Mapping[str, Any] = field(default_factory=dict)
+    missing: Missing | None = None
+    trials: int | None = None
+    notes: tuple[str, ...] = ()
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.columns:
+            raise ValueError("columns: must not be empty")
+        known = [column.id for column in self.columns]
+        double = next((name for name in known if known.count(name) > 1), None)
+        if double is not None:
+            raise ValueError(f"columns: '{double}' occurs twice; give one of them another key")
+        for number, row in enumerate(self.rows):
+            for key in (*row.blank, *row.dash):
+                if key not in known:
+                    raise ValueError(f"rows[{number}]: no column '{key}'{suggestion(key, known)}")
+
+
+def load_layout(path: str | Path) -> TableLayout:
+    """Reads a table layout.
+
+    Raises:
+        UserError: Missing file, unknown key, wrong type (file and key are named).
+    """
+    mapping = load_yaml(path)
+    mapping["source"] = str(path)
+    return from_mapping(TableLayout, mapping, str(path))
+
+
+def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:
+    """Runs of the sample sheet whose columns equal the conditions; a list means any of its values."""
+
+    def fits(run: Run) -> bool:
+        return all(
+            getattr(run, key) in (wanted if isinstance(wanted, list) else [wanted])
+            for key, wanted in conditions.items()
+        )
+
+    return [run for run in runs.values() if fits(run)]
+
+
+def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowSpec]]:
+    """Rows with ``each`` and ``where`` resolved against the sample sheet, with the key that asked for each.
+
+    A row whose ``where`` matches no run keeps ``run = None``: it is 'not measured'. In ``each`` that is an error,
+    because the row would vanish silently.
+
+    Raises:
+        UserError: ``each`` without a match, or ``where`` with more than one.
+    """
+    rows = []
+    for number, row in enumerate(layout.rows):
+        where = f"{layout.source}: rows[{number}]"
+        if sum(key is not None for key in (row.run, row.where, row.each)) > 1:
+            raise UserError(f"{where}: use only one of run, where and each")
+        if row.each is not None:
+            found = matching(runs, {**layout.scope, **row.each})
+            if not found:
+                raise UserError(
+                    f"{where}.each: no run of the sample sheet matches {dict(row.each)}; change or remove it"
+                )
+            rows += [(f"{where}.each", dataclasses.replace(row, run=run.run, each=None)) for run in found]
+        elif row.where is not None:
+            found = matching(runs, {**layout.scope, **row.where})
+            if len(found) > 1:
+                names = ", ".join(run.run for run in found)
+                raise UserError(f"{where}.where: matches {len(found)} runs ({names}); add a condition that picks one")
+            rows.append((f"{where}.where", dataclasses.replace(row, run=found[0].run if found else None)))
+        else:
+            rows.append((f"{where}.run", row))
+    return rows

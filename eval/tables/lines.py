@@ -1,0 +1,150 @@
+"""Rows of a layout resolved against the sample sheet, the measurements and the published numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from eval.published import Published, published_number
+from eval.summary import Estimate, Measurements
+from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
+from sida.errors import UserError, suggestion
+from sida.preset import Run
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a number cell can draw on; the published number and the measurement may each be absent.
+
+    Attributes:
+        metric: Key of the metric in the measurements.
+        published: The published number.
+        run: Id of the run that would fill the cell.
+        estimate: The measurement of that run.
+        empty: ``"blank"`` or ``"dash"`` where, by layout, nothing belongs.
+    """
+
+    metric: str
+    published: Published | None = None
+    run: str | None = None
+    estimate: Estimate | None = None
+    empty: str | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """A body row: its spec, its run in the sample sheet, who asked for it, and its sources by column id."""
+
+    spec: RowSpec
+    run: Run | None
+    where: str
+    nfe: int | None
+    sources: dict[str, Source]
+
+    @property
+    def family(self) -> str:
+        """Group of the row."""
+        return self.spec.family or (self.run.family if self.run else "")
+
+    @property
+    def label(self) -> str:
+        """Name of the row."""
+        return self.spec.label or (self.run.label if self.run else "")
+
+    @property
+    def ours(self) -> bool:
+        """Whether the row stands for a run of ours (and not only for a quoted number)."""
+        return self.spec.run is not None or self.where.endswith(".where")
+
+    def text(self, field: str) -> str:
+        """Content of a text column."""
+        if field in ("family", "label"):
+            return str(getattr(self, field))
+        given = getattr(self.spec, field)
+        if given is not None:
+            return str(given)
+        return str(self.nfe) if field == "nfe" and self.nfe else ""
+
+
+def resolve(
+    layout: TableLayout,
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+    published: Mapping[str, Published],
+    mode: Mode,
+) -> list[Line]:
+    """All rows of a layout with what is known about each cell.
+
+    Raises:
+        UserError: Unknown run, metric or published id; a missing measurement where the layout does not allow one.
+    """
+    lines = []
+    for where, spec in expand(layout, runs):
+        sources = {
+            column.id: _source(layout, spec, column, number, where, measurements, runs, published, mode)
+            for number, column in enumerate(layout.columns)
+            if column.metric is not None
+        }
+        first = next((source.run for source in sources.values() if source.run), spec.run or "")
+        nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdigit() else measurements.nfe(first)
+        line = Line(spec, runs.get(first), where, nfe, sources)
+        if mode != "measured" or line.ours:
+            lines.append(line)
+    return lines
+
+
+def _source(
+    layout: TableLayout,
+    spec: RowSpec,
+    column: ColumnSpec,
+    number: int,
+    where: str,
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+    published: Mapping[str, Published],
+    mode: Mode,
+) -> Source:
+    metric = str(column.metric)
+    if column.id in (*spec.blank, *spec.dash):
+        return Source(metric, empty="dash" if column.id in spec.dash else "blank")
+    printed = None
+    if spec.published is not None and mode != "measured":
+        key = spec.published.replace("{column}", column.key).replace("{metric}", metric.replace("_", "-"))
+        printed = published_number(published, key, where.rpartition(".")[0] + ".published")
+    if mode == "paper":
+        return Source(metric, printed)
+    strict = (layout.missing or ("mark" if mode == "audit" else "error")) == "error"
+    run = spec.run.replace("{column}", column.key) if spec.run else None
+    if strict:
+        _check(layout, spec, number, where, run, measurements, runs)
+    if run is None or not (strict or measurements.has(run, metric)):
+        return Source(metric, printed, run)
+    estimate = measurements.estimate(run, metric, where)
+    if layout.trials is not None and estimate.trials != layout.trials:
+        raise UserError(
+            f"{where}: run '{run}' has {estimate.trials} trials of '{metric}', but the layout's trials is "
+            f"{layout.trials}; measure the missing ones"
+        )
+    return Source(metric, printed, run, estimate)
+
+
+def _check(
+    layout: TableLayout,
+    spec: RowSpec,
+    number: int,
+    where: str,
+    run: str | None,
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+) -> None:
+    """Refuses what a table without gaps cannot show, naming the layout's key."""
+    metric = str(layout.columns[number].metric)
+    if run is None and where.endswith(".where"):
+        raise UserError(f"{where}: no run of the sample sheet matches {dict(spec.where or {})}; change the condition")
+    if run is not None and run not in runs:
+        raise UserError(f"{where}: unknown run '{run}': the sample sheet does not list it{suggestion(run, runs)}")
+    if metric not in measurements.metrics:
+        raise UserError(
+            f"{layout.source}: columns[{number}].metric: '{metric}' was not measured in {measurements.source}"
+            f"{suggestion(metric, measurements.metrics)}; add it to the protocol or remove the column"
+        )

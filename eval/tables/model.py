@@ -1,0 +1,81 @@
+"""A table as data: columns, rows of cells, notes and the records of its CSV. Renderers know nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: What is printed; for numbers the value without its spread.
+        kind: Where the content comes from. A cell is *either* published *or* measured, never both.
+        spread: Printed after ``±``.
+        bold: Best of its column by the layout's rule.
+        within: For a difference: whether it lies within the combined uncertainty.
+        columns: Number of columns the cell spans.
+    """
+
+    text: str = ""
+    kind: Kind = "text"
+    spread: str | None = None
+    bold: bool = False
+    within: bool | None = None
+    columns: int = 1
+
+    @property
+    def plain(self) -> str:
+        """The cell as unformatted text."""
+        if self.kind == "dash":
+            return "–"
+        if self.kind == "missing":
+            return "not measured"
+        mark = {None: "", True: " ✓", False: " ✗"}[self.within]
+        return (f"{self.text} ± {self.spread}" if self.spread else self.text) + mark
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: its heading with the direction's arrow, and an upper heading shared by neighbours."""
+
+    head: str
+    direction: Literal["lower", "higher"] | None = None
+    number: bool = False
+    group: str = ""
+
+    @property
+    def title(self) -> str:
+        """Heading with ↓ (lower is better) or ↑ (higher is better)."""
+        return self.head + {"lower": " ↓", "higher": " ↑", None: ""}[self.direction]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A body row; ``rule`` draws a line above it (a new family begins)."""
+
+    cells: tuple[Cell, ...]
+    rule: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A finished table."""
+
+    name: str
+    title: str
+    caption: str
+    mode: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def grouped(self) -> bool:
+        """Whether any column has an upper heading."""
+        return any(column.group for column in self.columns)

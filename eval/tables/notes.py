@@ -1,0 +1,52 @@
+"""The lines below a table that say how its numbers came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.summary import Measurement, Measurements
+from eval.tables.lines import Line
+
+
+def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[str]:
+    """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
+    sources = [source for line in lines for source in line.sources.values()]
+    notes = []
+    printed = sorted({source.published.source for source in sources if source.published})
+    if printed:
+        notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
+    used = [
+        row
+        for source in sources
+        if source.run and source.estimate
+        for row in measurements.lines(source.run, source.metric)
+    ]
+    return notes + ([_how(used), _where(used)] if used else [])
+
+
+def _how(rows: list[Measurement]) -> str:
+    by_run: dict[str, list[Measurement]] = {}
+    for row in rows:
+        by_run.setdefault(row.run, []).append(row)
+    shapes: dict[tuple[int, int], list[str]] = {}
+    for run, lines in by_run.items():
+        shapes.setdefault((len({line.trial for line in lines}), lines[0].n), []).append(run)
+    common = max(shapes, key=lambda shape: len(shapes[shape]))
+    text = f"Mean ± sample standard deviation over {_trials(common[0])} of {common[1]:,} images"
+    others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
+    text += f" ({'; '.join(others)})" if others else ""
+    seeds = [seed for row in rows for seed in (row.seed_first, row.seed_last) if seed is not None]
+    return text + (f"; image seeds {min(seeds)}–{max(seeds)}." if seeds else ".")
+
+
+def _trials(number: int) -> str:
+    return "1 trial" if number == 1 else f"{number} trials"
+
+
+def _where(rows: list[Measurement]) -> str:
+    protocols = ", ".join(sorted({f"{row.protocol} ({row.protocol_sha256[:12]})" for row in rows}))
+    versions = ", ".join(sorted({row.code_version for row in rows}))
+    devices = ", ".join(sorted({row.device for row in rows}))
+    dates = sorted({row.date[:10] for row in rows})
+    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
+    return f"Protocol {protocols}; code {versions}; {devices}; {days}."

@@ -1,0 +1,89 @@
+"""The CSV of a table: one record per number cell, in full precision and with its provenance."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from eval.agreement import agreement
+from eval.summary import Measurement, Measurements
+from eval.tables.bold import best_rows
+from eval.tables.layout import ColumnSpec, Mode, TableLayout
+from eval.tables.lines import Line, Source
+
+FIELDS = (
+    "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
+    "run", "measured", "measured_std", "trials", "measured_bold",
+    "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
+    "difference", "tolerance", "within",
+    "n", "seed_first", "seed_last", "protocol", "protocol_sha256", "reference_sha256", "network_sha256", "device",
+    "code_version", "date",
+)  # fmt: skip
+
+
+def table_records(
+    layout: TableLayout, lines: list[Line], measurements: Measurements, mode: Mode
+) -> list[dict[str, Any]]:
+    """Records of every cell that holds, or waits for, a number; fields as in :data:`FIELDS`."""
+    bold = {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
+    records = []
+    for number, line in enumerate(lines):
+        for column in layout.columns:
+            source = line.sources.get(column.id)
+            if source is None or (source.published is None and source.run is None):
+                continue
+            record = dict.fromkeys(FIELDS, "") | _place(layout, line, column, source, number, mode)
+            if source.published is not None:
+                record |= {
+                    "published_id": source.published.id,
+                    "published": source.published.text,
+                    "published_std": source.published.std,
+                    "published_bold": number in bold["published"].get(column.id, ()),
+                    "published_source": source.published.source,
+                    "published_literal": source.published.literal,
+                }
+            if source.estimate is not None:
+                record |= _measured(source, measurements.lines(str(source.run), source.metric))
+                record["measured_bold"] = number in bold["measured"].get(column.id, ())
+            records.append(record)
+    return records
+
+
+def _place(
+    layout: TableLayout, line: Line, column: ColumnSpec, source: Source, number: int, mode: Mode
+) -> dict[str, Any]:
+    return {
+        "table": Path(layout.source).stem,
+        "mode": mode,
+        "row": number,
+        "family": line.family,
+        "model": line.label,
+        "column": column.id,
+        "metric": source.metric,
+        "direction": column.direction or "",
+        "nfe": "" if line.nfe is None else line.nfe,
+        "run": source.run or "",
+    }
+
+
+def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
+    assert source.estimate is not None
+    first, last = lines[0], lines[-1]
+    record: dict[str, Any] = {
+        "measured": repr(source.estimate.mean),
+        "measured_std": "" if source.estimate.std is None else repr(source.estimate.std),
+        "trials": source.estimate.trials,
+        "n": first.n,
+        "seed_first": "" if first.seed_first is None else first.seed_first,
+        "seed_last": "" if last.seed_last is None else last.seed_last,
+    }
+    for name in FIELDS[FIELDS.index("protocol") :]:
+        record[name] = " ".join(sorted({str(getattr(line, name)) for line in lines}))
+    if source.published is not None:
+        compared = agreement(source.estimate, source.published)
+        record |= {
+            "difference": repr(compared.difference),
+            "tolerance": repr(compared.tolerance),
+            "within": compared.within,
+        }
+    return record

@@ -1,0 +1,186 @@
+"""Tables as Markdown, as an HTML page, as CSV records and as aligned lines for the terminal."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+import unicodedata
+
+from eval.tables.model import Cell, Table
+from eval.tables.records import FIELDS
+
+
+def to_csv(table: Table) -> str:
+    """One line per number cell with its provenance."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table.records)
+    return stream.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """A pipe table (GitHub's dialect) with caption and notes."""
+    heads = [f"{c.group} {c.title}".strip() for c in table.columns]
+    lines = [f"**{table.title}.** {table.caption}".strip(), ""] if table.title or table.caption else []
+    lines.append("| " + " | ".join(_pipe(head) for head in heads) + " |")
+    lines.append("|" + "|".join(" ---: " if column.number else " --- " for column in table.columns) + "|")
+    for row in table.rows:
+        cells = [_markdown_cell(cell) for cell in row.cells for cell in [cell, *[Cell()] * (cell.columns - 1)]]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines += [line for note in table.notes for line in ("", note)]
+    return "\n".join(lines) + "\n"
+
+
+def _pipe(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _markdown_cell(cell: Cell) -> str:
+    text = _pipe(cell.plain)
+    if cell.kind == "missing":
+        return f"*{text}*"
+    return f"**{text}**" if cell.bold and text else text
+
+
+def to_html(table: Table) -> str:
+    """A page that stands alone, readable in light and dark mode and on narrow screens."""
+    head = ""
+    if table.grouped:
+        head += "<tr>" + _html_groups(table) + "</tr>"
+    head += "<tr>" + "".join(f"<th{' class=num' if c.number else ''}>{_html_text(c.title)}</th>" for c in table.columns)
+    body = "\n".join(
+        f"<tr{' class=rule' if row.rule else ''}>{''.join(_html_cell(table, i, c) for i, c in _placed(row.cells))}</tr>"
+        for row in table.rows
+    )
+    notes = "".join(f"<p>{_html_text(note)}</p>" for note in table.notes)
+    return _PAGE.format(
+        title=html.escape(table.title or table.name),
+        caption=_html_text(table.caption),
+        head=head + "</tr>",
+        body=body,
+        notes=notes,
+    )
+
+
+def _placed(cells: tuple[Cell, ...]) -> list[tuple[int, Cell]]:
+    placed, place = [], 0
+    for cell in cells:
+        placed.append((place, cell))
+        place += cell.columns
+    return placed
+
+
+def _html_text(text: str) -> str:
+    escaped = html.escape(text, quote=False).replace("SiD2A", "SiD<sup>2</sup>A")
+    return re.sub(r"([α-ω])_([A-Za-z]+)", r"\1<sub>\2</sub>", escaped)
+
+
+def _html_groups(table: Table) -> str:
+    cells, index = [], 0
+    while index < len(table.columns):
+        end = index
+        while end < len(table.columns) and table.columns[end].group == table.columns[index].group:
+            end += 1
+        name = table.columns[index].group
+        cells.append(f'<th colspan="{end - index}"{" class=group" if name else ""}>{_html_text(name)}</th>')
+        index = end
+    return "".join(cells)
+
+
+def _html_cell(table: Table, place: int, cell: Cell) -> str:
+    classes: list[str] = [cell.kind] if cell.kind != "text" else []
+    if table.columns[place].number:
+        classes.append("num")
+    if cell.within is not None:
+        classes.append("within" if cell.within else "outside")
+    text = _html_text(cell.plain)
+    if cell.bold:
+        text = f"<b>{text}</b>"
+    span = f' colspan="{cell.columns}"' if cell.columns > 1 else ""
+    return f'<td{span} class="{" ".join(classes)}">{text}</td>' if classes else f"<td{span}>{text}</td>"
+
+
+def to_terminal(table: Table, colour: bool = False, width: int = 100) -> str:
+    """Aligned columns for a terminal.
+
+    Args:
+        table: The table.
+        colour: Bold by escape codes; otherwise best values get an asterisk.
+        width: Where the table is wider, the spaces around ``±`` go first.
+    """
+    text = _aligned(table, colour, " ± ")
+    return text if len(text.partition("\n")[0]) <= width else _aligned(table, colour, "±")
+
+
+def _aligned(table: Table, colour: bool, sign: str) -> str:
+    cells = [[c for cell in row.cells for c in [cell, *[Cell()] * (cell.columns - 1)]] for row in table.rows]
+    grid = [[f"{c.group} {c.title}".strip() for c in table.columns]]
+    grid += [[c.plain + ("*" if c.bold and c.plain and not colour else "") for c in row] for row in cells]
+    bold = [[False] * len(table.columns), *([c.bold for c in row] for row in cells)]
+    _align_spreads(table, grid)
+    grid = [[text.replace(" ± ", sign) for text in line] for line in grid]
+    widths = [max(_width(line[i]) for line in grid) for i in range(len(table.columns))]
+    rule = "─" * (sum(widths) + 2 * (len(widths) - 1))
+    lines = [rule]
+    for number, (texts, marks) in enumerate(zip(grid, bold)):
+        if number == 1 or (number > 1 and table.rows[number - 1].rule):
+            lines.append(rule)
+        line = []
+        for i, (text, mark) in enumerate(zip(texts, marks)):
+            space = " " * (widths[i] - _width(text))
+            shown = f"\033[1m{text}\033[0m" if mark and colour else text
+            line.append(space + shown if table.columns[i].number else shown + space)
+        lines.append("  ".join(line).rstrip())
+    return "\n".join([*lines, rule])
+
+
+def _align_spreads(table: Table, grid: list[list[str]]) -> None:
+    """Pads what follows ``±`` so that means line up in a right-aligned column."""
+    for i, column in enumerate(table.columns):
+        if not column.number:
+            continue
+        tails = [_width(line[i].partition("±")[2]) for line in grid[1:] if "±" in line[i]]
+        if not tails:
+            continue
+        for line in grid[1:]:
+            mean, sign, tail = line[i].partition("±")
+            if sign:
+                line[i] = mean + sign + tail + " " * (max(tails) - _width(tail))
+
+
+def _width(text: str) -> int:
+    """Columns a text takes in a terminal."""
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
+    return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+:root {{ color-scheme: light dark; }}
+body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; max-width: 75rem; }}
+div {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }}
+th, td {{ padding: .2rem .8rem; text-align: left; white-space: nowrap; }}
+thead tr:last-child th {{ border-bottom: 1px solid; }}
+th.group {{ border-bottom: 1px solid; text-align: center; }}
+.num {{ text-align: right; font-variant-numeric: tabular-nums; }}
+tr.rule td {{ border-top: 1px solid; }}
+.published {{ font-style: italic; }}
+.missing {{ opacity: .6; font-style: italic; }}
+.outside {{ color: light-dark(#a33c00, #ffb088); }}
+.notes {{ font-size: 13px; opacity: .85; overflow-wrap: anywhere; }}
+</style></head>
+<body><h1>{title}</h1>
+<p>{caption}</p>
+<div><table><thead>{head}</thead>
+<tbody>
+{body}
+</tbody></table></div>
+<div class="notes">{notes}</div>
+</body></html>
+"""

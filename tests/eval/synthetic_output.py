@@ -1,0 +1,94 @@
+"""A made-up preset for tests of tables, figures and claims. The numbers are drawn, not measured: never results."""
+
+import csv
+import json
+import random
+from pathlib import Path
+
+from eval.summary import COLUMNS
+
+RUNS = """\
+run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tseed\tcheckpoint\tdataset\tnotes
+data\tData\tDigits, resampled\tdata\t\t\t\t\tdata\t\t\t\t
+teacher-nfe35\tTeacher\tEDM teacher\tteacher\tdigits-short\t\t\t\theun-18\t\t\t\t
+teacher-nfe19\tTeacher\tEDM teacher\tteacher\tdigits-short\t\t\t\theun-10\t\t\t\t
+sid-a1.2\tOne Step\tSiD, α = 1.2\tsid\tdigits-short\t\t1.2\tsid\tone-step\t\t\t\t
+sid-a1.0\tOne Step\tSiD, α = 1.0\tsid\tdigits-short\t\t1.0\tsid\tone-step\t\t\t\t
+sida-a1.0\tOne Step\tSiDA, α = 1.0\tsida\tdigits-short\t\t1.0\tsida\tone-step\t\t\t\t
+sid2a-a1.0\tOne Step\tSiD2A, α = 1.0\tsid2a\tdigits-short\tsid-a1.2\t1.0\tsid2a\tone-step\t\t\t\t
+"""
+TRUTH = {
+    "data": (None, {"fd": 0.42, "fd_pixel": 0.021, "is": 9.86, "precision": 0.94, "recall": 0.93, "accuracy": 0.996}),
+    "teacher-nfe35": (35, {"fd": 7.52, "fd_pixel": 0.386, "is": 8.4, "precision": 0.7, "recall": 0.8, "accuracy": 0.92}),
+    "teacher-nfe19": (19, {"fd": 9.1, "fd_pixel": 0.52, "is": 8.2, "precision": 0.66, "recall": 0.8, "accuracy": 0.91}),
+    "sid-a1.2": (1, {"fd": 5.93, "fd_pixel": 0.464, "is": 9.1, "precision": 0.78, "recall": 0.61, "accuracy": 0.97}),
+    "sid-a1.0": (1, {"fd": 5.69, "fd_pixel": 0.452, "is": 9.1, "precision": 0.78, "recall": 0.62, "accuracy": 0.97}),
+    "sida-a1.0": (1, {"fd": 4.06, "fd_pixel": 0.41, "is": 9.4, "precision": 0.82, "recall": 0.67, "accuracy": 0.983}),
+    "sid2a-a1.0": (1, {"fd": 4.48, "fd_pixel": 0.409, "is": 9.42, "precision": 0.83, "recall": 0.66, "accuracy": 0.985}),
+}
+CURVES = {
+    "sid-a1.2": [(4, 9.0), (8, 7.6), (12, 7.0), (16, 6.6), (20, 6.4), (24, 5.7), (28, 5.3), (32, 5.2), (36, 5.6), (40, 5.9)],
+    "sid-a1.0": [(4, 9.3), (8, 7.5), (12, 6.9), (16, 6.5), (20, 6.0), (24, 5.6), (28, 5.3), (32, 5.4), (36, 5.5), (40, 5.6)],
+    "sida-a1.0": [(4, 9.6), (8, 7.1), (12, 6.3), (16, 5.9), (20, 5.6), (24, 5.0), (28, 4.6), (32, 4.3), (36, 4.1), (40, 3.9)],
+    "sid2a-a1.0": [(2, 5.9), (4, 5.5), (6, 5.1), (8, 4.9), (10, 4.8), (12, 4.7), (14, 4.5), (16, 4.4), (18, 4.4), (20, 4.4)],
+}
+
+
+def measurement_lines(trials=10, n=5000, truth=TRUTH):
+    """Records as in measurements.csv, with a spread of 2 % of each value."""
+    noise = random.Random(0)
+    for run, (nfe, metrics) in truth.items():
+        for trial in range(trials):
+            for metric, value in metrics.items():
+                spread = 0.004 if metric in ("precision", "recall", "accuracy") else 0.02 * value
+                yield {
+                    "run": run,
+                    "method": run.split("-")[0],
+                    "trial": trial,
+                    "metric": metric,
+                    "value": noise.gauss(value, spread),
+                    "n": n,
+                    "seed_first": trial * n,
+                    "seed_last": (trial + 1) * n - 1,
+                    "nfe": "" if nfe is None else nfe,
+                    "protocol": "synthetic",
+                    "protocol_sha256": "5e" * 32,
+                    "reference_sha256": "4ef" * 21 + "a",
+                    "network_sha256": "" if nfe is None else run.encode().hex().ljust(64, "0")[:64],
+                    "device": "cpu (test)",
+                    "code_version": "0.0.0+test",
+                    "date": "2025-01-01T00:00:00Z",
+                }
+
+
+def write_csv(path, lines, columns=COLUMNS):
+    """Writes measurement records."""
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(lines)
+    return Path(path)
+
+
+def write_preset(folder):
+    """Writes measurements.csv, runs.tsv and the students' logs; returns the folder."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_csv(folder / "measurements.csv", measurement_lines())
+    (folder / "runs.tsv").write_text(RUNS, encoding="utf-8")
+    noise = random.Random(1)
+    for run, points in CURVES.items():
+        student = folder / "students" / run
+        student.mkdir(parents=True, exist_ok=True)
+        with open(student / "evaluations.jsonl", "w") as stream:
+            for kimg, fd in [(0, 27.0), *points]:
+                trials = [noise.gauss(fd, 0.03 * fd) for _ in range(3)]
+                mean = sum(trials) / 3
+                std = (sum((x - mean) ** 2 for x in trials) / 2) ** 0.5
+                record = {"nimg": kimg * 1000, "fd": mean, "fd_std": std, "fd_trials": trials, "num_samples": 5000, "seconds": 1.0}
+                stream.write(json.dumps(record) + "\n")
+        with open(student / "train.jsonl", "w") as stream:
+            for kimg, _ in points:
+                record = {"nimg": kimg * 1000, "losses": {"sid": 1.0}, "grad_norm": {}, "nan_count": 0, "img_per_s": 350.0, "memory_mb": 420.0, "seconds": 2.9}
+                stream.write(json.dumps(record) + "\n")
+    return folder
