@@ -1,0 +1,81 @@
+"""Colour changes of the augmentation: one affine map of (R, G, B) per image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+
+from sida.data.draws import DrawSource
+
+if TYPE_CHECKING:
+    from sida.data.augment import AugmentPipe
+
+#: Label columns of each change, in their order.
+COLOUR_LABELS: Mapping[str, int] = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1}
+
+
+def transform_colours(
+    images: torch.Tensor, pipe: AugmentPipe, source: DrawSource, labels: list[torch.Tensor]
+) -> torch.Tensor:
+    """Applies the pipe's colour changes and appends their label columns.
+
+    Args:
+        images: float32 ``(N, C, H, W)`` with 3 channels, or 1 (the map's mean over the colours).
+        pipe: Multipliers and strengths.
+        source: Draws.
+        labels: Receives one tensor per change.
+
+    Raises:
+        ValueError: Another number of channels.
+    """
+    if not any(getattr(pipe, name) > 0 for name in COLOUR_LABELS):
+        return images
+    count, channels = images.shape[:2]
+    if channels not in (1, 3):
+        raise ValueError(f"colour changes need 1 or 3 channels, got {channels}; leave their flags out")
+    # Rows act on (r, g, b, 1): colour = matrix @ rgb + bias.
+    matrix = torch.eye(3).expand(count, 3, 3)
+    bias = torch.zeros(count, 3)
+    grey = torch.full((3, 3), 1 / 3)  # projection on the luma axis (1, 1, 1)/√3
+    colourful = torch.eye(3) - grey
+    steps: list[torch.Tensor] = []
+    if pipe.brightness > 0:
+        weight = pipe.chosen(source.randn(count), source.rand(count), pipe.brightness)
+        labels.append(weight)
+        bias = bias.to(weight.device) + (weight * pipe.brightness_std)[:, None]
+    if pipe.contrast > 0:
+        weight = pipe.chosen(source.randn(count), source.rand(count), pipe.contrast)
+        labels.append(weight)
+        steps.append(torch.exp2(weight * pipe.contrast_std)[:, None, None] * torch.eye(3, device=weight.device))
+    if pipe.lumaflip > 0:
+        flip = source.randint(2, count, 1, 1)
+        flip = pipe.chosen(flip, source.rand(count, 1, 1), pipe.lumaflip)
+        labels.append(flip)
+        steps.append(torch.eye(3, device=flip.device) - 2 * grey.to(flip.device) * flip)
+    if pipe.hue > 0:
+        angle = (source.rand(count) * 2 - 1) * (math.pi * pipe.hue_max)
+        angle = pipe.chosen(angle, source.rand(count), pipe.hue)
+        labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
+        steps.append(_turn_about_luma(angle))
+    if pipe.saturation > 0:
+        weight = pipe.chosen(source.randn(count, 1, 1), source.rand(count, 1, 1), pipe.saturation)
+        labels.append(weight)
+        device = weight.device
+        steps.append(grey.to(device) + colourful.to(device) * torch.exp2(weight * pipe.saturation_std))
+    for step in steps:
+        matrix, bias = step @ matrix.to(step.device), (step @ bias.to(step.device)[:, :, None])[:, :, 0]
+    matrix, bias = matrix.to(images), bias.to(images)
+    if channels == 1:
+        return images * matrix.mean(1).sum(1)[:, None, None, None] + bias.mean(1)[:, None, None, None]
+    return (matrix @ images.flatten(2) + bias[:, :, None]).reshape(images.shape)
+
+
+def _turn_about_luma(angle: torch.Tensor) -> torch.Tensor:
+    """Rotation matrices ``(N, 3, 3)`` about (1, 1, 1)/√3 by Rodrigues' formula."""
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    axis_product = torch.tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]], device=angle.device)
+    identity = torch.eye(3, device=angle.device)
+    return cos * identity + sin * axis_product / math.sqrt(3) + (1 - cos) / 3

@@ -1,0 +1,176 @@
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sida.data import AugmentPipe
+from sida.data.warp import _downsampling, _upsampling, warp
+from sida.errors import UserError
+
+CASES = [
+    "official_p0.12", "official_p0.15", "official_p1", "xflip_official_only_p0.12", "xflip", "yflip", "rotate_int",
+    "translate_int", "scale", "rotate_frac", "aniso", "translate_frac", "blit_all", "color_all",
+    "geometry_and_color_p0.5", "nonsquare_translate_int", "gray_color", "gray_official_p1", "none",
+]  # fmt: skip
+EXACT = {"xflip_official_only_p0.12", "xflip", "yflip", "rotate_int", "translate_int", "blit_all", "none"}
+
+
+@pytest.fixture(scope="module")
+def recorded(golden):
+    return golden("augment/augment_pipe")
+
+
+def official(p: float) -> AugmentPipe:
+    return AugmentPipe.from_config({"p": p})
+
+
+def test_every_recorded_case_is_listed(recorded):
+    assert set(recorded[1]) == set(CASES)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_images_and_labels_match_the_golden_ones(recorded, name):
+    arrays, info = recorded
+    pipe = AugmentPipe(**info[name]["kwargs"])
+    images = torch.from_numpy(arrays[f"in/{info[name]['input']}"])
+    before = images.clone()
+    expected = torch.from_numpy(arrays[f"{name}/images"])
+    keys = sorted(key for key in arrays if key.startswith(f"{name}/draw"))
+    draws = iter([torch.from_numpy(arrays[key]) for key in keys])
+    actual, labels = pipe(images, draws)
+    assert next(draws, None) is None, "not all recorded draws were used"
+    assert torch.equal(images, before)
+    error = float((actual - expected).abs().max())
+    assert error == 0 if name in EXACT or name == "nonsquare_translate_int" else error < 1e-5
+    torch.testing.assert_close(labels, torch.from_numpy(arrays[f"{name}/labels"]), atol=1e-6, rtol=0)
+    assert labels.shape == (len(images), pipe.label_dim)
+    assert labels.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", ["official_p1", "geometry_and_color_p0.5", "blit_all"])
+def test_torch_generators_give_the_recorded_draws(recorded, name):
+    arrays, info = recorded
+    pipe = AugmentPipe(**info[name]["kwargs"])
+    generator = torch.Generator().manual_seed(info[name]["torch_manual_seed"])
+    actual, _ = pipe(torch.from_numpy(arrays["in/images"]), generator=generator)
+    torch.testing.assert_close(actual, torch.from_numpy(arrays[f"{name}/images"]), atol=1e-5, rtol=0)
+
+
+def test_the_official_flags_have_nine_label_columns():
+    pipe = official(0.12)
+    images, labels = pipe(torch.randn(4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    assert pipe.label_dim == 9
+    assert labels.shape == (4, 9)
+    assert images.shape == (4, 1, 8, 8)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), channels=st.sampled_from([1, 3]), size=st.sampled_from([1, 2, 8, 13]))
+def test_images_without_labels_are_untouched(seed, channels, size):
+    """What the labels don't mention did not happen: bit for bit."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(16, channels, size, size, generator=generator)
+    augmented, labels = official(0.12)(images, generator=generator)
+    untouched = (labels == 0).all(1)
+    assert torch.equal(augmented[untouched], images[untouched])
+    assert augmented.isfinite().all()
+    if size > 2:
+        assert (augmented != images)[~untouched].flatten(1).any(1).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31))
+def test_an_image_hardly_depends_on_its_batch(seed):
+    """Only the mirrored margin is shared; it is as wide as the neediest image asks for."""
+    images = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(seed)) * 2 - 1
+    batch = _draws(seed, 6)
+    together, labels = official(1)(images, batch)
+    alone, label = official(1)(images[2:3], [_row(draw, 6, 2) for draw in batch])
+    assert torch.equal(label, labels[2:3])
+    assert float((together[2:3] - alone).abs().mean()) < 0.02
+
+
+def _draws(seed: int, count: int) -> list[torch.Tensor]:
+    """Draws of the official flags in call order."""
+    generator = torch.Generator().manual_seed(seed)
+    randn = lambda *shape: torch.randn(shape, generator=generator)
+    rand = lambda *shape: torch.rand(shape, generator=generator)
+    column = (count, 1, 1, 1)
+    flips = [torch.randint(2, column, generator=generator), rand(*column)] * 2
+    return [
+        *flips, randn(count), rand(count), rand(count), rand(count),
+        randn(count), rand(count), rand(count), rand(count), randn(2, count), rand(1, count),
+    ]  # fmt: skip
+
+
+def _row(draw: torch.Tensor, count: int, row: int) -> torch.Tensor:
+    axis = list(draw.shape).index(count)
+    return draw.narrow(axis, row, 1)
+
+
+@pytest.mark.parametrize("size", [2, 8, 32])
+@pytest.mark.parametrize("margin", [6, 31])
+def test_resampling_without_a_warp_is_the_identity(size, margin):
+    up = _upsampling(size, margin, margin)
+    kept = up[2 * (margin - 3) : 2 * (margin + size + 3)]
+    torch.testing.assert_close(_downsampling(size) @ kept, torch.eye(size), atol=1e-6, rtol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(angle=st.floats(-3.1, 3.1), zoom=st.floats(0.8, 1.2), dx=st.floats(-2, 2), dy=st.floats(-2, 2))
+def test_a_warped_ramp_is_the_ramp_at_the_warped_place(angle, zoom, dx, dy):
+    """Away from the mirrored borders; the wavelet is only nearly symmetric, hence a tenth of a pixel."""
+    size = 40
+    position = torch.arange(size) - (size - 1) / 2
+    ramp = torch.stack([position.expand(size, size), position[:, None].expand(size, size)])[None]
+    turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * zoom
+    offset = torch.tensor([dx, dy])
+    expected = torch.einsum("ij,jyx->iyx", turn, ramp[0]) + offset[:, None, None]
+    actual = warp(ramp, turn[None], offset[None])[0]
+    middle = (slice(None), slice(15, 25), slice(15, 25))
+    torch.testing.assert_close(actual[middle], expected[middle], atol=0.12, rtol=0)
+
+
+def test_flips_are_fair_and_the_rest_has_probability_p():
+    images = torch.zeros(4000, 1, 8, 8)
+    _, labels = official(0.12)(images, generator=torch.Generator().manual_seed(1))
+    shares = (labels != 0).float().mean(0)
+    assert abs(shares[0] - 0.5) < 0.04
+    assert abs(shares[1] - 0.06) < 0.02
+    assert ((shares[2:] - 0.12).abs() < 0.03)[[0, 2, 3, 5, 6]].all()
+
+
+def test_counter_based_draws_repeat_and_differ():
+    images = torch.randn(8, 3, 16, 16)
+    run = lambda seed: official(0.5)(images, generator=torch.Generator().manual_seed(seed))[0]
+    assert torch.equal(run(3), run(3))
+    assert not torch.equal(run(3), run(4))
+
+
+def test_recorded_draws_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="run out"):
+        official(1)(torch.zeros(2, 1, 8, 8), [torch.zeros(2, 1, 1, 1, dtype=torch.long)])
+    with pytest.raises(ValueError, match="shape \\(3, 1, 1, 1\\), expected \\(2, 1, 1, 1\\)"):
+        official(1)(torch.zeros(2, 1, 8, 8), [torch.zeros(3, 1, 1, 1, dtype=torch.long)])
+
+
+def test_colour_changes_need_colours():
+    with pytest.raises(ValueError, match="1 or 3 channels, got 4"):
+        AugmentPipe(hue=1)(torch.zeros(2, 4, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"p": 1.5}, "p: must be between 0 and 1"),
+        ({"p": 0.1, "flags": {"xflipp": 1}}, "unknown key 'xflipp' \\(did you mean 'xflip'"),
+        ({"p": 0.1, "flags": {"scale": -1}}, "scale: must be 0 or more"),
+        ({"p": 0.1, "flags": {"scale": "a"}}, "scale: must be a number"),
+        ({"flags": {}}, "'p' is missing"),
+    ],
+)
+def test_bad_configs_are_one_line_errors(config, message):
+    with pytest.raises(UserError, match=message):
+        AugmentPipe.from_config(config)
