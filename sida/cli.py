@@ -8,11 +8,13 @@ verb. Heavy imports (torch, matplotlib) belong inside ``run`` so that ``--help``
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 
 from sida.errors import UserError, suggestion
@@ -48,7 +50,8 @@ def run_command_line(name: str, description: str, commands: ModuleType, argv: Se
         sub.set_defaults(_run=module.run)
     try:
         args = parser.parse_args(arguments)
-        return int(args._run(args) or 0)
+        with _timed(args.verb):
+            return int(args._run(args) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -59,3 +62,33 @@ def run_command_line(name: str, description: str, commands: ModuleType, argv: Se
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _timed(verb: str) -> Iterator[None]:
+    """With ``SIDA_TIMING_LOG`` set, records when the process started, was ready to work, and ended (benchmarks)."""
+    log = os.environ.get("SIDA_TIMING_LOG")
+    if not log:
+        yield
+        return
+    import psutil
+
+    for library in ("torch", "scipy.linalg", "pandas", "matplotlib.pyplot"):
+        if verb in _HEAVY.get(library, ()):
+            importlib.import_module(library)
+    record = {"verb": verb, "start": psutil.Process().create_time(), "ready": time.time()}
+    try:
+        yield
+    finally:
+        from sida.io import append_jsonl
+
+        append_jsonl(log, {**record, "end": time.time()})
+
+
+# Libraries that a verb loads before it can work: loaded ahead when start-up is measured.
+_HEAVY = {
+    "torch": ("train-teacher", "distill", "measure", "figure"),
+    "scipy.linalg": ("distill", "measure"),
+    "pandas": ("collect", "table", "figure", "claims"),
+    "matplotlib.pyplot": ("figure",),
+}

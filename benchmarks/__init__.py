@@ -1,0 +1,1 @@
+"""Speed as ratios: each benchmark times the suite against a stated baseline in the same run, interleaved."""

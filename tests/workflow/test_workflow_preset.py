@@ -1,0 +1,140 @@
+"""Presets and sheets: every fault is one line that names file, key and remedy."""
+
+from __future__ import annotations
+
+import copy
+import re
+
+import pytest
+import yaml
+
+from sida.errors import UserError
+from sida.preset import Preset, nfe, read_runs
+from tests.conftest import ROOT
+
+DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
+
+
+def changed(path: str, value) -> dict:
+    document = copy.deepcopy(DEMO)
+    node = document
+    *keys, last = path.split("/")
+    for key in keys:
+        node = node[key]
+    node[last] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("sede", 1, r"unknown key 'sede' \(did you mean 'seed'\?\)"),
+        ("recipes/sid/btach_size", 32, r"unknown key 'recipes.sid.btach_size' \(did you mean 'batch_size'\?\)"),
+        ("recipes/sid/batch_size", -4, r"recipes.sid.batch_size: must be at least 1, got -4"),
+        ("recipes/sid/batch_size", "many", r"recipes.sid.batch_size: must be of type integer, got 'many'"),
+        ("recipes/sid/lr", 0, r"recipes.sid.lr: must be greater than 0"),
+        ("seed", True, r"seed: must be of type integer"),
+        ("preset", "De mo", r"preset: "),
+        ("dataset", "digit", r"no data set 'digit'.*did you mean 'digits'"),
+        ("protocol", "config/protocols/none.yaml", r"protocol: no such file"),
+        ("teachers", {}, r"run 'teacher-nfe35': no teacher 'digits-short'"),
+        ("samplers/one-step", {"kind": "one-step"}, r"samplers.one-step.kind: must be one of data, one_step, heun"),
+        ("table_mode", "audt", r"table_mode: must be one of"),
+        ("runs", "config/runs/none.tsv", r"none.tsv: no such sample sheet"),
+        ("teachers/digits-short", {"checkpoint": "x", "training": {}, "network": {}}, r"teachers.digits-short"),
+    ],
+)
+def test_fault_in_config_is_one_line(path, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        Preset(changed(path, value), "config/demo.yaml")
+    assert "\n" not in str(caught.value)
+    assert "config/demo.yaml" in str(caught.value) or ".tsv" in str(caught.value)
+
+
+def test_missing_key_is_named():
+    document = {key: value for key, value in DEMO.items() if key != "protocol"}
+    with pytest.raises(UserError, match="key 'protocol' is missing"):
+        Preset(document, "config/demo.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "sid2a\tdigits-short\tsid-a1.2",
+            "sid2a\tdigits-short\tsid-a1.3",
+            r"init names no run.*did you mean 'sid-a1.2'",
+        ),
+        ("sid2a\tdigits-short\tsid-a1.2", "sid2a\tdigits-short\t", r"column 'init' must name a generator"),
+        ("sid2a\tdigits-short\tsid-a1.2", "sid2a\tdigits-short\tsid2a-a1.0", r"init goes in a circle"),
+        ("sid2a\tdigits-short\tsid-a1.2", "sid2a\tdigits-short\tteacher-nfe35", r"not a one-step generator"),
+        ("\tsida\tdigits-short\t\t1.0", "\tsida\tdigits\t\t1.0", r"run 'sida-a1.0': no teacher 'digits'"),
+        (
+            "\tsida\tdigits-short\t\t1.0",
+            "\tsida\tdigits-short\t\tone",
+            r"demo.tsv:7: alpha: must be a number, got 'one'",
+        ),
+        ("\tsida\tdigits-short", "\tsidda\tdigits-short", r"demo.tsv:7: method: must be one of"),
+        ("sid-a1.0\tOne", "sid-a1.2\tOne", r"run 'sid-a1.2' appears twice"),
+        ("heun-10", "heun-11", r"no sampler 'heun-11'.*did you mean 'heun-10'"),
+        ("run\tfamily", "rum\tfamily", r"unknown key 'rum' \(did you mean 'run'\?\)"),
+    ],
+)
+def test_fault_in_sheet_is_one_line(tmp_path, old, new, message):
+    text = (ROOT / "config" / "runs" / "demo.tsv").read_text()
+    assert old in text
+    sheet = tmp_path / "demo.tsv"
+    sheet.write_text(text.replace(old, new))
+    with pytest.raises(UserError, match=message) as caught:
+        Preset(changed("runs", str(sheet)), "config/demo.yaml")
+    assert "\n" not in str(caught.value)
+
+
+def test_comments_and_blank_lines_keep_line_numbers(tmp_path):
+    sheet = tmp_path / "runs.tsv"
+    sheet.write_text("# comment\nrun\tlabel\tmethod\tsampler\n\nx\tX\tdata\tdata\ny\tY\tbad\tdata\n")
+    with pytest.raises(UserError, match=re.escape(f"{sheet}:5: method")):
+        read_runs(sheet)
+
+
+def test_specs_carry_everything_and_are_plain_json():
+    import json
+
+    preset = Preset(DEMO, "config/demo.yaml")
+    teacher, student = preset.teacher_spec("digits-short"), preset.student_spec("sid2a-a1.0")
+    measure = preset.measure_spec("teacher-nfe35")
+    for spec in (teacher, student, measure):
+        assert json.loads(json.dumps(spec)) == spec
+        assert spec["dataset"]["kind"] == "digits"
+    assert student["teacher"] == "results/demo/teachers/digits-short/network.safetensors"
+    assert student["init"] == "results/demo/students/sid-a1.2/network.safetensors"
+    assert student["alpha"] == 1.0
+    assert measure["nfe"] == 35
+    assert preset.measure_spec("data")["network"] is None
+
+
+def test_network_evaluations_are_counted():
+    assert nfe({"kind": "one_step"}) == 1
+    assert nfe({"kind": "heun", "num_steps": 18}) == 35
+    assert nfe({"kind": "heun", "num_steps": 256}) == 511
+    assert nfe({"kind": "data"}) is None
+
+
+def test_recipe_and_teacher_keys_of_schema_equal_the_dataclasses():
+    import dataclasses
+
+    from sida.training import DistillConfig, TeacherConfig
+
+    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())["$defs"]
+    given_by_workflow = {"name", "dataset", "seed", "threads", "device"}
+    teacher = {field.name for field in dataclasses.fields(TeacherConfig)} - given_by_workflow - {"network"}
+    assert set(schema["teacher"]["properties"]["training"]["properties"]) == teacher
+    student = {field.name for field in dataclasses.fields(DistillConfig)} - given_by_workflow
+    assert set(schema["recipe"]["properties"]) == student - {"method", "teacher", "init", "alpha"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)
+def test_every_shipped_preset_is_valid(path):
+    document = yaml.safe_load(path.read_text())
+    if "preset" in document:
+        Preset.load(path)
