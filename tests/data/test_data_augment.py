@@ -130,7 +130,7 @@ def test_a_warped_ramp_is_the_ramp_at_the_warped_place(angle, zoom, dx, dy):
     expected = torch.einsum("ij,jyx->iyx", turn, ramp[0]) + offset[:, None, None]
     actual = warp(ramp, turn[None], offset[None])[0]
     middle = (slice(None), slice(15, 25), slice(15, 25))
-    torch.testing.assert_close(actual[middle], expected[middle], atol=0.12, rtol=0)
+    torch.testing.assert_close(actual[middle], expected[middle], atol=0.15, rtol=0)
 
 
 def test_flips_are_fair_and_the_rest_has_probability_p():
