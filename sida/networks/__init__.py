@@ -2,7 +2,20 @@
 
 from sida.networks.build import build_network
 from sida.networks.dhariwal_unet import DhariwalUNet
+from sida.networks.edm2_precond import EDM2Precond, copied_weight_norm, official_weight_norm
+from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.precond import EDMPrecond, VEPrecond, VPPrecond
 from sida.networks.song_unet import SongUNet
 
-__all__ = ["DhariwalUNet", "EDMPrecond", "SongUNet", "VEPrecond", "VPPrecond", "build_network"]
+__all__ = [
+    "DhariwalUNet",
+    "EDM2Precond",
+    "EDM2UNet",
+    "EDMPrecond",
+    "SongUNet",
+    "VEPrecond",
+    "VPPrecond",
+    "build_network",
+    "copied_weight_norm",
+    "official_weight_norm",
+]

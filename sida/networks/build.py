@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +10,14 @@ from torch import nn
 
 from sida.errors import UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
+from sida.networks.edm2_precond import EDM2Precond, official_weight_norm
+from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.options import check_options
 from sida.networks.precond import EDMPrecond, VEPrecond, VPPrecond, find_unet
 from sida.networks.song_unet import SongUNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (EDMPrecond, VPPrecond, VEPrecond, SongUNet, DhariwalUNet)
+    cls.__name__: cls for cls in (EDMPrecond, VPPrecond, VEPrecond, SongUNet, DhariwalUNet, EDM2UNet, EDM2Precond)
 }
 
 
@@ -23,7 +26,9 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
 
     Args:
         config: ``{"class": name, "kwargs": {...}}``: the class names and keyword arguments of this package, which are
-            those of the official networks. ``net.init_config`` of a built network is such a mapping.
+            those of the official networks. ``net.init_config`` of a built network is such a mapping. Two
+            spellings of SiDA's code are understood too: U-Nets named ``..._EncoderDecoder``, and ``use_gan`` with
+            ``force_normalization`` in place of ``weight_norm``.
         where: Place named in errors, e.g. file and key.
 
     Returns:
@@ -39,9 +44,22 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
         raise UserError(f"{where}.class: unknown network '{name}'{suggestion(str(name), NETWORKS)}")
     if not isinstance(kwargs, Mapping):
         raise UserError(f"{where}.kwargs: must be a mapping of constructor arguments")
-    cls = NETWORKS[name]
-    unet = None
-    if name in ("EDMPrecond", "VPPrecond", "VEPrecond"):
-        default = "DhariwalUNet" if name == "EDMPrecond" else "SongUNet"
-        unet = find_unet(str(kwargs.get("model_type", default)), f"{where}.kwargs.model_type")
-    return cls(**check_options(cls, kwargs, f"{where}.kwargs", extra=unet))
+    cls, where = NETWORKS[name], f"{where}.kwargs"
+    kwargs = dict(kwargs)
+    inner: type[nn.Module] | None = None
+    if cls is EDM2Precond:
+        inner = EDM2UNet
+        kwargs = _explicit_weight_norm(kwargs, where)
+    elif "model_type" in inspect.signature(cls).parameters:
+        default = inspect.signature(cls).parameters["model_type"].default
+        inner = find_unet(str(kwargs.get("model_type", default)), f"{where}.model_type")
+    return cls(**check_options(cls, kwargs, where, extra=inner))
+
+
+def _explicit_weight_norm(kwargs: dict[str, Any], where: str) -> dict[str, Any]:
+    flags = {name: kwargs.pop(name) for name in ("use_gan", "force_normalization") if name in kwargs}
+    if not flags:
+        return kwargs
+    if len(flags) == 1 or "weight_norm" in kwargs:
+        raise UserError(f"{where}: give either 'weight_norm' or both 'use_gan' and 'force_normalization'")
+    return {**kwargs, "weight_norm": official_weight_norm(**{name: bool(flag) for name, flag in flags.items()})}

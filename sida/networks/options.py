@@ -38,12 +38,12 @@ def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type
         if default is not inspect.Parameter.empty
     ]
     schema = dataclasses.make_dataclass(cls.__name__, [*required, *optional])
-    checked = from_mapping(schema, options, where)
+    checked: Any = from_mapping(schema, options, where)
     return {name: getattr(checked, name) for name in options}
 
 
 # What a preconditioner passes to its U-Net by itself.
-DECIDED = ("in_channels", "out_channels", "img_resolution", "label_dim")
+DECIDED = ("in_channels", "out_channels")
 
 
 def _fields(cls: type) -> dict[str, tuple[Any, Any]]:

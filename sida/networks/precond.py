@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sida.errors import UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
-from sida.networks.options import DECIDED, check_options, describe
+from sida.networks.edm2_unet import EDM2UNet
+from sida.networks.options import check_options, describe
 from sida.networks.song_unet import SongUNet
 from sida.networks.unet import Output, UNet, as_slice, check_flag, take
 
@@ -37,8 +38,8 @@ class Precond(nn.Module):
     img_channels: int
     label_dim: int
     use_fp16: bool
-    sigma_min: float
-    sigma_max: float
+    sigma_min: float = 0.0
+    sigma_max: float = math.inf
     init_config: dict[str, Any]
     unet_name: ClassVar[str] = "model"
 
@@ -86,10 +87,21 @@ class Precond(nn.Module):
             ValueError: Shapes that do not fit the network.
         """
         check_flag(return_flag, decode)
-        if return_logvar:
-            raise ValueError(f"{type(self).__name__} has no log-variance output; use return_logvar=False")
         sigma, class_labels = self._check(x, sigma, class_labels)
-        return self._denoise(x.float(), sigma, class_labels, augment_labels, return_flag, decode, force_fp32)
+        coefficients = self.coefficients(sigma)
+        output = self._evaluate(x.float(), coefficients, class_labels, augment_labels, return_flag, decode, force_fp32)
+        if not return_logvar:
+            return output
+        logvar = self.logvar(coefficients[3])
+        return (*output, logvar) if isinstance(output, tuple) else (output, logvar)
+
+    def logvar(self, c_noise: Tensor) -> Tensor:
+        """Log-variance of the loss; see `EDM2Precond.logvar`.
+
+        Raises:
+            ValueError: The network has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no log-variance output; use return_logvar=False")
 
     def _check(self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Checks shapes; returns σ as (N or 1, 1, 1, 1) and the labels in float32."""
@@ -116,17 +128,17 @@ class Precond(nn.Module):
             )
         return sigma, class_labels.float()
 
-    def _denoise(
+    def _evaluate(
         self,
         x: Tensor,
-        sigma: Tensor,
+        coefficients: tuple[Tensor | None, Tensor, Tensor | None, Tensor],
         class_labels: Tensor | None,
         augment_labels: Tensor | None,
         return_flag: str,
         decode: int | slice | None,
         force_fp32: bool,
     ) -> Output:
-        c_skip, c_out, c_in, c_noise = self.coefficients(sigma)
+        c_skip, c_out, c_in, c_noise = coefficients
         half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
         scaled = (x if c_in is None else c_in * x).to(torch.float16 if half else torch.float32)
         unet = getattr(self, self.unet_name)
@@ -141,27 +153,30 @@ class Precond(nn.Module):
         image = torch.addcmul(x if c_skip is None else c_skip * x, c_out, raw.float())
         return (image, *logits) if logits else image
 
-    def _build(self, options: dict[str, Any], model_type: str, model_kwargs: dict[str, Any]) -> None:
-        """Builds the U-Net and sets the attributes; ``options`` are the subclass's own constructor arguments."""
+    def _build(self, options: dict[str, Any], unet_class: type[UNet], unet_kwargs: dict[str, Any]) -> None:
+        """Builds the U-Net, sets the attributes and remembers the configuration.
+
+        Args:
+            options: The subclass's own constructor arguments by name (other names are left out).
+            unet_class: Class of the U-Net.
+            unet_kwargs: Its options, except those that follow from ``options``.
+        """
         cls = type(self)
-        unet_class = find_unet(model_type, f"{cls.__name__}.model_type")
         own = describe(cls, options)["kwargs"]
-        model_kwargs = check_options(cls, {**own, **model_kwargs}, cls.__name__, extra=unet_class)
-        model_kwargs = {name: value for name, value in model_kwargs.items() if name not in own}
-        for name, value in options.items():
-            if name in own and name != "model_type":
-                setattr(self, name, value)
-        channels = options["img_channels"]
-        self.model = unet_class(
-            img_resolution=options["img_resolution"],
-            in_channels=channels,
-            out_channels=channels,
-            label_dim=options["label_dim"],
-            **model_kwargs,
-        )
-        inner: dict[str, Any] = self.model.init_config["kwargs"]  # type: ignore[assignment]
-        inner = {name: value for name, value in inner.items() if name not in DECIDED}
-        self.init_config = {"class": cls.__name__, "kwargs": {**own, "model_type": unet_class.__name__, **inner}}
+        if "model_type" in own:
+            own["model_type"] = unet_class.__name__
+        check_options(cls, {**own, **unet_kwargs}, cls.__name__, extra=unet_class)
+        for name in ("img_resolution", "img_channels", "label_dim", "use_fp16"):
+            setattr(self, name, options[name])
+        follows = {name: options[name] for name in ("img_resolution", "label_dim")}
+        if unet_class is EDM2UNet:
+            follows["img_channels"] = self.img_channels
+        else:
+            follows["in_channels"] = follows["out_channels"] = self.img_channels
+        unet = unet_class(**follows, **unet_kwargs)
+        setattr(self, self.unet_name, unet)
+        inner = {name: value for name, value in unet.init_config["kwargs"].items() if name not in follows}
+        self.init_config = {"class": cls.__name__, "kwargs": {**own, **inner}}
 
 
 def find_unet(name: str, where: str) -> type[UNet]:
@@ -174,6 +189,13 @@ def find_unet(name: str, where: str) -> type[UNet]:
     if plain not in UNETS:
         raise UserError(f"{where}: unknown network '{name}'{suggestion(plain, UNETS)}")
     return UNETS[plain]
+
+
+def edm_coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns c_skip, c_out, c_in and c_noise of EDM and EDM2."""
+    variance = sigma.square() + sigma_data**2
+    c_in = variance.rsqrt()
+    return sigma_data**2 / variance, sigma * sigma_data * c_in, c_in, sigma.log() / 4
 
 
 class EDMPrecond(Precond):
@@ -208,14 +230,13 @@ class EDMPrecond(Precond):
     ):
         super().__init__()
         self.sigma_data = sigma_data
-        self._build(locals(), model_type, model_kwargs)
+        self.sigma_min = sigma_min
         self.sigma_max = math.inf if sigma_max is None else sigma_max
+        self._build(locals(), find_unet(model_type, "EDMPrecond.model_type"), model_kwargs)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
-        variance = sigma.square() + self.sigma_data**2
-        c_in = variance.rsqrt()
-        return self.sigma_data**2 / variance, sigma * self.sigma_data * c_in, c_in, sigma.log() / 4
+        return edm_coefficients(sigma, self.sigma_data)
 
 
 class VPPrecond(Precond):
@@ -234,10 +255,6 @@ class VPPrecond(Precond):
         **model_kwargs: Further options of that U-Net.
     """
 
-    beta_d: float
-    beta_min: float
-    M: int
-
     def __init__(
         self,
         img_resolution: int,
@@ -252,7 +269,10 @@ class VPPrecond(Precond):
         **model_kwargs: Any,
     ):
         super().__init__()
-        self._build(locals(), model_type, model_kwargs)
+        self.beta_d = beta_d
+        self.beta_min = beta_min
+        self.M = M
+        self._build(locals(), find_unet(model_type, "VPPrecond.model_type"), model_kwargs)
         self.sigma_min = float(self.sigma(epsilon_t))
         self.sigma_max = float(self.sigma(1.0))
 
@@ -297,7 +317,9 @@ class VEPrecond(Precond):
         **model_kwargs: Any,
     ):
         super().__init__()
-        self._build(locals(), model_type, model_kwargs)
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self._build(locals(), find_unet(model_type, "VEPrecond.model_type"), model_kwargs)
 
     def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, None, Tensor]:
         """See `Precond.coefficients`."""

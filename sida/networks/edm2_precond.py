@@ -1,0 +1,145 @@
+"""EDM2 preconditioning with the log-variance head and the switch for forced weight normalisation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+from torch import Tensor
+
+from sida.errors import UserError, suggestion
+from sida.networks.edm2_layers import MPConv, MPFourier
+from sida.networks.edm2_unet import EDM2UNet
+from sida.networks.precond import Precond, edm_coefficients
+
+WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
+_REWRITE: dict[str, Literal["never", "training", "always"]] = {
+    "off": "never",
+    "in_forward": "training",
+    "pre_hook": "training",
+    "always": "always",
+}
+
+
+def official_weight_norm(use_gan: bool, force_normalization: bool) -> WeightNorm:
+    """Translates the two switches of SiDA's EDM2 networks, as they act on a network that was just constructed.
+
+    Without the adversarial loss the layers normalise their weights in every training forward whatever
+    ``force_normalization`` says; with it they do so before the forward, if asked
+    (``mingyuanzhou/SiD@sida``, see ``tests/golden/README.md``, fact 21).
+    """
+    if not use_gan:
+        return "in_forward"
+    return "pre_hook" if force_normalization else "off"
+
+
+def copied_weight_norm(mode: WeightNorm, training: bool) -> WeightNorm:
+    """What the official code's deep copy or pickle of a network does, given the mode of the original.
+
+    Its pre-hook stays bound to the original, whose training flag is frozen at the time of the copy. So in the
+    official loop the fake score (copied from a teacher in evaluation mode) is never rewritten, and the averaged
+    generator and its pickles (copied from a generator in training mode) are rewritten on every forward. Our copies
+    keep their mode; set ``copy.weight_norm = copied_weight_norm(net.weight_norm, net.training)`` to follow.
+
+    Args:
+        mode: Of the network that is copied.
+        training: Whether that network is in training mode.
+    """
+    if mode != "pre_hook":
+        return mode
+    return "always" if training else "off"
+
+
+class EDM2Precond(Precond):
+    """EDM2's preconditioned denoiser, with the encoder logits of SiDA's variant.
+
+    Args:
+        img_resolution: Side of the square images or latents.
+        img_channels: Their channels.
+        label_dim: Number of classes; 0 = unconditional.
+        use_fp16: Evaluate the U-Net in float16 when on CUDA.
+        sigma_data: Standard deviation of the data.
+        logvar_channels: Width of the log-variance head's embedding; None = no head (generators have none).
+        weight_norm: When stored weights are replaced by normalised ones. (The weights *act* normalised in any case.)
+            ``off``: never. ``in_forward`` (EDM2's own way) and ``pre_hook`` (SiDA's way): in training mode, each
+            layer when it runs; they differ only in what the official code makes of a copy, see
+            `copied_weight_norm`. ``always``: each layer when it runs, in evaluation mode too.
+            Rewriting invalidates earlier graphs through the same weights: two forwards in training mode before
+            one backward fail with autograd's version error.
+        **unet_kwargs: Further options of `EDM2UNet`.
+
+    Raises:
+        UserError: Unknown option.
+
+    State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
+    """
+
+    unet_name = "unet"
+
+    def __init__(
+        self,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        use_fp16: bool = True,
+        sigma_data: float = 0.5,
+        logvar_channels: int | None = 128,
+        weight_norm: WeightNorm = "in_forward",
+        **unet_kwargs: Any,
+    ):
+        super().__init__()
+        self.sigma_data = sigma_data
+        self._build(locals(), EDM2UNet, unet_kwargs)
+        self.logvar_fourier = None if logvar_channels is None else MPFourier(logvar_channels)
+        self.logvar_linear = None if logvar_channels is None else MPConv(logvar_channels, 1)
+        self.weight_norm = weight_norm
+
+    @property
+    def weight_norm(self) -> WeightNorm:
+        """When stored weights are replaced by normalised ones; may be changed at any time (see the class)."""
+        return cast(WeightNorm, self.init_config["kwargs"]["weight_norm"])
+
+    @weight_norm.setter
+    def weight_norm(self, mode: WeightNorm) -> None:
+        if mode not in _REWRITE:
+            raise UserError(f"weight_norm: unknown mode '{mode}'{suggestion(str(mode), _REWRITE)}")
+        self.init_config["kwargs"]["weight_norm"] = mode
+        for layer in self._layers():
+            layer.rewrite = _REWRITE[mode]
+
+    def _layers(self) -> list[MPConv]:
+        return [module for module in self.modules() if isinstance(module, MPConv)]
+
+    def normalize_weights(self) -> None:
+        """Replaces all weights by normalised ones."""
+        for layer in self._layers():
+            layer.normalize_weight()
+
+    def settle(self) -> None:
+        """Ends rewriting for good: under ``always``, normalises once and switches to ``off``.
+
+        Repeated rewriting changes the weights by rounding only (a relative 1e-7), but this makes an image
+        depend on how many batches came before. Samplers call this first; other modes don't rewrite in evaluation.
+        """
+        if self.weight_norm == "always":
+            self.normalize_weights()
+            self.weight_norm = "off"
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `Precond.coefficients`."""
+        return edm_coefficients(sigma, self.sigma_data)
+
+    def logvar(self, c_noise: Tensor) -> Tensor:
+        """Learned log-variance of the denoising loss at a noise level (EDM2, equation 15).
+
+        Args:
+            c_noise: Encoded noise levels, any shape with N entries.
+
+        Returns:
+            float32 (N, 1, 1, 1).
+
+        Raises:
+            ValueError: The network has no log-variance head.
+        """
+        if self.logvar_fourier is None or self.logvar_linear is None:
+            raise ValueError("this network was built without log-variance head (logvar_channels: null)")
+        return self.logvar_linear(self.logvar_fourier(c_noise.flatten())).reshape(-1, 1, 1, 1)

@@ -1,0 +1,260 @@
+"""The magnitude-preserving U-Net of EDM2 (Karras et al. 2024, configuration G)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sida.networks.edm2_layers import (
+    SILU_RMS,
+    MPConv,
+    MPFourier,
+    mp_cat,
+    mp_silu,
+    mp_sum,
+    normalize,
+    resample,
+    sum_weights,
+)
+from sida.networks.options import check_options, describe
+from sida.networks.unet import UNet, check_levels
+
+
+class EDM2Block(nn.Module):
+    """Residual block of the encoder or decoder, with optional resampling and cosine attention.
+
+    Args:
+        in_channels: Channels in.
+        out_channels: Channels out.
+        emb_channels: Width of the embedding.
+        flavor: ``enc``: the main path is projected and pixel-normalised first; ``dec``: projected last.
+        resample_mode: ``keep``, ``up`` or ``down``.
+        resample_filter: Taps of the resampling filter.
+        attention: Whether to attend, with ``out_channels // channels_per_head`` heads (none if that is zero).
+        channels_per_head: Width of a head.
+        dropout: Dropout inside the residual branch, in training mode.
+        res_balance: Share of the residual branch.
+        attn_balance: Share of the attention branch.
+        clip_act: Bound on the activations; None = none.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        emb_channels: int,
+        *,
+        flavor: Literal["enc", "dec"] = "enc",
+        resample_mode: Literal["keep", "up", "down"] = "keep",
+        resample_filter: tuple[int, ...] = (1, 1),
+        attention: bool = False,
+        channels_per_head: int = 64,
+        dropout: float = 0.0,
+        res_balance: float = 0.3,
+        attn_balance: float = 0.3,
+        clip_act: float | None = 256.0,
+    ):
+        super().__init__()
+        self.out_channels = out_channels
+        self.flavor = flavor
+        self.resample_mode = resample_mode
+        self.resample_filter = tuple(resample_filter)
+        self.num_heads = out_channels // channels_per_head if attention else 0
+        self.dropout = dropout
+        self.res_balance = res_balance
+        self.attn_balance = attn_balance
+        self.clip_act = clip_act
+        self.emb_gain = nn.Parameter(torch.zeros([]))
+        self.conv_res0 = MPConv(out_channels if flavor == "enc" else in_channels, out_channels, 3)
+        self.emb_linear = MPConv(emb_channels, out_channels)
+        self.conv_res1 = MPConv(out_channels, out_channels, 3)
+        self.conv_skip = MPConv(in_channels, out_channels, 1) if in_channels != out_channels else None
+        self.attn_qkv = MPConv(out_channels, out_channels * 3, 1) if self.num_heads else None
+        self.attn_proj = MPConv(out_channels, out_channels, 1) if self.num_heads else None
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
+        x = resample(x, self.resample_mode, self.resample_filter)
+        if self.flavor == "enc":
+            if self.conv_skip is not None:
+                x = self.conv_skip(x)
+            x = normalize(x, dim=1)
+        keep, share = sum_weights(self.res_balance)
+        # Constant factors of SiLU and of the sums ride on the convolutions' weights.
+        y = self.conv_res0(F.silu(x), gain=1 / SILU_RMS)
+        scale = self.emb_linear(emb, gain=self.emb_gain) + 1
+        y = F.silu(y * scale[:, :, None, None].to(y.dtype))
+        if self.training and self.dropout:
+            y = F.dropout(y, self.dropout)
+        y = self.conv_res1(y, gain=share / SILU_RMS)
+        if self.flavor == "dec" and self.conv_skip is not None:
+            x = self.conv_skip(x)
+        x = torch.add(y, x, alpha=keep)
+        if self.attn_qkv is not None and self.attn_proj is not None:
+            keep, share = sum_weights(self.attn_balance)
+            y = self.attn_proj(self._attend(self.attn_qkv(x)), gain=share)
+            x = torch.add(y, x, alpha=keep)
+        return x if self.clip_act is None else x.clamp_(-self.clip_act, self.clip_act)
+
+    def _attend(self, qkv: Tensor) -> Tensor:
+        n, width, height, length = qkv.shape
+        channels = width // 3
+        # Within a head, query, key and value channels alternate: q0, k0, v0, q1, ...
+        heads = qkv.reshape(n, self.num_heads, channels // self.num_heads, 3, height * length)
+        q, k, v = normalize(heads, dim=2).transpose(2, 4).unbind(3)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return y.transpose(2, 3).reshape(n, channels, height, length)
+
+
+class EDM2UNet(UNet):
+    """EDM2's U-Net.
+
+    Args:
+        img_resolution: Side of the square images or latents.
+        img_channels: Channels in and out.
+        label_dim: Number of classes; 0 = unconditional.
+        model_channels: Multiplied by ``channel_mult`` for the channels of a level.
+        channel_mult: Multipliers per level, from full resolution downwards.
+        channel_mult_noise: Multiplier for the width of the noise embedding; None = that of the first level.
+        channel_mult_emb: Multiplier for the width of the conditioning vector; None = the largest level's.
+        num_blocks: Residual blocks per level (the decoder has one more).
+        attn_resolutions: Resolutions with self-attention. The decoder's first block always asks for it.
+        label_balance: Share of the class embedding.
+        concat_balance: Share of the encoder's maps where the decoder takes them in.
+        resample_filter: Taps of the resampling filter.
+        channels_per_head: Width of an attention head; narrower levels have no attention.
+        dropout: See `EDM2Block`.
+        res_balance: See `EDM2Block`.
+        attn_balance: See `EDM2Block`.
+        clip_act: See `EDM2Block`.
+
+    Raises:
+        UserError: A resolution that does not fit the levels.
+
+    State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
+    """
+
+    def __init__(
+        self,
+        img_resolution: int,
+        img_channels: int,
+        label_dim: int = 0,
+        model_channels: int = 192,
+        channel_mult: tuple[int, ...] = (1, 2, 3, 4),
+        channel_mult_noise: int | None = None,
+        channel_mult_emb: int | None = None,
+        num_blocks: int = 3,
+        attn_resolutions: tuple[int, ...] = (16, 8),
+        label_balance: float = 0.5,
+        concat_balance: float = 0.5,
+        resample_filter: tuple[int, ...] = (1, 1),
+        channels_per_head: int = 64,
+        dropout: float = 0.0,
+        res_balance: float = 0.3,
+        attn_balance: float = 0.3,
+        clip_act: float | None = 256.0,
+    ):
+        super().__init__()
+        self.init_config = describe(EDM2UNet, locals())
+        check_options(EDM2UNet, self.init_config["kwargs"], "EDM2UNet")
+        check_levels("EDM2UNet", img_resolution, channel_mult)
+        self.img_resolution = img_resolution
+        self.in_channels = img_channels
+        self.label_dim = label_dim
+        self.label_balance = label_balance
+        self.concat_balance = concat_balance
+        widths = [model_channels * mult for mult in channel_mult]
+        noise_channels = widths[0] if channel_mult_noise is None else model_channels * channel_mult_noise
+        emb_channels = max(widths) if channel_mult_emb is None else model_channels * channel_mult_emb
+        block: dict[str, Any] = {
+            "emb_channels": emb_channels,
+            "resample_filter": resample_filter,
+            "channels_per_head": channels_per_head,
+            "dropout": dropout,
+            "res_balance": res_balance,
+            "attn_balance": attn_balance,
+            "clip_act": clip_act,
+        }
+        self.out_gain = nn.Parameter(torch.zeros([]))
+        self.emb_fourier = MPFourier(noise_channels)
+        self.emb_noise = MPConv(noise_channels, emb_channels)
+        self.emb_label = MPConv(label_dim, emb_channels) if label_dim else None
+        kept = self._build_encoder(widths, num_blocks, attn_resolutions, block)
+        self._build_decoder(widths, num_blocks, attn_resolutions, block, kept)
+        self.out_conv = MPConv(widths[0], img_channels, 3)
+
+    def _build_encoder(
+        self, widths: list[int], num_blocks: int, attn_resolutions: tuple[int, ...], options: dict[str, Any]
+    ) -> list[int]:
+        """Fills ``self.enc`` and returns the channels of the maps it keeps for the decoder."""
+        self.enc = nn.ModuleDict()
+        width = widths[0]
+        kept: list[int] = []
+        for level, level_width in enumerate(widths):
+            res = self.img_resolution >> level
+            if level == 0:
+                # One more input channel: a constant one, in place of biases.
+                self.enc[f"{res}x{res}_conv"] = MPConv(self.in_channels + 1, width, 3)
+            else:
+                self.enc[f"{res}x{res}_down"] = EDM2Block(width, width, resample_mode="down", **options)
+            kept.append(width)
+            for index in range(num_blocks):
+                attention = res in attn_resolutions
+                self.enc[f"{res}x{res}_block{index}"] = EDM2Block(width, level_width, attention=attention, **options)
+                width = level_width
+                kept.append(width)
+        return kept
+
+    def _build_decoder(
+        self,
+        widths: list[int],
+        num_blocks: int,
+        attn_resolutions: tuple[int, ...],
+        options: dict[str, Any],
+        kept: list[int],
+    ) -> None:
+        """Fills ``self.dec``."""
+        options = {**options, "flavor": "dec"}
+        self.dec = nn.ModuleDict()
+        width, lowest = kept[-1], len(widths) - 1
+        for level in range(lowest, -1, -1):
+            res = self.img_resolution >> level
+            if level == lowest:
+                self.dec[f"{res}x{res}_in0"] = EDM2Block(width, width, attention=True, **options)
+                self.dec[f"{res}x{res}_in1"] = EDM2Block(width, width, **options)
+            else:
+                self.dec[f"{res}x{res}_up"] = EDM2Block(width, width, resample_mode="up", **options)
+            for index in range(num_blocks + 1):
+                attention = res in attn_resolutions
+                self.dec[f"{res}x{res}_block{index}"] = EDM2Block(
+                    width + kept.pop(), widths[level], attention=attention, **options
+                )
+                width = widths[level]
+
+    def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
+        """See `UNet.embed`; augmentation labels are ignored (EDM2 does not augment)."""
+        emb = self.emb_noise(self.emb_fourier(noise_labels))
+        if self.emb_label is not None:
+            assert class_labels is not None
+            emb = mp_sum(emb, self.emb_label(class_labels * self.label_dim**0.5), t=self.label_balance)
+        return mp_silu(emb)
+
+    def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """See `UNet.encode`."""
+        x = F.pad(x, (0, 0, 0, 0, 0, 1), value=1.0)
+        kept: list[Tensor] = []
+        for block in self.enc.values():
+            x = block(x, emb) if isinstance(block, EDM2Block) else block(x)
+            kept.append(x)
+        return x, kept
+
+    def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
+        """See `UNet.decode`."""
+        for name, block in self.dec.items():
+            if "_block" in name:
+                x = mp_cat(x, skips.pop(), t=self.concat_balance)
+            x = block(x, emb)
+        return self.out_conv(x, gain=self.out_gain)
