@@ -1,0 +1,122 @@
+"""The teachers' sampler: second-order steps along the probability-flow ODE, optionally with fresh noise.
+
+    dx/dσ = (x − D(x; σ)) / σ,   σ_i = (σ_max^{1/ρ} + i/(n−1) (σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ,   σ_n = 0
+
+Source: Karras et al., "Elucidating the design space" (arXiv:2206.00364), eq. 5 and algorithm 2; details from
+NVlabs/edm:generate.py and NVlabs/edm2:generate_images.py, fact 23 of tests/golden/README.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import torch
+
+Noise = Callable[[torch.Tensor], torch.Tensor]
+
+
+def sigma_steps(
+    num_steps: int,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+    dtype: torch.dtype = torch.float64,
+) -> torch.Tensor:
+    """Noise levels ``(num_steps + 1,)`` from ``sigma_max`` down to ``sigma_min``, then 0.
+
+    Raises:
+        ValueError: Fewer than two steps, or ``sigma_min``, ``sigma_max`` not in ``0 < sigma_min < sigma_max``.
+    """
+    if num_steps < 2:
+        raise ValueError(f"num_steps: must be at least 2, got {num_steps}")
+    if not 0 < sigma_min < sigma_max:
+        raise ValueError(f"sigma_min: must lie between 0 and sigma_max = {sigma_max}, got {sigma_min}")
+    share = torch.arange(num_steps, dtype=dtype) / (num_steps - 1)
+    high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
+    steps = (high + share * (low - high)) ** rho
+    return torch.cat([steps, steps.new_zeros(1)])
+
+
+def heun_evaluations(num_steps: int) -> int:
+    """Network evaluations (NFE) of :func:`heun`: two per step but the last, which is a first-order one."""
+    return 2 * num_steps - 1
+
+
+def heun(
+    net: torch.nn.Module,
+    latents: torch.Tensor,
+    class_labels: torch.Tensor | None,
+    num_steps: int = 18,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+    S_churn: float = 0.0,
+    S_min: float = 0.0,
+    S_max: float = math.inf,
+    S_noise: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+    noise: Noise | None = None,
+    noise_every_step: bool = True,
+    gnet: torch.nn.Module | None = None,
+    guidance: float = 1.0,
+) -> torch.Tensor:
+    """Images from unit normal latents, ``(N, C, H, W)`` in ``dtype``, about [-1, 1].
+
+    The state and the sums are in ``dtype``; networks always compute on float32 input, so the choice costs little.
+
+    Args:
+        net: Preconditioned denoiser ``D(x, σ, labels)``.
+        latents: Unit normal ``(N, C, H, W)``.
+        class_labels: One-hot rows ``(N, label_dim)`` or None.
+        num_steps: Number of noise levels n, at least 2; 18, 40 or 256 in EDM, 32 in EDM2.
+        sigma_min: Lowest level before 0.
+        sigma_max: First level.
+        rho: Exponent of the spacing.
+        S_churn: Amount of fresh noise over the whole run; 0 = deterministic.
+        S_min: Lowest level that gets fresh noise.
+        S_max: Highest level that gets fresh noise.
+        S_noise: Standard deviation of fresh noise, slightly above 1 to counter lost detail.
+        dtype: float64 in EDM, float32 in EDM2.
+        noise: ``noise(x)`` gives unit normal draws like ``x``; needed when ``S_churn`` > 0. For results that do not
+            depend on the batch pass ``SeedStreams(seeds).randn_like``.
+        noise_every_step: EDM draws at every step, used or not; EDM2 only where noise is added.
+        gnet: Guiding network, evaluated beside ``net`` when ``guidance`` is not 1 (labels go in if it is conditional).
+        guidance: Extrapolation ``D_g + guidance (D − D_g)``.
+
+    Raises:
+        ValueError: A range above is violated, or a needed argument is missing.
+    """
+    if S_churn > 0 and noise is None:
+        raise ValueError("noise: S_churn > 0 needs a source of noise")
+    if guidance != 1 and gnet is None:
+        raise ValueError(f"gnet: guidance {guidance} needs a guiding network")
+    # EDM2 guides by a network that knows no classes.
+    guide_labels = class_labels if getattr(gnet, "label_dim", 0) else None
+
+    def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
+        x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
+        denoised = net(x32, level, class_labels).to(dtype)
+        if guidance != 1 and gnet is not None:
+            denoised = torch.lerp(gnet(x32, level, guide_labels).to(dtype), denoised, guidance)
+        return denoised
+
+    levels = sigma_steps(num_steps, sigma_min, sigma_max, rho, dtype).tolist()
+    x = latents.to(dtype) * levels[0]
+    for step, (current, following) in enumerate(itertools.pairwise(levels)):
+        churned = S_churn > 0 and S_min <= current <= S_max
+        start = current
+        if S_churn > 0 and (churned or noise_every_step):
+            assert noise is not None
+            fresh = noise(x)
+            if churned:
+                start = current * (1 + min(S_churn / num_steps, math.sqrt(2) - 1))
+                x = x + math.sqrt(start**2 - current**2) * S_noise * fresh
+        first = (x - denoise(x, start)) / start
+        stepped = x + (following - start) * first
+        if step < num_steps - 1:
+            second = (stepped - denoise(stepped, following)) / following
+            stepped = x + (following - start) * (0.5 * first + 0.5 * second)
+        x = stepped
+    return x

@@ -1,0 +1,145 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sida.networks import build_network
+from sida.sampling import SeedStreams, heun, heun_evaluations, latents_for_seeds, one_step, sigma_steps, to_uint8
+from tests.conftest import relative_error
+
+
+class Recorder(torch.nn.Module):
+    """Passes calls through and keeps what the network saw."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net, self.sigmas, self.inputs, self.outputs = net, [], [], []
+
+    def forward(self, x, sigma, class_labels=None):
+        self.sigmas.append(float(sigma))
+        self.inputs.append(x)
+        self.outputs.append(self.net(x, sigma, class_labels))
+        return self.outputs[-1]
+
+
+class Gaussian(torch.nn.Module):
+    """The exact denoiser of data ~ N(0, 0.5² I); its flow is known in closed form."""
+
+    def forward(self, x, sigma, class_labels=None):
+        return x * (0.25 / (0.25 + sigma**2))
+
+
+def load(kwargs, arrays, prefix, cls="EDMPrecond"):
+    net = build_network({"class": cls, "kwargs": kwargs}).eval()
+    state = {k.removeprefix(prefix): torch.from_numpy(v) for k, v in arrays.items() if k.startswith(prefix)}
+    net.load_state_dict(state)
+    return net.requires_grad_(False)
+
+
+EDM_CASES = ["heun18", "heun40", "heun5_sigma", "churn18", "churn6_big"]
+EDM2_CASES = ["heun32", "heun64", "guided32", "f64_8", "churn8"]
+
+
+def check(name, arrays, settings, net, latents, labels, **more):
+    settings = {k: v for k, v in settings.items() if k not in ("randn_like_calls", "dtype")}
+    recorded = iter(torch.from_numpy(arrays[f"{name}/noise"]) if f"{name}/noise" in arrays else ())
+    final = heun(net, latents, labels, noise=lambda x: next(recorded), **settings, **more)
+    assert next(recorded, None) is None, "not all recorded noise was used"
+    np.testing.assert_allclose(net.sigmas, arrays[f"{name}/call_sigma"], rtol=1e-6)
+    assert len(net.sigmas) == heun_evaluations(settings["num_steps"])
+    picked = arrays[f"{name}/call_index"]
+    assert relative_error(torch.stack([net.inputs[i] for i in picked]), arrays[f"{name}/call_x"]) < 1e-5
+    assert relative_error(torch.stack([net.outputs[i] for i in picked]), arrays[f"{name}/call_D"]) < 1e-5
+    assert relative_error(final, arrays[f"{name}/final"]) < 1e-5
+    return final
+
+
+@pytest.mark.parametrize("name", EDM_CASES)
+def test_edm_trajectories_match_the_golden_ones(golden, name):
+    arrays, info = golden("sampler/heun_edm")
+    assert set(info["cases"]) == set(EDM_CASES)
+    net = Recorder(load(info["constructor_kwargs"], arrays, "param/"))
+    latents, labels = torch.from_numpy(arrays["in/latents"]), torch.from_numpy(arrays["in/labels"])
+    final = check(name, arrays, info["cases"][name], net, latents, labels)
+    assert final.dtype == torch.float64
+    levels = to_uint8(final).permute(0, 2, 3, 1).numpy().astype(int) - arrays[f"{name}/final_uint8"]
+    assert np.abs(levels).max() <= 1
+    assert (levels != 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("name", EDM2_CASES)
+def test_edm2_trajectories_match_the_golden_ones(golden, name):
+    arrays, info = golden("sampler/heun_edm2")
+    assert set(info["cases"]) == set(EDM2_CASES)
+    settings = info["cases"][name]
+    net = Recorder(load(info["net_kwargs"], arrays, "net/", "EDM2Precond"))
+    gnet = load(info["gnet_kwargs"], arrays, "gnet/", "EDM2Precond")
+    dtype = torch.float64 if "dtype" in settings else torch.float32
+    latents, labels = torch.from_numpy(arrays["in/noise"]), torch.from_numpy(arrays["in/labels"])
+    final = check(name, arrays, settings, net, latents, labels, dtype=dtype, gnet=gnet, noise_every_step=False)
+    assert final.dtype == dtype
+
+
+def test_sigma_steps_match_the_golden_tables(golden):
+    arrays, _ = golden("schedules/edm_sigma_steps")
+    for key, expected in arrays.items():
+        np.testing.assert_allclose(sigma_steps(len(expected) - 1), expected, rtol=1e-12, err_msg=key)
+    arrays, _ = golden("schedules/edm2_sigma_steps")
+    for key, expected in arrays.items():
+        dtype = torch.float64 if key.endswith("f64") else torch.float32
+        rtol = 1e-12 if dtype == torch.float64 else 1e-6
+        np.testing.assert_allclose(sigma_steps(len(expected) - 1, dtype=dtype), expected, rtol=rtol, err_msg=key)
+
+
+@pytest.mark.parametrize("steps", [10, 18, 40])
+def test_the_sampler_converges_to_the_exact_flow(steps):
+    latents = torch.randn(64, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    exact = 80 * latents.double() * 0.5 / math.sqrt(0.25 + 80**2)
+    error = relative_error(heun(Gaussian(), latents, None, steps), exact)
+    assert error < 25 / steps**2
+
+
+def test_fresh_noise_keeps_the_distribution():
+    latents = latents_for_seeds(range(300), (1, 6, 6))
+    churn = {"S_churn": 40, "S_noise": 1.0, "noise": SeedStreams(range(300)).randn_like}
+    images = heun(Gaussian(), latents, None, 40, **churn)
+    assert abs(float(images.std()) - 0.5) < 0.02
+    assert not torch.equal(images, heun(Gaussian(), latents, None, 40))
+
+
+def test_a_stochastic_sample_does_not_depend_on_its_batch():
+    def run(seeds):
+        streams = SeedStreams(seeds)
+        return heun(Gaussian(), streams.randn((1, 4, 4)), None, 8, S_churn=20, noise=streams.randn_like)
+
+    assert torch.equal(run([5, 6, 7])[2:], run([7]))
+
+
+def test_arguments_that_contradict_each_other_are_refused():
+    latents = torch.zeros(1, 1, 4, 4)
+    for kwargs, message in [
+        ({"S_churn": 1.0}, "needs a source of noise"),
+        ({"guidance": 1.5}, "needs a guiding network"),
+        ({"num_steps": 1}, "at least 2"),
+        ({"sigma_min": 90.0}, "between 0 and sigma_max"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            heun(Gaussian(), latents, None, **kwargs)
+
+
+@pytest.mark.parametrize("name", ["onestep_uncond", "onestep_cond"])
+def test_one_step_images_match_the_golden_ones(golden, name):
+    arrays, info = golden(f"generation/{name}")
+    net = load(info["constructor_kwargs"] | {"model_type": "SongUNet"}, arrays, "param/")
+    latents = latents_for_seeds(info["seeds"], arrays["in/latents"].shape[1:])
+    assert np.array_equal(latents, arrays["in/latents"])
+    labels = torch.from_numpy(arrays["in/class_labels"]) if "in/class_labels" in arrays else None
+    images = one_step(net, latents, labels)
+    assert relative_error(images, arrays["out/images"]) < 1e-5
+    levels = to_uint8(images).permute(0, 2, 3, 1).numpy().astype(int) - arrays["out/uint8_nhwc"]
+    assert np.abs(levels).max() <= 1
+    assert (levels != 0).mean() < 0.01
+    if labels is not None:
+        fifth = torch.nn.functional.one_hot(torch.full((8,), 5), 10).float()
+        assert relative_error(one_step(net, latents, fifth), arrays["out/images_class5"]) < 1e-5
