@@ -4,14 +4,16 @@ from sida.networks.build import build_network
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond, copied_weight_norm, official_weight_norm
 from sida.networks.edm2_unet import EDM2UNet
-from sida.networks.precond import EDMPrecond, VEPrecond, VPPrecond
+from sida.networks.edm_precond import EDMPrecond, GDDPrecond
 from sida.networks.song_unet import SongUNet
+from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
 
 __all__ = [
     "DhariwalUNet",
     "EDM2Precond",
     "EDM2UNet",
     "EDMPrecond",
+    "GDDPrecond",
     "SongUNet",
     "VEPrecond",
     "VPPrecond",

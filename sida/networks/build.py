@@ -12,12 +12,15 @@ from sida.errors import UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond, official_weight_norm
 from sida.networks.edm2_unet import EDM2UNet
+from sida.networks.edm_precond import EDMPrecond, GDDPrecond
 from sida.networks.options import check_options
-from sida.networks.precond import EDMPrecond, VEPrecond, VPPrecond, find_unet
+from sida.networks.precond import find_unet
 from sida.networks.song_unet import SongUNet
+from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
 
 NETWORKS: dict[str, type[nn.Module]] = {
-    cls.__name__: cls for cls in (EDMPrecond, VPPrecond, VEPrecond, SongUNet, DhariwalUNet, EDM2UNet, EDM2Precond)
+    cls.__name__: cls
+    for cls in (EDMPrecond, GDDPrecond, VPPrecond, VEPrecond, SongUNet, DhariwalUNet, EDM2UNet, EDM2Precond)
 }
 
 

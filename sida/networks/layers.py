@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sida.errors import UserError
+
 INIT_MODES = ("xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal")
 
 
@@ -183,11 +185,19 @@ class GroupNorm(nn.Module):
     Args:
         num_channels: Channels of the maps.
         eps: Added to the variance.
+
+    Raises:
+        UserError: The channels do not divide into these groups.
     """
 
     def __init__(self, num_channels: int, eps: float = 1e-5):
         super().__init__()
         self.num_groups = max(1, min(32, num_channels // 4))
+        if num_channels % self.num_groups:
+            raise UserError(
+                f"model_channels, channel_mult: {num_channels} feature channels cannot form {self.num_groups} equal "
+                "groups; use multiples of 4, above 128 channels of 32"
+            )
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels))

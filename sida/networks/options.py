@@ -37,9 +37,28 @@ def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type
         for k, (hint, default) in fields.items()
         if default is not inspect.Parameter.empty
     ]
-    schema = dataclasses.make_dataclass(cls.__name__, [*required, *optional])
+    schema = dataclasses.make_dataclass(
+        cls.__name__, [*required, *optional], namespace={"__post_init__": _check_ranges}
+    )
     checked: Any = from_mapping(schema, options, where)
     return {name: getattr(checked, name) for name in options}
+
+
+_COUNTS = ("label_dim", "augment_dim")
+_SHARES = ("dropout", "label_dropout", "label_balance", "concat_balance", "res_balance", "attn_balance")
+
+
+def _check_ranges(options: Any) -> None:
+    """Sizes are positive, counts not negative, shares in [0, 1)."""
+    for name, value in vars(options).items():
+        if name in _SHARES:
+            if not 0 <= value < 1:
+                raise ValueError(f"{name}: must be in [0, 1), got {value}")
+            continue
+        lowest = 0 if name in _COUNTS else 1
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, int) and not isinstance(number, bool) and number < lowest:
+                raise ValueError(f"{name}: must be at least {lowest}, got {number}")
 
 
 # What a preconditioner passes to its U-Net by itself.

@@ -1,7 +1,4 @@
-"""Preconditioning: from a raw U-Net F to a denoiser D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise).
-
-Table 1 of Karras et al. 2022 ("EDM"), columns VP, VE and Ours.
-"""
+"""Preconditioning: from a raw U-Net F to a denoiser D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise)."""
 
 from __future__ import annotations
 
@@ -84,10 +81,11 @@ class Precond(nn.Module):
             log-variance (N or 1, 1, 1, 1) is appended.
 
         Raises:
-            ValueError: Shapes that do not fit the network.
+            ValueError: Shapes that do not fit the network, class labels for an unconditional one, or a log-variance
+                asked of a network without.
         """
         check_flag(return_flag, decode)
-        sigma, class_labels = self._check(x, sigma, class_labels)
+        sigma, class_labels = self._check(x, sigma, class_labels, augment_labels)
         coefficients = self.coefficients(sigma)
         output = self._evaluate(x.float(), coefficients, class_labels, augment_labels, return_flag, decode, force_fp32)
         if not return_logvar:
@@ -103,29 +101,26 @@ class Precond(nn.Module):
         """
         raise ValueError(f"{type(self).__name__} has no log-variance output; use return_logvar=False")
 
-    def _check(self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def _check(
+        self, x: Tensor, sigma: Tensor | float, class_labels: Tensor | None, augment_labels: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
         """Checks shapes; returns σ as (N or 1, 1, 1, 1) and the labels in float32."""
-        shape = (self.img_channels, self.img_resolution, self.img_resolution)
+        n, shape = x.shape[0], (self.img_channels, self.img_resolution, self.img_resolution)
         if x.ndim != 4 or tuple(x.shape[1:]) != shape:
-            raise ValueError(
-                f"{type(self).__name__} takes images of shape (N, {shape[0]}, {shape[1]}, {shape[2]}), "
-                f"got {tuple(x.shape)}"
-            )
+            raise ValueError(f"images must have shape (N, {shape[0]}, {shape[1]}, {shape[2]}), got {tuple(x.shape)}")
         sigma = torch.as_tensor(sigma, dtype=torch.float32, device=x.device).reshape(-1, 1, 1, 1)
-        if sigma.shape[0] not in (1, x.shape[0]):
-            raise ValueError(f"sigma must have one value or one per image ({x.shape[0]}), got {sigma.shape[0]}")
+        if sigma.shape[0] not in (1, n):
+            raise ValueError(f"sigma must have one value or one per image ({n}), got {sigma.shape[0]}")
+        augment_dim = getattr(getattr(self, self.unet_name), "augment_dim", 0)
+        if augment_dim and augment_labels is not None:
+            _check_rows("augment_labels", augment_labels, n, augment_dim)
         if self.label_dim == 0:
             if class_labels is not None and class_labels.numel():
                 raise ValueError(f"class_labels of shape {tuple(class_labels.shape)} given to an unconditional network")
             return sigma, None
         if class_labels is None:
             return sigma, torch.zeros([1, self.label_dim], device=x.device)
-        rows, width = class_labels.shape if class_labels.ndim == 2 else (-1, -1)
-        if width != self.label_dim or rows not in (1, x.shape[0]):
-            raise ValueError(
-                f"class_labels must be one-hot rows of shape ({x.shape[0]}, {self.label_dim}), "
-                f"got {tuple(class_labels.shape)}"
-            )
+        _check_rows("class_labels", class_labels, n, self.label_dim)
         return sigma, class_labels.float()
 
     def _evaluate(
@@ -179,6 +174,11 @@ class Precond(nn.Module):
         self.init_config = {"class": cls.__name__, "kwargs": {**own, **inner}}
 
 
+def _check_rows(name: str, labels: Tensor, rows: int, width: int) -> None:
+    if labels.ndim != 2 or labels.shape[1] != width or labels.shape[0] not in (1, rows):
+        raise ValueError(f"{name} must have shape ({rows}, {width}), got {tuple(labels.shape)}")
+
+
 def find_unet(name: str, where: str) -> type[UNet]:
     """Finds a U-Net class by name; the suffix that SiDA's code gives to the same architectures is understood.
 
@@ -196,131 +196,3 @@ def edm_coefficients(sigma: Tensor, sigma_data: float) -> tuple[Tensor, Tensor, 
     variance = sigma.square() + sigma_data**2
     c_in = variance.rsqrt()
     return sigma_data**2 / variance, sigma * sigma_data * c_in, c_in, sigma.log() / 4
-
-
-class EDMPrecond(Precond):
-    """EDM preconditioning: unit variance of input and training target at every noise level.
-
-    Args:
-        img_resolution: Side of the square images.
-        img_channels: Channels of the images.
-        label_dim: Number of classes; 0 = unconditional.
-        use_fp16: See `Precond`.
-        sigma_min: Lowest supported noise level.
-        sigma_max: Highest one; None = infinite.
-        sigma_data: Standard deviation of the data.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
-
-    Raises:
-        UserError: Unknown option or network.
-    """
-
-    def __init__(
-        self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
-        use_fp16: bool = False,
-        sigma_min: float = 0.0,
-        sigma_max: float | None = math.inf,
-        sigma_data: float = 0.5,
-        model_type: str = "DhariwalUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__()
-        self.sigma_data = sigma_data
-        self.sigma_min = sigma_min
-        self.sigma_max = math.inf if sigma_max is None else sigma_max
-        self._build(locals(), find_unet(model_type, "EDMPrecond.model_type"), model_kwargs)
-
-    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`."""
-        return edm_coefficients(sigma, self.sigma_data)
-
-
-class VPPrecond(Precond):
-    """Variance-preserving preconditioning (DDPM++ teachers trained with the VP loss).
-
-    Args:
-        img_resolution: Side of the square images.
-        img_channels: Channels of the images.
-        label_dim: Number of classes; 0 = unconditional.
-        use_fp16: See `Precond`.
-        beta_d: Extent of the noise schedule.
-        beta_min: Start of the noise schedule.
-        M: Number of time steps that c_noise is scaled to.
-        epsilon_t: Smallest time; gives ``sigma_min``.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
-    """
-
-    def __init__(
-        self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
-        use_fp16: bool = False,
-        beta_d: float = 19.9,
-        beta_min: float = 0.1,
-        M: int = 1000,
-        epsilon_t: float = 1e-5,
-        model_type: str = "SongUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__()
-        self.beta_d = beta_d
-        self.beta_min = beta_min
-        self.M = M
-        self._build(locals(), find_unet(model_type, "VPPrecond.model_type"), model_kwargs)
-        self.sigma_min = float(self.sigma(epsilon_t))
-        self.sigma_max = float(self.sigma(1.0))
-
-    def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`."""
-        return None, -sigma, (sigma.square() + 1).rsqrt(), (self.M - 1) * self.sigma_inv(sigma)
-
-    def sigma(self, t: Tensor | float) -> Tensor:
-        """Noise level at time t of [0, 1]."""
-        t = torch.as_tensor(t)
-        return (0.5 * self.beta_d * t.square() + self.beta_min * t).expm1().sqrt()
-
-    def sigma_inv(self, sigma: Tensor | float) -> Tensor:
-        """Time at which the noise level is ``sigma``."""
-        integral = torch.as_tensor(sigma).square().log1p()
-        return ((self.beta_min**2 + 2 * self.beta_d * integral).sqrt() - self.beta_min) / self.beta_d
-
-
-class VEPrecond(Precond):
-    """Variance-exploding preconditioning (NCSN++ teachers trained with the VE loss).
-
-    Args:
-        img_resolution: Side of the square images.
-        img_channels: Channels of the images.
-        label_dim: Number of classes; 0 = unconditional.
-        use_fp16: See `Precond`.
-        sigma_min: Lowest supported noise level.
-        sigma_max: Highest one.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
-    """
-
-    def __init__(
-        self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
-        use_fp16: bool = False,
-        sigma_min: float = 0.02,
-        sigma_max: float = 100.0,
-        model_type: str = "SongUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__()
-        self.sigma_min = sigma_min
-        self.sigma_max = sigma_max
-        self._build(locals(), find_unet(model_type, "VEPrecond.model_type"), model_kwargs)
-
-    def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, None, Tensor]:
-        """See `Precond.coefficients`."""
-        return None, sigma, None, (0.5 * sigma).log()
