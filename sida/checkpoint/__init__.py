@@ -1,5 +1,7 @@
 """Networks on disk: safetensors of our own, and the authors' pickles read without trusting them."""
 
 from sida.checkpoint.network_file import load_network, read_metadata, save_network
+from sida.checkpoint.official import import_official
+from sida.checkpoint.pickles import read_pickle
 
-__all__ = ["load_network", "read_metadata", "save_network"]
+__all__ = ["import_official", "load_network", "read_metadata", "read_pickle", "save_network"]

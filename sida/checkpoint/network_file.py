@@ -25,8 +25,8 @@ def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: M
         net: Module with an ``init_config`` (``{"class": ..., "kwargs": {...}}``), possibly wrapped for data-parallel
             training or compiled. Its whole state dict is stored; floating tensors as float32.
         path: Target file; appears whole or not at all.
-        metadata: Provenance (``method``, ``dataset``, ``nimg``, ``parents``, ``code_version``, ...), JSON values only. A
-            key ``network`` replaces ``net.init_config``. Keep dates out where runs are to be compared bit for bit.
+        metadata: Provenance (``method``, ``dataset``, ``nimg``, ``parents``, ``code_version``, ...), JSON values only.
+            A key ``network`` replaces ``net.init_config``. Keep dates out where runs are to be compared bit for bit.
 
     Raises:
         UserError: A tensor holds NaN or infinity, or the metadata are not JSON.

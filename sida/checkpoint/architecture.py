@@ -1,0 +1,165 @@
+"""From the records of a pickled network to its architecture: class, constructor arguments and named tensors."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sida.checkpoint.pickle_machine import printable
+from sida.checkpoint.records import BoundMethod, PersistentObject, PlainObject, Tensor
+from sida.errors import UserError, suggestion
+
+Module = PersistentObject | PlainObject
+MAX_MODULES = 50_000
+MAX_MODULE_DEPTH = 32
+_HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
+# Names of the same architectures in SiDA's code: they add outputs, not parameters.
+_VARIANT = re.compile(r"_?(encoder_?decoder|log_?var|modified|gan|sida|_)+", re.IGNORECASE)
+_SWITCHES = ("use_gan", "force_normalization", "return_logvar")
+
+
+def modules(network: Module, where: str) -> Iterator[tuple[str, Module]]:
+    """All modules with their dotted names, the network itself first (name ``""``), in state-dict order.
+
+    Raises:
+        UserError: A structure that no network has (cycles, endless nesting, values in place of modules).
+    """
+    pending: list[tuple[str, Any, int]] = [("", network, 0)]
+    count = 0
+    while pending:
+        name, module, depth = pending.pop()
+        count += 1
+        if count > MAX_MODULES or depth > MAX_MODULE_DEPTH:
+            raise UserError(f"{where}: refused: more nested modules than any network has")
+        if not isinstance(module, (PersistentObject, PlainObject)):
+            raise UserError(f"{where}: '{printable(name)}' is no module; not a network of EDM, EDM2, SiD, SiDA or GDD")
+        yield name, module
+        children = mapping(module, "_modules", where)
+        prefix = f"{name}." if name else ""
+        pending += [
+            (prefix + key, child, depth + 1) for key, child in reversed(list(children.items())) if child is not None
+        ]
+
+
+def tensors(network: Module, where: str) -> dict[str, Tensor]:
+    """The state dict: parameters and persistent buffers by dotted name."""
+    found: dict[str, Tensor] = {}
+    for name, module in modules(network, where):
+        prefix = f"{name}." if name else ""
+        transient = module.state.get("_non_persistent_buffers_set") or ()
+        for group in ("_parameters", "_buffers"):
+            for key, value in mapping(module, group, where).items():
+                if value is None or (group == "_buffers" and key in transient):
+                    continue
+                if not isinstance(value, Tensor):
+                    raise UserError(
+                        f"{where}: '{printable(prefix + key)}' is no tensor; the file is damaged or foreign"
+                    )
+                found[prefix + key] = value
+    if not found:
+        raise UserError(f"{where}: the network has no tensors; not a network of EDM, EDM2, SiD, SiDA or GDD")
+    return found
+
+
+def mapping(module: Module, group: str, where: str) -> Mapping[str, Any]:
+    """One of a module's dictionaries, with text keys."""
+    value = module.state.get(group, {})
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise UserError(
+            f"{where}: {printable(module.class_name)}.{group} is no mapping; the file is damaged or foreign"
+        )
+    return value
+
+
+def network_config(
+    network: PersistentObject, names: Mapping[str, Tensor], where: str, network_class: str | None = None
+) -> dict[str, Any]:
+    """Recovers ``{"class", "kwargs"}`` as :func:`sida.networks.build_network` takes it.
+
+    Args:
+        network: Record of the preconditioned network.
+        names: Its tensors.
+        where: File named in errors.
+        network_class: Our class to use whatever the file calls it.
+
+    Raises:
+        UserError: A class that is none of ours, or constructor arguments that were not recorded.
+    """
+    from sida.networks.build import NETWORKS
+
+    own = network_class or _our_class(network.class_name, names, where)
+    if own not in NETWORKS:
+        raise UserError(f"{where}: there is no network class '{own}'{suggestion(own, NETWORKS)}")
+    args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
+    if not isinstance(args, tuple) or not isinstance(kwargs, dict):
+        raise UserError(
+            f"{where}: {printable(network.class_name)} does not record its constructor arguments; not loadable"
+        )
+    order = list(inspect.signature(NETWORKS[own]).parameters)
+    given = {**dict(zip(order, args)), **kwargs}
+    switches = {key: bool(given.pop(key)) for key in _SWITCHES if key in given}
+    result = {str(key): _json_value(value, f"{where}: {printable(str(key))}") for key, value in given.items()}
+    if own == "EDM2Precond":
+        if "logvar_linear.weight" not in names:
+            result["logvar_channels"] = None
+        result["weight_norm"] = weight_norm(network, switches, where)
+    return {"class": own, "kwargs": result}
+
+
+def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> str:
+    """When a pickled EDM2 network normalises its stored weights (fact 21 of tests/golden/README.md).
+
+    Forced normalisation is a pre-hook bound to a module. In a pickle that was made from a copy, the bound module is a
+    detached twin whose training flag stopped at the time of the copy, so it decides for ever: ``always`` or ``off``.
+    """
+    from sida.networks.edm2_precond import copied_weight_norm, official_weight_norm
+
+    flags = []
+    for _, module in modules(network, where):
+        for group in _HOOKS:
+            hooks = module.state.get(group) or {}
+            for hook in hooks.values() if isinstance(hooks, dict) else ():
+                method = hook[0] if isinstance(hook, tuple) and hook else hook
+                if isinstance(method, BoundMethod):
+                    if method.target.state is module.state:
+                        return "pre_hook"
+                    flags.append(method.target.state.get("training") is True)
+    if flags:
+        return copied_weight_norm("pre_hook", any(flags))
+    if switches.get("use_gan"):
+        return official_weight_norm(True, False)
+    return official_weight_norm(False, False)
+
+
+def _our_class(name: str, names: Mapping[str, Tensor], where: str) -> str:
+    """Our class for the name in the file; the structure must agree with the name."""
+    from sida.networks.build import NETWORKS
+
+    if name in NETWORKS:
+        return name
+    for known in ("EDMPrecond", "VPPrecond", "VEPrecond", "Precond"):
+        if name.startswith(known) and _VARIANT.fullmatch(name.removeprefix(known) or "_"):
+            if known != "Precond":
+                return known
+            if any(key.startswith("unet.") for key in names):
+                return "EDM2Precond"
+    raise UserError(
+        f"{where}: architecture '{printable(name)}' is none of EDM, EDM2, SiD or SiDA; if one of ours computes"
+        " the same, name it (--network-class)"
+    )
+
+
+def _json_value(value: Any, where: str) -> Any:
+    """Constructor arguments as JSON: lists for tuples, null for infinity."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if math.isnan(value):
+            raise UserError(f"{where} is not a number")
+        return None if math.isinf(value) else value
+    if isinstance(value, (list, tuple)) and len(value) <= 64:
+        return [_json_value(item, where) for item in value]
+    raise UserError(f"{where}: a constructor argument of type {type(value).__name__}, which no known network takes")

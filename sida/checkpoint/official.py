@@ -1,0 +1,163 @@
+"""The authors' pickles to safetensors: architecture and tensors recovered, nothing executed, a gigabyte streamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sida.checkpoint import architecture
+from sida.checkpoint.network_file import (
+    FORMAT,
+    METADATA_KEY,
+    build_on_meta,
+    check_names_and_shapes,
+    encode_metadata,
+)
+from sida.checkpoint.pickle_machine import printable
+from sida.checkpoint.pickles import open_pickle
+from sida.checkpoint.records import PersistentObject, Tensor
+from sida.checkpoint.tensor_file import ITEM_BYTES, entries_for, write_tensor_file
+from sida.errors import UserError, suggestion
+from sida.io import sha256_file
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_PIECE = 1 << 20
+_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+def import_official(
+    pkl_path: str | os.PathLike[str],
+    out_path: str | os.PathLike[str],
+    key: str = "ema",
+    origin_url: str | None = None,
+    *,
+    network_class: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Converts a pickle of EDM, EDM2, SiD, SiDA or GDD to safetensors without executing anything in it.
+
+    Args:
+        pkl_path: A plain pickle or a file of ``torch.save``; the network may be its value or an entry of it.
+        out_path: Target ``.safetensors``; appears whole or not at all. All tensors are stored as float32 (exact for the
+            float16 of EDM2's files).
+        key: Entry with the network.
+        origin_url: Where the file was downloaded; recorded.
+        network_class: Our class to use whatever the file calls its own.
+        metadata: Further provenance (``method``, ``dataset``, ``nimg``, ...).
+
+    Returns:
+        The metadata as written; ``origin`` has the file's name, URL, SHA-256, key and class name.
+
+    Raises:
+        UserError: One line for a file that is missing, empty, cut off, no pickle, outside the allow-list, without the
+            key, of another architecture, with unexpected, missing or NaN-filled tensors.
+    """
+    path = Path(pkl_path)
+    where = str(path)
+    value, window = open_pickle(path)
+    network = find_network(value, key, where)
+    tensors = architecture.tensors(network, where)
+    claimed = sum(tensor.numel * ITEM_BYTES[tensor.storage.dtype] for tensor in tensors.values())
+    if claimed > window.length:
+        raise UserError(f"{where}: refused: its tensors claim {claimed} bytes, the file has {window.length}")
+    config = architecture.network_config(network, tensors, where, network_class)
+    net = build_on_meta(config, len(tensors), where)
+    check_names_and_shapes(path, {name: tensor.shape for name, tensor in tensors.items()}, net)
+    origin = {
+        "file": path.name,
+        "url": origin_url,
+        "sha256": sha256_file(path),
+        "key": key,
+        "class": printable(network.class_name),
+    }
+    record = {**(metadata or {}), "format": FORMAT, "network": net.init_config, "origin": origin}
+    entries = entries_for(
+        (name, _stored_type(tensors[name], name, where), tensors[name].shape) for name in net.state_dict()
+    )
+    chunks = (chunk for entry in entries for chunk in _float32(tensors[entry.name], entry.name, where))
+    write_tensor_file(out_path, entries, {METADATA_KEY: encode_metadata(record, where)}, chunks)
+    return record
+
+
+def find_network(value: Any, key: str, where: str) -> PersistentObject:
+    """The network's record: the value itself or its entry ``key``.
+
+    Raises:
+        UserError: No such entry (the known ones are listed), or an entry that is no network with recorded class.
+    """
+    if isinstance(value, dict):
+        if key not in value:
+            raise UserError(f"{where}: has no entry '{key}'{suggestion(key, (printable(str(k), 40) for k in value))}")
+        value = value[key]
+    if isinstance(value, PersistentObject):
+        return value
+    kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
+    raise UserError(
+        f"{where}: '{key}' is {kind}, not a network that records its class; give the published .pkl (--key)"
+    )
+
+
+def _stored_type(tensor: Tensor, name: str, where: str) -> str:
+    if tensor.storage.dtype in ("F16", "BF16", "F32", "F64"):
+        return "F32"
+    raise UserError(
+        f"{where}: tensor '{name}' is of type {tensor.storage.dtype}; networks have floating-point tensors only"
+    )
+
+
+def _float32(tensor: Tensor, name: str, where: str) -> Iterator[memoryview]:
+    """The elements as float32 bytes in row-major order, in pieces; refuses NaN and infinity."""
+    import numpy as np
+
+    if tensor.numel == 0:
+        return
+    pieces = _stored_pieces(tensor) if tensor.contiguous else iter([_gathered(tensor)])
+    for piece in _still_there(pieces, where):
+        values = np.ascontiguousarray(piece, dtype="<f4")
+        # A sum is far cheaper than a test of every element; only a suspicious one is looked at closely.
+        with np.errstate(all="ignore"):
+            suspicious = not np.isfinite(np.dot(values.reshape(-1), values.reshape(-1)))
+        if suspicious and not np.isfinite(values).all():
+            raise UserError(f"{where}: tensor '{printable(name)}' holds NaN or infinity; take another snapshot")
+        yield values.reshape(-1).view(np.uint8).data
+
+
+def _still_there(pieces: Iterator[np.ndarray], where: str) -> Iterator[np.ndarray]:
+    try:
+        yield from pieces
+    except EOFError:
+        raise UserError(f"{where}: became shorter while it was read; download it again") from None
+
+
+def _stored_pieces(tensor: Tensor) -> Iterator[np.ndarray]:
+    for start in range(0, tensor.numel, _PIECE):
+        yield _elements(tensor, tensor.offset + start, min(_PIECE, tensor.numel - start))
+
+
+def _gathered(tensor: Tensor) -> np.ndarray:
+    """A strided view, copied to row-major order."""
+    import numpy as np
+
+    span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride))
+    flat = _elements(tensor, tensor.offset, span)
+    strides = [step * flat.itemsize for step in tensor.stride]
+    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False))
+
+
+def _elements(tensor: Tensor, start: int, count: int) -> np.ndarray:
+    """Elements ``start … start + count`` of the storage, in a floating-point type of numpy."""
+    import numpy as np
+
+    storage = tensor.storage
+    size = ITEM_BYTES[storage.dtype]
+    raw = np.empty(count * size, dtype=np.uint8)
+    if storage.data is None:
+        raise EOFError
+    storage.data.read_into(start * size, raw.data)
+    if storage.dtype == "BF16":
+        return (raw.view("<u2").astype("<u4") << 16).view("<f4")
+    return raw.view(_NUMPY[storage.dtype])

@@ -1,0 +1,373 @@
+"""A pickle interpreter that cannot run anything: opcodes move plain values, names become inert records.
+
+Python's own ``pickle`` imports what a file names and calls it with what the file says; a checkpoint from a stranger is
+therefore a program. This machine implements the opcodes of protocols 2 to 5 (CPython:Lib/pickletools.py documents
+them) with one difference: a name is looked up in an allow-list (:mod:`sida.checkpoint.allowed`) whose entries build
+records, and nothing else can be called. Time and memory are bounded by a budget of opcodes, and every claimed length
+is compared with the bytes that are there before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from sida.checkpoint.window import Window
+from sida.errors import UserError
+
+MAX_OPCODES = 4_000_000
+MAX_STACK = 1_000_000
+MAX_MARKS = 5_000
+MAX_TEXT = 256 << 20
+MAX_LINE = 512
+MAX_INTEGER_BYTES = 16
+INLINE_BYTES = 4096
+"""Byte strings up to this length become ``bytes``; longer ones stay in the file as a :class:`Window`."""
+
+
+class RefusedError(UserError):
+    """Something outside the allow-list; the message names it."""
+
+
+class DeniedError(Exception):
+    """Raised by the allow-list; the machine adds the file's name and turns it into :class:`RefusedError`."""
+
+
+@dataclasses.dataclass(eq=False)
+class Allowed:
+    """An entry of the allow-list: a name and the harmless maker that stands for it.
+
+    Attributes:
+        name: Dotted name as in the file.
+        make: Called with the arguments from the file; must check them and build plain values or records only.
+    """
+
+    name: str
+    make: Callable[..., Any]
+
+
+class Record:
+    """Base of the inert objects that may receive a state (opcode BUILD)."""
+
+    def set_state(self, state: Any) -> None:
+        """Keeps the state that the file gives."""
+        raise TypeError("takes no state")
+
+
+@dataclasses.dataclass
+class Budget:
+    """What a file may still use, shared by all its nested streams."""
+
+    opcodes: int = MAX_OPCODES
+    text_bytes: int = MAX_TEXT
+
+
+_CONSTANTS: dict[int, Any] = {ord("N"): None, 0x88: True, 0x89: False, ord(")"): ()}
+_EMPTY: dict[int, type] = {ord("]"): list, ord("}"): dict, 0x8F: set}
+_TUPLES = {0x85: 1, 0x86: 2, 0x87: 3}
+_INTEGERS = {ord("K"): "<B", ord("M"): "<H", ord("J"): "<i"}
+_SIZED = {
+    ord("T"): (4, "latin"), ord("U"): (1, "latin"), ord("B"): (4, "bytes"), ord("C"): (1, "bytes"), 0x8E: (8, "bytes"),
+    0x96: (8, "bytes"), ord("X"): (4, "utf8"), 0x8C: (1, "utf8"), 0x8D: (8, "utf8"),
+}  # fmt: skip
+_LONGS = {0x8A: 1, 0x8B: 4}
+_PUTS = {ord("q"): 1, ord("r"): 4}
+_GETS = {ord("h"): 1, ord("j"): 4}
+_REFUSED = {
+    ord("I"): "INT", ord("L"): "LONG", ord("F"): "FLOAT", ord("S"): "STRING", ord("V"): "UNICODE", ord("P"): "PERSID",
+    ord("i"): "INST", ord("o"): "OBJ", 0x82: "EXT1", 0x83: "EXT2", 0x84: "EXT4", 0x97: "NEXT_BUFFER",
+    0x98: "READONLY_BUFFER", ord("p"): "PUT", ord("g"): "GET",
+}  # fmt: skip
+_FAULTS = (IndexError, KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError, struct.error)
+
+
+class Machine:
+    """Reads one pickle from a window.
+
+    Args:
+        window: Where the bytes are.
+        resolve: ``(module, name) -> Allowed`` or an inert value; raises :class:`DeniedError` for anything else.
+        budget: Shared limits.
+        where: File named in errors.
+        persistent: Turns a persistent id into a record; ``None`` refuses them.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        resolve: Callable[[str, str], Any],
+        budget: Budget,
+        where: str,
+        persistent: Callable[[Any], Any] | None = None,
+    ) -> None:
+        self._window, self._resolve, self._budget, self._where = window, resolve, budget, where
+        self._persistent = persistent
+        self._position = 0
+        self._stack: list[Any] = []
+        self._marks: list[list[Any]] = []
+        self._memo: dict[int, Any] = {}
+
+    def load(self, start: int = 0) -> tuple[Any, int]:
+        """Runs from ``start`` to STOP.
+
+        Returns:
+            ``(value, position behind STOP)``.
+
+        Raises:
+            UserError: Cut off, damaged, too large, or (:class:`RefusedError`) outside the allow-list.
+        """
+        self._position = start
+        try:
+            while True:
+                opcode = self._read(1)[0]
+                if opcode == ord("."):
+                    return self._pop(), self._position
+                self._budget.opcodes -= 1
+                if self._budget.opcodes < 0 or len(self._stack) > MAX_STACK or len(self._marks) > MAX_MARKS:
+                    raise DeniedError("it makes far more objects than any network has")
+                self._step(opcode)
+        except DeniedError as reason:
+            raise RefusedError(f"{self._where}: refused: {reason}; no published checkpoint needs it") from None
+        except EOFError:
+            need, have = self._position, self._window.length
+            raise UserError(
+                f"{self._where}: cut off: a value at byte {need} goes beyond the {have} bytes there; download it again"
+            ) from None
+        except _FAULTS as error:
+            raise UserError(f"{self._where}: damaged pickle at byte {self._position} ({_brief(error)})") from None
+
+    def _step(self, opcode: int) -> None:
+        """Does one opcode, tables first, then the special ones."""
+        if opcode in _CONSTANTS:
+            self._stack.append(_CONSTANTS[opcode])
+        elif opcode in _SIZED:
+            self._stack.append(self._sized(*_SIZED[opcode]))
+        elif opcode in _PUTS:
+            self._memo[int.from_bytes(self._read(_PUTS[opcode]), "little")] = self._stack[-1]
+        elif opcode in _GETS:
+            self._stack.append(self._memo[int.from_bytes(self._read(_GETS[opcode]), "little")])
+        elif opcode in _INTEGERS:
+            form = _INTEGERS[opcode]
+            self._stack.append(struct.unpack(form, self._read(struct.calcsize(form)))[0])
+        elif opcode in _TUPLES:
+            count = _TUPLES[opcode]
+            if len(self._stack) < count:
+                raise IndexError("stack underflow")
+            self._stack[-count:] = [tuple(self._stack[-count:])]
+        elif opcode in _EMPTY:
+            self._stack.append(_EMPTY[opcode]())
+        elif opcode in _LONGS:
+            self._stack.append(self._long(_LONGS[opcode]))
+        elif opcode in _REFUSED:
+            raise DeniedError(f"it uses the opcode {_REFUSED[opcode]}")
+        else:
+            handler = _HANDLERS.get(opcode)
+            if handler is None:
+                raise ValueError(f"no such opcode 0x{opcode:02x}; not a pickle, or damaged")
+            handler(self)
+
+    # Reading
+
+    def _read(self, length: int) -> bytes:
+        data = self._window.read_at(self._position, length)
+        self._position += length
+        return data
+
+    def _sized(self, width: int, kind: str) -> Any:
+        length = int.from_bytes(self._read(width), "little")
+        if length > self._window.length - self._position:
+            raise EOFError
+        if kind != "utf8" and length > INLINE_BYTES:
+            part = self._window.part(self._position, length)
+            self._position += length
+            return part
+        self._budget.text_bytes -= length
+        if self._budget.text_bytes < 0:
+            raise DeniedError(f"it holds more than {MAX_TEXT >> 20} MiB of text")
+        data = self._read(length)
+        if kind == "bytes":
+            return data
+        return data.decode("latin-1") if kind == "latin" else data.decode("utf-8", "surrogatepass")
+
+    def _long(self, width: int) -> int:
+        length = int.from_bytes(self._read(width), "little")
+        if length > MAX_INTEGER_BYTES:
+            raise DeniedError(f"it holds an integer of {length} bytes")
+        return int.from_bytes(self._read(length), "little", signed=True)
+
+    def _line(self) -> str:
+        data = bytearray()
+        while (byte := self._read(1)) != b"\n":
+            data += byte
+            if len(data) > MAX_LINE:
+                raise ValueError("a name without end")
+        return data.decode("utf-8")
+
+    # Stack
+
+    def _pop(self) -> Any:
+        return self._stack.pop()
+
+    def _pop_mark(self) -> list[Any]:
+        items = self._stack
+        self._stack = self._marks.pop()
+        return items
+
+    # Opcodes with an effect of their own
+
+    def _proto(self) -> None:
+        protocol = self._read(1)[0]
+        if not 2 <= protocol <= 5:
+            raise ValueError(f"protocol {protocol}")
+
+    def _frame(self) -> None:
+        if int.from_bytes(self._read(8), "little") > self._window.length - self._position:
+            raise EOFError
+
+    def _mark(self) -> None:
+        self._marks.append(self._stack)
+        self._stack = []
+
+    def _binfloat(self) -> None:
+        self._stack.append(struct.unpack(">d", self._read(8))[0])
+
+    def _memoize(self) -> None:
+        self._memo[len(self._memo)] = self._stack[-1]
+
+    def _tuple(self) -> None:
+        items = self._pop_mark()
+        self._stack.append(tuple(items))
+
+    def _list(self) -> None:
+        items = self._pop_mark()
+        self._stack.append(items)
+
+    def _dict(self) -> None:
+        items = self._pop_mark()
+        self._stack.append({})
+        self._put_items(self._stack[-1], items)
+
+    def _frozenset(self) -> None:
+        items = self._pop_mark()
+        self._stack.append(frozenset(_key(item) for item in items))
+
+    def _append(self) -> None:
+        item = self._pop()
+        _expect(self._stack[-1], list).append(item)
+
+    def _appends(self) -> None:
+        items = self._pop_mark()
+        _expect(self._stack[-1], list).extend(items)
+
+    def _setitem(self) -> None:
+        value = self._pop()
+        key = self._pop()
+        self._put_items(self._stack[-1], [key, value])
+
+    def _setitems(self) -> None:
+        items = self._pop_mark()
+        self._put_items(self._stack[-1], items)
+
+    def _additems(self) -> None:
+        items = self._pop_mark()
+        _expect(self._stack[-1], set).update(_key(item) for item in items)
+
+    @staticmethod
+    def _put_items(target: Any, items: list[Any]) -> None:
+        _expect(target, dict)
+        if len(items) % 2:
+            raise ValueError("a key without value")
+        for key, value in zip(items[::2], items[1::2]):
+            target[_key(key)] = value
+
+    def _global(self) -> None:
+        module = self._line()
+        self._stack.append(self._resolve(module, self._line()))
+
+    def _stack_global(self) -> None:
+        name = _expect(self._pop(), str)
+        module = _expect(self._pop(), str)
+        self._stack.append(self._resolve(module, name))
+
+    def _reduce(self) -> None:
+        args = _expect(self._pop(), tuple)
+        self._call(self._pop(), args)
+
+    def _newobj_ex(self) -> None:
+        if _expect(self._pop(), dict):
+            raise DeniedError("it makes an object with keyword arguments")
+        self._reduce()
+
+    def _call(self, function: Any, args: tuple[Any, ...]) -> None:
+        if not isinstance(function, Allowed):
+            raise DeniedError(f"it calls {_describe(function)}")
+        try:
+            self._stack.append(function.make(*args))
+        except _FAULTS as error:
+            raise ValueError(f"{function.name}: {_brief(error)}") from None
+
+    def _build(self) -> None:
+        state = self._pop()
+        target = self._stack[-1]
+        if isinstance(target, Record):
+            target.set_state(state)
+        elif not (isinstance(target, dict) and isinstance(state, dict)):
+            # Attributes of a dictionary (torch keeps version numbers there) carry nothing that is needed here.
+            raise DeniedError(f"it sets the state of {_describe(target)}")
+
+    def _binpersid(self) -> None:
+        if self._persistent is None:
+            raise DeniedError("it refers to data outside the file")
+        self._stack.append(self._persistent(self._pop()))
+
+
+_HANDLERS: dict[int, Callable[[Machine], None]] = {
+    0x80: Machine._proto, 0x95: Machine._frame, ord("("): Machine._mark, ord("0"): lambda m: _drop(m),
+    ord("1"): lambda m: _forget(m), ord("2"): lambda m: m._stack.append(m._stack[-1]), 0x94: Machine._memoize,
+    ord("G"): Machine._binfloat, ord("t"): Machine._tuple, ord("l"): Machine._list, ord("d"): Machine._dict,
+    0x91: Machine._frozenset, ord("a"): Machine._append, ord("e"): Machine._appends, ord("s"): Machine._setitem,
+    ord("u"): Machine._setitems, 0x90: Machine._additems, ord("c"): Machine._global, 0x93: Machine._stack_global,
+    ord("R"): Machine._reduce, 0x81: Machine._reduce, 0x92: Machine._newobj_ex, ord("b"): Machine._build,
+    ord("Q"): Machine._binpersid,
+}  # fmt: skip
+
+
+def _drop(machine: Machine) -> None:
+    if machine._stack:
+        machine._stack.pop()
+    else:
+        machine._pop_mark()
+
+
+def _forget(machine: Machine) -> None:
+    machine._pop_mark()
+
+
+def _expect(value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"a {kind.__name__} was expected, {type(value).__name__} found")
+    return value
+
+
+def _key(value: Any) -> Any:
+    """Keys whose hashes nobody can choose: crafted collisions would make dictionaries quadratic."""
+    if isinstance(value, (str, bytes, float)) or value is None or (isinstance(value, int) and abs(value) < 2**64):
+        return value
+    raise TypeError(f"{type(value).__name__} as a key")
+
+
+def printable(text: str, limit: int = 80) -> str:
+    """Text from a stranger's file, safe for a terminal and for one line."""
+    shown = text.encode("ascii", "backslashreplace").decode()
+    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
+    return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def _describe(value: Any) -> str:
+    return f"'{value.name}'" if isinstance(value, Allowed) else f"a value of type {type(value).__name__}"
+
+
+def _brief(error: BaseException) -> str:
+    return printable(str(error) or type(error).__name__, 100)

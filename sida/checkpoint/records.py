@@ -1,0 +1,201 @@
+"""What the allow-list reader makes of a pickle: descriptions of tensors, arrays and objects, without behaviour."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+from sida.checkpoint.pickle_machine import DeniedError, Record
+from sida.checkpoint.tensor_file import ITEM_BYTES
+from sida.checkpoint.window import Window
+
+MAX_DIMENSIONS = 16
+_SIMPLE_DTYPE = re.compile(r"[biufc](1|2|4|8|16)|[SU]\d{1,4}")
+
+
+@dataclasses.dataclass(eq=False)
+class Storage:
+    """A flat piece of memory of a torch file.
+
+    Attributes:
+        dtype: Name as in safetensors (``"F32"``, ``"F16"``, ...).
+        numel: Number of elements.
+        data: Where the bytes are; ``None`` until the data part of an old-format stream has been reached.
+    """
+
+    dtype: str
+    numel: int
+    data: Window | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all elements."""
+        return self.numel * ITEM_BYTES[self.dtype]
+
+
+@dataclasses.dataclass(eq=False)
+class Tensor:
+    """A strided view of a storage, like torch's: element i of dimension d lies ``stride[d]`` elements further.
+
+    Raises:
+        DeniedError: Sizes or places that reach beyond the storage.
+    """
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        numbers = (self.offset, *self.shape, *self.stride)
+        if not isinstance(self.storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
+            raise TypeError("a tensor with impossible sizes")
+        if len(self.shape) != len(self.stride) or len(self.shape) > MAX_DIMENSIONS:
+            raise TypeError("a tensor with impossible sizes")
+        if self.numel == 0:
+            return
+        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride))
+        if last >= self.storage.numel or self.numel > self.storage.numel:
+            raise DeniedError(f"a tensor claims {self.numel} elements and its storage holds {self.storage.numel}")
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def contiguous(self) -> bool:
+        """Whether the elements lie one behind the other in row-major order."""
+        expected = 1
+        for n, step in zip(reversed(self.shape), reversed(self.stride)):
+            if n != 1 and step != expected:
+                return False
+            expected *= n
+        return True
+
+
+@dataclasses.dataclass(eq=False)
+class Dtype(Record):
+    """A numpy type; ``code`` like ``"f4"``, ``order`` one of ``< > = |``."""
+
+    code: str
+    order: str = "="
+
+    def __post_init__(self) -> None:
+        if isinstance(self.code, bytes):
+            self.code = self.code.decode("latin-1")
+        if not _SIMPLE_DTYPE.fullmatch(self.code):
+            raise DeniedError(f"a numpy array of type {self.code[:20]!r}")
+
+    def set_state(self, state: Any) -> None:
+        """Takes the byte order from numpy's state tuple."""
+        order = state[1].decode() if isinstance(state[1], bytes) else state[1]
+        if order not in ("<", ">", "=", "|") or state[2] is not None or state[3] is not None or state[4] is not None:
+            raise DeniedError("a numpy array of a structured type")
+        self.order = order
+
+
+@dataclasses.dataclass(eq=False)
+class Array(Record):
+    """A numpy array; the values stay where they are until :meth:`to_numpy`."""
+
+    dtype: Dtype | None = None
+    shape: tuple[int, ...] = ()
+    fortran: bool = False
+    data: bytes | Window = b""
+
+    def set_state(self, state: Any) -> None:
+        """Takes ``(version, shape, dtype, is Fortran order, bytes)``."""
+        _, shape, dtype, fortran, data = state
+        self.fill(dtype, shape, fortran, data)
+
+    def fill(self, dtype: Any, shape: Any, fortran: Any, data: Any) -> None:
+        """Checks and keeps type, shape and bytes.
+
+        Raises:
+            TypeError: They do not belong together.
+        """
+        if isinstance(data, str):
+            data = data.encode("latin-1")
+        sizes_fit = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**40 for n in shape)
+        if not isinstance(dtype, Dtype) or not sizes_fit or not isinstance(data, (bytes, Window)) or len(shape) > 32:
+            raise TypeError("an array with impossible sizes")
+        self.dtype, self.shape, self.fortran, self.data = dtype, shape, bool(fortran), data
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the data."""
+        return self.data.length if isinstance(self.data, Window) else len(self.data)
+
+    def to_numpy(self) -> Any:
+        """The array itself.
+
+        Raises:
+            ValueError: The bytes are not as many as type and shape need.
+        """
+        import numpy as np
+
+        if self.dtype is None:
+            raise ValueError("an array without content")
+        dtype = np.dtype(self.dtype.order + self.dtype.code)
+        length = self.num_bytes
+        if math.prod(self.shape) * dtype.itemsize != length:
+            raise ValueError(f"an array of shape {self.shape} with {length} bytes")
+        flat = np.empty(length, dtype=np.uint8)
+        if isinstance(self.data, Window):
+            self.data.read_into(0, flat.data)
+        else:
+            flat[:] = np.frombuffer(self.data, dtype=np.uint8)
+        return flat.view(dtype).reshape(self.shape, order="F" if self.fortran else "C")
+
+
+@dataclasses.dataclass(eq=False)
+class PersistentObject:
+    """An object of a class that travels with its own source text; the text is kept and never compiled.
+
+    Attributes:
+        class_name: Class inside the embedded module.
+        state: The object's ``__dict__``.
+        source: The embedded module as text.
+        version: Format version written by the persistence layer.
+    """
+
+    class_name: str
+    state: dict[str, Any]
+    source: str
+    version: int
+
+
+@dataclasses.dataclass(eq=False)
+class PlainObject(Record):
+    """An object of an allowed library class; ``state`` is its ``__dict__``."""
+
+    class_name: str
+    state: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def set_state(self, state: Any) -> None:
+        """Keeps the attributes."""
+        if not isinstance(state, dict):
+            raise TypeError(f"{self.class_name} with a state that is no mapping")
+        self.state = state
+
+
+@dataclasses.dataclass(eq=False)
+class BoundMethod:
+    """A reference to a method of an object, such as a forward hook; it cannot be called."""
+
+    target: PersistentObject | PlainObject
+    name: str
+
+
+@dataclasses.dataclass(eq=False)
+class Named:
+    """A library constant that only its name stands for, e.g. ``torch.float16`` or a device."""
+
+    name: str
+
+
+class Settings(dict[str, Any]):
+    """A dictionary whose keys were also attributes."""

@@ -1,0 +1,145 @@
+"""The two containers of ``torch.save``: the zip archive (since 1.6) and the older sequence of pickles and raw storages.
+
+Both hold a pickle in which a persistent id ``("storage", type, key, location, numel)`` stands for a tensor's memory.
+The location (``"cuda:0"``) is ignored: memory is described, never placed on a device.
+Format source: pytorch/pytorch:torch/serialization.py.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from typing import TYPE_CHECKING, Any
+
+from sida.checkpoint.pickle_machine import Budget, DeniedError, Machine
+from sida.checkpoint.records import Storage
+from sida.checkpoint.tensor_file import ITEM_BYTES
+from sida.checkpoint.window import Window, WindowStream
+from sida.errors import UserError
+
+if TYPE_CHECKING:
+    from sida.checkpoint.allowed import AllowList
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+_LOCAL_HEADER = 30
+
+
+def is_zip(window: Window) -> bool:
+    """Whether the bytes begin like a zip archive."""
+    return window.length >= 4 and window.read_at(0, 4) == b"PK\x03\x04"
+
+
+def read_torch_stream(window: Window, allowed: AllowList, budget: Budget, where: str) -> Any:
+    """The pickled value of a torch file; tensors refer to their bytes inside ``window``.
+
+    Raises:
+        UserError: Damaged, cut off, or outside the allow-list.
+    """
+    if is_zip(window):
+        return _read_zip(window, allowed, budget, where)
+    return _read_legacy(window, allowed, budget, where)
+
+
+def _storage_id(key: Any) -> tuple[str, str, int]:
+    """Takes a persistent id apart: ``(dtype, key, numel)``."""
+    if not isinstance(key, tuple) or len(key) not in (5, 6) or key[0] != "storage":
+        raise DeniedError("it refers to something that is no tensor memory")
+    _, kind, name, _, numel = key[:5]
+    if len(key) == 6 and key[5] is not None:
+        raise DeniedError("it holds storage views of PyTorch before 0.4")
+    if not isinstance(kind, Storage) or not isinstance(name, str) or type(numel) is not int or numel < 0:
+        raise TypeError("a storage with impossible sizes")
+    return kind.dtype, name, numel
+
+
+def _read_zip(window: Window, allowed: AllowList, budget: Budget, where: str) -> Any:
+    parts = _zip_parts(window, where)
+    pickles = [name for name in parts if name.endswith("/data.pkl") and name.count("/") == 1]
+    if len(pickles) != 1:
+        raise UserError(
+            f"{where}: a zip archive, but not one of torch.save (no data.pkl); give the network's .pkl or .pt"
+        )
+    prefix = pickles[0].removesuffix("data.pkl")
+    order = parts.get(f"{prefix}byteorder")
+    if order is not None and order.tobytes() != b"little":
+        raise UserError(f"{where}: written on a big-endian machine; save it again on a little-endian one")
+    storages: dict[str, Storage] = {}
+
+    def persistent(key: Any) -> Storage:
+        dtype, name, numel = _storage_id(key)
+        if name not in storages:
+            data = parts.get(f"{prefix}data/{name}")
+            if data is None or data.length < numel * ITEM_BYTES[dtype]:
+                have = 0 if data is None else data.length
+                raise DeniedError(f"a storage claims {numel * ITEM_BYTES[dtype]} bytes and {have} are there")
+            storages[name] = Storage(dtype, numel, data)
+        return storages[name]
+
+    return Machine(parts[pickles[0]], allowed.resolve, budget, where, persistent).load()[0]
+
+
+def _zip_parts(window: Window, where: str) -> dict[str, Window]:
+    """The members of an archive as windows; torch stores them uncompressed, so anything else is refused."""
+    try:
+        with zipfile.ZipFile(WindowStream(window)) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, struct.error, NotImplementedError) as error:
+        raise UserError(f"{where}: damaged or cut-off zip archive ({error}); download it again") from None
+    parts: dict[str, Window] = {}
+    total = 0
+    for member in members:
+        total += member.file_size
+        if (
+            member.compress_type != zipfile.ZIP_STORED
+            or member.file_size != member.compress_size
+            or member.flag_bits & 1
+        ):
+            ratio = member.file_size / max(member.compress_size, 1)
+            raise UserError(f"{where}: refused: compressed archive member (ratio {ratio:.0f}); torch.save writes none")
+        try:
+            head = window.read_at(member.header_offset, _LOCAL_HEADER)
+            skip = int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
+            parts[member.filename] = window.part(member.header_offset + _LOCAL_HEADER + skip, member.file_size)
+        except EOFError:
+            raise UserError(f"{where}: cut-off zip archive; download it again") from None
+    if total > window.length:
+        raise UserError(f"{where}: refused: archive members overlap ({total} bytes claimed, {window.length} there)")
+    return parts
+
+
+def _read_legacy(window: Window, allowed: AllowList, budget: Budget, where: str) -> Any:
+    """Magic number, protocol, machine facts, the value, the storage keys, then each storage's length and bytes."""
+    storages: dict[str, Storage] = {}
+
+    def persistent(key: Any) -> Storage:
+        dtype, name, numel = _storage_id(key)
+        return storages.setdefault(name, Storage(dtype, numel))
+
+    def load(position: int) -> tuple[Any, int]:
+        return Machine(window, allowed.resolve, budget, where, persistent).load(position)
+
+    magic, position = load(0)
+    protocol, position = load(position)
+    facts, position = load(position)
+    if magic != LEGACY_MAGIC or protocol != LEGACY_PROTOCOL or not isinstance(facts, dict):
+        raise UserError(f"{where}: not a torch stream, or of an unknown version; save it again with torch.save")
+    if facts.get("little_endian") is not True:
+        raise UserError(f"{where}: written on a big-endian machine; save it again on a little-endian one")
+    value, position = load(position)
+    keys, position = load(position)
+    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+        raise UserError(f"{where}: damaged torch stream: its list of storages does not match; download it again")
+    for key in keys:
+        storage = storages[str(key)]
+        try:
+            numel = int.from_bytes(window.read_at(position, 8), "little")
+            if numel != storage.numel:
+                raise UserError(f"{where}: damaged torch stream: a storage has {numel} of {storage.numel} elements")
+            storage.data = window.part(position + 8, storage.num_bytes)
+        except EOFError:
+            raise UserError(
+                f"{where}: cut off: a storage of {storage.num_bytes} bytes is not all there; download it again"
+            ) from None
+        position += 8 + storage.num_bytes
+    return value
