@@ -44,8 +44,9 @@ class VPPrecond(Precond):
         self.beta_min = beta_min
         self.M = M
         self._build(locals(), find_unet(model_type, "VPPrecond.model_type"), model_kwargs)
-        self.sigma_min = float(self.sigma(epsilon_t))
-        self.sigma_max = float(self.sigma(1.0))
+        with torch.device("cpu"):  # numbers, also when the network itself is built on the meta device
+            self.sigma_min = float(self.sigma(epsilon_t))
+            self.sigma_max = float(self.sigma(1.0))
 
     def coefficients(self, sigma: Tensor) -> tuple[None, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
