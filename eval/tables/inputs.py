@@ -40,12 +40,23 @@ def layout_with_scope(path: str, scope: Sequence[str]) -> TableLayout:
         UserError: A faulty layout or condition.
     """
     layout = load_layout(path)
-    added: dict[str, object] = {}
-    for condition in scope:
+    return dataclasses.replace(layout, scope={**layout.scope, **parse_scope(scope)})
+
+
+def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
+    """Turns ``COLUMN=VALUE`` options into conditions on the sample sheet.
+
+    Raises:
+        UserError: Not of that form, or not a column of the sheet.
+    """
+    scope: dict[str, object] = {}
+    for condition in conditions:
         key, sign, value = condition.partition("=")
         if not sign or key not in SELECTABLE:
-            raise UserError(
-                f"--scope {condition}: give COLUMN=VALUE with a column of the sheet{suggestion(key, SELECTABLE)}"
-            )
-        added[key] = float(value) if key == "alpha" else int(value) if key == "seed" else value
-    return dataclasses.replace(layout, scope={**layout.scope, **added})
+            known = suggestion(key, SELECTABLE)
+            raise UserError(f"--scope {condition}: give COLUMN=VALUE with a column of the sheet{known}")
+        try:
+            scope[key] = float(value) if key == "alpha" else int(value) if key == "seed" else value
+        except ValueError:
+            raise UserError(f"--scope {condition}: {key} must be a number") from None
+    return scope

@@ -1,0 +1,41 @@
+"""``sida-eval figure``: a layout and logs (or networks) to PDF, PNG and CSV."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Build a figure: vector .pdf with embedded fonts, .png and the data as .csv."
+EXAMPLES = """examples:
+  sida-eval figure --layout config/figures/convergence.yaml --measurements results/demo/measurements.csv \\
+      --runs config/runs/demo.tsv --results results/demo --out results/demo/figures/convergence.pdf
+  sida-eval figure --layout config/figures/samples.yaml --runs config/runs/demo.tsv --results results/demo \\
+      --spec generators.json --out results/demo/figures/samples.pdf
+  sida-eval figure --layout config/figures/figure3.yaml --runs config/runs/released.tsv --results results/released \\
+      --log cifar10-uncond-sid-a1.2=metric-fid50k_full-alpha-1.200000.jsonl --out figure3.pdf
+
+--spec is a JSON object {"generators": [...]} with the specs of `sida-eval measure`; only sample grids need it.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--layout", required=True, metavar="YAML", help="layout of the figure (config/figures/*.yaml)")
+    parser.add_argument("--runs", required=True, metavar="TSV", help="sample sheet")
+    parser.add_argument("--results", required=True, metavar="DIR", help="results of the preset (holds students/<run>/)")
+    parser.add_argument("--measurements", metavar="CSV", help="measurements.csv, for reference lines")
+    parser.add_argument("--spec", metavar="JSON", help="generators to sample from: JSON text or a file")
+    parser.add_argument("--out", required=True, metavar="FILE.pdf", help="written with .png and .csv beside it")
+    parser.add_argument("--log", action="append", default=[], metavar="RUN=JSONL", help="official metric log of a run")
+    parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
+    parser.add_argument("--scope", action="append", default=[], metavar="COLUMN=VALUE", help="condition on every run")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Builds and writes the figure."""
+    from eval.figures.build import build_figure
+
+    paths, missing = build_figure(args)
+    print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
+    for name in missing:
+        print(f"  not shown, no data yet: {name}")
+    return 0

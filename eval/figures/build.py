@@ -1,0 +1,52 @@
+"""From command-line options to the files of a figure."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from eval.figures.layout import CurvesLayout, load_figure_layout
+from eval.published import load_published
+from eval.summary import Measurements, load_measurements
+from eval.tables.inputs import parse_scope
+from sida.errors import UserError, suggestion
+from sida.io import write_text
+from sida.preset import read_runs
+
+
+def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+    """Writes ``.pdf``, ``.png`` and ``.csv``; returns their paths and what could not be shown yet.
+
+    Raises:
+        UserError: A faulty layout, log or sheet, or an output name that is not ``*.pdf``.
+    """
+    out = Path(args.out)
+    if out.suffix != ".pdf":
+        raise UserError(f"--out {out}: must end in .pdf; .png and .csv are written beside it")
+    layout = load_figure_layout(args.layout)
+    layout = dataclasses.replace(layout, scope={**(layout.scope or {}), **parse_scope(args.scope)})
+    runs = {run.run: run for run in read_runs(args.runs)}
+    if not isinstance(layout, CurvesLayout):
+        from eval.figures.samples import build_samples
+
+        return build_samples(layout, runs, args.spec, out)
+    from eval.figures import style
+    from eval.figures.data import curves_csv
+    from eval.figures.gather import Sources, gather
+    from eval.figures.plot import draw_curves
+
+    logs = {}
+    for entry in args.log:
+        name, sign, path = entry.partition("=")
+        if not sign or name not in runs:
+            raise UserError(f"--log {entry}: give RUN=FILE with a run of the sample sheet{suggestion(name, runs)}")
+        logs[name] = Path(path)
+    present = args.measurements is not None and Path(args.measurements).is_file()
+    measurements = load_measurements(args.measurements) if present else Measurements([], "no measurements")
+    sources = Sources(measurements, runs, load_published(args.published), Path(args.results) / "students", logs)
+    panels = gather(layout, sources)
+    figure = draw_curves(layout, panels)
+    write_text(out.with_suffix(".csv"), curves_csv(layout, panels))
+    paths = [*style.save(figure, out, layout.title), out.with_suffix(".csv")]
+    return paths, [name for panel in panels for name in panel.missing]

@@ -1,0 +1,138 @@
+"""Curves of a metric over training, read from our logs or from the authors' metric logs."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sida.errors import UserError
+from sida.io import read_jsonl
+
+
+@dataclass(frozen=True)
+class Point:
+    """One evaluation: images seen, mean, sample std over trials (or seeds), trials and samples per trial."""
+
+    nimg: int
+    value: float
+    std: float | None = None
+    trials: int = 1
+    num_samples: int | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The evaluations of one training run, or of several seeds pooled."""
+
+    run: str
+    label: str
+    points: tuple[Point, ...]
+    over: str = "trials"
+    runs: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> Point:
+        """The evaluation with the lowest value: the generator that is kept (the paper's protocol)."""
+        return min(self.points, key=lambda point: point.value)
+
+
+def read_evaluations(path: str | Path, metric: str) -> tuple[Point, ...]:
+    """Reads a metric from ``evaluations.jsonl``, in order of images seen.
+
+    Raises:
+        UserError: Missing file, a line without the metric, or a value that is not finite.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such training log; train the run with an 'evaluation' in its recipe")
+    points = []
+    try:
+        records = read_jsonl(path)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON lines ({error}); restore it or train the run again") from None
+    for number, record in enumerate(records, start=1):
+        if metric not in record or "nimg" not in record:
+            known = ", ".join(sorted(record))
+            raise UserError(f"{path}:{number}: no '{metric}' in this evaluation (it has {known}); change the layout")
+        value = float(record[metric])
+        if math.isnan(value):
+            raise UserError(f"{path}:{number}: {metric} is NaN; look at the run's train.jsonl")
+        trials = record.get(f"{metric}_trials") or [value]
+        std = record.get(f"{metric}_std")
+        std = float(std) if std is not None and len(trials) > 1 else None
+        points.append(Point(int(record["nimg"]), value, std, len(trials), record.get("num_samples")))
+    if not points:
+        raise UserError(f"{path}: holds no evaluation yet; let the run reach its first one")
+    return tuple(sorted({point.nimg: point for point in points}.values(), key=lambda point: point.nimg))
+
+
+_SNAPSHOT = re.compile(r"-(\d{6,})\.pkl$")
+
+
+def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point, ...]:
+    """Reads a metric log of the official training loop (``metric-<metric>-alpha-<α>.jsonl``).
+
+    Each line is one evaluation of one snapshot; the images seen (in thousands) end the snapshot's name. Repeated
+    evaluations of a snapshot are averaged.
+
+    Args:
+        path: The log.
+        metric: Name of the metric; by default the only one in the file.
+
+    Raises:
+        UserError: Not such a log, or more than one metric without a choice.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such metric log")
+    values: dict[int, list[float]] = {}
+    for number, record in enumerate(read_jsonl(path), start=1):
+        results = record.get("results")
+        snapshot = _SNAPSHOT.search(str(record.get("snapshot_pkl", "")))
+        if not isinstance(results, dict) or snapshot is None:
+            raise UserError(
+                f"{path}:{number}: not a line of an official metric log (needs 'results' and 'snapshot_pkl')"
+            )
+        if metric is None and len(results) != 1:
+            raise UserError(f"{path}:{number}: holds {', '.join(results)}; name the metric to read")
+        name = metric or next(iter(results))
+        if name not in results:
+            raise UserError(f"{path}:{number}: no metric '{name}' (it has {', '.join(results)})")
+        values.setdefault(int(snapshot.group(1)) * 1000, []).append(float(results[name]))
+    return tuple(_mean_point(nimg, numbers) for nimg, numbers in sorted(values.items()))
+
+
+def _mean_point(nimg: int, values: list[float]) -> Point:
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return Point(nimg, mean)
+    return Point(nimg, mean, math.sqrt(sum((v - mean) ** 2 for v in values) / (len(values) - 1)), len(values))
+
+
+def pool(curves: list[Curve], label: str) -> Curve:
+    """One curve of several seeds: mean and sample std over seeds where all of them were evaluated."""
+    if len(curves) == 1:
+        return replace(curves[0], label=label)
+    common = set.intersection(*({point.nimg for point in curve.points} for curve in curves))
+    by_run: list[dict[int, Any]] = [{point.nimg: point for point in curve.points} for curve in curves]
+    points = []
+    for nimg in sorted(common):
+        found = [points_of[nimg] for points_of in by_run]
+        points.append(replace(_mean_point(nimg, [p.value for p in found]), num_samples=found[0].num_samples))
+    names = tuple(curve.run for curve in curves)
+    if not points:
+        raise UserError(f"runs {', '.join(names)} share no evaluation point; use the same evaluation.every_kimg")
+    return Curve(names[0], label, tuple(points), "seeds", names)
+
+
+def first_at_or_below(points: tuple[Point, ...], level: float, shift: float = 0.0) -> int | None:
+    """Images seen when the value (plus ``shift`` standard errors) first falls to ``level``; ``None`` if never."""
+    for point in points:
+        error = shift * (point.std or 0.0) / math.sqrt(point.trials)
+        if point.value + error <= level:
+            return point.nimg
+    return None

@@ -1,0 +1,129 @@
+"""Which curves and lines a layout shows, and which of them do not exist yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.figures.curves import Curve, pool, read_author_log, read_evaluations
+from eval.figures.layout import CurvesLayout, LineSpec, PanelSpec, SeriesSpec
+from eval.published import Published, published_number
+from eval.summary import Estimate, Measurements
+from eval.tables.layout import matching
+from sida.errors import UserError
+from sida.preset import Run
+
+
+@dataclass(frozen=True)
+class Line:
+    """A horizontal reference line with its label and where its value comes from."""
+
+    label: str
+    value: float
+    std: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What one pair of axes shows, and what is missing."""
+
+    spec: PanelSpec
+    curves: tuple[Curve, ...]
+    lines: tuple[Line, ...]
+    finals: Mapping[str, Estimate]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Everything figures are drawn from.
+
+    Attributes:
+        students: Folder with one folder per training run (``<run>/evaluations.jsonl``).
+        logs: Official metric logs by run id; they take precedence over ``students``.
+    """
+
+    measurements: Measurements
+    runs: Mapping[str, Run]
+    published: Mapping[str, Published]
+    students: Path
+    logs: Mapping[str, Path]
+
+
+def gather(layout: CurvesLayout, sources: Sources) -> list[Panel]:
+    """Collects the data of every panel.
+
+    Raises:
+        UserError: A series or line that the layout does not call optional has no data.
+    """
+    return [
+        _panel(layout, spec, sources, f"{layout.source}: panels[{number}]") for number, spec in enumerate(layout.panels)
+    ]
+
+
+def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) -> Panel:
+    curves: list[Curve] = []
+    lines: list[Line] = []
+    missing: list[str] = []
+    for number, series in enumerate(spec.series):
+        curves += _series(layout, spec, series, sources, f"{where}.series[{number}].each", missing)
+    for number, line in enumerate(spec.lines):
+        found = _line(layout, spec, line, sources, f"{where}.lines[{number}]", missing)
+        lines += [found] if found else []
+    finals = {
+        curve.run: sources.measurements.estimate(curve.run, spec.metric)
+        for curve in curves
+        if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, spec.metric)
+    }
+    return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing))
+
+
+def _series(
+    layout: CurvesLayout, spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, missing: list[str]
+) -> list[Curve]:
+    found = matching(sources.runs, {**(layout.scope or {}), **series.each})
+    if not found:
+        if not series.optional:
+            raise UserError(f"{where}: no run of the sample sheet matches {dict(series.each)}; change or remove it")
+        missing.append(series.label or f"no run with {_describe(series.each)}")
+        return []
+    groups: dict[str, list[Curve]] = {}
+    for run in found:
+        path = sources.students / run.run / "evaluations.jsonl"
+        log = sources.logs.get(run.run)
+        if log is None and not path.is_file() and series.optional:
+            missing.append(f"{run.label} ({run.run}: no {path})")
+            continue
+        points = read_author_log(log) if log is not None else read_evaluations(path, spec.metric)
+        label = series.label or run.label
+        curve = Curve(run.run, label, points, "trials", (run.run,))
+        groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
+    return [pool(group, group[0].label) for group in groups.values()]
+
+
+def _line(
+    layout: CurvesLayout, spec: PanelSpec, line: LineSpec, sources: Sources, where: str, missing: list[str]
+) -> Line | None:
+    if line.published is not None:
+        number = published_number(sources.published, line.published, f"{where}.published")
+        std = float(number.std) if number.std else None
+        return Line(line.label or number.row_label, number.value, std, f"published: {number.id}")
+    found = matching(sources.runs, {**(layout.scope or {}), **(line.where or {})})
+    if len(found) != 1 or not sources.measurements.has(found[0].run, spec.metric):
+        if line.optional and len(found) < 2:
+            missing.append(line.label or f"line for {_describe(line.where or {})}")
+            return None
+        if len(found) == 1:
+            sources.measurements.estimate(found[0].run, spec.metric, f"{where}.where")
+        raise UserError(f"{where}.where: {len(found)} runs match {dict(line.where or {})}; it must pick exactly one")
+    run = found[0]
+    estimate = sources.measurements.estimate(run.run, spec.metric, f"{where}.where")
+    nfe = sources.measurements.nfe(run.run)
+    label = line.label or run.label + (f", NFE {nfe}" if nfe else "")
+    return Line(label, estimate.mean, estimate.std, f"measured: {run.run}")
+
+
+def _describe(conditions: Mapping[str, object]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in conditions.items())

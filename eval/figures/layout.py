@@ -1,0 +1,172 @@
+"""What a figure shows, as data (``config/figures/*.yaml``): panels, series and reference lines, never numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from eval.tables.layout import SELECTABLE
+from sida.config import from_mapping, load_yaml
+from sida.errors import UserError, suggestion
+
+
+def _check_conditions(name: str, conditions: Mapping[str, Any] | None) -> None:
+    for key in conditions or {}:
+        if key not in SELECTABLE:
+            raise ValueError(f"{name}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+
+
+@dataclass(frozen=True)
+class SeriesSpec:
+    """Curves of training runs.
+
+    Attributes:
+        each: Conditions on the sample sheet; one curve per matching run.
+        pool_seeds: Runs that differ only in their seed become one curve with a band over seeds.
+        label: Name in the legend (default the sheet's).
+        optional: Whether no match is allowed; such a series is then reported as missing.
+    """
+
+    each: Mapping[str, Any]
+    pool_seeds: bool = False
+    label: str | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        _check_conditions("each", self.each)
+
+
+@dataclass(frozen=True)
+class LineSpec:
+    """A horizontal reference line: a measured run, or a published number by its id."""
+
+    where: Mapping[str, Any] | None = None
+    published: str | None = None
+    label: str | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.where is None) == (self.published is None):
+            raise ValueError("where: name either a run (where) or a published number, not both")
+        _check_conditions("where", self.where)
+
+
+@dataclass(frozen=True)
+class PanelSpec:
+    """One pair of axes.
+
+    Attributes:
+        title: Heading of the panel.
+        metric: Key in ``evaluations.jsonl`` (and ``<metric>_std``).
+        x_max: Curves are cut here (images, or iterations where the figure counts those).
+        legend: Place of the legend in matplotlib's words, e.g. ``lower left``.
+    """
+
+    series: tuple[SeriesSpec, ...]
+    lines: tuple[LineSpec, ...] = ()
+    title: str = ""
+    metric: str = "fd"
+    y_label: str = ""
+    x_label: str = ""
+    y_scale: Literal["log", "linear"] = "log"
+    x_scale: Literal["log", "linear"] = "log"
+    x_max: float | None = None
+    legend: str = "best"
+
+
+@dataclass(frozen=True)
+class CurvesLayout:
+    """A figure of curves over training.
+
+    Attributes:
+        width: Inches; 3.3 is a column, 6.8 a page of the usual two-column paper.
+        height: Inches.
+        columns: Panels side by side.
+        share_y: Whether panels of a row have one vertical scale.
+        widths: Relative widths of the panels of a row.
+        x: Unit of the horizontal axis; iterations are images divided by ``batch``.
+        final: Mark the kept generator with its independent measurement.
+    """
+
+    panels: tuple[PanelSpec, ...]
+    title: str = ""
+    caption: str = ""
+    width: float = 6.8
+    height: float = 3.0
+    columns: int = 3
+    share_y: bool = True
+    widths: tuple[float, ...] | None = None
+    x: Literal["images", "iterations"] = "images"
+    batch: int | None = None
+    final: bool = True
+    scope: Mapping[str, Any] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.panels:
+            raise ValueError("panels: must not be empty")
+        if self.x == "iterations" and not self.batch:
+            raise ValueError("batch: is needed to count iterations; give the batch size")
+        if not (1 <= self.width <= 20 and 1 <= self.height <= 20):
+            raise ValueError("width: width and height are inches between 1 and 20")
+
+
+@dataclass(frozen=True)
+class SamplesPanel:
+    """A grid of images: the data themselves, or what one run of the sample sheet generates."""
+
+    where: Mapping[str, Any]
+    title: str | None = None
+    optional: bool = False
+
+    def __post_init__(self) -> None:
+        _check_conditions("where", self.where)
+
+
+@dataclass(frozen=True)
+class SamplesLayout:
+    """A figure of sample grids, with the same seeds in every panel.
+
+    Attributes:
+        rows: Rows of each grid; with ``by_class`` row r holds class r modulo the number of classes.
+        columns: Columns of each grid; the image in row r, column c has seed ``first_seed + r·columns + c``.
+        upscale: Nearest-neighbour factor before embedding, so that small images stay crisp.
+        panels_per_row: Grids side by side.
+    """
+
+    panels: tuple[SamplesPanel, ...]
+    title: str = ""
+    caption: str = ""
+    width: float = 6.8
+    rows: int = 10
+    columns: int = 6
+    by_class: bool = True
+    first_seed: int = 0
+    upscale: int = 8
+    panels_per_row: int = 5
+    scope: Mapping[str, Any] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.panels:
+            raise ValueError("panels: must not be empty")
+        for name in ("rows", "columns", "upscale", "panels_per_row"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
+
+
+def load_figure_layout(path: str | Path) -> CurvesLayout | SamplesLayout:
+    """Reads a figure's layout; its ``kind`` is ``curves`` or ``samples``.
+
+    Raises:
+        UserError: Missing file, unknown kind or key, wrong type (file and key are named).
+    """
+    mapping = load_yaml(path)
+    kinds: dict[str, type[CurvesLayout] | type[SamplesLayout]] = {"curves": CurvesLayout, "samples": SamplesLayout}
+    kind = mapping.pop("kind", None)
+    if kind not in kinds:
+        raise UserError(f"{path}: kind: must be one of {', '.join(kinds)}, got {kind!r}")
+    mapping["source"] = str(path)
+    return from_mapping(kinds[kind], mapping, str(path))

@@ -1,0 +1,143 @@
+"""Draws curves and reference lines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from eval.figures import style
+from eval.figures.curves import Curve
+from eval.figures.gather import Line, Panel
+from eval.figures.layout import CurvesLayout
+from sida.errors import UserError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
+    """The figure of a layout; every run has one colour, marker and dash pattern in all panels.
+
+    Raises:
+        UserError: There is nothing to draw in any panel.
+    """
+    if not any(panel.curves or panel.lines for panel in panels):
+        raise UserError(f"{layout.source}: nothing to draw: none of its runs has a training log yet")
+    figure = style.new_figure(layout.width, layout.height)
+    columns = min(layout.columns, len(panels))
+    rows = -(-len(panels) // columns)
+    ratios = list(layout.widths) if layout.widths and len(layout.widths) == columns else None
+    grid = figure.subplots(rows, columns, squeeze=False, width_ratios=ratios, sharey="row" if layout.share_y else False)
+    order = {run: i for i, run in enumerate(dict.fromkeys(c.run for panel in panels for c in panel.curves))}
+    for axes, panel in zip(grid.flat, panels):
+        _draw_panel(layout, axes, panel, order)
+    for axes in list(grid.flat)[len(panels) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, order: dict[str, int]) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    spec = panel.spec
+    axes.set_xscale(spec.x_scale)
+    axes.set_yscale(spec.y_scale)
+    for curve in panel.curves:
+        _draw_curve(layout, axes, panel, curve, order[curve.run])
+    _draw_lines(axes, panel.lines)
+    if panel.missing and not panel.curves:
+        axes.text(0.5, 0.5, "not trained here yet", transform=axes.transAxes, ha="center", va="center", style="italic")
+    axes.set_title(spec.title, loc="left", fontweight="bold")
+    axes.set_xlabel(spec.x_label or {"images": "training images", "iterations": "iterations"}[layout.x])
+    axes.set_ylabel(spec.y_label)
+    axes.grid(True, which="major", linewidth=0.4, color="#dddddd")
+    axes.set_axisbelow(True)
+    for axis, scale in ((axes.xaxis, spec.x_scale), (axes.yaxis, spec.y_scale)):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+        if scale == "log":
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=_labelled(high / low)))
+            axis.set_minor_formatter(NullFormatter())
+    if panel.curves:
+        _legend(axes, panel)
+
+
+def _labelled(ratio: float) -> tuple[float, ...]:
+    """Multiples of each power of ten that get a number, denser on short axes."""
+    for limit, multiples in ((6, (1, 1.5, 2, 3, 4, 5, 6, 8)), (30, (1, 2, 3, 5)), (300, (1, 2, 5))):
+        if ratio < limit:
+            return multiples
+    return (1,)
+
+
+def _legend(axes: Axes, panel: Panel) -> None:
+    from matplotlib.lines import Line2D
+
+    handles: list[Any]
+    handles, labels = axes.get_legend_handles_labels()
+    if panel.finals:
+        open_marker: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
+        handles.append(Line2D([], [], linestyle="none", **open_marker))
+        labels.append("kept generator, re-measured")
+    look: dict[str, Any] = {"framealpha": 0.9, "edgecolor": "none", "borderpad": 0.3, "handlelength": 2.4}
+    place: Any = panel.spec.legend
+    axes.legend(handles, labels, loc=place, **look)
+
+
+def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, number: int) -> None:
+    unit = layout.batch if layout.x == "iterations" and layout.batch else 1
+    # A logarithmic axis has no place for the evaluation before training; the CSV keeps it.
+    points = [p for p in curve.points if p.nimg > 0 or panel.spec.x_scale == "linear"]
+    if panel.spec.x_max is not None:
+        points = [p for p in points if p.nimg / unit <= panel.spec.x_max]
+    x = [p.nimg / unit for p in points]
+    y = [p.value for p in points]
+    colour = style.COLOURS[number % len(style.COLOURS)]
+    dash: Any = style.DASHES[number % len(style.DASHES)]
+    (drawn,) = axes.plot(x, y, color=colour, marker=style.MARKERS[number % len(style.MARKERS)], label=curve.label)
+    if dash[0] is not None:
+        drawn.set_dashes(dash)
+    if any(p.std for p in points):
+        low = [max(p.value - (p.std or 0), 0.2 * p.value) for p in points]
+        high = [p.value + (p.std or 0) for p in points]
+        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    final = panel.finals.get(curve.run)
+    if final is not None:
+        axes.errorbar(
+            [curve.best.nimg / unit],
+            [final.mean],
+            yerr=[final.std or 0],
+            fmt=style.MARKERS[number % len(style.MARKERS)],
+            markersize=6.5,
+            markerfacecolor="white",
+            markeredgewidth=1.1,
+            color=colour,
+            capsize=2.5,
+            linewidth=1.0,
+            zorder=4,
+        )
+
+
+def _draw_lines(axes: Axes, lines: tuple[Line, ...]) -> None:
+    for number, line in enumerate(lines):
+        colour = style.LINE_COLOURS[number % len(style.LINE_COLOURS)]
+        axes.axhline(line.value, color=colour, linewidth=0.9, dashes=(6, 2) if number % 2 == 0 else (2, 1.5), zorder=1)
+        axes.annotate(
+            line.label,
+            (0.985, line.value),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 1.5),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=colour,
+            va="bottom",
+            ha="right",
+        )
+
+
+def short_number(value: float) -> str:
+    """Axis label: ``500``, ``10k``, ``2.5M``, ``0.2``."""
+    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:g}{suffix}"
+    return f"{value:g}"
