@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -50,7 +51,8 @@ def import_official(
         metadata: Further provenance (``method``, ``dataset``, ``nimg``, ...).
 
     Returns:
-        The metadata as written; ``origin`` has the file's name, URL, SHA-256, key and class name.
+        The metadata as written; ``origin`` has the file's name, URL and SHA-256, the key, and the name of
+        the network's class with the SHA-256 of its embedded source.
 
     Raises:
         UserError: One line for a file that is missing, empty, cut off, no pickle, outside the allow-list, without the
@@ -73,6 +75,7 @@ def import_official(
         "sha256": sha256_file(path),
         "key": key,
         "class": printable(network.class_name),
+        "source_sha256": hashlib.sha256(network.source.encode("utf-8", "surrogatepass")).hexdigest(),
     }
     record = {**(metadata or {}), "format": FORMAT, "network": net.init_config, "origin": origin}
     entries = entries_for(

@@ -1,0 +1,66 @@
+"""What a network file is, without loading it: for people (``sida info``) and for reports."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from sida.checkpoint import architecture
+from sida.checkpoint.network_file import build_on_meta, check_names_and_shapes, read_metadata
+from sida.checkpoint.official import find_network
+from sida.checkpoint.pickle_machine import printable
+from sida.checkpoint.pickles import open_pickle
+from sida.checkpoint.tensor_file import read_header
+from sida.errors import UserError
+from sida.io import sha256_file
+
+
+def describe_file(path: str | os.PathLike[str], key: str = "ema") -> dict[str, Any]:
+    """Describes a network file, ours or the authors'.
+
+    Args:
+        path: A ``.safetensors`` of this package or a published pickle; told apart by content.
+        key: Entry of a pickle that holds the network.
+
+    Returns:
+        ``file``, ``bytes``, ``sha256``, ``format``, ``network`` (class and kwargs), ``parameters`` (trainable
+        elements), ``tensors``, and the recorded provenance (``method``, ``dataset``, ``nimg``, ``parents``,
+        ``origin``, ...). For a pickle also ``entries`` and ``class_in_file``.
+
+    Raises:
+        UserError: As :func:`sida.checkpoint.load_network` and :func:`sida.checkpoint.import_official`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give a .safetensors or a .pkl network")
+    with open(path, "rb") as stream:
+        start = stream.read(4)
+    facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
+    is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
+    facts.update(_pickle(path, key) if is_pickle or start == b"PK\x03\x04" else _safetensors(path))
+    return {**facts, "sha256": sha256_file(path)}
+
+
+def _safetensors(path: Path) -> dict[str, Any]:
+    metadata = read_metadata(path)
+    shapes = {entry.name: entry.shape for entry in read_header(path).entries}
+    return {**metadata, **_counts(metadata["network"], shapes, path)}
+
+
+def _pickle(path: Path, key: str) -> dict[str, Any]:
+    value, _ = open_pickle(path)
+    network = find_network(value, key, str(path))
+    tensors = architecture.tensors(network, str(path))
+    config = architecture.network_config(network, tensors, str(path))
+    facts = _counts(config, {name: tensor.shape for name, tensor in tensors.items()}, path)
+    entries = sorted(printable(str(k), 40) for k in value) if isinstance(value, dict) else []
+    return {**facts, "format": "pickle", "entries": entries, "class_in_file": printable(network.class_name)}
+
+
+def _counts(config: dict[str, Any], shapes: dict[str, tuple[int, ...]], path: Path) -> dict[str, Any]:
+    net = build_on_meta(config, len(shapes), str(path))
+    check_names_and_shapes(path, shapes, net)
+    parameters = sum(math.prod(shapes[name]) for name, _ in net.named_parameters())
+    return {"network": net.init_config, "parameters": parameters, "tensors": len(shapes)}
