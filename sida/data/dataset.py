@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,10 +113,12 @@ class Dataset(abc.ABC):
         """``(C, H, W)`` of what networks see."""
         return (self.num_channels, self.resolution, self.resolution)
 
-    def network_input(self, batch: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
+    def network_input(
+        self, batch: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> torch.Tensor:
         """Turns a batch of :meth:`images` into network input, float32: ``x / 127.5 - 1`` for pixels.
 
-        Latent data sets draw noise from ``generator`` here (see :mod:`sida.data.latents`); pixels ignore it.
+        Latent data sets sample here with unit normal ``noise(x)`` (:mod:`sida.data.latents`); pixels ignore it.
         """
         return batch.to(torch.float32) / 127.5 - 1
 

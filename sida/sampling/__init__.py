@@ -1,16 +1,24 @@
 """From seeds to images: latents, one-step and Heun sampling, quantisation, grids."""
 
+from sida.sampling.generate import NO_CLASS, Samples, generate
 from sida.sampling.heun import heun, heun_evaluations, sigma_steps
-from sida.sampling.one_step import one_step
+from sida.sampling.one_step import multi_step, one_step
 from sida.sampling.quantise import to_uint8
+from sida.sampling.sampler import Sampler, read_sampler
 from sida.sampling.seeds import SeedStreams, latents_for_seeds
 
 __all__ = [
+    "NO_CLASS",
+    "Sampler",
+    "Samples",
     "SeedStreams",
+    "generate",
     "heun",
     "heun_evaluations",
     "latents_for_seeds",
+    "multi_step",
     "one_step",
+    "read_sampler",
     "sigma_steps",
     "to_uint8",
 ]

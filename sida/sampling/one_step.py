@@ -1,6 +1,8 @@
-"""The generator of the papers: the preconditioned denoiser evaluated once."""
+"""The generator of the papers: the preconditioned denoiser evaluated once, or a few times."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 
@@ -23,4 +25,34 @@ def one_step(
     """
     sigma = torch.full((), float(init_sigma), dtype=torch.float32, device=z.device)
     images: torch.Tensor = net(init_sigma * z.to(torch.float32), sigma, class_labels)
+    return images
+
+
+def multi_step(
+    net: torch.nn.Module,
+    z: torch.Tensor,
+    class_labels: torch.Tensor | None,
+    num_steps: int,
+    noise: Callable[[torch.Tensor], torch.Tensor],
+    init_sigma: float = 2.5,
+) -> torch.Tensor:
+    """One step, then noise of a lower level added and removed again: levels σ_init (1 − i / num_steps).
+
+    Args:
+        net: Preconditioned network.
+        z: Unit normal latents ``(N, C, H, W)``.
+        class_labels: One-hot rows ``(N, label_dim)`` or None.
+        num_steps: Network evaluations, at least 1; 1 equals :func:`one_step`.
+        noise: ``noise(x)`` gives unit normal draws like ``x``, once per step after the first.
+        init_sigma: σ_init.
+
+    Source: mingyuanzhou/SiD, branch sida (EDM2 generation), golden losses_edm2/generate_multistep.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps: must be at least 1, got {num_steps}")
+    images = one_step(net, z, class_labels, init_sigma)
+    for step in range(1, num_steps):
+        sigma = init_sigma * (1 - step / num_steps)
+        level = torch.full((), sigma, dtype=torch.float32, device=z.device)
+        images = net(images + sigma * noise(images), level, class_labels)
     return images

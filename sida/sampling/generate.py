@@ -1,0 +1,212 @@
+"""Batches of images for seeds: what every tool that needs generated images iterates over.
+
+Image s is a function of seed s, the network, the sampler and the class rule; not of the batch it is computed in. On
+one machine the bytes are equal at equal ``batch_size``, because the last batch is filled up to it: linear algebra
+libraries may choose other kernels for other sizes, which changes the last float bits and, rarely, a uint8 level by 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from sida.data.dataset import Dataset
+from sida.errors import UserError
+from sida.sampling.quantise import to_uint8
+from sida.sampling.sampler import Sampler, read_sampler
+from sida.sampling.seeds import SeedStreams
+
+#: Class of images from networks without classes.
+NO_CLASS = -1
+
+
+class Samples(NamedTuple):
+    """A batch of generated images.
+
+    Attributes:
+        seeds: The images' seeds.
+        images: uint8 ``(N, C, H, W)``.
+        classes: Requested classes int64 ``(N,)`` on the CPU; -1 from networks without classes.
+    """
+
+    seeds: tuple[int, ...]
+    images: torch.Tensor
+    classes: torch.Tensor
+
+
+def generate(
+    net: torch.nn.Module | None,
+    seeds: Sequence[int],
+    sampler: Sampler | Mapping[str, Any] | str = "one_step",
+    batch_size: int = 128,
+    class_labels: str | int | Sequence[int] = "uniform",
+    dataset: Dataset | None = None,
+    gnet: torch.nn.Module | None = None,
+    decode: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    output_device: str | torch.device = "cpu",
+) -> Iterator[Samples]:
+    """Yields images for ``seeds``, in order, without gradients.
+
+    Args:
+        net: Generator or teacher, on the device to use; put into evaluation mode meanwhile. None for ``data``.
+        seeds: Image seeds (modulo 2^32). Each seeds a CPU generator: latents first, then the class, then fresh noise.
+        sampler: See :func:`sida.sampling.read_sampler`.
+        batch_size: Images per network call; part of what decides the bytes (see above).
+        class_labels: ``uniform`` over the classes, ``empirical`` (a random item of ``dataset``), a class, or one class
+            per seed. Ignored by networks without classes.
+        dataset: Source of ``empirical`` labels and of the ``data`` sampler.
+        gnet: Guiding network.
+        decode: Latents ``(N, C, H, W)`` to uint8 images, for latent diffusion; pixels are quantised directly.
+        output_device: Where ``images`` end up; the network's device avoids a copy.
+
+    Raises:
+        UserError: Arguments that contradict each other, e.g. a class that the network does not have.
+    """
+    sampler = read_sampler(sampler)
+    if batch_size < 1:
+        raise UserError(f"batch size: must be at least 1, got {batch_size}")
+    if sampler.guidance != 1 and gnet is None:
+        raise UserError(f"sampler: guidance {sampler.guidance} needs a guiding network; give one or leave guidance out")
+    if sampler.kind == "data":
+        if dataset is None:
+            raise UserError("sampler: 'data' resamples a data set; give one")
+        return _resample(dataset, seeds, batch_size, decode, torch.device(output_device))
+    if net is None:
+        raise UserError(f"sampler: '{sampler.kind}' needs a network; give one")
+    classes = _class_rule(int(getattr(net, "label_dim", 0)), class_labels, dataset, len(seeds))
+    return _run(net, seeds, sampler, batch_size, classes, gnet, decode, torch.device(output_device))
+
+
+ClassRule = Callable[[SeedStreams, int], torch.Tensor]
+
+
+def _class_rule(label_dim: int, wanted: str | int | Sequence[int], dataset: Dataset | None, count: int) -> ClassRule:
+    """A function from streams and the position of the first seed to classes int64 ``(N,)``."""
+    if label_dim == 0:
+        return lambda streams, start: torch.full((len(streams),), NO_CLASS)
+    if wanted == "uniform":
+        return lambda streams, start: streams.randint(label_dim)
+    if wanted == "empirical":
+        if dataset is None or dataset.label_dim == 0:
+            raise UserError("class labels: 'empirical' draws from a data set with classes; give one, or use 'uniform'")
+        if dataset.label_dim != label_dim:
+            raise UserError(
+                f"class labels: data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}; "
+                "give the data set that the network was trained on"
+            )
+        pool = dataset.class_indices
+        return lambda streams, start: pool[streams.randint(len(pool))]
+    if isinstance(wanted, str):
+        raise UserError(f"class labels: must be uniform, empirical or a class, got '{wanted}'")
+    fixed = torch.full((count,), wanted) if isinstance(wanted, int) else torch.as_tensor(wanted, dtype=torch.int64)
+    if len(fixed) != count:
+        raise UserError(f"class labels: {len(fixed)} classes for {count} seeds; give one class per seed")
+    if count and not (int(fixed.min()) >= 0 and int(fixed.max()) < label_dim):
+        raise UserError(
+            f"class labels: must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
+        )
+
+    def given(streams: SeedStreams, start: int) -> torch.Tensor:
+        # Drawn and not used, as in the original tools: fresh noise after it stays the same for any class.
+        streams.randint(label_dim)
+        here = fixed[start : start + len(streams)]
+        return torch.cat([here, here[-1:].expand(len(streams) - len(here))])
+
+    return given
+
+
+def _run(
+    net: torch.nn.Module,
+    seeds: Sequence[int],
+    sampler: Sampler,
+    batch_size: int,
+    class_rule: ClassRule,
+    gnet: torch.nn.Module | None,
+    decode: Callable[[torch.Tensor], torch.Tensor] | None,
+    output: torch.device,
+) -> Iterator[Samples]:
+    """One batch is in flight while the next one's latents are drawn: a GPU never waits for the CPU's generators."""
+    device = next(iter(net.parameters())).device
+    networks = [network for network in (net, gnet) if network is not None]
+    modes = [network.training for network in networks]
+    flying: _Flight | None = None
+    try:
+        for network in networks:
+            network.eval()
+        for start in range(0, len(seeds), batch_size):
+            chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
+            padded = chosen + chosen[-1:] * (batch_size - len(chosen))
+            streams = SeedStreams(padded)
+            shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
+            latents = streams.randn(shape)
+            classes = class_rule(streams, start)
+            images = _launch(net, sampler, latents.to(device), classes, streams, gnet, decode)
+            flight = _Flight(chosen, images[: len(chosen)], classes[: len(chosen)], output)
+            if device.type != "cuda":
+                yield flight.land()
+                continue
+            if flying is not None:
+                yield flying.land()
+            flying = flight
+        if flying is not None:
+            yield flying.land()
+    finally:
+        for network, mode in zip(networks, modes):
+            network.train(mode)
+
+
+@torch.no_grad()
+def _launch(
+    net: torch.nn.Module,
+    sampler: Sampler,
+    latents: torch.Tensor,
+    classes: torch.Tensor,
+    streams: SeedStreams,
+    gnet: torch.nn.Module | None,
+    decode: Callable[[torch.Tensor], torch.Tensor] | None,
+) -> torch.Tensor:
+    labels = None
+    if int(getattr(net, "label_dim", 0)):
+        labels = torch.nn.functional.one_hot(classes, int(net.label_dim)).to(latents)  # type: ignore[arg-type]
+    values = sampler(net, latents, labels, streams, gnet)
+    return to_uint8(values) if decode is None else decode(values)
+
+
+class _Flight:
+    """A batch whose copy to the output device may still be under way."""
+
+    def __init__(self, seeds: tuple[int, ...], images: torch.Tensor, classes: torch.Tensor, output: torch.device):
+        self._seeds, self._classes, self._event = seeds, classes, None
+        if images.device.type == "cuda" and output.type == "cpu":
+            self._images = torch.empty(images.shape, dtype=images.dtype, pin_memory=True)
+            self._images.copy_(images, non_blocking=True)
+            self._event = torch.cuda.current_stream(images.device).record_event()
+        else:
+            self._images = images.to(output)
+
+    def land(self) -> Samples:
+        """Waits for the copy."""
+        if self._event is not None:
+            self._event.synchronize()
+        return Samples(self._seeds, self._images, self._classes)
+
+
+def _resample(
+    dataset: Dataset,
+    seeds: Sequence[int],
+    batch_size: int,
+    decode: Callable[[torch.Tensor], torch.Tensor] | None,
+    output: torch.device,
+) -> Iterator[Samples]:
+    """Real images drawn with replacement: the floor that a perfect generator would reach with as many images."""
+    for start in range(0, len(seeds), batch_size):
+        chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
+        streams = SeedStreams(chosen)
+        indices = streams.randint(len(dataset))
+        images = dataset.images(indices)
+        if decode is not None:
+            images = decode(dataset.network_input(images, noise=streams.randn_like))
+        classes = dataset.class_indices[indices] if dataset.label_dim else torch.full((len(chosen),), NO_CLASS)
+        yield Samples(chosen, images.to(output), classes)

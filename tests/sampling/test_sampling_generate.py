@@ -1,0 +1,236 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.networks import build_network
+from sida.sampling import (
+    NO_CLASS,
+    SeedStreams,
+    generate,
+    latents_for_seeds,
+    multi_step,
+    one_step,
+    read_sampler,
+    to_uint8,
+)
+from tests.conftest import relative_error
+
+UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
+UNET |= {"channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.5}
+
+
+def make(label_dim=10, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    net = build_network({"class": "EDMPrecond", "kwargs": {**UNET, "label_dim": label_dim, **kwargs}})
+    for parameter in net.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.1
+    return net
+
+
+@pytest.fixture(scope="module")
+def net():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset({"name": "digits", "kind": "digits"})
+
+
+def collect(*args, **kwargs):
+    batches = list(generate(*args, **kwargs))
+    seeds = [seed for batch in batches for seed in batch.seeds]
+    return seeds, torch.cat([b.images for b in batches]), torch.cat([b.classes for b in batches])
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    seeds=st.lists(st.integers(0, 2**32 - 1), min_size=1, max_size=40, unique=True),
+    sampler=st.sampled_from(["one_step", "one_step:2", "heun:3", "heun:3,S_churn=2"]),
+    data=st.data(),
+)
+def test_an_image_depends_on_its_seed_not_on_batch_shard_or_order(net, seeds, sampler, data):
+    """Bit for bit at equal batch size."""
+    shuffled = data.draw(st.permutations(seeds))
+    cut = data.draw(st.integers(0, len(seeds)))
+    _, images, classes = collect(net, seeds, sampler, batch_size=16)
+    by_seed = dict(zip(seeds, zip(images, classes)))
+    for shard in (shuffled[:cut], shuffled[cut:]):
+        for batch in generate(net, shard, sampler, batch_size=16):
+            for seed, image, label in zip(*batch):
+                assert torch.equal(image, by_seed[seed][0])
+                assert label == by_seed[seed][1]
+
+
+@pytest.mark.parametrize("sampler", ["one_step", "heun:4"])
+def test_other_batch_sizes_differ_by_one_level_at_most(net, sampler):
+    _, reference, classes = collect(net, range(50), sampler, batch_size=64)
+    for size in (1, 7, 50):
+        seeds, images, again = collect(net, range(50), sampler, batch_size=size)
+        assert seeds == list(range(50))
+        assert torch.equal(classes, again)
+        difference = (images.int() - reference.int()).abs()
+        assert difference.max() <= 1
+        assert (difference > 0).float().mean() < 0.001
+
+
+def test_images_are_the_quantised_generator_outputs(net):
+    batch = next(iter(generate(net, [3, 4], batch_size=2)))
+    streams = SeedStreams([3, 4])
+    latents, classes = streams.randn((1, 8, 8)), streams.randint(10)
+    assert torch.equal(batch.classes, classes)
+    with torch.no_grad():
+        expected = one_step(net.eval(), latents, torch.nn.functional.one_hot(classes, 10).float())
+    assert torch.equal(batch.images, to_uint8(expected))
+    assert batch.seeds == (3, 4)
+    assert batch.images.dtype == torch.uint8
+
+
+def test_the_mode_of_the_network_is_restored_and_dropout_is_off(net):
+    net.train()
+    first = collect(net, range(4), batch_size=4)[1]
+    assert net.training
+    net.eval()
+    assert torch.equal(first, collect(net, range(4), batch_size=4)[1])
+    assert not net.training
+    net.train()
+    iterator = generate(net, range(8), batch_size=4)
+    next(iterator)
+    iterator.close()
+    assert net.training
+    assert torch.is_grad_enabled()
+
+
+def test_class_rules(net, digits):
+    seeds = range(600)
+    _, images, uniform = collect(net, seeds)
+    assert uniform.bincount(minlength=10).min() > 30
+    _, _, empirical = collect(net, seeds, class_labels="empirical", dataset=digits)
+    pool = digits.class_indices
+    picked = SeedStreams(seeds)
+    picked.randn((1, 8, 8))
+    assert torch.equal(empirical, pool[picked.randint(len(pool))])
+    _, threes, classes = collect(net, seeds, class_labels=3)
+    assert (classes == 3).all()
+    assert torch.equal(threes[uniform == 3], images[uniform == 3])
+    wanted = [int(seed) % 10 for seed in seeds]
+    assert collect(net, seeds, class_labels=wanted, batch_size=50)[2].tolist() == wanted
+
+
+def test_fresh_noise_does_not_depend_on_the_class_rule(net):
+    _, images, classes = collect(net, range(8), "heun:3,S_churn=5", batch_size=8)
+    given_classes = collect(net, range(8), "heun:3,S_churn=5", batch_size=8, class_labels=classes.tolist())[1]
+    assert torch.equal(images, given_classes)
+
+
+def test_networks_without_classes():
+    unconditional = make(label_dim=0)
+    _, images, classes = collect(unconditional, range(3), class_labels="empirical", batch_size=4)
+    assert (classes == NO_CLASS).all()
+    assert images.shape == (3, 1, 8, 8)
+
+
+def test_resampled_data_are_real_images_with_their_classes(digits):
+    seeds, images, classes = collect(None, range(300), "data", dataset=digits, batch_size=64)
+    real = {(row.numpy().tobytes(), int(label)) for row, label in zip(digits.images(range(1797)), digits.class_indices)}
+    assert {(row.numpy().tobytes(), int(label)) for row, label in zip(images, classes)} <= real
+    assert len(seeds) == 300
+    shifted = collect(None, range(100, 300), "data", dataset=digits, batch_size=7)[1]
+    assert torch.equal(images[100:], shifted)
+
+
+def test_latents_go_through_the_decoder(net):
+    seen = []
+
+    def decode(latents):
+        seen.append(latents)
+        return torch.full((len(latents), 3, 16, 16), 7, dtype=torch.uint8)
+
+    _, images, _ = collect(net, range(3), batch_size=4, decode=decode)
+    assert images.shape == (3, 3, 16, 16)
+    assert seen[0].is_floating_point()
+
+
+def test_guidance_reaches_the_sampler(net):
+    guide = make(label_dim=0, seed=1)
+    plain = collect(net, range(4), "heun:3", batch_size=4)[1]
+    guided = collect(net, range(4), "heun:3,guidance=2", batch_size=4, gnet=guide)[1]
+    assert not torch.equal(plain, guided)
+
+
+def test_few_steps_match_the_golden_ones(golden):
+    arrays, _ = golden("losses_edm2/generate_multistep")
+    weights, info = golden("losses_edm2/networks")
+    kwargs = info["constructor_kwargs"] | {"logvar_channels": 16}
+    generator = build_network({"class": "EDM2Precond", "kwargs": kwargs}).eval().requires_grad_(False)
+    state = {k.removeprefix("G/"): torch.from_numpy(v) for k, v in weights.items() if k.startswith("G/")}
+    missing, unexpected = generator.load_state_dict(state, strict=False)
+    assert not unexpected
+    assert all(name.startswith("logvar") for name in missing)
+    labels = torch.from_numpy(arrays["in/labels"])
+    for steps in (1, 2, 4):
+        draws = [torch.from_numpy(arrays[f"steps{steps}/draw{i:02d}"]) for i in range(steps)]
+        later = iter(draws[1:])
+        images = multi_step(generator, draws[0], labels, steps, lambda x, later=later: next(later))
+        assert relative_error(images, arrays[f"steps{steps}/images"]) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("one_step", {"kind": "one_step", "steps": 1, "nfe": 1, "init_sigma": 2.5}),
+        ("one-step:4", {"kind": "one_step", "steps": 4, "nfe": 4}),
+        ("heun", {"steps": 18, "nfe": 35}),
+        ("heun:40", {"steps": 40, "nfe": 79}),
+        ("heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003", {"nfe": 511, "S_churn": 40, "S_min": 0.05}),
+        ("heun:32,dtype=float32,guidance=1.4", {"nfe": 63, "dtype": "float32", "guidance": 1.4}),
+        ("data", {"nfe": 0}),
+        ({"kind": "heun", "num_steps": 10}, {"nfe": 19}),
+    ],
+)
+def test_samplers_are_read_from_text_and_mappings(text, expected):
+    sampler = read_sampler(text)
+    assert {key: getattr(sampler, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("huen:18", "unknown sampler 'huen:18'"),
+        ("heun:1", "num_steps: must be at least 2"),
+        ("heun:x", "num_steps: must be an integer"),
+        ("heun:18,S_chrun=1", "unknown key 'S_chrun' \\(did you mean 'S_churn'"),
+        ("heun:18,sigma_min=100", "sigma_min: must lie between"),
+        ("one_step,init_sigma=0", "init_sigma: must be positive"),
+        ({"kind": "heun", "num_steps": -3}, "num_steps: must be at least 2"),
+    ],
+)
+def test_bad_samplers_are_one_line_errors(value, message):
+    with pytest.raises(UserError, match=message):
+        read_sampler(value)
+
+
+def test_contradicting_arguments_are_one_line_errors(net, digits):
+    for kwargs, message in [
+        ({"batch_size": 0}, "batch size: must be at least 1"),
+        ({"sampler": "heun:3,guidance=2"}, "needs a guiding network"),
+        ({"sampler": "data"}, "'data' resamples a data set"),
+        ({"class_labels": "empirical"}, "'empirical' draws from a data set"),
+        ({"class_labels": 10}, "between 0 and 9"),
+        ({"class_labels": [1]}, "1 classes for 4 seeds"),
+        ({"class_labels": "unform"}, "must be uniform, empirical or a class"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            list(generate(net, range(4), **kwargs))
+    with pytest.raises(UserError, match="needs a network"):
+        list(generate(None, range(4)))
+    with pytest.raises(UserError, match="has 10 classes, the network 4"):
+        list(generate(make(label_dim=4), range(4), class_labels="empirical", dataset=digits))
+
+
+def test_latents_are_shared_by_networks_of_one_shape():
+    assert np.array_equal(latents_for_seeds([9], (1, 8, 8)), SeedStreams([9]).randn((1, 8, 8)))
