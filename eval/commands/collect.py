@@ -1,0 +1,29 @@
+"""``sida-eval collect``: all measurements as one long table."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "check all measurements of a folder and collect them as one long table (CSV)"
+EXAMPLES = """examples:
+  sida-eval collect results/demo/measurements --out results/demo/measurements.csv
+  sida-eval collect results/demo/measurements --runs data sid-a1.2 --out two.csv
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("folder", metavar="DIR", help="folder with <run>/trial-<t>.json")
+    parser.add_argument("--runs", nargs="+", metavar="RUN", help="runs in the order of the table (default: all)")
+    parser.add_argument("--out", required=True, metavar="FILE", help="CSV file to write")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Collects."""
+    from eval.measurements import collect, write_csv
+
+    records = collect(args.folder, args.runs)
+    rows = write_csv(args.out, records)
+    runs = len({record["run"] for record in records})
+    print(f"{args.out}: {rows} values of {len(records)} trials of {runs} generators")
+    return 0

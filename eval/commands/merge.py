@@ -1,0 +1,30 @@
+"""``sida-eval merge``: shards of a trial become its measurement."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "merge the shards of a trial into its measurement, in any order"
+EXAMPLES = """examples:
+  sida-eval merge --spec spec.json --trial 3 --out measurements/sid statistics/sid/trial-3/*.safetensors
+A shard that is missing or broken is named; only that one has to be measured again.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("shards", nargs="+", metavar="SHARD", help="files written by sida-eval measure --shard")
+    parser.add_argument("--spec", required=True, metavar="JSON", help="the spec the shards were measured with")
+    parser.add_argument("--trial", required=True, type=int, metavar="T", help="number of the trial")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Merges."""
+    from eval.measure import merge_shards
+    from eval.measurements import trial_path
+    from sida.config import load_spec
+
+    merge_shards(load_spec(args.spec), args.shards, args.out, args.trial)
+    print(trial_path(args.out, args.trial))
+    return 0

@@ -1,0 +1,282 @@
+"""The protocol: everything on which two measurements must agree before their numbers may be compared.
+
+A protocol is data (``config/protocols/*.yaml``). Its digest covers each field that can change a number and none that
+cannot (title, labels, notes), so two values are comparable exactly when their protocol digests agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sida.config import from_mapping, load_yaml
+from sida.errors import UserError, suggestion
+from sida.io import sha256_json
+
+FOLDER = Path(__file__).resolve().parent.parent / "config" / "protocols"
+
+#: Metric kinds: whether they need a reference, class probabilities, and kept features.
+KINDS = {
+    "frechet": {"reference": True, "features": False},
+    "frechet_infinity": {"reference": True, "features": True},
+    "inception_score": {"reference": False, "features": False},
+    "precision": {"reference": True, "features": True},
+    "recall": {"reference": True, "features": True},
+    "kernel": {"reference": True, "features": True},
+    "accuracy": {"reference": False, "features": False},
+}
+_NOT_IN_DIGEST = {"name", "title", "notes"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a protocol.
+
+    Attributes:
+        key: Name in measurements, e.g. ``fid``.
+        kind: ``frechet``, ``frechet_infinity``, ``inception_score``, ``precision``, ``recall``, ``kernel`` or
+            ``accuracy`` (share of images classified as the class that was asked for).
+        extractor: Feature network.
+        reference: Key of the protocol's references; None where the kind needs none.
+        k: Neighbours of precision and recall.
+        dtype: Precision of their distances (ledger, 65).
+        splits: Splits of the inception score.
+        label: For people, e.g. ``FID``.
+        better: Which direction is good.
+        decimals: Digits after the point in rows.
+    """
+
+    key: str
+    kind: Literal["frechet", "frechet_infinity", "inception_score", "precision", "recall", "kernel", "accuracy"]
+    extractor: str
+    reference: str | None = None
+    k: int = 3
+    dtype: Literal["float32", "float16"] = "float32"
+    splits: int = 10
+    label: str = ""
+    better: Literal["lower", "higher"] = "lower"
+    decimals: int = 3
+
+    def __post_init__(self) -> None:
+        if KINDS[self.kind]["reference"] and self.reference is None:
+            raise ValueError(f"reference: a metric of kind '{self.kind}' needs one")
+        if self.k < 1:
+            raise ValueError(f"k: must be at least 1, got {self.k}")
+        if self.splits < 1:
+            raise ValueError(f"splits: must be at least 1, got {self.splits}")
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that can change the number."""
+        facts: dict[str, Any] = {"kind": self.kind, "extractor": self.extractor}
+        if KINDS[self.kind]["reference"]:
+            facts["reference"] = self.reference
+        if self.kind in ("precision", "recall"):
+            facts |= {"k": self.k, "dtype": self.dtype}
+        if self.kind == "inception_score":
+            facts["splits"] = self.splits
+        return facts
+
+
+@dataclass(frozen=True)
+class ReferenceSource:
+    """Where the data side of a metric comes from.
+
+    Attributes:
+        kind: ``dataset`` (made here from all images of the generator's data set), ``statistics`` (a file with mean and
+            covariance: published ``.npz``, EDM2 ``.pkl`` or our ``.safetensors``) or ``images`` (a batch of
+            reference images as ``.npz`` with ``arr_0``, or our features).
+        file: File name to look for (in the asset cache or a folder given on the command line).
+        entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``.
+        num_images: Number of images behind it, None where unknown.
+        sha256: Required digest of the file; None accepts what is there and records it.
+        url: Where people find it.
+        cov_ddof: Divisor N - ddof of a covariance made here.
+    """
+
+    kind: Literal["dataset", "statistics", "images"]
+    file: str | None = None
+    entry: str | None = None
+    num_images: int | None = None
+    sha256: str | None = None
+    url: str | None = None
+    cov_ddof: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind != "dataset" and self.file is None:
+            raise ValueError(f"file: a reference of kind '{self.kind}' needs one")
+        if self.cov_ddof not in (0, 1):
+            raise ValueError(f"cov_ddof: must be 0 or 1, got {self.cov_ddof}")
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that can change the number."""
+        if self.kind == "dataset":
+            return {"kind": self.kind, "cov_ddof": self.cov_ddof}
+        return {"kind": self.kind, "file": self.file, "entry": self.entry, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a generator is measured.
+
+    Attributes:
+        name: Short name; not part of the digest.
+        resolution: Height and width of images; None takes any.
+        channels: 1 or 3; None takes either.
+        num_samples: Images of one trial, n.
+        trials: Number of trials; trial t uses the seeds ``seed0 + t·n … seed0 + (t + 1)·n − 1``.
+        seed0: First seed of trial 0.
+        label_dist: How the classes of generated images are drawn: ``empirical`` (the data's frequencies, as in the
+            published FID code) or ``uniform`` (as the generation scripts do; ledger, 63).
+        quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
+            clamped to 0..1, times 255, truncated (latents; ledger, 68).
+        cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (ledger, 64).
+        allow_tf32: Whether convolutions and products may use TF32 on GPUs (ledger, 70).
+        is_spread: What ± of the inception score means: ``runs`` (over trials) or ``splits`` (ledger, 71).
+        ddof: Divisor of the standard deviation over trials (ledger, 61).
+        references: Data sides by key.
+        metrics: What is computed.
+        title: For people.
+        notes: Sources and remarks for people.
+    """
+
+    name: str
+    num_samples: int
+    trials: int
+    metrics: tuple[Metric, ...]
+    references: dict[str, Any] = field(default_factory=dict)
+    resolution: int | None = None
+    channels: int | None = None
+    seed0: int = 0
+    label_dist: Literal["empirical", "uniform"] = "empirical"
+    quantisation: Literal["truncate", "truncate_unit"] = "truncate"
+    cov_ddof: int = 0
+    allow_tf32: bool = False
+    is_spread: Literal["runs", "splits"] = "runs"
+    ddof: int = 1
+    title: str = ""
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        for key, least in (("num_samples", 2), ("trials", 1), ("seed0", 0)):
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}: must be at least {least}, got {getattr(self, key)}")
+        for key in ("cov_ddof", "ddof"):
+            if getattr(self, key) not in (0, 1):
+                raise ValueError(f"{key}: must be 0 or 1, got {getattr(self, key)}")
+        if not self.metrics:
+            raise ValueError("metrics: must list at least one metric")
+        keys = [metric.key for metric in self.metrics]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"metrics: key '{key}' appears twice")
+        for metric in self.metrics:
+            if metric.reference is not None and metric.reference not in self.references:
+                known = suggestion(metric.reference, self.references)
+                raise ValueError(f"metrics: '{metric.key}' names no reference '{metric.reference}'{known}")
+
+    @functools.cached_property
+    def sources(self) -> dict[str, ReferenceSource]:
+        """References as objects."""
+        return {
+            key: from_mapping(ReferenceSource, value, f"protocol '{self.name}': references.{key}")
+            for key, value in self.references.items()
+        }
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of the fields that can change a number."""
+        return sha256_json(self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """The content of the digest: plain values, canonical order."""
+        facts = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in _NOT_IN_DIGEST | {"metrics", "references"}
+        }
+        used = {metric.reference for metric in self.metrics if metric.reference}
+        facts["references"] = {key: source.facts() for key, source in self.sources.items() if key in used}
+        facts["metrics"] = {metric.key: metric.facts() for metric in self.metrics}
+        return facts
+
+    def record(self) -> dict[str, Any]:
+        """What a measurement says about its protocol."""
+        return {"name": self.name, "sha256": self.sha256, "fields": self.facts()}
+
+    def seeds(self, trial: int) -> tuple[int, int]:
+        """First and last image seed of a trial."""
+        first = self.seed0 + trial * self.num_samples
+        return first, first + self.num_samples - 1
+
+    def extractors(self) -> list[str]:
+        """Names of the feature networks, in order of first use."""
+        return list(dict.fromkeys(metric.extractor for metric in self.metrics))
+
+    def metric(self, key: str) -> Metric:
+        """A metric by its key."""
+        for metric in self.metrics:
+            if metric.key == key:
+                return metric
+        raise UserError(f"protocol '{self.name}': no metric '{key}'{suggestion(key, [m.key for m in self.metrics])}")
+
+
+def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol:
+    """Loads a protocol by name (``digits``), path of a YAML file, or mapping.
+
+    Raises:
+        UserError: Unknown name, missing file, or a bad field (file and key are named).
+    """
+    if isinstance(source, Protocol):
+        return source
+    if isinstance(source, Mapping):
+        where = f"protocol '{source.get('name', '?')}'"
+        mapping: Mapping[str, Any] = source
+    else:
+        path = _find(source)
+        where, mapping = str(path), load_yaml(path)
+    metrics = mapping.get("metrics")
+    if not isinstance(metrics, (list, tuple)):
+        raise UserError(f"{where}: metrics: must be a list of metrics")
+    protocol = from_mapping(Protocol, mapping, where)
+    # References are checked now, not when they are first used in the middle of a run.
+    _ = protocol.sources
+    return protocol
+
+
+def protocol_names() -> list[str]:
+    """Names of the protocols that come with the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def _find(source: str | Path) -> Path:
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        # Presets name protocols relative to the root.
+        rooted = FOLDER.parent.parent / path
+        return rooted if not path.is_file() and rooted.is_file() else path
+    named = FOLDER / f"{source}.yaml"
+    if not named.is_file():
+        raise UserError(
+            f"no protocol '{source}'{suggestion(str(source), protocol_names())}; give a name or a .yaml file"
+        )
+    return named
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the fields in which two :meth:`Protocol.facts` differ, e.g. ``"num_samples: 5000 != 10000"``."""
+    found = []
+    for key in sorted({*first, *second}):
+        mine, theirs = first.get(key, "absent"), second.get(key, "absent")
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found += differences(mine, theirs, f"{prefix}{key}.")
+        elif mine != theirs:
+            found.append(f"{prefix}{key}: {_short(mine)} != {_short(theirs)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    return "a mapping" if isinstance(value, Mapping) else str(value)

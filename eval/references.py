@@ -1,0 +1,350 @@
+"""The data side of a metric: published statistics, reference images, or a data set measured here.
+
+| file | content | read as |
+|---|---|---|
+| ``.npz`` with ``mu``, ``sigma`` | EDM's FID references, clean-fid's statistics | mean and covariance |
+| ``.pkl`` | EDM2's ``{"fid": {"mu", "sigma"}, "fd_dinov2": ...}``, read without executing it | mean and covariance |
+| ``.npz`` with ``arr_0`` | guided-diffusion's batch of reference images | images, features extracted here |
+| ``.safetensors`` | made by ``sida-eval reference`` | sums of features, and the features if they were kept |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from eval.features.base import Extractor
+from eval.features.extraction import extract, precision
+from eval.protocol import KINDS, Protocol, ReferenceSource
+from eval.statistics import FeatureStatistics, read_metadata
+from sida.errors import UserError
+from sida.io import atomic_path, sha256_file, sha256_json
+
+if TYPE_CHECKING:
+    from sida.data import Dataset
+
+FORMAT = "sida-reference/1"
+_BATCH = 256
+
+Moments = tuple[np.ndarray, np.ndarray, int | None]
+
+
+@dataclass
+class Reference:
+    """Statistics and features of real images, by extractor.
+
+    Attributes:
+        name: For people: data set or file name.
+        sha256: Digest of the file, or of the data set it was made from.
+    """
+
+    name: str
+    sha256: str
+    _moments: dict[str, Moments] = field(default_factory=dict)
+    _features: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def moments(self, extractor: str) -> Moments:
+        """``(mean, covariance, number of images or None)``.
+
+        Raises:
+            UserError: The reference has no statistics of this extractor.
+        """
+        if extractor not in self._moments:
+            raise UserError(f"reference '{self.name}': has no mean and covariance for extractor '{extractor}'")
+        return self._moments[extractor]
+
+    def features(self, extractor: str) -> torch.Tensor:
+        """Features float32 (N, C) on the CPU.
+
+        Raises:
+            UserError: The reference holds no features of this extractor.
+        """
+        if extractor not in self._features:
+            raise UserError(
+                f"reference '{self.name}': holds no features of extractor '{extractor}' for precision and recall; "
+                "give reference images, or make one with `sida-eval reference --keep-features`"
+            )
+        return self._features[extractor]
+
+    def record(self) -> dict[str, str]:
+        """What a measurement says about it."""
+        return {"name": self.name, "sha256": self.sha256}
+
+
+def load_references(
+    protocol: Protocol,
+    extractors: Mapping[str, Extractor],
+    files: Mapping[str, str] | None = None,
+    dataset: Callable[[], Dataset] | None = None,
+) -> dict[str, Reference]:
+    """Loads or makes every reference that a protocol's metrics use.
+
+    Args:
+        protocol: Says what is needed.
+        extractors: Networks by name, for references that have to be made.
+        files: Path by reference key; a key ``"*"`` is a folder to look in.
+        dataset: Opens the data set for references of kind ``dataset``.
+
+    Raises:
+        UserError: Missing file, wrong content, wrong digest or wrong size.
+    """
+    result = {}
+    with precision(protocol.allow_tf32):
+        for key, source in protocol.sources.items():
+            users = [metric for metric in protocol.metrics if metric.reference == key]
+            moments = list(dict.fromkeys(m.extractor for m in users if m.kind.startswith("frechet")))
+            rows = list(
+                dict.fromkeys(m.extractor for m in users if KINDS[m.kind]["features"] and m.kind != "frechet_infinity")
+            )
+            if users:
+                where = f"protocol '{protocol.name}': references.{key}"
+                result[key] = _load(source, key, where, moments, rows, extractors, files or {}, dataset)
+    return result
+
+
+def _load(
+    source: ReferenceSource,
+    key: str,
+    where: str,
+    moments: list[str],
+    rows: list[str],
+    extractors: Mapping[str, Extractor],
+    files: Mapping[str, str],
+    dataset: Callable[[], Dataset] | None,
+) -> Reference:
+    given = files.get(key)
+    if source.kind == "dataset" and given is None:
+        if dataset is None:
+            raise UserError(f"{where}: needs the data set; give --dataset, or a file with --reference {key}=FILE")
+        return from_dataset(dataset(), extractors, moments, rows, source.cov_ddof)
+    path = Path(given) if given is not None else find_file(source, key, where, files.get("*"))
+    if not path.is_file():
+        raise UserError(f"{path}: no such reference file ({where})")
+    digest = sha256_file(path)
+    if source.sha256 is not None and digest != source.sha256:
+        raise UserError(f"{path}: sha256 is {digest}, {where} says {source.sha256}; fetch the published file again")
+    if path.suffix == ".safetensors":
+        return read_reference(path, {name: extractors[name].sha256 for name in {*moments, *rows}})
+    reference = Reference(path.name, digest)
+    if moments:
+        mean, cov = read_moments(path, source.entry)
+        for name in moments:
+            reference._moments[name] = (mean, cov, source.num_images)
+    if rows:
+        images = read_batch(path)
+        if source.num_images is not None and len(images) != source.num_images:
+            raise UserError(f"{path}: holds {len(images)} images, {where} says {source.num_images}")
+        _, features = _extract_all(
+            (images[i : i + _BATCH] for i in range(0, len(images), _BATCH)), extractors, [], rows
+        )
+        reference._features |= features
+    return reference
+
+
+def find_file(source: ReferenceSource, key: str, where: str, folder: str | None) -> Path:
+    """Looks for a published file in a folder given by the user, then in the asset cache.
+
+    Raises:
+        UserError: Found nowhere; the message says where to get it and how to name it.
+    """
+    name = str(source.file)
+    places = [Path(folder)] if folder else []
+    cache = os.environ.get("SIDA_CACHE")
+    places += [Path(cache)] if cache else []
+    for place in places:
+        hits = [place / name] if (place / name).is_file() else sorted(place.rglob(name)) if place.is_dir() else []
+        if hits:
+            return hits[0]
+    origin = f" from {source.url}" if source.url else ""
+    raise UserError(
+        f"{where}: file '{name}' is not here; fetch it{origin} (sida assets fetch) and give --reference {key}=FILE"
+    )
+
+
+def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (C,) and covariance (C, C), float64, of a published file.
+
+    Args:
+        path: ``.npz`` with ``mu`` and ``sigma``, or EDM2's ``.pkl``.
+        entry: ``fid`` or ``fd_dinov2`` of a ``.pkl``.
+
+    Raises:
+        UserError: Broken file or other content.
+    """
+    path = Path(path)
+    content: Mapping[str, Any] = _read_pickle(path, entry) if path.suffix == ".pkl" else _read_npz(path)
+    if "arr_0" in content:
+        raise UserError(
+            f"{path}: is a batch of reference images with statistics of another network, for precision and recall; "
+            "the FID reference is EDM's .npz with mu and sigma alone"
+        )
+    missing = [name for name in ("mu", "sigma") if name not in content]
+    if missing:
+        raise UserError(f"{path}: has no '{missing[0]}'; it must hold mu and sigma")
+    mean = np.asarray(content["mu"], dtype=np.float64).reshape(-1)
+    cov = np.asarray(content["sigma"], dtype=np.float64)
+    if cov.shape != (len(mean), len(mean)):
+        raise UserError(f"{path}: sigma has shape {cov.shape} for {len(mean)} means")
+    return mean, cov
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "arr_0" in file.files:
+                return {"arr_0": np.empty(0)}
+            return {name: file[name] for name in file.files if name in ("mu", "sigma")}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable .npz ({error}); fetch it again") from None
+
+
+def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
+    from sida.checkpoint.pickles import read_pickle
+
+    content = read_pickle(path)
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: must hold a mapping of statistics, got {type(content).__name__}")
+    if "mu" in content:
+        return content
+    if entry is None or not isinstance(content.get(entry), Mapping):
+        known = ", ".join(map(str, content))
+        raise UserError(f"{path}: has no statistics '{entry}' (known: {known}); set 'entry' of the reference")
+    return content[entry]
+
+
+def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
+    """Images uint8 (N, C, H, W) of an ``.npz`` with ``arr_0`` (N, H, W, C).
+
+    Raises:
+        UserError: Broken file or other content.
+    """
+    import zipfile
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "arr_0" not in file.files:
+                raise UserError(f"{path}: has no 'arr_0' with reference images; precision and recall need images")
+            images = file["arr_0"]
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a readable .npz ({error}); fetch it again") from None
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise UserError(f"{path}: arr_0 must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def from_dataset(
+    dataset: Dataset,
+    extractors: Mapping[str, Extractor],
+    moments: list[str],
+    rows: list[str],
+    cov_ddof: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Reference:
+    """Measures all images of a data set: one pass for all extractors."""
+    batches = (dataset.images(range(i, min(i + _BATCH, len(dataset)))) for i in range(0, len(dataset), _BATCH))
+    statistics, features = _extract_all(batches, extractors, moments, rows, progress)
+    reference = Reference(dataset.name, data_digest(dataset))
+    for name, sums in statistics.items():
+        reference._moments[name] = (sums.mean, sums.covariance(cov_ddof), sums.count)
+    reference._features |= features
+    return reference
+
+
+def data_digest(dataset: Dataset) -> str:
+    """Digest of the images a data set shows: the underlying data, and the subset or mirrored copies if any."""
+    return sha256_json([dataset.sha256, hashlib.sha256(dataset.raw_indices.tobytes()).hexdigest()])
+
+
+def _extract_all(
+    batches: Iterator[torch.Tensor],
+    extractors: Mapping[str, Extractor],
+    moments: list[str],
+    rows: list[str],
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, FeatureStatistics], dict[str, torch.Tensor]]:
+    used = {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
+    statistics = {name: FeatureStatistics(device=used[name].device) for name in moments}
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
+    done = 0
+    for images in batches:
+        outputs = extract(images, used)
+        for name, sums in statistics.items():
+            sums.update(outputs[name].features)
+        for name, parts in kept.items():
+            parts.append(outputs[name].features.float().cpu())
+        done += len(images)
+        if progress is not None:
+            progress(done)
+    return statistics, {name: torch.cat(parts) for name, parts in kept.items()}
+
+
+def write_reference(
+    path: str | os.PathLike[str],
+    name: str,
+    dataset_sha256: str,
+    extractor: Extractor,
+    statistics: FeatureStatistics,
+    features: torch.Tensor | None = None,
+) -> None:
+    """Writes a reference of one's own: sums of one extractor's features, and the features if given."""
+    from safetensors.torch import save_file
+
+    tensors = {f"statistics/{key}": value for key, value in statistics.tensors().items()}
+    if features is not None:
+        tensors["features"] = features.contiguous()
+    header = {
+        "format": FORMAT,
+        "name": name,
+        "dataset_sha256": dataset_sha256,
+        "extractor": extractor.name,
+        "extractor_sha256": extractor.sha256,
+        "ddof": statistics.ddof,
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, str(temporary), metadata={"sida": json.dumps(header, sort_keys=True)})
+
+
+def read_reference(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Reference:
+    """Reads a reference of one's own.
+
+    Args:
+        path: File of :func:`write_reference`.
+        extractors: Digest by name of the extractors that will be compared with it.
+
+    Raises:
+        UserError: Broken file, or features of another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        header, tensors = read_metadata(path), load_file(str(path))
+        if header.get("format") != FORMAT:
+            raise ValueError("made by another program")
+        statistics = FeatureStatistics.from_tensors(
+            {key.removeprefix("statistics/"): value for key, value in tensors.items() if key != "features"},
+            header["ddof"],
+        )
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: no reference ({error}); make it with `sida-eval reference`") from None
+    name = header["extractor"]
+    for wanted, digest in extractors.items():
+        if wanted != name:
+            raise UserError(f"{path}: holds features of extractor '{name}', not of '{wanted}'")
+        if digest != header["extractor_sha256"]:
+            raise UserError(f"{path}: was made with other weights of extractor '{name}'; make it again")
+    reference = Reference(header["name"], sha256_json([header["dataset_sha256"], header["ddof"]]))
+    reference._moments[name] = (statistics.mean, statistics.cov, statistics.count)
+    if "features" in tensors:
+        reference._features[name] = tensors["features"]
+    return reference
