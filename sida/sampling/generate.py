@@ -142,8 +142,9 @@ def _run(
             shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
             latents = streams.randn(shape)
             classes = class_rule(streams, start)
-            images = _launch(net, sampler, latents.to(device), classes, streams, gnet, decode)
-            flight = _Flight(chosen, images[: len(chosen)], classes[: len(chosen)], output)
+            images, finite = _launch(net, sampler, latents.to(device), classes, streams, gnet, decode)
+            count = len(chosen)
+            flight = _Flight(chosen, images[:count], classes[:count], finite[:count], output)
             if device.type != "cuda":
                 yield flight.land()
                 continue
@@ -166,19 +167,28 @@ def _launch(
     streams: SeedStreams,
     gnet: torch.nn.Module | None,
     decode: Callable[[torch.Tensor], torch.Tensor] | None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images, and which of them are finite; nothing here waits for a GPU."""
     labels = None
     if int(getattr(net, "label_dim", 0)):
         labels = torch.nn.functional.one_hot(classes, int(net.label_dim)).to(latents)  # type: ignore[arg-type]
     values = sampler(net, latents, labels, streams, gnet)
-    return to_uint8(values) if decode is None else decode(values)
+    finite = values.flatten(1).isfinite().all(1)
+    return (to_uint8(values) if decode is None else decode(values)), finite
 
 
 class _Flight:
     """A batch whose copy to the output device may still be under way."""
 
-    def __init__(self, seeds: tuple[int, ...], images: torch.Tensor, classes: torch.Tensor, output: torch.device):
-        self._seeds, self._classes, self._event = seeds, classes, None
+    def __init__(
+        self,
+        seeds: tuple[int, ...],
+        images: torch.Tensor,
+        classes: torch.Tensor,
+        finite: torch.Tensor,
+        output: torch.device,
+    ) -> None:
+        self._seeds, self._classes, self._finite, self._event = seeds, classes, finite, None
         if images.device.type == "cuda" and output.type == "cpu":
             self._images = torch.empty(images.shape, dtype=images.dtype, pin_memory=True)
             self._images.copy_(images, non_blocking=True)
@@ -187,9 +197,16 @@ class _Flight:
             self._images = images.to(output)
 
     def land(self) -> Samples:
-        """Waits for the copy."""
+        """Waits for the copy and checks the values.
+
+        Raises:
+            UserError: The network gave NaN or infinity.
+        """
         if self._event is not None:
             self._event.synchronize()
+        if not bool(self._finite.all()):
+            seed = self._seeds[int(self._finite.logical_not().nonzero()[0])]
+            raise UserError(f"the network gives NaN or infinity for seed {seed}; its file or its training is broken")
         return Samples(self._seeds, self._images, self._classes)
 
 

@@ -232,5 +232,12 @@ def test_contradicting_arguments_are_one_line_errors(net, digits):
         list(generate(make(label_dim=4), range(4), class_labels="empirical", dataset=digits))
 
 
+def test_a_broken_network_is_named_by_the_seed_that_shows_it():
+    broken = make()
+    next(iter(broken.parameters())).data.fill_(float("nan"))
+    with pytest.raises(UserError, match="NaN or infinity for seed 5"):
+        list(generate(broken, [5, 6], batch_size=2))
+
+
 def test_latents_are_shared_by_networks_of_one_shape():
     assert np.array_equal(latents_for_seeds([9], (1, 8, 8)), SeedStreams([9]).randn((1, 8, 8)))
