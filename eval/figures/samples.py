@@ -171,7 +171,7 @@ def _real(layout: SamplesLayout, title: str, run: Run, generator: Mapping[str, A
     return Grid(title, run.run, images, tuple(indices), tuple(classes), None, dataset.sha256)
 
 
-def tile(images: np.ndarray, columns: int, upscale: int, gap: int = 1) -> np.ndarray:
+def tile(images: np.ndarray, columns: int, upscale: int, gap: int = 2) -> np.ndarray:
     """One picture ``(H, W, 3)`` uint8 of images ``(N, C, h, w)``, nearest-neighbour upscaled, gaps between."""
     import numpy as np
 

@@ -60,6 +60,10 @@ def save(figure: Figure, out: str | Path, title: str) -> list[Path]:
         ".png": {"metadata": {"Title": title, "Software": software}, "dpi": DPI},
     }
     for suffix, options in forms.items():
+        for axes in figure.axes:
+            for image in axes.get_images():
+                # The PDF carries the picture itself; the PNG resamples it to its own pixels.
+                image.set_interpolation("none" if suffix == ".pdf" else "auto")
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix[1:], **options)
         with atomic_path(out.with_suffix(suffix)) as temporary:

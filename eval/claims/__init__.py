@@ -1,0 +1,21 @@
+"""Claims: statements as data, decided by rules over measurements with their uncertainty."""
+
+from eval.claims.decide import combined, decide
+from eval.claims.evidence import Evidence
+from eval.claims.model import RULES, Claim, Finding, Operand, Part, Verdict, load_claims
+from eval.claims.write import to_markdown, write_verdicts
+
+__all__ = [
+    "RULES",
+    "Claim",
+    "Evidence",
+    "Finding",
+    "Operand",
+    "Part",
+    "Verdict",
+    "combined",
+    "decide",
+    "load_claims",
+    "to_markdown",
+    "write_verdicts",
+]

@@ -1,0 +1,124 @@
+"""What claims are decided from: measured runs with their training logs, or the published numbers alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.agreement import PUBLISHED_TRIALS
+from eval.claims.model import Operand
+from eval.figures.curves import Point, read_evaluations
+from eval.published import Published, published_number
+from eval.summary import Estimate, Measurements
+from eval.tables.layout import matching
+from sida.errors import UserError
+from sida.io import read_jsonl
+from sida.preset import Run
+
+
+class NotMeasuredError(Exception):
+    """A claim's input is absent; the text says which."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything verdicts are computed from.
+
+    Attributes:
+        by_published: Decide from the published numbers themselves instead of measurements.
+        students: Folder with the training logs of each run.
+    """
+
+    measurements: Measurements
+    runs: Mapping[str, Run]
+    published: Mapping[str, Published]
+    students: Path | None = None
+    by_published: bool = False
+
+    def runs_of(self, operand: Operand, where: str) -> list[str]:
+        """Ids of the measured runs that an operand names.
+
+        Raises:
+            NotMeasuredError: None of them is in the sample sheet or the measurements.
+        """
+        if operand.run is not None:
+            names = [operand.run]
+        elif operand.where is not None:
+            names = [run.run for run in matching(self.runs, operand.where)]
+        else:
+            raise NotMeasuredError(f"{operand.published} is a published number without a run here")
+        measured = [name for name in names if name in self.measurements.runs]
+        if not measured:
+            raise NotMeasuredError(f"no measurement of {operand}")
+        return measured
+
+    def estimate(self, operand: Operand, metric: str, where: str) -> tuple[str, Estimate]:
+        """Name and mean ± std of one generator.
+
+        Raises:
+            NotMeasuredError: Not measured (or, when deciding by published numbers, not published).
+            UserError: The operand's conditions match several runs.
+        """
+        if self.by_published:
+            if operand.published is None:
+                raise NotMeasuredError(f"no published number for {operand}")
+            number = published_number(self.published, operand.published, f"{where}.published")
+            std = float(number.std) if number.std else 0.0
+            return number.row_label, Estimate(number.value, std, PUBLISHED_TRIALS)
+        names = self.runs_of(operand, where)
+        if len(names) > 1:
+            raise UserError(f"{where}.where: {dict(operand.where or {})} matches {', '.join(names)}; pick one run")
+        if not self.measurements.has(names[0], metric):
+            raise NotMeasuredError(f"metric '{metric}' of run '{names[0]}' was not measured")
+        return self.label(names[0]), self.measurements.estimate(names[0], metric, where)
+
+    def label(self, run: str) -> str:
+        """Label of a run with its number of function evaluations."""
+        nfe = self.measurements.nfe(run)
+        text = self.runs[run].label if run in self.runs else run
+        return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
+
+    def quoted(self, operand: Operand, where: str) -> Published:
+        """The published number of an operand."""
+        return published_number(self.published, str(operand.published), f"{where}.published")
+
+    def curve(self, run: str, metric: str) -> tuple[Point, ...]:
+        """Evaluations of a run during training.
+
+        Raises:
+            NotMeasuredError: There is no log of it.
+        """
+        path = self.students / run / "evaluations.jsonl" if self.students else None
+        if path is None or not path.is_file():
+            raise NotMeasuredError(f"no training log of run '{run}'")
+        return read_evaluations(path, metric)
+
+    def ticks(self, run: str) -> list[dict[str, Any]]:
+        """Records of ``train.jsonl``.
+
+        Raises:
+            NotMeasuredError: There is no log of it, or it is empty.
+        """
+        path = self.students / run / "train.jsonl" if self.students else None
+        records = read_jsonl(path) if path is not None and path.is_file() else []
+        if not records:
+            raise NotMeasuredError(f"no training log of run '{run}'")
+        return records
+
+    def budget(self, run: str) -> int:
+        """Images a run was trained on."""
+        return int(self.ticks(run)[-1]["nimg"])
+
+
+def bound(a: Estimate, b: Estimate, factor: float) -> float:
+    """``factor`` standard errors of the difference of two means.
+
+    Raises:
+        NotMeasuredError: One of them has a single trial, so nothing is known about its noise.
+    """
+    if a.std is None or b.std is None:
+        raise NotMeasuredError("a single trial says nothing about the noise; measure at least two")
+    return factor * math.sqrt(a.std**2 / a.trials + b.std**2 / b.trials)

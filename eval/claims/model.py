@@ -1,0 +1,197 @@
+"""Claims as data (``config/claims.yaml``): a statement, where it comes from and the rules that decide it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from eval.tables.layout import SELECTABLE
+from sida.config import from_mapping, load_yaml
+from sida.errors import UserError, suggestion
+
+Outcome = Literal["supported", "contradicted", "not decided here"]
+UNDECIDED: Outcome = "not decided here"
+RULES = {
+    "EQ": "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of "
+    "p; 2 % where no spread was published; 0.01 for precision and recall); a better number counts as reproduced",
+    "LT": "A is better than B: the difference of the means exceeds 2.6 standard errors of the difference over the "
+    "evaluation trials; speaks about these generators, not about training",
+    "LTQ": "A is better than a quoted number b: m ± 2.6 standard errors lies beyond b, allowing for b's rounding",
+    "TRAIN": "A trains to better values than B: the difference of the means over at least three training seeds exceeds "
+    "two standard errors over seeds",
+    "SPEED": "images until the running minimum first falls to a level: the ratio B/A must reach the factor, also when "
+    "evaluation noise (2.6 standard errors) and the evaluation interval count against it",
+    "RATIO": "the ratio of A to B lies in the given range",
+    "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
+    "NONE": "not decidable by these measurements; the reason is given",
+}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A generator: measured run (by id or conditions) and the published number that stands for it."""
+
+    run: str | None = None
+    where: Mapping[str, Any] | None = None
+    published: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.run is not None and self.where is not None:
+            raise ValueError("run: use only one of run and where")
+        if self.run is None and self.where is None and self.published is None:
+            raise ValueError("run: name a run, conditions (where) or a published number")
+        for key in self.where or {}:
+            if key not in SELECTABLE:
+                raise ValueError(f"where: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+
+    def __str__(self) -> str:
+        return self.run or (str(dict(self.where)) if self.where else str(self.published))
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison of a claim.
+
+    Attributes:
+        rule: See :data:`RULES`.
+        metric: Key of the metric.
+        a: The generator that is claimed to be better (faster, equal to the published number).
+        b: What it is compared with; for LTQ a published number alone.
+        factor: SPEED: least ratio; NEAR: largest multiple.
+        low: RATIO: least ratio.
+        high: RATIO: largest ratio.
+        level: SPEED: ``b_final`` (B's own minimum) or an operand's measured mean.
+        quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, instead of a metric.
+        slack: LTQ: extra allowance because b is the minimum of several evaluations.
+        equal_budget: LT, TRAIN: both must have been trained on equally many images.
+        seeds: TRAIN: least number of training seeds.
+    """
+
+    rule: Literal["EQ", "LT", "LTQ", "TRAIN", "SPEED", "RATIO", "NEAR", "NONE"]
+    metric: str = "fid"
+    direction: Literal["lower", "higher"] = "lower"
+    a: Operand | None = None
+    b: Operand | None = None
+    factor: float = 1.0
+    low: float = 0.0
+    high: float = float("inf")
+    level: Operand | None = None
+    quantity: str | None = None
+    slack: float = 0.0
+    equal_budget: bool = False
+    seeds: int = 3
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if self.rule != "NONE" and self.a is None:
+            raise ValueError(f"a: rule {self.rule} needs an operand a")
+        if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "RATIO", "NEAR") and self.b is None:
+            raise ValueError(f"b: rule {self.rule} needs an operand b")
+        if self.rule in ("EQ", "LTQ"):
+            quoted = self.a if self.rule == "EQ" else self.b
+            if quoted is None or quoted.published is None:
+                raise ValueError(f"published: rule {self.rule} needs a published number")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A falsifiable statement.
+
+    Attributes:
+        id: Short id, e.g. ``C-27``.
+        scope: What the statement is about: the data set family of a preset, ``digits`` or ``paper``.
+        statement: In our words.
+        source: Where it was made.
+        parts: Comparisons; ``for`` in the file repeats a part over values.
+        combine: ``all`` parts must hold, or ``any`` of them.
+        reason: Why a claim without a rule is not decided.
+        counterpart: The paper's claim that a claim about digits mirrors.
+    """
+
+    id: str
+    statement: str
+    scope: str
+    parts: tuple[Part, ...] = ()
+    source: str = ""
+    combine: Literal["all", "any"] = "all"
+    reason: str = ""
+    cost: str = ""
+    counterpart: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.parts and not self.reason:
+            raise ValueError("reason: a claim without parts needs a reason why it is not decided")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one part with the numbers behind it."""
+
+    outcome: Outcome
+    evidence: str
+    numbers: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a claim and the findings of its parts."""
+
+    claim: Claim
+    outcome: Outcome
+    findings: tuple[Finding, ...]
+
+
+def load_claims(path: str | Path) -> list[Claim]:
+    """Reads ``claims.yaml``: a list under ``claims``; ``for: {name: [values]}`` repeats a part, ``{name}`` is replaced.
+
+    Raises:
+        UserError: Missing file, unknown key, wrong type or an id used twice (file, claim and key are named).
+    """
+    listed = load_yaml(path).get("claims")
+    if not isinstance(listed, list):
+        raise UserError(f"{path}: key 'claims' must be a list of claims")
+    claims: list[Claim] = []
+    for number, entry in enumerate(listed):
+        where = f"{path}: claims[{number}]"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: must be a mapping with id, statement, scope and parts")
+        where += f" ({entry.get('id')})"
+        entry = {**entry, "parts": _repeated(entry.get("parts", []), where)}
+        claim = from_mapping(Claim, entry, where)
+        if any(claim.id == other.id for other in claims):
+            raise UserError(f"{where}.id: occurs twice; give each claim its own id")
+        claims.append(claim)
+    return claims
+
+
+def _repeated(parts: Any, where: str) -> list[Any]:
+    if not isinstance(parts, list):
+        raise UserError(f"{where}.parts: must be a list")
+    result = []
+    for number, part in enumerate(parts):
+        values = part.get("for") if isinstance(part, dict) else None
+        if values is None:
+            result.append(part)
+            continue
+        if not isinstance(values, dict) or not all(isinstance(v, list) and v for v in values.values()):
+            raise UserError(f"{where}.parts[{number}].for: must map names to lists of values")
+        body = {key: value for key, value in part.items() if key != "for"}
+        for choice in product(*values.values()):
+            result.append(_filled(body, dict(zip(values, choice))))
+    return result
+
+
+def _filled(value: Any, names: Mapping[str, Any]) -> Any:
+    if isinstance(value, str):
+        for name, replacement in names.items():
+            if value == "{" + name + "}":
+                return replacement
+            value = value.replace("{" + name + "}", str(replacement))
+        return value
+    if isinstance(value, dict):
+        return {key: _filled(item, names) for key, item in value.items()}
+    return [_filled(item, names) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,102 @@
+"""Verdicts as a page for people and as JSON for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.claims.model import RULES, Verdict
+from sida.errors import UserError
+from sida.io import write_json, write_text
+
+MARKS = {"supported": "✓ supported", "contradicted": "✗ contradicted", "not decided here": "– not decided here"}
+_EXPLANATION = (
+    "Every verdict is computed by a rule from measurements with their uncertainty. Rules over evaluation trials (LT, "
+    "LTQ, EQ) speak about these generators; statements about training need several training seeds (TRAIN)."
+)
+
+
+def write_verdicts(
+    verdicts: Sequence[Verdict], out: str | Path, by_published: Sequence[Verdict] = (), preamble: str = ""
+) -> list[Path]:
+    """Writes ``out`` (``.md``) and its sibling ``.json``; returns both paths.
+
+    Args:
+        verdicts: Decided from measurements.
+        out: Path of the page.
+        by_published: The same claims decided from the published numbers alone, shown in a column of their own.
+        preamble: Sentence on what the measurements are about.
+
+    Raises:
+        UserError: ``out`` does not end in ``.md``.
+    """
+    out = Path(out)
+    if out.suffix != ".md":
+        raise UserError(f"--out {out}: must end in .md; .json is written beside it")
+    printed = {verdict.claim.id: verdict for verdict in by_published}
+    write_text(out, to_markdown(verdicts, printed, preamble))
+    write_json(out.with_suffix(".json"), {"preamble": preamble, "claims": [_json(v, printed) for v in verdicts]})
+    return [out, out.with_suffix(".json")]
+
+
+def to_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> str:
+    """A summary table, then each claim with its evidence, then the rules that were used."""
+    counts = ", ".join(f"{sum(v.outcome == word for v in verdicts)} {word}" for word in MARKS)
+    lines = ["# Claims", "", *([preamble, ""] if preamble else []), f"{counts}.", "", _EXPLANATION, ""]
+    head = ["claim", "statement", "verdict"] + (["by the published numbers"] if printed else [])
+    lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for verdict in verdicts:
+        cells = [verdict.claim.id, verdict.claim.statement, MARKS[verdict.outcome]]
+        if printed:
+            cells.append(MARKS[printed[verdict.claim.id].outcome] if verdict.claim.id in printed else "")
+        lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
+    lines += ["", "## Evidence", ""]
+    for verdict in verdicts:
+        lines += _section(verdict, printed.get(verdict.claim.id))
+    used = sorted({part.rule for verdict in verdicts for part in verdict.claim.parts})
+    lines += ["## Rules", "", *(f"- **{rule}**: {RULES[rule]}." for rule in used)]
+    return "\n".join(lines) + "\n"
+
+
+def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:
+    claim = verdict.claim
+    origin = [f"source: {claim.source}"] if claim.source else []
+    origin += [f"mirrors {claim.counterpart}"] if claim.counterpart else []
+    lines = [f"### {claim.id}: {MARKS[verdict.outcome]}", ""]
+    lines += [claim.statement + (f" ({'; '.join(origin)})" if origin else ""), ""]
+    for number, finding in enumerate(verdict.findings):
+        rule = claim.parts[number].rule if number < len(claim.parts) else "no rule"
+        mark = MARKS[finding.outcome].partition(" ")[0]
+        lines.append(f"- {mark} {rule}: {finding.evidence}")
+    if printed is not None and any(finding.numbers for finding in printed.findings):
+        lines += ["", f"By the published numbers alone: {MARKS[printed.outcome]}.", ""]
+        lines += [f"- {MARKS[f.outcome].partition(' ')[0]} {f.evidence}" for f in printed.findings]
+    return [*lines, *(["", claim.note] if claim.note else []), ""]
+
+
+def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
+    claim = verdict.claim
+    record: dict[str, Any] = {
+        "id": claim.id,
+        "scope": claim.scope,
+        "statement": claim.statement,
+        "source": claim.source,
+        "counterpart": claim.counterpart,
+        "verdict": verdict.outcome,
+        "findings": _findings(verdict),
+    }
+    if claim.id in printed:
+        record["by_published"] = {
+            "verdict": printed[claim.id].outcome,
+            "findings": _findings(printed[claim.id]),
+        }
+    return record
+
+
+def _findings(verdict: Verdict) -> list[dict[str, Any]]:
+    rules: list[str] = [part.rule for part in verdict.claim.parts] or ["no rule"]
+    return [
+        {"rule": rule, "verdict": finding.outcome, "evidence": finding.evidence, "numbers": finding.numbers}
+        for rule, finding in zip(rules, verdict.findings)
+    ]

@@ -1,0 +1,34 @@
+"""``sida-eval claims``: decide claims by rule and write the verdicts with their evidence."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Decide claims by rule: supported, contradicted or not decided here, with the evidence."
+EXAMPLES = """examples:
+  sida-eval claims --claims config/claims.yaml --scope digits --measurements results/demo/measurements.csv \\
+      --runs config/runs/demo.tsv --results results/demo --out results/demo/claims.md
+  sida-eval claims --claims config/claims.yaml --scope paper --out claims.md      (by the published numbers alone)
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules (config/claims.yaml)")
+    parser.add_argument("--measurements", metavar="CSV", help="measurements.csv")
+    parser.add_argument("--runs", metavar="TSV", help="sample sheet")
+    parser.add_argument("--results", metavar="DIR", help="results of the preset (holds students/<run>/ with the logs)")
+    parser.add_argument(
+        "--scope", metavar="NAME", help="only claims of this scope (default: those about measured runs)"
+    )
+    parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
+    parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json beside it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Decides and writes."""
+    from eval.claims.command import decide_claims
+
+    paths, counts = decide_claims(args)
+    print(f"{paths[0]} (and {paths[1].suffix}): {counts}")
+    return 0

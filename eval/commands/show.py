@@ -1,0 +1,28 @@
+"""``sida-eval show``: the main table in the terminal and where everything lies."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Print the main table of a finished preset with the paths of its report, figures and LaTeX."
+EXAMPLES = """examples:
+  sida-eval show results/demo
+  sida-eval show results/released --table table4
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("results", nargs="?", default="results/demo", metavar="DIR", help="results of a preset")
+    parser.add_argument("--preset-dir", dest="preset_dir", metavar="DIR", help="the same as the positional DIR")
+    parser.add_argument("--table", metavar="NAME", help="table to print (default main, else the first one)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints."""
+    import sys
+
+    from eval.overview import overview
+
+    print(overview(args.preset_dir or args.results, args.table, colour=sys.stdout.isatty()))
+    return 0

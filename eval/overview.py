@@ -1,0 +1,99 @@
+"""What a finished preset offers: its main table for the terminal, verdicts in a line, and where the files lie."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.text import to_terminal
+from sida.errors import UserError, suggestion
+
+_CELLS = re.compile(r"(?<!\\)\|")
+
+
+def overview(results: str | Path, name: str | None = None, colour: bool = False, width: int = 100) -> str:
+    """Text for the terminal.
+
+    Args:
+        results: Folder of a preset, e.g. ``results/demo``.
+        name: Table to show; ``main`` or the first one by default.
+        colour: Whether escape codes may be used.
+        width: Columns of the terminal.
+
+    Raises:
+        UserError: No such folder, or no (such) table in it.
+    """
+    folder = Path(results)
+    tables = sorted((folder / "tables").glob("*.md")) if folder.is_dir() else []
+    if not tables:
+        raise UserError(f"{folder}: no tables there yet; run the workflow first")
+    names = [path.stem for path in tables]
+    chosen = name or ("main" if "main" in names else names[0])
+    if chosen not in names:
+        raise UserError(f"{folder}/tables: no table '{chosen}'{suggestion(chosen, names)}")
+    text, notes = read_markdown_table(folder / "tables" / f"{chosen}.md")
+    lines = ["", to_terminal(text, colour, width)]
+    lines += [_wrapped(note, width) for note in [*notes, "" if colour else "* best one-step value"] if note]
+    return "\n".join([*lines, "", *_verdicts(folder), *_paths(folder, chosen)])
+
+
+def read_markdown_table(path: Path) -> tuple[Table, list[str]]:
+    """Reads a table that :func:`eval.tables.to_markdown` wrote, and the notes below it."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    grid = [_split(line) for line in lines if line.startswith("|")]
+    if len(grid) < 2:
+        raise UserError(f"{path}: holds no table; build it again")
+    columns = tuple(Column(head, number=mark.strip().endswith(":")) for head, mark in zip(grid[0], grid[1]))
+    rows = [
+        Row(tuple(_cell(text) for text in cells), rule=number > 0 and columns[0].head == "Family" and bool(cells[0]))
+        for number, cells in enumerate(grid[2:])
+    ]
+    last = max(i for i, line in enumerate(lines) if line.startswith("|"))
+    return Table(path.stem, "", "", "", columns, tuple(rows)), [line for line in lines[last + 1 :] if line.strip()]
+
+
+def _split(line: str) -> list[str]:
+    return [text.strip().replace(r"\|", "|") for text in _CELLS.split(line)[1:-1]]
+
+
+def _cell(text: str) -> Cell:
+    bold = len(text) > 4 and text.startswith("**") and text.endswith("**")
+    return Cell(text.strip("*"), bold=bold)
+
+
+def _wrapped(text: str, width: int) -> str:
+    import textwrap
+
+    return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+
+
+def _verdicts(folder: Path) -> list[str]:
+    path = folder / "claims.json"
+    if not path.is_file():
+        return []
+    claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    marks = {"supported": "✓", "contradicted": "✗", "not decided here": "–"}
+    lines = [f"  {marks[claim['verdict']]} {claim['verdict']:<16}  {claim['statement']}" for claim in claims]
+    if len(lines) > 20:
+        counts = ", ".join(f"{sum(c['verdict'] == word for c in claims)} {word}" for word in marks)
+        lines = [f"  {counts}"]
+    return ["Claims", *lines, ""]
+
+
+def _paths(folder: Path, table: str) -> list[str]:
+    wanted = [
+        ("report", [folder / "report.html"]),
+        ("paper", [folder / "paper.pdf"]),
+        ("LaTeX", [folder / "tables" / f"{table}.tex"]),
+        ("figures", sorted((folder / "figures").glob("*.pdf"))),
+        ("pictures", sorted((folder / "figures").glob("*.png"))),
+        ("claims", [folder / "claims.md"]),
+        ("numbers", [folder / "measurements.csv"]),
+    ]
+    lines = []
+    for word, paths in wanted:
+        for number, path in enumerate(path for path in paths if path.is_file()):
+            lines.append(f"{word if number == 0 else '':<10}{path}")
+    return lines
