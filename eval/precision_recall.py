@@ -52,19 +52,16 @@ def precision_recall(
     # Distances do not change under a shift; small norms lose fewer digits in ‖a‖² + ‖b‖² − 2ab.
     centre = reals.to(torch.float64).mean(0)
     reals, fakes = ((x.to(torch.float64) - centre).to(torch.float32) for x in (reals, fakes))
-    half = dtype == "float16"
     with torch.inference_mode():
-        return PrecisionRecall(
-            precision=_share_inside(fakes, reals, _radii(reals, k, half), half),
-            recall=_share_inside(reals, fakes, _radii(fakes, k, half), half),
-        )
+        return _shares(reals, fakes, k, half=dtype == "float16")
 
 
 def radii(features: torch.Tensor | np.ndarray, k: int = 3) -> torch.Tensor:
     """Distance of every sample (N, C) to its k-th nearest neighbour in the same set, float32 (N,)."""
     rows = torch.as_tensor(features)
     _check(rows, rows, k)
-    return _radii((rows.to(torch.float64) - rows.to(torch.float64).mean(0)).to(torch.float32), k, half=False)
+    rows = rows.to(torch.float64)
+    return _limits((rows - rows.mean(0)).to(torch.float32), k, half=False).sqrt()
 
 
 def _check(real: torch.Tensor, generated: torch.Tensor, k: int) -> None:
@@ -83,27 +80,32 @@ def _check(real: torch.Tensor, generated: torch.Tensor, k: int) -> None:
 
 
 def _distances(rows: torch.Tensor, columns: torch.Tensor, half: bool) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields (first row, Euclidean distances of a block of rows to all columns)."""
+    """Yields (first row, distances of a block of rows to all columns): squared, or Euclidean in half precision."""
     block = max(1, _BLOCK_ELEMENTS // max(1, len(columns)))
     norms = columns.square().sum(1)
     for first in range(0, len(rows), block):
         part = rows[first : first + block]
-        squared = torch.addmm(norms[None] + part.square().sum(1, keepdim=True), part, columns.T, alpha=-2)
-        distances = squared.clamp_(min=0).sqrt_()
-        yield first, distances.to(torch.float16) if half else distances
+        squared = (part @ columns.T).mul_(-2).add_(norms).add_(part.square().sum(1, keepdim=True)).clamp_(min=0)
+        yield first, squared.sqrt_().to(torch.float16) if half else squared
 
 
-def _radii(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
+def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
+    """Distance of each sample to its k-th neighbour, in the form that :func:`_distances` yields."""
     parts = []
     for first, distances in _distances(features, features, half):
         # A sample is its own nearest neighbour, whatever rounding says; then the (k+1)-th smallest is the k-th other.
         index = torch.arange(len(distances), device=distances.device)
         distances[index, first + index] = 0
-        parts.append(distances.to(torch.float32).topk(k + 1, dim=1, largest=False).values[:, -1])
+        parts.append(distances.to(torch.float32).topk(k + 1, dim=1, largest=False).values[:, -1].to(distances.dtype))
     return torch.cat(parts)
 
 
-def _share_inside(samples: torch.Tensor, manifold: torch.Tensor, limits: torch.Tensor, half: bool) -> float:
-    limits = limits.to(torch.float16) if half else limits
-    inside = sum(int((distances <= limits[None]).any(1).sum()) for _, distances in _distances(samples, manifold, half))
-    return inside / len(samples)
+def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> PrecisionRecall:
+    real_limits, generated_limits = _limits(real, k, half), _limits(generated, k, half)
+    inside_real = 0
+    inside_generated = torch.zeros(len(real), dtype=torch.bool, device=real.device)
+    # Each distance between the sets is computed once and serves both shares.
+    for first, distances in _distances(generated, real, half):
+        inside_real += int((distances <= real_limits).any(1).sum())
+        inside_generated |= (distances <= generated_limits[first : first + len(distances), None]).any(0)
+    return PrecisionRecall(inside_real / len(generated), int(inside_generated.sum()) / len(real))

@@ -1,0 +1,142 @@
+"""Fréchet distance: golden parity, properties, conditioning, faults."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eval.extrapolation import frechet_infinity
+from eval.frechet import frechet_distance, frechet_report
+from eval.statistics import FeatureStatistics
+from sida.errors import UserError
+
+
+def golden_sets(golden) -> dict[str, np.ndarray]:
+    arrays, _ = golden("metrics/features")
+    a, b = arrays["A"], arrays["B"]
+
+    def singular(rows: np.ndarray, constant: float) -> np.ndarray:
+        rows = rows.copy()
+        rows[:, 5] = constant
+        rows[:, 7] = rows[:, 6]
+        return rows
+
+    return {
+        "A": a,
+        "B": b,
+        "A_small": a[:40],
+        "B_small": b[:36],
+        "A_singular": singular(a, 0.25),
+        "B_singular": singular(b, 0.5),
+        "A_first_300": a[:300],
+    }
+
+
+@pytest.mark.parametrize(("tool", "ddof"), [("sid", 0), ("edm", 1), ("edm2", 1), ("guided_diffusion", 1)])
+def test_golden(golden, tool, ddof):
+    sets = golden_sets(golden)
+    expected, _ = golden(f"metrics/{tool}")
+    cases = [key for key in expected if "fid_" in key]
+    assert len(cases) >= 7
+    for key in cases:
+        generated, reference = key.split("fid_")[1].split("_vs_")
+        first, second = (FeatureStatistics(ddof=ddof).update(sets[name]) for name in (generated, reference))
+        value = frechet_distance(first.mean, first.cov, second.mean, second.cov)
+        if generated == reference:
+            assert abs(value) < 1e-9, key
+            continue
+        loose = tool == "guided_diffusion" or "small" in key or "singular" in key
+        assert value == pytest.approx(float(expected[key]), rel=1e-6 if loose else 1e-8), key
+
+
+def test_commuting_covariances_have_a_closed_form():
+    rng = np.random.default_rng(0)
+    d = 40
+    basis = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    first, second = rng.uniform(0.01, 3, d), rng.uniform(0.01, 3, d)
+    mu = rng.standard_normal(d)
+    value = frechet_distance(mu, basis * first @ basis.T, np.zeros(d), basis * second @ basis.T)
+    assert value == pytest.approx((mu**2).sum() + ((first**0.5 - second**0.5) ** 2).sum(), rel=1e-12)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 10_000),
+    st.integers(1, 12),
+    st.integers(2, 30),
+    st.integers(2, 30),
+    st.sampled_from([1e-4, 1.0, 50.0]),
+)
+def test_symmetric_non_negative_and_zero_on_itself(seed, d, n, m, scale):
+    rng = np.random.default_rng(seed)
+    a, b = scale * rng.standard_normal((n, d)), scale * rng.standard_normal((m, d)) @ rng.standard_normal((d, d))
+    moments = [(rows.mean(0), np.atleast_2d(np.cov(rows, rowvar=False))) for rows in (a, b)]
+    size = scale**2 * d * 10
+    forward = frechet_distance(*moments[0], *moments[1])
+    assert forward >= -1e-9 * size
+    assert forward == pytest.approx(frechet_distance(*moments[1], *moments[0]), abs=1e-7 * size)
+    assert abs(frechet_distance(*moments[0], *moments[0])) <= 1e-9 * size
+    # Rotating both sets changes nothing.
+    turn = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    turned = [(turn @ mean, turn @ cov @ turn.T) for mean, cov in moments]
+    assert frechet_distance(*turned[0], *turned[1]) == pytest.approx(forward, abs=1e-6 * size)
+
+
+def test_report_says_when_a_covariance_is_singular(golden):
+    sets = golden_sets(golden)
+    small, full = (FeatureStatistics(ddof=1).update(sets[name]) for name in ("A_small", "B"))
+    report = frechet_report(small.mean, small.cov, full.mean, full.cov, (small.count, full.count))
+    assert report.ranks == (39, 96)
+    assert "40 images for 96 features" in report.warnings[0]
+    assert report.value == pytest.approx(report.mean_term + report.covariance_term)
+    assert report.numerical_error < 1e-6
+    healthy = FeatureStatistics(ddof=1).update(sets["A"])
+    assert not frechet_report(healthy.mean, healthy.cov, full.mean, full.cov, (500, 400)).warnings
+
+
+def test_constant_features_have_covariance_zero():
+    assert frechet_distance(np.ones(3), np.zeros((3, 3)), np.zeros(3), np.eye(3)) == pytest.approx(6)
+
+
+def test_a_covariance_rounded_to_float32_is_repaired_and_reported():
+    rng = np.random.default_rng(1)
+    rows = rng.standard_normal((30, 60))  # rank 29 of 60
+    cov = np.cov(rows, rowvar=False).astype(np.float32).astype(np.float64)
+    assert np.linalg.eigvalsh(cov)[0] < 0
+    exact = np.cov(rows, rowvar=False)
+    report = frechet_report(np.zeros(60), cov, np.zeros(60), np.eye(60))
+    assert report.most_negative < 0
+    assert report.value == pytest.approx(frechet_distance(np.zeros(60), exact, np.zeros(60), np.eye(60)), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mu1": np.zeros(4)}, "4 and 3 features"),
+        ({"cov1": np.eye(4)}, "first covariance has shape"),
+        ({"cov2": np.full((3, 3), np.nan)}, "second covariance has values that are not finite"),
+        ({"cov1": np.diag([1.0, 1.0, -1.0])}, "no covariance"),
+        ({"cov1": np.array([[1, 0.9, 0], [0.1, 1, 0], [0, 0, 1]])}, "not symmetric"),
+    ],
+)
+def test_faults(changes, message):
+    arguments = {"mu1": np.zeros(3), "cov1": np.eye(3), "mu2": np.zeros(3), "cov2": np.eye(3)} | changes
+    with pytest.raises(UserError, match=message):
+        frechet_distance(**arguments)
+
+
+def test_extrapolation_removes_most_of_the_bias():
+    import torch
+
+    rng = np.random.default_rng(0)
+    d = 10
+    rows = torch.from_numpy(rng.standard_normal((2000, d)))
+    fit = frechet_infinity(rows, np.zeros(d), np.eye(d), smallest=100)
+    at_100 = fit.by_n["100"]
+    assert at_100 > 0.1  # the truth is 0: all of this is bias
+    assert abs(fit.value) < 0.1 * at_100
+    assert fit.slope > 0
+    with pytest.raises(UserError, match="too few"):
+        frechet_infinity(rows[:15], np.zeros(d), np.eye(d))
