@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -104,7 +106,7 @@ def test_beta_is_a_weight(nimg, batch, half_life, ratio):
 def test_phases_only_move_forward(warmup, adversarial, images):
     schedule = Schedule(warmup, adversarial, total_kimg=400, lr_decay_start=0.5, lr_final=0.1)
     phases = [schedule.at(n) for n in sorted(images)]
-    for before, after in zip(phases, phases[1:]):
+    for before, after in itertools.pairwise(phases):
         assert before.update_generator <= after.update_generator
         assert before.adversarial_weight <= after.adversarial_weight
         assert before.sid_weight >= after.sid_weight

@@ -1,0 +1,263 @@
+"""The loop body against a step-by-step baseline, and its order, scales and guards."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from benchmarks.training_step import Plain
+from sida.data import AugmentPipe
+from sida.losses import SiDALoss, SiDLoss
+from sida.networks import build_network
+from sida.training.adam import Adam
+from sida.training.distiller import Distiller
+from sida.training.draws import step_draws
+from sida.training.flat import FlatParameters
+from sida.training.guards import guard_gradient
+from sida.training.schedule import Schedule
+from tests.losses.loss_cases import tensors
+
+LR = 1e-4
+
+
+@pytest.fixture(scope="module")
+def networks(golden):
+    arrays, info = golden("losses_edm/networks")
+    nets = []
+    for role in ("phi", "psi", "G"):
+        net = build_network({"class": "EDMPrecond", "kwargs": info["constructor_kwargs"]}).eval()
+        net.load_state_dict(tensors(arrays, f"{role}/"))
+        nets.append(net)
+    return lambda: copy.deepcopy(nets)
+
+
+def batch(size: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    labels = torch.eye(3)[torch.randint(3, (size,), generator=source)]
+    return torch.randn(size, 3, 8, 8, generator=source) * 0.5, labels
+
+
+def vector(net: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1) for p in net.parameters()])
+
+
+def assert_same_parameters(one: torch.nn.Module, other: torch.nn.Module, steps: int) -> None:
+    """Equal but for the few weights without gradient, which Adam with β₁ = 0 moves at random (golden fact 13)."""
+    difference = (vector(one) - vector(other)).abs()
+    assert (difference > 0.05 * LR).float().mean() < 0.02
+    assert difference.max() <= 2.2 * LR * steps
+
+
+def test_iterations_equal_the_plain_ones(networks):
+    schedule = Schedule(warmup_kimg=0.008, adversarial_kimg=0.02)
+    options = {"lr": LR, "lambda_adv": 10.0, "lambda_d": 5.0, "grad_clip_value": 1.0, "seed": 3}
+    ours = Distiller(*networks(), SiDALoss(), schedule, ema_half_life=100, ema_rampup_ratio=0.5, **options)
+    plain = Plain(*networks(), schedule, ema_half_life=100, ema_rampup_ratio=0.5, **options)
+    nimg, steps = 0, 0
+    initial = vector(ours.generator.net)
+    for step in range(8):
+        real, like = batch(4, 2 * step), batch(4, 2 * step + 1)
+        record, expected = ours.iteration(nimg, [real], [like]), plain.iteration(nimg, real, like)
+        for name, value in record.losses.items():
+            assert float(value) == pytest.approx(float(expected[name]), rel=2e-3), (step, name)
+        # Held back at 0, 4, 8 images; then SiD alone up to 20; then both.
+        held_back = nimg <= 8
+        assert ("sid" in record.losses) == (not held_back)
+        assert torch.equal(vector(ours.generator.net), initial) == held_back
+        nimg, steps = nimg + 4, steps + 1
+    assert_same_parameters(ours.fake_score.net, plain.fake_score, steps)
+    assert_same_parameters(ours.generator.net, plain.generator, steps)
+    assert_same_parameters(ours.ema.net, plain.ema, steps)
+
+
+def test_injected_draws_replace_the_random_ones(networks):
+    real, like = batch(4, 0), batch(4, 1)
+    make = lambda seed: Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR, seed=seed)
+    cpu = torch.device("cpu")
+    given_draws = [
+        *step_draws(7, "psi", 0, 0, [real[0].shape], cpu, "sigma_normal"),
+        *step_draws(7, "generator", 0, 0, [like[0].shape], cpu, "t"),
+    ]
+    drawn, injected = make(7), make(8)
+    one, other = drawn.iteration(0, [real], [like]), injected.iteration(0, [real], [like], given_draws)
+    assert {k: float(v) for k, v in one.losses.items()} == {k: float(v) for k, v in other.losses.items()}
+    assert torch.equal(vector(drawn.generator.net), vector(injected.generator.net))
+    with pytest.raises(ValueError, match="1 mappings of draws for 1 \\+ 1 rounds"):
+        injected.iteration(0, [real], [like], given_draws[:1])
+
+
+def test_accumulation_rounds_add_up(networks):
+    """Without in-batch pooling (SiD) the size of the rounds changes rounding only."""
+    make = lambda: Distiller(*networks(), SiDLoss(), Schedule(0, None), lr=LR)
+    whole, parts = make(), make()
+    real, like = batch(8, 0), batch(8, 1)
+    cut = lambda pair: list(zip(pair[0].split([4, 2, 2]), pair[1].split([4, 2, 2])))
+    one, other = whole.iteration(0, [real], [like]), parts.iteration(0, cut(real), cut(like))
+    for name in ("denoising", "sid"):
+        assert float(one.losses[name]) == pytest.approx(float(other.losses[name]), rel=1e-5)
+    for name in ("fake_score", "generator"):
+        assert float(one.grad_norms[name]) == pytest.approx(float(other.grad_norms[name]), rel=1e-4)
+    assert one.samples == other.samples == 16
+    assert_same_parameters(whole.generator.net, parts.generator.net, 1)
+
+
+def test_rounds_pool_the_adversarial_scalar_separately(networks):
+    """The adversarial scalar is a mean over one round (discrepancy 20), so here the rounds do matter."""
+    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR)
+    real, like = batch(8, 0), batch(8, 1)
+    cut = lambda pair: list(zip(pair[0].split(2), pair[1].split(2)))
+    one, other = make().iteration(0, [real], [like]), make().iteration(0, cut(real), cut(like))
+    assert float(one.losses["denoising"]) == pytest.approx(float(other.losses["denoising"]), rel=1e-5)
+    assert float(one.losses["discriminator"]) != pytest.approx(float(other.losses["discriminator"]), rel=1e-3)
+
+
+def test_teacher_never_changes_and_modes_are_the_official_ones(networks):
+    seen = []
+
+    class Spy(SiDALoss):
+        def fake_score_loss(self, fake_score, images, *args, **kwargs):
+            seen.append(("psi", fake_score.training, distiller.generator.net.training, images.requires_grad))
+            return super().fake_score_loss(fake_score, images, *args, **kwargs)
+
+        def generator_loss(self, true_score, fake_score, images, *args, **kwargs):
+            frozen = not any(p.requires_grad for p in (*true_score.parameters(), *fake_score.parameters()))
+            seen.append(("theta", fake_score.training, distiller.generator.net.training, frozen))
+            assert not true_score.training
+            return super().generator_loss(true_score, fake_score, images, *args, **kwargs)
+
+    distiller = Distiller(*networks(), Spy(), Schedule(0, 0), lr=LR)
+    teacher = vector(distiller.true_score)
+    distiller.iteration(0, [batch(4, 0)], [batch(4, 1)])
+    assert seen == [("psi", True, False, False), ("theta", False, True, True)]
+    assert torch.equal(vector(distiller.true_score), teacher)
+    assert all(p.grad is None for net in (distiller.true_score, distiller.fake_score.net) for p in net.parameters())
+
+
+def test_first_average_is_a_copy_and_runs_while_the_generator_is_held_back(networks):
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(1, 2), lr=LR, ema_half_life=8, ema_rampup_ratio=None)
+    with torch.no_grad():
+        distiller.generator.flat.vector.add_(1.0)
+    before = vector(distiller.ema.net)
+    distiller.iteration(0, [batch(4, 0)], [batch(4, 1)])
+    expected = before + (1 - 0.5**0.5)
+    torch.testing.assert_close(vector(distiller.ema.net), expected)
+
+
+def test_augmentation_reaches_the_fake_score_only_and_repeats(networks):
+    make = lambda pipe: Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR, augment=pipe)
+    pipe = AugmentPipe(p=1.0, xflip=1e8, yflip=1, scale=1, rotate_frac=1, aniso=1, translate_frac=1)
+    run = lambda pipe: make(pipe).iteration(0, [batch(4, 0)], [batch(4, 1)]).losses
+    one, again, without = run(pipe), run(pipe), run(None)
+    assert float(one["denoising"]) == float(again["denoising"]) != float(without["denoising"])
+
+
+def test_dropout_repeats_and_depends_on_the_step(networks):
+    def run(nimg, disturb):
+        distiller = Distiller(*networks(), SiDLoss(), Schedule(0, None), lr=LR)
+        for net in (distiller.fake_score.net, distiller.generator.net):
+            for module in net.modules():
+                if hasattr(module, "dropout"):
+                    module.dropout = 0.5
+        torch.rand(disturb)
+        return distiller.iteration(nimg, [batch(4, 0)], [batch(4, 1)]).losses["sid"]
+
+    assert float(run(0, 1)) == float(run(0, 5)) != float(run(4, 1))
+
+
+def test_nan_samples_are_counted_and_survived(networks):
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR)
+    real, like = batch(4, 0), batch(4, 1)
+    cpu = torch.device("cpu")
+    bad = [
+        *step_draws(0, "psi", 0, 0, [real[0].shape], cpu, "sigma_normal"),
+        *step_draws(0, "generator", 0, 0, [like[0].shape], cpu, "t"),
+    ]
+    bad[0]["noise"][2] = float("nan")
+    bad[1]["noise"][1] = float("nan")
+    record = distiller.iteration(0, [real], [like], bad)
+    assert (record.samples, record.nan_samples) == (8, 2)
+    assert int(record.bad_gradients) > 0
+    for learner in (distiller.fake_score, distiller.generator):
+        assert torch.isfinite(learner.flat.vector).all()
+    later = distiller.iteration(4, [real], [like])
+    assert later.nan_samples == 0
+    assert int(later.bad_gradients) == 0
+    assert all(torch.isfinite(v) for v in later.losses.values())
+
+
+def test_state_restores_everything(networks):
+    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR, ema_half_life=50)
+    straight, resumed = make(), make()
+    for step in range(4):
+        straight.iteration(4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
+    first = make()
+    for step in range(2):
+        first.iteration(4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
+    resumed.load({name: tensor.clone() for name, tensor in first.state().items()})
+    for step in range(2, 4):
+        resumed.iteration(4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
+    assert straight.state().keys() == resumed.state().keys()
+    for name, tensor in straight.state().items():
+        assert torch.equal(tensor, resumed.state()[name]), name
+
+
+def test_gradients_are_reduced_before_the_guard(networks):
+    seen = []
+    reduce = lambda gradient: seen.append(gradient.mul_(float("nan")))
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR, reduce=reduce)
+    before = vector(distiller.generator.net)
+    record = distiller.iteration(0, [batch(4, 0)], [batch(4, 1)])
+    assert len(seen) == 2
+    assert int(record.bad_gradients) == sum(g.numel() for g in seen)
+    assert torch.equal(vector(distiller.generator.net), before)
+
+
+@settings(deadline=None)
+@given(
+    values=st.lists(
+        st.floats(-(2.0**100), 2.0**100, width=32) | st.sampled_from([float("nan"), float("inf"), float("-inf")]),
+        min_size=1,
+        max_size=20,
+    ),
+    clip=st.none() | st.sampled_from([0.5, 1.0]),
+)
+def test_guard_follows_the_official_rule(values, clip):
+    gradient = torch.tensor(values)
+    expected = torch.nan_to_num(gradient, nan=0, posinf=1e5, neginf=-1e5)
+    if clip is not None:
+        expected = expected.clamp(-clip, clip)
+    bad = int((~torch.isfinite(gradient)).sum())
+    report = guard_gradient(gradient, clip)
+    assert torch.equal(gradient, expected)
+    assert int(report.replaced) == bad
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
+def test_adam_equals_torch(betas):
+    source = torch.Generator().manual_seed(0)
+    start = torch.randn(50, generator=source)
+    parameter, vector = torch.nn.Parameter(start.clone()), start.clone()
+    theirs = torch.optim.Adam([parameter], lr=1e-2, betas=betas, eps=1e-8)
+    ours = Adam(vector, betas, 1e-8)
+    for step in range(20):
+        gradient = torch.randn(50, generator=source) * 10.0 ** (step % 5 - 2)
+        parameter.grad = gradient.clone()
+        theirs.param_groups[0]["lr"] = lr = 1e-2 / (step + 1)
+        theirs.step()
+        ours.step(gradient, lr)
+    torch.testing.assert_close(vector, parameter.detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_flat_parameters_are_the_network(networks):
+    net = networks()[0]
+    flat = FlatParameters(net)
+    flat.vector.zero_()
+    assert not any(p.any() for p in net.parameters())
+    with torch.no_grad():
+        flat.parameters[3].fill_(2.0)
+    assert flat.vector.sum() == 2.0 * flat.parameters[3].numel()
+    assert not flat.gradient().any()
