@@ -1,9 +1,28 @@
 """Data sets, the order in which they are visited, and augmentation."""
 
+from sida.data.archive import ImageArchive
 from sida.data.augment import OFFICIAL_FLAGS, AugmentPipe
+from sida.data.batches import read_batches
 from sida.data.dataset import Dataset
 from sida.data.digits import Digits
+from sida.data.latents import LatentArchive, LatentDecoder, LatentEncoder, LatentScaling, load_vae, open_archive
 from sida.data.load import DatasetConfig, load_dataset
 from sida.data.order import InfiniteSampler
 
-__all__ = ["OFFICIAL_FLAGS", "AugmentPipe", "Dataset", "DatasetConfig", "Digits", "InfiniteSampler", "load_dataset"]
+__all__ = [
+    "OFFICIAL_FLAGS",
+    "AugmentPipe",
+    "Dataset",
+    "DatasetConfig",
+    "Digits",
+    "ImageArchive",
+    "InfiniteSampler",
+    "LatentArchive",
+    "LatentDecoder",
+    "LatentEncoder",
+    "LatentScaling",
+    "load_dataset",
+    "load_vae",
+    "open_archive",
+    "read_batches",
+]

@@ -29,6 +29,7 @@ class Dataset(abc.ABC):
 
     Attributes:
         name: Short name for records.
+        raw_count: Number of images before ``max_size`` and ``xflip``.
         num_channels: Channels of ``images``.
         resolution: Height and width of ``images``.
         label_dim: Width of the label rows, 0 when unconditional. Integer labels give ``max + 1`` classes, counted
@@ -52,6 +53,7 @@ class Dataset(abc.ABC):
         if labels is not None and len(labels) != count:
             raise ValueError(f"{len(labels)} labels for {count} images")
         self._labels = labels
+        self.raw_count = count
         if labels is None:
             self.label_dim = 0
         else:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.data.digits import Digits
+from sida.data.latents import open_archive
 from sida.errors import UserError
 
 
@@ -28,6 +30,7 @@ class DatasetConfig:
         max_size: Keep only this many images, drawn by ``random_seed``.
         random_seed: Seed of that draw.
         xflip: Append mirrored copies.
+        cache: Keep what was read in memory (data sets that fit).
         sha256: Expected digest; null accepts what is there.
     """
 
@@ -42,6 +45,7 @@ class DatasetConfig:
     max_size: int | None = None
     random_seed: int = 0
     xflip: bool = False
+    cache: bool = False
     sha256: str | None = None
 
     def __post_init__(self) -> None:
@@ -74,14 +78,25 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
     if config.kind == "digits":
         dataset = Digits(config.name, use_labels, **views)  # type: ignore[arg-type]
     else:
-        raise UserError(f"{where}.kind: '{config.kind}' is not available yet")
+        dataset = _open_archive(config, use_labels, views, where)
     _compare(dataset, config, where)
+    return dataset
+
+
+def _open_archive(config: DatasetConfig, use_labels: bool, views: dict[str, Any], where: str) -> Dataset:
+    assert config.path is not None
+    path = Path(config.path).expanduser()
+    if path.exists() and path.is_dir() != (config.kind == "folder"):
+        raise UserError(f"{where}.kind: {path} is a {'folder' if path.is_dir() else 'file'}, not a {config.kind}")
+    options = {"name": config.name, "use_labels": use_labels, "cache": config.cache, **views}
+    dataset: Dataset = open_archive(str(path), **options)
     return dataset
 
 
 def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
     """Checks counts and sizes against the spec; the digest only when the spec gives one."""
     found = {
+        "num_images": dataset.raw_count,
         "resolution": dataset.resolution,
         "channels": dataset.num_channels,
         "label_dim": dataset.label_dim,

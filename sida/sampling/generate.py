@@ -188,13 +188,13 @@ class _Flight:
         finite: torch.Tensor,
         output: torch.device,
     ) -> None:
-        self._seeds, self._classes, self._finite, self._event = seeds, classes, finite, None
+        self._seeds, self._classes, self._event = seeds, classes, None
         if images.device.type == "cuda" and output.type == "cpu":
-            self._images = torch.empty(images.shape, dtype=images.dtype, pin_memory=True)
-            self._images.copy_(images, non_blocking=True)
+            # Both copies are queued before the next batch's work, and one event tells when they are there.
+            self._images, self._finite = _to_pinned(images), _to_pinned(finite)
             self._event = torch.cuda.current_stream(images.device).record_event()
         else:
-            self._images = images.to(output)
+            self._images, self._finite = images.to(output), finite
 
     def land(self) -> Samples:
         """Waits for the copy and checks the values.
@@ -208,6 +208,10 @@ class _Flight:
             seed = self._seeds[int(self._finite.logical_not().nonzero()[0])]
             raise UserError(f"the network gives NaN or infinity for seed {seed}; its file or its training is broken")
         return Samples(self._seeds, self._images, self._classes)
+
+
+def _to_pinned(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True).copy_(tensor, non_blocking=True)
 
 
 def _resample(

@@ -1,0 +1,220 @@
+"""Data sets in the EDM format: images in a zip or folder, labels in ``dataset.json`` beside them.
+
+    00000/img00000000.png … , dataset.json = {"labels": [["00000/img00000000.png", 3], …]} or {"labels": null}
+
+PNG (or any lossless picture) or npy of shape (C, H, W). Source: NVlabs/edm:dataset_tool.py, training/dataset.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+from pathlib import PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from sida.data.dataset import Dataset
+from sida.data.files import Files, ZipFiles, open_files
+from sida.errors import UserError
+
+PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+ARRAYS = frozenset({".npy"})
+
+
+class ImageArchive(Dataset):
+    """Images read one by one from an archive or folder when they are asked for.
+
+    Args:
+        path: Zip archive or folder, or its opened files.
+        name: Name for records.
+        use_labels: False makes the data set unconditional.
+        max_size: See :class:`~sida.data.Dataset`.
+        random_seed: See :class:`~sida.data.Dataset`.
+        xflip: See :class:`~sida.data.Dataset`.
+        cache: Keep every image that was read in memory (of each process); for data sets that fit.
+
+    Attributes:
+        dtype: uint8, or float32 for latents.
+
+    Raises:
+        UserError: A missing or broken archive, no images, unreadable or incomplete labels, or a first image that is
+            not square, or neither grey nor RGB. Other images are checked when they are read.
+    """
+
+    def __init__(
+        self,
+        path: str | Files,
+        name: str | None = None,
+        use_labels: bool = True,
+        max_size: int | None = None,
+        random_seed: int = 0,
+        xflip: bool = False,
+        cache: bool = False,
+    ) -> None:
+        self.files = path if isinstance(path, Files) else open_files(path)
+        self.members = image_members(self.files)
+        first = self._decode(0)
+        channels, height, width = first.shape
+        if height != width:
+            raise UserError(
+                f"{self.files.where(int(self.members[0]))}: is {width}×{height}; images must be square "
+                "(sida data prepare --transform center-crop makes them so)"
+            )
+        labels = read_labels(self.files, self.members) if use_labels else None
+        self._raw_shape = (len(self.members), channels, height, width)
+        self.dtype = first.dtype
+        super().__init__(
+            name or PurePosixPath(self.files.path).stem, self._raw_shape, labels, max_size, random_seed, xflip
+        )
+        self._cached: np.ndarray | None = None
+        if cache:
+            self._cached = np.empty(self._raw_shape, dtype=self.dtype)
+            self._is_cached = np.zeros(len(self.members), dtype=bool)
+
+    def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
+        """Images ``(N, C, H, W)``.
+
+        Raises:
+            UserError: A damaged image, or one whose size or channels differ from the first one's.
+        """
+        if self._cached is None:
+            batch = np.empty((len(raw_indices), *self._raw_shape[1:]), dtype=self.dtype)
+            for row, index in enumerate(raw_indices):
+                batch[row] = self._checked(int(index))
+            return batch
+        for index in raw_indices[~self._is_cached[raw_indices]]:
+            self._cached[index] = self._checked(int(index))
+            self._is_cached[index] = True
+        return self._cached[raw_indices]
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """SHA-256 of the archive's bytes (of names and contents for a folder)."""
+        return self.files.digest()
+
+    def _checked(self, index: int) -> np.ndarray:
+        image = self._decode(index)
+        if image.shape != self._raw_shape[1:] or image.dtype != self.dtype:
+            where = self.files.where(int(self.members[index]))
+            first = self.files.name(int(self.members[0]))
+            raise UserError(
+                f"{where}: is {describe(image)}, but {first} is {'×'.join(map(str, self._raw_shape[1:]))} "
+                f"{self.dtype}; all images must be alike (sida data prepare makes them so)"
+            )
+        return image
+
+    def _decode(self, index: int) -> np.ndarray:
+        member = int(self.members[index])
+        return decode_image(self.files.read(member), self.files.where(member))
+
+
+def image_members(files: Files) -> np.ndarray:
+    """Indices int64 of the members that are images, in sorted order of their names.
+
+    Raises:
+        UserError: None is.
+    """
+    wanted = PICTURES | ARRAYS
+    found = [i for i in range(len(files)) if os.path.splitext(files.name(i))[1].lower() in wanted]
+    if not found:
+        raise UserError(f"{files.path}: holds no images (PNG or npy); is it the right {_kind(files)}?")
+    return np.array(found, dtype=np.int64)
+
+
+def decode_image(content: bytes, where: str) -> np.ndarray:
+    """Decodes a picture to uint8 ``(C, H, W)`` with 1 or 3 channels, or an npy file as it is.
+
+    Raises:
+        UserError: Damaged data, or a picture that is neither 8-bit grey nor RGB.
+    """
+    if content.startswith(b"\x93NUMPY"):
+        try:
+            array = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise UserError(f"{where}: damaged npy ({error})") from None
+        if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16):
+            raise UserError(f"{where}: npy must be (C, H, W) of uint8 or float32, got {describe(array)}")
+        return array.astype(np.float32) if array.dtype == np.float16 else array
+    picture = open_picture(content, where)
+    if picture.mode not in ("L", "RGB"):
+        raise UserError(f"{where}: picture mode {picture.mode}; must be 8-bit grey or RGB (sida data prepare converts)")
+    pixels = np.asarray(picture)
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def open_picture(content: bytes, where: str) -> Any:
+    """Decodes a picture with Pillow.
+
+    Raises:
+        UserError: Damaged or of an unknown format.
+    """
+    from PIL import Image
+
+    try:
+        picture = Image.open(io.BytesIO(content))
+        picture.load()
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        reason = str(error) if content else "it is empty"
+        raise UserError(f"{where}: damaged picture ({reason.splitlines()[0]}); replace or remove it") from None
+    return picture
+
+
+def read_labels(files: Files, members: np.ndarray) -> np.ndarray | None:
+    """Labels of image members from ``dataset.json``: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
+
+    Raises:
+        UserError: The file is broken, an image has no label, or labels are of several kinds.
+    """
+    index = files.find("dataset.json")
+    if index is None:
+        return None
+    where = files.where(index)
+    try:
+        content = json.loads(files.read(index))
+        entries = content["labels"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{where}: must be JSON with the key 'labels'; prepare the data set again") from None
+    if entries is None:
+        return None
+    try:
+        by_name = {str(name).replace("\\", "/"): label for name, label in entries}
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: labels must be pairs [file name, label]; prepare the data set again") from None
+    picked = []
+    for member in members:
+        name = files.name(int(member))
+        if name not in by_name:
+            raise UserError(f"{where}: has no label for {name}; prepare the data set again or set labels: false")
+        picked.append(by_name[name])
+    return label_array(picked, where)
+
+
+def label_array(labels: list[Any], where: str) -> np.ndarray:
+    """Checks labels and packs them: integers to int64 ``(N,)``, vectors of one length to float32 ``(N, D)``.
+
+    Raises:
+        UserError: Mixed kinds, negative classes, vectors of several lengths.
+    """
+    if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
+        if min(labels) < 0:
+            raise UserError(f"{where}: class {min(labels)} is negative; classes are 0, 1, 2, …")
+        return np.array(labels, dtype=np.int64)
+    try:
+        vectors = np.array(labels, dtype=np.float32)
+    except (TypeError, ValueError):
+        vectors = np.empty(0, dtype=np.float32)
+    if vectors.ndim != 2:
+        raise UserError(f"{where}: labels must all be integers, or all be lists of the same length")
+    return vectors
+
+
+def describe(image: np.ndarray) -> str:
+    """Shape and dtype for messages."""
+    return f"{'×'.join(map(str, image.shape))} {image.dtype}"
+
+
+def _kind(files: Files) -> str:
+    return "archive" if isinstance(files, ZipFiles) else "folder"

@@ -1,0 +1,175 @@
+"""Random access to the members of a zip archive or folder, from many threads and processes at once.
+
+``pread`` never moves a file position, so one open archive may be shared by threads and by forked data-loading
+workers; after pickling (spawned workers) it opens again by itself. The index of a million members takes a few dozen
+bytes each. Nothing is ever extracted.
+"""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+import os
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sida.errors import UserError
+from sida.io import sha256_file
+
+#: Refuse members that claim to be larger: no image or latent comes near, zip bombs do.
+MAX_MEMBER_BYTES = 256 << 20
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+class Files(abc.ABC):
+    """Named byte strings, in sorted order of their names.
+
+    Attributes:
+        path: Archive or folder.
+        names: Relative names with ``/``, bytes, sorted; shape ``(N,)``.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], names: list[str]) -> None:
+        self.path = str(path)
+        self.names = np.array([name.encode() for name in names] or [b""], dtype=bytes)[: len(names)]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def name(self, index: int) -> str:
+        """Name of a member."""
+        return bytes(self.names[index]).decode()
+
+    def where(self, index: int) -> str:
+        """Archive and member, for error messages."""
+        return f"{self.path}: {self.name(index)}"
+
+    def find(self, name: str) -> int | None:
+        """Index of a member, or None."""
+        key = name.encode()
+        index = int(np.searchsorted(self.names, np.array(key)))
+        return index if index < len(self) and bytes(self.names[index]) == key else None
+
+    @abc.abstractmethod
+    def read(self, index: int) -> bytes:
+        """Content of a member.
+
+        Raises:
+            UserError: It cannot be read or its checksum is wrong.
+        """
+
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """SHA-256 that identifies the whole content."""
+
+
+class ZipFiles(Files):
+    """Members of a zip archive (stored or deflated).
+
+    Raises:
+        UserError: No such file, or not a whole zip archive.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not Path(path).is_file():
+            raise UserError(f"{path}: no such file; fetch or prepare the data set first (sida data prepare --help)")
+        try:
+            with zipfile.ZipFile(path) as archive:
+                members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename.encode())
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise UserError(f"{path}: not a whole zip archive ({error}); fetch or prepare it again") from None
+        super().__init__(path, [m.filename for m in members])
+        facts = [(m.header_offset, m.compress_size, m.file_size, m.CRC, m.compress_type) for m in members]
+        self._facts = np.array(facts, dtype=np.int64).reshape(len(members), 5)
+        for index in np.flatnonzero((self._facts[:, 2] > MAX_MEMBER_BYTES) | (self._facts[:, 1] > MAX_MEMBER_BYTES)):
+            if not self.name(int(index)).endswith(".json"):
+                raise UserError(f"{self.where(int(index))}: claims {self._facts[index, 2]} bytes; that is no image")
+        if any(m.flag_bits & 1 for m in members):
+            raise UserError(f"{path}: is encrypted; unpack it and prepare it again")
+        self._open_file()
+
+    def _open_file(self) -> None:
+        self._handle = open(self.path, "rb")  # noqa: SIM115
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_handle"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open_file()
+
+    def read(self, index: int) -> bytes:
+        """Content of a member; its CRC is checked."""
+        offset, packed, size, crc, method = (int(value) for value in self._facts[index])
+        descriptor = self._handle.fileno()
+        try:
+            # Header and content in one call: the local header's name and extra field are rarely longer than this.
+            block = os.pread(descriptor, _LOCAL_HEADER.size + 256 + packed, offset)
+            magic, name_size, extra_size = _LOCAL_HEADER.unpack_from(block)
+            start = _LOCAL_HEADER.size + name_size + extra_size
+            content = block[start : start + packed]
+            if len(content) < packed:
+                content = os.pread(descriptor, packed, offset + start)
+            if magic != b"PK\x03\x04" or len(content) < packed:
+                raise ValueError("cut off")
+            if method == zipfile.ZIP_DEFLATED:
+                content = zlib.decompressobj(-15).decompress(content, size + 1)
+            elif method != zipfile.ZIP_STORED:
+                raise ValueError(f"compression method {method} is not supported")
+            if len(content) != size or zlib.crc32(content) != crc:
+                raise ValueError("wrong checksum")
+        except (OSError, ValueError, struct.error, zlib.error) as error:
+            raise UserError(f"{self.where(index)}: damaged ({error}); fetch or prepare the archive again") from None
+        return content
+
+    def digest(self) -> str:
+        """SHA-256 of the archive's bytes."""
+        return sha256_file(self.path)
+
+
+class FolderFiles(Files):
+    """Files of a folder and its subfolders; hidden ones are left out.
+
+    Raises:
+        UserError: No such folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        if not Path(path).is_dir():
+            raise UserError(f"{path}: no such folder")
+        super().__init__(path, sorted(_walk(Path(path)), key=lambda name: name.encode()))
+
+    def read(self, index: int) -> bytes:
+        """Content of a file."""
+        try:
+            return (Path(self.path) / self.name(index)).read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.where(index)}: cannot be read ({error.strerror})") from None
+
+    def digest(self) -> str:
+        """SHA-256 over names and contents, in order."""
+        total = hashlib.sha256()
+        for index in range(len(self)):
+            content = self.read(index)
+            total.update(f"{self.name(index)}\0{len(content)}\0".encode() + hashlib.sha256(content).digest())
+        return total.hexdigest()
+
+
+def open_files(path: str | os.PathLike[str]) -> Files:
+    """A folder's files, or a zip archive's."""
+    return FolderFiles(path) if Path(path).is_dir() else ZipFiles(path)
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for root, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        relative = Path(root).relative_to(folder)
+        for name in files:
+            if not name.startswith("."):
+                yield (relative / name).as_posix()

@@ -1,0 +1,169 @@
+"""Latent diffusion (EDM2, ImageNet 512): VAE moments to network input, and network output to pixels.
+
+A stored item is the mean and standard deviation of the VAE's posterior, 8 channels. A latent is
+``mean + std · N(0, I)``, then ``x · scale + bias`` per channel so that it has mean 0 and standard deviation 0.5.
+
+Source: NVlabs/edm2:training/encoders.py; algorithm.md section EDM2; golden losses_edm2/latent_scaling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from sida.data.archive import ImageArchive, decode_image, image_members
+from sida.data.files import Files, open_files
+from sida.errors import UserError
+
+#: The decoder that EDM2's latents belong to, by its name on the Hugging Face hub.
+VAE_NAME = "stabilityai/sd-vae-ft-mse"
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentScaling:
+    """Per-channel statistics of raw latents, and what they are mapped to.
+
+    Attributes:
+        raw_mean: Means over ImageNet-512.
+        raw_std: Standard deviations over ImageNet-512.
+        final_mean: Mean of network input.
+        final_std: Standard deviation of network input (σ_data).
+    """
+
+    raw_mean: tuple[float, ...] = (5.81, 3.25, 0.12, -2.15)
+    raw_std: tuple[float, ...] = (4.17, 4.62, 3.71, 3.28)
+    final_mean: float = 0.0
+    final_std: float = 0.5
+
+    @property
+    def scale(self) -> torch.Tensor:
+        """float32 ``(C,)``."""
+        return (self.final_std / torch.tensor(self.raw_std, dtype=torch.float64)).float()
+
+    @property
+    def bias(self) -> torch.Tensor:
+        """float32 ``(C,)``."""
+        means = torch.tensor(self.raw_mean, dtype=torch.float64)
+        return (self.final_mean - means * self.final_std / torch.tensor(self.raw_std, dtype=torch.float64)).float()
+
+    def sample(self, moments: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        """Network input float32 ``(N, C, H, W)`` from moments ``(N, 2C, H, W)``; ``noise(x)`` is unit normal."""
+        mean, std = moments.to(torch.float32).chunk(2, dim=1)
+        latents = mean + noise(mean) * std
+        return latents * self._per_channel(self.scale, latents) + self._per_channel(self.bias, latents)
+
+    def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
+        """What the VAE decodes, float32, from network output."""
+        values = latents.to(torch.float32)
+        return (values - self._per_channel(self.bias, values)) / self._per_channel(self.scale, values)
+
+    @staticmethod
+    def _per_channel(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return values.to(like.device)[:, None, None]
+
+
+class LatentArchive(ImageArchive):
+    """Data set of VAE moments (8-channel npy in a zip or folder); arguments as for :class:`ImageArchive`."""
+
+    is_pixels = False
+
+    def __init__(self, path: str | Files, name: str | None = None, **options: Any) -> None:
+        super().__init__(path, name, **options)
+        if self.num_channels % 2 or options.get("xflip"):
+            fault = "xflip has no meaning for latents" if options.get("xflip") else f"{self.num_channels} channels"
+            raise UserError(
+                f"{path}: {fault}; latents have an even number of channels (mean, std) and no mirror images"
+            )
+        self.scaling = LatentScaling()
+
+    @property
+    def network_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of a latent: half the stored channels."""
+        return (self.num_channels // 2, self.resolution, self.resolution)
+
+    def network_input(
+        self, batch: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor] | None = None
+    ) -> torch.Tensor:
+        """Samples latents from moments; ``noise(x)`` gives unit normal draws like ``x`` (None: torch's global ones)."""
+        return self.scaling.sample(batch, noise or torch.randn_like)
+
+
+def open_archive(path: str, **options: Any) -> ImageArchive:
+    """Opens an archive or folder: pixels as :class:`ImageArchive`, float32 arrays as :class:`LatentArchive`."""
+    files = open_files(path)
+    first = int(image_members(files)[0])
+    kind = ImageArchive if decode_image(files.read(first), files.where(first)).dtype == np.uint8 else LatentArchive
+    return kind(files, **options)
+
+
+class LatentDecoder:
+    """Network output to pixels: un-scale, decode, clamp to [0, 1], × 255, truncate (fact 25).
+
+    Args:
+        vae: ``vae.decode(x)`` gives an object with ``sample`` ``(N, 3, H, W)`` about [0, 1] (diffusers'
+            ``AutoencoderKL``).
+        scaling: Statistics of the latents.
+        batch_size: Images decoded at once (512×512 decoding needs about 1 GB per image in float32).
+    """
+
+    def __init__(self, vae: Any, scaling: LatentScaling | None = None, batch_size: int = 8) -> None:
+        self.vae, self.scaling, self.batch_size = vae, scaling or LatentScaling(), batch_size
+
+    @torch.no_grad()
+    def __call__(self, latents: torch.Tensor) -> torch.Tensor:
+        """uint8 ``(N, 3, H, W)`` from network output ``(N, C, h, w)``."""
+        raw = self.scaling.to_raw(latents)
+        parts = [self._decode(part) for part in raw.split(self.batch_size)]
+        return torch.cat(parts)
+
+    def _decode(self, raw: torch.Tensor) -> torch.Tensor:
+        result = self.vae.decode(raw)
+        pixels = result["sample"] if isinstance(result, dict) else getattr(result, "sample", result)
+        quantised: torch.Tensor = pixels.clamp(0, 1).mul(255).to(torch.uint8)
+        return quantised
+
+
+class LatentEncoder:
+    """Pixels to the VAE moments that latent data sets store.
+
+    Args:
+        vae: ``vae.encode(x).latent_dist`` has ``mean`` and ``std`` (diffusers' ``AutoencoderKL``); x in [0, 1].
+    """
+
+    def __init__(self, vae: Any) -> None:
+        self.vae = vae
+
+    @torch.no_grad()
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        """Moments float32 ``(N, 2C, h, w)`` from uint8 images ``(N, 3, H, W)``."""
+        posterior = self.vae.encode(images.to(torch.float32) / 255).latent_dist
+        return torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
+
+
+def load_vae(path: str = VAE_NAME, device: str | torch.device = "cpu", offline: bool = True) -> Any:
+    """Loads diffusers' ``AutoencoderKL`` in evaluation mode.
+
+    Args:
+        path: Folder with ``config.json`` and weights, or a name on the Hugging Face hub.
+        device: Where it goes.
+        offline: Use local files only.
+
+    Raises:
+        UserError: The optional package is not installed, or there is no such model.
+    """
+    try:
+        from diffusers import AutoencoderKL
+    except ImportError:
+        raise UserError(
+            "latent diffusion needs the package diffusers; install the optional extra: pip install 'sida-repro[latent]'"
+        ) from None
+    try:
+        vae = AutoencoderKL.from_pretrained(path, local_files_only=offline)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot load the VAE ({reason}); fetch it with 'sida assets fetch'") from None
+    return vae.eval().requires_grad_(False).to(device)

@@ -1,0 +1,252 @@
+import io
+import itertools
+import json
+import pickle
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sida.data import InfiniteSampler, load_dataset, read_batches
+from sida.data.files import ZipFiles
+from sida.errors import UserError
+from sida.io import sha256_file
+from tests.conftest import GOLDEN
+
+GOLDEN_ZIP = GOLDEN / "dataset" / "tiny_rgb_labels.zip"
+
+
+def png(image) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def npy(array) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+def pictures(count=5, size=8, channels=3, seed=0):
+    shape = (count, size, size, channels) if channels > 1 else (count, size, size)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def members(images, labels=None):
+    named = {f"00000/img{i:08d}.png": png(image) for i, image in enumerate(images)}
+    pairs = None if labels is None else [[name, label] for name, label in zip(named, labels)]
+    return named | {"dataset.json": json.dumps({"labels": pairs}).encode()}
+
+
+def write_zip(path, content, method=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, data in content.items():
+            archive.writestr(name, data)
+    return str(path)
+
+
+def write_folder(path, content):
+    for name, data in content.items():
+        target = path / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    return str(path)
+
+
+def open_zip(path, **extra):
+    return load_dataset({"name": "t", "kind": "zip", "path": str(path), **extra})
+
+
+@pytest.mark.parametrize("name", ["tiny_rgb_labels", "tiny_rgb_nolabels"])
+@pytest.mark.parametrize("case", ["plain", "xflip", "max7_seed0", "max7_seed5_xflip"])
+def test_views_match_the_golden_ones(golden, name, case):
+    arrays, info = golden(f"dataset/{name}")
+    facts = info[case]
+    data = open_zip(GOLDEN / "dataset" / f"{name}.zip", **facts["kwargs"])
+    assert len(data) == facts["length"]
+    for key in ("label_dim", "num_channels", "resolution"):
+        assert getattr(data, key) == facts[key]
+    everything = range(len(data))
+    np.testing.assert_array_equal(data.images(everything), arrays[f"{case}/images"])
+    np.testing.assert_array_equal(data.labels(everything), arrays[f"{case}/labels"])
+    np.testing.assert_array_equal(data.raw_indices, arrays[f"{case}/raw_idx"])
+
+
+@pytest.mark.parametrize("name", ["tiny_rgb_labels", "tiny_rgb_nolabels"])
+def test_networks_see_the_golden_floats(golden, name):
+    arrays, _ = golden(f"dataset/{name}")
+    data = open_zip(GOLDEN / "dataset" / f"{name}.zip")
+    seen = data.network_input(data.images(range(len(data))))
+    np.testing.assert_array_equal(seen, arrays["float_batch"])
+    np.testing.assert_array_equal(data.images(range(len(data))), arrays["raw_images_in_archive_order"])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_zip_deflated_zip_and_folder_are_alike(tmp_path, channels):
+    images = pictures(channels=channels)
+    content = members(images, [0, 1, 2, 1, 0])
+    stored = open_zip(write_zip(tmp_path / "a.zip", content))
+    deflated = open_zip(write_zip(tmp_path / "b.zip", content, zipfile.ZIP_DEFLATED), cache=True)
+    folder = load_dataset({"name": "t", "kind": "folder", "path": write_folder(tmp_path / "c", content)})
+    expected = images.reshape(5, 8, 8, channels).transpose(0, 3, 1, 2)
+    for data in (stored, deflated, folder, deflated):
+        np.testing.assert_array_equal(data.images([4, 0, 2]), expected[[4, 0, 2]])
+        assert data.labels([2]).tolist() == [[0, 0, 1]]
+        assert data.class_indices.tolist() == [0, 1, 2, 1, 0]
+    assert stored.sha256 == sha256_file(tmp_path / "a.zip")
+    assert folder.sha256 != stored.sha256
+
+
+def test_label_vectors_are_passed_on(tmp_path):
+    data = open_zip(write_zip(tmp_path / "a.zip", members(pictures(2), [[0.5, 1.0], [2.0, 3.0]])))
+    assert data.label_dim == 2
+    assert data.labels([1]).tolist() == [[2.0, 3.0]]
+    with pytest.raises(ValueError, match="no class labels"):
+        _ = data.class_indices
+
+
+def test_images_without_labels_file_are_unconditional(tmp_path):
+    content = members(pictures(2))
+    del content["dataset.json"]
+    assert open_zip(write_zip(tmp_path / "a.zip", content)).label_dim == 0
+
+
+def test_labels_left_out_need_not_exist(tmp_path):
+    content = members(pictures(2)) | {"dataset.json": b"broken"}
+    path = write_zip(tmp_path / "a.zip", content)
+    assert open_zip(path, labels=False).label_dim == 0
+
+
+def test_pickled_copies_and_threads_read_the_same():
+    data = open_zip(GOLDEN_ZIP)
+    expected = data.images(range(12))
+    assert torch.equal(pickle.loads(pickle.dumps(data)).images(range(12)), expected)
+    with ThreadPoolExecutor(4) as pool:
+        rows = list(pool.map(lambda i: data.images([i % 12]), range(200)))
+    assert all(torch.equal(row[0], expected[i % 12]) for i, row in enumerate(rows))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_come_in_order_from_any_number_of_workers(workers):
+    data = open_zip(GOLDEN_ZIP)
+    sampler = InfiniteSampler(len(data), 3)
+    endless = (sampler.indices(4 * k, 4) for k in itertools.count())
+    taken = list(itertools.islice(read_batches(data, endless, workers), 7))
+    for k, (images, labels) in enumerate(taken):
+        order = InfiniteSampler(len(data), 3).indices(4 * k, 4)
+        assert torch.equal(images, data.images(order))
+        assert torch.equal(labels, data.labels(order))
+
+
+def test_a_large_index_needs_little_memory(tmp_path):
+    content = {f"{i // 1000:05d}/img{i:08d}.npy": b"x" for i in range(3000)}
+    files = ZipFiles(write_zip(tmp_path / "a.zip", content))
+    assert len(pickle.dumps(files)) / 3000 < 80
+
+
+def test_a_local_header_with_a_long_extra_field_is_read(tmp_path):
+    info = zipfile.ZipInfo("img.png")
+    info.extra = b"\x99\x99" + (1000).to_bytes(2, "little") + bytes(1000)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(info, png(pictures(1)[0]))
+    np.testing.assert_array_equal(open_zip(tmp_path / "a.zip").images([0])[0], pictures(1)[0].transpose(2, 0, 1))
+
+
+def broken_crc(path):
+    data = bytearray(path.read_bytes())
+    data[120] ^= 0xFF
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("change", "extra", "message"),
+    [
+        (lambda c: {}, {}, "holds no images"),
+        (lambda c: c | {"dataset.json": b"{"}, {}, "dataset.json: must be JSON with the key 'labels'"),
+        (lambda c: c | {"dataset.json": b"[]"}, {}, "dataset.json: must be JSON with the key 'labels'"),
+        (lambda c: c | {"dataset.json": b'{"labels": [1]}'}, {}, "labels must be pairs"),
+        (lambda c: c | {"dataset.json": b'{"labels": []}'}, {}, "has no label for 00000/img00000000.png"),
+        (lambda c: c | members(pictures(), [0, 1, -2, 0, 0]), {}, "class -2 is negative"),
+        (lambda c: c | members(pictures(), [0, 1, [1.0], 0, 0]), {}, "must all be integers"),
+        (lambda c: c | members(pictures(), [[1.0], [1.0, 2.0], [1.0], [0.0], [0.0]]), {}, "same length"),
+        (lambda c: c | {"00000/img00000000.png": png(pictures(1)[0][:4])}, {}, "is 8×4; images must be square"),
+        (lambda c: c | {"00000/img00000000.png": png(pictures(1, channels=4)[0])}, {}, "picture mode RGBA"),
+        (lambda c: c, {"num_images": 50_000}, "num_images: .* has 5, the spec says 50000"),
+        (lambda c: c, {"resolution": 32}, "resolution: .* has 8, the spec says 32"),
+        (lambda c: c, {"label_dim": 10}, "label_dim: .* has 0, the spec says 10"),
+        (lambda c: c, {"kind": "folder"}, "is a file, not a folder"),
+    ],
+)
+def test_faults_found_at_opening_are_one_line_errors(tmp_path, change, extra, message):
+    path = write_zip(tmp_path / "a.zip", change(members(pictures())))
+    with pytest.raises(UserError, match=message) as caught:
+        open_zip(path, **extra)
+    assert "\n" not in str(caught.value)
+    assert path in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "img00000002.png: damaged picture \\(it is empty\\)"),
+        (b"not a picture", "img00000002.png: damaged picture"),
+        (png(pictures(1)[0])[:80], "img00000002.png: damaged picture"),
+        (png(pictures(1, size=16)[0]), "img00000002.png: is 3×16×16 uint8, but 00000/img00000000.png is 3×8×8"),
+        (png(pictures(1, channels=1)[0]), "img00000002.png: is 1×8×8 uint8"),
+        (npy(np.zeros((3, 8, 8), np.float32)), "img00000002.png: is 3×8×8 float32"),
+        (npy(np.zeros((8, 8), np.float32)), "npy must be \\(C, H, W\\)"),
+        (npy(np.zeros((3, 8, 8), np.float32))[:140], "damaged npy"),
+        (npy(np.array([{}], dtype=object)), "damaged npy \\(Object arrays cannot be loaded"),
+    ],
+)
+def test_faults_of_single_images_name_the_image(tmp_path, content, message):
+    path = write_zip(tmp_path / "a.zip", members(pictures()) | {"00000/img00000002.png": content})
+    data = open_zip(path)
+    assert data.images([0, 1, 3, 4]).shape == (4, 3, 8, 8)
+    with pytest.raises(UserError, match=message):
+        data.images([1, 2])
+
+
+def test_a_wrong_byte_is_noticed(tmp_path):
+    path = tmp_path / "a.zip"
+    write_zip(path, members(pictures()))
+    data = bytearray(path.read_bytes())
+    data[data.find(b"IDAT") + 20] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"img00000000.png: damaged \(wrong checksum\)"):
+        open_zip(path)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
+def test_a_cut_off_archive_is_one_line_error(tmp_path, share):
+    whole = GOLDEN_ZIP.read_bytes()
+    (tmp_path / "a.zip").write_bytes(whole[: int(len(whole) * share)])
+    with pytest.raises(UserError, match="not a whole zip archive"):
+        open_zip(tmp_path / "a.zip")
+
+
+def test_missing_paths_are_one_line_errors(tmp_path):
+    with pytest.raises(UserError, match=r"no such file; fetch or prepare"):
+        open_zip(tmp_path / "none.zip")
+    with pytest.raises(UserError, match=r"no such folder|no such file"):
+        load_dataset({"name": "t", "kind": "folder", "path": str(tmp_path / "none")})
+
+
+def test_a_member_that_claims_gigabytes_is_refused(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("bomb.png", "w") as member:
+        for _ in range(257):
+            member.write(bytes(1 << 20))
+    assert path.stat().st_size < 1 << 20
+    with pytest.raises(UserError, match=r"bomb.png: claims 269484032 bytes"):
+        open_zip(path)
+
+
+def test_errors_in_workers_reach_the_user(tmp_path):
+    path = write_zip(tmp_path / "a.zip", members(pictures()) | {"00000/img00000002.png": b""})
+    with pytest.raises(UserError, match=r"img00000002.png: damaged picture"):
+        list(read_batches(open_zip(path), iter([np.array([0, 2])]), workers=1))

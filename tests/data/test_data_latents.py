@@ -1,0 +1,113 @@
+import io
+import sys
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from sida.data import LatentArchive, LatentDecoder, LatentEncoder, LatentScaling, load_dataset, load_vae
+from sida.errors import UserError
+
+
+class StandInVae:
+    """First three channels × 0.1 + 0.5, as in the golden recording; encodes to a mean and a std."""
+
+    def decode(self, x):
+        return SimpleNamespace(sample=x[:, :3] * 0.1 + 0.5)
+
+    def encode(self, x):
+        small = torch.nn.functional.avg_pool2d(x, 8)
+        mean = torch.cat([small, small[:, :1]], 1)
+        return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=torch.full_like(mean, 0.1)))
+
+
+@pytest.fixture
+def archive(tmp_path):
+    moments = np.random.default_rng(0).normal(size=(3, 8, 4, 4)).astype(np.float32)
+    with zipfile.ZipFile(tmp_path / "latents.zip", "w") as file:
+        for i, item in enumerate(moments):
+            stream = io.BytesIO()
+            np.save(stream, item)
+            file.writestr(f"00000/img-mean-std-{i:08d}.npy", stream.getvalue())
+        file.writestr("dataset.json", '{"labels": null}')
+    return str(tmp_path / "latents.zip"), moments
+
+
+def test_scaling_and_decoding_match_the_golden_ones(golden):
+    arrays, _ = golden("losses_edm2/latent_scaling")
+    scaling = LatentScaling()
+    np.testing.assert_allclose(scaling.scale, arrays["scale"], rtol=1e-6)
+    np.testing.assert_allclose(scaling.bias, arrays["bias"], rtol=1e-6)
+    noise = torch.from_numpy(arrays["draw/00_randn_like"])
+    latents = scaling.sample(torch.from_numpy(arrays["in/raw_mean_std"]), lambda x: noise)
+    np.testing.assert_allclose(latents, arrays["out/latents"], atol=1e-5)
+    np.testing.assert_allclose(scaling.to_raw(latents), arrays["fake_vae_input"], atol=1e-4)
+    decode = LatentDecoder(StandInVae(), batch_size=2)
+    pixels = decode(torch.from_numpy(arrays["out/latents"]))
+    np.testing.assert_array_equal(pixels, arrays["out/decoded_uint8_with_fake_vae"])
+
+
+def test_decoded_bytes_follow_the_official_rule(golden):
+    arrays, _ = golden("generation/uint8_quantisation")
+    identity = SimpleNamespace(decode=lambda x: {"sample": x})
+    decode = LatentDecoder(identity, LatentScaling((0.0,), (0.5,)))
+    for name in ("q", "ramp"):
+        values = torch.from_numpy(arrays[name])[None, None, None]
+        np.testing.assert_array_equal(decode(values)[0, 0, 0], arrays[f"{name}/uint8_latent_decoder"])
+
+
+def test_a_latent_archive_gives_moments_and_samples_them(archive):
+    path, moments = archive
+    data = load_dataset({"name": "img512", "kind": "zip", "path": path, "channels": 8, "resolution": 4})
+    assert isinstance(data, LatentArchive)
+    assert not data.is_pixels
+    assert data.network_shape == (4, 4, 4)
+    batch = data.images([2, 0])
+    np.testing.assert_array_equal(batch, moments[[2, 0]])
+    ones = data.network_input(batch, torch.ones_like)
+    expected = (batch[:, :4] + batch[:, 4:]) * data.scaling.scale[:, None, None] + data.scaling.bias[:, None, None]
+    torch.testing.assert_close(ones, expected)
+    assert not torch.equal(data.network_input(batch), data.network_input(batch))
+
+
+def test_latents_have_no_mirror_images(archive):
+    with pytest.raises(UserError, match="xflip has no meaning"):
+        load_dataset({"name": "img512", "kind": "zip", "path": archive[0], "xflip": True})
+
+
+def test_encoding_and_decoding_go_together():
+    images = torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)
+    moments = LatentEncoder(StandInVae())(images)
+    assert moments.shape == (2, 8, 2, 2)
+    assert moments.dtype == torch.float32
+    mean = images.float().unfold(2, 8, 8).unfold(3, 8, 8).mean((4, 5)) / 255
+    torch.testing.assert_close(moments[:, :3], mean)
+
+
+def test_without_diffusers_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(UserError, match=r"sida-repro\[latent\]"):
+        load_vae()
+
+
+def test_the_vae_is_loaded_through_diffusers(monkeypatch, tmp_path):
+    calls = {}
+
+    class AutoencoderKL(torch.nn.Linear):
+        @classmethod
+        def from_pretrained(cls, path, local_files_only):
+            calls["args"] = (path, local_files_only)
+            if path == "missing":
+                raise OSError("missing does not appear to have a file named config.json\nmore")
+            return cls(1, 1)
+
+    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoencoderKL=AutoencoderKL))
+    vae = load_vae(str(tmp_path))
+    assert calls["args"] == (str(tmp_path), True)
+    assert not vae.training
+    assert not any(p.requires_grad for p in vae.parameters())
+    with pytest.raises(UserError, match=r"missing: cannot load the VAE .*sida assets fetch") as caught:
+        load_vae("missing")
+    assert "\n" not in str(caught.value)
