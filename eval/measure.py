@@ -15,12 +15,12 @@ import torch
 
 from eval.features.base import Extractor
 from eval.features.extraction import make_extractors
-from eval.measurements import is_current, trial_path, write_measurement
+from eval.measurements import keep_current, trial_path, write_measurement
 from eval.metrics import compute_metrics
 from eval.pipeline import run_pass
 from eval.protocol import Protocol, load_protocol
 from eval.references import Reference, load_references
-from eval.sources import CallableSource, DataSource, NetworkSource, Source, batches
+from eval.sources import CallableSource, DataSource, NetworkSource, Source
 from eval.trial import TrialSums
 from sida import provenance
 from sida.config import from_mapping
@@ -45,6 +45,8 @@ class MeasureSpec:
         protocol: Name, path or content of the protocol.
         dataset: Data set: labels, image size, and references made here.
         network: File of the network; None for other sources.
+        guide: File of a guiding network, for samplers with guidance.
+        vae: Folder of the decoder of latent networks; None takes the registered one.
         label: Name for people.
         family: Group of rows in tables.
         nfe: Network evaluations per image.
@@ -61,6 +63,8 @@ class MeasureSpec:
     protocol: Any
     dataset: dict[str, Any] | None = None
     network: str | None = None
+    guide: str | None = None
+    vae: str | None = None
     label: str = ""
     family: str = ""
     nfe: int | None = None
@@ -81,8 +85,8 @@ class MeasureSpec:
         needed = {"python": "callable", "images": "path", "heun": "num_steps"}.get(str(kind))
         if needed and needed not in self.sampler:
             raise ValueError(f"sampler.{needed}: is missing; sampler '{kind}' needs it")
-        if self.dataset is None and kind in (*NETWORK_SAMPLERS, "data"):
-            raise ValueError(f"dataset: is missing; sampler '{kind}' needs it")
+        if self.dataset is None and kind == "data":
+            raise ValueError("dataset: is missing; sampler 'data' resamples it")
         if self.batch_size is not None and self.batch_size < 1:
             raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
         if self.threads < 0:
@@ -107,7 +111,7 @@ class Measurer:
     def dataset(self) -> Dataset:
         """The data set of the spec."""
         if self.spec.dataset is None:
-            raise UserError(f"run '{self.spec.run}': dataset: is missing; the protocol's references need it")
+            raise UserError(f"run '{self.spec.run}': dataset: is missing; its classes or references are needed")
         return load_dataset(self.spec.dataset)
 
     @functools.cached_property
@@ -132,7 +136,15 @@ class Measurer:
             from eval.images import ImageFiles
 
             return ImageFiles(sampler["path"], self.protocol)
-        return NetworkSource(str(self.spec.network), sampler, self.dataset, self.protocol, self.spec.device)
+        return NetworkSource(
+            str(self.spec.network),
+            sampler,
+            self.protocol,
+            lambda: self.dataset,
+            self.spec.guide,
+            self.spec.vae,
+            self.spec.device,
+        )
 
     @functools.cached_property
     def digest(self) -> str:
@@ -158,9 +170,10 @@ class Measurer:
     def sums(self, trial: int, begin: int, end: int, progress: Progress | None = None, done: int = 0) -> TrialSums:
         """Sums over the images ``begin … end − 1`` of a trial."""
         first = self.protocol.seeds(trial)[0]
+        seeds = range(first + begin, first + end)
         ahead = 2 if self.spec.device.startswith("cuda") or self.spec.sampler["kind"] == "images" else 0
         return run_pass(
-            _sized(batches(self.source, first + begin, first + end - 1, self.batch_size), self.protocol, self.spec.run),
+            _sized(self.source.batches(seeds, self.batch_size), self.protocol, self.spec.run),
             self.extractors,
             TrialSums(self.protocol, self.spec.device),
             first=begin,
@@ -168,19 +181,19 @@ class Measurer:
             progress=None if progress is None else lambda count: progress.update(done + count),
         )
 
+    def names(self) -> dict[str, Any]:
+        """What the sheet says about the generator; it does not change a number."""
+        return {key: getattr(self.spec, key) for key in ("run", "method", "label", "family", "nfe")}
+
     def record(self, trial: int, sums: TrialSums, seconds: float | None = None) -> dict[str, Any]:
         """The measurement of a whole trial."""
         values, details = compute_metrics(sums, self.references, self.spec.device)
         used = {m.key: self.references[m.reference].record() for m in self.protocol.metrics if m.reference}
         record = {
-            "run": self.spec.run,
-            "method": self.spec.method,
-            "label": self.spec.label,
-            "family": self.spec.family,
+            **self.names(),
             "trial": trial,
             "n": self.protocol.num_samples,
             "seeds": list(self.protocol.seeds(trial)),
-            "nfe": self.spec.nfe,
             "sampler": self.spec.sampler,
             "metrics": values,
             "details": details,
@@ -215,7 +228,7 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
         if trial >= protocol.trials:
             raise UserError(f"--trials: protocol '{protocol.name}' has the trials 0-{protocol.trials - 1}, got {trial}")
     with threads(measurer.spec.threads):
-        wanted = [trial for trial in trials if not is_current(trial_path(out, trial), measurer.digest)]
+        wanted = [t for t in trials if not keep_current(trial_path(out, t), measurer.digest, measurer.names())]
         done = (len(trials) - len(wanted)) * protocol.num_samples
         total = len(trials) * protocol.num_samples
         progress = Progress(f"measure {measurer.spec.run}", total, "img", done=done)

@@ -76,14 +76,22 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
-def is_current(path: str | os.PathLike[str], spec_sha256: str) -> bool:
-    """Whether a valid measurement of the same spec is there, so that a resumed job keeps it."""
+def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[str, Any]) -> bool:
+    """Whether a valid measurement of the same spec is there, so that a resumed job keeps it.
+
+    Names that changed in the sheet (label, family, ...) are brought up to date in the file.
+    """
     if not Path(path).is_file():
         return False
     try:
-        return read_measurement(path)["spec_sha256"] == spec_sha256
+        record = read_measurement(path)
     except UserError:
         return False
+    if record["spec_sha256"] != spec_sha256:
+        return False
+    if any(record.get(key) != value for key, value in names.items()):
+        write_measurement(path, {**record, **names})
+    return True
 
 
 def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:

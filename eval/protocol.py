@@ -88,26 +88,26 @@ class ReferenceSource:
     Attributes:
         kind: ``dataset`` (made here from all images of the generator's data set), ``statistics`` (a file with mean and
             covariance: published ``.npz``, EDM2 ``.pkl`` or our ``.safetensors``) or ``images`` (a batch of
-            reference images as ``.npz`` with ``arr_0``, or our features).
-        file: File name to look for (in the asset cache or a folder given on the command line).
+            reference images as ``.npz`` with ``arr_0``, or features of ours).
+        asset: Id in ``config/assets.tsv``; it is fetched into the cache when it is not given on the command line.
+        file: Name of a file that is no registered asset; people give it on the command line.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``.
         num_images: Number of images behind it, None where unknown.
         sha256: Required digest of the file; None accepts what is there and records it.
-        url: Where people find it.
         cov_ddof: Divisor N - ddof of a covariance made here.
     """
 
     kind: Literal["dataset", "statistics", "images"]
+    asset: str | None = None
     file: str | None = None
     entry: str | None = None
     num_images: int | None = None
     sha256: str | None = None
-    url: str | None = None
     cov_ddof: int = 1
 
     def __post_init__(self) -> None:
-        if self.kind != "dataset" and self.file is None:
-            raise ValueError(f"file: a reference of kind '{self.kind}' needs one")
+        if self.kind != "dataset" and (self.asset is None) == (self.file is None):
+            raise ValueError(f"asset: a reference of kind '{self.kind}' needs either an asset or a file")
         if self.cov_ddof not in (0, 1):
             raise ValueError(f"cov_ddof: must be 0 or 1, got {self.cov_ddof}")
 
@@ -115,7 +115,7 @@ class ReferenceSource:
         """The fields that can change the number."""
         if self.kind == "dataset":
             return {"kind": self.kind, "cov_ddof": self.cov_ddof}
-        return {"kind": self.kind, "file": self.file, "entry": self.entry, "sha256": self.sha256}
+        return {"kind": self.kind, "file": self.asset or self.file, "entry": self.entry, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)

@@ -150,23 +150,26 @@ def _load(
 
 
 def find_file(source: ReferenceSource, key: str, where: str, folder: str | None) -> Path:
-    """Looks for a published file in a folder given by the user, then in the asset cache.
+    """The file of a reference: in a folder given by the user, else the registered asset (fetched if need be).
 
     Raises:
-        UserError: Found nowhere; the message says where to get it and how to name it.
+        UserError: Found nowhere; the message says what to do.
     """
-    name = str(source.file)
-    places = [Path(folder)] if folder else []
-    cache = os.environ.get("SIDA_CACHE")
-    places += [Path(cache)] if cache else []
-    for place in places:
-        hits = [place / name] if (place / name).is_file() else sorted(place.rglob(name)) if place.is_dir() else []
+    if folder:
+        name = source.file
+        if source.asset is not None:
+            from sida.assets import load_registry
+            from sida.assets.registry import find_asset
+
+            name = Path(find_asset(load_registry(), source.asset).target).name
+        hits = sorted(Path(folder).rglob(str(name)))
         if hits:
             return hits[0]
-    origin = f" from {source.url}" if source.url else ""
-    raise UserError(
-        f"{where}: file '{name}' is not here; fetch it{origin} (sida assets fetch) and give --reference {key}=FILE"
-    )
+    if source.asset is not None:
+        from sida.assets import fetch
+
+        return fetch(source.asset)
+    raise UserError(f"{where}: file '{source.file}' is not here; give it with --reference {key}=FILE")
 
 
 def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:

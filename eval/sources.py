@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from eval.pipeline import Batch
+from eval.references import data_digest
 from sida.errors import UserError, suggestion
 from sida.io import sha256_file
 
 if TYPE_CHECKING:
     from eval.protocol import Protocol
     from sida.data import Dataset
-    from sida.sampling import SeedStreams
+    from sida.sampling import Samples
 
 
 class Source(Interface):
@@ -32,38 +33,25 @@ class Source(Interface):
     def identity(self) -> dict[str, Any]:
         """Plain values that change whenever an image could change (digests of networks, data, files)."""
 
-    def images(self, seeds: Sequence[int]) -> Batch:
-        """The images of some seeds, in their order."""
-
-
-def batches(source: Source, first: int, last: int, batch_size: int) -> Iterator[Batch]:
-    """Images of the seeds ``first … last`` (inclusive) in batches."""
-    for begin in range(first, last + 1, batch_size):
-        yield source.images(range(begin, min(begin + batch_size, last + 1)))
+    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+        """The images of consecutive seeds, in their order, ``batch_size`` at a time."""
 
 
 @dataclass
 class DataSource:
-    """Resampled real images: the distance that even a perfect generator keeps at this n (the noise floor).
-
-    Seed s shows image ``randint(len(data))`` of the stream of s; its class is the true one.
-    """
+    """Resampled real images: the distance that even a perfect generator keeps at this n (the noise floor)."""
 
     dataset: Dataset
 
     def identity(self) -> dict[str, Any]:
         """Digest of the data."""
-        from eval.references import data_digest
-
         return {"data": data_digest(self.dataset)}
 
-    def images(self, seeds: Sequence[int]) -> Batch:
-        """Real images drawn with replacement."""
-        from sida.sampling import SeedStreams
+    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+        """Real images drawn with replacement; their classes are the true ones."""
+        from sida.sampling import generate
 
-        indices = SeedStreams(seeds).randint(len(self.dataset))
-        classes = self.dataset.class_indices[indices] if self.dataset.label_dim else None
-        return Batch(self.dataset.images(indices), classes)
+        return _plain(generate(None, seeds, {"kind": "data"}, batch_size, dataset=self.dataset))
 
 
 @dataclass
@@ -90,17 +78,19 @@ class CallableSource:
             "source_sha256": sha256_file(source) if source else None,
         }
 
-    def images(self, seeds: Sequence[int]) -> Batch:
+    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
         """Calls the function and checks what it returns."""
-        result = self._function(list(seeds), **self.kwargs)
-        images, classes = result if isinstance(result, tuple) else (result, None)
-        images = torch.as_tensor(images)
-        if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(seeds):
-            raise UserError(
-                f"{self.name}: must return uint8 images of shape ({len(seeds)}, C, H, W), "
-                f"got {images.dtype} {tuple(images.shape)}"
-            )
-        return Batch(images, None if classes is None else torch.as_tensor(np.asarray(classes), dtype=torch.int64))
+        for start in range(0, len(seeds), batch_size):
+            chosen = list(seeds[start : start + batch_size])
+            result = self._function(chosen, **self.kwargs)
+            images, classes = result if isinstance(result, tuple) else (result, None)
+            images = torch.as_tensor(images)
+            if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(chosen):
+                raise UserError(
+                    f"{self.name}: must return uint8 images of shape ({len(chosen)}, C, H, W), "
+                    f"got {images.dtype} {tuple(images.shape)}"
+                )
+            yield Batch(images, None if classes is None else torch.as_tensor(np.asarray(classes), dtype=torch.int64))
 
 
 def import_callable(name: str, where: str) -> Callable[..., Any]:
@@ -126,68 +116,94 @@ def import_callable(name: str, where: str) -> Callable[..., Any]:
 
 @dataclass
 class NetworkSource:
-    """A network with a sampler.
+    """A network with a sampler, as :func:`sida.sampling.generate` draws from it.
 
-    The stream of a seed gives the latents first, then the class (as the official tools do), then the sampler's noise.
+    Args:
+        path: Network file.
+        sampler: Mapping of :class:`sida.sampling.Sampler`.
+        protocol: Says how classes are drawn and how values become bytes.
+        dataset: Opens the data set (only called for classes drawn with its frequencies).
+        guide: File of a guiding network, for samplers with guidance.
+        vae: Folder of the decoder of latent networks; None takes the registered one.
+        device: Where it runs.
     """
 
     path: str
     sampler: Mapping[str, Any]
-    dataset: Dataset
     protocol: Protocol
+    dataset: Callable[[], Dataset]
+    guide: str | None = None
+    vae: str | None = None
     device: str = "cpu"
 
     def __post_init__(self) -> None:
         from sida.checkpoint import load_network
 
         self._net, self.metadata = load_network(self.path, self.device)
-
-    def identity(self) -> dict[str, Any]:
-        """Digest of the network file, the sampler, and how classes are drawn."""
-        from eval.references import data_digest
-
-        identity: dict[str, Any] = {"network": self.sha256, "sampler": dict(self.sampler)}
-        if self.protocol.label_dist == "empirical" and self.label_dim:
-            identity["labels_of"] = data_digest(self.dataset)
-        return identity
+        self._guide = load_network(self.guide, self.device)[0] if self.guide else None
+        self.is_latent = self.protocol.quantisation == "truncate_unit"
+        channels = int(getattr(self._net, "img_channels", 0))
+        if self.is_latent != (channels == 4):
+            raise UserError(
+                f"{self.path}: has {channels} channels, protocol '{self.protocol.name}' measures "
+                f"{'decoded latents (4 channels)' if self.is_latent else 'pixels'}; choose another protocol"
+            )
 
     @functools.cached_property
     def sha256(self) -> str:
         """Digest of the network file."""
         return sha256_file(self.path)
 
-    @property
-    def label_dim(self) -> int:
-        """Number of classes of the network, 0 when unconditional."""
-        return int(getattr(self._net, "label_dim", 0))
+    @functools.cached_property
+    def _label_data(self) -> Dataset | None:
+        conditional = int(getattr(self._net, "label_dim", 0)) > 0
+        return self.dataset() if conditional and self.protocol.label_dist == "empirical" else None
 
-    @torch.inference_mode()
-    def images(self, seeds: Sequence[int]) -> Batch:
-        """Samples and quantises."""
-        from sida.sampling import SeedStreams, to_uint8
-
-        streams = SeedStreams(seeds)
-        latents = streams.randn(self.dataset.network_shape)
-        classes = self._classes(streams)
-        labels = None
-        if classes is not None:
-            labels = torch.nn.functional.one_hot(classes, self.label_dim).to(torch.float32).to(self.device)
-        images = self._sample(latents.to(self.device), labels, streams)
-        if not bool(torch.isfinite(images).all()):
-            raise UserError(f"{self.path}: gives images that are not finite (seeds {seeds[0]}-{seeds[-1]})")
-        return Batch(to_uint8(images), classes)
-
-    def _classes(self, streams: SeedStreams) -> torch.Tensor | None:
-        if not self.label_dim:
+    @functools.cached_property
+    def _decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        if not self.is_latent:
             return None
-        if self.protocol.label_dist == "uniform":
-            return streams.randint(self.label_dim)
-        return self.dataset.class_indices[streams.randint(len(self.dataset))]
+        from sida.data.latents import LatentDecoder, load_vae
 
-    def _sample(self, latents: torch.Tensor, labels: torch.Tensor | None, streams: SeedStreams) -> torch.Tensor:
-        from sida.sampling import heun, one_step
+        folder = self.vae
+        if folder is None:
+            from sida.assets import fetch_many
 
-        settings = {key: value for key, value in self.sampler.items() if key != "kind"}
-        if self.sampler["kind"] == "one_step":
-            return one_step(self._net, latents, labels, **settings)
-        return heun(self._net, latents, labels, noise=streams.randn_like, **settings)
+            folder = str(next(iter(fetch_many(["sd-vae-ft-mse", "sd-vae-ft-mse-config"]).values())).parent)
+        return LatentDecoder(load_vae(folder, self.device))
+
+    def identity(self) -> dict[str, Any]:
+        """Digests of the network files and of the data whose classes are drawn, and the sampler."""
+        return {
+            "network": self.sha256,
+            "guide": sha256_file(self.guide) if self.guide else None,
+            "vae": self.vae,
+            "sampler": dict(self.sampler),
+            "labels_of": data_digest(self._label_data) if self._label_data is not None else None,
+        }
+
+    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+        """Samples and quantises."""
+        from sida.sampling import generate
+
+        samples = generate(
+            self._net,
+            seeds,
+            self.sampler,
+            batch_size,
+            class_labels=self.protocol.label_dist,
+            dataset=self._label_data,
+            gnet=self._guide,
+            decode=self._decode,
+            output_device=self.device,
+        )
+        return _plain(samples)
+
+
+def _plain(samples: Iterator[Samples]) -> Iterator[Batch]:
+    """Networks without classes give no classes."""
+    from sida.sampling import NO_CLASS
+
+    for batch in samples:
+        has_classes = len(batch.classes) > 0 and int(batch.classes[0]) != NO_CLASS
+        yield Batch(batch.images, batch.classes if has_classes else None)

@@ -9,11 +9,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.conftest import relative_error
 
 from eval.exact_sum import ExactSum
 from eval.statistics import BLOCK, FeatureStatistics
 from sida.errors import UserError
+from tests.conftest import relative_error
 
 
 def features(count: int, width: int = 6, seed: int = 0) -> np.ndarray:
