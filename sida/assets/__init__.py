@@ -1,0 +1,8 @@
+"""Everything that is downloaded: a registry with sizes and hashes, and a cache that never holds half a file."""
+
+from sida.assets.cache import cache_dir
+from sida.assets.download import Transfer
+from sida.assets.fetch import fetch, fetch_many, verify
+from sida.assets.registry import Asset, load_registry
+
+__all__ = ["Asset", "Transfer", "cache_dir", "fetch", "fetch_many", "load_registry", "verify"]

@@ -1,0 +1,94 @@
+"""The download cache: where files lie, what is known about them, and locks between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from sida.errors import UserError
+from sida.io import write_json
+
+LOCK_FILE = "assets.lock"
+
+
+def cache_dir() -> Path:
+    """``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
+    if os.environ.get("SIDA_CACHE"):
+        return Path(os.environ["SIDA_CACHE"]).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "sida"
+
+
+@contextlib.contextmanager
+def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[None]:
+    """Holds the lock ``name`` between processes; it vanishes with the process, so nothing needs unlocking by hand.
+
+    Args:
+        cache: Cache folder.
+        name: Any text, e.g. a target path.
+        announce: Printed once when somebody else holds the lock.
+    """
+    with open(_lock_path(cache, name), "a+b") as stream:
+        if not _try_lock(stream):
+            if announce:
+                print(announce, flush=True)
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def download_slot(cache: Path, slots: int) -> Iterator[None]:
+    """Waits for one of ``slots`` places, shared by all processes that use this cache."""
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(open(_lock_path(cache, f"slot {n}"), "a+b")) for n in range(slots)]
+        while not any(_try_lock(stream) for stream in streams):
+            time.sleep(0.05)
+        yield
+
+
+def _try_lock(stream: BinaryIO) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_records(cache: Path) -> dict[str, dict[str, Any]]:
+    """What ``assets.lock`` knows by target: ``sha256``, ``size``, ``url``, ``date``, ``stamp`` (file when checked)."""
+    path = cache / LOCK_FILE
+    if not path.exists():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(value, dict) and all(
+            isinstance(v, dict) and isinstance(v.get("sha256"), str) for v in value.values()
+        ):
+            return value
+    except ValueError:
+        pass
+    raise UserError(f"{path}: damaged; restore it, or delete it to record all hashes anew")
+
+
+def write_record(cache: Path, target: str, record: dict[str, Any]) -> None:
+    """Adds or replaces one entry of ``assets.lock``."""
+    with file_lock(cache, LOCK_FILE):
+        write_json(cache / LOCK_FILE, {**read_records(cache), target: record})
+
+
+def _lock_path(cache: Path, name: str) -> Path:
+    folder = cache / ".locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{cache}: the cache cannot be written ({error.strerror}); set SIDA_CACHE to another folder"
+        ) from None
+    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"

@@ -1,0 +1,144 @@
+"""The registry ``config/assets.tsv``: one row per file that may be downloaded."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import os
+import re
+from pathlib import Path, PurePosixPath
+
+import sida
+from sida.errors import UserError, suggestion
+
+COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
+KINDS = {
+    "network": "a distilled generator (pickle)",
+    "gdd-network": "a generator of GDD (pickle, GDD's preconditioning)",
+    "teacher": "a diffusion network (pickle)",
+    "fid-reference": "statistics of a training set",
+    "reference-batch": "images for precision and recall",
+    "extractor": "a feature network",
+    "vae": "the autoencoder of latent models",
+    "dataset": "the raw files of a data set",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Asset:
+    """One downloadable file.
+
+    Attributes:
+        id: Name used in configurations.
+        kind: One of :data:`KINDS`.
+        url: Where it is; empty when it has no direct link.
+        mirrors: Further places, tried in order.
+        size: Bytes; ``None`` when unknown.
+        sha256: 64 hexadecimal digits; empty when unknown, then recorded on first use and enforced afterwards.
+        target: Path inside the cache, with ``/``.
+        license: Terms of use.
+        source: Project that published it.
+        note: What a user should know (mislabels, corrections).
+    """
+
+    id: str
+    kind: str
+    url: str
+    target: str
+    mirrors: tuple[str, ...] = ()
+    size: int | None = None
+    sha256: str = ""
+    license: str = ""
+    source: str = ""
+    note: str = ""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """All places, the first choice first."""
+        return ((self.url,) if self.url else ()) + self.mirrors
+
+    @property
+    def network_class(self) -> str | None:
+        """Our network class where the file's own name for it is ambiguous."""
+        return "GDDPrecond" if self.kind == "gdd-network" else None
+
+
+def default_registry() -> Path:
+    """``$SIDA_ASSETS``, else ``config/assets.tsv`` of the current folder, else that of this checkout."""
+    if os.environ.get("SIDA_ASSETS"):
+        return Path(os.environ["SIDA_ASSETS"])
+    here = Path("config/assets.tsv")
+    return here if here.is_file() else Path(sida.__file__).resolve().parent.parent / "config" / "assets.tsv"
+
+
+def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset]:
+    """Reads and checks the registry.
+
+    Args:
+        path: Tab-separated file with the columns :data:`COLUMNS`; ``None`` for :func:`default_registry`.
+
+    Returns:
+        Assets by id, in file order.
+
+    Raises:
+        UserError: Missing file or column, duplicate id, or a value that cannot be (with line and column).
+    """
+    path = Path(path) if path is not None else default_registry()
+    if not path.is_file():
+        raise UserError(f"{path}: no such asset registry; run from the repository or set SIDA_ASSETS")
+    with open(path, encoding="utf-8", newline="") as stream:
+        rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
+    if not rows or tuple(rows[0]) != COLUMNS:
+        raise UserError(f"{path}:1: the columns must be {' '.join(COLUMNS)} (separated by tabs)")
+    assets: dict[str, Asset] = {}
+    for number, row in enumerate(rows[1:], start=2):
+        if not any(row):
+            continue
+        if len(row) != len(COLUMNS):
+            raise UserError(
+                f"{path}:{number}: {len(row)} fields instead of {len(COLUMNS)}; separate them by single tabs"
+            )
+        asset = _asset(dict(zip(COLUMNS, row)), f"{path}:{number}")
+        if asset.id in assets:
+            raise UserError(f"{path}:{number}: id '{asset.id}' is used twice; ids must differ")
+        assets[asset.id] = asset
+    _check_targets(assets, path)
+    return assets
+
+
+def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
+    """The asset of that id, or the error that suggests the closest one."""
+    if asset_id not in registry:
+        hint = suggestion(asset_id, registry)
+        raise UserError(f"there is no asset '{asset_id}'{hint if len(hint) < 200 else '; see sida assets list'}")
+    return registry[asset_id]
+
+
+def _asset(row: dict[str, str], where: str) -> Asset:
+    target = PurePosixPath(row["target"])
+    if not row["id"] or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
+        raise UserError(f"{where}: id '{row['id']}' must be made of a-z, 0-9, '.', '_' and '-'")
+    if row["kind"] not in KINDS:
+        raise UserError(f"{where}: kind '{row['kind']}' is unknown{suggestion(row['kind'], KINDS)}")
+    if not row["target"] or target.is_absolute() or ".." in target.parts:
+        raise UserError(f"{where}: target '{row['target']}' must be a relative path inside the cache")
+    if row["size"] and not re.fullmatch(r"[1-9]\d*", row["size"]):
+        raise UserError(f"{where}: size '{row['size']}' must be a number of bytes or empty")
+    if row["sha256"] and not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
+        raise UserError(f"{where}: sha256 must be 64 lower-case hexadecimal digits or empty")
+    mirrors = tuple(row["mirrors"].split())
+    for url in (*mirrors, *filter(None, [row["url"]])):
+        if not url.startswith(("https://", "http://")):
+            raise UserError(f"{where}: '{url}' must begin with https:// or http://")
+    size = int(row["size"]) if row["size"] else None
+    texts = {name: row[name] for name in ("id", "kind", "url", "sha256", "target", "license", "source", "note")}
+    return Asset(**texts, mirrors=mirrors, size=size)
+
+
+def _check_targets(assets: dict[str, Asset], path: Path) -> None:
+    """Two ids may name one file, but not two different files in one place."""
+    places: dict[str, Asset] = {}
+    for asset in assets.values():
+        other = places.setdefault(asset.target, asset)
+        if other.url != asset.url:
+            raise UserError(f"{path}: '{asset.id}' and '{other.id}' have the same target but different URLs")

@@ -1,0 +1,109 @@
+"""``sida assets``: downloads of the registry ``config/assets.tsv``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sida.assets import Asset
+
+HELP = "Fetch, verify or list the published networks, references and extractors."
+EXAMPLES = """examples:
+  sida assets list --kind teacher
+  sida assets fetch cifar10-uncond-sida-a1 fid-ref-cifar10 inception
+  sida assets fetch --kind extractor
+  sida assets verify                        (reads every cached file again)
+  SIDA_OFFLINE=1 sida assets fetch inception   (says where to put the file)
+
+environment:
+  SIDA_CACHE       folder of the downloads (default: sida in the user's cache folder)
+  SIDA_OFFLINE     1: never use the network
+  SIDA_DOWNLOADS   downloads at a time over all jobs (default: 4)
+  SIDA_ASSETS      another registry
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("action", choices=("fetch", "verify", "list"))
+    parser.add_argument("ids", nargs="*", metavar="ID", help="ids of the registry")
+    parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
+    parser.add_argument("--registry", metavar="FILE", help="another registry than config/assets.tsv")
+    parser.add_argument("--parallel", type=int, default=4, help="downloads at a time (default: 4)")
+    parser.add_argument("--quiet", action="store_true", help="no progress lines")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does the action for the chosen assets."""
+    from sida.assets.registry import KINDS, find_asset, load_registry
+    from sida.errors import UserError, suggestion
+
+    registry = load_registry(args.registry)
+    if args.kind is not None and args.kind not in KINDS:
+        raise UserError(f"--kind: there is no kind '{args.kind}'{suggestion(args.kind, KINDS)}")
+    if args.parallel < 1:
+        raise UserError(f"--parallel: must be 1 or more, got {args.parallel}")
+    chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
+    if args.kind is not None or not args.ids:
+        chosen += [a for a in registry.values() if args.kind in (None, a.kind) and a not in chosen]
+    if args.action == "list":
+        return _list(chosen)
+    if args.action == "verify":
+        return _verify(chosen, registry, bool(args.ids))
+    if not args.ids and args.kind is None:
+        raise UserError("sida assets fetch: name ids or a --kind (everything would be tens of gigabytes)")
+    return _fetch(chosen, registry, args)
+
+
+def _fetch(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Namespace) -> int:
+    from sida.assets import Transfer, fetch_many
+
+    ids = [asset.id for asset in chosen]
+    paths = fetch_many(ids, registry=registry, transfer=Transfer(quiet=args.quiet), parallel=args.parallel)
+    for path in paths.values():
+        print(path)
+    return 0
+
+
+def _list(chosen: list[Asset]) -> int:
+    from sida.assets import cache_dir
+
+    cache = cache_dir()
+    print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    note or link")
+    for asset in chosen:
+        path = cache / asset.target
+        state = "here" if path.exists() else "link" if asset.urls else "by hand"
+        size = path.stat().st_size if path.exists() else asset.size
+        print(
+            f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {asset.note or asset.url}"
+        )
+    print(f"cache: {cache}")
+    return 0
+
+
+def _verify(chosen: list[Asset], registry: dict[str, Asset], named: bool) -> int:
+    from sida.assets import verify
+    from sida.errors import UserError
+
+    by_hash: dict[str, Asset] = {}
+    faults = checked = 0
+    for asset in chosen:
+        try:
+            found = verify(asset.id, registry=registry)
+        except UserError as error:
+            print(f"WRONG    {error}")
+            faults += 1
+            continue
+        if found is None:
+            faults += named
+            if named:
+                print(f"MISSING  {asset.id}")
+            continue
+        checked += 1
+        print(f"ok       {asset.id}  {found}")
+        twin = by_hash.setdefault(found, asset)
+        if twin.target != asset.target:
+            print(f"NOTE     {asset.id} has the same content as {twin.id}")
+    print(f"{checked} verified, {faults} wrong or missing")
+    return 1 if faults else 0

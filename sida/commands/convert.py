@@ -1,0 +1,52 @@
+"""``sida convert``: a published pickle becomes safetensors; nothing in the pickle is executed."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Convert a published pickle (EDM, EDM2, SiD, SiDA, GDD) to safetensors without executing it."
+EXAMPLES = """examples:
+  sida convert edm-cifar10-32x32-uncond-vp.pkl teacher.safetensors
+  sida convert cifar10-uncond-sida-a1 sida.safetensors          (an id of `sida assets list`, fetched if need be)
+  sida convert cifar_uncond_gdd_i.pkl gdd.safetensors --network-class GDDPrecond
+  sida convert training-state.pt net.safetensors --key net
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("source", metavar="IN.pkl", help="pickle, or the id of a registered network")
+    parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
+    parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
+    parser.add_argument("--url", help="where the file came from; recorded in the header")
+    parser.add_argument("--network-class", metavar="NAME", help="class to use whatever the file calls its own")
+    parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
+    parser.add_argument("--dataset", help="recorded in the header")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Converts and prints one line."""
+    from pathlib import Path
+
+    from sida.assets import load_registry
+    from sida.checkpoint import import_official
+
+    source, url, network_class = Path(args.source), args.url, args.network_class
+    registry = load_registry()
+    if not source.exists() and args.source in registry:
+        from sida.assets import fetch
+
+        asset = registry[args.source]
+        source, url, network_class = fetch(asset.id), url or asset.url, network_class or asset.network_class
+    given = {"method": args.method, "dataset": args.dataset}
+    metadata = import_official(
+        source,
+        args.target,
+        key=args.key,
+        origin_url=url,
+        network_class=network_class,
+        metadata={name: value for name, value in given.items() if value is not None},
+    )
+    network = metadata["network"]
+    print(f"{args.target}: {network['class']} {network['kwargs'].get('model_type', '')}".rstrip())
+    return 0

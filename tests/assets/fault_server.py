@@ -1,0 +1,140 @@
+"""A local HTTP server that misbehaves on request."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import http.server
+import threading
+import time
+from collections.abc import Iterator
+
+
+@dataclasses.dataclass
+class Page:
+    """A file and how it is served; ``faults`` are used up one per request, then the file is served well."""
+
+    body: bytes
+    faults: list = dataclasses.field(default_factory=list)
+    ranges: bool = True
+    etag: bool = True
+    length: bool = True
+
+
+@dataclasses.dataclass
+class Site:
+    url: str
+    pages: dict[str, Page] = dataclasses.field(default_factory=dict)
+    requests: list = dataclasses.field(default_factory=list)
+    active: int = 0
+    most_active: int = 0
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def add(self, name: str, body: bytes, **options) -> str:
+        self.pages[f"/{name}"] = Page(body, **options)
+        return f"{self.url}/{name}"
+
+    def asked(self, name: str) -> list:
+        """The Range headers of all requests for a file."""
+        return [wanted for path, wanted in self.requests if path == f"/{name}"]
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    site: Site
+
+    def log_message(self, *args) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        site = self.server.site
+        with site.lock:
+            site.requests.append((self.path, self.headers.get("Range")))
+            site.active += 1
+            site.most_active = max(site.most_active, site.active)
+        try:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._answer(site.pages.get(self.path))
+        finally:
+            with site.lock:
+                site.active -= 1
+
+    def end_headers(self) -> None:
+        self.send_header("Connection", "close")
+        super().end_headers()
+
+    def _answer(self, page: Page | None) -> None:
+        self.close_connection = True
+        if page is None:
+            self._plain(404, b"no such file")
+            return
+        fault = page.faults.pop(0) if page.faults else ("ok",)
+        kind, *values = fault
+        if kind == "status":
+            self._plain(values[0], b"sorry", dict(values[1]) if len(values) > 1 else {})
+        elif kind == "redirect":
+            self._plain(302, b"", {"Location": values[0]})
+        elif kind == "web page":
+            self._plain(200, b"<html>log in first</html>", {"Content-Type": "text/html; charset=utf-8"})
+        elif kind == "other body":
+            self._file(dataclasses.replace(page, body=values[0]))
+        else:
+            self._file(page, kind, *values)
+
+    def _plain(self, status: int, body: bytes, headers: dict | None = None) -> None:
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _file(self, page: Page, kind: str = "ok", *values) -> None:
+        etag = f'"{hashlib.md5(page.body).hexdigest()}"'
+        start = 0
+        wanted = self.headers.get("Range")
+        fresh = self.headers.get("If-Range") in (None, etag)
+        if page.ranges and wanted and fresh:
+            start = int(wanted.removeprefix("bytes=").split("-")[0])
+            if start >= len(page.body):
+                self._plain(416, b"", {"Content-Range": f"bytes */{len(page.body)}"})
+                return
+            self.send_response(206)
+            first = start if kind != "wrong range" else start + 1
+            self.send_header("Content-Range", f"bytes {first}-{len(page.body) - 1}/{len(page.body)}")
+        else:
+            self.send_response(200)
+        body = page.body[start:]
+        if page.etag:
+            self.send_header("ETag", etag)
+        if page.length:
+            self.send_header("Content-Length", str(len(body) + (values[0] if kind == "wrong length" else 0)))
+        self.end_headers()
+        if kind == "cut":
+            self.wfile.write(body[: values[0]])
+        elif kind == "slow":
+            for begin in range(0, len(body), values[0]):
+                time.sleep(values[1])
+                self.wfile.write(body[begin : begin + values[0]])
+        elif kind == "stall":
+            self.wfile.write(body[: values[0]])
+            self.wfile.flush()
+            time.sleep(values[1])
+        else:
+            self.wfile.write(body)
+
+
+@contextlib.contextmanager
+def serve() -> Iterator[Site]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.site = Site(f"http://127.0.0.1:{server.server_address[1]}")
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server.site
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,319 @@
+"""Downloads against a server with injected faults: what arrives is whole and right, or one line says why not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sida.assets import Asset, Transfer, fetch, fetch_many, verify
+from sida.assets.cache import LOCK_FILE, download_slot
+from sida.errors import UserError
+from tests.assets.fault_server import serve
+
+ROOT = Path(__file__).resolve().parents[2]
+BODY = bytes(range(256)) * 1200
+SHA = hashlib.sha256(BODY).hexdigest()
+HASTY = Transfer(attempts=3, total_attempts=12, backoff=0.001, max_backoff=0.002, timeout=0.5, quiet=True)
+
+
+@pytest.fixture
+def site():
+    with serve() as site:
+        yield site
+
+
+def one(url: str, **options) -> dict[str, Asset]:
+    asset = Asset(id="net", kind="network", url=url, target="some/net.pkl", **options)
+    return {"net": asset}
+
+
+def get(registry, cache, transfer=HASTY) -> Path:
+    return fetch("net", registry=registry, cache=cache, transfer=transfer)
+
+
+def test_a_file_is_fetched_once_and_recorded(site, tmp_path):
+    registry = one(site.add("f", BODY))
+    path = get(registry, tmp_path)
+    assert path == tmp_path / "some/net.pkl"
+    assert path.read_bytes() == BODY
+    record = json.loads((tmp_path / LOCK_FILE).read_text())["some/net.pkl"]
+    assert (record["sha256"], record["size"], record["url"]) == (SHA, len(BODY), registry["net"].url)
+    get(registry, tmp_path)
+    assert len(site.requests) == 1
+    assert sorted(p.name for p in path.parent.iterdir()) == ["net.pkl"]
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.lists(st.integers(0, len(BODY) - 1), max_size=4), known=st.booleans(), ranges=st.booleans())
+def test_broken_connections_end_in_the_whole_file(site, tmp_path_factory, cuts, known, ranges):
+    site.requests.clear()
+    url = site.add("f", BODY, faults=[("cut", n) for n in cuts], ranges=ranges)
+    path = get(
+        one(url, sha256=SHA if known else ""),
+        tmp_path_factory.mktemp("cache"),
+        Transfer(attempts=6, backoff=0.0, timeout=2, quiet=True),
+    )
+    assert path.read_bytes() == BODY
+
+
+def test_a_broken_download_goes_on_where_it_stopped(site, tmp_path):
+    url = site.add("f", BODY, faults=[("cut", 100_000), ("cut", 50_000)])
+    assert get(one(url), tmp_path).read_bytes() == BODY
+    assert site.asked("f") == [None, "bytes=100000-", "bytes=150000-"]
+
+
+def test_a_later_process_goes_on_where_an_earlier_one_stopped(site, tmp_path):
+    url = site.add("f", BODY, faults=[("cut", 1000)] + [("status", 503)] * 3)
+    with pytest.raises(UserError, match="answered 503"):
+        get(one(url), tmp_path)
+    assert get(one(url), tmp_path).read_bytes() == BODY
+    assert site.asked("f")[-1] == "bytes=1000-"
+
+
+def test_a_complete_part_of_a_killed_process_is_not_fetched_again(site, tmp_path):
+    url = site.add("f", BODY)
+    part = tmp_path / "some/net.pkl.part"
+    part.parent.mkdir()
+    part.write_bytes(BODY)
+    part.with_name("net.pkl.part.json").write_text(json.dumps({"url": url, "validator": "", "total": len(BODY)}))
+    assert get(one(url), tmp_path).read_bytes() == BODY
+    assert site.requests == []
+
+
+def test_a_file_that_changed_on_the_server_is_not_glued_to_the_old_beginning(site, tmp_path):
+    newer = bytes(reversed(BODY))
+    url = site.add("f", newer, faults=[("cut", 0)] * 0)
+    site.pages["/f"].faults = [("status", 503)] * 3
+    part = tmp_path / "some/net.pkl.part"
+    part.parent.mkdir()
+    part.write_bytes(BODY[:5000])
+    origin = {"url": url, "validator": '"the old one"', "total": len(BODY)}
+    part.with_name("net.pkl.part.json").write_text(json.dumps(origin))
+    with pytest.raises(UserError):
+        get(one(url), tmp_path)
+    assert get(one(url), tmp_path).read_bytes() == newer
+
+
+def test_a_wrong_beginning_is_thrown_away_when_the_hash_is_known(site, tmp_path):
+    url = site.add("f", BODY, etag=False)
+    part = tmp_path / "some/net.pkl.part"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 5000)
+    assert get(one(url, sha256=SHA), tmp_path).read_bytes() == BODY
+
+
+def test_a_part_from_an_unknown_place_is_not_trusted_without_hash(site, tmp_path):
+    url = site.add("f", BODY)
+    part = tmp_path / "some/net.pkl.part"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 5000)
+    assert get(one(url), tmp_path).read_bytes() == BODY
+    assert site.asked("f") == [None]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        [("status", 500), ("status", 503, [("Retry-After", "0")])],
+        [("slow", 100_000, 0.01)],
+        [("stall", 1000, 1.5)],
+        [("cut", 10), ("wrong range",)],
+        [("wrong length", 10)],
+    ],
+    ids=["5xx", "slow", "stall", "wrong range", "longer than it is"],
+)
+def test_passing_faults_are_waited_out(site, tmp_path, faults):
+    assert get(one(site.add("f", BODY, faults=faults), sha256=SHA), tmp_path).read_bytes() == BODY
+
+
+def test_redirects_are_followed(site, tmp_path):
+    there = site.add("there", BODY, faults=[("cut", 7777)])
+    url = site.add("f", b"", faults=[("redirect", there), ("redirect", there)])
+    assert get(one(url, sha256=SHA), tmp_path).read_bytes() == BODY
+    assert site.asked("there") == [None, "bytes=7777-"]
+
+
+@pytest.mark.parametrize(
+    ("options", "registered", "reason"),
+    [
+        ({"faults": [("status", 404)]}, {}, "answered 404"),
+        ({"faults": [("status", 500)] * 9}, {}, "answered 500"),
+        ({"faults": [("web page",)]}, {}, "web page"),
+        ({}, {"sha256": "0" * 64}, "wrong content"),
+        ({}, {"size": 5}, "5 are registered"),
+        ({"length": False}, {"size": len(BODY) - 1}, "more than the"),
+        ({"length": False}, {"size": len(BODY) + 1}, "are registered"),
+        ({"length": False}, {}, "how long the file is"),
+        ({"faults": [("stall", 0, 0.8)] * 9}, {}, "connection failed"),
+    ],
+)
+def test_hopeless_files_are_refused_in_one_line_and_nothing_is_left(site, tmp_path, options, registered, reason):
+    url = site.add("f", BODY, **options)
+    with pytest.raises(UserError, match=reason) as caught:
+        get(one(url, **registered), tmp_path, Transfer(attempts=2, backoff=0.001, timeout=0.3, quiet=True))
+    assert "\n" not in str(caught.value)
+    assert "net" in str(caught.value)
+    assert not (tmp_path / "some/net.pkl").exists()
+
+
+def test_an_empty_file_is_no_file(site, tmp_path):
+    with pytest.raises(UserError, match="empty"):
+        get(one(site.add("f", b"")), tmp_path)
+
+
+def test_a_dead_server_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="connection failed"):
+        get(one("http://127.0.0.1:9/f"), tmp_path)
+
+
+def test_mirrors_are_tried_in_order_and_may_finish_a_started_file(site, tmp_path):
+    gone = site.add("gone", BODY, faults=[("status", 410)])
+    breaks = site.add("breaks", BODY, faults=[("cut", 4000)] + [("status", 500)] * 9)
+    good = site.add("good", BODY)
+    assert get(one(gone, mirrors=(breaks, good), sha256=SHA), tmp_path).read_bytes() == BODY
+    assert site.asked("good") == ["bytes=4000-"]
+
+
+def test_a_mirror_with_other_content_is_passed_over(site, tmp_path):
+    wrong = site.add("wrong", b"other" * 100)
+    assert get(one(wrong, mirrors=(site.add("good", BODY),), sha256=SHA), tmp_path).read_bytes() == BODY
+
+
+def test_a_hash_recorded_on_first_use_is_enforced(site, tmp_path):
+    registry = one(site.add("f", BODY))
+    path = get(registry, tmp_path)
+    path.unlink()
+    site.pages["/f"].body = BODY + b"!"
+    with pytest.raises(UserError, match="wrong content"):
+        get(registry, tmp_path)
+    site.pages["/f"].body = BODY
+    assert get(registry, tmp_path).read_bytes() == BODY
+
+
+def test_a_changed_file_in_the_cache_is_noticed(site, tmp_path):
+    registry = one(site.add("f", BODY))
+    path = get(registry, tmp_path)
+    assert verify("net", registry=registry, cache=tmp_path) == SHA
+    path.write_bytes(b"X" + BODY[1:])
+    for check in (lambda: get(registry, tmp_path), lambda: verify("net", registry=registry, cache=tmp_path)):
+        with pytest.raises(UserError, match=r"assets\.lock") as caught:
+            check()
+        assert str(path) in str(caught.value)
+
+
+def test_bit_rot_with_an_old_time_is_found_by_verify(site, tmp_path):
+    registry = one(site.add("f", BODY))
+    path = get(registry, tmp_path)
+    status = path.stat()
+    path.write_bytes(b"X" + BODY[1:])
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    with pytest.raises(UserError, match="delete it and fetch it again"):
+        verify("net", registry=registry, cache=tmp_path)
+
+
+def test_a_file_put_by_hand_is_checked_and_recorded(tmp_path):
+    registry = one("", source="the authors' drive")
+    with pytest.raises(UserError, match=r"get it from the authors' drive and put it at .*some/net\.pkl"):
+        get(registry, tmp_path)
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some/net.pkl").write_bytes(BODY)
+    get(registry, tmp_path)
+    assert json.loads((tmp_path / LOCK_FILE).read_text())["some/net.pkl"]["sha256"] == SHA
+    with pytest.raises(UserError, match="registered"):
+        get(one("", sha256="1" * 64), tmp_path)
+
+
+def test_offline_names_every_file_and_its_place_and_asks_nobody(site, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    registry = {
+        name: Asset(id=name, kind="extractor", url=site.add(name, BODY), target=f"x/{name}", size=len(BODY), sha256=SHA)
+        for name in ("a", "b")
+    }
+    with pytest.raises(UserError, match="2 of 2 assets are missing"):
+        fetch_many(["a", "b"], registry=registry, cache=tmp_path)
+    out = capsys.readouterr().out
+    for name in ("a", "b"):
+        assert (
+            f"get it from {site.url}/{name} ({len(BODY):,} bytes, sha256 {SHA}) and put it at {tmp_path}/x/{name}"
+            in out
+        )
+    assert site.requests == []
+
+
+def test_two_jobs_fetch_a_file_once(site, tmp_path):
+    registry = one(site.add("f", BODY, faults=[("slow", 40_000, 0.02)]))
+    paths = []
+    jobs = [threading.Thread(target=lambda: paths.append(get(registry, tmp_path))) for _ in range(4)]
+    for job in jobs:
+        job.start()
+    for job in jobs:
+        job.join()
+    assert len(paths) == 4
+    assert site.asked("f") == [None]
+
+
+def test_parallel_downloads_are_limited(site, tmp_path):
+    registry = {
+        f"n{i}": Asset(
+            id=f"n{i}", kind="network", url=site.add(f"n{i}", BODY, faults=[("slow", 100_000, 0.02)]), target=f"n{i}"
+        )
+        for i in range(6)
+    }
+    paths = fetch_many(list(registry), registry=registry, cache=tmp_path, transfer=HASTY, parallel=2)
+    assert list(paths) == list(registry)
+    assert all(path.read_bytes() == BODY for path in paths.values())
+    assert site.most_active <= 2
+
+
+def test_slots_are_shared_between_processes(tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from sida.assets.cache import download_slot\n"
+        "with download_slot(Path(sys.argv[1]), 1): print('in', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "in\n"
+        entered = threading.Event()
+
+        def enter() -> None:
+            with download_slot(tmp_path, 1):
+                entered.set()
+
+        waiting = threading.Thread(target=enter)
+        waiting.start()
+        assert not entered.wait(0.2)
+        # A killed process leaves no lock behind.
+        other.kill()
+        assert entered.wait(5)
+        waiting.join()
+
+
+def test_one_failure_does_not_stop_the_others(site, tmp_path):
+    registry = {
+        "bad": Asset(id="bad", kind="network", url=site.add("bad", BODY, faults=[("status", 404)]), target="bad"),
+        "good": Asset(id="good", kind="network", url=site.add("good", BODY), target="good"),
+    }
+    with pytest.raises(UserError, match="'bad' could not be downloaded"):
+        fetch_many(["bad", "good"], registry=registry, cache=tmp_path, transfer=HASTY)
+    assert (tmp_path / "good").read_bytes() == BODY
+
+
+def test_a_damaged_lock_file_is_one_line(site, tmp_path):
+    (tmp_path / LOCK_FILE).write_text('{"some/net.pkl": ')
+    with pytest.raises(UserError, match=r"assets\.lock: damaged"):
+        get(one(site.add("f", BODY)), tmp_path)
+
+
+def test_an_unwritable_cache_is_one_line(site, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="SIDA_CACHE"):
+        get(one(site.add("f", BODY)), tmp_path / "file")

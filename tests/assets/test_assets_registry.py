@@ -1,0 +1,134 @@
+"""The registry and its command: every row can be used, every mistake is one line."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from sida.assets import load_registry
+from sida.assets.registry import COLUMNS
+from sida.cli import main
+from sida.errors import UserError
+from tests.assets.fault_server import serve
+
+ROOT = Path(__file__).resolve().parents[2]
+GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
+
+
+def write(path: Path, *rows: dict, columns=COLUMNS) -> Path:
+    lines = ["\t".join(columns)] + ["\t".join(row.get(name, "") for name in columns) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_the_shipped_registry_is_valid_and_has_what_the_papers_need():
+    registry = load_registry(ROOT / "config/assets.tsv")
+    kinds = [asset.kind for asset in registry.values()]
+    assert kinds.count("network") == 43
+    assert kinds.count("gdd-network") == 5
+    for needed in ("inception", "dinov2-vitl14", "sd-vae-ft-mse", "fid-ref-img512", "ref-batch-imagenet64"):
+        assert registry[needed].url.startswith("https://")
+    for name in ("cifar10", "ffhq64", "afhqv2", "imagenet64"):
+        assert registry[f"fid-ref-{name}"].url.endswith(".npz")
+    # The authors' page calls this file α = 1.2; the other link of that title has no file.
+    assert "/alpha1/" in registry["afhq64-sid-a1"].url
+    assert registry["afhq64-sid-a1.2"].urls == ()
+
+
+def test_every_shipped_row_says_where_to_get_the_file():
+    for asset in load_registry(ROOT / "config/assets.tsv").values():
+        assert asset.urls or (asset.source and asset.note), asset.id
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"id": "Net"}, "id 'Net'"),
+        ({"id": ""}, "id ''"),
+        ({"kind": "netwrk"}, "did you mean 'network'"),
+        ({"url": "ftp://x/y"}, "must begin with https"),
+        ({"mirrors": "https://a/b c"}, "must begin with https"),
+        ({"size": "12 MB"}, "size '12 MB'"),
+        ({"sha256": "abc"}, "sha256"),
+        ({"target": "/etc/passwd"}, "inside the cache"),
+        ({"target": "a/../../b"}, "inside the cache"),
+        ({"target": ""}, "inside the cache"),
+    ],
+)
+def test_mistakes_in_a_row_are_named_with_their_line(tmp_path, change, reason):
+    path = write(tmp_path / "assets.tsv", {**GOOD, "id": "other", "target": "other"}, {**GOOD, **change})
+    with pytest.raises(UserError, match=reason) as caught:
+        load_registry(path)
+    assert f"{path}:3" in str(caught.value)
+
+
+def test_duplicates_and_wrong_columns_are_refused(tmp_path):
+    with pytest.raises(UserError, match="used twice"):
+        load_registry(write(tmp_path / "a.tsv", GOOD, GOOD))
+    with pytest.raises(UserError, match="same target but different URLs"):
+        load_registry(write(tmp_path / "b.tsv", GOOD, {**GOOD, "id": "n2", "url": "https://example.org/2"}))
+    with pytest.raises(UserError, match="columns must be"):
+        load_registry(write(tmp_path / "c.tsv", GOOD, columns=COLUMNS[:-1]))
+    (tmp_path / "d.tsv").write_text("\t".join(COLUMNS) + "\nnet\tnetwork\n")
+    with pytest.raises(UserError, match="2 fields instead of 10"):
+        load_registry(tmp_path / "d.tsv")
+    with pytest.raises(UserError, match="no such asset registry"):
+        load_registry(tmp_path / "e.tsv")
+
+
+@pytest.fixture
+def shop(tmp_path, monkeypatch):
+    """A registry with two files on a local server, and an empty cache."""
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    with serve() as site:
+        rows = [{**GOOD, "id": n, "url": site.add(n, n.encode() * 9), "target": f"t/{n}"} for n in ("one", "two")]
+        monkeypatch.setenv("SIDA_ASSETS", str(write(tmp_path / "assets.tsv", *rows)))
+        yield tmp_path / "cache"
+
+
+def test_the_command_fetches_lists_and_verifies(shop, capsys):
+    assert main(["assets", "fetch", "one", "--quiet"]) == 0
+    assert capsys.readouterr().out.strip() == str(shop / "t/one")
+    assert main(["assets", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[3] for line in lines[1:3]] == ["here", "link"]
+    assert main(["assets", "verify"]) == 0
+    assert "1 verified, 0 wrong or missing" in capsys.readouterr().out
+    assert main(["assets", "verify", "two"]) == 1
+    assert "MISSING  two" in capsys.readouterr().out
+    (shop / "t/one").write_bytes(b"other")
+    assert main(["assets", "verify"]) == 1
+    assert "WRONG" in capsys.readouterr().out
+
+
+def test_equal_files_under_two_names_are_pointed_out(shop, capsys):
+    main(["assets", "fetch", "one", "two", "--quiet"])
+    (shop / "t/two").write_bytes((shop / "t/one").read_bytes())
+    (shop / "assets.lock").unlink()
+    assert main(["assets", "verify"]) == 0
+    assert "two has the same content as one" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["fetch"], "name ids or a --kind"),
+        (["fetch", "onee"], "did you mean 'one'"),
+        (["list", "--kind", "teachers"], "did you mean 'teacher'"),
+        (["fetch", "one", "--parallel", "0"], "--parallel"),
+    ],
+)
+def test_wrong_calls_are_one_line(shop, capsys, arguments, reason):
+    assert main(["assets", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert reason in error
+    assert error.count("\n") == 1
+
+
+def test_the_registry_is_plain_text_without_quotes():
+    text = (ROOT / "config/assets.tsv").read_text()
+    rows = list(csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert {len(row) for row in rows} == {len(COLUMNS)}
+    assert all(field == field.strip() for row in rows for field in row)
