@@ -11,30 +11,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from eval.features.base import Extractor
 from eval.features.extraction import extract, precision
 from eval.protocol import KINDS, Protocol, ReferenceSource
-from eval.statistics import FeatureStatistics, read_metadata
+from eval.reference_files import Moments, read_batch, read_moments, read_own
+from eval.statistics import FeatureStatistics
 from sida.errors import UserError
-from sida.io import atomic_path, sha256_file, sha256_json
+from sida.io import sha256_file, sha256_json
 
 if TYPE_CHECKING:
     from sida.data import Dataset
 
-FORMAT = "sida-reference/1"
 _BATCH = 256
-
-Moments = tuple[np.ndarray, np.ndarray, int | None]
 
 
 @dataclass
@@ -132,7 +127,9 @@ def _load(
     if source.sha256 is not None and digest != source.sha256:
         raise UserError(f"{path}: sha256 is {digest}, {where} says {source.sha256}; fetch the published file again")
     if path.suffix == ".safetensors":
-        return read_reference(path, {name: extractors[name].sha256 for name in {*moments, *rows}})
+        own = read_own(path, {name: extractors[name].sha256 for name in {*moments, *rows}})
+        features = {} if own.features is None else {own.extractor: own.features}
+        return Reference(own.name, own.sha256, {own.extractor: own.moments}, features)
     reference = Reference(path.name, digest)
     if moments:
         mean, cov = read_moments(path, source.entry)
@@ -170,79 +167,6 @@ def find_file(source: ReferenceSource, key: str, where: str, folder: str | None)
 
         return fetch(source.asset)
     raise UserError(f"{where}: file '{source.file}' is not here; give it with --reference {key}=FILE")
-
-
-def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (C,) and covariance (C, C), float64, of a published file.
-
-    Args:
-        path: ``.npz`` with ``mu`` and ``sigma``, or EDM2's ``.pkl``.
-        entry: ``fid`` or ``fd_dinov2`` of a ``.pkl``.
-
-    Raises:
-        UserError: Broken file or other content.
-    """
-    path = Path(path)
-    content: Mapping[str, Any] = _read_pickle(path, entry) if path.suffix == ".pkl" else _read_npz(path)
-    if "arr_0" in content:
-        raise UserError(
-            f"{path}: is a batch of reference images with statistics of another network, for precision and recall; "
-            "the FID reference is EDM's .npz with mu and sigma alone"
-        )
-    missing = [name for name in ("mu", "sigma") if name not in content]
-    if missing:
-        raise UserError(f"{path}: has no '{missing[0]}'; it must hold mu and sigma")
-    mean = np.asarray(content["mu"], dtype=np.float64).reshape(-1)
-    cov = np.asarray(content["sigma"], dtype=np.float64)
-    if cov.shape != (len(mean), len(mean)):
-        raise UserError(f"{path}: sigma has shape {cov.shape} for {len(mean)} means")
-    return mean, cov
-
-
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "arr_0" in file.files:
-                return {"arr_0": np.empty(0)}
-            return {name: file[name] for name in file.files if name in ("mu", "sigma")}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz ({error}); fetch it again") from None
-
-
-def _read_pickle(path: Path, entry: str | None) -> Mapping[str, Any]:
-    from sida.checkpoint.pickles import read_pickle
-
-    content = read_pickle(path)
-    if not isinstance(content, Mapping):
-        raise UserError(f"{path}: must hold a mapping of statistics, got {type(content).__name__}")
-    if "mu" in content:
-        return content
-    if entry is None or not isinstance(content.get(entry), Mapping):
-        known = ", ".join(map(str, content))
-        raise UserError(f"{path}: has no statistics '{entry}' (known: {known}); set 'entry' of the reference")
-    return content[entry]
-
-
-def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
-    """Images uint8 (N, C, H, W) of an ``.npz`` with ``arr_0`` (N, H, W, C).
-
-    Raises:
-        UserError: Broken file or other content.
-    """
-    import zipfile
-
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "arr_0" not in file.files:
-                raise UserError(f"{path}: has no 'arr_0' with reference images; precision and recall need images")
-            images = file["arr_0"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a readable .npz ({error}); fetch it again") from None
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise UserError(f"{path}: arr_0 must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
 def from_dataset(
@@ -289,65 +213,3 @@ def _extract_all(
         if progress is not None:
             progress(done)
     return statistics, {name: torch.cat(parts) for name, parts in kept.items()}
-
-
-def write_reference(
-    path: str | os.PathLike[str],
-    name: str,
-    dataset_sha256: str,
-    extractor: Extractor,
-    statistics: FeatureStatistics,
-    features: torch.Tensor | None = None,
-) -> None:
-    """Writes a reference of one's own: sums of one extractor's features, and the features if given."""
-    from safetensors.torch import save_file
-
-    tensors = {f"statistics/{key}": value for key, value in statistics.tensors().items()}
-    if features is not None:
-        tensors["features"] = features.contiguous()
-    header = {
-        "format": FORMAT,
-        "name": name,
-        "dataset_sha256": dataset_sha256,
-        "extractor": extractor.name,
-        "extractor_sha256": extractor.sha256,
-        "ddof": statistics.ddof,
-    }
-    with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"sida": json.dumps(header, sort_keys=True)})
-
-
-def read_reference(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Reference:
-    """Reads a reference of one's own.
-
-    Args:
-        path: File of :func:`write_reference`.
-        extractors: Digest by name of the extractors that will be compared with it.
-
-    Raises:
-        UserError: Broken file, or features of another network.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        header, tensors = read_metadata(path), load_file(str(path))
-        if header.get("format") != FORMAT:
-            raise ValueError("made by another program")
-        statistics = FeatureStatistics.from_tensors(
-            {key.removeprefix("statistics/"): value for key, value in tensors.items() if key != "features"},
-            header["ddof"],
-        )
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: no reference ({error}); make it with `sida-eval reference`") from None
-    name = header["extractor"]
-    for wanted, digest in extractors.items():
-        if wanted != name:
-            raise UserError(f"{path}: holds features of extractor '{name}', not of '{wanted}'")
-        if digest != header["extractor_sha256"]:
-            raise UserError(f"{path}: was made with other weights of extractor '{name}'; make it again")
-    reference = Reference(header["name"], sha256_json([header["dataset_sha256"], header["ddof"]]))
-    reference._moments[name] = (statistics.mean, statistics.cov, statistics.count)
-    if "features" in tensors:
-        reference._features[name] = tensors["features"]
-    return reference

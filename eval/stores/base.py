@@ -1,0 +1,34 @@
+"""What every store of images can do."""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+
+import numpy as np
+
+
+class Store(abc.ABC):
+    """Images by position.
+
+    Attributes:
+        path: The folder or file.
+        count: Number of images.
+        classes: Class of every image int64 (N,), or None.
+    """
+
+    path: Path
+    count: int
+    classes: np.ndarray | None = None
+
+    @abc.abstractmethod
+    def read(self, begin: int, end: int) -> np.ndarray:
+        """Images ``begin … end − 1``, uint8 (N, H, W, C); reading forwards is fast."""
+
+    @abc.abstractmethod
+    def name(self, position: int) -> str:
+        """Name of an image for messages."""
+
+    @abc.abstractmethod
+    def digest(self) -> str:
+        """Changes when the images change."""
