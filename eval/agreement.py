@@ -40,7 +40,7 @@ def agreement(measured: Estimate, published: Published) -> Agreement:
     difference = measured.mean - published.value
     coarse = _COARSE.get(published.metric.lower())
     if coarse is not None:
-        return Agreement(difference, coarse + published.half_unit)
+        return Agreement(difference, coarse)
     own = (measured.std or 0.0) ** 2 / measured.trials
     if published.std:
         error = math.sqrt(own + float(published.std) ** 2 / PUBLISHED_TRIALS)

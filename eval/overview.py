@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from pathlib import Path
 
 from eval.tables.model import Cell, Column, Row, Table
@@ -36,7 +37,7 @@ def overview(results: str | Path, name: str | None = None, colour: bool = False,
     text, notes = read_markdown_table(folder / "tables" / f"{chosen}.md")
     lines = ["", to_terminal(text, colour, width)]
     lines += [_wrapped(note, width) for note in [*notes, "" if colour else "* best one-step value"] if note]
-    return "\n".join([*lines, "", *_verdicts(folder), *_paths(folder, chosen)])
+    return "\n".join([*lines, "", *_verdicts(folder, width), *_paths(folder, chosen)])
 
 
 def read_markdown_table(path: Path) -> tuple[Table, list[str]]:
@@ -64,18 +65,20 @@ def _cell(text: str) -> Cell:
 
 
 def _wrapped(text: str, width: int) -> str:
-    import textwrap
-
     return textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
 
 
-def _verdicts(folder: Path) -> list[str]:
+def _verdicts(folder: Path, width: int) -> list[str]:
     path = folder / "claims.json"
     if not path.is_file():
         return []
     claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
     marks = {"supported": "✓", "contradicted": "✗", "not decided here": "–"}
-    lines = [f"  {marks[claim['verdict']]} {claim['verdict']:<16}  {claim['statement']}" for claim in claims]
+    indent = " " * 22
+    lines = [
+        textwrap.fill(f"  {marks[c['verdict']]} {c['verdict']:<16}  {c['statement']}", width, subsequent_indent=indent)
+        for c in claims
+    ]
     if len(lines) > 20:
         counts = ", ".join(f"{sum(c['verdict'] == word for c in claims)} {word}" for word in marks)
         lines = [f"  {counts}"]

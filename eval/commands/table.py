@@ -22,6 +22,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE.tex", help="written with .csv, .md and .html beside it")
     parser.add_argument("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
     parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
+    parser.add_argument("--config", metavar="YAML", help="preset whose settings table 8 prints")
+    parser.add_argument("--results", metavar="DIR", help="training logs for table 8 (default: beside --measurements)")
     parser.add_argument(
         "--scope",
         action="append",
@@ -33,13 +35,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds and writes the table."""
-    from eval.tables import build_table, write_table
-    from eval.tables.inputs import layout_with_scope, table_inputs
+    from eval.tables import write_table
+    from eval.tables.inputs import build_from_options
 
-    layout = layout_with_scope(args.layout, args.scope)
-    mode = args.mode or layout.mode or "measured"
-    measurements, runs, published = table_inputs(mode, args.measurements, args.runs, args.published)
-    table = build_table(layout, measurements, runs, published, mode)
+    table = build_from_options(args)
     paths = write_table(table, args.out)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
     return 0

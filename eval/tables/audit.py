@@ -24,21 +24,15 @@ def side_by_side(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], 
         else:
             title = heading(column).title
             columns += [Column(head, None, True, title) for head in ("published", "measured", "Δ")]
-    best = {side: best_rows(layout, lines, side) for side in ("published", "measured")}
+    best = _best(layout, lines)
     rows = []
     for number, line in enumerate(lines):
         cells: list[Cell] = []
         for column in layout.columns:
-            source = line.sources.get(column.id)
-            if source is None:
+            if column.id not in line.sources:
                 cells.append(text_cell(column, lines, number))
-            elif source.empty:
-                cells += [empty_cell(source), Cell(kind="blank"), Cell(kind="blank")]
             else:
-                bold = {side: number in best[side].get(column.id, ()) for side in best}
-                cells.append(published_cell(source, bold["published"]))
-                cells.append(_own(line, column, source, bold["measured"]))
-                cells.append(difference_cell(column, source))
+                cells += _three(column, line, number, best)
         rows.append(Row(tuple(cells), rule_above(lines, number)))
     return columns, rows
 
@@ -47,41 +41,37 @@ def stacked(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[
     """Each row of ours becomes three lines (published, measured, difference); quoted rows stay one line."""
     columns = [heading(column) for column in layout.columns]
     place = next((i for i, column in enumerate(layout.columns) if column.metric is not None), len(columns))
-    columns.insert(place, Column("source"))
-    best = {side: best_rows(layout, lines, side) for side in ("published", "measured")}
+    columns.insert(place, Column(""))
+    best = _best(layout, lines)
     rows = []
     for number, line in enumerate(lines):
-        kinds = ("published", "measured", "difference") if line.ours else ("published",)
-        for kind in kinds:
+        threes = {column.id: _three(column, line, number, best) for column in layout.columns if column.metric}
+        for i, name in enumerate(("published", "measured", "Δ") if line.ours else ("published",)):
             cells: list[Cell] = []
             for column in layout.columns:
-                source = line.sources.get(column.id)
-                if source is None:
-                    cells.append(text_cell(column, lines, number) if kind == "published" else Cell(kind="blank"))
-                elif source.empty:
-                    cells.append(empty_cell(source) if kind == "published" else Cell(kind="blank"))
-                elif kind == "published":
-                    cells.append(published_cell(source, number in best["published"].get(column.id, ())))
-                elif kind == "measured":
-                    cells.append(measured_cell(column, source, number in best["measured"].get(column.id, ())))
+                if column.id in threes:
+                    cells.append(threes[column.id][i])
                 else:
-                    cells.append(difference_cell(column, source))
-            cells.insert(place, Cell("Δ" if kind == "difference" else kind))
-            rows.append(
-                Row(tuple(cells), kind == "published" and (rule_above(lines, number) or _after_own(lines, number)))
-            )
+                    cells.append(text_cell(column, lines, number) if i == 0 else Cell(kind="blank"))
+            cells.insert(place, Cell(name))
+            beside_ours = number > 0 and (line.ours or lines[number - 1].ours)
+            rows.append(Row(tuple(cells), i == 0 and (rule_above(lines, number) or beside_ours)))
     return columns, rows
 
 
-def _after_own(lines: list[Line], number: int) -> bool:
-    return number > 0 and (lines[number].ours or lines[number - 1].ours)
+def _best(layout: TableLayout, lines: list[Line]) -> dict[str, dict[str, set[int]]]:
+    return {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
 
 
-def _own(line: Line, column: ColumnSpec, source: Source, bold: bool) -> Cell:
-    """Quoted rows are never measured here, so their place is blank and not 'not measured'."""
-    if not line.ours or (source.published is None and source.estimate is None):
-        return Cell(kind="blank")
-    return measured_cell(column, source, bold)
+def _three(column: ColumnSpec, line: Line, number: int, best: dict[str, dict[str, set[int]]]) -> list[Cell]:
+    """Published, measured and difference of one place; neither side ever stands in for the other."""
+    source = line.sources[column.id]
+    bold = {side: number in rows.get(column.id, ()) for side, rows in best.items()}
+    printed = empty_cell(source) if source.empty else published_cell(source, bold["published"])
+    # Quoted rows are never measured here: their place is blank and not 'not measured'.
+    expected = line.ours and source.published is not None
+    own = measured_cell(column, source, bold["measured"]) if source.estimate or expected else Cell(kind="blank")
+    return [printed, own, difference_cell(column, source)]
 
 
 def difference_cell(column: ColumnSpec, source: Source) -> Cell:

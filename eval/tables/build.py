@@ -14,6 +14,7 @@ from eval.summary import Measurements
 from eval.tables import audit
 from eval.tables.bold import best_rows
 from eval.tables.cells import empty_cell, heading, measured_cell, published_cell, rule_above, text_cell
+from eval.tables.headings import header_records, with_headings
 from eval.tables.layout import Mode, TableLayout
 from eval.tables.lines import Line, resolve
 from eval.tables.model import Column, Row, Table
@@ -42,7 +43,10 @@ def build_table(
         UserError: Unknown run, metric or published id; a missing measurement where the layout does not allow one.
     """
     mode = mode or layout.mode or "measured"
-    lines = resolve(layout, measurements, runs, published or {}, mode)
+    published = published or {}
+    printed_heads = header_records(layout, published, mode)
+    layout = with_headings(layout, published)
+    lines = resolve(layout, measurements, runs, published, mode)
     if mode == "audit":
         columns, rows = (audit.stacked if layout.audit == "rows" else audit.side_by_side)(layout, lines)
     else:
@@ -55,7 +59,8 @@ def build_table(
         columns=tuple(columns),
         rows=tuple(rows),
         notes=(*layout.notes, *provenance_notes(lines, measurements), *(audit.LEGEND if mode == "audit" else ())),
-        records=table_records(layout, lines, measurements, mode),
+        number=layout.number,
+        records=[*printed_heads, *table_records(layout, lines, measurements, mode)],
     )
 
 
@@ -68,7 +73,7 @@ def _one_sided(layout: TableLayout, lines: list[Line], mode: Mode) -> tuple[list
             source, bold = line.sources.get(column.id), number in best.get(column.id, ())
             if source is None:
                 cells.append(text_cell(column, lines, number))
-            elif source.empty:
+            elif source.empty and source.estimate is None:
                 cells.append(empty_cell(source))
             else:
                 cells.append(published_cell(source, bold) if mode == "paper" else measured_cell(column, source, bold))

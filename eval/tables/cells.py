@@ -11,7 +11,8 @@ from eval.tables.model import Cell, Column
 def text_cell(column: ColumnSpec, lines: list[Line], number: int) -> Cell:
     """A text column's cell; a family is named on its first row only."""
     line = lines[number]
-    if column.field == "family" and number and not new_family(lines, number):
+    repeated = column.field == "family" and number > 0 and not new_family(lines, number)
+    if repeated or (column.field == "label" and line.spec.continues):
         return Cell(kind="blank")
     text = line.text(str(column.field))
     return Cell(text) if text else Cell(kind="blank")
@@ -57,4 +58,5 @@ def printed(column: ColumnSpec, estimate: Estimate) -> tuple[str, str | None]:
 
 def heading(column: ColumnSpec, group: str = "") -> Column:
     """Heading of a layout's column."""
-    return Column(column.head, column.direction, column.metric is not None or column.field == "nfe", group)
+    direction = column.direction if column.arrow else None
+    return Column(column.head, direction, column.metric is not None or column.field == "nfe", group)

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.published import Published, load_published
 from eval.summary import Measurements, load_measurements
-from eval.tables.layout import SELECTABLE, TableLayout, load_layout
+from eval.tables.build import build_table
+from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
+from eval.tables.layout import SELECTABLE, TableLayout, load_layout, read_layout
+from eval.tables.model import Table
 from sida.errors import UserError, suggestion
-from sida.preset import Run, read_runs
+from sida.preset import Preset, Run, read_runs
+
+
+def build_from_options(args: argparse.Namespace) -> Table:
+    """Builds the table that the options of ``sida-eval table`` describe.
+
+    Raises:
+        UserError: Any fault in layout, measurements, sheet or options.
+    """
+    mapping = read_layout(args.layout)
+    if mapping.pop("kind", "results") == "hyperparameters":
+        preset = Preset.load(args.config) if args.config else None
+        results = args.results or (Path(args.measurements).parent if args.measurements else None)
+        hyper = load_hyper_layout(mapping, args.layout)
+        return build_hyperparameters(hyper, load_published(args.published), preset, results, args.mode)
+    layout = layout_with_scope(args.layout, args.scope)
+    mode = args.mode or layout.mode or "measured"
+    measurements, runs, published = table_inputs(mode, args.measurements, args.runs, args.published)
+    return build_table(layout, measurements, runs, published, mode)
 
 
 def table_inputs(
@@ -30,7 +52,7 @@ def table_inputs(
     if measurements is not None and mode != "paper" and (mode == "measured" or Path(measurements).is_file()):
         measured = load_measurements(measurements)
     sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
-    return measured, sheet, load_published(published) if mode != "measured" else {}
+    return measured, sheet, load_published(published)
 
 
 def layout_with_scope(path: str, scope: Sequence[str]) -> TableLayout:

@@ -32,13 +32,14 @@ def escape(text: str) -> str:
     r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD2A``."""
     out = []
     position = 0
-    for match in re.finditer(r"([α-ωΔ])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)", text):
+    for match in re.finditer(r"([α-ωΔ])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b", text):
         out.append(_characters(text[position : match.start()]))
         if match.group(1):
             below = rf"\mathrm{{{match.group(2)}}}" if match.group(2) else str(match.group(3)).translate(_DIGITS)
             out.append(rf"$\{_GREEK[match.group(1)]}_{{{below}}}$")
         else:
-            out.append(rf"$10^{match.group(4)}$" if match.group(4) else r"SiD$^2$A")
+            word = r"$t_{\max}$" if match.group() == "t_max" else r"SiD$^2$A"
+            out.append(rf"$10^{match.group(4)}$" if match.group(4) else word)
         position = match.end()
     return "".join(out) + _characters(text[position:])
 
@@ -50,7 +51,7 @@ def _characters(text: str) -> str:
 def to_latex(table: Table) -> str:
     """The complete ``.tex`` file."""
     label = re.sub(r"[^A-Za-z0-9-]", "-", table.name)
-    body = "\n".join([_PROLOGUE.format(name=table.name, mode=table.mode), r"\begin{table}[htbp]", r"\centering"])
+    body = "\n".join([_prologue(table), r"\begin{table}[htbp]", r"\centering"])
     if table.caption or table.title:
         body += "\n" + rf"\caption{{{escape(table.caption or table.title)}}}\label{{tab:{label}}}\vspace{{4pt}}"
     body += "\n" + r"\begingroup" + "\n" + r"\long\def\sidatabular{%" + "\n" + tabular(table) + "\n}%\n" + _FIT
@@ -59,6 +60,12 @@ def to_latex(table: Table) -> str:
         body += r"\par\smallskip" + "\n" + r"\begin{minipage}{\linewidth}\scriptsize\raggedright " + notes
         body += r"\end{minipage}" + "\n"
     return body + r"\endgroup" + "\n" + r"\end{table}" + "\n" + r"\sidatableend" + "\n"
+
+
+def _prologue(table: Table) -> str:
+    # In a document of its own the table keeps its number; by \\input the document counts.
+    counter = rf"\setcounter{{table}}{{{table.number - 1}}}" if table.number else ""
+    return _PROLOGUE.format(name=table.name, mode=table.mode, counter=counter)
 
 
 def breakable(text: str) -> str:
@@ -135,20 +142,17 @@ def _groups(table: Table, pairs: list[bool]) -> list[str]:
 def _cell(cell: Cell, column: Column, pairs: list[bool]) -> str:
     width = sum(2 if pair else 1 for pair in pairs)
     if cell.kind == "dash":
-        text = "--"
-    elif cell.kind == "missing":
-        text = r"{\itshape not measured}"
-    else:
-        text = escape(cell.text)
-    if cell.within is not None:
-        text += r"~$\surd$" if cell.within else r"~$\times$"
+        return rf"\multicolumn{{{width}}}{{c}}{{--}}"
+    text = rf"{{\itshape {escape(cell.plain)}}}" if cell.kind == "missing" else escape(cell.text)
+    mark = "" if cell.within is None else r"\,$\surd$" if cell.within else r"\,$\times$"
     if cell.bold:
         text = rf"\textbf{{{text}}}"
     if cell.columns == 1 and width == 2 and cell.kind != "missing":
         spread = escape(cell.spread) if cell.spread else ""
         if spread:
             spread = r"$\pm$\," + (rf"\textbf{{{spread}}}" if cell.bold else spread)
-        return f"{text} & {spread}"
+        return f"{text} & {spread}{mark}"
+    text += mark
     if width > 1 or (cell.kind == "missing" and column.number):
         return rf"\multicolumn{{{width}}}{{c}}{{{text}}}"
     return text
@@ -164,13 +168,14 @@ _PROLOGUE = r"""%% {name} ({mode}). Compile this file alone, or \input it in a d
   \usepackage[a4paper,margin=18mm]{{geometry}}
   \usepackage{{booktabs}}
   \pagestyle{{empty}}
-  \begin{{document}}
+  \begin{{document}}{counter}
   \def\sidatableend{{\end{{document}}}}
 \fi"""
 
 # The largest type size at which the table fits the line; never scaled, so strokes stay even.
 _FIT = r"""\def\sidafits#1#2{\ifdim\wd0>\linewidth#1\setlength{\tabcolsep}{#2}\setbox0\hbox{\sidatabular}\fi}%
 \small\setbox0\hbox{\sidatabular}%
-\sidafits{\small}{3pt}\sidafits{\footnotesize}{3pt}\sidafits{\scriptsize}{3pt}\sidafits{\scriptsize}{1.5pt}\sidafits{\tiny}{1.5pt}%
+\sidafits{\small}{3pt}\sidafits{\footnotesize}{3pt}\sidafits{\scriptsize}{3pt}%
+\sidafits{\scriptsize}{1.5pt}\sidafits{\fontsize{6}{7.2}\selectfont}{2pt}\sidafits{\tiny}{1.5pt}%
 \noindent\makebox[\linewidth]{\box0}%
 """

@@ -23,7 +23,7 @@ class ColumnSpec:
     """A column of the layout.
 
     Attributes:
-        head: Heading.
+        head: Heading; ``@id`` prints a published number's literal text, e.g. a model size.
         field: Text column: a property of the row (``family``, ``label``, ``nfe``, ``cfg``).
         metric: Number column: key of a metric in ``measurements.csv``.
         key: Replaces ``{column}`` in the rows' ``run`` and ``published`` ids, e.g. a model size.
@@ -31,6 +31,7 @@ class ColumnSpec:
         decimals: Decimals of measured values; published ones are printed as they were.
         scale: Measured values are multiplied by it, e.g. 100 for per cent.
         spread: Whether ``± std`` is printed.
+        arrow: Whether the heading shows the direction.
     """
 
     head: str
@@ -41,6 +42,7 @@ class ColumnSpec:
     decimals: int = 3
     scale: float = 1.0
     spread: bool = True
+    arrow: bool = True
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
@@ -70,8 +72,9 @@ class RowSpec:
         nfe: Printed number of function evaluations (default the measured one).
         cfg: Whether guidance is used, where the table has such a column.
         rule: Draw a line above even within a family.
-        blank: Columns (by id) that stay blank in every mode.
-        dash: Columns (by id) that show a dash in every mode.
+        continues: A further line of the row above: its label is not printed again.
+        blank: Columns (by id) where the paper's cell is blank.
+        dash: Columns (by id) where the paper prints a dash.
         candidate: Whether the row may be bold.
     """
 
@@ -84,6 +87,7 @@ class RowSpec:
     nfe: str | None = None
     cfg: str | None = None
     rule: bool = False
+    continues: bool = False
     blank: tuple[str, ...] = ()
     dash: tuple[str, ...] = ()
     candidate: bool = True
@@ -109,17 +113,34 @@ class BoldSpec:
 
 @dataclass(frozen=True)
 class TableLayout:
-    """A table's layout; see ``docs/extending.md`` for an example."""
+    """A table's layout.
+
+    Attributes:
+        columns: From left to right.
+        rows: From top to bottom; the family is printed where it changes.
+        number: The table's number in the paper.
+        mode: Mode where the command line names none.
+        bold: The bold rule; none without it.
+        audit: Audit mode puts three columns per metric side by side, or stacks three lines per row.
+        scope: Conditions on the sample sheet added to every ``where`` and ``each``.
+        vars: Values of ``{name}`` in the rows' ``run`` ids, e.g. the data set.
+        metrics: Metrics measured under another key here, e.g. ``{fid: fd}``.
+        missing: Whether an absent measurement is an error (the default, except in audit mode) or marked.
+        trials: Number of trials every cell must have.
+        notes: Lines printed below.
+    """
 
     columns: tuple[ColumnSpec, ...]
     rows: tuple[RowSpec, ...]
     title: str = ""
     caption: str = ""
-    kind: Literal["results", "hyperparameters"] = "results"
+    number: int | None = None
     mode: Mode | None = None
     bold: BoldSpec | None = None
     audit: Literal["columns", "rows"] = "columns"
     scope: Mapping[str, Any] = field(default_factory=dict)
+    vars: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
     missing: Missing | None = None
     trials: int | None = None
     notes: tuple[str, ...] = ()
@@ -139,14 +160,40 @@ class TableLayout:
 
 
 def load_layout(path: str | Path) -> TableLayout:
-    """Reads a table layout.
+    """Reads a layout of results. ``extends: other.yaml`` takes every key that the file does not set from a neighbour.
 
     Raises:
-        UserError: Missing file, unknown key, wrong type (file and key are named).
+        UserError: Missing file, unknown key, wrong type (file and key are named), or files that extend each other.
     """
+    mapping = read_layout(path)
+    if mapping.pop("kind", "results") != "results":
+        raise UserError(f"{path}: kind: this layout is not one of results; build it with `sida-eval table`")
+    return from_mapping(TableLayout, mapping | {"source": str(path)}, str(path))
+
+
+def read_layout(path: str | Path) -> dict[str, Any]:
+    """The YAML of a layout with ``extends`` resolved; its ``kind`` is ``results`` or ``hyperparameters``.
+
+    Raises:
+        UserError: Missing file, unknown kind, or files that extend each other.
+    """
+    mapping = _extended(Path(path), ())
+    kinds = ("results", "hyperparameters")
+    if mapping.get("kind", "results") not in kinds:
+        raise UserError(f"{path}: kind: must be one of {', '.join(kinds)}, got {mapping['kind']!r}")
+    return mapping
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise UserError(f"{path}: extends: goes in a circle; remove one of them")
     mapping = load_yaml(path)
-    mapping["source"] = str(path)
-    return from_mapping(TableLayout, mapping, str(path))
+    base = mapping.pop("extends", None)
+    if base is None:
+        return mapping
+    if not isinstance(base, str):
+        raise UserError(f"{path}: extends: must be the name of a layout file beside this one")
+    return _extended(path.parent / base, (*seen, path)) | mapping
 
 
 def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:

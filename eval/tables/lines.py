@@ -21,7 +21,7 @@ class Source:
         published: The published number.
         run: Id of the run that would fill the cell.
         estimate: The measurement of that run.
-        empty: ``"blank"`` or ``"dash"`` where, by layout, nothing belongs.
+        empty: ``"blank"`` or ``"dash"`` where the paper prints nothing and nothing was measured.
     """
 
     metric: str
@@ -104,21 +104,21 @@ def _source(
     published: Mapping[str, Published],
     mode: Mode,
 ) -> Source:
-    metric = str(column.metric)
-    if column.id in (*spec.blank, *spec.dash):
-        return Source(metric, empty="dash" if column.id in spec.dash else "blank")
+    metric = str(layout.metrics.get(str(column.metric), column.metric))
+    empty = "dash" if column.id in spec.dash else "blank" if column.id in spec.blank else None
     printed = None
-    if spec.published is not None and mode != "measured":
-        key = spec.published.replace("{column}", column.key).replace("{metric}", metric.replace("_", "-"))
+    if spec.published is not None and mode != "measured" and empty is None:
+        slug = str(column.metric).replace("_", "-")
+        key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
         printed = published_number(published, key, where.rpartition(".")[0] + ".published")
-    if mode == "paper":
-        return Source(metric, printed)
+    run = _run_id(layout, spec, column, where) if mode != "paper" else None
+    if run is None and mode != "measured":
+        return Source(metric, printed, empty=empty)
     strict = (layout.missing or ("mark" if mode == "audit" else "error")) == "error"
-    run = spec.run.replace("{column}", column.key) if spec.run else None
     if strict:
-        _check(layout, spec, number, where, run, measurements, runs)
+        _check(layout, spec, number, where, run, metric, measurements, runs)
     if run is None or not (strict or measurements.has(run, metric)):
-        return Source(metric, printed, run)
+        return Source(metric, printed, run, empty=empty)
     estimate = measurements.estimate(run, metric, where)
     if layout.trials is not None and estimate.trials != layout.trials:
         raise UserError(
@@ -128,17 +128,28 @@ def _source(
     return Source(metric, printed, run, estimate)
 
 
+def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:
+    if spec.run is None:
+        return None
+    run = spec.run.replace("{column}", column.key)
+    for name, value in layout.vars.items():
+        run = run.replace("{" + name + "}", str(value))
+    if "{" in run:
+        raise UserError(f"{where}: '{run}' has a name in braces that is neither 'column' nor a key of vars; set it")
+    return run
+
+
 def _check(
     layout: TableLayout,
     spec: RowSpec,
     number: int,
     where: str,
     run: str | None,
+    metric: str,
     measurements: Measurements,
     runs: Mapping[str, Run],
 ) -> None:
     """Refuses what a table without gaps cannot show, naming the layout's key."""
-    metric = str(layout.columns[number].metric)
     if run is None and where.endswith(".where"):
         raise UserError(f"{where}: no run of the sample sheet matches {dict(spec.where or {})}; change the condition")
     if run is not None and run not in runs:

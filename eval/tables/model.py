@@ -34,7 +34,7 @@ class Cell:
         if self.kind == "dash":
             return "–"
         if self.kind == "missing":
-            return "not measured"
+            return self.text or "not measured"
         mark = {None: "", True: " ✓", False: " ✗"}[self.within]
         return (f"{self.text} ± {self.spread}" if self.spread else self.text) + mark
 
@@ -73,6 +73,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    number: int | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 
     @property

@@ -1,0 +1,264 @@
+"""Table 8: hyperparameters from the preset's own settings, time and memory from its training logs.
+
+Settings come from the same specs that training receives, so the table cannot drift from what is run. Next to them
+stand the published values, exactly as printed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from eval.published import Published, published_number
+from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.records import FIELDS
+from sida.errors import UserError, suggestion
+from sida.io import read_jsonl
+
+if TYPE_CHECKING:
+    from sida.preset import Preset
+    from sida.training.config import DistillConfig
+
+_METHODS = ("sid", "sida")
+SETTINGS: dict[str, Callable[[DistillConfig, int], Any]] = {
+    "batch_size": lambda c, gpus: c.batch_size,
+    "batch_gpu": lambda c, gpus: c.batch_gpu or c.batch_size // gpus,
+    "gpus": lambda c, gpus: f"{gpus} × {c.device}",
+    "rounds": lambda c, gpus: c.batch_size // ((c.batch_gpu or c.batch_size // gpus) * gpus),
+    "lr": lambda c, gpus: c.lr,
+    "lambda_sid": lambda c, gpus: c.lambda_sid,
+    "lambda_adv": lambda c, gpus: c.lambda_adv,
+    "ema_half_life_mimg": lambda c, gpus: c.ema_half_life_kimg / 1000,
+    "fp16": lambda c, gpus: c.fp16,
+    "eps": lambda c, gpus: c.eps,
+    "beta1": lambda c, gpus: c.betas[0],
+    "beta2": lambda c, gpus: c.betas[1],
+    "alpha": lambda c, gpus: c.alpha if c.alpha is not None else (1.2 if c.method == "sid" else 1.0),
+    "init_sigma": lambda c, gpus: c.init_sigma,
+    "t_max": lambda c, gpus: c.t_max,
+}
+LOGS = ("memory_allocated_gb", "memory_reserved_gb", "seconds_per_kimg", "hours_per_10M", "days_per_100M")
+
+
+@dataclass(frozen=True)
+class DatasetColumn:
+    """A column: heading, key in the published ids, and the runs whose settings and logs fill it."""
+
+    head: str
+    key: str
+    sid: str
+    sida: str
+
+
+@dataclass(frozen=True)
+class HyperRow:
+    """A line of the table.
+
+    Attributes:
+        group: ``SiD`` or ``SiDA`` for lines about one method; empty for the common block.
+        published: Ids of the published values; ``{column}`` is the column's key.
+        setting: Names in :data:`SETTINGS`, one or several.
+        log: Name in :data:`LOGS`.
+        text: Fixed text where the line holds no number.
+        span: Whether one published cell spans all columns.
+        form: How several values are put together, with ``{}`` for each.
+    """
+
+    label: str
+    group: str = ""
+    published: tuple[str, ...] = ()
+    setting: tuple[str, ...] = ()
+    log: str | None = None
+    text: str | None = None
+    span: bool = False
+    form: str = "{}"
+
+    def __post_init__(self) -> None:
+        for name in self.setting:
+            if name not in SETTINGS:
+                raise ValueError(f"setting: unknown setting '{name}'{suggestion(name, SETTINGS)}")
+        if self.log is not None and self.log not in LOGS:
+            raise ValueError(f"log: unknown quantity '{self.log}'{suggestion(self.log, LOGS)}")
+
+
+@dataclass(frozen=True)
+class HyperLayout:
+    """Layout of kind ``hyperparameters``."""
+
+    columns: tuple[DatasetColumn, ...]
+    rows: tuple[HyperRow, ...]
+    title: str = ""
+    caption: str = ""
+    number: int | None = None
+    mode: Literal["paper", "audit", "measured"] | None = None
+    notes: tuple[str, ...] = ()
+    source: str = ""
+
+
+def build_hyperparameters(
+    layout: HyperLayout,
+    published: Mapping[str, Published],
+    preset: Preset | None,
+    results: str | Path | None,
+    mode: str | None = None,
+) -> Table:
+    """Builds Table 8.
+
+    Args:
+        layout: Lines and columns.
+        published: Published numbers by id.
+        preset: Where our settings come from; without it every such cell says 'not measured'.
+        results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
+        mode: Overrides the layout's mode; ``audit`` where neither says.
+
+    Raises:
+        UserError: An unknown published id.
+    """
+    mode = mode or layout.mode or "audit"
+    rows: list[Row] = []
+    records: list[dict[str, Any]] = []
+    for number, spec in enumerate(layout.rows):
+        new_group = number > 0 and spec.group != layout.rows[number - 1].group
+        lines: list[tuple[str, list[Cell]]] = []
+        if mode != "measured":
+            lines.append(("published", _published_cells(layout, spec, number, published, records, mode)))
+        if mode != "paper" and spec.text is None:
+            lines.append(("configured" if spec.setting else "measured", _own(layout, spec, preset, results, records)))
+        if mode == "measured" and spec.text is not None:
+            lines.append(("", [Cell(spec.text, columns=len(layout.columns))]))
+        for i, (kind, cells) in enumerate(lines):
+            head = [Cell(spec.group if new_group and i == 0 else ""), Cell(spec.label if i == 0 else "")]
+            middle = [Cell(kind)] if mode == "audit" else []
+            rows.append(Row((*head, *middle, *cells), new_group and i == 0))
+    heads = [Column("Method"), Column("Hyperparameters"), *([Column("")] if mode == "audit" else [])]
+    columns = (*heads, *(Column(column.head) for column in layout.columns))
+    notes = list(layout.notes)
+    if mode != "paper":
+        notes.append(f"Configured: settings of {preset.source}." if preset else "No preset was given (--config).")
+        notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
+    for record in records:
+        record |= {"table": Path(layout.source).stem, "mode": mode}
+    caption, name = layout.caption, Path(layout.source).stem
+    return Table(name, layout.title, caption, mode, columns, tuple(rows), tuple(notes), layout.number, records)
+
+
+def _published_cells(
+    layout: HyperLayout,
+    spec: HyperRow,
+    number: int,
+    published: Mapping[str, Published],
+    records: list[dict[str, Any]],
+    mode: str,
+) -> list[Cell]:
+    if spec.text is not None:
+        return [Cell(spec.text, "published", columns=len(layout.columns))]
+    cells = []
+    for column in layout.columns[:1] if spec.span else layout.columns:
+        where = f"{layout.source}: rows[{number}].published"
+        found = [published_number(published, key.replace("{column}", column.key), where) for key in spec.published]
+        width = len(layout.columns) if spec.span else 1
+        cells.append(Cell(spec.form.format(*(item.text for item in found)), "published", columns=width))
+        for item in found:
+            records.append(
+                _record(spec, number, "all" if spec.span else column.key)
+                | {
+                    "published_id": item.id,
+                    "published": item.text,
+                    "published_std": item.std,
+                    "published_source": item.source,
+                    "published_literal": item.literal,
+                }
+            )
+    return cells
+
+
+def _record(spec: HyperRow, number: int, column: str) -> dict[str, Any]:
+    place = {"row": number, "family": spec.group, "model": spec.label, "column": column}
+    return dict.fromkeys(FIELDS, "") | place | {"metric": spec.log or " ".join(spec.setting)}
+
+
+def _own(
+    layout: HyperLayout,
+    spec: HyperRow,
+    preset: Preset | None,
+    results: str | Path | None,
+    records: list[dict[str, Any]],
+) -> list[Cell]:
+    cells = []
+    number = layout.rows.index(spec)
+    for column in layout.columns:
+        run = column.sid if spec.group == "SiD" else column.sida
+        text = _setting(spec, run, preset) if spec.setting else _logged(spec, run, results)
+        cells.append(
+            Cell(text, "measured") if text is not None else Cell("not configured" if spec.setting else "", "missing")
+        )
+        records.append(_record(spec, number, column.key) | {"run": run, "measured": text or ""})
+    if len({cell.text for cell in cells}) == 1 and all(cell.kind == cells[0].kind for cell in cells) and spec.span:
+        return [Cell(cells[0].text, cells[0].kind, columns=len(cells))]
+    return cells
+
+
+def _setting(spec: HyperRow, run: str, preset: Preset | None) -> str | None:
+    if preset is None or run not in preset.runs or not preset.runs[run].trained_here:
+        return None
+    from sida.config import from_mapping
+    from sida.training.config import DistillConfig
+
+    config = from_mapping(DistillConfig, preset.student_spec(run), f"{preset.source}: run '{run}'")
+    gpus = max(1, int(preset.config["gpus"]))
+    values = [_text(SETTINGS[name](config, gpus)) for name in spec.setting]
+    form = spec.form if spec.form.count("{}") == len(values) else "{}"
+    return form.format(*values)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        short = f"{value:g}"
+        mantissa, sign, exponent = short.partition("e")
+        return f"{mantissa}e{int(exponent)}" if sign else short
+    return str(value)
+
+
+def _logged(spec: HyperRow, run: str, results: str | Path | None) -> str | None:
+    path = Path(results) / "students" / run / "train.jsonl" if results is not None else None
+    if path is None or not path.is_file():
+        return None
+    value = log_quantity(read_jsonl(path), str(spec.log))
+    return None if value is None else f"{value:.3g}"
+
+
+def log_quantity(ticks: Sequence[Mapping[str, Any]], name: str) -> float | None:
+    """Median of a quantity over the records of ``train.jsonl``; the first one includes the start-up.
+
+    Args:
+        ticks: Records with ``img_per_s`` and ``memory_mb`` (allocated) or ``memory_reserved_mb``.
+        name: One of :data:`LOGS`.
+    """
+    ticks = list(ticks)[1:] or list(ticks)
+    key = {"memory_allocated_gb": "memory_mb", "memory_reserved_gb": "memory_reserved_mb"}.get(name, "img_per_s")
+    values = [float(tick[key]) for tick in ticks if tick.get(key)]
+    if not values:
+        return None
+    if key != "img_per_s":
+        return max(values) / 1024
+    seconds = 1000 / statistics.median(values)
+    return {"seconds_per_kimg": seconds, "hours_per_10M": seconds * 1e4 / 3600, "days_per_100M": seconds * 1e5 / 86400}[
+        name
+    ]
+
+
+def load_hyper_layout(mapping: dict[str, Any], path: str | Path) -> HyperLayout:
+    """Turns the YAML of a layout of kind ``hyperparameters`` into a :class:`HyperLayout`.
+
+    Raises:
+        UserError: Unknown key or wrong type.
+    """
+    from sida.config import from_mapping
+
+    layout = from_mapping(HyperLayout, mapping | {"source": str(path)}, str(path))
+    if not layout.columns or not layout.rows:
+        raise UserError(f"{path}: columns and rows must not be empty")
+    return layout
