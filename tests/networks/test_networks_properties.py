@@ -1,0 +1,286 @@
+"""What must hold for every architecture: exactness of partial decoding, independence of samples, modes, shapes."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sida.networks import build_network
+
+SONG = {"img_resolution": 8, "img_channels": 2, "model_type": "SongUNet", "model_channels": 8, "channel_mult": [1, 2],
+        "num_blocks": 1, "attn_resolutions": [4]}  # fmt: skip
+NCSN = {**SONG, "embedding_type": "fourier", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}
+CONFIGS = {
+    "ddpmpp": ("EDMPrecond", {**SONG, "label_dim": 3, "augment_dim": 9}),
+    "ncsnpp": ("EDMPrecond", {**NCSN, "encoder_type": "residual", "augment_dim": 4}),
+    "skip": ("EDMPrecond", {**NCSN, "encoder_type": "skip", "decoder_type": "skip", "label_dim": 3}),
+    "skip_box": ("EDMPrecond", {**SONG, "encoder_type": "skip", "decoder_type": "skip", "channel_mult": [2, 1, 1]}),
+    "vp": ("VPPrecond", {**SONG, "label_dim": 3}),
+    "ve": ("VEPrecond", {**NCSN, "encoder_type": "residual"}),
+    "gdd": ("GDDPrecond", {**NCSN, "encoder_type": "residual", "label_dim": 3}),
+    "adm": (
+        "EDMPrecond",
+        {"img_resolution": 8, "img_channels": 2, "model_type": "DhariwalUNet", "model_channels": 64, "augment_dim": 9,
+         "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4], "label_dim": 3, "channel_mult_emb": 1},
+    ),
+    "edm2": (
+        "EDM2Precond",
+        {"img_resolution": 8, "img_channels": 2, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1,
+         "attn_resolutions": [4], "channels_per_head": 4, "label_dim": 3, "logvar_channels": 8},
+    ),
+    "edm2_filter": (
+        "EDM2Precond",
+        {"img_resolution": 8, "img_channels": 2, "model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1,
+         "attn_resolutions": [], "resample_filter": [1, 3, 3, 1], "clip_act": None, "weight_norm": "off",
+         "channel_mult_noise": 2, "channel_mult_emb": 3},
+    ),
+}  # fmt: skip
+
+
+def make(name, **changes):
+    cls, kwargs = CONFIGS[name]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = build_network({"class": cls, "kwargs": {**kwargs, **changes}})
+        # Fresh networks end in (nearly) zero layers, which would hide errors.
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return net.eval()
+
+
+@pytest.fixture(scope="module", params=list(CONFIGS))
+def net(request):
+    return make(request.param)
+
+
+def batch(net, n=5, seed=0):
+    rng = torch.Generator().manual_seed(seed)
+    x = torch.randn([n, net.img_channels, net.img_resolution, net.img_resolution], generator=rng)
+    sigma = torch.rand([n], generator=rng) + 0.1
+    labels = torch.eye(net.label_dim)[torch.arange(n) % net.label_dim] if net.label_dim else None
+    width = getattr(net.model, "augment_dim", 0) if hasattr(net, "model") else 0
+    augment = torch.rand([n, width], generator=rng) if width else None
+    return x, sigma, labels, augment
+
+
+def evaluate(net, data, rows=slice(None), **kwargs):
+    x, sigma, labels, augment = (None if v is None else v[rows] for v in data)
+    return net(x, sigma, labels, augment_labels=augment, **kwargs)
+
+
+@torch.no_grad()
+def test_flags_agree(net):
+    data = batch(net)
+    image, logits = evaluate(net, data, return_flag="encoder_decoder")
+    assert torch.equal(image, evaluate(net, data))
+    assert torch.equal(logits, evaluate(net, data, return_flag="encoder"))
+    assert image.shape == data[0].shape
+    assert image.dtype == logits.dtype == torch.float32
+    assert logits.shape[:2] == (5, 1)
+    assert image.std() > 0
+    assert logits.std() > 0
+
+
+def test_encoder_flag_runs_no_decoder(net):
+    unet = net.unet if hasattr(net, "unet") else net.model
+    ran = []
+    handles = [block.register_forward_hook(lambda *_: ran.append(1)) for block in unet.dec.values()]
+    with torch.no_grad():
+        evaluate(net, batch(net), return_flag="encoder")
+        assert not ran
+        evaluate(net, batch(net))
+    assert len(ran) == len(unet.dec)
+    for handle in handles:
+        handle.remove()
+
+
+@given(decode=st.one_of(st.integers(1, 5), st.slices(5).filter(lambda s: len(range(5)[s]) and (s.step or 1) > 0)))
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@torch.no_grad()
+def test_partial_decoding_is_exact(net, decode):
+    data = batch(net)
+    full, all_logits = evaluate(net, data, return_flag="encoder_decoder")
+    part, logits = evaluate(net, data, return_flag="encoder_decoder", decode=decode)
+    selection = slice(0, decode) if isinstance(decode, int) else decode
+    torch.testing.assert_close(part, full[selection], rtol=1e-5, atol=2e-6)
+    assert torch.equal(logits, all_logits)
+
+
+def test_partial_decoding_has_the_gradients_of_two_passes(net):
+    fake, real = batch(net, 3, seed=1), batch(net, 3, seed=2)
+    joint = [None if a is None else torch.cat([a, b]) for a, b in zip(fake, real)]
+    names, parameters = zip(*net.named_parameters())
+    parameters = list(parameters)
+
+    image, logits = evaluate(net, joint, return_flag="encoder_decoder", decode=3)
+    one = torch.autograd.grad(image.square().mean() + logits.sin().mean(), parameters, allow_unused=True)
+    image, fake_logits = evaluate(net, fake, return_flag="encoder_decoder")
+    real_logits = evaluate(net, real, return_flag="encoder")
+    total = image.square().mean() + (fake_logits.sin().mean() + real_logits.sin().mean()) / 2
+    two = torch.autograd.grad(total, parameters, allow_unused=True)
+    for name, a, b in zip(names, one, two):
+        assert (a is None) == (b is None), name
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4 * float(b.abs().max()) + 1e-9, msg=name)
+
+
+@torch.no_grad()
+def test_samples_do_not_interact(net):
+    data = batch(net)
+    image, logits = evaluate(net, data, return_flag="encoder_decoder")
+    for row in range(5):
+        one_image, one_logits = evaluate(net, data, slice(row, row + 1), return_flag="encoder_decoder")
+        torch.testing.assert_close(one_image[0], image[row], rtol=1e-5, atol=2e-6)
+        torch.testing.assert_close(one_logits[0], logits[row], rtol=1e-5, atol=2e-6)
+
+
+@torch.no_grad()
+def test_one_sigma_and_one_label_row_are_shared(net):
+    x, _, labels, augment = batch(net)
+    row = None if labels is None else labels[:1]
+    rows = None if labels is None else row.expand(5, -1)
+    expected = net(x, torch.full([5], 0.7), rows, augment_labels=augment)
+    for sigma in (0.7, torch.tensor(0.7), torch.tensor([0.7]), torch.full([5, 1, 1, 1], 0.7)):
+        torch.testing.assert_close(net(x, sigma, row, augment_labels=augment), expected, rtol=1e-5, atol=2e-6)
+    part, _ = net(x, 0.7, row, augment_labels=augment, return_flag="encoder_decoder", decode=2)
+    torch.testing.assert_close(part, expected[:2], rtol=1e-5, atol=2e-6)
+
+
+@torch.no_grad()
+def test_zero_augment_labels_are_as_good_as_none(net):
+    x, sigma, labels, augment = batch(net)
+    zeros = torch.zeros([5, 9]) if augment is None else torch.zeros_like(augment)
+    assert torch.equal(net(x, sigma, labels, augment_labels=zeros), net(x, sigma, labels))
+
+
+@torch.no_grad()
+def test_config_round_trip(net):
+    import json
+
+    config = json.loads(json.dumps(net.init_config, allow_nan=False))
+    again = build_network(config)
+    assert again.init_config == net.init_config
+    again.load_state_dict(net.state_dict(), strict=True)
+    again.eval()
+    assert torch.equal(evaluate(again, batch(net)), evaluate(net, batch(net)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["ddpmpp", "adm", "edm2"])
+def test_dropout_acts_in_training_only(name):
+    net = make(name, dropout=0.5, **({"weight_norm": "off"} if name == "edm2" else {}))
+    plain = make(name, dropout=0.0, **({"weight_norm": "off"} if name == "edm2" else {}))
+    data = batch(net)
+    assert torch.equal(evaluate(net, data), evaluate(plain, data))
+    torch.manual_seed(0)
+    first = evaluate(net.train(), data)
+    second = evaluate(net, data)
+    assert not torch.equal(first, second)
+    torch.manual_seed(0)
+    assert torch.equal(evaluate(net, data), first)
+    assert torch.equal(evaluate(plain.train(), data), evaluate(plain.eval(), data))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["ddpmpp", "adm"])
+def test_label_dropout_zeroes_labels_in_training(name):
+    net = make(name, label_dropout=0.5, dropout=0.0)
+    x, sigma, labels, _ = batch(net, 1)
+    x, sigma, labels = x.expand(64, -1, -1, -1), sigma.expand(64), labels.expand(64, -1)
+    with_label, without = net(x[:1], sigma[:1], labels[:1]), net(x[:1], sigma[:1])
+    torch.manual_seed(0)
+    images = net.train()(x, sigma, labels)
+    kept = (images - with_label).flatten(1).abs().amax(1) < 1e-4
+    dropped = (images - without).flatten(1).abs().amax(1) < 1e-4
+    assert bool((kept ^ dropped).all())
+    assert 16 <= int(dropped.sum()) <= 48
+    assert torch.allclose(net.eval()(x, sigma, labels), with_label.expand(64, -1, -1, -1), atol=1e-5)
+
+
+def test_a_loaded_filter_replaces_the_constructed_one():
+    box, smooth = make("ddpmpp"), make("ddpmpp", resample_filter=[1, 3, 3, 1])
+    weights = {k: v for k, v in box.state_dict().items() if "resample_filter" not in k}
+    smooth.load_state_dict(weights, strict=False)
+    data = batch(box)
+    with torch.no_grad():
+        assert not torch.allclose(evaluate(box, data), evaluate(smooth, data), atol=1e-3)
+        hat = {k: torch.tensor([[1.0, 2.0], [3.0, 4.0]])[None, None] / 10 for k in box.state_dict() if "filter" in k}
+        before = evaluate(box, data)
+        box.load_state_dict(hat, strict=False)
+        assert not torch.allclose(evaluate(box, data), before, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp", "adm", "edm2"])
+def test_initialisation_is_seeded_and_begins_at_the_skip_path(name):
+    cls, kwargs = CONFIGS[name]
+
+    def fresh(seed):
+        torch.manual_seed(seed)
+        return build_network({"class": cls, "kwargs": kwargs})
+
+    with torch.random.fork_rng():
+        a, b, c = fresh(1), fresh(1), fresh(2)
+    assert all(torch.equal(p, q) for p, q in zip(a.state_dict().values(), b.state_dict().values()))
+    assert not all(torch.equal(p, q) for p, q in zip(a.parameters(), c.parameters()))
+    assert a.training
+    x, sigma, labels, _ = batch(a)
+    c_skip = a.coefficients(sigma.reshape(-1, 1, 1, 1))[0]
+    with torch.no_grad():
+        torch.testing.assert_close(a.eval()(x, sigma, labels), c_skip * x, rtol=1e-3, atol=1e-3)
+
+
+def test_initial_scales():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        song = build_network({"class": "EDMPrecond", "kwargs": {**SONG, "model_channels": 64}}).model
+        adm = build_network({"class": "EDMPrecond", "kwargs": CONFIGS["adm"][1]}).model
+    block = song.enc["4x4_block0"]
+    conv = block.conv0.weight  # Xavier: variance 2/(fan_in + fan_out)
+    assert conv.std().item() == pytest.approx((2 / (9 * (64 + 128))) ** 0.5, rel=0.02)
+    assert not block.conv0.bias.any()
+    assert 0 < block.conv1.weight.abs().max() < 1e-5
+    assert 0 < song.dec["8x8_aux_conv"].weight.abs().max() < 1e-5
+    assert block.qkv.weight.std().item() == pytest.approx((0.2 * 2 / (128 + 384)) ** 0.5, rel=0.03)
+    block = adm.enc["4x4_block0"]
+    assert block.conv0.weight.std().item() == pytest.approx((1 / 3 / (9 * 64)) ** 0.5, rel=0.02)  # Kaiming, 1/3
+    assert block.conv0.bias.any()
+    assert not block.conv1.weight.any()
+    assert not adm.out_conv.weight.any()
+    assert adm.map_label.weight.std().item() == pytest.approx(1, rel=0.1)
+
+
+def test_preconditioning_coefficients():
+    sigma = torch.tensor([0.01, 0.5, 3.0, 50.0])
+    vp, ve, edm = make("vp"), make("ve"), make("ddpmpp")
+    torch.testing.assert_close(vp.sigma(vp.sigma_inv(sigma)), sigma, rtol=1e-4, atol=1e-5)
+    assert vp.sigma_max == pytest.approx(152.17, abs=0.01)
+    assert 0 < vp.sigma_min < 0.002
+    assert vp.coefficients(torch.tensor(vp.sigma_max))[3].item() == pytest.approx(999, rel=1e-4)
+    # The teacher's input and target have unit variance at every σ.
+    c_skip, c_out, c_in, c_noise = edm.coefficients(sigma)
+    torch.testing.assert_close((c_in * (sigma**2 + 0.25).sqrt()), torch.ones(4))
+    target_variance = ((1 - c_skip) ** 2 * 0.25 + (c_skip * sigma) ** 2) / c_out**2
+    torch.testing.assert_close(target_variance, torch.ones(4))
+    torch.testing.assert_close((4 * c_noise).exp(), sigma)
+    x = torch.zeros([1, 2, 8, 8])
+    with torch.no_grad():
+        raw = ve.model(x, (0.5 * sigma[2:3]).log())
+        torch.testing.assert_close(ve(x, sigma[2:3]), 3 * raw)
+    assert (ve.sigma_min, ve.sigma_max) == (0.02, 100)
+    assert edm.round_sigma(0.3).item() == pytest.approx(0.3)
+
+
+@torch.no_grad()
+def test_logvar_is_appended():
+    net = make("edm2")
+    data = batch(net)
+    image, logits, logvar = evaluate(net, data, return_flag="encoder_decoder", decode=2, return_logvar=True)
+    assert (image.shape[0], logits.shape[0], logvar.shape) == (2, 5, (5, 1, 1, 1))
+    only_logits, same = evaluate(net, data, return_flag="encoder", return_logvar=True)
+    assert torch.equal(only_logits, logits)
+    assert torch.equal(same, logvar)
+    assert evaluate(copy.deepcopy(net), data, return_logvar=True)[1].equal(logvar)
