@@ -19,18 +19,68 @@ sid2a-a1.0\tOne Step\tSiD2A, α = 1.0\tsid2a\tdigits-short\tsid-a1.2\t1.0\tsid2a
 """
 TRUTH = {
     "data": (None, {"fd": 0.42, "fd_pixel": 0.021, "is": 9.86, "precision": 0.94, "recall": 0.93, "accuracy": 0.996}),
-    "teacher-nfe35": (35, {"fd": 7.52, "fd_pixel": 0.386, "is": 8.4, "precision": 0.7, "recall": 0.8, "accuracy": 0.92}),
+    "teacher-nfe35": (
+        35,
+        {"fd": 7.52, "fd_pixel": 0.386, "is": 8.4, "precision": 0.7, "recall": 0.8, "accuracy": 0.92},
+    ),
     "teacher-nfe19": (19, {"fd": 9.1, "fd_pixel": 0.52, "is": 8.2, "precision": 0.66, "recall": 0.8, "accuracy": 0.91}),
     "sid-a1.2": (1, {"fd": 5.93, "fd_pixel": 0.464, "is": 9.1, "precision": 0.78, "recall": 0.61, "accuracy": 0.97}),
     "sid-a1.0": (1, {"fd": 5.69, "fd_pixel": 0.452, "is": 9.1, "precision": 0.78, "recall": 0.62, "accuracy": 0.97}),
     "sida-a1.0": (1, {"fd": 4.06, "fd_pixel": 0.41, "is": 9.4, "precision": 0.82, "recall": 0.67, "accuracy": 0.983}),
-    "sid2a-a1.0": (1, {"fd": 4.48, "fd_pixel": 0.409, "is": 9.42, "precision": 0.83, "recall": 0.66, "accuracy": 0.985}),
+    "sid2a-a1.0": (
+        1,
+        {"fd": 4.48, "fd_pixel": 0.409, "is": 9.42, "precision": 0.83, "recall": 0.66, "accuracy": 0.985},
+    ),
 }
 CURVES = {
-    "sid-a1.2": [(4, 9.0), (8, 7.6), (12, 7.0), (16, 6.6), (20, 6.4), (24, 5.7), (28, 5.3), (32, 5.2), (36, 5.6), (40, 5.9)],
-    "sid-a1.0": [(4, 9.3), (8, 7.5), (12, 6.9), (16, 6.5), (20, 6.0), (24, 5.6), (28, 5.3), (32, 5.4), (36, 5.5), (40, 5.6)],
-    "sida-a1.0": [(4, 9.6), (8, 7.1), (12, 6.3), (16, 5.9), (20, 5.6), (24, 5.0), (28, 4.6), (32, 4.3), (36, 4.1), (40, 3.9)],
-    "sid2a-a1.0": [(2, 5.9), (4, 5.5), (6, 5.1), (8, 4.9), (10, 4.8), (12, 4.7), (14, 4.5), (16, 4.4), (18, 4.4), (20, 4.4)],
+    "sid-a1.2": [
+        (4, 9.0),
+        (8, 7.6),
+        (12, 7.0),
+        (16, 6.6),
+        (20, 6.4),
+        (24, 5.7),
+        (28, 5.3),
+        (32, 5.2),
+        (36, 5.6),
+        (40, 5.9),
+    ],
+    "sid-a1.0": [
+        (4, 9.3),
+        (8, 7.5),
+        (12, 6.9),
+        (16, 6.5),
+        (20, 6.0),
+        (24, 5.6),
+        (28, 5.3),
+        (32, 5.4),
+        (36, 5.5),
+        (40, 5.6),
+    ],
+    "sida-a1.0": [
+        (4, 9.6),
+        (8, 7.1),
+        (12, 6.3),
+        (16, 5.9),
+        (20, 5.6),
+        (24, 5.0),
+        (28, 4.6),
+        (32, 4.3),
+        (36, 4.1),
+        (40, 3.9),
+    ],
+    "sid2a-a1.0": [
+        (2, 5.9),
+        (4, 5.5),
+        (6, 5.1),
+        (8, 4.9),
+        (10, 4.8),
+        (12, 4.7),
+        (14, 4.5),
+        (16, 4.4),
+        (18, 4.4),
+        (20, 4.4),
+    ],
 }
 
 
@@ -85,11 +135,26 @@ def write_preset(folder):
                 trials = [noise.gauss(fd, 0.03 * fd) for _ in range(3)]
                 mean = sum(trials) / 3
                 std = (sum((x - mean) ** 2 for x in trials) / 2) ** 0.5
-                record = {"nimg": kimg * 1000, "fd": mean, "fd_std": std, "fd_trials": trials, "num_samples": 5000, "seconds": 1.0}
+                record = {
+                    "nimg": kimg * 1000,
+                    "fd": mean,
+                    "fd_std": std,
+                    "fd_trials": trials,
+                    "num_samples": 5000,
+                    "seconds": 1.0,
+                }
                 stream.write(json.dumps(record) + "\n")
         with open(student / "train.jsonl", "w") as stream:
             for kimg, _ in points:
-                record = {"nimg": kimg * 1000, "losses": {"sid": 1.0}, "grad_norm": {}, "nan_count": 0, "img_per_s": 350.0, "memory_mb": 420.0, "seconds": 2.9}
+                record = {
+                    "nimg": kimg * 1000,
+                    "losses": {"sid": 1.0},
+                    "grad_norm": {},
+                    "nan_count": 0,
+                    "img_per_s": 350.0,
+                    "memory_mb": 420.0,
+                    "seconds": 2.9,
+                }
                 stream.write(json.dumps(record) + "\n")
     return folder
 
@@ -112,7 +177,9 @@ def write_released(folder, share=0.8):
                 if source.run and source.published:
                     factor = 1 + noise.gauss(0, 0.006)
                     nfe = line.nfe or 1
-                    truth.setdefault(source.run, (nfe, {}))[1].setdefault(source.metric, source.published.value * factor)
+                    truth.setdefault(source.run, (nfe, {}))[1].setdefault(
+                        source.metric, source.published.value * factor
+                    )
     kept = {run: value for run, value in truth.items() if noise.random() < share}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,299 @@
+"""Tables of measurements: content, bold rule, all file forms, LaTeX both ways, and faults."""
+
+import csv
+import html.parser
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.summary import load_measurements
+from eval.tables import build_table, load_layout, to_csv, to_html, to_latex, to_markdown, to_terminal, write_table
+from eval.tables.latex import escape
+from sida.errors import UserError
+from sida.preset import read_runs
+from tests.eval.synthetic_output import TRUTH, write_preset
+
+ROOT = Path(__file__).parents[2]
+MAIN = ROOT / "config" / "tables" / "main.yaml"
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    return write_preset(tmp_path_factory.mktemp("preset"))
+
+
+@pytest.fixture(scope="module")
+def measured(preset):
+    return load_measurements(preset / "measurements.csv")
+
+
+@pytest.fixture(scope="module")
+def runs(preset):
+    return {run.run: run for run in read_runs(preset / "runs.tsv")}
+
+
+@pytest.fixture(scope="module")
+def table(measured, runs):
+    return build_table(load_layout(MAIN), measured, runs)
+
+
+def layout_with(tmp_path, **changes):
+    mapping = yaml.safe_load(MAIN.read_text()) | changes
+    path = tmp_path / "layout.yaml"
+    path.write_text(yaml.safe_dump(mapping, allow_unicode=True))
+    return load_layout(path)
+
+
+def test_main_table_has_the_columns_of_the_paper_and_one_row_per_generator(table):
+    titles = [column.title for column in table.columns]
+    assert titles[:7] == ["Family", "Model", "NFE", "FD ↓", "IS ↑", "Prec. ↑", "Rec. ↑"]
+    assert len(table.rows) == len(TRUTH)
+    assert [row.cells[2].text for row in table.rows] == ["", "35", "19", "1", "1", "1", "1"]
+    families = [row.cells[0].text for row in table.rows]
+    assert families == ["Data", "Teacher", "", "One Step", "", "", ""]
+    assert [row.rule for row in table.rows] == [False, True, False, True, False, False, False]
+
+
+def test_cells_print_mean_and_sample_std_with_the_layouts_decimals(table, measured):
+    estimate = measured.estimate("sida-a1.0", "fd")
+    cell = table.rows[5].cells[3]
+    assert (cell.text, cell.spread, cell.kind) == (f"{estimate.mean:.2f}", f"{estimate.std:.2f}", "measured")
+    accuracy = measured.estimate("sida-a1.0", "accuracy")
+    assert table.rows[5].cells[7].text == f"{100 * accuracy.mean:.1f}"
+    assert table.rows[5].cells[5].spread is None
+
+
+def test_only_the_best_one_step_value_of_a_column_is_bold(table):
+    bold = {
+        column.head: [i for i, row in enumerate(table.rows) if row.cells[place].bold]
+        for place, column in enumerate(table.columns)
+    }
+    assert bold["FD"] == [5]  # SiDA; the data's own 0.42 and the teacher are no candidates
+    assert bold["IS"] == [6]
+    assert bold["Rec."] == [5]
+    assert bold["Model"] == []
+
+
+def test_equal_printed_values_are_all_bold(tmp_path, measured, runs):
+    columns = [
+        {"head": "Model", "field": "label"},
+        {"head": "IS", "metric": "is", "direction": "higher", "decimals": 0},
+    ]
+    table = build_table(layout_with(tmp_path, columns=columns), measured, runs)
+    assert [row.cells[1].text for row in table.rows if row.cells[1].bold] == ["9"] * 4
+
+
+def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
+    notes = " ".join(table.notes)
+    for part in (
+        "10 trials of 5,000 images",
+        "seeds 0–49999",
+        "synthetic (5e5e5e5e5e5e)",
+        "0.0.0+test",
+        "cpu (test)",
+        "2025-01-01",
+    ):
+        assert part in notes
+    assert "digits" in table.caption
+    assert "not on the paper's data sets" in table.caption
+
+
+def test_csv_holds_full_precision_and_provenance(table, measured):
+    records = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert len(records) == len(TRUTH) * 6
+    record = next(r for r in records if r["run"] == "sida-a1.0" and r["metric"] == "fd")
+    estimate = measured.estimate("sida-a1.0", "fd")
+    assert float(record["measured"]) == estimate.mean
+    assert float(record["measured_std"]) == estimate.std
+    assert (record["trials"], record["n"], record["seed_first"], record["seed_last"]) == ("10", "5000", "0", "49999")
+    assert record["network_sha256"]
+    assert record["reference_sha256"]
+    assert (record["published"], record["difference"]) == ("", "")
+
+
+def test_markdown_is_a_rectangular_table(table):
+    rows = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {len(table.columns) + 1}
+    assert "**4.0" in next(line for line in rows if "SiDA," in line)
+
+
+def test_html_is_well_formed(table):
+    class Checker(html.parser.HTMLParser):
+        stack: list = []
+        cells = 0
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "link", "br"):
+                self.stack.append(tag)
+            self.cells += tag == "td"
+
+        def handle_endtag(self, tag):
+            assert self.stack.pop() == tag
+
+    checker = Checker()
+    checker.feed(to_html(table))
+    assert checker.stack == []
+    assert checker.cells == len(table.rows) * len(table.columns)
+    assert "SiD<sup>2</sup>A" in to_html(table)
+
+
+def test_terminal_lines_fit_a_hundred_columns_and_align(table):
+    lines = to_terminal(table).splitlines()
+    assert max(map(len, lines)) <= 100
+    body = [line for line in lines if "±" in line]
+    assert len({line.index("±") for line in body}) == 1
+    assert "*" in to_terminal(table)
+    assert "\033[1m" in to_terminal(table, colour=True)
+
+
+def test_four_files_are_written_and_any_of_their_names_will_do(tmp_path, table):
+    for name in ("a.tex", "b.html"):
+        paths = write_table(table, tmp_path / name)
+        assert sorted(path.suffix for path in paths) == [".csv", ".html", ".md", ".tex"]
+        assert all(path.stat().st_size > 200 for path in paths)
+    with pytest.raises(UserError, match=r"must end in \.tex, \.csv, \.md, \.html"):
+        write_table(table, tmp_path / "c.pdf")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SiD2A, α=1.0", r"SiD$^2$A, $\alpha$=1.0"),
+        ("50 % & more_or #1", r"50 \% \& more\_or \#1"),
+        ("(λ_sid, λ_adv)", r"($\lambda_{\mathrm{sid}}$, $\lambda_{\mathrm{adv}}$)"),
+        ("Adam β₂", r"Adam $\beta_{2}$"),
+        ("(10^4 k)", r"($10^4$ k)"),
+        ("FID ↓ 32×32", r"FID $\downarrow$ 32$\times$32"),
+        (r"a\b{c}", r"a\textbackslash{}b\{c\}"),
+    ],
+)
+def test_latex_escaping(text, expected):
+    assert escape(text) == expected
+
+
+@given(st.text(alphabet="abc&%$#_{}~^\\ α", max_size=20))
+def test_no_active_character_survives_escaping(text):
+    safe = escape(text)
+    for name in ("textbackslash{}", "textasciitilde{}", "textasciicircum{}"):
+        safe = safe.replace("\\" + name, "")
+    safe = re.sub(r"\$\\alpha(_\{\\mathrm\{[a-z]+\}\})?\$", "", safe)
+    assert not re.search(r"(?<!\\)[&%$#_{}~^]", safe)
+
+
+needs_latex = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+
+
+def pdflatex(folder, name):
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "undefined" not in done.stdout
+    assert "Overfull" not in done.stdout
+    return done.stdout
+
+
+@needs_latex
+def test_latex_compiles_alone_and_by_input_with_booktabs_only(tmp_path, table):
+    write_table(table, tmp_path / "main.tex")
+    assert "Output written on main.pdf (1 page" in pdflatex(tmp_path, "main.tex")
+    host = r"\documentclass{article}\usepackage{booktabs}\begin{document}A\input{main}B\input{main.tex}C\end{document}"
+    (tmp_path / "host.tex").write_text(host)
+    # Everything after the first \input must still be there: the file does not end its host.
+    assert "Output written on host.pdf (1 page" in pdflatex(tmp_path, "host.tex")
+    text = (
+        subprocess.run(["pdftotext", "host.pdf", "-"], cwd=tmp_path, capture_output=True, text=True)
+        if shutil.which("pdftotext")
+        else None
+    )
+    if text is not None:
+        assert text.stdout.count("EDM teacher") == 4
+
+
+def test_latex_without_an_engine_is_still_balanced(table):
+    text = to_latex(table)
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    width = len(re.search(r"\\begin\{tabular\}\{@\{\}(.*)@\{\}\}", text).group(1).replace(r"@{$\,$}", ""))
+    for line in re.findall(r"^(.*) \\\\$", text, re.MULTILINE):
+        spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d)\}", line)]
+        assert line.count(" & ") + 1 + sum(spans) == width
+    assert "tableofcontents" not in text
+
+
+# Faults: one line with file and key.
+
+
+def test_unmeasured_metric_names_layout_and_key(tmp_path, measured, runs):
+    columns = [{"head": "KID", "metric": "kid", "direction": "lower"}]
+    with pytest.raises(
+        UserError, match=r"layout\.yaml: columns\[0\]\.metric: 'kid' was not measured .*add it to the protocol"
+    ):
+        build_table(layout_with(tmp_path, columns=columns), measured, runs)
+
+
+def test_unknown_run_names_layout_and_key(tmp_path, measured, runs):
+    with pytest.raises(
+        UserError, match=r"layout\.yaml: rows\[0\]\.run: unknown run 'sid-a1\.3'.*did you mean 'sid-a1\.[02]'"
+    ):
+        build_table(layout_with(tmp_path, rows=[{"run": "sid-a1.3"}]), measured, runs)
+
+
+def test_a_run_without_measurement_names_layout_and_key(tmp_path, measured, runs):
+    rest = type(measured)([row for row in measured.rows if row.run != "sid-a1.2"], "m.csv")
+    with pytest.raises(UserError, match=r"layout\.yaml: rows\[0\]\.run: run 'sid-a1\.2' has no measurement in m\.csv"):
+        build_table(layout_with(tmp_path, rows=[{"run": "sid-a1.2"}]), rest, runs)
+
+
+def test_rows_without_a_match_and_ambiguous_conditions(tmp_path, measured, runs):
+    with pytest.raises(UserError, match=r"rows\[0\]\.each: no run of the sample sheet matches"):
+        build_table(layout_with(tmp_path, rows=[{"each": {"method": "gdd"}}]), measured, runs)
+    with pytest.raises(UserError, match=r"rows\[0\]\.where: matches 2 runs \(sid-a1\.2, sid-a1\.0\)"):
+        build_table(layout_with(tmp_path, rows=[{"where": {"method": "sid"}}]), measured, runs)
+    with pytest.raises(UserError, match=r"rows\[0\]\.where: no run of the sample sheet matches"):
+        build_table(layout_with(tmp_path, rows=[{"where": {"method": "sid", "alpha": 2.0}}]), measured, runs)
+
+
+def test_fewer_trials_than_the_layout_wants(tmp_path, measured, runs):
+    with pytest.raises(UserError, match=r"run 'data' has 10 trials of 'fd', but the layout's trials is 20"):
+        build_table(layout_with(tmp_path, trials=20), measured, runs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colums": []}, r"unknown key 'colums' \(did you mean 'columns'"),
+        ({"columns": [{"head": "A"}]}, r"columns\[0\]\.field: name either a field or a metric"),
+        (
+            {"columns": [{"head": "A", "field": "famly"}]},
+            r"columns\[0\]\.field: unknown field 'famly' \(did you mean 'family'",
+        ),
+        ({"columns": [{"head": "A", "metric": "fd", "decimals": "two"}]}, r"decimals: must be an integer"),
+        (
+            {"rows": [{"where": {"methd": "sid"}}]},
+            r"rows\[0\]\.where: the sample sheet has no column 'methd' \(did you mean 'method'",
+        ),
+        ({"rows": [{"run": "a", "blank": ["kid"]}]}, r"rows\[0\]: no column 'kid'"),
+        ({"mode": "all"}, r"mode: must be one of paper, audit, measured"),
+        ({"kind": "graph"}, r"kind: must be one of results, hyperparameters"),
+    ],
+)
+def test_faulty_layouts(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        layout_with(tmp_path, **changes)
+
+
+def test_layouts_can_extend_each_other_but_not_in_circles(tmp_path, measured, runs):
+    shutil.copy(MAIN, tmp_path / "main.yaml")
+    (tmp_path / "small.yaml").write_text("extends: main.yaml\ntitle: small\nrows: [{each: {method: sida}}]\n")
+    table = build_table(load_layout(tmp_path / "small.yaml"), measured, runs)
+    assert (table.title, table.name, len(table.rows)) == ("small", "small", 1)
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(UserError, match="circle"):
+        load_layout(tmp_path / "a.yaml")
