@@ -52,7 +52,8 @@ class FrechetReport:
                     f"{which} set: {count} images for {self.num_features} features; the covariance is singular and "
                     "the distance biased upwards: compare only with equal n"
                 )
-            elif rank < self.num_features:
+            elif count is None and rank < self.num_features:
+                # With enough samples a lower rank only means features without variance, e.g. constant pixels.
                 found.append(f"{which} set: covariance has rank {rank} of {self.num_features}")
         if self.most_negative < -1e-8:
             found.append(f"an eigenvalue of {self.most_negative:.1e} relative to the largest was set to 0")

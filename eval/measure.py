@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from eval.features.base import Extractor
 from eval.features.extraction import make_extractors
 from eval.measurements import keep_current, trial_path, write_measurement
 from eval.metrics import compute_metrics
-from eval.pipeline import run_pass
+from eval.pipeline import Batch, run_pass
 from eval.protocol import Protocol, load_protocol
 from eval.references import Reference, load_references
 from eval.sources import CallableSource, DataSource, NetworkSource, Source
@@ -121,7 +122,8 @@ class Measurer:
     @functools.cached_property
     def references(self) -> dict[str, Reference]:
         """Data sides of the protocol's metrics."""
-        return load_references(self.protocol, self.extractors, self.spec.references, lambda: self.dataset)
+        dataset = (lambda: self.dataset) if self.spec.dataset is not None else None
+        return load_references(self.protocol, self.extractors, self.spec.references, dataset)
 
     @functools.cached_property
     def source(self) -> Source:
@@ -134,7 +136,7 @@ class Measurer:
         if kind == "images":
             from eval.images import ImageFiles
 
-            return ImageFiles(sampler["path"], self.protocol)
+            return ImageFiles(sampler["path"], self.protocol, bool(sampler.get("allow_duplicates", False)))
         return NetworkSource(
             str(self.spec.network),
             sampler,
@@ -171,13 +173,17 @@ class Measurer:
         first = self.protocol.seeds(trial)[0]
         seeds = range(first + begin, first + end)
         ahead = 2 if self.spec.device.startswith("cuda") or self.spec.sampler["kind"] == "images" else 0
+        images = _sized(self.source.batches(seeds, self.batch_size), self.protocol, self.spec.run)
+        # The first batch before the feature networks: images of a wrong size must not wait for a download.
+        images = itertools.chain([next(images)], images)
+        report = None if progress is None else lambda count: progress.update(done + count)
         return run_pass(
-            _sized(self.source.batches(seeds, self.batch_size), self.protocol, self.spec.run),
+            images,
             self.extractors,
             TrialSums(self.protocol, self.spec.device),
             first=begin,
             ahead=ahead,
-            progress=None if progress is None else lambda count: progress.update(done + count),
+            progress=report,
         )
 
     def names(self) -> dict[str, Any]:
@@ -259,13 +265,15 @@ def _headline(protocol: Protocol, record: Mapping[str, Any]) -> dict[str, float]
     return {m.label or m.key: record["metrics"][m.key] for m in protocol.metrics[:3] if m.key in record["metrics"]}
 
 
-def _sized(items: Iterator[Any], protocol: Protocol, run: str) -> Iterator[Any]:
+def _sized(items: Iterator[Batch], protocol: Protocol, run: str) -> Iterator[Batch]:
     """Checks the size of images once, before anything is computed from them."""
     for number, batch in enumerate(items):
         if number == 0:
             channels, height, width = batch.images.shape[1:]
             size = protocol.resolution
-            if (size is not None and (height, width) != (size, size)) or protocol.channels not in (None, channels):
+            # Grey images are repeated to three channels by the feature networks, as in the official tools.
+            fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
+            if not fits or (size is not None and (height, width) != (size, size)):
                 expected = f"{protocol.channels or 'any'} channels of {size}×{size}"
                 raise UserError(
                     f"run '{run}': images have {channels} channels of {height}×{width}, "

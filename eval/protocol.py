@@ -89,6 +89,7 @@ class ReferenceSource:
         kind: ``dataset`` (made here from all images of the generator's data set), ``statistics`` (a file with mean and
             covariance: published ``.npz``, EDM2 ``.pkl`` or our ``.safetensors``) or ``images`` (a batch of
             reference images as ``.npz`` with ``arr_0``, or features of ours).
+        dataset: Key of ``config/datasets.yaml`` to use when the caller names no data set (kind ``dataset``).
         asset: Id in ``config/assets.tsv``; it is fetched into the cache when it is not given on the command line.
         file: Name of a file that is no registered asset; people give it on the command line.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``.
@@ -98,6 +99,7 @@ class ReferenceSource:
     """
 
     kind: Literal["dataset", "statistics", "images"]
+    dataset: str | None = None
     asset: str | None = None
     file: str | None = None
     entry: str | None = None

@@ -117,9 +117,7 @@ def _load(
 ) -> Reference:
     given = files.get(key)
     if source.kind == "dataset" and given is None:
-        if dataset is None:
-            raise UserError(f"{where}: needs the data set; give --dataset, or a file with --reference {key}=FILE")
-        return from_dataset(dataset(), extractors, moments, rows, source.cov_ddof)
+        return from_dataset(_open_dataset(source, key, where, dataset), extractors, moments, rows, source.cov_ddof)
     path = Path(given) if given is not None else find_file(source, key, where, files.get("*"))
     if not path.is_file():
         raise UserError(f"{path}: no such reference file ({where})")
@@ -144,6 +142,17 @@ def _load(
         )
         reference._features |= features
     return reference
+
+
+def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callable[[], Dataset] | None) -> Dataset:
+    if dataset is not None:
+        return dataset()
+    if source.dataset is None:
+        raise UserError(f"{where}: needs the data set; give --dataset, or a file with --reference {key}=FILE")
+    from sida.data import load_dataset
+    from sida.preset import dataset_spec
+
+    return load_dataset(dataset_spec(source.dataset, where))
 
 
 def find_file(source: ReferenceSource, key: str, where: str, folder: str | None) -> Path:

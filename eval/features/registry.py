@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,11 +31,26 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
     makers = _makers()
     if name not in makers:
         raise UserError(f"no feature extractor '{name}'{suggestion(name, makers)}")
-    return makers[name](device=device, **options)
+    maker = makers[name]
+    known = [key for key in inspect.signature(maker).parameters if key != "device"]
+    for option in options:
+        if option not in known:
+            raise UserError(f"extractor '{name}': no option '{option}'{suggestion(option, known)}")
+    return maker(device=device, **options)
 
 
-def _makers() -> dict[str, Any]:
+def _makers() -> dict[str, Callable[..., Extractor]]:
     from eval.features.digits import DigitsExtractor
+    from eval.features.dinov2 import DinoV2Extractor, DinoV2PillowExtractor
+    from eval.features.inception import InceptionCleanExtractor, InceptionExtractor
     from eval.features.pixels import PixelExtractor
 
-    return {"digits": DigitsExtractor, "pixels": PixelExtractor}
+    kinds = (
+        DigitsExtractor,
+        PixelExtractor,
+        InceptionExtractor,
+        InceptionCleanExtractor,
+        DinoV2Extractor,
+        DinoV2PillowExtractor,
+    )
+    return {kind.name: kind for kind in kinds}

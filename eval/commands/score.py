@@ -1,0 +1,66 @@
+"""``sida-eval score``: anyone's images under one of the protocols."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "score anyone's images (folder, zip, tar, npz, npy) under a protocol"
+EXAMPLES = """examples:
+  sida-eval score --images my_samples/ --protocol cifar10
+  sida-eval score --images samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
+  sida-eval score --images digits.zip --protocol digits --num-samples 1000
+Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
+result; fewer are measured and said so. --reference edm=FILE takes a local file instead of fetching the published one.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--images", required=True, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
+    parser.add_argument("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
+    parser.add_argument(
+        "--trials", type=int, metavar="T", help="disjoint trials (default: all that fit)"
+    )
+    parser.add_argument("--num-samples", type=int, metavar="N", help="another n: no longer comparable")
+    parser.add_argument("--name", help="label of the row (default: name of the path)")
+    parser.add_argument("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
+    parser.add_argument("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
+    parser.add_argument(
+        "--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE", help="e.g. inception.path=FILE"
+    )
+    parser.add_argument("--allow-duplicates", action="store_true", help="accept equal images")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--batch-size", type=int, metavar="B", help="images per batch")
+    parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
+    parser.add_argument("--latex", metavar="FILE", help="write the LaTeX row to a file (it is printed anyway)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Scores."""
+    from eval.options import extractor_options, pairs
+    from eval.score import score_images
+    from sida.config import load_spec
+    from sida.io import write_json, write_text
+
+    score = score_images(
+        args.images,
+        args.protocol,
+        trials=args.trials,
+        num_samples=args.num_samples,
+        name=args.name,
+        allow_duplicates=args.allow_duplicates,
+        dataset=load_spec(args.dataset, "--dataset") if args.dataset else None,
+        references=pairs(args.reference, "--reference"),
+        extractors=extractor_options(args.extractor_option),
+        device=args.device,
+        batch_size=args.batch_size,
+    )
+    print("\n".join(score.lines()))
+    print(score.latex_row())
+    if args.out:
+        write_json(args.out, score.record())
+        print(args.out)
+    if args.latex:
+        write_text(args.latex, score.latex_row() + "\n")
+        print(args.latex)
+    return 0
