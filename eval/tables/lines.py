@@ -125,7 +125,7 @@ def _source(
             f"{where}: run '{run}' has {estimate.trials} trials of '{metric}', but the layout's trials is "
             f"{layout.trials}; measure the missing ones"
         )
-    return Source(metric, printed, run, estimate)
+    return Source(metric, printed, run, estimate, empty)
 
 
 def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:
