@@ -23,6 +23,7 @@ report: "workflow/report/workflow.rst"
 container: "docker://python:3.11-slim"
 
 
+include: "workflow/rules/assets.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/student.smk"
 include: "workflow/rules/measure.smk"

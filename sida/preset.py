@@ -6,82 +6,24 @@ same faults. Specs are described in ``docs/architecture.md``.
 
 from __future__ import annotations
 
-import csv
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sida.config import load_yaml
 from sida.errors import UserError, suggestion
 from sida.schema import validated
+from sida.sheet import ROOT, SCHEMAS, STUDENT_METHODS, Run, read_runs
 
-ROOT = Path(__file__).resolve().parent.parent
-SCHEMAS = ROOT / "workflow" / "schemas"
-STUDENT_METHODS = ("sid", "sida", "sid2a")
+# Extractors whose weights are downloads; the registry's ids.
+EXTRACTOR_ASSETS = {
+    "inception": "inception",
+    "inception-clean": "inception",
+    "dinov2": "dinov2",
+    "dinov2-pil": "dinov2",
+}
 MONITOR = "eval.monitor:make_monitor"
-
-
-@dataclass(frozen=True)
-class Run:
-    """A row of the sample sheet: one generator to measure; empty cells are ``None``."""
-
-    run: str
-    label: str
-    method: str
-    sampler: str
-    family: str = ""
-    teacher: str | None = None
-    init: str | None = None
-    alpha: float | None = None
-    recipe: str | None = None
-    seed: int | None = None
-    checkpoint: str | None = None
-    dataset: str | None = None
-    protocol: str | None = None
-    notes: str = ""
-
-    @property
-    def trained_here(self) -> bool:
-        """Whether the workflow distils this generator itself."""
-        return self.method in STUDENT_METHODS and self.checkpoint is None
-
-
-def read_runs(path: str | Path) -> list[Run]:
-    """Reads and validates a sample sheet (tab-separated; lines starting with # are comments).
-
-    Raises:
-        UserError: Missing file, unknown column, wrong value, or a run named twice (file and line are named).
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: no such sample sheet; set 'runs' to a .tsv file")
-    numbered = [
-        (number, line)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if line.strip() and not line.startswith("#")
-    ]
-    rows = list(csv.reader((line for _, line in numbered), delimiter="\t"))
-    if not rows:
-        raise UserError(f"{path}: the sample sheet is empty; it needs a header line and one row per generator")
-    header, runs = rows[0], []
-    for (number, _), cells in zip(numbered[1:], rows[1:]):
-        where = f"{path}:{number}"
-        if len(cells) > len(header):
-            raise UserError(f"{where}: {len(cells)} cells but {len(header)} columns; separate cells by single tabs")
-        record: dict[str, Any] = {key: cell.strip() for key, cell in zip(header, cells) if cell.strip()}
-        for key, convert in (("alpha", float), ("seed", int)):
-            if key in record:
-                try:
-                    record[key] = convert(record[key])
-                except ValueError:
-                    raise UserError(f"{where}: {key}: must be a number, got '{record[key]}'") from None
-        run = Run(**validated(record, SCHEMAS / "runs.schema.yaml", where))
-        if any(run.run == other.run for other in runs):
-            raise UserError(f"{where}: run '{run.run}' appears twice; give each row its own id")
-        runs.append(run)
-    return runs
 
 
 @functools.cache
@@ -145,14 +87,15 @@ class Preset:
                 dataset_spec(teacher["dataset"], f"{self.source}: teachers.{name}.dataset")
         for run in self.runs.values():
             where = f"{self.sheet}: run '{run.run}'"
-            if run.sampler not in samplers:
-                raise UserError(
-                    f"{where}: no sampler '{run.sampler}' in {self.source}{suggestion(run.sampler, samplers)}"
-                )
             if run.dataset:
                 dataset_spec(run.dataset, where)
-            if (run.method == "data") != (samplers[run.sampler]["kind"] == "data"):
-                raise UserError(f"{where}: method 'data' and a sampler of kind 'data' belong together")
+            if run.method == "external":
+                if not run.checkpoint:
+                    raise UserError(
+                        f"{where}: column 'checkpoint' is empty; give module:function or a folder of images"
+                    )
+                continue
+            self._check_sampler(run, where, samplers)
             needs_teacher = run.trained_here or (run.method == "teacher" and run.checkpoint is None)
             if needs_teacher and not run.teacher:
                 raise UserError(
@@ -164,6 +107,16 @@ class Preset:
                 )
             if run.trained_here:
                 self._check_student(run, where, recipes)
+
+    def _check_sampler(self, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
+        if run.sampler is None:
+            raise UserError(f"{where}: column 'sampler' is empty; name one of {', '.join(samplers)}")
+        if run.sampler not in samplers:
+            raise UserError(f"{where}: no sampler '{run.sampler}' in {self.source}{suggestion(run.sampler, samplers)}")
+        if (run.method == "data") != (samplers[run.sampler]["kind"] == "data"):
+            raise UserError(f"{where}: method 'data' and a sampler of kind 'data' belong together")
+        if (samplers[run.sampler].get("guidance", 1) != 1) != (run.guide is not None):
+            raise UserError(f"{where}: column 'guide' and a sampler with guidance belong together")
 
     def _check_student(self, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
         if not run.recipe:
@@ -202,23 +155,39 @@ class Preset:
 
     def network_path(self, run: Run) -> str | None:
         """Path of the network a row samples from; ``None`` for the data themselves."""
-        if run.method == "data":
+        if run.method in ("data", "external"):
             return None
         if run.checkpoint is not None:
-            return f"{self.results}/checkpoints/{run.run}/network.safetensors"
+            return self.checkpoint_path(run.checkpoint)
         if run.method == "teacher":
             return self.teacher_path(str(run.teacher))
         return f"{self.results}/students/{run.run}/network.safetensors"
 
     def teacher_path(self, name: str) -> str:
-        """Path of a teacher's network."""
-        return f"{self.results}/teachers/{name}/network.safetensors"
+        """Path of a teacher's network: trained here, or imported from its checkpoint."""
+        checkpoint = self.config["teachers"][name].get("checkpoint")
+        return self.checkpoint_path(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
+
+    def checkpoint_path(self, checkpoint: str) -> str:
+        """Path of a published checkpoint after its import; a .safetensors file is used where it lies."""
+        if checkpoint.endswith(".safetensors"):
+            return checkpoint
+        return f"{self.results}/checkpoints/{Path(checkpoint).stem}/network.safetensors"
+
+    @functools.cached_property
+    def checkpoints(self) -> dict[str, str]:
+        """Published checkpoints the preset imports: folder name to asset id or path."""
+        named = [run.checkpoint for run in self.runs.values() if run.method != "external"]
+        named += [run.guide for run in self.runs.values()]
+        used = {run.teacher for run in self.students()}
+        named += [t.get("checkpoint") for name, t in self.config["teachers"].items() if name in used]
+        return {Path(name).stem: name for name in named if name and not name.endswith(".safetensors")}
 
     def teacher_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
         teacher = self.config["teachers"][name]
         dataset = dataset_spec(teacher.get("dataset", self.config["dataset"]), f"{self.source}: teachers.{name}")
-        spec = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
+        spec: dict[str, Any] = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
         return {**spec, "seed": teacher.get("seed", self.config["seed"]), **self._common()}
 
     def student_spec(self, name: str) -> dict[str, Any]:
@@ -228,26 +197,36 @@ class Preset:
         dataset = self.dataset_of(run)
         evaluation = recipe.pop("evaluation", None)
         if evaluation is not None:
-            kwargs = {"dataset": dataset, "protocol": self.protocol_of(run), "device": self.config["device"]}
+            kwargs: dict[str, Any] = {
+                "dataset": dataset,
+                "protocol": self.protocol_of(run),
+                "device": self.config["device"],
+            }
             kwargs |= {key: value for key, value in evaluation.items() if key != "every_kimg"}
             evaluation = {"every_kimg": evaluation["every_kimg"], "monitor": MONITOR, "kwargs": kwargs}
         init = self.network_path(self.runs[run.init]) if run.init else None
-        spec = {"name": name, "method": run.method, "dataset": dataset, "teacher": self.teacher_path(str(run.teacher))}
+        spec: dict[str, Any] = {
+            "name": name,
+            "method": run.method,
+            "dataset": dataset,
+            "teacher": self.teacher_path(str(run.teacher)),
+        }
         spec |= {"init": init, **recipe, "evaluation": evaluation, "seed": self.seed_of(run), **self._common()}
         return spec | ({"alpha": run.alpha} if run.alpha is not None else {})
 
     def measure_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida-eval measure``: the generator, how to sample it, and the protocol."""
         run = self.runs[name]
-        sampler = self.config["samplers"][run.sampler]
+        sampler = self.sampler_of(run)
         return {
             "run": name,
             "method": run.method,
             "label": run.label,
             "family": run.family,
             "network": self.network_path(run),
+            "guide": self.checkpoint_path(run.guide) if run.guide else None,
             "sampler": sampler,
-            "nfe": nfe(sampler),
+            "nfe": run.nfe if run.method == "external" else nfe(sampler),
             "dataset": self.dataset_of(run),
             "protocol": self.protocol_of(run),
             **self._common(),
@@ -261,26 +240,54 @@ class Preset:
         """Spec of the data set that a row is trained on and compared with."""
         return dataset_spec(run.dataset or self.config["dataset"], f"{self.sheet}: run '{run.run}'")
 
+    def sampler_of(self, run: Run) -> dict[str, Any]:
+        """Settings of a row's sampler; an external generator is a Python callable or stored images."""
+        if run.method != "external":
+            return dict(self.config["samplers"][run.sampler])
+        source = str(run.checkpoint)
+        module, colon, function = source.partition(":")
+        if colon and all(part.isidentifier() for part in [*module.split("."), function]):
+            return {"kind": "python", "callable": source}
+        return {"kind": "images", "path": source}
+
     def protocol_of(self, run: Run) -> str:
         """Path of the protocol that a row is measured under."""
         return run.protocol or self.config["protocol"]
 
+    def _protocol_number(self, path: str, key: str) -> int:
+        value = load_yaml(self._file(path)).get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise UserError(f"{path}: {key}: must be an integer of at least 1, got {value!r}")
+        return value
+
     @functools.cached_property
     def trials(self) -> int:
-        """Number of evaluation trials of the preset's protocol.
+        """Number of evaluation trials of the preset's protocols.
 
         Raises:
-            UserError: The protocol has no valid ``trials``, or a row's own protocol has another number.
+            UserError: A protocol has no valid ``trials``, or two differ.
         """
-        counts = {}
-        for path in {self.config["protocol"], *(self.protocol_of(run) for run in self.runs.values())}:
-            trials = load_yaml(self._file(path)).get("trials")
-            if not isinstance(trials, int) or isinstance(trials, bool) or trials < 1:
-                raise UserError(f"{path}: trials: must be an integer of at least 1, got {trials!r}")
-            counts[path] = trials
+        paths = sorted({self.config["protocol"], *(self.protocol_of(run) for run in self.runs.values())})
+        counts = {path: self._protocol_number(path, "trials") for path in paths}
         if len(set(counts.values())) > 1:
             raise UserError(f"{self.sheet}: protocols differ in trials: {counts}; use one number within a preset")
         return counts[self.config["protocol"]]
+
+    def assets_of(self, name: str) -> list[str]:
+        """Registered downloads that measuring a row needs besides its network: references and extractors."""
+        protocol = load_yaml(self._file(self.protocol_of(self.runs[name])))
+        references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
+        extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
+        needed = [asset for extractor, asset in EXTRACTOR_ASSETS.items() if extractor in extractors]
+        return sorted({asset for asset in [*references, *needed] if asset})
+
+    def shards(self, name: str) -> list[tuple[int, int]]:
+        """Bounds (first, last + 1) of the shards in which a trial of a row is measured; empty for one job."""
+        size = self.config["shard_size"]
+        if size is None:
+            return []
+        total = self._protocol_number(self.protocol_of(self.runs[name]), "num_samples")
+        return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
 
     def seed_of(self, run: Run) -> int:
         """Training seed of a row."""
@@ -288,8 +295,8 @@ class Preset:
 
 
 def nfe(sampler: Mapping[str, Any]) -> int | None:
-    """Number of network evaluations per image: 1, or 2n − 1 for n Heun steps; ``None`` for data."""
+    """Network evaluations per image: steps of a one-step generator, 2n − 1 for n Heun steps; ``None`` for others."""
     kind = sampler["kind"]
-    if kind == "data":
-        return None
-    return 1 if kind == "one_step" else 2 * int(sampler["num_steps"]) - 1
+    if kind == "heun":
+        return 2 * int(sampler["num_steps"]) - 1
+    return int(sampler.get("num_steps", 1)) if kind == "one_step" else None

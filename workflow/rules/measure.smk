@@ -1,33 +1,73 @@
-# Ten-run evaluation of every generator. A job measures several trials in one process because on small nets starting
-# Python costs more than a trial does.
+# Ten-run evaluation of every generator, in one of two shapes: all trials of a generator in one job (small networks,
+# where starting Python costs more than a trial), or shards of each trial that spread over a cluster and are merged.
 
 
-def generator_network(wildcards):
-    """The network a row samples from; nothing for the data themselves."""
-    return PRESET.network_path(PRESET.runs[wildcards.run]) or []
+if PRESET.config["shard_size"] is None:
 
+    rule measure:
+        input:
+            generator_inputs,
+            protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
+        output:
+            expand(f"{RESULTS}/measurements/{{{{run}}}}/trial-{{trial}}.json", trial=range(TRIALS)),
+        log:
+            f"{RESULTS}/logs/measure-{{run}}.log",
+        conda:
+            "../../environment.yml"
+        threads: PRESET.config["threads"]
+        resources:
+            gpu=PRESET.config["gpus"],
+        params:
+            spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
+            folder=lambda wildcards, output: os.path.dirname(output[0]),
+            trials=f"0-{TRIALS - 1}",
+        message:
+            "measure {wildcards.run}: trials {params.trials}"
+        shell:
+            "python -m eval measure --spec {params.spec:q} --out {params.folder:q} --trials {params.trials}"
+            " 2>&1 | tee -i {log:q}"
 
-rule measure:
-    input:
-        network=generator_network,
-        protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
-    output:
-        expand(f"{RESULTS}/measurements/{{{{run}}}}/trial-{{trial}}.json", trial=range(TRIALS)),
-    params:
-        spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
-        folder=lambda wildcards, output: os.path.dirname(output[0]),
-        trials=f"0-{TRIALS - 1}",
-    log:
-        f"{RESULTS}/logs/measure-{{run}}.log",
-    threads: PRESET.config["threads"]
-    resources:
-        gpu=PRESET.config["gpus"],
-    conda:
-        "../../environment.yml"
-    message:
-        "measure {wildcards.run}: {params.trials} trials"
-    shell:
-        "python -m eval measure --spec {params.spec:q} --out {params.folder:q} --trials {params.trials} 2>&1 | tee -i {log:q}"
+else:
+
+    rule measure_shard:
+        input:
+            generator_inputs,
+            protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
+        output:
+            temp(f"{RESULTS}/statistics/{{run}}/trial-{{trial}}/shard-{{begin}}-{{end}}.safetensors"),
+        log:
+            f"{RESULTS}/logs/shard-{{run}}-{{trial}}-{{begin}}-{{end}}.log",
+        conda:
+            "../../environment.yml"
+        threads: PRESET.config["threads"]
+        resources:
+            gpu=PRESET.config["gpus"],
+        params:
+            spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
+            folder=lambda wildcards: f"{RESULTS}/statistics/{wildcards.run}",
+        message:
+            "measure {wildcards.run}: trial {wildcards.trial}, images {wildcards.begin} to {wildcards.end}"
+        shell:
+            "python -m eval measure --spec {params.spec:q} --out {params.folder:q} --trials {wildcards.trial}"
+            " --shard {wildcards.begin}-{wildcards.end} 2>&1 | tee -i {log:q}"
+
+    rule merge_shards:
+        input:
+            shards_of_trial,
+        output:
+            f"{RESULTS}/measurements/{{run}}/trial-{{trial}}.json",
+        log:
+            f"{RESULTS}/logs/merge-{{run}}-{{trial}}.log",
+        conda:
+            "../../environment.yml"
+        params:
+            spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
+            folder=lambda wildcards, output: os.path.dirname(output[0]),
+        message:
+            "measure {wildcards.run}: trial {wildcards.trial}, merging"
+        shell:
+            "python -m eval merge --spec {params.spec:q} --trial {wildcards.trial} --out {params.folder:q} {input:q}"
+            " 2>&1 | tee -i {log:q}"
 
 
 rule collect:
@@ -35,14 +75,14 @@ rule collect:
         expand(f"{RESULTS}/measurements/{{run}}/trial-{{trial}}.json", run=RUNS, trial=range(TRIALS)),
     output:
         f"{RESULTS}/measurements.csv",
-    params:
-        folder=f"{RESULTS}/measurements",
-        runs=RUNS,
     log:
         f"{RESULTS}/logs/collect.log",
     conda:
         "../../environment.yml"
+    params:
+        folder=lambda wildcards, output: os.path.join(os.path.dirname(output[0]), "measurements"),
+        runs=RUNS,
     message:
-        "measurements of {params.folder}: collecting"
+        "measurements: collecting"
     shell:
         "python -m eval collect {params.folder:q} --runs {params.runs:q} --out {output:q} 2>&1 | tee -i {log:q}"

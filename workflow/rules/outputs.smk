@@ -1,11 +1,6 @@
 # Tables, figures and claims: pure functions of measurements, training logs and published numbers.
 
 
-def network_files(wildcards):
-    """Networks of all rows; training logs lie beside the students'."""
-    return sorted({path for path in map(PRESET.network_path, PRESET.runs.values()) if path})
-
-
 rule table:
     input:
         layout="config/tables/{table}.yaml",
@@ -34,12 +29,12 @@ rule table:
             caption="../report/table.rst",
             labels={"table": "{table}", "format": "page"},
         ),
-    params:
-        mode=PRESET.config["table_mode"],
     log:
         f"{RESULTS}/logs/table-{{table}}.log",
     conda:
         "../../environment.yml"
+    params:
+        mode=PRESET.config["table_mode"],
     message:
         "table {wildcards.table}: building"
     shell:
@@ -74,14 +69,14 @@ rule figure:
             caption="../report/figure.rst",
             labels={"figure": "{figure}", "format": "CSV"},
         ),
-    params:
-        spec=spec(PRESET.figure_spec()),
-        results=RESULTS,
     log:
         f"{RESULTS}/logs/figure-{{figure}}.log",
-    threads: PRESET.config["threads"]
     conda:
         "../../environment.yml"
+    threads: PRESET.config["threads"]
+    params:
+        spec=spec(PRESET.figure_spec()),
+        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.pdf)),
     message:
         "figure {wildcards.figure}: drawing"
     shell:
@@ -98,12 +93,12 @@ rule claims:
     output:
         md=report(f"{RESULTS}/claims.md", category="Claims", caption="../report/claims.rst"),
         json=f"{RESULTS}/claims.json",
-    params:
-        results=RESULTS,
     log:
         f"{RESULTS}/logs/claims.log",
     conda:
         "../../environment.yml"
+    params:
+        results=lambda wildcards, output: os.path.dirname(output.md),
     message:
         "claims: deciding by rule"
     shell:

@@ -6,13 +6,13 @@ rule manifest:
         products(),
     output:
         f"{RESULTS}/manifest.json",
-    params:
-        results=RESULTS,
-        preset=spec(PRESET.config),
     log:
         f"{RESULTS}/logs/manifest.log",
     conda:
         "../../environment.yml"
+    params:
+        results=lambda wildcards, output: os.path.dirname(output[0]),
+        preset=spec(PRESET.config),
     message:
         "manifest: hashing every artefact"
     shell:
@@ -32,14 +32,14 @@ rule html_report:
         "workflow/report/workflow.rst",
     output:
         f"{RESULTS}/report.html",
-    params:
-        # Temporary name with the right suffix: Snakemake chooses the format by it.
-        part=f"{RESULTS}/.report-part.html",
-        configfiles=[os.path.relpath(path) for path in workflow.configfiles],
     log:
         f"{RESULTS}/logs/report.log",
     conda:
         "../../environment.yml"
+    params:
+        # Temporary name with the right suffix: Snakemake chooses the format by it.
+        part=f"{RESULTS}/.report-part.html",
+        configfiles=[os.path.relpath(path) for path in workflow.configfiles],
     message:
         "report: collecting tables, figures and claims"
     shell:

@@ -4,16 +4,16 @@
 rule train_teacher:
     output:
         network=f"{RESULTS}/teachers/{{teacher}}/network.safetensors",
-    params:
-        spec=lambda wildcards: spec(PRESET.teacher_spec(wildcards.teacher)),
-        folder=lambda wildcards, output: os.path.dirname(output.network),
     log:
         f"{RESULTS}/logs/teacher-{{teacher}}.log",
+    conda:
+        "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
         gpu=PRESET.config["gpus"],
-    conda:
-        "../../environment.yml"
+    params:
+        spec=lambda wildcards: spec(PRESET.teacher_spec(wildcards.teacher)),
+        folder=lambda wildcards, output: os.path.dirname(output.network),
     message:
         "teacher {wildcards.teacher}: training"
     shell:
