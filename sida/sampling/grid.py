@@ -1,0 +1,77 @@
+"""Pictures of many samples: one row per class, the same seeds for every generator (the layout of Figures 6–10)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sida.errors import UserError
+from sida.io import atomic_path
+from sida.sampling.generate import Samples, generate
+from sida.sampling.sampler import Sampler
+
+
+def grid_samples(
+    net: torch.nn.Module,
+    sampler: Sampler | Mapping[str, Any] | str,
+    rows: int,
+    columns: int,
+    first_seed: int = 0,
+    **options: Any,
+) -> Samples:
+    """Samples for a grid: row r shows class ``r mod label_dim`` with seeds ``first_seed + r * columns + column``.
+
+    Args:
+        net: Generator or teacher.
+        sampler: See :func:`sida.sampling.read_sampler`.
+        rows: Rows.
+        columns: Columns.
+        first_seed: Seed of the first image.
+        options: Passed on to :func:`sida.sampling.generate` (``batch_size``, ``gnet``, ``decode``).
+    """
+    label_dim = int(getattr(net, "label_dim", 0))
+    seeds = range(first_seed, first_seed + rows * columns)
+    classes = [(place // columns) % label_dim for place in range(len(seeds))] if label_dim else "uniform"
+    batches = list(generate(net, seeds, sampler, class_labels=classes, **options))
+    return Samples(
+        tuple(seeds), torch.cat([batch.images for batch in batches]), torch.cat([batch.classes for batch in batches])
+    )
+
+
+def tile(images: torch.Tensor, columns: int, gap: int = 0) -> torch.Tensor:
+    """One image ``(C, H, W)`` of images uint8 ``(N, C, h, w)``, row by row; gaps and missing places are white."""
+    count, channels, height, width = images.shape
+    rows = -(-count // columns)
+    padded = torch.full((rows * columns, channels, height + gap, width + gap), 255, dtype=torch.uint8)
+    padded[:count, :, :height, :width] = images
+    picture = padded.reshape(rows, columns, channels, height + gap, width + gap).permute(2, 0, 3, 1, 4)
+    picture = picture.reshape(channels, rows * (height + gap), columns * (width + gap))
+    return picture[:, : picture.shape[1] - gap, : picture.shape[2] - gap].contiguous()
+
+
+def save_grid(path: str | os.PathLike[str], images: torch.Tensor, columns: int, gap: int = 0, scale: int = 1) -> None:
+    """Writes a grid as PNG, each pixel ``scale`` × ``scale``.
+
+    Args:
+        path: PNG file; written atomically.
+        images: uint8 ``(N, C, H, W)`` with 1 or 3 channels.
+        columns: Images per row.
+        gap: White pixels between images, before scaling.
+        scale: Whole-number enlargement, without smoothing.
+
+    Raises:
+        UserError: Images that are neither grey nor RGB.
+    """
+    from PIL import Image
+
+    if images.shape[1] not in (1, 3):
+        raise UserError(f"{path}: a picture needs 1 or 3 channels, got {images.shape[1]}; decode latents first (--vae)")
+    picture = tile(images, columns, gap).permute(1, 2, 0).numpy()
+    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
+    if scale > 1:
+        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    with atomic_path(path) as temporary:
+        image.save(temporary, format="PNG")

@@ -1,0 +1,265 @@
+"""A sampling job from its settings to finished files: what ``sida sample`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sida.data import Dataset, LatentDecoder, load_dataset, load_vae
+from sida.errors import UserError
+from sida.io import sha256_file
+from sida.progress import Progress
+from sida.sampling.generate import Samples, generate
+from sida.sampling.grid import grid_samples, save_grid
+from sida.sampling.networks import network_file
+from sida.sampling.png_store import open_store
+from sida.sampling.sampler import read_sampler
+from sida.sampling.store import Store, write_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """Settings of a sampling job; the flags of ``sida sample``.
+
+    Attributes:
+        network: File or asset id; null only for the ``data`` sampler.
+        seeds: Text such as ``0-49999`` or ``3,8,100-163``.
+        out: Folder, ``.zip`` or ``.npz``; null writes the grid alone.
+        png: PNG files instead of shards in a folder.
+        sampler: Text or mapping, see :func:`sida.sampling.read_sampler`.
+        batch_size: Images per network call.
+        class_labels: ``uniform``, ``empirical`` or a class.
+        dataset: Spec, or a name in ``config/datasets.yaml``.
+        gnet: Guiding network.
+        vae: Folder of the decoder of latent networks.
+        grid: PNG to write as well.
+        grid_size: Rows × columns.
+        grid_scale: Enlargement of the grid.
+        shard_size: Images per shard, rounded up to whole batches.
+        shard: ``A/B``: every B-th shard from the A-th; by default torchrun's RANK and WORLD_SIZE.
+        device: Torch device; null takes a GPU if there is one.
+        threads: CPU threads of torch; null leaves its choice.
+    """
+
+    network: str | None = None
+    seeds: str = "0-63"
+    out: str | None = None
+    png: bool = False
+    sampler: dict[str, Any] | str = "one_step"
+    batch_size: int = 64
+    class_labels: int | str = "uniform"
+    dataset: dict[str, Any] | str | None = None
+    gnet: str | None = None
+    vae: str | None = None
+    grid: str | None = None
+    grid_size: str = "10x10"
+    grid_scale: int = 1
+    shard_size: int = 1024
+    shard: str | None = None
+    device: str | None = None
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "shard_size", "grid_scale"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        if self.out is None and self.grid is None:
+            raise ValueError("out: give --out or --grid, else there is nothing to write")
+
+    @property
+    def whole_shard_size(self) -> int:
+        """``shard_size`` rounded up to whole batches."""
+        return -(-self.shard_size // self.batch_size) * self.batch_size
+
+
+def run_job(config: SampleConfig) -> Iterator[str]:
+    """Does the job and yields a line about each thing that was written.
+
+    Raises:
+        UserError: Bad settings, missing files, or a target that holds other samples.
+    """
+    rank, world = _share(config.shard)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    source = _Source(config)
+    if config.out is not None:
+        seeds = parse_seeds(config.seeds)
+        store = open_store(config.out, config.png, seeds, config.whole_shard_size, source.record(config))
+        _fill(store, source, config, rank, world)
+        if store.finish():
+            yield f"{config.out}: {len(seeds):,} images, {source.sampler.nfe} network evaluations each"
+        else:
+            yield f"{config.out}: this share ({rank + 1}/{world}) is finished, others are not yet"
+    if config.grid is not None and rank == 0:
+        rows, columns = _grid_size(config.grid_size)
+        first = parse_seeds(config.seeds)[0]
+        save_grid(config.grid, source.grid(rows, columns, first, config.batch_size), columns, scale=config.grid_scale)
+        yield f"{config.grid}: {rows} × {columns} images, seeds {first}–{first + rows * columns - 1}"
+
+
+def parse_seeds(text: str) -> Sequence[int]:
+    """Reads ``0-49999`` or ``3,8,100-163``; a single range stays a range.
+
+    Raises:
+        UserError: Anything else, a falling range, or a seed that occurs twice.
+    """
+    parts = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        if not match or int(match[2] or match[1]) < int(match[1]):
+            raise UserError(f"seeds: '{part}' is not a seed or a rising range; write 0-49999 or 3,8,100-163")
+        parts.append(range(int(match[1]), int(match[2] or match[1]) + 1))
+    if len(parts) == 1:
+        return parts[0]
+    seeds = [seed for part in parts for seed in part]
+    if len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds: '{text}' names a seed twice; list each once")
+    return seeds
+
+
+class _Source:
+    """Opened networks, data set and decoder of a job."""
+
+    def __init__(self, config: SampleConfig) -> None:
+        self.sampler = read_sampler(config.sampler, "sampler")
+        self.device = _device(config.device)
+        self.net, self.network_sha256 = self._open(config.network)
+        self.gnet, self.guide_sha256 = self._open(config.gnet)
+        if self.net is None and self.sampler.kind != "data":
+            raise UserError("network: give --network FILE (only the sampler 'data' needs none)")
+        self.dataset = _dataset(config.dataset)
+        self.decode = self._decoder(config)
+        text = str(config.class_labels)
+        self.class_labels: str | int = int(text) if text.lstrip("-").isdigit() else text
+
+    def _open(self, source: str | None) -> tuple[torch.nn.Module | None, str | None]:
+        if source is None:
+            return None, None
+        from sida.checkpoint import load_network
+
+        path = network_file(source)
+        net, _ = load_network(path, self.device)
+        return net, sha256_file(path)
+
+    def _decoder(self, config: SampleConfig) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        latent = int(getattr(self.net, "img_channels", 0)) == 4 or (
+            self.dataset is not None and not self.dataset.is_pixels
+        )
+        if not latent:
+            return None
+        if config.vae is None:
+            raise UserError("vae: these are latents; give --vae DIR with the decoder (sida assets fetch sd-vae-ft-mse)")
+        return LatentDecoder(load_vae(config.vae, self.device))
+
+    def record(self, config: SampleConfig) -> dict[str, Any]:
+        """What decides the samples; kept beside them."""
+        from sida.provenance import environment
+
+        return {
+            "format": "sida-samples-1",
+            "network_sha256": self.network_sha256,
+            "guide_sha256": self.guide_sha256,
+            "vae": config.vae,
+            "sampler": {k: v for k, v in dataclasses.asdict(self.sampler).items() if v != math.inf},
+            "nfe": self.sampler.nfe,
+            "seeds": config.seeds,
+            "shard_size": config.whole_shard_size,
+            "batch_size": config.batch_size,
+            "class_labels": self.class_labels,
+            "dataset": None if self.dataset is None else self.dataset.describe(),
+            "info": {"network": config.network, "environment": environment(self.device)},
+        }
+
+    def batches(self, seeds: Sequence[int], batch_size: int) -> Iterator[Samples]:
+        """Images for seeds."""
+        return generate(
+            self.net,
+            seeds,
+            self.sampler,
+            batch_size,
+            class_labels=self.class_labels,
+            dataset=self.dataset,
+            gnet=self.gnet,
+            decode=self.decode,
+        )
+
+    def grid(self, rows: int, columns: int, first_seed: int, batch_size: int) -> torch.Tensor:
+        """Images of a grid."""
+        if self.net is None:
+            found = self.batches(range(first_seed, first_seed + rows * columns), batch_size)
+            return torch.cat([batch.images for batch in found])
+        options = {"batch_size": batch_size, "gnet": self.gnet, "decode": self.decode}
+        return grid_samples(self.net, self.sampler, rows, columns, first_seed, **options).images
+
+
+def _fill(store: Store, source: _Source, config: SampleConfig, rank: int, world: int) -> None:
+    """Makes the shards of this process that are not there yet."""
+    if store.is_complete():
+        return
+    mine = [shard for shard in range(store.num_shards) if shard % world == rank]
+    total = sum(len(store.shard_seeds(shard)) for shard in mine)
+    todo = [shard for shard in mine if not store.is_done(shard)]
+    done = total - sum(len(store.shard_seeds(shard)) for shard in todo)
+    progress = Progress(f"sample {Path(str(config.out)).name}", total, done=done)
+
+    def watched() -> Iterator[Samples]:
+        nonlocal done
+        # One run over all shards: the device does not wait at their borders.
+        for batch in source.batches([seed for shard in todo for seed in store.shard_seeds(shard)], config.batch_size):
+            done += len(batch.seeds)
+            progress.update(done)
+            yield batch
+
+    write_all(store, todo, watched(), workers=max(1, min(8, (os.cpu_count() or 2) - 1)))
+    progress.update(total, force=True)
+
+
+def _share(text: str | None) -> tuple[int, int]:
+    """``(rank, world)`` from ``A/B``, or from torchrun's environment."""
+    if text is None:
+        return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match or not 1 <= int(match[1]) <= int(match[2]):
+        raise UserError(f"shard: '{text}' must be A/B with A from 1 to B, e.g. 2/4")
+    return int(match[1]) - 1, int(match[2])
+
+
+def _grid_size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([1-9]\d{0,3})[x×]([1-9]\d{0,3})", text)
+    if not match:
+        raise UserError(f"grid_size: '{text}' must be ROWSxCOLUMNS, e.g. 10x10")
+    return int(match[1]), int(match[2])
+
+
+def _device(name: str | None) -> str:
+    if name is None:
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    if not re.fullmatch(r"cpu|cuda:\d+", name):
+        raise UserError(f"device: must be cpu, cuda or cuda:NUMBER, got '{name}'")
+    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
+        raise UserError(f"device: there is no {name} on this machine; use --device cpu")
+    return name
+
+
+def _dataset(spec: Mapping[str, Any] | str | None) -> Dataset | None:
+    if spec is None:
+        return None
+    if isinstance(spec, str):
+        from sida.config import load_spec
+        from sida.preset import dataset_spec
+
+        is_text = spec.lstrip().startswith("{") or Path(spec).suffix in (".json", ".yaml", ".yml")
+        spec = load_spec(spec, "dataset") if is_text else dataset_spec(spec, "dataset")
+    return load_dataset(spec)

@@ -1,0 +1,42 @@
+"""Opens a network for sampling: a file of ours, a published pickle, or the id of a registered one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sida.errors import UserError, suggestion
+
+
+def network_file(source: str) -> Path:
+    """Path of a safetensors file for ``source``.
+
+    Args:
+        source: A ``.safetensors`` file; a published ``.pkl``; or an id of ``config/assets.tsv``, which is fetched.
+            Pickles are converted (never executed) once, into the cache, under the digest of their bytes.
+
+    Raises:
+        UserError: Neither a file nor a known id, or the file cannot be converted or fetched.
+    """
+    from sida.assets import cache_dir, fetch, load_registry
+    from sida.assets.cache import file_lock
+    from sida.checkpoint import import_official
+    from sida.io import sha256_file
+
+    path, url, network_class = Path(source).expanduser(), None, None
+    if not path.exists():
+        registry = load_registry()
+        if path.suffix or "/" in source or source not in registry:
+            hint = "" if path.suffix else suggestion(source, registry)
+            raise UserError(f"{source}: no such file, and no registered network has this id{hint[:200]}")
+        asset = registry[source]
+        path, url, network_class = fetch(source), asset.url, asset.network_class
+    if path.suffix not in (".pkl", ".pt", ".pth"):
+        return path
+    cache = cache_dir()
+    name = f"converted/{sha256_file(path)}.safetensors"
+    target = cache / name
+    with file_lock(cache, name):
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            import_official(path, target, origin_url=url, network_class=network_class)
+    return target

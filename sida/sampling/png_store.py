@@ -1,0 +1,115 @@
+"""Samples as PNG files, in the format that data sets are read from: what other people's tools take."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sida.io import atomic_path, write_json
+from sida.sampling.generate import NO_CLASS, Samples
+from sida.sampling.store import NpzFile, ShardFolder, Store, member
+
+
+class PngZip(Store):
+    """A zip of PNG files in the EDM format, readable as a data set."""
+
+    suffix = ".zip"
+
+    def _parts_folder(self) -> Path:
+        return self.path.with_name(self.path.name + ".parts")
+
+    def encode(self, samples: Samples) -> list[tuple[int, int, bytes]]:
+        """``(seed, class, PNG)`` of each image."""
+        return list(zip(samples.seeds, samples.classes.tolist(), map(_png, samples.images.numpy())))
+
+    def write(self, shard: int, encoded: list[Any]) -> None:
+        """Writes a zip with the shard's PNG files and their classes and seeds."""
+        position = shard * self.shard_size
+        labels = []
+        with atomic_path(self.shard_path(shard)) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for seed, label, content in (item for batch in encoded for item in batch):
+                archive.writestr(member(png_name(position)), content)
+                labels.append([png_name(position), label, seed])
+                position += 1
+            archive.writestr(member("labels.json"), json.dumps(labels))
+
+    def assemble(self) -> None:
+        """Copies the PNG files of all shards into one archive, without decoding them."""
+        labels: list[list[Any]] = []
+        with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            for shard in range(self.num_shards):
+                with zipfile.ZipFile(self.shard_path(shard)) as part:
+                    entries = json.loads(part.read("labels.json"))
+                    for name, _, _ in entries:
+                        archive.writestr(member(name), part.read(name))
+                labels += entries
+            archive.writestr(member("dataset.json"), _dataset_json(labels))
+
+
+class PngFolder(PngZip):
+    """A folder of PNG files in the EDM format; the unpacked form of :class:`PngZip`."""
+
+    is_folder = True
+    suffix = ".json"
+
+    def _parts_folder(self) -> Path:
+        return self.path / ".parts"
+
+    def is_complete(self) -> bool:
+        """Whether the last file was written."""
+        return (self.path / "dataset.json").exists()
+
+    def write(self, shard: int, encoded: list[Any]) -> None:
+        """Writes the PNG files, then the shard's list, which makes it finished."""
+        position = shard * self.shard_size
+        labels = []
+        for seed, label, content in (item for batch in encoded for item in batch):
+            target = self.path / png_name(position)
+            target.parent.mkdir(exist_ok=True)
+            target.write_bytes(content)
+            labels.append([png_name(position), label, seed])
+            position += 1
+        write_json(self.shard_path(shard), labels)
+
+    def assemble(self) -> None:
+        """Writes ``dataset.json``."""
+        shards = (self.shard_path(shard) for shard in range(self.num_shards))
+        labels = [entry for path in shards for entry in json.loads(path.read_text(encoding="utf-8"))]
+        with atomic_path(self.path / "dataset.json") as temporary:
+            temporary.write_text(_dataset_json(labels), encoding="utf-8")
+
+
+def open_store(path: str, as_png: bool, seeds: Sequence[int], shard_size: int, record: dict[str, Any]) -> Store:
+    """The store for a target: ``FILE.zip``, ``FILE.npz``, else a folder of shards, or of PNG files with ``as_png``."""
+    target = Path(path)
+    kinds: dict[str, type[Store]] = {".zip": PngZip, ".npz": NpzFile}
+    kind = kinds.get(target.suffix, PngFolder if as_png else ShardFolder)
+    store = kind(target, seeds, shard_size, {**record, "form": kind.__name__})
+    store.open()
+    return store
+
+
+def png_name(index: int) -> str:
+    """Name of an image in the EDM format."""
+    return f"{index // 1000:05d}/img{index:08d}.png"
+
+
+def _dataset_json(labels: list[list[Any]]) -> str:
+    named = None if any(entry[1] == NO_CLASS for entry in labels) else [entry[:2] for entry in labels]
+    return json.dumps({"labels": named})
+
+
+def _png(image: np.ndarray) -> bytes:
+    from PIL import Image
+
+    pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
+    stream = io.BytesIO()
+    # Light compression: three times faster, a tenth larger, and the samples are temporary more often than not.
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=1)
+    return stream.getvalue()

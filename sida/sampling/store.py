@@ -1,0 +1,235 @@
+"""Where samples go: shards that are finished or absent, then one archive if that was asked for.
+
+| target | while running | at the end |
+|---|---|---|
+| folder | ``shard-<first>-<last>.npz`` in it | the same |
+| folder, as PNG | PNG, and ``.parts/shard-….json`` when a shard is whole | PNG, ``dataset.json`` |
+| ``FILE.zip`` | ``FILE.zip.parts/shard-….zip`` | EDM-format zip: PNG, ``dataset.json`` |
+| ``FILE.npz`` | ``FILE.npz.parts/shard-….npz`` | ``arr_0`` uint8 (N, H, W, C), ``arr_1`` classes, ``seeds`` |
+
+A shard file has ``images`` uint8 (N, C, H, W), ``seeds`` and ``classes`` int64 (N,). A record beside the samples says
+what they are; samples of different kinds never mix.
+"""
+
+from __future__ import annotations
+
+import abc
+import collections
+import fcntl
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sida.errors import UserError
+from sida.io import atomic_path, write_json
+from sida.sampling.generate import Samples
+
+#: Fixed date of archive members, so that equal samples give equal bytes.
+_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class Store(abc.ABC):
+    """Target of a sampling job; see the module's table.
+
+    Args:
+        path: Folder or file.
+        seeds: All seeds, in order; shards are consecutive stretches of them.
+        shard_size: Seeds per shard.
+        record: JSON values that decide the samples (and ``info``, which does not). An existing target with another
+            record is refused.
+    """
+
+    def __init__(self, path: Path, seeds: Sequence[int], shard_size: int, record: dict[str, Any]) -> None:
+        self.path, self.seeds, self.shard_size, self.record = path, seeds, shard_size, record
+        self.parts = self._parts_folder()
+        self.num_shards = -(-len(seeds) // shard_size)
+
+    @abc.abstractmethod
+    def _parts_folder(self) -> Path: ...
+
+    @property
+    def record_path(self) -> Path:
+        """JSON that says what the samples are."""
+        return self.path / "samples.json" if self.is_folder else self.path.with_name(self.path.name + ".json")
+
+    is_folder = False
+
+    def open(self) -> None:
+        """Makes folders and the record, or checks that the existing ones belong to the same samples.
+
+        Raises:
+            UserError: The target holds other samples.
+        """
+        if self.record_path.exists():
+            try:
+                existing = json.loads(self.record_path.read_text(encoding="utf-8"))
+            except ValueError:
+                existing = {}
+            different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
+            if different:
+                raise UserError(
+                    f"{self.path}: holds samples with other {', '.join(different)} (see {self.record_path}); "
+                    "choose another --out or remove it"
+                )
+        elif self.path.exists() and not (self.is_folder and all(p.name.startswith(".") for p in self.path.iterdir())):
+            raise UserError(
+                f"{self.path}: exists and was not written by sida sample; choose another --out or remove it"
+            )
+        if not self.is_complete():
+            self.parts.mkdir(parents=True, exist_ok=True)
+        if not self.record_path.exists():
+            write_json(self.record_path, self.record)
+
+    def shard_seeds(self, shard: int) -> Sequence[int]:
+        """Seeds of a shard."""
+        return self.seeds[shard * self.shard_size : (shard + 1) * self.shard_size]
+
+    def shard_path(self, shard: int) -> Path:
+        """File of a finished shard."""
+        seeds = self.shard_seeds(shard)
+        return self.parts / f"shard-{seeds[0]:06d}-{seeds[-1]:06d}{self.suffix}"
+
+    suffix = ".npz"
+
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard is finished."""
+        return self.shard_path(shard).exists()
+
+    @abc.abstractmethod
+    def encode(self, samples: Samples) -> Any:
+        """The costly part of writing a batch; runs in a worker thread."""
+
+    @abc.abstractmethod
+    def write(self, shard: int, encoded: list[Any]) -> None:
+        """Writes a shard of encoded batches; atomic."""
+
+    def is_complete(self) -> bool:
+        """Whether the final form exists."""
+        return self.path.exists()
+
+    def finish(self) -> bool:
+        """Makes the final form if all shards are there; safe when several processes try. Returns whether it exists."""
+        if self.is_complete():
+            self._clean()
+            return True
+        if not all(self.is_done(shard) for shard in range(self.num_shards)):
+            return False
+        with open(self.parts.with_name(f".{self.path.name}.lock"), "a+b") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not self.is_complete():
+                self.assemble()
+                self._clean()
+        Path(lock.name).unlink(missing_ok=True)
+        return True
+
+    @abc.abstractmethod
+    def assemble(self) -> None:
+        """Builds the final form from all shards; atomic."""
+
+    def _clean(self) -> None:
+        if self.parts != self.path:
+            shutil.rmtree(self.parts, ignore_errors=True)
+
+
+class ShardFolder(Store):
+    """A folder of npz shards."""
+
+    is_folder = True
+
+    def _parts_folder(self) -> Path:
+        return self.path
+
+    def is_complete(self) -> bool:
+        """Whether all shards are there."""
+        return all(self.is_done(shard) for shard in range(self.num_shards))
+
+    def encode(self, samples: Samples) -> Samples:
+        """Nothing to encode."""
+        return samples
+
+    def write(self, shard: int, encoded: list[Any]) -> None:
+        """Writes an npz shard."""
+        images = np.concatenate([batch.images.numpy() for batch in encoded])
+        seeds = np.array([seed for batch in encoded for seed in batch.seeds], dtype=np.int64)
+        classes = np.concatenate([batch.classes.numpy() for batch in encoded])
+        with atomic_path(self.shard_path(shard)) as temporary:
+            np.savez(temporary, images=images, seeds=seeds, classes=classes)
+
+    def assemble(self) -> None:
+        """Nothing to do: the shards are the final form."""
+
+
+class NpzFile(ShardFolder):
+    """One npz file in the layout of guided-diffusion's sample batches."""
+
+    is_folder = False
+
+    def _parts_folder(self) -> Path:
+        return self.path.with_name(self.path.name + ".parts")
+
+    def is_complete(self) -> bool:
+        """Whether the file exists."""
+        return self.path.exists()
+
+    def assemble(self) -> None:
+        """Joins the shards into one file."""
+        shards = [self.shard_path(shard) for shard in range(self.num_shards)]
+        with np.load(shards[0]) as first:
+            _, channels, height, width = first["images"].shape
+        shape = (len(self.seeds), height, width, channels)
+        with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+            # Member by member, shard by shard: never all images in memory.
+            with archive.open(member("arr_0.npy"), "w", force_zip64=True) as stream:
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(stream, header)
+                for path in shards:
+                    with np.load(path) as shard:
+                        stream.write(np.ascontiguousarray(shard["images"].transpose(0, 2, 3, 1)).tobytes())
+            for key, name in (("classes", "arr_1.npy"), ("seeds", "seeds.npy")):
+                joined = np.concatenate([np.load(path)[key] for path in shards])
+                stream_bytes = io.BytesIO()
+                np.save(stream_bytes, joined)
+                archive.writestr(member(name), stream_bytes.getvalue())
+
+
+def write_all(store: Store, shards: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
+    """Encodes and writes in the background while ``batches`` computes.
+
+    Args:
+        store: Target.
+        shards: Shards to write, in the order of ``batches``.
+        batches: Samples of those shards, one after the other; no batch reaches into the next shard.
+        workers: Encoding threads (encoding releases the interpreter lock); about twice as many batches may wait.
+    """
+    waiting: collections.deque[Future[Any]] = collections.deque()
+    with ThreadPoolExecutor(workers) as encoders, ThreadPoolExecutor(1) as writer:
+        for shard in shards:
+            missing, encoded = len(store.shard_seeds(shard)), []
+            while missing:
+                batch = next(batches)
+                missing -= len(batch.seeds)
+                encoded.append(encoders.submit(store.encode, batch))
+                waiting.append(encoded[-1])
+                if len(waiting) > 2 * workers:
+                    waiting.popleft().result()
+            waiting.append(writer.submit(_write, store, shard, encoded))
+        while waiting:
+            waiting.popleft().result()
+
+
+def _write(store: Store, shard: int, encoded: list[Future[Any]]) -> None:
+    store.write(shard, [future.result() for future in encoded])
+
+
+def member(name: str) -> zipfile.ZipInfo:
+    """An archive member with a fixed date."""
+    info = zipfile.ZipInfo(name, _DATE)
+    info.external_attr = 0o644 << 16
+    return info

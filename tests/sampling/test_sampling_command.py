@@ -1,0 +1,275 @@
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sida.checkpoint import save_network
+from sida.cli import main
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.networks import build_network
+from sida.sampling import generate
+from sida.sampling.grid import save_grid, tile
+from sida.sampling.job import SampleConfig, parse_seeds, run_job
+from tests.conftest import ROOT
+
+UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 9}
+UNET |= {"model_channels": 16, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+
+
+def make(seed=0, **kwargs):
+    torch.manual_seed(seed)
+    net = build_network({"class": "EDMPrecond", "kwargs": {**UNET, **kwargs}}).eval()
+    for parameter in net.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.1
+    return net
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("net") / "network.safetensors"
+    save_network(make(), path, {})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """Images and classes of seeds 0..99."""
+    batches = list(generate(make(), range(100), batch_size=16))
+    return torch.cat([b.images for b in batches]).numpy(), torch.cat([b.classes for b in batches]).numpy()
+
+
+def job(network, out, **settings):
+    settings = {"seeds": "0-99", "batch_size": 16, "shard_size": 32, "device": "cpu"} | settings
+    return list(run_job(SampleConfig(network=network, out=str(out), **settings)))
+
+
+def read_folder(folder):
+    parts = [np.load(path) for path in sorted(folder.glob("shard-*.npz"))]
+    return {key: np.concatenate([part[key] for part in parts]) for key in ("images", "seeds", "classes")}
+
+
+def test_shards_hold_the_images_of_their_seeds(network, expected, tmp_path):
+    out = tmp_path / "samples"
+    lines = job(network, out)
+    assert lines == [f"{out}: 100 images, 1 network evaluations each"]
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [
+        "samples.json",
+        "shard-000000-000031.npz",
+        "shard-000032-000063.npz",
+        "shard-000064-000095.npz",
+        "shard-000096-000099.npz",
+    ]
+    content = read_folder(out)
+    np.testing.assert_array_equal(content["images"], expected[0])
+    np.testing.assert_array_equal(content["classes"], expected[1])
+    assert content["seeds"].tolist() == list(range(100))
+    record = json.loads((out / "samples.json").read_text())
+    assert record["nfe"] == 1
+    assert len(record["network_sha256"]) == 64
+
+
+def test_a_zip_is_a_data_set(network, expected, tmp_path):
+    out = tmp_path / "samples.zip"
+    job(network, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["samples.zip", "samples.zip.json"]
+    data = load_dataset({"name": "s", "kind": "zip", "path": str(out), "resolution": 8, "num_images": 100})
+    np.testing.assert_array_equal(data.images(range(100)), expected[0])
+    np.testing.assert_array_equal(data.class_indices, expected[1])
+
+
+def test_png_files_are_a_data_set(network, expected, tmp_path):
+    out = tmp_path / "samples"
+    job(network, out, png=True)
+    assert not (out / ".parts").exists()
+    data = load_dataset({"name": "s", "kind": "folder", "path": str(out)})
+    np.testing.assert_array_equal(data.images(range(100)), expected[0])
+    np.testing.assert_array_equal(data.class_indices, expected[1])
+
+
+def test_an_npz_has_the_layout_of_sample_batches(network, expected, tmp_path):
+    out = tmp_path / "samples.npz"
+    job(network, out)
+    with np.load(out) as file:
+        np.testing.assert_array_equal(file["arr_0"], expected[0].transpose(0, 2, 3, 1))
+        np.testing.assert_array_equal(file["arr_1"], expected[1])
+        assert file["seeds"].tolist() == list(range(100))
+    assert not list(tmp_path.glob("*.parts"))
+
+
+@pytest.mark.parametrize("form", ["samples", "samples.zip", "samples.npz", "png"])
+def test_an_interrupted_job_goes_on_and_ends_with_the_same_bytes(network, tmp_path, form, monkeypatch):
+    settings = {"png": form == "png"}
+    job(network, tmp_path / "whole" / form, **settings)
+
+    calls = 0
+    import sida.sampling.job as module
+
+    def interrupted(*args, **kwargs):
+        nonlocal calls
+        for batch in generate(*args, **kwargs):
+            calls += 1
+            if calls == 6:
+                raise KeyboardInterrupt
+            yield batch
+
+    monkeypatch.setattr(module, "generate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        job(network, tmp_path / "broken" / form, **settings)
+    assert calls == 6
+    drawn = []
+    monkeypatch.setattr(
+        module, "generate", lambda net, seeds, *a, **k: drawn.extend(seeds) or generate(net, seeds, *a, **k)
+    )
+    job(network, tmp_path / "broken" / form, **settings)
+    assert drawn == list(range(64, 100)), "finished shards are kept"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert names == sorted(path.relative_to(broken) for path in broken.rglob("*") if path.is_file())
+    for name in names:
+        if name.suffix != ".json" or name.name == "dataset.json":
+            assert (whole / name).read_bytes() == (broken / name).read_bytes(), name
+    drawn.clear()
+    job(network, broken / form, **settings)
+    assert drawn == [], "a finished job draws nothing"
+
+
+@pytest.mark.parametrize("form", ["samples", "samples.zip"])
+def test_shares_together_make_the_same_samples(network, expected, tmp_path, form):
+    first = job(network, tmp_path / form, shard="2/3")
+    assert "this share (2/3) is finished, others are not yet" in first[0]
+    job(network, tmp_path / form, shard="1/3")
+    last = job(network, tmp_path / form, shard="3/3")
+    assert "100 images" in last[0]
+    if form == "samples":
+        np.testing.assert_array_equal(read_folder(tmp_path / form)["images"], expected[0])
+    else:
+        data = load_dataset({"name": "s", "kind": "zip", "path": str(tmp_path / form)})
+        np.testing.assert_array_equal(data.images(range(100)), expected[0])
+
+
+def test_processes_of_torchrun_share_the_work(network, expected, tmp_path):
+    out = tmp_path / "samples.npz"
+    command = [sys.executable, "-m", "sida", "sample", "--network", network, "--seeds", "0-99", "--batch", "16"]
+    command += ["--shard-size", "16", "--out", str(out), "--threads", "1"]
+    environments = [os.environ | {"RANK": str(r), "LOCAL_RANK": str(r), "WORLD_SIZE": "2"} for r in range(2)]
+    running = [subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True) for env in environments]
+    for process in running:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    with np.load(out) as file:
+        np.testing.assert_array_equal(file["arr_0"], expected[0].transpose(0, 2, 3, 1))
+
+
+def test_other_samples_are_not_mixed_in(network, tmp_path):
+    job(network, tmp_path / "samples")
+    with pytest.raises(UserError, match=r"holds samples with other class_labels .*choose another --out"):
+        job(network, tmp_path / "samples", class_labels=3)
+    with pytest.raises(UserError, match="holds samples with other form"):
+        job(network, tmp_path / "samples", png=True)
+    (tmp_path / "mine.zip").write_bytes(b"precious")
+    with pytest.raises(UserError, match="was not written by sida sample"):
+        job(network, tmp_path / "mine.zip")
+    assert (tmp_path / "mine.zip").read_bytes() == b"precious"
+
+
+def test_class_rules_of_the_command(network, tmp_path):
+    job(network, tmp_path / "three", class_labels=3)
+    assert (read_folder(tmp_path / "three")["classes"] == 3).all()
+    digits = {"name": "digits", "kind": "digits"}
+    job(network, tmp_path / "empirical", class_labels="empirical", dataset=digits)
+    assert len(set(read_folder(tmp_path / "empirical")["classes"].tolist())) == 10
+    job(None, tmp_path / "real", sampler="data", dataset="digits")
+    assert read_folder(tmp_path / "real")["images"].shape == (100, 1, 8, 8)
+
+
+def test_latent_networks_need_a_decoder(tmp_path):
+    save_network(make(img_channels=4), tmp_path / "net.safetensors", {})
+    with pytest.raises(UserError, match="vae: these are latents"):
+        job(str(tmp_path / "net.safetensors"), tmp_path / "out")
+
+
+def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
+    out, grid = tmp_path / "s", tmp_path / "grid.png"
+    flags = ["--seeds", "3,8-10", "--out", str(out), "--sampler", "heun:3", "--batch", "4", "--device", "cpu"]
+    flags += ["--grid", str(grid), "--grid-size", "10x3", "--grid-scale", "2"]
+    assert main(["sample", "--network", network, *flags]) == 0
+    printed = capsys.readouterr()
+    assert "4 images, 5 network evaluations each" in printed.out
+    assert "10 × 3 images, seeds 3–32" in printed.out
+    assert "[sample s]" in printed.err
+    assert read_folder(out)["seeds"].tolist() == [3, 8, 9, 10]
+    picture = np.asarray(Image.open(grid))
+    assert picture.shape == (160, 48)
+    rows = [label for label in range(10) for _ in range(3)]
+    images = torch.cat([b.images for b in generate(make(), range(3, 33), "heun:3", 4, class_labels=rows)])
+    np.testing.assert_array_equal(picture[::2, ::2], tile(images, 3)[0])
+
+
+def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
+    spec = {"network": network, "seeds": "0-31", "batch_size": 16, "sampler": {"kind": "one_step"}, "device": "cpu"}
+    assert main(["sample", "--spec", json.dumps(spec), "--out", str(tmp_path / "s")]) == 0
+    np.testing.assert_array_equal(read_folder(tmp_path / "s")["images"], expected[0][:32])
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--out", "x", "--seeds", "5-1"], "seeds: '5-1' is not a seed or a rising range"),
+        (["--out", "x", "--seeds", "1,1"], "names a seed twice"),
+        (["--out", "x", "--shard", "0/4"], "shard: '0/4' must be A/B"),
+        (["--out", "x", "--batch", "0"], "batch_size: must be at least 1"),
+        (["--out", "x", "--sampler", "huen"], "sampler: unknown sampler 'huen'"),
+        (["--out", "x", "--class-labels", "11"], "class labels: must be between 0 and 9"),
+        (["--out", "x", "--class-labels", "empirical"], "draws from a data set with classes"),
+        (["--out", "x", "--dataset", "digitz"], "no data set 'digitz'"),
+        (["--out", "x", "--device", "gpu"], "device: must be cpu, cuda or cuda:NUMBER"),
+        (["--grid", "g.png", "--grid-size", "10"], "grid_size: '10' must be ROWSxCOLUMNS"),
+        ([], "out: give --out or --grid"),
+        (["--spec", '{"netwrk": "x"}', "--out", "x"], "unknown key 'netwrk' \\(did you mean 'network'"),
+    ],
+)
+def test_bad_input_is_one_line(network, flags, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["sample", "--network", network, *flags]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    import re
+
+    assert re.search(message, error)
+
+
+def test_missing_networks_are_one_line_errors(tmp_path, capsys):
+    for source, message in [
+        (str(tmp_path / "no.safetensors"), "no such file"),
+        ("no-such-id", "no registered network"),
+    ]:
+        assert main(["sample", "--network", source, "--out", str(tmp_path / "x")]) == 1
+        assert message in capsys.readouterr().err
+    assert main(["sample", "--out", str(tmp_path / "x")]) == 1
+    assert "give --network FILE" in capsys.readouterr().err
+
+
+def test_seed_lists():
+    assert parse_seeds("0-49999") == range(50000)
+    assert parse_seeds("7") == range(7, 8)
+    assert list(parse_seeds("3, 8,10-12")) == [3, 8, 10, 11, 12]
+
+
+def test_tiles_are_in_reading_order(tmp_path):
+    images = torch.arange(5, dtype=torch.uint8)[:, None, None, None].expand(5, 3, 2, 2)
+    picture = tile(images, 3, gap=1)
+    assert picture.shape == (3, 5, 8)
+    assert picture[0, ::3, ::3].tolist() == [[0, 1, 2], [3, 4, 255]]
+    assert (picture[:, 2] == 255).all()
+    save_grid(tmp_path / "g.png", images, 3, gap=1, scale=3)
+    assert Image.open(tmp_path / "g.png").size == (24, 15)
+    with pytest.raises(UserError, match="1 or 3 channels, got 4"):
+        save_grid(tmp_path / "g.png", torch.zeros(1, 4, 2, 2, dtype=torch.uint8), 1)
