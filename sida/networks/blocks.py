@@ -8,27 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sida.networks.attention import attend, split_heads
 from sida.networks.layers import Conv2d, GroupNorm, Linear
-
-
-def attention(qkv: Tensor, num_heads: int) -> Tensor:
-    """Self-attention over positions.
-
-    Args:
-        qkv: (N, 3C, H, W); within a head query, key and value channels alternate: q0, k0, v0, q1, ...
-        num_heads: Divides C.
-
-    Returns:
-        (N, C, H, W) in the dtype of ``qkv``. Scores are scaled by 1/sqrt(C/num_heads); their softmax is
-        taken in float32.
-    """
-    n, width, height, length = qkv.shape
-    channels = width // 3
-    heads = qkv.reshape(n * num_heads, channels // num_heads, 3, height * length)
-    q, k, v = heads.unbind(2)
-    score = torch.bmm(q.float().transpose(1, 2), k.float() * (channels // num_heads) ** -0.5)
-    weight = score.softmax(dim=2).to(v.dtype)
-    return torch.bmm(v, weight.transpose(1, 2)).reshape(n, channels, height, length)
 
 
 class UNetBlock(nn.Module):
@@ -113,8 +94,8 @@ class UNetBlock(nn.Module):
             h = F.dropout(h, self.dropout)
         x = self._add(self.conv1(h, self.skip_scale), x if self.skip is None else self.skip(x))
         if self.num_heads:
-            h = attention(self.qkv(self.norm2(x)), self.num_heads)
-            x = self._add(self.proj(h, self.skip_scale), x)
+            h = attend(split_heads(self.qkv(self.norm2(x)), self.num_heads))
+            x = self._add(self.proj(h.view(x.shape), self.skip_scale), x)
         return x
 
     def _add(self, scaled: Tensor, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sida.networks.attention import attend, split_heads
 from sida.networks.edm2_layers import (
     SILU_RMS,
     MPConv,
@@ -95,18 +96,10 @@ class EDM2Block(nn.Module):
         x = torch.add(y, x, alpha=keep)
         if self.attn_qkv is not None and self.attn_proj is not None:
             keep, share = sum_weights(self.attn_balance)
-            y = self.attn_proj(self._attend(self.attn_qkv(x)), gain=share)
+            y = attend(normalize(split_heads(self.attn_qkv(x), self.num_heads), dim=2))
+            y = self.attn_proj(y.view(x.shape), gain=share)
             x = torch.add(y, x, alpha=keep)
         return x if self.clip_act is None else x.clamp_(-self.clip_act, self.clip_act)
-
-    def _attend(self, qkv: Tensor) -> Tensor:
-        n, width, height, length = qkv.shape
-        channels = width // 3
-        # Within a head, query, key and value channels alternate: q0, k0, v0, q1, ...
-        heads = qkv.reshape(n, self.num_heads, channels // self.num_heads, 3, height * length)
-        q, k, v = normalize(heads, dim=2).transpose(2, 4).unbind(3)
-        y = F.scaled_dot_product_attention(q, k, v)
-        return y.transpose(2, 3).reshape(n, channels, height, length)
 
 
 class EDM2UNet(UNet):

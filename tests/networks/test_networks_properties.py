@@ -284,3 +284,120 @@ def test_logvar_is_appended():
     assert torch.equal(only_logits, logits)
     assert torch.equal(same, logvar)
     assert evaluate(copy.deepcopy(net), data, return_logvar=True)[1].equal(logvar)
+
+
+@torch.no_grad()
+def test_half_precision(net):
+    """float16 is used on CUDA only; the U-Net itself follows the dtype of its input, its parameters stay float32."""
+    half = build_network({**net.init_config, "kwargs": {**net.init_config["kwargs"], "use_fp16": True}}).eval()
+    half.load_state_dict(net.state_dict())
+    x, sigma, labels, augment = data = batch(net)
+    assert torch.equal(evaluate(half, data), evaluate(net, data))
+    unet = net.unet if hasattr(net, "unet") else net.model
+    noise = sigma.log() / 4
+    image, logits = unet(x, noise, labels, augment, return_flag="encoder_decoder")
+    low, low_logits = unet(x.half(), noise, labels, augment, return_flag="encoder_decoder")
+    assert (low.dtype, low_logits.dtype) == (torch.float16, torch.float32)
+    assert {p.dtype for p in unet.parameters()} == {torch.float32}
+    assert float((low.float() - image).norm() / image.norm()) < 0.01
+    assert float((low_logits - logits).norm() / logits.norm()) < 0.01
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@torch.no_grad()
+def test_half_precision_on_cuda(net):
+    config = {**net.init_config, "kwargs": {**net.init_config["kwargs"], "use_fp16": True}}
+    half = build_network(config).eval().cuda()
+    half.load_state_dict(net.state_dict())
+    data = tuple(None if v is None else v.cuda() for v in batch(net))
+    seen = []
+    unet = half.unet if hasattr(half, "unet") else half.model
+    unet.register_forward_pre_hook(lambda _, args: seen.append(args[0].dtype))
+    low, full = evaluate(half, data), evaluate(half, data, force_fp32=True)
+    assert seen == [torch.float16, torch.float32]
+    assert low.dtype == full.dtype == torch.float32
+    assert float((low - full).norm() / full.norm()) < 0.02
+
+
+def trace(unet, names):
+    """Records (first input, output) of the named blocks."""
+    seen = {}
+    for name in names:
+        block = unet.get_submodule(name)
+        block.register_forward_hook(lambda _, args, out, name=name: seen.__setitem__(name, (args[0], out)))
+    return seen
+
+
+@torch.no_grad()
+def test_skip_architecture_is_wired_as_described():
+    """No golden vector covers it: an image pyramid is added on both sides (Song et al. 2021: input and output skip)."""
+    net = make("skip")
+    x, sigma, labels, _ = batch(net)
+    names = ["enc.8x8_conv", "enc.4x4_down", "enc.4x4_aux_down", "enc.4x4_aux_skip", "enc.4x4_block0", "dec.4x4_block1"]
+    names += ["dec.4x4_aux_norm", "dec.4x4_aux_conv", "dec.8x8_aux_up", "dec.8x8_aux_norm", "dec.8x8_aux_conv"]
+    names += ["dec.8x8_up", "dec.8x8_block1", "dec.4x4_block0"]
+    seen = trace(net.model, names)
+    raw = net.model(x, sigma.log() / 4, labels)
+
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    kernel = torch.outer(taps, taps).expand(2, 1, 4, 4)
+    small = torch.nn.functional.conv2d(x, kernel, stride=2, padding=1, groups=2)
+    torch.testing.assert_close(seen["enc.4x4_aux_skip"][0], small)
+    joined = seen["enc.4x4_down"][1] + seen["enc.4x4_aux_skip"][1]
+    assert torch.equal(seen["enc.4x4_block0"][0], joined)
+    # The decoder takes in the maps after the pyramid was added, in reverse order.
+    width = joined.shape[1]
+    assert torch.equal(seen["dec.4x4_block1"][0][:, -width:], joined)
+    assert torch.equal(seen["dec.4x4_block0"][0][:, -2 * width :], seen["enc.4x4_block0"][1])
+    assert torch.equal(seen["dec.8x8_block1"][0][:, -width:], seen["enc.8x8_conv"][1])
+
+    assert torch.equal(seen["dec.4x4_aux_norm"][0], seen["dec.4x4_block1"][1])
+    assert torch.equal(seen["dec.8x8_up"][0], seen["dec.4x4_block1"][1])
+    low = seen["dec.4x4_aux_conv"][1]
+    up = torch.nn.functional.conv_transpose2d(low, kernel * 4, stride=2, padding=1, groups=2)
+    torch.testing.assert_close(seen["dec.8x8_aux_up"][1], up)
+    torch.testing.assert_close(raw, up + seen["dec.8x8_aux_conv"][1])
+    logits = net.model(x, sigma.log() / 4, labels, return_flag="encoder")
+    torch.testing.assert_close(logits, seen["enc.4x4_block0"][1].mean(dim=1, keepdim=True))
+
+
+@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("side", [4, 17])
+def test_attention_of_small_and_large_maps_equals_its_definition(heads, side):
+    from sida.networks.attention import attend, split_heads
+
+    torch_rng = torch.Generator().manual_seed(0)
+    qkv = torch.randn([2, 3 * 8, side, side], generator=torch_rng)
+    found = attend(split_heads(qkv, heads)).reshape(2, heads, 8 // heads, side**2)
+    for n in range(2):
+        for head in range(heads):
+            q, k, v = (qkv[n, head * 24 // heads :][i : 24 // heads : 3].flatten(1) for i in range(3))
+            weight = (q.T @ k / (8 // heads) ** 0.5).softmax(dim=1)
+            torch.testing.assert_close(found[n, head], v @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("taps", [(1, 1), (1, 3, 3, 1), (1, 3, 5, 5, 3, 1)])
+@pytest.mark.parametrize("kernel", [0, 1, 3])
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_resampling_convolution_equals_its_definition(taps, kernel, direction):
+    """The short cuts (pooling, repetition, 1×1 before the filter, scaled weights) against filter, then convolution."""
+    from torch.nn import functional as F
+
+    from sida.networks.layers import Conv2d
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        conv = Conv2d(3, 5 if kernel else 3, kernel, resample_filter=taps, init_bias=1.0, **{direction: True})
+        x = torch.randn(2, 3, 6, 6)
+    line = torch.tensor(taps, dtype=torch.float32) / sum(taps)
+    filt = torch.outer(line, line).expand(3, 1, -1, -1)
+    pad = (len(taps) - 1) // 2
+    if direction == "up":
+        expected = F.conv_transpose2d(x, filt * 4, stride=2, padding=pad, groups=3)
+    else:
+        expected = F.conv2d(x, filt, stride=2, padding=pad, groups=3)
+    if kernel:
+        expected = F.conv2d(expected, conv.weight, conv.bias, padding=kernel // 2) * 0.5
+        torch.testing.assert_close(conv(x, 0.5), expected, rtol=1e-5, atol=1e-5)
+    else:
+        torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-6)
