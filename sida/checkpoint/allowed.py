@@ -119,6 +119,7 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
         makers[builtins, "set"] = _set
         makers[builtins, "frozenset"] = lambda items=(): frozenset(_set(items))
         makers[builtins, "bytearray"] = _bytes
+        makers[builtins, "bytes"] = _bytes
         makers[builtins, "complex"] = lambda real, imag: complex(float(real), float(imag))
     entries: dict[tuple[str, str], Any] = {k: Allowed(".".join(k), make) for k, make in makers.items()}
     for folder, classes in _MODULES.items():

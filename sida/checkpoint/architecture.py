@@ -49,7 +49,8 @@ def tensors(network: Module, where: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for name, module in modules(network, where):
         prefix = f"{name}." if name else ""
-        transient = module.state.get("_non_persistent_buffers_set") or ()
+        transient = module.state.get("_non_persistent_buffers_set")
+        transient = transient if isinstance(transient, (set, frozenset)) else ()
         for group in ("_parameters", "_buffers"):
             for key, value in mapping(module, group, where).items():
                 if value is None or (group == "_buffers" and key in transient):

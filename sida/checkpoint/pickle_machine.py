@@ -18,7 +18,7 @@ from sida.checkpoint.window import Window
 from sida.errors import UserError
 
 MAX_OPCODES = 4_000_000
-MAX_STACK = 1_000_000
+MAX_STACK = 200_000
 MAX_MARKS = 5_000
 MAX_TEXT = 256 << 20
 MAX_LINE = 512

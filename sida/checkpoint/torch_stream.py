@@ -11,7 +11,7 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from sida.checkpoint.pickle_machine import Budget, DeniedError, Machine
+from sida.checkpoint.pickle_machine import Allowed, Budget, DeniedError, Machine
 from sida.checkpoint.records import Storage
 from sida.checkpoint.tensor_file import ITEM_BYTES
 from sida.checkpoint.window import Window, WindowStream
@@ -112,7 +112,10 @@ def _read_legacy(window: Window, allowed: AllowList, budget: Budget, where: str)
     """Magic number, protocol, machine facts, the value, the storage keys, then each storage's length and bytes."""
     storages: dict[str, Storage] = {}
 
-    def persistent(key: Any) -> Storage:
+    def persistent(key: Any) -> Any:
+        if isinstance(key, tuple) and len(key) == 4 and key[0] == "module" and isinstance(key[1], Allowed):
+            # A class together with its source text (for warnings); the text is ignored.
+            return key[1]
         dtype, name, numel = _storage_id(key)
         return storages.setdefault(name, Storage(dtype, numel))
 

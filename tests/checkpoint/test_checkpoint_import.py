@@ -1,0 +1,338 @@
+"""Published pickles: tiny files in the genuine layout become the same network, and nothing in them runs."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+
+import pytest
+import torch
+
+from sida.assets.registry import COLUMNS
+from sida.checkpoint import import_official, load_network
+from sida.cli import main
+from sida.errors import UserError
+from sida.networks import build_network
+from tests.checkpoint.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
+from tests.conftest import relative_error
+
+TINY = {
+    "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 8,
+    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [4],
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _nothing_runs(tmp_path, monkeypatch):
+    """The embedded source of every file would leave a mark in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not (tmp_path / MARK).exists()
+
+
+def tiny(cls: str = "EDMPrecond", **changes):
+    torch.manual_seed(0)
+    net = build_network({"class": cls, "kwargs": {**TINY, **changes}})
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+    return net.eval()
+
+
+def edm2(**changes):
+    torch.manual_seed(0)
+    kwargs = {
+        "img_resolution": 8, "img_channels": 4, "label_dim": 5, "model_channels": 8, "channel_mult": [1, 2],
+        "num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8, "use_fp16": False, "logvar_channels": 16,
+    }  # fmt: skip
+    return build_network({"class": "EDM2Precond", "kwargs": {**kwargs, **changes}})
+
+
+def equal(a, b) -> bool:
+    one, two = a.state_dict(), b.state_dict()
+    return one.keys() == two.keys() and all(torch.equal(one[k].float(), two[k]) for k in one)
+
+
+def convert(path, **options):
+    out = path.with_suffix(".safetensors")
+    metadata = import_official(path, out, **options)
+    net, stored = load_network(out)
+    assert stored == json.loads(json.dumps(metadata))
+    return net, stored
+
+
+GOLDEN = [
+    ("nets_edm/song_ddpmpp_cond", "EDMPrecond", "SongUNet"),
+    ("nets_edm/song_ncsnpp_uncond", "EDMPrecond", "SongUNet"),
+    ("nets_edm/adm_uncond_tiny", "EDMPrecond", "DhariwalUNet"),
+    ("nets_edm2/precond_cond", "EDM2Precond", None),
+]
+
+
+@pytest.mark.parametrize(("case", "cls", "unet"), GOLDEN)
+def test_a_converted_network_gives_the_official_outputs(golden, tmp_path, case, cls, unet):
+    arrays, info = golden(case)
+    kwargs = {**info["constructor_kwargs"], **({"model_type": unet} if unet else {})}
+    net = build_network({"class": cls, "kwargs": kwargs})
+    net.load_state_dict(
+        {k.removeprefix("param/"): torch.tensor(v) for k, v in arrays.items() if k.startswith("param/")}
+    )
+    path = write_genuine(tmp_path / "g.pkl", net.eval(), kwargs, renamed={"EDM2Precond": "Precond", "EDM2UNet": "UNet"})
+    converted, _ = convert(path)
+    labels = torch.tensor(arrays["in/class_labels"]) if "in/class_labels" in arrays and kwargs["label_dim"] else None
+    output = converted(torch.tensor(arrays["in/x"]), torch.tensor(arrays["in/sigma"]), labels)
+    expected = arrays["out/D_x"] if "out/D_x" in arrays else arrays["out/eval_D_x"]
+    assert relative_error(output, expected) < 1e-5
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_all_pickle_protocols(tmp_path, protocol):
+    net = tiny()
+    converted, metadata = convert(
+        write_genuine(tmp_path / "n.pkl", net, protocol=protocol), origin_url="https://x/n.pkl"
+    )
+    assert equal(net, converted)
+    assert metadata["origin"]["url"] == "https://x/n.pkl"
+    assert len(metadata["origin"]["sha256"]) == 64
+
+
+@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "before 1.6"])
+def test_training_states_of_torch_save(tmp_path, zipped, monkeypatch):
+    # The tensors of published files lie on GPUs; here only their description does.
+    monkeypatch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:7")
+    net = tiny()
+
+    class Pickler(GenuinePickler):
+        def __init__(self, stream, protocol=2):
+            super().__init__(stream, protocol, net, None, ((), dict(net.init_config["kwargs"])))
+
+    class PickleModule:
+        dump = staticmethod(pickle.dump)
+
+    PickleModule.Pickler = Pickler
+    path = tmp_path / "state.pt"
+    with foreign_modules():
+        torch.save({"net": net}, path, pickle_module=PickleModule, _use_new_zipfile_serialization=zipped)
+    assert b"cuda:7" in path.read_bytes()
+    assert equal(net, convert(path, key="net")[0])
+
+
+def test_half_precision_is_widened_exactly(tmp_path):
+    net = tiny().half()
+    assert equal(net, convert(write_genuine(tmp_path / "n.pkl", net))[0])
+
+
+def test_views_strides_and_shared_memory(tmp_path):
+    net = tiny()
+    wide = torch.randn(40, 40)
+    layer = net.model.map_layer0
+    rows, columns = layer.weight.shape
+    layer.weight.data = wide[: 2 * columns : 2, 3 : 3 + rows].t()
+    layer.bias.data = wide.view(-1)[7 : 7 + len(layer.bias)]
+    assert not layer.weight.is_contiguous()
+    for protocol in (2, 4):
+        assert equal(net, convert(write_genuine(tmp_path / "n.pkl", net, protocol=protocol))[0])
+
+
+def test_names_and_arguments_of_sida(tmp_path):
+    net = tiny()
+    kwargs = dict(net.init_config["kwargs"], model_type="SongUNet_EncoderDecoder", sigma_max=math.inf)
+    args = [kwargs.pop("img_resolution"), kwargs.pop("img_channels"), kwargs.pop("label_dim")]
+    renamed = {"EDMPrecond": "EDMPrecond_EncoderDecoder", "SongUNet": "SongUNet_EncoderDecoder"}
+    converted, metadata = convert(write_genuine(tmp_path / "n.pkl", net, kwargs, args, renamed))
+    assert equal(net, converted)
+    assert metadata["network"] == net.init_config
+    assert metadata["origin"]["class"] == "EDMPrecond_EncoderDecoder"
+
+
+@pytest.mark.parametrize("cls", ["VPPrecond", "VEPrecond"])
+def test_other_preconditioning(tmp_path, cls):
+    net = tiny(cls)
+    converted, metadata = convert(write_genuine(tmp_path / "n.pkl", net))
+    assert metadata["network"]["class"] == cls
+    assert equal(net, converted)
+
+
+def test_the_class_can_be_named_where_the_file_is_ambiguous(tmp_path):
+    net = tiny()
+    _, metadata = convert(write_genuine(tmp_path / "n.pkl", net), network_class="GDDPrecond")
+    assert metadata["network"]["class"] == "GDDPrecond"
+    with pytest.raises(UserError, match="did you mean 'GDDPrecond'"):
+        convert(tmp_path / "n.pkl", network_class="GDPrecond")
+
+
+SIDA_EDM2 = {"EDM2Precond": "Precond_EncoderDecoder", "EDM2UNet": "UNet_EncoderDecoder"}
+
+
+def official_kwargs(net, **switches):
+    kwargs = dict(net.init_config["kwargs"], **switches)
+    del kwargs["weight_norm"]
+    if kwargs["logvar_channels"] is None:
+        del kwargs["logvar_channels"]
+    return kwargs
+
+
+@pytest.mark.parametrize(
+    ("switches", "hook_training", "mode"),
+    [
+        ({"use_gan": True, "force_normalization": True}, True, "always"),
+        ({"use_gan": True, "force_normalization": True}, False, "off"),
+        ({"use_gan": True, "force_normalization": False}, None, "off"),
+        ({"use_gan": False, "force_normalization": True}, None, "in_forward"),
+        ({}, None, "in_forward"),
+        ({}, True, "always"),
+    ],
+)
+def test_forced_weight_normalisation_follows_the_hook(tmp_path, switches, hook_training, mode):
+    net = edm2(logvar_channels=None)
+    if hook_training is not None:
+        add_hooks(net, hook_training)
+    path = write_genuine(tmp_path / "n.pkl", net.half(), official_kwargs(net, **switches), renamed=SIDA_EDM2)
+    assert b"getattr" in path.read_bytes() or hook_training is None
+    converted, metadata = convert(path)
+    assert equal(net, converted)
+    assert converted.weight_norm == metadata["network"]["kwargs"]["weight_norm"] == mode
+    before = {k: v.clone() for k, v in converted.state_dict().items()}
+    converted.eval()(torch.randn(1, 4, 8, 8), torch.tensor([1.0]), torch.eye(5)[:1])
+    changed = any(not torch.equal(before[k], v) for k, v in converted.state_dict().items())
+    assert changed == (mode == "always")
+
+
+def test_a_hook_of_the_module_itself_is_the_constructed_mode(tmp_path):
+    net = edm2(logvar_channels=None)
+    for layer in net.modules():
+        if type(layer).__name__ == "MPConv":
+            layer._forward_pre_hooks[0] = layer.normalize_weight
+    path = write_genuine(tmp_path / "n.pkl", net, official_kwargs(net), renamed=SIDA_EDM2)
+    assert convert(path)[0].weight_norm == "pre_hook"
+
+
+def test_the_log_variance_head_is_there_only_if_the_file_has_it(tmp_path):
+    for channels in (None, 16):
+        net = edm2(logvar_channels=channels)
+        converted, _ = convert(write_genuine(tmp_path / "n.pkl", net, official_kwargs(net), renamed=SIDA_EDM2))
+        assert (converted.logvar_linear is None) == (channels is None)
+        assert equal(net, converted)
+
+
+def test_equal_files_give_equal_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_genuine(tmp_path / f"{name}.pkl", tiny())
+        import_official(tmp_path / "a.pkl", tmp_path / f"{name}.safetensors", metadata={"method": "sid"})
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+# Files that must be refused
+
+
+def refused(path, reason, **options):
+    out = path.with_name("refused.safetensors")
+    with pytest.raises(UserError, match=reason) as caught:
+        import_official(path, out, **options)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not out.exists()
+
+
+def test_a_wrong_key_lists_the_known_ones(tmp_path):
+    path = write_genuine(tmp_path / "n.pkl", tiny())
+    refused(path, "has no entry 'emma'.*did you mean 'ema'", key="emma")
+    refused(path, "an entry of plain tensors", key="dataset_kwargs")
+    refused(path, "'augment_pipe' is a NoneType", key="augment_pipe")
+
+
+def test_foreign_architectures(tmp_path):
+    refused(
+        write_genuine(tmp_path / "n.pkl", tiny(), renamed={"EDMPrecond": "iDDPMPrecond"}), "'iDDPMPrecond' is none of"
+    )
+    refused(write_genuine(tmp_path / "n.pkl", tiny(), renamed={"EDMPrecond": "Precond"}), "'Precond' is none of")
+    kwargs = dict(tiny().init_config["kwargs"], depth=4)
+    refused(write_genuine(tmp_path / "n.pkl", tiny(), kwargs), "unknown key 'depth'")
+    kwargs = dict(tiny().init_config["kwargs"], model_type="VQUNet")
+    refused(write_genuine(tmp_path / "n.pkl", tiny(), kwargs), "VQUNet")
+
+
+def test_tensors_that_do_not_fit(tmp_path):
+    net = tiny()
+    net.model.register_buffer("extra", torch.zeros(3))
+    refused(write_genuine(tmp_path / "n.pkl", net), r"unexpected tensor 'model\.extra'")
+    net = tiny()
+    net.model.map_layer0.bias = None
+    refused(write_genuine(tmp_path / "n.pkl", net), r"misses tensor 'model\.map_layer0\.bias'")
+    net = tiny()
+    net.model.map_layer0.bias.data = torch.zeros(3)
+    refused(write_genuine(tmp_path / "n.pkl", net), "has shape")
+    net = tiny()
+    net.requires_grad_(False)
+    net.model.map_layer0.bias.data = torch.zeros(len(net.model.map_layer0.bias), dtype=torch.int64)
+    refused(write_genuine(tmp_path / "n.pkl", net), "of type I64")
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("half", [False, True])
+def test_networks_with_nan(tmp_path, value, half):
+    net = tiny()
+    with torch.no_grad():
+        net.model.map_layer1.weight[0, 0] = value
+    refused(write_genuine(tmp_path / "n.pkl", net.half() if half else net), r"'model\.map_layer1\.weight' holds NaN")
+
+
+def test_large_finite_values_are_no_fault(tmp_path):
+    net = tiny()
+    with torch.no_grad():
+        net.model.map_layer1.weight.fill_(1e30)
+    assert equal(net, convert(write_genuine(tmp_path / "n.pkl", net))[0])
+
+
+def test_transient_buffers_are_left_out(tmp_path):
+    net = tiny()
+    net.model.register_buffer("scratch", torch.zeros(3), persistent=False)
+    converted, _ = convert(write_genuine(tmp_path / "n.pkl", net))
+    assert "model.scratch" not in converted.state_dict()
+
+
+def test_a_plain_state_dict_is_no_network(tmp_path):
+    torch.save({"ema": tiny().state_dict()}, tmp_path / "n.pt")
+    refused(tmp_path / "n.pt", "plain tensors")
+
+
+# The commands
+
+
+def test_convert_and_info(tmp_path, capsys):
+    path = write_genuine(tmp_path / "n.pkl", tiny())
+    assert main(["convert", str(path), "out.safetensors", "--url", "https://x/n.pkl", "--method", "sida"]) == 0
+    assert capsys.readouterr().out.strip() == "out.safetensors: EDMPrecond SongUNet"
+    assert main(["info", "out.safetensors"]) == 0
+    shown = capsys.readouterr().out
+    count = sum(p.numel() for p in tiny().parameters())
+    for fact in ("https://x/n.pkl", "sida", f"{count:,}", "EDMPrecond", "source_sha256"):
+        assert fact in shown
+    assert main(["info", str(path), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["parameters"] == count
+    assert facts["network"] == tiny().init_config
+    assert facts["entries"] == ["augment_pipe", "dataset_kwargs", "ema"]
+
+
+def test_convert_takes_a_registered_id_and_its_class(tmp_path, capsys, monkeypatch):
+    cache = tmp_path / "cache"
+    (cache / "t").mkdir(parents=True)
+    write_genuine(cache / "t/n.pkl", tiny())
+    row = ["my-gdd", "gdd-network", "https://x/n.pkl", "", "", "", "t/n.pkl", "", "", ""]
+    (tmp_path / "assets.tsv").write_text("\t".join(COLUMNS) + "\n" + "\t".join(row) + "\n")
+    monkeypatch.setenv("SIDA_CACHE", str(cache))
+    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+    assert main(["convert", "my-gdd", "out.safetensors"]) == 0
+    _, metadata = load_network("out.safetensors")
+    assert metadata["network"]["class"] == "GDDPrecond"
+    assert metadata["origin"]["url"] == "https://x/n.pkl"
+
+
+@pytest.mark.parametrize("command", [["convert", "missing.pkl", "out.safetensors"], ["info", "missing.pkl"]])
+def test_a_missing_file_is_one_line(capsys, command):
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: missing.pkl: no such file")
+    assert error.count("\n") == 1

@@ -1,0 +1,258 @@
+"""Our own files: equal content gives equal bytes, and every kind of damage is one line that names the file."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+import safetensors.torch
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from sida.checkpoint import load_network, read_metadata, save_network
+from sida.checkpoint.tensor_file import header_bytes, read_header
+from sida.errors import UserError
+from sida.networks import EDMPrecond
+
+METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
+
+
+def small_net(seed: int = 0) -> EDMPrecond:
+    torch.manual_seed(seed)
+    net = EDMPrecond(
+        8, 1, label_dim=3, model_type="SongUNet", model_channels=8, channel_mult=[1], num_blocks=1, attn_resolutions=[4]
+    )
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.copy_(torch.randn(parameter.shape))
+    return net
+
+
+@pytest.fixture(scope="module")
+def net() -> EDMPrecond:
+    return small_net()
+
+
+@pytest.fixture
+def file(net, tmp_path):
+    path = tmp_path / "network.safetensors"
+    save_network(net, path, METADATA)
+    return path
+
+
+def rewrite(path, change) -> None:
+    """Writes the file again with another header (JSON) and data."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    body = change(header, bytearray(data[8 + length :]))
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(body))
+
+
+def test_a_network_comes_back_with_equal_outputs_and_its_provenance(net, file):
+    loaded, metadata = load_network(file)
+    assert {k: metadata[k] for k in METADATA} == METADATA
+    assert metadata["network"] == net.init_config
+    assert not loaded.training
+    assert all(p.requires_grad for p in loaded.parameters())
+    x, sigma, labels = torch.randn(2, 1, 8, 8), torch.tensor([0.5, 2.5]), torch.eye(3)[:2]
+    assert torch.equal(loaded(x, sigma, labels), net.eval()(x, sigma, labels))
+
+
+def test_equal_content_gives_equal_bytes(net, file, tmp_path):
+    other = tmp_path / "again.safetensors"
+    save_network(net, other, dict(reversed(METADATA.items())))
+    assert other.read_bytes() == file.read_bytes()
+    loaded, metadata = load_network(file)
+    save_network(loaded, other, metadata)
+    assert other.read_bytes() == file.read_bytes()
+
+
+def test_wrapped_and_half_precision_networks_are_stored_plain_in_float32(file, tmp_path):
+    net = small_net()
+    wrapped = torch.nn.DataParallel(net)
+    save_network(wrapped, tmp_path / "w.safetensors", METADATA)
+    assert (tmp_path / "w.safetensors").read_bytes() == file.read_bytes()
+    save_network(net.half(), tmp_path / "h.safetensors", METADATA)
+    loaded, _ = load_network(tmp_path / "h.safetensors")
+    assert {t.dtype for t in loaded.state_dict().values()} == {torch.float32}
+
+
+def test_the_safetensors_package_reads_and_writes_the_same_files(net, file, tmp_path):
+    tensors = safetensors.torch.load_file(file)
+    assert tensors.keys() == net.state_dict().keys()
+    assert all(torch.equal(tensors[k], v) for k, v in net.state_dict().items())
+    theirs = tmp_path / "theirs.safetensors"
+    safetensors.torch.save_file(tensors, theirs, {"sida": read_header(file).metadata["sida"]})
+    loaded, _ = load_network(theirs)
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in tensors.items())
+
+
+def test_metadata_are_read_without_the_tensors(file):
+    expected = read_metadata(file)
+    data = bytearray(file.read_bytes())
+    start = read_header(file).data_start
+    data[start:] = b"\xff" * (len(data) - start)
+    file.write_bytes(data)
+    assert read_metadata(file) == expected
+    with pytest.raises(UserError, match="NaN"):
+        load_network(file)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_a_cut_off_file_is_always_one_line(file, tmp_path, share):
+    data = file.read_bytes()
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(data[: int(share * len(data))])
+    for read in (load_network, read_metadata):
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 400), byte=st.integers(0, 255))
+def test_a_damaged_header_never_ends_in_a_traceback(file, tmp_path, place, byte):
+    data = bytearray(file.read_bytes())
+    data[place] = byte
+    path = tmp_path / "flip.safetensors"
+    path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "the file is empty"),
+        (b"\x80\x04\x95" + b"x" * 40, "sida convert"),
+        (b"PK\x03\x04" + b"x" * 40, "sida convert"),
+        (b"hello world, this is text", "not a safetensors file"),
+        ((1 << 31).to_bytes(8, "little") + b"{}", "impossible header length"),
+        ((1 << 20).to_bytes(8, "little") + b"{}", "cut off inside its header"),
+        ((2).to_bytes(8, "little") + b"[]", "not a safetensors file"),
+        ((2).to_bytes(8, "little") + b"{}", "'sida' header"),
+        ((1000).to_bytes(8, "little") + b"[" * 1000, "not a safetensors file"),
+    ],
+)
+def test_other_files_are_recognised(tmp_path, content, reason):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=reason) as caught:
+        load_network(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        load_network(tmp_path / "nothing.safetensors")
+
+
+def no_change(header, body):
+    return body
+
+
+def drop_tensor(header, body):
+    name = max((k for k in header if k != "__metadata__"), key=lambda k: header[k]["data_offsets"][0])
+    begin, _ = header.pop(name)["data_offsets"]
+    return body[:begin]
+
+
+def add_tensor(header, body):
+    header["extra.weight"] = {"dtype": "F32", "shape": [1], "data_offsets": [len(body), len(body) + 4]}
+    return body + b"\0" * 4
+
+
+def reshape(header, body):
+    name = next(k for k in header if k != "__metadata__" and len(header[k]["shape"]) == 4)
+    header[name]["shape"] = header[name]["shape"][::-1]
+    return body
+
+
+def sida_header(**changes):
+    def change(header, body):
+        record = json.loads(header["__metadata__"]["sida"])
+        record.update(changes)
+        header["__metadata__"]["sida"] = json.dumps(record)
+        return body
+
+    return change
+
+
+def put_nan(header, body):
+    body[-4:] = b"\0\0\xc0\x7f"
+    return body
+
+
+def overlap(header, body):
+    names = [k for k in header if k != "__metadata__"]
+    header[names[1]]["data_offsets"] = header[names[0]]["data_offsets"]
+    header[names[1]]["shape"] = header[names[0]]["shape"]
+    return body
+
+
+CONFIG = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels": 1}}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (drop_tensor, "misses tensor"),
+        (add_tensor, "has unexpected tensor 'extra.weight'"),
+        (reshape, "has shape"),
+        (put_nan, "NaN or infinity"),
+        (overlap, "overlaps"),
+        (lambda header, body: body + b"\0", "1 bytes too long"),
+        (sida_header(network={"class": "EDMPrecnd", "kwargs": {}}), "did you mean 'EDMPrecond'"),
+        (sida_header(network={"class": "EDMPrecond", "kwargs": {"img_resolution": "8"}}), "img_resolution"),
+        (sida_header(network=CONFIG), "tensor"),
+        (sida_header(network={"class": "EDMPrecond"}), "no architecture"),
+        (sida_header(network=None), "no architecture"),
+        (sida_header(format="other"), "format"),
+    ],
+)
+def test_what_does_not_fit_the_architecture_is_named(file, change, reason):
+    rewrite(file, change)
+    with pytest.raises(UserError, match=reason) as caught:
+        load_network(file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bomb", [{"num_blocks": 10**9}, {"model_channels": 2**40}, {"label_dim": 10**15}])
+def test_an_impossible_architecture_costs_nothing(file, bomb):
+    kwargs = {**read_metadata(file)["network"]["kwargs"], **bomb}
+    rewrite(file, sida_header(network={"class": "EDMPrecond", "kwargs": kwargs}))
+    with pytest.raises(UserError):
+        load_network(file)
+
+
+def test_a_network_with_nan_is_not_written_and_the_old_file_stays(file):
+    before = file.read_bytes()
+    net = small_net()
+    with torch.no_grad():
+        next(net.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(UserError, match="NaN or infinity"):
+        save_network(net, file, {})
+    assert file.read_bytes() == before
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_metadata_that_are_not_json_are_refused(net, tmp_path):
+    with pytest.raises(UserError, match="JSON"):
+        save_network(net, tmp_path / "n.safetensors", {"when": object()})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_module_without_recorded_architecture_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no architecture"):
+        save_network(torch.nn.Linear(2, 2), tmp_path / "n.safetensors", {})
+
+
+def test_the_header_is_aligned():
+    assert len(header_bytes((), {"a": "b"})) % 8 == 0
