@@ -137,6 +137,8 @@ class Precond(nn.Module):
         half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
         scaled = (x if c_in is None else c_in * x).to(torch.float16 if half else torch.float32)
         unet = getattr(self, self.unet_name)
+        if augment_labels is not None:
+            augment_labels = augment_labels.float()
         output = unet(scaled, c_noise.flatten(), class_labels, augment_labels, return_flag, decode)
         if return_flag == "encoder":
             return output

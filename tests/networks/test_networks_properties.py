@@ -401,3 +401,13 @@ def test_resampling_convolution_equals_its_definition(taps, kernel, direction):
         torch.testing.assert_close(conv(x, 0.5), expected, rtol=1e-5, atol=1e-5)
     else:
         torch.testing.assert_close(conv(x), expected, rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_inputs_of_other_types_are_computed_in_float32(net):
+    data = batch(net)
+    x, sigma, labels, augment = (None if v is None else v.double() for v in data)
+    labels = None if labels is None else labels.long()
+    image = net(x, sigma, labels, augment_labels=augment)
+    assert image.dtype == torch.float32
+    assert torch.equal(image, evaluate(net, data))
