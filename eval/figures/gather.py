@@ -23,6 +23,7 @@ class Line:
     value: float
     std: float | None
     source: str
+    colour: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,10 +73,11 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     for number, line in enumerate(spec.lines):
         found = _line(layout, spec, line, sources, f"{where}.lines[{number}]", missing)
         lines += [found] if found else []
+    metric = spec.measured or spec.metric
     finals = {
-        curve.run: sources.measurements.estimate(curve.run, spec.metric)
+        curve.run: sources.measurements.estimate(curve.run, metric)
         for curve in curves
-        if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, spec.metric)
+        if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, metric)
     }
     return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing))
 
@@ -89,6 +91,10 @@ def _series(
             raise UserError(f"{where}: no run of the sample sheet matches {dict(series.each)}; change or remove it")
         missing.append(series.label or f"no run with {_describe(series.each)}")
         return []
+    named = series.each.get("run")
+    for name in named if isinstance(named, list) else []:
+        if name not in sources.runs:
+            missing.append(f"{name} (not in the sample sheet)")
     groups: dict[str, list[Curve]] = {}
     for run in found:
         path = sources.students / run.run / "evaluations.jsonl"
@@ -96,7 +102,7 @@ def _series(
         if log is None and not path.is_file() and series.optional:
             missing.append(f"{run.label} ({run.run}: no {path})")
             continue
-        points = read_author_log(log) if log is not None else read_evaluations(path, spec.metric)
+        points = read_author_log(log, spec.log_metric) if log is not None else read_evaluations(path, spec.metric)
         label = series.label or run.label
         curve = Curve(run.run, label, points, "trials", (run.run,))
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
@@ -109,20 +115,20 @@ def _line(
     if line.published is not None:
         number = published_number(sources.published, line.published, f"{where}.published")
         std = float(number.std) if number.std else None
-        return Line(line.label or number.row_label, number.value, std, f"published: {number.id}")
+        label = line.label or f"{number.row_label} {number.text}"
+        return Line(label, number.value, std, f"published: {number.id}", line.colour)
     found = matching(sources.runs, {**(layout.scope or {}), **(line.where or {})})
-    if len(found) != 1 or not sources.measurements.has(found[0].run, spec.metric):
-        if line.optional and len(found) < 2:
-            missing.append(line.label or f"line for {_describe(line.where or {})}")
-            return None
-        if len(found) == 1:
-            sources.measurements.estimate(found[0].run, spec.metric, f"{where}.where")
+    metric = spec.measured or spec.metric
+    if line.optional and (not found or (len(found) == 1 and not sources.measurements.has(found[0].run, metric))):
+        missing.append(line.label or f"line for {_describe(line.where or {})}")
+        return None
+    if len(found) != 1:
         raise UserError(f"{where}.where: {len(found)} runs match {dict(line.where or {})}; it must pick exactly one")
     run = found[0]
-    estimate = sources.measurements.estimate(run.run, spec.metric, f"{where}.where")
+    estimate = sources.measurements.estimate(run.run, metric, f"{where}.where")
     nfe = sources.measurements.nfe(run.run)
     label = line.label or run.label + (f", NFE {nfe}" if nfe else "")
-    return Line(label, estimate.mean, estimate.std, f"measured: {run.run}")
+    return Line(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour)
 
 
 def _describe(conditions: Mapping[str, object]) -> str:

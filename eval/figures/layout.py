@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.tables.layout import SELECTABLE
-from sida.config import from_mapping, load_yaml
+from eval.tables.layout import SELECTABLE, read_extended
+from sida.config import from_mapping
 from sida.errors import UserError, suggestion
 
 
@@ -45,6 +45,7 @@ class LineSpec:
     where: Mapping[str, Any] | None = None
     published: str | None = None
     label: str | None = None
+    colour: Literal["grey", "purple", "green", "red", "cyan"] | None = None
     optional: bool = False
 
     def __post_init__(self) -> None:
@@ -60,6 +61,9 @@ class PanelSpec:
     Attributes:
         title: Heading of the panel.
         metric: Key in ``evaluations.jsonl`` (and ``<metric>_std``).
+        measured: Key of the same metric in the measurements (default the same key), e.g. ``fid`` for ``fd``.
+        log_metric: Name of the metric in official logs, e.g. ``fid50k_full``.
+        x_min: Left end of the axis where there is no curve yet.
         x_max: Curves are cut here (images, or iterations where the figure counts those).
         legend: Place of the legend in matplotlib's words, e.g. ``lower left``.
     """
@@ -68,10 +72,13 @@ class PanelSpec:
     lines: tuple[LineSpec, ...] = ()
     title: str = ""
     metric: str = "fd"
+    measured: str | None = None
+    log_metric: str | None = None
     y_label: str = ""
     x_label: str = ""
     y_scale: Literal["log", "linear"] = "log"
     x_scale: Literal["log", "linear"] = "log"
+    x_min: float | None = None
     x_max: float | None = None
     legend: str = "best"
 
@@ -87,6 +94,7 @@ class CurvesLayout:
         share_y: Whether panels of a row have one vertical scale.
         widths: Relative widths of the panels of a row.
         x: Unit of the horizontal axis; iterations are images divided by ``batch``.
+        legend: A legend in each panel, or one below all of them (which then also names the lines).
         final: Mark the kept generator with its independent measurement.
     """
 
@@ -100,8 +108,10 @@ class CurvesLayout:
     widths: tuple[float, ...] | None = None
     x: Literal["images", "iterations"] = "images"
     batch: int | None = None
+    legend: Literal["panels", "below"] = "panels"
     final: bool = True
     scope: Mapping[str, Any] | None = None
+    notes: tuple[str, ...] = ()
     source: str = ""
 
     def __post_init__(self) -> None:
@@ -163,7 +173,7 @@ def load_figure_layout(path: str | Path) -> CurvesLayout | SamplesLayout:
     Raises:
         UserError: Missing file, unknown kind or key, wrong type (file and key are named).
     """
-    mapping = load_yaml(path)
+    mapping = read_extended(Path(path))
     kinds: dict[str, type[CurvesLayout] | type[SamplesLayout]] = {"curves": CurvesLayout, "samples": SamplesLayout}
     kind = mapping.pop("kind", None)
     if kind not in kinds:

@@ -8,7 +8,6 @@ from eval.figures import style
 from eval.figures.curves import Curve
 from eval.figures.gather import Line, Panel
 from eval.figures.layout import CurvesLayout
-from sida.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,24 +15,35 @@ if TYPE_CHECKING:
 
 
 def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
-    """The figure of a layout; every run has one colour, marker and dash pattern in all panels.
+    """The figure of a layout; every label has one colour, marker and dash pattern in all panels.
 
-    Raises:
-        UserError: There is nothing to draw in any panel.
+    A panel whose optional runs have no log yet says so.
     """
-    if not any(panel.curves or panel.lines for panel in panels):
-        raise UserError(f"{layout.source}: nothing to draw: none of its runs has a training log yet")
     figure = style.new_figure(layout.width, layout.height)
     columns = min(layout.columns, len(panels))
     rows = -(-len(panels) // columns)
     ratios = list(layout.widths) if layout.widths and len(layout.widths) == columns else None
     grid = figure.subplots(rows, columns, squeeze=False, width_ratios=ratios, sharey="row" if layout.share_y else False)
-    order = {run: i for i, run in enumerate(dict.fromkeys(c.run for panel in panels for c in panel.curves))}
+    order = {name: i for i, name in enumerate(dict.fromkeys(c.label for panel in panels for c in panel.curves))}
     for axes, panel in zip(grid.flat, panels):
         _draw_panel(layout, axes, panel, order)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
+    if layout.legend == "below":
+        _legend_below(figure, columns)
     return figure
+
+
+def _legend_below(figure: Figure, columns: int) -> None:
+    """One legend for all panels, each label once."""
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            found.setdefault(label, handle)
+    across = {1: 3, 2: 5}.get(columns, 6)
+    figure.legend(
+        found.values(), found.keys(), loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
+    )
 
 
 def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, order: dict[str, int]) -> None:
@@ -43,13 +53,16 @@ def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, order: dict[str,
     axes.set_xscale(spec.x_scale)
     axes.set_yscale(spec.y_scale)
     for curve in panel.curves:
-        _draw_curve(layout, axes, panel, curve, order[curve.run])
-    _draw_lines(axes, panel.lines)
+        _draw_curve(layout, axes, panel, curve, order[curve.label])
+    _draw_lines(axes, panel.lines, written=layout.legend == "panels")
     if panel.missing and not panel.curves:
-        axes.text(0.5, 0.5, "not trained here yet", transform=axes.transAxes, ha="center", va="center", style="italic")
+        place: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+        axes.text(0.5, 0.5, "not trained here yet", style="italic", color="#666666", **place)
     axes.set_title(spec.title, loc="left", fontweight="bold")
     axes.set_xlabel(spec.x_label or {"images": "training images", "iterations": "iterations"}[layout.x])
     axes.set_ylabel(spec.y_label)
+    if not panel.curves and spec.x_min and spec.x_max:
+        axes.set_xlim(spec.x_min, spec.x_max)
     axes.grid(True, which="major", linewidth=0.4, color="#dddddd")
     axes.set_axisbelow(True)
     for axis, scale in ((axes.xaxis, spec.x_scale), (axes.yaxis, spec.y_scale)):
@@ -58,7 +71,7 @@ def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, order: dict[str,
             low, high = axis.get_view_interval()
             axis.set_major_locator(LogLocator(subs=_labelled(high / low)))
             axis.set_minor_formatter(NullFormatter())
-    if panel.curves:
+    if panel.curves and layout.legend == "panels":
         _legend(axes, panel)
 
 
@@ -95,10 +108,14 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, nu
     colour = style.COLOURS[number % len(style.COLOURS)]
     dash: Any = style.DASHES[number % len(style.DASHES)]
     (drawn,) = axes.plot(x, y, color=colour, marker=style.MARKERS[number % len(style.MARKERS)], label=curve.label)
+    if len(points) > 25:
+        drawn.set_markevery(0.09)
     if dash[0] is not None:
         drawn.set_dashes(dash)
     if any(p.std for p in points):
-        low = [max(p.value - (p.std or 0), 0.2 * p.value) for p in points]
+        low = [p.value - (p.std or 0) for p in points]
+        if panel.spec.y_scale == "log":
+            low = [max(bottom, 0.2 * p.value) for bottom, p in zip(low, points)]
         high = [p.value + (p.std or 0) for p in points]
         axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     final = panel.finals.get(curve.run)
@@ -118,26 +135,36 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, nu
         )
 
 
-def _draw_lines(axes: Axes, lines: tuple[Line, ...]) -> None:
+def _draw_lines(axes: Axes, lines: tuple[Line, ...], written: bool) -> None:
+    """Horizontal lines with their names written on them, or left to the legend."""
+    names = list(style.LINE_COLOURS)
+    by_height = sorted(lines, key=lambda line: line.value)
     for number, line in enumerate(lines):
-        colour = style.LINE_COLOURS[number % len(style.LINE_COLOURS)]
-        axes.axhline(line.value, color=colour, linewidth=0.9, dashes=(6, 2) if number % 2 == 0 else (2, 1.5), zorder=1)
+        name = line.colour or names[number % len(names)]
+        dashes = (6, 2) if names.index(name) % 2 == 0 else (2, 1.5)
+        label = "_nolegend_" if written else line.label
+        colour = style.LINE_COLOURS[name]
+        axes.axhline(line.value, color=colour, linewidth=0.9, dashes=dashes, zorder=1, label=label)
+        if not written:
+            continue
+        # Names alternate between the ends by height, so that those of close lines do not touch.
+        right = by_height.index(line) % 2 == 0
         axes.annotate(
             line.label,
-            (0.985, line.value),
+            (0.985 if right else 0.015, line.value),
             xycoords=("axes fraction", "data"),
             xytext=(0, 1.5),
             textcoords="offset points",
             fontsize=6.5,
             color=colour,
             va="bottom",
-            ha="right",
+            ha="right" if right else "left",
         )
 
 
 def short_number(value: float) -> str:
     """Axis label: ``500``, ``10k``, ``2.5M``, ``0.2``."""
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:g}{suffix}"
     return f"{value:g}"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ((None, None), (5, 1.5), (1.5, 1.2), (5, 1.2, 1.2, 1.2))
-LINE_COLOURS = ("#333333", "#7F3C8D", "#117733", "#AA3377")
+LINE_COLOURS = {"grey": "#333333", "purple": "#7F3C8D", "green": "#117733", "red": "#B3293A", "cyan": "#0E7C8A"}
 DPI = 200
 
 

@@ -177,14 +177,19 @@ def read_layout(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: Missing file, unknown kind, or files that extend each other.
     """
-    mapping = _extended(Path(path), ())
+    mapping = read_extended(Path(path))
     kinds = ("results", "hyperparameters")
     if mapping.get("kind", "results") not in kinds:
         raise UserError(f"{path}: kind: must be one of {', '.join(kinds)}, got {mapping['kind']!r}")
     return mapping
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A YAML mapping whose ``extends`` names a neighbour that gives every key it does not set itself.
+
+    Raises:
+        UserError: Missing file, not a mapping, or files that extend each other.
+    """
     if path in seen:
         raise UserError(f"{path}: extends: goes in a circle; remove one of them")
     mapping = load_yaml(path)
@@ -193,7 +198,7 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return mapping
     if not isinstance(base, str):
         raise UserError(f"{path}: extends: must be the name of a layout file beside this one")
-    return _extended(path.parent / base, (*seen, path)) | mapping
+    return read_extended(path.parent / base, (*seen, path)) | mapping
 
 
 def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:
