@@ -20,10 +20,16 @@ from sida.sheet import ROOT, SCHEMAS, STUDENT_METHODS, Run, read_runs
 EXTRACTOR_ASSETS = {
     "inception": "inception",
     "inception-clean": "inception",
-    "dinov2": "dinov2",
-    "dinov2-pil": "dinov2",
+    "dinov2": "dinov2-vitl14",
+    "dinov2-pil": "dinov2-vitl14",
 }
 MONITOR = "eval.monitor:make_monitor"
+
+
+def _checkpoint_name(checkpoint: str) -> str:
+    """Folder of an imported checkpoint: the asset's id, which may hold dots (``...-a1.2``), or the file's stem."""
+    path = Path(checkpoint)
+    return path.stem if path.suffix in (".pkl", ".pt", ".pth") else path.name
 
 
 @functools.cache
@@ -172,7 +178,7 @@ class Preset:
         """Path of a published checkpoint after its import; a .safetensors file is used where it lies."""
         if checkpoint.endswith(".safetensors"):
             return checkpoint
-        return f"{self.results}/checkpoints/{Path(checkpoint).stem}/network.safetensors"
+        return f"{self.results}/checkpoints/{_checkpoint_name(checkpoint)}/network.safetensors"
 
     @functools.cached_property
     def checkpoints(self) -> dict[str, str]:
@@ -181,7 +187,7 @@ class Preset:
         named += [run.guide for run in self.runs.values()]
         used = {run.teacher for run in self.students()}
         named += [t.get("checkpoint") for name, t in self.config["teachers"].items() if name in used]
-        return {Path(name).stem: name for name in named if name and not name.endswith(".safetensors")}
+        return {_checkpoint_name(name): name for name in named if name and not name.endswith(".safetensors")}
 
     def teacher_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
