@@ -8,6 +8,8 @@ import sys
 
 import torch
 
+from sida.errors import UserError
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Blocks up to 32 MiB (the most that older glibc accepts) come from the heap, of which up to 1 GiB stays with us.
 _HEAP_BLOCK, _KEEP_FREE = 32 << 20, 1 << 30
@@ -23,6 +25,21 @@ def prepare_process(threads: int = 1) -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     keep_freed_memory()
+
+
+def check_device(name: str, where: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        UserError: No such device here.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"{where}.device: '{name}' is no device; use cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"{where}.device: '{name}', but no GPU is available here; use cpu")
+    return device
 
 
 def keep_freed_memory() -> None:

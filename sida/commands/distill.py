@@ -1,0 +1,54 @@
+"""``sida distill``: distils a teacher into a one-step generator."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Distil a teacher into a one-step generator (SiD, SiDA, SiD2A)."
+EXAMPLES = """examples:
+  sida distill --spec student.yaml --out results/my/students/sida
+  sida distill --spec student.yaml --out OUT --method sid --teacher teacher/network.safetensors
+  sida distill --spec student.yaml --out OUT --method sid2a --init sid/network.safetensors --set lr=1e-4
+  sida distill --out OUT --teacher teacher/network.safetensors --method sida --spec '{"name": "tiny",
+      "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 40, "batch_size": 32, "lr": 5e-4,
+      "lambda_adv": 10, "lambda_d": 5, "grad_clip_value": 1, "warmup_kimg": 1, "adversarial_kimg": 2,
+      "ema_half_life_kimg": 5, "ema_rampup_ratio": 0.5, "dropout": 0, "tick_kimg": 1}'
+
+methods:
+  sid     score identity distillation; no real images
+  sida    with the adversarial term; starts from the teacher
+  sid2a   the same from a distilled generator (--init)
+
+Keys of the spec: docs/architecture.md, 'Student'. Run the same command again to go on after an interruption; a
+finished run only writes its files again.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument(
+        "--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument("--method", choices=("sid", "sida", "sid2a"), help="overrides the spec's")
+    parser.add_argument("--teacher", metavar="PATH", help="network of the teacher; overrides the spec's")
+    parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Distils."""
+    from sida.config import from_mapping
+    from sida.training.config import DistillConfig
+    from sida.training.spec import read_spec
+
+    spec, where = read_spec(args.spec, args.set)
+    given = {"method": args.method, "teacher": args.teacher, "init": args.init}
+    config = from_mapping(DistillConfig, spec | {k: v for k, v in given.items() if v is not None}, where)
+
+    from sida.training.student import distill
+
+    print(distill(config, args.out, where=where))
+    return 0

@@ -1,0 +1,44 @@
+"""``sida train-teacher``: trains a diffusion teacher."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Train a diffusion teacher (EDM)."
+EXAMPLES = """examples:
+  sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
+  sida train-teacher --spec teacher.yaml --out OUT --set lr=1e-3 --set network.kwargs.dropout=0.1
+  sida train-teacher --out OUT --spec '{"name": "tiny", "dataset": {"name": "digits", "kind": "digits"},
+      "network": {"class": "EDMPrecond", "kwargs": {"model_type": "SongUNet", "img_resolution": 8,
+      "img_channels": 1, "label_dim": 10, "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1,
+      "attn_resolutions": []}}, "total_kimg": 30, "batch_size": 128, "lr": 3e-3, "tick_kimg": 1}'
+
+Keys of the spec: docs/architecture.md, 'Teacher'. Run the same command again to go on after an interruption; a
+finished run only writes its files again.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument(
+        "--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file"
+    )
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains."""
+    from sida.config import from_mapping
+    from sida.training.config import TeacherConfig
+    from sida.training.spec import read_spec
+
+    spec, where = read_spec(args.spec, args.set)
+    config = from_mapping(TeacherConfig, spec, where)
+
+    from sida.training.teacher import train_teacher
+
+    print(train_teacher(config, args.out, where=where))
+    return 0

@@ -1,0 +1,66 @@
+"""Batches of a run: which images a step sees is a function of (seed, purpose, images seen, rank) alone."""
+
+from __future__ import annotations
+
+import torch
+
+from sida.data.dataset import Dataset
+from sida.data.order import InfiniteSampler
+from sida.randomness import generator
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class StepBatches:
+    """Accumulation rounds of a step, on the device, in network units.
+
+    Args:
+        dataset: Data set.
+        seed: Run seed.
+        batch_size: Images per step over all devices.
+        batch_gpu: Images per round on a device; None takes all of the device's at once.
+        device: Where batches are put.
+        rank: Number of this device.
+        world_size: Number of devices; divides ``batch_size``.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        seed: int,
+        batch_size: int,
+        batch_gpu: int | None,
+        device: torch.device,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(f"batch size {batch_size} cannot be shared by {world_size} devices")
+        self.dataset, self.seed, self.device, self.rank = dataset, seed, device, rank
+        self.per_device = batch_size // world_size
+        self.round = min(batch_gpu or self.per_device, self.per_device)
+        self._samplers: dict[str, InfiniteSampler] = {}
+
+    def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
+        """The rounds of one step.
+
+        Args:
+            purpose: Separates independent streams, e.g. ``"psi"`` and ``"generator"``.
+            nimg: Images seen before the step, over all devices.
+            with_images: False gives placeholders that have only a shape, when labels are all that is wanted.
+
+        Returns:
+            Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``.
+        """
+        if purpose not in self._samplers:
+            self._samplers[purpose] = InfiniteSampler(len(self.dataset), self.seed, f"order-{purpose}")
+        indices = self._samplers[purpose].indices(nimg + self.rank * self.per_device, self.per_device)
+        labels = self.dataset.labels(indices).to(self.device)
+        if with_images:
+            # Only latent data sets draw here; pixels take no noise.
+            source = generator(self.seed, f"data-{purpose}", nimg, self.rank)
+            noise = lambda x: torch.randn(x.shape, generator=source)
+            images = self.dataset.network_input(self.dataset.images(indices), noise).to(self.device)
+        else:
+            images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
+        return list(zip(images.split(self.round), labels.split(self.round)))

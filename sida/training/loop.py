@@ -1,0 +1,273 @@
+"""The loop around the steps of a run: log, evaluate, keep, stop and resume; the same for teachers and students."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from sida.errors import UserError
+from sida.io import append_jsonl
+from sida.progress import Progress
+from sida.training.distiller import IterationRecord
+from sida.training.interruption import Interruption
+from sida.training.learner import Average
+from sida.training.meter import TickMeter
+from sida.training.outputs import Tensors, publish, snapshot_path, write_logs, write_network
+from sida.training.state import KeptState, StateStore, say
+
+
+class Trainer(Protocol):
+    """What the loop drives."""
+
+    @property
+    def ema(self) -> Average:
+        """The averaged network: the run's product."""
+
+    def iteration(self, nimg: int) -> IterationRecord:
+        """One step after ``nimg`` images."""
+
+    def state(self) -> Tensors:
+        """Everything a resumed run needs."""
+
+    def load(self, state: Tensors) -> None:
+        """Puts a state back."""
+
+
+#: ``evaluate(network, check) -> record`` with ``fd``; calls ``check`` often, which raises to interrupt it.
+Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long a run is and what happens how often, in images.
+
+    Attributes:
+        stage: Label of progress lines.
+        total: Length of the run.
+        batch_size: Images per iteration.
+        tick: Between two log records.
+        snapshot: Between two kept networks; None keeps none on the way.
+        evaluation: Between two evaluations; None never evaluates.
+        max_nan_share: Largest share of samples with NaN within a tick.
+        save_seconds: Least time between two saved states that are not forced by an event.
+    """
+
+    stage: str
+    total: float
+    batch_size: int
+    tick: float
+    snapshot: float | None = None
+    evaluation: float | None = None
+    max_nan_share: float = 1.0
+    save_seconds: float = 10.0
+
+
+class TrainingLoop:
+    """Runs a trainer from a kept state, or from its beginning, to the end of its plan.
+
+    Everything that decides the result is a function of images seen, so a run that is killed and started again ends
+    with the same bytes as one that was left alone (apart from times in ``train.jsonl`` and ``evaluations.jsonl``).
+
+    Args:
+        plan: Length and intervals.
+        trainer: What is trained.
+        store: Where states are kept; locked by the caller.
+        folder: The run's folder.
+        metadata: Provenance of the final network; ``nimg``, ``last_nimg`` and ``fd`` are added.
+        evaluate: Gives the Fréchet distance of a network; the average with the lowest one is the run's result.
+            None makes the last average the result.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        trainer: Trainer,
+        store: StateStore,
+        folder: Path,
+        metadata: Mapping[str, Any],
+        evaluate: Evaluate | None = None,
+    ) -> None:
+        self.plan, self.trainer, self.store, self.folder = plan, trainer, store, folder
+        self.metadata, self.evaluate = dict(metadata), evaluate
+        self.nimg = 0
+        # Images seen at the last log record, evaluation, kept network and state.
+        self.done: dict[str, int | None] = {"tick": 0, "evaluation": None, "snapshot": 0}
+        self.train: list[dict[str, Any]] = []
+        self.evaluations: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self.best_tensors: Tensors = {}
+        self.meter = TickMeter()
+        self._saved = time.monotonic()
+
+    def run(self, kept: KeptState | None = None) -> None:
+        """Trains to the end and writes the results.
+
+        Raises:
+            UserError: Too many NaNs, or an evaluation that gives none.
+            KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept.
+        """
+        if kept is not None:
+            self._resume(kept)
+        # What a killed process logged after this state is cut off; it comes again.
+        write_logs(self.folder, self.train, self.evaluations)
+        progress = Progress(self.plan.stage, self.plan.total, done=self.nimg)
+        with Interruption() as interruption:
+            self.meter.start()
+            self._events(interruption)
+            while self.nimg < self.plan.total:
+                self.meter.add(self.trainer.iteration(self.nimg), self.plan.batch_size)
+                self.nimg += self.plan.batch_size
+                self._events(interruption)
+                progress.update(min(self.nimg, self.plan.total), self._facts())
+            self._finish()
+            progress.update(self.plan.total, self._facts(), force=True)
+
+    # What happens between iterations. Each event remembers where it last happened, so that a state kept in the
+    # middle of a boundary (say, after the log record and before the evaluation) goes on exactly there.
+
+    def _events(self, interruption: Interruption) -> None:
+        save = False
+        if self._due("tick", self.plan.tick):
+            self._tick()
+            save = time.monotonic() - self._saved > self.plan.save_seconds
+        if self.evaluate is not None and self._due("evaluation", self.plan.evaluation):
+            self._evaluate(self.evaluate, interruption)
+            save = True
+        if self._due("snapshot", self.plan.snapshot):
+            self._snapshot()
+            save = True
+        if interruption.requested or (save and self.nimg < self.plan.total):
+            self._save()
+        interruption.check()
+
+    def _due(self, event: str, every: float | None) -> bool:
+        last = self.done[event]
+        if every is None or last == self.nimg:
+            return False
+        return last is None or self.nimg >= self.plan.total or self.nimg // every > last // every
+
+    def _tick(self) -> None:
+        values = self.meter.finish()
+        self.meter.start()
+        self.done["tick"] = self.nimg
+        record = {"nimg": self.nimg, **values, "memory_mb": _memory_mb()}
+        dropped = values["nan_count"] / max(values["samples"], 1)
+        if dropped > self.plan.max_nan_share:
+            raise UserError(
+                f"{self.plan.stage}: {100 * dropped:.0f} % of the samples up to image {self.nimg:,} were NaN "
+                f"(max_nan_share: {self.plan.max_nan_share}); lower lr or the loss weights, or allow more"
+            )
+        if values["bad_steps"] == values["steps"]:
+            raise UserError(
+                f"{self.plan.stage}: every step up to image {self.nimg:,} had NaN or infinite gradients; "
+                "lower lr or the loss weights"
+            )
+        self.train.append(record)
+        append_jsonl(self.folder / "train.jsonl", record)
+
+    def _evaluate(self, evaluate: Evaluate, interruption: Interruption) -> None:
+        self.meter.pause()
+        start = time.perf_counter()
+        try:
+            result = dict(evaluate(self.trainer.ema.net, interruption.check))
+        except KeyboardInterrupt:
+            self._save()
+            raise
+        fd = result.get("fd")
+        if not isinstance(fd, float) or not math.isfinite(fd):
+            raise UserError(f"{self.plan.stage}: the evaluation at image {self.nimg:,} gave fd = {fd}, not a number")
+        record = {"nimg": self.nimg, **result, "seconds": time.perf_counter() - start}
+        self.done["evaluation"] = self.nimg
+        self.evaluations.append(record)
+        append_jsonl(self.folder / "evaluations.jsonl", record)
+        if self.best is None or fd < self.best["fd"]:
+            self.best = {"nimg": self.nimg, "fd": fd}
+            self.best_tensors = {name: tensor.clone() for name, tensor in self.trainer.ema.state().items()}
+        self.meter.start()
+
+    def _snapshot(self) -> None:
+        metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
+        write_network(snapshot_path(self.folder, self.nimg), metadata, self.trainer.ema.state())
+        self.done["snapshot"] = self.nimg
+
+    def _facts(self) -> dict[str, float]:
+        facts = {"fd": self.evaluations[-1]["fd"]} if self.evaluations else {}
+        losses = self.train[-1]["losses"] if self.train else {}
+        return facts | {name: value for name, value in losses.items() if value is not None}
+
+    # States.
+
+    def _record(self) -> dict[str, Any]:
+        return {
+            "finished": False,
+            "nimg": self.nimg,
+            "done": self.done,
+            "train": self.train,
+            "evaluations": self.evaluations,
+            "best": self.best,
+            "meter": self.meter.state(),
+        }
+
+    def _save(self) -> None:
+        best = {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}
+        self.store.save(self._record(), {**self.trainer.state(), **best})
+        self._saved = time.monotonic()
+
+    def _resume(self, kept: KeptState) -> None:
+        record = kept.record
+        self.nimg, self.done, self.best = record["nimg"], record["done"], record["best"]
+        self.train, self.evaluations = record["train"], record["evaluations"]
+        self.meter.load(record["meter"])
+        prefix = "best/"
+        self.best_tensors = {n[len(prefix) :]: t for n, t in kept.tensors.items() if n.startswith(prefix)}
+        self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith(prefix)})
+
+    def _finish(self) -> None:
+        """Keeps a small last state, from which the results can be written again, and writes them."""
+        if self.best is None:
+            self.best = {"nimg": self.nimg}
+            self.best_tensors = dict(self.trainer.ema.state())
+        metadata = {**self.metadata, **self.best, "last_nimg": self.nimg}
+        record = {**self._record(), "finished": True, "metadata": metadata}
+        self.store.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()})
+        publish(self.folder, record, self.best_tensors)
+
+
+def run_kept(folder: Path, digest: str, stage: str, make: Callable[[StateStore], TrainingLoop]) -> Path:
+    """Runs a loop under the folder's lock from its kept state; a finished run only writes its results again.
+
+    Args:
+        folder: The run's folder.
+        digest: See :func:`sida.training.identity.run_digest`.
+        stage: Label of messages.
+        make: Makes the loop; not called for a finished run.
+
+    Returns:
+        Path of the run's network.
+    """
+    with StateStore(folder / "state", digest) as store:
+        kept = store.load()
+        if kept is not None and kept.record["finished"]:
+            say(f"[{stage}] already trained; writing its files")
+            tensors = {name.removeprefix("best/"): tensor for name, tensor in kept.tensors.items()}
+            publish(folder, kept.record, tensors)
+        else:
+            make(store).run(kept)
+    return folder / "network.safetensors"
+
+
+def _memory_mb() -> float:
+    """Most memory used so far: the GPU's by tensors, or the process's."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return float(torch.cuda.max_memory_allocated() / 2**20)
+    import resource
+    import sys
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -1,0 +1,90 @@
+"""Means over a tick, resumable in its middle."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+from sida.training.distiller import IterationRecord
+
+
+class TickMeter:
+    """Collects iteration records and turns them into one log record.
+
+    Records keep their tensors until they are needed, so that a GPU is not waited for in every iteration; values are
+    summed in the order of arrival, so that a resumed run gives the same means to the last bit.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[tuple[IterationRecord, int]] = []
+        self._means: dict[str, dict[str, list[float]]] = {"losses": {}, "grad_norm": {}}
+        self._counts: dict[str, int] = {}
+        self._seconds = 0.0
+        self._running_since: float | None = None
+
+    def add(self, record: IterationRecord, images: int) -> None:
+        """Takes one iteration's record."""
+        self._pending.append((record, images))
+
+    def start(self) -> None:
+        """Starts (or goes on) measuring time."""
+        self._running_since = time.perf_counter()
+
+    def pause(self) -> None:
+        """Stops measuring time, e.g. during an evaluation."""
+        if self._running_since is not None:
+            self._seconds += time.perf_counter() - self._running_since
+            self._running_since = None
+
+    def finish(self) -> dict[str, Any]:
+        """The tick's log values; the meter is empty afterwards.
+
+        Means are over finite values, and null if there was none; NaNs show in ``nan_count`` (dropped samples),
+        ``bad_gradients`` (entries) and ``bad_steps`` (iterations with such entries).
+        """
+        self._flush()
+        result: dict[str, Any] = {
+            group: {name: total / count if count else None for name, (total, count) in values.items()}
+            for group, values in self._means.items()
+        }
+        counts = dict(self._counts)
+        images = counts.pop("images", 0)
+        result |= {**counts, "img_per_s": images / max(self._seconds, 1e-9), "seconds": self._seconds}
+        self._means, self._counts, self._seconds = {"losses": {}, "grad_norm": {}}, {}, 0.0
+        return result
+
+    def state(self) -> dict[str, Any]:
+        """Plain values to resume from."""
+        self._flush()
+        return {"means": self._means, "counts": self._counts, "seconds": self._seconds}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Puts a :meth:`state` back."""
+        self._pending.clear()
+        self._means, self._counts, self._seconds = state["means"], state["counts"], state["seconds"]
+
+    def _flush(self) -> None:
+        running = self._running_since is not None
+        self.pause()
+        for record, images in self._pending:
+            for group, values in (("losses", record.losses), ("grad_norm", record.grad_norms)):
+                for name, value in values.items():
+                    entry = self._means[group].setdefault(name, [0.0, 0])
+                    number = float(value)
+                    if math.isfinite(number):
+                        entry[0] += number
+                        entry[1] += 1
+            bad = int(record.bad_gradients)
+            for name, count in (
+                ("images", images),
+                ("steps", 1),
+                ("samples", record.samples),
+                ("nan_count", record.nan_samples),
+                ("bad_gradients", bad),
+                ("bad_steps", int(bad > 0)),
+            ):
+                self._counts[name] = self._counts.get(name, 0) + count
+        self._pending.clear()
+        if running:
+            self.start()

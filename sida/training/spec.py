@@ -1,0 +1,56 @@
+"""A spec from the command line: a file or JSON text, with single settings changed on top."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sida.config import load_spec
+from sida.errors import UserError
+
+
+def read_spec(text: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """Reads a spec and applies ``key=value`` overrides.
+
+    Args:
+        text: JSON text (starts with ``{``) or the path of a JSON or YAML file.
+        overrides: ``key=value`` with dots for inner keys, e.g. ``network.kwargs.dropout=0.1``; values are YAML, so
+            ``null``, ``true``, numbers, lists and texts mean what they look like.
+
+    Returns:
+        The spec, and the place to name in errors.
+
+    Raises:
+        UserError: Unreadable spec or override.
+    """
+    where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
+    spec = copy.deepcopy(load_spec(text))
+    for override in overrides:
+        _apply(spec, override)
+    return spec, where
+
+
+def _apply(spec: dict[str, Any], override: str) -> None:
+    import yaml
+
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise UserError(f"--set {override}: must be key=value, e.g. --set lr=1e-4")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not valid YAML; quote it") from None
+    if isinstance(value, str):
+        # YAML 1.1 wants a dot in 1e-4; people do not.
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    *outer, last = key.split(".")
+    target: Any = spec
+    for name in outer:
+        target = target.setdefault(name, {})
+        if not isinstance(target, dict):
+            raise UserError(f"--set {override}: '{name}' is no mapping, it has no inner keys")
+    target[last] = value

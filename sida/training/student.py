@@ -1,0 +1,226 @@
+"""Distillation of a teacher into a one-step generator: SiD, SiDA and SiD2A."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sida.checkpoint import load_network
+from sida.config import from_mapping
+from sida.data import AugmentPipe, Dataset, load_dataset
+from sida.errors import UserError
+from sida.io import sha256_file
+from sida.losses import SiDALoss, SiDLoss
+from sida.networks import build_network
+from sida.sampling import generate
+from sida.training.batches import StepBatches
+from sida.training.config import DistillConfig
+from sida.training.distiller import Distiller, IterationRecord
+from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
+from sida.training.learner import Average
+from sida.training.loop import Evaluate, Plan, TrainingLoop, run_kept
+from sida.training.outputs import Tensors
+from sida.training.process import check_device, prepare_process
+from sida.training.schedule import Schedule
+from sida.training.state import StateStore
+
+
+class StudentTrainer:
+    """A :class:`Distiller` with its source of batches.
+
+    Args:
+        distiller: What an iteration changes.
+        batches: Where images and labels come from.
+    """
+
+    def __init__(self, distiller: Distiller, batches: StepBatches) -> None:
+        self.distiller, self.batches = distiller, batches
+
+    @property
+    def ema(self) -> Average:
+        """The averaged generator."""
+        return self.distiller.ema
+
+    def iteration(self, nimg: int) -> IterationRecord:
+        """One iteration on the batches of image ``nimg``."""
+        psi = self.batches("psi", nimg, with_images=self.distiller.loss.uses_real_images)
+        return self.distiller.iteration(nimg, psi, self.batches("generator", nimg, with_images=False))
+
+    def state(self) -> Tensors:
+        """Everything a resumed run needs (references, not copies)."""
+        return self.distiller.state()
+
+    def load(self, state: Tensors) -> None:
+        """Puts a :meth:`state` back."""
+        self.distiller.load(state)
+
+
+def distill(
+    config: DistillConfig | Mapping[str, Any],
+    outdir: str | os.PathLike[str],
+    *,
+    where: str = "student",
+    save_seconds: float = 10.0,
+) -> Path:
+    """Distils a student, or goes on where an earlier process stopped, or just writes the results of a finished run.
+
+    Args:
+        config: Settings, or a mapping of them.
+        outdir: Gets ``network.safetensors`` (the averaged generator with the lowest Fréchet distance; the last one
+            without evaluation), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.
+        where: Place named in errors.
+        save_seconds: Least time between two saved states.
+
+    Returns:
+        Path of the network.
+
+    Raises:
+        UserError: Bad settings, data or networks; too many NaNs.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
+    """
+    if not isinstance(config, DistillConfig):
+        config = from_mapping(DistillConfig, config, where)
+    device = check_device(config.device, where)
+    prepare_process(config.threads)
+    dataset = load_dataset(config.dataset, f"{where}.dataset")
+    parents: dict[str, str | None] = {"teacher": _sha256(config.teacher, f"{where}.teacher"), "init": None}
+    if config.init is not None:
+        parents["init"] = _sha256(config.init, f"{where}.init")
+    digest = run_digest("student", config, dataset.sha256, parents)
+    folder, stage = Path(outdir), f"distill {config.name}"
+
+    def make(store: StateStore) -> TrainingLoop:
+        distiller = make_distiller(config, dataset, device, where)
+        network = architecture(distiller.generator.net)
+        metadata = run_metadata(config.method, config, digest, dataset, network, parents)
+        metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
+        plan = Plan(
+            stage=stage,
+            total=config.total_kimg * 1000,
+            batch_size=config.batch_size,
+            tick=config.tick_kimg * 1000,
+            snapshot=None if config.snapshot_kimg is None else config.snapshot_kimg * 1000,
+            evaluation=None if config.evaluation is None else config.evaluation["every_kimg"] * 1000,
+            max_nan_share=config.max_nan_share,
+            save_seconds=save_seconds,
+        )
+        batches = StepBatches(dataset, config.seed, config.batch_size, config.batch_gpu, device)
+        evaluate = make_evaluation(config, dataset, f"{where}.evaluation")
+        return TrainingLoop(plan, StudentTrainer(distiller, batches), store, folder, metadata, evaluate)
+
+    return run_kept(folder, digest, stage, make)
+
+
+def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Distiller:
+    """Networks, loss and schedule of a configuration.
+
+    Raises:
+        UserError: A network that cannot be read or does not fit the data set.
+    """
+    teacher, _ = load_network(config.teacher, device)
+    check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
+    if str(architecture(teacher)["class"]).startswith("EDM2"):
+        raise UserError(f"{where}.teacher: {config.teacher}: EDM2 networks cannot be distilled yet; use an EDM teacher")
+    if config.fp16 and device.type != "cuda":
+        raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
+    initial = teacher
+    if config.init is not None:
+        initial, _ = load_network(config.init, device)
+        check_shapes(initial, dataset, f"{where}.init: {config.init}")
+    loss = (SiDALoss if config.adversarial else SiDLoss)(
+        alpha=(1.0 if config.adversarial else 1.2) if config.alpha is None else config.alpha,
+        t_max=config.t_max,
+        P_mean=-1.2 if config.P_mean is None else config.P_mean,
+        P_std=1.2 if config.P_std is None else config.P_std,
+        sigma_data=config.sigma_data,
+    )
+    warmup = config.warmup_kimg if config.warmup_kimg is not None else (100.0 if config.adversarial else 0.0)
+    schedule = Schedule(
+        warmup,
+        config.adversarial_kimg if config.adversarial else None,
+        config.total_kimg,
+        config.lr_decay_start,
+        config.lr_final,
+    )
+    return Distiller(
+        teacher,
+        _student(teacher, config, device),
+        _student(initial, config, device),
+        loss,
+        schedule,
+        lr=config.lr,
+        fake_score_lr=config.fake_score_lr,
+        betas=config.betas,
+        eps=config.eps,
+        init_sigma=config.init_sigma,
+        lambda_sid=config.lambda_sid,
+        lambda_adv=config.lambda_adv,
+        lambda_d=config.lambda_d,
+        lambda_fake_score=config.lambda_fake_score,
+        grad_clip_value=config.grad_clip_value,
+        augment=None if config.augment is None else AugmentPipe.from_config(config.augment, f"{where}.augment"),
+        ema_half_life=config.ema_half_life_kimg * 1000,
+        ema_rampup_ratio=config.ema_rampup_ratio,
+        seed=config.seed,
+        compile=config.compile,
+    )
+
+
+def _student(source: torch.nn.Module, config: DistillConfig, device: torch.device) -> torch.nn.Module:
+    """A copy of a network that learns, with the configured dropout and precision."""
+    network = copy.deepcopy(architecture(source))
+    if config.dropout is not None:
+        network["kwargs"]["dropout"] = config.dropout
+    if config.fp16:
+        network["kwargs"]["use_fp16"] = True
+    net = build_network(network).to(device)
+    net.load_state_dict(source.state_dict())
+    return net.requires_grad_(True)
+
+
+def make_evaluation(config: DistillConfig, dataset: Dataset, where: str = "evaluation") -> Evaluate | None:
+    """The periodic evaluation: the monitor named in the configuration, made when it is first needed.
+
+    Raises:
+        UserError: No such module or factory (at the first evaluation).
+    """
+    if config.evaluation is None:
+        return None
+    spec = config.evaluation
+    monitors: list[Callable[..., Mapping[str, Any]]] = []
+    sampler = {"kind": "one_step", "init_sigma": config.init_sigma}
+    labels = "empirical" if dataset.label_dim else "uniform"
+
+    def evaluate(net: torch.nn.Module, check: Callable[[], None]) -> Mapping[str, Any]:
+        if not monitors:
+            monitors.append(_factory(spec["monitor"], where)(**spec.get("kwargs", {})))
+
+        def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            check()
+            (batch,) = generate(net, seeds, sampler, len(seeds), labels, dataset)
+            return batch.images, batch.classes
+
+        return monitors[0](images)
+
+    return evaluate
+
+
+def _factory(name: str, where: str) -> Callable[..., Any]:
+    module, _, attribute = name.partition(":")
+    try:
+        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{where}.monitor: cannot import '{name}' ({error}); name it as module:factory") from None
+    return factory
+
+
+def _sha256(path: str, where: str) -> str:
+    if not Path(path).is_file():
+        raise UserError(f"{where}: no such file '{path}'; train or download it first, or correct the path")
+    return sha256_file(path)

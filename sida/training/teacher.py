@@ -1,0 +1,129 @@
+"""Training of a diffusion teacher."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sida.config import from_mapping
+from sida.data import AugmentPipe, load_dataset
+from sida.losses import EDMLoss
+from sida.networks import build_network
+from sida.randomness import derive_seed, generator
+from sida.training.batches import StepBatches
+from sida.training.config import TeacherConfig
+from sida.training.distiller import IterationRecord
+from sida.training.draws import seed_layers
+from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
+from sida.training.learner import Average, Learner
+from sida.training.loop import Plan, TrainingLoop, run_kept
+from sida.training.outputs import Tensors
+from sida.training.process import check_device, prepare_process
+from sida.training.schedule import ema_beta, linear_decay
+from sida.training.state import StateStore
+
+
+class TeacherTrainer:
+    """One denoiser, its average, and how one iteration changes them.
+
+    Args:
+        config: Settings.
+        net: Network on its device.
+        batches: Where images come from.
+    """
+
+    def __init__(self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches) -> None:
+        self.config, self.batches = config, batches
+        # Networks with a log-variance head (EDM2) are trained with it.
+        has_logvar = getattr(net, "logvar_linear", None) is not None
+        self.loss = EDMLoss(config.P_mean, config.P_std, config.sigma_data, return_logvar=has_logvar)
+        self.augment = None if config.augment is None else AugmentPipe.from_config(config.augment, "augment")
+        self.learner = Learner(net, config.lr, config.betas, config.eps)
+        self.ema = Average(self.learner)
+
+    def iteration(self, nimg: int) -> IterationRecord:
+        """One step of the denoiser and its average."""
+        config, device = self.config, self.batches.device
+        seed_layers(config.seed, "teacher", nimg, 0, device)
+        pipe, source = self.augment, generator(config.seed, "augment", nimg, 0)
+        augment = None if pipe is None else (lambda images: pipe(images, generator=source))
+        draws = generator(config.seed, "teacher", nimg, 0, device=device)
+        net, record = self.learner.train(), IterationRecord()
+        for images, labels in self.batches("teacher", nimg):
+            given = {
+                "sigma_normal": torch.randn(len(images), 1, 1, 1, generator=draws, device=device),
+                "noise": torch.randn(images.shape, generator=draws, device=device),
+            }
+            loss = self.loss(net, images, labels, augment, given).sum() / config.batch_size
+            record.add_loss("denoising", loss)
+            record.samples += len(images)
+            loss.backward()
+        rate = linear_decay(nimg / (config.total_kimg * 1000), config.lr_decay_start, config.lr_final)
+        record.add_step("teacher", self.learner.step(rate))
+        half_life = config.ema_half_life_kimg * 1000
+        self.ema.update(ema_beta(nimg, config.batch_size, half_life, config.ema_rampup_ratio))
+        return record
+
+    def state(self) -> Tensors:
+        """Everything a resumed run needs (references, not copies)."""
+        parts = (("teacher", self.learner.state()), ("ema", self.ema.state()))
+        return {f"{part}/{name}": value for part, state in parts for name, value in state.items()}
+
+    def load(self, state: Tensors) -> None:
+        """Puts a :meth:`state` back."""
+        for part, owner in (("teacher", self.learner), ("ema", self.ema)):
+            prefix = f"{part}/"
+            owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
+
+
+def train_teacher(
+    config: TeacherConfig | Mapping[str, Any],
+    outdir: str | os.PathLike[str],
+    *,
+    where: str = "teacher",
+    save_seconds: float = 10.0,
+) -> Path:
+    """Trains a teacher, or goes on where an earlier process stopped, or just writes the results of a finished run.
+
+    Args:
+        config: Settings, or a mapping of them.
+        outdir: Gets ``network.safetensors`` (the averaged network), ``train.jsonl``, ``snapshots/`` and ``state/``.
+        where: Place named in errors.
+        save_seconds: Least time between two saved states.
+
+    Returns:
+        Path of the network.
+
+    Raises:
+        UserError: Bad settings, data or network; too many NaNs.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
+    """
+    if not isinstance(config, TeacherConfig):
+        config = from_mapping(TeacherConfig, config, where)
+    device = check_device(config.device, where)
+    prepare_process(config.threads)
+    dataset = load_dataset(config.dataset, f"{where}.dataset")
+    digest = run_digest("teacher", config, dataset.sha256, {})
+    folder, stage = Path(outdir), f"teacher {config.name}"
+
+    def make(store: StateStore) -> TrainingLoop:
+        torch.manual_seed(derive_seed(config.seed, "initialisation"))
+        net = build_network(config.network, f"{where}.network").to(device)
+        check_shapes(net, dataset, f"{where}.network.kwargs")
+        metadata = run_metadata("teacher", config, digest, dataset, architecture(net), {})
+        plan = Plan(
+            stage=stage,
+            total=config.total_kimg * 1000,
+            batch_size=config.batch_size,
+            tick=config.tick_kimg * 1000,
+            snapshot=None if config.snapshot_kimg is None else config.snapshot_kimg * 1000,
+            save_seconds=save_seconds,
+        )
+        batches = StepBatches(dataset, config.seed, config.batch_size, None, device)
+        return TrainingLoop(plan, TeacherTrainer(config, net, batches), store, folder, metadata)
+
+    return run_kept(folder, digest, stage, make)

@@ -1,0 +1,372 @@
+"""Whole runs: what they write, and that interruptions of every kind leave no trace in it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from sida.checkpoint import load_network
+from sida.cli import main
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.io import read_jsonl, sha256_file
+from sida.sampling import latents_for_seeds, one_step
+from sida.training import distill, train_teacher
+from sida.training.config import DistillConfig
+from sida.training.loop import TrainingLoop
+from sida.training.state import StateStore
+from sida.training.student import StudentTrainer, make_distiller
+from tests.training.toy import STUDENT, TEACHER, as_json, fork, results, wait
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return str(train_teacher(TEACHER, tmp_path_factory.mktemp("teacher")))
+
+
+@pytest.fixture(scope="module")
+def student_spec(teacher):
+    return {**STUDENT, "teacher": teacher}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(student_spec, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("student")
+    distill(student_spec, folder)
+    return folder
+
+
+class CrashError(Exception):
+    """Stands for a process that dies."""
+
+
+def run_with_crashes(run, folder, monkeypatch, trainer, moments, save_seconds=0.0):
+    """Runs until finished; dies at the given numbers of images on the way."""
+    original, left = trainer.iteration, sorted(moments)
+
+    def fragile(self, nimg):
+        if left and nimg >= left[0]:
+            left.pop(0)
+            raise CrashError
+        return original(self, nimg)
+
+    monkeypatch.setattr(trainer, "iteration", fragile)
+    for _ in range(len(moments) + 1):
+        try:
+            return run(folder, save_seconds)
+        except CrashError:
+            continue
+    raise AssertionError("did not finish")
+
+
+def test_teacher_learns_and_resumes_exactly(tmp_path, teacher, monkeypatch):
+    from sida.training.teacher import TeacherTrainer
+
+    run = lambda folder, seconds: train_teacher(TEACHER, folder, save_seconds=seconds)
+    run_with_crashes(run, tmp_path, monkeypatch, TeacherTrainer, [112, 250, 390])
+    expected = results(tmp_path.parent / teacher.removesuffix("/network.safetensors"))
+    assert results(tmp_path) == expected
+    ticks = expected["train"]
+    assert [t["nimg"] for t in ticks] == [112, 208, 304, 400]
+    assert ticks[-1]["losses"]["denoising"] < ticks[0]["losses"]["denoising"]
+    net, metadata = load_network(tmp_path / "network.safetensors")
+    assert metadata["method"] == "teacher"
+    assert metadata["nimg"] == metadata["last_nimg"] == 400
+    assert metadata["dataset"]["sha256"] == load_dataset(TEACHER["dataset"]).sha256
+    assert not net.training
+
+
+def test_student_files(uninterrupted, student_spec, teacher):
+    net, metadata = load_network(uninterrupted / "network.safetensors")
+    evaluations, ticks = read_jsonl(uninterrupted / "evaluations.jsonl"), read_jsonl(uninterrupted / "train.jsonl")
+    assert [e["nimg"] for e in evaluations] == [0, 112, 208, 304, 400]
+    best = min(evaluations, key=lambda e: e["fd"])
+    assert (metadata["nimg"], metadata["fd"], metadata["last_nimg"]) == (best["nimg"], best["fd"], 400)
+    assert metadata["parents"] == {"teacher": sha256_file(teacher), "init": None}
+    assert metadata["method"] == "sida"
+    assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 2.5}
+    assert metadata["code_version"]
+    assert len(metadata["config_sha256"]) == 64
+    # ψ alone, then SiD, then both; every tick carries what it must.
+    assert "sid" not in ticks[0]["losses"]
+    assert {"denoising", "discriminator", "sid", "adversarial"} == set(ticks[-1]["losses"])
+    for tick in ticks:
+        assert tick["nan_count"] == tick["bad_gradients"] == 0
+        assert {"nimg", "losses", "grad_norm", "img_per_s", "memory_mb", "seconds"} <= tick.keys()
+    # Every snapshot is a loadable network; the last one is the last average.
+    names = sorted(path.name for path in (uninterrupted / "snapshots").iterdir())
+    assert names == ["network-0000000208.safetensors", "network-0000000400.safetensors"]
+    if best["nimg"] == 400:
+        last, _ = load_network(uninterrupted / "snapshots" / names[-1])
+        assert all(torch.equal(a, b) for a, b in zip(net.parameters(), last.parameters()))
+
+
+@pytest.mark.parametrize("save_seconds", [0.0, 1e9])
+def test_crashes_leave_no_trace(tmp_path, uninterrupted, student_spec, monkeypatch, save_seconds):
+    """With a state at every tick, and with states at evaluations only."""
+    moments = sorted(random.Random(save_seconds).sample(range(0, 400, 16), 4))
+    run = lambda folder, seconds: distill(student_spec, folder, save_seconds=seconds)
+    run_with_crashes(run, tmp_path, monkeypatch, StudentTrainer, moments, save_seconds)
+    assert results(tmp_path) == results(uninterrupted)
+
+
+def test_kill_at_random_moments(tmp_path, uninterrupted, student_spec):
+    source, log = random.Random(1), tmp_path / "log"
+    kills = 0
+    for _ in range(40):
+        pid = fork(lambda: distill(student_spec, tmp_path / "run", save_seconds=0) and 0, log)
+        if kills < 4:
+            time.sleep(source.uniform(0.05, 0.6))
+            os.kill(pid, signal.SIGKILL)
+        status = wait(pid)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL, log.read_text()
+        kills += 1
+    assert kills > 0
+    assert results(tmp_path / "run") == results(uninterrupted)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, number):
+    run = tmp_path / "run"
+    arguments = ["distill", "--spec", as_json(student_spec), "--out", str(run)]
+    pid = fork(lambda: main(arguments), tmp_path / "log")
+    while not (run / "train.jsonl").exists() or not (run / "train.jsonl").read_text():
+        time.sleep(0.005)
+    os.kill(pid, number)
+    assert wait(pid) == 130
+    assert "Traceback" not in (tmp_path / "log").read_text()
+    header = json.loads(sorted((run / "state").glob("state-*.json"))[-1].read_text())
+    ticks = read_jsonl(run / "train.jsonl")
+    # Kept where it stopped, not at the last event: nothing is lost.
+    assert header["record"]["nimg"] >= ticks[-1]["nimg"] > 0
+    assert header["record"]["train"] == ticks
+    distill(student_spec, run)
+    assert results(run) == results(uninterrupted)
+
+
+def test_interrupted_evaluation_is_repeated(tmp_path, uninterrupted, student_spec, monkeypatch):
+    original, calls = TrainingLoop._evaluate, []
+
+    def interrupted(self, evaluate, interruption):
+        calls.append(self.nimg)
+        if len(calls) == 3:
+            interruption.requested = True
+        original(self, evaluate, interruption)
+
+    monkeypatch.setattr(TrainingLoop, "_evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        distill(student_spec, tmp_path, save_seconds=1e9)
+    distill(student_spec, tmp_path)
+    assert calls == [0, 112, 208, 208, 304, 400]
+    assert results(tmp_path) == results(uninterrupted)
+
+
+def test_finished_run_writes_its_files_again_at_once(tmp_path, uninterrupted, student_spec, monkeypatch, capsys):
+    before = results(uninterrupted)
+    for path in ("network.safetensors", "train.jsonl", "evaluations.jsonl"):
+        (uninterrupted / path).unlink()
+    monkeypatch.setattr(StudentTrainer, "iteration", None)
+    distill(student_spec, uninterrupted)
+    assert results(uninterrupted) == before
+    assert "already trained" in capsys.readouterr().err
+
+
+def test_second_process_waits_and_takes_over_the_result(tmp_path, uninterrupted, student_spec, capsys):
+    run = tmp_path / "run"
+    pid = fork(lambda: distill(student_spec, run) and 0, tmp_path / "log")
+    while not (run / "train.jsonl").exists():
+        time.sleep(0.005)
+    distill(student_spec, run)
+    assert wait(pid) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert len([line for line in lines if "another process is at work on this run; waiting" in line]) == 1
+    assert results(run) == results(uninterrupted)
+
+
+def test_lock_is_free_after_a_kill(tmp_path):
+    def hold():
+        with StateStore(tmp_path / "state", "x"):
+            time.sleep(60)
+
+    pid = fork(hold, tmp_path / "log")
+    while not (tmp_path / "state" / ".lock").exists() or _is_free(tmp_path / "state" / ".lock"):
+        time.sleep(0.005)
+    os.kill(pid, signal.SIGKILL)
+    wait(pid)
+    with StateStore(tmp_path / "state", "x"):
+        assert not _is_free(tmp_path / "state" / ".lock")
+
+
+def _is_free(path) -> bool:
+    with open(path) as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+        return True
+
+
+def interrupt_after(spec, folder, monkeypatch, nimg):
+    """Runs until ``nimg`` images, keeping a state at every tick."""
+    original = StudentTrainer.iteration
+
+    def fragile(self, seen):
+        if seen >= nimg:
+            raise CrashError
+        return original(self, seen)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTrainer, "iteration", fragile)
+        with pytest.raises(CrashError):
+            distill(spec, folder, save_seconds=0.0)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "json"])
+def test_damaged_state_falls_back_to_the_one_before(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, damage):
+    interrupt_after(student_spec, tmp_path, monkeypatch, 300)
+    newest = sorted((tmp_path / "state").glob("state-*.safetensors"))[-1]
+    assert len(list((tmp_path / "state").glob("state-*.json"))) == 2
+    if damage == "cut":
+        newest.write_bytes(newest.read_bytes()[:-100])
+    elif damage == "flip":
+        content = bytearray(newest.read_bytes())
+        content[len(content) // 2] ^= 1
+        newest.write_bytes(content)
+    else:
+        newest.with_suffix(".json").write_text('{"format": ')
+    distill(student_spec, tmp_path)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "going back to the one before it" in line]
+    assert len(lines) == 1
+    assert newest.stem in lines[0]
+    assert results(tmp_path) == results(uninterrupted)
+
+
+def test_state_of_another_configuration_is_moved_aside(tmp_path, uninterrupted, student_spec, monkeypatch, capsys):
+    interrupt_after({**student_spec, "seed": 5}, tmp_path, monkeypatch, 200)
+    distill(student_spec, tmp_path)
+    assert "of another configuration or other inputs; moved to other-" in capsys.readouterr().err
+    assert results(tmp_path) == results(uninterrupted)
+    (aside,) = (tmp_path / "state").glob("other-*")
+    assert len(list(aside.glob("state-*.json"))) == 2
+
+
+def test_seed_and_thread_free_settings_decide_the_result(tmp_path, uninterrupted, student_spec):
+    other = tmp_path / "other"
+    distill({**student_spec, "seed": 1, "total_kimg": 0.1, "evaluation": None}, other)
+    same = tmp_path / "same"
+    distill({**student_spec, "seed": 1, "total_kimg": 0.1, "evaluation": None}, same)
+    assert results(other) == results(same)
+    assert (other / "network.safetensors").read_bytes() != (uninterrupted / "network.safetensors").read_bytes()
+    _, metadata = load_network(other / "network.safetensors")
+    assert "fd" not in metadata
+    assert metadata["nimg"] == 112
+
+
+def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
+    init = str(uninterrupted / "network.safetensors")
+    config = DistillConfig(**{**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
+    distiller = make_distiller(config, load_dataset(config.dataset), torch.device("cpu"))
+    sources = {"teacher": load_network(teacher)[0], "init": load_network(init)[0]}
+    z = latents_for_seeds(range(4), (1, 8, 8))
+    labels = torch.eye(10)[:4]
+    with torch.no_grad():
+        for net, source in (
+            (distiller.true_score, "teacher"),
+            (distiller.fake_score.net.eval(), "teacher"),
+            (distiller.generator.net.eval(), "init"),
+            (distiller.ema.net, "init"),
+        ):
+            torch.testing.assert_close(one_step(net, z, labels), one_step(sources[source], z, labels))
+    assert distiller.generator.net.init_config["kwargs"]["dropout"] == 0.0
+    assert sources["init"].init_config["kwargs"]["dropout"] == 0.1
+
+
+def test_sid_takes_no_real_images_and_no_warm_up(tmp_path, student_spec):
+    spec = {**student_spec, "method": "sid", "warmup_kimg": None, "total_kimg": 0.05, "evaluation": None}
+    distill(spec, tmp_path)
+    (tick,) = read_jsonl(tmp_path / "train.jsonl")[:1]
+    assert set(tick["losses"]) == {"denoising", "sid"}
+
+
+@pytest.mark.parametrize("trained", ["teacher", "student"])
+def test_diverging_run_stops_with_one_line(tmp_path, student_spec, trained):
+    run, spec = (train_teacher, TEACHER) if trained == "teacher" else (distill, {**student_spec, "evaluation": None})
+    with pytest.raises(UserError, match=r"NaN.*lower lr"):
+        run({**spec, "lr": 1e25}, tmp_path)
+
+
+def test_evaluation_without_a_number_stops(tmp_path, student_spec):
+    bad = {**student_spec["evaluation"], "kwargs": {"samples": 2, "bad": "nan"}}
+    with pytest.raises(UserError, match="the evaluation at image 0 gave fd = nan"):
+        distill({**student_spec, "evaluation": bad}, tmp_path)
+
+
+BAD = [
+    ({"batch_size": -4}, "--spec.batch_size: must be above 0, got -4"),
+    ({"batch_size": "many"}, "--spec.batch_size: must be an integer"),
+    ({"lrr": 1}, "--spec: unknown key 'lrr' (did you mean 'lr'?)"),
+    ({"teacher": "nowhere/network.safetensors"}, "no such file 'nowhere/network.safetensors'"),
+    ({"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
+    ({"method": "sid", "init": "x"}, "--spec.init: only sid2a starts from a generator"),
+    ({"method": "sidd"}, "--spec.method: must be one of sid, sida, sid2a"),
+    ({"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
+    ({"betas": [0.0, 1.0]}, "--spec.betas: both must be at least 0 and below 1"),
+    ({"dropout": 2}, "--spec.dropout: must be between 0 and 1"),
+    ({"evaluation": {"every": 1}}, "--spec.evaluation: key 'every_kimg' is missing"),
+    (
+        {"evaluation": {"every_kimg": 1, "monitor": "no.such:thing"}},
+        "--spec.evaluation.monitor: cannot import 'no.such:thing'",
+    ),
+    ({"dataset": {"name": "digits", "kind": "digits", "labels": False}}, "label_dim: 10, but data set digits has 0"),
+    ({"device": "cude"}, "--spec.device: 'cude' is no device"),
+    ({"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
+    ({"augment": {"p": 2}}, "p: must be between 0 and 1"),
+    ({"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD)
+def test_bad_input_is_one_line(tmp_path, student_spec, capsys, change, message):
+    spec = as_json({**student_spec, **change})
+    assert main(["distill", "--spec", spec, "--out", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not (tmp_path / "network.safetensors").exists()
+
+
+def test_cut_off_teacher_is_one_line(tmp_path, student_spec, teacher, capsys):
+    broken = tmp_path / "teacher.safetensors"
+    with open(teacher, "rb") as stream:
+        broken.write_bytes(stream.read()[:-1000])
+    spec = as_json(student_spec)
+    assert main(["distill", "--spec", spec, "--teacher", str(broken), "--out", str(tmp_path / "run")]) == 1
+    error = capsys.readouterr().err
+    assert "cut off" in error
+    assert str(broken) in error
+    assert error.count("\n") == 1
+
+
+def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
+    spec = tmp_path / "student.json"
+    spec.write_text(as_json({**student_spec, "method": "sid", "teacher": "elsewhere"}))
+    arguments = ["--set", "total_kimg=0.04", "--set", "lr=1e-4", "--set", "evaluation=null"]
+    run = ["distill", "--spec", str(spec), "--out", str(tmp_path / "run"), "--method", "sida", "--teacher", teacher]
+    assert main([*run, *arguments]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run" / "network.safetensors")
+    _, metadata = load_network(tmp_path / "run" / "network.safetensors")
+    assert (metadata["method"], metadata["nimg"]) == ("sida", 48)
+    assert main([*run, "--set", "lr"]) == 1
+    assert "--set lr: must be key=value" in capsys.readouterr().err
+    assert main([*run, "--set", "lrr=2"]) == 1
+    assert f"{spec}: unknown key 'lrr' (did you mean 'lr'?)" in capsys.readouterr().err

@@ -1,0 +1,132 @@
+"""A teacher and students small enough to train in a second, and a monitor that needs no feature network."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sida.data import load_dataset
+from sida.io import read_jsonl
+
+DATASET = {"name": "digits", "kind": "digits", "max_size": 200}
+NETWORK = {
+    "class": "EDMPrecond",
+    "kwargs": {
+        "model_type": "SongUNet",
+        "img_resolution": 8,
+        "img_channels": 1,
+        "label_dim": 10,
+        "augment_dim": 9,
+        "model_channels": 4,
+        "channel_mult": [1],
+        "num_blocks": 1,
+        "attn_resolutions": [],
+        "dropout": 0.1,
+    },
+}
+TEACHER = {
+    "name": "toy",
+    "dataset": DATASET,
+    "network": NETWORK,
+    "total_kimg": 0.4,
+    "batch_size": 16,
+    "lr": 2e-3,
+    "lr_decay_start": 0.5,
+    "lr_final": 0.1,
+    "ema_half_life_kimg": 0.05,
+    "ema_rampup_ratio": 0.5,
+    "augment": {"p": 0.2},
+    "tick_kimg": 0.1,
+    "snapshot_kimg": 0.2,
+}
+STUDENT = {
+    "name": "toy",
+    "method": "sida",
+    "dataset": DATASET,
+    "total_kimg": 0.4,
+    "batch_size": 16,
+    "batch_gpu": 8,
+    "lr": 1e-3,
+    "lr_decay_start": 0.5,
+    "lr_final": 0.1,
+    "lambda_adv": 1.0,
+    "warmup_kimg": 0.05,
+    "adversarial_kimg": 0.1,
+    "ema_half_life_kimg": 0.05,
+    "ema_rampup_ratio": 0.5,
+    "grad_clip_value": 1.0,
+    "augment": {"p": 0.2},
+    "tick_kimg": 0.04,
+    "snapshot_kimg": 0.2,
+    "evaluation": {"every_kimg": 0.1, "monitor": "tests.training.toy:make_monitor", "kwargs": {"samples": 32}},
+}
+TIMES = ("seconds", "img_per_s", "memory_mb")
+
+
+def make_monitor(samples: int, bad: str | None = None) -> Callable[..., dict[str, Any]]:
+    """``fd``: distance of mean image and spread from the data's (or the constant ``bad``)."""
+    dataset = load_dataset(DATASET)
+    real = dataset.images(range(len(dataset))).double()
+
+    def monitor(generate):
+        if bad is not None:
+            return {"fd": float(bad)}
+        half = samples // 2
+        pairs = [generate(range(1000, 1000 + half)), generate(range(1000 + half, 1000 + samples))]
+        images = np.concatenate([pair[0].numpy() for pair in pairs]).astype(np.float64)
+        fd = float(np.abs(images.mean(0) - real.numpy().mean(0)).mean() + abs(images.std() - float(real.std())))
+        return {"fd": fd, "fd_std": 0.0, "fd_trials": [fd], "num_samples": samples}
+
+    return monitor
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What must be equal between two runs: the network's bytes, and the logs without times."""
+    found: dict[str, Any] = {"network": (folder / "network.safetensors").read_bytes()}
+    for name in ("train", "evaluations"):
+        records = read_jsonl(folder / f"{name}.jsonl")
+        found[name] = [{k: v for k, v in record.items() if k not in TIMES} for record in records]
+    for path in sorted((folder / "snapshots").glob("*")):
+        found[path.name] = path.read_bytes()
+    return found
+
+
+def fork(task: Callable[[], Any], log: Path) -> int:
+    """Runs a task in a child process (no start-up time); returns its process id. Its exit status is the task's."""
+    pid = os.fork()
+    if pid:
+        return pid
+    status = 1
+    try:
+        # pytest's handlers and captured streams belong to the parent.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(descriptor, 1)
+        os.dup2(descriptor, 2)
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+        status = int(task() or 0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def wait(pid: int) -> int:
+    """Exit status of a child; minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def as_json(spec: dict[str, Any]) -> str:
+    """A spec as text for the command line."""
+    return json.dumps(spec)
