@@ -1,0 +1,135 @@
+"""``sida data``: makes, checks and encodes data sets."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sida.data import Dataset
+
+HELP = "Prepare data sets in the EDM zip format, check them, or encode them into latents."
+EXAMPLES = """examples:
+  sida data prepare --source cifar-10-python.tar.gz --out cifar10-32x32.zip --expect 50000
+  sida data prepare --source imagenet/train --out imagenet-64x64.zip --resolution 64 --transform center-crop
+  sida data prepare --source imagenet/train --out img512.zip --resolution 512 --transform center-crop-dhariwal
+  sida data prepare --source ffhq/images1024x1024 --out ffhq-64x64.zip --resolution 64 --labels none
+  sida data prepare --source afhqv2 --out afhqv2-64x64.zip --resolution 64 --labels none
+  sida data check cifar10-32x32.zip --expect 50000 --expect-classes 10
+  sida data check digits                              (a name in config/datasets.yaml)
+  sida data encode --source img512.zip --out img512-sd.zip --vae VAE-FOLDER --device cuda
+
+labels of `prepare`: those of the source's dataset.json, else the rank of the picture's top folder (or --labels).
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", metavar="prepare|check|encode", required=True)
+    prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
+    prepare.add_argument("--source", required=True, help="folder, zip, or cifar-10-python.tar.gz")
+    prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
+    prepare.add_argument("--resolution", type=int, metavar="N", help="height and width")
+    prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
+    prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
+    prepare.add_argument("--labels", help="auto (default), json, folders or none")
+    prepare.add_argument("--subset", help="train (default) or test; CIFAR-10 only")
+    prepare.add_argument("--max-images", type=int, metavar="N", help="only the first N")
+    prepare.add_argument("--expect", type=int, metavar="N", help="fail unless there are N pictures")
+    prepare.add_argument("--workers", type=int, metavar="N", help="threads (default: one per processor)")
+    check = actions.add_parser("check", help="read every image and say what is there")
+    check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")
+    check.add_argument("--expect", type=int, metavar="N", help="fail unless there are N images")
+    check.add_argument("--expect-classes", type=int, metavar="N", help="fail unless there are N classes, none empty")
+    check.add_argument("--workers", type=int, metavar="N", help="threads (default: one per processor)")
+    check.add_argument("--json", action="store_true", help="print JSON")
+    encode = actions.add_parser("encode", help="pixels to VAE moments")
+    encode.add_argument("--source", required=True, help="zip or folder of RGB images")
+    encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
+    encode.add_argument("--vae", required=True, metavar="DIR", help="diffusers AutoencoderKL (sida assets fetch ...)")
+    encode.add_argument("--batch", type=int, default=8, metavar="N", help="images per call (default: 8)")
+    encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
+    encode.add_argument("--workers", type=int, default=0, metavar="N", help="reading processes (default: none)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does the action."""
+    return {"prepare": _prepare, "check": _check, "encode": _encode}[args.action](args)
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from sida.config import from_mapping
+    from sida.data.prepare import PrepareConfig, prepare
+
+    given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
+    facts = prepare(from_mapping(PrepareConfig, given, "sida data prepare"))
+    classes = f", {len(facts['classes'])} classes" if "classes" in facts else ", no labels"
+    print(f"{args.out}: {facts['images']:,} images {facts['resolution']}×{facts['resolution']}{classes}")
+    return 0
+
+
+def _check(args: argparse.Namespace) -> int:
+    import json
+
+    from sida.data.check import check_dataset
+    from sida.errors import UserError
+
+    facts = check_dataset(_open(args.dataset), args.workers)
+    if args.json:
+        print(json.dumps(facts, indent=2))
+    else:
+        _print(facts)
+    if facts["faults"]:
+        raise UserError(f"{args.dataset}: {len(facts['faults'])} bad images; the first: {facts['faults'][0]}")
+    if args.expect is not None and facts["images"] != args.expect:
+        raise UserError(f"{args.dataset}: has {facts['images']:,} images, expected {args.expect:,}")
+    if args.expect_classes is not None:
+        counts = facts["classes"] or {}
+        empty = sum(count == 0 for count in counts.values())
+        if len(counts) != args.expect_classes or empty:
+            raise UserError(
+                f"{args.dataset}: has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}"
+            )
+    return 0
+
+
+def _print(facts: dict[str, Any]) -> None:
+    size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
+    print(f"{facts['name']}: {facts['images']:,} images {size}")
+    print(f"  mean {facts['mean']}  std {facts['std']}")
+    counts = facts["classes"]
+    if counts:
+        print(f"  {len(counts)} classes of {min(counts.values()):,} to {max(counts.values()):,} images")
+    else:
+        print("  no class labels")
+    print(f"  sha256 {facts['sha256']}")
+    for fault in facts["faults"]:
+        print(f"  bad: {fault}")
+
+
+def _open(text: str) -> Dataset:
+    from pathlib import Path
+
+    from sida.config import load_spec
+    from sida.data import load_dataset, open_archive
+    from sida.preset import dataset_spec
+
+    if text.lstrip().startswith("{"):
+        return load_dataset(load_spec(text, "dataset"))
+    if Path(text).exists() or Path(text).suffix:
+        return open_archive(text)
+    return load_dataset(dataset_spec(text, "dataset"))
+
+
+def _encode(args: argparse.Namespace) -> int:
+    from sida.data import LatentEncoder, load_vae, open_archive
+    from sida.data.encode import encode_dataset
+    from sida.errors import UserError
+
+    if args.batch < 1 or args.workers < 0:
+        raise UserError("--batch must be at least 1 and --workers at least 0")
+    encoder = LatentEncoder(load_vae(args.vae, args.device))
+    facts = encode_dataset(open_archive(args.source), args.out, encoder, args.batch, args.device, args.workers)
+    size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
+    print(f"{args.out}: {facts['images']:,} latents {size}")
+    return 0

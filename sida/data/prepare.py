@@ -1,0 +1,221 @@
+"""Writes data sets in the EDM format: pictures of any size from a folder, a zip or CIFAR-10's archive to one zip.
+
+The archive is the official tool's: PNG without compression, ``00000/img00000000.png`` onwards in sorted order of the
+sources, ``dataset.json`` last, nothing deflated (NVlabs/edm:dataset_tool.py). Equal sources give equal bytes.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import io
+import json
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sida.data.archive import PICTURES, open_picture, read_labels
+from sida.data.cifar import TEST, TRAINING, read_cifar10
+from sida.data.files import Files, open_files
+from sida.data.transforms import TRANSFORMS, to_square
+from sida.errors import UserError
+from sida.io import atomic_path
+from sida.progress import Progress
+
+#: One image to be written: PNG bytes made by a worker thread, and its label.
+Job = tuple[Callable[[], bytes], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+    """What to make; the flags of ``sida data prepare``.
+
+    Attributes:
+        source: Folder, zip, or ``cifar-10-python.tar.gz``.
+        out: Zip to write.
+        resolution: Height and width; null keeps the pictures' (all must then be square and alike).
+        transform: See :mod:`sida.data.transforms`.
+        channels: 3 (everything becomes RGB, as in the originals) or 1 (grey).
+        labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
+        subset: ``train`` or ``test`` (CIFAR-10 only).
+        max_images: Stop after this many.
+        expect: Expected number of images; another number is an error and nothing is written.
+        workers: Threads; null: one per processor.
+    """
+
+    source: str
+    out: str
+    resolution: int | None = None
+    transform: str = "none"
+    channels: int = 3
+    labels: str = "auto"
+    subset: str = "train"
+    max_images: int | None = None
+    expect: int | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        for key, known in (
+            ("transform", TRANSFORMS),
+            ("labels", ("auto", "json", "folders", "none")),
+            ("subset", ("train", "test")),
+        ):
+            if getattr(self, key) not in known:
+                raise ValueError(f"{key}: must be one of {', '.join(known)}, got '{getattr(self, key)}'")
+        for key in ("resolution", "max_images", "workers"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"{key}: must be at least 1, got {value}")
+        if self.channels not in (1, 3):
+            raise ValueError(f"channels: must be 1 or 3, got {self.channels}")
+        if not self.out.endswith(".zip"):
+            raise ValueError(f"out: must end in .zip, got '{self.out}'")
+
+
+def prepare(config: PrepareConfig) -> dict[str, Any]:
+    """Writes the archive and returns facts about it (images, resolution, channels, images of each class).
+
+    Raises:
+        UserError: A missing or broken source, a damaged picture (named), or another number than expected.
+    """
+    total, jobs = _jobs(config)
+    if config.max_images is not None:
+        total = min(total, config.max_images)
+    if config.expect is not None and total != config.expect:
+        raise UserError(f"{config.source}: has {total:,} images, expected {config.expect:,}; is the source complete?")
+    progress = Progress(f"prepare {Path(config.out).name}", total)
+    labels: list[Any] = []
+    with atomic_path(config.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        shape = None
+        for index, (png, label) in enumerate(_in_order(jobs, total, config.workers or os.cpu_count() or 1)):
+            shape = shape or _png_shape(png)
+            if _png_shape(png) != shape:
+                raise UserError(
+                    f"{config.source}: picture {index} is {_show(_png_shape(png))}, the first one {_show(shape)}; "
+                    "give --resolution to make them alike"
+                )
+            name = f"{index // 1000:05d}/img{index:08d}.png"
+            archive.writestr(_member(name), png)
+            labels.append([name, label])
+            progress.update(index + 1)
+        has_labels = bool(labels) and all(label is not None for _, label in labels)
+        archive.writestr(_member("dataset.json"), json.dumps({"labels": labels if has_labels else None}))
+    progress.update(total, force=True)
+    width, _, channels = shape or (0, 0, 0)
+    facts: dict[str, Any] = {"images": total, "resolution": width, "channels": channels}
+    if has_labels and isinstance(labels[0][1], int):
+        facts["classes"] = dict(sorted(collections.Counter(label for _, label in labels).items()))
+    return facts
+
+
+def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job]]:
+    path = Path(config.source)
+    if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name:
+        return _cifar_jobs(config)
+    files = open_files(config.source)
+    members = np.array([i for i in range(len(files)) if os.path.splitext(files.name(i))[1].lower() in PICTURES])
+    if len(members) == 0:
+        raise UserError(f"{config.source}: holds no pictures; is it the right folder?")
+    labels = _labels(files, members, config.labels)
+
+    def jobs() -> Iterator[Job]:
+        for place, member in enumerate(members):
+            yield _PictureJob(files, int(member), config.transform, config.resolution, config.channels), labels[place]
+
+    return len(members), jobs()
+
+
+def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[Job]]:
+    if config.resolution not in (None, 32) or config.transform != "none":
+        raise UserError(f"{config.source}: CIFAR-10 is 32×32 already; leave out --resolution and --transform")
+    # Read ahead of the first write: 150 MB at most, and a fault in the last batch is found at once.
+    pairs = list(read_cifar10(config.source, TRAINING if config.subset == "train" else TEST))
+    keep = config.labels != "none"
+    return len(pairs), ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _PictureJob:
+    files: Files
+    member: int
+    transform: str
+    resolution: int | None
+    channels: int
+
+    def __call__(self) -> bytes:
+        where = self.files.where(self.member)
+        picture = open_picture(self.files.read(self.member), where)
+        return _png(to_square(picture, self.transform, self.resolution, self.channels, where))
+
+
+@dataclasses.dataclass(frozen=True)
+class _ArrayJob:
+    pixels: np.ndarray
+
+    def __call__(self) -> bytes:
+        return _png(self.pixels)
+
+
+def _labels(files: Files, members: np.ndarray, rule: str) -> list[Any]:
+    """One label per picture: from ``dataset.json``, or the rank of its top folder's name, or None."""
+    if rule in ("auto", "json"):
+        found = read_labels(files, members)
+        if found is not None:
+            labels: list[Any] = found.tolist()
+            return labels
+        if rule == "json":
+            raise UserError(f"{files.path}: has no labels in dataset.json; use --labels folders or none")
+    if rule in ("auto", "folders"):
+        tops = [name.partition("/")[0] if "/" in name else "" for name in (files.name(int(m)) for m in members)]
+        ranks = {top: rank for rank, top in enumerate(sorted(set(tops)))}
+        if len(ranks) > 1:
+            return [ranks[top] for top in tops]
+        if rule == "folders":
+            raise UserError(f"{files.path}: pictures are not in several folders; use --labels none")
+    return [None] * len(members)
+
+
+def _in_order(jobs: Iterator[Job], total: int, workers: int) -> Iterator[tuple[bytes, Any]]:
+    """Results in order while threads work ahead a little."""
+    waiting: collections.deque[tuple[Future[bytes], Any]] = collections.deque()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for _ in range(total):
+                make, label = next(jobs)
+                waiting.append((pool.submit(make), label))
+                if len(waiting) > 4 * workers:
+                    future, label = waiting.popleft()
+                    yield future.result(), label
+            while waiting:
+                future, label = waiting.popleft()
+                yield future.result(), label
+        finally:
+            for future, _ in waiting:
+                future.cancel()
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", compress_level=0, optimize=False)
+    return stream.getvalue()
+
+
+def _png_shape(png: bytes) -> tuple[int, int, int]:
+    """Width, height, channels from the header of a PNG that we wrote."""
+    width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
+    return width, height, 3 if png[25] == 2 else 1
+
+
+def _show(shape: tuple[int, int, int]) -> str:
+    return f"{shape[0]}×{shape[1]}"
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    return zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

@@ -1,0 +1,373 @@
+import io
+import json
+import pickle
+import tarfile
+import zipfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from sida.cli import main
+from sida.data import load_dataset
+from sida.data.cifar import TEST, read_cifar10
+from sida.data.encode import encode_dataset
+from sida.data.prepare import PrepareConfig, prepare
+from sida.data.transforms import to_square
+from sida.errors import UserError
+from tests.conftest import GOLDEN
+
+
+def picture(width, height, seed=0, mode="RGB"):
+    shape = (height, width) if mode == "L" else (height, width, len(mode))
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode=mode)
+
+
+def save(path, image):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path)
+
+
+# ---- transforms
+
+
+@settings(max_examples=40, deadline=None)
+@given(width=st.integers(1, 40), height=st.integers(1, 40))
+def test_centre_crops_keep_the_middle(width, height):
+    image = picture(width, height)
+    cropped = to_square(image, "center-crop", None, 3, "x")
+    side = min(width, height)
+    pixels = np.asarray(image)
+    top, left = (height - side) // 2, (width - side) // 2
+    np.testing.assert_array_equal(cropped, pixels[top : top + side, left : left + side])
+
+
+@settings(max_examples=40, deadline=None)
+@given(width=st.integers(8, 90), height=st.integers(8, 90), resolution=st.integers(4, 24))
+def test_every_transform_ends_at_the_resolution(width, height, resolution):
+    for transform in ("none", "center-crop", "center-crop-dhariwal"):
+        assert to_square(picture(width, height), transform, resolution, 3, "x").shape == (resolution, resolution, 3)
+
+
+def test_pictures_of_the_right_size_are_left_alone():
+    image = picture(16, 16)
+    for transform in ("none", "center-crop", "center-crop-dhariwal"):
+        np.testing.assert_array_equal(to_square(image, transform, 16, 3, "x"), np.asarray(image))
+
+
+def test_resizing_uses_lanczos_and_the_whole_picture():
+    image = picture(30, 20)
+    np.testing.assert_array_equal(
+        to_square(image, "none", 8, 3, "x"), np.asarray(image.resize((8, 8), Image.Resampling.LANCZOS))
+    )
+    middle = image.crop((5, 0, 25, 20)).resize((8, 8), Image.Resampling.LANCZOS)
+    np.testing.assert_array_equal(to_square(image, "center-crop", 8, 3, "x"), np.asarray(middle))
+
+
+def test_the_guided_diffusion_crop_halves_then_resizes_then_crops():
+    """80 × 36 to 8: halved twice (to 20 × 9 by box means), bicubic by 8/9, middle columns."""
+    image = picture(80, 36)
+    halved = np.asarray(image, dtype=np.float64)
+    for _ in range(2):
+        height, width = halved.shape[0] // 2, halved.shape[1] // 2
+        halved = np.floor(halved.reshape(2 * height, width, 2, 3).mean(2) + 0.5)  # Pillow rounds after each axis
+        halved = np.floor(halved.reshape(height, 2, width, 3).mean(1) + 0.5)
+    resized = Image.fromarray(halved.astype(np.uint8)).resize((18, 8), Image.Resampling.BICUBIC)
+    expected = np.asarray(resized)[:, 5:13]
+    actual = to_square(image, "center-crop-dhariwal", 8, 3, "x")
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_modes_become_what_was_asked_for():
+    for mode in ("L", "RGB", "RGBA"):
+        assert to_square(picture(8, 8, mode=mode), "none", None, 3, "x").shape == (8, 8, 3)
+    assert to_square(picture(8, 8), "none", None, 1, "x").shape == (8, 8)
+    deep = Image.fromarray(np.zeros((8, 8), np.uint16))
+    with pytest.raises(UserError, match=r"a.png: has more than 8 bits"):
+        to_square(deep, "none", 8, 3, "a.png")
+
+
+# ---- folders and zips
+
+
+def test_preparing_the_golden_archive_gives_the_golden_members(tmp_path):
+    for name in ("tiny_rgb_labels", "tiny_rgb_nolabels"):
+        source = GOLDEN / "dataset" / f"{name}.zip"
+        prepare(PrepareConfig(str(source), str(tmp_path / "out.zip")))
+        with zipfile.ZipFile(source) as expected, zipfile.ZipFile(tmp_path / "out.zip") as actual:
+            assert actual.namelist() == expected.namelist()
+            for member in expected.namelist():
+                assert actual.read(member) == expected.read(member), member
+            assert all(info.compress_type == zipfile.ZIP_STORED for info in actual.infolist())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three classes in folders; sizes and modes differ, as in ImageNet."""
+    root = tmp_path / "train"
+    for i, (name, size, mode) in enumerate(
+        [("n02/a.png", (20, 12), "RGB"), ("n01/b.png", (9, 30), "L"), ("n03/c.png", (16, 16), "RGBA"),
+         ("n01/a.png", (10, 10), "RGB")]
+    ):  # fmt: skip
+        save(root / name, picture(*size, seed=i, mode=mode))
+    (root / "n01" / "readme.txt").write_text("not a picture")
+    save(root / ".hidden" / "x.png", picture(8, 8))
+    return root
+
+
+def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
+    out = str(tmp_path / "out.zip")
+    facts = prepare(PrepareConfig(str(folder), out, resolution=8, transform="center-crop", expect=4))
+    assert facts == {"images": 4, "resolution": 8, "channels": 3, "classes": {0: 2, 1: 1, 2: 1}}
+    data = load_dataset({"name": "t", "kind": "zip", "path": out, "resolution": 8, "channels": 3, "label_dim": 3})
+    assert data.class_indices.tolist() == [0, 0, 1, 2]
+    expected = [to_square(Image.open(folder / name), "center-crop", 8, 3, "x") for name in ("n01/a.png", "n03/c.png")]
+    np.testing.assert_array_equal(data.images([0, 3]).permute(0, 2, 3, 1), expected)
+
+
+def test_equal_sources_give_equal_bytes_whatever_the_threads(folder, tmp_path):
+    for workers in (1, 4):
+        prepare(PrepareConfig(str(folder), str(tmp_path / f"{workers}.zip"), resolution=8, workers=workers))
+    assert (tmp_path / "1.zip").read_bytes() == (tmp_path / "4.zip").read_bytes()
+
+
+def test_label_rules(folder, tmp_path):
+    out = str(tmp_path / "out.zip")
+
+    def labels(**kwargs):
+        prepare(PrepareConfig(str(folder), out, resolution=8, **kwargs))
+        with zipfile.ZipFile(out) as archive:
+            pairs = json.loads(archive.read("dataset.json"))["labels"]
+        return pairs and [label for _, label in pairs]
+
+    assert labels() == [0, 0, 1, 2]
+    assert labels(labels="none") is None
+    assert labels(max_images=2) == [0, 0]
+    with pytest.raises(UserError, match=r"has no labels in dataset.json"):
+        labels(labels="json")
+    names = ["n01/a.png", "n01/b.png", "n02/a.png", "n03/c.png"]
+    (folder / "dataset.json").write_text(json.dumps({"labels": [[name, 7 - i] for i, name in enumerate(names)]}))
+    assert labels() == [7, 6, 5, 4]
+    assert labels(labels="folders") == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"expect": 5, "resolution": 8}, "has 4 images, expected 5"),
+        ({}, "n01/b.png: is 9×30; give --resolution"),
+        ({"transform": "center-crop"}, "picture 1 is 9×9, the first one 10×10; give --resolution"),
+    ],
+)
+def test_sources_that_do_not_fit_are_refused_and_nothing_is_written(folder, tmp_path, settings, message):
+    with pytest.raises(UserError, match=message):
+        prepare(PrepareConfig(str(folder), str(tmp_path / "out.zip"), **settings))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train"]
+
+
+def test_a_damaged_picture_is_named(folder, tmp_path):
+    whole = (folder / "n02" / "a.png").read_bytes()
+    (folder / "n02" / "a.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"n02/a.png: damaged picture .*replace or remove it"):
+        prepare(PrepareConfig(str(folder), str(tmp_path / "out.zip"), resolution=8))
+    assert not (tmp_path / "out.zip").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--resolution", "0"], "resolution: must be at least 1"),
+        (["--transform", "crop"], "transform: must be one of none, center-crop"),
+        (["--channels", "4"], "channels: must be 1 or 3"),
+        (["--labels", "x"], "labels: must be one of auto"),
+        (["--out", "x.tar"], "out: must end in .zip"),
+        (["--source", "nowhere"], "nowhere: no such file"),
+    ],
+)
+def test_bad_flags_are_one_line_errors(folder, tmp_path, flags, message, capsys):
+    command = ["data", "prepare", "--source", str(folder), "--out", str(tmp_path / "o.zip"), *flags]
+    assert main(command) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_an_empty_folder_is_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds no pictures"):
+        prepare(PrepareConfig(str(tmp_path / "empty"), str(tmp_path / "o.zip")))
+
+
+# ---- CIFAR-10
+
+
+def cifar_batch(count, seed, labels=None):
+    rng = np.random.default_rng(seed)
+    data = rng.integers(0, 256, (count, 3072), dtype=np.uint8)
+    labels = rng.integers(0, 10, count).tolist() if labels is None else labels
+    content = pickle.dumps({"batch_label": "x", "labels": labels, "data": data, "filenames": ["a"] * count}, protocol=2)
+    # The genuine file was written by Python 2, for which numpy's module had another name.
+    return content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"), data, labels
+
+
+def cifar_archive(path, batches):
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in batches.items():
+            info = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return str(path)
+
+
+def test_cifar_is_read_in_its_order(tmp_path):
+    batches = {f"data_batch_{i}": cifar_batch(3, i) for i in (3, 1, 2, 5, 4)}
+    archive = cifar_archive(
+        tmp_path / "cifar-10-python.tar.gz",
+        {name: batch[0] for name, batch in batches.items()}
+        | {"test_batch": cifar_batch(2, 9)[0], "readme.html": b"no pickle"},
+    )
+    facts = prepare(PrepareConfig(archive, str(tmp_path / "c.zip"), expect=15))
+    assert (facts["images"], facts["resolution"], facts["channels"]) == (15, 32, 3)
+    data = load_dataset({"name": "cifar10", "kind": "zip", "path": str(tmp_path / "c.zip")})
+    ordered = [batches[f"data_batch_{i}"] for i in range(1, 6)]
+    np.testing.assert_array_equal(
+        data.images(range(15)), np.concatenate([b[1] for b in ordered]).reshape(15, 3, 32, 32)
+    )
+    assert data.class_indices.tolist() == [label for b in ordered for label in b[2]]
+    assert len(list(read_cifar10(archive, TEST))) == 2
+
+
+class Evil:
+    def __init__(self, function):
+        self.function = function
+
+    def __reduce__(self):
+        return self.function, ("this must never be printed",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({"data": Evil(print), "labels": []}, protocol=2), r"refused \(asks for __builtin__.print\)"),
+        (pickle.dumps(Evil(eval), protocol=4), r"asks for builtins.eval"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.float64), "labels": [0]}, protocol=2), "asks for arrays of f8"),
+        (pickle.dumps({"data": np.zeros((1, 3072), object), "labels": [0]}, protocol=2), "asks for arrays of O8"),
+        (pickle.dumps({"data": np.zeros((1, 100), np.uint8), "labels": [0]}, protocol=2), "must hold 'data'"),
+        (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, protocol=2), "must hold 'data'"),
+        (pickle.dumps({"labels": [0]}, protocol=2), "must hold 'data'"),
+        (pickle.dumps([1], protocol=2), "must hold 'data'"),
+        (cifar_batch(1, 0, ["x"])[0], "class 'x' is not between 0 and 9"),
+        (cifar_batch(1, 0, [10])[0], "class 10 is not between 0 and 9"),
+        (cifar_batch(1, 0)[0][:200], "refused"),
+        (b"", "refused"),
+        (b"\x80\x02X\xff\xff\xff\x7f", "refused"),
+    ],
+)
+def test_hostile_and_broken_batches_are_refused(tmp_path, content, message, capsys):
+    archive = cifar_archive(tmp_path / "cifar-10-python.tar.gz", {f"data_batch_{i}": content for i in range(1, 6)})
+    with pytest.raises(UserError, match=message) as caught:
+        prepare(PrepareConfig(archive, str(tmp_path / "c.zip")))
+    assert "data_batch_1" in str(caught.value)
+    assert capsys.readouterr().out == ""
+    assert not (tmp_path / "c.zip").exists()
+
+
+def test_broken_cifar_archives_are_one_line_errors(tmp_path):
+    good = cifar_archive(tmp_path / "cifar-10-python.tar.gz", {"data_batch_1": cifar_batch(1, 0)[0]})
+    with pytest.raises(UserError, match="has no member data_batch_2"):
+        list(read_cifar10(good))
+    whole = (tmp_path / "cifar-10-python.tar.gz").read_bytes()
+    (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="not a whole tar archive"):
+        list(read_cifar10(str(tmp_path / "cut.tar.gz")))
+    with pytest.raises(UserError, match="no such file"):
+        list(read_cifar10(str(tmp_path / "none.tar.gz")))
+    with pytest.raises(UserError, match="CIFAR-10 is 32×32 already"):
+        prepare(PrepareConfig(good, str(tmp_path / "c.zip"), resolution=64))
+
+
+# ---- check and encode
+
+
+def test_check_reports_what_is_there(folder, tmp_path, capsys):
+    out = str(tmp_path / "out.zip")
+    assert main(["data", "prepare", "--source", str(folder), "--out", out, "--resolution", "8"]) == 0
+    assert f"{out}: 4 images 8×8, 3 classes" in capsys.readouterr().out
+    assert main(["data", "check", out, "--json", "--expect", "4", "--expect-classes", "3"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    pixels = load_dataset({"name": "t", "kind": "zip", "path": out}).images(range(4)).double()
+    np.testing.assert_allclose(facts["mean"], pixels.mean((0, 2, 3)), atol=1e-3)
+    np.testing.assert_allclose(facts["std"], pixels.std((0, 2, 3), correction=0), atol=1e-3)
+    assert facts["classes"] == {"0": 2, "1": 1, "2": 1}
+    assert facts["faults"] == []
+    for flags, message in [
+        (["--expect", "5"], "has 4 images, expected 5"),
+        (["--expect-classes", "4"], "has 3 classes"),
+    ]:
+        assert main(["data", "check", out, *flags]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_check_finds_bad_images_and_empty_classes(tmp_path, capsys):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(5):
+            stream = io.BytesIO()
+            picture(8, 8, i).save(stream, format="PNG")
+            archive.writestr(f"img{i}.png", stream.getvalue()[: 50 if i in (2, 4) else None])
+        archive.writestr("dataset.json", json.dumps({"labels": [[f"img{i}.png", 2 * (i % 2)] for i in range(5)]}))
+    assert main(["data", "check", str(path), "--expect-classes", "3"]) == 1
+    printed = capsys.readouterr()
+    assert "3 classes of 0 to 3 images" in printed.out
+    assert printed.out.count("  bad: ") == 2
+    assert "2 bad images; the first" in printed.err
+    assert "img2.png" in printed.err
+
+
+def test_check_knows_data_sets_by_name_and_by_spec(capsys):
+    for name in ("digits", '{"name": "digits", "kind": "digits"}'):
+        assert main(["data", "check", name, "--expect", "1797", "--expect-classes", "10"]) == 0
+        assert "1,797 images 8×8×1" in capsys.readouterr().out
+
+
+def test_encoding_writes_a_latent_data_set(folder, tmp_path):
+    out = str(tmp_path / "rgb.zip")
+    prepare(PrepareConfig(str(folder), out, resolution=16))
+    source = load_dataset({"name": "t", "kind": "zip", "path": out})
+
+    def encode(images):
+        small = torch.nn.functional.avg_pool2d(images.float() / 255, 8)
+        return torch.cat([small, small[:, :1]] * 2, 1)
+
+    facts = encode_dataset(source, str(tmp_path / "latent.zip"), encode, batch_size=3)
+    assert facts == {"images": 4, "channels": 8, "resolution": 2}
+    data = load_dataset({"name": "l", "kind": "zip", "path": str(tmp_path / "latent.zip"), "label_dim": 3})
+    assert torch.equal(data.images(range(4)), encode(source.images(range(4))))
+    assert data.class_indices.tolist() == [0, 0, 1, 2]
+    with zipfile.ZipFile(tmp_path / "latent.zip") as archive:
+        assert archive.namelist()[0] == "00000/img-mean-std-00000000.npy"
+    with pytest.raises(UserError, match="must be RGB pixels"):
+        encode_dataset(data, str(tmp_path / "x.zip"), encode)
+
+
+def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch, capsys):
+    class Vae(torch.nn.Module):
+        @classmethod
+        def from_pretrained(cls, path, local_files_only):
+            return cls()
+
+        def encode(self, x):
+            mean = torch.nn.functional.avg_pool2d(x, 8)[:, [0, 1, 2, 0]]
+            return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=mean))
+
+    import sys
+
+    monkeypatch.setitem(sys.modules, "diffusers", SimpleNamespace(AutoencoderKL=Vae))
+    prepare(PrepareConfig(str(folder), str(tmp_path / "rgb.zip"), resolution=16))
+    flags = ["--source", str(tmp_path / "rgb.zip"), "--out", str(tmp_path / "latent.zip"), "--vae", "vae"]
+    assert main(["data", "encode", *flags]) == 0
+    assert "4 latents 2×2×8" in capsys.readouterr().out
