@@ -144,6 +144,13 @@ def check_cached(asset: Asset, cache: Path, thorough: bool = False) -> str:
     return found
 
 
+def describe(asset: Asset, cache: Path) -> dict[str, Any]:
+    """What a cached asset is and where it came from, without dates and absolute paths: equal files, equal records."""
+    record = read_records(cache)[asset.target]
+    facts = {name: getattr(asset, name) for name in ("id", "kind", "target", "license", "source", "note")}
+    return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
+
+
 def offline() -> bool:
     """Whether ``SIDA_OFFLINE`` forbids the network."""
     return os.environ.get("SIDA_OFFLINE", "") not in ("", "0", "false", "no")

@@ -31,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
     parser.add_argument("--registry", metavar="FILE", help="another registry than config/assets.tsv")
     parser.add_argument("--parallel", type=int, default=4, help="downloads at a time (default: 4)")
+    parser.add_argument("--record", metavar="FILE.json", help="fetch: also write what was fetched, with hashes")
     parser.add_argument("--quiet", action="store_true", help="no progress lines")
 
 
@@ -57,12 +58,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fetch(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Namespace) -> int:
-    from sida.assets import Transfer, fetch_many
+    from sida.assets import Transfer, cache_dir, fetch_many
+    from sida.assets.fetch import describe
+    from sida.io import write_json
 
     ids = [asset.id for asset in chosen]
     paths = fetch_many(ids, registry=registry, transfer=Transfer(quiet=args.quiet), parallel=args.parallel)
     for path in paths.values():
         print(path)
+    if args.record:
+        cache = cache_dir()
+        write_json(args.record, [describe(asset, cache) for asset in chosen])
     return 0
 
 

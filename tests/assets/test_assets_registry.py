@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_the_command_fetches_lists_and_verifies(shop, capsys):
     (shop / "t/one").write_bytes(b"other")
     assert main(["assets", "verify"]) == 1
     assert "WRONG" in capsys.readouterr().out
+
+
+def test_what_was_fetched_is_recorded_without_dates_and_paths(shop, tmp_path, capsys):
+    for name in ("a.json", "b.json"):
+        assert main(["assets", "fetch", "one", "--quiet", "--record", str(tmp_path / name)]) == 0
+    record = json.loads((tmp_path / "a.json").read_text())
+    assert [(r["id"], r["target"], r["size"]) for r in record] == [("one", "t/one", 27)]
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    assert str(shop) not in (tmp_path / "a.json").read_text()
 
 
 def test_equal_files_under_two_names_are_pointed_out(shop, capsys):

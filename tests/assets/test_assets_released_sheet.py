@@ -1,0 +1,92 @@
+"""The sheet of the authors' checkpoints fits the registry, the data sets, the protocols and the tables' layouts."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sida.assets import load_registry
+from sida.config import from_mapping
+from sida.data import DatasetConfig
+from sida.sheet import read_runs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return {run.run: run for run in read_runs(ROOT / "config/runs/released.tsv")}
+
+
+@pytest.fixture(scope="module")
+def datasets():
+    return yaml.safe_load((ROOT / "config/datasets.yaml").read_text())
+
+
+def test_every_row_points_at_things_that_exist(runs, datasets):
+    registry = load_registry(ROOT / "config/assets.tsv")
+    for run in runs.values():
+        assert registry[run.checkpoint].kind in ("network", "teacher"), run.run
+        assert run.guide is None or registry[run.guide].kind == "teacher", run.run
+        assert run.dataset in datasets, run.run
+        assert (ROOT / run.protocol).is_file(), run.run
+        assert run.init is None or runs[run.init].method == "sid", run.run
+        assert run.teacher is None or registry[run.teacher].kind == "teacher", run.run
+        assert (run.guide is not None) == ("guidance" in run.sampler), run.run
+
+
+def test_every_released_network_is_measured(runs):
+    networks = {a.id for a in load_registry(ROOT / "config/assets.tsv").values() if a.kind == "network"}
+    assert networks == {run.checkpoint for run in runs.values() if run.method != "teacher"}
+
+
+def test_the_tables_find_all_their_rows(runs):
+    wanted = set()
+    for path in (ROOT / "config/tables").glob("table[1-7].yaml"):
+        layout = yaml.safe_load(path.read_text())
+        keys = [column["key"] for column in layout["columns"] if "key" in column] or [""]
+        for row in layout["rows"]:
+            if "run" in row:
+                wanted |= {row["run"].format(column=key, metric="", **layout.get("vars", {})) for key in keys}
+    assert len(wanted) > 70
+    assert wanted == set(runs)
+
+
+def test_alpha_agrees_with_the_id_and_the_label(runs):
+    for run in runs.values():
+        if run.method == "teacher":
+            assert run.alpha is None
+        elif run.run.startswith("edm2"):
+            assert run.alpha == 1.0
+        else:
+            assert run.run.endswith({1.0: "-a1", 1.2: "-a1.2"}[run.alpha])
+            assert run.label.endswith(f"α={run.alpha:.1f}")
+
+
+def test_guided_teachers_use_the_guide_of_their_own_ema_length(runs):
+    registry = load_registry(ROOT / "config/assets.tsv")
+    for run in runs.values():
+        if run.guide:
+            length = registry[run.checkpoint].url.rsplit("-", 1)[1]
+            assert registry[run.guide].url.endswith(f"-uncond-2147483-{length}")
+
+
+def test_data_sets_are_valid_specs(datasets):
+    for name, spec in datasets.items():
+        assert from_mapping(DatasetConfig, {"name": name, **spec}, name).name == name
+    assert set(datasets) == {
+        "digits", "cifar10", "cifar10-uncond", "imagenet64", "ffhq64", "afhqv2", "imagenet512", "imagenet512-latents"
+    }  # fmt: skip
+
+
+def test_commented_rows_are_whole_rows_too(runs):
+    lines = (ROOT / "config/runs/released.tsv").read_text().splitlines()
+    header = next(line for line in lines if not line.startswith("#")).split("\t")
+    commented = [line[1:] for line in lines if line.startswith("#") and "\t" in line]
+    registry = load_registry(ROOT / "config/assets.tsv")
+    for cells in csv.reader(commented, delimiter="\t"):
+        row = dict(zip(header, cells, strict=True))
+        assert registry[row["checkpoint"]].kind == "gdd-network"
