@@ -23,9 +23,9 @@ class SeedStreams:
     def randn(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Normal draws ``(N, *shape)`` on the CPU, one item per seed."""
         result = torch.empty(len(self), *shape, dtype=dtype)
-        for item, generator in zip(result, self._generators):
-            # Into its own row: no list of small tensors, no stacking copy.
-            torch.randn(tuple(shape), dtype=dtype, generator=generator, out=item)
+        # In place, row by row: no list of small tensors, no stacking copy.
+        for row, generator in zip(result.unbind(), self._generators):
+            row.normal_(generator=generator)
         return result
 
     def randn_like(self, x: torch.Tensor) -> torch.Tensor:
@@ -34,8 +34,10 @@ class SeedStreams:
 
     def randint(self, high: int) -> torch.Tensor:
         """Integers in ``[0, high)``, int64 ``(N,)``."""
-        draws = [torch.randint(high, (), generator=generator) for generator in self._generators]
-        return torch.stack(draws) if draws else torch.empty(0, dtype=torch.int64)
+        result = torch.empty(len(self), dtype=torch.int64)
+        for row, generator in zip(result.unbind(), self._generators):
+            row.random_(high, generator=generator)
+        return result
 
 
 def latents_for_seeds(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tensor:
