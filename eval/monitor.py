@@ -105,7 +105,7 @@ class Monitor:
             ``num_samples``, and ``accuracy`` of the requested class where the network has classes.
         """
         distances, hits, labelled = [], 0, 0
-        with use_threads(self.threads), precision(self.allow_tf32), torch.inference_mode():
+        with use_threads(self.threads), precision(self.allow_tf32), torch.no_grad():
             for trial in range(self.trials):
                 first = self.seed0 + trial * self.num_samples
                 sums = FeatureStatistics(ddof=self.cov_ddof, device=self.extractor.device)
@@ -113,7 +113,8 @@ class Monitor:
                     images, classes = generate(range(begin, min(begin + self.batch_size, first + self.num_samples)))
                     output = extract(images, {"it": self.extractor})["it"]
                     sums.update(output.features)
-                    if output.logits is not None and classes is not None:
+                    # Networks without classes give none, or -1 (sida.sampling.NO_CLASS).
+                    if output.logits is not None and classes is not None and int(classes[0]) >= 0:
                         hits += int((output.logits.argmax(1).cpu() == classes.cpu()).sum())
                         labelled += len(classes)
                 mean, cov, _ = self.reference.moments(self.extractor.name)

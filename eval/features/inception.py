@@ -53,8 +53,8 @@ class InceptionExtractor(Extractor):
         with torch.inference_mode():
             features = self._features(probe.to(self.device))
             probabilities = self._probabilities(probe.to(self.device))
+            self._weight = None if two_passes else self._output_weight(features, probabilities)
         self.num_features, self.num_classes = features.shape[1], probabilities.shape[1]
-        self._weight = None if two_passes else self._output_weight(features, probabilities)
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         rgb = as_rgb(images, self.name).contiguous()

@@ -1,0 +1,97 @@
+"""Small stand-ins with the call signatures of the published feature networks."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+class TinyInception(nn.Module):
+    """Like ``inception-2015-12-05.pt``: resizes inside, features, class probabilities with or without output bias."""
+
+    def __init__(self, num_features: int = 12, num_classes: int = 7) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, num_features, 5, stride=4), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+        self.output = nn.Linear(num_features, num_classes)
+
+    def forward(
+        self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
+    ) -> torch.Tensor:
+        x = nn.functional.interpolate(img.to(torch.float32), size=(33, 33), mode="bilinear", align_corners=False)
+        features = self.layers((x - 128) / 128)
+        if return_features:
+            return features
+        logits = nn.functional.linear(features, self.output.weight) if no_output_bias else self.output(features)
+        return torch.softmax(logits, 1)
+
+
+class OddInception(TinyInception):
+    """Its probabilities do not come from its last matrix alone."""
+
+    def forward(
+        self, img: torch.Tensor, return_features: bool = False, use_fp16: bool = False, no_output_bias: bool = False
+    ) -> torch.Tensor:
+        x = nn.functional.interpolate(img.to(torch.float32), size=(33, 33), mode="bilinear", align_corners=False)
+        features = self.layers((x - 128) / 128)
+        if return_features:
+            return features
+        return torch.softmax(3 * self.output(features), 1)
+
+
+def write_inception(path: Path, kind: type[TinyInception] = TinyInception, seed: int = 0) -> Path:
+    """A TorchScript file of the published call signature, a few kilobytes."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.manual_seed(seed)
+        net = kind()
+        for parameter in net.parameters():
+            parameter.data.mul_(3)  # features that differ between images
+        torch.jit.script(net.eval().requires_grad_(False)).save(str(path))
+    return path
+
+
+def load_script(path: Path) -> torch.jit.ScriptModule:
+    """Loads a file of :func:`write_inception`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.jit.load(str(path))
+
+
+HUBCONF = """
+dependencies = ["torch"]
+import torch
+
+
+class Tiny(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.patch = torch.nn.Conv2d(3, 10, 14, stride=14)
+
+    def forward(self, x):
+        assert x.shape[1:] == (3, 224, 224), x.shape
+        return torch.nn.functional.gelu(self.patch(x)).mean((2, 3))
+
+
+def dinov2_vitl14(pretrained=True, **kwargs):
+    torch.manual_seed(1 if pretrained else 2)
+    return Tiny()
+"""
+
+
+def write_hub(folder: Path) -> Path:
+    """A local torch.hub repository with the entry point ``dinov2_vitl14``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "hubconf.py").write_text(HUBCONF)
+    return folder
+
+
+def pictures(count: int, size: int = 16, channels: int = 3, seed: int = 0) -> torch.Tensor:
+    """Smooth random images uint8 (N, C, size, size)."""
+    noise = torch.rand(count, channels, 4, 4, generator=torch.Generator().manual_seed(seed))
+    smooth = nn.functional.interpolate(noise, size=(size, size), mode="bilinear")
+    return (smooth * 255).to(torch.uint8)

@@ -1,0 +1,88 @@
+"""The training monitor: the same distance as a measurement, from seeds of its own."""
+
+from __future__ import annotations
+
+import importlib
+import statistics
+
+import pytest
+import torch
+import yaml
+
+from eval.measure import measure
+from eval.monitor import SEED0, make_monitor
+from eval.protocol import FOLDER
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.preset import MONITOR
+from sida.sampling import NO_CLASS, SeedStreams
+
+DIGITS = {"name": "digits", "kind": "digits"}
+
+
+def resampled(seeds):
+    data = load_dataset(DIGITS)
+    indices = SeedStreams(seeds).randint(len(data))
+    return data.images(indices), data.class_indices[indices]
+
+
+def test_found_by_the_name_that_presets_use():
+    module, _, function = MONITOR.partition(":")
+    assert getattr(importlib.import_module(module), function) is make_monitor
+
+
+def test_agrees_with_a_measurement_at_the_same_seeds(tmp_path):
+    content = yaml.safe_load((FOLDER / "digits.yaml").read_text()) | {"num_samples": 400, "trials": 2}
+    spec = {"run": "d", "method": "data", "sampler": {"kind": "data"}, "protocol": content, "dataset": DIGITS}
+    expected = [record["metrics"]["fd"] for record in measure(spec, tmp_path, [0, 1])]
+    monitor = make_monitor(DIGITS, protocol=content, trials=2, seed0=0, batch_size=150, threads=1)
+    result = monitor(resampled)
+    assert result["fd_trials"] == pytest.approx(expected, rel=1e-6)
+    assert result["fd"] == pytest.approx(statistics.fmean(expected), rel=1e-6)
+    assert result["fd_std"] == pytest.approx(statistics.stdev(expected), rel=1e-4)
+    assert result["num_samples"] == 400
+    assert result["accuracy"] > 0.99
+
+
+def test_seeds_are_fresh_and_batches_do_not_matter():
+    seen = []
+
+    def generate(seeds):
+        seen.extend(seeds)
+        return resampled(seeds)
+
+    result = make_monitor(DIGITS, num_samples=120, trials=2, batch_size=50)(generate)
+    assert seen == list(range(SEED0, SEED0 + 240))
+    assert min(seen) > 10 * 50_000  # beyond the seeds of every protocol's trials
+    again = make_monitor(DIGITS, num_samples=120, trials=2, batch_size=120)(resampled)
+    assert again["fd_trials"] == pytest.approx(result["fd_trials"], rel=1e-6)
+
+
+def test_single_trial_has_no_spread_and_unconditional_images_no_accuracy():
+    def unconditional(seeds):
+        return resampled(seeds)[0], torch.full((len(seeds),), NO_CLASS)
+
+    result = make_monitor(DIGITS, num_samples=100)(unconditional)
+    assert result["fd_std"] == 0
+    assert "accuracy" not in result
+    assert make_monitor(DIGITS, num_samples=100)(lambda seeds: (resampled(seeds)[0], None))["fd"] == result["fd"]
+
+
+def test_another_extractor():
+    pixels = make_monitor(DIGITS, num_samples=100, extractor="pixels")(resampled)["fd"]
+    assert pixels < 0.2 * make_monitor(DIGITS, num_samples=100)(resampled)["fd"]
+
+
+def test_faults():
+    with pytest.raises(UserError, match="num_samples must be at least 2"):
+        make_monitor(DIGITS, num_samples=1)
+    with pytest.raises(UserError, match="no feature extractor"):
+        make_monitor(DIGITS, num_samples=10, extractor="x")
+    only_accuracy = {
+        "name": "p",
+        "num_samples": 10,
+        "trials": 1,
+        "metrics": [{"key": "a", "kind": "accuracy", "extractor": "digits"}],
+    }
+    with pytest.raises(UserError, match="no metric of kind 'frechet'"):
+        make_monitor(DIGITS, protocol=only_accuracy)
