@@ -26,15 +26,22 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
             decide_part(part, evidence, f"{source}: {claim.id}.parts[{number}]")
             for number, part in enumerate(claim.parts)
         ) or (Finding(UNDECIDED, claim.reason),)
-        verdicts.append(Verdict(claim, combined(findings, claim.combine), findings))
+        verdicts.append(Verdict(claim, combined(findings, claim.combine, claim.ties), findings))
     return verdicts
 
 
-def combined(findings: Sequence[Finding], combine: str) -> Outcome:
-    """The outcome of several comparisons of which all, or any, must hold."""
-    outcomes = {finding.outcome for finding in findings}
-    first: Outcome = "contradicted" if combine == "all" else "supported"
-    other: Outcome = "supported" if combine == "all" else "contradicted"
-    if first in outcomes:
-        return first
-    return other if outcomes == {other} else UNDECIDED
+def combined(findings: Sequence[Finding], combine: str, ties: int = 0) -> Outcome:
+    """The outcome of several comparisons of which all (but a number of ties), or any, must hold.
+
+    A tie is a comparison that was measured and lies within the noise; one that was not measured never counts.
+    """
+    outcomes = [finding.outcome for finding in findings]
+    if combine == "any":
+        if "supported" in outcomes:
+            return "supported"
+        return "contradicted" if set(outcomes) == {"contradicted"} else UNDECIDED
+    if "contradicted" in outcomes:
+        return "contradicted"
+    undecided = [finding for finding in findings if finding.outcome == UNDECIDED]
+    tolerated = len(undecided) <= ties and all(finding.numbers for finding in undecided)
+    return "supported" if tolerated and "supported" in outcomes else UNDECIDED

@@ -49,25 +49,26 @@ class Evidence:
         elif operand.where is not None:
             names = [run.run for run in matching(self.runs, operand.where)]
         else:
-            raise NotMeasuredError(f"{operand.published} is a published number without a run here")
+            raise NotMeasuredError(f"no run here of {operand.published}")
         measured = [name for name in names if name in self.measurements.runs]
         if not measured:
             raise NotMeasuredError(f"no measurement of {operand}")
         return measured
 
     def estimate(self, operand: Operand, metric: str, where: str) -> tuple[str, Estimate]:
-        """Name and mean ± std of one generator.
+        """Name and mean ± std of one generator; an operand that is only published gives the printed number.
 
         Raises:
             NotMeasuredError: Not measured (or, when deciding by published numbers, not published).
             UserError: The operand's conditions match several runs.
         """
-        if self.by_published:
+        quoted = operand.published is not None and operand.run is None and operand.where is None
+        if self.by_published or quoted:
             if operand.published is None:
                 raise NotMeasuredError(f"no published number for {operand}")
             number = published_number(self.published, operand.published, f"{where}.published")
             std = float(number.std) if number.std else 0.0
-            return number.row_label, Estimate(number.value, std, PUBLISHED_TRIALS)
+            return f"{number.row_label}, published", Estimate(number.value, std, PUBLISHED_TRIALS)
         names = self.runs_of(operand, where)
         if len(names) > 1:
             raise UserError(f"{where}.where: {dict(operand.where or {})} matches {', '.join(names)}; pick one run")

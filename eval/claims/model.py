@@ -63,7 +63,7 @@ class Part:
         factor: SPEED: least ratio; NEAR: largest multiple.
         low: RATIO: least ratio.
         high: RATIO: largest ratio.
-        level: SPEED: ``b_final`` (B's own minimum) or an operand's measured mean.
+        level: SPEED: a run's measured mean or a published number; B's own minimum by default.
         quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, instead of a metric.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
         equal_budget: LT, TRAIN: both must have been trained on equally many images.
@@ -107,6 +107,7 @@ class Claim:
         source: Where it was made.
         parts: Comparisons; ``for`` in the file repeats a part over values.
         combine: ``all`` parts must hold, or ``any`` of them.
+        ties: How many of ``all`` parts may be decided neither way although measured.
         reason: Why a claim without a rule is not decided.
         counterpart: The paper's claim that a claim about digits mirrors.
     """
@@ -117,6 +118,7 @@ class Claim:
     parts: tuple[Part, ...] = ()
     source: str = ""
     combine: Literal["all", "any"] = "all"
+    ties: int = 0
     reason: str = ""
     cost: str = ""
     counterpart: str = ""

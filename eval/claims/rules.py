@@ -150,6 +150,9 @@ def speed(part: Part, evidence: Evidence, where: str) -> Finding:
     best_b = min(curve_b, key=lambda point: point.value)
     if part.level is None:
         level, error, meaning = best_b.value, _error(best_b), "its lowest value"
+    elif part.level.run is None and part.level.where is None:
+        number = evidence.quoted(part.level, f"{where}.level")
+        level, error, meaning = number.value, 0.0, f"{number.row_label}, published"
     else:
         name, estimate = evidence.estimate(part.level, part.metric, f"{where}.level")
         level, error, meaning = estimate.mean, estimate.standard_error or 0.0, name
@@ -202,9 +205,9 @@ def ratio(part: Part, evidence: Evidence, where: str) -> Finding:
         top, bottom = _quantity(evidence, run_a, part.quantity), _quantity(evidence, run_b, part.quantity)
         name_a, name_b, what = evidence.label(run_a), evidence.label(run_b), part.quantity
     value = top / bottom
-    text = (
-        f"{what}: {name_a} {top:.4g}, {name_b} {bottom:.4g}; ratio {value:.3f}, claimed {part.low:g} to {part.high:g}"
-    )
+    claimed = f"{part.low:g} to {part.high:g}" if part.low else f"at most {part.high:g}"
+    claimed = claimed if math.isfinite(part.high) else f"at least {part.low:g}"
+    text = f"{what} {top:.4g} ({name_a}) against {bottom:.4g} ({name_b}); ratio {value:.3f}, claimed {claimed}"
     outcome: Outcome = "supported" if part.low <= value <= part.high else "contradicted"
     return Finding(outcome, text, {"a": top, "b": bottom, "ratio": value})
 

@@ -65,14 +65,28 @@ def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:
     origin += [f"mirrors {claim.counterpart}"] if claim.counterpart else []
     lines = [f"### {claim.id}: {MARKS[verdict.outcome]}", ""]
     lines += [claim.statement + (f" ({'; '.join(origin)})" if origin else ""), ""]
-    for number, finding in enumerate(verdict.findings):
-        rule = claim.parts[number].rule if number < len(claim.parts) else "no rule"
-        mark = MARKS[finding.outcome].partition(" ")[0]
-        lines.append(f"- {mark} {rule}: {finding.evidence}")
+    lines += _bullets(verdict)
     if printed is not None and any(finding.numbers for finding in printed.findings):
         lines += ["", f"By the published numbers alone: {MARKS[printed.outcome]}.", ""]
         lines += [f"- {MARKS[f.outcome].partition(' ')[0]} {f.evidence}" for f in printed.findings]
     return [*lines, *(["", claim.note] if claim.note else []), ""]
+
+
+def _bullets(verdict: Verdict) -> list[str]:
+    """One line per comparison; those that lack a measurement share a line per reason."""
+    lines: list[str] = []
+    absent: dict[str, list[str]] = {}
+    for number, finding in enumerate(verdict.findings):
+        rule = verdict.claim.parts[number].rule if verdict.claim.parts else "no rule"
+        if finding.numbers or not verdict.claim.parts:
+            lines.append(f"- {MARKS[finding.outcome].partition(' ')[0]} {rule}: {finding.evidence}")
+        else:
+            reason, _, subject = finding.evidence.partition(" of ")
+            absent.setdefault(f"{rule}: {reason}", []).append(subject)
+    for reason, subjects in absent.items():
+        named = ", ".join(dict.fromkeys(filter(None, subjects)))
+        lines.append(f"- – {reason}" + (f" of {named}" if named else ""))
+    return lines
 
 
 def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
