@@ -248,6 +248,12 @@ def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(tmp_
             assert verdict.outcome == "not decided here"
 
 
+def test_runs_that_claims_name_are_in_the_sheet_of_the_released_checkpoints(claims):
+    sheet = {run.run for run in read_runs(ROOT / "config" / "runs" / "released.tsv")}
+    named = {o.run for c in claims for p in c.parts for o in (p.a, p.b, p.level) if o is not None and o.run}
+    assert named - sheet == {"cifar10-uncond-gdd-i", "imagenet64-gdd-i", "ffhq64-gdd-i", "afhq64-gdd"}  # not downloaded
+
+
 # Faults.
 
 

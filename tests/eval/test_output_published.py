@@ -184,6 +184,19 @@ def test_measured_mode_has_no_quoted_rows(released):
     assert "published" not in " ".join(table.notes)
 
 
+@pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
+def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints(name):
+    from eval.tables.lines import resolve
+    from sida.preset import read_runs
+
+    sheet = {run.run for run in read_runs(ROOT / "config" / "runs" / "released.tsv")}
+    layout = load_layout(ROOT / "config" / "tables" / f"{name}.yaml")
+    lines = resolve(layout, EMPTY, {}, PUBLISHED, "audit")
+    named = {source.run for line in lines for source in line.sources.values() if source.run}
+    assert named
+    assert named <= sheet
+
+
 def test_unknown_published_id_names_layout_and_key(tmp_path):
     text = (ROOT / "config" / "tables" / "table6.yaml").read_text().replace("table6-sida", "table6-sidda")
     (tmp_path / "t.yaml").write_text(text)
