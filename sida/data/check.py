@@ -62,6 +62,6 @@ def class_counts(dataset: Dataset) -> dict[int, int] | None:
     """Images of each class, or None without integer labels."""
     try:
         found = collections.Counter(dataset.class_indices.tolist())
-    except ValueError:
+    except UserError:
         return None
     return {label: found.get(label, 0) for label in range(dataset.label_dim)}

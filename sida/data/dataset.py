@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sida.errors import UserError
+
 Indices = Sequence[int] | np.ndarray | torch.Tensor | range
 
 
@@ -104,10 +106,10 @@ class Dataset(abc.ABC):
         """Class of every item, int64 ``(len,)``: what an empirical label distribution draws from.
 
         Raises:
-            ValueError: The data set has no integer labels.
+            UserError: The data set has no integer labels.
         """
         if self._labels is None or self._labels.ndim != 1:
-            raise ValueError(f"data set {self.name} has no class labels")
+            raise UserError(f"data set {self.name} has no class labels; use one with integer labels in dataset.json")
         return torch.from_numpy(self._labels[self.raw_indices])
 
     @property

@@ -16,7 +16,7 @@ from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.sampling.quantise import to_uint8
 from sida.sampling.sampler import Sampler, read_sampler
-from sida.sampling.seeds import SeedStreams
+from sida.sampling.seeds import SeedStreams, send
 
 #: Class of images from networks without classes.
 NO_CLASS = -1
@@ -142,7 +142,7 @@ def _run(
             shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
             latents = streams.randn(shape)
             classes = class_rule(streams, start)
-            images, finite = _launch(net, sampler, latents.to(device), classes, streams, gnet, decode)
+            images, finite = _launch(net, sampler, send(latents, device), classes, streams, gnet, decode)
             count = len(chosen)
             flight = _Flight(chosen, images[:count], classes[:count], finite[:count], output)
             if device.type != "cuda":
@@ -168,10 +168,11 @@ def _launch(
     gnet: torch.nn.Module | None,
     decode: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images, and which of them are finite; nothing here waits for a GPU."""
+    """Images, and which of them are finite; on a GPU nothing here waits."""
     labels = None
     if int(getattr(net, "label_dim", 0)):
-        labels = torch.nn.functional.one_hot(classes, int(net.label_dim)).to(latents)  # type: ignore[arg-type]
+        rows = torch.nn.functional.one_hot(classes, int(net.label_dim))  # type: ignore[arg-type]
+        labels = send(rows.to(torch.float32), latents.device)
     values = sampler(net, latents, labels, streams, gnet)
     finite = values.flatten(1).isfinite().all(1)
     return (to_uint8(values) if decode is None else decode(values)), finite

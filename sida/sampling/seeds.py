@@ -30,7 +30,7 @@ class SeedStreams:
 
     def randn_like(self, x: torch.Tensor) -> torch.Tensor:
         """Normal draws with the shape, dtype and device of ``x`` (one item per seed)."""
-        return self.randn(x.shape[1:], dtype=x.dtype).to(x.device)
+        return send(self.randn(x.shape[1:], dtype=x.dtype), x.device)
 
     def randint(self, high: int) -> torch.Tensor:
         """Integers in ``[0, high)``, int64 ``(N,)``."""
@@ -46,3 +46,10 @@ def latents_for_seeds(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tenso
     Source: NVlabs/edm:generate.py (``StackedRandomGenerator``); CPU generators on every device.
     """
     return SeedStreams(seeds).randn(shape)
+
+
+def send(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Copies a CPU tensor to a device; to a GPU from page-locked memory, without waiting for earlier work there."""
+    if torch.device(device).type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

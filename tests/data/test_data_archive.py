@@ -105,7 +105,7 @@ def test_label_vectors_are_passed_on(tmp_path):
     data = open_zip(write_zip(tmp_path / "a.zip", members(pictures(2), [[0.5, 1.0], [2.0, 3.0]])))
     assert data.label_dim == 2
     assert data.labels([1]).tolist() == [[2.0, 3.0]]
-    with pytest.raises(ValueError, match="no class labels"):
+    with pytest.raises(UserError, match="no class labels"):
         _ = data.class_indices
 
 

@@ -32,7 +32,7 @@ def test_unconditional_digits_have_labels_of_width_zero():
         data = load_dataset(SPEC | extra)
         assert data.label_dim == 0
         assert data.labels([3, 4]).shape == (2, 0)
-        with pytest.raises(ValueError, match="no class labels"):
+        with pytest.raises(UserError, match="no class labels"):
             _ = data.class_indices
 
 

@@ -2,13 +2,14 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.data import InfiniteSampler
 from sida.data.order import edm2_order, edm_order
 
 
+@settings(deadline=None, max_examples=50)
 @given(size=st.integers(1, 50), seed=st.integers(0, 2**40), start=st.integers(0, 300), count=st.integers(0, 120))
 def test_a_batch_depends_on_seed_and_position_only(size, seed, start, count):
     fresh = InfiniteSampler(size, seed).indices(start, count)
@@ -17,6 +18,7 @@ def test_a_batch_depends_on_seed_and_position_only(size, seed, start, count):
     np.testing.assert_array_equal(used.indices(0, start + count)[start:], fresh)
 
 
+@settings(deadline=None, max_examples=50)
 @given(size=st.integers(1, 50), seed=st.integers(0, 1000), epoch=st.integers(0, 5))
 def test_an_epoch_visits_every_item_once(size, seed, epoch):
     visited = InfiniteSampler(size, seed).indices(epoch * size, size)
