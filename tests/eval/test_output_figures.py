@@ -1,0 +1,321 @@
+"""Figures: files, data, same seeds in every panel, official logs, and faults."""
+
+import csv
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from eval.cli import main
+from eval.figures import first_at_or_below, load_figure_layout, read_author_log, read_evaluations
+from eval.figures.curves import Curve, Point, pool
+from eval.figures.plot import short_number
+from eval.figures.samples import tile
+from sida.errors import UserError
+from tests.eval.synthetic_output import CURVES, write_preset
+
+ROOT = Path(__file__).parents[2]
+FIGURES = ROOT / "config" / "figures"
+DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    return write_preset(tmp_path_factory.mktemp("preset"))
+
+
+def build(preset, layout, out, *more):
+    options = [
+        "--runs",
+        str(preset / "runs.tsv"),
+        "--results",
+        str(preset),
+        "--measurements",
+        str(preset / "measurements.csv"),
+    ]
+    return main(["figure", "--layout", str(layout), "--out", str(out), *options, *more])
+
+
+def rows(path):
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.fixture(scope="module")
+def convergence(preset, tmp_path_factory):
+    out = tmp_path_factory.mktemp("figures") / "convergence.pdf"
+    assert build(preset, FIGURES / "convergence.yaml", out) == 0
+    return out
+
+
+def test_pdf_is_vector_with_embedded_truetype_fonts_and_no_date(convergence):
+    data = convergence.read_bytes()
+    assert data.startswith(b"%PDF")
+    assert b"/FontFile2" in data
+    assert b"/Type3" not in data
+    assert b"CreationDate" not in data
+    assert b"/Subtype /Image" not in data
+
+
+def test_png_is_readable_and_200_dots_per_inch(convergence):
+    with Image.open(convergence.with_suffix(".png")) as image:
+        assert image.size == (1360, 580)
+        assert round(image.info["dpi"][0]) == 200
+        assert np.asarray(image.convert("L")).std() > 10
+
+
+def test_csv_holds_every_evaluation_line_and_kept_generator(convergence, preset):
+    found = rows(convergence.with_suffix(".csv"))
+    for run in CURVES:
+        log = read_evaluations(preset / "students" / run / "evaluations.jsonl", "fd")
+        drawn = [row for row in found if row["kind"] == "curve" and row["run"] == run]
+        assert [(int(r["images"]), float(r["value"])) for r in drawn] == [(p.nimg, p.value) for p in log]
+        assert [r["shown"] for r in drawn] == ["False"] + ["True"] * (len(log) - 1)  # 0 has no place on a log axis
+        kept = next(row for row in found if row["kind"] == "kept generator" and row["run"] == run)
+        assert int(kept["images"]) == min(log, key=lambda point: point.value).nimg
+        assert kept["count"] == "10"
+    lines = {row["series"]: row["source"] for row in found if row["kind"] == "line"}
+    assert lines == {"EDM teacher, NFE 35": "measured: teacher-nfe35", "its start, SiD α = 1.2": "measured: sid-a1.2"}
+
+
+def test_the_same_data_give_the_same_bytes(convergence, preset, tmp_path):
+    assert build(preset, FIGURES / "convergence.yaml", tmp_path / "again.pdf") == 0
+    assert (tmp_path / "again.csv").read_bytes() == convergence.with_suffix(".csv").read_bytes()
+    assert (tmp_path / "again.pdf").read_bytes() == convergence.read_bytes()
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5])
+def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(preset, tmp_path, capsys, number):
+    assert build(preset, FIGURES / f"figure{number}.yaml", tmp_path / "f.pdf") == 0
+    assert "not shown, no data yet" in capsys.readouterr().out
+    found = rows(tmp_path / "f.csv")
+    lines = [float(row["value"]) for row in found if row["kind"] == "line"]
+    expected = {1: [], 2: [1.923, 9.98], 3: [1.97, 3.77, 4.53, 1.79, 2.66, 4.19, 1.36, 2.62, 5.57], 5: [2.39, 1.96]}
+    assert lines == expected.get(number, lines)
+    assert len(lines) == {1: 0, 2: 2, 3: 9, 4: 2 + 5 * 4, 5: 2}[number]
+    assert any(row["kind"] == "missing" for row in found)
+
+
+def test_every_layout_of_the_repository_loads():
+    names = sorted(path.stem for path in FIGURES.glob("*.yaml"))
+    assert {"convergence", "samples", *(f"figure{n}" for n in range(1, 11))} <= set(names)
+    for name in names:
+        layout = load_figure_layout(FIGURES / f"{name}.yaml")
+        assert 3.3 <= layout.width <= 6.8
+        assert layout.caption
+
+
+# Curves.
+
+
+def author_log(path, metric="fid50k_full"):
+    records = [
+        {"results": {metric: value}, "metric": metric, "snapshot_pkl": f"network-snapshot-1.200000-{kimg:06d}.pkl"}
+        for kimg, value in ((100, 20.0), (200, 12.0), (200, 14.0), (30000, 2.5))
+    ]
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_official_metric_logs_are_read_and_repeated_evaluations_averaged(tmp_path):
+    points = read_author_log(author_log(tmp_path / "metric-fid50k_full-alpha-1.200000.jsonl"))
+    assert [(p.nimg, p.value, p.trials) for p in points] == [
+        (100_000, 20.0, 1),
+        (200_000, 13.0, 2),
+        (30_000_000, 2.5, 1),
+    ]
+    assert points[1].std == pytest.approx(2**0.5)
+    with pytest.raises(UserError, match="no metric 'is50k'"):
+        read_author_log(tmp_path / "metric-fid50k_full-alpha-1.200000.jsonl", "is50k")
+    (tmp_path / "other.jsonl").write_text('{"fid": 3}\n')
+    with pytest.raises(UserError, match=r"other\.jsonl:1: not a line of an official metric log"):
+        read_author_log(tmp_path / "other.jsonl")
+
+
+def test_an_official_log_can_stand_for_a_run(preset, tmp_path):
+    log = author_log(tmp_path / "m.jsonl")
+    layout = tmp_path / "l.yaml"
+    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": [{"series": [{"each": {"run": ["sid-a1.2"]}}]}]}))
+    assert build(preset, layout, tmp_path / "f.pdf", "--log", f"sid-a1.2={log}") == 0
+    drawn = [row for row in rows(tmp_path / "f.csv") if row["kind"] == "curve"]
+    assert [float(row["value"]) for row in drawn] == [20.0, 13.0, 2.5]
+
+
+def test_seeds_are_pooled_where_all_were_evaluated():
+    one = Curve("a-s0", "a", (Point(1, 5.0), Point(2, 4.0)))
+    other = Curve("a-s1", "a", (Point(1, 7.0), Point(2, 4.0), Point(3, 1.0)))
+    both = pool([one, other], "a")
+    assert [(p.nimg, p.value) for p in both.points] == [(1, 6.0), (2, 4.0)]
+    assert both.points[0].std == pytest.approx(2**0.5)
+    assert (both.over, both.runs) == ("seeds", ("a-s0", "a-s1"))
+    with pytest.raises(UserError, match="share no evaluation point"):
+        pool([Curve("x", "a", (Point(1, 5.0),)), Curve("y", "a", (Point(2, 5.0),))], "a")
+
+
+@given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0.1, 50)), min_size=1, max_size=20), st.floats(0.1, 50))
+def test_first_crossing_is_the_earliest_evaluation_at_or_below(pairs, level):
+    points = tuple(Point(n, v) for n, v in sorted(dict(pairs).items()))
+    found = first_at_or_below(points, level)
+    below = [point.nimg for point in points if point.value <= level]
+    assert found == (min(below) if below else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no evaluation yet"),
+        ('{"nimg": 5}\n', r"e\.jsonl:1: no 'fd' in this evaluation"),
+        ('{"nimg": 5, "fd": NaN}\n', r"e\.jsonl:1: fd is NaN"),
+        ('{"nimg": 5, "fd"\n{"nimg": 6, "fd": 1}\n', "not valid JSON lines"),
+    ],
+)
+def test_faulty_training_logs(tmp_path, text, message):
+    (tmp_path / "e.jsonl").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_evaluations(tmp_path / "e.jsonl", "fd")
+    with pytest.raises(UserError, match="no such training log"):
+        read_evaluations(tmp_path / "absent.jsonl", "fd")
+
+
+def test_a_line_cut_off_by_a_crash_is_ignored(tmp_path):
+    (tmp_path / "e.jsonl").write_text('{"nimg": 5, "fd": 2.0}\n{"nimg": 6, "f')
+    assert [p.nimg for p in read_evaluations(tmp_path / "e.jsonl", "fd")] == [5]
+
+
+@pytest.mark.parametrize(("value", "text"), [(500, "500"), (1e4, "10k"), (2.5e6, "2.5M"), (1e9, "1B"), (0.2, "0.2")])
+def test_axis_labels(value, text):
+    assert short_number(value) == text
+
+
+# Samples.
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    from sida.checkpoint import save_network
+    from sida.networks import build_network
+
+    folder = tmp_path_factory.mktemp("networks")
+    kwargs = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8}
+    config = {"class": "EDMPrecond", "kwargs": kwargs | {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}}
+    for seed, name in enumerate(("teacher", "student")):
+        torch.manual_seed(seed)
+        net = build_network(config)
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        save_network(net, folder / f"{name}.safetensors", {"network": config, "method": "test"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def spec(networks, tmp_path_factory):
+    one = {"kind": "one_step", "init_sigma": 2.5}
+    rest = {"dataset": DIGITS, "device": "cpu", "threads": 1}
+    heun = {"kind": "heun", "num_steps": 3}
+    teacher, student = (str(networks / f"{name}.safetensors") for name in ("teacher", "student"))
+    generators = [
+        {"run": "data", "network": None, "sampler": {"kind": "data"}, "nfe": None, **rest},
+        {"run": "teacher-nfe35", "network": teacher, "sampler": heun, "nfe": 5, **rest},
+        *({"run": run, "network": student, "sampler": one, "nfe": 1, **rest} for run in CURVES),
+    ]
+    path = tmp_path_factory.mktemp("spec") / "spec.json"
+    path.write_text(json.dumps({"generators": generators}))
+    return path
+
+
+def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec, networks, tmp_path):
+    from sida.io import sha256_file
+
+    assert build(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec)) == 0
+    found = rows(tmp_path / "s.csv")
+    panels = list(dict.fromkeys(row["panel"] for row in found))
+    assert panels == ["real digits", "EDM teacher", "SiD, α = 1.2", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
+    by_panel = {name: [row for row in found if row["panel"] == name] for name in panels}
+    keys = [[(r["row"], r["column"], r["class"], r["seed"]) for r in by_panel[name]] for name in panels[1:]]
+    assert all(key == keys[0] for key in keys)
+    assert [r["class"] for r in by_panel["real digits"]] == [str(i // 6) for i in range(60)]
+    assert [int(r["seed"]) for r in by_panel[panels[1]]] == list(range(60))
+    assert by_panel[panels[2]][0]["sha256"] == sha256_file(networks / "student.safetensors")
+    assert all(r["seed"] == "" and r["data_index"] for r in by_panel["real digits"])
+
+
+def test_grid_images_are_the_samples_of_their_seed_and_class(spec):
+    from eval.figures.samples import generate
+    from sida.checkpoint import load_network
+    from sida.sampling import latents_for_seeds, one_step, to_uint8
+
+    layout = load_figure_layout(FIGURES / "samples.yaml")
+    generator = next(g for g in json.loads(spec.read_text())["generators"] if g["run"] == "sida-a1.0")
+    images, classes, seeds = generate(layout, generator)
+    net, _ = load_network(generator["network"])
+    for place in (0, 17, 59):
+        label = torch.nn.functional.one_hot(torch.tensor([classes[place]]), 10).float()
+        with torch.no_grad():
+            alone = to_uint8(one_step(net, latents_for_seeds([seeds[place]], (1, 8, 8)), label, init_sigma=2.5))
+        assert np.abs(images[place].astype(int) - alone.numpy()[0].astype(int)).max() <= 1
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 6), st.sampled_from([1, 3]))
+def test_tiles_keep_every_pixel(count, columns, upscale, channels):
+    images = np.random.default_rng(0).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
+    picture = tile(images, columns, upscale)
+    gap = 2 * max(1, upscale // 4)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (4 * upscale + gap), (i % columns) * (4 * upscale + gap)
+        block = picture[top : top + 4 * upscale : upscale, left : left + 4 * upscale : upscale]
+        assert np.array_equal(block, np.broadcast_to(image.transpose(1, 2, 0), (4, 4, 3)))
+
+
+# Faults: exit status 1 and one line.
+
+
+def panel(**changes):
+    return {"panels": [{"series": []} | changes]}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "pie"}, r"kind: must be one of curves, samples, got 'pie'"),
+        ({"panels": []}, r"panels: must not be empty"),
+        (panel(series=[{"each": {"method": "gdd"}}]), r"panels\[0\]\.series\[0\]\.each: no run .* matches"),
+        (panel(lines=[{"where": {"method": "sid"}}]), r"lines\[0\]\.where: 2 runs match"),
+        (panel(lines=[{"published": "table1-x"}]), r"lines\[0\]\.published: no published number"),
+        (panel(series=[{"each": {"method": "sida"}}], metric="kid"), r"no 'kid' in this evaluation"),
+        (panel(metric="kid", lines=[{"where": {"run": "data"}}]), r"metric 'kid' was not measured"),
+        ({"x": "iterations"}, r"batch: is needed to count iterations"),
+        ({"widht": 3}, r"unknown key 'widht' \(did you mean 'width'"),
+    ],
+)
+def test_faulty_layouts_end_with_one_line(preset, tmp_path, capsys, change, message):
+    layout = yaml.safe_load((FIGURES / "convergence.yaml").read_text()) | change
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump(layout))
+    assert build(preset, tmp_path / "l.yaml", tmp_path / "f.pdf") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(message, error)
+    assert not list(tmp_path.glob("f.*"))
+
+
+def test_missing_logs_networks_and_specs(preset, spec, tmp_path, capsys):
+    (tmp_path / "p" / "students").mkdir(parents=True)
+    options = ["--runs", str(preset / "runs.tsv"), "--results", str(tmp_path / "p"), "--out", str(tmp_path / "f.pdf")]
+    assert main(["figure", "--layout", str(FIGURES / "convergence.yaml"), *options]) == 1
+    assert "no such training log" in capsys.readouterr().err
+    samples = ["figure", "--layout", str(FIGURES / "samples.yaml"), *options]
+    assert main(samples) == 1
+    assert "--spec: sample grids need the generators' specs" in capsys.readouterr().err
+    broken = json.loads(spec.read_text())
+    broken["generators"][1]["network"] = str(tmp_path / "absent.safetensors")
+    assert main([*samples, "--spec", json.dumps(broken)]) == 1
+    assert re.search(r"absent\.safetensors", capsys.readouterr().err)
+    assert main([*samples[:-1], str(tmp_path / "f.png"), "--spec", str(spec)]) == 1
+    assert "must end in .pdf" in capsys.readouterr().err
