@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
@@ -60,6 +61,8 @@ def import_official(
     """
     path = Path(pkl_path)
     where = str(path)
+    if Path(out_path).resolve() == path.resolve():
+        raise UserError(f"{where}: the original would be overwritten; name another output file")
     value, window = open_pickle(path)
     network = find_network(value, key, where)
     tensors = architecture.tensors(network, where)
@@ -72,7 +75,7 @@ def import_official(
     origin = {
         "file": path.name,
         "url": origin_url,
-        "sha256": sha256_file(path),
+        "sha256": "0" * 64,  # replaced below; computed while the tensors are written
         "key": key,
         "class": printable(network.class_name),
         "source_sha256": hashlib.sha256(network.source.encode("utf-8", "surrogatepass")).hexdigest(),
@@ -82,7 +85,17 @@ def import_official(
         (name, _stored_type(tensors[name], name, where), tensors[name].shape) for name in net.state_dict()
     )
     chunks = (chunk for entry in entries for chunk in _float32(tensors[entry.name], entry.name, where))
-    write_tensor_file(out_path, entries, {METADATA_KEY: encode_metadata(record, where)}, chunks)
+
+    def header() -> dict[str, str]:
+        return {METADATA_KEY: encode_metadata(record, where)}
+
+    def final_header() -> dict[str, str]:
+        origin["sha256"] = digest.result()
+        return header()
+
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(sha256_file, path)
+        write_tensor_file(out_path, entries, header(), chunks, final_header)
     return record
 
 
@@ -123,7 +136,7 @@ def _float32(tensor: Tensor, name: str, where: str) -> Iterator[memoryview]:
         values = np.ascontiguousarray(piece, dtype="<f4")
         # A sum is far cheaper than a test of every element; only a suspicious one is looked at closely.
         with np.errstate(all="ignore"):
-            suspicious = not np.isfinite(np.dot(values.reshape(-1), values.reshape(-1)))
+            suspicious = not np.isfinite(values.sum())
         if suspicious and not np.isfinite(values).all():
             raise UserError(f"{where}: tensor '{printable(name)}' holds NaN or infinity; take another snapshot")
         yield values.reshape(-1).view(np.uint8).data

@@ -14,7 +14,7 @@ import dataclasses
 import json
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
@@ -94,6 +94,7 @@ def write_tensor_file(
     entries: Sequence[TensorEntry],
     metadata: dict[str, str],
     chunks: Iterable[Buffer],
+    finish: Callable[[], dict[str, str]] | None = None,
 ) -> None:
     """Writes a whole file or none.
 
@@ -102,18 +103,27 @@ def write_tensor_file(
         entries: From :func:`entries_for`.
         metadata: Strings for the header. Equal entries, metadata and chunks give equal bytes.
         chunks: The tensors' bytes, in the order of ``entries``; a tensor may come in several pieces.
+        finish: Called after the tensors; gives metadata of the same length that replace the first ones (for digests
+            that are computed meanwhile).
 
     Raises:
         ValueError: The pieces do not add up to the announced length.
     """
     promised = sum(entry.num_bytes for entry in entries)
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        stream.write(header_bytes(entries, metadata))
+        header = header_bytes(entries, metadata)
+        stream.write(header)
         written = 0
         for chunk in chunks:
             written += stream.write(chunk)
         if written != promised:
             raise ValueError(f"{path}: {written} bytes of tensors were given, {promised} announced")
+        if finish is not None:
+            final = header_bytes(entries, finish())
+            if len(final) != len(header):
+                raise ValueError(f"{path}: the final metadata have another length")
+            stream.seek(0)
+            stream.write(final)
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickle
@@ -214,6 +215,16 @@ def test_the_log_variance_head_is_there_only_if_the_file_has_it(tmp_path):
         converted, _ = convert(write_genuine(tmp_path / "n.pkl", net, official_kwargs(net), renamed=SIDA_EDM2))
         assert (converted.logvar_linear is None) == (channels is None)
         assert equal(net, converted)
+
+
+def test_the_recorded_hash_is_that_of_the_file_and_the_original_stays(tmp_path):
+    path = write_genuine(tmp_path / "n.pkl", tiny())
+    before = path.read_bytes()
+    _, metadata = convert(path)
+    assert metadata["origin"]["sha256"] == hashlib.sha256(before).hexdigest()
+    with pytest.raises(UserError, match="would be overwritten"):
+        import_official(path, tmp_path / "x" / ".." / "n.pkl")
+    assert path.read_bytes() == before
 
 
 def test_equal_files_give_equal_bytes(tmp_path):
