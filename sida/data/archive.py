@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -117,11 +116,17 @@ def image_members(files: Files) -> np.ndarray:
     Raises:
         UserError: None is.
     """
-    wanted = PICTURES | ARRAYS
-    found = [i for i in range(len(files)) if os.path.splitext(files.name(i))[1].lower() in wanted]
-    if not found:
+    found = with_suffix(files, PICTURES | ARRAYS)
+    if len(found) == 0:
         raise UserError(f"{files.path}: holds no images (PNG or npy); is it the right {_kind(files)}?")
-    return np.array(found, dtype=np.int64)
+    return found
+
+
+def with_suffix(files: Files, suffixes: frozenset[str]) -> np.ndarray:
+    """Indices int64 of the members whose names end in one of the suffixes, whatever the case."""
+    lower = np.char.lower(files.names)
+    masks = [np.char.endswith(lower, suffix.encode()) for suffix in sorted(suffixes)]
+    return np.flatnonzero(np.any(masks, axis=0)).astype(np.int64)
 
 
 def decode_image(content: bytes, where: str) -> np.ndarray:
@@ -184,8 +189,7 @@ def read_labels(files: Files, members: np.ndarray) -> np.ndarray | None:
     except (TypeError, ValueError):
         raise UserError(f"{where}: labels must be pairs [file name, label]; prepare the data set again") from None
     picked = []
-    for member in members:
-        name = files.name(int(member))
+    for name in np.char.decode(files.names[members], "utf-8").tolist():
         if name not in by_name:
             raise UserError(f"{where}: has no label for {name}; prepare the data set again or set labels: false")
         picked.append(by_name[name])

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sida.data.archive import PICTURES, open_picture, read_labels
+from sida.data.archive import PICTURES, open_picture, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
 from sida.data.files import Files, open_files
 from sida.data.transforms import TRANSFORMS, to_square
@@ -118,7 +118,7 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job]]:
     if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name:
         return _cifar_jobs(config)
     files = open_files(config.source)
-    members = np.array([i for i in range(len(files)) if os.path.splitext(files.name(i))[1].lower() in PICTURES])
+    members = with_suffix(files, PICTURES)
     if len(members) == 0:
         raise UserError(f"{config.source}: holds no pictures; is it the right folder?")
     labels = _labels(files, members, config.labels)

@@ -16,6 +16,7 @@ from sida.networks import build_network
 from sida.sampling import generate
 from sida.sampling.grid import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
+from sida.sampling.networks import network_file
 from tests.conftest import ROOT
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 9}
@@ -273,3 +274,32 @@ def test_tiles_are_in_reading_order(tmp_path):
     assert Image.open(tmp_path / "g.png").size == (24, 15)
     with pytest.raises(UserError, match="1 or 3 channels, got 4"):
         save_grid(tmp_path / "g.png", torch.zeros(1, 4, 2, 2, dtype=torch.uint8), 1)
+
+
+def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
+    from tests.checkpoint.genuine import write_genuine
+
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    pickle_file = write_genuine(tmp_path / "published.pkl", make())
+    job(str(pickle_file), tmp_path / "samples")
+    np.testing.assert_array_equal(read_folder(tmp_path / "samples")["images"], expected[0])
+    (converted,) = (tmp_path / "cache" / "converted").glob("*.safetensors")
+    moment = converted.stat().st_mtime_ns
+    assert network_file(str(pickle_file)) == converted
+    assert converted.stat().st_mtime_ns == moment
+
+
+def test_registered_networks_are_fetched_by_id(tmp_path, monkeypatch):
+    import sida.assets
+    from tests.checkpoint.genuine import write_genuine
+
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    fetched = []
+
+    def fetch(asset_id):
+        fetched.append(asset_id)
+        return write_genuine(tmp_path / "fetched.pkl", make())
+
+    monkeypatch.setattr(sida.assets, "fetch", fetch)
+    assert network_file("cifar10-uncond-sida-a1").suffix == ".safetensors"
+    assert fetched == ["cifar10-uncond-sida-a1"]
