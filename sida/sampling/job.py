@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
 import re
@@ -177,8 +178,19 @@ class _Source:
             "batch_size": config.batch_size,
             "class_labels": self.class_labels,
             "dataset": None if self.dataset is None else self.dataset.describe(),
+            "data_sha256": self._data_digest(),
             "info": {"network": config.network, "environment": environment(self.device)},
         }
+
+    def _data_digest(self) -> str | None:
+        """Digest of what the samples take from the data set: its images, or only its classes."""
+        if self.dataset is None:
+            return None
+        if self.sampler.kind == "data":
+            return self.dataset.sha256
+        if self.class_labels == "empirical" and self.dataset.label_dim:
+            return hashlib.sha256(self.dataset.class_indices.numpy().tobytes()).hexdigest()
+        return None
 
     def batches(self, seeds: Sequence[int], batch_size: int) -> Iterator[Samples]:
         """Images for seeds."""

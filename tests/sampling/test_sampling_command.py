@@ -188,6 +188,8 @@ def test_class_rules_of_the_command(network, tmp_path):
     assert len(set(read_folder(tmp_path / "empirical")["classes"].tolist())) == 10
     job(None, tmp_path / "real", sampler="data", dataset="digits")
     assert read_folder(tmp_path / "real")["images"].shape == (100, 1, 8, 8)
+    with pytest.raises(UserError, match="holds samples with other data_sha256, dataset"):
+        job(network, tmp_path / "empirical", class_labels="empirical", dataset={**digits, "max_size": 500})
 
 
 def test_latent_networks_need_a_decoder(tmp_path):
