@@ -14,6 +14,7 @@ from sida.preset import Run
 
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]
+FOLDER = Path(__file__).resolve().parents[2] / "config" / "tables"
 FIELDS = ("family", "label", "nfe", "cfg", "spread")
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
 

@@ -1,0 +1,51 @@
+"""``sida-eval compare``: two sets of measurements, or one and the published numbers."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Compare two result folders (or one with the published numbers) with significance."
+EXAMPLES = """examples:
+  sida-eval compare results/demo results/demo-seed1
+  sida-eval compare before.csv results/demo/measurements.csv --runs sida-a1.0 --out comparison.md
+  sida-eval compare results/released published
+
+Runs that were measured under different protocols are refused; the differing field is named.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("first", metavar="A", help="results of a preset, or a measurements.csv")
+    parser.add_argument("second", metavar="B", help="the same, or the word 'published'")
+    parser.add_argument("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
+    parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
+    parser.add_argument("--out", metavar="FILE", help="also write a page (.md, .html or .tex)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compares and prints."""
+    import sys
+    import textwrap
+    from pathlib import Path
+
+    from eval.compare import as_table, compare, compare_published
+    from eval.tables.layout import FOLDER
+    from eval.tables.text import to_terminal
+    from eval.tables.write import RENDERERS
+    from sida.errors import UserError
+    from sida.io import write_text
+
+    renderers = {suffix: function for suffix, function in RENDERERS.items() if suffix != ".csv"}
+    if args.out and Path(args.out).suffix not in renderers:
+        raise UserError(f"--out {args.out}: must end in {', '.join(renderers)}")
+    if args.second == "published":
+        table = compare_published(args.first, sorted(FOLDER.glob("table[1-7]*.yaml")), args.published)
+    else:
+        table = as_table(compare(args.first, args.second, args.runs))
+    print(to_terminal(table, colour=sys.stdout.isatty()))
+    print("\n".join(textwrap.fill(note, 100) for note in table.notes))
+    if args.out:
+        write_text(args.out, renderers[Path(args.out).suffix](table))
+        print(args.out)
+    return 0

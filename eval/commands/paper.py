@@ -1,0 +1,33 @@
+"""``sida-eval paper``: one PDF with all tables, figures, claims and their provenance."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Collect all tables and figures of a preset in paper.tex and, where LaTeX is installed, paper.pdf."
+EXAMPLES = """examples:
+  sida-eval paper results/demo
+  sida-eval paper results/released --title 'Released generators' --require-pdf
+
+LaTeX: apt-get install --no-install-recommends texlive-latex-recommended (lmodern makes nicer fonts).
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("results", metavar="DIR", help="results of a preset")
+    parser.add_argument("--title", default="", help="headline")
+    parser.add_argument("--layouts", metavar="DIR", help="layouts of the figures (default config/figures)")
+    parser.add_argument("--require-pdf", action="store_true", help="fail where LaTeX is not installed")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Builds the document."""
+    from eval.paper import PACKAGES, build_paper
+
+    source, pdf = build_paper(args.results, args.title, args.layouts)
+    if pdf is None:
+        print(f"{source} written; paper.pdf skipped: pdflatex is not installed (apt-get install {PACKAGES})")
+        return 1 if args.require_pdf else 0
+    print(f"{pdf} (and {source.name})")
+    return 0

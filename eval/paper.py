@@ -1,0 +1,189 @@
+"""``paper.pdf``: every table and figure of a preset, the verdicts on its claims, and where the numbers came from.
+
+The document only collects what the other steps wrote (``tables/*.tex``, ``figures/*.pdf``, ``claims.json``,
+``measurements.csv``, training logs); it computes nothing but sums of training time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from eval.claims.write import MARKS
+from eval.summary import Measurements, load_measurements
+from eval.tables.latex import breakable, escape
+from sida.errors import UserError
+from sida.io import atomic_path, read_jsonl, write_text
+
+PACKAGES = "texlive-latex-recommended"
+FIGURE_LAYOUTS = Path(__file__).resolve().parents[1] / "config" / "figures"
+_NATURAL = re.compile(r"(\d+)")
+
+
+def build_paper(results: str | Path, title: str = "", layouts: str | Path | None = None) -> tuple[Path, Path | None]:
+    """Writes ``paper.tex`` and, where ``pdflatex`` is installed, ``paper.pdf`` into a preset's folder.
+
+    Args:
+        results: Folder of a preset.
+        title: Headline.
+        layouts: Folder of the figures' layouts, for titles and captions.
+
+    Returns:
+        The paths; ``None`` in place of the PDF where LaTeX is not installed.
+
+    Raises:
+        UserError: No tables and no figures there, or LaTeX fails (its first error is named).
+    """
+    folder = Path(results)
+    tables, figures = _sorted(folder / "tables", ".tex"), _sorted(folder / "figures", ".pdf")
+    if not tables and not figures:
+        raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
+    source = folder / "paper.tex"
+    write_text(source, paper_source(folder, tables, figures, title, Path(layouts or FIGURE_LAYOUTS)))
+    if shutil.which("pdflatex") is None:
+        return source, None
+    _compile(folder, source)
+    return source, folder / "paper.pdf"
+
+
+def _sorted(folder: Path, suffix: str) -> list[Path]:
+    """Files by name with numbers in numeric order: table2 before table10, main first."""
+
+    def key(path: Path) -> list[str | int]:
+        parts: list[str | int] = [0 if path.stem == "main" else 1]
+        return parts + [int(part) if part.isdigit() else part for part in _NATURAL.split(path.stem)]
+
+    return sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
+
+
+def paper_source(folder: Path, tables: list[Path], figures: list[Path], title: str, layouts: Path) -> str:
+    """The LaTeX of the whole document; paths are relative to ``folder``."""
+    path = folder / "measurements.csv"
+    measurements = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
+    parts = [_PREAMBLE.replace("TITLE", escape(title or f"Results of the preset {folder.name}"))]
+    if tables:
+        parts.append(r"\section{Tables}")
+        for table in tables:
+            counter = re.search(r"\\setcounter\{table\}\{\d+\}", table.read_text(encoding="utf-8"))
+            parts.append((counter.group() + "\n" if counter else "") + rf"\input{{tables/{table.name}}}")
+    if figures:
+        parts += [r"\clearpage", r"\section{Figures}", *(_figure(figure, layouts) for figure in figures)]
+    parts += _claims(folder / "claims.json")
+    parts += [r"\clearpage", r"\appendix", r"\section{Provenance}", _provenance(folder, measurements)]
+    return "\n\n".join([*parts, r"\end{document}"]) + "\n"
+
+
+def _figure(figure: Path, layouts: Path) -> str:
+    caption, layout = figure.stem, layouts / f"{figure.stem}.yaml"
+    if layout.is_file():
+        from eval.figures.layout import load_figure_layout
+
+        found = load_figure_layout(layout)
+        heading = found.title.partition(". ")[2] or found.title
+        caption = f"{heading}. {found.caption}" if found.caption else heading
+    number = re.fullmatch(r"figure(\d+)", figure.stem)
+    counter = rf"\setcounter{{figure}}{{{int(number.group(1)) - 1}}}" + "\n" if number else ""
+    picture = rf"\includegraphics[width=\linewidth]{{figures/{figure.name}}}"
+    text = rf"\caption{{{escape(caption)}}}\label{{fig:{figure.stem}}}"
+    return counter + "\n".join([r"\begin{figure}[htbp]\centering", picture, text, r"\end{figure}"])
+
+
+def _claims(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    lines = [r"\begin{longtable}{@{}l>{\raggedright\arraybackslash}p{0.62\linewidth}l@{}}", r"\toprule"]
+    lines += [r"claim & statement & verdict \\", r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+    for claim in record["claims"]:
+        verdict = escape(MARKS[claim["verdict"]])
+        lines.append(rf"{claim['id']} & {escape(claim['statement'])} & {verdict} \\")
+    text = escape(record.get("preamble", "")) + " The evidence is in claims.md."
+    return [
+        r"\clearpage",
+        r"\section{Claims}",
+        text,
+        r"\begingroup\small",
+        "\n".join([*lines, r"\end{longtable}"]),
+        r"\endgroup",
+    ]
+
+
+def _provenance(folder: Path, measurements: Measurements) -> str:
+    """Hashes, versions, devices and training time of every measured generator."""
+    if not measurements.rows:
+        return "Nothing was measured."
+    lines = [r"\begin{longtable}{@{}lrrlr@{}}", r"\toprule"]
+    lines += [r"run & trials & images & network (SHA-256) & training \\", r"\midrule", r"\endhead", r"\bottomrule"]
+    lines.append(r"\endfoot")
+    for run in measurements.runs:
+        rows = measurements.of_run(run)
+        network = rows[0].network_sha256[:16]
+        trials = len({row.trial for row in rows})
+        cells = [escape(run), str(trials), f"{rows[0].n:,}", rf"\texttt{{{network}}}" if network else "--"]
+        lines.append(" & ".join([*cells, training_time(folder / "students" / run / "train.jsonl")]) + r" \\")
+    facts = {
+        "Protocols": {f"{row.protocol} {row.protocol_sha256}" for row in measurements.rows},
+        "References (SHA-256)": {row.reference_sha256 for row in measurements.rows if row.reference_sha256},
+        "Code": {row.code_version for row in measurements.rows},
+        "Devices": {row.device for row in measurements.rows},
+        "Measured": {row.date[:10] for row in measurements.rows},
+    }
+    table = "\n".join([*lines, r"\end{longtable}"])
+    listed = "\n\n".join(
+        rf"\noindent\textbf{{{name}:}} {breakable(', '.join(sorted(values)))}."
+        for name, values in facts.items()
+        if values
+    )
+    return rf"\begingroup\small {table}\endgroup" + "\n\n" + listed
+
+
+def training_time(log: Path) -> str:
+    """Summed training time of a run as ``1.4 min`` or ``12.3 h``; a dash without a log."""
+    if not log.is_file():
+        return "--"
+    seconds = sum(float(tick.get("seconds") or 0) for tick in read_jsonl(log))
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+def _compile(folder: Path, source: Path) -> None:
+    """Runs pdflatex twice (for references) in a scratch folder; the PDF appears only when it is whole."""
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [
+            "pdflatex",
+            "-interaction=nonstopmode",
+            "-halt-on-error",
+            f"-output-directory={scratch}",
+            source.name,
+        ]
+        # Fixed time stamps, so that the same results give the same bytes.
+        epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
+        environment = {**os.environ, "max_print_line": "1000", "SOURCE_DATE_EPOCH": epoch, "FORCE_SOURCE_DATE": "1"}
+        for _ in range(2):
+            try:
+                done = subprocess.run(
+                    command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=600
+                )
+            except subprocess.TimeoutExpired:
+                raise UserError(f"{source}: pdflatex did not finish within ten minutes") from None
+            if done.returncode != 0:
+                fault = next((line[2:] for line in done.stdout.splitlines() if line.startswith("! ")), "unknown error")
+                raise UserError(f"{source}: LaTeX stopped: {fault.strip()} (packages needed: {PACKAGES})")
+        with atomic_path(folder / "paper.pdf") as temporary:
+            shutil.copyfile(Path(scratch) / "paper.pdf", temporary)
+
+
+_PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
+\usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{\renewcommand{\encodingdefault}{OT1}}
+\usepackage[margin=18mm]{geometry}
+\usepackage{booktabs,graphicx,longtable,array}
+\setlength{\parindent}{0pt}\setlength{\parskip}{4pt}
+\ifdefined\pdftrailerid\pdftrailerid{}\fi % else the identifier depends on the folder
+\renewcommand{\topfraction}{.95}\renewcommand{\textfraction}{.05}\renewcommand{\floatpagefraction}{.75}
+\begin{document}
+\begin{center}{\Large\bfseries TITLE}\end{center}"""
