@@ -12,12 +12,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from sida.checkpoint.pickle_machine import Allowed, Budget, DeniedError, printable
+from sida.checkpoint.inert import Allowed, Budget, DeniedError, printable
 from sida.checkpoint.records import (
     Array,
     BoundMethod,
     Dtype,
     Named,
+    Opaque,
     PersistentObject,
     PlainObject,
     Settings,
@@ -35,6 +36,7 @@ _TORCH_CONSTANTS = """
     float32 float16 float64 bfloat16 int64 int32 int16 int8 uint8 bool
     strided contiguous_format channels_last preserve_format
 """
+_NUMPY_CONSTANTS = "float16 float32 float64 int8 int16 int32 int64 uint8 bool_"
 _MODULES = {
     "container": "ModuleDict ModuleList Sequential ParameterList ParameterDict",
     "linear": "Linear Identity",
@@ -103,6 +105,7 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
         ("torch._utils", "_rebuild_parameter"): _parameter,
         ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+        ("torch.utils.hooks", "RemovableHandle"): lambda: Opaque("torch.utils.hooks.RemovableHandle"),
         ("torch", "Size"): _size,
         ("torch", "device"): _device,
         ("torch.serialization", "_get_layout"): lambda name: Named(_text(name)),
@@ -130,6 +133,7 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
         for module in ("torch", "torch.cuda", "torch.storage"):
             entries[module, name] = Storage(dtype, 0)
     entries.update({("torch", name): Named(f"torch.{name}") for name in _TORCH_CONSTANTS.split()})
+    entries.update({("numpy", name): Named(f"numpy.{name}") for name in _NUMPY_CONSTANTS.split()})
     entries["torch.nn.parameter", "Parameter"] = Named("torch.nn.parameter.Parameter")
     return entries
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sida.checkpoint.pickle_machine import printable
+from sida.checkpoint.inert import printable
 from sida.checkpoint.records import BoundMethod, PersistentObject, PlainObject, Tensor
 from sida.errors import UserError, suggestion
 

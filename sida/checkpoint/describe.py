@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sida.checkpoint import architecture
+from sida.checkpoint.inert import printable
 from sida.checkpoint.network_file import build_on_meta, check_names_and_shapes, read_metadata
 from sida.checkpoint.official import find_network
-from sida.checkpoint.pickle_machine import printable
 from sida.checkpoint.pickles import open_pickle
 from sida.checkpoint.tensor_file import read_header
 from sida.errors import UserError

@@ -195,6 +195,8 @@ def _dtype_name(dtype: torch.dtype) -> str:
     import torch
 
     names = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
+    if dtype not in names:
+        raise UserError(f"a network with tensors of type {dtype} cannot be stored; use float32 or int64")
     return names[dtype]
 
 

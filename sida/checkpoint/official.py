@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.checkpoint import architecture
+from sida.checkpoint.inert import printable
 from sida.checkpoint.network_file import (
     FORMAT,
     METADATA_KEY,
@@ -17,7 +18,6 @@ from sida.checkpoint.network_file import (
     check_names_and_shapes,
     encode_metadata,
 )
-from sida.checkpoint.pickle_machine import printable
 from sida.checkpoint.pickles import open_pickle
 from sida.checkpoint.records import PersistentObject, Tensor
 from sida.checkpoint.tensor_file import ITEM_BYTES, entries_for, write_tensor_file

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sida.checkpoint.allowed import AllowList
-from sida.checkpoint.pickle_machine import Budget, Machine
+from sida.checkpoint.inert import Budget
+from sida.checkpoint.pickle_machine import Machine
 from sida.checkpoint.records import Array
 from sida.checkpoint.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
 from sida.checkpoint.window import Window

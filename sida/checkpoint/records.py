@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from sida.checkpoint.pickle_machine import DeniedError, Record
+from sida.checkpoint.inert import DeniedError, Record
 from sida.checkpoint.tensor_file import ITEM_BYTES
 from sida.checkpoint.window import Window
 
@@ -180,6 +180,16 @@ class PlainObject(Record):
         if not isinstance(state, dict):
             raise TypeError(f"{self.class_name} with a state that is no mapping")
         self.state = state
+
+
+@dataclasses.dataclass(eq=False)
+class Opaque(Record):
+    """An object that no network needs, such as the handle of a hook; its state is dropped."""
+
+    class_name: str
+
+    def set_state(self, state: Any) -> None:
+        """Ignores the state."""
 
 
 @dataclasses.dataclass(eq=False)

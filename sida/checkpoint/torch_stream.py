@@ -11,7 +11,8 @@ import struct
 import zipfile
 from typing import TYPE_CHECKING, Any
 
-from sida.checkpoint.pickle_machine import Allowed, Budget, DeniedError, Machine
+from sida.checkpoint.inert import Allowed, Budget, DeniedError
+from sida.checkpoint.pickle_machine import Machine
 from sida.checkpoint.records import Storage
 from sida.checkpoint.tensor_file import ITEM_BYTES
 from sida.checkpoint.window import Window, WindowStream

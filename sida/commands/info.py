@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(name: str, value: Any) -> None:
-    from sida.checkpoint.pickle_machine import printable
+    from sida.checkpoint.inert import printable
 
     if isinstance(value, dict):
         print(name)

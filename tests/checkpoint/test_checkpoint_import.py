@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -207,6 +208,13 @@ def test_a_hook_of_the_module_itself_is_the_constructed_mode(tmp_path):
             layer._forward_pre_hooks[0] = layer.normalize_weight
     path = write_genuine(tmp_path / "n.pkl", net, official_kwargs(net), renamed=SIDA_EDM2)
     assert convert(path)[0].weight_norm == "pre_hook"
+
+
+def test_handles_of_hooks_and_types_as_attributes_do_no_harm(tmp_path):
+    net = tiny()
+    net.handle = net.model.register_forward_pre_hook(net.model.zero_grad)
+    net.dtypes = [torch.float16, np.float32, torch.device("cuda:1"), torch.Size([1, 2]), np.float64(0.5)]
+    assert equal(tiny(), convert(write_genuine(tmp_path / "n.pkl", net))[0])
 
 
 def test_the_log_variance_head_is_there_only_if_the_file_has_it(tmp_path):

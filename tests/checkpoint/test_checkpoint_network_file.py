@@ -249,6 +249,14 @@ def test_metadata_that_are_not_json_are_refused(net, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_unusual_types_are_refused(tmp_path):
+    net = small_net()
+    net.register_buffer("odd", torch.zeros(2, dtype=torch.complex64))
+    with pytest.raises(UserError, match="complex64"):
+        save_network(net, tmp_path / "n.safetensors", {})
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_module_without_recorded_architecture_is_refused(tmp_path):
     with pytest.raises(UserError, match="no architecture"):
         save_network(torch.nn.Linear(2, 2), tmp_path / "n.safetensors", {})
