@@ -1,9 +1,9 @@
 """Fréchet distance between two Gaussians: ‖μ₁ − μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½.
 
-The eigenvalues of Σ₁Σ₂ are those of a symmetric matrix: with Σᵢ = FᵢFᵢᵀ and W = F₂ᵀF₁ they are the eigenvalues of
-WᵀW, so tr (Σ₁Σ₂)^½ = Σ √λ(WᵀW). The factors come from a Cholesky decomposition with pivoting, which stops at the
-numerical rank: null directions drop out instead of adding √(rounding noise). That costs two triangular factors, one
-product and one symmetric eigenvalue problem, a tenth of a general matrix square root.
+The eigenvalues of Σ₁Σ₂ are those of the symmetric matrix F₁ᵀΣ₂F₁ with Σ₁ = F₁F₁ᵀ, so tr (Σ₁Σ₂)^½ = Σ √λ(F₁ᵀΣ₂F₁).
+The factors come from a Cholesky decomposition with pivoting, which stops at the numerical rank: null directions drop
+out instead of adding √(rounding noise). That costs two triangular factors, one symmetric product and one symmetric
+eigenvalue problem, less than a tenth of a general matrix square root.
 """
 
 from __future__ import annotations
@@ -88,11 +88,9 @@ def frechet_report(
     mu1, mu2 = (np.asarray(mu, dtype=np.float64).reshape(-1) for mu in (mu1, mu2))
     cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
     _check(mu1, cov1, mu2, cov2)
-    factor1, negative1 = _factor(cov1)
-    factor2, negative2 = _factor(cov2)
-    cross = factor2.T @ factor1
-    gram = cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
-    eigenvalues = np.clip(np.linalg.eigvalsh(gram), 0, None) if gram.size else np.zeros(0)
+    first, second = _factor(cov1), _factor(cov2)
+    product = _symmetric_product(first, second, cov2)
+    eigenvalues = np.clip(np.linalg.eigvalsh(product), 0, None) if product.size else np.zeros(0)
     mean_term = float(np.square(mu1 - mu2).sum())
     traces = float(np.trace(cov1) + np.trace(cov2))
     covariance_term = traces - 2 * float(np.sqrt(eigenvalues).sum())
@@ -104,9 +102,9 @@ def frechet_report(
         mean_term=mean_term,
         covariance_term=covariance_term,
         num_features=len(mu1),
-        ranks=(factor1.shape[1], factor2.shape[1]),
+        ranks=(first.rank, second.rank),
         counts=counts,
-        most_negative=min(negative1, negative2),
+        most_negative=min(first.negative, second.negative),
         numerical_error=2 * float(slack.sum()) + 8 * _EPS * traces,
     )
 
@@ -129,31 +127,71 @@ def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray)
             raise UserError(f"Fréchet distance: the {name} has values that are not finite; make the statistics again")
 
 
-def _factor(cov: np.ndarray) -> tuple[np.ndarray, float]:
-    """``(F, negative)`` with F (d, rank) and F Fᵀ = ``cov`` but for its negative eigenvalues.
+@dataclass(frozen=True)
+class _Factor:
+    """``F`` with F Fᵀ = Σ but for negative eigenvalues: rows ``order`` of F are the rows of ``rows``.
 
-    ``negative`` is the most negative eigenvalue relative to the largest, 0 if the pivoted Cholesky succeeded.
+    Attributes:
+        rows: (d, rank), lower triangular if ``triangular``.
+        order: Row i of ``rows`` belongs to feature ``order[i]``.
+        triangular: Whether ``rows`` is a lower trapezoid.
+        negative: Most negative eigenvalue of Σ relative to its largest.
     """
+
+    rows: np.ndarray
+    order: np.ndarray
+    triangular: bool
+    negative: float = 0.0
+
+    @property
+    def rank(self) -> int:
+        """Numerical rank of Σ."""
+        return int(self.rows.shape[1])
+
+    def matrix(self) -> np.ndarray:
+        """F itself (d, rank)."""
+        result = np.empty_like(self.rows)
+        result[self.order] = self.rows
+        return result
+
+
+def _symmetric_product(first: _Factor, second: _Factor, cov2: np.ndarray) -> np.ndarray:
+    """A symmetric matrix with the non-zero eigenvalues of Σ₁Σ₂, as small as the ranks allow; lower half only."""
+    from scipy.linalg.lapack import dsygst
+
+    size = len(cov2)
+    if first.triangular and first.rank == second.rank == size and second.negative == 0:
+        # LᵀΣ₂L without forming Σ₂L: half the work of general products.
+        permuted = np.asfortranarray(cov2[np.ix_(first.order, first.order)])
+        product, info = dsygst(permuted, np.asfortranarray(first.rows), itype=2, lower=1, overwrite_a=1)
+        if info == 0:
+            return product
+    cross = second.matrix().T @ first.matrix()
+    return cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
+
+
+def _factor(cov: np.ndarray) -> _Factor:
     from scipy.linalg.lapack import dpstrf
 
     scale = float(np.abs(np.diagonal(cov)).max(initial=0))
     if scale == 0:
         if np.abs(cov).max(initial=0) > 0:
             raise UserError("Fréchet distance: a covariance has a zero diagonal but other entries")
-        return np.zeros((len(cov), 0)), 0.0
+        return _Factor(np.zeros((len(cov), 0)), np.arange(len(cov)), triangular=False)
     triangle, pivots, rank, _ = dpstrf(cov, lower=1)
-    factor = np.zeros((len(cov), rank))
-    factor[pivots - 1] = np.tril(triangle)[:, :rank]
-    # For a matrix that is no covariance the factorisation stops early without a word: probe the residual.
+    factor = _Factor(np.tril(triangle[:, :rank]), pivots - 1, triangular=True)
+    # For a matrix that is no covariance the factorisation stops early without a word: probe the residual, from both
+    # sides, since only one half of the matrix was read.
     probes = np.random.Generator(np.random.PCG64(0)).standard_normal((len(cov), 4))
-    product = cov @ probes
-    residual = np.abs(product - factor @ (factor.T @ probes)).max()
-    if residual <= 1e-10 * np.abs(product).max() and np.abs(cov - cov.T).max() <= 1e-10 * scale:
-        return factor, 0.0
-    return _factor_by_eigenvalues(cov, scale)
+    rebuilt = np.empty_like(probes)
+    rebuilt[factor.order] = factor.rows @ (factor.rows.T @ probes[factor.order])
+    for product in (cov @ probes, cov.T @ probes):
+        if np.abs(product - rebuilt).max() > 1e-10 * np.abs(product).max():
+            return _factor_by_eigenvalues(cov, scale)
+    return factor
 
 
-def _factor_by_eigenvalues(cov: np.ndarray, scale: float) -> tuple[np.ndarray, float]:
+def _factor_by_eigenvalues(cov: np.ndarray, scale: float) -> _Factor:
     """The same for matrices with slightly negative eigenvalues or asymmetric rounding, e.g. stored as float32."""
     if np.abs(cov - cov.T).max() > 1e-3 * scale:
         raise UserError("Fréchet distance: a covariance is not symmetric; make the statistics again")
@@ -165,4 +203,5 @@ def _factor_by_eigenvalues(cov: np.ndarray, scale: float) -> tuple[np.ndarray, f
             "it is no covariance: make the statistics again"
         )
     keep = values > len(cov) * _EPS * values[-1]
-    return vectors[:, keep] * np.sqrt(values[keep]), min(negative, 0.0)
+    rows = vectors[:, keep] * np.sqrt(values[keep])
+    return _Factor(rows, np.arange(len(cov)), triangular=False, negative=min(negative, 0.0))

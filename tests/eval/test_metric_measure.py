@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import random
 
@@ -169,7 +170,7 @@ def test_shards_merge_in_any_order_to_the_same_numbers(tmp_path, cuts, order: ra
     spec = data_spec()
     bounds = [0, *sorted(cuts), 600]
     out = tmp_path / "-".join(map(str, bounds))
-    shards = [measure_shard(spec, out, 0, a, b) for a, b in zip(bounds, bounds[1:])]
+    shards = [measure_shard(spec, out, 0, a, b) for a, b in itertools.pairwise(bounds)]
     first = merge_shards(spec, shards, tmp_path / "a", 0)["metrics"]
     order.shuffle(shards)
     assert merge_shards(spec, shards, tmp_path / "b", 0)["metrics"] == first

@@ -131,7 +131,7 @@ def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
     with pytest.raises(UserError, match="sha256 is"):
         load_references(pinned, inception, right)
     sized = load_protocol(image_protocol(**sources | {"batch": sources["batch"] | {"num_images": 10_000}}))
-    with pytest.raises(UserError, match="holds 30 images, .* says 10000"):
+    with pytest.raises(UserError, match=r"holds 30 images, .* says 10000"):
         load_references(sized, inception, right)
     with pytest.raises(UserError, match="give it with --reference stats=FILE"):
         load_references(protocol, inception, {})
