@@ -76,6 +76,10 @@ class Evidence:
             raise NotMeasuredError(f"metric '{metric}' of run '{names[0]}' was not measured")
         return self.label(names[0]), self.measurements.estimate(names[0], metric, where)
 
+    def images(self, operand: Operand, metric: str, where: str) -> int:
+        """Images per trial of a measured operand."""
+        return self.measurements.lines(self.runs_of(operand, where)[0], metric)[0].n
+
     def label(self, run: str) -> str:
         """Label of a run with its number of function evaluations."""
         nfe = self.measurements.nfe(run)

@@ -156,6 +156,12 @@ def speed(part: Part, evidence: Evidence, where: str) -> Finding:
     else:
         name, estimate = evidence.estimate(part.level, part.metric, f"{where}.level")
         level, error, meaning = estimate.mean, estimate.standard_error or 0.0, name
+        # The Fréchet distance falls with the number of images: levels of another n are not comparable.
+        sizes = {point.num_samples for point in curve_a + curve_b} - {None}
+        measured_n = evidence.images(part.level, part.metric, f"{where}.level")
+        if sizes - {measured_n}:
+            listed = ", ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
+            raise NotMeasuredError(f"curves use {listed} images per evaluation, the level {measured_n:,}")
     slow = first_at_or_below(curve_b, level)
     if slow is None:
         raise NotMeasuredError(f"{evidence.label(run_b)} never reaches {level:.4g} ({meaning})")

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.model import RULES, Verdict
+from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.text import to_html
 from sida.errors import UserError
 from sida.io import write_json, write_text
 
@@ -20,7 +22,7 @@ _EXPLANATION = (
 def write_verdicts(
     verdicts: Sequence[Verdict], out: str | Path, by_published: Sequence[Verdict] = (), preamble: str = ""
 ) -> list[Path]:
-    """Writes ``out`` (``.md``) and its sibling ``.json``; returns both paths.
+    """Writes ``out`` (``.md``) and its siblings ``.json`` and ``.html``; returns the paths.
 
     Args:
         verdicts: Decided from measurements.
@@ -37,7 +39,25 @@ def write_verdicts(
     printed = {verdict.claim.id: verdict for verdict in by_published}
     write_text(out, to_markdown(verdicts, printed, preamble))
     write_json(out.with_suffix(".json"), {"preamble": preamble, "claims": [_json(v, printed) for v in verdicts]})
-    return [out, out.with_suffix(".json")]
+    write_text(out.with_suffix(".html"), to_html(as_table(verdicts, printed, preamble)))
+    return [out, out.with_suffix(".json"), out.with_suffix(".html")]
+
+
+def as_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> Table:
+    """One row per comparison, for a page that shows verdict and evidence together."""
+    heads = ["claim", "statement", "verdict", *(["by the published numbers"] if printed else []), "evidence"]
+    rows = []
+    for number, verdict in enumerate(verdicts):
+        claim = verdict.claim
+        cells = [Cell(claim.id), Cell(claim.statement), Cell(MARKS[verdict.outcome], bold=True)]
+        if printed:
+            cells.append(Cell(MARKS[printed[claim.id].outcome]))
+        lines = [line.removeprefix("- ") for line in _bullets(verdict)]
+        for i, line in enumerate(lines or [""]):
+            shown = cells if i == 0 else [Cell(kind="blank")] * len(cells)
+            rows.append(Row((*shown, Cell(line)), rule=i == 0 and number > 0))
+    columns = tuple(Column(head) for head in heads)
+    return Table("claims", "Claims", preamble, "measured", columns, tuple(rows), (_EXPLANATION,))
 
 
 def to_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> str:

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--scope", metavar="NAME", help="only claims of this scope (default: those about measured runs)"
     )
     parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
-    parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json beside it")
+    parser.add_argument("--out", required=True, metavar="FILE.md", help="written with .json and .html beside it")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,5 +30,5 @@ def run(args: argparse.Namespace) -> int:
     from eval.claims.command import decide_claims
 
     paths, counts = decide_claims(args)
-    print(f"{paths[0]} (and {paths[1].suffix}): {counts}")
+    print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {counts}")
     return 0

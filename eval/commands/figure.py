@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
     from eval.figures.build import build_figure
 
-    paths, missing = build_figure(args)
+    paths, remarks = build_figure(args)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
-    for name in missing:
-        print(f"  not shown, no data yet: {name}")
+    for remark in remarks:
+        print(f"  {remark}")
     return 0

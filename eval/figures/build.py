@@ -16,7 +16,7 @@ from sida.preset import read_runs
 
 
 def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
-    """Writes ``.pdf``, ``.png`` and ``.csv``; returns their paths and what could not be shown yet.
+    """Writes ``.pdf``, ``.png`` and ``.csv``; returns their paths and remarks for the user.
 
     Raises:
         UserError: A faulty layout, log or sheet, or an output name that is not ``*.pdf``.
@@ -30,7 +30,8 @@ def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     if not isinstance(layout, CurvesLayout):
         from eval.figures.samples import build_samples
 
-        return build_samples(layout, runs, args.spec, out)
+        paths, absent = build_samples(layout, runs, args.spec, out)
+        return paths, [f"not shown, no data yet: {name}" for name in absent]
     from eval.figures import style
     from eval.figures.data import curves_csv
     from eval.figures.gather import Sources, gather
@@ -49,4 +50,5 @@ def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     figure = draw_curves(layout, panels)
     write_text(out.with_suffix(".csv"), curves_csv(layout, panels))
     paths = [*style.save(figure, out, layout.title), out.with_suffix(".csv")]
-    return paths, [name for panel in panels for name in panel.missing]
+    missing = [f"not shown, no data yet: {name}" for panel in panels for name in panel.missing]
+    return paths, [*missing, *dict.fromkeys(f"note: {note}" for panel in panels for note in panel.notes)]

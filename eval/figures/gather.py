@@ -35,6 +35,7 @@ class Panel:
     lines: tuple[Line, ...]
     finals: Mapping[str, Estimate]
     missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,18 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
         for curve in curves
         if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, metric)
     }
-    return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing))
+    notes = _sizes(spec, curves, finals, sources)
+    return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing), notes)
+
+
+def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate], sources: Sources) -> tuple[str, ...]:
+    """Says so where curves and measurements use different numbers of images: distances fall with it."""
+    during = {point.num_samples for curve in curves for point in curve.points} - {None}
+    after = {sources.measurements.lines(run, spec.measured or spec.metric)[0].n for run in finals}
+    if not during or not after or during == after:
+        return ()
+    one, other = (", ".join(f"{size:,}" for size in sorted(filter(None, sizes))) for sizes in (during, after))
+    return (f"evaluations during training use {one} images, measurements {other}; their levels are not comparable",)
 
 
 def _series(

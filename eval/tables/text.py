@@ -165,7 +165,8 @@ _PAGE = """<!doctype html>
 body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; max-width: 75rem; }}
 div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }}
-th, td {{ padding: .2rem .8rem; text-align: left; white-space: nowrap; }}
+th, td {{ padding: .2rem .8rem; text-align: left; vertical-align: top; }}
+td.num, th {{ white-space: nowrap; }}
 thead tr:last-child th {{ border-bottom: 1px solid; }}
 th.group {{ border-bottom: 1px solid; text-align: center; }}
 .num {{ text-align: right; font-variant-numeric: tabular-nums; }}

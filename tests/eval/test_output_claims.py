@@ -1,5 +1,6 @@
 """Verdicts: each rule at its borders, the papers' claims against their own numbers, and faults."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -162,6 +163,17 @@ def test_speed_counts_evaluation_noise_against_the_claim(tmp_path):
     assert outcome(found, rule="SPEED", metric="fd", a=A, b=B, factor=5.0) == "not decided here"
 
 
+def test_speed_to_a_measured_level_needs_the_same_number_of_images(tmp_path):
+    curve(tmp_path, "b", [(n * 1000, 10 - n * 0.1) for n in range(4, 44, 4)])
+    curve(tmp_path, "a", [(n * 1000, 10 - n * 0.5) for n in range(1, 20)])
+    part = {"rule": "SPEED", "metric": "fd", "a": A, "b": B, "factor": 3.0, "level": Operand(run="t")}
+    same = evidence(lines("a", [1, 1]), lines("b", [1, 1]), lines("t", spread(7.99, 0.0)), students=tmp_path)
+    assert outcome(same, **part) == "supported"  # 24k against 5k
+    other = [dataclasses.replace(line, n=2000) for line in lines("t", spread(7.99, 0.0))]
+    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), other, students=tmp_path)
+    assert outcome(found, **part) == "not decided here"
+
+
 def test_ratio_of_logged_quantities(tmp_path):
     for run, speed in (("a", 300.0), ("b", 330.0)):
         (tmp_path / run).mkdir()
@@ -232,6 +244,8 @@ def test_demo_claims_are_decided_on_the_demo_and_say_what_they_speak_about(tmp_p
     assert "About digits." in text
     assert "n = 10" in text
     assert "noise bound" in text
+    assert [path.suffix for path in paths] == [".md", ".json", ".html"]
+    assert "noise bound" in paths[2].read_text()
     record = json.loads(paths[1].read_text())
     assert {c["verdict"] for c in record["claims"]} == {"supported", "contradicted", "not decided here"}
     assert record["claims"][0]["findings"][0]["numbers"]["a_n"] == 10

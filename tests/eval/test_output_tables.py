@@ -297,3 +297,24 @@ def test_layouts_can_extend_each_other_but_not_in_circles(tmp_path, measured, ru
     (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
     with pytest.raises(UserError, match="circle"):
         load_layout(tmp_path / "a.yaml")
+
+
+def test_the_papers_layouts_serve_other_data_by_names_and_keys(tmp_path, measured, runs):
+    """A layout extended with other run ids and metric keys: how the miniature mirrors the paper's tables."""
+    columns = [{"head": "Model", "field": "label"}, {"head": "FD", "metric": "fid", "direction": "lower"}]
+    mapping = {"columns": columns, "vars": {"set": "sid"}, "metrics": {"fid": "fd"}}
+    mapping["rows"] = [
+        {"run": "{set}-a1.2"},
+        {"run": "{set}-a1.0"},
+        {"label": "quoted", "published": "table1-ddpm-{metric}"},
+    ]
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(mapping))
+    (tmp_path / "other.yaml").write_text("extends: base.yaml\nvars: {set: sida}\nrows: [{run: '{set}-a1.0'}]\n")
+    table = build_table(load_layout(tmp_path / "base.yaml"), measured, runs)
+    assert [row.cells[0].text for row in table.rows] == ["SiD, α = 1.2", "SiD, α = 1.0"]
+    assert table.records[0]["metric"] == "fd"
+    other = build_table(load_layout(tmp_path / "other.yaml"), measured, runs)
+    assert other.rows[0].cells[1].text == f"{measured.estimate('sida-a1.0', 'fd').mean:.3f}"
+    (tmp_path / "bad.yaml").write_text("extends: base.yaml\nvars: {}\n")
+    with pytest.raises(UserError, match=r"rows\[0\]\.run: '\{set\}-a1\.2' has a name in braces"):
+        build_table(load_layout(tmp_path / "bad.yaml"), measured, runs)
