@@ -18,6 +18,8 @@ SHARED = ["Snakefile", "workflow", "profiles", "config", "sida", "eval", "tests"
 class Workspace:
     """Links to the sources beside its own ``results`` and ``.snakemake``."""
 
+    output = ""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         for name in SHARED:
@@ -53,6 +55,17 @@ class Workspace:
             capture_output=True,
             text=True,
             timeout=timeout,
+        )
+
+    def run(self, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs ``python -m sida`` or ``python -m eval`` in the workspace."""
+        return subprocess.run(
+            [sys.executable, "-m", module, *arguments],
+            cwd=self.folder,
+            env=self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:

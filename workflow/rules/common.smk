@@ -6,6 +6,9 @@ import re
 import subprocess
 import sys
 
+from snakemake.logging import get_event, logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
 from sida.errors import UserError
 from sida.preset import Preset
 
@@ -14,6 +17,12 @@ try:
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
+
+# Jobs print their own progress; of Snakemake's only the count of finished steps is kept.
+CHATTER = ("Select jobs to execute", "Execute ")
+logger.addFilter(
+    lambda record: get_event(record) != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
+)
 
 RESULTS = PRESET.results
 # Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
@@ -59,12 +68,18 @@ def student_parents(wildcards):
     return parents
 
 
+def external_source(checkpoint):
+    """Images of an external row, or the source of its function where that lies here: a newer one is measured again."""
+    source = checkpoint.partition(":")[0].replace(".", "/")
+    return next((path for path in (checkpoint, f"{source}.py", f"{source}/__init__.py") if os.path.exists(path)), None)
+
+
 def generator_inputs(wildcards):
     """The network (and guide) a row samples from, and the assets its protocol needs."""
     run = PRESET.runs[wildcards.run]
     networks = [PRESET.network_path(run), PRESET.checkpoint_path(run.guide) if run.guide else None]
-    if run.method == "external" and os.path.exists(run.checkpoint):
-        networks.append(run.checkpoint)
+    if run.method == "external" and run.without_network:
+        networks.append(external_source(run.checkpoint))
     assets = [f"{RESULTS}/assets/{asset}.json" for asset in PRESET.assets_of(wildcards.run)]
     return [path for path in networks if path] + assets
 

@@ -1,0 +1,182 @@
+"""The whole workflow on a tiny preset: products, second run, faults, kill -9 and restart."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import signal
+import time
+
+import pytest
+
+from sida.io import sha256_file
+from tests.workflow.workspace import Workspace, kill_group
+
+TINY = ("--configfile", "tests/workflow/tiny.yaml")
+RUNS = ["data", "teacher-nfe35", "teacher-nfe19", "sid-a1.2", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of the tiny preset (about a minute)."""
+    workspace = Workspace(tmp_path_factory.mktemp("finished"))
+    result = workspace.snakemake(*TINY)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    workspace.output = result.stdout + result.stderr
+    return workspace
+
+
+def values(workspace: Workspace) -> dict[tuple[str, str, str], str]:
+    """Measured values as written, by run, trial and metric: equal only if every digit is."""
+    with open(workspace.folder / "results/tiny/measurements.csv", newline="") as file:
+        return {(row["run"], row["trial"], row["metric"]): row["value"] for row in csv.DictReader(file)}
+
+
+def networks(workspace: Workspace) -> dict[str, str]:
+    folder = workspace.folder / "results/tiny"
+    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.glob("*/*/network.safetensors"))}
+
+
+def test_run_makes_every_product(finished):
+    results = finished.folder / "results/tiny"
+    for name in ["measurements.csv", "claims.md", "claims.json", "manifest.json", "report.html"]:
+        assert (results / name).stat().st_size > 100, name
+    for suffix in ["tex", "csv", "md", "html"]:
+        assert (results / f"tables/main.{suffix}").stat().st_size > 100
+    for figure in ["convergence", "samples"]:
+        assert (results / f"figures/{figure}.pdf").read_bytes().startswith(b"%PDF")
+        assert (results / f"figures/{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / f"figures/{figure}.csv").stat().st_size > 100
+    assert {run for run, _, _ in values(finished)} == set(RUNS)
+    assert {trial for _, trial, _ in values(finished)} == {"0", "1"}
+
+
+def test_table_is_shown_at_the_end_with_paths(finished):
+    for text in ["SiDA, α = 1.0", "results/tiny/report.html", "results/tiny/tables/main.tex", "results/tiny/figures"]:
+        assert text in finished.output
+
+
+def test_jobs_report_progress_without_flooding(finished):
+    assert "[distill sida-a1.0]" in finished.output
+    assert len(finished.output.splitlines()) < 400
+
+
+def test_manifest_hashes_are_right(finished):
+    results = finished.folder / "results/tiny"
+    manifest = json.loads((results / "manifest.json").read_text())
+    assert manifest["preset"]["preset"] == "tiny"
+    assert "tables/main.tex" in manifest["files"]
+    for name, entry in manifest["files"].items():
+        assert sha256_file(results / name) == entry["sha256"], name
+
+
+def test_students_name_their_parents(finished):
+    from sida.checkpoint import read_metadata
+
+    students = finished.folder / "results/tiny/students"
+    metadata = read_metadata(students / "sid2a-a1.0/network.safetensors")
+    parents = json.dumps(metadata["parents"])
+    teacher = finished.folder / "results/tiny/teachers/digits-short/network.safetensors"
+    assert sha256_file(teacher) in parents
+    assert sha256_file(students / "sid-a1.2/network.safetensors") in parents
+
+
+def test_report_holds_tables_figures_and_claims(finished):
+    text = (finished.folder / "results/tiny/report.html").read_text(errors="replace")
+    for word in ["Tables", "Figures", "Claims", "Tiny workflow test"]:
+        assert word in text
+
+
+def test_second_run_does_nothing_and_says_so(finished):
+    before = networks(finished)
+    result = finished.snakemake(*TINY)
+    assert result.returncode == 0
+    assert "Nothing to be done" in result.stdout + result.stderr
+    assert networks(finished) == before
+
+
+def test_nothing_is_written_outside_results(finished):
+    allowed = {"results", ".snakemake"}
+    assert {path.name for path in finished.folder.iterdir() if not path.is_symlink()} - allowed == set()
+
+
+def interrupt_and_finish(workspace: Workspace, kills: int, sign: int, seed: int) -> None:
+    """Starts the tiny preset, stops it ``kills`` times at random moments, then lets it end."""
+    source = random.Random(seed)
+    for _ in range(kills):
+        process = workspace.start(*TINY)
+        time.sleep(source.uniform(8, 25))
+        if process.poll() is None:
+            kill_group(process, sign)
+    result = workspace.snakemake(*TINY)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+
+
+def test_kill_and_restart_ends_with_the_same_numbers(finished, tmp_path):
+    workspace = Workspace(tmp_path)
+    interrupt_and_finish(workspace, 1, signal.SIGKILL, seed=time.time_ns())
+    assert values(workspace) == values(finished)
+    assert networks(workspace) == networks(finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill", "int", "term"])
+def test_three_interruptions_end_with_the_same_numbers(finished, tmp_path, sign):
+    workspace = Workspace(tmp_path)
+    interrupt_and_finish(workspace, 3, sign, seed=time.time_ns())
+    assert values(workspace) == values(finished)
+    assert networks(workspace) == networks(finished)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"recipes__sid__alhpa": 1}, "unknown key 'recipes.sid.alhpa'"),
+        ({"recipes__sid__batch_size": -1}, "recipes.sid.batch_size: must be at least 1"),
+        ({"teachers__digits-short": ...}, "no teacher 'digits-short'"),
+        ({"seed": "zero"}, "seed: must be of type integer"),
+    ],
+)
+def test_bad_config_is_one_line_and_no_job_starts(tmp_path, changes, message):
+    workspace = Workspace(tmp_path)
+    result = workspace.snakemake("--configfile", workspace.config(**changes))
+    assert result.returncode != 0
+    errors = [line for line in (result.stdout + result.stderr).splitlines() if "error" in line.lower()]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "changed.yaml" in errors[0]
+    assert "Traceback" not in result.stdout + result.stderr
+    assert not (workspace.folder / "results/tiny").exists()
+
+
+def test_layout_that_wants_an_unmeasured_metric_is_one_line(finished):
+    layout = finished.folder / "layout.yaml"
+    text = (finished.folder / "config/tables/main.yaml").read_text()
+    assert "metric: fd\n" in text or "metric: fd," in text or "fd" in text
+    layout.write_text(text.replace("fd_pixel", "fd_dinov2"))
+    try:
+        result = finished.run(
+            "eval",
+            "table",
+            *("--layout", "layout.yaml", "--measurements", "results/tiny/measurements.csv"),
+            *("--runs", "tests/workflow/tiny.tsv", "--out", "out/main.tex"),
+        )
+    finally:
+        layout.unlink()
+    assert result.returncode == 1
+    assert "fd_dinov2" in result.stderr
+    assert "layout.yaml" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (finished.folder / "out").exists()
+
+
+def test_cut_off_checkpoint_is_one_line(finished, tmp_path):
+    whole = finished.folder / "results/tiny/teachers/digits-short/network.safetensors"
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(whole.read_bytes()[:-1000])
+    result = finished.run("sida", "sample", "--network", str(cut), "--seeds", "0-3", "--out", str(tmp_path / "out"))
+    assert result.returncode == 1
+    assert str(cut) in result.stderr
+    assert len([line for line in result.stderr.splitlines() if "error" in line]) == 1
+    assert "Traceback" not in result.stderr
