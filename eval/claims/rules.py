@@ -60,7 +60,7 @@ def less(part: Part, evidence: Evidence, where: str) -> Finding:
     gain = (b.mean - a.mean) if part.direction == "lower" else (a.mean - b.mean)
     limit = bound(a, b, Z)
     text = (
-        f"{part.metric} {show(a)} ({name_a}; n = {a.trials}) against {show(b)} ({name_b}; n = {b.trials}); "
+        f"{part.metric} {show(a)} ({name_a}; {a.trials} trials) against {show(b)} ({name_b}; {b.trials} trials); "
         f"gain {gain:.3g}, noise bound {limit:.2g}"
     )
     return Finding(_ordered(gain, limit), text, _numbers(a, b, gain, limit))
@@ -88,7 +88,7 @@ def quoted(part: Part, evidence: Evidence, where: str) -> Finding:
     gain = (number.value - a.mean) if part.direction == "lower" else (a.mean - number.value)
     limit = Z * a.std / math.sqrt(a.trials) + number.half_unit + part.slack
     text = (
-        f"{part.metric} {show(a)} ({name}; n = {a.trials}) against {number.text} ({number.row_label}, published); "
+        f"{part.metric} {show(a)} ({name}; {a.trials} trials) against {number.text} ({number.row_label}, published); "
         f"gain {gain:.3g}, bound {limit:.2g}"
     )
     return Finding(_ordered(gain, limit), text, {"a": a.mean, "b": number.value, "gain": gain, "bound": limit})
@@ -104,7 +104,7 @@ def equal(part: Part, evidence: Evidence, where: str) -> Finding:
     better = compared.difference < 0 if part.direction == "lower" else compared.difference > 0
     word = "reproduced" if compared.within else "better" if better else "not reproduced"
     text = (
-        f"{part.metric} {show(a)} ({name}; n = {a.trials}), published {number.text}"
+        f"{part.metric} {show(a)} ({name}; {a.trials} trials), published {number.text}"
         f"{' ± ' + number.std if number.std else ''}; {word} (Δ {compared.difference:+.3g}, allowed "
         f"{compared.tolerance:.2g})"
     )

@@ -94,6 +94,8 @@ def _html_cell(table: Table, place: int, cell: Cell) -> str:
     classes: list[str] = [cell.kind] if cell.kind != "text" else []
     if table.columns[place].number:
         classes.append("num")
+    elif len(cell.plain) < 48:
+        classes.append("short")
     if cell.within is not None:
         classes.append("within" if cell.within else "outside")
     text = _html_text(cell.plain)
@@ -166,7 +168,8 @@ body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; max-width: 75rem;
 div {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }}
 th, td {{ padding: .2rem .8rem; text-align: left; vertical-align: top; }}
-td.num, th {{ white-space: nowrap; }}
+td.num, td.short, th {{ white-space: nowrap; }}
+sup {{ line-height: 0; }}
 thead tr:last-child th {{ border-bottom: 1px solid; }}
 th.group {{ border-bottom: 1px solid; text-align: center; }}
 .num {{ text-align: right; font-variant-numeric: tabular-nums; }}

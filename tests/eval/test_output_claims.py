@@ -242,7 +242,7 @@ def test_demo_claims_are_decided_on_the_demo_and_say_what_they_speak_about(tmp_p
     paths = write_verdicts(verdicts, tmp_path / "claims.md", preamble="About digits.")
     text = paths[0].read_text()
     assert "About digits." in text
-    assert "n = 10" in text
+    assert "10 trials" in text
     assert "noise bound" in text
     assert [path.suffix for path in paths] == [".md", ".json", ".html"]
     assert "noise bound" in paths[2].read_text()
