@@ -162,8 +162,9 @@ def _symmetric_product(first: _Factor, second: _Factor, cov2: np.ndarray) -> np.
     size = len(cov2)
     if first.triangular and first.rank == second.rank == size and second.negative == 0:
         # LᵀΣ₂L without forming Σ₂L: half the work of general products.
-        permuted = np.asfortranarray(cov2[np.ix_(first.order, first.order)])
-        product, info = dsygst(permuted, np.asfortranarray(first.rows), itype=2, lower=1, overwrite_a=1)
+        # The transpose of a symmetric matrix in row order is the matrix in the column order that LAPACK works on.
+        permuted = cov2[first.order][:, first.order]
+        product, info = dsygst(permuted.T, first.rows, itype=2, lower=1, overwrite_a=1)
         if info == 0:
             return product
     cross = second.matrix().T @ first.matrix()
@@ -178,8 +179,9 @@ def _factor(cov: np.ndarray) -> _Factor:
         if np.abs(cov).max(initial=0) > 0:
             raise UserError("Fréchet distance: a covariance has a zero diagonal but other entries")
         return _Factor(np.zeros((len(cov), 0)), np.arange(len(cov)), triangular=False)
-    triangle, pivots, rank, _ = dpstrf(cov, lower=1)
-    factor = _Factor(np.tril(triangle[:, :rank]), pivots - 1, triangular=True)
+    triangle, pivots, rank, _ = dpstrf(cov.T, lower=1)
+    # tril keeps row order; the triangle's own column order saves a copy later.
+    factor = _Factor(np.triu(triangle[:, :rank].T).T, pivots - 1, triangular=True)
     # For a matrix that is no covariance the factorisation stops early without a word: probe the residual, from both
     # sides, since only one half of the matrix was read.
     probes = np.random.Generator(np.random.PCG64(0)).standard_normal((len(cov), 4))

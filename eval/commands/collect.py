@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "check all measurements of a folder and collect them as one long table (CSV)"
+HELP = "Check all measurements of a folder and collect them as one long table (CSV)."
 EXAMPLES = """examples:
   sida-eval collect results/demo/measurements --out results/demo/measurements.csv
   sida-eval collect results/demo/measurements --runs data sid-a1.2 --out two.csv

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "extract features of images or of a data set into a file (safetensors: features, and logits if there are any)"
+HELP = "Extract features of images or of a data set into a file (safetensors: features, and logits if there are any)."
 EXAMPLES = """examples:
   sida-eval features --images samples.zip --extractor inception --out features.safetensors
   sida-eval features --dataset '{"name": "digits", "kind": "digits"}' --extractor digits --out digits.safetensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "measure a generator: ten trials with fresh seeds, one JSON file each"
+HELP = "Measure a generator: ten trials with fresh seeds, one JSON file each."
 EXAMPLES = """examples:
   sida-eval measure --spec spec.json --out results/demo/measurements/sid-a1.2 --trials 0-9
   sida-eval measure --spec '{"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "merge the shards of a trial into its measurement, in any order"
+HELP = "Merge the shards of a trial into its measurement, in any order."
 EXAMPLES = """examples:
   sida-eval merge --spec spec.json --trial 3 --out measurements/sid statistics/sid/trial-3/*.safetensors
 A shard that is missing or broken is named; only that one has to be measured again.

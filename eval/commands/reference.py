@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "measure a data set (or a folder of real images) once, as the reference of later measurements"
+HELP = "Measure a data set (or a folder of real images) once, as the reference of later measurements."
 EXAMPLES = """examples:
   sida-eval reference --dataset '{"name": "cifar10", "kind": "zip", "path": "cifar10.zip"}' --extractor inception \\
       --out cifar10-inception.safetensors

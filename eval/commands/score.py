@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "score anyone's images (folder, zip, tar, npz, npy) under a protocol"
+HELP = "Score anyone's images (folder, zip, tar, npz, npy) under a protocol."
 EXAMPLES = """examples:
   sida-eval score --images my_samples/ --protocol cifar10
   sida-eval score --images samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
@@ -18,9 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--images", required=True, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
     parser.add_argument("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
-    parser.add_argument(
-        "--trials", type=int, metavar="T", help="disjoint trials (default: all that fit)"
-    )
+    parser.add_argument("--trials", type=int, metavar="T", help="disjoint trials (default: all that fit)")
     parser.add_argument("--num-samples", type=int, metavar="N", help="another n: no longer comparable")
     parser.add_argument("--name", help="label of the row (default: name of the path)")
     parser.add_argument("--dataset", metavar="JSON", help="data set for references made here (spec or file)")

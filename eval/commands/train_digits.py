@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "train the embedded digits feature network again (seconds) and print its held-out accuracy"
+HELP = "Train the embedded digits feature network again (seconds) and print its held-out accuracy."
 EXAMPLES = """examples:
   sida-eval train-digits                          # train, compare with the committed network, write nothing
   sida-eval train-digits --out digits.safetensors # write it

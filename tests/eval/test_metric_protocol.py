@@ -49,9 +49,9 @@ def test_precision_recall_reference_of_imagenet_is_not_the_fid_reference():
 
 
 def test_seeds_of_trials_are_consecutive_and_disjoint():
-    protocol = load_protocol("digits")
-    assert protocol.seeds(0) == (0, 4999)
-    assert protocol.seeds(3) == (15_000, 19_999)
+    protocol = load_protocol(content() | {"num_samples": 5000, "seed0": 7})
+    assert protocol.seeds(0) == (7, 5006)
+    assert protocol.seeds(3) == (15_007, 20_006)
 
 
 CHANGES = [
