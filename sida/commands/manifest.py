@@ -48,7 +48,8 @@ def run(args: argparse.Namespace) -> None:
             "preset": preset,
             "preset_sha256": sha256_json(preset) if preset is not None else None,
             "files": {
-                str(path.relative_to(folder)): {"sha256": sha256_file(path), "bytes": path.stat().st_size} for path in files
+                str(path.relative_to(folder)): {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+                for path in files
             },
         },
     )
