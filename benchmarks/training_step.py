@@ -5,7 +5,7 @@ reals, tensor-by-tensor guards, torch's default Adam, an averaging loop, and a g
 thrown away while the generator is held back. Same networks, data and draws; both must give the same losses.
 
 Each side lives in a process of its own (the suite's training also tunes the allocator, which is process-wide) and the
-two take turns, one thread each.
+two take turns, one thread each; times are the process's CPU seconds, which other work on the machine disturbs least.
 """
 
 from __future__ import annotations
@@ -191,9 +191,9 @@ def worker(kind: str, batch: int, pipe: Connection) -> None:
         seconds, losses = [], []
         for _ in range(count):
             real, like = data[number % len(data)], data[(number + 1) % len(data)]
-            start = time.perf_counter()
+            start = time.process_time()
             record = side.iteration(nimg, *((real, like) if kind == "plain" else ([real], [like])))
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
             losses.append({k: float(v) for k, v in (record if kind == "plain" else record.losses).items()})
             nimg, number = nimg + batch, number + 1
         pipe.send((seconds, losses))

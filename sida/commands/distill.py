@@ -43,10 +43,12 @@ def run(args: argparse.Namespace) -> int:
     from sida.config import from_mapping
     from sida.training.config import DistillConfig
     from sida.training.spec import read_spec
+    from sida.training.threads import limit_library_threads
 
     spec, where = read_spec(args.spec, args.set)
     given = {"method": args.method, "teacher": args.teacher, "init": args.init}
     config = from_mapping(DistillConfig, spec | {k: v for k, v in given.items() if v is not None}, where)
+    limit_library_threads(config.threads)
 
     from sida.training.student import distill
 

@@ -34,9 +34,11 @@ def run(args: argparse.Namespace) -> int:
     from sida.config import from_mapping
     from sida.training.config import TeacherConfig
     from sida.training.spec import read_spec
+    from sida.training.threads import limit_library_threads
 
     spec, where = read_spec(args.spec, args.set)
     config = from_mapping(TeacherConfig, spec, where)
+    limit_library_threads(config.threads)
 
     from sida.training.teacher import train_teacher
 

@@ -1,10 +1,19 @@
-"""Training: teachers, distillation, and what both share."""
+"""Training: teachers, distillation, and what both share.
 
-from sida.training.config import DistillConfig, TeacherConfig
-from sida.training.distiller import Distiller, IterationRecord
-from sida.training.schedule import Phase, Schedule, ema_beta
-from sida.training.student import distill
-from sida.training.teacher import train_teacher
+Names are loaded on first use, so that a mistake in a configuration is reported before torch is imported.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sida.training.config import DistillConfig, TeacherConfig
+    from sida.training.distiller import Distiller, IterationRecord
+    from sida.training.schedule import Phase, Schedule, ema_beta
+    from sida.training.student import distill
+    from sida.training.teacher import train_teacher
 
 __all__ = [
     "DistillConfig",
@@ -17,3 +26,21 @@ __all__ = [
     "ema_beta",
     "train_teacher",
 ]
+
+_HOMES = {
+    "DistillConfig": "config",
+    "Distiller": "distiller",
+    "IterationRecord": "distiller",
+    "Phase": "schedule",
+    "Schedule": "schedule",
+    "TeacherConfig": "config",
+    "distill": "student",
+    "ema_beta": "schedule",
+    "train_teacher": "teacher",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -243,6 +243,8 @@ def _scaled(per_element: torch.Tensor | None, scale: float) -> torch.Tensor:
 
 
 def _compiled(net: torch.nn.Module) -> torch.nn.Module:
-    # Shapes are fixed within a run (a ψ pass, a θ pass), so specialised kernels are worth their compile time.
-    compiled: torch.nn.Module = torch.compile(net, dynamic=False)  # type: ignore[assignment]
-    return compiled
+    # Shapes are fixed within a run, so specialised kernels are worth their compile time. On a CPU small networks lose
+    # by converted memory layouts and by Python between the kernels; both were measured (benchmarks/).
+    on_cpu = next(net.parameters()).device.type == "cpu"
+    options: dict[str, Any] | None = {"layout_optimization": False, "cpp_wrapper": True} if on_cpu else None
+    return cast(torch.nn.Module, torch.compile(net, dynamic=False, options=options))

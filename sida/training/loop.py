@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -124,9 +125,9 @@ class TrainingLoop:
                 self.meter.add(self.trainer.iteration(self.nimg), self.plan.batch_size)
                 self.nimg += self.plan.batch_size
                 self._events(interruption)
-                progress.update(min(self.nimg, self.plan.total), self._facts())
+                self._show(progress)
             self._finish()
-            progress.update(self.plan.total, self._facts(), force=True)
+            self._show(progress, force=True)
 
     # What happens between iterations. Each event remembers where it last happened, so that a state kept in the
     # middle of a boundary (say, after the log record and before the evaluation) goes on exactly there.
@@ -196,10 +197,13 @@ class TrainingLoop:
         write_network(snapshot_path(self.folder, self.nimg), metadata, self.trainer.ema.state())
         self.done["snapshot"] = self.nimg
 
-    def _facts(self) -> dict[str, float]:
+    def _show(self, progress: Progress, force: bool = False) -> None:
         facts = {"fd": self.evaluations[-1]["fd"]} if self.evaluations else {}
         losses = self.train[-1]["losses"] if self.train else {}
-        return facts | {name: value for name, value in losses.items() if value is not None}
+        facts |= {name: value for name, value in losses.items() if value is not None}
+        # A run goes on when whoever read its lines has gone (a killed workflow).
+        with contextlib.suppress(BrokenPipeError):
+            progress.update(min(self.nimg, self.plan.total), facts, force)
 
     # States.
 

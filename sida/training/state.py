@@ -152,5 +152,6 @@ class StateStore:
 
 
 def say(line: str) -> None:
-    """One line for the person who watches."""
-    print(line, file=sys.stderr, flush=True)
+    """One line for the person who watches, if anyone does."""
+    with contextlib.suppress(BrokenPipeError):
+        print(line, file=sys.stderr, flush=True)
