@@ -24,6 +24,12 @@ EXTRACTOR_ASSETS = {
     "dinov2-pil": "dinov2-vitl14",
 }
 MONITOR = "eval.monitor:make_monitor"
+# Methods that this workflow only measures, with what their rows must bring.
+_NOT_TRAINED = {
+    "external": "module:function, stored images, or (with a sampler) a network file",
+    "gdd": "an asset id or a network file",
+    "gdd-i": "an asset id or a network file",
+}
 
 
 def _checkpoint_name(checkpoint: str) -> str:
@@ -95,11 +101,9 @@ class Preset:
             where = f"{self.sheet}: run '{run.run}'"
             if run.dataset:
                 dataset_spec(run.dataset, where)
-            if run.method == "external":
-                if not run.checkpoint:
-                    raise UserError(
-                        f"{where}: column 'checkpoint' is empty; give module:function or a folder of images"
-                    )
+            if run.method in _NOT_TRAINED and not run.checkpoint:
+                raise UserError(f"{where}: column 'checkpoint' is empty; give {_NOT_TRAINED[run.method]}")
+            if run.method == "external" and run.without_network:
                 continue
             self._check_sampler(run, where, samplers)
             needs_teacher = run.trained_here or (run.method == "teacher" and run.checkpoint is None)
@@ -160,8 +164,8 @@ class Preset:
         return [run for run in self.runs.values() if run.trained_here]
 
     def network_path(self, run: Run) -> str | None:
-        """Path of the network a row samples from; ``None`` for the data themselves."""
-        if run.method in ("data", "external"):
+        """Path of the network a row samples from; ``None`` for rows without one."""
+        if run.without_network:
             return None
         if run.checkpoint is not None:
             return self.checkpoint_path(run.checkpoint)
@@ -183,7 +187,7 @@ class Preset:
     @functools.cached_property
     def checkpoints(self) -> dict[str, str]:
         """Published checkpoints the preset imports: folder name to asset id or path."""
-        named = [run.checkpoint for run in self.runs.values() if run.method != "external"]
+        named = [run.checkpoint for run in self.runs.values() if not run.without_network]
         named += [run.guide for run in self.runs.values()]
         used = {run.teacher for run in self.students()}
         named += [t.get("checkpoint") for name, t in self.config["teachers"].items() if name in used]
@@ -232,7 +236,7 @@ class Preset:
             "network": self.network_path(run),
             "guide": self.checkpoint_path(run.guide) if run.guide else None,
             "sampler": sampler,
-            "nfe": run.nfe if run.method == "external" else nfe(sampler),
+            "nfe": nfe(sampler) or run.nfe,
             "dataset": self.dataset_of(run),
             "protocol": self.protocol_of(run),
             **self._common(),
@@ -247,8 +251,8 @@ class Preset:
         return dataset_spec(run.dataset or self.config["dataset"], f"{self.sheet}: run '{run.run}'")
 
     def sampler_of(self, run: Run) -> dict[str, Any]:
-        """Settings of a row's sampler; an external generator is a Python callable or stored images."""
-        if run.method != "external":
+        """Settings of a row's sampler; an external row without one is a Python callable or stored images."""
+        if run.sampler is not None:
             return dict(self.config["samplers"][run.sampler])
         source = str(run.checkpoint)
         module, colon, function = source.partition(":")

@@ -41,6 +41,11 @@ class Run:
         """Whether the workflow distils this generator itself."""
         return self.method in STUDENT_METHODS and self.checkpoint is None
 
+    @property
+    def without_network(self) -> bool:
+        """Whether images come from the data, someone's Python function or stored images, not from a network file."""
+        return self.method == "data" or (self.method == "external" and self.sampler is None)
+
 
 def read_runs(path: str | Path) -> list[Run]:
     """Reads and validates a sample sheet (tab-separated; lines starting with # are comments).
@@ -66,7 +71,7 @@ def read_runs(path: str | Path) -> list[Run]:
         if len(cells) > len(header):
             raise UserError(f"{where}: {len(cells)} cells but {len(header)} columns; separate cells by single tabs")
         record: dict[str, Any] = {key: cell.strip() for key, cell in zip(header, cells) if cell.strip()}
-        for key, convert in (("alpha", float), ("seed", int)):
+        for key, convert in (("alpha", float), ("seed", int), ("nfe", int)):
             if key in record:
                 try:
                     record[key] = convert(record[key])
