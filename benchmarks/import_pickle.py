@@ -82,7 +82,9 @@ def main(out: Path) -> bool:
         memory = _child("memory", source, folder)
         pairs = _child("time", source, folder)
     ratios = [imported / copied for copied, imported in pairs]
-    time_ratio, memory_ratio = statistics.median(ratios), memory / size
+    # Other jobs on the machine only add time, so the fastest of several is nearest to the truth; the spread is shown.
+    fastest_copy, fastest_import = (min(times) for times in zip(*pairs))
+    time_ratio, memory_ratio = fastest_import / fastest_copy, memory / size
     kept = time_ratio <= TIME_BOUND and memory_ratio <= MEMORY_BOUND
     write_json(
         out,
@@ -93,6 +95,7 @@ def main(out: Path) -> bool:
                 "import": [imported for _, imported in pairs],
             },
             "time_ratio": time_ratio,
+            "time_ratio_median_of_pairs": statistics.median(ratios),
             "time_bound": TIME_BOUND,
             "peak_memory_bytes": memory,
             "memory_ratio": memory_ratio,
@@ -101,9 +104,8 @@ def main(out: Path) -> bool:
             "environment": environment(),
         },
     )
-    copied, imported = (statistics.median(times) for times in zip(*pairs))
-    print(f"import of {size / 1e9:.2f} GB: {imported:.2f} s, plain read and write {copied:.2f} s")
-    print(f"  time ratio {time_ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f}; at most {TIME_BOUND})")
+    print(f"import of {size / 1e9:.2f} GB: {fastest_import:.2f} s, plain read and write {fastest_copy:.2f} s")
+    print(f"  time ratio {time_ratio:.2f} (pairs: {min(ratios):.2f} to {max(ratios):.2f}; at most {TIME_BOUND})")
     print(f"  peak memory {memory / 1e9:.2f} GB, ratio {memory_ratio:.2f} (at most {MEMORY_BOUND})")
     return kept
 

@@ -152,22 +152,21 @@ def check_names_and_shapes(path: Path, found: Mapping[str, tuple[int, ...]], net
 
 
 def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> torch.nn.Module:
-    """Builds ``network`` on torch's meta device: names and shapes only.
+    """Builds ``network`` for its names and shapes; its large tensors have no content (torch's meta device).
 
     Args:
         network: ``{"class": ..., "kwargs": {...}}``.
         num_tensors: Tensors at hand; an architecture with more blocks than that is refused before it is built.
         where: File named in errors.
     """
-    import torch
-
+    from sida.checkpoint.shapes_only import ShapesOnly
     from sida.networks import build_network
 
     blocks = network["kwargs"].get("num_blocks", 1)
     if isinstance(blocks, int) and blocks > num_tensors:
         raise UserError(f"{where}: architecture claims {blocks} blocks, the file has {num_tensors} tensors; not loaded")
     try:
-        with torch.device("meta"):
+        with ShapesOnly():
             return build_network(dict(network))
     except UserError as error:
         raise UserError(f"{where}: {error}") from None

@@ -150,8 +150,12 @@ def _still_there(pieces: Iterator[np.ndarray], where: str) -> Iterator[np.ndarra
 
 
 def _stored_pieces(tensor: Tensor) -> Iterator[np.ndarray]:
+    """A contiguous tensor piece by piece; each piece is overwritten by the next, so that memory is touched once."""
+    import numpy as np
+
+    room = np.empty(min(_PIECE, tensor.numel) * ITEM_BYTES[tensor.storage.dtype], dtype=np.uint8)
     for start in range(0, tensor.numel, _PIECE):
-        yield _elements(tensor, tensor.offset + start, min(_PIECE, tensor.numel - start))
+        yield _elements(tensor, tensor.offset + start, min(_PIECE, tensor.numel - start), room)
 
 
 def _gathered(tensor: Tensor) -> np.ndarray:
@@ -164,13 +168,13 @@ def _gathered(tensor: Tensor) -> np.ndarray:
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False))
 
 
-def _elements(tensor: Tensor, start: int, count: int) -> np.ndarray:
-    """Elements ``start … start + count`` of the storage, in a floating-point type of numpy."""
+def _elements(tensor: Tensor, start: int, count: int, room: np.ndarray | None = None) -> np.ndarray:
+    """Elements ``start … start + count`` of the storage, in a floating-point type of numpy (in ``room`` if given)."""
     import numpy as np
 
     storage = tensor.storage
     size = ITEM_BYTES[storage.dtype]
-    raw = np.empty(count * size, dtype=np.uint8)
+    raw = np.empty(count * size, dtype=np.uint8) if room is None else room[: count * size]
     if storage.data is None:
         raise EOFError
     storage.data.read_into(start * size, raw.data)

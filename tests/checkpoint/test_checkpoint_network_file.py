@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
+import subprocess
+import sys
 
 import pytest
 import safetensors.torch
@@ -12,9 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sida.checkpoint import load_network, read_metadata, save_network
+from sida.checkpoint.network_file import build_on_meta
 from sida.checkpoint.tensor_file import header_bytes, read_header
 from sida.errors import UserError
 from sida.networks import EDMPrecond
+from tests.conftest import ROOT
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 
@@ -230,6 +235,34 @@ def test_an_impossible_architecture_costs_nothing(file, bomb):
     rewrite(file, sida_header(network={"class": "EDMPrecond", "kwargs": kwargs}))
     with pytest.raises(UserError):
         load_network(file)
+
+
+IMAGENET = {"img_resolution": 64, "label_dim": 1000}
+VP = {"img_resolution": 64, "img_channels": 3, "model_type": "SongUNet", "augment_dim": 9, "model_channels": 128}
+VE = {**VP, "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2}
+PUBLISHED = [
+    {"class": "EDMPrecond", "kwargs": {**IMAGENET, "img_channels": 3, "model_channels": 192}},
+    {"class": "VPPrecond", "kwargs": VP},
+    {"class": "EDMPrecond", "kwargs": {**VE, "resample_filter": [1, 3, 3, 1]}},
+    {"class": "EDM2Precond", "kwargs": {**IMAGENET, "img_channels": 4, "model_channels": 448}},
+]
+
+
+@pytest.mark.parametrize("config", PUBLISHED, ids=["adm", "vp", "ncsnpp", "edm2-xxl"])
+def test_the_architecture_of_a_large_network_is_checked_without_its_memory(config):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    net = build_on_meta(config, 2000, "f")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    assert sum(p.numel() for p in net.parameters()) > 50_000_000
+
+
+def test_loading_does_not_import_torch_s_compiler(file):
+    script = "import sys; from sida.checkpoint import load_network as load; load(sys.argv[1])"
+    script += "; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(file)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
 
 
 def test_a_network_with_nan_is_not_written_and_the_old_file_stays(file):
