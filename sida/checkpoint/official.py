@@ -27,7 +27,7 @@ from sida.io import sha256_file
 if TYPE_CHECKING:
     import numpy as np
 
-_PIECE = 1 << 20
+_PIECE = 1 << 18
 _NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
