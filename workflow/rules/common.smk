@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -31,6 +32,9 @@ TRIALS = PRESET.trials
 TABLES = PRESET.config["tables"]
 FIGURES = PRESET.config["figures"]
 RUNS = list(PRESET.runs)
+PAPER = PRESET.config["paper"] and shutil.which("pdflatex") is not None
+if PRESET.config["paper"] and not PAPER:
+    print(f"{RESULTS}/paper.pdf is left out: pdflatex is not installed (docs/reproduce.md)", file=sys.stderr)
 
 
 wildcard_constraints:
@@ -39,13 +43,17 @@ wildcard_constraints:
     trial=r"\d+",
 
 
-def products():
-    """Tables, figures and claims of the preset: what people come for."""
+def tables_and_figures():
+    """Tables, figures, claims and the numbers they come from."""
     tables = expand(f"{RESULTS}/tables/{{table}}.{{suffix}}", table=TABLES, suffix=["tex", "csv", "md", "html"])
     figures = expand(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=FIGURES, suffix=["pdf", "png", "csv"])
     claims = expand(f"{RESULTS}/claims.{{suffix}}", suffix=["md", "json"]) if PRESET.config["claims"] else []
-    paper = [f"{RESULTS}/paper.pdf"] if PRESET.config["paper"] else []
-    return tables + figures + claims + paper + [f"{RESULTS}/measurements.csv"]
+    return [f"{RESULTS}/measurements.csv", *tables, *figures, *claims]
+
+
+def products():
+    """What people come for. The paper is made only where LaTeX is installed, with a line that says so elsewhere."""
+    return tables_and_figures() + ([f"{RESULTS}/paper.pdf"] if PAPER else [])
 
 
 def spec(value):

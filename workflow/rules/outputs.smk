@@ -35,11 +35,12 @@ rule table:
         "../../environment.yml"
     params:
         mode=PRESET.config["table_mode"],
+        preset=spec(PRESET.config),
     message:
         "table {wildcards.table}: building"
     shell:
         "python -m eval table --layout {input.layout:q} --measurements {input.measurements:q} --runs {input.runs:q}"
-        " --mode {params.mode} --out {output.tex:q} 2>&1 | tee -i {log:q}"
+        " --mode {params.mode} --config {params.preset:q} --out {output.tex:q} 2>&1 | tee -i {log:q}"
 
 
 rule figure:
@@ -91,8 +92,9 @@ rule claims:
         runs=PRESET.sheet,
         networks=network_files,
     output:
-        md=report(f"{RESULTS}/claims.md", category="Claims", caption="../report/claims.rst"),
+        md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",
+        html=report(f"{RESULTS}/claims.html", category="Claims", caption="../report/claims.rst"),
     log:
         f"{RESULTS}/logs/claims.log",
     conda:

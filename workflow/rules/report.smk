@@ -1,6 +1,24 @@
 # The HTML report and the manifest: last, because they describe everything else.
 
 
+rule paper:
+    input:
+        tables_and_figures(),
+    output:
+        tex=f"{RESULTS}/paper.tex",
+        pdf=report(f"{RESULTS}/paper.pdf", category="Paper", caption="../report/paper.rst"),
+    log:
+        f"{RESULTS}/logs/paper.log",
+    conda:
+        "../../environment.yml"
+    params:
+        results=lambda wildcards, output: os.path.dirname(output.pdf),
+    message:
+        "paper: all tables and figures with their provenance"
+    shell:
+        "python -m eval paper {params.results:q} --require-pdf 2>&1 | tee -i {log:q}"
+
+
 rule manifest:
     input:
         products(),
