@@ -23,6 +23,7 @@ EXTRACTOR_ASSETS = {
     "dinov2": "dinov2-vitl14",
     "dinov2-pil": "dinov2-vitl14",
 }
+DECODER_ASSETS = ["sd-vae-ft-mse", "sd-vae-ft-mse-config"]
 MONITOR = "eval.monitor:make_monitor"
 # Methods that this workflow only measures, with what their rows must bring.
 _NOT_TRAINED = {
@@ -284,11 +285,14 @@ class Preset:
         return counts[self.config["protocol"]]
 
     def assets_of(self, name: str) -> list[str]:
-        """Registered downloads that measuring a row needs besides its network: references and extractors."""
-        protocol = load_yaml(self._file(self.protocol_of(self.runs[name])))
+        """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
+        run = self.runs[name]
+        protocol = load_yaml(self._file(self.protocol_of(run)))
         references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
         extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
         needed = [asset for extractor, asset in EXTRACTOR_ASSETS.items() if extractor in extractors]
+        if protocol.get("quantisation") == "truncate_unit" and not run.without_network:
+            needed += DECODER_ASSETS
         return sorted({asset for asset in [*references, *needed] if asset})
 
     def shards(self, name: str) -> list[tuple[int, int]]:

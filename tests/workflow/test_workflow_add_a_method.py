@@ -1,0 +1,137 @@
+"""docs/add-a-method.md: a generator of one's own becomes a row by a line in the sample sheet."""
+
+from __future__ import annotations
+
+import csv
+import runpy
+import shutil
+import sys
+
+import pytest
+import yaml
+
+from sida.errors import UserError
+from sida.preset import Preset
+from tests.conftest import ROOT
+from tests.workflow.workspace import Workspace
+
+EXAMPLES = ROOT / "docs" / "examples"
+PROTOCOL = "tests/workflow/tiny-protocol.yaml"
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    """A working directory whose configuration and examples may be changed."""
+    workspace = Workspace(tmp_path)
+    (tmp_path / "config").unlink()
+    shutil.copytree(ROOT / "config", tmp_path / "config")
+    shutil.copytree(EXAMPLES, tmp_path / "docs" / "examples")
+    return workspace
+
+
+def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
+    folder, images = workspace.folder, workspace.folder / "mine.npz"
+    monkeypatch.setattr(sys, "argv", ["noisy_digits.py", str(images), "400"])
+    runpy.run_path(str(EXAMPLES / "noisy_digits.py"), run_name="__main__")
+    with open(folder / "docs/examples/my-digits.tsv", "a") as sheet:
+        sheet.write("stored\tMine\tThe same, stored\texternal\tmine.npz\t\t1\n")
+    shutil.copy(EXAMPLES / "mine.yaml", folder / "config/tables/mine.yaml")
+    preset = workspace.config("docs/examples/my-digits.yaml", protocol=PROTOCOL)
+
+    table = "results/my-digits/tables/mine.md"
+    result = workspace.snakemake("--configfile", preset, "--", table)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    text = (folder / table).read_text()
+    assert "| Mine | Class mean and noise | 1 |" in text
+    assert "The same, stored | 1 |" in text
+
+    with open(folder / "results/my-digits/measurements.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    values = {
+        run: [(row["trial"], row["metric"], row["value"]) for row in rows if row["run"] == run]
+        for run in ("data", "noisy", "stored")
+    }
+    assert len(values["noisy"]) == 2 * 6
+    # A file with the images of seeds 0, 1, 2, ... is the same generator, to the last digit.
+    assert values["stored"] == values["noisy"]
+    mean = {run: sum(float(v) for _, metric, v in values[run] if metric == "fd") / 2 for run in values}
+    assert mean["data"] < mean["noisy"] / 2
+
+    # Changed code of the function: its row is measured again, no other one.
+    source = folder / "docs/examples/noisy_digits.py"
+    source.write_text(source.read_text().replace("NOISE = 2.0", "NOISE = 1.5"))
+    planned = workspace.snakemake("--configfile", preset, "-n", "--quiet", "rules", "--", table)
+    assert planned.returncode == 0, planned.stderr
+    counts = dict(line.split() for line in (planned.stdout + planned.stderr).splitlines() if len(line.split()) == 2)
+    assert (counts["measure"], counts["total"]) == ("1", "3")
+
+
+def external(tmp_path, **cells) -> Preset:
+    """The example's preset with one row, given by its cells."""
+    row = {"run": "mine", "label": "Mine", "method": "external"} | cells
+    sheet = tmp_path / "mine.tsv"
+    sheet.write_text("\t".join(row) + "\n" + "\t".join(map(str, row.values())) + "\n")
+    document = yaml.safe_load((EXAMPLES / "my-digits.yaml").read_text())
+    return Preset(document | {"runs": str(sheet), "protocol": PROTOCOL}, "my-digits.yaml")
+
+
+def test_network_file_with_a_sampler_is_measured(tmp_path):
+    import torch
+
+    from eval.measure import measure
+    from sida.checkpoint import save_network
+    from sida.networks import build_network
+
+    config = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["teachers"]["digits-short"]["network"]
+    torch.manual_seed(0)
+    save_network(build_network(config), tmp_path / "mine.safetensors", {})
+    preset = external(tmp_path, sampler="one-step", checkpoint=tmp_path / "mine.safetensors")
+    spec = preset.measure_spec("mine")
+    assert (spec["network"], spec["nfe"]) == (str(tmp_path / "mine.safetensors"), 1)
+    (record,) = measure(spec, tmp_path / "out", [0])
+    assert record["method"] == "external"
+    assert record["metrics"]["fd"] > 10
+
+
+def test_pickled_network_is_imported_first(tmp_path):
+    preset = external(tmp_path, sampler="one-step", checkpoint="downloads/mine.pkl")
+    assert preset.checkpoints == {"mine": "downloads/mine.pkl"}
+    assert preset.measure_spec("mine")["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("cells", "sampler"),
+    [
+        ({"checkpoint": "a.b:c"}, {"kind": "python", "callable": "a.b:c"}),
+        ({"checkpoint": "folder/of.images"}, {"kind": "images", "path": "folder/of.images"}),
+        ({"checkpoint": "x.npz", "nfe": 4}, {"kind": "images", "path": "x.npz"}),
+    ],
+)
+def test_rows_without_a_network(tmp_path, cells, sampler):
+    preset = external(tmp_path, **cells)
+    spec = preset.measure_spec("mine")
+    assert (spec["network"], spec["sampler"], spec["nfe"]) == (None, sampler, cells.get("nfe"))
+    assert preset.checkpoints == {}
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ({}, r"mine.tsv: run 'mine': column 'checkpoint' is empty; give module:function"),
+        ({"method": "gdd", "sampler": "one-step"}, r"column 'checkpoint' is empty; give an asset id"),
+        ({"checkpoint": "x.npz", "nfe": "one"}, r"mine.tsv:2: nfe: must be a number, got 'one'"),
+        ({"checkpoint": "x.npz", "nfe": 0}, r"mine.tsv:2: nfe: must be at least 1, got 0"),
+        ({"checkpoint": "x.pkl", "sampler": "onestep"}, r"no sampler 'onestep'.*did you mean 'one-step'"),
+    ],
+)
+def test_fault_in_an_external_row_is_one_line(tmp_path, cells, message):
+    with pytest.raises(UserError, match=message) as caught:
+        external(tmp_path, **cells)
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_ask_for_the_downloads_that_measuring_needs():
+    preset = Preset.load(ROOT / "config" / "released.yaml")
+    assert preset.assets_of("cifar10-uncond-sida-a1") == ["fid-ref-cifar10", "inception"]
+    latent = preset.assets_of("edm2-xs-sida")
+    assert {"fid-ref-img512", "inception", "dinov2-vitl14", "sd-vae-ft-mse", "sd-vae-ft-mse-config"} == set(latent)
