@@ -204,6 +204,16 @@ def busy_share(network: Path, folder: Path) -> float:
     return inside / (time.perf_counter() - start)
 
 
+def tensor_bytes() -> int:
+    """Bytes of all tensors that are alive."""
+    gc.collect()
+    storages = {}
+    for item in gc.get_objects():
+        if type(item) in (torch.Tensor, torch.nn.Parameter):
+            storages[item.untyped_storage().data_ptr()] = item.untyped_storage().nbytes()
+    return sum(storages.values())
+
+
 def memory_growth() -> float:
     """Bytes of all live tensors after 8000 images over those after 2000, FID and inception score of digits."""
     from eval.features.extraction import make_extractors
@@ -221,9 +231,7 @@ def memory_growth() -> float:
     for count in (2000, 8000):
         sums = TrialSums(load_protocol(content | {"num_samples": count}))
         run_pass(source.batches(range(count), 250), extractors, sums)
-        gc.collect()
-        tensors = [item for item in gc.get_objects() if isinstance(item, torch.Tensor)]
-        held.append(sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()))
+        held.append(tensor_bytes())
         assert sums.count == count
     return held[1] / held[0]
 
