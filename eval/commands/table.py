@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", required=True, metavar="FILE.tex", help="written with .csv, .md and .html beside it")
     parser.add_argument("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
     parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
-    parser.add_argument("--config", metavar="YAML", help="preset whose settings table 8 prints")
+    parser.add_argument("--config", metavar="PRESET", help="preset whose settings table 8 prints: a file or JSON text")
     parser.add_argument("--results", metavar="DIR", help="training logs for table 8 (default: beside --measurements)")
     parser.add_argument(
         "--scope",

@@ -13,6 +13,7 @@ from eval.tables.build import build_table
 from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
 from eval.tables.layout import SELECTABLE, TableLayout, load_layout, read_layout
 from eval.tables.model import Table
+from sida.config import load_spec
 from sida.errors import UserError, suggestion
 from sida.preset import Preset, Run, read_runs
 
@@ -25,7 +26,7 @@ def build_from_options(args: argparse.Namespace) -> Table:
     """
     mapping = read_layout(args.layout)
     if mapping.pop("kind", "results") == "hyperparameters":
-        preset = Preset.load(args.config) if args.config else None
+        preset = Preset(load_spec(args.config, "--config"), "--config") if args.config else None
         results = args.results or (Path(args.measurements).parent if args.measurements else None)
         hyper = load_hyper_layout(mapping, args.layout)
         return build_hyperparameters(hyper, load_published(args.published), preset, results, args.mode)
