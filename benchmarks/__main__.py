@@ -12,7 +12,7 @@ from pathlib import Path
 
 # Each module has main(out: Path) -> bool (all bounds kept); "slow" ones run only when named.
 QUICK = ["training_step", "frechet", "evaluation", "import_pickle", "sampling"]
-SLOW = ["demo_stages", "training_step_compiled"]
+SLOW = ["demo_stages", "training_step_compiled", "protocol_choices"]
 
 
 def main() -> int:
