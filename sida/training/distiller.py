@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -12,6 +12,7 @@ from sida.data.augment import AugmentPipe
 from sida.losses import Draws, SiDLoss
 from sida.randomness import generator as random_generator
 from sida.sampling.one_step import one_step
+from sida.training.compilation import compiled
 from sida.training.draws import seed_layers, step_draws
 from sida.training.guards import GuardReport
 from sida.training.learner import Average, Learner, Reduce
@@ -120,7 +121,7 @@ class Distiller:
         self.ema_half_life, self.ema_rampup_ratio = ema_half_life, ema_rampup_ratio
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.true_score = true_score.eval().requires_grad_(False)
-        self._phi: Any = _compiled(true_score) if compile else true_score
+        self._phi = compiled(true_score) if compile else true_score
         self.fake_score = Learner(
             fake_score,
             lr if fake_score_lr is None else fake_score_lr,
@@ -128,9 +129,9 @@ class Distiller:
             eps,
             grad_clip_value,
             reduce,
-            _compiled(fake_score) if compile else None,
+            compile,
         )
-        self.generator = Learner(generator, lr, betas, eps, None, reduce, _compiled(generator) if compile else None)
+        self.generator = Learner(generator, lr, betas, eps, None, reduce, compile)
         self.ema = Average(self.generator)
         self.device = self.generator.flat.vector.device
 
@@ -240,11 +241,3 @@ class Distiller:
 def _scaled(per_element: torch.Tensor | None, scale: float) -> torch.Tensor:
     assert per_element is not None
     return per_element.sum() * scale
-
-
-def _compiled(net: torch.nn.Module) -> torch.nn.Module:
-    # Shapes are fixed within a run, so specialised kernels are worth their compile time. On a CPU small networks lose
-    # by converted memory layouts and by Python between the kernels; both were measured (benchmarks/).
-    on_cpu = next(net.parameters()).device.type == "cpu"
-    options: dict[str, Any] | None = {"layout_optimization": False, "cpp_wrapper": True} if on_cpu else None
-    return cast(torch.nn.Module, torch.compile(net, dynamic=False, options=options))

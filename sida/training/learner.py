@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from sida.training.adam import Adam
+from sida.training.compilation import compiled
 from sida.training.flat import FlatParameters
 from sida.training.guards import GuardReport, guard_gradient
 
@@ -25,7 +26,7 @@ class Learner:
         eps: Adam's ε.
         clip_value: Value clip of the gradients after the guard; None is off.
         reduce: Called with the gradient vector before the guard; for data-parallel training.
-        compiled: The same network wrapped by ``torch.compile``; used for calls when given.
+        compile: Run the network through ``torch.compile``.
     """
 
     def __init__(
@@ -36,13 +37,13 @@ class Learner:
         eps: float = 1e-8,
         clip_value: float | None = None,
         reduce: Reduce | None = None,
-        compiled: torch.nn.Module | None = None,
+        compile: bool = False,
     ) -> None:
         self.net, self.lr, self.clip_value, self.reduce = net, lr, clip_value, reduce
-        self.call = net if compiled is None else compiled
+        self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
         self.flat = FlatParameters(net)
         self.adam = Adam(self.flat.vector, betas, eps)
-        self._modules = list(net.modules()) + ([] if compiled is None else [compiled])
+        self._modules = list(net.modules())
 
     def train(self) -> torch.nn.Module:
         """The network in training mode, with gradients of its parameters; returns what to call."""
@@ -57,7 +58,7 @@ class Learner:
             # Module.train() costs 20 times this, several times per iteration.
             object.__setattr__(module, "training", training)
         self.flat.requires_grad_(training)
-        return self.call
+        return self._calls[training]
 
     def step(self, lr_factor: float = 1.0) -> GuardReport:
         """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""

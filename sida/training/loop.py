@@ -183,7 +183,9 @@ class TrainingLoop:
         fd = result.get("fd")
         if not isinstance(fd, float) or not math.isfinite(fd):
             raise UserError(f"{self.plan.stage}: the evaluation at image {self.nimg:,} gave fd = {fd}, not a number")
-        record = {"nimg": self.nimg, **result, "seconds": time.perf_counter() - start}
+        # JSON has no NaN; a figure that is not a number is logged as null.
+        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
+        record = {"nimg": self.nimg, **values, "seconds": time.perf_counter() - start}
         self.done["evaluation"] = self.nimg
         self.evaluations.append(record)
         append_jsonl(self.folder / "evaluations.jsonl", record)
