@@ -48,10 +48,9 @@ def precision_recall(
     reals, fakes = torch.as_tensor(real), torch.as_tensor(generated)
     _check(reals, fakes, k)
     if dtype == "float16":
-        reals, fakes = reals.to(torch.float16).to(torch.float32), fakes.to(torch.float16).to(torch.float32)
-    # Distances do not change under a shift; small norms lose fewer digits in ‖a‖² + ‖b‖² − 2ab.
-    centre = reals.to(torch.float64).mean(0)
-    reals, fakes = ((x.to(torch.float64) - centre).to(torch.float32) for x in (reals, fakes))
+        reals, fakes = reals.to(torch.float16), fakes.to(torch.float16)
+    centre = _mean(reals)
+    reals, fakes = reals.to(torch.float32) - centre, fakes.to(torch.float32) - centre
     with torch.inference_mode():
         return _shares(reals, fakes, k, half=dtype == "float16")
 
@@ -60,8 +59,13 @@ def radii(features: torch.Tensor | np.ndarray, k: int = 3) -> torch.Tensor:
     """Distance of every sample (N, C) to its k-th nearest neighbour in the same set, float32 (N,)."""
     rows = torch.as_tensor(features)
     _check(rows, rows, k)
-    rows = rows.to(torch.float64)
-    return _limits((rows - rows.mean(0)).to(torch.float32), k, half=False).sqrt()
+    return _limits(rows.to(torch.float32) - _mean(rows), k, half=False).sqrt()
+
+
+def _mean(rows: torch.Tensor) -> torch.Tensor:
+    """Mean (C,), float32: distances do not change under a shift, and small norms lose fewer digits in ‖a − b‖²."""
+    total = sum(part.to(torch.float64).sum(0) for part in rows.split(4096))
+    return (torch.as_tensor(total) / len(rows)).to(torch.float32)
 
 
 def _check(real: torch.Tensor, generated: torch.Tensor, k: int) -> None:

@@ -155,3 +155,14 @@ def test_kernel_distance_is_seeded_and_about_zero_for_one_distribution():
         kernel_distance(a[:1], b)
     with pytest.raises(UserError, match="shapes"):
         kernel_distance(a, b[:, :3])
+
+
+@pytest.mark.slow
+def test_precision_recall_of_50k_by_50k_in_bounded_memory():
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    features = torch.randn(50_000, 256, generator=torch.Generator().manual_seed(0))
+    result = precision_recall(features, features + 0.01)
+    assert min(result) > 0.9
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5e6  # kilobytes; all distances take 10 GB
