@@ -53,7 +53,7 @@ def run_pass(
     """
     position = first
     with precision(sums.protocol.allow_tf32):
-        for batch in prefetch(batches, ahead) if ahead else batches:
+        for batch in prefetch(batches, ahead, sums.device) if ahead else batches:
             sums.update(extract(batch.images, extractors), batch.classes, position)
             position += len(batch.images)
             if progress is not None:
@@ -61,11 +61,12 @@ def run_pass(
     return sums
 
 
-def prefetch(items: Iterable[T], ahead: int) -> Iterator[T]:
+def prefetch(items: Iterable[T], ahead: int, device: str | torch.device = "cpu") -> Iterator[T]:
     """Yields ``items`` in order while a thread prepares up to ``ahead`` of them; its exceptions are raised here.
 
-    CUDA work of the thread goes to a stream of its own; the consumer's stream waits for each item's event.
+    On a CUDA ``device`` the thread's work goes to a stream of its own; the consumer's stream waits for each item's event.
     """
+    device = torch.device(device)
     channel: queue.Queue[_Ready[T]] = queue.Queue(maxsize=ahead)
     stopped = threading.Event()
 
@@ -80,7 +81,7 @@ def prefetch(items: Iterable[T], ahead: int) -> Iterator[T]:
 
     def produce() -> None:
         try:
-            stream = torch.cuda.Stream() if torch.cuda.is_available() else None
+            stream = torch.cuda.Stream(device) if device.type == "cuda" else None
             with torch.cuda.stream(stream):
                 for item in items:
                     if not put(_Ready(item, stream.record_event() if stream is not None else None)):
@@ -116,7 +117,7 @@ class _Ready(Generic[T]):
         """Lets the current stream wait for the item and keeps its memory until that stream has read it."""
         if self.event is None:
             return
-        stream = torch.cuda.current_stream()
+        stream = torch.cuda.current_stream(self.event.device)
         stream.wait_event(self.event)
         for part in self.item if isinstance(self.item, tuple) else (self.item,):
             if isinstance(part, torch.Tensor) and part.is_cuda:
