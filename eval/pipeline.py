@@ -64,7 +64,7 @@ def run_pass(
 def prefetch(items: Iterable[T], ahead: int, device: str | torch.device = "cpu") -> Iterator[T]:
     """Yields ``items`` in order while a thread prepares up to ``ahead`` of them; its exceptions are raised here.
 
-    On a CUDA ``device`` the thread's work goes to a stream of its own; the consumer's stream waits for each item's event.
+    On a CUDA ``device`` the thread works on a stream of its own; the consumer's stream waits for each item's event.
     """
     device = torch.device(device)
     channel: queue.Queue[_Ready[T]] = queue.Queue(maxsize=ahead)
