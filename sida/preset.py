@@ -134,22 +134,35 @@ class Preset:
             raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
         if run.recipe not in recipes:
             raise UserError(f"{where}: no recipe '{run.recipe}' in {self.source}{suggestion(run.recipe, recipes)}")
-        if (run.method == "sid2a") != (run.init is not None):
-            raise UserError(f"{where}: column 'init' must name a generator for sid2a and be empty for '{run.method}'")
-        if run.init is not None:
-            if run.init not in self.runs:
-                raise UserError(
-                    f"{where}: init names no run of this sheet: '{run.init}'{suggestion(run.init, self.runs)}"
-                )
-            if self.runs[run.init].method not in STUDENT_METHODS:
-                raise UserError(f"{where}: init '{run.init}' is not a one-step generator")
-            seen = {run.run}
-            current: Run | None = self.runs[run.init]
-            while current is not None:
-                if current.run in seen:
-                    raise UserError(f"{where}: init goes in a circle through '{current.run}'")
-                seen.add(current.run)
-                current = self.runs.get(current.init) if current.init else None
+        # SiD may start from a generator too: a restart, the control for SiD2A.
+        if (run.method == "sid2a" and run.init is None) or (run.method == "sida" and run.init is not None):
+            raise UserError(f"{where}: column 'init' must name a generator for sid2a and be empty for sida")
+        if run.init is not None and run.init not in self.runs:
+            raise UserError(f"{where}: init names no run of this sheet: '{run.init}'{suggestion(run.init, self.runs)}")
+        for parent in self.parents(run):
+            if self.runs[parent].method not in STUDENT_METHODS:
+                key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
+                raise UserError(f"{where}: {key} '{parent}' is not a one-step generator")
+            self._check_order(run.run, parent, where)
+
+    def _check_order(self, start: str, parent: str, where: str) -> None:
+        """Refuses a run that waits for itself through its parents."""
+        waiting, seen = [parent], set[str]()
+        while waiting:
+            name = waiting.pop()
+            if name == start:
+                raise UserError(f"{where}: init goes in a circle through '{parent}'")
+            if name not in seen:
+                seen.add(name)
+                waiting += self.parents(self.runs[name])
+
+    def parents(self, run: Run) -> list[str]:
+        """Runs of the sheet that a row's training needs: the generator it starts from and a stand-in for the data."""
+        if not run.trained_here:
+            return []
+        source = self.config["recipes"].get(run.recipe, {}).get("real_source", "data")
+        # "data" means the data set, also where a row has this name.
+        return [name for name in (run.init, source if source != "data" else None) if name and name in self.runs]
 
     # Specs: everything that decides the result of one job.
 
@@ -215,6 +228,9 @@ class Preset:
             }
             kwargs |= {key: value for key, value in evaluation.items() if key != "every_kimg"}
             evaluation = {"every_kimg": evaluation["every_kimg"], "monitor": MONITOR, "kwargs": kwargs}
+        source = recipe.get("real_source", "data")
+        if source != "data" and source in self.runs:
+            recipe["real_source"] = self.network_path(self.runs[source])
         init = self.network_path(self.runs[run.init]) if run.init else None
         spec: dict[str, Any] = {
             "name": name,

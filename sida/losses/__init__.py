@@ -3,9 +3,9 @@
 from sida.losses.edm import EDMLoss
 from sida.losses.edm2 import EDM2SiDALoss
 from sida.losses.gdd import GDDLoss
-from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_of_t
+from sida.losses.noise import Draws, Gamma, edm_weight, lognormal_sigma, score_weight, sigma_of_t
 from sida.losses.sid import SiDLoss
-from sida.losses.sida import SiDALoss
+from sida.losses.sida import Pool, SiDALoss
 from sida.losses.terms import FakeScoreTerms, GeneratorTerms
 
 __all__ = [
@@ -14,10 +14,13 @@ __all__ = [
     "EDMLoss",
     "FakeScoreTerms",
     "GDDLoss",
+    "Gamma",
     "GeneratorTerms",
+    "Pool",
     "SiDALoss",
     "SiDLoss",
     "edm_weight",
     "lognormal_sigma",
+    "score_weight",
     "sigma_of_t",
 ]

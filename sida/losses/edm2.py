@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from sida.losses.edm import Augment
-from sida.losses.noise import Draws, edm_weight, unit_noise
-from sida.losses.sida import SiDALoss, fakeness, told_apart
+from sida.losses.noise import Draws, Gamma, unit_noise
+from sida.losses.sida import Pool, SiDALoss, fakeness, told_apart
 from sida.losses.terms import FakeScoreTerms, GeneratorTerms, counted, dropped, intact, keep
 
 
@@ -25,6 +25,9 @@ class EDM2SiDALoss(SiDALoss):
         P_std: Standard deviation of ln σ in the fake score's loss.
         sigma_data: Standard deviation of the data the weight is made for.
         return_logvar: Whether ψ predicts u; without it u = 0.
+        gamma: The weight w(σ), see :class:`SiDLoss`.
+        pool: See :class:`SiDALoss`.
+        adversarial: False is SiD on EDM2 networks: no real images, no adversarial term.
 
     Source: SiDA (arXiv:2410.14919) as the official EDM2 code has it; fact 14 of tests/golden/README.md.
     """
@@ -37,9 +40,12 @@ class EDM2SiDALoss(SiDALoss):
         P_std: float = 1.0,
         sigma_data: float = 0.5,
         return_logvar: bool = True,
+        gamma: Gamma = "edm",
+        pool: Pool = "batch",
+        adversarial: bool = True,
     ) -> None:
-        super().__init__(alpha, t_max, P_mean, P_std, sigma_data)
-        self.return_logvar = return_logvar
+        super().__init__(alpha, t_max, P_mean, P_std, sigma_data, gamma, pool)
+        self.return_logvar, self.uses_real_images = return_logvar, adversarial
 
     def generator_loss(
         self,
@@ -58,7 +64,8 @@ class EDM2SiDALoss(SiDALoss):
         per_element = self._sid(images, true, fake) / divisor
         mask = intact(per_element)
         sid, divisor, logits = keep(mask, per_element, divisor, logits)
-        return counted(GeneratorTerms(sid, fakeness(logits) / divisor), dropped(mask))
+        adversarial = fakeness(logits, self.pool) / divisor if self.uses_real_images else None
+        return counted(GeneratorTerms(sid, adversarial), dropped(mask))
 
     def fake_score_loss(
         self,
@@ -83,14 +90,16 @@ class EDM2SiDALoss(SiDALoss):
             both, levels = torch.cat([both, real_images + noise]), torch.cat([sigma, sigma])
             labels = None if class_labels is None else torch.cat([class_labels, class_labels])
         denoised, logits, variance, logvar = self._judge(fake_score, both, levels, labels, decode=len(images))
-        error, weight = denoised - images, edm_weight(sigma, self.sigma_data) / variance
+        error, weight = denoised - images, self.weight(sigma) / variance
         mask = intact(error)
         error, weight, logvar = keep(mask, error, weight, logvar)
         denoising = weight * error.square() + logvar
         if real_images is None:
             return counted(FakeScoreTerms(denoising, None), dropped(mask))
         fake_logits, real_logits = keep(mask, logits[: len(images)], logits[len(images) :])
-        return counted(FakeScoreTerms(denoising, weight * told_apart(fake_logits, real_logits)), dropped(mask))
+        return counted(
+            FakeScoreTerms(denoising, weight * told_apart(fake_logits, real_logits, self.pool)), dropped(mask)
+        )
 
     def _judge(
         self,

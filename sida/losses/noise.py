@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal, get_args
 
 import torch
 
 Draws = Mapping[str, torch.Tensor]
 
+#: Weights γ of the fake score's and discriminator's losses over noise levels, see :func:`score_weight`.
+Gamma = Literal["edm", "snr", "constant", "min-snr"]
+#: Bound of ``min-snr`` (Hang et al. 2023, arXiv:2303.09556: γ = 5).
+MIN_SNR = 5.0
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
 
 
@@ -31,6 +36,29 @@ def lognormal_sigma(normal: torch.Tensor, P_mean: float, P_std: float) -> torch.
 def edm_weight(sigma: torch.Tensor, sigma_data: float) -> torch.Tensor:
     """EDM's weight ``(σ² + σ_data²) / (σ σ_data)²``: it makes the loss of an untrained network 1 at every level."""
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
+
+
+def score_weight(sigma: torch.Tensor, sigma_data: float, gamma: Gamma = "edm") -> torch.Tensor:
+    """The weight γ(σ) of a denoising loss on clean images; the paper leaves γ open, its code takes EDM's.
+
+    With SNR = σ_data²/σ², in units of 1/σ_data²: ``edm`` SNR + 1, ``snr`` SNR, ``constant`` 1, ``min-snr``
+    min(SNR, 5). So EDM's weight is the sum of the next two, and ``min-snr`` bounds the heavy tail of the second.
+
+    Args:
+        sigma: Noise levels, any shape.
+        sigma_data: Standard deviation of the data.
+        gamma: Name of the weight.
+
+    Raises:
+        ValueError: Unknown name.
+    """
+    if gamma == "edm":
+        return edm_weight(sigma, sigma_data)
+    if gamma not in get_args(Gamma):
+        raise ValueError(f"gamma: must be one of {', '.join(get_args(Gamma))}, got {gamma!r}")
+    snr = (sigma_data / sigma).square()
+    weight = {"snr": snr, "constant": torch.ones_like(sigma), "min-snr": snr.clamp_max(MIN_SNR)}[gamma]
+    return weight / sigma_data**2
 
 
 def uniform(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:

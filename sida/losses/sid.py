@@ -7,7 +7,16 @@ from __future__ import annotations
 import torch
 
 from sida.losses.edm import Augment
-from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_normal, sigma_of_t, uniform, unit_noise
+from sida.losses.noise import (
+    Draws,
+    Gamma,
+    lognormal_sigma,
+    score_weight,
+    sigma_normal,
+    sigma_of_t,
+    uniform,
+    unit_noise,
+)
 from sida.losses.terms import FakeScoreTerms, GeneratorTerms, counted, dropped, intact, keep
 
 #: Floor of the mean absolute error that the generator's loss is divided by.
@@ -28,6 +37,7 @@ class SiDLoss:
         P_mean: Mean of ln σ in the fake score's loss.
         P_std: Standard deviation of ln σ in the fake score's loss.
         sigma_data: Standard deviation of the data the weight is made for.
+        gamma: The weight w(σ), see :func:`sida.losses.noise.score_weight`; the official code's is ``edm``.
 
     Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
     """
@@ -42,9 +52,12 @@ class SiDLoss:
         P_mean: float = -1.2,
         P_std: float = 1.2,
         sigma_data: float = 0.5,
+        gamma: Gamma = "edm",
     ) -> None:
-        self.alpha, self.t_max = alpha, t_max
+        self.alpha, self.t_max, self.gamma = alpha, t_max, gamma
         self.P_mean, self.P_std, self.sigma_data = P_mean, P_std, sigma_data
+        # An unknown name shall fail here and not in the first step.
+        self.weight(torch.ones(1))
 
     def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``: t uniform in [0, t_max/1000)."""
@@ -53,6 +66,10 @@ class SiDLoss:
     def fake_score_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         """Noise levels of the fake score's step, float32 ``(N, 1, 1, 1)``: log-normal."""
         return lognormal_sigma(sigma_normal(draws, images), self.P_mean, self.P_std)
+
+    def weight(self, sigma: torch.Tensor) -> torch.Tensor:
+        """w(σ) of the fake score's (and discriminator's) terms, the shape of ``sigma``."""
+        return score_weight(sigma, self.sigma_data, self.gamma)
 
     def generator_loss(
         self,
@@ -102,7 +119,7 @@ class SiDLoss:
         clean, augment_labels = (images, None) if augment is None else augment(images)
         noisy = torch.addcmul(clean, sigma, unit_noise(draws, images))
         denoised = fake_score(noisy, sigma, class_labels, augment_labels=augment_labels)
-        error, weight = denoised - clean, edm_weight(sigma, self.sigma_data)
+        error, weight = denoised - clean, self.weight(sigma)
         mask = intact(error)
         error, weight = keep(mask, error, weight)
         return counted(FakeScoreTerms(weight * error.square(), None), dropped(mask))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal, get_args
+
 import torch
 from torch.nn.functional import softplus
 
 from sida.losses.edm import Augment
-from sida.losses.noise import Draws, edm_weight, unit_noise
+from sida.losses.noise import Draws, Gamma, unit_noise
 from sida.losses.sid import SiDLoss
 from sida.losses.terms import FakeScoreTerms, GeneratorTerms, counted, dropped, intact, keep
 
 #: The generator's logits are clamped to ± this, with no gradient outside; the discriminator's are not.
 LOGIT_LIMIT = 10.0
+#: What the logits' cross-entropy is averaged over before it is weighted: the whole batch (the paper), or each sample.
+Pool = Literal["batch", "sample"]
 
 
 class SiDALoss(SiDLoss):
@@ -29,6 +33,9 @@ class SiDALoss(SiDLoss):
         P_mean: Mean of ln σ in the fake score's loss.
         P_std: Standard deviation of ln σ in the fake score's loss.
         sigma_data: Standard deviation of the data the weight is made for.
+        gamma: The weight w(σ), see :class:`SiDLoss`.
+        pool: ``batch``: one scalar for all samples, as above; ``sample``: each sample keeps its own mean, so that its
+            weight and its cross-entropy belong together.
 
     Source: SiDA (arXiv:2410.14919), equations 6-10 as the official code has them (mingyuanzhou/SiD, branch sida).
     """
@@ -42,8 +49,13 @@ class SiDALoss(SiDLoss):
         P_mean: float = -1.2,
         P_std: float = 1.2,
         sigma_data: float = 0.5,
+        gamma: Gamma = "edm",
+        pool: Pool = "batch",
     ) -> None:
-        super().__init__(alpha, t_max, P_mean, P_std, sigma_data)
+        super().__init__(alpha, t_max, P_mean, P_std, sigma_data, gamma)
+        if pool not in get_args(Pool):
+            raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {pool!r}")
+        self.pool = pool
 
     def generator_loss(
         self,
@@ -66,7 +78,9 @@ class SiDALoss(SiDLoss):
         per_element = self._sid(images, true, fake) / error
         mask = intact(per_element)
         sid, error = keep(mask, per_element, error)
-        return counted(GeneratorTerms(sid, fakeness(logits) / error), dropped(mask))
+        if self.pool == "sample":
+            (logits,) = keep(mask, logits)
+        return counted(GeneratorTerms(sid, fakeness(logits, self.pool) / error), dropped(mask))
 
     def fake_score_loss(
         self,
@@ -107,18 +121,26 @@ class SiDALoss(SiDLoss):
         )
         error = denoised - clean
         mask = intact(error)
-        error, weight, fake_logits, real_logits = keep(
-            mask, error, edm_weight(sigma, self.sigma_data), *logits.chunk(2)
-        )
-        terms = FakeScoreTerms(weight * error.square(), weight * told_apart(fake_logits, real_logits))
+        error, weight, fake_logits, real_logits = keep(mask, error, self.weight(sigma), *logits.chunk(2))
+        terms = FakeScoreTerms(weight * error.square(), weight * told_apart(fake_logits, real_logits, self.pool))
         return counted(terms, dropped(mask))
 
 
-def fakeness(logits: torch.Tensor) -> torch.Tensor:
-    """The generator's adversarial scalar: mean cross-entropy of its clamped logits against 'real', shape ``()``."""
-    return softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)).mean()
+def fakeness(logits: torch.Tensor, pool: Pool = "batch") -> torch.Tensor:
+    """The generator's adversarial scalar: mean cross-entropy of its clamped logits against 'real'.
+
+    Shape ``()``, or ``(N, 1, 1, 1)`` when pooled per sample.
+    """
+    return _pooled(softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)), pool)
 
 
-def told_apart(fake_logits: torch.Tensor, real_logits: torch.Tensor) -> torch.Tensor:
-    """The discriminator's scalar: half the sum of the mean cross-entropies of fake and real logits, shape ``()``."""
-    return (softplus(fake_logits).mean() + softplus(-real_logits).mean()) / 2
+def told_apart(fake_logits: torch.Tensor, real_logits: torch.Tensor, pool: Pool = "batch") -> torch.Tensor:
+    """The discriminator's scalar: half the sum of the mean cross-entropies of fake and real logits.
+
+    Shape ``()``, or ``(N, 1, 1, 1)`` when pooled per sample.
+    """
+    return (_pooled(softplus(fake_logits), pool) + _pooled(softplus(-real_logits), pool)) / 2
+
+
+def _pooled(entropies: torch.Tensor, pool: Pool) -> torch.Tensor:
+    return entropies.mean() if pool == "batch" else entropies.mean(dim=(1, 2, 3), keepdim=True)

@@ -75,7 +75,8 @@ class DistillConfig:
         total_kimg: Length of the run, in thousands of images.
         batch_size: Images per iteration, over all rounds and devices.
         lr: Adam's learning rate of the generator.
-        init: Path of the generator to start from; sid2a only.
+        init: Path of the generator to start from: needed by sid2a, allowed for sid (a *restart*: fresh fake score and
+            optimisers without the adversarial term, the control for SiD2A), refused by sida.
         seed: Seed of order and noise.
         batch_gpu: Images per accumulation round; null takes all at once. The adversarial scalar is pooled over it.
         fake_score_lr: Learning rate of the fake score; null takes ``lr``.
@@ -100,6 +101,13 @@ class DistillConfig:
         grad_clip_value: Value clip of the fake score's gradients; null is off.
         augment: null, or ``{p, flags}``; acts on the fake score's batches.
         dropout: Dropout of student and fake score; null keeps the teacher's.
+        gamma: Weight over noise levels of the fake score's and discriminator's terms: ``edm`` (the official code),
+            ``snr``, ``constant`` or ``min-snr``, see :func:`sida.losses.noise.score_weight`.
+        adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see :class:`sida.losses.SiDALoss`.
+        real_source: ``data``, or the path of a one-step generator whose samples play the real images: a control in
+            which the adversarial term runs but brings no data in (only classes are drawn from the data set).
+        weight_norm: Forced weight normalisation of EDM2 students, see :class:`sida.networks.EDM2Precond`; null keeps
+            the teacher's.
         max_nan_share: Largest share of samples with NaN within a tick before the run stops.
         tick_kimg: Images between two log records.
         snapshot_kimg: Images between two kept networks; null keeps only the best.
@@ -142,6 +150,10 @@ class DistillConfig:
     grad_clip_value: float | None = None
     augment: dict[str, Any] | None = None
     dropout: float | None = None
+    gamma: Literal["edm", "snr", "constant", "min-snr"] = "edm"
+    adversarial_pool: Literal["batch", "sample"] = "batch"
+    real_source: str = "data"
+    weight_norm: Literal["off", "in_forward", "pre_hook", "always"] | None = None
     max_nan_share: float = 0.1
     tick_kimg: float = 50.0
     snapshot_kimg: float | None = None
@@ -155,8 +167,10 @@ class DistillConfig:
         _check(self)
         if self.method == "sid2a" and self.init is None:
             raise ValueError("init: sid2a starts from a distilled generator; give its network file")
-        if self.method != "sid2a" and self.init is not None:
-            raise ValueError(f"init: only sid2a starts from a generator, '{self.method}' from the teacher; remove it")
+        if self.method == "sida" and self.init is not None:
+            raise ValueError("init: 'sida' starts from the teacher; remove it, or choose sid2a (or sid: a restart)")
+        if self.method == "sid" and self.real_source != "data":
+            raise ValueError("real_source: 'sid' sees no real images; remove it")
         if self.batch_gpu is not None and self.batch_size % self.batch_gpu:
             raise ValueError(f"batch_gpu: must divide batch_size ({self.batch_size}), got {self.batch_gpu}")
         if not self.t_max <= 1000:
@@ -175,7 +189,7 @@ _POSITIVE = (
     "sigma_data", "ema_half_life_kimg", "grad_clip_value", "tick_kimg", "snapshot_kimg", "threads",
 )  # fmt: skip
 _NOT_NEGATIVE = (
-    "seed", "alpha", "lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score", "warmup_kimg", "adversarial_kimg",
+    "seed", "lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score", "warmup_kimg", "adversarial_kimg",
     "ema_rampup_ratio",
 )  # fmt: skip
 _FRACTIONS = ("lr_decay_start", "lr_final", "dropout", "max_nan_share")

@@ -31,6 +31,8 @@ def run_digest(kind: str, config: Config, dataset_sha256: str, parents: Mapping[
     settings = dataclasses.asdict(config)
     for path in ("teacher", "init"):
         settings.pop(path, None)
+    if parents.get("real_source") is not None:
+        settings.pop("real_source")
     settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
     return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
 

@@ -16,10 +16,10 @@ from sida.config import from_mapping
 from sida.data import AugmentPipe, Dataset, load_dataset
 from sida.errors import UserError
 from sida.io import sha256_file
-from sida.losses import SiDALoss, SiDLoss
+from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.sampling import generate
-from sida.training.batches import StepBatches
+from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig
 from sida.training.distiller import Distiller, IterationRecord
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
@@ -39,7 +39,7 @@ class StudentTrainer:
         batches: Where images and labels come from.
     """
 
-    def __init__(self, distiller: Distiller, batches: StepBatches) -> None:
+    def __init__(self, distiller: Distiller, batches: StepBatches | GeneratedBatches) -> None:
         self.distiller, self.batches = distiller, batches
 
     @property
@@ -92,6 +92,8 @@ def distill(
     parents: dict[str, str | None] = {"teacher": _sha256(config.teacher, f"{where}.teacher"), "init": None}
     if config.init is not None:
         parents["init"] = _sha256(config.init, f"{where}.init")
+    if config.real_source != "data":
+        parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
     digest = run_digest("student", config, dataset.sha256, parents)
     folder, stage = Path(outdir), f"distill {config.name}"
 
@@ -110,7 +112,7 @@ def distill(
             max_nan_share=config.max_nan_share,
             save_seconds=save_seconds,
         )
-        batches = StepBatches(dataset, config.seed, config.batch_size, config.batch_gpu, device)
+        batches = make_batches(config, dataset, device, where)
         evaluate = make_evaluation(config, dataset, f"{where}.evaluation")
         return TrainingLoop(plan, StudentTrainer(distiller, batches), store, folder, metadata, evaluate)
 
@@ -125,21 +127,16 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
     """
     teacher, _ = load_network(config.teacher, device)
     check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
-    if str(architecture(teacher)["class"]).startswith("EDM2"):
-        raise UserError(f"{where}.teacher: {config.teacher}: EDM2 networks cannot be distilled yet; use an EDM teacher")
+    if config.augment is not None and _is_edm2(teacher):
+        raise UserError(f"{where}.augment: EDM2 networks take no augmentation; set it to null")
+    if config.weight_norm is not None and not _is_edm2(teacher):
+        raise UserError(f"{where}.weight_norm: only EDM2 networks have it, {config.teacher} has another; remove it")
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
     initial = teacher
     if config.init is not None:
         initial, _ = load_network(config.init, device)
         check_shapes(initial, dataset, f"{where}.init: {config.init}")
-    loss = (SiDALoss if config.adversarial else SiDLoss)(
-        alpha=(1.0 if config.adversarial else 1.2) if config.alpha is None else config.alpha,
-        t_max=config.t_max,
-        P_mean=-1.2 if config.P_mean is None else config.P_mean,
-        P_std=1.2 if config.P_std is None else config.P_std,
-        sigma_data=config.sigma_data,
-    )
     warmup = config.warmup_kimg if config.warmup_kimg is not None else (100.0 if config.adversarial else 0.0)
     schedule = Schedule(
         warmup,
@@ -152,7 +149,7 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
         teacher,
         _student(teacher, config, device),
         _student(initial, config, device),
-        loss,
+        make_loss(config, teacher),
         schedule,
         lr=config.lr,
         fake_score_lr=config.fake_score_lr,
@@ -172,6 +169,45 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
     )
 
 
+def make_loss(config: DistillConfig, teacher: torch.nn.Module) -> SiDLoss:
+    """The losses of a configuration; their class and the defaults of P_mean and P_std follow the teacher's family."""
+    edm2 = _is_edm2(teacher)
+    alpha = (1.0 if config.adversarial else 1.2) if config.alpha is None else config.alpha
+    P_mean = (-0.4 if edm2 else -1.2) if config.P_mean is None else config.P_mean
+    P_std = (1.0 if edm2 else 1.2) if config.P_std is None else config.P_std
+    common = (alpha, config.t_max, P_mean, P_std, config.sigma_data)
+    if edm2:
+        logvar = getattr(teacher, "logvar_linear", None) is not None
+        return EDM2SiDALoss(*common, logvar, config.gamma, config.adversarial_pool, config.adversarial)
+    if config.adversarial:
+        return SiDALoss(*common, config.gamma, config.adversarial_pool)
+    return SiDLoss(*common, config.gamma)
+
+
+def make_batches(
+    config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student"
+) -> StepBatches | GeneratedBatches:
+    """Batches of a configuration: the data's, or with ``real_source`` a generator's images in their place.
+
+    Raises:
+        UserError: The generator cannot be read or does not fit the data set.
+    """
+    batches = StepBatches(dataset, config.seed, config.batch_size, config.batch_gpu, device)
+    if config.real_source == "data":
+        return batches
+    net, metadata = load_network(config.real_source, device)
+    place = f"{where}.real_source: {config.real_source}"
+    check_shapes(net, dataset, place)
+    sampler = metadata.get("sampler") or {}
+    if sampler.get("kind") != "one_step" or not dataset.is_pixels:
+        raise UserError(f"{place}: must be a one-step generator of pixels; give a student's network")
+    return GeneratedBatches(batches, net, sampler["init_sigma"])
+
+
+def _is_edm2(net: torch.nn.Module) -> bool:
+    return str(architecture(net)["class"]).startswith("EDM2")
+
+
 def _student(source: torch.nn.Module, config: DistillConfig, device: torch.device) -> torch.nn.Module:
     """A copy of a network that learns, with the configured dropout and precision."""
     network = copy.deepcopy(architecture(source))
@@ -179,6 +215,8 @@ def _student(source: torch.nn.Module, config: DistillConfig, device: torch.devic
         network["kwargs"]["dropout"] = config.dropout
     if config.fp16:
         network["kwargs"]["use_fp16"] = True
+    if config.weight_norm is not None:
+        network["kwargs"]["weight_norm"] = config.weight_norm
     net = build_network(network).to(device)
     net.load_state_dict(source.state_dict())
     return net.requires_grad_(True)

@@ -316,7 +316,7 @@ BAD = [
     ({"lrr": 1}, "--spec: unknown key 'lrr' (did you mean 'lr'?)"),
     ({"teacher": "nowhere/network.safetensors"}, "no such file 'nowhere/network.safetensors'"),
     ({"method": "sid2a"}, "--spec.init: sid2a starts from a distilled generator"),
-    ({"method": "sid", "init": "x"}, "--spec.init: only sid2a starts from a generator"),
+    ({"init": "x"}, "--spec.init: 'sida' starts from the teacher"),
     ({"method": "sidd"}, "--spec.method: must be one of sid, sida, sid2a"),
     ({"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
     ({"betas": [0.0, 1.0]}, "--spec.betas: both must be at least 0 and below 1"),

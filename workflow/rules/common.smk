@@ -1,5 +1,6 @@
 # Shared by all rules - the validated preset, the lists of targets, and how a job is run.
 
+import functools
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from eval.needs import find_needs
 from sida.errors import UserError
 from sida.preset import Preset
 
@@ -68,12 +70,10 @@ def checkpoint_source(wildcards):
 
 
 def student_parents(wildcards):
-    """Networks a student starts from: its teacher and, for SiD2A, another generator."""
+    """Networks a student's training needs: its teacher and other generators (its start, a stand-in for the data)."""
     run = PRESET.runs[wildcards.run]
-    parents = {"teacher": PRESET.teacher_path(run.teacher)}
-    if run.init:
-        parents["init"] = PRESET.network_path(PRESET.runs[run.init])
-    return parents
+    others = [PRESET.network_path(PRESET.runs[name]) for name in PRESET.parents(run)]
+    return {"teacher": PRESET.teacher_path(run.teacher), "generators": others}
 
 
 def external_source(checkpoint):
@@ -98,9 +98,34 @@ def shards_of_trial(wildcards):
     return [f"{folder}/shard-{begin}-{end}.safetensors" for begin, end in PRESET.shards(wildcards.run)]
 
 
-def network_files(wildcards):
-    """Networks of all rows; training logs lie beside the students'."""
-    return sorted({path for path in map(PRESET.network_path, PRESET.runs.values()) if path})
+def network_files(runs):
+    """Networks of rows; training logs lie beside the students'."""
+    return sorted({path for path in (PRESET.network_path(PRESET.runs[run]) for run in runs) if path})
+
+
+def trials_of(runs):
+    """Measurements of rows."""
+    return expand(f"{RESULTS}/measurements/{{run}}/trial-{{trial}}.json", run=runs, trial=range(TRIALS))
+
+
+@functools.cache
+def needs(kind, name):
+    """What one table or figure shows: the rows it measures, and those whose network or training log it reads."""
+    found = find_needs(f"config/{kind}/{name}.yaml", PRESET.runs)
+    return found.measured, network_files(found.networks)
+
+
+def inputs_of(kind, wildcards):
+    """Inputs of one table or figure: only its own rows, so that each can be made alone."""
+    name = wildcards[kind.removesuffix("s")]
+    measured, networks = needs(kind, name)
+    collected = {"measurements": f"{RESULTS}/collected/{kind}/{name}.csv"} if measured else {}
+    return {"networks": networks, **collected}
+
+
+def measurements_option(wildcards, input):
+    """The option of tables and figures that names measurements, where they need any."""
+    return ["--measurements", input.measurements] if "measurements" in input.keys() else []
 
 
 def show_summary():

@@ -72,7 +72,7 @@ else:
 
 rule collect:
     input:
-        expand(f"{RESULTS}/measurements/{{run}}/trial-{{trial}}.json", run=RUNS, trial=range(TRIALS)),
+        trials_of(RUNS),
     output:
         f"{RESULTS}/measurements.csv",
     log:
@@ -84,5 +84,26 @@ rule collect:
         runs=RUNS,
     message:
         "measurements: collecting"
+    shell:
+        "python -m eval collect {params.folder:q} --runs {params.runs:q} --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+# The measurements that one table or figure shows, so that it can be made without all the others.
+rule collect_part:
+    input:
+        lambda wildcards: trials_of(needs(wildcards.kind, wildcards.name)[0]),
+    output:
+        f"{RESULTS}/collected/{{kind}}/{{name}}.csv",
+    log:
+        f"{RESULTS}/logs/collect-{{kind}}-{{name}}.log",
+    wildcard_constraints:
+        kind="tables|figures",
+    conda:
+        "../../environment.yml"
+    params:
+        folder=f"{RESULTS}/measurements",
+        runs=lambda wildcards: needs(wildcards.kind, wildcards.name)[0],
+    message:
+        "{wildcards.name}: collecting its measurements"
     shell:
         "python -m eval collect {params.folder:q} --runs {params.runs:q} --out {output:q} 2>&1 | tee -i {log:q}"

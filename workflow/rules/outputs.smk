@@ -3,10 +3,9 @@
 
 rule table:
     input:
+        unpack(functools.partial(inputs_of, "tables")),
         layout="config/tables/{table}.yaml",
-        measurements=f"{RESULTS}/measurements.csv",
         runs=PRESET.sheet,
-        networks=network_files,
     output:
         tex=report(
             f"{RESULTS}/tables/{{table}}.tex",
@@ -36,19 +35,21 @@ rule table:
     params:
         mode=PRESET.config["table_mode"],
         preset=spec(PRESET.config),
+        measurements=measurements_option,
+        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.tex)),
     message:
         "table {wildcards.table}: building"
     shell:
-        "python -m eval table --layout {input.layout:q} --measurements {input.measurements:q} --runs {input.runs:q}"
-        " --mode {params.mode} --config {params.preset:q} --out {output.tex:q} 2>&1 | tee -i {log:q}"
+        "python -m eval table --layout {input.layout:q} {params.measurements:q} --runs {input.runs:q}"
+        " --results {params.results:q} --mode {params.mode} --config {params.preset:q} --out {output.tex:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule figure:
     input:
+        unpack(functools.partial(inputs_of, "figures")),
         layout="config/figures/{figure}.yaml",
-        measurements=f"{RESULTS}/measurements.csv",
         runs=PRESET.sheet,
-        networks=network_files,
     output:
         pdf=report(
             f"{RESULTS}/figures/{{figure}}.pdf",
@@ -77,11 +78,12 @@ rule figure:
     threads: PRESET.config["threads"]
     params:
         spec=spec(PRESET.figure_spec()),
+        measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.pdf)),
     message:
         "figure {wildcards.figure}: drawing"
     shell:
-        "python -m eval figure --layout {input.layout:q} --measurements {input.measurements:q} --runs {input.runs:q}"
+        "python -m eval figure --layout {input.layout:q} {params.measurements:q} --runs {input.runs:q}"
         " --results {params.results:q} --spec {params.spec:q} --out {output.pdf:q} 2>&1 | tee -i {log:q}"
 
 
@@ -90,7 +92,7 @@ rule claims:
         claims=PRESET.config["claims"] or [],
         measurements=f"{RESULTS}/measurements.csv",
         runs=PRESET.sheet,
-        networks=network_files,
+        networks=network_files(RUNS),
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",
