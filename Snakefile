@@ -31,6 +31,17 @@ include: "workflow/rules/outputs.smk"
 include: "workflow/rules/report.smk"
 
 
+# Short, or in need of the internet: run where Snakemake runs and not as jobs of a cluster.
+localrules:
+    fetch,
+    collect,
+    collect_part,
+    table,
+    claims,
+    manifest,
+    html_report,
+
+
 rule all:
     default_target: True
     input:
