@@ -19,9 +19,9 @@ from sida.sheet import ROOT, SCHEMAS, STUDENT_METHODS, Run, read_runs
 # Extractors whose weights are downloads; the registry's ids.
 EXTRACTOR_ASSETS = {
     "inception": "inception",
-    "inception-clean": "inception",
+    "inception_clean": "inception",
     "dinov2": "dinov2-vitl14",
-    "dinov2-pil": "dinov2-vitl14",
+    "dinov2_pil": "dinov2-vitl14",
 }
 DECODER_ASSETS = ["sd-vae-ft-mse", "sd-vae-ft-mse-config"]
 MONITOR = "eval.monitor:make_monitor"

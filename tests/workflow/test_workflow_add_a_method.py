@@ -135,3 +135,10 @@ def test_rows_ask_for_the_downloads_that_measuring_needs():
     assert preset.assets_of("cifar10-uncond-sida-a1") == ["fid-ref-cifar10", "inception"]
     latent = preset.assets_of("edm2-xs-sida")
     assert {"fid-ref-img512", "inception", "dinov2-vitl14", "sd-vae-ft-mse", "sd-vae-ft-mse-config"} == set(latent)
+
+
+def test_extractors_with_downloads_exist():
+    from eval.features.registry import extractor_names
+    from sida.preset import EXTRACTOR_ASSETS
+
+    assert set(EXTRACTOR_ASSETS) <= set(extractor_names())
