@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import os
 import statistics
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -175,26 +177,31 @@ def batches(batch: int, count: int = 8) -> list[tuple[torch.Tensor, torch.Tensor
 
 
 def worker(kind: str, batch: int, pipe: Connection) -> None:
-    """Runs one side: for each ``(nimg, count)`` received, that many iterations; answers times and losses."""
+    """Runs one side in a process of its own."""
     torch.set_num_threads(1)
-    if kind == "plain":
-        side: Any = Plain(*networks(), SCHEDULE, **SETTINGS)
-    else:
-        prepare_process(threads=1)
-        side = Distiller(*networks(), SiDALoss(), SCHEDULE, compile=kind == "compiled", **SETTINGS)
-    data, number = batches(batch), 0
-    while True:
-        command = pipe.recv()
-        if command is None:
+    # What an earlier run compiled would be found again on disk; it is the first compilation that has to be paid for.
+    with tempfile.TemporaryDirectory(prefix="sida-bench-") as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
+        if kind == "plain":
+            serve(Plain(*networks(), SCHEDULE, **SETTINGS).iteration, batch, pipe)
             return
+        prepare_process(threads=1)
+        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, compile=kind == "compiled", **SETTINGS)
+        serve(lambda nimg, real, like: distiller.iteration(nimg, [real], [like]).losses, batch, pipe)
+
+
+def serve(iteration: Callable[..., dict[str, torch.Tensor]], batch: int, pipe: Connection) -> None:
+    """For each ``(nimg, count)`` received does that many iterations; answers times, losses and wall time."""
+    data, number = batches(batch), 0
+    while (command := pipe.recv()) is not None:
         nimg, count = command
         seconds, losses, begin = [], [], time.perf_counter()
         for _ in range(count):
             real, like = data[number % len(data)], data[(number + 1) % len(data)]
             start = time.process_time()
-            record = side.iteration(nimg, *((real, like) if kind == "plain" else ([real], [like])))
+            result = iteration(nimg, real, like)
             seconds.append(time.process_time() - start)
-            losses.append({k: float(v) for k, v in (record if kind == "plain" else record.losses).items()})
+            losses.append({name: float(value) for name, value in result.items()})
             nimg, number = nimg + batch, number + 1
         pipe.send((seconds, losses, time.perf_counter() - begin))
 
