@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sida.errors import UserError
 from sida.io import atomic_path, sha256_file, write_json
 
 FORMAT = "sida-state-1"
@@ -52,8 +53,11 @@ class StateStore:
         self._lock: int | None = None
 
     def __enter__(self) -> StateStore:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
         try:
             try:
                 fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,7 +95,21 @@ class StateStore:
         return None
 
     def save(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-        """Writes a new state, then forgets all but the newest two."""
+        """Writes a new state, then forgets all but the newest two.
+
+        Raises:
+            UserError: The disk is full or the folder is gone; earlier states are untouched.
+        """
+        from safetensors import SafetensorError
+
+        try:
+            self._save(record, tensors)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{self.folder}: the state cannot be written ({error}); make room, then run the same command again"
+            ) from None
+
+    def _save(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         from safetensors.torch import save_file
 
         numbers = self._numbers()

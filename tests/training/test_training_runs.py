@@ -345,6 +345,28 @@ def test_bad_input_is_one_line(tmp_path, student_spec, capsys, change, message):
     assert not (tmp_path / "network.safetensors").exists()
 
 
+def test_unwritable_folder_is_one_line(tmp_path, student_spec, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["distill", "--spec", as_json(student_spec), "--out", str(tmp_path / "file")]) == 1
+    assert "cannot be written (Not a directory); choose another --out" in capsys.readouterr().err
+
+
+def test_full_disk_keeps_the_earlier_state(tmp_path, uninterrupted, student_spec, monkeypatch):
+    original, calls = StateStore._save, []
+
+    def full(self, record, tensors):
+        calls.append(record["nimg"])
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        original(self, record, tensors)
+
+    monkeypatch.setattr(StateStore, "_save", full)
+    with pytest.raises(UserError, match=r"No space left on device.*make room"):
+        distill(student_spec, tmp_path, save_seconds=0)
+    distill(student_spec, tmp_path)
+    assert results(tmp_path) == results(uninterrupted)
+
+
 def test_cut_off_teacher_is_one_line(tmp_path, student_spec, teacher, capsys):
     broken = tmp_path / "teacher.safetensors"
     with open(teacher, "rb") as stream:
