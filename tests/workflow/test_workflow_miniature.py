@@ -1,0 +1,162 @@
+"""The miniature preset: its files fit together, each experiment stands alone, and every setting starts."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+
+from eval.claims import load_claims
+from eval.needs import find_needs
+from eval.tables.layout import matching
+from sida.config import from_mapping
+from sida.preset import Preset
+from sida.training import DistillConfig, TeacherConfig, distill, train_teacher
+from tests.conftest import ROOT
+from tests.eval.synthetic_output import measurement_lines, write_csv
+
+METRICS = {"fd": 4.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.8, "recall": 0.7, "accuracy": 0.97}
+
+
+@pytest.fixture(scope="module")
+def preset():
+    return Preset.load(ROOT / "config/miniature.yaml")
+
+
+def layouts(preset):
+    return [(kind, name) for kind in ("tables", "figures") for name in preset.config[kind]]
+
+
+def test_all_specs_are_valid(preset):
+    for run in preset.students():
+        from_mapping(DistillConfig, preset.student_spec(run.run), run.run)
+    for name in preset.trained_teachers():
+        from_mapping(TeacherConfig, preset.teacher_spec(name), name)
+
+
+def test_every_row_is_shown_and_no_experiment_needs_all(preset):
+    shown = set()
+    for kind, name in layouts(preset):
+        needs = find_needs(ROOT / f"config/{kind}/{name}.yaml", preset.runs)
+        assert 0 < len(needs.networks) < len(preset.runs) / 2, name
+        shown |= set(needs.networks)
+    assert set(preset.runs) - shown == set()
+
+
+def test_claims_name_rows_and_three_seeds_where_training_is_compared(preset):
+    claims = load_claims(ROOT / "config/claims-miniature.yaml")
+    assert {claim.scope for claim in claims} == {"miniature"}
+    for claim in claims:
+        for part in claim.parts:
+            for operand in filter(None, (part.a, part.b)):
+                names = [operand.run] if operand.run else [run.run for run in matching(preset.runs, operand.where)]
+                assert set(names) <= set(preset.runs), claim.id
+                assert len(names) == (3 if part.rule == "TRAIN" else 1), claim.id
+                if part.rule == "TRAIN":
+                    assert sorted(preset.runs[name].seed for name in names) == [0, 1, 2], claim.id
+
+
+def test_controls_change_one_thing(preset):
+    def without(run, *keys):
+        return {key: value for key, value in preset.student_spec(run).items() if key not in ("name", *keys)}
+
+    base = "ablation-sida-a1.0"
+    assert without("no-data", "real_source") == without(base)
+    assert preset.student_spec("no-data")["real_source"].endswith("students/t30-sid/network.safetensors")
+    for run, key in [("pool-sample", "adversarial_pool"), ("gamma-snr", "gamma"), ("adversarial-alone", "lambda_sid")]:
+        assert without(run, key) == without(base, key)
+    assert without("no-adversarial", "lambda_adv", "lambda_d") == without(base, "lambda_adv", "lambda_d")
+    assert without("norm-on", "weight_norm") == without("norm-off", "weight_norm")
+    restart, sid2a = preset.student_spec("t30-restart"), preset.student_spec("t30-sid2a")
+    assert [restart[key] == sid2a[key] for key in ("init", "total_kimg", "lr", "warmup_kimg", "teacher")] == [True] * 5
+
+
+@pytest.fixture(scope="module")
+def made_up(preset, tmp_path_factory):
+    """Logs and measurements of every row; drawn, not measured."""
+    folder, noise = tmp_path_factory.mktemp("made-up"), random.Random(0)
+    truth = {name: (35 if run.method == "teacher" else 1, METRICS) for name, run in preset.runs.items()}
+    write_csv(folder / "measurements.csv", measurement_lines(5, 2500, truth))
+    for run in preset.students():
+        student = folder / "students" / run.run
+        student.mkdir(parents=True)
+        total = int(preset.student_spec(run.run)["total_kimg"] * 1000)
+        evaluations, ticks = [], []
+        for nimg in range(0, total + 1, total // 10):
+            fd = 25 / (1 + nimg / 2000) + noise.uniform(2, 3)
+            trials = {"fd": fd, "fd_std": 0.1, "fd_trials": [fd, fd], "num_samples": 2500, "accuracy": 0.9}
+            evaluations.append(json.dumps({"nimg": nimg, **trials}))
+            ticks.append(json.dumps({"nimg": nimg, "img_per_s": 300.0, "memory_mb": 800.0}))
+        (student / "evaluations.jsonl").write_text("\n".join(evaluations) + "\n")
+        (student / "train.jsonl").write_text("\n".join(ticks) + "\n")
+    return folder
+
+
+def test_every_table_and_curve_and_the_claims_can_be_built(preset, made_up, tmp_path):
+    from eval.cli import main
+
+    common = ["--measurements", str(made_up / "measurements.csv"), "--runs", str(ROOT / preset.sheet)]
+    common += ["--results", str(made_up)]
+    for kind, name in layouts(preset):
+        layout = ROOT / f"config/{kind}/{name}.yaml"
+        if kind == "tables":
+            config = ["--config", json.dumps(preset.config), "--mode", "measured"]
+            assert (
+                main(["table", "--layout", str(layout), *common, *config, "--out", str(tmp_path / f"{name}.tex")]) == 0
+            )
+            text = (tmp_path / f"{name}.md").read_text()
+            assert "not measured" not in text
+            assert "not configured" not in text
+        elif find_needs(layout, preset.runs).measured or name == "mini-figure1":
+            assert main(["figure", "--layout", str(layout), *common, "--out", str(tmp_path / f"{name}.pdf")]) == 0
+            assert "missing" not in (tmp_path / f"{name}.csv").read_text()
+    claims = ["--claims", str(ROOT / "config/claims-miniature.yaml"), "--out", str(tmp_path / "claims.md")]
+    assert main(["claims", *claims, *common]) == 0
+    verdicts = json.loads((tmp_path / "claims.json").read_text())
+    assert "about miniature" in (tmp_path / "claims.md").read_text()
+    assert len(verdicts.get("claims", verdicts)) >= 30
+
+
+def shrunk(spec: dict, folder, **changes) -> dict:
+    """A spec for a few iterations whose files lie below ``folder`` instead of the results."""
+    spec = json.loads(json.dumps(spec).replace("results/miniature", str(folder)))
+    return {**spec, "batch_size": 16, "tick_kimg": 0.032, **changes}
+
+
+@pytest.mark.slow
+def test_every_distinct_setting_starts(preset, tmp_path):
+    """Each teacher, and the first row of each pair of recipe and teacher with all it depends on, for a few steps."""
+    from eval.measure import measure
+
+    protocol = ROOT / preset.config["protocol"]
+    for name in preset.trained_teachers():
+        spec = shrunk(preset.teacher_spec(name), tmp_path, total_kimg=0.08)
+        train_teacher(spec, tmp_path / "teachers" / name)
+
+    def run(name: str) -> None:
+        folder = tmp_path / "students" / name
+        if (folder / "network.safetensors").exists():
+            return
+        for parent in preset.parents(preset.runs[name]):
+            run(parent)
+        budget = {"total_kimg": 0.08, "warmup_kimg": 0.016, "adversarial_kimg": 0.032}
+        spec = shrunk(preset.student_spec(name), tmp_path, **budget)
+        spec["evaluation"] = spec["evaluation"] | {"every_kimg": 0.08}
+        spec["evaluation"]["kwargs"] |= {"num_samples": 100, "trials": 1, "protocol": str(protocol)}
+        distill(spec, folder)
+
+    first = {}
+    for row in preset.students():
+        first.setdefault((row.recipe, row.teacher, row.alpha if "ablation" in str(row.recipe) else None), row.run)
+    for name in first.values():
+        run(name)
+    # A network of each family through the protocol itself, with fewer images.
+    import yaml
+
+    small = yaml.safe_load(protocol.read_text()) | {"num_samples": 200, "trials": 1}
+    for name in ["data", "teacher-edm2", "uncond-sida-a1.0", "edm2-sida", "t30-sida"]:
+        spec = json.loads(json.dumps(preset.measure_spec(name)).replace("results/miniature", str(tmp_path)))
+        (record,) = measure(spec | {"protocol": small}, tmp_path / "measurements" / name, [0])
+        assert record["metrics"]["fd"] > 0
+        assert ("accuracy" in record["metrics"]) == (not name.startswith("uncond"))
