@@ -130,7 +130,8 @@ def measurements_option(wildcards, input):
 
 def show_summary():
     """Prints the main table and where everything lies; never fails a finished run."""
-    subprocess.run([sys.executable, "-m", "eval", "show", RESULTS], check=False)
+    if os.path.isdir(f"{RESULTS}/tables"):
+        subprocess.run([sys.executable, "-m", "eval", "show", RESULTS], check=False)
 
 
 def explain_failure():
