@@ -76,6 +76,8 @@ rule figure:
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]
+    resources:
+        gpu=PRESET.config["gpus"],
     params:
         spec=spec(PRESET.figure_spec()),
         measurements=measurements_option,
