@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 
 import pytest
 
@@ -11,10 +12,12 @@ from eval.claims import load_claims
 from eval.needs import find_needs
 from eval.tables.layout import matching
 from sida.config import from_mapping
+from sida.errors import UserError
 from sida.preset import Preset
 from sida.training import DistillConfig, TeacherConfig, distill, train_teacher
 from tests.conftest import ROOT
 from tests.eval.synthetic_output import measurement_lines, write_csv
+from tests.workflow.workspace import Workspace
 
 METRICS = {"fd": 4.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.8, "recall": 0.7, "accuracy": 0.97}
 
@@ -46,7 +49,7 @@ def test_every_row_is_shown_and_no_experiment_needs_all(preset):
 
 def test_claims_name_rows_and_three_seeds_where_training_is_compared(preset):
     claims = load_claims(ROOT / "config/claims-miniature.yaml")
-    assert {claim.scope for claim in claims} == {"miniature"}
+    assert {claim.scope for claim in claims} == {"digits"}
     for claim in claims:
         for part in claim.parts:
             for operand in filter(None, (part.a, part.b)):
@@ -70,6 +73,36 @@ def test_controls_change_one_thing(preset):
     assert without("norm-on", "weight_norm") == without("norm-off", "weight_norm")
     restart, sid2a = preset.student_spec("t30-restart"), preset.student_spec("t30-sid2a")
     assert [restart[key] == sid2a[key] for key in ("init", "total_kimg", "lr", "warmup_kimg", "teacher")] == [True] * 5
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("teacher-t30", r"run 'no-data': recipes.no-data.real_source 'teacher-t30' is not a one-step generator"),
+        ("no-data-s1", r"run 'no-data'.*circle|run 'no-data-s1'.*circle"),
+    ],
+)
+def test_bad_stand_in_for_the_data_is_one_line(preset, source, message):
+    changed = json.loads(json.dumps(preset.config))
+    changed["recipes"]["no-data"]["real_source"] = source
+    with pytest.raises(UserError, match=message):
+        Preset(changed, "config/miniature.yaml")
+
+
+@pytest.mark.parametrize(
+    ("target", "jobs"),
+    [
+        ("figures/mini-figure9.pdf", {"train_teacher": 1, "distill": 1, "figure": 1}),
+        ("tables/mini-table6.tex", {"train_teacher": 1, "distill": 2, "measure": 3, "collect_part": 1, "table": 1}),
+        ("students/no-data/network.safetensors", {"train_teacher": 1, "distill": 2}),
+    ],
+)
+def test_an_experiment_alone_runs_only_its_own_rows(tmp_path, target, jobs):
+    result = Workspace(tmp_path).snakemake("-n", f"results/miniature/{target}", "--configfile", "config/miniature.yaml")
+    assert result.returncode == 0, result.stderr
+    found = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, flags=re.MULTILINE))
+    assert {rule: int(found[rule]) for rule in jobs} == jobs
+    assert int(found["total"]) == sum(jobs.values())
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +147,7 @@ def test_every_table_and_curve_and_the_claims_can_be_built(preset, made_up, tmp_
     claims = ["--claims", str(ROOT / "config/claims-miniature.yaml"), "--out", str(tmp_path / "claims.md")]
     assert main(["claims", *claims, *common]) == 0
     verdicts = json.loads((tmp_path / "claims.json").read_text())
-    assert "about miniature" in (tmp_path / "claims.md").read_text()
+    assert "about digits" in (tmp_path / "claims.md").read_text()
     assert len(verdicts.get("claims", verdicts)) >= 30
 
 
