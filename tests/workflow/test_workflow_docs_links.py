@@ -1,0 +1,168 @@
+"""The pages say nothing that does not exist: links, commands with their options, targets, and named switches."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+import eval.commands
+import sida.commands
+from tests.conftest import ROOT
+
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PACKAGES = {"sida": sida.commands, "sida-eval": eval.commands}
+page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+
+
+def without_blocks(text: str) -> str:
+    """A page without blocks of code, in which brackets mean other things."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+    return re.sub(r"^(?: {4}|\t).*$", "", text, flags=re.M)
+
+
+def anchors(path: Path) -> set[str]:
+    """Anchors of a page's headings, as forges make them."""
+    headings = re.findall(r"^#+ +(.*)$", path.read_text(), flags=re.M)
+    plain = (re.sub(r"[`*]", "", heading).strip().lower() for heading in headings)
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+@page
+def test_links_resolve(path):
+    for target in re.findall(r"!?\[[^\]]*\]\(([^)\s]+)\)", without_blocks(path.read_text())):
+        if re.match(r"[a-z]+:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (path.parent / name).resolve() if name else path
+        assert file.exists(), f"{path.name}: no such file: {target}"
+        assert ROOT in file.parents, f"{path.name}: outside the repository: {target}"
+        if anchor:
+            assert anchor in anchors(file), f"{path.name}: no heading {target}"
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text()
+    for path in PAGES[1:]:
+        assert path.name == "README.md" or f"]({path.name})" in index, path.name
+
+
+def code(path: Path) -> Iterator[str]:
+    """Code spans and lines of code blocks; lines that end in a backslash are joined."""
+    text = path.read_text().replace("\\\n", " ")
+    yield from re.findall(r"`([^`\n]+)`", text)
+    yield from re.findall(r"^(?: {4}|\t)(.*)$", text, flags=re.M)
+    for block in re.findall(r"^```.*?\n(.*?)^```", text, flags=re.M | re.S):
+        yield from block.splitlines()
+
+
+def invocations(path: Path) -> Iterator[tuple[str, str, str]]:
+    """``(program, verb, rest)`` of every call of our programs."""
+    call = re.compile(r"(?:^|[\s=;|&(])(?:python -m )?(sida-eval|sida|eval) ([a-z][a-z-]*)([^|;&#]*)")
+    for line in code(path):
+        for program, verb, rest in call.findall(line):
+            yield {"eval": "sida-eval"}.get(program, program), verb, rest
+
+
+@cache
+def options(program: str, verb: str) -> frozenset[str]:
+    """Long options of a verb, of its subcommands too."""
+    module = importlib.import_module(f"{PACKAGES[program].__name__}.{verb.replace('-', '_')}")
+    parser = argparse.ArgumentParser()
+    module.arguments(parser)
+    return frozenset(found(parser))
+
+
+def found(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        yield from (name for name in action.option_strings if name.startswith("--"))
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                yield from found(inner)
+
+
+@page
+def test_commands_and_their_options_exist(path):
+    for program, verb, rest in invocations(path):
+        verbs = {module.name.replace("_", "-") for module in pkgutil.iter_modules(PACKAGES[program].__path__)}
+        assert verb in verbs, f"{path.name}: {program} has no command '{verb}'"
+        for option in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", rest):
+            assert option in options(program, verb), f"{path.name}: {program} {verb} has no option {option}"
+
+
+@cache
+def snakemake_options() -> frozenset[str]:
+    from snakemake.cli import get_argument_parser
+
+    return frozenset(found(get_argument_parser()))
+
+
+@page
+def test_snakemake_calls_exist(path):
+    for line in code(path):
+        for call in re.findall(r"(?:^|[\s=])snakemake((?: +[^\s|;&#]+)+)", line):
+            for option in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", call):
+                assert option in snakemake_options(), f"{path.name}: snakemake has no option {option}"
+            for name in re.findall(r"--(?:configfile|workflow-profile) +(\S+)", call):
+                assert (ROOT / name).exists() or name == "config/X.yaml", f"{path.name}: no such file: {name}"
+
+
+@page
+def test_make_targets_exist(path):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
+    for line in code(path):
+        for target in re.findall(r"^make ([a-z-]+)", line):
+            assert target in targets, f"{path.name}: no such target: make {target}"
+
+
+def schema(name: str) -> dict:
+    return yaml.safe_load((ROOT / "workflow" / "schemas" / name).read_text())
+
+
+def switches() -> dict[str, set[str]]:
+    """What may stand behind each kind of switch in differences.md."""
+    from eval.protocol import Metric, Protocol, ReferenceSource
+    from sida.networks import EDM2Precond
+
+    config = schema("config.schema.yaml")
+    return {
+        "recipe": set(config["$defs"]["recipe"]["properties"]),
+        "sampler": set(config["$defs"]["sampler"]["properties"]),
+        "preset": set(config["properties"]),
+        "sheet": set(schema("runs.schema.yaml")["properties"]),
+        "protocol": {field.name for field in dataclasses.fields(Protocol)},
+        "metric": {field.name for field in dataclasses.fields(Metric)},
+        "reference": {field.name for field in dataclasses.fields(ReferenceSource)},
+        "network": set(inspect.signature(EDM2Precond).parameters),
+    }
+
+
+def test_switches_of_the_ledger_exist():
+    known = switches()
+    text = (ROOT / "docs" / "differences.md").read_text()
+    named = [pair for pair in re.findall(r"`([a-z]+): ([A-Za-z_]+)`", text) if pair[1] not in ("KEY", "COLUMN")]
+    named = [pair for pair in named if pair[1] not in ("FIELD", "KEYWORD")]
+    assert len(named) > 50
+    for kind, key in named:
+        assert key in known[kind], f"differences.md: no {kind} key '{key}'"
+
+
+def test_ledger_is_complete_and_every_entry_says_how_to_switch():
+    text = (ROOT / "docs" / "differences.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", text, flags=re.M)
+    assert [int(number) for number, _ in rows] == list(range(1, 81))
+    for number, cells in rows:
+        parts = re.split(r"(?<!\\)\|", cells)
+        assert len(parts) == 3, f"entry {number} has {len(parts) + 1} cells"
+        assert all(part.strip() for part in parts), f"entry {number} has an empty cell"
+        stated = re.search(r"`|fixed|nothing to switch|not implemented|no switch|table4", parts[2])
+        assert stated, f"entry {number}: no switch and no word about it"
