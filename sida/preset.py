@@ -192,6 +192,26 @@ class Preset:
         checkpoint = self.config["teachers"][name].get("checkpoint")
         return self.checkpoint_path(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
 
+    @functools.cached_property
+    def left_out(self) -> dict[str, str]:
+        """Rows whose checkpoint has no public address and does not lie in the cache: run to asset id.
+
+        They are listed in tables as not measured; a file put into the cache (``sida assets list``) brings them back.
+        """
+        from sida.assets.cache import cache_dir
+        from sida.assets.registry import load_registry
+
+        registry = load_registry() if self.checkpoints else {}
+        gone = {
+            name for name, asset in registry.items() if not asset.urls and not (cache_dir() / asset.target).exists()
+        }
+        return {run.run: str(run.checkpoint) for run in self.runs.values() if run.checkpoint in gone}
+
+    @property
+    def measurable(self) -> dict[str, Run]:
+        """Rows that can be measured here: all but :attr:`left_out`."""
+        return {name: run for name, run in self.runs.items() if name not in self.left_out}
+
     def checkpoint_path(self, checkpoint: str) -> str:
         """Path of a published checkpoint after its import; a .safetensors file is used where it lies."""
         if checkpoint.endswith(".safetensors"):

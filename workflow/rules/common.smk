@@ -33,7 +33,9 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.gete
 TRIALS = PRESET.trials
 TABLES = PRESET.config["tables"]
 FIGURES = PRESET.config["figures"]
-RUNS = list(PRESET.runs)
+RUNS = list(PRESET.measurable)
+for run, asset in PRESET.left_out.items():
+    print(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr)
 PAPER = PRESET.config["paper"] and shutil.which("pdflatex") is not None
 if PRESET.config["paper"] and not PAPER:
     print(f"{RESULTS}/paper.pdf is left out: pdflatex is not installed (docs/reproduce.md)", file=sys.stderr)
@@ -111,7 +113,7 @@ def trials_of(runs):
 @functools.cache
 def needs(kind, name):
     """What one table or figure shows: the rows it measures, and those whose network or training log it reads."""
-    found = find_needs(f"config/{kind}/{name}.yaml", PRESET.runs)
+    found = find_needs(f"config/{kind}/{name}.yaml", PRESET.measurable)
     return found.measured, network_files(found.networks)
 
 
