@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from sida.config import load_yaml
-from sida.errors import UserError, suggestion
+from sida.datasets import dataset_spec
+from sida.errors import UserError
+from sida.preset_checks import check_references
 from sida.schema import validated
-from sida.sheet import ROOT, SCHEMAS, STUDENT_METHODS, Run, read_runs
+from sida.sheet import ROOT, SCHEMAS, Run, read_runs
 
 # Extractors whose weights are downloads; the registry's ids.
 EXTRACTOR_ASSETS = {
@@ -25,35 +27,12 @@ EXTRACTOR_ASSETS = {
 }
 DECODER_ASSETS = ["sd-vae-ft-mse", "sd-vae-ft-mse-config"]
 MONITOR = "eval.monitor:make_monitor"
-# Methods that this workflow only measures, with what their rows must bring.
-_NOT_TRAINED = {
-    "external": "module:function, stored images, or (with a sampler) a network file",
-    "gdd": "an asset id or a network file",
-    "gdd-i": "an asset id or a network file",
-}
 
 
 def _checkpoint_name(checkpoint: str) -> str:
     """Folder of an imported checkpoint: the asset's id, which may hold dots (``...-a1.2``), or the file's stem."""
     path = Path(checkpoint)
     return path.stem if path.suffix in (".pkl", ".pt", ".pth") else path.name
-
-
-@functools.cache
-def _datasets() -> dict[str, Any]:
-    return load_yaml(ROOT / "config" / "datasets.yaml")
-
-
-def dataset_spec(name: str, where: str) -> dict[str, Any]:
-    """Looks a data set up in ``config/datasets.yaml``; its spec carries its ``name``.
-
-    Raises:
-        UserError: No data set of that name.
-    """
-    known = _datasets()
-    if name not in known:
-        raise UserError(f"{where}: no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
-    return {"name": name, **known[name]}
 
 
 class Preset:
@@ -72,9 +51,9 @@ class Preset:
         self.config = validated(config, SCHEMAS / "config.schema.yaml", source)
         self.name: str = self.config["preset"]
         self.sheet: str = self.config["runs"]
-        rows = read_runs(self._file(self.sheet))
+        rows = read_runs(self.file(self.sheet))
         self.runs: dict[str, Run] = {row.run: row for row in rows}
-        self._check_references()
+        check_references(self)
 
     @classmethod
     def load(cls, path: str | Path) -> Preset:
@@ -86,75 +65,10 @@ class Preset:
         """Folder of everything this preset produces, relative to the root."""
         return f"results/{self.name}"
 
-    def _file(self, name: str) -> Path:
+    def file(self, name: str) -> Path:
+        """A file named in the preset: as given, or relative to the root."""
         path = Path(name)
         return path if path.is_absolute() or path.exists() else ROOT / path
-
-    def _check_references(self) -> None:
-        teachers, recipes, samplers = self.config["teachers"], self.config["recipes"], self.config["samplers"]
-        dataset_spec(self.config["dataset"], f"{self.source}: dataset")
-        if not self._file(self.config["protocol"]).is_file():
-            raise UserError(f"{self.source}: protocol: no such file '{self.config['protocol']}'")
-        for name, teacher in teachers.items():
-            if "dataset" in teacher:
-                dataset_spec(teacher["dataset"], f"{self.source}: teachers.{name}.dataset")
-        for run in self.runs.values():
-            where = f"{self.sheet}: run '{run.run}'"
-            if run.dataset:
-                dataset_spec(run.dataset, where)
-            if run.method in _NOT_TRAINED and not run.checkpoint:
-                raise UserError(f"{where}: column 'checkpoint' is empty; give {_NOT_TRAINED[run.method]}")
-            if run.method == "external" and run.without_network:
-                continue
-            self._check_sampler(run, where, samplers)
-            needs_teacher = run.trained_here or (run.method == "teacher" and run.checkpoint is None)
-            if needs_teacher and not run.teacher:
-                raise UserError(
-                    f"{where}: column 'teacher' is empty; name one of {', '.join(teachers) or 'none defined'}"
-                )
-            if run.teacher and needs_teacher and run.teacher not in teachers:
-                raise UserError(
-                    f"{where}: no teacher '{run.teacher}' in {self.source}{suggestion(run.teacher, teachers)}"
-                )
-            if run.trained_here:
-                self._check_student(run, where, recipes)
-
-    def _check_sampler(self, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
-        if run.sampler is None:
-            raise UserError(f"{where}: column 'sampler' is empty; name one of {', '.join(samplers)}")
-        if run.sampler not in samplers:
-            raise UserError(f"{where}: no sampler '{run.sampler}' in {self.source}{suggestion(run.sampler, samplers)}")
-        if (run.method == "data") != (samplers[run.sampler]["kind"] == "data"):
-            raise UserError(f"{where}: method 'data' and a sampler of kind 'data' belong together")
-        if (samplers[run.sampler].get("guidance", 1) != 1) != (run.guide is not None):
-            raise UserError(f"{where}: column 'guide' and a sampler with guidance belong together")
-
-    def _check_student(self, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
-        if not run.recipe:
-            raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
-        if run.recipe not in recipes:
-            raise UserError(f"{where}: no recipe '{run.recipe}' in {self.source}{suggestion(run.recipe, recipes)}")
-        # SiD may start from a generator too: a restart, the control for SiD2A.
-        if (run.method == "sid2a" and run.init is None) or (run.method == "sida" and run.init is not None):
-            raise UserError(f"{where}: column 'init' must name a generator for sid2a and be empty for sida")
-        if run.init is not None and run.init not in self.runs:
-            raise UserError(f"{where}: init names no run of this sheet: '{run.init}'{suggestion(run.init, self.runs)}")
-        for parent in self.parents(run):
-            if self.runs[parent].method not in STUDENT_METHODS:
-                key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
-                raise UserError(f"{where}: {key} '{parent}' is not a one-step generator")
-            self._check_order(run.run, parent, where)
-
-    def _check_order(self, start: str, parent: str, where: str) -> None:
-        """Refuses a run that waits for itself through its parents."""
-        waiting, seen = [parent], set[str]()
-        while waiting:
-            name = waiting.pop()
-            if name == start:
-                raise UserError(f"{where}: init goes in a circle through '{parent}'")
-            if name not in seen:
-                seen.add(name)
-                waiting += self.parents(self.runs[name])
 
     def parents(self, run: Run) -> list[str]:
         """Runs of the sheet that a row's training needs: the generator it starts from and a stand-in for the data."""
@@ -302,7 +216,7 @@ class Preset:
         return run.protocol or self.config["protocol"]
 
     def _protocol_number(self, path: str, key: str) -> int:
-        value = load_yaml(self._file(path)).get(key)
+        value = load_yaml(self.file(path)).get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{path}: {key}: must be an integer of at least 1, got {value!r}")
         return value
@@ -323,7 +237,7 @@ class Preset:
     def assets_of(self, name: str) -> list[str]:
         """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
         run = self.runs[name]
-        protocol = load_yaml(self._file(self.protocol_of(run)))
+        protocol = load_yaml(self.file(self.protocol_of(run)))
         references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
         extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
         needed = [asset for extractor, asset in EXTRACTOR_ASSETS.items() if extractor in extractors]

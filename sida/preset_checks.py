@@ -1,0 +1,95 @@
+"""Checks between the parts of a preset: what rows name must exist and fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from sida.datasets import dataset_spec
+from sida.errors import UserError, suggestion
+from sida.sheet import STUDENT_METHODS, Run
+
+if TYPE_CHECKING:
+    from sida.preset import Preset
+
+# Methods that this workflow only measures, with what their rows must bring.
+_NOT_TRAINED = {
+    "external": "module:function, stored images, or (with a sampler) a network file",
+    "gdd": "an asset id or a network file",
+    "gdd-i": "an asset id or a network file",
+}
+
+
+def check_references(preset: Preset) -> None:
+    """Checks what a schema cannot: that teachers, recipes, samplers, data sets and parents exist and fit.
+
+    Raises:
+        UserError: The first fault, with the run that has it.
+    """
+    teachers, recipes, samplers = preset.config["teachers"], preset.config["recipes"], preset.config["samplers"]
+    dataset_spec(preset.config["dataset"], f"{preset.source}: dataset")
+    if not preset.file(preset.config["protocol"]).is_file():
+        raise UserError(f"{preset.source}: protocol: no such file '{preset.config['protocol']}'")
+    for name, teacher in teachers.items():
+        if "dataset" in teacher:
+            dataset_spec(teacher["dataset"], f"{preset.source}: teachers.{name}.dataset")
+    for run in preset.runs.values():
+        where = f"{preset.sheet}: run '{run.run}'"
+        if run.dataset:
+            dataset_spec(run.dataset, where)
+        if run.method in _NOT_TRAINED and not run.checkpoint:
+            raise UserError(f"{where}: column 'checkpoint' is empty; give {_NOT_TRAINED[run.method]}")
+        if run.method == "external" and run.without_network:
+            continue
+        check_sampler(preset, run, where, samplers)
+        needs_teacher = run.trained_here or (run.method == "teacher" and run.checkpoint is None)
+        if needs_teacher and not run.teacher:
+            raise UserError(f"{where}: column 'teacher' is empty; name one of {', '.join(teachers) or 'none defined'}")
+        if run.teacher and needs_teacher and run.teacher not in teachers:
+            raise UserError(
+                f"{where}: no teacher '{run.teacher}' in {preset.source}{suggestion(run.teacher, teachers)}"
+            )
+        if run.trained_here:
+            check_student(preset, run, where, recipes)
+
+
+def check_sampler(preset: Preset, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
+    """Checks how a row is sampled."""
+    if run.sampler is None:
+        raise UserError(f"{where}: column 'sampler' is empty; name one of {', '.join(samplers)}")
+    if run.sampler not in samplers:
+        raise UserError(f"{where}: no sampler '{run.sampler}' in {preset.source}{suggestion(run.sampler, samplers)}")
+    if (run.method == "data") != (samplers[run.sampler]["kind"] == "data"):
+        raise UserError(f"{where}: method 'data' and a sampler of kind 'data' belong together")
+    if (samplers[run.sampler].get("guidance", 1) != 1) != (run.guide is not None):
+        raise UserError(f"{where}: column 'guide' and a sampler with guidance belong together")
+
+
+def check_student(preset: Preset, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
+    """Checks what a row that is distilled here needs: recipe, start, and stand-in for the data."""
+    if not run.recipe:
+        raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
+    if run.recipe not in recipes:
+        raise UserError(f"{where}: no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
+    # SiD may start from a generator too: a restart, the control for SiD2A.
+    if (run.method == "sid2a" and run.init is None) or (run.method == "sida" and run.init is not None):
+        raise UserError(f"{where}: column 'init' must name a generator for sid2a and be empty for sida")
+    if run.init is not None and run.init not in preset.runs:
+        raise UserError(f"{where}: init names no run of this sheet: '{run.init}'{suggestion(run.init, preset.runs)}")
+    for parent in preset.parents(run):
+        if preset.runs[parent].method not in STUDENT_METHODS:
+            key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
+            raise UserError(f"{where}: {key} '{parent}' is not a one-step generator")
+        check_order(preset, run.run, parent, where)
+
+
+def check_order(preset: Preset, start: str, parent: str, where: str) -> None:
+    """Refuses a run that waits for itself through its parents."""
+    waiting, seen = [parent], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name == start:
+            raise UserError(f"{where}: init goes in a circle through '{parent}'")
+        if name not in seen:
+            seen.add(name)
+            waiting += preset.parents(preset.runs[name])
