@@ -12,7 +12,8 @@ def network_file(source: str) -> Path:
 
     Args:
         source: A ``.safetensors`` file; a published ``.pkl``; or an id of ``config/assets.tsv``, which is fetched.
-            Pickles are converted (never executed) once, into the cache, under the digest of their bytes.
+            Pickles are converted (never executed) once, into the cache, under the digest of their bytes and, where the
+            registry names one, the network class: equal bytes may be read as EDM's or as GDD's.
 
     Raises:
         UserError: Neither a file nor a known id, or the file cannot be converted or fetched.
@@ -33,7 +34,7 @@ def network_file(source: str) -> Path:
     if path.suffix not in (".pkl", ".pt", ".pth"):
         return path
     cache = cache_dir()
-    name = f"converted/{sha256_file(path)}.safetensors"
+    name = f"converted/{sha256_file(path)}{f'-{network_class}' if network_class else ''}.safetensors"
     target = cache / name
     with file_lock(cache, name):
         if not target.exists():

@@ -305,3 +305,18 @@ def test_registered_networks_are_fetched_by_id(tmp_path, monkeypatch):
     monkeypatch.setattr(sida.assets, "fetch", fetch)
     assert network_file("cifar10-uncond-sida-a1").suffix == ".safetensors"
     assert fetched == ["cifar10-uncond-sida-a1"]
+
+
+def test_equal_bytes_are_converted_for_each_network_class(tmp_path, monkeypatch):
+    import sida.assets
+    from sida.checkpoint import read_metadata
+    from tests.checkpoint.genuine import write_genuine
+
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    pickle_file = write_genuine(tmp_path / "published.pkl", make())
+    monkeypatch.setattr(sida.assets, "fetch", lambda asset_id: pickle_file)
+    classes = [
+        read_metadata(network_file(source))["network"]["class"]
+        for source in (str(pickle_file), "cifar10-uncond-gdd-i", "cifar10-uncond-sida-a1")
+    ]
+    assert classes == ["EDMPrecond", "GDDPrecond", "EDMPrecond"]
