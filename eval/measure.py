@@ -6,13 +6,14 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from eval.features import extractor_names
 from eval.features.base import Extractor
 from eval.features.extraction import make_extractors
 from eval.measurements import keep_current, trial_path, write_measurement
@@ -28,6 +29,7 @@ from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
 from sida.progress import Progress
+from sida.training.process import check_device
 
 NETWORK_SAMPLERS = ("one_step", "heun")
 SAMPLERS = (*NETWORK_SAMPLERS, "data", "python", "images")
@@ -104,8 +106,18 @@ class Measurer:
     def __init__(self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec") -> None:
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = load_protocol(self.spec.protocol)
-        if self.spec.device.startswith("cuda") and not torch.cuda.is_available():
-            raise UserError(f"{where}.device: no CUDA device here; set device to cpu")
+        check_device(self.spec.device, where)
+        # A misspelt key would fetch the published file instead of taking the one that was given.
+        self._known("references", self.spec.references, ["*", *self.protocol.references], where)
+        self._known("extractors", self.spec.extractors, extractor_names(), where)
+
+    def _known(self, field: str, given: Iterable[str], known: Sequence[str], where: str) -> None:
+        for key in given:
+            if key not in known:
+                raise UserError(
+                    f"{where}.{field}: protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, known)}; "
+                    f"known: {', '.join(known)}"
+                )
 
     @functools.cached_property
     def dataset(self) -> Dataset:
@@ -173,7 +185,9 @@ class Measurer:
         first = self.protocol.seeds(trial)[0]
         seeds = range(first + begin, first + end)
         ahead = 2 if self.spec.device.startswith("cuda") or self.spec.sampler["kind"] == "images" else 0
-        images = _sized(self.source.batches(seeds, self.batch_size), self.protocol, self.spec.run)
+        # People know their files by path, generators by the id of the row.
+        origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
+        images = _sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
         # The first batch before the feature networks: images of a wrong size must not wait for a download.
         images = itertools.chain([next(images)], images)
         report = None if progress is None else lambda count: progress.update(done + count)
@@ -265,7 +279,7 @@ def _headline(protocol: Protocol, record: Mapping[str, Any]) -> dict[str, float]
     return {m.label or m.key: record["metrics"][m.key] for m in protocol.metrics[:3] if m.key in record["metrics"]}
 
 
-def _sized(items: Iterator[Batch], protocol: Protocol, run: str) -> Iterator[Batch]:
+def _sized(items: Iterator[Batch], protocol: Protocol, origin: str) -> Iterator[Batch]:
     """Checks the size of images once, before anything is computed from them."""
     for number, batch in enumerate(items):
         if number == 0:
@@ -274,9 +288,11 @@ def _sized(items: Iterator[Batch], protocol: Protocol, run: str) -> Iterator[Bat
             # Grey images are repeated to three channels by the feature networks, as in the official tools.
             fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
             if not fits or (size is not None and (height, width) != (size, size)):
-                expected = f"{protocol.channels or 'any'} channels of {size}×{size}"
+                plural = "" if protocol.channels == 1 else "s"
+                expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
                 raise UserError(
-                    f"run '{run}': images have {channels} channels of {height}×{width}, "
-                    f"protocol '{protocol.name}' measures {expected}; choose the protocol of this data set"
+                    f"{origin}: images have {channels} channel{'s' * (channels > 1)} of {height}×{width}, protocol "
+                    f"'{protocol.name}' measures {expected}; generate images of that size, or choose the protocol "
+                    "of this data set (nothing is resized here, since that changes the numbers)"
                 )
         yield batch

@@ -25,11 +25,13 @@ class Score:
         name: Label of the images.
         protocol: Under which they were measured.
         records: One measurement per trial, as ``sida-eval measure`` writes them.
+        remarks: What must be said about the images.
     """
 
     name: str
     protocol: Protocol
     records: Sequence[Mapping[str, Any]]
+    remarks: tuple[str, ...] = ()
 
     def values(self, key: str) -> list[float]:
         """Values of a metric over trials; empty if it could not be measured."""
@@ -65,6 +67,7 @@ class Score:
             "protocol": self.protocol.record(),
             "trials": len(self.records),
             "summary": self.summary(),
+            "warnings": self.warnings(),
             "measurements": list(self.records),
         }
 
@@ -101,7 +104,9 @@ class Score:
             for record in self.records
             for warning in record["details"].get(metric.key, {}).get("warnings", [])
         ]
-        return list(dict.fromkeys(found))
+        fewer = len(self.records) < self.protocol.trials
+        short = [f"{len(self.records)} of the protocol's {self.protocol.trials} trials were measured"] if fewer else []
+        return [*short, *self.remarks, *dict.fromkeys(found)]
 
     def latex_row(self) -> str:
         """A row for a booktabs table, ``Name & 1.499 ± 0.012 & ...``, under a comment that names the columns."""
@@ -149,26 +154,30 @@ def score_images(
         chosen = dataclasses.replace(
             chosen, name=f"{chosen.name}-n{num_samples}", num_samples=num_samples, metrics=splits
         )
-    count = _trials(ImageFiles(str(path), chosen), trials, str(path))
+    files = ImageFiles(str(path), chosen)
+    count = _trials(files, trials, str(path))
     if count > chosen.trials:
         chosen = dataclasses.replace(chosen, trials=count)
     label = name or Path(path).name
-    spec = MeasureSpec(
-        run=label,
-        method="images",
-        sampler={"kind": "images", "path": str(path), "allow_duplicates": allow_duplicates},
-        protocol=chosen,
-        label=label,
-        **settings,
-    )
-    measurer = Measurer(spec)
+    try:
+        spec = MeasureSpec(
+            run=label,
+            method="images",
+            sampler={"kind": "images", "path": str(path), "allow_duplicates": allow_duplicates},
+            protocol=chosen,
+            label=label,
+            **settings,
+        )
+    except ValueError as error:
+        raise UserError(f"score: {error}") from None
+    measurer = Measurer(spec, "score")
     progress = Progress(f"score {label}", count * chosen.num_samples, "img", interval=2)
     records = []
     with threads(spec.threads):
         for trial in range(count):
             sums = measurer.sums(trial, 0, chosen.num_samples, progress, trial * chosen.num_samples)
             records.append(measurer.record(trial, sums))
-    return Score(label, chosen, records)
+    return Score(label, chosen, records, (files.store.remark,) if files.store.remark else ())
 
 
 def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
@@ -177,11 +186,13 @@ def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
     if wanted is not None and wanted < 1:
         raise UserError(f"--trials: must be at least 1, got {wanted}")
     if images.trials < (wanted or 1):
-        needed = n * (wanted or 1)
+        count = wanted or 1
+        takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
+        fits = present // count
+        other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
         raise UserError(
-            f"{path}: holds {present:,} images, protocol '{images.protocol.name}' takes {n:,} for each of "
-            f"{wanted or 1} trials; generate {needed - present:,} more, or give --num-samples {max(2, present)} "
-            "(a number of its own, not comparable with the protocol's)"
+            f"{path}: holds {present:,} images, protocol '{images.protocol.name}' takes {takes}; "
+            f"generate {n * count - present:,} more{other if fits >= 2 else ''}"
         )
     return wanted if wanted is not None else min(images.trials, images.protocol.trials)
 

@@ -27,8 +27,11 @@ def run(args: argparse.Namespace) -> int:
     """Extracts and writes."""
     from eval.extract import open_set, write_features
     from eval.features import get_extractor
-    from eval.options import extractor_options
+    from eval.options import check_output, extractor_options
+    from sida.training.process import check_device
 
+    check_output(args.out, "--out")
+    check_device(args.device, "features")
     options = extractor_options(args.extractor_option).get(args.extractor, {})
     extractor = get_extractor(args.extractor, args.device, **options)
     images = open_set(args.dataset, args.images)

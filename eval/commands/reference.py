@@ -31,9 +31,12 @@ def run(args: argparse.Namespace) -> int:
     """Measures and writes."""
     from eval.extract import measure_set, open_set
     from eval.features import get_extractor
-    from eval.options import extractor_options
+    from eval.options import check_output, extractor_options
     from eval.reference_files import write_own
+    from sida.training.process import check_device
 
+    check_output(args.out, "--out", ".safetensors")
+    check_device(args.device, "reference")
     options = extractor_options(args.extractor_option).get(args.extractor, {})
     extractor = get_extractor(args.extractor, args.device, **options)
     images = open_set(args.dataset, args.images)

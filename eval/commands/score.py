@@ -35,11 +35,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores."""
-    from eval.options import extractor_options, pairs
+    from eval.options import check_output, extractor_options, pairs
     from eval.score import score_images
     from sida.config import load_spec
     from sida.io import write_json, write_text
 
+    check_output(args.out, "--out")
+    check_output(args.latex, "--latex")
     score = score_images(
         args.images,
         args.protocol,

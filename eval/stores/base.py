@@ -15,11 +15,13 @@ class Store(abc.ABC):
         path: The folder or file.
         count: Number of images.
         classes: Class of every image int64 (N,), or None.
+        remark: What must be said beside numbers of these images, or None.
     """
 
     path: Path
     count: int
     classes: np.ndarray | None = None
+    remark: str | None = None
 
     @abc.abstractmethod
     def read(self, begin: int, end: int) -> np.ndarray:

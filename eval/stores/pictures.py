@@ -34,6 +34,11 @@ class PictureStore(Store):
         self._names, self.count = pictures, len(pictures)
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self._shape: tuple[int, ...] | None = None
+        lossy = [name for name in pictures if Path(name).suffix.lower() in (".jpg", ".jpeg")]
+        if lossy:
+            self.remark = (
+                f"{len(lossy):,} pictures are JPEG, whose artefacts raise distances; protocols take lossless images"
+            )
         described = sorted((name for name in names if Path(name).name == "dataset.json"), key=len)
         if described:
             self.classes = _labels(self.contents(described[0]), pictures, f"{path}/{described[0]}")
@@ -141,7 +146,10 @@ def decode_picture(encoded: bytes, name: str) -> np.ndarray:
             if picture.mode not in _MODES:
                 raise UserError(f"{name}: has mode {picture.mode}; convert all pictures to RGB (or all to L) first")
             array = np.asarray(picture)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError:
+        content = "it is empty" if not encoded else "its content is no picture"
+        raise UserError(f"{name}: not a readable picture ({content}); make it again or remove it") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{name}: not a readable picture ({error}); make it again or remove it") from None
     return array[..., None] if array.ndim == 2 else array
 

@@ -242,14 +242,17 @@ def test_unconditional_images_have_no_accuracy(tmp_path):
         ({"dataset": None}, "dataset: is missing"),
         ({"sampler": {"kind": "python"}}, "callable: is missing"),
         ({"batch_size": 0}, "batch_size: must be at least 1"),
-        ({"protocol": small_protocol(resolution=16)}, "8×8, protocol 'small' measures 1 channels of 16×16"),
+        ({"protocol": small_protocol(resolution=16)}, "8×8, protocol 'small' measures 1 channel of 16×16"),
         ({"protocol": small_protocol(num_samples="many")}, "num_samples: must be an integer"),
         ({"runn": "x"}, "unknown key 'runn'"),
-        ({"device": "cuda"}, "no CUDA device"),
+        ({"device": "cuda"}, "no GPU is available here; use cpu"),
+        ({"device": "tpu"}, "'tpu' is no device"),
+        ({"references": {"dta": "x"}}, "references: protocol 'small' knows no 'dta' .did you mean 'data'"),
+        ({"extractors": {"inceptoin": {}}}, "extractors: .* knows no 'inceptoin' .did you mean 'inception'"),
     ],
 )
 def test_faults(tmp_path, changes, message):
-    if "device" in changes and torch.cuda.is_available():
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     with pytest.raises(UserError, match=message):
         measure(data_spec(**changes), tmp_path, [0])

@@ -159,6 +159,10 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
     command = ["reference", "--dataset", json.dumps(DIGITS), "--extractor", "digits", "--keep-features"]
     assert main([*command, "--out", str(out)]) == 0
     assert "1,797 images" in capsys.readouterr().out
+    assert main([*command, "--out", str(tmp_path / "digits.npz")]) == 1
+    assert "must end in .safetensors" in capsys.readouterr().err
+    assert main([*command, "--out", str(out), "--device", "tpu"]) == 1
+    assert "'tpu' is no device" in capsys.readouterr().err
     protocol = load_protocol(
         {
             "name": "p",

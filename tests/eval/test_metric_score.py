@@ -133,9 +133,10 @@ def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
     for mode in ("RGBA", "P", "1", "LA"):
         victim.write_bytes(encode(images(1)[0], mode))
         fault(folder, rf"img00013.png: has mode {mode}; convert all pictures to RGB")
-    for content in (b"", good[: len(good) // 2], b"<html>"):
+    broken = {b"": "it is empty", b"<html>": "its content is no picture", good[: len(good) // 2]: "[^<]*truncated"}
+    for content, why in broken.items():
         victim.write_bytes(content)
-        fault(folder, r"img00013.png: not a readable picture .*; make it again or remove it")
+        fault(folder, rf"img00013.png: not a readable picture \({why}\); make it again or remove it")
     victim.write_bytes((folder / "00" / "img00007.png").read_bytes())
     fault(folder, r"img00013.png: is the same image as .*img00007.png; remove copies")
 
@@ -313,6 +314,16 @@ def test_score_command(stand_ins, tmp_path, capsys):
     assert "holds 60 images, protocol 'tiny' takes 20 for each of 4 trials; generate 20 more" in error
     assert main([*command, "--reference", f"*={folder}", "--num-samples", "30"]) == 0
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
+    faults = {
+        ("--batch-size", "0"): "batch_size: must be at least 1",
+        ("--device", "tpu"): "'tpu' is no device",
+        ("--reference", "fide=x"): "knows no 'fide'",
+        ("--out", str(tmp_path)): "is a folder",
+        ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "cannot be written in",
+    }
+    for wrong, message in faults.items():
+        assert main([*command, "--reference", f"*={folder}", *wrong]) == 1
+        assert message in capsys.readouterr().err
     assert main([*command, "--reference", "nonsense"]) == 1
     assert "--reference: must be KEY=VALUE" in capsys.readouterr().err
 
@@ -321,8 +332,31 @@ def test_size_is_checked_before_networks_are_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_OFFLINE", "1")
     path = write(tmp_path / "a.npz", images(20))
-    with pytest.raises(UserError, match="3 channels of 16×16, protocol 'cifar10-n20' measures 3 channels of 32×32"):
+    expected = r"a.npz: images have 3 channels of 16×16, protocol 'cifar10-n20' measures 3 channels of 32×32; generate"
+    with pytest.raises(UserError, match=expected):
         score_images(path, "cifar10", num_samples=20)
+
+
+def test_too_few_images_and_what_would_fit(tmp_path):
+    path = write(tmp_path / "a.npz", images(20))
+    for trials, message in (
+        (None, r"takes 50,000; generate 49,980 more, or give --num-samples 20 "),
+        (4, r"takes 50,000 for each of 4 trials; generate 199,980 more, or give --num-samples 5 "),
+        (11, r"takes 50,000 for each of 11 trials; generate 549,980 more$"),
+    ):
+        with pytest.raises(UserError, match=rf"a.npz: holds 20 images, protocol 'cifar10' {message}"):
+            score_images(path, "cifar10", trials=trials)
+
+
+def test_jpeg_and_fewer_trials_are_said(tmp_path):
+    from PIL import Image
+
+    for number, picture in enumerate(images(20, size=8, channels=1)):
+        Image.fromarray(picture[..., 0]).save(tmp_path / f"{number}.jpg")
+    score = score_images(tmp_path, "digits", num_samples=20, dataset={"name": "digits", "kind": "digits"})
+    assert "1 of the protocol's 10 trials were measured" in score.warnings()
+    assert any("20 pictures are JPEG" in line for line in score.lines())
+    assert score.record()["warnings"] == score.warnings()
 
 
 def test_prefetch_keeps_order_and_passes_errors_on():
