@@ -21,8 +21,8 @@ except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
-# Jobs print their own progress; of Snakemake's only the count of finished steps is kept.
-CHATTER = ("Select jobs to execute", "Execute ")
+# Jobs print their own progress and errors; of Snakemake's only the count of finished steps is kept.
+CHATTER = ("Select jobs to execute", "Execute ", "RuleException:\nCalledProcessError")
 logger.addFilter(
     lambda record: get_event(record) != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
 )
