@@ -162,8 +162,10 @@ def open_picture(content: bytes, where: str) -> Any:
         picture = Image.open(io.BytesIO(content))
         picture.load()
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = str(error) if content else "it is empty"
-        raise UserError(f"{where}: damaged picture ({reason.splitlines()[0]}); replace or remove it") from None
+        reason = (str(error) or type(error).__name__) if content else "it is empty"
+        raise UserError(
+            f"{where}: damaged picture ({reason.splitlines()[0].split(' <')[0]}); replace or remove it"
+        ) from None
     return picture
 
 

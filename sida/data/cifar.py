@@ -92,7 +92,9 @@ def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tup
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; fetch cifar-10-python.tar.gz first") from None
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f"{path}: not a whole tar archive ({error}); fetch it again") from None
+        # Python's message lists every compression that it tried, one per line.
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise UserError(f"{path}: not a whole tar archive ({reason}); fetch it again") from None
 
 
 def _read_batch(content: bytes, where: str) -> Iterator[tuple[np.ndarray, int]]:

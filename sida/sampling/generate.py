@@ -55,7 +55,7 @@ def generate(
         sampler: See :func:`sida.sampling.read_sampler`.
         batch_size: Images per network call; part of what decides the bytes (see above).
         class_labels: ``uniform`` over the classes, ``empirical`` (a random item of ``dataset``), a class, or one class
-            per seed. Ignored by networks without classes.
+            per seed. Networks without classes take either rule, and no class.
         dataset: Source of ``empirical`` labels and of the ``data`` sampler.
         gnet: Guiding network.
         decode: Latents ``(N, C, H, W)`` to uint8 images, for latent diffusion; pixels are quantised directly.
@@ -84,7 +84,11 @@ ClassRule = Callable[[SeedStreams, int], torch.Tensor]
 
 def _class_rule(label_dim: int, wanted: str | int | Sequence[int], dataset: Dataset | None, count: int) -> ClassRule:
     """A function from streams and the position of the first seed to classes int64 ``(N,)``."""
+    if isinstance(wanted, str) and wanted not in ("uniform", "empirical"):
+        raise UserError(f"class labels: must be uniform, empirical or a class, got '{wanted}'")
     if label_dim == 0:
+        if not isinstance(wanted, str):
+            raise UserError("class labels: the network has no classes; leave the class out")
         return lambda streams, start: torch.full((len(streams),), NO_CLASS)
     if wanted == "uniform":
         return lambda streams, start: streams.randint(label_dim)
@@ -98,8 +102,6 @@ def _class_rule(label_dim: int, wanted: str | int | Sequence[int], dataset: Data
             )
         pool = dataset.class_indices
         return lambda streams, start: pool[streams.randint(len(pool))]
-    if isinstance(wanted, str):
-        raise UserError(f"class labels: must be uniform, empirical or a class, got '{wanted}'")
     fixed = torch.full((count,), wanted) if isinstance(wanted, int) else torch.as_tensor(wanted, dtype=torch.int64)
     if len(fixed) != count:
         raise UserError(f"class labels: {len(fixed)} classes for {count} seeds; give one class per seed")

@@ -90,11 +90,13 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         UserError: Bad settings, missing files, or a target that holds other samples.
     """
     rank, world = _share(config.shard)
+    seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
     if config.threads:
         torch.set_num_threads(config.threads)
     source = _Source(config)
+    # Contradicting settings are refused here, before the target exists and belongs to them.
+    source.batches(seeds[:1], config.batch_size)
     if config.out is not None:
-        seeds = parse_seeds(config.seeds)
         store = open_store(config.out, config.png, seeds, config.whole_shard_size, source.record(config))
         _fill(store, source, config, rank, world)
         if store.finish():
@@ -102,8 +104,7 @@ def run_job(config: SampleConfig) -> Iterator[str]:
         else:
             yield f"{config.out}: this share ({rank + 1}/{world}) is finished, others are not yet"
     if config.grid is not None and rank == 0:
-        rows, columns = _grid_size(config.grid_size)
-        first = parse_seeds(config.seeds)[0]
+        first = seeds[0]
         save_grid(config.grid, source.grid(rows, columns, first, config.batch_size), columns, scale=config.grid_scale)
         yield f"{config.grid}: {rows} × {columns} images, seeds {first}–{first + rows * columns - 1}"
 

@@ -284,6 +284,9 @@ def test_broken_cifar_archives_are_one_line_errors(tmp_path):
     (tmp_path / "cut.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match="not a whole tar archive"):
         list(read_cifar10(str(tmp_path / "cut.tar.gz")))
+    (tmp_path / "text.tar.gz").write_text("hello")
+    with pytest.raises(UserError, match=r"^[^\n]*not a whole tar archive [^\n]*; fetch it again$"):
+        list(read_cifar10(str(tmp_path / "text.tar.gz")))
     with pytest.raises(UserError, match="no such file"):
         list(read_cifar10(str(tmp_path / "none.tar.gz")))
     with pytest.raises(UserError, match="CIFAR-10 is 32×32 already"):

@@ -125,9 +125,13 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_bytes(network, tmp_pa
         job(network, tmp_path / "broken" / form, **settings)
     assert calls == 6
     drawn = []
-    monkeypatch.setattr(
-        module, "generate", lambda net, seeds, *a, **k: drawn.extend(seeds) or generate(net, seeds, *a, **k)
-    )
+
+    def watched(*args, **kwargs):
+        for batch in generate(*args, **kwargs):
+            drawn.extend(batch.seeds)
+            yield batch
+
+    monkeypatch.setattr(module, "generate", watched)
     job(network, tmp_path / "broken" / form, **settings)
     assert drawn == list(range(64, 100)), "finished shards are kept"
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -230,6 +234,10 @@ def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
         (["--out", "x", "--batch", "0"], "batch_size: must be at least 1"),
         (["--out", "x", "--sampler", "huen"], "sampler: unknown sampler 'huen'"),
         (["--out", "x", "--class-labels", "11"], "class labels: must be between 0 and 9"),
+        (["--out", "x", "--class-labels", "unifrom"], "must be uniform, empirical or a class, got 'unifrom'"),
+        (["--out", "x", "--sampler", "heun:3,guidance=2"], "guidance 2.0 needs a guiding network"),
+        (["--out", "x", "--sampler", "data"], "'data' resamples a data set"),
+        (["--out", "x", "--grid", "g.png", "--grid-size", "0x3"], "grid_size: '0x3' must be ROWSxCOLUMNS"),
         (["--out", "x", "--class-labels", "empirical"], "draws from a data set with classes"),
         (["--out", "x", "--dataset", "digitz"], "no data set 'digitz'"),
         (["--out", "x", "--device", "gpu"], "device: must be cpu, cuda or cuda:NUMBER"),
@@ -247,6 +255,7 @@ def test_bad_input_is_one_line(network, flags, message, tmp_path, monkeypatch, c
     import re
 
     assert re.search(message, error)
+    assert not list(tmp_path.iterdir()), "a corrected command must find its target free"
 
 
 def test_missing_networks_are_one_line_errors(tmp_path, capsys):

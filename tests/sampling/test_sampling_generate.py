@@ -132,6 +132,10 @@ def test_networks_without_classes():
     _, images, classes = collect(unconditional, range(3), class_labels="empirical", batch_size=4)
     assert (classes == NO_CLASS).all()
     assert images.shape == (3, 1, 8, 8)
+    with pytest.raises(UserError, match="the network has no classes; leave the class out"):
+        generate(unconditional, range(3), class_labels=2)
+    with pytest.raises(UserError, match="must be uniform, empirical or a class, got 'unifrom'"):
+        generate(unconditional, range(3), class_labels="unifrom")
 
 
 def test_resampled_data_are_real_images_with_their_classes(digits):
