@@ -30,6 +30,7 @@ def check_references(preset: Preset) -> None:
     dataset_spec(preset.config["dataset"], f"{preset.source}: dataset")
     if not preset.file(preset.config["protocol"]).is_file():
         raise UserError(f"{preset.source}: protocol: no such file '{preset.config['protocol']}'")
+    check_layouts(preset)
     for name, teacher in teachers.items():
         if "dataset" in teacher:
             dataset_spec(teacher["dataset"], f"{preset.source}: teachers.{name}.dataset")
@@ -51,6 +52,18 @@ def check_references(preset: Preset) -> None:
             )
         if run.trained_here:
             check_student(preset, run, where, recipes)
+
+
+def check_layouts(preset: Preset) -> None:
+    """Checks that the tables and figures of a preset have a layout."""
+    for kind in ("tables", "figures"):
+        known = sorted(path.stem for path in preset.file(f"config/{kind}").glob("*.yaml"))
+        for name in preset.config[kind]:
+            if name not in known:
+                raise UserError(
+                    f"{preset.source}: {kind}: no layout 'config/{kind}/{name}.yaml'"
+                    f"{suggestion(name, known) or '; write it, or remove the name'}"
+                )
 
 
 def check_sampler(preset: Preset, run: Run, where: str, samplers: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_normal, unit_noise
+from sida.losses.terms import FakeScoreTerms
 
 Augment = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
@@ -58,3 +59,26 @@ class EDMLoss:
             return weight * (denoised - clean).square()
         denoised, logvar = net(noisy, sigma, class_labels, return_logvar=True)
         return (weight / logvar.exp()) * (denoised - clean).square() + logvar
+
+    def fake_score_loss(
+        self,
+        fake_score: torch.nn.Module,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> FakeScoreTerms:
+        """The same loss with the arguments and terms of the distillation losses, so that it can stand in for them.
+
+        A sample that holds a NaN stays in (``nan_count`` is 0), as in training a teacher.
+
+        Args:
+            fake_score: Preconditioned network.
+            images: Clean images ``(N, C, H, W)``.
+            class_labels: ``(N, label_dim)`` or None.
+            real_images: Not used: there is no discriminator.
+            augment: See :meth:`__call__`.
+            draws: See :meth:`__call__`.
+        """
+        return FakeScoreTerms(self(fake_score, images, class_labels, augment, draws), None)

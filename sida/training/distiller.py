@@ -148,8 +148,9 @@ class Distiller:
             nimg: Images seen before this iteration, over all devices.
             psi_batches: One pair per accumulation round: real images (only their shape counts for SiD) and labels.
             generator_batches: The same for θ; of the images only the shape counts, of a separate batch the labels.
-            draws: Replace the random tensors: one mapping per round, ψ's rounds first. A round has ``z``, ``noise``
-                and ``sigma_normal`` (ψ) or ``t`` (θ), see :func:`sida.training.draws.step_draws`.
+            draws: Replace the random tensors: one mapping per round, ψ's rounds first. A round may have ``z``,
+                ``noise`` and ``sigma_normal`` (ψ) or ``t`` (θ), see :func:`sida.training.draws.step_draws`; what it
+                leaves out is drawn as without it.
         """
         phase, record = self.schedule.at(nimg), IterationRecord()
         rounds = len(psi_batches)
@@ -213,10 +214,12 @@ class Distiller:
         self, purpose: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None, level: str
     ) -> Sequence[Draws]:
         seed_layers(self.seed, purpose, nimg, self.rank, self.device)
-        if given is not None:
+        if given is not None and all({"z", "noise", level} <= mapping.keys() for mapping in given):
             return given
         shapes = [images.shape for images, _ in batches]
-        return step_draws(self.seed, purpose, nimg, self.rank, shapes, self.device, level)
+        own = step_draws(self.seed, purpose, nimg, self.rank, shapes, self.device, level)
+        # What a mapping leaves out stays the run's own draw.
+        return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
 
     def _augment(self, nimg: int) -> Any:
         if self.augment is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,49 @@ from typing import Any
 import torch
 
 from sida.checkpoint import save_network
+from sida.errors import UserError
 from sida.io import write_text
 from sida.networks import build_network
 from sida.training.flat import FlatParameters
 from sida.training.learner import load_buffers
 
 Tensors = dict[str, torch.Tensor]
+#: Where runs go that name no folder: below the results like everything else, and apart from every preset.
+LOCAL_RESULTS = Path("results") / "local"
+
+
+def split_outdir(
+    config: Mapping[str, Any], outdir: str | os.PathLike[str] | None, where: str
+) -> tuple[dict[str, Any], str | os.PathLike[str] | None]:
+    """Takes the key ``outdir`` out of a mapping of settings, because the folder does not decide the result.
+
+    Args:
+        config: Settings, perhaps with ``outdir``.
+        outdir: Folder given beside the settings; goes before the key.
+        where: Place named in errors.
+
+    Returns:
+        The settings without the key, and the folder (None if nobody named one).
+
+    Raises:
+        UserError: The key is no text.
+    """
+    named = config.get("outdir")
+    if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
+        raise UserError(f"{where}.outdir: must be the path of a folder, got {named!r}; remove it or name one")
+    rest = {key: value for key, value in config.items() if key != "outdir"}
+    return rest, named if outdir is None else outdir
+
+
+def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> Path:
+    """Folder of a run: the one given, else ``results/local/<kind>/<name>``.
+
+    Args:
+        outdir: Folder, or None.
+        kind: ``teachers`` or ``students``.
+        name: Name of the run.
+    """
+    return LOCAL_RESULTS / kind / name if outdir is None else Path(outdir)
 
 
 def snapshot_path(folder: Path, nimg: int) -> Path:

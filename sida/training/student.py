@@ -25,7 +25,7 @@ from sida.training.distiller import Distiller, IterationRecord
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Average
 from sida.training.loop import Evaluate, Plan, TrainingLoop, run_kept
-from sida.training.outputs import Tensors
+from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import Schedule
 from sida.training.state import StateStore
@@ -63,7 +63,7 @@ class StudentTrainer:
 
 def distill(
     config: DistillConfig | Mapping[str, Any],
-    outdir: str | os.PathLike[str],
+    outdir: str | os.PathLike[str] | None = None,
     *,
     where: str = "student",
     save_seconds: float = 10.0,
@@ -71,9 +71,10 @@ def distill(
     """Distils a student, or goes on where an earlier process stopped, or just writes the results of a finished run.
 
     Args:
-        config: Settings, or a mapping of them.
-        outdir: Gets ``network.safetensors`` (the averaged generator with the lowest Fréchet distance; the last one
-            without evaluation), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.
+        config: Settings, or a mapping of them (which may name the folder under ``outdir``).
+        outdir: Folder of the run; None takes the mapping's, else ``results/local/students/<name>``. Gets
+            ``network.safetensors`` (the averaged generator with the lowest Fréchet distance; the last one without
+            evaluation), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.
         where: Place named in errors.
         save_seconds: Least time between two saved states.
 
@@ -85,6 +86,7 @@ def distill(
         KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
     """
     if not isinstance(config, DistillConfig):
+        config, outdir = split_outdir(config, outdir, where)
         config = from_mapping(DistillConfig, config, where)
     device = check_device(config.device, where)
     prepare_process(config.threads)
@@ -95,7 +97,7 @@ def distill(
     if config.real_source != "data":
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
     digest = run_digest("student", config, dataset.sha256, parents)
-    folder, stage = Path(outdir), f"distill {config.name}"
+    folder, stage = run_folder(outdir, "students", config.name), f"distill {config.name}"
 
     def make(store: StateStore) -> TrainingLoop:
         distiller = make_distiller(config, dataset, device, where)

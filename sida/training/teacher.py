@@ -21,7 +21,7 @@ from sida.training.draws import seed_layers
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Average, Learner
 from sida.training.loop import Plan, TrainingLoop, run_kept
-from sida.training.outputs import Tensors
+from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import ema_beta, linear_decay
 from sida.training.state import StateStore
@@ -82,7 +82,7 @@ class TeacherTrainer:
 
 def train_teacher(
     config: TeacherConfig | Mapping[str, Any],
-    outdir: str | os.PathLike[str],
+    outdir: str | os.PathLike[str] | None = None,
     *,
     where: str = "teacher",
     save_seconds: float = 10.0,
@@ -90,8 +90,9 @@ def train_teacher(
     """Trains a teacher, or goes on where an earlier process stopped, or just writes the results of a finished run.
 
     Args:
-        config: Settings, or a mapping of them.
-        outdir: Gets ``network.safetensors`` (the averaged network), ``train.jsonl``, ``snapshots/`` and ``state/``.
+        config: Settings, or a mapping of them (which may name the folder under ``outdir``).
+        outdir: Folder of the run; None takes the mapping's, else ``results/local/teachers/<name>``. Gets
+            ``network.safetensors`` (the averaged network), ``train.jsonl``, ``snapshots/`` and ``state/``.
         where: Place named in errors.
         save_seconds: Least time between two saved states.
 
@@ -103,12 +104,13 @@ def train_teacher(
         KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
     """
     if not isinstance(config, TeacherConfig):
+        config, outdir = split_outdir(config, outdir, where)
         config = from_mapping(TeacherConfig, config, where)
     device = check_device(config.device, where)
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     digest = run_digest("teacher", config, dataset.sha256, {})
-    folder, stage = Path(outdir), f"teacher {config.name}"
+    folder, stage = run_folder(outdir, "teachers", config.name), f"teacher {config.name}"
 
     def make(store: StateStore) -> TrainingLoop:
         torch.manual_seed(derive_seed(config.seed, "initialisation"))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sida.losses import SiDALoss, SiDLoss
+from sida.losses import EDMLoss, SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.sampling import one_step
 from tests.conftest import relative_error
@@ -143,3 +143,15 @@ def test_fake_score(golden, networks, name):
         assert terms.discriminator is None
     total.backward()
     compare_gradients(psi, case, "grad_psi/")
+
+
+def test_edm_loss_has_the_face_of_the_distillation_losses(golden, networks):
+    """The teacher's loss on generated images is SiD's loss of the fake score."""
+    case, _ = golden("losses_edm/sid_fakescore")
+    _, psi, _ = networks()
+    images, labels = torch.from_numpy(case["out/images"]), torch.from_numpy(case["in/labels"])
+    denoising, discriminator = EDMLoss().fake_score_loss(
+        psi, images, labels, draws=draws(case, sigma_normal=1, noise=2)
+    )
+    check(denoising, case["out/loss"])
+    assert discriminator is None

@@ -261,3 +261,24 @@ def test_flat_parameters_are_the_network(networks):
         flat.parameters[3].fill_(2.0)
     assert flat.vector.sum() == 2.0 * flat.parameters[3].numel()
     assert not flat.gradient().any()
+
+
+def test_draws_left_out_are_the_runs_own(networks):
+    run = lambda draws: distiller_after(networks, draws)
+    shape = torch.Size((4, 3, 8, 8))
+    own = [
+        step_draws(0, purpose, 1000, 0, [shape], torch.device("cpu"), level)[0]
+        for purpose, level in (("psi", "sigma_normal"), ("generator", "t"))
+    ]
+    without_z = [{key: value for key, value in mapping.items() if key != "z"} for mapping in own]
+    expected = run(None)
+    assert torch.equal(run(own), expected)
+    assert torch.equal(run(without_z), expected)
+    assert torch.equal(run([{}, {"z": own[1]["z"]}]), expected)
+    assert not torch.equal(run([{}, {"z": own[1]["z"].flip(0)}]), expected)
+
+
+def distiller_after(networks, draws) -> torch.Tensor:
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR)
+    distiller.iteration(1000, [batch(4, 1)], [batch(4, 2)], draws)
+    return vector(distiller.generator.net)

@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,6 +82,25 @@ def test_teacher_learns_and_resumes_exactly(tmp_path, teacher, monkeypatch):
     assert metadata["nimg"] == metadata["last_nimg"] == 400
     assert metadata["dataset"]["sha256"] == load_dataset(TEACHER["dataset"]).sha256
     assert not net.training
+
+
+def test_settings_alone_are_enough(tmp_path, teacher, student_spec, monkeypatch):
+    teacher = os.path.abspath(teacher)
+    monkeypatch.chdir(tmp_path)
+    short = {"total_kimg": 0.032, "tick_kimg": 0.016, "snapshot_kimg": None}
+    path = train_teacher(TEACHER | short)
+    assert path.parts == ("results", "local", "teachers", "toy", "network.safetensors")
+    student = student_spec | short | {"teacher": teacher, "evaluation": None}
+    assert distill(student).parts[:4] == ("results", "local", "students", "toy")
+    named = distill(student | {"outdir": "here"})
+    assert named == Path("here/network.safetensors")
+    # The folder decides nothing about the result, and one beside the settings goes before the one in them.
+    beside = distill(student | {"outdir": "here"}, "there")
+    assert beside == Path("there/network.safetensors")
+    nets = [load_network(file)[0].parameters() for file in (named, beside)]
+    assert all(torch.equal(a, b) for a, b in zip(*nets))
+    with pytest.raises(UserError, match=r"student.outdir: must be the path of a folder, got 3"):
+        distill(student | {"outdir": 3})
 
 
 def test_student_files(uninterrupted, student_spec, teacher):

@@ -38,6 +38,8 @@ def changed(path: str, value) -> dict:
         ("preset", "De mo", r"preset: "),
         ("dataset", "digit", r"no data set 'digit'.*did you mean 'digits'"),
         ("protocol", "config/protocols/none.yaml", r"protocol: no such file"),
+        ("tables", ["mian"], r"tables: no layout 'config/tables/mian.yaml' \(did you mean 'main'\?\)"),
+        ("figures", ["sample"], r"figures: no layout 'config/figures/sample.yaml' \(did you mean 'samples'\?\)"),
         ("teachers", {}, r"run 'teacher-nfe35': no teacher 'digits-short'"),
         ("samplers/one-step", {"kind": "one-step"}, r"samplers.one-step.kind: must be one of data, one_step, heun"),
         ("table_mode", "audt", r"table_mode: must be one of"),
