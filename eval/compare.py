@@ -89,8 +89,9 @@ def _check_protocol(run: str, sides: Sequence[tuple[Measurements, Path]], names:
     """Refuses runs whose protocol digests differ and names the field where the trial files are there to tell."""
     digests = [{row.protocol_sha256 for row in measured.of_run(run)} for measured, _ in sides]
     if digests[0] == digests[1]:
+        _check_real_side(run, sides, names)
         return
-    fields = [_protocol_fields(folder, run) for _, folder in sides]
+    fields = [_trial(folder, run).get("protocol", {}).get("fields", {}) for _, folder in sides]
     changed = ""
     if fields[0] and fields[1]:
         from eval.protocol import differences
@@ -108,16 +109,37 @@ def _check_protocol(run: str, sides: Sequence[tuple[Measurements, Path]], names:
     )
 
 
-def _protocol_fields(folder: Path, run: str) -> Mapping[str, Any]:
+def _check_real_side(run: str, sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
+    """Refuses runs under one protocol whose reference files or feature networks differ (``--reference KEY=FILE``)."""
+    changed = ""
+    for metric in sides[0][0].metrics:
+        digests = [{row.reference_sha256 for row in measured.lines(run, metric)} for measured, _ in sides]
+        if all(digests) and digests[0] != digests[1]:
+            changed = f"reference of '{metric}': " + " != ".join(_digests(found) for found in digests)
+            break
+    networks = [_trial(folder, run).get("extractors", {}) for _, folder in sides]
+    for name in sorted({*networks[0]} & {*networks[1]}):
+        if networks[0][name] != networks[1][name]:
+            changed = changed or f"extractor '{name}': {networks[0][name][:12]} != {networks[1][name][:12]}"
+    if changed:
+        raise UserError(
+            f"run '{run}' was measured under one protocol but against other files in {names[0]} and {names[1]} "
+            f"({changed}); measure one of them again with the other's files"
+        )
+
+
+def _digests(found: set[str]) -> str:
+    return ", ".join(sorted(digest[:12] or "none" for digest in found))
+
+
+def _trial(folder: Path, run: str) -> Mapping[str, Any]:
+    """The first trial's file, empty where it is not there to tell."""
     path = folder / "measurements" / run / "trial-0.json"
-    if not path.is_file():
-        return {}
     try:
-        protocol = json.loads(path.read_text(encoding="utf-8")).get("protocol", {})
-    except ValueError:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
-    fields = protocol.get("fields", {})
-    return fields if isinstance(fields, Mapping) else {}
+    return record if isinstance(record, Mapping) else {}
 
 
 def _difference(run: str, metric: str, first: Measurements, second: Measurements) -> Difference:

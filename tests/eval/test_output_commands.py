@@ -145,6 +145,27 @@ def test_comparison_refuses_other_protocols_and_names_the_field(preset, tmp_path
         shutil.rmtree(preset / "measurements")
 
 
+def test_comparison_refuses_other_references_and_networks_under_one_protocol(preset, tmp_path):
+    lines = list(measurement_lines())
+    write_csv(tmp_path / "measurements.csv", lines)
+    assert compare(preset, tmp_path).differences
+    for line in lines:
+        line["reference_sha256"] = "cd" * 32 if line["metric"] == "recall" else line["reference_sha256"]
+    write_csv(tmp_path / "measurements.csv", lines)
+    with pytest.raises(UserError, match=r"against other files .*reference of 'recall': \w+ != cdcdcdcdcdcd\); measure"):
+        compare(preset, tmp_path)
+    write_csv(tmp_path / "measurements.csv", measurement_lines())
+    for folder, digest in ((preset, "aa" * 32), (tmp_path, "bb" * 32)):
+        path = folder / "measurements" / "data" / "trial-0.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"extractors": {"digits": digest}}))
+    try:
+        with pytest.raises(UserError, match=r"extractor 'digits': aaaaaaaaaaaa != bbbbbbbbbbbb"):
+            compare(preset, tmp_path)
+    finally:
+        shutil.rmtree(preset / "measurements")
+
+
 def test_comparison_faults(preset, changed, tmp_path):
     with pytest.raises(UserError, match=r"--runs: 'data' was not measured on both sides"):
         compare(preset, changed, ["data"])
