@@ -141,7 +141,7 @@ def main(out: Path) -> bool:
         "Precision, 500 reference images": base.pairs(real=REAL[:500])[0],
         "Recall, 500 reference images": base.pairs(real=REAL[:500])[1],
     }
-    for count in (500, 1000, 5000, 10_000, 20_000):
+    for count in (500, 1000, 5000, 10_000, 20_000, 50_000):
         rows[f"FD, n = {count}"] = Trials(count, trials=TRIALS if count < 10_000 else 3).fd()
     large = Trials(20_000, trials=1).features[0]
     fit = frechet_infinity(large, REAL.mean(0), np.cov(REAL, rowvar=False), smallest=1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,13 @@ class Score:
         return [record["metrics"][key] for record in self.records if key in record["metrics"]]
 
     def spread(self, metric: Metric) -> float | None:
-        """What follows ±: over trials, or over splits for the inception score if the protocol says so."""
+        """What follows ±: over trials (divisor N − ddof of the protocol), or over the splits of an inception score."""
         if metric.kind == "inception_score" and self.protocol.is_spread == "splits":
-            return float(self.records[0]["details"][metric.key]["split_std"])
-        return Estimate.of(self.values(metric.key)).std
+            return statistics.fmean(record["details"][metric.key]["split_std"] for record in self.records)
+        values = self.values(metric.key)
+        if len(values) < 2:
+            return None
+        return statistics.stdev(values) if self.protocol.ddof else statistics.pstdev(values)
 
     def summary(self) -> dict[str, dict[str, Any]]:
         """Mean, sample standard deviation, standard error, extremes and all values, by metric."""

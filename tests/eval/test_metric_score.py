@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -383,3 +384,18 @@ def test_prefetch_stops_when_the_consumer_does():
     next(items)
     items.close()
     assert not [thread for thread in threading.enumerate() if thread.name == "image source"]
+
+
+def test_spread_is_the_one_the_protocol_names(tmp_path):
+    digits = load_protocol("digits")
+    path = write(tmp_path / "a.npz", images(90, size=8, channels=1))
+    spreads = {}
+    for ddof, kind in ((1, "runs"), (0, "runs"), (1, "splits")):
+        chosen = dataclasses.replace(digits, num_samples=30, trials=3, ddof=ddof, is_spread=kind)
+        score = score_images(path, chosen, dataset={"name": "digits", "kind": "digits"})
+        spreads[ddof, kind] = [score.spread(chosen.metric(key)) for key in ("fd", "is")]
+        splits = [record["details"]["is"]["split_std"] for record in score.records]
+    values = {key: score.values(key) for key in ("fd", "is")}
+    assert spreads[1, "runs"] == pytest.approx([np.std(v, ddof=1) for v in values.values()])
+    assert spreads[0, "runs"] == pytest.approx([np.std(v) for v in values.values()])
+    assert spreads[1, "splits"] == pytest.approx([np.std(values["fd"], ddof=1), np.mean(splits)])
