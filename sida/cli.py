@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import importlib
 import os
 import pkgutil
@@ -19,6 +20,10 @@ from types import ModuleType
 
 from sida.errors import UserError, suggestion
 
+#: Faults of the place that a file is read from or written to, which are the user's to mend.
+_PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC}
+_PLACES |= {errno.ENOTDIR, errno.EPERM, errno.EROFS}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``sida``; returns the exit status."""
@@ -28,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_command_line(name: str, description: str, commands: ModuleType, argv: Sequence[str] | None) -> int:
-    """Runs the verb named in ``argv``; exit status 0, 1 (:class:`UserError`), 2 (usage) or 130 (interrupted)."""
+    """Runs the verb named in ``argv``; exit status 0, 1 (error of one line), 2 (usage) or 130 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbs = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(commands.__path__)}
     if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
@@ -59,6 +64,12 @@ def run_command_line(name: str, description: str, commands: ModuleType, argv: Se
         # The reader (head, less) has gone; that is not a fault of the command.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno not in _PLACES:
+            raise
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {named}{error.strerror}; choose another place or make room there", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130

@@ -11,14 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sida.errors import UserError
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
     On any exception (KeyboardInterrupt included) the temporary file is removed and ``path`` is untouched.
+
+    Raises:
+        UserError: ``path`` is a folder or a device; a rename would fail late or replace the device.
     """
     target = Path(path)
+    if target.exists() and not target.is_file():
+        raise UserError(f"{target}: is no ordinary file and will not be replaced; name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=f".tmp{target.suffix}")
     os.close(handle)

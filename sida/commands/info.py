@@ -58,7 +58,8 @@ def _show(name: str, value: Any) -> None:
     if isinstance(value, dict):
         print(name)
         for key, item in sorted(value.items()):
-            print(f"  {key:<20} {printable(str(item), 300)}")
+            if item is not None:
+                print(f"  {key:<20} {printable(str(item), 300)}")
     elif isinstance(value, list):
         print(f"{name:<14} {printable(', '.join(map(str, value)), 300)}")
     else:
