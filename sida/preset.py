@@ -193,6 +193,35 @@ class Preset:
             **self._common(),
         }
 
+    @property
+    def sampled(self) -> list[str]:
+        """Rows whose images ``sida sample`` can write: samplers of this package, and pixels (no decoder)."""
+        kinds = ("one_step", "heun", "data")
+        # Each protocol is read once: sheets have hundreds of rows, and every job begins with this.
+        paths = {self.protocol_of(row) for row in self.runs.values()}
+        pixels = {path for path in paths if load_yaml(self.file(path)).get("quantisation") != "truncate_unit"}
+        rows = self.runs.items()
+        return [run for run, row in rows if self.sampler_of(row)["kind"] in kinds and self.protocol_of(row) in pixels]
+
+    def sample_spec(self, name: str, trial: int) -> dict[str, Any]:
+        """Spec of ``sida sample`` for the images that a trial of a row measures."""
+        run = self.runs[name]
+        path = self.protocol_of(run)
+        protocol, count = load_yaml(self.file(path)), self._protocol_number(path, "num_samples")
+        first, dataset = int(protocol.get("seed0", 0)) + trial * count, self.dataset_of(run)
+        # Without classes there are no frequencies to read, so the data need not be there.
+        classes = protocol.get("label_dist", "empirical") if dataset.get("label_dim") else "uniform"
+        with_data = classes == "empirical" or run.method == "data"
+        return {
+            "network": self.network_path(run),
+            "gnet": self.checkpoint_path(run.guide) if run.guide else None,
+            "sampler": self.sampler_of(run),
+            "seeds": f"{first}-{first + count - 1}",
+            "class_labels": classes,
+            "dataset": dataset if with_data else None,
+            **self._common(),
+        }
+
     def figure_spec(self) -> dict[str, Any]:
         """All generators of the preset, for figures that draw samples."""
         return {"preset": self.name, "title": self.config["title"], "generators": [*map(self.measure_spec, self.runs)]}

@@ -141,3 +141,18 @@ def test_every_shipped_preset_is_valid(path):
     document = yaml.safe_load(path.read_text())
     if "preset" in document:
         Preset.load(path)
+
+
+def test_images_of_a_trial_are_those_it_measures():
+    preset = Preset(DEMO, "config/demo.yaml")
+    assert preset.sampled == list(preset.runs)
+    spec, measured = preset.sample_spec("teacher-nfe35", 2), preset.measure_spec("teacher-nfe35")
+    assert (spec["seeds"], spec["class_labels"]) == ("5000-7499", "empirical")
+    assert {key: spec[key] for key in ("network", "sampler", "dataset")} == {
+        key: measured[key] for key in ("network", "sampler", "dataset")
+    }
+    released = Preset.load(ROOT / "config/released.yaml")
+    # Latent networks need a decoder, and networks without classes no data.
+    assert not any("edm2" in str(released.network_path(released.runs[run])) for run in released.sampled)
+    unconditional = next(run for run in released.sampled if "afhq" in run)
+    assert released.sample_spec(unconditional, 0)["dataset"] is None

@@ -1,0 +1,25 @@
+# Images of a generator on disk: the ones a trial measures. Nothing else needs them (measuring streams its images), so
+# they are made only when asked for: snakemake results/demo/samples/sida-a1.0/trial-0
+
+
+rule sample:
+    input:
+        generator_inputs,
+        protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
+    output:
+        directory(f"{RESULTS}/samples/{{run}}/trial-{{trial}}"),
+    log:
+        f"{RESULTS}/logs/sample-{{run}}-{{trial}}.log",
+    wildcard_constraints:
+        run="|".join(map(re.escape, PRESET.sampled)) or "none",
+    conda:
+        "../../environment.yml"
+    threads: PRESET.config["threads"]
+    resources:
+        gpu=PRESET.config["gpus"],
+    params:
+        spec=lambda wildcards: spec(PRESET.sample_spec(wildcards.run, int(wildcards.trial))),
+    message:
+        "sample {wildcards.run}: the images of trial {wildcards.trial}"
+    shell:
+        "python -m sida sample --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
