@@ -72,7 +72,7 @@ def external(tmp_path, **cells) -> Preset:
     sheet = tmp_path / "mine.tsv"
     sheet.write_text("\t".join(row) + "\n" + "\t".join(map(str, row.values())) + "\n")
     document = yaml.safe_load((EXAMPLES / "my-digits.yaml").read_text())
-    return Preset(document | {"runs": str(sheet), "protocol": PROTOCOL}, "my-digits.yaml")
+    return Preset(document | {"runs": str(sheet), "protocol": PROTOCOL, "tables": ["main"]}, "my-digits.yaml")
 
 
 def test_network_file_with_a_sampler_is_measured(tmp_path):
