@@ -116,7 +116,7 @@ class Measurer:
             if key not in known:
                 raise UserError(
                     f"{where}.{field}: protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, known)}; "
-                    f"known: {', '.join(known)}"
+                    "name one of these"
                 )
 
     @functools.cached_property
