@@ -78,7 +78,8 @@ def test_data_sets_are_valid_specs(datasets):
     for name, spec in datasets.items():
         assert from_mapping(DatasetConfig, {"name": name, **spec}, name).name == name
     assert set(datasets) == {
-        "digits", "digits-uncond", "cifar10", "cifar10-uncond", "imagenet64", "ffhq64", "afhqv2", "imagenet512", "imagenet512-latents"
+        "digits", "digits-uncond", "cifar10", "cifar10-uncond", "imagenet64", "ffhq64", "afhqv2",
+        "imagenet512", "imagenet512-latents"
     }  # fmt: skip
 
 
