@@ -8,17 +8,16 @@ verb. Heavy imports (torch, matplotlib) belong inside ``run`` so that ``--help``
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import importlib
 import os
 import pkgutil
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from types import ModuleType
 
 from sida.errors import UserError, suggestion
+from sida.timing import timed
 
 #: Faults of the place that a file is read from or written to, which are the user's to mend.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC}
@@ -55,7 +54,7 @@ def run_command_line(name: str, description: str, commands: ModuleType, argv: Se
         sub.set_defaults(_run=module.run)
     try:
         args = parser.parse_args(arguments)
-        with _timed(args.verb):
+        with timed(args.verb):
             return int(args._run(args) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -73,33 +72,3 @@ def run_command_line(name: str, description: str, commands: ModuleType, argv: Se
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130
-
-
-@contextlib.contextmanager
-def _timed(verb: str) -> Iterator[None]:
-    """With ``SIDA_TIMING_LOG`` set, records when the process started, was ready to work, and ended (benchmarks)."""
-    log = os.environ.get("SIDA_TIMING_LOG")
-    if not log:
-        yield
-        return
-    import psutil
-
-    for library in ("torch", "scipy.linalg", "pandas", "matplotlib.pyplot"):
-        if verb in _HEAVY.get(library, ()):
-            importlib.import_module(library)
-    record = {"verb": verb, "start": psutil.Process().create_time(), "ready": time.time()}
-    try:
-        yield
-    finally:
-        from sida.io import append_jsonl
-
-        append_jsonl(log, {**record, "end": time.time()})
-
-
-# Libraries that a verb loads before it can work: loaded ahead when start-up is measured.
-_HEAVY = {
-    "torch": ("train-teacher", "distill", "measure", "figure"),
-    "scipy.linalg": ("distill", "measure"),
-    "pandas": ("collect", "table", "figure", "claims"),
-    "matplotlib.pyplot": ("figure",),
-}

@@ -15,6 +15,7 @@ import torch
 from sida.errors import UserError
 from sida.io import append_jsonl
 from sida.progress import Progress
+from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.distiller import IterationRecord
 from sida.training.interruption import Interruption
 from sida.training.learner import Average
@@ -67,6 +68,22 @@ class Plan:
     evaluation: float | None = None
     max_nan_share: float = 1.0
     save_seconds: float = 10.0
+
+    @classmethod
+    def from_config(cls, config: TeacherConfig | DistillConfig, stage: str, save_seconds: float) -> Plan:
+        """The plan of a configuration, which counts in thousands of images."""
+        student = config if isinstance(config, DistillConfig) else None
+        evaluation = None if student is None else student.evaluation
+        return cls(
+            stage=stage,
+            total=config.total_kimg * 1000,
+            batch_size=config.batch_size,
+            tick=config.tick_kimg * 1000,
+            snapshot=None if config.snapshot_kimg is None else config.snapshot_kimg * 1000,
+            evaluation=None if evaluation is None else evaluation["every_kimg"] * 1000,
+            max_nan_share=1.0 if student is None else student.max_nan_share,
+            save_seconds=save_seconds,
+        )
 
 
 class TrainingLoop:

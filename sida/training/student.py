@@ -104,16 +104,7 @@ def distill(
         network = architecture(distiller.generator.net)
         metadata = run_metadata(config.method, config, digest, dataset, network, parents)
         metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
-        plan = Plan(
-            stage=stage,
-            total=config.total_kimg * 1000,
-            batch_size=config.batch_size,
-            tick=config.tick_kimg * 1000,
-            snapshot=None if config.snapshot_kimg is None else config.snapshot_kimg * 1000,
-            evaluation=None if config.evaluation is None else config.evaluation["every_kimg"] * 1000,
-            max_nan_share=config.max_nan_share,
-            save_seconds=save_seconds,
-        )
+        plan = Plan.from_config(config, stage, save_seconds)
         batches = make_batches(config, dataset, device, where)
         evaluate = make_evaluation(config, dataset, f"{where}.evaluation")
         return TrainingLoop(plan, StudentTrainer(distiller, batches), store, folder, metadata, evaluate)

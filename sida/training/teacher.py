@@ -117,14 +117,7 @@ def train_teacher(
         net = build_network(config.network, f"{where}.network").to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
         metadata = run_metadata("teacher", config, digest, dataset, architecture(net), {})
-        plan = Plan(
-            stage=stage,
-            total=config.total_kimg * 1000,
-            batch_size=config.batch_size,
-            tick=config.tick_kimg * 1000,
-            snapshot=None if config.snapshot_kimg is None else config.snapshot_kimg * 1000,
-            save_seconds=save_seconds,
-        )
+        plan = Plan.from_config(config, stage, save_seconds)
         batches = StepBatches(dataset, config.seed, config.batch_size, None, device)
         return TrainingLoop(plan, TeacherTrainer(config, net, batches), store, folder, metadata)
 

@@ -1,0 +1,38 @@
+"""Times of start-up, work and end of each command, for the benchmark of the demo's stages."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import time
+from collections.abc import Iterator
+
+# Libraries that a verb loads before it can work: loaded ahead when start-up is measured.
+_HEAVY = {
+    "torch": ("train-teacher", "distill", "measure", "figure"),
+    "scipy.linalg": ("distill", "measure"),
+    "pandas": ("collect", "table", "figure", "claims"),
+    "matplotlib.pyplot": ("figure",),
+}
+
+
+@contextlib.contextmanager
+def timed(verb: str) -> Iterator[None]:
+    """With ``SIDA_TIMING_LOG`` set, records when the process started, was ready to work, and ended (benchmarks)."""
+    log = os.environ.get("SIDA_TIMING_LOG")
+    if not log:
+        yield
+        return
+    import psutil
+
+    for library in ("torch", "scipy.linalg", "pandas", "matplotlib.pyplot"):
+        if verb in _HEAVY.get(library, ()):
+            importlib.import_module(library)
+    record = {"verb": verb, "start": psutil.Process().create_time(), "ready": time.time()}
+    try:
+        yield
+    finally:
+        from sida.io import append_jsonl
+
+        append_jsonl(log, {**record, "end": time.time()})
