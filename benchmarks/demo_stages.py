@@ -1,7 +1,7 @@
 """The demo's wall time by stage in a warm run; set-up, Snakemake and start-up together at most 25 %.
 
 Every command of the suite appends its start, the moment its imports are done, and its end to the file named in
-``SIDA_TIMING_LOG`` (see :func:`sida.cli.run_command_line`). A moment counts as overhead when no job is past its
+``SIDA_TIMING_LOG`` (see :func:`sida.timing.timed`). A moment counts as overhead when no job is past its
 start-up: Snakemake deciding, interpreters starting, libraries loading.
 """
 
