@@ -17,12 +17,13 @@ from sida.errors import UserError
 from sida.io import sha256_file
 
 
-def describe_file(path: str | os.PathLike[str], key: str = "ema") -> dict[str, Any]:
+def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:
     """Describes a network file, ours or the authors'.
 
     Args:
         path: A ``.safetensors`` of this package or a published pickle; told apart by content.
         key: Entry of a pickle that holds the network.
+        network_class: Our class of a pickle's network where its own name for it is ambiguous.
 
     Returns:
         ``file``, ``bytes``, ``sha256``, ``format``, ``network`` (class and kwargs), ``parameters`` (trainable
@@ -39,7 +40,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema") -> dict[str, A
         start = stream.read(4)
     facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
     is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    facts.update(_pickle(path, key) if is_pickle or start == b"PK\x03\x04" else _safetensors(path))
+    facts.update(_pickle(path, key, network_class) if is_pickle or start == b"PK\x03\x04" else _safetensors(path))
     return {**facts, "sha256": sha256_file(path)}
 
 
@@ -49,11 +50,11 @@ def _safetensors(path: Path) -> dict[str, Any]:
     return {**metadata, **_counts(metadata["network"], shapes, path)}
 
 
-def _pickle(path: Path, key: str) -> dict[str, Any]:
+def _pickle(path: Path, key: str, network_class: str | None) -> dict[str, Any]:
     value, _ = open_pickle(path)
     network = find_network(value, key, str(path))
     tensors = architecture.tensors(network, str(path))
-    config = architecture.network_config(network, tensors, str(path))
+    config = architecture.network_config(network, tensors, str(path), network_class)
     facts = _counts(config, {name: tensor.shape for name, tensor in tensors.items()}, path)
     entries = sorted(printable(str(k), 40) for k in value) if isinstance(value, dict) else []
     return {**facts, "format": "pickle", "entries": entries, "class_in_file": printable(network.class_name)}

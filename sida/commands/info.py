@@ -9,6 +9,7 @@ HELP = "Show a network file: architecture, parameters, origin, method, recorded 
 EXAMPLES = """examples:
   sida info results/demo/students/sida/network.safetensors
   sida info edm2-img512-xs-2147483-0.135.pkl
+  sida info cifar_uncond_gdd_i.pkl --network-class GDDPrecond
   sida info network.safetensors --json
 """
 _FIRST = (
@@ -30,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("file", metavar="FILE", help=".safetensors of this package, or a published pickle")
     parser.add_argument("--key", default="ema", help="entry of a pickle that holds the network (default: ema)")
+    parser.add_argument("--network-class", metavar="NAME", help="class to use whatever a pickle calls its own")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a list")
 
 
@@ -39,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sida.checkpoint.describe import describe_file
 
-    facts = describe_file(args.file, args.key)
+    facts = describe_file(args.file, args.key, args.network_class)
     if args.json:
         print(json.dumps(facts, indent=2, sort_keys=True))
         return 0

@@ -333,6 +333,8 @@ def test_convert_and_info(tmp_path, capsys):
     assert facts["parameters"] == count
     assert facts["network"] == tiny().init_config
     assert facts["entries"] == ["augment_pipe", "dataset_kwargs", "ema"]
+    assert main(["info", str(path), "--network-class", "GDDPrecond", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["network"]["class"] == "GDDPrecond"
 
 
 def test_convert_takes_a_registered_id_and_its_class(tmp_path, capsys, monkeypatch):

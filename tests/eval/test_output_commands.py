@@ -13,6 +13,7 @@ from eval.cli import main
 from eval.compare import compare
 from eval.overview import overview
 from eval.paper import build_paper
+from eval.pdflatex import latex_lack
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
 
@@ -209,7 +210,21 @@ def test_paper_source_holds_every_table_figure_claim_and_digest(preset, monkeypa
     assert not (folder / "paper.pdf").exists()
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+def test_a_latex_without_siunitx_is_named_with_its_packages(preset, monkeypatch, tmp_path, capsys):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    for name, text in {"pdflatex": "exit 1", "kpsewhich": "echo /texmf/booktabs.sty; exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["paper", str(folder)]) == 0
+    line = (
+        "LaTeX has no siunitx.sty (apt-get install --no-install-recommends texlive-latex-recommended texlive-science)"
+    )
+    assert f"paper.pdf skipped: {line}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(latex_lack() is not None, reason=str(latex_lack()))
 def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(preset, tmp_path):
     folder = tmp_path / "p"
     shutil.copytree(preset, folder)

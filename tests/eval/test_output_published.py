@@ -2,12 +2,15 @@
 
 import csv
 import io
+import re
 import shutil
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from eval.pdflatex import latex_lack
 from eval.published import load_published, published_number
 from eval.summary import Measurements, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown, write_table
@@ -221,15 +224,26 @@ def test_faulty_published_files(tmp_path):
         load_published(tmp_path)
 
 
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="pdflatex is not installed")
+@pytest.mark.skipif(latex_lack() is not None, reason=str(latex_lack()))
 @pytest.mark.parametrize("name", ["table1", "table3", "table4", "table8"])
-def test_audit_tables_compile_on_one_page(tmp_path, released, name):
-    write_table(paper(name, "audit", released), tmp_path / f"{name}.tex")
+@pytest.mark.parametrize("mode", ["paper", "audit"])
+def test_tables_compile_on_one_page_with_every_digit(tmp_path, released, name, mode):
+    table = paper(name, mode, released if mode == "audit" else EMPTY)
+    write_table(table, tmp_path / f"{name}.tex")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
     assert done.returncode == 0, done.stdout[-1500:]
     assert "(1 page" in done.stdout
     assert "Overfull" not in done.stdout
+    if shutil.which("pdftotext"):
+        command = ["pdftotext", "-layout", f"{name}.pdf", "-"]
+        text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+        found = Counter(re.findall(r"[+−]?\d+\.\d+(?:±\d+\.\d+)?", text.replace(" ±", "±").replace("± ", "±")))
+        cells = [
+            cell for row in table.rows for cell in row.cells if cell.kind in ("published", "measured", "difference")
+        ]
+        printed = Counter(c.text + (f"±{c.spread}" if c.spread else "") for c in cells if re.search(r"\d\.\d", c.text))
+        assert not {text: n for text, n in (printed - found).items() if " " not in text}
 
 
 def test_table_8_prints_the_settings_that_training_receives(tmp_path):

@@ -1,0 +1,93 @@
+"""The released preset in small: Snakemake fetches, imports and measures checkpoints from a local server."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import torch
+
+from sida.assets.registry import COLUMNS
+from sida.checkpoint import read_metadata
+from sida.io import sha256_file
+from sida.networks import build_network
+from tests.assets.fault_server import serve
+from tests.checkpoint.genuine import MARK, write_genuine
+from tests.workflow.workspace import Workspace
+
+KWARGS = {
+    "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_type": "SongUNet", "model_channels": 8,
+    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "augment_dim": 9,
+}  # fmt: skip
+SHEET = """\
+run	family	label	method	teacher	init	alpha	recipe	sampler	seed	checkpoint	dataset	notes
+the-teacher	Teacher	Teacher	teacher					heun-18		published-teacher
+the-student	One Step	SiDA	sida	the-teacher		1.0		one-step		published-student
+"""
+STUDENT, TEACHER = (
+    "results/standin/measurements/the-student/trial-1.json",
+    "results/standin/assets/published-teacher.json",
+)
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A workspace whose registry names two published pickles; the first download of each breaks off once."""
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+    (tmp_path / "work").mkdir()
+    workspace = Workspace(tmp_path / "work")
+    (workspace.folder / "sheet.tsv").write_text(SHEET)
+    removed = {"teachers": ..., "recipes": ...}
+    settings = {"preset": "standin", "runs": "sheet.tsv", "tables": [], "figures": [], **removed}
+    workspace.config(name="standin.yaml", **settings)
+    with serve() as site:
+        lines = ["\t".join(COLUMNS)]
+        for seed, name in enumerate(("published-teacher", "published-student")):
+            torch.manual_seed(seed)
+            net = build_network({"class": "EDMPrecond", "kwargs": KWARGS})
+            data = write_genuine(tmp_path / f"{name}.pkl", net).read_bytes()
+            row = {"id": name, "kind": "network", "url": site.add(f"{name}.pkl", data, faults=[("cut", 4321)])}
+            row |= {"target": f"{name}.pkl", "size": str(len(data))}
+            lines.append("\t".join(row.get(column, "") for column in COLUMNS))
+        (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
+        yield workspace, site
+    assert not list(tmp_path.rglob(MARK))
+
+
+def test_rows_are_fetched_imported_and_measured(published):
+    workspace, site = published
+    result = workspace.snakemake("--configfile", "standin.yaml", "--", "results/standin/measurements.csv")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    with open(workspace.folder / "results/standin/measurements.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["run"], row["trial"]) for row in rows} == {
+        (run, trial) for run in ("the-teacher", "the-student") for trial in "01"
+    }
+    trial = json.loads((workspace.folder / STUDENT).read_text())
+    assert trial["metrics"]["fd"] > 0
+    network = workspace.folder / "results/standin/checkpoints/published-student/network.safetensors"
+    assert sha256_file(network) in json.dumps(trial)
+    assert read_metadata(network)["origin"]["url"] == f"{site.url}/published-student.pkl"
+    # The connection that broke was taken up where it ended.
+    assert len(site.asked("published-student.pkl")) == 2
+    before = len(site.requests)
+    again = workspace.snakemake("--configfile", "standin.yaml", "--", "results/standin/measurements.csv")
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert len(site.requests) == before
+
+
+def test_a_file_that_is_not_the_registered_one_stops_its_rows_with_one_line(published, tmp_path):
+    workspace, _ = published
+    text = (tmp_path / "assets.tsv").read_text()
+    size = next(line for line in text.splitlines() if line.startswith("published-teacher")).split("\t")
+    wrong = "\t".join("7" if field == size[COLUMNS.index("size")] else field for field in size)
+    (tmp_path / "assets.tsv").write_text(text.replace("\t".join(size), wrong))
+    result = workspace.snakemake("--configfile", "standin.yaml", "--", TEACHER)
+    assert result.returncode != 0
+    output = result.stdout + result.stderr
+    assert "error: " in output
+    assert "published-teacher" in output
+    assert "Traceback" not in output
+    assert not (workspace.folder / TEACHER).exists()
