@@ -7,26 +7,22 @@ The document only collects what the other steps wrote (``tables/*.tex``, ``figur
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import tempfile
 from pathlib import Path
 
 from eval.claims.write import MARKS
+from eval.pdflatex import compile_latex, latex_lack
 from eval.summary import Measurements, load_measurements
-from eval.tables.latex import breakable, escape
+from eval.tables.escape import breakable, escape
 from sida.errors import UserError
-from sida.io import atomic_path, read_jsonl, write_text
+from sida.io import read_jsonl, write_text
 
-PACKAGES = "texlive-latex-recommended"
 FIGURE_LAYOUTS = Path(__file__).resolve().parents[1] / "config" / "figures"
 _NATURAL = re.compile(r"(\d+)")
 
 
 def build_paper(results: str | Path, title: str = "", layouts: str | Path | None = None) -> tuple[Path, Path | None]:
-    """Writes ``paper.tex`` and, where ``pdflatex`` is installed, ``paper.pdf`` into a preset's folder.
+    """Writes ``paper.tex`` and, where LaTeX is installed, ``paper.pdf`` into a preset's folder.
 
     Args:
         results: Folder of a preset.
@@ -34,7 +30,7 @@ def build_paper(results: str | Path, title: str = "", layouts: str | Path | None
         layouts: Folder of the figures' layouts, for titles and captions.
 
     Returns:
-        The paths; ``None`` in place of the PDF where LaTeX is not installed.
+        The paths; ``None`` in place of the PDF where :func:`~eval.pdflatex.latex_lack` names something missing.
 
     Raises:
         UserError: No tables and no figures there, or LaTeX fails (its first error is named).
@@ -45,10 +41,7 @@ def build_paper(results: str | Path, title: str = "", layouts: str | Path | None
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
     source = folder / "paper.tex"
     write_text(source, paper_source(folder, tables, figures, title, Path(layouts or FIGURE_LAYOUTS)))
-    if shutil.which("pdflatex") is None:
-        return source, None
-    _compile(folder, source)
-    return source, folder / "paper.pdf"
+    return source, None if latex_lack() else compile_latex(source)
 
 
 def _sorted(folder: Path, suffix: str) -> list[Path]:
@@ -135,7 +128,7 @@ def _provenance(folder: Path, measurements: Measurements) -> str:
     }
     table = "\n".join([*lines, r"\end{longtable}"])
     listed = "\n\n".join(
-        rf"\noindent\textbf{{{name}:}} {breakable(', '.join(sorted(values)))}."
+        rf"{{\raggedright\noindent\textbf{{{name}:}} {breakable(', '.join(sorted(values)))}.\par}}"
         for name, values in facts.items()
         if values
     )
@@ -150,38 +143,11 @@ def training_time(log: Path) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
-def _compile(folder: Path, source: Path) -> None:
-    """Runs pdflatex twice (for references) in a scratch folder; the PDF appears only when it is whole."""
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [
-            "pdflatex",
-            "-interaction=nonstopmode",
-            "-halt-on-error",
-            f"-output-directory={scratch}",
-            source.name,
-        ]
-        # Fixed time stamps, so that the same results give the same bytes.
-        epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
-        environment = {**os.environ, "max_print_line": "1000", "SOURCE_DATE_EPOCH": epoch, "FORCE_SOURCE_DATE": "1"}
-        for _ in range(2):
-            try:
-                done = subprocess.run(
-                    command, cwd=folder, env=environment, capture_output=True, text=True, errors="replace", timeout=600
-                )
-            except subprocess.TimeoutExpired:
-                raise UserError(f"{source}: pdflatex did not finish within ten minutes") from None
-            if done.returncode != 0:
-                fault = next((line[2:] for line in done.stdout.splitlines() if line.startswith("! ")), "unknown error")
-                raise UserError(f"{source}: LaTeX stopped: {fault.strip()} (packages needed: {PACKAGES})")
-        with atomic_path(folder / "paper.pdf") as temporary:
-            shutil.copyfile(Path(scratch) / "paper.pdf", temporary)
-
-
 _PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
 \usepackage[T1]{fontenc}
 \IfFileExists{lmodern.sty}{\usepackage{lmodern}}{\renewcommand{\encodingdefault}{OT1}}
 \usepackage[margin=18mm]{geometry}
-\usepackage{booktabs,graphicx,longtable,array}
+\usepackage{booktabs,siunitx,graphicx,longtable,array}
 \setlength{\parindent}{0pt}\setlength{\parskip}{4pt}
 \ifdefined\pdftrailerid\pdftrailerid{}\fi % else the identifier depends on the folder
 \renewcommand{\topfraction}{.95}\renewcommand{\textfraction}{.05}\renewcommand{\floatpagefraction}{.75}

@@ -9,7 +9,7 @@ EXAMPLES = """examples:
   sida-eval paper results/demo
   sida-eval paper results/released --title 'Released generators' --require-pdf
 
-LaTeX: apt-get install --no-install-recommends texlive-latex-recommended (lmodern makes nicer fonts).
+LaTeX: apt-get install --no-install-recommends texlive-latex-recommended texlive-science (lmodern makes nicer fonts).
 """
 
 
@@ -23,11 +23,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds the document."""
-    from eval.paper import PACKAGES, build_paper
+    from eval.paper import build_paper
+    from eval.pdflatex import latex_lack
 
     source, pdf = build_paper(args.results, args.title, args.layouts)
     if pdf is None:
-        print(f"{source} written; paper.pdf skipped: pdflatex is not installed (apt-get install {PACKAGES})")
+        print(f"{source} written; paper.pdf skipped: {latex_lack()}")
         return 1 if args.require_pdf else 0
     print(f"{pdf} (and {source.name})")
     return 0

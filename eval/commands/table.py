@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Build a table: .tex (booktabs), .csv, .md and .html."
+HELP = "Build a table: .tex (booktabs, siunitx), .csv, .md and .html."
 EXAMPLES = """examples:
   sida-eval table --layout config/tables/main.yaml --measurements results/demo/measurements.csv \\
       --runs config/runs/demo.tsv --out results/demo/tables/main.tex

@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.needs import find_needs
+from eval.pdflatex import latex_lack
 from sida.errors import UserError
 from sida.preset import Preset
 
@@ -36,9 +36,10 @@ FIGURES = PRESET.config["figures"]
 RUNS = list(PRESET.measurable)
 for run, asset in PRESET.left_out.items():
     print(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr)
-PAPER = PRESET.config["paper"] and shutil.which("pdflatex") is not None
-if PRESET.config["paper"] and not PAPER:
-    print(f"{RESULTS}/paper.pdf is left out: pdflatex is not installed (docs/reproduce.md)", file=sys.stderr)
+PAPER = PRESET.config["paper"]
+if PAPER and (lack := latex_lack()):
+    PAPER = False
+    print(f"{RESULTS}/paper.pdf is left out: {lack}", file=sys.stderr)
 
 
 wildcard_constraints:
