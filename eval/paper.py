@@ -36,7 +36,7 @@ def build_paper(results: str | Path, title: str = "", layouts: str | Path | None
         UserError: No tables and no figures there, or LaTeX fails (its first error is named).
     """
     folder = Path(results)
-    tables, figures = _sorted(folder / "tables", ".tex"), _sorted(folder / "figures", ".pdf")
+    tables, figures = in_order(folder / "tables", ".tex"), in_order(folder / "figures", ".pdf")
     if not tables and not figures:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
     source = folder / "paper.tex"
@@ -44,7 +44,7 @@ def build_paper(results: str | Path, title: str = "", layouts: str | Path | None
     return source, None if latex_lack() else compile_latex(source)
 
 
-def _sorted(folder: Path, suffix: str) -> list[Path]:
+def in_order(folder: Path, suffix: str) -> list[Path]:
     """Files by name with numbers in numeric order: table2 before table10, main first."""
 
     def key(path: Path) -> list[str | int]:
@@ -71,14 +71,20 @@ def paper_source(folder: Path, tables: list[Path], figures: list[Path], title: s
     return "\n\n".join([*parts, r"\end{document}"]) + "\n"
 
 
-def _figure(figure: Path, layouts: Path) -> str:
-    caption, layout = figure.stem, layouts / f"{figure.stem}.yaml"
-    if layout.is_file():
-        from eval.figures.layout import load_figure_layout
+def figure_caption(figure: Path, layouts: Path) -> str:
+    """Title and caption of a figure's layout; the file's name where there is no layout of that name."""
+    layout = layouts / f"{figure.stem}.yaml"
+    if not layout.is_file():
+        return figure.stem
+    from eval.figures.layout import load_figure_layout
 
-        found = load_figure_layout(layout)
-        heading = found.title.partition(". ")[2] or found.title
-        caption = f"{heading}. {found.caption}" if found.caption else heading
+    found = load_figure_layout(layout)
+    heading = found.title.partition(". ")[2] or found.title
+    return f"{heading}. {found.caption}" if found.caption else heading
+
+
+def _figure(figure: Path, layouts: Path) -> str:
+    caption = figure_caption(figure, layouts)
     number = re.fullmatch(r"figure(\d+)", figure.stem)
     counter = rf"\setcounter{{figure}}{{{int(number.group(1)) - 1}}}" + "\n" if number else ""
     picture = rf"\includegraphics[width=\linewidth]{{figures/{figure.name}}}"

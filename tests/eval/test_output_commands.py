@@ -1,13 +1,16 @@
 """Output verbs of the command line, comparison of result folders, the overview and paper.pdf."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from eval.cli import main
 from eval.compare import compare
@@ -35,7 +38,7 @@ def preset(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("verb", ["table", "figure", "claims", "compare", "show", "paper"])
+@pytest.mark.parametrize("verb", ["table", "figure", "claims", "compare", "show", "paper", "page"])
 def test_help_has_examples_and_answers_without_heavy_imports(verb):
     code = f"import sys; from eval.cli import main\ntry: main([{verb!r}, '--help'])\nexcept SystemExit: pass\n"
     code += "print([m for m in ('torch', 'matplotlib', 'pandas', 'numpy', 'scipy') if m in sys.modules])"
@@ -185,6 +188,40 @@ def test_comparison_with_the_published_numbers(tmp_path, preset, capsys):
     assert "cifar10-uncond-sid" in (tmp_path / "c.md").read_text()
     assert main(["compare", str(preset), "published"]) == 1
     assert "no measured run has a published number" in capsys.readouterr().err
+
+
+# The page
+
+
+def test_page_holds_every_table_picture_and_verdict_and_its_links_lead_somewhere(preset, tmp_path, capsys):
+    assert main(["page", str(preset), "--out", str(tmp_path / "deep" / "all.md"), "--title", "Made up"]) == 0
+    assert capsys.readouterr().out.strip().endswith("all.md with 1 pictures")
+    text = (tmp_path / "deep" / "all.md").read_text()
+    assert text.startswith("# Made up\n")
+    assert (preset / "tables" / "main.md").read_text().strip() in text
+    assert "Fréchet distance of the generator's moving average" in text
+    for claim in json.loads((preset / "claims.json").read_text())["claims"]:
+        assert claim["statement"] in text
+    links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert links == ["all/convergence.png"]
+    with Image.open(tmp_path / "deep" / links[0]) as copy, Image.open(preset / "figures/convergence.png") as first:
+        assert copy.size == first.size
+        difference = np.abs(np.asarray(copy.convert("RGB"), float) - np.asarray(first.convert("RGB"), float))
+        assert difference.mean() < 1
+    before = {path: path.read_bytes() for path in (tmp_path / "deep").rglob("*.*")}
+    assert main(["page", str(preset), "--out", str(tmp_path / "deep" / "all.md"), "--title", "Made up"]) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "deep").rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(("results", "out", "line"), [("", "x.txt", "must end in .md"), ("none", "x.md", "no tables")])
+def test_page_faults_are_one_line(preset, tmp_path, capsys, results, out, line):
+    capsys.readouterr()
+    assert main(["page", str(preset / results), "--out", str(tmp_path / out)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert line in shown
+    assert shown.count("\n") == 1
+    assert not (tmp_path / out).exists()
 
 
 # paper.pdf

@@ -1,0 +1,87 @@
+"""One Markdown page with every table, figure and verdict of a preset, for a repository, a wiki or a pull request.
+
+Like ``paper.pdf`` it only collects what the other steps wrote. Pictures are copied into a folder beside the page,
+reduced to 256 colours, so that a page may be committed.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from eval.paper import FIGURE_LAYOUTS, figure_caption, in_order
+from eval.summary import load_measurements
+from sida.errors import UserError
+from sida.io import atomic_path, write_text
+
+_HEADING = re.compile(r"^#+ ", re.MULTILINE)
+
+
+def write_page(results: str | Path, out: str | Path, title: str = "", layouts: str | Path | None = None) -> list[Path]:
+    """Writes the page and the pictures it shows.
+
+    Args:
+        results: Folder of a preset.
+        out: The page, ``NAME.md``; pictures go to ``NAME/`` beside it.
+        title: Headline.
+        layouts: Folder of the figures' layouts, for titles and captions.
+
+    Returns:
+        The page and its pictures.
+
+    Raises:
+        UserError: No tables and no figures there, or ``out`` does not end in ``.md``.
+    """
+    folder, out = Path(results), Path(out)
+    if out.suffix != ".md":
+        raise UserError(f"--out {out}: must end in .md; pictures go into a folder of that name beside it")
+    tables, figures = in_order(folder / "tables", ".md"), in_order(folder / "figures", ".png")
+    if not tables and not figures:
+        raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
+    pictures = out.with_suffix("")
+    pictures.mkdir(parents=True, exist_ok=True)
+    copies = [_reduced(figure, pictures / figure.name) for figure in figures]
+    parts = [f"# {title or f'Results of the preset {folder.name}'}", _origin(folder)]
+    if tables:
+        parts += ["## Tables", *(f"### {path.stem}\n\n{path.read_text(encoding='utf-8').strip()}" for path in tables)]
+    if figures:
+        parts.append("## Figures")
+        layouts = Path(layouts or FIGURE_LAYOUTS)
+        parts += [_figure(copy, f"{pictures.name}/{copy.name}", layouts) for copy in copies]
+    claims = folder / "claims.md"
+    if claims.is_file():
+        parts.append(_HEADING.sub(lambda found: "#" + found.group(), claims.read_text(encoding="utf-8").strip()))
+    write_text(out, "\n\n".join(parts) + "\n")
+    return [out, *copies]
+
+
+def _origin(folder: Path) -> str:
+    """When, where and with which code the numbers were measured, and that the page is written by a program."""
+    made = f"Written by `sida-eval page` from the files of `{folder.name}`; not edited by hand."
+    path = folder / "measurements.csv"
+    if not path.is_file():
+        return made
+    rows = load_measurements(path).rows
+    days = sorted({row.date[:10] for row in rows})
+    facts = [
+        f"{len({row.run for row in rows})} generators measured",
+        days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        "; ".join(sorted({row.device for row in rows})),
+        "code " + ", ".join(sorted({row.code_version for row in rows})),
+    ]
+    return f"{made} {', '.join(facts)}."
+
+
+def _figure(picture: Path, link: str, layouts: Path) -> str:
+    caption = figure_caption(picture, layouts)
+    return f"### {picture.stem}\n\n![{picture.stem}]({link})\n\n{caption}"
+
+
+def _reduced(source: Path, target: Path) -> Path:
+    from PIL import Image
+
+    with Image.open(source) as image:
+        reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    with atomic_path(target) as temporary:
+        reduced.save(temporary, format="PNG", optimize=True)
+    return target
