@@ -2,7 +2,8 @@
 #
 #   snakemake --cores 2                                  the demo: real training on 8x8 digits, minutes
 #   snakemake --cores N --configfile config/X.yaml       another preset
-#   snakemake --cores 2 results/demo/tables/main.tex     any single table, figure, run or measurement
+#   snakemake --cores 2 tables/main.tex                  any single table, figure, run or measurement of the preset,
+#                                                        by its path (results/demo/tables/main.tex) or the end of it
 
 from snakemake.utils import min_version
 
@@ -30,6 +31,7 @@ include: "workflow/rules/sample.smk"
 include: "workflow/rules/measure.smk"
 include: "workflow/rules/outputs.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/short.smk"
 
 
 # Short, or in need of the internet: run where Snakemake runs and not as jobs of a cluster.

@@ -61,6 +61,14 @@ def products():
     return tables_and_figures() + ([f"{RESULTS}/paper.pdf"] if PAPER else [])
 
 
+def short_targets():
+    """Paths below the preset's folder of everything that can be asked for without naming that folder."""
+    teachers = [PRESET.teacher_path(name) for name in PRESET.config["teachers"]]
+    single = [f"{RESULTS}/{name}" for name in ("paper.pdf", "report.html", "manifest.json")]
+    paths = [*tables_and_figures(), *single, *trials_of(RUNS), *network_files(PRESET.runs), *teachers]
+    return list(dict.fromkeys(os.path.relpath(path, RESULTS) for path in paths if path.startswith(f"{RESULTS}/")))
+
+
 def spec(value):
     """A spec as text for the command line; a param, so that a changed setting reruns its job."""
     return json.dumps(value, sort_keys=True)
