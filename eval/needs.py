@@ -80,5 +80,5 @@ def _table(layout: TableLayout, runs: Mapping[str, Run]) -> set[str]:
             name = (row.run or "").replace("{column}", column.key)
             for key, value in layout.vars.items():
                 name = name.replace("{" + key + "}", str(value))
-            names.add(name)
+            names |= {name, *row.pool}
     return names

@@ -15,7 +15,7 @@ from sida.preset import Run
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]
 FOLDER = Path(__file__).resolve().parents[2] / "config" / "tables"
-FIELDS = ("family", "label", "nfe", "cfg", "spread")
+FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds")
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
 
 
@@ -25,7 +25,7 @@ class ColumnSpec:
 
     Attributes:
         head: Heading; ``@id`` prints a published number's literal text, e.g. a model size.
-        field: Text column: a property of the row (``family``, ``label``, ``nfe``, ``cfg``).
+        field: Text column: a property of the row (``family``, ``label``, ``nfe``, ``cfg``, ``seeds``: training seeds).
         metric: Number column: key of a metric in ``measurements.csv``.
         key: Replaces ``{column}`` in the rows' ``run`` and ``published`` ids, e.g. a model size.
         direction: Which way is better; prints the arrow and decides what is bold.
@@ -65,6 +65,8 @@ class RowSpec:
 
     Attributes:
         run: Id of a run; ``{column}`` stands for the column's key.
+        pool: Further runs, with other training seeds: cells show the mean of the runs' means and, after ±, their sample
+            standard deviation in place of that over trials.
         where: Conditions on the sample sheet that pick one run, e.g. ``{method: sid, alpha: 1.2}``.
         each: Conditions that give one row per matching run, in the sheet's order.
         published: Id in ``results/published``; ``{metric}`` and ``{column}`` are replaced.
@@ -80,6 +82,7 @@ class RowSpec:
     """
 
     run: str | None = None
+    pool: tuple[str, ...] = ()
     where: Mapping[str, Any] | None = None
     each: Mapping[str, Any] | None = None
     published: str | None = None
@@ -100,6 +103,10 @@ class RowSpec:
                     raise ValueError(f"{name}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
         if self.published is not None and self.each is not None:
             raise ValueError("published: cannot be combined with each; one published row belongs to one run")
+        if self.pool and (self.run is None or self.published is not None):
+            raise ValueError("pool: needs run, and cannot stand beside published: its ± is over training seeds")
+        if len({self.run, *self.pool}) != 1 + len(self.pool):
+            raise ValueError("pool: names a run twice; list each further run once")
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ class Source:
         metric: Key of the metric in the measurements.
         published: The published number.
         run: Id of the run that would fill the cell.
-        estimate: The measurement of that run.
+        pool: Further runs, with other training seeds, that are pooled with it.
+        estimate: The measurement of that run, or of the pool (then ``trials`` counts training seeds).
         empty: ``"blank"`` or ``"dash"`` where the paper prints nothing and nothing was measured.
     """
 
@@ -29,6 +30,12 @@ class Source:
     run: str | None = None
     estimate: Estimate | None = None
     empty: str | None = None
+    pool: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> list[str]:
+        """The runs that would fill the cell."""
+        return [] if self.run is None else [self.run, *self.pool]
 
 
 @dataclass(frozen=True)
@@ -60,6 +67,8 @@ class Line:
         """Content of a text column."""
         if field in ("family", "label"):
             return str(getattr(self, field))
+        if field == "seeds":
+            return str(1 + len(self.spec.pool)) if self.run is not None and self.run.method != "data" else ""
         given = getattr(self.spec, field)
         if given is not None:
             return str(given)
@@ -116,16 +125,19 @@ def _source(
         return Source(metric, printed, empty=empty)
     strict = (layout.missing or ("mark" if mode == "audit" else "error")) == "error"
     if strict:
-        _check(layout, spec, number, where, run, metric, measurements, runs)
-    if run is None or not (strict or measurements.has(run, metric)):
-        return Source(metric, printed, run, empty=empty)
-    estimate = measurements.estimate(run, metric, where)
-    if layout.trials is not None and estimate.trials != layout.trials:
-        raise UserError(
-            f"{where}: run '{run}' has {estimate.trials} trials of '{metric}', but the layout's trials is "
-            f"{layout.trials}; measure the missing ones"
-        )
-    return Source(metric, printed, run, estimate, empty)
+        for name in (run, *spec.pool):
+            _check(layout, spec, number, where, name, metric, measurements, runs)
+    if run is None or not (strict or all(measurements.has(name, metric) for name in (run, *spec.pool))):
+        return Source(metric, printed, run, None, empty, spec.pool)
+    estimates = [measurements.estimate(name, metric, where) for name in (run, *spec.pool)]
+    for name, estimate in zip((run, *spec.pool), estimates):
+        if layout.trials is not None and estimate.trials != layout.trials:
+            raise UserError(
+                f"{where}: run '{name}' has {estimate.trials} trials of '{metric}', but the layout's trials is "
+                f"{layout.trials}; measure the missing ones"
+            )
+    pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
+    return Source(metric, printed, run, pooled, empty, spec.pool)
 
 
 def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:

@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from eval.summary import Measurement, Measurements
 from eval.tables.lines import Line
 
+_POOLED = (
+    "Rows of several training seeds: mean and sample standard deviation of the seeds' means, not of single trials."
+)
+
 
 def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[str]:
     """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
@@ -18,10 +22,12 @@ def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[
     used = [
         row
         for source in sources
-        if source.run and source.estimate
-        for row in measurements.lines(source.run, source.metric)
+        if source.estimate
+        for run in source.runs
+        for row in measurements.lines(run, source.metric)
     ]
-    return notes + ([_how(used), _where(used)] if used else [])
+    pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
+    return notes + ([_how(used), *pooled, _where(used)] if used else [])
 
 
 def _how(rows: list[Measurement]) -> str:

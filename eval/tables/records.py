@@ -13,7 +13,7 @@ from eval.tables.lines import Line, Source
 
 FIELDS = (
     "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
-    "run", "measured", "measured_std", "trials", "measured_bold",
+    "run", "measured", "measured_std", "trials", "training_seeds", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
     "difference", "tolerance", "within",
     "n", "seed_first", "seed_last", "protocol", "protocol_sha256", "reference_sha256", "network_sha256", "device",
@@ -43,7 +43,9 @@ def table_records(
                     "published_literal": source.published.literal,
                 }
             if source.estimate is not None:
-                record |= _measured(source, measurements.lines(str(source.run), source.metric))
+                record |= _measured(
+                    source, [line for run in source.runs for line in measurements.lines(run, source.metric)]
+                )
                 record["measured_bold"] = number in bold["measured"].get(column.id, ())
             records.append(record)
     return records
@@ -62,20 +64,21 @@ def _place(
         "metric": source.metric,
         "direction": column.direction or "",
         "nfe": "" if line.nfe is None else line.nfe,
-        "run": source.run or "",
+        "run": " ".join(source.runs),
     }
 
 
 def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
     assert source.estimate is not None
-    first, last = lines[0], lines[-1]
+    first, seeds = lines[0], [seed for line in lines for seed in (line.seed_first, line.seed_last) if seed is not None]
     record: dict[str, Any] = {
         "measured": repr(source.estimate.mean),
         "measured_std": "" if source.estimate.std is None else repr(source.estimate.std),
-        "trials": source.estimate.trials,
+        "trials": len({line.trial for line in lines}),
+        "training_seeds": len(source.runs),
         "n": first.n,
-        "seed_first": "" if first.seed_first is None else first.seed_first,
-        "seed_last": "" if last.seed_last is None else last.seed_last,
+        "seed_first": min(seeds, default=""),
+        "seed_last": max(seeds, default=""),
     }
     for name in FIELDS[FIELDS.index("protocol") :]:
         record[name] = " ".join(sorted({str(getattr(line, name)) for line in lines}))

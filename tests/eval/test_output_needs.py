@@ -55,3 +55,8 @@ def test_faulty_layout_needs_every_row_and_leaves_the_message_to_the_builder(dem
     layout.write_text("columns: [{head: A, field: label}]\nrows: [{each: {method: gdd}}]\n")
     assert find_needs(layout, demo).measured == list(demo)
     assert find_needs(tmp_path / "none.yaml", demo).measured == list(demo)
+
+
+def test_pooled_rows_need_every_seed():
+    needs = find_needs(CONFIG / "tables/mini-teachers.yaml", Preset.load(CONFIG / "miniature.yaml").runs)
+    assert {"t10-sida", "t10-sida-s1", "t10-sida-s2"} <= set(needs.measured)

@@ -4,6 +4,7 @@ import csv
 import html.parser
 import io
 import shutil
+import statistics
 from pathlib import Path
 
 import pytest
@@ -249,3 +250,49 @@ def test_the_papers_layouts_serve_other_data_by_names_and_keys(tmp_path, measure
     (tmp_path / "bad.yaml").write_text("extends: base.yaml\nvars: {}\n")
     with pytest.raises(UserError, match=r"rows\[0\]\.run: '\{set\}-a1\.2' has a name in braces"):
         build_table(load_layout(tmp_path / "bad.yaml"), measured, runs)
+
+
+# Rows over training seeds
+
+
+POOLED = {
+    "columns": [
+        {"head": "Model", "field": "label"},
+        {"head": "Seeds", "field": "seeds"},
+        {"head": "FD", "metric": "fd", "direction": "lower", "decimals": 4},
+    ],
+    "rows": [
+        {"label": "teacher", "run": "teacher-nfe35"},
+        {"label": "pooled", "run": "sid-a1.2", "pool": ["sid-a1.0", "sida-a1.0"]},
+    ],
+}
+
+
+def test_pooled_rows_show_the_mean_and_spread_of_the_seeds_means(tmp_path, measured, runs):
+    table = build_table(layout_with(tmp_path, **POOLED), measured, runs)
+    means = [measured.estimate(run, "fd").mean for run in ("sid-a1.2", "sid-a1.0", "sida-a1.0")]
+    assert [row.cells[1].text for row in table.rows] == ["1", "3"]
+    cell = table.rows[1].cells[2]
+    assert (cell.text, cell.spread) == (f"{statistics.fmean(means):.4f}", f"{statistics.stdev(means):.4f}")
+    assert any("of the seeds' means" in note for note in table.notes)
+    record = next(r for r in csv.DictReader(io.StringIO(to_csv(table))) if r["model"] == "pooled")
+    assert (record["run"], record["trials"], record["training_seeds"]) == ("sid-a1.2 sid-a1.0 sida-a1.0", "10", "3")
+    assert len(record["network_sha256"].split()) == 3
+
+
+def test_rows_of_one_run_say_nothing_of_seeds(table):
+    assert not any("training seeds" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"run": "sid-a1.2", "pool": ["sid-a1.3"]}, r"unknown run 'sid-a1.3'.*did you mean 'sid-a1.2'"),
+        ({"run": "sid-a1.2", "pool": ["sid-a1.2"]}, "pool: names a run twice"),
+        ({"label": "x", "pool": ["sid-a1.2"]}, "pool: needs run"),
+        ({"run": "sid-a1.2", "pool": ["sid-a1.0"], "published": "x"}, "cannot stand beside published"),
+    ],
+)
+def test_a_wrong_pool_is_one_line(tmp_path, measured, runs, row, line):
+    with pytest.raises(UserError, match=line):
+        build_table(layout_with(tmp_path, **(POOLED | {"rows": [row]})), measured, runs)
