@@ -94,7 +94,7 @@ def test_bad_stand_in_for_the_data_is_one_line(preset, source, message):
     [
         ("figures/mini-figure9.pdf", {"train_teacher": 1, "distill": 1, "figure": 1}),
         ("tables/mini-table6.tex", {"train_teacher": 1, "distill": 2, "measure": 3, "collect_part": 1, "table": 1}),
-        ("students/no-data/network.safetensors", {"train_teacher": 1, "distill": 2}),
+        ("students/no-data/network.safetensors", {"train_teacher": 1, "distill": 1, "distill_parent": 1}),
     ],
 )
 def test_an_experiment_alone_runs_only_its_own_rows(tmp_path, target, jobs):

@@ -34,6 +34,7 @@ TRIALS = PRESET.trials
 TABLES = PRESET.config["tables"]
 FIGURES = PRESET.config["figures"]
 RUNS = list(PRESET.measurable)
+PARENTS = {parent for run in PRESET.students() for parent in PRESET.parents(run)}
 for run, asset in PRESET.left_out.items():
     print(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr)
 PAPER = PRESET.config["paper"]
@@ -42,9 +43,14 @@ if PAPER and (lack := latex_lack()):
     print(f"{RESULTS}/paper.pdf is left out: {lack}", file=sys.stderr)
 
 
+def any_of(names):
+    """A pattern for a wildcard that is one of these names (of none: one that nothing matches)."""
+    return "|".join(map(re.escape, sorted(names))) or "none"
+
+
 wildcard_constraints:
-    run="|".join(map(re.escape, PRESET.runs)) or "none",
-    teacher="|".join(map(re.escape, PRESET.config["teachers"])) or "none",
+    run=any_of(PRESET.runs),
+    teacher=any_of(PRESET.config["teachers"]),
     trial=r"\d+",
 
 

@@ -11,7 +11,7 @@ rule sample:
     log:
         f"{RESULTS}/logs/sample-{{run}}-{{trial}}.log",
     wildcard_constraints:
-        run="|".join(map(re.escape, PRESET.sampled)) or "none",
+        run=any_of(PRESET.sampled),
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]

@@ -10,6 +10,10 @@ rule distill:
         network=f"{RESULTS}/students/{{run}}/network.safetensors",
     log:
         f"{RESULTS}/logs/student-{{run}}.log",
+    wildcard_constraints:
+        run=any_of(set(PRESET.runs) - PARENTS),
+    # Trainings are the long jobs: measuring and drawing fill the gaps.
+    priority: 1
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]
@@ -22,3 +26,10 @@ rule distill:
         "student {wildcards.run}: distilling"
     shell:
         "python -m sida distill --spec {params.spec:q} --out {params.folder:q} 2>&1 | tee -i {log:q}"
+
+
+# Generators that other rows start from go first, so that the longest chain does not end on one busy core.
+use rule distill as distill_parent with:
+    wildcard_constraints:
+        run=any_of(PARENTS),
+    priority: 2
