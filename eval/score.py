@@ -113,7 +113,10 @@ class Score:
         return [*short, *self.remarks, *dict.fromkeys(found)]
 
     def latex_row(self) -> str:
-        """A row for a booktabs table, ``Name & 1.499 ± 0.012 & ...``, under a comment that names the columns."""
+        """A row for a booktabs table, ``Name & {1.499 ± 0.012} & ...``, under a comment that names the columns.
+
+        The braces let it stand in text columns and in siunitx's ``S`` columns alike.
+        """
         cells = [_escape(self.name)]
         for metric in self.protocol.metrics:
             values = self.values(metric.key)
@@ -122,7 +125,7 @@ class Score:
                 continue
             spread = self.spread(metric)
             mean = _number(sum(values) / len(values), metric.decimals)
-            cells.append(mean if spread is None else rf"{mean} $\pm$ {_number(spread, metric.decimals)}")
+            cells.append(mean if spread is None else rf"{{{mean} $\pm$ {_number(spread, metric.decimals)}}}")
         header = " & ".join(metric.label or metric.key for metric in self.protocol.metrics)
         return f"% Model & {_escape(header, keep='&')}\n" + " & ".join(cells) + r" \\"
 

@@ -261,7 +261,7 @@ def test_whole_path_with_networks_of_the_published_call_signature(stand_ins):
     assert re.search(r"FID ↓ +\d+\.\d{3} ± \d+\.\d{3}", text)
     row = score.latex_row().splitlines()
     assert row[0] == r"% Model & FID & is & FD-DINOv2 & Prec. & recall & kid"
-    assert row[1].startswith("samples.zip & ")
+    assert row[1].startswith("samples.zip & {")
     assert row[1].endswith(r"\\")
     assert row[1].count("&") == 6
     # Same images, read one by one and by a sheet's row: the same numbers.
