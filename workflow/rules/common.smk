@@ -6,12 +6,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.needs import find_needs
 from eval.pdflatex import latex_lack
+from eval.tables.layout import read_extended
 from sida.errors import UserError
 from sida.preset import Preset
 
@@ -138,6 +140,16 @@ def inputs_of(kind, wildcards):
     measured, networks = needs(kind, name)
     collected = {"measurements": f"{RESULTS}/collected/{kind}/{name}.csv"} if measured else {}
     return {"networks": networks, **collected}
+
+
+@functools.cache
+def caption(kind, name):
+    """Title and caption of a table's or figure's layout, for the report; its builder says what is wrong with it."""
+    try:
+        layout = read_extended(Path(f"config/{kind}/{name}.yaml"))
+    except UserError:
+        return ""
+    return " ".join(f"{layout.get('title', '').rstrip('.')}. {layout.get('caption') or ''}".split())
 
 
 def measurements_option(wildcards, input):

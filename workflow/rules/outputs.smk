@@ -37,6 +37,7 @@ rule table:
         preset=spec(PRESET.config),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.tex)),
+        caption=lambda wildcards: caption("tables", wildcards.table),
     message:
         "table {wildcards.table}: building"
     shell:
@@ -82,6 +83,7 @@ rule figure:
         spec=spec(PRESET.figure_spec()),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.pdf)),
+        caption=lambda wildcards: caption("figures", wildcards.figure),
     message:
         "figure {wildcards.figure}: drawing"
     shell:
