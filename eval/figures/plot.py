@@ -30,20 +30,26 @@ def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     if layout.legend == "below":
-        _legend_below(figure, columns)
+        _legend_below(figure)
     return figure
 
 
-def _legend_below(figure: Figure, columns: int) -> None:
-    """One legend for all panels, each label once."""
+def _legend_below(figure: Figure) -> None:
+    """One legend for all panels, each label once, in as many columns as the figure's width holds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     found: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
             found.setdefault(label, handle)
-    across = {1: 3, 2: 5}.get(columns, 6)
-    figure.legend(
-        found.values(), found.keys(), loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
-    )
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for across in range(min(6, len(found)), 0, -1):
+        legend = figure.legend(
+            found.values(), found.keys(), loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
+        )
+        if legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, order: dict[str, int]) -> None:

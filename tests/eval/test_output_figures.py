@@ -11,12 +11,14 @@ import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from eval.cli import main
 from eval.figures import first_at_or_below, load_figure_layout, read_author_log, read_evaluations
 from eval.figures.curves import Curve, Point, pool
-from eval.figures.plot import short_number
+from eval.figures.gather import Panel
+from eval.figures.plot import draw_curves, short_number
 from eval.figures.samples import tile
 from sida.errors import UserError
 from tests.eval.synthetic_output import CURVES, write_preset
@@ -157,6 +159,18 @@ def test_seeds_are_pooled_where_all_were_evaluated():
     assert (both.over, both.runs) == ("seeds", ("a-s0", "a-s1"))
     with pytest.raises(UserError, match="share no evaluation point"):
         pool([Curve("x", "a", (Point(1, 5.0),)), Curve("y", "a", (Point(2, 5.0),))], "a")
+
+
+@pytest.mark.parametrize("names", [["short", "also"], [f"a generator with a rather long name, {i}" for i in range(7)]])
+def test_a_legend_below_fits_the_figure(tmp_path, names):
+    (tmp_path / "l.yaml").write_text("kind: curves\nlegend: below\ncolumns: 1\npanels: [{series: []}]\n")
+    layout = load_figure_layout(tmp_path / "l.yaml")
+    curves = tuple(Curve(name, name, (Point(1, 5.0), Point(2, 4.0))) for name in names)
+    figure = draw_curves(layout, [Panel(layout.panels[0], curves, (), {}, ())])
+    (legend,) = figure.legends
+    box = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert [text.get_text() for text in legend.get_texts()] == names
+    assert box.width <= figure.bbox.width
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0.1, 50)), min_size=1, max_size=20), st.floats(0.1, 50))
