@@ -59,4 +59,4 @@ def printed(column: ColumnSpec, estimate: Estimate) -> tuple[str, str | None]:
 def heading(column: ColumnSpec, group: str = "") -> Column:
     """Heading of a layout's column."""
     direction = column.direction if column.arrow else None
-    return Column(column.head, direction, column.metric is not None or column.field == "nfe", group)
+    return Column(column.head, direction, column.metric is not None or column.field in ("nfe", "seeds"), group)
