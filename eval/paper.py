@@ -19,6 +19,7 @@ from sida.io import read_jsonl, write_text
 
 FIGURE_LAYOUTS = Path(__file__).resolve().parents[1] / "config" / "figures"
 _NATURAL = re.compile(r"(\d+)")
+_NUMBERED = re.compile(r"(?:table|figure)\d")
 
 
 def build_paper(results: str | Path, title: str = "", layouts: str | Path | None = None) -> tuple[Path, Path | None]:
@@ -45,10 +46,11 @@ def build_paper(results: str | Path, title: str = "", layouts: str | Path | None
 
 
 def in_order(folder: Path, suffix: str) -> list[Path]:
-    """Files by name with numbers in numeric order: table2 before table10, main first."""
+    """Files by name: main first, then the numbered ones in numeric order (table2 before table10), then the others."""
 
     def key(path: Path) -> list[str | int]:
-        parts: list[str | int] = [0 if path.stem == "main" else 1]
+        rank = 0 if path.stem == "main" else 1 if _NUMBERED.search(path.stem) else 2
+        parts: list[str | int] = [rank]
         return parts + [int(part) if part.isdigit() else part for part in _NATURAL.split(path.stem)]
 
     return sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []

@@ -15,7 +15,7 @@ from PIL import Image
 from eval.cli import main
 from eval.compare import compare
 from eval.overview import overview
-from eval.paper import build_paper
+from eval.paper import build_paper, in_order
 from eval.pdflatex import latex_lack
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
@@ -238,9 +238,8 @@ def test_paper_source_holds_every_table_figure_claim_and_digest(preset, monkeypa
     assert main(["paper", str(folder), "--require-pdf"]) == 1
     text = (folder / "paper.tex").read_text()
     assert r"\input{tables/main.tex}" in text
-    assert (
-        text.index("figures/convergence.pdf") < text.index("figures/figure2.pdf") < text.index("figures/figure10.pdf")
-    )
+    places = [text.index(f"figures/{name}.pdf") for name in ("figure2", "figure10", "convergence")]
+    assert places == sorted(places)
     assert "D-01" in text
     assert "5e5e5e5e" in text
     assert "0.5 min" in text  # ten ticks of 2.9 s
@@ -276,3 +275,11 @@ def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(preset, tmp_pa
     with pytest.raises(UserError, match=r"paper\.tex: LaTeX stopped: Undefined control sequence"):
         build_paper(folder)
     assert pdf.read_bytes() == first
+
+
+def test_documents_show_main_first_then_numbered_then_other_tables(tmp_path):
+    names = ["mini-alpha", "mini-table10", "mini-table2", "main", "table1", "other"]
+    for name in names:
+        (tmp_path / f"{name}.tex").touch()
+    order = [path.stem for path in in_order(tmp_path, ".tex")]
+    assert order == ["main", "mini-table2", "mini-table10", "table1", "mini-alpha", "other"]

@@ -96,6 +96,8 @@ def test_report_holds_tables_figures_and_claims(finished):
     text = (finished.folder / "results/tiny/report.html").read_text(errors="replace")
     for word in ["Tables", "Figures", "Claims", "Tiny workflow test"]:
         assert word in text
+    assert "System Message" not in text  # what reStructuredText says of a faulty caption
+    assert "moving average against training images" in text
 
 
 def test_second_run_does_nothing_and_says_so(finished):
