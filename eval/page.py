@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from eval.paper import FIGURE_LAYOUTS, figure_caption, in_order
-from eval.summary import load_measurements
+from eval.summary import load_measurements, measured_days
 from sida.errors import UserError
 from sida.io import atomic_path, write_text
 
@@ -62,10 +62,9 @@ def _origin(folder: Path) -> str:
     if not path.is_file():
         return made
     rows = load_measurements(path).rows
-    days = sorted({row.date[:10] for row in rows})
     facts = [
         f"{len({row.run for row in rows})} generators measured",
-        days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        measured_days(rows),
         "; ".join(sorted({row.device for row in rows})),
         "code " + ", ".join(sorted({row.code_version for row in rows})),
     ]

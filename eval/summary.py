@@ -62,6 +62,17 @@ class Estimate:
         return None if self.std is None else self.std / math.sqrt(self.trials)
 
 
+def image_seeds(rows: Iterable[Measurement]) -> list[int]:
+    """First and last image seeds of all lines that have them."""
+    return [seed for row in rows for seed in (row.seed_first, row.seed_last) if seed is not None]
+
+
+def measured_days(rows: Iterable[Measurement]) -> str:
+    """The day of the measurements, or the first and the last one: ``2026-11-20 to 2026-11-21``."""
+    days = sorted({row.date[:10] for row in rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
 class Measurements:
     """Measured values by run and metric.
 

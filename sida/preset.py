@@ -53,6 +53,7 @@ class Preset:
         self.sheet: str = self.config["runs"]
         rows = read_runs(self.file(self.sheet))
         self.runs: dict[str, Run] = {row.run: row for row in rows}
+        self._protocols: dict[str, dict[str, Any]] = {}
         check_references(self)
 
     @classmethod
@@ -197,17 +198,18 @@ class Preset:
     def sampled(self) -> list[str]:
         """Rows whose images ``sida sample`` can write: samplers of this package, and pixels (no decoder)."""
         kinds = ("one_step", "heun", "data")
-        # Each protocol is read once: sheets have hundreds of rows, and every job begins with this.
-        paths = {self.protocol_of(row) for row in self.runs.values()}
-        pixels = {path for path in paths if load_yaml(self.file(path)).get("quantisation") != "truncate_unit"}
-        rows = self.runs.items()
-        return [run for run, row in rows if self.sampler_of(row)["kind"] in kinds and self.protocol_of(row) in pixels]
+        return [
+            name
+            for name, run in self.runs.items()
+            if self._protocol(self.protocol_of(run)).get("quantisation") != "truncate_unit"
+            and self.sampler_of(run)["kind"] in kinds
+        ]
 
     def sample_spec(self, name: str, trial: int) -> dict[str, Any]:
         """Spec of ``sida sample`` for the images that a trial of a row measures."""
         run = self.runs[name]
         path = self.protocol_of(run)
-        protocol, count = load_yaml(self.file(path)), self._protocol_number(path, "num_samples")
+        protocol, count = self._protocol(path), self._protocol_number(path, "num_samples")
         first, dataset = int(protocol.get("seed0", 0)) + trial * count, self.dataset_of(run)
         # Without classes there are no frequencies to read, so the data need not be there.
         classes = protocol.get("label_dist", "empirical") if dataset.get("label_dim") else "uniform"
@@ -244,8 +246,14 @@ class Preset:
         """Path of the protocol that a row is measured under."""
         return run.protocol or self.config["protocol"]
 
+    def _protocol(self, path: str) -> dict[str, Any]:
+        """A protocol's YAML, read once: sheets have hundreds of rows, and every job begins with this."""
+        if path not in self._protocols:
+            self._protocols[path] = load_yaml(self.file(path))
+        return self._protocols[path]
+
     def _protocol_number(self, path: str, key: str) -> int:
-        value = load_yaml(self.file(path)).get(key)
+        value = self._protocol(path).get(key)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise UserError(f"{path}: {key}: must be an integer of at least 1, got {value!r}")
         return value
@@ -266,7 +274,7 @@ class Preset:
     def assets_of(self, name: str) -> list[str]:
         """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
         run = self.runs[name]
-        protocol = load_yaml(self.file(self.protocol_of(run)))
+        protocol = self._protocol(self.protocol_of(run))
         references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
         extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
         needed = [asset for extractor, asset in EXTRACTOR_ASSETS.items() if extractor in extractors]

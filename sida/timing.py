@@ -26,8 +26,8 @@ def timed(verb: str) -> Iterator[None]:
         return
     import psutil
 
-    for library in ("torch", "scipy.linalg", "pandas", "matplotlib.pyplot"):
-        if verb in _HEAVY.get(library, ()):
+    for library, verbs in _HEAVY.items():
+        if verb in verbs:
             importlib.import_module(library)
     record = {"verb": verb, "start": psutil.Process().create_time(), "ready": time.time()}
     try:

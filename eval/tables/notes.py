@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.summary import Measurement, Measurements
+from eval.summary import Measurement, Measurements, image_seeds, measured_days
 from eval.tables.lines import Line
 
 _POOLED = (
@@ -41,7 +41,7 @@ def _how(rows: list[Measurement]) -> str:
     text = f"Mean ± sample standard deviation over {_trials(common[0])} of {common[1]:,} images"
     others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
     text += f" ({'; '.join(others)})" if others else ""
-    seeds = [seed for row in rows for seed in (row.seed_first, row.seed_last) if seed is not None]
+    seeds = image_seeds(rows)
     return text + (f"; image seeds {min(seeds)}–{max(seeds)}." if seeds else ".")
 
 
@@ -53,6 +53,4 @@ def _where(rows: list[Measurement]) -> str:
     protocols = ", ".join(sorted({f"{row.protocol} ({row.protocol_sha256[:12]})" for row in rows}))
     versions = ", ".join(sorted({row.code_version for row in rows}))
     devices = ", ".join(sorted({row.device for row in rows}))
-    dates = sorted({row.date[:10] for row in rows})
-    days = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-    return f"Protocol {protocols}; code {versions}; {devices}; {days}."
+    return f"Protocol {protocols}; code {versions}; {devices}; {measured_days(rows)}."

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.agreement import agreement
-from eval.summary import Measurement, Measurements
+from eval.summary import Measurement, Measurements, image_seeds
 from eval.tables.bold import best_rows
 from eval.tables.layout import ColumnSpec, Mode, TableLayout
 from eval.tables.lines import Line, Source
@@ -70,7 +70,7 @@ def _place(
 
 def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
     assert source.estimate is not None
-    first, seeds = lines[0], [seed for line in lines for seed in (line.seed_first, line.seed_last) if seed is not None]
+    first, seeds = lines[0], image_seeds(lines)
     record: dict[str, Any] = {
         "measured": repr(source.estimate.mean),
         "measured_std": "" if source.estimate.std is None else repr(source.estimate.std),
