@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Literal, cast
 
 from torch import Tensor
@@ -115,14 +116,22 @@ class EDM2Precond(Precond):
             layer.normalize_weight()
 
     def settle(self) -> None:
-        """Ends rewriting for good: under ``always``, normalises once and switches to ``off``.
-
-        Repeated rewriting changes the weights by rounding only (a relative 1e-7), but this makes an image
-        depend on how many batches came before. Samplers call this first; other modes don't rewrite in evaluation.
-        """
+        """Ends rewriting for good: under ``always``, normalises once and switches to ``off``."""
         if self.weight_norm == "always":
             self.normalize_weights()
             self.weight_norm = "off"
+
+    def settled(self) -> EDM2Precond:
+        """See `Precond.settled`: other modes than ``always`` don't rewrite in evaluation.
+
+        Repeated rewriting changes the weights by rounding only (a relative 1e-7), but this makes an image
+        depend on how many batches came before.
+        """
+        if self.weight_norm != "always":
+            return self
+        settled = copy.deepcopy(self)
+        settled.settle()
+        return settled
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""

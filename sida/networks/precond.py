@@ -48,6 +48,10 @@ class Precond(nn.Module):
         """Returns the nearest noise level that the network knows: here every level, as a tensor."""
         return torch.as_tensor(sigma)
 
+    def settled(self) -> Precond:
+        """The network to sample from, whose weights evaluation leaves alone: here the network itself."""
+        return self
+
     def forward(
         self,
         x: Tensor,

@@ -1,8 +1,9 @@
 """Batches of images for seeds: what every tool that needs generated images iterates over.
 
-Image s is a function of seed s, the network, the sampler and the class rule; not of the batch it is computed in. On
-one machine the bytes are equal at equal ``batch_size``, because the last batch is filled up to it: linear algebra
-libraries may choose other kernels for other sizes, which changes the last float bits and, rarely, a uint8 level by 1.
+Image s is a function of seed s, the network, the sampler and the class rule; not of the batch it is computed in, nor of
+what was drawn before. On one machine the bytes are equal at equal ``batch_size``, because the last batch is filled up
+to it: linear algebra libraries may choose other kernels for other sizes, which changes the last float bits and, rarely,
+a uint8 level by 1.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import torch
 
 from sida.data.dataset import Dataset
 from sida.errors import UserError
+from sida.sampling.heun import sigma_range
+from sida.sampling.networks import settled
 from sida.sampling.quantise import to_uint8
 from sida.sampling.sampler import Sampler, read_sampler
 from sida.sampling.seeds import SeedStreams, send
@@ -50,7 +53,8 @@ def generate(
     """Yields images for ``seeds``, in order, without gradients.
 
     Args:
-        net: Generator or teacher, on the device to use; put into evaluation mode meanwhile. None for ``data``.
+        net: Generator or teacher, on the device to use; put into evaluation mode meanwhile, its weights are never
+            changed. None for ``data``.
         seeds: Image seeds (modulo 2^32). Each seeds a CPU generator: latents first, then the class, then fresh noise.
         sampler: See :func:`sida.sampling.read_sampler`.
         batch_size: Images per network call; part of what decides the bytes (see above).
@@ -75,6 +79,8 @@ def generate(
         return _resample(dataset, seeds, batch_size, decode, torch.device(output_device))
     if net is None:
         raise UserError(f"sampler: '{sampler.kind}' needs a network; give one")
+    if sampler.kind == "heun":
+        sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
     classes = _class_rule(int(getattr(net, "label_dim", 0)), class_labels, dataset, len(seeds))
     return _run(net, seeds, sampler, batch_size, classes, gnet, decode, torch.device(output_device))
 
@@ -131,6 +137,7 @@ def _run(
 ) -> Iterator[Samples]:
     """One batch is in flight while the next one's latents are drawn: a GPU never waits for the CPU's generators."""
     device = next(iter(net.parameters())).device
+    net, gnet = settled(net), None if gnet is None else settled(gnet)
     networks = [network for network in (net, gnet) if network is not None]
     modes = [network.training for network in networks]
     flying: _Flight | None = None

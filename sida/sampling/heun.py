@@ -14,6 +14,8 @@ from collections.abc import Callable
 
 import torch
 
+from sida.errors import UserError
+
 Noise = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -37,6 +39,23 @@ def sigma_steps(
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     steps = (high + share * (low - high)) ** rho
     return torch.cat([steps, steps.new_zeros(1)])
+
+
+def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tuple[float, float]:
+    """The part of ``[sigma_min, sigma_max]`` that the network supports by its own ``sigma_min`` and ``sigma_max``.
+
+    Source: NVlabs/edm:generate.py. EDM2's sampler has no such step, and its networks no such limits.
+
+    Raises:
+        UserError: The network supports no part of it.
+    """
+    lowest, highest = float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
+    if sigma_min >= highest or sigma_max <= lowest:
+        raise UserError(
+            f"sampler: noise levels {sigma_min:g} to {sigma_max:g} lie outside the network's, "
+            f"{lowest:g} to {highest:g}; choose others"
+        )
+    return max(sigma_min, lowest), min(sigma_max, highest)
 
 
 def heun_evaluations(num_steps: int) -> int:
@@ -71,8 +90,8 @@ def heun(
         latents: Unit normal ``(N, C, H, W)``.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
         num_steps: Number of noise levels n, at least 2; 18, 40 or 256 in EDM, 32 in EDM2.
-        sigma_min: Lowest level before 0.
-        sigma_max: First level.
+        sigma_min: Lowest level before 0; raised to the network's own ``sigma_min``.
+        sigma_max: First level; lowered to the network's own ``sigma_max``.
         rho: Exponent of the spacing.
         S_churn: Amount of fresh noise over the whole run; 0 = deterministic.
         S_min: Lowest level that gets fresh noise.
@@ -87,6 +106,7 @@ def heun(
 
     Raises:
         ValueError: A range above is violated, or a needed argument is missing.
+        UserError: None of the levels lies within the network's.
     """
     if S_churn > 0 and noise is None:
         raise ValueError("noise: S_churn > 0 needs a source of noise")
@@ -102,7 +122,7 @@ def heun(
             denoised = torch.lerp(gnet(x32, level, guide_labels).to(dtype), denoised, guidance)
         return denoised
 
-    levels = sigma_steps(num_steps, sigma_min, sigma_max, rho, dtype).tolist()
+    levels = sigma_steps(num_steps, *sigma_range(net, sigma_min, sigma_max), rho, dtype).tolist()
     x = latents.to(dtype) * levels[0]
     for step, (current, following) in enumerate(itertools.pairwise(levels)):
         churned = S_churn > 0 and S_min <= current <= S_max

@@ -1,10 +1,21 @@
-"""Opens a network for sampling: a file of ours, a published pickle, or the id of a registered one."""
+"""Networks for sampling: a file of ours, a published pickle or a registered id; weights that stay as they are."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from sida.errors import UserError, suggestion
+from sida.networks.precond import Precond
+
+
+def settled(net: torch.nn.Module) -> torch.nn.Module:
+    """``net``, or a copy where evaluating it would rewrite its weights, so that a seed's image has no history.
+
+    See :meth:`sida.networks.EDM2Precond.settled`; modules that are not ours are taken as they are.
+    """
+    return net.settled() if isinstance(net, Precond) else net
 
 
 def network_file(source: str) -> Path:

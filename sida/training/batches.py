@@ -7,6 +7,7 @@ import torch
 from sida.data.dataset import Dataset
 from sida.data.order import InfiniteSampler
 from sida.randomness import generator
+from sida.sampling.networks import settled
 from sida.sampling.one_step import one_step
 from sida.sampling.quantise import to_uint8
 
@@ -82,7 +83,7 @@ class GeneratedBatches:
 
     def __init__(self, batches: StepBatches, net: torch.nn.Module, init_sigma: float) -> None:
         self.batches, self.init_sigma = batches, init_sigma
-        self.net = net.eval().requires_grad_(False)
+        self.net = settled(net).eval().requires_grad_(False)
 
     def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
         """The rounds of one step, see :meth:`StepBatches.__call__`."""

@@ -66,6 +66,33 @@ def test_an_image_depends_on_its_seed_not_on_batch_shard_or_order(net, seeds, sa
                 assert label == by_seed[seed][1]
 
 
+EDM2 = {"img_resolution": 8, "img_channels": 4, "label_dim": 5, "model_channels": 8, "channel_mult": [1, 2]}
+EDM2 |= {"num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8}
+FAMILIES = [("EDM2Precond", {**EDM2, "weight_norm": mode}) for mode in ("off", "in_forward", "pre_hook", "always")]
+FAMILIES += [(cls, {**UNET, "label_dim": 5}) for cls in ("EDMPrecond", "GDDPrecond", "VPPrecond", "VEPrecond")]
+
+
+@pytest.mark.parametrize(("cls", "kwargs"), FAMILIES, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("sampler", ["one_step", "one_step:2", "heun:3", "heun:3,S_churn=2,guidance=1.5"])
+@pytest.mark.parametrize("training", [True, False])
+def test_an_image_does_not_depend_on_what_was_drawn_before(cls, kwargs, sampler, training):
+    """To the last bit of the floats, for each family and mode of weight normalisation, and for guiding networks."""
+    net, guide = (build_network({"class": cls, "kwargs": kwargs}).train(training) for _ in range(2))
+    for parameter in (*net.parameters(), *guide.parameters()):
+        parameter.data = torch.randn_like(parameter) * 0.1
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+
+    def draw(seeds):
+        floats = list(generate(net, seeds, sampler, 4, gnet=guide, decode=torch.clone))
+        return torch.cat([batch.images for batch in floats])[-4:]
+
+    first = draw(range(4))
+    assert torch.equal(draw(range(4)), first)
+    assert torch.equal(draw([*range(50, 58), *range(4)]), first)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert net.training == training
+
+
 @pytest.mark.parametrize("sampler", ["one_step", "heun:4"])
 def test_other_batch_sizes_differ_by_one_level_at_most(net, sampler):
     _, reference, classes = collect(net, range(50), sampler, batch_size=64)

@@ -4,8 +4,18 @@ import numpy as np
 import pytest
 import torch
 
+from sida.errors import UserError
 from sida.networks import build_network
-from sida.sampling import SeedStreams, heun, heun_evaluations, latents_for_seeds, one_step, sigma_steps, to_uint8
+from sida.sampling import (
+    SeedStreams,
+    generate,
+    heun,
+    heun_evaluations,
+    latents_for_seeds,
+    one_step,
+    sigma_steps,
+    to_uint8,
+)
 from tests.conftest import relative_error
 
 
@@ -98,6 +108,41 @@ def test_the_sampler_converges_to_the_exact_flow(steps):
     exact = 80 * latents.double() * 0.5 / math.sqrt(0.25 + 80**2)
     error = relative_error(heun(Gaussian(), latents, None, steps), exact)
     assert error < 25 / steps**2
+
+
+TINY = {"img_resolution": 8, "img_channels": 1, "model_channels": 8, "channel_mult": [1], "num_blocks": 1}
+
+
+@pytest.mark.parametrize(
+    ("cls", "limits", "wanted", "used"),
+    [
+        ("VEPrecond", {}, (0.002, 80), (0.02, 80)),
+        ("VEPrecond", {}, (0.05, 500), (0.05, 100)),
+        ("EDMPrecond", {"sigma_min": 0.1, "sigma_max": 10}, (0.002, 80), (0.1, 10)),
+        ("EDMPrecond", {}, (0.002, 80), (0.002, 80)),
+        ("VPPrecond", {}, (0.002, 80), (0.002, 80)),
+    ],
+)
+@torch.no_grad()
+def test_noise_levels_stay_within_those_of_the_network(cls, limits, wanted, used):
+    torch.manual_seed(0)
+    net = build_network({"class": cls, "kwargs": {**TINY, "model_type": "SongUNet", **limits}}).eval()
+    for parameter in net.parameters():
+        parameter.normal_(std=0.1)
+    seen = []
+    hook = net.register_forward_pre_hook(lambda module, arguments: seen.append(float(arguments[1])))
+    images = heun(net, latents_for_seeds(range(2), (1, 8, 8)), None, 6, *wanted)
+    hook.remove()
+    assert (min(seen), max(seen)) == pytest.approx(used)
+    assert seen[0] == max(seen)
+    # Exactly the run that asks for the network's range itself.
+    assert torch.equal(images, heun(net, latents_for_seeds(range(2), (1, 8, 8)), None, 6, *used))
+
+
+def test_noise_levels_that_the_network_does_not_know_are_refused_before_drawing():
+    net = build_network({"class": "VEPrecond", "kwargs": TINY})
+    with pytest.raises(UserError, match=r"0\.001 to 0\.01 lie outside the network's, 0\.02 to 100"):
+        generate(net, range(4), "heun:6,sigma_min=0.001,sigma_max=0.01")
 
 
 def test_fresh_noise_keeps_the_distribution():

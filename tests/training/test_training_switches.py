@@ -13,7 +13,9 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.io import read_jsonl, sha256_file
 from sida.losses import EDM2SiDALoss
+from sida.networks import build_network
 from sida.training import distill, train_teacher
+from sida.training.batches import GeneratedBatches
 from sida.training.config import DistillConfig
 from sida.training.student import make_batches, make_distiller
 from tests.training.toy import STUDENT, TEACHER
@@ -74,6 +76,18 @@ def test_stand_in_for_the_data_never_reads_an_image(tmp_path, teacher, student, 
     images, labels = first[0]
     torch.testing.assert_close(((images + 1) * 127.5).round(), (images + 1) * 127.5, atol=1e-3, rtol=0)
     assert labels.sum() == len(labels)
+
+
+def test_stand_in_for_the_data_keeps_its_weights(tmp_path):
+    """One that normalises on each call would make a resumed run differ from an uninterrupted one."""
+    config = DistillConfig(**{**SHORT, "teacher": "unused"})
+    net = build_network({**EDM2, "kwargs": {**EDM2["kwargs"], "weight_norm": "always"}})
+    batches = GeneratedBatches(make_batches(config, load_dataset(config.dataset), CPU), net, 2.5)
+    seen = []
+    for nimg in (0, 16):
+        batches("psi", nimg)
+        seen.append(torch.cat([parameter.flatten() for parameter in batches.net.parameters()]))
+    assert torch.equal(*seen)
 
 
 def test_stand_in_for_the_data_is_a_parent_and_changes_the_result(tmp_path, teacher, student):
