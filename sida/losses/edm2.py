@@ -62,10 +62,12 @@ class EDM2SiDALoss(SiDALoss):
         fake, logits, variance, _ = self._judge(fake_score, noisy, sigma, class_labels)
         divisor = self._mean_error(images, true) * variance
         per_element = self._sid(images, true, fake) / divisor
-        mask = intact(per_element)
+        if not self.uses_real_images:
+            mask = intact(per_element)
+            return counted(GeneratorTerms(*keep(mask, per_element), None), dropped(mask))
+        mask = intact(per_element, logits)
         sid, divisor, logits = keep(mask, per_element, divisor, logits)
-        adversarial = fakeness(logits, self.pool) / divisor if self.uses_real_images else None
-        return counted(GeneratorTerms(sid, adversarial), dropped(mask))
+        return counted(GeneratorTerms(sid, fakeness(logits, self.pool) / divisor), dropped(mask))
 
     def fake_score_loss(
         self,
@@ -91,15 +93,15 @@ class EDM2SiDALoss(SiDALoss):
             labels = None if class_labels is None else torch.cat([class_labels, class_labels])
         denoised, logits, variance, logvar = self._judge(fake_score, both, levels, labels, decode=len(images))
         error, weight = denoised - images, self.weight(sigma) / variance
-        mask = intact(error)
-        error, weight, logvar = keep(mask, error, weight, logvar)
-        denoising = weight * error.square() + logvar
         if real_images is None:
-            return counted(FakeScoreTerms(denoising, None), dropped(mask))
-        fake_logits, real_logits = keep(mask, logits[: len(images)], logits[len(images) :])
-        return counted(
-            FakeScoreTerms(denoising, weight * told_apart(fake_logits, real_logits, self.pool)), dropped(mask)
-        )
+            mask = intact(error, logvar)
+            error, weight, logvar = keep(mask, error, weight, logvar)
+            return counted(FakeScoreTerms(weight * error.square() + logvar, None), dropped(mask))
+        fake, real = logits.chunk(2)
+        mask = intact(error, logvar, fake, real)
+        error, weight, logvar, fake, real = keep(mask, error, weight, logvar, fake, real)
+        discriminator = weight * told_apart(fake, real, self.pool)
+        return counted(FakeScoreTerms(weight * error.square() + logvar, discriminator), dropped(mask))
 
     def _judge(
         self,

@@ -67,8 +67,8 @@ class SiDALoss(SiDLoss):
     ) -> GeneratorTerms:
         """Generator's terms per element, see :meth:`SiDLoss.generator_loss`.
 
-        A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): the SiD
-        term drops the sample, the adversarial scalar does not.
+        A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): its mask
+        does not look at them, and the batch's scalar pools them all. Pooled per sample, the sample is dropped.
         """
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
@@ -76,10 +76,12 @@ class SiDALoss(SiDLoss):
         fake, logits = fake_score(noisy, sigma, class_labels, return_flag="encoder_decoder")
         error = self._mean_error(images, true)
         per_element = self._sid(images, true, fake) / error
-        mask = intact(per_element)
-        sid, error = keep(mask, per_element, error)
-        if self.pool == "sample":
+        if self.pool == "batch":
+            mask = intact(per_element)
+        else:
+            mask = intact(per_element, logits)
             (logits,) = keep(mask, logits)
+        sid, error = keep(mask, per_element, error)
         return counted(GeneratorTerms(sid, fakeness(logits, self.pool) / error), dropped(mask))
 
     def fake_score_loss(
@@ -94,7 +96,8 @@ class SiDALoss(SiDLoss):
         """Fake score's and discriminator's terms per element, see :meth:`SiDLoss.fake_score_loss`.
 
         Fake and real image of a position share σ, noise and label; each is augmented by itself. Both halves pass
-        the encoder together and only the fake half the decoder, which is exact because samples never interact.
+        the encoder together and only the fake half the decoder, which is exact because samples never interact. A
+        position is dropped when either of its two images led to a NaN.
 
         Args:
             fake_score: ψ in training mode.
@@ -119,9 +122,9 @@ class SiDALoss(SiDLoss):
             return_flag="encoder_decoder",
             decode=len(images),
         )
-        error = denoised - clean
-        mask = intact(error)
-        error, weight, fake_logits, real_logits = keep(mask, error, self.weight(sigma), *logits.chunk(2))
+        error, (fake_logits, real_logits) = denoised - clean, logits.chunk(2)
+        mask = intact(error, fake_logits, real_logits)
+        error, weight, fake_logits, real_logits = keep(mask, error, self.weight(sigma), fake_logits, real_logits)
         terms = FakeScoreTerms(weight * error.square(), weight * told_apart(fake_logits, real_logits, self.pool))
         return counted(terms, dropped(mask))
 

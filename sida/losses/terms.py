@@ -25,7 +25,7 @@ class GeneratorTerms(_GeneratorPair):
             method has no such term.
         adversarial: Adversarial term, float32 ``(N', 1, 1, 1)``, **before** the factor C·H·W; None if the method
             has none.
-        nan_count: Samples dropped because they hold a NaN.
+        nan_count: Samples dropped because a NaN came up in them.
     """
 
     nan_count: int = 0
@@ -37,7 +37,7 @@ class FakeScoreTerms(_FakeScorePair):
     Attributes:
         denoising: Weighted denoising error, float32 ``(N', C, H, W)``; None if the method has no such term.
         discriminator: Real-against-fake term, float32 ``(N', 1, 1, 1)``; None without real images.
-        nan_count: Samples dropped because they hold a NaN.
+        nan_count: Samples dropped because a NaN came up in them or in the real image of their position.
     """
 
     nan_count: int = 0
@@ -52,14 +52,17 @@ def counted(terms: Terms, nan_count: int) -> Terms:
     return terms
 
 
-def intact(per_element: torch.Tensor) -> torch.Tensor | None:
-    """Which samples hold no NaN: bool ``(N,)``, or None when all of them do not (the usual case).
+def intact(*tensors: torch.Tensor) -> torch.Tensor | None:
+    """Which samples hold no NaN in any of the tensors: bool ``(N,)``, or None when all are free of it (as usual).
 
     Args:
-        per_element: ``(N, ...)``; a NaN of any ingredient is a NaN here.
+        *tensors: ``(N, ...)`` each; what is computed from other tensors passes their NaNs on.
     """
-    bad = per_element.detach().flatten(1).sum(1).isnan()
-    return ~bad if bool(bad.any()) else None
+    flat = [tensor.detach().flatten(1) for tensor in tensors]
+    # A sum is cheaper than a look at every element; infinities of both signs make it NaN too.
+    if not bool(torch.stack([values.sum(1) for values in flat]).isnan().any()):
+        return None
+    return ~torch.stack([values.isnan().any(1) for values in flat]).any(0)
 
 
 def keep(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
