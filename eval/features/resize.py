@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -10,22 +12,18 @@ def resize_clean(images: torch.Tensor, size: int) -> torch.Tensor:
     """clean-fid's ``clean`` mode: each channel as float32 by Pillow's antialiased bicubic filter, clipped to 0..255.
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, 3, H, W).
         size: New height and width.
 
     Returns:
-        float32 (N, C, size, size) on the CPU, not rounded.
+        float32 (N, 3, size, size) on the CPU, not rounded.
 
     Source: Parmar et al. 2022 (arXiv:2104.11222), section 3; GaParmar/clean-fid:cleanfid/resize.py.
     """
-    from PIL import Image
+    from cleanfid.resize import make_resizer
 
-    channels = images.cpu().to(torch.float32).numpy()
-    resized = [
-        [np.asarray(Image.fromarray(channel).resize((size, size), Image.Resampling.BICUBIC)) for channel in image]
-        for image in channels
-    ]
-    return torch.from_numpy(np.array(resized, dtype=np.float32).clip(0, 255))
+    resize = make_resizer("PIL", False, "bicubic", (size, size))
+    return _each(resize, images)
 
 
 def resize_bytes(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -40,6 +38,10 @@ def resize_bytes(images: torch.Tensor, size: int) -> torch.Tensor:
     """
     from PIL import Image
 
+    return _each(lambda p: np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BICUBIC)), images)
+
+
+def _each(resize: Callable[[np.ndarray], np.ndarray], images: torch.Tensor) -> torch.Tensor:
+    """Applies a function of one picture (H, W, C) to every image (N, C, H, W)."""
     pictures = images.permute(0, 2, 3, 1).cpu().contiguous().numpy()
-    resized = [np.asarray(Image.fromarray(p).resize((size, size), Image.Resampling.BICUBIC)) for p in pictures]
-    return torch.from_numpy(np.array(resized)).permute(0, 3, 1, 2).contiguous()
+    return torch.from_numpy(np.stack([resize(p) for p in pictures])).permute(0, 3, 1, 2).contiguous()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -137,24 +140,49 @@ def test_precision_recall_faults():
         precision_recall(rows, rows, k=0)
 
 
-def test_kernel_distance_golden(golden):
+def test_kernel_distance_golden(golden, monkeypatch):
     arrays, _ = golden("metrics/features")
     expected, _ = golden("metrics/sid")
     indices = expected["sid/kid_indices_gen_real_alternating"]
-    value = kernel_distance(arrays["B"], arrays["A"], indices=list(zip(indices[0::2], indices[1::2])))
+    drawn = iter(indices)
+    monkeypatch.setattr(np.random, "choice", lambda count, size, replace: next(drawn))
+    value = kernel_distance(arrays["B"], arrays["A"], len(indices) // 2, indices.shape[1])
     assert value == pytest.approx(float(expected["sid/kid_A_vs_B"]), rel=1e-5)
+    assert next(drawn, None) is None
 
 
 def test_kernel_distance_is_seeded_and_about_zero_for_one_distribution():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 300, 8))
-    assert kernel_distance(a, b, 20, 200) == kernel_distance(a, b, 20, 200)
+    np.random.seed(3)
+    untouched = np.random.random()
+    np.random.seed(3)
+    assert kernel_distance(a, b, 20, 200) == kernel_distance(a, b, 20, 200) != kernel_distance(a, b, 20, 200, seed=1)
+    assert np.random.random() == untouched
     near, far = kernel_distance(a, b, 20, 200), kernel_distance(a, b + 1, 20, 200)
     assert abs(near) < 0.02 * far
     with pytest.raises(UserError, match="two samples"):
         kernel_distance(a[:1], b)
     with pytest.raises(UserError, match="shapes"):
         kernel_distance(a, b[:, :3])
+
+
+def test_clean_fid_is_imported_only_when_it_is_needed_and_asks_no_network():
+    program = """
+import socket, sys
+def refuse(*args, **kwargs): raise AssertionError("asked the network")
+socket.socket.connect = socket.getaddrinfo = refuse
+import numpy as np, torch
+import eval.metrics, eval.features.inception
+assert not any(name.startswith(("cleanfid", "torchvision")) for name in sys.modules)
+from eval.features.resize import resize_clean
+resize_clean(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 16)
+assert "torchvision" not in sys.modules
+print(eval.metrics.kernel_distance(np.eye(4), np.eye(4)))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 0
 
 
 @pytest.mark.slow
