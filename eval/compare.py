@@ -6,6 +6,7 @@ Numbers measured under different protocols are not compared at all; the differin
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -195,8 +196,8 @@ def compare_published(results: str | Path, layouts: Sequence[Path], published: s
     measured, _ = _load(results)
     numbers = load_published(published)
     columns = tuple(
-        Column(head, number=head not in ("table", "run", "metric", "within"))
-        for head in ("table", "run", "metric", "published", "measured", "Δ", "allowed", "within")
+        Column(head, number=head not in ("table", "run", "metric", "agreement"))
+        for head in ("table", "run", "metric", "published", "measured", "Δ", "allowed", "agreement")
     )
     rows: list[Row] = []
     for path in layouts:
@@ -214,12 +215,13 @@ def compare_published(results: str | Path, layouts: Sequence[Path], published: s
                 Cell(r["published"] + spread),
             ]
             cells += [Cell(show(estimate)), Cell(f"{float(r['difference']):+.3g}".replace("-", "−"))]
-            cells += [Cell(f"{float(r['tolerance']):.2g}"), Cell("✓" if r["within"] else "✗", bold=not r["within"])]
+            cells += [Cell(f"{float(r['tolerance']):.2g}"), Cell(r["agreement"], bold=r["agreement"] != "agrees")]
             rows.append(Row(tuple(cells), rule=i == 0 and bool(rows)))
     if not rows:
         raise UserError(f"{results}: no measured run has a published number; compare two result folders instead")
-    outside = sum(row.cells[-1].text == "✗" for row in rows)
+    counts = Counter(row.cells[-1].text for row in rows)
     note = (
-        f"{len(rows) - outside} of {len(rows)} numbers agree with the published ones within the combined uncertainty."
+        f"{counts['agrees']} of {len(rows)} numbers agree with the published ones within the combined uncertainty; "
+        f"{counts['better']} are better, {counts['worse']} worse."
     )
     return Table("comparison", "Comparison", "", "audit", columns, tuple(rows), (note,))

@@ -16,7 +16,8 @@ Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
 RULES = {
     "EQ": "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of "
-    "p; 2 % where no spread was published; 0.01 for precision and recall); a better number counts as reproduced",
+    "p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than "
+    "printed, and not reproduced either way: a leak or a wrong reference makes numbers better",
     "LT": "A is better than B: the difference of the means exceeds 2.6 standard errors of the difference over the "
     "evaluation trials; speaks about these generators, not about training",
     "LTQ": "A is better than a quoted number b: m ± 2.6 standard errors lies beyond b, allowing for b's rounding",

@@ -95,20 +95,19 @@ def quoted(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def equal(part: Part, evidence: Evidence, where: str) -> Finding:
-    """EQ: a published number is reproduced (a better one counts)."""
+    """EQ: a published number is reproduced; neither a worse nor a better one is a reproduction."""
     number = evidence.quoted(_a(part), f"{where}.a")
     if evidence.by_published:
         raise NotMeasuredError("needs a measurement")
     name, a = evidence.estimate(_a(part), part.metric, f"{where}.a")
     compared = agreement(a, number)
-    better = compared.difference < 0 if part.direction == "lower" else compared.difference > 0
-    word = "reproduced" if compared.within else "better" if better else "not reproduced"
+    word = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}[compared.outcome]
     text = (
         f"{part.metric} {show(a)} ({name}; {a.trials} trials), published {number.text}"
         f"{' ± ' + number.std if number.std else ''}; {word} (Δ {compared.difference:+.3g}, allowed "
         f"{compared.tolerance:.2g})"
     )
-    outcome: Outcome = "contradicted" if word == "not reproduced" else "supported"
+    outcome: Outcome = "supported" if compared.outcome == "agrees" else "contradicted"
     return Finding(outcome, text, {"a": a.mean, "published": number.value, "difference": compared.difference})
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from eval.agreement import agreement
+from eval import agreement
 from eval.tables.bold import best_rows
 from eval.tables.cells import empty_cell, heading, measured_cell, published_cell, rule_above, text_cell
 from eval.tables.layout import ColumnSpec, TableLayout
 from eval.tables.lines import Line, Source
 from eval.tables.model import Cell, Column, Row
 
-LEGEND = (
-    "Δ = measured − published; ✓ within, ✗ outside the combined uncertainty (three standard errors of the difference, "
-    "at least 1 %; 2 % where no spread was published; 0.01 for precision and recall).",
-)
+LEGEND = (f"Δ = measured − published; {agreement.LEGEND}.",)
 
 
 def side_by_side(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[Row]]:
@@ -78,7 +75,7 @@ def difference_cell(column: ColumnSpec, source: Source) -> Cell:
     """Measured minus published with the verdict of rule EQ; blank unless both are there."""
     if source.published is None or source.estimate is None:
         return Cell(kind="blank")
-    compared = agreement(source.estimate, source.published)
+    compared = agreement.agreement(source.estimate, source.published)
     decimals = max(column.decimals, 2)
     text = f"{compared.difference * column.scale:+.{decimals}f}".replace("-", "−")
-    return Cell(text, "difference", within=compared.within)
+    return Cell(text, "difference", agreement=compared.outcome)

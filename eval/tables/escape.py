@@ -11,7 +11,7 @@ _GREEK = {
 _MATH = {
     **{letter: rf"\{name}" for letter, name in _GREEK.items()},
     "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
-    "↑": r"\uparrow", "✓": r"\surd", "✗": r"\times", "√": r"\surd", "→": r"\to",
+    "↑": r"\uparrow", "✓": r"\surd", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
 }  # fmt: skip
 _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",

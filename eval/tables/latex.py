@@ -92,7 +92,7 @@ def _cell(cell: Cell, column: Column) -> str:
         text = rf"{{\itshape {text}}}"
     if cell.bold:
         text = rf"\textbf{{{text}}}"
-    text += MARKS[cell.within]
+    text += MARKS[cell.agreement]
     return rf"\multicolumn{{{cell.columns}}}{{c}}{{{text}}}" if cell.columns > 1 or cell.kind == "dash" else text
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from eval.agreement import MARKS, Outcome
+
 Kind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
 
 
@@ -17,7 +19,7 @@ class Cell:
         kind: Where the content comes from. A cell is *either* published *or* measured, never both.
         spread: Printed after ``±``.
         bold: Best of its column by the layout's rule.
-        within: For a difference: whether it lies within the combined uncertainty.
+        agreement: For a difference: whether the numbers agree, see :mod:`eval.agreement`.
         columns: Number of columns the cell spans.
     """
 
@@ -25,7 +27,7 @@ class Cell:
     kind: Kind = "text"
     spread: str | None = None
     bold: bool = False
-    within: bool | None = None
+    agreement: Outcome | None = None
     columns: int = 1
 
     @property
@@ -35,8 +37,8 @@ class Cell:
             return "–"
         if self.kind == "missing":
             return self.text or "not measured"
-        mark = {None: "", True: " ✓", False: " ✗"}[self.within]
-        return (f"{self.text} ± {self.spread}" if self.spread else self.text) + mark
+        text = f"{self.text} ± {self.spread}" if self.spread else self.text
+        return f"{text} {MARKS[self.agreement]}" if self.agreement else text
 
 
 @dataclass(frozen=True)

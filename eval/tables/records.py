@@ -15,7 +15,7 @@ FIELDS = (
     "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
     "run", "measured", "measured_std", "trials", "training_seeds", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
-    "difference", "tolerance", "within",
+    "difference", "tolerance", "agreement",
     "n", "seed_first", "seed_last", "protocol", "protocol_sha256", "reference_sha256", "network_sha256", "device",
     "code_version", "date",
 )  # fmt: skip
@@ -87,6 +87,6 @@ def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
         record |= {
             "difference": repr(compared.difference),
             "tolerance": repr(compared.tolerance),
-            "within": compared.within,
+            "agreement": compared.outcome,
         }
     return record

@@ -30,7 +30,7 @@ SETUP = r"""\sisetup{mode=text,reset-text-series=false,uncertainty-mode=separate
 \protected\def\sidaroom#1{\setbox2\hbox{#1}\setbox4\hbox{\sidabold#1}\kern\dimexpr\wd4-\wd2\relax}%
 \def\sidanoroom#1{}%
 \protected\def\sidabold{\bfseries\boldmath\let\sidaroom\sidanoroom}%"""
-MARKS = {None: "", True: r"\,$\surd$", False: r"\,$\times$"}
+MARKS = {None: "", "agrees": r"\,$\surd$", "better": r"\,$\triangle$", "worse": r"\,$\times$"}
 # Differences stacked under numbers with spreads: their mark stays close to them, not behind the space for a spread, and
 # their sign hangs out to the left (the cell beside it has no spread either), of which TeX need not warn.
 HANGS = ",table-align-uncertainty=false,table-align-text-after=false"
@@ -72,13 +72,13 @@ def number_column(cells: Sequence[Cell]) -> str:
     if not numbers:
         return "c"
     whole, decimals = max(n.whole for n in numbers), max(n.decimals for n in numbers)
-    marked = any(cell.within is not None for cell in cells)
+    marked = any(cell.agreement for cell in cells)
     form = f"{whole}.{decimals}" if decimals else f"{whole}"
     spreads = [n.spread for n in numbers if n.spread is not None]
     if any(n.signed for n in numbers) and not (marked and spreads):
         form = f"+{form}"
     if not spreads:
-        return rf"S[table-format={form}{{{MARKS[True]}}}]" if marked else f"S[table-format={form}]"
+        return rf"S[table-format={form}{{{MARKS['agrees']}}}]" if marked else f"S[table-format={form}]"
     # siunitx counts the spread's digits as those of an integer: three in 0.128, four in 1.028.
     form += f"({max(spreads) + decimals or 1})"
     spread = "0" * max(1, *spreads) + "." * bool(decimals) + "0" * decimals
@@ -99,5 +99,5 @@ def number_cell(cell: Cell) -> str:
         shape = r"\itshape " if cell.kind == "missing" else r"\bfseries " * cell.bold
         return f"{{{shape}{text}}}"
     text = cell.text.replace("−", "-") + (f" +- {cell.spread}" if cell.spread else "")
-    mark = f"{{{MARKS[cell.within]}}}" if cell.within is not None else ""
+    mark = f"{{{MARKS[cell.agreement]}}}" if cell.agreement else ""
     return r"\sidabold " * cell.bold + text + mark

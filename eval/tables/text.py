@@ -96,8 +96,8 @@ def _html_cell(table: Table, place: int, cell: Cell) -> str:
         classes.append("num")
     elif len(cell.plain) < 48:
         classes.append("short")
-    if cell.within is not None:
-        classes.append("within" if cell.within else "outside")
+    if cell.agreement:
+        classes.append(cell.agreement)
     text = _html_text(cell.plain)
     if cell.bold:
         text = f"<b>{text}</b>"
@@ -176,7 +176,7 @@ th.group {{ border-bottom: 1px solid; text-align: center; }}
 tr.rule td {{ border-top: 1px solid; }}
 .published {{ font-style: italic; }}
 .missing {{ opacity: .6; font-style: italic; }}
-.outside {{ color: light-dark(#a33c00, #ffb088); }}
+.better, .worse {{ color: light-dark(#a33c00, #ffb088); }}
 .notes {{ font-size: 13px; opacity: .85; overflow-wrap: anywhere; }}
 </style></head>
 <body><h1>{title}</h1>

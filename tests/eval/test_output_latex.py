@@ -80,7 +80,7 @@ def test_a_column_reserves_the_digits_of_its_numbers(texts, expected):
 def test_a_column_makes_room_for_bold_digits_and_for_marks():
     bold = [Cell("10.5", "measured", "0.2", bold=True), Cell("9.5", "measured", "0.3")]
     assert number_column(bold) == r"S[table-format=2.1(1){\sidaroom{\textpm 0}}]"
-    marked = [Cell("−0.02", "difference", within=True)]
+    marked = [Cell("−0.02", "difference", agreement="agrees")]
     assert number_column(marked) == r"S[table-format=+1.2{\,$\surd$}]"
     assert "table-align-text-after=false" in number_column([*bold, *marked])
 
@@ -91,7 +91,7 @@ def test_a_column_makes_room_for_bold_digits_and_for_marks():
         (Cell("2.028", "published", "0.020"), "2.028 +- 0.020"),
         (Cell("2.028", "published", "0.020", bold=True), r"\sidabold 2.028 +- 0.020"),
         (Cell("10.10", "published"), "10.10"),
-        (Cell("−0.02", "difference", within=False), r"-0.02{\,$\times$}"),
+        (Cell("−0.02", "difference", agreement="worse"), r"-0.02{\,$\times$}"),
         (Cell(kind="missing"), r"{\itshape not measured}"),
         (Cell(kind="dash"), "{--}"),
         (Cell(kind="blank"), ""),

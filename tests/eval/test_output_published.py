@@ -146,7 +146,9 @@ def test_audit_never_puts_published_and_measured_in_one_cell(released):
             if record["published"] and record["measured"]:
                 difference = float(record["measured"]) - float(record["published"])
                 assert float(record["difference"]) == pytest.approx(difference)
-                assert record["within"] == str(abs(difference) <= float(record["tolerance"]) + 1e-12)
+                agrees = abs(difference) <= float(record["tolerance"]) + 1e-12
+                better = (difference > 0) == (record["metric"] in ("is", "precision", "recall"))
+                assert record["agreement"] == ("agrees" if agrees else "better" if better else "worse")
 
 
 def test_unmeasured_cells_say_so_and_quoted_rows_stay_blank():

@@ -100,12 +100,15 @@ def test_rule_eq_has_the_published_tolerances():
     fid = numbers["table1-sida-a1.0-fid"]  # 1.516 ± 0.010
     three_errors = 3 * ((0.02**2 + 0.010**2) / 10) ** 0.5
     assert agreement(Estimate(1.520, 0.02, 10), fid).tolerance == pytest.approx(max(three_errors, 0.01516))
-    assert not agreement(Estimate(1.516 + 1.01 * max(three_errors, 0.01516), 0.02, 10), fid).within
+    limit = 1.01 * max(three_errors, 0.01516)
+    assert agreement(Estimate(1.516 + limit, 0.02, 10), fid).outcome == "worse"
+    assert agreement(Estimate(1.516 - limit, 0.02, 10), fid).outcome == "better"
     teacher = numbers["table1-vp-edm-fid"]  # 1.97, no spread: two per cent
     assert agreement(Estimate(2.0, 0.001, 10), teacher).tolerance == pytest.approx(0.02 * 1.97)
     precision = numbers["table3-sid-a1.2-precision"]
-    assert agreement(Estimate(0.75, 0.001, 10), precision).within
-    assert not agreement(Estimate(0.7501, 0.001, 10), precision).within
+    assert agreement(Estimate(0.75, 0.001, 10), precision).outcome == "agrees"
+    assert agreement(Estimate(0.7501, 0.001, 10), precision).outcome == "better"
+    assert agreement(Estimate(0.7299, 0.001, 10), precision).outcome == "worse"
 
 
 @settings(max_examples=50)
@@ -113,5 +116,5 @@ def test_rule_eq_has_the_published_tolerances():
 def test_a_number_always_agrees_with_itself(shift, std, trials):
     for number in list(load_published().values())[:40]:
         same = Estimate(number.value, std if trials > 1 else None, trials)
-        assert agreement(same, number).within
+        assert agreement(same, number).outcome == "agrees"
         assert agreement(Estimate(number.value + shift, 0.0, 10), number).difference == pytest.approx(shift)
