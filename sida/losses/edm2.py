@@ -64,7 +64,7 @@ class EDM2SiDALoss(SiDALoss):
         per_element = self._sid(images, true, fake) / divisor
         if not self.uses_real_images:
             mask = intact(per_element)
-            return counted(GeneratorTerms(*keep(mask, per_element), None), dropped(mask))
+            return counted(GeneratorTerms(keep(mask, per_element)[0], None), dropped(mask))
         mask = intact(per_element, logits)
         sid, divisor, logits = keep(mask, per_element, divisor, logits)
         return counted(GeneratorTerms(sid, fakeness(logits, self.pool) / divisor), dropped(mask))

@@ -19,8 +19,9 @@ Discriminator = Callable[[torch.Tensor, torch.Tensor | None], Sequence[torch.Ten
 class GDDLoss:
     """Non-saturating or hinge loss of a discriminator with several heads, with R1 on real images.
 
-    Same interface as :class:`SiDLoss`, so the same loop can drive it; the 'fake score' is the discriminator, which
-    no noise is added for. A head's loss is the mean over its logits; heads are added.
+    Methods, arguments and terms are those of :class:`SiDLoss`, with the discriminator in the place of the fake score:
+    no noise is added, a head's loss is the mean over its logits, heads are added. The terms are scalars, and R1 is a
+    step of its own, so :class:`sida.training.Distiller` does not take this loss: training GDD is not implemented.
 
     Args:
         form: ``"ns"`` (non-saturating) or ``"hinge"``.

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from sida.data.augment import AugmentPipe
+from sida.errors import UserError
 from sida.losses import Draws, SiDLoss
 from sida.randomness import generator as random_generator
 from sida.sampling.one_step import one_step
@@ -66,7 +67,8 @@ class Distiller:
         true_score: φ; frozen here.
         fake_score: ψ; usually a copy of φ.
         generator: θ; a copy of φ, or for SiD2A of a distilled generator.
-        loss: The method's losses; ``loss.uses_real_images`` says whether ψ also judges real images.
+        loss: The method's losses per element: SiD's or one derived from it; ``loss.uses_real_images`` says whether ψ
+            also judges real images.
         schedule: Phases by images seen.
         lr: θ's learning rate.
         fake_score_lr: ψ's; None for the same.
@@ -115,6 +117,11 @@ class Distiller:
         reduce: Reduce | None = None,
         compile: bool = False,
     ) -> None:
+        if not isinstance(loss, SiDLoss):
+            kind = type(loss).__name__
+            raise UserError(
+                f"loss: {kind} has no fake score, which this loop trains; take SiDLoss or one derived from it"
+            )
         self.loss, self.schedule, self.init_sigma, self.augment = loss, schedule, init_sigma, augment
         self.lambda_sid, self.lambda_adv = lambda_sid, lambda_adv
         self.lambda_d, self.lambda_fake_score = lambda_d, lambda_fake_score
@@ -178,13 +185,11 @@ class Distiller:
             )
             record.samples += len(images)
             record.nan_samples += terms.nan_count
-            loss = _scaled(terms.denoising, self.lambda_fake_score / total)
-            record.add_loss("denoising", loss)
-            if terms.discriminator is not None:
-                discriminator = _scaled(terms.discriminator, self.lambda_d / total)
-                record.add_loss("discriminator", discriminator)
-                loss = loss + discriminator
-            loss.backward()
+            _propagate(
+                record,
+                ("denoising", terms.denoising, self.lambda_fake_score / total, 1.0),
+                ("discriminator", terms.discriminator, self.lambda_d / total, 1.0),
+            )
         record.add_step("fake_score", self.fake_score.step(phase.lr_factor))
 
     def _theta_step(
@@ -198,16 +203,12 @@ class Distiller:
             terms = self.loss.generator_loss(self._phi, fake_score, images, labels, given)
             record.samples += len(images)
             record.nan_samples += terms.nan_count
-            sid = _scaled(terms.sid, self.lambda_sid / total)
-            record.add_loss("sid", sid)
-            loss = sid if phase.sid_weight == 1 else phase.sid_weight * sid
-            if terms.adversarial is not None:
-                pixels = like[0].numel()
-                adversarial = _scaled(terms.adversarial, self.lambda_adv * pixels / total)
-                record.add_loss("adversarial", adversarial)
-                if phase.adversarial_weight:
-                    loss = loss + phase.adversarial_weight * adversarial
-            loss.backward()
+            pixels = like[0].numel()
+            _propagate(
+                record,
+                ("sid", terms.sid, self.lambda_sid / total, phase.sid_weight),
+                ("adversarial", terms.adversarial, self.lambda_adv * pixels / total, phase.adversarial_weight),
+            )
         record.add_step("generator", self.generator.step(phase.lr_factor))
 
     def _draws(
@@ -241,6 +242,20 @@ class Distiller:
         return [("fake_score", self.fake_score), ("generator", self.generator), ("ema", self.ema)]
 
 
-def _scaled(per_element: torch.Tensor | None, scale: float) -> torch.Tensor:
-    assert per_element is not None
-    return per_element.sum() * scale
+def _propagate(record: IterationRecord, *terms: tuple[str, torch.Tensor | None, float, float]) -> None:
+    """Back-propagates the sum of a round's terms and notes each without its weight.
+
+    Args:
+        record: Where the losses are noted.
+        *terms: Name, loss per element (None: the method has no such term), scale, and the schedule's weight.
+    """
+    weighted = []
+    for name, per_element, scale, weight in terms:
+        if per_element is None:
+            continue
+        value = per_element.sum() * scale
+        record.add_loss(name, value)
+        # A term of weight 0 costs no backward pass.
+        if weight:
+            weighted.append(value if weight == 1 else weight * value)
+    sum(weighted[1:], weighted[0]).backward()
