@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from itertools import count
 from pathlib import Path
 
 from eval.claims.write import MARKS
@@ -19,6 +20,8 @@ from sida.io import read_jsonl, write_text
 
 FIGURE_LAYOUTS = Path(__file__).resolve().parents[1] / "config" / "figures"
 _NATURAL = re.compile(r"(\d+)")
+_TABLE_NUMBER = re.compile(r"\\renewcommand\{\\thetable\}\{([^}]+)\}")
+_FIGURE_NUMBER = re.compile(r"figure(\d+)")
 _NUMBERED = re.compile(r"(?:table|figure)\d")
 
 
@@ -63,14 +66,30 @@ def paper_source(folder: Path, tables: list[Path], figures: list[Path], title: s
     parts = [_PREAMBLE.replace("TITLE", escape(title or f"Results of the preset {folder.name}"))]
     if tables:
         parts.append(r"\section{Tables}")
-        for table in tables:
-            counter = re.search(r"\\setcounter\{table\}\{\d+\}", table.read_text(encoding="utf-8"))
-            parts.append((counter.group() + "\n" if counter else "") + rf"\input{{tables/{table.name}}}")
+        found = [_TABLE_NUMBER.search(table.read_text(encoding="utf-8")) for table in tables]
+        for table, number in zip(tables, _numbers([match[1] if match else None for match in found])):
+            parts.append(rf"\renewcommand{{\thetable}}{{{number}}}" + "\n" + rf"\input{{tables/{table.name}}}")
     if figures:
-        parts += [r"\clearpage", r"\section{Figures}", *(_figure(figure, layouts) for figure in figures)]
+        parts += [r"\clearpage", r"\section{Figures}"]
+        stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
+        numbers = _numbers([str(int(match[1])) if match else None for match in stems])
+        parts += [_figure(figure, number, layouts) for figure, number in zip(figures, numbers)]
     parts += _claims(folder / "claims.json")
     parts += [r"\clearpage", r"\appendix", r"\section{Provenance}", _provenance(folder, measurements)]
     return "\n\n".join([*parts, r"\end{document}"]) + "\n"
+
+
+def _numbers(given: list[str | None]) -> list[str]:
+    """The paper's numbers where they are given (once each); beside such, the others are A1, A2, ..."""
+    prefix = "A" if any(given) else ""
+    rest = (f"{prefix}{number}" for number in count(1))
+    taken: set[str] = set()
+    numbers = []
+    for number in given:
+        chosen = number if number and number not in taken else next(rest)
+        taken.add(chosen)
+        numbers.append(chosen)
+    return numbers
 
 
 def figure_caption(figure: Path, layouts: Path) -> str:
@@ -85,13 +104,12 @@ def figure_caption(figure: Path, layouts: Path) -> str:
     return f"{heading}. {found.caption}" if found.caption else heading
 
 
-def _figure(figure: Path, layouts: Path) -> str:
+def _figure(figure: Path, number: str, layouts: Path) -> str:
     caption = figure_caption(figure, layouts)
-    number = re.fullmatch(r"figure(\d+)", figure.stem)
-    counter = rf"\setcounter{{figure}}{{{int(number.group(1)) - 1}}}" + "\n" if number else ""
+    label = rf"\renewcommand{{\thefigure}}{{{number}}}" + "\n"
     picture = rf"\includegraphics[width=\linewidth]{{figures/{figure.name}}}"
     text = rf"\caption{{{escape(caption)}}}\label{{fig:{figure.stem}}}"
-    return counter + "\n".join([r"\begin{figure}[htbp]\centering", picture, text, r"\end{figure}"])
+    return label + "\n".join([r"\begin{figure}[htbp]\centering", picture, text, r"\end{figure}"])
 
 
 def _claims(path: Path) -> list[str]:

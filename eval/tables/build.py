@@ -40,7 +40,7 @@ def build_table(
         mode: Overrides the layout's mode; ``measured`` where neither says.
 
     Raises:
-        UserError: Unknown run, metric or published id; a missing measurement where the layout does not allow one.
+        UserError: Unknown run, metric or published id; a missing measurement where the layout allows none.
     """
     mode = mode or layout.mode or "measured"
     published = published or {}
@@ -58,7 +58,12 @@ def build_table(
         mode=mode,
         columns=tuple(columns),
         rows=tuple(rows),
-        notes=(*layout.notes, *provenance_notes(lines, measurements), *(audit.LEGEND if mode == "audit" else ())),
+        notes=(
+            *layout.notes,
+            *(layout.published_notes if mode != "measured" else ()),
+            *provenance_notes(lines, measurements),
+            *(audit.LEGEND if mode == "audit" else ()),
+        ),
         number=layout.number,
         records=[*printed_heads, *table_records(layout, lines, measurements, mode)],
     )
@@ -73,7 +78,7 @@ def _one_sided(layout: TableLayout, lines: list[Line], mode: Mode) -> tuple[list
             source, bold = line.sources.get(column.id), number in best.get(column.id, ())
             if source is None:
                 cells.append(text_cell(column, lines, number))
-            elif source.empty and source.estimate is None:
+            elif source.empty:
                 cells.append(empty_cell(source))
             else:
                 cells.append(published_cell(source, bold) if mode == "paper" else measured_cell(column, source, bold))

@@ -92,7 +92,7 @@ class HyperLayout:
     rows: tuple[HyperRow, ...]
     title: str = ""
     caption: str = ""
-    number: int | None = None
+    number: int | str | None = None
     mode: Literal["paper", "audit", "measured"] | None = None
     notes: tuple[str, ...] = ()
     source: str = ""

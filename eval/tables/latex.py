@@ -30,8 +30,8 @@ def to_latex(table: Table) -> str:
 
 def _prologue(table: Table) -> str:
     # In a document of its own the table keeps its number; by \\input the document counts.
-    counter = rf"\setcounter{{table}}{{{table.number - 1}}}" if table.number else ""
-    return _PROLOGUE.format(name=table.name, mode=table.mode, counter=counter) + "\n" + CHECK
+    number = rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else ""
+    return _PROLOGUE.format(name=table.name, mode=table.mode, number=number) + "\n" + CHECK
 
 
 def tabular(table: Table) -> str:
@@ -106,7 +106,7 @@ _PROLOGUE = r"""%% {name} ({mode}). Compile this file alone, or \input it in a d
   \usepackage[a4paper,margin=18mm]{{geometry}}
   \usepackage{{booktabs,siunitx}}
   \pagestyle{{empty}}
-  \begin{{document}}{counter}
+  \begin{{document}}{number}
   \def\sidatableend{{\end{{document}}}}
 \fi"""
 

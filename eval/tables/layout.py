@@ -72,6 +72,7 @@ class RowSpec:
         published: Id in ``results/published``; ``{metric}`` and ``{column}`` are replaced.
         family: Group (default the sheet's).
         label: Name (default the sheet's).
+        measured_label: Name in measured mode, for rows whose label is that of published numbers.
         nfe: Printed number of function evaluations (default the measured one).
         cfg: Whether guidance is used, where the table has such a column.
         rule: Draw a line above even within a family.
@@ -88,6 +89,7 @@ class RowSpec:
     published: str | None = None
     family: str | None = None
     label: str | None = None
+    measured_label: str | None = None
     nfe: str | None = None
     cfg: str | None = None
     rule: bool = False
@@ -126,32 +128,34 @@ class TableLayout:
     Attributes:
         columns: From left to right.
         rows: From top to bottom; the family is printed where it changes.
-        number: The table's number in the paper.
+        number: The table's number in the paper; words set a variant apart, e.g. ``4 (version 4)``.
         mode: Mode where the command line names none.
         bold: The bold rule; none without it.
         audit: Audit mode puts three columns per metric side by side, or stacks three lines per row.
         scope: Conditions on the sample sheet added to every ``where`` and ``each``.
         vars: Values of ``{name}`` in the rows' ``run`` ids, e.g. the data set.
         metrics: Metrics measured under another key here, e.g. ``{fid: fd}``.
-        missing: Whether an absent measurement is an error (the default, except in audit mode) or marked.
+        missing: Whether what was not measured is marked as such (the default) or an error.
         trials: Number of trials every cell must have.
         notes: Lines printed below.
+        published_notes: Further lines about the published numbers, printed where these are shown.
     """
 
     columns: tuple[ColumnSpec, ...]
     rows: tuple[RowSpec, ...]
     title: str = ""
     caption: str = ""
-    number: int | None = None
+    number: int | str | None = None
     mode: Mode | None = None
     bold: BoldSpec | None = None
     audit: Literal["columns", "rows"] = "columns"
     scope: Mapping[str, Any] = field(default_factory=dict)
     vars: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
-    missing: Missing | None = None
+    missing: Missing = "mark"
     trials: int | None = None
     notes: tuple[str, ...] = ()
+    published_notes: tuple[str, ...] = ()
     source: str = ""
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -85,10 +86,12 @@ def resolve(
     """All rows of a layout with what is known about each cell.
 
     Raises:
-        UserError: Unknown run, metric or published id; a missing measurement where the layout does not allow one.
+        UserError: Unknown run, metric or published id; a missing measurement where the layout allows none.
     """
     lines = []
     for where, spec in expand(layout, runs):
+        if mode == "measured":
+            spec = dataclasses.replace(spec, label=spec.measured_label or spec.label)
         sources = {
             column.id: _source(layout, spec, column, number, where, measurements, runs, published, mode)
             for number, column in enumerate(layout.columns)
@@ -114,7 +117,16 @@ def _source(
     mode: Mode,
 ) -> Source:
     metric = str(layout.metrics.get(str(column.metric), column.metric))
-    empty = "dash" if column.id in spec.dash else "blank" if column.id in spec.blank else None
+    # What the paper leaves out says nothing about our measurements.
+    empty = (
+        None
+        if mode == "measured"
+        else "dash"
+        if column.id in spec.dash
+        else "blank"
+        if column.id in spec.blank
+        else None
+    )
     printed = None
     if spec.published is not None and mode != "measured" and empty is None:
         slug = str(column.metric).replace("_", "-")
@@ -123,14 +135,13 @@ def _source(
     run = _run_id(layout, spec, column, where) if mode != "paper" else None
     if run is None and mode != "measured":
         return Source(metric, printed, empty=empty)
-    strict = (layout.missing or ("mark" if mode == "audit" else "error")) == "error"
-    if strict:
-        for name in (run, *spec.pool):
-            _check(layout, spec, number, where, name, metric, measurements, runs)
-    if run is None or not (strict or all(measurements.has(name, metric) for name in (run, *spec.pool))):
+    names = [name for name in (run, *spec.pool) if name is not None]
+    if layout.missing == "error" or mode == "measured":
+        _check(layout, spec, number, where, names, metric, measurements, runs)
+    if not names or (layout.missing == "mark" and not all(measurements.has(name, metric) for name in names)):
         return Source(metric, printed, run, None, empty, spec.pool)
-    estimates = [measurements.estimate(name, metric, where) for name in (run, *spec.pool)]
-    for name, estimate in zip((run, *spec.pool), estimates):
+    estimates = [measurements.estimate(name, metric, where) for name in names]
+    for name, estimate in zip(names, estimates):
         if layout.trials is not None and estimate.trials != layout.trials:
             raise UserError(
                 f"{where}: run '{name}' has {estimate.trials} trials of '{metric}', but the layout's trials is "
@@ -156,17 +167,18 @@ def _check(
     spec: RowSpec,
     number: int,
     where: str,
-    run: str | None,
+    names: list[str],
     metric: str,
     measurements: Measurements,
     runs: Mapping[str, Run],
 ) -> None:
-    """Refuses what a table without gaps cannot show, naming the layout's key."""
-    if run is None and where.endswith(".where"):
+    """Refuses rows that no sheet lists and metrics that no row was measured by, naming the layout's key."""
+    if not names and where.endswith(".where"):
         raise UserError(f"{where}: no run of the sample sheet matches {dict(spec.where or {})}; change the condition")
-    if run is not None and run not in runs:
-        raise UserError(f"{where}: unknown run '{run}': the sample sheet does not list it{suggestion(run, runs)}")
-    if metric not in measurements.metrics:
+    for run in names:
+        if run not in runs:
+            raise UserError(f"{where}: unknown run '{run}': the sample sheet does not list it{suggestion(run, runs)}")
+    if measurements.rows and metric not in measurements.metrics:
         raise UserError(
             f"{layout.source}: columns[{number}].metric: '{metric}' was not measured in {measurements.source}"
             f"{suggestion(metric, measurements.metrics)}; add it to the protocol or remove the column"

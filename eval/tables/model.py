@@ -75,7 +75,7 @@ class Table:
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
-    number: int | None = None
+    number: int | str | None = None
     records: list[dict[str, Any]] = field(default_factory=list)
 
     @property

@@ -277,6 +277,28 @@ def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(preset, tmp_pa
     assert pdf.read_bytes() == first
 
 
+@pytest.mark.parametrize("mode", ["audit", "measured"])
+def test_no_two_tables_and_no_two_figures_of_the_paper_have_one_number(preset, tmp_path, monkeypatch, mode):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    inputs = ["--measurements", str(write_released(tmp_path / "m")), "--runs", str(ROOT / "config/runs/released.tsv")]
+    layouts = [*sorted((ROOT / "config" / "tables").glob("table[1-7]*.yaml")), tmp_path / "twice.yaml"]
+    layouts[-1].write_text(f"extends: {ROOT / 'config' / 'tables' / 'table4.yaml'}\n")
+    for layout in layouts:
+        out = folder / "tables" / f"{layout.stem}.tex"
+        assert main(["table", "--layout", str(layout), *inputs, "--mode", mode, "--out", str(out)]) == 0
+    for name in ("figure2", "figure10", "samples"):
+        shutil.copy(folder / "figures" / "convergence.pdf", folder / "figures" / f"{name}.pdf")
+    source = build_paper(folder)[0].read_text()
+    labels = [re.findall(rf"\\renewcommand{{\\the{kind}}}{{(.*?)}}", source) for kind in ("table", "figure")]
+    assert labels[0] == ["A1", "1", "2", "3", "4", "4 (version 4)", "5", "6", "7", "A2"]
+    assert labels[1] == ["2", "10", "A1", "A2"]
+    if shutil.which("pdftotext") and latex_lack() is None:
+        text = subprocess.run(["pdftotext", folder / "paper.pdf", "-"], capture_output=True, text=True).stdout
+        captions = re.findall(r"(?:Table|Figure) A?\d+(?: \(version 4\))?:", text)
+        assert len(captions) == len(set(captions)) == 14
+
+
 def test_documents_show_main_first_then_numbered_then_other_tables(tmp_path):
     names = ["mini-alpha", "mini-table10", "mini-table2", "main", "table1", "other"]
     for name in names:

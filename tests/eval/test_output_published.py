@@ -17,6 +17,7 @@ from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown,
 from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout, log_quantity
 from eval.tables.layout import read_layout
 from sida.errors import UserError
+from sida.preset import Preset
 from tests.eval.synthetic_output import write_released
 
 ROOT = Path(__file__).parents[2]
@@ -172,21 +173,39 @@ def test_stacked_audit_keeps_a_measurement_where_the_paper_has_a_dash(released):
     assert any(row.cells[-1].kind == "measured" for row in table.rows if row.cells[3].text == "measured")
 
 
-def test_measured_mode_has_no_quoted_rows(released):
-    from sida.preset import Run
-
-    names = [
-        "teacher-edm-cifar10-cond",
-        *(f"cifar10-cond-{m}" for m in ("sid-a1", "sid-a1.2", "sida-a1", "sid2a-a1", "sid2a-a1.2")),
-    ]
-    runs = {name: Run(run=name, label=name, method="external", sampler="x") for name in names}
-    layout = load_layout(ROOT / "config" / "tables" / "table2.yaml")
-    import dataclasses
-
-    table = build_table(dataclasses.replace(layout, missing="mark"), released, runs, PUBLISHED, "measured")
-    assert len(table.rows) == 6
-    assert {c.kind for row in table.rows for c in row.cells} <= {"measured", "missing", "text", "blank"}
+@pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
+def test_measured_mode_shows_every_generator_and_says_which_cannot_be_measured(released, name):
+    preset = Preset.load(ROOT / "config" / "released.yaml")
+    kept = [row for row in released.rows if row.run not in preset.left_out]
+    measured = Measurements(kept, "measurements.csv")
+    table = paper(name, "measured", measured, preset.runs)
+    named = {run for record in records(paper(name, "audit")) for run in record["run"].split()}
+    shown = {run for record in records(table) for run in record["run"].split()}
+    assert shown == named
+    for record in records(table):
+        assert (record["measured"] != "") == measured.has(record["run"], record["metric"])
+    kinds = [cell.kind for row in table.rows for cell in row.cells]
+    assert kinds.count("missing") == sum(record["measured"] == "" for record in records(table)) > 0
+    assert set(kinds) <= {"measured", "missing", "text", "blank"}
     assert "published" not in " ".join(table.notes)
+
+
+def test_nothing_measured_at_all_is_a_table_that_says_so():
+    preset = Preset.load(ROOT / "config" / "released.yaml")
+    table = paper("table6", "measured", EMPTY, preset.runs)
+    assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
+
+
+def test_our_numbers_stand_under_our_labels_beside_version_4(released):
+    preset = Preset.load(ROOT / "config" / "released.yaml")
+    table = paper("table4-v4", "measured", released, preset.runs)
+    assert [row.cells[0].text for row in table.rows] == ["EDM2", "EDM2", "SiD", "SiDA", "SiD2A"]
+    assert {r["run"] for r in records(table) if r["model"] == "SiD2A"} == {
+        f"edm2-{size}-sid2a" for size in ("xs", "s", "m", "l", "xl", "xxl")
+    }
+    assert "version" not in to_markdown(table).replace(table.title, "").replace(table.caption, "")
+    labels = [row.cells[0].text for row in paper("table4-v4").rows]
+    assert labels[2:] == ["SiD, version 2", "SiDA, version 2", "SiD2A, version 2", "SiD2A, abstract of version 4"]
 
 
 @pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
@@ -250,7 +269,6 @@ def test_tables_compile_on_one_page_with_every_digit(tmp_path, released, name, m
 
 def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     from sida.config import from_mapping
-    from sida.preset import Preset
     from sida.training.config import DistillConfig
 
     preset = Preset.load(ROOT / "config" / "demo.yaml")

@@ -176,10 +176,20 @@ def test_unknown_run_names_layout_and_key(tmp_path, measured, runs):
         build_table(layout_with(tmp_path, rows=[{"run": "sid-a1.3"}]), measured, runs)
 
 
-def test_a_run_without_measurement_names_layout_and_key(tmp_path, measured, runs):
+def test_a_layout_without_gaps_names_the_run_that_is_not_measured(tmp_path, measured, runs):
     rest = type(measured)([row for row in measured.rows if row.run != "sid-a1.2"], "m.csv")
     with pytest.raises(UserError, match=r"layout\.yaml: rows\[0\]\.run: run 'sid-a1\.2' has no measurement in m\.csv"):
-        build_table(layout_with(tmp_path, rows=[{"run": "sid-a1.2"}]), rest, runs)
+        build_table(layout_with(tmp_path, rows=[{"run": "sid-a1.2"}], missing="error"), rest, runs)
+
+
+def test_what_was_not_measured_is_marked_and_never_best(measured, runs):
+    kept = [row for row in measured.rows if row.run != "sida-a1.0" and (row.run, row.metric) != ("sid-a1.2", "is")]
+    table = build_table(load_layout(MAIN), type(measured)(kept), runs)
+    rows = {row.cells[1].text: row.cells[3:] for row in table.rows}
+    assert {cell.plain for cell in rows["SiDA, α = 1.0"]} == {"not measured"}
+    assert [cell.kind for cell in rows["SiD, α = 1.2"]].count("missing") == 1
+    assert not any(cell.bold for cell in rows["SiDA, α = 1.0"])
+    assert "*not measured*" in to_markdown(table)
 
 
 def test_rows_without_a_match_and_ambiguous_conditions(tmp_path, measured, runs):
