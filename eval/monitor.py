@@ -6,6 +6,7 @@ the final measurement never sees, although they come from the same generator.
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,14 +16,17 @@ import torch
 from eval.features.extraction import extract, make_extractors, precision
 from eval.frechet import frechet_distance
 from eval.measure import threads as use_threads
-from eval.protocol import Metric, load_protocol
-from eval.references import Reference, from_dataset, load_references
+from eval.protocol import Protocol, load_protocol
+from eval.references import Reference, data_digest, from_dataset, load_references
 from eval.statistics import FeatureStatistics
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.io import by_content
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
 SEED0 = 1 << 31
+#: Fields of a protocol that speak about its own trials only.
+_FINAL_ONLY = {"trials", "seed0", "is_spread", "ddof"}
 
 
 def make_monitor(
@@ -56,11 +60,8 @@ def make_monitor(
     Raises:
         UserError: Bad arguments, or references that cannot be found.
     """
-    chosen = load_protocol(protocol)
-    metrics = [metric for metric in chosen.metrics if metric.kind == "frechet"]
-    if not metrics:
-        raise UserError(f"protocol '{chosen.name}': has no metric of kind 'frechet' to watch during training")
-    metric = metrics[0]
+    chosen = _watched(load_protocol(protocol))
+    metric = chosen.metrics[0]
     network = extractor or metric.extractor
     n = chosen.num_samples if num_samples is None else num_samples
     if n < 2 or trials < 1 or batch_size < 1:
@@ -68,11 +69,29 @@ def make_monitor(
     made = make_extractors([network], device, extractors)
     with use_threads(threads), precision(chosen.allow_tf32):
         if extractor is None:
-            watched = _only(chosen, metric)
-            reference = load_references(watched, made, references, lambda: load_dataset(dataset))[str(metric.reference)]
+            reference = load_references(chosen, made, references, lambda: load_dataset(dataset))[str(metric.reference)]
         else:
             reference = from_dataset(load_dataset(dataset), made, [network], [])
     return Monitor(made[network], reference, n, trials, seed0, batch_size, chosen.cov_ddof, chosen.allow_tf32, threads)
+
+
+def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    """What decides the numbers of :func:`make_monitor` with the same arguments, by content; see its arguments.
+
+    Of the protocol only what a monitor uses counts: another metric in it, or more trials, is no reason to train again.
+
+    Args:
+        protocol: Name, path or content.
+        dataset: Data-set spec, read for its digest; None when the caller knows the data.
+        options: The other arguments; files count by their bytes.
+
+    Raises:
+        UserError: A protocol or data set that cannot be read.
+    """
+    unused = _FINAL_ONLY | ({"num_samples"} if options.get("num_samples") is not None else set())
+    facts = {k: v for k, v in _watched(load_protocol(protocol)).facts().items() if k not in unused}
+    data = None if dataset is None else data_digest(load_dataset(dataset))
+    return {**by_content(options), "protocol": facts, "dataset": data}
 
 
 class Monitor:
@@ -128,8 +147,9 @@ class Monitor:
         return result | ({"accuracy": hits / labelled} if labelled else {})
 
 
-def _only(protocol: Any, metric: Metric) -> Any:
-    """The protocol with one metric, so that only its reference is loaded."""
-    import dataclasses
-
-    return dataclasses.replace(protocol, metrics=(metric,))
+def _watched(protocol: Protocol) -> Protocol:
+    """The protocol with one metric, the one watched, so that only its reference is loaded and counts."""
+    metrics = [metric for metric in protocol.metrics if metric.kind == "frechet"]
+    if not metrics:
+        raise UserError(f"protocol '{protocol.name}': has no metric of kind 'frechet' to watch during training")
+    return dataclasses.replace(protocol, metrics=tuple(metrics[:1]))

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +96,18 @@ def sha256_json(value: Any) -> str:
     """SHA-256 of the canonical JSON form of a value: equal values have equal digests."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def by_content(value: Any) -> Any:
+    """A JSON value in which every text that is the path of a file is replaced by ``{"sha256": digest}`` of that file.
+
+    A path says nothing about a result: the file may be edited, or moved as it is. Plain words (no ``/``, no suffix)
+    are left alone, whatever files happen to lie here.
+    """
+    if isinstance(value, Mapping):
+        return {key: by_content(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [by_content(item) for item in value]
+    if isinstance(value, str) and (os.sep in value or Path(value).suffix) and Path(value).is_file():
+        return {"sha256": sha256_file(value)}
+    return value

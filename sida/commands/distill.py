@@ -36,6 +36,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
     )
+    parser.add_argument(
+        "--set-aside",
+        action="store_true",
+        help="start anew although DIR holds an unfinished run of other settings (it is kept, and goes on when they "
+        "come back)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,5 +58,5 @@ def run(args: argparse.Namespace) -> int:
 
     from sida.training.student import distill
 
-    print(distill(config, args.out, where=where))
+    print(distill(config, args.out, where=where, set_aside=args.set_aside))
     return 0

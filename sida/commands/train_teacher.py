@@ -27,6 +27,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
     )
+    parser.add_argument(
+        "--set-aside",
+        action="store_true",
+        help="start anew although DIR holds an unfinished run of other settings (it is kept, and goes on when they "
+        "come back)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,5 +48,5 @@ def run(args: argparse.Namespace) -> int:
 
     from sida.training.teacher import train_teacher
 
-    print(train_teacher(config, args.out, where=where))
+    print(train_teacher(config, args.out, where=where, set_aside=args.set_aside))
     return 0

@@ -13,26 +13,36 @@ from sida.errors import UserError
 from sida.io import sha256_json
 from sida.provenance import code_version
 from sida.training.config import DistillConfig, TeacherConfig
+from sida.training.monitors import evaluation_facts
 
 Config = TeacherConfig | DistillConfig
 
 
-def run_digest(kind: str, config: Config, dataset_sha256: str, parents: Mapping[str, str | None]) -> str:
+def run_digest(
+    kind: str, config: Config, dataset_sha256: str, parents: Mapping[str, str | None], where: str = "spec"
+) -> str:
     """Digest of everything that decides a run's result.
 
-    Files count by content, not by path: a results folder may be moved, and a retrained teacher makes another run.
+    Files count by content, not by path: a results folder may be moved, a retrained teacher makes another run, and so
+    does an edited protocol whose metric chooses the network that is kept.
 
     Args:
         kind: ``"teacher"`` or ``"student"``.
         config: Settings.
         dataset_sha256: Digest of the data.
         parents: SHA-256 of the networks a student starts from.
+        where: Place named in errors.
+
+    Raises:
+        UserError: The monitor of the evaluation cannot be found, or its protocol or data cannot be read.
     """
     settings = dataclasses.asdict(config)
     for path in ("teacher", "init"):
         settings.pop(path, None)
     if parents.get("real_source") is not None:
         settings.pop("real_source")
+    if settings.get("evaluation") is not None:
+        settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
     settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
     return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
 

@@ -20,7 +20,7 @@ from sida.training.distiller import IterationRecord
 from sida.training.interruption import Interruption
 from sida.training.learner import Average
 from sida.training.meter import TickMeter
-from sida.training.outputs import Tensors, publish, snapshot_path, write_logs, write_network
+from sida.training.outputs import Tensors, publish, snapshot_path, sort_snapshots, write_logs, write_network
 from sida.training.state import KeptState, StateStore, say
 
 
@@ -249,7 +249,13 @@ class TrainingLoop:
         self.meter.load(record["meter"])
         prefix = "best/"
         self.best_tensors = {n[len(prefix) :]: t for n, t in kept.tensors.items() if n.startswith(prefix)}
-        self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith(prefix)})
+        try:
+            self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith(prefix)})
+        except (KeyError, RuntimeError):
+            raise UserError(
+                f"{kept.path}: was written by a version of the program that keeps other tensors; go on with that "
+                "version, or choose another --out"
+            ) from None
 
     def _finish(self) -> None:
         """Keeps a small last state, from which the results can be written again, and writes them."""
@@ -262,7 +268,9 @@ class TrainingLoop:
         publish(self.folder, record, self.best_tensors)
 
 
-def run_kept(folder: Path, digest: str, stage: str, make: Callable[[StateStore], TrainingLoop]) -> Path:
+def run_kept(
+    folder: Path, digest: str, stage: str, make: Callable[[StateStore], TrainingLoop], set_aside: bool = False
+) -> Path:
     """Runs a loop under the folder's lock from its kept state; a finished run only writes its results again.
 
     Args:
@@ -270,12 +278,17 @@ def run_kept(folder: Path, digest: str, stage: str, make: Callable[[StateStore],
         digest: See :func:`sida.training.identity.run_digest`.
         stage: Label of messages.
         make: Makes the loop; not called for a finished run.
+        set_aside: Start anew beside an unfinished run of another configuration.
 
     Returns:
         Path of the run's network.
+
+    Raises:
+        UserError: See :meth:`StateStore.load`; the folder is as it was.
     """
-    with StateStore(folder / "state", digest) as store:
+    with StateStore(folder / "state", digest, set_aside) as store:
         kept = store.load()
+        sort_snapshots(folder, digest)
         if kept is not None and kept.record["finished"]:
             say(f"[{stage}] already trained; writing its files")
             tensors = {name.removeprefix("best/"): tensor for name, tensor in kept.tensors.items()}

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sida.checkpoint import save_network
+from sida.checkpoint.network_file import read_metadata
 from sida.errors import UserError
 from sida.io import write_text
 from sida.networks import build_network
@@ -59,6 +60,24 @@ def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> P
 def snapshot_path(folder: Path, nimg: int) -> Path:
     """Where the average after ``nimg`` images is kept."""
     return folder / "snapshots" / f"network-{nimg:010d}.safetensors"
+
+
+def sort_snapshots(folder: Path, digest: str) -> None:
+    """Puts snapshots of other configurations into ``snapshots/<digest>/``, and this one's back from there.
+
+    So a run that goes on after another one in the same folder finds its own, and neither overwrites the other's.
+
+    Raises:
+        UserError: A snapshot is damaged.
+    """
+    shelf = folder / "snapshots"
+    for path in sorted(shelf.glob("network-*.safetensors")):
+        owner = str(read_metadata(path)["config_sha256"])
+        if owner != digest:
+            (shelf / owner[:12]).mkdir(exist_ok=True)
+            path.rename(shelf / owner[:12] / path.name)
+    for path in sorted((shelf / digest[:12]).glob("network-*.safetensors")):
+        path.rename(shelf / path.name)
 
 
 def write_network(path: Path, metadata: Mapping[str, Any], tensors: Tensors) -> None:

@@ -1,4 +1,4 @@
-"""Kept states of a run: two intact generations, one owner at a time, never mixed with another configuration."""
+"""Kept states of a run: two intact generations of each configuration, one process at a time, never mixed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import json
 import os
-import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +19,7 @@ from sida.io import atomic_path, sha256_file, write_json
 
 FORMAT = "sida-state-1"
 KEPT = 2
+_KEYS = {"format", "digest", "tensors_sha256", "record"}
 
 
 class KeptState(NamedTuple):
@@ -28,10 +28,12 @@ class KeptState(NamedTuple):
     Attributes:
         record: Plain JSON values: counters, log records, best value.
         tensors: Named tensors on the CPU.
+        path: Where it lies, without suffix.
     """
 
     record: dict[str, Any]
     tensors: dict[str, torch.Tensor]
+    path: Path
 
 
 class StateStore:
@@ -40,17 +42,24 @@ class StateStore:
         with StateStore(folder, digest) as store:
             kept = store.load()
 
-    A state is a tensor file and, written after it, a JSON file that holds its SHA-256: a process killed at any
-    moment leaves the previous state intact. Another process that works on the same run is waited for.
+    A state is a tensor file and, written after it, a JSON file that holds its SHA-256 and the digest of its
+    configuration: a process killed at any moment leaves the previous state intact. States of several configurations
+    lie side by side; each goes on from its own. A state is removed only when its own configuration has two newer ones.
+    Another process that works on the same run is waited for.
 
     Args:
         folder: Created when missing.
-        digest: Digest of everything that decides the run's result; states with another digest are moved aside.
+        digest: Digest of everything that decides the run's result.
+        set_aside: Start anew although the folder holds an unfinished run that this configuration cannot go on from;
+            that run's states stay.
     """
 
-    def __init__(self, folder: Path, digest: str) -> None:
-        self.folder, self.digest = Path(folder), digest
+    def __init__(self, folder: Path, digest: str, set_aside: bool = False) -> None:
+        self.folder, self.digest, self.set_aside = Path(folder), digest, set_aside
         self._lock: int | None = None
+        # Numbers of this configuration's states, oldest first: all, and those known to be intact.
+        self._own: list[int] = []
+        self._intact: list[int] = []
 
     def __enter__(self) -> StateStore:
         try:
@@ -59,15 +68,24 @@ class StateStore:
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
         try:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                say(f"{self.folder}: another process is at work on this run; waiting for it to finish")
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._wait()
         except BaseException:
             os.close(self._lock)
             raise
         return self
+
+    def _wait(self) -> None:
+        assert self._lock is not None
+        try:
+            try:
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"{self.folder}: another process is at work on this run; waiting for it to finish")
+                fcntl.flock(self._lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise UserError(
+                f"{self.folder}: cannot be locked ({error.strerror}); use a file system with locks"
+            ) from None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -78,24 +96,52 @@ class StateStore:
             self._lock = None
 
     def load(self) -> KeptState | None:
-        """The newest intact state of this configuration, or None; says so when it is not simply the newest."""
-        for number in reversed(self._numbers()):
-            header = self._header(number)
+        """The newest intact state of this configuration, or None; says so when it is not simply the newest.
+
+        Raises:
+            UserError: A state cannot be read for now, or (without ``set_aside``) the run would start anew beside
+                an unfinished one; nothing was changed.
+        """
+        headers = {number: self._header(number) for number in self._numbers()}
+        self._own = [number for number, header in headers.items() if header and header["digest"] == self.digest]
+        damaged = []
+        for number, header in reversed(headers.items()):
             if header is None:
-                self._discard(number, "is damaged")
-                continue
-            if header["digest"] != self.digest:
-                self._move_aside(str(header["digest"]))
-                return None
-            tensors = self._tensors(number, header["tensors_sha256"])
-            if tensors is None:
-                self._discard(number, "is damaged or cut off")
-                continue
-            return KeptState(header["record"], tensors)
+                damaged.append(number)
+            elif header["digest"] == self.digest:
+                tensors = self._tensors(number, header["tensors_sha256"])
+                if tensors is not None:
+                    for other in damaged:
+                        say(f"{self._path(other)}: this state is damaged; going back to the one before it")
+                    if any(other and other["digest"] != self.digest for n, other in headers.items() if n > number):
+                        say(f"{self._path(number)}: going on from this kept state, whose settings are back")
+                    self._intact = [number]
+                    return KeptState(header["record"], tensors, self._path(number))
+                damaged.append(number)
+        if headers:
+            self._start_anew(headers, damaged)
         return None
 
+    def _start_anew(self, headers: Mapping[int, dict[str, Any] | None], damaged: list[int]) -> None:
+        """Says why no state is gone on from; asks for the user's word if that leaves an unfinished run behind."""
+        newest = max(headers)
+        header = headers[newest]
+        if damaged:
+            lost, why = True, f"the kept state {self._path(max(damaged))} is damaged, and there is none before it"
+        else:
+            assert header is not None
+            lost, nimg = not header["record"]["finished"], header["record"].get("nimg", 0)
+            kind = f"an unfinished run (image {nimg:,})" if lost else "a finished run"
+            why = f"{self._path(newest)} is the state of {kind} of another configuration or other inputs"
+        if lost and not self.set_aside:
+            raise UserError(
+                f"{why}; go back to its settings to go on with it, choose another --out, or start anew beside it "
+                "with --set-aside (it is kept)"
+            )
+        say(f"{why}; it is kept, and this run starts anew")
+
     def save(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-        """Writes a new state, then forgets all but the newest two.
+        """Writes a new state, then forgets all of this configuration but the newest two intact ones.
 
         Raises:
             UserError: The disk is full or the folder is gone; earlier states are untouched.
@@ -112,61 +158,68 @@ class StateStore:
     def _save(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
         from safetensors.torch import save_file
 
-        numbers = self._numbers()
-        number = numbers[-1] + 1 if numbers else 1
+        number = max(self._numbers(), default=0) + 1
+        path = self._path(number)
         flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with atomic_path(self._path(number, "safetensors")) as temporary:
+        with atomic_path(path.with_suffix(".safetensors")) as temporary:
             save_file(flat, temporary)
         header = {
             "format": FORMAT,
             "digest": self.digest,
-            "tensors_sha256": sha256_file(self._path(number, "safetensors")),
+            "tensors_sha256": sha256_file(path.with_suffix(".safetensors")),
             "record": dict(record),
         }
-        write_json(self._path(number, "json"), header)
-        for path in self.folder.glob("state-*"):
-            if path.stem.removeprefix("state-").isdigit() and int(path.stem.removeprefix("state-")) <= number - KEPT:
-                path.unlink(missing_ok=True)
+        write_json(path.with_suffix(".json"), header)
+        self._intact = [*self._intact, number][-KEPT:]
+        for old in set(self._own) - set(self._intact):
+            # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.
+            for suffix in (".safetensors", ".json"):
+                self._path(old).with_suffix(suffix).unlink(missing_ok=True)
+        self._own = list(self._intact)
 
-    def _path(self, number: int, suffix: str) -> Path:
-        return self.folder / f"state-{number:06d}.{suffix}"
+    def _path(self, number: int) -> Path:
+        return self.folder / f"state-{number:06d}"
 
     def _numbers(self) -> list[int]:
         """Numbers of the states that were completed, oldest first."""
-        names = [path.stem.removeprefix("state-") for path in self.folder.glob("state-*.json")]
-        return sorted(int(name) for name in names if name.isdigit())
+        try:
+            # Not glob, which takes a folder that cannot be read for an empty one.
+            names = [name for name in os.listdir(self.folder) if name.startswith("state-") and name.endswith(".json")]
+        except OSError as error:
+            raise UserError(unreadable(self.folder, error)) from None
+        numbers = [name.removeprefix("state-").removesuffix(".json") for name in names]
+        return sorted(int(number) for number in numbers if number.isdigit())
 
     def _header(self, number: int) -> dict[str, Any] | None:
+        """A state's JSON, or None if it is damaged."""
+        path = self._path(number).with_suffix(".json")
         try:
-            header = json.loads(self._path(number, "json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            header = json.loads(path.read_bytes())
+        except OSError as error:
+            raise UserError(unreadable(path, error)) from None
+        except ValueError:
             return None
-        keys = {"format", "digest", "tensors_sha256", "record"}
-        return header if isinstance(header, dict) and keys <= header.keys() and header["format"] == FORMAT else None
+        return header if isinstance(header, dict) and header.keys() >= _KEYS and header["format"] == FORMAT else None
 
     def _tensors(self, number: int, sha256: str) -> dict[str, torch.Tensor] | None:
+        """A state's tensors, or None if they are damaged or gone."""
         from safetensors.torch import load_file
 
-        path = self._path(number, "safetensors")
-        if not path.is_file() or sha256_file(path) != sha256:
+        path = self._path(number).with_suffix(".safetensors")
+        if not os.path.lexists(path):
             return None
-        tensors: dict[str, torch.Tensor] = load_file(path)
+        try:
+            if sha256_file(path) != sha256:
+                return None
+            tensors: dict[str, torch.Tensor] = load_file(path)
+        except OSError as error:
+            raise UserError(unreadable(path, error)) from None
         return tensors
 
-    def _discard(self, number: int, why: str) -> None:
-        say(f"{self._path(number, 'json').with_suffix('')}: this state {why}; going back to the one before it")
-        for suffix in ("json", "safetensors"):
-            with contextlib.suppress(OSError):
-                self._path(number, suffix).unlink()
 
-    def _move_aside(self, digest: str) -> None:
-        target = self.folder / f"other-{digest[:12]}"
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir()
-        for path in self.folder.glob("state-*"):
-            path.rename(target / path.name)
-        say(f"{self.folder}: the kept state is of another configuration or other inputs; moved to {target.name}/, "
-            "starting anew")  # fmt: skip
+def unreadable(path: Path, error: OSError) -> str:
+    """The line for a state that may well be intact but cannot be read now."""
+    return f"{path}: cannot be read ({error.strerror or error}); nothing was changed: mend that, then run this again"
 
 
 def say(line: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from sida.training.distiller import Distiller, IterationRecord
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Average
 from sida.training.loop import Evaluate, Plan, TrainingLoop, run_kept
+from sida.training.monitors import monitor_factory
 from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import Schedule
@@ -67,6 +67,7 @@ def distill(
     *,
     where: str = "student",
     save_seconds: float = 10.0,
+    set_aside: bool = False,
 ) -> Path:
     """Distils a student, or goes on where an earlier process stopped, or just writes the results of a finished run.
 
@@ -77,12 +78,15 @@ def distill(
             evaluation), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.
         where: Place named in errors.
         save_seconds: Least time between two saved states.
+        set_aside: Start anew although the folder holds an unfinished run of another configuration. Its state stays
+            there and is gone on from when its settings come back.
 
     Returns:
         Path of the network.
 
     Raises:
-        UserError: Bad settings, data or networks; too many NaNs.
+        UserError: Bad settings, data or networks; too many NaNs; a kept state that cannot be read, or one of an
+            unfinished run of another configuration (without ``set_aside``).
         KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
     """
     if not isinstance(config, DistillConfig):
@@ -96,7 +100,7 @@ def distill(
         parents["init"] = _sha256(config.init, f"{where}.init")
     if config.real_source != "data":
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
-    digest = run_digest("student", config, dataset.sha256, parents)
+    digest = run_digest("student", config, dataset.sha256, parents, where)
     folder, stage = run_folder(outdir, "students", config.name), f"distill {config.name}"
 
     def make(store: StateStore) -> TrainingLoop:
@@ -109,7 +113,7 @@ def distill(
         evaluate = make_evaluation(config, dataset, f"{where}.evaluation")
         return TrainingLoop(plan, StudentTrainer(distiller, batches), store, folder, metadata, evaluate)
 
-    return run_kept(folder, digest, stage, make)
+    return run_kept(folder, digest, stage, make, set_aside)
 
 
 def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Distiller:
@@ -230,7 +234,7 @@ def make_evaluation(config: DistillConfig, dataset: Dataset, where: str = "evalu
 
     def evaluate(net: torch.nn.Module, check: Callable[[], None]) -> Mapping[str, Any]:
         if not monitors:
-            monitors.append(_factory(spec["monitor"], where)(**spec.get("kwargs", {})))
+            monitors.append(monitor_factory(spec["monitor"], where)(**spec.get("kwargs", {})))
 
         def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
             check()
@@ -240,15 +244,6 @@ def make_evaluation(config: DistillConfig, dataset: Dataset, where: str = "evalu
         return monitors[0](images)
 
     return evaluate
-
-
-def _factory(name: str, where: str) -> Callable[..., Any]:
-    module, _, attribute = name.partition(":")
-    try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{where}.monitor: cannot import '{name}' ({error}); name it as module:factory") from None
-    return factory
 
 
 def _sha256(path: str, where: str) -> str:

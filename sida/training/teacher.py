@@ -86,6 +86,7 @@ def train_teacher(
     *,
     where: str = "teacher",
     save_seconds: float = 10.0,
+    set_aside: bool = False,
 ) -> Path:
     """Trains a teacher, or goes on where an earlier process stopped, or just writes the results of a finished run.
 
@@ -95,12 +96,15 @@ def train_teacher(
             ``network.safetensors`` (the averaged network), ``train.jsonl``, ``snapshots/`` and ``state/``.
         where: Place named in errors.
         save_seconds: Least time between two saved states.
+        set_aside: Start anew although the folder holds an unfinished run of another configuration. Its state stays
+            there and is gone on from when its settings come back.
 
     Returns:
         Path of the network.
 
     Raises:
-        UserError: Bad settings, data or network; too many NaNs.
+        UserError: Bad settings, data or network; too many NaNs; a kept state that cannot be read, or one of an
+            unfinished run of another configuration (without ``set_aside``).
         KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
     """
     if not isinstance(config, TeacherConfig):
@@ -121,4 +125,4 @@ def train_teacher(
         batches = StepBatches(dataset, config.seed, config.batch_size, None, device)
         return TrainingLoop(plan, TeacherTrainer(config, net, batches), store, folder, metadata)
 
-    return run_kept(folder, digest, stage, make)
+    return run_kept(folder, digest, stage, make, set_aside)

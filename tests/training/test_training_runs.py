@@ -24,7 +24,7 @@ from sida.training.config import DistillConfig
 from sida.training.loop import TrainingLoop
 from sida.training.state import StateStore
 from sida.training.student import StudentTrainer, make_distiller
-from tests.training.toy import STUDENT, TEACHER, as_json, fork, results, wait
+from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, fork, interrupt_after, results, wait
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +42,6 @@ def uninterrupted(student_spec, tmp_path_factory):
     folder = tmp_path_factory.mktemp("student")
     distill(student_spec, folder)
     return folder
-
-
-class CrashError(Exception):
-    """Stands for a process that dies."""
 
 
 def run_with_crashes(run, folder, monkeypatch, trainer, moments, save_seconds=0.0):
@@ -235,24 +231,9 @@ def _is_free(path) -> bool:
         return True
 
 
-def interrupt_after(spec, folder, monkeypatch, nimg):
-    """Runs until ``nimg`` images, keeping a state at every tick."""
-    original = StudentTrainer.iteration
-
-    def fragile(self, seen):
-        if seen >= nimg:
-            raise CrashError
-        return original(self, seen)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(StudentTrainer, "iteration", fragile)
-        with pytest.raises(CrashError):
-            distill(spec, folder, save_seconds=0.0)
-
-
 @pytest.mark.parametrize("damage", ["cut", "flip", "json"])
 def test_damaged_state_falls_back_to_the_one_before(tmp_path, uninterrupted, student_spec, monkeypatch, capsys, damage):
-    interrupt_after(student_spec, tmp_path, monkeypatch, 300)
+    interrupt_after(distill, student_spec, tmp_path, monkeypatch, 300)
     newest = sorted((tmp_path / "state").glob("state-*.safetensors"))[-1]
     assert len(list((tmp_path / "state").glob("state-*.json"))) == 2
     if damage == "cut":
@@ -268,15 +249,6 @@ def test_damaged_state_falls_back_to_the_one_before(tmp_path, uninterrupted, stu
     assert len(lines) == 1
     assert newest.stem in lines[0]
     assert results(tmp_path) == results(uninterrupted)
-
-
-def test_state_of_another_configuration_is_moved_aside(tmp_path, uninterrupted, student_spec, monkeypatch, capsys):
-    interrupt_after({**student_spec, "seed": 5}, tmp_path, monkeypatch, 200)
-    distill(student_spec, tmp_path)
-    assert "of another configuration or other inputs; moved to other-" in capsys.readouterr().err
-    assert results(tmp_path) == results(uninterrupted)
-    (aside,) = (tmp_path / "state").glob("other-*")
-    assert len(list(aside.glob("state-*.json"))) == 2
 
 
 def test_seed_and_thread_free_settings_decide_the_result(tmp_path, uninterrupted, student_spec):

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from sida.data import load_dataset
 from sida.io import read_jsonl
+from sida.training.student import StudentTrainer
+from sida.training.teacher import TeacherTrainer
 
 DATASET = {"name": "digits", "kind": "digits", "max_size": 200}
 NETWORK = {
@@ -88,13 +91,33 @@ def make_monitor(samples: int, bad: str | None = None) -> Callable[..., dict[str
     return monitor
 
 
+class CrashError(Exception):
+    """Stands for a process that dies."""
+
+
+def interrupt_after(run: Callable[..., Any], spec: dict[str, Any], folder: Path, monkeypatch: Any, nimg: int) -> None:
+    """Runs ``distill`` or ``train_teacher`` until ``nimg`` images, keeping a state at every tick."""
+    trainer = TeacherTrainer if "network" in spec else StudentTrainer
+    original = trainer.iteration
+
+    def fragile(self: Any, seen: int) -> Any:
+        if seen >= nimg:
+            raise CrashError
+        return original(self, seen)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "iteration", fragile)
+        with pytest.raises(CrashError):
+            run(spec, folder, save_seconds=0.0)
+
+
 def results(folder: Path) -> dict[str, Any]:
     """What must be equal between two runs: the network's bytes, and the logs without times."""
     found: dict[str, Any] = {"network": (folder / "network.safetensors").read_bytes()}
     for name in ("train", "evaluations"):
         records = read_jsonl(folder / f"{name}.jsonl")
         found[name] = [{k: v for k, v in record.items() if k not in TIMES} for record in records]
-    for path in sorted((folder / "snapshots").glob("*")):
+    for path in sorted((folder / "snapshots").glob("*.safetensors")):
         found[path.name] = path.read_bytes()
     return found
 

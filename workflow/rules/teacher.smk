@@ -18,4 +18,4 @@ rule train_teacher:
     message:
         "teacher {wildcards.teacher}: training"
     shell:
-        "python -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} 2>&1 | tee -i {log:q}"
+        "python -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"

@@ -1,0 +1,52 @@
+"""Monitors: the evaluation while a student is trained, found by name so that the method does not import the measuring.
+
+``module:factory`` names a callable that makes a monitor from keyword arguments. Its module may also have
+``monitor_facts(**the same arguments)``: a JSON value with everything that decides the monitor's numbers, by content. It
+is asked without making a monitor, since a finished run needs none. Without it the arguments themselves count, files
+among them by their bytes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+from sida.errors import UserError
+from sida.io import by_content
+
+
+def monitor_factory(name: str, where: str) -> Callable[..., Any]:
+    """The factory of that name.
+
+    Raises:
+        UserError: No such module or factory.
+    """
+    return _find(name, where)[1]
+
+
+def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Everything about an evaluation that decides which network a run keeps.
+
+    Args:
+        evaluation: ``{every_kimg, monitor, kwargs}``.
+        dataset: Spec of the training data, which is in the run's digest already; not read again for the monitor.
+        where: Place named in errors.
+
+    Raises:
+        UserError: No such module or factory, or arguments that it does not take.
+    """
+    module, _ = _find(evaluation["monitor"], where)
+    kwargs = {k: v for k, v in evaluation.get("kwargs", {}).items() if k != "dataset" or v != dataset}
+    facts: Callable[..., Any] | None = getattr(module, "monitor_facts", None)
+    return {**evaluation, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}
+
+
+def _find(name: str, where: str) -> tuple[ModuleType, Callable[..., Any]]:
+    place, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(place)
+        return module, getattr(module, attribute)
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"{where}.monitor: cannot import '{name}' ({error}); name it as module:factory") from None
