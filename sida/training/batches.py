@@ -25,6 +25,9 @@ class StepBatches:
         device: Where batches are put.
         rank: Number of this device.
         world_size: Number of devices; divides ``batch_size``.
+
+    Attributes:
+        per_device: Images per step on this device; a trainer divides its losses by them.
     """
 
     def __init__(

@@ -86,7 +86,8 @@ class Distiller:
         seed: Run seed of all draws.
         rank: Number of this device.
         world_size: Number of devices; the average's step counts the images of all of them.
-        reduce: Averages a gradient vector over devices, in place.
+        reduce: Averages a gradient vector over devices, in place; losses are means over this device's images, of
+            which all devices bring equally many (:data:`sida.training.learner.Reduce`).
         compile: Run the networks through ``torch.compile``.
     """
 

@@ -12,7 +12,8 @@ from sida.training.compilation import compiled
 from sida.training.flat import FlatParameters
 from sida.training.guards import GuardReport, guard_gradient
 
-#: Sums (or averages) a gradient vector over devices, in place.
+#: Averages a gradient vector over devices, in place. A trainer divides its losses by the images of its own device, and
+#: all devices bring equally many, so the average is the gradient of the mean over the whole batch (as in torch's DDP).
 Reduce = Callable[[torch.Tensor], None]
 
 
@@ -25,7 +26,7 @@ class Learner:
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         clip_value: Value clip of the gradients after the guard; None is off.
-        reduce: Called with the gradient vector before the guard; for data-parallel training.
+        reduce: Called with the gradient vector before the guard, for data-parallel training; None is one device.
         compile: Run the network through ``torch.compile``.
     """
 

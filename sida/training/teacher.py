@@ -19,7 +19,7 @@ from sida.training.config import TeacherConfig
 from sida.training.distiller import IterationRecord
 from sida.training.draws import seed_layers
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
-from sida.training.learner import Average, Learner
+from sida.training.learner import Average, Learner, Reduce
 from sida.training.loop import Plan, TrainingLoop, run_kept
 from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
@@ -33,32 +33,35 @@ class TeacherTrainer:
     Args:
         config: Settings.
         net: Network on its device.
-        batches: Where images come from.
+        batches: Where this device's images come from.
+        reduce: Averages gradients over devices; None is one device.
     """
 
-    def __init__(self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches) -> None:
+    def __init__(
+        self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches, reduce: Reduce | None = None
+    ) -> None:
         self.config, self.batches = config, batches
         # Networks with a log-variance head (EDM2) are trained with it.
         has_logvar = getattr(net, "logvar_linear", None) is not None
         self.loss = EDMLoss(config.P_mean, config.P_std, config.sigma_data, return_logvar=has_logvar)
         self.augment = None if config.augment is None else AugmentPipe.from_config(config.augment, "augment")
-        self.learner = Learner(net, config.lr, config.betas, config.eps)
+        self.learner = Learner(net, config.lr, config.betas, config.eps, reduce=reduce)
         self.ema = Average(self.learner)
 
     def iteration(self, nimg: int) -> IterationRecord:
         """One step of the denoiser and its average."""
-        config, device = self.config, self.batches.device
-        seed_layers(config.seed, "teacher", nimg, 0, device)
-        pipe, source = self.augment, generator(config.seed, "augment", nimg, 0)
+        config, device, rank = self.config, self.batches.device, self.batches.rank
+        seed_layers(config.seed, "teacher", nimg, rank, device)
+        pipe, source = self.augment, generator(config.seed, "augment", nimg, rank)
         augment = None if pipe is None else (lambda images: pipe(images, generator=source))
-        draws = generator(config.seed, "teacher", nimg, 0, device=device)
+        draws = generator(config.seed, "teacher", nimg, rank, device=device)
         net, record = self.learner.train(), IterationRecord()
         for images, labels in self.batches("teacher", nimg):
             given = {
                 "sigma_normal": torch.randn(len(images), 1, 1, 1, generator=draws, device=device),
                 "noise": torch.randn(images.shape, generator=draws, device=device),
             }
-            loss = self.loss(net, images, labels, augment, given).sum() / config.batch_size
+            loss = self.loss(net, images, labels, augment, given).sum() / self.batches.per_device
             record.add_loss("denoising", loss)
             record.samples += len(images)
             loss.backward()

@@ -1,0 +1,131 @@
+"""Several devices: losses are means over a device's own images, gradients averages over devices; with real gloo."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from sida.data import load_dataset
+from sida.losses import SiDALoss
+from sida.networks import build_network
+from sida.training.batches import StepBatches
+from sida.training.config import TeacherConfig
+from sida.training.distiller import Distiller
+from sida.training.draws import step_draws
+from sida.training.schedule import Schedule
+from sida.training.teacher import TeacherTrainer
+from tests.training.toy import NETWORK, TEACHER, fork, wait
+
+RANKS, LOCAL = 2, 4
+CPU = torch.device("cpu")
+SHAPE = torch.Size((RANKS * LOCAL, 1, 8, 8))
+
+
+class Recorder:
+    """A reduction that keeps the gradients it is given and those it leaves."""
+
+    def __init__(self, over_ranks: bool = False) -> None:
+        self.over_ranks, self.local, self.reduced = over_ranks, [], []
+
+    def __call__(self, gradient: torch.Tensor) -> None:
+        self.local.append(gradient.clone())
+        if self.over_ranks:
+            dist.all_reduce(gradient)
+            gradient /= dist.get_world_size()
+        self.reduced.append(gradient.clone())
+
+
+def network(seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    net = build_network({**NETWORK, "kwargs": {**NETWORK["kwargs"], "dropout": 0.0}})
+    for parameter in net.parameters():
+        # The usual start has zeros, through which no gradient flows.
+        torch.nn.init.normal_(parameter, std=0.2)
+    return net
+
+
+def distillation(parts: list[slice], reduce: Recorder, rank: int = 0, world_size: int = 1) -> Distiller:
+    """One iteration on the given parts of a batch, one part per accumulation round."""
+    teacher, fake_score, student = (network(seed) for seed in range(3))
+    distiller = Distiller(
+        teacher, fake_score, student, SiDALoss(), Schedule(0, 0), lr=1e-3, grad_clip_value=1.0, reduce=reduce,
+        rank=rank, world_size=world_size, ema_half_life=RANKS * LOCAL, ema_rampup_ratio=None,
+    )  # fmt: skip
+    images, labels = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)), torch.eye(10)[: SHAPE[0]]
+    (psi,) = step_draws(0, "psi", 0, 0, [SHAPE], CPU, "sigma_normal")
+    (theta,) = step_draws(0, "generator", 0, 0, [SHAPE], CPU, "t")
+    batches = [(images[part], labels[part]) for part in parts]
+    draws = [{name: value[part] for name, value in given.items()} for given in (psi, theta) for part in parts]
+    distiller.iteration(0, batches, batches, draws)
+    return distiller
+
+
+def teaching(batch_size: int, reduce: Recorder, rank: int = 0, world_size: int = 1) -> TeacherTrainer:
+    """One step of a teacher on the part of a batch that falls to a device."""
+    config = TeacherConfig(**{**TEACHER, "batch_size": batch_size})
+    batches = StepBatches(load_dataset(config.dataset), 0, batch_size, None, CPU, rank, world_size)
+    trainer = TeacherTrainer(config, network(3), batches, reduce)
+    trainer.iteration(0)
+    return trainer
+
+
+def parts_of(rank: int) -> slice:
+    return slice(rank * LOCAL, (rank + 1) * LOCAL)
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    """What each of two processes that talk over gloo has seen and become."""
+    folder = tmp_path_factory.mktemp("ranks")
+
+    def process(rank: int) -> None:
+        dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=RANKS)
+        record = {}
+        for name in ("distiller", "teacher"):
+            reduce = Recorder(over_ranks=True)
+            if name == "distiller":
+                trainer = distillation([parts_of(rank)], reduce, rank, RANKS)
+            else:
+                trainer = teaching(RANKS * LOCAL, reduce, rank, RANKS)
+            record[name] = {"local": reduce.local, "reduced": reduce.reduced, "state": dict(trainer.state())}
+        torch.save(record, folder / f"{rank}.pt")
+        dist.destroy_process_group()
+
+    children = [fork(lambda rank=rank: process(rank), folder / f"{rank}.log") for rank in range(RANKS)]
+    assert [wait(child) for child in children] == [0] * RANKS, [p.read_text() for p in folder.glob("*.log")]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(RANKS)]
+
+
+def close(one: torch.Tensor, other: torch.Tensor) -> bool:
+    # Far from the factor of 2 that another contract would show, above the effect of ψ's weights without gradient, which
+    # Adam's first step moves by their rounding.
+    return float((one - other).abs().max()) < 1e-3 * float(other.abs().max())
+
+
+@pytest.mark.parametrize("trainer", ["distiller", "teacher"])
+def test_all_ranks_take_the_average_and_stay_equal(ranks, trainer):
+    one, other = (record[trainer] for record in ranks)
+    assert len(one["local"]) == len(other["local"]) > 0
+    for first, second, reduced in zip(one["local"], other["local"], one["reduced"]):
+        assert not close(first, second)
+        assert torch.equal(reduced, (first + second) / RANKS)
+    assert all(torch.equal(tensor, other["state"][name]) for name, tensor in one["state"].items())
+
+
+def test_two_ranks_distil_as_one_device_with_two_rounds(ranks):
+    """A device's pool is its own round, so two devices and two rounds are the same mathematics, pooling included."""
+    alone = Recorder()
+    distiller = distillation([parts_of(rank) for rank in range(RANKS)], alone)
+    for step, reduced in enumerate(ranks[0]["distiller"]["reduced"]):
+        assert close(reduced, alone.reduced[step]), step
+    for name in ("fake_score/parameters", "ema/parameters"):
+        difference = (distiller.state()[name] - ranks[0]["distiller"]["state"][name]).abs()
+        assert float((difference > 1e-4).float().mean()) < 0.02
+
+
+def test_a_teachers_loss_is_a_mean_over_the_devices_own_images(ranks):
+    """Half of a batch on one of two devices gives the gradient of a whole batch of that size."""
+    alone = Recorder()
+    teaching(LOCAL, alone)
+    assert torch.equal(ranks[0]["teacher"]["local"][0], alone.reduced[0])
