@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.claims.evidence import bound
-from eval.claims.rules import Z, show
+from eval.claims.numbers import Z, show
 from eval.summary import Estimate, Measurements, load_measurements
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError

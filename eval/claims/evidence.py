@@ -76,6 +76,18 @@ class Evidence:
             raise NotMeasuredError(f"metric '{metric}' of run '{names[0]}' was not measured")
         return self.label(names[0]), self.measurements.estimate(names[0], metric, where)
 
+    def value(self, operand: Operand, run: str, metric: str) -> float:
+        """The mean of one run: of its kept generator, or the first or last evaluation of its training.
+
+        Raises:
+            NotMeasuredError: The metric was not measured, or there is no training log.
+        """
+        if operand.at != "kept":
+            return self.curve(run, metric)[0 if operand.at == "start" else -1].value
+        if not self.measurements.has(run, metric):
+            raise NotMeasuredError(f"metric '{metric}' of run '{run}' was not measured")
+        return self.measurements.estimate(run, metric).mean
+
     def images(self, operand: Operand, metric: str, where: str) -> int:
         """Images per trial of a measured operand."""
         return self.measurements.lines(self.runs_of(operand, where)[0], metric)[0].n
@@ -90,8 +102,8 @@ class Evidence:
         """The published number of an operand."""
         return published_number(self.published, str(operand.published), f"{where}.published")
 
-    def curve(self, run: str, metric: str) -> tuple[Point, ...]:
-        """Evaluations of a run during training.
+    def curve(self, run: str, metric: str, finite: bool = True) -> tuple[Point, ...]:
+        """Evaluations of a run during training; where they need not be finite, a NaN counts as infinity.
 
         Raises:
             NotMeasuredError: There is no log of it.
@@ -99,7 +111,7 @@ class Evidence:
         path = self.students / run / "evaluations.jsonl" if self.students else None
         if path is None or not path.is_file():
             raise NotMeasuredError(f"no training log of run '{run}'")
-        return read_evaluations(path, metric)
+        return read_evaluations(path, metric, finite)
 
     def ticks(self, run: str) -> list[dict[str, Any]]:
         """Records of ``train.jsonl``.

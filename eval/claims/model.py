@@ -22,10 +22,21 @@ RULES = {
     "evaluation trials; speaks about these generators, not about training",
     "LTQ": "A is better than a quoted number b: m ± 2.6 standard errors lies beyond b, allowing for b's rounding",
     "TRAIN": "A trains to better values than B: the difference of the means over at least three training seeds exceeds "
-    "two standard errors over seeds",
+    "two standard errors over seeds; of the kept generators, or of the start or end of the curves where it says so",
     "SPEED": "images until the running minimum first falls to a level: the ratio B/A must reach the factor, also when "
     "evaluation noise (2.6 standard errors) and the evaluation interval count against it",
-    "RATIO": "the ratio of A to B lies in the given range",
+    "DIVERGES": "at the end of its curve of evaluations a run lies above the factor times its own lowest value (or "
+    "above the stated multiple of B's end), or is not finite, for at least two thirds of three or more training seeds",
+    "STABLE": "over the whole curve of each of three or more training seeds no evaluation lies above the factor times "
+    "the lowest before it, and the curve lies below its start at its end (or from the stated number of images on), by "
+    "more than two standard errors over seeds",
+    "TREND": "a metric rises (or falls) with a column of the sheet: the mean of the least-squares slopes of three or "
+    "more training seeds exceeds two standard errors",
+    "SPREAD": "the relative spread (largest − smallest, by the mean) over a column's values is at most the factor "
+    "times B's, beyond two standard errors over seeds",
+    "RATIO": "the ratio of A to B, ± 2.6 standard errors (over trials, over training seeds or over the records of a "
+    "log), lies in the given range as a whole; contradicted where it lies outside as a whole",
+    "FACT": "a computed number lies in the given range",
     "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
     "NONE": "not decidable by these measurements; the reason is given",
 }
@@ -33,16 +44,27 @@ RULES = {
 
 @dataclass(frozen=True)
 class Operand:
-    """A generator: measured run (by id or conditions) and the published number that stands for it."""
+    """A generator: measured run (by id or conditions) and the published number that stands for it.
+
+    Attributes:
+        at: What of a run counts: its kept generator, which is the best of its curve and may be its start, or the
+            first or last evaluation of the curve.
+        value: RATIO: a number stated by ``label`` instead of a generator.
+    """
 
     run: str | None = None
     where: Mapping[str, Any] | None = None
     published: str | None = None
+    at: Literal["kept", "start", "end"] = "kept"
+    value: float | None = None
+    label: str = ""
 
     def __post_init__(self) -> None:
+        if (self.value is not None) != bool(self.label):
+            raise ValueError("value: a stated number needs a label that says what it is, and only that has a label")
         if self.run is not None and self.where is not None:
             raise ValueError("run: use only one of run and where")
-        if self.run is None and self.where is None and self.published is None:
+        if self.run is None and self.where is None and self.published is None and self.value is None:
             raise ValueError("run: name a run, conditions (where) or a published number")
         for key in self.where or {}:
             if key not in SELECTABLE:
@@ -61,17 +83,23 @@ class Part:
         metric: Key of the metric.
         a: The generator that is claimed to be better (faster, equal to the published number).
         b: What it is compared with; for LTQ a published number alone.
-        factor: SPEED: least ratio; NEAR: largest multiple.
-        low: RATIO: least ratio.
-        high: RATIO: largest ratio.
+        factor: SPEED: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest value.
+        low: RATIO, FACT: least value.
+        high: RATIO, FACT: largest value; DIVERGES: multiple of B's end.
         level: SPEED: a run's measured mean or a published number; B's own minimum by default.
-        quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, instead of a metric.
+        quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, or ``nfe``, instead
+            of a metric.
+        column: TREND, SPREAD: numeric column of the sheet.
+        images: STABLE: from here on the curve must lie below its start; its end by default.
+        fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
         equal_budget: LT, TRAIN: both must have been trained on equally many images.
-        seeds: TRAIN: least number of training seeds.
+        seeds: TRAIN, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training seeds.
     """
 
-    rule: Literal["EQ", "LT", "LTQ", "TRAIN", "SPEED", "RATIO", "NEAR", "NONE"]
+    rule: Literal[
+        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "DIVERGES", "STABLE", "TREND", "SPREAD", "RATIO", "NEAR", "FACT", "NONE"
+    ]  # fmt: skip
     metric: str = "fid"
     direction: Literal["lower", "higher"] = "lower"
     a: Operand | None = None
@@ -80,17 +108,22 @@ class Part:
     low: float = 0.0
     high: float = float("inf")
     level: Operand | None = None
-    quantity: str | None = None
+    quantity: Literal["img_per_s", "seconds_per_kimg", "memory_mb", "nfe"] | None = None
+    column: str = "alpha"
+    images: int = 0
+    fact: Literal["", "added_parameters", "best_of_ten"] = ""
     slack: float = 0.0
     equal_budget: bool = False
     seeds: int = 3
     label: str = ""
 
     def __post_init__(self) -> None:
-        if self.rule != "NONE" and self.a is None:
+        if self.rule not in ("NONE", "FACT") and self.a is None:
             raise ValueError(f"a: rule {self.rule} needs an operand a")
-        if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "RATIO", "NEAR") and self.b is None:
+        if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "RATIO", "NEAR", "SPREAD") and self.b is None:
             raise ValueError(f"b: rule {self.rule} needs an operand b")
+        if self.rule == "FACT" and not self.fact:
+            raise ValueError("fact: rule FACT needs the name of a computed number")
         if self.rule in ("EQ", "LTQ"):
             quoted = self.a if self.rule == "EQ" else self.b
             if quoted is None or quoted.published is None:

@@ -40,11 +40,16 @@ class Curve:
         return min(self.points, key=lambda point: point.value)
 
 
-def read_evaluations(path: str | Path, metric: str) -> tuple[Point, ...]:
+def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tuple[Point, ...]:
     """Reads a metric from ``evaluations.jsonl``, in order of images seen.
 
+    Args:
+        path: The log.
+        metric: Name of the metric.
+        finite: Whether a NaN is an error; otherwise it is read as infinity: the run has diverged.
+
     Raises:
-        UserError: Missing file, a line without the metric, or a value that is not finite.
+        UserError: Missing file, a line without the metric, or a NaN that is not wanted.
     """
     path = Path(path)
     if not path.is_file():
@@ -59,6 +64,8 @@ def read_evaluations(path: str | Path, metric: str) -> tuple[Point, ...]:
             known = ", ".join(sorted(record))
             raise UserError(f"{path}:{number}: no '{metric}' in this evaluation (it has {known}); change the layout")
         value = float(record[metric])
+        if math.isnan(value) and not finite:
+            value = math.inf
         if math.isnan(value):
             raise UserError(f"{path}:{number}: {metric} is NaN; look at the run's train.jsonl")
         trials = record.get(f"{metric}_trials") or [value]

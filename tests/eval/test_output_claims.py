@@ -194,6 +194,167 @@ def test_ratio_of_logged_quantities(tmp_path):
     assert outcome(found, rule="RATIO", quantity="memory_mb", a=A, b=B) == "not decided here"
 
 
+def test_ratio_counts_its_uncertainty():
+    found = evidence(lines("a", spread(1.0, 0.05)), lines("b", spread(1.0, 0.05)))
+    part = {"rule": "RATIO", "metric": "fd", "a": A, "b": B}
+    limit = 2.6 * 0.05 * math.sqrt(2 / 10)
+    for low, expected in (
+        (1.0, "not decided here"),  # exactly at the printed value: neither supported nor contradicted
+        (1 - 1.01 * limit, "supported"),
+        (1 + 1.01 * limit, "contradicted"),
+    ):
+        assert outcome(found, **part, low=low) == expected
+    assert outcome(found, **part, high=1 - 1.01 * limit) == "contradicted"
+
+
+def test_ratio_over_conditions_needs_training_seeds_and_their_spread():
+    part = {"rule": "RATIO", "metric": "fd", "b": B, "low": 0.9, "high": 1.1}
+    part["a"] = Operand(where={"recipe": "sida"})
+    for means, expected in (
+        ([1.0, 1.0], "not decided here"),
+        ([1.0, 1.01, 0.99], "supported"),
+        ([0.7, 1.0, 1.3], "not decided here"),
+        ([1.3, 1.31, 1.32], "contradicted"),
+    ):
+        seeds = [lines(f"sida-s{i}", spread(mean, 0.001)) for i, mean in enumerate(means)]
+        assert outcome(evidence(*seeds, lines("b", spread(1.0, 0.001))), **part) == expected
+
+
+def trained(folder, recipe, *curves):
+    """Runs of one recipe with these curves, evaluated every thousand images."""
+    for seed, values in enumerate(curves):
+        curve(folder, f"{recipe}-s{seed}", [(1000 * i, value) for i, value in enumerate(values)])
+    return [lines(f"{recipe}-s{seed}", spread(min(values), 0.01)) for seed, values in enumerate(curves)]
+
+
+ROSE, FELL, RECOVERED = [6, 5, 9, 30], [6, 5, 4.5, 4], [6, 5, 30, 5]
+
+
+@pytest.mark.parametrize(
+    ("curves", "diverges", "stable"),
+    [
+        ([ROSE, ROSE, ROSE], "supported", "contradicted"),
+        ([ROSE, ROSE, FELL], "supported", "contradicted"),
+        ([ROSE, FELL, FELL], "contradicted", "contradicted"),
+        ([FELL, FELL, FELL], "contradicted", "supported"),
+        ([RECOVERED, FELL, FELL], "contradicted", "contradicted"),  # the end is fine, the curve is not
+        ([[6, 4, 6.1], [6, 4, 5.9], [6, 4, 6]], "contradicted", "not decided here"),  # the best is low, the end is not
+        ([[6, 4, 7], [6, 4, 7.1], [6, 4, 6.9]], "contradicted", "contradicted"),
+        ([[6, 5, math.nan]] * 3, "supported", "contradicted"),
+        ([ROSE, ROSE], "not decided here", "not decided here"),
+    ],
+)
+def test_divergence_and_stability_read_the_whole_curve_and_its_end(tmp_path, curves, diverges, stable):
+    found = evidence(*trained(tmp_path, "x", *curves), students=tmp_path)
+    part = {"metric": "fd", "factor": 3.0, "a": Operand(where={"recipe": "x"})}
+    assert outcome(found, rule="DIVERGES", **part) == diverges
+    assert outcome(found, rule="STABLE", **part) == stable
+
+
+def test_divergence_also_against_another_run(tmp_path):
+    rows = trained(tmp_path, "x", *[[6, 5, 7]] * 3) + trained(tmp_path, "y", *[FELL] * 3)
+    part = {"rule": "DIVERGES", "metric": "fd", "factor": 3.0, "a": Operand(where={"recipe": "x"})}
+    found = evidence(*rows, students=tmp_path)
+    assert outcome(found, **part) == "contradicted"
+    assert outcome(found, **part, high=1.5, b=Operand(where={"recipe": "y"}, at="end")) == "supported"
+
+
+def test_stability_from_a_number_of_images_on(tmp_path):
+    found = evidence(*trained(tmp_path, "x", *[[6, 5, 6.5, 5, 4 + i / 10] for i in range(3)]), students=tmp_path)
+    part = {"rule": "STABLE", "metric": "fd", "factor": 3.0, "a": Operand(where={"recipe": "x"})}
+    assert outcome(found, **part) == "supported"
+    assert outcome(found, **part, images=3000) == "supported"
+    assert outcome(found, **part, images=2000) == "contradicted"
+    assert outcome(found, **part, images=9000) == "not decided here"
+
+
+def test_training_claims_may_be_about_the_end_which_no_choice_of_the_best_can_flatter(tmp_path):
+    found = evidence(*trained(tmp_path, "x", [6, 4, 8], [6.1, 4, 8], [5.9, 4, 8.1]), students=tmp_path)
+    start, end = (Operand(where={"recipe": "x"}, at=at) for at in ("start", "end"))
+    kept = Operand(where={"recipe": "x"})
+    assert outcome(found, rule="TRAIN", metric="fd", a=kept, b=start) == "supported"
+    assert outcome(found, rule="TRAIN", metric="fd", a=end, b=start) == "contradicted"
+
+
+def by_alpha(values, recipe="x"):
+    """Measurements and sheet of one recipe: ``values[seed][alpha]``."""
+    rows, sheet = [], {}
+    for seed, means in enumerate(values):
+        for alpha, mean in means.items():
+            name = f"{recipe}-{alpha}-{seed}"
+            rows.append(lines(name, spread(mean, 0.01)))
+            sheet[name] = Run(
+                run=name, label=name, method="sid", sampler="x", recipe=recipe, alpha=alpha, seed=seed, teacher="t"
+            )
+    return Evidence(Measurements([line for row in rows for line in row], "m.csv"), sheet, PUBLISHED, None)
+
+
+def test_trend_is_judged_seed_by_seed():
+    part = {"rule": "TREND", "metric": "fd", "direction": "higher", "a": Operand(where={"recipe": "x"})}
+    # Seeds lie further apart than the rise, which is the same in each.
+    rising = [{a: 6 + seed + 0.2 * a for a in (0.0, 0.5, 1.0)} for seed in range(3)]
+    assert outcome(by_alpha(rising), **part) == "supported"
+    assert outcome(by_alpha(rising), **part | {"direction": "lower"}) == "contradicted"
+    mixed = [{a: 6 + sign * a for a in (0.0, 0.5, 1.0)} for sign in (1, -1, 0.2)]
+    assert outcome(by_alpha(mixed), **part) == "not decided here"
+    assert outcome(by_alpha(rising[:2]), **part) == "not decided here"
+
+
+def test_spread_over_a_column_is_compared():
+    narrow, wide = ([{a: 6 + seed / 100 + k * a for a in (0.5, 0.75, 1.0)} for seed in range(3)] for k in (0.1, 2.0))
+    one, other = by_alpha(narrow, "x"), by_alpha(wide, "y")
+    both = Evidence(
+        Measurements(one.measurements.rows + other.measurements.rows), {**one.runs, **other.runs}, PUBLISHED, None
+    )
+    x, y = (Operand(where={"recipe": name}) for name in "xy")
+    assert outcome(both, rule="SPREAD", metric="fd", factor=0.5, a=x, b=y) == "supported"
+    assert outcome(both, rule="SPREAD", metric="fd", factor=0.5, a=y, b=x) == "contradicted"
+
+
+def test_computed_facts_can_be_wrong():
+    assert outcome(evidence(), rule="FACT", fact="added_parameters", low=0, high=0) == "supported"
+    assert outcome(evidence(), rule="FACT", fact="added_parameters", low=1, high=9) == "contradicted"
+    assert outcome(evidence(), rule="FACT", fact="best_of_ten", low=-1.5389, high=-1.5387) == "supported"
+
+
+def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, claims):
+    """Rows of the recipes that C-54 to C-60 name, made up so that each statement holds, and so that it does not."""
+
+    def study(folder, holds):
+        rows, sheet = [], {}
+        folder.mkdir()
+
+        def add(recipe, alpha, values):
+            for seed in range(3):
+                name = f"{recipe}-{alpha}-{seed}"
+                moved = [value + 0.01 * seed for value in values]
+                curve(folder, name, [(i * 1_100_000, v) for i, v in enumerate(moved)])
+                text = (folder / name / "evaluations.jsonl").read_text().replace('"fd', '"fid')
+                (folder / name / "evaluations.jsonl").write_text(text)
+                rows.extend(lines(name, spread(min(moved), 0.001), "fid"))
+                place = {"dataset": "cifar10-uncond", "teacher": "t", "recipe": recipe, "alpha": alpha}
+                sheet[name] = Run(run=name, label=name, method="sida", sampler="x", seed=seed, **place)
+
+        calm, wild = [5, 4.5, 4, 3.5], [5, 4.5, 12, 40]
+        for alpha, best in {-0.25: 5, 0.0: 4.8, 0.5: 4.1, 0.75: 4.05, 1.0: 4, 1.2: 4.5, 1.5: 4.6}.items():
+            end = 30 if holds and alpha > 1 else best
+            best = best if holds else 4 + 0.3 * (alpha == 1.0)
+            add("ablation-sida", alpha, [8, best, min(end, 30) if holds else best])
+            add("ablation-sid2a", alpha, calm if holds else wild)
+        for alpha in (0.5, 0.75, 1.0):
+            add("ablation-sid", alpha, [8, 4 + (alpha if holds else 0), 4 + (alpha if holds else 0)])
+        add("adversarial-alone-sid2a", 1.0, wild if holds else calm)
+        add("pool-sample", 1.0, [8, 4.4, 4.4] if holds else [8, 3.9, 3.9])
+        add("sid2a", 1.0, calm if holds else wild)
+        return Evidence(Measurements(rows), sheet, PUBLISHED, folder)
+
+    names = {f"C-{n}" for n in (45, 54, 55, 56, 57, 58, 59, 60)}
+    chosen = [claim for claim in claims if claim.id in names]
+    for holds, expected in ((True, "supported"), (False, "contradicted")):
+        found = decide(chosen, study(tmp_path / str(holds), holds))
+        assert {v.claim.id: v.outcome for v in found} == dict.fromkeys(names, expected)
+
+
 def test_combination_of_parts():
     yes, no = Finding("supported", "", {"gain": 1}), Finding("contradicted", "", {"gain": -1})
     tie, absent = Finding("not decided here", "", {"gain": 0}), Finding("not decided here", "no measurement")
@@ -227,9 +388,10 @@ def test_the_papers_numbers_give_the_known_verdicts(claims):
     """Verdicts computed from results/published, compared with those worked out by hand from the same numbers."""
     found = Evidence(Measurements([]), {}, PUBLISHED, None, by_published=True)
     verdicts = {v.claim.id: v.outcome for v in decide([c for c in claims if c.scope == "paper"], found)}
-    supported = "14 15 17 18 19 23 24 26 27 28 29 31 32 33 34 35 36 38 40 47 48 64"
-    contradicted = "21 22 25 30 39"
-    undecided = "16 20 37"
+    supported = "14 15 17 23 24 26 27 28 32 33 36 38 40 47 48 50 52 53 64 71"
+    contradicted = "21 22 25 30 39 74"
+    # 18 19 29 31 34: no number of SiDA's size XXL is published. 35: its lead is within the printed spreads.
+    undecided = "16 18 19 20 29 31 34 35 37 54 55 56 57 58 59 60"
     for names, expected in ((supported, "supported"), (contradicted, "contradicted"), (undecided, "not decided here")):
         assert {n: verdicts[f"C-{n}"] for n in names.split()} == dict.fromkeys(names.split(), expected)
     assert verdicts["C-01"] == "not decided here"  # a published number does not reproduce itself

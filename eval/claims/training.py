@@ -1,0 +1,216 @@
+"""Rules about training: they read the curves of evaluations, or compare generators over training seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from eval.claims.evidence import Evidence, NotMeasuredError, bound
+from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
+from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show
+from eval.figures.curves import Point, first_at_or_below
+from eval.summary import Estimate
+
+Z_TRAIN = 2.0
+
+
+def _seeds(operand: Operand, part: Part, evidence: Evidence, where: str) -> list[str]:
+    """The measured runs of an operand: at least as many training seeds as the part asks for."""
+    if evidence.by_published:
+        raise NotMeasuredError("the papers report one training run of each")
+    names = evidence.runs_of(operand, where)
+    if len(names) < part.seeds:
+        have = "one training seed" if len(names) == 1 else f"{len(names)} training seeds"
+        raise NotMeasuredError(f"{have}; this claim is about training and needs {part.seeds}")
+    return names
+
+
+def _equal_budgets(part: Part, evidence: Evidence, names: Sequence[str]) -> None:
+    if part.equal_budget and len({evidence.budget(name) for name in names}) > 1:
+        raise NotMeasuredError("budgets differ between the runs")
+
+
+def _over_seeds(operand: Operand, names: Sequence[str], part: Part, evidence: Evidence) -> tuple[str, Estimate]:
+    values = [evidence.value(operand, name, part.metric) for name in names]
+    place = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
+    return f"{evidence.label(names[0])}{place}; {len(names)} training seeds", Estimate.of(values)
+
+
+def trained(part: Part, evidence: Evidence, where: str) -> Finding:
+    """TRAIN: A better than B over training seeds; evaluation noise alone never decides it."""
+    sides = [
+        (operand, _seeds(operand, part, evidence, f"{where}.{key}"))
+        for operand, key in ((operand_a(part), "a"), (operand_b(part), "b"))
+    ]
+    _equal_budgets(part, evidence, [name for _, names in sides for name in names])
+    (name_a, a), (name_b, b) = (_over_seeds(operand, names, part, evidence) for operand, names in sides)
+    gain = (b.mean - a.mean) if part.direction == "lower" else (a.mean - b.mean)
+    limit = bound(a, b, Z_TRAIN)
+    text = f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); gain {gain:.3g}, bound {limit:.2g}"
+    return Finding(ordered(gain, limit), text, numbers_of(a, b, gain, limit))
+
+
+def diverges(part: Part, evidence: Evidence, where: str) -> Finding:
+    """DIVERGES: at the end of its curve a run lies far above the lowest value it had reached."""
+    names = _seeds(operand_a(part), part, evidence, f"{where}.a")
+    limit, against = math.inf, ""
+    if part.b is not None:
+        _, others = _over_seeds(part.b, _seeds(part.b, part, evidence, f"{where}.b"), part, evidence)
+        limit = part.high * others.mean
+        against = f", or above {part.high:g} × {others.mean:.4g}"
+    curves = {name: _values(evidence, name, part.metric) for name in names}
+    gone = [
+        name
+        for name, values in curves.items()
+        if not math.isfinite(values[-1]) or values[-1] > min(part.factor * min(values), limit)
+    ]
+    listed = "; ".join(f"lowest {min(values):.4g}, end {values[-1]:.4g}" for values in curves.values())
+    text = (
+        f"{part.metric} of {evidence.label(names[0])}: {len(gone)} of {len(names)} seeds end above {part.factor:g} × "
+        f"their lowest value{against} ({listed})"
+    )
+    enough = 2 * len(names)
+    outcome: Outcome = UNDECIDED
+    if 3 * len(gone) >= enough:
+        outcome = "supported"
+    elif 3 * (len(names) - len(gone)) >= enough:
+        outcome = "contradicted"
+    return Finding(outcome, text, {"diverged": len(gone), "seeds": len(names)})
+
+
+def stable(part: Part, evidence: Evidence, where: str) -> Finding:
+    """STABLE: no evaluation far above the lowest so far, and the curve comes to lie below its start and stays there."""
+    names = _seeds(operand_a(part), part, evidence, f"{where}.a")
+    curves = {name: evidence.curve(name, part.metric, finite=False) for name in names}
+    rises = [_rise([point.value for point in points]) for points in curves.values()]
+    steady = max(rises) <= part.factor
+    text = (
+        f"{part.metric} of {evidence.label(names[0])}; {len(names)} training seeds: rises to at most {max(rises):.2f} "
+        f"× the lowest value so far (allowed {part.factor:g})"
+    )
+    numbers = {"rise": max(rises), "seeds": len(names)}
+    if not steady:
+        return Finding("contradicted", text, numbers)
+    late = sorted(set.intersection(*({p.nimg for p in points[1:]} for points in curves.values())))
+    late = [nimg for nimg in late if nimg >= part.images] if part.images else late[-1:]
+    if not late:
+        raise NotMeasuredError(f"no evaluation that all seeds share from {part.images:,} images on")
+    gains = []
+    for nimg in late:
+        falls = [points[0].value - next(p.value for p in points if p.nimg == nimg) for points in curves.values()]
+        gain = Estimate.of(falls)
+        gains.append((gain.mean, Z_TRAIN * (gain.standard_error or 0.0)))
+    gain_mean, limit = min(gains, key=lambda pair: pair[0] - pair[1])
+    when = f"from {part.images:,} images on at least" if part.images else "at the end"
+    text += f"; below its start {when} by {gain_mean:.3g}, bound {limit:.2g}"
+    return Finding(ordered(gain_mean, limit), text, numbers | {"gain": gain_mean, "bound": limit})
+
+
+def _values(evidence: Evidence, run: str, metric: str) -> list[float]:
+    return [point.value for point in evidence.curve(run, metric, finite=False)]
+
+
+def _rise(values: Sequence[float]) -> float:
+    """Largest ratio of a value to the lowest before it."""
+    return max((later / min(values[:i]) for i, later in enumerate(values) if i), default=1.0)
+
+
+def trend(part: Part, evidence: Evidence, where: str) -> Finding:
+    """TREND: a metric rises (or falls) with a column of the sheet, by least squares for each training seed."""
+    names = _seeds(operand_a(part), part, evidence, f"{where}.a")
+    by_seed: dict[int, dict[float, float]] = {}
+    for name in names:
+        run = evidence.runs[name]
+        place = getattr(run, part.column)
+        by_seed.setdefault(run.seed or 0, {})[float(place)] = evidence.value(operand_a(part), name, part.metric)
+    common = sorted(set.intersection(*(set(values) for values in by_seed.values())))
+    if len(by_seed) < part.seeds or len(common) < 3:
+        raise NotMeasuredError(f"{len(by_seed)} seeds with {len(common)} common values of {part.column}")
+    slopes = Estimate.of(
+        [statistics.linear_regression(common, [values[x] for x in common]).slope for values in by_seed.values()]
+    )
+    gain, limit = slopes.mean, Z_TRAIN * (slopes.standard_error or 0.0)
+    gain = gain if part.direction == "higher" else -gain
+    text = (
+        f"{part.metric} of {evidence.label(names[0]).partition(',')[0]} over {part.column} {common[0]:g} to "
+        f"{common[-1]:g}: slope {show(slopes)} over {len(by_seed)} training seeds, bound {limit:.2g}"
+    )
+    return Finding(ordered(gain, limit), text, {"slope": slopes.mean, "bound": limit, "seeds": len(by_seed)})
+
+
+def spread(part: Part, evidence: Evidence, where: str) -> Finding:
+    """SPREAD: (largest − smallest) / mean over a column's values is at most ``factor`` times B's."""
+    sides = []
+    for operand, key in ((operand_a(part), "a"), (operand_b(part), "b")):
+        groups: dict[float, list[float]] = {}
+        for name in _seeds(operand, part, evidence, f"{where}.{key}"):
+            place = float(getattr(evidence.runs[name], part.column))
+            groups.setdefault(place, []).append(evidence.value(operand, name, part.metric))
+        if len(groups) < 2 or min(map(len, groups.values())) < part.seeds:
+            raise NotMeasuredError(f"fewer than {part.seeds} training seeds for each {part.column} of {operand}")
+        means = sorted((Estimate.of(values) for values in groups.values()), key=lambda e: e.mean)
+        middle = statistics.fmean(e.mean for e in means)
+        error = math.hypot(means[0].standard_error or 0.0, means[-1].standard_error or 0.0)
+        sides.append(((means[-1].mean - means[0].mean) / middle, error / middle))
+    (a, error_a), (b, error_b) = sides
+    gain, limit = part.factor * b - a, Z_TRAIN * math.hypot(error_a, part.factor * error_b)
+    text = (
+        f"relative spread of {part.metric} over {part.column}: {a:.3f} against {b:.3f}, claimed at most "
+        f"{part.factor:g} times; margin {gain:.3g}, bound {limit:.2g}"
+    )
+    return Finding(ordered(gain, limit), text, {"a": a, "b": b, "gain": gain, "bound": limit})
+
+
+def speed(part: Part, evidence: Evidence, where: str) -> Finding:
+    """SPEED: images A and B need until their running minimum first falls to a level."""
+    if evidence.by_published:
+        raise NotMeasuredError("the papers print the curves only as pictures")
+    run_a = evidence.runs_of(operand_a(part), f"{where}.a")[0]
+    run_b = evidence.runs_of(operand_b(part), f"{where}.b")[0]
+    curve_a, curve_b = evidence.curve(run_a, part.metric), evidence.curve(run_b, part.metric)
+    best_b = min(curve_b, key=lambda point: point.value)
+    if part.level is None:
+        level, error, meaning = best_b.value, _error(best_b), "its lowest value"
+    elif part.level.run is None and part.level.where is None:
+        number = evidence.quoted(part.level, f"{where}.level")
+        level, error, meaning = number.value, 0.0, f"{number.row_label}, published"
+    else:
+        name, estimate = evidence.estimate(part.level, part.metric, f"{where}.level")
+        level, error, meaning = estimate.mean, estimate.standard_error or 0.0, name
+        # The Fréchet distance falls with the number of images: levels of another n are not comparable.
+        sizes = {point.num_samples for point in curve_a + curve_b} - {None}
+        measured_n = evidence.images(part.level, part.metric, f"{where}.level")
+        if sizes - {measured_n}:
+            listed = ", ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
+            raise NotMeasuredError(f"curves use {listed} images per evaluation, the level {measured_n:,}")
+    slow = first_at_or_below(curve_b, level)
+    if slow is None:
+        raise NotMeasuredError(f"{evidence.label(run_b)} never reaches {level:.4g} ({meaning})")
+    numbers = {"level": level, "images_b": slow, "factor": part.factor}
+    fast = first_at_or_below(curve_a, level)
+    start = f"{part.metric} {level:.4g} ({meaning}): {evidence.label(run_b)} after {slow:,} images, "
+    if fast is None:
+        return Finding("contradicted", start + f"{evidence.label(run_a)} never", numbers)
+    # Evaluation noise and the spacing of evaluations, both against and for A.
+    late = first_at_or_below(curve_a, level - Z * error, shift=Z)
+    early = _previous(curve_a, first_at_or_below(curve_a, level + Z * error, shift=-Z))
+    least = slow / late if late else 0.0
+    most = slow / early if early else float("inf")
+    most_text = f"{most:.2g}" if math.isfinite(most) else "unbounded"
+    text = (
+        start + f"{evidence.label(run_a)} after {fast:,}; ratio {slow / fast:.2f} "
+        f"(between {least:.2g} and {most_text} with noise and spacing), claimed at least {part.factor:g}"
+    )
+    outcome: Outcome = "supported" if least >= part.factor else "contradicted" if most < part.factor else UNDECIDED
+    return Finding(outcome, text, {**numbers, "images_a": fast, "ratio": slow / fast})
+
+
+def _error(point: Point) -> float:
+    return (point.std or 0.0) / math.sqrt(point.trials)
+
+
+def _previous(curve: tuple[Point, ...], nimg: int | None) -> int | None:
+    """The evaluation before the crossing: the crossing itself lies after it."""
+    earlier = [point.nimg for point in curve if nimg is not None and point.nimg < nimg]
+    return earlier[-1] if earlier else None
