@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,9 +15,24 @@ Module = PersistentObject | PlainObject
 MAX_MODULES = 50_000
 MAX_MODULE_DEPTH = 32
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
-# Names of the same architectures in SiDA's code: they add outputs, not parameters.
-_VARIANT = re.compile(r"_?(encoder_?decoder|log_?var|modified|gan|sida|_)+", re.IGNORECASE)
-_SWITCHES = ("use_gan", "force_normalization", "return_logvar")
+# Outermost classes of the released files and ours in their place. SiDA's variants add outputs, not parameters.
+_CLASSES = {
+    # NVlabs/edm:training/networks.py; the students of SiD (mingyuanzhou/SiD@main) too
+    "EDMPrecond": "EDMPrecond",
+    "VPPrecond": "VPPrecond",
+    "VEPrecond": "VEPrecond",
+    # mingyuanzhou/SiD@sida:sida_training/sida_networks.py
+    "EDMPrecond_EncoderDecoder": "EDMPrecond",
+    # NVlabs/edm2:training/networks_edm2.py
+    "Precond": "EDM2Precond",
+    # mingyuanzhou/SiD@sida:sida_training_edm2/sida_networks_edm2.py; SiD's, SiDA's and SiD2A's students are generators
+    "EDM_2_Precond_EncoderDecoder": "EDM2Precond",
+    "EDM_2_Precond_Generator": "EDM2Precond",
+    # Zyriix/GDD:training/networks.py
+    "GDDPrecond": "GDDPrecond",
+}
+_SWITCHES = ("use_gan", "force_normalization")
+_SHARED_ARGUMENTS = 3
 
 
 def modules(network: Module, where: str) -> Iterator[tuple[str, Module]]:
@@ -91,7 +105,7 @@ def network_config(
     """
     from sida.networks.build import NETWORKS
 
-    own = network_class or _our_class(network.class_name, names, where)
+    own = network_class or _our_class(network.class_name, where)
     if own not in NETWORKS:
         raise UserError(f"{where}: there is no network class '{own}'{suggestion(own, NETWORKS)}")
     args, kwargs = network.state.get("_init_args", ()), network.state.get("_init_kwargs")
@@ -99,14 +113,21 @@ def network_config(
         raise UserError(
             f"{where}: {printable(network.class_name)} does not record its constructor arguments; not loadable"
         )
+    if len(args) > _SHARED_ARGUMENTS:
+        raise UserError(
+            f"{where}: {printable(network.class_name)} records {len(args)} constructor arguments by position; "
+            f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them"
+        )
     order = list(inspect.signature(NETWORKS[own]).parameters)
     given = {**dict(zip(order, args)), **kwargs}
-    switches = {key: bool(given.pop(key)) for key in _SWITCHES if key in given}
+    switches = {key: bool(given.pop(key)) for key in _SWITCHES if own == "EDM2Precond" and key in given}
     result = {str(key): _json_value(value, f"{where}: {printable(str(key))}") for key, value in given.items()}
     if own == "EDM2Precond":
-        if "logvar_linear.weight" not in names:
+        if "logvar_linear.weight" not in names:  # SiDA's generators, whose class takes the argument all the same
             result["logvar_channels"] = None
         result["weight_norm"] = weight_norm(network, switches, where)
+    if own == "GDDPrecond":
+        result["use_fp16"] = False  # trained in mixed precision, but drawn from in float32 (Zyriix/GDD:generate.py)
     return {"class": own, "kwargs": result}
 
 
@@ -135,20 +156,11 @@ def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> st
     return official_weight_norm(False, False)
 
 
-def _our_class(name: str, names: Mapping[str, Tensor], where: str) -> str:
-    """Our class for the name in the file; the structure must agree with the name."""
-    from sida.networks.build import NETWORKS
-
-    if name in NETWORKS:
-        return name
-    for known in ("EDMPrecond", "VPPrecond", "VEPrecond", "Precond"):
-        if name.startswith(known) and _VARIANT.fullmatch(name.removeprefix(known) or "_"):
-            if known != "Precond":
-                return known
-            if any(key.startswith("unet.") for key in names):
-                return "EDM2Precond"
+def _our_class(name: str, where: str) -> str:
+    if name in _CLASSES:
+        return _CLASSES[name]
     raise UserError(
-        f"{where}: architecture '{printable(name)}' is none of EDM, EDM2, SiD or SiDA; if one of ours computes"
+        f"{where}: architecture '{printable(name)}' is none of EDM, EDM2, SiD, SiDA or GDD; if one of ours computes"
         " the same, name it (--network-class)"
     )
 

@@ -105,7 +105,7 @@ class Twin:
         self.class_name = type(layer).__name__
         self.state = {"training": training, "_parameters": layer._parameters, "_buffers": layer._buffers}
 
-    def _normalize_before_forward(self, *args):
+    def _apply_forced_weight_normalization(self, *args):
         raise AssertionError("the reader called a hook")
 
 
@@ -113,7 +113,7 @@ def add_hooks(network, training):
     """Gives every magnitude-preserving layer the hook that copies of SiDA's EDM2 generators carry."""
     for layer in network.modules():
         if type(layer).__name__ == "MPConv":
-            layer._forward_pre_hooks[0] = Twin(layer, training)._normalize_before_forward
+            layer._forward_pre_hooks[0] = Twin(layer, training)._apply_forced_weight_normalization
 
 
 def write_genuine(path, network, kwargs=None, args=(), renamed=None, protocol=pickle.DEFAULT_PROTOCOL, **extra):
