@@ -4,6 +4,9 @@
 #   snakemake --cores N --configfile config/X.yaml       another preset
 #   snakemake --cores 2 tables/main.tex                  any single table, figure, run or measurement of the preset,
 #                                                        by its path (results/demo/tables/main.tex) or the end of it
+#   snakemake -s CHECKOUT/Snakefile --configfile STUDY/preset.yaml     from anywhere: results/ lies where it is started
+
+import os
 
 from snakemake.utils import min_version
 
@@ -12,7 +15,7 @@ min_version("9.0")
 # Without this guard the demo's keys would leak into every preset given with --configfile.
 if "preset" not in config:
 
-    configfile: "config/demo.yaml"
+    configfile: os.path.relpath(f"{workflow.basedir}/config/demo.yaml")
 
 
 include: "workflow/rules/common.smk"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from eval.paper import FIGURE_LAYOUTS, figure_caption, in_order
+from eval.paper import figure_caption, in_order
 from eval.summary import load_measurements, measured_days
 from sida.errors import UserError
 from sida.io import atomic_path, write_text
@@ -17,14 +17,14 @@ from sida.io import atomic_path, write_text
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)
 
 
-def write_page(results: str | Path, out: str | Path, title: str = "", layouts: str | Path | None = None) -> list[Path]:
+def write_page(results: str | Path, out: str | Path, title: str = "", own: str | Path | None = None) -> list[Path]:
     """Writes the page and the pictures it shows.
 
     Args:
         results: Folder of a preset.
         out: The page, ``NAME.md``; pictures go to ``NAME/`` beside it.
         title: Headline.
-        layouts: Folder of the figures' layouts, for titles and captions.
+        own: Folder of the preset; layouts in its ``figures`` (titles and captions) come before those of ``config``.
 
     Returns:
         The page and its pictures.
@@ -46,8 +46,7 @@ def write_page(results: str | Path, out: str | Path, title: str = "", layouts: s
         parts += ["## Tables", *(f"### {path.stem}\n\n{path.read_text(encoding='utf-8').strip()}" for path in tables)]
     if figures:
         parts.append("## Figures")
-        layouts = Path(layouts or FIGURE_LAYOUTS)
-        parts += [_figure(copy, f"{pictures.name}/{copy.name}", layouts) for copy in copies]
+        parts += [_figure(copy, f"{pictures.name}/{copy.name}", own) for copy in copies]
     claims = folder / "claims.md"
     if claims.is_file():
         parts.append(_HEADING.sub(lambda found: "#" + found.group(), claims.read_text(encoding="utf-8").strip()))
@@ -71,8 +70,8 @@ def _origin(folder: Path) -> str:
     return f"{made} {', '.join(facts)}."
 
 
-def _figure(picture: Path, link: str, layouts: Path) -> str:
-    caption = figure_caption(picture, layouts)
+def _figure(picture: Path, link: str, own: str | Path | None) -> str:
+    caption = figure_caption(picture, own)
     return f"### {picture.stem}\n\n![{picture.stem}]({link})\n\n{caption}"
 
 

@@ -17,21 +17,21 @@ from eval.summary import Measurements, load_measurements
 from eval.tables.escape import breakable, escape
 from sida.errors import UserError
 from sida.io import read_jsonl, write_text
+from sida.resources import find, names
 
-FIGURE_LAYOUTS = Path(__file__).resolve().parents[1] / "config" / "figures"
 _NATURAL = re.compile(r"(\d+)")
 _TABLE_NUMBER = re.compile(r"\\renewcommand\{\\thetable\}\{([^}]+)\}")
 _FIGURE_NUMBER = re.compile(r"figure(\d+)")
 _NUMBERED = re.compile(r"(?:table|figure)\d")
 
 
-def build_paper(results: str | Path, title: str = "", layouts: str | Path | None = None) -> tuple[Path, Path | None]:
+def build_paper(results: str | Path, title: str = "", own: str | Path | None = None) -> tuple[Path, Path | None]:
     """Writes ``paper.tex`` and, where LaTeX is installed, ``paper.pdf`` into a preset's folder.
 
     Args:
         results: Folder of a preset.
         title: Headline.
-        layouts: Folder of the figures' layouts, for titles and captions.
+        own: Folder of the preset; layouts in its ``figures`` (titles and captions) come before those of ``config``.
 
     Returns:
         The paths; ``None`` in place of the PDF where :func:`~eval.pdflatex.latex_lack` names something missing.
@@ -44,7 +44,7 @@ def build_paper(results: str | Path, title: str = "", layouts: str | Path | None
     if not tables and not figures:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
     source = folder / "paper.tex"
-    write_text(source, paper_source(folder, tables, figures, title, Path(layouts or FIGURE_LAYOUTS)))
+    write_text(source, paper_source(folder, tables, figures, title, own))
     return source, None if latex_lack() else compile_latex(source)
 
 
@@ -59,7 +59,9 @@ def in_order(folder: Path, suffix: str) -> list[Path]:
     return sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
 
 
-def paper_source(folder: Path, tables: list[Path], figures: list[Path], title: str, layouts: Path) -> str:
+def paper_source(
+    folder: Path, tables: list[Path], figures: list[Path], title: str, own: str | Path | None = None
+) -> str:
     """The LaTeX of the whole document; paths are relative to ``folder``."""
     path = folder / "measurements.csv"
     measurements = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
@@ -73,7 +75,7 @@ def paper_source(folder: Path, tables: list[Path], figures: list[Path], title: s
         parts += [r"\clearpage", r"\section{Figures}"]
         stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
         numbers = _numbers([str(int(match[1])) if match else None for match in stems])
-        parts += [_figure(figure, number, layouts) for figure, number in zip(figures, numbers)]
+        parts += [_figure(figure, number, own) for figure, number in zip(figures, numbers)]
     parts += _claims(folder / "claims.json")
     parts += [r"\clearpage", r"\appendix", r"\section{Provenance}", _provenance(folder, measurements)]
     return "\n\n".join([*parts, r"\end{document}"]) + "\n"
@@ -92,20 +94,20 @@ def _numbers(given: list[str | None]) -> list[str]:
     return numbers
 
 
-def figure_caption(figure: Path, layouts: Path) -> str:
+def figure_caption(figure: Path, own: str | Path | None = None) -> str:
     """Title and caption of a figure's layout; the file's name where there is no layout of that name."""
-    layout = layouts / f"{figure.stem}.yaml"
-    if not layout.is_file():
+    places = [Path(own)] if own else []
+    if figure.stem not in names("figures", places):
         return figure.stem
     from eval.figures.layout import load_figure_layout
 
-    found = load_figure_layout(layout)
+    found = load_figure_layout(find("figures", figure.stem, places))
     heading = found.title.partition(". ")[2] or found.title
     return f"{heading}. {found.caption}" if found.caption else heading
 
 
-def _figure(figure: Path, number: str, layouts: Path) -> str:
-    caption = figure_caption(figure, layouts)
+def _figure(figure: Path, number: str, own: str | Path | None) -> str:
+    caption = figure_caption(figure, own)
     label = rf"\renewcommand{{\thefigure}}{{{number}}}" + "\n"
     picture = rf"\includegraphics[width=\linewidth]{{figures/{figure.name}}}"
     text = rf"\caption{{{escape(caption)}}}\label{{fig:{figure.stem}}}"

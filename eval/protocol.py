@@ -16,8 +16,7 @@ from typing import Any, Literal
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
-
-FOLDER = Path(__file__).resolve().parent.parent / "config" / "protocols"
+from sida.resources import find
 
 #: Metric kinds: whether they need a reference, class probabilities, and kept features.
 KINDS = {
@@ -238,7 +237,7 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
         where = f"protocol '{source.get('name', '?')}'"
         mapping: Mapping[str, Any] = source
     else:
-        path = _find(source)
+        path = find("protocols", source)
         where, mapping = str(path), load_yaml(path)
     metrics = mapping.get("metrics")
     if not isinstance(metrics, (list, tuple)):
@@ -247,25 +246,6 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     # References are checked now, not when they are first used in the middle of a run.
     _ = protocol.sources
     return protocol
-
-
-def protocol_names() -> list[str]:
-    """Names of the protocols that come with the package."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
-
-
-def _find(source: str | Path) -> Path:
-    path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
-        # Presets name protocols relative to the root.
-        rooted = FOLDER.parent.parent / path
-        return rooted if not path.is_file() and rooted.is_file() else path
-    named = FOLDER / f"{source}.yaml"
-    if not named.is_file():
-        raise UserError(
-            f"no protocol '{source}'{suggestion(str(source), protocol_names())}; give a name or a .yaml file"
-        )
-    return named
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:

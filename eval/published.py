@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sida.errors import UserError, suggestion
-
-PUBLISHED = Path(__file__).resolve().parent.parent / "results" / "published"
+from sida.resources import PUBLISHED
 
 
 @dataclass(frozen=True)

@@ -1,27 +1,35 @@
-"""The table of data sets, ``config/datasets.yaml``."""
+"""Data sets by name: those of ``config/datasets.yaml``, and those that a preset brings along."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sida.config import load_yaml
 from sida.errors import UserError, suggestion
-from sida.sheet import ROOT
+from sida.resources import find, there
 
 
 @functools.cache
-def _datasets() -> dict[str, Any]:
-    return load_yaml(ROOT / "config" / "datasets.yaml")
+def _shared(path: Path) -> dict[str, Any]:
+    return load_yaml(path)
 
 
-def dataset_spec(name: str, where: str) -> dict[str, Any]:
-    """Looks a data set up in ``config/datasets.yaml``; its spec carries its ``name``.
+def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, Any]:
+    """Looks a data set up; its spec carries its ``name``.
+
+    Args:
+        name: Key of ``brought``, or of ``config/datasets.yaml``.
+        where: File and key named in errors.
+        brought: Data sets of a preset; they come first.
 
     Raises:
         UserError: No data set of that name.
     """
-    known = _datasets()
+    known = {**_shared(find("", "datasets").absolute()), **(brought or {})}
     if name not in known:
         raise UserError(f"{where}: no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
-    return {"name": name, **known[name]}
+    spec = {"name": name, **known[name]}
+    return spec | ({"path": there(spec["path"])} if "path" in spec else {})

@@ -6,8 +6,9 @@ same faults. Specs are described in ``docs/architecture.md``.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from sida.config import load_yaml
 from sida.datasets import dataset_spec
 from sida.errors import UserError
 from sida.preset_checks import check_references
+from sida.resources import SCHEMAS, find, there
 from sida.schema import validated
-from sida.sheet import ROOT, SCHEMAS, Run, read_runs
+from sida.sheet import Run, read_runs
 
 # Extractors whose weights are downloads; the registry's ids.
 EXTRACTOR_ASSETS = {
@@ -41,35 +43,58 @@ class Preset:
     Args:
         config: Settings as loaded from ``config/<preset>.yaml`` (Snakemake's overrides included).
         source: File named in errors.
+        own: Folders of the preset. Files, data sets, checkpoints, protocols and layouts that it or its sheet names are
+            looked for there first (:mod:`sida.resources`).
 
     Raises:
         UserError: Any fault in the configuration, the sheet or between them.
     """
 
-    def __init__(self, config: Mapping[str, Any], source: str = "config") -> None:
-        self.source = source
+    def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
+        self.source, self.own = source, list(own)
         self.config = validated(config, SCHEMAS / "config.schema.yaml", source)
         self.name: str = self.config["preset"]
+        self._find_files()
         self.sheet: str = self.config["runs"]
-        rows = read_runs(self.file(self.sheet))
-        self.runs: dict[str, Run] = {row.run: row for row in rows}
+        self.own.append(Path(self.sheet).parent)
+        self.runs: dict[str, Run] = {row.run: self._found(row) for row in read_runs(self.sheet)}
         self._protocols: dict[str, dict[str, Any]] = {}
         check_references(self)
 
     @classmethod
     def load(cls, path: str | Path) -> Preset:
         """Loads a preset file."""
-        return cls(load_yaml(path), str(path))
+        return cls(load_yaml(path), str(path), [Path(path).parent])
 
     @property
     def results(self) -> str:
         """Folder of everything this preset produces, relative to the root."""
         return f"results/{self.name}"
 
-    def file(self, name: str) -> Path:
-        """A file named in the preset: as given, or relative to the root."""
-        path = Path(name)
-        return path if path.is_absolute() or path.exists() else ROOT / path
+    def layout(self, kind: str, name: str) -> Path:
+        """The layout of a table or figure (kind ``tables`` or ``figures``)."""
+        return find(kind, name, self.own, f"{self.source}: {kind}")
+
+    def _find_files(self) -> None:
+        """Replaces names by paths, so that the settings as JSON mean the same without the preset's folder."""
+        for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", "")):
+            if self.config[key] is not None:
+                self.config[key] = str(find(kind, self.config[key], self.own, f"{self.source}: {key}"))
+        for teacher in self.config["teachers"].values():
+            if "checkpoint" in teacher:
+                teacher["checkpoint"] = there(teacher["checkpoint"], self.own)
+        for dataset in self.config["datasets"].values():
+            if "path" in dataset:
+                dataset["path"] = there(dataset["path"], self.own)
+
+    def _found(self, run: Run) -> Run:
+        """A row with the files that it names."""
+        found: dict[str, Any] = {
+            key: there(path, self.own) for key in ("checkpoint", "guide") if (path := getattr(run, key))
+        }
+        if run.protocol:
+            found["protocol"] = str(find("protocols", run.protocol, self.own, f"{self.sheet}: run '{run.run}'"))
+        return dataclasses.replace(run, **found)
 
     def parents(self, run: Run) -> list[str]:
         """Runs of the sheet that a row's training needs: the generator it starts from and a stand-in for the data."""
@@ -145,7 +170,7 @@ class Preset:
     def teacher_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
         teacher = self.config["teachers"][name]
-        dataset = dataset_spec(teacher.get("dataset", self.config["dataset"]), f"{self.source}: teachers.{name}")
+        dataset = self.dataset(teacher.get("dataset", self.config["dataset"]), f"{self.source}: teachers.{name}")
         spec: dict[str, Any] = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
         return {**spec, "seed": teacher.get("seed", self.config["seed"]), **self._common()}
 
@@ -228,9 +253,13 @@ class Preset:
         """All generators of the preset, for figures that draw samples."""
         return {"preset": self.name, "title": self.config["title"], "generators": [*map(self.measure_spec, self.runs)]}
 
+    def dataset(self, name: str, where: str) -> dict[str, Any]:
+        """Spec of a data set of the preset or of ``config/datasets.yaml``."""
+        return dataset_spec(name, where, self.config["datasets"])
+
     def dataset_of(self, run: Run) -> dict[str, Any]:
         """Spec of the data set that a row is trained on and compared with."""
-        return dataset_spec(run.dataset or self.config["dataset"], f"{self.sheet}: run '{run.run}'")
+        return self.dataset(run.dataset or self.config["dataset"], f"{self.sheet}: run '{run.run}'")
 
     def sampler_of(self, run: Run) -> dict[str, Any]:
         """Settings of a row's sampler; an external row without one is a Python callable or stored images."""
@@ -249,7 +278,7 @@ class Preset:
     def _protocol(self, path: str) -> dict[str, Any]:
         """A protocol's YAML, read once: sheets have hundreds of rows, and every job begins with this."""
         if path not in self._protocols:
-            self._protocols[path] = load_yaml(self.file(path))
+            self._protocols[path] = load_yaml(path)
         return self._protocols[path]
 
     def _protocol_number(self, path: str, key: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sida.datasets import dataset_spec
 from sida.errors import UserError, suggestion
 from sida.sheet import STUDENT_METHODS, Run
 
@@ -27,17 +26,17 @@ def check_references(preset: Preset) -> None:
         UserError: The first fault, with the run that has it.
     """
     teachers, recipes, samplers = preset.config["teachers"], preset.config["recipes"], preset.config["samplers"]
-    dataset_spec(preset.config["dataset"], f"{preset.source}: dataset")
-    if not preset.file(preset.config["protocol"]).is_file():
-        raise UserError(f"{preset.source}: protocol: no such file '{preset.config['protocol']}'")
-    check_layouts(preset)
+    preset.dataset(preset.config["dataset"], f"{preset.source}: dataset")
+    for kind in ("tables", "figures"):
+        for name in preset.config[kind]:
+            preset.layout(kind, name)
     for name, teacher in teachers.items():
         if "dataset" in teacher:
-            dataset_spec(teacher["dataset"], f"{preset.source}: teachers.{name}.dataset")
+            preset.dataset(teacher["dataset"], f"{preset.source}: teachers.{name}.dataset")
     for run in preset.runs.values():
         where = f"{preset.sheet}: run '{run.run}'"
         if run.dataset:
-            dataset_spec(run.dataset, where)
+            preset.dataset(run.dataset, where)
         if run.method in _NOT_TRAINED and not run.checkpoint:
             raise UserError(f"{where}: column 'checkpoint' is empty; give {_NOT_TRAINED[run.method]}")
         if run.method == "external" and run.without_network:
@@ -52,18 +51,6 @@ def check_references(preset: Preset) -> None:
             )
         if run.trained_here:
             check_student(preset, run, where, recipes)
-
-
-def check_layouts(preset: Preset) -> None:
-    """Checks that the tables and figures of a preset have a layout."""
-    for kind in ("tables", "figures"):
-        known = sorted(path.stem for path in preset.file(f"config/{kind}").glob("*.yaml"))
-        for name in preset.config[kind]:
-            if name not in known:
-                raise UserError(
-                    f"{preset.source}: {kind}: no layout 'config/{kind}/{name}.yaml'"
-                    f"{suggestion(name, known) or '; write it, or remove the name'}"
-                )
 
 
 def check_sampler(preset: Preset, run: Run, where: str, samplers: Mapping[str, Any]) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
+from sida.resources import SCHEMAS
 from sida.schema import validated
 
-ROOT = Path(__file__).resolve().parent.parent
-SCHEMAS = ROOT / "workflow" / "schemas"
 STUDENT_METHODS = ("sid", "sida", "sid2a")
 
 

@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("results", metavar="DIR", help="results of a preset")
     parser.add_argument("--title", default="", help="headline")
-    parser.add_argument("--layouts", metavar="DIR", help="layouts of the figures (default config/figures)")
+    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has layouts of its own (DIR/figures)")
     parser.add_argument("--require-pdf", action="store_true", help="fail where LaTeX is not installed")
 
 
@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.paper import build_paper
     from eval.pdflatex import latex_lack
 
-    source, pdf = build_paper(args.results, args.title, args.layouts)
+    source, pdf = build_paper(args.results, args.title, args.own)
     if pdf is None:
         print(f"{source} written; paper.pdf skipped: {latex_lack()}")
         return 1 if args.require_pdf else 0

@@ -11,10 +11,10 @@ from typing import Any, Literal
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.preset import Run
+from sida.resources import find
 
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]
-FOLDER = Path(__file__).resolve().parents[2] / "config" / "tables"
 FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds")
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
 
@@ -197,7 +197,9 @@ def read_layout(path: str | Path) -> dict[str, Any]:
 
 
 def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML mapping whose ``extends`` names a neighbour that gives every key it does not set itself.
+    """A YAML mapping whose ``extends`` names the file that gives every key it does not set itself.
+
+    That file is a neighbour; or, for a layout in a preset's own folder, one of ``config``, also of the same name.
 
     Raises:
         UserError: Missing file, not a mapping, or files that extend each other.
@@ -209,8 +211,11 @@ def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if base is None:
         return mapping
     if not isinstance(base, str):
-        raise UserError(f"{path}: extends: must be the name of a layout file beside this one")
-    return read_extended(path.parent / base, (*seen, path)) | mapping
+        raise UserError(f"{path}: extends: must be the name of a layout file beside this one or in config")
+    neighbour = path.parent / base
+    if path.parent.name in ("tables", "figures") and (neighbour == path or not neighbour.is_file()):
+        neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
+    return read_extended(neighbour, (*seen, path)) | mapping
 
 
 def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:

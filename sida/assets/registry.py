@@ -8,8 +8,8 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
-import sida
 from sida.errors import UserError, suggestion
+from sida.resources import find
 
 COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
 KINDS = {
@@ -64,11 +64,10 @@ class Asset:
 
 
 def default_registry() -> Path:
-    """``$SIDA_ASSETS``, else ``config/assets.tsv`` of the current folder, else that of this checkout."""
+    """``$SIDA_ASSETS``, else ``config/assets.tsv`` (see :mod:`sida.resources`)."""
     if os.environ.get("SIDA_ASSETS"):
         return Path(os.environ["SIDA_ASSETS"])
-    here = Path("config/assets.tsv")
-    return here if here.is_file() else Path(sida.__file__).resolve().parent.parent / "config" / "assets.tsv"
+    return find("", "config/assets.tsv")
 
 
 def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset]:

@@ -21,17 +21,17 @@ from eval.inception_score import inception_score
 from eval.measure import Measurer, measure
 from eval.measurements import COLUMNS, collect, read_measurement, trial_path
 from eval.precision_recall import precision_recall
-from eval.protocol import FOLDER
 from eval.shards import measure_shard, merge_shards
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.resources import find
 from sida.sampling import SeedStreams
 
 DIGITS = {"name": "digits", "kind": "digits"}
 
 
 def small_protocol(**changes) -> dict:
-    content = yaml.safe_load((FOLDER / "digits.yaml").read_text())
+    content = yaml.safe_load(find("protocols", "digits").read_text())
     return content | {"name": "small", "num_samples": 600, "trials": 3} | changes
 
 

@@ -11,10 +11,10 @@ import yaml
 
 from eval.measure import measure
 from eval.monitor import SEED0, make_monitor
-from eval.protocol import FOLDER
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.preset import MONITOR
+from sida.resources import find
 from sida.sampling import NO_CLASS, SeedStreams
 
 DIGITS = {"name": "digits", "kind": "digits"}
@@ -32,7 +32,7 @@ def test_found_by_the_name_that_presets_use():
 
 
 def test_agrees_with_a_measurement_at_the_same_seeds(tmp_path):
-    content = yaml.safe_load((FOLDER / "digits.yaml").read_text()) | {"num_samples": 400, "trials": 2}
+    content = yaml.safe_load(find("protocols", "digits").read_text()) | {"num_samples": 400, "trials": 2}
     spec = {"run": "d", "method": "data", "sampler": {"kind": "data"}, "protocol": content, "dataset": DIGITS}
     expected = [record["metrics"]["fd"] for record in measure(spec, tmp_path, [0, 1])]
     monitor = make_monitor(DIGITS, protocol=content, trials=2, seed0=0, batch_size=150, threads=1)

@@ -8,28 +8,29 @@ import pytest
 import yaml
 
 from eval.options import extractor_options, pairs
-from eval.protocol import FOLDER, differences, load_protocol, protocol_names
+from eval.protocol import differences, load_protocol
 from eval.ranges import parse_range, parse_trials
 from sida.errors import UserError
+from sida.resources import find, names
 
 PUBLISHED = ["afhqv2", "cifar10", "ffhq64", "imagenet512", "imagenet64"]
 
 
 def content(name: str = "digits") -> dict:
-    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+    return yaml.safe_load(find("protocols", name).read_text())
 
 
 def test_all_protocols_load_and_refer_to_registered_assets():
     from sida.assets import load_registry
 
     registry = load_registry()
-    assert set(PUBLISHED) | {"digits"} <= set(protocol_names())
-    for name in protocol_names():
+    assert set(PUBLISHED) | {"digits"} <= set(names("protocols"))
+    for name in names("protocols"):
         protocol = load_protocol(name)
         assert protocol.name == name
         for source in protocol.sources.values():
             assert source.asset is None or source.asset in registry
-    assert len({load_protocol(name).sha256 for name in protocol_names()}) == len(protocol_names())
+    assert len({load_protocol(name).sha256 for name in names("protocols")}) == len(names("protocols"))
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -18,7 +18,9 @@ from sida.errors import UserError
 from sida.preset import Preset
 
 try:
-    PRESET = Preset(config, ", ".join(os.path.relpath(f) for f in workflow.configfiles) or "config")
+    CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
+    # The last file given wins, as in Snakemake's merging of their keys.
+    PRESET = Preset(config, ", ".join(CONFIGFILES) or "config", [Path(f).parent for f in reversed(CONFIGFILES)])
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
@@ -130,7 +132,7 @@ def trials_of(runs):
 @functools.cache
 def needs(kind, name):
     """What one table or figure shows: the rows it measures, and those whose network or training log it reads."""
-    found = find_needs(f"config/{kind}/{name}.yaml", PRESET.measurable)
+    found = find_needs(PRESET.layout(kind, name), PRESET.measurable)
     return found.measured, network_files(found.networks)
 
 
@@ -146,7 +148,7 @@ def inputs_of(kind, wildcards):
 def caption(kind, name):
     """Title and caption of a table's or figure's layout, for the report; its builder says what is wrong with it."""
     try:
-        layout = read_extended(Path(f"config/{kind}/{name}.yaml"))
+        layout = read_extended(PRESET.layout(kind, name))
     except UserError:
         return ""
     return " ".join(f"{layout.get('title', '').rstrip('.')}. {layout.get('caption') or ''}".split())

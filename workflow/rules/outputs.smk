@@ -4,7 +4,7 @@
 rule table:
     input:
         unpack(functools.partial(inputs_of, "tables")),
-        layout="config/tables/{table}.yaml",
+        layout=lambda wildcards: PRESET.layout("tables", wildcards.table),
         runs=PRESET.sheet,
     output:
         tex=report(
@@ -49,7 +49,7 @@ rule table:
 rule figure:
     input:
         unpack(functools.partial(inputs_of, "figures")),
-        layout="config/figures/{figure}.yaml",
+        layout=lambda wildcards: PRESET.layout("figures", wildcards.figure),
         runs=PRESET.sheet,
     output:
         pdf=report(

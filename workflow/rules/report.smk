@@ -13,10 +13,11 @@ rule paper:
         "../../environment.yml"
     params:
         results=lambda wildcards, output: os.path.dirname(output.pdf),
+        own=["--own", str(PRESET.own[0])],
     message:
         "paper: all tables and figures with their provenance"
     shell:
-        "python -m eval paper {params.results:q} --require-pdf 2>&1 | tee -i {log:q}"
+        "python -m eval paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
 
 
 rule manifest:
@@ -47,7 +48,7 @@ rule html_report:
     input:
         products(),
         f"{RESULTS}/manifest.json",
-        "workflow/report/workflow.rst",
+        os.path.relpath(f"{workflow.basedir}/workflow/report/workflow.rst"),
     output:
         f"{RESULTS}/report.html",
     log:
@@ -57,9 +58,11 @@ rule html_report:
     params:
         # Temporary name with the right suffix: Snakemake chooses the format by it.
         part=f"{RESULTS}/.report-part.html",
-        configfiles=[os.path.relpath(path) for path in workflow.configfiles],
+        snakefile=os.path.relpath(workflow.main_snakefile),
+        configfiles=CONFIGFILES,
     message:
         "report: collecting tables, figures and claims"
     shell:
-        "snakemake products --nolock --configfile {params.configfiles:q} --report {params.part:q} > {log:q} 2>&1"
+        "snakemake products --snakefile {params.snakefile:q} --nolock --configfile {params.configfiles:q}"
+        " --report {params.part:q} > {log:q} 2>&1"
         " || {{ tail -n 20 {log:q} >&2; exit 1; }}; mv {params.part:q} {output:q}"

@@ -1,0 +1,78 @@
+"""One lookup for everything that is data: protocols, layouts, sample sheets, label counts, the registry.
+
+``config/`` of a checkout is the one place where people edit. A name such as ``cifar10`` of the kind ``protocols`` is
+looked for in the preset's own folder, then in ``config/`` of the current folder, then in ``config/`` of the checkout
+that this package runs from; an installed package has a copy of it instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from sida.errors import UserError, suggestion
+
+_PACKAGE = Path(__file__).resolve().parent
+#: Copies that a wheel brings along (see ``pyproject.toml``).
+_SHIPPED = _PACKAGE / "shipped"
+#: Holds ``config``, ``results/published`` and ``workflow/schemas``: the checkout, or the copies of a wheel.
+ROOT = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent
+SCHEMAS = ROOT / "workflow" / "schemas"
+PUBLISHED = ROOT / "results" / "published"
+
+#: What a kind is called in errors, by its folder in ``config``; the folder itself has the name "".
+_KINDS = {
+    "": ("file of config", ".yaml"),
+    "protocols": ("protocol", ".yaml"),
+    "tables": ("layout of a table", ".yaml"),
+    "figures": ("layout of a figure", ".yaml"),
+    "labels": ("label counts", ".json"),
+    "runs": ("sample sheet", ".tsv"),
+}
+
+
+def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "") -> Path:
+    """Finds a file by name, or by a path.
+
+    Args:
+        kind: Folder of ``config``: ``protocols``, ``tables``, ``figures``, ``labels``, ``runs``; "" is ``config``.
+        name: A name without suffix, looked for in each place of :func:`places`; or a path with one, taken as relative
+            to the preset's own folder, else to the current folder, else to the checkout.
+        own: The preset's own folders, searched first.
+        where: File and key named in errors.
+
+    Returns:
+        The path; relative where the place is.
+
+    Raises:
+        UserError: No such name (the closest one is suggested) or no such file.
+    """
+    noun, suffix = _KINDS[kind]
+    path, own = Path(name).expanduser(), list(own)
+    prefix = f"{where}: " if where else ""
+    if path.suffix or len(path.parts) > 1:
+        found = next((base / path for base in (*own, Path(), ROOT) if (base / path).is_file()), None)
+        if found is None:
+            raise UserError(f"{prefix}no such file '{name}'; give a {noun} by its name or path")
+        return found
+    found = next((f for place in places(own) if (f := place / kind / f"{name}{suffix}").is_file()), None)
+    if found is None:
+        raise UserError(f"{prefix}no {noun} '{name}'{suggestion(str(name), names(kind, own))}")
+    return found
+
+
+def there(path: str, own: Iterable[Path] = ()) -> str:
+    """A data path: in one of the preset's own folders, the current folder or the checkout; as given if nowhere."""
+    found = ((base / Path(path).expanduser()) for base in (*own, Path(), ROOT))
+    return str(next((place for place in found if place.exists()), path))
+
+
+def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
+    """Names of a kind that :func:`find` knows, sorted."""
+    suffix = _KINDS[kind][1]
+    return sorted({path.stem for place in places(own) for path in (place / kind).glob(f"*{suffix}")})
+
+
+def places(own: Iterable[Path] = ()) -> list[Path]:
+    """Folders that are searched for names, the first choice first."""
+    return list(dict.fromkeys([*own, Path("config"), ROOT / "config"]))
