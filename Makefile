@@ -55,6 +55,6 @@ lock: $(STAMP) ## resolve requirements.in again into requirements.lock (needs th
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements.in -o requirements.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements-uv.in -o requirements-uv.lock
 
-clean: ## remove results and caches (keeps .venv and results/published)
-	@find results -mindepth 1 -maxdepth 1 ! -name published -exec rm -rf {} +
+clean: ## remove results and caches (keeps .venv and the published numbers)
+	@find results -mindepth 1 ! -path results/published ! -path results/published/published.csv -delete
 	@rm -rf .snakemake .pytest_cache .mypy_cache .ruff_cache .hypothesis

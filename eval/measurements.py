@@ -97,11 +97,15 @@ def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[
 def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:
     """Reads every ``<folder>/<run>/trial-<t>.json``, checked, in order of runs (as given, else by name) and trials.
 
+    No runs asked for give no records: a preset that measures nothing has an empty table of measurements.
+
     Raises:
         UserError: No measurements, a broken file, a file in the wrong place, or trials of one run that are not
             comparable (other protocol, network or reference).
     """
     folder = Path(folder)
+    if runs is not None and not runs:
+        return []
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder of measurements; measure first (sida-eval measure)")
     present = {path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("trial-*.json"))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 
 from eval.tables.model import Cell, Column, Row, Table
@@ -80,9 +81,15 @@ def _verdicts(folder: Path, width: int) -> list[str]:
         for c in claims
     ]
     if len(lines) > 20:
-        counts = ", ".join(f"{sum(c['verdict'] == word for c in claims)} {word}" for word in marks)
-        lines = [f"  {counts}"]
+        lines = [f"  {_counts(c['verdict'] for c in claims)}"]
+        printed = [c["by_published"]["verdict"] for c in claims if "by_published" in c]
+        lines += [f"  {_counts(printed)} by the published numbers alone"] if printed else []
     return ["Claims", *lines, ""]
+
+
+def _counts(verdicts: Iterable[str]) -> str:
+    found = list(verdicts)
+    return ", ".join(f"{found.count(word)} {word}" for word in ("supported", "contradicted", "not decided here"))
 
 
 def _paths(folder: Path, table: str) -> list[str]:

@@ -14,7 +14,7 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("folder", metavar="DIR", help="folder with <run>/trial-<t>.json")
-    parser.add_argument("--runs", nargs="+", metavar="RUN", help="runs in the order of the table (default: all)")
+    parser.add_argument("--runs", nargs="*", metavar="RUN", help="runs in the order of the table (default: all)")
     parser.add_argument("--out", required=True, metavar="FILE", help="CSV file to write")
 
 

@@ -24,8 +24,10 @@ class Workspace:
         self.folder = folder
         for name in SHARED:
             (folder / name).symlink_to(ROOT / name)
-        (folder / "results").mkdir()
-        (folder / "results" / "published").symlink_to(ROOT / "results" / "published")
+        # The preset `published` writes beside the published numbers.
+        (folder / "results" / "published").mkdir(parents=True)
+        for path in (ROOT / "results" / "published").glob("published*.csv"):
+            (folder / "results" / "published" / path.name).symlink_to(path)
 
     def config(self, base: str = "tests/workflow/tiny.yaml", name: str = "changed.yaml", **changes) -> str:
         """Writes a changed copy of a preset; ``a__b=value`` sets ``a.b``, the value ``...`` removes the key."""

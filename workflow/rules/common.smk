@@ -38,6 +38,8 @@ TRIALS = PRESET.trials
 TABLES = PRESET.config["tables"]
 FIGURES = PRESET.config["figures"]
 RUNS = list(PRESET.measurable)
+# A preset without rows shows published numbers alone.
+MEASUREMENTS = [f"{RESULTS}/measurements.csv"] if RUNS else []
 PARENTS = {parent for run in PRESET.students() for parent in PRESET.parents(run)}
 for run, asset in PRESET.left_out.items():
     print(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr)
@@ -63,7 +65,7 @@ def tables_and_figures():
     tables = expand(f"{RESULTS}/tables/{{table}}.{{suffix}}", table=TABLES, suffix=["tex", "csv", "md", "html"])
     figures = expand(f"{RESULTS}/figures/{{figure}}.{{suffix}}", figure=FIGURES, suffix=["pdf", "png", "csv"])
     claims = expand(f"{RESULTS}/claims.{{suffix}}", suffix=["md", "json"]) if PRESET.config["claims"] else []
-    return [f"{RESULTS}/measurements.csv", *tables, *figures, *claims]
+    return [*MEASUREMENTS, *tables, *figures, *claims]
 
 
 def products():
@@ -140,7 +142,9 @@ def inputs_of(kind, wildcards):
     """Inputs of one table or figure: only its own rows, so that each can be made alone."""
     name = wildcards[kind.removesuffix("s")]
     measured, networks = needs(kind, name)
-    collected = {"measurements": f"{RESULTS}/collected/{kind}/{name}.csv"} if measured else {}
+    # A table of measurements is made from them even where none of its rows can be measured.
+    wanted = measured or (kind == "tables" and PRESET.config["table_mode"] == "measured")
+    collected = {"measurements": f"{RESULTS}/collected/{kind}/{name}.csv"} if wanted else {}
     return {"networks": networks, **collected}
 
 
@@ -156,7 +160,7 @@ def caption(kind, name):
 
 def measurements_option(wildcards, input):
     """The option of tables and figures that names measurements, where they need any."""
-    return ["--measurements", input.measurements] if "measurements" in input.keys() else []
+    return ["--measurements", str(input.measurements)] if input.get("measurements") else []
 
 
 def show_summary():

@@ -94,7 +94,7 @@ rule figure:
 rule claims:
     input:
         claims=PRESET.config["claims"] or [],
-        measurements=f"{RESULTS}/measurements.csv",
+        measurements=MEASUREMENTS,
         runs=PRESET.sheet,
         networks=network_files(RUNS),
     output:
@@ -106,9 +106,10 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
+        measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(output.md),
     message:
         "claims: deciding by rule"
     shell:
-        "python -m eval claims --claims {input.claims:q} --measurements {input.measurements:q} --runs {input.runs:q}"
+        "python -m eval claims --claims {input.claims:q} {params.measurements:q} --runs {input.runs:q}"
         " --results {params.results:q} --out {output.md:q} 2>&1 | tee -i {log:q}"

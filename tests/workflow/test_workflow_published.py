@@ -1,0 +1,43 @@
+"""The preset `published`: the papers' numbers as tables and figures, with nothing fetched, trained or measured."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from eval.published import load_published
+from tests.workflow.workspace import Workspace
+
+PRESET = ("--configfile", "config/published.yaml")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return Workspace(tmp_path_factory.mktemp("published"))
+
+
+def test_the_plan_builds_tables_and_figures_and_nothing_else(workspace):
+    result = workspace.snakemake("-n", *PRESET)
+    assert result.returncode == 0, result.stderr[-2000:]
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE))
+    assert (jobs["table"], jobs["figure"], jobs["claims"]) == ("9", "5", "1")
+    assert not {"fetch", "import_checkpoint", "train_teacher", "distill", "measure", "collect"} & set(jobs)
+
+
+def test_table_8_and_figure_3_have_short_targets(workspace, monkeypatch):
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    result = workspace.snakemake(*PRESET, "--", "tables/table8.tex", "figures/figure3.pdf")
+    assert result.returncode == 0, result.stderr[-3000:]
+    results = workspace.folder / "results" / "published"
+    table = (results / "tables" / "table8.md").read_text()
+    published = load_published()
+    for key in ("table8-sid-seconds-per-1k-images-cifar-10-sec-per-kimg", "table8-alpha-sida"):
+        assert published[key].text in table
+    assert "configured" not in table
+    assert "not measured" not in table
+    lines = (results / "figures" / "figure3.csv").read_text()
+    assert published["table3-dmd-fid"].text in lines
+    assert (results / "figures" / "figure3.pdf").read_bytes().startswith(b"%PDF")
+    # The published numbers lie in this folder too; its tables are not taken for them.
+    assert {path.name for path in results.glob("*.csv")} == {"published.csv"}
