@@ -142,7 +142,7 @@ class Measurer:
         """Where images come from."""
         kind, sampler = self.spec.sampler["kind"], self.spec.sampler
         if kind == "data":
-            return DataSource(self.dataset)
+            return DataSource(self.dataset, self.spec.vae, self.spec.device)
         if kind == "python":
             return CallableSource(sampler["callable"], sampler.get("kwargs", {}))
         if kind == "images":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
@@ -39,19 +39,34 @@ class Source(Interface):
 
 @dataclass
 class DataSource:
-    """Resampled real images: the distance that even a perfect generator keeps at this n (the noise floor)."""
+    """Resampled real images: the distance that even a perfect generator keeps at this n (the noise floor).
+
+    Args:
+        dataset: Pixels or latents.
+        vae: Folder of the decoder of latents; None takes the registered one.
+        device: Where latents are decoded.
+    """
 
     dataset: Dataset
+    vae: str | None = None
+    device: str = "cpu"
+
+    @functools.cached_property
+    def decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What makes latents visible; None for pixels."""
+        from sida.sampling.networks import open_decoder
+
+        return None if self.dataset.is_pixels else open_decoder(self.vae, self.device)
 
     def identity(self) -> dict[str, Any]:
-        """Digest of the data."""
-        return {"data": data_digest(self.dataset)}
+        """Digest of the data, and the decoder of latents."""
+        return {"data": data_digest(self.dataset)} | ({} if self.dataset.is_pixels else {"vae": self.vae})
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
         """Real images drawn with replacement; their classes are the true ones."""
         from sida.sampling import generate
 
-        return _plain(generate(None, seeds, {"kind": "data"}, batch_size, dataset=self.dataset))
+        return _plain(generate(None, seeds, {"kind": "data"}, batch_size, dataset=self.dataset, decode=self.decode))
 
 
 @dataclass
@@ -156,21 +171,13 @@ class NetworkSource:
 
     @functools.cached_property
     def _label_data(self) -> Dataset | None:
-        conditional = int(getattr(self._net, "label_dim", 0)) > 0
-        return self.dataset() if conditional and self.protocol.label_dist == "empirical" else None
+        return self.dataset() if self.label_dim and self.protocol.label_dist == "empirical" else None
 
     @functools.cached_property
     def _decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        if not self.is_latent:
-            return None
-        from sida.data.latents import LatentDecoder, load_vae
+        from sida.sampling.networks import open_decoder
 
-        folder = self.vae
-        if folder is None:
-            from sida.assets import fetch_many
-
-            folder = str(next(iter(fetch_many(["sd-vae-ft-mse", "sd-vae-ft-mse-config"]).values())).parent)
-        return LatentDecoder(load_vae(folder, self.device))
+        return open_decoder(self.vae, self.device) if self.is_latent else None
 
     def identity(self) -> dict[str, Any]:
         """Digests of the network files and of the data whose classes are drawn, and the sampler."""
@@ -182,17 +189,32 @@ class NetworkSource:
             "labels_of": data_digest(self._label_data) if self._label_data is not None else None,
         }
 
-    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
-        """Samples and quantises."""
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per image."""
+        from sida.sampling import read_sampler
+
+        return read_sampler(self.sampler).nfe
+
+    @property
+    def label_dim(self) -> int:
+        """Number of classes; 0 without."""
+        return int(getattr(self._net, "label_dim", 0))
+
+    def batches(
+        self, seeds: range, batch_size: int, class_labels: str | Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) replaces the protocol's rule."""
         from sida.sampling import generate
 
+        rule = self.protocol.label_dist if class_labels is None else class_labels
         samples = generate(
             self._net,
             seeds,
             self.sampler,
             batch_size,
-            class_labels=self.protocol.label_dist,
-            dataset=self._label_data,
+            class_labels=rule,
+            dataset=self._label_data if rule == "empirical" else None,
             gnet=self._guide,
             decode=self._decode,
             output_device=self.device,

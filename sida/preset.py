@@ -27,7 +27,6 @@ EXTRACTOR_ASSETS = {
     "dinov2": "dinov2-vitl14",
     "dinov2_pil": "dinov2-vitl14",
 }
-DECODER_ASSETS = ["sd-vae-ft-mse", "sd-vae-ft-mse-config"]
 MONITOR = "eval.monitor:make_monitor"
 
 
@@ -302,13 +301,15 @@ class Preset:
 
     def assets_of(self, name: str) -> list[str]:
         """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
+        from sida.assets.registry import DECODER
+
         run = self.runs[name]
         protocol = self._protocol(self.protocol_of(run))
         references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
         extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
         needed = [asset for extractor, asset in EXTRACTOR_ASSETS.items() if extractor in extractors]
         if protocol.get("quantisation") == "truncate_unit" and not run.without_network:
-            needed += DECODER_ASSETS
+            needed += DECODER
         return sorted({asset for asset in [*references, *needed] if asset})
 
     def shards(self, name: str) -> list[tuple[int, int]]:

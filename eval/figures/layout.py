@@ -140,7 +140,9 @@ class SamplesLayout:
     """A figure of sample grids, with the same seeds in every panel.
 
     Attributes:
-        rows: Rows of each grid; with ``by_class`` row r holds class r modulo the number of classes.
+        rows: Rows of each grid.
+        by_class: Row r shows class r modulo the number of classes; else each seed draws its class, all equally likely,
+            as ``sida sample`` does.
         columns: Columns of each grid; the image in row r, column c has seed ``first_seed + r·columns + c``.
         upscale: Nearest-neighbour factor before embedding, so that small images stay crisp.
         panels_per_row: Grids side by side.

@@ -14,14 +14,19 @@ from eval.figures.layout import SamplesLayout, SamplesPanel
 from eval.tables.layout import matching
 from sida.config import load_spec
 from sida.errors import UserError
-from sida.io import sha256_file, write_text
+from sida.io import write_text
 from sida.preset import Run
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from matplotlib.figure import Figure
 
+    from eval.sources import DataSource
+
 _BATCH = 64
+_GAP = 2
+_OWN = "its own classes"
 
 
 @dataclass(frozen=True)
@@ -29,18 +34,35 @@ class Grid:
     """Images of one panel.
 
     Attributes:
+        title: Heading.
+        run: Row of the sample sheet.
         images: uint8 ``(rows·columns, C, H, W)`` in reading order.
         origins: Seed of each image, or its index in the data set.
-        classes: Class asked for (or of the real image); ``None`` when unconditional.
+        generated: Whether origins are seeds.
+        classes: Class asked for (or of the real image); empty when unconditional.
+        rule: How the classes (or real images) were chosen, in a few words.
+        nfe: Network evaluations per image.
+        sha256: Digest of the network file or of the data; empty where there is no such file.
     """
 
     title: str
     run: str
-    images: np.ndarray
+    images: torch.Tensor
     origins: tuple[int, ...]
-    classes: tuple[int | None, ...]
+    generated: bool
+    classes: list[int]
+    rule: str
     nfe: int | None
-    network_sha256: str
+    sha256: str
+
+    def caption(self) -> list[str]:
+        """What was drawn, in two short lines."""
+        digest = f"{'network' if self.generated else 'data'} {self.sha256[:8]}" if self.sha256 else ""
+        if not self.generated:
+            return [f"{len(self.origins)} real images", ", ".join(filter(None, [self.rule, digest]))]
+        seeds = f"seeds {self.origins[0]}–{self.origins[-1]}"
+        nfe = f"NFE {self.nfe}" if self.nfe else ""
+        return [", ".join(filter(None, part)) for part in ([seeds, self.rule], [nfe, digest])]
 
 
 def build_samples(
@@ -73,7 +95,7 @@ def build_samples(
         if run is None:
             missing.append(panel.title or f"{where} {dict(panel.where)}")
         else:
-            grids.append(_grid(layout, panel, run, generators[run.run]))
+            grids.append(draw(layout, generators[run.run], panel.title or run.label))
     if not grids:
         raise UserError(f"{layout.source}: nothing to draw: none of its runs is in the sample sheet")
     figure = draw_grids(layout, grids)
@@ -94,130 +116,113 @@ def _pick(
     return found[0]
 
 
-def _grid(layout: SamplesLayout, panel: SamplesPanel, run: Run, generator: Mapping[str, Any]) -> Grid:
-    title = panel.title or run.label
-    if generator["sampler"]["kind"] == "data":
-        return _real(layout, title, run, generator)
-    images, classes, seeds = generate(layout, generator)
-    digest = sha256_file(generator["network"])
-    return Grid(title, run.run, images, seeds, classes, generator.get("nfe"), digest)
+def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Grid:
+    """The grid of one generator (see :class:`SamplesLayout` for seeds and classes).
 
+    Networks are sampled, guided and decoded as for a measurement, so the image of a seed and class is the same.
 
-def generate(
-    layout: SamplesLayout, generator: Mapping[str, Any]
-) -> tuple[np.ndarray, tuple[int | None, ...], tuple[int, ...]]:
-    """Images, classes and seeds of a generator's grid (see :class:`SamplesLayout` for the order).
+    Args:
+        layout: Rows, columns, seeds and classes.
+        generator: Spec of ``sida-eval measure``.
+        title: Heading of the grid.
 
     Raises:
-        UserError: The network file is missing or broken, or the sampler is unknown.
+        UserError: A bad spec, or a network that is missing or broken.
     """
-    import numpy as np
     import torch
 
-    from sida.checkpoint import load_network
-    from sida.sampling import SeedStreams, heun, latents_for_seeds, one_step, to_uint8
+    from eval.measure import Measurer, threads
+    from eval.sources import DataSource, NetworkSource
+    from sida.sampling import row_classes
 
-    torch.set_num_threads(int(generator.get("threads", 1)))
-    net: Any
-    net, _ = load_network(generator["network"], device=generator.get("device", "cpu"))
+    measurer = Measurer(generator, f"--spec: run '{generator.get('run')}'")
+    source, spec = measurer.source, measurer.spec
     count = layout.rows * layout.columns
-    seeds = tuple(range(layout.first_seed, layout.first_seed + count))
-    label_dim, channels, size = int(net.label_dim), int(net.img_channels), int(net.img_resolution)
-    classes: list[int | None] = [(i // layout.columns) % label_dim if label_dim else None for i in range(count)]
-    if label_dim and not layout.by_class:
-        classes = [seed % label_dim for seed in seeds]
-    options = {key: value for key, value in generator["sampler"].items() if key != "kind"}
-    kind = generator["sampler"]["kind"]
-    parts = []
-    with torch.no_grad():
-        for start in range(0, count, _BATCH):
-            batch = seeds[start : start + _BATCH]
-            z = latents_for_seeds(batch, (channels, size, size)).to(generator.get("device", "cpu"))
-            labels = None
-            if label_dim:
-                picked = torch.tensor([int(c or 0) for c in classes[start : start + _BATCH]], device=z.device)
-                labels = torch.nn.functional.one_hot(picked, label_dim).float()
-            if kind == "one_step":
-                images = one_step(net, z, labels, **options)
-            elif kind == "heun":
-                images = heun(net, z, labels, noise=SeedStreams(batch).randn_like, **options)
-            else:
-                raise UserError(f"run '{generator['run']}': no sampler of kind '{kind}' for sample grids")
-            parts.append(to_uint8(images).cpu().numpy())
-    return np.concatenate(parts), tuple(classes), seeds
+    seeds = range(layout.first_seed, layout.first_seed + count)
+    # Not more than there are images: a batch that had to be filled up would cost as much as a full one.
+    batch_size = min(_BATCH, measurer.batch_size, count)
+    with threads(spec.threads):
+        if isinstance(source, DataSource):
+            return _real(layout, title, spec.run, source)
+        if isinstance(source, NetworkSource):
+            asked = row_classes(layout.rows, layout.columns, source.label_dim) if layout.by_class else []
+            batches = list(source.batches(seeds, batch_size, asked or "uniform"))
+            rule, digest = "class by row" if asked else "random classes", source.sha256
+        else:
+            batches = list(source.batches(seeds, batch_size))
+            rule, digest = _OWN, ""
+    nfe = source.nfe if isinstance(source, NetworkSource) else spec.nfe
+    classes = [int(label) for batch in batches if batch.classes is not None for label in batch.classes]
+    images = torch.cat([batch.images.cpu() for batch in batches])
+    return Grid(title, spec.run, images, tuple(seeds), True, classes, rule if classes else "", nfe, digest)
 
 
-def _real(layout: SamplesLayout, title: str, run: Run, generator: Mapping[str, Any]) -> Grid:
+def _real(layout: SamplesLayout, title: str, run: str, source: DataSource) -> Grid:
     """Real images: the first of each class in the data set's order, or evenly spaced without classes."""
     import numpy as np
 
-    from sida.data import load_dataset
+    from sida.sampling import SeedStreams, real_images, row_classes
 
-    dataset = load_dataset(generator["dataset"])
+    dataset = source.dataset
     count = layout.rows * layout.columns
-    classes: list[int | None] = [None] * count
     indices = [int(i) for i in np.linspace(0, len(dataset) - 1, count)]
-    if layout.by_class and dataset.label_dim:
-        of_class = dataset.class_indices.numpy()
-        members = [np.flatnonzero(of_class == label) for label in range(dataset.label_dim)]
-        for i in range(count):
-            turn, label = divmod(i // layout.columns, dataset.label_dim)
-            nth = turn * layout.columns + i % layout.columns
+    classes = row_classes(layout.rows, layout.columns, dataset.label_dim) if layout.by_class else []
+    if classes:
+        members = [np.flatnonzero(dataset.class_indices.numpy() == label) for label in range(dataset.label_dim)]
+        for i, label in enumerate(classes):
+            nth = i // (layout.columns * dataset.label_dim) * layout.columns + i % layout.columns
             indices[i] = int(members[label][nth % len(members[label])])
-            classes[i] = label
-    elif dataset.label_dim:
-        classes = [int(dataset.class_indices[i]) for i in indices]
-    images = dataset.images(indices).numpy()
-    return Grid(title, run.run, images, tuple(indices), tuple(classes), None, dataset.sha256)
+        rule = "first of each class"
+    else:
+        classes = [int(dataset.class_indices[i]) for i in indices] if dataset.label_dim else []
+        rule = "evenly spaced"
+    images = real_images(dataset, indices, SeedStreams(indices), source.decode)
+    return Grid(title, run, images, tuple(indices), False, classes, rule, None, dataset.sha256)
 
 
-def tile(images: np.ndarray, columns: int, upscale: int, gap: int = 2) -> np.ndarray:
-    """One picture ``(H, W, 3)`` uint8 of images ``(N, C, h, w)``, nearest-neighbour upscaled, gaps between."""
-    import numpy as np
+def picture(grid: Grid, columns: int, upscale: int) -> np.ndarray:
+    """One picture ``(H, W, 3)`` uint8 of a grid, nearest-neighbour upscaled, with gaps between the images."""
+    from sida.sampling import tile
 
-    count, channels, height, width = images.shape
-    rows = -(-count // columns)
-    cell = np.repeat(np.repeat(images, upscale, axis=2), upscale, axis=3).transpose(0, 2, 3, 1)
-    cell = np.repeat(cell, 3, axis=3) if channels == 1 else cell[..., :3]
-    space = gap * max(1, upscale // 4)
-    high, wide = height * upscale + space, width * upscale + space
+    images = grid.images.repeat_interleave(upscale, 2).repeat_interleave(upscale, 3)
     # White strokes on black need a gap that is neither.
-    colour = (91, 127, 166) if channels == 1 else (255, 255, 255)
-    picture = np.full((rows * high - space, columns * wide - space, 3), colour, np.uint8)
-    for i in range(count):
-        top, left = (i // columns) * high, (i % columns) * wide
-        picture[top : top + high - space, left : left + wide - space] = cell[i]
-    return picture
+    fill = (91, 127, 166) if images.shape[1] == 1 else (255, 255, 255)
+    rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
+    return tile(rgb, columns, _GAP * max(1, upscale // 4), fill).permute(1, 2, 0).numpy()
 
 
 def draw_grids(layout: SamplesLayout, grids: Sequence[Grid]) -> Figure:
     """The figure: one titled picture per panel, class numbers at the left of each row of panels."""
-    pictures = [tile(grid.images, layout.columns, layout.upscale) for grid in grids]
+    pictures = [picture(grid, layout.columns, layout.upscale) for grid in grids]
     across = min(layout.panels_per_row, len(grids))
     down = -(-len(grids) // across)
     height, width = pictures[0].shape[:2]
-    figure = style.new_figure(layout.width, down * (layout.width / across * height / width + 0.2), pad=0.02)
+    figure = style.new_figure(
+        layout.width, down * (layout.width / across * height / width + (0.3 if across == 1 else 0.4)), pad=0.02
+    )
     axes_grid = figure.subplots(down, across, squeeze=False)
-    for axes, grid, picture in zip(axes_grid.flat, grids, pictures):
-        axes.imshow(picture, interpolation="none")
-        name = f"{grid.title} (NFE {grid.nfe})" if grid.nfe else grid.title
-        axes.set_title(name, fontsize=7, pad=3)
+    for axes, grid, image in zip(axes_grid.flat, grids, pictures):
+        axes.imshow(image, interpolation="none")
+        axes.set_title(grid.title, fontsize=7, pad=3)
+        # Side by side there is room for two short lines each; a grid of its own takes one.
+        axes.set_xlabel((", " if across == 1 else "\n").join(grid.caption()), fontsize=5.5, labelpad=2)
         for spine in axes.spines.values():
             spine.set_visible(False)
         axes.set_xticks([])
         axes.set_yticks([])
-    if layout.by_class and grids[0].classes[0] is not None:
-        _label_rows(layout, axes_grid[:, 0], grids[0], pictures[0].shape[0])
+    by_row = next((grid.classes for grid in grids if grid.classes and grid.rule != _OWN), None)
+    if layout.by_class and by_row:
+        _label_rows(layout, axes_grid[:, 0], by_row, pictures[0].shape[0])
     for axes in list(axes_grid.flat)[len(grids) :]:
         axes.set_axis_off()
     return figure
 
 
-def _label_rows(layout: SamplesLayout, first_column: Any, grid: Grid, height: int) -> None:
+def _label_rows(layout: SamplesLayout, first_column: Any, classes: list[int], height: int) -> None:
     step = height / layout.rows
     for axes in first_column:
         axes.set_yticks([step * (row + 0.5) for row in range(layout.rows)])
-        axes.set_yticklabels([str(grid.classes[row * layout.columns]) for row in range(layout.rows)])
+        axes.set_yticklabels([str(classes[row * layout.columns]) for row in range(layout.rows)])
         axes.tick_params(length=0, pad=2)
 
 
@@ -227,11 +232,9 @@ def samples_csv(layout: SamplesLayout, grids: Sequence[Grid]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["panel", "row", "column", "class", "seed", "data_index", "run", "nfe", "sha256"])
     for grid in grids:
-        for i, (origin, label) in enumerate(zip(grid.origins, grid.classes)):
-            seed, index = ("", origin) if grid.nfe is None else (origin, "")
+        for i, origin in enumerate(grid.origins):
+            seed, index = (origin, "") if grid.generated else ("", origin)
             row, column = divmod(i, layout.columns)
-            known = "" if label is None else label
-            writer.writerow(
-                [grid.title, row, column, known, seed, index, grid.run, grid.nfe or "", grid.network_sha256]
-            )
+            label = grid.classes[i] if grid.classes else ""
+            writer.writerow([grid.title, row, column, label, seed, index, grid.run, grid.nfe or "", grid.sha256])
     return stream.getvalue()

@@ -1,6 +1,7 @@
 """From seeds to images: latents, one-step and Heun sampling, quantisation, grids."""
 
-from sida.sampling.generate import NO_CLASS, Samples, generate
+from sida.sampling.generate import NO_CLASS, Samples, generate, real_images
+from sida.sampling.grid import row_classes, tile
 from sida.sampling.heun import heun, heun_evaluations, sigma_steps
 from sida.sampling.one_step import multi_step, one_step
 from sida.sampling.quantise import to_uint8
@@ -19,6 +20,9 @@ __all__ = [
     "multi_step",
     "one_step",
     "read_sampler",
+    "real_images",
+    "row_classes",
     "sigma_steps",
+    "tile",
     "to_uint8",
 ]

@@ -236,8 +236,31 @@ def _resample(
         chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
         streams = SeedStreams(chosen)
         indices = streams.randint(len(dataset))
-        images = dataset.images(indices)
-        if decode is not None:
-            images = decode(dataset.network_input(images, noise=streams.randn_like))
+        images = real_images(dataset, indices, streams, decode)
         classes = dataset.class_indices[indices] if dataset.label_dim else torch.full((len(chosen),), NO_CLASS)
         yield Samples(chosen, images.to(output), classes)
+
+
+def real_images(
+    dataset: Dataset,
+    indices: Sequence[int] | torch.Tensor,
+    streams: SeedStreams,
+    decode: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Images of a data set as people see them, uint8 ``(N, C, H, W)``: pixels as stored, latents decoded.
+
+    Args:
+        dataset: Pixels or latents.
+        indices: Places in the data set.
+        streams: Source of the noise with which latents are drawn from their moments, one per image.
+        decode: Latents to uint8 images; only latent data sets need it.
+
+    Raises:
+        UserError: Latents without a decoder.
+    """
+    images: torch.Tensor = dataset.images(indices)
+    if dataset.is_pixels:
+        return images
+    if decode is None:
+        raise UserError(f"data set {dataset.name}: holds latents; give the decoder that belongs to them")
+    return decode(dataset.network_input(images, noise=streams.randn_like))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -32,20 +32,32 @@ def grid_samples(
         first_seed: Seed of the first image.
         options: Passed on to :func:`sida.sampling.generate` (``batch_size``, ``gnet``, ``decode``).
     """
-    label_dim = int(getattr(net, "label_dim", 0))
     seeds = range(first_seed, first_seed + rows * columns)
-    classes = [(place // columns) % label_dim for place in range(len(seeds))] if label_dim else "uniform"
+    classes = row_classes(rows, columns, int(getattr(net, "label_dim", 0))) or "uniform"
     batches = list(generate(net, seeds, sampler, class_labels=classes, **options))
     return Samples(
         tuple(seeds), torch.cat([batch.images for batch in batches]), torch.cat([batch.classes for batch in batches])
     )
 
 
-def tile(images: torch.Tensor, columns: int, gap: int = 0) -> torch.Tensor:
-    """One image ``(C, H, W)`` of images uint8 ``(N, C, h, w)``, row by row; gaps and missing places are white."""
+def row_classes(rows: int, columns: int, label_dim: int) -> list[int]:
+    """Classes of a grid in reading order: row r shows class ``r mod label_dim``; empty without classes."""
+    return [(place // columns) % label_dim for place in range(rows * columns)] if label_dim else []
+
+
+def tile(images: torch.Tensor, columns: int, gap: int = 0, fill: Sequence[int] = (255,)) -> torch.Tensor:
+    """One image ``(C, H, W)`` of images uint8 ``(N, C, h, w)``, row by row.
+
+    Args:
+        images: Images.
+        columns: Images per row.
+        gap: Pixels between images.
+        fill: Colour of gaps and missing places: one value for all channels, or one a channel.
+    """
     count, channels, height, width = images.shape
     rows = -(-count // columns)
-    padded = torch.full((rows * columns, channels, height + gap, width + gap), 255, dtype=torch.uint8)
+    padded = torch.empty((rows * columns, channels, height + gap, width + gap), dtype=torch.uint8)
+    padded[:] = torch.tensor(fill, dtype=torch.uint8)[:, None, None]
     padded[:count, :, :height, :width] = images
     picture = padded.reshape(rows, columns, channels, height + gap, width + gap).permute(2, 0, 3, 1, 4)
     picture = picture.reshape(channels, rows * (height + gap), columns * (width + gap))

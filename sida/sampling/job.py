@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sida.data import Dataset, LatentDecoder, load_dataset, load_vae
+from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.io import sha256_file
 from sida.progress import Progress
 from sida.sampling.generate import Samples, generate
 from sida.sampling.grid import grid_samples, save_grid
-from sida.sampling.networks import network_file
+from sida.sampling.networks import network_file, open_decoder
 from sida.sampling.png_store import open_store
 from sida.sampling.sampler import read_sampler
 from sida.sampling.store import Store, write_all
@@ -42,7 +42,7 @@ class SampleConfig:
         class_labels: ``uniform``, ``empirical`` or a class.
         dataset: Spec, or a name in ``config/datasets.yaml``.
         gnet: Guiding network.
-        vae: Folder of the decoder of latent networks.
+        vae: Folder of the decoder of latent networks; null takes the registered one.
         grid: PNG to write as well.
         grid_size: Rows × columns.
         grid_scale: Enlargement of the grid.
@@ -157,11 +157,7 @@ class _Source:
         latent = int(getattr(self.net, "img_channels", 0)) == 4 or (
             self.dataset is not None and not self.dataset.is_pixels
         )
-        if not latent:
-            return None
-        if config.vae is None:
-            raise UserError("vae: these are latents; give --vae DIR with the decoder (sida assets fetch sd-vae-ft-mse)")
-        return LatentDecoder(load_vae(config.vae, self.device))
+        return open_decoder(config.vae, self.device) if latent else None
 
     def record(self, config: SampleConfig) -> dict[str, Any]:
         """What decides the samples; kept beside them."""

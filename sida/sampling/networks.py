@@ -1,4 +1,4 @@
-"""Networks for sampling: a file of ours, a published pickle or a registered id; weights that stay as they are."""
+"""What sampling needs: networks (files, pickles, registered ids), settled copies of them, and the latents' decoder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, suggestion
 from sida.networks.precond import Precond
 
@@ -52,3 +53,21 @@ def network_file(source: str) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             import_official(path, target, origin_url=url, network_class=network_class)
     return target
+
+
+def open_decoder(vae: str | None, device: str | torch.device) -> LatentDecoder:
+    """The decoder that turns what latent networks give into uint8 images.
+
+    Args:
+        vae: Its folder; None takes the registered one, which is fetched.
+        device: Where it runs.
+
+    Raises:
+        UserError: It cannot be fetched or loaded.
+    """
+    if vae is None:
+        from sida.assets import fetch_many
+        from sida.assets.registry import DECODER
+
+        vae = str(next(iter(fetch_many(list(DECODER)).values())).parent)
+    return LatentDecoder(load_vae(vae, device))

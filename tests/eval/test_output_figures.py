@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,13 +18,11 @@ from eval.figures import first_at_or_below, load_figure_layout, read_author_log,
 from eval.figures.curves import Curve, Point, pool
 from eval.figures.gather import Panel
 from eval.figures.plot import draw_curves, short_number
-from eval.figures.samples import tile
 from sida.errors import UserError
 from tests.eval.synthetic_output import CURVES, write_preset
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "config" / "figures"
-DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
 
 
 @pytest.fixture(scope="module")
@@ -208,86 +205,6 @@ def test_axis_labels(value, text):
     assert short_number(value) == text
 
 
-# Samples.
-
-
-@pytest.fixture(scope="module")
-def networks(tmp_path_factory):
-    from sida.checkpoint import save_network
-    from sida.networks import build_network
-
-    folder = tmp_path_factory.mktemp("networks")
-    kwargs = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8}
-    config = {"class": "EDMPrecond", "kwargs": kwargs | {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}}
-    for seed, name in enumerate(("teacher", "student")):
-        torch.manual_seed(seed)
-        net = build_network(config)
-        with torch.no_grad():
-            for parameter in net.parameters():
-                parameter.add_(0.1 * torch.randn_like(parameter))
-        save_network(net, folder / f"{name}.safetensors", {"network": config, "method": "test"})
-    return folder
-
-
-@pytest.fixture(scope="module")
-def spec(networks, tmp_path_factory):
-    one = {"kind": "one_step", "init_sigma": 2.5}
-    rest = {"dataset": DIGITS, "device": "cpu", "threads": 1}
-    heun = {"kind": "heun", "num_steps": 3}
-    teacher, student = (str(networks / f"{name}.safetensors") for name in ("teacher", "student"))
-    generators = [
-        {"run": "data", "network": None, "sampler": {"kind": "data"}, "nfe": None, **rest},
-        {"run": "teacher-nfe35", "network": teacher, "sampler": heun, "nfe": 5, **rest},
-        *({"run": run, "network": student, "sampler": one, "nfe": 1, **rest} for run in CURVES),
-    ]
-    path = tmp_path_factory.mktemp("spec") / "spec.json"
-    path.write_text(json.dumps({"generators": generators}))
-    return path
-
-
-def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec, networks, tmp_path):
-    from sida.io import sha256_file
-
-    assert build(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec)) == 0
-    found = rows(tmp_path / "s.csv")
-    panels = list(dict.fromkeys(row["panel"] for row in found))
-    assert panels == ["real digits", "EDM teacher", "SiD, α = 1.2", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
-    by_panel = {name: [row for row in found if row["panel"] == name] for name in panels}
-    keys = [[(r["row"], r["column"], r["class"], r["seed"]) for r in by_panel[name]] for name in panels[1:]]
-    assert all(key == keys[0] for key in keys)
-    assert [r["class"] for r in by_panel["real digits"]] == [str(i // 6) for i in range(60)]
-    assert [int(r["seed"]) for r in by_panel[panels[1]]] == list(range(60))
-    assert by_panel[panels[2]][0]["sha256"] == sha256_file(networks / "student.safetensors")
-    assert all(r["seed"] == "" and r["data_index"] for r in by_panel["real digits"])
-
-
-def test_grid_images_are_the_samples_of_their_seed_and_class(spec):
-    from eval.figures.samples import generate
-    from sida.checkpoint import load_network
-    from sida.sampling import latents_for_seeds, one_step, to_uint8
-
-    layout = load_figure_layout(FIGURES / "samples.yaml")
-    generator = next(g for g in json.loads(spec.read_text())["generators"] if g["run"] == "sida-a1.0")
-    images, classes, seeds = generate(layout, generator)
-    net, _ = load_network(generator["network"])
-    for place in (0, 17, 59):
-        label = torch.nn.functional.one_hot(torch.tensor([classes[place]]), 10).float()
-        with torch.no_grad():
-            alone = to_uint8(one_step(net, latents_for_seeds([seeds[place]], (1, 8, 8)), label, init_sigma=2.5))
-        assert np.abs(images[place].astype(int) - alone.numpy()[0].astype(int)).max() <= 1
-
-
-@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 6), st.sampled_from([1, 3]))
-def test_tiles_keep_every_pixel(count, columns, upscale, channels):
-    images = np.random.default_rng(0).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
-    picture = tile(images, columns, upscale)
-    gap = 2 * max(1, upscale // 4)
-    for i, image in enumerate(images):
-        top, left = (i // columns) * (4 * upscale + gap), (i % columns) * (4 * upscale + gap)
-        block = picture[top : top + 4 * upscale : upscale, left : left + 4 * upscale : upscale]
-        assert np.array_equal(block, np.broadcast_to(image.transpose(1, 2, 0), (4, 4, 3)))
-
-
 # Faults: exit status 1 and one line.
 
 
@@ -319,17 +236,8 @@ def test_faulty_layouts_end_with_one_line(preset, tmp_path, capsys, change, mess
     assert not list(tmp_path.glob("f.*"))
 
 
-def test_missing_logs_networks_and_specs(preset, spec, tmp_path, capsys):
+def test_missing_logs(preset, tmp_path, capsys):
     (tmp_path / "p" / "students").mkdir(parents=True)
     options = ["--runs", str(preset / "runs.tsv"), "--results", str(tmp_path / "p"), "--out", str(tmp_path / "f.pdf")]
     assert main(["figure", "--layout", str(FIGURES / "convergence.yaml"), *options]) == 1
     assert "no such training log" in capsys.readouterr().err
-    samples = ["figure", "--layout", str(FIGURES / "samples.yaml"), *options]
-    assert main(samples) == 1
-    assert "--spec: sample grids need the generators' specs" in capsys.readouterr().err
-    broken = json.loads(spec.read_text())
-    broken["generators"][1]["network"] = str(tmp_path / "absent.safetensors")
-    assert main([*samples, "--spec", json.dumps(broken)]) == 1
-    assert re.search(r"absent\.safetensors", capsys.readouterr().err)
-    assert main([*samples[:-1], str(tmp_path / "f.png"), "--spec", str(spec)]) == 1
-    assert "must end in .pdf" in capsys.readouterr().err

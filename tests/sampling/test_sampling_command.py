@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -196,10 +197,19 @@ def test_class_rules_of_the_command(network, tmp_path):
         job(network, tmp_path / "empirical", class_labels="empirical", dataset={**digits, "max_size": 500})
 
 
-def test_latent_networks_need_a_decoder(tmp_path):
+def test_latent_networks_are_decoded_by_the_registered_decoder(tmp_path, monkeypatch):
+    taken = []
+
+    def load_vae(path, device):
+        taken.append(path)
+        return SimpleNamespace(decode=lambda x: {"sample": x[:, :3].repeat_interleave(8, 2).repeat_interleave(8, 3)})
+
+    monkeypatch.setattr("sida.sampling.networks.load_vae", load_vae)
+    monkeypatch.setattr("sida.assets.fetch_many", lambda ids: {ids[0]: tmp_path / "vae" / "weights"})
     save_network(make(img_channels=4), tmp_path / "net.safetensors", {})
-    with pytest.raises(UserError, match="vae: these are latents"):
-        job(str(tmp_path / "net.safetensors"), tmp_path / "out")
+    job(str(tmp_path / "net.safetensors"), tmp_path / "out")
+    assert taken == [str(tmp_path / "vae")]
+    assert read_folder(tmp_path / "out")["images"].shape == (100, 3, 64, 64)
 
 
 def test_the_command_line_writes_samples_and_a_grid(network, tmp_path, capsys):
