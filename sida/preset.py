@@ -320,6 +320,18 @@ class Preset:
         total = self._protocol_number(self.protocol_of(self.runs[name]), "num_samples")
         return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
 
+    def measure_jobs(self) -> list[tuple[int, int, list[str]]]:
+        """Jobs of the evaluation without shards: first trial, last trial, rows; those of many steps in parts."""
+        size = self.config["trials_per_job"] or self.trials
+        slow = [name for name, run in self.runs.items() if self._many_steps(run)] if size < self.trials else []
+        quick = [name for name in self.runs if name not in slow]
+        parts = [(first, min(first + size, self.trials) - 1) for first in range(0, self.trials, size)]
+        jobs = [(0, self.trials - 1, quick)] if quick else []
+        return jobs + [(first, last, slow) for first, last in parts if slow]
+
+    def _many_steps(self, run: Run) -> bool:
+        return (nfe(self.sampler_of(run)) or run.nfe or 1) > 1
+
     def seed_of(self, run: Run) -> int:
         """Training seed of a row."""
         return self.config["seed"] if run.seed is None else run.seed

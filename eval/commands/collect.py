@@ -7,7 +7,7 @@ import argparse
 HELP = "Check all measurements of a folder and collect them as one long table (CSV)."
 EXAMPLES = """examples:
   sida-eval collect results/demo/measurements --out results/demo/measurements.csv
-  sida-eval collect results/demo/measurements --runs data sid-a1.2 --out two.csv
+  sida-eval collect results/demo/measurements --runs data sid-a1.0 --out two.csv
 """
 
 

@@ -6,7 +6,7 @@ import argparse
 
 HELP = "Measure a generator: ten trials with fresh seeds, one JSON file each."
 EXAMPLES = """examples:
-  sida-eval measure --spec spec.json --out results/demo/measurements/sid-a1.2 --trials 0-9
+  sida-eval measure --spec spec.json --out results/demo/measurements/sid-a1.0 --trials 0-9
   sida-eval measure --spec '{"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits",
                              "dataset": {"name": "digits", "kind": "digits"}}' --out /tmp/data --trials 0
   sida-eval measure --spec spec.json --out statistics/sid --trials 3 --shard 0-10000   # then: sida-eval merge

@@ -64,22 +64,22 @@ def test_missing_key_is_named():
     ("old", "new", "message"),
     [
         (
-            "sid2a\tdigits-short\tsid-a1.2",
-            "sid2a\tdigits-short\tsid-a1.3",
-            r"init names no run.*did you mean 'sid-a1.2'",
+            "sid2a\tdigits-short\tsid-a1.0",
+            "sid2a\tdigits-short\tsid-a1.1",
+            r"init names no run.*did you mean 'sid-a1.0'",
         ),
-        ("sid2a\tdigits-short\tsid-a1.2", "sid2a\tdigits-short\t", r"column 'init' must name a generator"),
-        ("sid2a\tdigits-short\tsid-a1.2", "sid2a\tdigits-short\tsid2a-a1.0", r"init goes in a circle"),
-        ("sid2a\tdigits-short\tsid-a1.2", "sid2a\tdigits-short\tteacher-nfe35", r"not a one-step generator"),
+        ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\t", r"column 'init' must name a generator"),
+        ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\tsid2a-a1.0", r"init goes in a circle"),
+        ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\tteacher-nfe35", r"not a one-step generator"),
         ("\tsida\tdigits-short\t\t1.0", "\tsida\tdigits\t\t1.0", r"run 'sida-a1.0': no teacher 'digits'"),
         (
             "\tsida\tdigits-short\t\t1.0",
             "\tsida\tdigits-short\t\tone",
-            r"demo.tsv:7: alpha: must be a number, got 'one'",
+            r"demo.tsv:5: alpha: must be a number, got 'one'",
         ),
-        ("\tsida\tdigits-short", "\tsidda\tdigits-short", r"demo.tsv:7: method: must be one of"),
-        ("sid-a1.0\tOne", "sid-a1.2\tOne", r"run 'sid-a1.2' appears twice"),
-        ("heun-10", "heun-11", r"no sampler 'heun-11'.*did you mean 'heun-1"),
+        ("\tsida\tdigits-short", "\tsidda\tdigits-short", r"demo.tsv:5: method: must be one of"),
+        ("sid-a1.0\tOne", "sida-a1.0\tOne", r"run 'sida-a1.0' appears twice"),
+        ("heun-18", "heun-81", r"no sampler 'heun-81'.*did you mean 'heun-18"),
         ("run\tfamily", "rum\tfamily", r"unknown key 'rum' \(did you mean 'run'\?\)"),
     ],
 )
@@ -110,10 +110,20 @@ def test_specs_carry_everything_and_are_plain_json():
         assert json.loads(json.dumps(spec)) == spec
         assert spec["dataset"]["kind"] == "digits"
     assert student["teacher"] == "results/demo/teachers/digits-short/network.safetensors"
-    assert student["init"] == "results/demo/students/sid-a1.2/network.safetensors"
+    assert student["init"] == "results/demo/students/sid-a1.0/network.safetensors"
     assert student["alpha"] == 1.0
     assert measure["nfe"] == 35
     assert preset.measure_spec("data")["network"] is None
+
+
+def test_many_steps_are_measured_in_parts():
+    preset = Preset(DEMO, "config/demo.yaml")
+    one_step = ["data", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
+    assert preset.measure_jobs() == [(0, 9, one_step), (0, 4, ["teacher-nfe35"]), (5, 9, ["teacher-nfe35"])]
+    uneven = Preset(changed("trials_per_job", 4), "config/demo.yaml").measure_jobs()
+    assert [job[:2] for job in uneven] == [(0, 9), (0, 3), (4, 7), (8, 9)]
+    whole = Preset(changed("trials_per_job", None), "config/demo.yaml").measure_jobs()
+    assert whole == [(0, 9, list(preset.runs))]
 
 
 def test_network_evaluations_are_counted():

@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import random
+import re
 import signal
 import time
 
@@ -67,6 +68,14 @@ def test_table_is_shown_at_the_end_with_paths(finished):
         assert text in finished.output
 
 
+def test_last_line_says_where_the_time_went(finished):
+    line = next(line for line in finished.output.splitlines() if line.startswith("time "))
+    shares = {name: int(share) for name, share in re.findall(r"(\w+) (\d+) %", line)}
+    assert {"teacher", "student", "measure", "outputs", "report", "waiting"} <= shares.keys()
+    assert sum(shares.values()) == pytest.approx(100, abs=len(shares))
+    assert shares["student"] > 5
+
+
 def test_jobs_report_progress_without_flooding(finished):
     assert "[distill sida-a1.0]" in finished.output
     assert len(finished.output.splitlines()) < 400
@@ -89,7 +98,7 @@ def test_students_name_their_parents(finished):
     parents = json.dumps(metadata["parents"])
     teacher = finished.folder / "results/tiny/teachers/digits-short/network.safetensors"
     assert sha256_file(teacher) in parents
-    assert sha256_file(students / "sid-a1.2/network.safetensors") in parents
+    assert sha256_file(students / "sid-a1.0/network.safetensors") in parents
 
 
 def test_report_holds_tables_figures_and_claims(finished):

@@ -16,6 +16,7 @@ from eval.pdflatex import latex_lack
 from eval.tables.layout import read_extended
 from sida.errors import UserError
 from sida.preset import Preset
+from sida.timing import Stopwatch
 
 try:
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
@@ -27,9 +28,21 @@ except UserError as error:
 
 # Jobs print their own progress and errors; of Snakemake's only the count of finished steps is kept.
 CHATTER = ("Select jobs to execute", "Execute ", "RuleException:\nCalledProcessError")
-logger.addFilter(
-    lambda record: get_event(record) != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
-)
+STOPWATCH = Stopwatch()
+
+
+def heed(record):
+    """Notes when jobs start and end (a rule's file is its stage); says which of Snakemake's lines people see."""
+    event = get_event(record)
+    if event == LogEvent.JOB_INFO:
+        stage = Path(workflow.get_rule(record.rule_name).snakefile).stem
+        STOPWATCH.started(record.jobid, stage, record.threads)
+    elif event == LogEvent.JOB_FINISHED:
+        STOPWATCH.ended(record.job_id)
+    return event != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
+
+
+logger.addFilter(heed)
 
 RESULTS = PRESET.results
 # Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
@@ -164,9 +177,10 @@ def measurements_option(wildcards, input):
 
 
 def show_summary():
-    """Prints the main table and where everything lies; never fails a finished run."""
+    """Prints the main table, where everything lies and where the time went; never fails a finished run."""
     if os.path.isdir(f"{RESULTS}/tables"):
         subprocess.run([sys.executable, "-m", "eval", "show", RESULTS], check=False)
+    print(f"time      {STOPWATCH.summary(workflow.cores or os.cpu_count())}", file=sys.stderr)
 
 
 def explain_failure():

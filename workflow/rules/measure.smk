@@ -1,31 +1,39 @@
-# Ten-run evaluation of every generator, in one of two shapes: all trials of a generator in one job (small networks,
+# Ten-run evaluation of every generator, in one of two shapes: many trials of a generator in one job (small networks,
 # where starting Python costs more than a trial), or shards of each trial that spread over a cluster and are merged.
 
 
 if PRESET.config["shard_size"] is None:
 
-    rule measure:
-        input:
-            generator_inputs,
-            protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
-        output:
-            expand(f"{RESULTS}/measurements/{{{{run}}}}/trial-{{trial}}.json", trial=range(TRIALS)),
-        log:
-            f"{RESULTS}/logs/measure-{{run}}.log",
-        conda:
-            "../../environment.yml"
-        threads: PRESET.config["threads"]
-        resources:
-            gpu=PRESET.config["gpus"],
-        params:
-            spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
-            folder=lambda wildcards, output: os.path.dirname(output[0]),
-            trials=f"0-{TRIALS - 1}",
-        message:
-            "measure {wildcards.run}: trials {params.trials}"
-        shell:
-            "python -m eval measure --spec {params.spec:q} --out {params.folder:q} --trials {params.trials}"
-            " 2>&1 | tee -i {log:q}"
+    for first, last, rows in PRESET.measure_jobs():
+
+        rule:
+            name:
+                f"measure_{first}_{last}"
+            input:
+                generator_inputs,
+                protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
+            output:
+                expand(f"{RESULTS}/measurements/{{{{run}}}}/trial-{{trial}}.json", trial=range(first, last + 1)),
+            log:
+                f"{RESULTS}/logs/measure-{{run}}-{first}-{last}.log",
+            wildcard_constraints:
+                run=any_of(rows),
+            # Parts of rows of many steps are long: started first, so that no core ends alone with one.
+            priority: int(last - first + 1 < TRIALS)
+            conda:
+                "../../environment.yml"
+            threads: PRESET.config["threads"]
+            resources:
+                gpu=PRESET.config["gpus"],
+            params:
+                spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
+                folder=lambda wildcards, output: os.path.dirname(output[0]),
+                trials=f"{first}-{last}",
+            message:
+                "measure {wildcards.run}: trials {params.trials}"
+            shell:
+                "python -m eval measure --spec {params.spec:q} --out {params.folder:q} --trials {params.trials}"
+                " 2>&1 | tee -i {log:q}"
 
 else:
 

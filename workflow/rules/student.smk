@@ -13,7 +13,7 @@ rule distill:
     wildcard_constraints:
         run=any_of(set(PRESET.runs) - PARENTS),
     # Trainings are the long jobs: measuring and drawing fill the gaps.
-    priority: 1
+    priority: 2
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]
@@ -32,4 +32,4 @@ rule distill:
 use rule distill as distill_parent with:
     wildcard_constraints:
         run=any_of(PARENTS),
-    priority: 2
+    priority: 3

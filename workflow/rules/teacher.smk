@@ -6,7 +6,7 @@ rule train_teacher:
         network=f"{RESULTS}/teachers/{{teacher}}/network.safetensors",
     log:
         f"{RESULTS}/logs/teacher-{{teacher}}.log",
-    priority: 3
+    priority: 4
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]
