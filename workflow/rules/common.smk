@@ -34,7 +34,7 @@ STOPWATCH = Stopwatch()
 def heed(record):
     """Notes when jobs start and end (a rule's file is its stage); says which of Snakemake's lines people see."""
     event = get_event(record)
-    if event == LogEvent.JOB_INFO:
+    if event == LogEvent.JOB_INFO and record.shellcmd:
         stage = Path(workflow.get_rule(record.rule_name).snakefile).stem
         STOPWATCH.started(record.jobid, stage, record.threads)
     elif event == LogEvent.JOB_FINISHED:
