@@ -65,7 +65,8 @@ class Stopwatch:
         wall = self._clock() - self._start
         total = max(cores * wall, 1e-9)
         waiting = max(total - sum(self._stages.values()), 0.0)
-        shares = [f"{stage} {100 * seconds / total:.0f} %" for stage, seconds in self._stages.items()]
+        stages = {**self._stages, "waiting": waiting}
+        shares = ", ".join(f"{stage} {100 * seconds / total:.0f} %" for stage, seconds in stages.items())
         minutes, seconds = divmod(round(wall), 60)
         used = f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
-        return f"{used} on {cores} core{'s' * (cores != 1)}: {', '.join([*shares, f'waiting {100 * waiting / total:.0f} %'])}"
+        return f"{used} on {cores} core{'s' * (cores != 1)}: {shares}"
