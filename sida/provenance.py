@@ -30,6 +30,9 @@ def source_digest() -> str:
 @functools.cache
 def code_version() -> str:
     """``<package version>+<git commit or 'nogit'>[.dirty]``."""
+    # An installed package may lie within someone else's repository.
+    if not (_ROOT / ".git").exists():
+        return f"{sida.__version__}+nogit.{source_digest()}"
     try:
         commit = subprocess.run(
             ["git", "-C", str(_ROOT), "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True

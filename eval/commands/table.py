@@ -8,7 +8,7 @@ HELP = "Build a table: .tex (booktabs, siunitx), .csv, .md and .html."
 EXAMPLES = """examples:
   sida-eval table --layout config/tables/main.yaml --measurements results/demo/measurements.csv \\
       --runs config/runs/demo.tsv --out results/demo/tables/main.tex
-  sida-eval table --layout config/tables/table1.yaml --mode paper --out table1.tex      (as printed)
+  sida-eval table --layout table1 --mode paper --out table1.tex                         (as printed)
   sida-eval table --layout config/tables/table1.yaml --mode audit --measurements results/released/measurements.csv \\
       --runs config/runs/released.tsv --out table1.tex                                  (published | measured | Δ)
 """
@@ -16,7 +16,9 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--layout", required=True, metavar="YAML", help="layout of the table (config/tables/*.yaml)")
+    parser.add_argument(
+        "--layout", required=True, metavar="YAML", help="layout of the table: a file, or a name in config/tables"
+    )
     parser.add_argument("--measurements", metavar="CSV", help="measurements.csv (not needed in mode paper)")
     parser.add_argument("--runs", metavar="TSV", help="sample sheet (not needed in mode paper)")
     parser.add_argument("--out", required=True, metavar="FILE.tex", help="written with .csv, .md and .html beside it")

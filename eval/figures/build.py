@@ -13,6 +13,7 @@ from eval.tables.inputs import parse_scope
 from sida.errors import UserError, suggestion
 from sida.io import write_text
 from sida.preset import read_runs
+from sida.resources import find
 
 
 def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
@@ -24,7 +25,7 @@ def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     out = Path(args.out)
     if out.suffix != ".pdf":
         raise UserError(f"--out {out}: must end in .pdf; .png and .csv are written beside it")
-    layout = load_figure_layout(args.layout)
+    layout = load_figure_layout(find("figures", args.layout, where="--layout"))
     layout = dataclasses.replace(layout, scope={**(layout.scope or {}), **parse_scope(args.scope)})
     runs = {run.run: run for run in read_runs(args.runs)}
     if not isinstance(layout, CurvesLayout):

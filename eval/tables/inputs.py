@@ -16,6 +16,7 @@ from eval.tables.model import Table
 from sida.config import load_spec
 from sida.errors import UserError, suggestion
 from sida.preset import Preset, Run, read_runs
+from sida.resources import find
 
 
 def build_from_options(args: argparse.Namespace) -> Table:
@@ -24,13 +25,14 @@ def build_from_options(args: argparse.Namespace) -> Table:
     Raises:
         UserError: Any fault in layout, measurements, sheet or options.
     """
-    mapping = read_layout(args.layout)
+    path = find("tables", args.layout, where="--layout")
+    mapping = read_layout(path)
     if mapping.pop("kind", "results") == "hyperparameters":
         preset = Preset(load_spec(args.config, "--config"), "--config") if args.config else None
         results = args.results or (Path(args.measurements).parent if args.measurements else None)
-        hyper = load_hyper_layout(mapping, args.layout)
+        hyper = load_hyper_layout(mapping, path)
         return build_hyperparameters(hyper, load_published(args.published), preset, results, args.mode)
-    layout = layout_with_scope(args.layout, args.scope)
+    layout = layout_with_scope(path, args.scope)
     mode = args.mode or layout.mode or "measured"
     measurements, runs, published = table_inputs(mode, args.measurements, args.runs, args.published)
     return build_table(layout, measurements, runs, published, mode)
@@ -56,7 +58,7 @@ def table_inputs(
     return measured, sheet, load_published(published)
 
 
-def layout_with_scope(path: str, scope: Sequence[str]) -> TableLayout:
+def layout_with_scope(path: str | Path, scope: Sequence[str]) -> TableLayout:
     """Loads a layout and adds ``COLUMN=VALUE`` conditions to its scope.
 
     Raises:

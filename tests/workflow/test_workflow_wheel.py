@@ -1,0 +1,113 @@
+"""A wheel installed away from the checkout scores images and prints published tables from any directory."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from packaging.requirements import Requirement
+
+from tests.conftest import ROOT
+
+SITE = Path(sysconfig.get_path("purelib"))
+#: Modules by the distribution that brings them, where the names differ.
+DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "cleanfid": "clean-fid", "yaml": "pyyaml"}
+#: Imported only on request: `pip install sida-repro[latent]`, and the benchmarks' timing.
+ON_REQUEST = {"diffusers", "psutil"}
+
+
+class Installed:
+    """An environment with the wheel and the dependencies of this one, but without its editable checkout."""
+
+    def __init__(self, folder: Path) -> None:
+        self.here = folder / "anywhere"
+        self.here.mkdir()
+        build = "import sys; from hatchling.build import build_wheel; print(build_wheel(sys.argv[1]))"
+        made = subprocess.run(
+            [sys.executable, "-c", build, str(folder)], cwd=ROOT, check=True, capture_output=True, text=True
+        )
+        self.wheel = folder / made.stdout.split()[-1]
+        venv.create(folder / "env", with_pip=False)
+        self.bin = folder / "env" / "bin"
+        install = ["uv", "pip", "install", "--quiet", "--offline", "--no-deps", "--python", str(self.bin / "python")]
+        subprocess.run([str(Path(sys.executable).parent / install[0]), *install[1:], str(self.wheel)], check=True)
+        self.site = next((folder / "env" / "lib").glob("python*/site-packages"))
+        # A folder added by a .pth file is searched for modules, but its own .pth files (the checkout) are not read.
+        (self.site / "dependencies.pth").write_text(f"{SITE}\n")
+
+    def run(self, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "SIDA_ASSETS")}
+        return subprocess.run(
+            [str(self.bin / command), *arguments],
+            cwd=self.here,
+            env=environment | {"SIDA_CACHE": str(self.here / "cache")},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    return Installed(tmp_path_factory.mktemp("wheel"))
+
+
+def test_the_wheel_runs_without_the_checkout(installed):
+    result = installed.run("python", "-c", "import sida, eval; print(sida.__file__, eval.__file__)")
+    assert result.stdout.count(str(installed.site)) == 2, result.stdout + result.stderr
+    assert "nogit" in installed.run("python", "-c", "from sida.provenance import *; print(code_version())").stdout
+
+
+def test_images_are_scored_from_any_directory(installed):
+    from sida.data import load_dataset
+
+    digits = load_dataset({"name": "digits", "kind": "digits"})
+    np.savez(installed.here / "mine.npz", arr_0=digits.images(range(0, 1797, 3)).numpy())
+    result = installed.run("sida-eval", "score", "--images", "mine.npz", "--protocol", "digits", "--num-samples", "300")
+    assert result.returncode == 0, result.stderr
+    assert re.search(r"FD ↓ +\d", result.stdout)
+    assert "images, protocol 'cifar10' takes 50,000" in refusal(installed, "--protocol", "cifar10")
+    assert "no protocol 'cifar01' (did you mean 'cifar10'?)" in refusal(installed, "--protocol", "cifar01")
+
+
+def refusal(installed, *options: str) -> str:
+    result = installed.run("sida-eval", "score", "--images", "mine.npz", *options)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    return result.stderr
+
+
+def test_registry_layouts_and_published_numbers_travel(installed):
+    listed = installed.run("sida", "assets", "list")
+    assert "fid-ref-cifar10" in listed.stdout, listed.stderr
+    result = installed.run("sida-eval", "table", "--layout", "table1", "--mode", "paper", "--out", "table1.tex")
+    assert result.returncode == 0, result.stderr
+    assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
+
+
+def test_what_is_imported_is_declared_and_the_lock_is_within_the_ranges():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {r.name.lower(): r for r in map(Requirement, project["dependencies"])}
+    imported = set()
+    for path in [*(ROOT / "sida").rglob("*.py"), *(ROOT / "eval").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.add(node.module.partition(".")[0])
+    outside = imported - set(sys.stdlib_module_names) - {"sida", "eval"} - ON_REQUEST
+    assert {DISTRIBUTIONS.get(name, name) for name in outside} == set(declared)
+    for name, requirement in declared.items():
+        assert requirement.specifier, f"{name} has no range"
+        assert requirement.specifier.contains(version(name)), name
