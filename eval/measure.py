@@ -157,6 +157,7 @@ class Measurer:
             self.spec.guide,
             self.spec.vae,
             self.spec.device,
+            self.spec.dataset,
         )
 
     @functools.cached_property

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
+from sida.labels import LabelCounts, find_labels, load_labels
 from sida.resources import find
 
 #: Metric kinds: whether they need a reference, class probabilities, and kept features.
@@ -28,7 +29,8 @@ KINDS = {
     "kernel": {"reference": True, "features": True},
     "accuracy": {"reference": False, "features": False},
 }
-_NOT_IN_DIGEST = {"name", "title", "notes"}
+# Labels enter by content.
+_NOT_IN_DIGEST = {"name", "title", "notes", "labels"}
 
 
 @dataclass(frozen=True)
@@ -132,6 +134,8 @@ class Protocol:
         seed0: First seed of trial 0.
         label_dist: How the classes of generated images are drawn: ``empirical`` (the data's frequencies, as in the
             published FID code) or ``uniform`` (as the generation scripts do; ledger, 63).
+        labels: Those frequencies: a data set of ``config/labels``, or a ``.json`` file (``sida data labels``). Its
+            counts are part of the digest. None reads the classes of the data set itself.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
             clamped to 0..1, times 255, truncated (latents; ledger, 68).
         cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (ledger, 64).
@@ -153,6 +157,7 @@ class Protocol:
     channels: int | None = None
     seed0: int = 0
     label_dist: Literal["empirical", "uniform"] = "empirical"
+    labels: str | None = None
     quantisation: Literal["truncate", "truncate_unit"] = "truncate"
     cov_ddof: int = 0
     allow_tf32: bool = False
@@ -174,6 +179,8 @@ class Protocol:
         for key in keys:
             if keys.count(key) > 1:
                 raise ValueError(f"metrics: key '{key}' appears twice")
+        if self.labels is not None and self.label_dist != "empirical":
+            raise ValueError(f"labels: must be left out where label_dist is {self.label_dist}")
         for metric in self.metrics:
             if metric.reference is not None and metric.reference not in self.references:
                 known = suggestion(metric.reference, self.references)
@@ -188,6 +195,15 @@ class Protocol:
         }
 
     @functools.cached_property
+    def label_counts(self) -> LabelCounts | None:
+        """Images per class, None where the classes of the data set itself are drawn.
+
+        Raises:
+            UserError: The file of counts is missing or broken.
+        """
+        return load_labels(self.labels) if self.labels is not None else None
+
+    @functools.cached_property
     def sha256(self) -> str:
         """Digest of the fields that can change a number."""
         return sha256_json(self.facts())
@@ -199,6 +215,10 @@ class Protocol:
             for f in dataclasses.fields(self)
             if f.name not in _NOT_IN_DIGEST | {"metrics", "references"}
         }
+        if self.labels is not None:
+            # Images of others are measured without counts, so a missing file is told when classes are drawn.
+            counts = self.label_counts if find_labels(self.labels) else None
+            facts["labels"] = counts.sha256 if counts else None
         used = {metric.reference for metric in self.metrics if metric.reference}
         facts["references"] = {key: source.facts() for key, source in self.sources.items() if key in used}
         facts["metrics"] = {metric.key: metric.facts() for metric in self.metrics}
@@ -239,6 +259,8 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     else:
         path = find("protocols", source)
         where, mapping = str(path), load_yaml(path)
+        if isinstance(labels := mapping.get("labels"), str):
+            mapping = {**mapping, "labels": str(find_labels(labels, path) or labels)}
     metrics = mapping.get("metrics")
     if not isinstance(metrics, (list, tuple)):
         raise UserError(f"{where}: metrics: must be a list of metrics")

@@ -24,6 +24,7 @@ from sida.io import sha256_file
 if TYPE_CHECKING:
     from eval.protocol import Protocol
     from sida.data import Dataset
+    from sida.labels import LabelCounts
     from sida.sampling import Samples
 
 
@@ -137,7 +138,9 @@ class NetworkSource:
         path: Network file.
         sampler: Mapping of :class:`sida.sampling.Sampler`.
         protocol: Says how classes are drawn and how values become bytes.
-        dataset: Opens the data set (only called for classes drawn with its frequencies).
+        dataset: Opens the data set (only called for classes drawn with its frequencies, where the protocol has no
+            counts of its own).
+        data: Spec of the data set; where it is at hand, the protocol's class counts are compared with it.
         guide: File of a guiding network, for samplers with guidance.
         vae: Folder of the decoder of latent networks; None takes the registered one.
         device: Where it runs.
@@ -150,6 +153,7 @@ class NetworkSource:
     guide: str | None = None
     vae: str | None = None
     device: str = "cpu"
+    data: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         from sida.checkpoint import load_network
@@ -170,8 +174,21 @@ class NetworkSource:
         return sha256_file(self.path)
 
     @functools.cached_property
+    def _counts(self) -> LabelCounts | None:
+        """The protocol's class counts, if classes are drawn and it has any."""
+        if not self.label_dim:
+            return None
+        counts = self.protocol.label_counts
+        if counts is not None and self.data is not None:
+            from sida.data.count_labels import check_labels
+
+            check_labels(counts, self.data, f"protocol '{self.protocol.name}': labels")
+        return counts
+
+    @functools.cached_property
     def _label_data(self) -> Dataset | None:
-        return self.dataset() if self.label_dim and self.protocol.label_dist == "empirical" else None
+        drawn = self.label_dim and self.protocol.label_dist == "empirical" and self.protocol.labels is None
+        return self.dataset() if drawn else None
 
     @functools.cached_property
     def _decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
@@ -180,7 +197,10 @@ class NetworkSource:
         return open_decoder(self.vae, self.device) if self.is_latent else None
 
     def identity(self) -> dict[str, Any]:
-        """Digests of the network files and of the data whose classes are drawn, and the sampler."""
+        """Digests of the network files and of the data whose classes are drawn, and the sampler.
+
+        Class counts are part of the protocol's digest.
+        """
         return {
             "network": self.sha256,
             "guide": sha256_file(self.guide) if self.guide else None,
@@ -207,7 +227,7 @@ class NetworkSource:
         """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) replaces the protocol's rule."""
         from sida.sampling import generate
 
-        rule = self.protocol.label_dist if class_labels is None else class_labels
+        rule = class_labels if class_labels is not None else self._counts or self.protocol.label_dist
         samples = generate(
             self._net,
             seeds,

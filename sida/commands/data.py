@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ EXAMPLES = """examples:
   sida data prepare --source afhqv2 --out afhqv2-64x64.zip --resolution 64 --labels none
   sida data check cifar10-32x32.zip --expect 50000 --expect-classes 10
   sida data check digits                              (a name in config/datasets.yaml)
+  sida data labels imagenet/train --out imagenet --expect 1281167 --expect-classes 1000
+  sida data labels ILSVRC2012_img_train.tar --out config/labels/imagenet.json
   sida data encode --source img512.zip --out img512-sd.zip --vae VAE-FOLDER --device cuda
 
 labels of `prepare`: those of the source's dataset.json, else the rank of the picture's top folder (or --labels).
@@ -25,7 +28,7 @@ labels of `prepare`: those of the source's dataset.json, else the rank of the pi
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the actions and their arguments."""
-    actions = parser.add_subparsers(dest="action", metavar="prepare|check|encode", required=True)
+    actions = parser.add_subparsers(dest="action", metavar="prepare|check|labels|encode", required=True)
     prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
     prepare.add_argument("--source", required=True, help="folder, zip, or cifar-10-python.tar.gz")
     prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
@@ -43,6 +46,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--expect-classes", type=int, metavar="N", help="fail unless there are N classes, none empty")
     check.add_argument("--workers", type=int, metavar="N", help="threads (default: one per processor)")
     check.add_argument("--json", action="store_true", help="print JSON")
+    labels = actions.add_parser("labels", help="images per class, without reading one")
+    labels.add_argument("source", help="folder, zip, tar, dataset.json, or .txt with a file name per line")
+    labels.add_argument("--out", required=True, metavar="NAME|FILE.json", help="a name is a file in config/labels")
+    labels.add_argument("--expect", type=int, metavar="N", help="fail unless there are N images")
+    labels.add_argument("--expect-classes", type=int, metavar="N", help="fail unless there are N classes, none empty")
     encode = actions.add_parser("encode", help="pixels to VAE moments")
     encode.add_argument("--source", required=True, help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
@@ -54,7 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does the action."""
-    return {"prepare": _prepare, "check": _check, "encode": _encode}[args.action](args)
+    return {"prepare": _prepare, "check": _check, "labels": _labels, "encode": _encode}[args.action](args)
 
 
 def _prepare(args: argparse.Namespace) -> int:
@@ -81,16 +89,33 @@ def _check(args: argparse.Namespace) -> int:
         _print(facts)
     if facts["faults"]:
         raise UserError(f"{args.dataset}: {len(facts['faults'])} bad images; the first: {facts['faults'][0]}")
-    if args.expect is not None and facts["images"] != args.expect:
-        raise UserError(f"{args.dataset}: has {facts['images']:,} images, expected {args.expect:,}")
-    if args.expect_classes is not None:
-        counts = facts["classes"] or {}
-        empty = sum(count == 0 for count in counts.values())
-        if len(counts) != args.expect_classes or empty:
-            raise UserError(
-                f"{args.dataset}: has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}"
-            )
+    _expected(args, args.dataset, facts["images"], list((facts["classes"] or {}).values()))
     return 0
+
+
+def _labels(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from sida.data.count_labels import count_labels
+    from sida.labels import write_labels
+
+    path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
+    labels = count_labels(args.source, Path(args.out).stem)
+    _expected(args, args.source, labels.images, labels.counts)
+    write_labels(path, labels)
+    print(f"{path}: {labels.describe()}; sha256 {labels.sha256}")
+    return 0
+
+
+def _expected(args: argparse.Namespace, where: str, images: int, counts: Sequence[int]) -> None:
+    """Compares numbers with ``--expect`` and ``--expect-classes``."""
+    from sida.errors import UserError
+
+    if args.expect is not None and images != args.expect:
+        raise UserError(f"{where}: has {images:,} images, expected {args.expect:,}")
+    empty = sum(count == 0 for count in counts)
+    if args.expect_classes is not None and (len(counts) != args.expect_classes or empty):
+        raise UserError(f"{where}: has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}")
 
 
 def _print(facts: dict[str, Any]) -> None:

@@ -39,7 +39,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampler", help="see below (default: one_step)")
     parser.add_argument("--batch", type=int, dest="batch_size", metavar="N", help="images per call (default: 64)")
     parser.add_argument(
-        "--class-labels", metavar="RULE", help="uniform (default), empirical (as in --dataset) or a class"
+        "--class-labels",
+        metavar="RULE",
+        help="uniform (default), empirical (as in --dataset), a file of config/labels (as counted there) or a class",
     )
     parser.add_argument("--dataset", help="name in config/datasets.yaml, or a spec (JSON text or file)")
     parser.add_argument("--gnet", metavar="FILE", help="guiding network")

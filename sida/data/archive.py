@@ -179,23 +179,33 @@ def read_labels(files: Files, members: np.ndarray) -> np.ndarray | None:
     if index is None:
         return None
     where = files.where(index)
-    try:
-        content = json.loads(files.read(index))
-        entries = content["labels"]
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{where}: must be JSON with the key 'labels'; prepare the data set again") from None
-    if entries is None:
+    by_name = parse_labels(files.read(index), where)
+    if by_name is None:
         return None
-    try:
-        by_name = {str(name).replace("\\", "/"): label for name, label in entries}
-    except (TypeError, ValueError):
-        raise UserError(f"{where}: labels must be pairs [file name, label]; prepare the data set again") from None
     picked = []
     for name in np.char.decode(files.names[members], "utf-8").tolist():
         if name not in by_name:
             raise UserError(f"{where}: has no label for {name}; prepare the data set again or set labels: false")
         picked.append(by_name[name])
     return label_array(picked, where)
+
+
+def parse_labels(content: bytes, where: str) -> dict[str, Any] | None:
+    """Labels by file name of a ``dataset.json``, or None where it says that there are none.
+
+    Raises:
+        UserError: The content is broken.
+    """
+    try:
+        entries = json.loads(content)["labels"]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{where}: must be JSON with the key 'labels'; prepare the data set again") from None
+    if entries is None:
+        return None
+    try:
+        return {str(name).replace("\\", "/"): label for name, label in entries}
+    except (TypeError, ValueError):
+        raise UserError(f"{where}: labels must be pairs [file name, label]; prepare the data set again") from None
 
 
 def label_array(labels: list[Any], where: str) -> np.ndarray:

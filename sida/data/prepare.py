@@ -121,7 +121,7 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job]]:
     members = with_suffix(files, PICTURES)
     if len(members) == 0:
         raise UserError(f"{config.source}: holds no pictures; is it the right folder?")
-    labels = _labels(files, members, config.labels)
+    labels = picture_labels(files, members, config.labels)
 
     def jobs() -> Iterator[Job]:
         for place, member in enumerate(members):
@@ -161,8 +161,17 @@ class _ArrayJob:
         return _png(self.pixels)
 
 
-def _labels(files: Files, members: np.ndarray, rule: str) -> list[Any]:
-    """One label per picture: from ``dataset.json``, or the rank of its top folder's name, or None."""
+def picture_labels(files: Files, members: np.ndarray, rule: str) -> list[Any]:
+    """One label per picture: from ``dataset.json``, or the rank of its top folder's name, or None.
+
+    Args:
+        files: The source.
+        members: Its pictures.
+        rule: ``auto``, ``json``, ``folders`` or ``none``, as in :class:`PrepareConfig`.
+
+    Raises:
+        UserError: The rule asks for labels that are not there.
+    """
     if rule in ("auto", "json"):
         found = read_labels(files, members)
         if found is not None:

@@ -15,6 +15,7 @@ import torch
 
 from sida.data.dataset import Dataset
 from sida.errors import UserError
+from sida.labels import LabelCounts
 from sida.sampling.heun import sigma_range
 from sida.sampling.networks import settled
 from sida.sampling.quantise import to_uint8
@@ -44,7 +45,7 @@ def generate(
     seeds: Sequence[int],
     sampler: Sampler | Mapping[str, Any] | str = "one_step",
     batch_size: int = 128,
-    class_labels: str | int | Sequence[int] = "uniform",
+    class_labels: str | int | Sequence[int] | LabelCounts = "uniform",
     dataset: Dataset | None = None,
     gnet: torch.nn.Module | None = None,
     decode: Callable[[torch.Tensor], torch.Tensor] | None = None,
@@ -58,8 +59,9 @@ def generate(
         seeds: Image seeds (modulo 2^32). Each seeds a CPU generator: latents first, then the class, then fresh noise.
         sampler: See :func:`sida.sampling.read_sampler`.
         batch_size: Images per network call; part of what decides the bytes (see above).
-        class_labels: ``uniform`` over the classes, ``empirical`` (a random item of ``dataset``), a class, or one class
-            per seed. Networks without classes take either rule, and no class.
+        class_labels: ``uniform`` over the classes, ``empirical`` (a random item of ``dataset``), counts of a data set
+            (a random item of one that is sorted by class), a class, or one class per seed. Networks without classes
+            take any of the rules, and no class.
         dataset: Source of ``empirical`` labels and of the ``data`` sampler.
         gnet: Guiding network.
         decode: Latents ``(N, C, H, W)`` to uint8 images, for latent diffusion; pixels are quantised directly.
@@ -88,16 +90,26 @@ def generate(
 ClassRule = Callable[[SeedStreams, int], torch.Tensor]
 
 
-def _class_rule(label_dim: int, wanted: str | int | Sequence[int], dataset: Dataset | None, count: int) -> ClassRule:
+def _class_rule(
+    label_dim: int, wanted: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
+) -> ClassRule:
     """A function from streams and the position of the first seed to classes int64 ``(N,)``."""
     if isinstance(wanted, str) and wanted not in ("uniform", "empirical"):
         raise UserError(f"class labels: must be uniform, empirical or a class, got '{wanted}'")
     if label_dim == 0:
-        if not isinstance(wanted, str):
+        if not isinstance(wanted, (str, LabelCounts)):
             raise UserError("class labels: the network has no classes; leave the class out")
         return lambda streams, start: torch.full((len(streams),), NO_CLASS)
     if wanted == "uniform":
         return lambda streams, start: streams.randint(label_dim)
+    if isinstance(wanted, LabelCounts):
+        if len(wanted.counts) != label_dim:
+            raise UserError(
+                f"class labels: '{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}; "
+                "give those of the data set that the network was trained on"
+            )
+        sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(wanted.counts))
+        return lambda streams, start: sorted_pool[streams.randint(len(sorted_pool))]
     if wanted == "empirical":
         if dataset is None or dataset.label_dim == 0:
             raise UserError("class labels: 'empirical' draws from a data set with classes; give one, or use 'uniform'")

@@ -16,6 +16,7 @@ import torch
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.io import sha256_file
+from sida.labels import LabelCounts, load_labels
 from sida.progress import Progress
 from sida.sampling.generate import Samples, generate
 from sida.sampling.grid import grid_samples, save_grid
@@ -39,7 +40,7 @@ class SampleConfig:
         png: PNG files instead of shards in a folder.
         sampler: Text or mapping, see :func:`sida.sampling.read_sampler`.
         batch_size: Images per network call.
-        class_labels: ``uniform``, ``empirical`` or a class.
+        class_labels: ``uniform``, ``empirical``, a ``.json`` file of class counts (``sida data labels``), or a class.
         dataset: Spec, or a name in ``config/datasets.yaml``.
         gnet: Guiding network.
         vae: Folder of the decoder of latent networks; null takes the registered one.
@@ -142,7 +143,9 @@ class _Source:
         self.dataset = _dataset(config.dataset)
         self.decode = self._decoder(config)
         text = str(config.class_labels)
-        self.class_labels: str | int = int(text) if text.lstrip("-").isdigit() else text
+        self.class_labels: str | int | LabelCounts = int(text) if text.lstrip("-").isdigit() else text
+        if text.endswith(".json"):
+            self.class_labels = load_labels(text)
 
     def _open(self, source: str | None) -> tuple[torch.nn.Module | None, str | None]:
         if source is None:
@@ -163,6 +166,7 @@ class _Source:
         """What decides the samples; kept beside them."""
         from sida.provenance import environment
 
+        rule = self.class_labels
         return {
             "format": "sida-samples-1",
             "network_sha256": self.network_sha256,
@@ -173,18 +177,20 @@ class _Source:
             "seeds": config.seeds,
             "shard_size": config.whole_shard_size,
             "batch_size": config.batch_size,
-            "class_labels": self.class_labels,
+            "class_labels": rule.name if isinstance(rule, LabelCounts) else rule,
             "dataset": None if self.dataset is None else self.dataset.describe(),
             "data_sha256": self._data_digest(),
             "info": {"network": config.network, "environment": environment(self.device)},
         }
 
     def _data_digest(self) -> str | None:
-        """Digest of what the samples take from the data set: its images, or only its classes."""
+        """Digest of what the samples take from a data set: its images, or only its classes or their counts."""
+        if self.sampler.kind == "data":
+            return self.dataset.sha256 if self.dataset is not None else None
+        if isinstance(self.class_labels, LabelCounts):
+            return self.class_labels.sha256
         if self.dataset is None:
             return None
-        if self.sampler.kind == "data":
-            return self.dataset.sha256
         if self.class_labels == "empirical" and self.dataset.label_dim:
             return hashlib.sha256(self.dataset.class_indices.numpy().tobytes()).hexdigest()
         return None

@@ -1,0 +1,87 @@
+"""Names in a tar file, read from its headers alone: a million in seconds, where ``tarfile`` takes minutes.
+
+ImageNet comes as a tar of one tar per class; those are looked into as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from sida.errors import UserError
+
+_BLOCK = 512
+_FILE = b"0\0"
+
+
+def tar_names(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Names of all files; a file in an inner ``NAME.tar`` is ``NAME/file``.
+
+    Raises:
+        UserError: Compressed, cut off or damaged.
+    """
+    with open(path, "rb") as stream:
+        yield from _names(stream.fileno(), 0, os.fstat(stream.fileno()).st_size, str(path))
+
+
+def _names(handle: int, position: int, end: int, where: str) -> Iterator[str]:
+    longer: str | None = None
+    while position + _BLOCK <= end:
+        header = os.pread(handle, _BLOCK, position)
+        if not header.strip(b"\0"):
+            return
+        size, kind, data = _size(header, where), header[156], position + _BLOCK
+        position = data - (-size // _BLOCK) * _BLOCK
+        if position > end:
+            raise UserError(f"{where}: is cut off within {_name(header)}; fetch it again")
+        if kind in b"Lx":
+            longer = _longer(os.pread(handle, size, data), kind) or longer
+        elif kind in _FILE:
+            name, longer = longer or _name(header), None
+            if name.endswith(".tar"):
+                folder = name.removesuffix(".tar")
+                inner = _names(handle, data, data + size, f"{where}: {name}")
+                yield from (f"{folder}/{member.removeprefix('./')}" for member in inner)
+            else:
+                yield name
+        elif kind not in b"gK":
+            longer = None
+    if position < end:
+        raise UserError(f"{where}: is cut off; fetch it again")
+
+
+def _size(header: bytes, where: str) -> int:
+    """Bytes of a member, after a look at the header's checksum."""
+    try:
+        if int(header[148:156].strip(b"\0 "), 8) != sum(header) - sum(header[148:156]) + 8 * 32:
+            raise ValueError
+        if header[124] & 0x80:
+            return int.from_bytes(header[125:136])
+        return int(header[124:136].strip(b"\0 ") or b"0", 8)
+    except ValueError:
+        raise UserError(
+            f"{where}: is no whole tar file, or a compressed one, which has no index; unpack it and give the folder"
+        ) from None
+
+
+def _name(header: bytes) -> str:
+    name, prefix = header[:100].partition(b"\0")[0], header[345:500].partition(b"\0")[0]
+    whole = prefix + b"/" + name if header[257:263] == b"ustar\0" and prefix else name
+    return whole.decode(errors="replace")
+
+
+def _longer(content: bytes, kind: int) -> str | None:
+    """A long name of GNU's (``L``) or POSIX's (``x``: lines ``LENGTH path=NAME``) format."""
+    if kind == ord("L"):
+        return content.rstrip(b"\0").decode(errors="replace")
+    for record in content.split(b"\n"):
+        key, _, value = record.partition(b" ")[2].partition(b"=")
+        if key == b"path":
+            return value.decode(errors="replace")
+    return None
+
+
+def is_tar(path: str | os.PathLike[str]) -> bool:
+    """Whether a file calls itself a tar."""
+    return ".tar" in Path(path).suffixes or Path(path).suffix == ".tgz"
