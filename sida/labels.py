@@ -60,10 +60,11 @@ def find_labels(name: str | os.PathLike[str], protocol: str | os.PathLike[str] |
 
     Args:
         name: A data set of ``config/labels``, or a ``.json`` file.
-        protocol: File of the protocol: ``labels/`` beside its own folder comes first.
+        protocol: File of the protocol; its folder, and ``labels/`` beside that, come first.
     """
+    own = [Path(protocol).parent.parent, Path(protocol).parent] if protocol is not None else []
     try:
-        return find("labels", Path(name), [Path(protocol).parent.parent] if protocol is not None else [])
+        return find("labels", Path(name), own)
     except UserError:
         return None
 
@@ -82,7 +83,8 @@ def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
 
 def remedy(name: str | os.PathLike[str]) -> str:
     """What to do about counts that are missing."""
-    return f"write them in seconds with `sida data labels SOURCE --out {name}`, or take a protocol with label_dist: uniform"
+    command = f"sida data labels SOURCE --out {name}"
+    return f"write them in seconds with `{command}`, or take a protocol with label_dist: uniform"
 
 
 def write_labels(path: str | os.PathLike[str], labels: LabelCounts) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from sida.config import load_yaml
 from sida.datasets import dataset_spec
 from sida.errors import UserError
+from sida.labels import find_labels, load_labels, remedy
 from sida.preset_checks import check_references
 from sida.resources import SCHEMAS, find, there
 from sida.schema import validated
@@ -235,15 +236,16 @@ class Preset:
         path = self.protocol_of(run)
         protocol, count = self._protocol(path), self._protocol_number(path, "num_samples")
         first, dataset = int(protocol.get("seed0", 0)) + trial * count, self.dataset_of(run)
-        # Without classes there are no frequencies to read, so the data need not be there.
+        # Without classes there are no frequencies to read, so the data need not be there; nor where they are counted.
         classes = protocol.get("label_dist", "empirical") if dataset.get("label_dim") else "uniform"
-        with_data = classes == "empirical" or run.method == "data"
+        with_data = run.method == "data" or (classes == "empirical" and "labels" not in protocol)
+        counts = self.labels_of(run)
         return {
             "network": self.network_path(run),
             "gnet": self.checkpoint_path(run.guide) if run.guide else None,
             "sampler": self.sampler_of(run),
             "seeds": f"{first}-{first + count - 1}",
-            "class_labels": classes,
+            "class_labels": dataclasses.asdict(load_labels(counts)) if counts else classes,
             "dataset": dataset if with_data else None,
             **self._common(),
         }
@@ -273,6 +275,20 @@ class Preset:
     def protocol_of(self, run: Run) -> str:
         """Path of the protocol that a row is measured under."""
         return run.protocol or self.config["protocol"]
+
+    def labels_of(self, run: Run) -> Path | None:
+        """File of the class counts that a row's classes are drawn from; None where it needs none.
+
+        Raises:
+            UserError: It is not here.
+        """
+        protocol = self.protocol_of(run)
+        name = self._protocol(protocol).get("labels")
+        if name is None or run.without_network or not self.dataset_of(run).get("label_dim"):
+            return None
+        if (path := find_labels(str(name), protocol)) is None:
+            raise UserError(f"{self.sheet}: run '{run.run}': no class counts '{name}' for its protocol; {remedy(name)}")
+        return path
 
     def _protocol(self, path: str) -> dict[str, Any]:
         """A protocol's YAML, read once: sheets have hundreds of rows, and every job begins with this."""

@@ -51,6 +51,8 @@ def check_references(preset: Preset) -> None:
             )
         if run.trained_here:
             check_student(preset, run, where, recipes)
+        # Asked for now, not when the training is long done.
+        preset.labels_of(run)
 
 
 def check_sampler(preset: Preset, run: Run, where: str, samplers: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from sida.config import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.io import sha256_file
@@ -40,7 +41,8 @@ class SampleConfig:
         png: PNG files instead of shards in a folder.
         sampler: Text or mapping, see :func:`sida.sampling.read_sampler`.
         batch_size: Images per network call.
-        class_labels: ``uniform``, ``empirical``, a ``.json`` file of class counts (``sida data labels``), or a class.
+        class_labels: ``uniform``, ``empirical``, class counts (a ``.json`` file of ``sida data labels``, or its
+            content), or a class.
         dataset: Spec, or a name in ``config/datasets.yaml``.
         gnet: Guiding network.
         vae: Folder of the decoder of latent networks; null takes the registered one.
@@ -59,7 +61,7 @@ class SampleConfig:
     png: bool = False
     sampler: dict[str, Any] | str = "one_step"
     batch_size: int = 64
-    class_labels: int | str = "uniform"
+    class_labels: int | str | dict[str, Any] = "uniform"
     dataset: dict[str, Any] | str | None = None
     gnet: str | None = None
     vae: str | None = None
@@ -142,10 +144,7 @@ class _Source:
             raise UserError("network: give --network FILE (only the sampler 'data' needs none)")
         self.dataset = _dataset(config.dataset)
         self.decode = self._decoder(config)
-        text = str(config.class_labels)
-        self.class_labels: str | int | LabelCounts = int(text) if text.lstrip("-").isdigit() else text
-        if text.endswith(".json"):
-            self.class_labels = load_labels(text)
+        self.class_labels = _class_rule(config.class_labels)
 
     def _open(self, source: str | None) -> tuple[torch.nn.Module | None, str | None]:
         if source is None:
@@ -254,6 +253,15 @@ def _grid_size(text: str) -> tuple[int, int]:
     if not match:
         raise UserError(f"grid_size: '{text}' must be ROWSxCOLUMNS, e.g. 10x10")
     return int(match[1]), int(match[2])
+
+
+def _class_rule(given: int | str | dict[str, Any]) -> str | int | LabelCounts:
+    if isinstance(given, dict):
+        return from_mapping(LabelCounts, given, "class_labels")
+    text = str(given)
+    if text.endswith(".json"):
+        return load_labels(text)
+    return int(text) if text.lstrip("-").isdigit() else text
 
 
 def _device(name: str | None) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import json
 import random
+import zipfile
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from eval.cli import main
 from eval.features import get_extractor
@@ -24,6 +27,7 @@ from eval.precision_recall import precision_recall
 from eval.shards import measure_shard, merge_shards
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.labels import LabelCounts, write_labels
 from sida.resources import find
 from sida.sampling import SeedStreams
 
@@ -122,6 +126,60 @@ def test_record_says_what_it_was_measured_with(tmp_path, network):
     assert len(record["network_sha256"]) == 64
     assert (record["label"], record["family"], record["nfe"]) == ("SiD", "One Step", 1)
     assert {"code_version", "date", "device", "torch"} <= set(record["environment"])
+
+
+SKEWED = (30, 0, 10, 5, 5, 10, 10, 10, 10, 10)
+
+
+def counted(network, folder, counts=SKEWED, **changes) -> dict:
+    """A spec whose protocol draws classes by counts; it needs nothing else of the data set."""
+    write_labels(folder / "mine.json", LabelCounts("mine", sum(counts), counts))
+    metrics = [m for m in small_protocol()["metrics"] if m["key"] in ("is", "accuracy")]
+    protocol = small_protocol(labels=str(folder / "mine.json"), metrics=metrics, references={})
+    archive = {"name": "mine", "kind": "zip", "path": str(folder / "mine.zip"), "label_dim": 10}
+    return network_spec(network, protocol=protocol, dataset=archive) | changes
+
+
+def drawn(spec) -> torch.Tensor:
+    return torch.cat([batch.classes for batch in Measurer(spec).source.batches(range(600), 200)])
+
+
+def test_classes_are_drawn_by_counts_without_the_archive(tmp_path, network):
+    spec = counted(network, tmp_path)
+    (record,) = measure(spec, tmp_path / "out", [0])
+    classes = drawn(spec)
+    everything = torch.repeat_interleave(torch.arange(10), torch.tensor(SKEWED))
+    picked = SeedStreams(range(600))
+    picked.randn((1, 8, 8))
+    assert torch.equal(classes, everything[picked.randint(100)])
+    assert classes.bincount(minlength=10)[1] == 0
+    assert 130 < classes.bincount()[0] < 230
+    assert record["protocol"]["fields"]["labels"] == LabelCounts("mine", 100, SKEWED).sha256
+    changed = counted(network, tmp_path, (29, 1, *SKEWED[2:]))
+    assert [r["trial"] for r in measure(changed, tmp_path / "out", [0])] == [0]
+
+
+def test_an_archive_at_hand_is_compared_with_the_counts(tmp_path, network):
+    pixels = io.BytesIO()
+    Image.new("L", (8, 8)).save(pixels, "PNG")
+    labels = [[f"{i}.png", label] for i, label in enumerate(c for c in range(10) for _ in range(SKEWED[c]))]
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for name, _ in labels:
+            archive.writestr(name, pixels.getvalue())
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+    assert len(drawn(counted(network, tmp_path))) == 600
+    with pytest.raises(UserError, match=r"mine.zip has 30 images of class 0, .* say 29 \(2 classes differ\)"):
+        drawn(counted(network, tmp_path, (29, 1, *SKEWED[2:])))
+
+
+def test_missing_or_foreign_counts_are_one_line(tmp_path, network):
+    with pytest.raises(UserError, match=r"'mine' counts 3 classes, the network has 10"):
+        drawn(counted(network, tmp_path, (1, 2, 3)))
+    spec = counted(network, tmp_path)
+    (tmp_path / "mine.json").unlink()
+    with pytest.raises(UserError, match=r"no class counts '.*mine.json'; write them .*sida data labels SOURCE"):
+        measure(spec, tmp_path / "out", [0])
+    assert not (tmp_path / "out").exists()
 
 
 def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_path, network, capsys):

@@ -8,9 +8,10 @@ import pytest
 import yaml
 
 from eval.options import extractor_options, pairs
-from eval.protocol import differences, load_protocol
+from eval.protocol import Protocol, differences, load_protocol
 from eval.ranges import parse_range, parse_trials
 from sida.errors import UserError
+from sida.labels import LabelCounts, write_labels
 from sida.resources import find, names
 
 PUBLISHED = ["afhqv2", "cifar10", "ffhq64", "imagenet512", "imagenet64"]
@@ -93,9 +94,40 @@ def test_what_only_people_read_does_not_change_the_digest():
     assert differences(load_protocol(changed).facts(), load_protocol("digits").facts()) == []
 
 
+def test_class_counts_enter_the_digest_by_content(tmp_path):
+    def protocol(counts: tuple[int, ...], name: str = "mine") -> Protocol:
+        write_labels(tmp_path / f"{name}.json", LabelCounts(name, sum(counts), counts))
+        (tmp_path / "p.yaml").write_text(yaml.safe_dump(content() | {"labels": f"{name}.json"}))
+        return load_protocol(tmp_path / "p.yaml")
+
+    first = protocol((5, 5))
+    first_sha256 = first.sha256
+    assert protocol((5, 5), "other").sha256 == first_sha256 != load_protocol("digits").sha256
+    (found,) = differences(first.facts(), protocol((5, 6)).facts())
+    assert found.startswith("labels: ")
+    assert protocol((5, 6)).label_counts.counts == (5, 6)
+
+
+def test_counts_that_are_not_here_yet_are_told_when_classes_are_drawn(tmp_path):
+    protocol = load_protocol(content() | {"labels": str(tmp_path / "missing.json")})
+    assert len(protocol.sha256) == 64
+    with pytest.raises(UserError, match=r"no class counts '.*missing.json'"):
+        _ = protocol.label_counts
+
+
+@pytest.mark.parametrize("name", ["imagenet64", "imagenet512"])
+def test_uniform_classes_have_a_protocol_of_their_own_name(name):
+    published, uniform = load_protocol(name), load_protocol(f"{name}-uniform")
+    fields = {found.split(":")[0] for found in differences(published.facts(), uniform.facts())}
+    assert fields == {"label_dist", "labels"}
+    assert published.labels == "imagenet"
+    assert "uniform" in uniform.title
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"labels": "cifar10", "label_dist": "uniform"}, "labels: must be left out where label_dist is uniform"),
         ({"num_samples": 1}, "num_samples: must be at least 2"),
         ({"trials": 0}, "trials: must be at least 1"),
         ({"num_sample": 5}, "unknown key 'num_sample' .did you mean 'num_samples'"),

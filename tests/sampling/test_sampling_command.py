@@ -13,6 +13,7 @@ from sida.checkpoint import save_network
 from sida.cli import main
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.labels import LabelCounts, write_labels
 from sida.networks import build_network
 from sida.sampling import generate
 from sida.sampling.grid import save_grid, tile
@@ -191,6 +192,15 @@ def test_class_rules_of_the_command(network, tmp_path):
     digits = {"name": "digits", "kind": "digits"}
     job(network, tmp_path / "empirical", class_labels="empirical", dataset=digits)
     assert len(set(read_folder(tmp_path / "empirical")["classes"].tolist())) == 10
+    write_labels(tmp_path / "counts.json", LabelCounts("mine", 5, (0, 0, 2, 0, 3, 0, 0, 0, 0, 0)))
+    job(network, tmp_path / "counted", class_labels=str(tmp_path / "counts.json"))
+    job(network, tmp_path / "content", class_labels=json.loads((tmp_path / "counts.json").read_text()))
+    counted = read_folder(tmp_path / "counted")["classes"].tolist()
+    assert set(counted) == {2, 4}
+    assert counted == read_folder(tmp_path / "content")["classes"].tolist()
+    write_labels(tmp_path / "counts.json", LabelCounts("mine", 6, (0, 0, 2, 0, 4, 0, 0, 0, 0, 0)))
+    with pytest.raises(UserError, match="holds samples with other data_sha256"):
+        job(network, tmp_path / "counted", class_labels=str(tmp_path / "counts.json"))
     job(None, tmp_path / "real", sampler="data", dataset="digits")
     assert read_folder(tmp_path / "real")["images"].shape == (100, 1, 8, 8)
     with pytest.raises(UserError, match="holds samples with other data_sha256, dataset"):

@@ -8,6 +8,7 @@ import re
 import pytest
 import yaml
 
+from eval.protocol import load_protocol
 from sida.errors import UserError
 from sida.preset import Preset, nfe
 from sida.sheet import read_runs
@@ -166,3 +167,27 @@ def test_images_of_a_trial_are_those_it_measures():
     assert not any("edm2" in str(released.network_path(released.runs[run])) for run in released.sampled)
     unconditional = next(run for run in released.sampled if "afhq" in run)
     assert released.sample_spec(unconditional, 0)["dataset"] is None
+    conditional = released.sample_spec("cifar10-cond-sida-a1", 0)
+    assert conditional["dataset"] is None
+    assert conditional["class_labels"]["counts"] == (5_000,) * 10
+
+
+def test_no_released_row_needs_an_archive_for_its_classes():
+    released = Preset.load(ROOT / "config/released.yaml")
+    for run in released.runs.values():
+        protocol = load_protocol(ROOT / released.protocol_of(run))
+        assert not any(source.kind == "dataset" for source in protocol.sources.values())
+        if released.dataset_of(run)["label_dim"]:
+            assert protocol.label_dist == "uniform" or protocol.label_counts is not None, run.run
+
+
+def test_class_counts_that_are_missing_are_told_before_the_first_job(tmp_path):
+    protocol = yaml.safe_load((ROOT / "config/protocols/imagenet64.yaml").read_text()) | {"labels": "absent.json"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(protocol))
+    sheet = (ROOT / "config/runs/released.tsv").read_text()
+    sheet = sheet.replace("config/protocols/imagenet64-uniform.yaml", str(tmp_path / "mine.yaml"))
+    (tmp_path / "sheet.tsv").write_text(sheet)
+    settings = yaml.safe_load((ROOT / "config/released.yaml").read_text()) | {"runs": str(tmp_path / "sheet.tsv")}
+    message = r"run 'teacher-edm-imagenet64': no class counts 'absent.json' .*sida data labels SOURCE --out absent.json"
+    with pytest.raises(UserError, match=message):
+        Preset(settings)

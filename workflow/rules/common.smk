@@ -119,13 +119,13 @@ def external_source(checkpoint):
 
 
 def generator_inputs(wildcards):
-    """The network (and guide) a row samples from, and the assets its protocol needs."""
+    """The network (and guide) a row samples from, the class counts it draws by, and the assets its protocol needs."""
     run = PRESET.runs[wildcards.run]
     networks = [PRESET.network_path(run), PRESET.checkpoint_path(run.guide) if run.guide else None]
     if run.method == "external" and run.without_network:
         networks.append(external_source(run.checkpoint))
     assets = [f"{RESULTS}/assets/{asset}.json" for asset in PRESET.assets_of(wildcards.run)]
-    return [path for path in networks if path] + assets
+    return [path for path in (*networks, PRESET.labels_of(run)) if path] + assets
 
 
 def shards_of_trial(wildcards):

@@ -1,0 +1,205 @@
+"""Class counts: from every kind of source without reading a picture, as files, and against an archive at hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sida.cli import main
+from sida.data.count_labels import check_labels, count_labels
+from sida.data.tar_index import tar_names
+from sida.errors import UserError
+from sida.labels import LabelCounts, find_labels, load_labels, write_labels
+
+CLASSES = {"n01440764": 3, "n01443537": 1, "n01484850": 5}
+COUNTS = (3, 1, 5)
+# Nothing here could be decoded: counting reads no picture.
+NAMES = [f"{folder}/{folder}_{i}.JPEG" for folder, count in CLASSES.items() for i in range(count)]
+LABELS = {"labels": [[f"00000/img{i:08d}.png", sorted(CLASSES).index(n.split("/")[0])] for i, n in enumerate(NAMES)]}
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes = b"no picture") -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+def make_folder(folder):
+    for name in ["LOC_synset_mapping.txt", *NAMES]:
+        (folder / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / "train" / name).write_bytes(b"no picture")
+    return folder / "train"
+
+
+def make_tar(folder):
+    with tarfile.open(folder / "train.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("./train"))
+        for name in ["README", *NAMES]:
+            add(archive, f"./train/{name}")
+    return folder / "train.tar"
+
+
+def make_tar_of_tars(folder):
+    with tarfile.open(folder / "ILSVRC2012_img_train.tar", "w") as outer:
+        for name in sorted(CLASSES, reverse=True):
+            content = io.BytesIO()
+            with tarfile.open(fileobj=content, mode="w") as inner:
+                for i in range(CLASSES[name]):
+                    add(inner, f"{name}_{i}.JPEG")
+            add(outer, f"{name}.tar", content.getvalue())
+    return folder / "ILSVRC2012_img_train.tar"
+
+
+def make_zip(folder):
+    with zipfile.ZipFile(folder / "imagenet.zip", "w") as archive:
+        for name, _ in LABELS["labels"]:
+            archive.writestr(name, b"no picture")
+        archive.writestr("dataset.json", json.dumps(LABELS))
+    return folder / "imagenet.zip"
+
+
+def make_json(folder):
+    (folder / "dataset.json").write_text(json.dumps(LABELS))
+    return folder / "dataset.json"
+
+
+def make_listing(folder):
+    (folder / "files.txt").write_text("\n".join(["train", "train/n01440764", *(f"train/{name}" for name in NAMES)]))
+    return folder / "files.txt"
+
+
+def make_imagenets_own_list(folder):
+    lines = [f"{name.removesuffix('.JPEG')} {number}" for number, name in enumerate(NAMES, start=1)]
+    (folder / "train_cls.txt").write_text("\n".join(lines) + "\n")
+    return folder / "train_cls.txt"
+
+
+@pytest.mark.parametrize(
+    "make", [make_folder, make_tar, make_tar_of_tars, make_zip, make_json, make_listing, make_imagenets_own_list]
+)
+def test_every_source_gives_the_same_counts(make, tmp_path):
+    source = make(tmp_path)
+    labels = count_labels(source, "imagenet")
+    assert (labels.name, labels.images, labels.counts) == ("imagenet", 9, COUNTS)
+    assert source.name in labels.source
+
+
+def test_a_tars_index_is_read_without_its_content(tmp_path):
+    path = tmp_path / "large.tar"
+    with open(path, "wb") as stream:
+        for name in NAMES:
+            info = tarfile.TarInfo(name)
+            info.size = 1 << 30
+            stream.write(info.tobuf())
+            stream.seek(info.size, io.SEEK_CUR)
+        stream.write(bytes(1024))
+    assert path.stat().st_size > 9 << 30
+    assert count_labels(path, "large").counts == COUNTS
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.text("abcé日/._-", min_size=1, max_size=200), max_size=5),
+    st.sampled_from([tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]),
+)
+def test_names_are_those_that_tarfile_reads(tmp_path_factory, names, kind):
+    path = tmp_path_factory.mktemp("tar") / "x.tar"
+    with tarfile.open(path, "w", format=kind) as archive:
+        for name in names:
+            add(archive, f"{name}.png")
+    with tarfile.open(path) as archive:
+        assert list(tar_names(path)) == archive.getnames()
+
+
+def test_the_command_writes_a_file_that_protocols_read(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "labels" / "mine.json"
+    assert main(["data", "labels", str(make_tar(tmp_path)), "--out", str(out), "--expect", "9"]) == 0
+    assert "3 classes of 1 to 5 images, 9 in all" in capsys.readouterr().out
+    assert load_labels(out).counts == COUNTS
+    wrong = ["data", "labels", str(tmp_path / "train.tar"), "--out", str(tmp_path / "other.json")]
+    assert main([*wrong, "--expect-classes", "1000"]) != 0
+    assert "has 3 classes (0 of them empty), expected 1000" in capsys.readouterr().err
+    assert not (tmp_path / "other.json").exists()
+    monkeypatch.chdir(tmp_path)
+    assert find_labels("train") is None
+    assert main(["data", "labels", "train.tar", "--out", "train"]) == 0
+    assert load_labels("train").counts == COUNTS
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.tar", b"", "no pictures in several folders"),
+        ("x.tar", b"\x1f\x8b" + bytes(600), "compressed"),
+        ("x.tar.gz", b"\x1f\x8b" + bytes(600), "compressed"),
+        ("x.tar", b"short", "cut off"),
+        ("x.json", b'{"labels": null}', "names no classes"),
+        ("x.json", b"[]", "must be JSON with the key 'labels'"),
+        ("x.json", b'{"labels": [["a.png", [0.5, 1]]]}', "are vectors"),
+        ("x.txt", b"one/a.png\none/b.png\n", "no pictures in several folders"),
+        ("x.zip", b"no zip", "not a whole zip"),
+    ],
+)
+def test_sources_without_classes_are_one_line(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        count_labels(tmp_path / name, "x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_tar_that_is_cut_off_is_refused(tmp_path):
+    whole = make_tar(tmp_path).read_bytes()
+    inside = whole.index(b"n01484850_4") + 600
+    (tmp_path / "cut.tar").write_bytes(whole[:inside])
+    with pytest.raises(UserError, match=r"cut off within ./train/n01484850/n01484850_4.JPEG"):
+        count_labels(tmp_path / "cut.tar", "x")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"name": "x", "images": 4, "counts": [1, 2]}, "images: says 4, but the counts sum to 3"),
+        ({"name": "x", "images": 1, "counts": [2, -1]}, "counts: must list"),
+        ({"name": "x", "images": 0, "counts": [0]}, "at least 1"),
+        ({"name": "x", "images": 3, "count": [3]}, "unknown key 'count' .did you mean 'counts'"),
+    ],
+)
+def test_broken_files_of_counts(tmp_path, content, message):
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        load_labels(path)
+    with pytest.raises(UserError, match=r"no class counts '.*missing.json'; .*sida data labels SOURCE --out"):
+        load_labels(tmp_path / "missing.json")
+
+
+def test_files_of_counts_travel_and_their_digest_is_that_of_the_counts(tmp_path):
+    labels = LabelCounts("x", 9, COUNTS, "somewhere")
+    write_labels(tmp_path / "x.json", labels)
+    assert load_labels(tmp_path / "x.json") == labels
+    assert LabelCounts("y", 9, COUNTS).sha256 == labels.sha256 != LabelCounts("x", 9, (3, 2, 4)).sha256
+
+
+def test_cifar10_is_known():
+    labels = load_labels("cifar10")
+    assert (labels.images, labels.counts) == (50_000, (5_000,) * 10)
+
+
+def test_an_archive_at_hand_must_have_the_counted_classes(tmp_path):
+    from sida.data import load_dataset
+
+    digits = {"name": "digits", "kind": "digits"}
+    counts = load_dataset(digits).class_indices.bincount().tolist()
+    # Half of the data are still those data: what is compared is the whole set.
+    check_labels(LabelCounts("digits", 1797, tuple(counts)), {**digits, "max_size": 100, "xflip": True}, "here")
+    missing = {"name": "x", "kind": "zip", "path": str(tmp_path / "missing.zip")}
+    check_labels(LabelCounts("x", 3, (3,)), missing, "here")
+    counts[7] -= 1
+    with pytest.raises(UserError, match=r"^here: digits has 179 images of class 7, .* say 178 \(1 classes differ\)"):
+        check_labels(LabelCounts("digits", 1796, tuple(counts)), digits, "here")
