@@ -4,10 +4,14 @@ The eigenvalues of Σ₁Σ₂ are those of the symmetric matrix F₁ᵀΣ₂F₁
 The factors come from a Cholesky decomposition with pivoting, which stops at the numerical rank: null directions drop
 out instead of adding √(rounding noise). That costs two triangular factors, one symmetric product and one symmetric
 eigenvalue problem, less than a tenth of a general matrix square root.
+
+A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding is judged against the size of what was summed,
+tr Σ + ‖μ‖²: where images are all alike nothing else is left of it.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +19,8 @@ import numpy as np
 from sida.errors import UserError
 
 _EPS = float(np.finfo(np.float64).eps)
+# Relative rounding of a sum of 1024 terms in any order; longer ones are sums of exact blocks (eval.statistics).
+_SUM_EPS = 512 * _EPS
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,9 @@ class FrechetReport:
         """Sentences for a person; empty when nothing is wrong."""
         found = []
         for which, rank, count in zip(("first", "second"), self.ranks, self.counts):
-            if count is not None and count <= self.num_features:
+            if rank == 0:
+                found.append(f"{which} set: no feature varies; its images are all alike")
+            elif count is not None and count <= self.num_features:
                 found.append(
                     f"{which} set: {count} images for {self.num_features} features; the covariance is singular and "
                     "the distance biased upwards: compare only with equal n"
@@ -88,7 +96,7 @@ def frechet_report(
     mu1, mu2 = (np.asarray(mu, dtype=np.float64).reshape(-1) for mu in (mu1, mu2))
     cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
     _check(mu1, cov1, mu2, cov2)
-    first, second = _factor(cov1), _factor(cov2)
+    first, second = (_factor(cov, _rounding(mu, cov)) for mu, cov in ((mu1, cov1), (mu2, cov2)))
     product = _symmetric_product(first, second, cov2)
     eigenvalues = np.clip(np.linalg.eigvalsh(product), 0, None) if product.size else np.zeros(0)
     mean_term = float(np.square(mu1 - mu2).sum())
@@ -97,6 +105,9 @@ def frechet_report(
     # An eigenvalue is known to about eps times the largest; its root then to eps·max / (2√λ), at worst √(eps·max).
     delta = 8 * _EPS * float(eigenvalues.max(initial=0))
     slack = np.minimum(np.sqrt(delta), delta / (2 * np.sqrt(np.maximum(eigenvalues, 1e-300))))
+    # What was left out as rounding, E, adds at most tr (E Σ)^½ ≤ √(tr E · tr Σ).
+    sizes = [float(np.abs(np.diagonal(cov)).sum()) for cov in (cov1, cov2)]
+    left_out = math.sqrt(first.left_out * sizes[1]) + math.sqrt(second.left_out * sizes[0])
     return FrechetReport(
         value=mean_term + covariance_term,
         mean_term=mean_term,
@@ -105,8 +116,13 @@ def frechet_report(
         ranks=(first.rank, second.rank),
         counts=counts,
         most_negative=min(first.negative, second.negative),
-        numerical_error=2 * float(slack.sum()) + 8 * _EPS * traces,
+        numerical_error=2 * float(slack.sum()) + 2 * left_out + 8 * _EPS * traces,
     )
+
+
+def _rounding(mu: np.ndarray, cov: np.ndarray) -> float:
+    """Limit of the rounding in an eigenvalue of a covariance, and in its trace, that comes from sums over rows."""
+    return _SUM_EPS * float(np.abs(np.diagonal(cov)).sum() + np.square(mu).sum())
 
 
 def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray) -> None:
@@ -135,13 +151,15 @@ class _Factor:
         rows: (d, rank); the lower trapezoid of it if ``triangular`` (what stands above the diagonal means nothing).
         order: Row i of F's permutation belongs to feature ``order[i]``.
         triangular: Whether only the lower trapezoid counts.
-        negative: Most negative eigenvalue of Σ relative to its largest.
+        negative: Most negative eigenvalue of Σ relative to its largest, beyond rounding.
+        left_out: Sum of the eigenvalues left out as rounding.
     """
 
     rows: np.ndarray
     order: np.ndarray
     triangular: bool
     negative: float = 0.0
+    left_out: float = 0.0
 
     @property
     def rank(self) -> int:
@@ -176,15 +194,20 @@ def _symmetric_product(first: _Factor, second: _Factor, cov2: np.ndarray) -> np.
     return cross @ cross.T if len(cross) < cross.shape[1] else cross.T @ cross
 
 
-def _factor(cov: np.ndarray) -> _Factor:
+def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     from scipy.linalg.blas import dtrmv
     from scipy.linalg.lapack import dpotrf, dpstrf
 
     scale = float(np.abs(np.diagonal(cov)).max(initial=0))
-    if scale == 0:
-        if np.abs(cov).max(initial=0) > 0:
+    if scale <= rounding:
+        if np.abs(cov).max(initial=0) > rounding:
             raise UserError("Fréchet distance: a covariance has a zero diagonal but other entries")
-        return _Factor(np.zeros((len(cov), 0)), np.arange(len(cov)), triangular=False)
+        return _Factor(
+            np.zeros((len(cov), 0)),
+            np.arange(len(cov)),
+            triangular=False,
+            left_out=float(np.abs(np.diagonal(cov)).sum()),
+        )
     # Without pivots is three times as fast, and enough where every pivot is far from the threshold of full rank.
     triangle, failed = dpotrf(cov.T, lower=1, clean=0)
     order, rank = np.arange(len(cov)), len(cov)
@@ -204,21 +227,23 @@ def _factor(cov: np.ndarray) -> _Factor:
         rebuilt[order] = rows @ (rows.T @ probe[order])
     for product in (cov @ probe, cov.T @ probe):
         if np.abs(product - rebuilt).max() > 1e-10 * np.abs(product).max():
-            return _factor_by_eigenvalues(cov, scale)
+            return _factor_by_eigenvalues(cov, scale, rounding)
     return _Factor(rows, order, triangular=True)
 
 
-def _factor_by_eigenvalues(cov: np.ndarray, scale: float) -> _Factor:
+def _factor_by_eigenvalues(cov: np.ndarray, scale: float, rounding: float) -> _Factor:
     """The same for matrices with slightly negative eigenvalues or asymmetric rounding, e.g. stored as float32."""
-    if np.abs(cov - cov.T).max() > 1e-3 * scale:
+    if np.abs(cov - cov.T).max() > max(1e-3 * scale, rounding):
         raise UserError("Fréchet distance: a covariance is not symmetric; make the statistics again")
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)
-    negative = float(values[0] / max(values[-1], 1e-300))
+    negative = float(values[0] / max(values[-1], 1e-300)) if values[0] < -rounding else 0.0
     if negative < -1e-3:
         raise UserError(
             f"Fréchet distance: a covariance has an eigenvalue of {negative:.1e} relative to its largest; "
             "it is no covariance: make the statistics again"
         )
-    keep = values > len(cov) * _EPS * values[-1]
+    limit = max(len(cov) * _EPS * values[-1], rounding)
+    keep, small = values > limit, np.abs(values) <= limit
     rows = vectors[:, keep] * np.sqrt(values[keep])
-    return _Factor(rows, np.arange(len(cov)), triangular=False, negative=min(negative, 0.0))
+    left_out = float(np.abs(values[small]).sum())
+    return _Factor(rows, np.arange(len(cov)), triangular=False, negative=negative, left_out=left_out)

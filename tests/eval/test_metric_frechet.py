@@ -100,6 +100,29 @@ def test_constant_features_have_covariance_zero():
     assert frechet_distance(np.ones(3), np.zeros((3, 3)), np.zeros(3), np.eye(3)) == pytest.approx(6)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1.0, 100.0])
+@pytest.mark.parametrize("spread", [0.0, 1e-7])
+@pytest.mark.parametrize("width", [1, 2, 64])
+def test_equal_rows_have_the_distance_to_one_point(width, offset, spread):
+    """What sums of equal rows leave of a covariance is rounding, of either sign and of any rank."""
+    rng = np.random.default_rng(width)
+    point = np.abs(rng.standard_normal(width)).astype(np.float32) + np.float32(offset)
+    rows = np.repeat(point[None], 2500, 0)
+    rows[::7] *= np.float32(1 + spread)  # another batch size may change the last bit of a feature
+    collapsed = FeatureStatistics().update(rows)
+    real = FeatureStatistics().update(rng.standard_normal((3000, width)))
+    moments, counts = (real.mean, real.cov), (collapsed.count, real.count)
+    report = frechet_report(collapsed.mean, collapsed.cov, *moments, counts)
+    exact = np.square(point - real.mean).sum() + np.trace(real.cov)
+    assert report.value == pytest.approx(exact, rel=1e-6)
+    assert abs(report.value - exact) <= report.numerical_error + 1e-6 * exact
+    assert report.warnings == ["first set: no feature varies; its images are all alike"]
+    assert frechet_distance(*moments, collapsed.mean, collapsed.cov) == pytest.approx(exact, rel=1e-6)
+    twice = frechet_report(collapsed.mean, collapsed.cov, collapsed.mean, collapsed.cov)
+    assert twice.value == pytest.approx(0, abs=1e-9 * max(1, offset) ** 2)
+    assert len(twice.warnings) >= 2
+
+
 def test_a_covariance_rounded_to_float32_is_repaired_and_reported():
     rng = np.random.default_rng(1)
     rows = rng.standard_normal((30, 60))  # rank 29 of 60

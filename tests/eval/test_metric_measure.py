@@ -53,6 +53,12 @@ def noisy(seeds, std=0.3):
     return images.clamp(0, 255).to(torch.uint8), data.class_indices[indices]
 
 
+def collapsed(seeds):
+    """A generator that gives the same image for every seed."""
+    data = load_dataset(DIGITS)
+    return data.images([7]).expand(len(seeds), -1, -1, -1), data.class_indices[[7]].expand(len(seeds))
+
+
 def broken(seeds):
     return torch.zeros(len(seeds), 1, 8, 8)
 
@@ -265,6 +271,28 @@ def test_shards_of_something_else_are_refused(tmp_path, network):
         merge_shards(data_spec(protocol=small_protocol(cov_ddof=1)), [shard], tmp_path, 0)
     with pytest.raises(UserError, match="must lie within 0-600"):
         measure_shard(data_spec(), tmp_path, 0, 0, 601)
+
+
+def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
+    """The distance to one point, in the measurement and where its rows are collected; no metric gives up."""
+    protocol = small_protocol(num_samples=2500)
+    protocol["metrics"].append({"key": "kid", "kind": "kernel", "extractor": "digits", "reference": "data"})
+    protocol["metrics"].append(
+        {"key": "fd_inf", "kind": "frechet_infinity", "extractor": "digits", "reference": "data"}
+    )
+    sampler = {"kind": "python", "callable": "tests.eval.test_metric_measure:collapsed"}
+    (record,) = measure(data_spec(run="one", method="x", sampler=sampler, protocol=protocol), tmp_path, [0])
+    data, extractor = load_dataset(DIGITS), get_extractor("digits", "cpu")
+    features = extractor(data.images(range(len(data)))).double().numpy()
+    mean, cov = features.mean(0), np.cov(features, rowvar=False)
+    expected = np.square(features[7] - mean).sum() + np.trace(cov)
+    values, details = record["metrics"], read_measurement(trial_path(tmp_path, 0))["details"]
+    assert values["fd"] == pytest.approx(expected, rel=1e-4)
+    assert values["fd_inf"] == pytest.approx(expected, rel=1e-4)
+    assert values["is"] == pytest.approx(1)
+    assert values["recall"] == pytest.approx(1 / len(data))  # the image itself
+    for key in ("fd", "fd_pixel"):
+        assert details[key]["warnings"] == ["first set: no feature varies; its images are all alike"]
 
 
 def test_an_external_python_method(tmp_path):

@@ -44,6 +44,13 @@ def test_agrees_with_a_measurement_at_the_same_seeds(tmp_path):
     assert result["accuracy"] > 0.99
 
 
+def test_a_collapsed_generator_is_evaluated_too():
+    """Training goes on where a student gives one image for all seeds; its distance is far from any other."""
+    image, monitor = load_dataset(DIGITS).images([7]), make_monitor(DIGITS, num_samples=2500)
+    result = monitor(lambda seeds: (image.expand(len(seeds), -1, -1, -1), torch.full((len(seeds),), NO_CLASS)))
+    assert result["fd"] > 5 * monitor(resampled)["fd"]
+
+
 def test_seeds_are_fresh_and_batches_do_not_matter():
     seen = []
 
