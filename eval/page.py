@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eval.paper import figure_caption, in_order
 from eval.summary import load_measurements, measured_days
+from sida.data.pictures import open_picture
 from sida.errors import UserError
 from sida.io import atomic_path, write_text
 
@@ -78,8 +79,8 @@ def _figure(picture: Path, link: str, own: str | Path | None) -> str:
 def _reduced(source: Path, target: Path) -> Path:
     from PIL import Image
 
-    with Image.open(source) as image:
-        reduced = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    picture = open_picture(source.read_bytes(), str(source))
+    reduced = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     with atomic_path(target) as temporary:
         reduced.save(temporary, format="PNG", optimize=True)
     return target

@@ -184,7 +184,9 @@ def score_images(
         for trial in range(count):
             sums = measurer.sums(trial, 0, chosen.num_samples, progress, trial * chosen.num_samples)
             records.append(measurer.record(trial, sums))
-    return Score(label, chosen, records, (files.store.remark,) if files.store.remark else ())
+    assert isinstance(measurer.source, ImageFiles)
+    remark = measurer.source.store.remark
+    return Score(label, chosen, records, (remark,) if remark else ())
 
 
 def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:

@@ -15,7 +15,7 @@ class Store(abc.ABC):
         path: The folder or file.
         count: Number of images.
         classes: Class of every image int64 (N,), or None.
-        remark: What must be said beside numbers of these images, or None.
+        remark: What must be said beside numbers of the images read so far, or None.
     """
 
     path: Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import hashlib
-import io
 import json
 import os
 import tarfile
@@ -16,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from eval.stores.base import Store
+from sida.data.pictures import PICTURES, open_picture
 from sida.errors import UserError
 from sida.io import sha256_file
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 _MODES = {"L": 1, "RGB": 3}
 
 
@@ -30,15 +29,11 @@ class PictureStore(Store):
         self.path = path
         pictures = sorted(name for name in names if _is_picture(name))
         if not pictures:
-            raise UserError(f"{path}: holds no pictures ({', '.join(sorted(SUFFIXES))}); check the path")
+            raise UserError(f"{path}: holds no pictures ({', '.join(sorted(PICTURES))}); check the path")
         self._names, self.count = pictures, len(pictures)
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self._shape: tuple[int, ...] | None = None
-        lossy = [name for name in pictures if Path(name).suffix.lower() in (".jpg", ".jpeg")]
-        if lossy:
-            self.remark = (
-                f"{len(lossy):,} pictures are JPEG, whose artefacts raise distances; protocols take lossless images"
-            )
+        self._lossy: set[int] = set()
         described = sorted((name for name in names if Path(name).name == "dataset.json"), key=len)
         if described:
             self.classes = _labels(self.contents(described[0]), pictures, f"{path}/{described[0]}")
@@ -54,12 +49,18 @@ class PictureStore(Store):
     def read(self, begin: int, end: int) -> np.ndarray:
         """Decodes pictures in parallel; all must have the size and mode of the first one read."""
         encoded = [self.contents(self._names[position]) for position in range(begin, end)]
-        images = list(self._pool.map(decode_picture, encoded, map(self.name, range(begin, end))))
+        decoded = list(self._pool.map(decode_picture, encoded, map(self.name, range(begin, end))))
+        images = [image for image, _ in decoded]
         for position, image in enumerate(images, start=begin):
             if self._shape is None:
                 self._shape = image.shape
             if image.shape != self._shape:
                 raise UserError(_unequal(self.name(position), image.shape, self._shape))
+        # By content, not by name: artefacts stay when a JPEG is called .png.
+        self._lossy.update(position for position, (_, jpeg) in enumerate(decoded, start=begin) if jpeg)
+        if self._lossy:
+            count = f"{len(self._lossy):,} pictures are JPEG"
+            self.remark = f"{count}, whose artefacts raise distances; protocols take lossless images"
         return np.stack(images)
 
 
@@ -133,31 +134,24 @@ class TarStore(PictureStore):
         return sha256_file(self.path)
 
 
-def decode_picture(encoded: bytes, name: str) -> np.ndarray:
-    """A picture as uint8 (H, W, C), grey or RGB.
+def decode_picture(encoded: bytes, name: str) -> tuple[np.ndarray, bool]:
+    """A picture as uint8 (H, W, C), grey or RGB, and whether it is a JPEG.
 
     Raises:
         UserError: Broken file, or a mode that cannot be measured as it is.
     """
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(encoded)) as picture:
-            if picture.mode not in _MODES:
-                raise UserError(f"{name}: has mode {picture.mode}; convert all pictures to RGB (or all to L) first")
-            array = np.asarray(picture)
-    except UnidentifiedImageError:
-        content = "it is empty" if not encoded else "its content is no picture"
-        raise UserError(f"{name}: not a readable picture ({content}); make it again or remove it") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{name}: not a readable picture ({error}); make it again or remove it") from None
-    return array[..., None] if array.ndim == 2 else array
+    picture = open_picture(encoded, name)
+    if picture.mode not in _MODES:
+        raise UserError(f"{name}: has mode {picture.mode}; convert all pictures to RGB (or all to L) first")
+    array = np.asarray(picture)
+    # Pillow calls a JPEG with further pictures behind it MPO.
+    return array[..., None] if array.ndim == 2 else array, picture.format in ("JPEG", "MPO")
 
 
 def _is_picture(name: str) -> bool:
     """Pictures by suffix; what systems leave behind (hidden files, ``__MACOSX``) is no picture."""
     parts = Path(name).parts
-    return Path(name).suffix.lower() in SUFFIXES and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
+    return Path(name).suffix.lower() in PICTURES and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
 
 
 def _labels(text: bytes, names: list[str], where: str) -> np.ndarray | None:

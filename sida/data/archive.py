@@ -17,9 +17,9 @@ import numpy as np
 
 from sida.data.dataset import Dataset
 from sida.data.files import Files, ZipFiles, open_files
+from sida.data.pictures import PICTURES, open_picture
 from sida.errors import UserError
 
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 ARRAYS = frozenset({".npy"})
 
 
@@ -148,25 +148,6 @@ def decode_image(content: bytes, where: str) -> np.ndarray:
         raise UserError(f"{where}: picture mode {picture.mode}; must be 8-bit grey or RGB (sida data prepare converts)")
     pixels = np.asarray(picture)
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-
-
-def open_picture(content: bytes, where: str) -> Any:
-    """Decodes a picture with Pillow.
-
-    Raises:
-        UserError: Damaged or of an unknown format.
-    """
-    from PIL import Image
-
-    try:
-        picture = Image.open(io.BytesIO(content))
-        picture.load()
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        reason = (str(error) or type(error).__name__) if content else "it is empty"
-        raise UserError(
-            f"{where}: damaged picture ({reason.splitlines()[0].split(' <')[0]}); replace or remove it"
-        ) from None
-    return picture
 
 
 def read_labels(files: Files, members: np.ndarray) -> np.ndarray | None:

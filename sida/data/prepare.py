@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from sida.data.archive import PICTURES, open_picture, read_labels, with_suffix
+from sida.data.archive import read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
 from sida.data.files import Files, open_files
+from sida.data.pictures import PICTURES, open_picture
 from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
 from sida.io import atomic_path

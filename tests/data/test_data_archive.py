@@ -192,9 +192,9 @@ def test_faults_found_at_opening_are_one_line_errors(tmp_path, change, extra, me
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "img00000002.png: damaged picture \\(it is empty\\)"),
-        (b"not a picture", "img00000002.png: damaged picture"),
-        (png(pictures(1)[0])[:80], "img00000002.png: damaged picture"),
+        (b"", "img00000002.png: not a readable picture \\(it is empty\\)"),
+        (b"not a picture", "img00000002.png: not a readable picture"),
+        (png(pictures(1)[0])[:80], "img00000002.png: not a readable picture"),
         (png(pictures(1, size=16)[0]), "img00000002.png: is 3×16×16 uint8, but 00000/img00000000.png is 3×8×8"),
         (png(pictures(1, channels=1)[0]), "img00000002.png: is 1×8×8 uint8"),
         (npy(np.zeros((3, 8, 8), np.float32)), "img00000002.png: is 3×8×8 float32"),
@@ -248,5 +248,5 @@ def test_a_member_that_claims_gigabytes_is_refused(tmp_path):
 
 def test_errors_in_workers_reach_the_user(tmp_path):
     path = write_zip(tmp_path / "a.zip", members(pictures()) | {"00000/img00000002.png": b""})
-    with pytest.raises(UserError, match=r"img00000002.png: damaged picture"):
+    with pytest.raises(UserError, match=r"img00000002.png: not a readable picture"):
         list(read_batches(open_zip(path), iter([np.array([0, 2])]), workers=1))

@@ -172,7 +172,7 @@ def test_sources_that_do_not_fit_are_refused_and_nothing_is_written(folder, tmp_
 def test_a_damaged_picture_is_named(folder, tmp_path):
     whole = (folder / "n02" / "a.png").read_bytes()
     (folder / "n02" / "a.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"n02/a.png: damaged picture .*replace or remove it"):
+    with pytest.raises(UserError, match=r"n02/a.png: not a readable picture .*replace or remove it"):
         prepare(PrepareConfig(str(folder), str(tmp_path / "out.zip"), resolution=8))
     assert not (tmp_path / "out.zip").exists()
 

@@ -1,0 +1,48 @@
+"""Pictures: the formats that are read, and the one place that opens them.
+
+Left to itself, Pillow tries every plugin it has on a file's content, whatever the name says; one of them hands the
+content to Ghostscript, a program of its own, and others have never been asked for here. So the formats are named.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from sida.errors import UserError
+
+#: Pillow's name of the format by suffix. A picture may have another of these formats than its name says (a few of
+#: ImageNet's do), but none beside them.
+FORMATS = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM",
+    ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
+}  # fmt: skip
+PICTURES = frozenset(FORMATS)
+_NAMES = tuple(dict.fromkeys(FORMATS.values()))
+
+
+def open_picture(content: bytes, where: str) -> Any:
+    """Decodes a picture of one of :data:`FORMATS`; of several frames, the first.
+
+    Args:
+        content: The encoded picture.
+        where: Place named in errors.
+
+    Returns:
+        A ``PIL.Image.Image`` with its pixels loaded; ``format`` is Pillow's name of what it was.
+
+    Raises:
+        UserError: Damaged, or of another format.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        picture = Image.open(io.BytesIO(content), formats=_NAMES)
+        picture.load()
+    except UnidentifiedImageError:
+        reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+    else:
+        return picture
+    raise UserError(f"{where}: not a readable picture ({reason}); replace or remove it")

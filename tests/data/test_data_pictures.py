@@ -1,0 +1,107 @@
+"""Only the named picture formats are opened, and at one place, whatever a file is called."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import EpsImagePlugin, Image
+
+from eval.stores import open_store
+from sida.cli import main
+from sida.data.pictures import FORMATS, PICTURES, open_picture
+from sida.errors import UserError
+from tests.conftest import ROOT
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+def encoded(name: str, **options) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(stream, format=name, **options)
+    return stream.getvalue()
+
+
+@pytest.fixture
+def ghostscript(monkeypatch):
+    """What Ghostscript was asked to draw; nothing is run."""
+    calls = []
+
+    def draw(*args):
+        calls.append(args)
+        return Image.new("L", (8, 8)).im
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", draw)
+    return calls
+
+
+def read_prepare(folder, out):
+    return main(["data", "prepare", "--source", str(folder), "--out", str(out / "o.zip"), "--workers", "1"])
+
+
+def read_check(folder, out):
+    return main(["data", "check", str(folder)])
+
+
+def read_zip(folder, out):
+    with zipfile.ZipFile(out / "a.zip", "w") as archive:
+        archive.write(folder / "a.png", "a.png")
+    return main(["data", "check", str(out / "a.zip")])
+
+
+def read_store(folder, out):
+    store = open_store(folder)
+    try:
+        return store.read(0, store.count)
+    except UserError as error:
+        import sys
+
+        return print(f"error: {error}", file=sys.stderr) or 1
+
+
+@pytest.mark.parametrize("read", [read_prepare, read_check, read_zip, read_store])
+def test_an_eps_under_another_name_never_reaches_ghostscript(tmp_path, capsys, ghostscript, read):
+    # Pillow by itself would: otherwise this test could not fail.
+    Image.open(io.BytesIO(EPS)).load()
+    assert len(ghostscript) == 1
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(EPS)
+    assert read(folder, tmp_path) == 1
+    assert len(ghostscript) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert re.search(
+        r"a\.png: not a readable picture \(its content is none of PNG, JPEG, BMP, WEBP, PPM, TIFF, GIF\)", line
+    )
+    assert not (tmp_path / "o.zip").exists()
+
+
+@pytest.mark.parametrize("name", ["PCX", "TGA", "ICO", "SGI", "DDS", "JPEG2000", "IM", "XBM"])
+def test_formats_that_nobody_named_are_refused(name):
+    picture = (
+        encoded(name) if name != "XBM" else b"#define a_width 8\n#define a_height 8\nstatic char a_bits[] = {\n0x00};"
+    )
+    with pytest.raises(UserError, match="its content is none of"):
+        open_picture(picture, "a.png")
+
+
+@pytest.mark.parametrize("suffix", sorted(PICTURES))
+def test_every_named_format_is_read(suffix):
+    picture = open_picture(encoded(FORMATS[suffix]), f"a{suffix}")
+    assert picture.size == (8, 8)
+    assert picture.format == FORMATS[suffix]
+
+
+def test_pictures_are_opened_at_one_place_only():
+    """Whoever calls Pillow's open elsewhere gets all its plugins again."""
+    found = []
+    for folder in ("sida", "eval", "workflow"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("Image.open", "imread")):
+                    found.append(str(path.relative_to(ROOT)))
+    assert found == ["sida/data/pictures.py"]
