@@ -7,13 +7,13 @@ ImageNet's mean and std (NVlabs/edm2:calculate_metrics.py; algorithm.md, "Measur
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
 from eval.features.resize import resize_bytes
+from sida.checkpoint import read_state_dict
 from sida.errors import UserError
 from sida.io import sha256_json
 
@@ -109,8 +109,8 @@ def load_hub_model(repository: str, model: str, weights: str | Path | None) -> t
         ) from None
     if path is not None:
         try:
-            net.load_state_dict(_read_weights(path))
-        except (RuntimeError, ValueError, OSError, KeyError) as error:
+            net.load_state_dict(read_state_dict(path))
+        except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
             raise UserError(f"{path}: does not hold the weights of '{model}' ({reason}); fetch it again") from None
     return net
@@ -125,13 +125,3 @@ def _weights_file(weights: str | Path | None) -> Path:
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights; fetch it with `sida assets fetch {ASSET}`")
     return path
-
-
-def _read_weights(path: Path) -> dict[str, Any]:
-    import pickle
-
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(str(error).strip().splitlines()[0]) from None
-    return state

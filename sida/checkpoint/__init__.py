@@ -3,5 +3,13 @@
 from sida.checkpoint.network_file import load_network, read_metadata, save_network
 from sida.checkpoint.official import import_official
 from sida.checkpoint.pickles import read_pickle
+from sida.checkpoint.values import read_state_dict
 
-__all__ = ["import_official", "load_network", "read_metadata", "read_pickle", "save_network"]
+__all__ = [
+    "import_official",
+    "load_network",
+    "read_metadata",
+    "read_pickle",
+    "read_state_dict",
+    "save_network",
+]

@@ -5,9 +5,9 @@ from __future__ import annotations
 import concurrent.futures
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sida.checkpoint import architecture
 from sida.checkpoint.inert import printable
@@ -19,16 +19,11 @@ from sida.checkpoint.network_file import (
     encode_metadata,
 )
 from sida.checkpoint.pickles import open_pickle
-from sida.checkpoint.records import PersistentObject, Tensor
+from sida.checkpoint.records import PersistentObject
 from sida.checkpoint.tensor_file import ITEM_BYTES, entries_for, write_tensor_file
+from sida.checkpoint.values import float32_pieces, stored_type
 from sida.errors import UserError, suggestion
 from sida.io import sha256_file
-
-if TYPE_CHECKING:
-    import numpy as np
-
-_PIECE = 1 << 18
-_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
 def import_official(
@@ -82,9 +77,9 @@ def import_official(
     }
     record = {**(metadata or {}), "format": FORMAT, "network": net.init_config, "origin": origin}
     entries = entries_for(
-        (name, _stored_type(tensors[name], name, where), tensors[name].shape) for name in net.state_dict()
+        (name, stored_type(tensors[name], name, where), tensors[name].shape) for name in net.state_dict()
     )
-    chunks = (chunk for entry in entries for chunk in _float32(tensors[entry.name], entry.name, where))
+    chunks = (chunk for entry in entries for chunk in float32_pieces(tensors[entry.name], entry.name, where))
 
     def header() -> dict[str, str]:
         return {METADATA_KEY: encode_metadata(record, where)}
@@ -115,69 +110,3 @@ def find_network(value: Any, key: str, where: str) -> PersistentObject:
     raise UserError(
         f"{where}: '{key}' is {kind}, not a network that records its class; give the published .pkl (--key)"
     )
-
-
-def _stored_type(tensor: Tensor, name: str, where: str) -> str:
-    if tensor.storage.dtype in ("F16", "BF16", "F32", "F64"):
-        return "F32"
-    raise UserError(
-        f"{where}: tensor '{name}' is of type {tensor.storage.dtype}; networks have floating-point tensors only"
-    )
-
-
-def _float32(tensor: Tensor, name: str, where: str) -> Iterator[memoryview]:
-    """The elements as float32 bytes in row-major order, in pieces; refuses NaN and infinity."""
-    import numpy as np
-
-    if tensor.numel == 0:
-        return
-    pieces = _stored_pieces(tensor) if tensor.contiguous else iter([_gathered(tensor)])
-    for piece in _still_there(pieces, where):
-        values = np.ascontiguousarray(piece, dtype="<f4")
-        # A sum is far cheaper than a test of every element; only a suspicious one is looked at closely.
-        with np.errstate(all="ignore"):
-            suspicious = not np.isfinite(values.sum())
-        if suspicious and not np.isfinite(values).all():
-            raise UserError(f"{where}: tensor '{printable(name)}' holds NaN or infinity; take another snapshot")
-        yield values.reshape(-1).view(np.uint8).data
-
-
-def _still_there(pieces: Iterator[np.ndarray], where: str) -> Iterator[np.ndarray]:
-    try:
-        yield from pieces
-    except EOFError:
-        raise UserError(f"{where}: became shorter while it was read; download it again") from None
-
-
-def _stored_pieces(tensor: Tensor) -> Iterator[np.ndarray]:
-    """A contiguous tensor piece by piece; each piece is overwritten by the next, so that memory is touched once."""
-    import numpy as np
-
-    room = np.empty(min(_PIECE, tensor.numel) * ITEM_BYTES[tensor.storage.dtype], dtype=np.uint8)
-    for start in range(0, tensor.numel, _PIECE):
-        yield _elements(tensor, tensor.offset + start, min(_PIECE, tensor.numel - start), room)
-
-
-def _gathered(tensor: Tensor) -> np.ndarray:
-    """A strided view, copied to row-major order."""
-    import numpy as np
-
-    span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride))
-    flat = _elements(tensor, tensor.offset, span)
-    strides = [step * flat.itemsize for step in tensor.stride]
-    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False))
-
-
-def _elements(tensor: Tensor, start: int, count: int, room: np.ndarray | None = None) -> np.ndarray:
-    """Elements ``start … start + count`` of the storage, in a floating-point type of numpy (in ``room`` if given)."""
-    import numpy as np
-
-    storage = tensor.storage
-    size = ITEM_BYTES[storage.dtype]
-    raw = np.empty(count * size, dtype=np.uint8) if room is None else room[: count * size]
-    if storage.data is None:
-        raise EOFError
-    storage.data.read_into(start * size, raw.data)
-    if storage.dtype == "BF16":
-        return (raw.view("<u2").astype("<u4") << 16).view("<f4")
-    return raw.view(_NUMPY[storage.dtype])

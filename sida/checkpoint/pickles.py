@@ -35,17 +35,21 @@ def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, Window]:
     if not path.is_file():
         raise UserError(f"{where}: no such file; check the path, or fetch it: sida assets fetch")
     window = Window.of_file(path)
+    return _value(window, where), window
+
+
+def _value(window: Window, where: str) -> Any:
     if window.length == 0:
         raise UserError(f"{where}: the file is empty; delete it and download it again")
     start = window.read_at(0, min(window.length, 16))
     budget = Budget()
     allowed = AllowList(where, budget)
     if is_zip(window) or start[2:].startswith(_LEGACY_START):
-        return read_torch_stream(window, allowed, budget, where), window
+        return read_torch_stream(window, allowed, budget, where)
     if start[0] != 0x80:
         hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
         raise UserError(f"{where}: not a pickle of protocol 2 to 5 ({hint})")
-    return Machine(window, allowed.resolve, budget, where).load()[0], window
+    return Machine(window, allowed.resolve, budget, where).load()[0]
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -61,11 +65,20 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         UserError: As :func:`open_pickle`; also when the file holds tensors or objects (for networks: ``sida convert``).
     """
     value, window = open_pickle(path)
-    total = [0]
+    return _plain_value(value, window, str(path))
+
+
+def parse_pickle(content: bytes, where: str) -> Any:
+    """As :func:`read_pickle`, for a pickle in memory (a member of an archive); ``where`` is named in errors."""
+    window = Window(content, 0, len(content))
+    return _plain_value(_value(window, where), window, where)
+
+
+def _plain_value(value: Any, window: Window, where: str) -> Any:
     try:
-        return _plain(value, {}, 0, total, window.length)
+        return _plain(value, {}, 0, [0], window.length)
     except (ValueError, EOFError) as error:
-        raise UserError(f"{path}: {error}; download it again, or use sida convert if it is a network") from None
+        raise UserError(f"{where}: {error}; download it again, or use sida convert if it is a network") from None
 
 
 def _plain(value: Any, done: dict[int, Any], depth: int, total: list[int], size: int) -> Any:

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from sida.checkpoint import save_network
-from sida.checkpoint.network_file import read_metadata
+from sida.checkpoint import read_metadata, save_network
 from sida.errors import UserError
 from sida.io import write_text
 from sida.networks import build_network

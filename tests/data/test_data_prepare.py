@@ -2,6 +2,7 @@ import io
 import json
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 from types import SimpleNamespace
 
@@ -241,6 +242,46 @@ def test_cifar_is_read_in_its_order(tmp_path):
     assert len(list(read_cifar10(archive, TEST))) == 2
 
 
+def python2_batch(pixels: bytes, labels: list[int]) -> bytes:
+    """A batch opcode by opcode as Python 2 wrote the published ones: byte strings, old module names, binary puts."""
+    count = len(labels).to_bytes(2, "little")
+    dtype = b"cnumpy\ndtype\nq\x0eU\x02u1q\x0fK\x00K\x01\x87q\x10Rq\x11"
+    dtype += b"(K\x03U\x01|q\x12NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tq\x13b"
+    array = (
+        b"cnumpy.core.multiarray\n_reconstruct\nq\x07cnumpy\nndarray\nq\x08K\x00\x85q\tU\x01bq\n\x87q\x0bRq\x0c"
+        b"(K\x01M"
+        + count
+        + b"M\x00\x0c\x86q\r"
+        + dtype
+        + b"\x89T"
+        + len(pixels).to_bytes(4, "little")
+        + pixels
+        + b"q\x14tq\x15b"
+    )
+    names = b"U\tfilenamesq\x16]q\x17(" + b"".join(b"U\x05a.png" for _ in labels) + b"e"
+    numbers = b"U\x06labelsq\x04]q\x05(" + b"".join(b"K" + bytes([label]) for label in labels) + b"e"
+    return (
+        b"\x80\x02}q\x01(U\x0bbatch_labelq\x02U\x15training batch 1 of 5q\x03"
+        + numbers
+        + b"U\x04dataq\x06"
+        + array
+        + names
+        + b"u."
+    )
+
+
+def test_cifar_as_python_2_wrote_it(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 3072), dtype=np.uint8)
+    content = python2_batch(pixels.tobytes(), [6, 9, 9])
+    assert pickle.loads(content, encoding="latin1")["labels"] == [6, 9, 9]
+    archive = cifar_archive(tmp_path / "cifar-10-python.tar.gz", {"test_batch": content})
+    found = list(read_cifar10(archive, TEST))
+    assert [label for _, label in found] == [6, 9, 9]
+    np.testing.assert_array_equal(
+        np.stack([image for image, _ in found]), pixels.reshape(3, 3, 32, 32).transpose(0, 2, 3, 1)
+    )
+
+
 class Evil:
     def __init__(self, function):
         self.function = function
@@ -249,31 +290,66 @@ class Evil:
         return self.function, ("this must never be printed",)
 
 
+def shared_tuples(levels: int) -> bytes:
+    """A dictionary whose key is a tuple of a tuple twice, and so on: hashing it takes 2^levels steps."""
+    return b"\x80\x02}K\x00" + b"2\x86" * levels + b"K\x01s."
+
+
+#: A dtype that is given flags of its own (NPY_ITEM_REFCOUNT and the like) by BUILD: numpy then follows pointers.
+FLAGS = cifar_batch(1, 0)[0].replace(
+    b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t", b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x3ft"
+)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (pickle.dumps({"data": Evil(print), "labels": []}, protocol=2), r"refused \(asks for __builtin__.print\)"),
-        (pickle.dumps(Evil(eval), protocol=4), r"asks for builtins.eval"),
-        (pickle.dumps({"data": np.zeros((1, 3072), np.float64), "labels": [0]}, protocol=2), "asks for arrays of f8"),
-        (pickle.dumps({"data": np.zeros((1, 3072), object), "labels": [0]}, protocol=2), "asks for arrays of O8"),
+        (pickle.dumps({"data": Evil(print), "labels": []}, protocol=2), r"refused: it refers to '__builtin__.print'"),
+        (pickle.dumps(Evil(eval), protocol=4), "refused: it refers to 'builtins.eval'"),
+        (pickle.dumps({"data": np.zeros((1, 3072), np.float64), "labels": [0]}, protocol=2), "must hold 'data' uint8"),
+        (
+            pickle.dumps({"data": np.zeros((1, 3072), object), "labels": [0]}, protocol=2),
+            "refused: a numpy array of type",
+        ),
         (pickle.dumps({"data": np.zeros((1, 100), np.uint8), "labels": [0]}, protocol=2), "must hold 'data'"),
         (pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [0]}, protocol=2), "must hold 'data'"),
         (pickle.dumps({"labels": [0]}, protocol=2), "must hold 'data'"),
         (pickle.dumps([1], protocol=2), "must hold 'data'"),
         (cifar_batch(1, 0, ["x"])[0], "class 'x' is not between 0 and 9"),
         (cifar_batch(1, 0, [10])[0], "class 10 is not between 0 and 9"),
-        (cifar_batch(1, 0)[0][:200], "refused"),
-        (b"", "refused"),
-        (b"\x80\x02X\xff\xff\xff\x7f", "refused"),
+        (cifar_batch(1, 0)[0][:200], "cut off"),
+        (b"", "is empty"),
+        (b"\x80\x02X\xff\xff\xff\x7f", "cut off"),
+        (shared_tuples(60), "tuple as a key"),
+        # A number in the memo for which Python's own reader makes room for half a thousand million others.
+        (b"\x80\x02]r\xff\xff\xff\x1f.", "must hold 'data'"),
+        (
+            FLAGS.replace(b"U\x02u1", b"U\x02O8").replace(b"X\x02\x00\x00\x00u1", b"X\x02\x00\x00\x00O8"),
+            "refused: a numpy array of type",
+        ),
     ],
 )
 def test_hostile_and_broken_batches_are_refused(tmp_path, content, message, capsys):
     archive = cifar_archive(tmp_path / "cifar-10-python.tar.gz", {f"data_batch_{i}": content for i in range(1, 6)})
-    with pytest.raises(UserError, match=message) as caught:
-        prepare(PrepareConfig(archive, str(tmp_path / "c.zip")))
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=message) as caught:
+            prepare(PrepareConfig(archive, str(tmp_path / "c.zip")))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
     assert "data_batch_1" in str(caught.value)
+    assert "\n" not in str(caught.value)
     assert capsys.readouterr().out == ""
     assert not (tmp_path / "c.zip").exists()
+
+
+def test_flags_that_a_file_gives_to_a_type_are_ignored(tmp_path):
+    """Python's own reader gives them to numpy, which ends in a segmentation fault."""
+    assert cifar_batch(1, 0)[0] != FLAGS
+    archive = cifar_archive(tmp_path / "cifar-10-python.tar.gz", {"test_batch": FLAGS})
+    ((image, _),) = read_cifar10(archive, TEST)
+    np.testing.assert_array_equal(image.transpose(2, 0, 1).reshape(-1), cifar_batch(1, 0)[1][0])
 
 
 def test_broken_cifar_archives_are_one_line_errors(tmp_path):

@@ -1,0 +1,122 @@
+"""From tensors as a pickle describes them to numbers: float32, piece by piece, checked for NaN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from sida.checkpoint.inert import printable
+from sida.checkpoint.pickles import open_pickle
+from sida.checkpoint.records import Tensor
+from sida.checkpoint.tensor_file import ITEM_BYTES
+from sida.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+_PIECE = 1 << 18
+_NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+
+
+def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+    """Weights of a file of ``torch.save`` that holds a dictionary of tensors, without executing anything.
+
+    Returns:
+        Tensors float32 by name, in the file's order.
+
+    Raises:
+        UserError: As :func:`open_pickle`; also when the file holds something else, or tensors with NaN or of integers.
+    """
+    import numpy as np
+    import torch
+
+    value, window = open_pickle(path)
+    named = value.items() if isinstance(value, dict) else ()
+    tensors = {name: item for name, item in named if isinstance(name, str) and isinstance(item, Tensor)}
+    if not tensors or len(tensors) < len(value):
+        raise UserError(f"{path}: holds no dictionary of tensors; give the published file of weights")
+    claimed = sum(tensor.numel for tensor in tensors.values())
+    if claimed > window.length:
+        raise UserError(f"{path}: refused: its tensors claim {claimed} elements, the file has {window.length} bytes")
+    result = {}
+    for name, tensor in tensors.items():
+        stored_type(tensor, name, str(path))
+        flat, done = np.empty(4 * tensor.numel, dtype=np.uint8), 0
+        for piece in float32_pieces(tensor, name, str(path)):
+            flat[done : done + len(piece)] = piece
+            done += len(piece)
+        result[name] = torch.from_numpy(flat.view("<f4")).reshape(tensor.shape)
+    return result
+
+
+def stored_type(tensor: Tensor, name: str, where: str) -> str:
+    """Type (as in safetensors) that a tensor of a network is stored with: float32.
+
+    Raises:
+        UserError: It holds no floating-point numbers.
+    """
+    if tensor.storage.dtype in ("F16", "BF16", "F32", "F64"):
+        return "F32"
+    raise UserError(
+        f"{where}: tensor '{name}' is of type {tensor.storage.dtype}; networks have floating-point tensors only"
+    )
+
+
+def float32_pieces(tensor: Tensor, name: str, where: str) -> Iterator[memoryview]:
+    """The elements as float32 bytes in row-major order, in pieces; refuses NaN and infinity."""
+    import numpy as np
+
+    if tensor.numel == 0:
+        return
+    pieces = _stored_pieces(tensor) if tensor.contiguous else iter([_gathered(tensor)])
+    for piece in _still_there(pieces, where):
+        values = np.ascontiguousarray(piece, dtype="<f4")
+        # A sum is far cheaper than a test of every element; only a suspicious one is looked at closely.
+        with np.errstate(all="ignore"):
+            suspicious = not np.isfinite(values.sum())
+        if suspicious and not np.isfinite(values).all():
+            raise UserError(f"{where}: tensor '{printable(name)}' holds NaN or infinity; take another snapshot")
+        yield values.reshape(-1).view(np.uint8).data
+
+
+def _still_there(pieces: Iterator[np.ndarray], where: str) -> Iterator[np.ndarray]:
+    try:
+        yield from pieces
+    except EOFError:
+        raise UserError(f"{where}: became shorter while it was read; download it again") from None
+
+
+def _stored_pieces(tensor: Tensor) -> Iterator[np.ndarray]:
+    """A contiguous tensor piece by piece; each piece is overwritten by the next, so that memory is touched once."""
+    import numpy as np
+
+    room = np.empty(min(_PIECE, tensor.numel) * ITEM_BYTES[tensor.storage.dtype], dtype=np.uint8)
+    for start in range(0, tensor.numel, _PIECE):
+        yield _elements(tensor, tensor.offset + start, min(_PIECE, tensor.numel - start), room)
+
+
+def _gathered(tensor: Tensor) -> np.ndarray:
+    """A strided view, copied to row-major order."""
+    import numpy as np
+
+    span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride))
+    flat = _elements(tensor, tensor.offset, span)
+    strides = [step * flat.itemsize for step in tensor.stride]
+    return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False))
+
+
+def _elements(tensor: Tensor, start: int, count: int, room: np.ndarray | None = None) -> np.ndarray:
+    """Elements ``start … start + count`` of the storage, in a floating-point type of numpy (in ``room`` if given)."""
+    import numpy as np
+
+    storage = tensor.storage
+    size = ITEM_BYTES[storage.dtype]
+    raw = np.empty(count * size, dtype=np.uint8) if room is None else room[: count * size]
+    if storage.data is None:
+        raise EOFError
+    storage.data.read_into(start * size, raw.data)
+    if storage.dtype == "BF16":
+        return (raw.view("<u2").astype("<u4") << 16).view("<f4")
+    return raw.view(_NUMPY[storage.dtype])
