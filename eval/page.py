@@ -7,6 +7,7 @@ reduced to 256 colours, so that a page may be committed.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from eval.paper import figure_caption, in_order
@@ -41,18 +42,34 @@ def write_page(results: str | Path, out: str | Path, title: str = "", own: str |
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
     pictures = out.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
-    copies = [_reduced(figure, pictures / figure.name) for figure in figures]
+    copies = [reduced(figure, pictures / figure.name) for figure in figures]
+    write_text(out, page_text(folder, copies, pictures.name, title, own))
+    return [out, *copies]
+
+
+def page_text(
+    folder: Path, pictures: Sequence[Path], link: str, title: str = "", own: str | Path | None = None
+) -> str:
+    """The page's Markdown.
+
+    Args:
+        folder: Has ``tables/*.md``, ``claims.md`` and ``measurements.csv``, as far as they are made.
+        pictures: Figures in their order.
+        link: Their folder as the page links to it.
+        title: Headline.
+        own: Folder of the preset, see :func:`write_page`.
+    """
+    tables = in_order(folder / "tables", ".md")
     parts = [f"# {title or f'Results of the preset {folder.name}'}", _origin(folder)]
     if tables:
         parts += ["## Tables", *(f"### {path.stem}\n\n{path.read_text(encoding='utf-8').strip()}" for path in tables)]
-    if figures:
+    if pictures:
         parts.append("## Figures")
-        parts += [_figure(copy, f"{pictures.name}/{copy.name}", own) for copy in copies]
+        parts += [_figure(picture, f"{link}/{picture.name}", own) for picture in pictures]
     claims = folder / "claims.md"
     if claims.is_file():
         parts.append(_HEADING.sub(lambda found: "#" + found.group(), claims.read_text(encoding="utf-8").strip()))
-    write_text(out, "\n\n".join(parts) + "\n")
-    return [out, *copies]
+    return "\n\n".join(parts) + "\n"
 
 
 def _origin(folder: Path) -> str:
@@ -76,7 +93,8 @@ def _figure(picture: Path, link: str, own: str | Path | None) -> str:
     return f"### {picture.stem}\n\n![{picture.stem}]({link})\n\n{caption}"
 
 
-def _reduced(source: Path, target: Path) -> Path:
+def reduced(source: Path, target: Path) -> Path:
+    """Writes a picture with 256 colours; returns its path."""
     from PIL import Image
 
     picture = open_picture(source.read_bytes(), str(source))

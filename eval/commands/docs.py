@@ -1,0 +1,39 @@
+"""``sida-eval docs``: the pages of a stored study, and every number between markers in the documentation."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Compute every number of the documentation again: pages of stored results, and numbers between markers."
+EXAMPLES = """examples:
+  sida-eval docs                      write the pages of all stored studies and all numbers between markers
+  sida-eval docs --check              change nothing; say what is stale
+  sida-eval docs --store results/miniature --config config/miniature.yaml --page docs/miniature.md
+                                      first keep the results of a run beside the page (docs/miniature/data)
+
+Markers look like <!--= miniature seeds fd t30-sida -->5.43 ± 0.15<!--/-->; they are invisible in rendered pages.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("pages", nargs="*", metavar="PAGE.md", help="pages (default: README.md and docs/*.md)")
+    parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where something is stale")
+    parser.add_argument("--store", metavar="DIR", help="results of a preset to keep beside its page first")
+    parser.add_argument("--config", metavar="YAML", help="with --store: the preset's configuration")
+    parser.add_argument("--title", help="with --store: headline of the page (default: the preset's title)")
+    parser.add_argument("--page", metavar="PAGE.md", help="with --store: the page about the preset")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes or checks."""
+    from eval.docs.command import write_docs
+
+    changed = write_docs(args)
+    for line in changed:
+        print(line)
+    if args.check and changed:
+        print("stale; bring it up to date: sida-eval docs")
+        return 1
+    print("every number is as computed" if not changed else "written")
+    return 0

@@ -1,0 +1,1 @@
+"""Documentation whose numbers are computed: pages of stored studies, and numbers between markers."""

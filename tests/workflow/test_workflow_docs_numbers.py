@@ -1,0 +1,142 @@
+"""Numbers of the documentation are computed: stored studies, their pages, and what stands between markers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+
+from eval.claims import Evidence, decide, load_claims
+from eval.cli import main
+from eval.docs.counts import COUNTS
+from eval.docs.markers import MARKER, filled
+from eval.docs.study import Study
+from eval.published import load_published
+from eval.stored import FILES, store, unpack
+from eval.summary import load_measurements
+from sida.errors import UserError
+from tests.conftest import ROOT
+from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401 (fixtures)
+
+ABOUT = {"preset": "config/miniature.yaml", "title": "A study"}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture(scope="module")
+def stored(made_up, tmp_path_factory):  # noqa: F811
+    folder = tmp_path_factory.mktemp("docs") / "miniature" / "data"
+    store(made_up, folder, ABOUT)
+    return folder
+
+
+def test_a_stored_study_gives_back_measurements_curves_and_logs(made_up, stored, preset, tmp_path):  # noqa: F811
+    assert sorted(path.name for path in stored.iterdir()) == sorted(FILES)
+    unpack(stored, tmp_path)
+    before, after = (load_measurements(folder / "measurements.csv") for folder in (made_up, tmp_path))
+    assert len(before.rows) == len(after.rows)
+    for one in before.rows:
+        (other,) = [r for r in after.lines(one.run, one.metric) if r.trial == one.trial]
+        assert other.value == pytest.approx(one.value, rel=1e-6)
+        assert (other.n, other.nfe, other.seed_first, other.protocol) == (one.n, one.nfe, one.seed_first, one.protocol)
+    claims = load_claims(ROOT / "config/claims-miniature.yaml")
+    verdicts = [
+        {v.claim.id: v.outcome for v in decide(claims, Evidence(m, preset.runs, load_published(), f / "students"))}
+        for m, f in ((before, made_up), (after, tmp_path))
+    ]
+    assert verdicts[0] == verdicts[1]
+    # Small enough for a repository, readable, and nothing of it is an address of this machine.
+    assert sum(path.stat().st_size for path in stored.iterdir()) < 500_000
+    assert "/" not in re.sub(r"config/miniature.yaml", "", (stored / "study.json").read_text())
+
+
+def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
+    study = Study(stored, ROOT, tmp_path)
+    measured = load_measurements(made_up / "measurements.csv")
+    one = measured.estimate("t30-sida", "fd")
+    assert study.query(["trials", "fd", "t30-sida"]) == f"{one.mean:.2f} ± {one.std:.2f}"
+    means = [measured.estimate(f"t30-sida{s}", "accuracy").mean for s in ("", "-s1", "-s2")]
+    assert study.query(["seeds", "accuracy", "t30-sida"]).startswith(f"{100 * sum(means) / 3:.1f} ± ")
+    assert study.query(["seeds", "fd", "t100-sid"]) == study.query(["mean", "fd", "t100-sid"])  # one seed: no spread
+    assert re.fullmatch(r"[+−]\d+\.\d\d", study.query(["gain", "fd", "t30-sid", "t30-sida"]))
+    assert re.fullmatch(r"[✓✗–] M-04", study.query(["verdict", "M-04"]))
+    assert study.query(["fact", "generators"]) == "133"
+    assert study.query(["slower", "t30-sida", "t30-sid"]) == "+0 %"
+    assert float(study.query(["lowest", "fd", "t30-sida"]).split()[0]) <= float(
+        study.query(["end", "fd", "t30-sida"]).split()[0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("miniature sedes fd t30-sida", r"page:2: .*no query 'sedes'.*did you mean 'seeds'"),
+        ("miniature seeds fd t30-sidaa", r"no run 't30-sidaa'.*did you mean 't30-sida'"),
+        ("miniature verdict M-99", "no claim 'M-99'"),
+        ("miniatur verdict M-01", "no such study or count.*did you mean 'miniature'"),
+        ("miniature seeds fd", "page:2: "),
+    ],
+)
+def test_faulty_markers_name_page_and_line(stored, tmp_path, words, message):
+    study = Study(stored, ROOT, tmp_path)
+    with pytest.raises(UserError, match=message):
+        filled(f"text\n<!--= {words} -->1<!--/-->\n", {"miniature": study}, ROOT, "page")
+
+
+def test_a_marker_without_an_end_is_refused():
+    with pytest.raises(UserError, match="has no end"):
+        filled("<!--= rows config/demo.yaml -->8\n", {}, ROOT, "page")
+
+
+def test_the_command_fills_markers_and_check_changes_nothing(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    page.write_text("The demo has <!--= rows config/demo.yaml -->3<!--/--> rows.\n")
+    assert main(["docs", "--check", str(page)]) == 1
+    assert "line 1 differs" in capsys.readouterr().out
+    assert "-->3<!" in page.read_text()
+    assert main(["docs", str(page)]) == 0
+    rows = len((ROOT / "config/runs/demo.tsv").read_text().splitlines()) - 1
+    assert page.read_text() == f"The demo has <!--= rows config/demo.yaml -->{rows}<!--/--> rows.\n"
+    assert main(["docs", "--check", str(page)]) == 0
+
+
+def test_the_page_of_a_study_is_made_from_its_stored_files(stored, tmp_path):
+    pictures = tmp_path / "miniature"
+    pictures.mkdir()
+    shutil.copy(ROOT / "docs" / "miniature" / "mini-figure1.png", pictures)
+    (tmp_path / "unpacked").mkdir()
+    text = Study(stored, ROOT, tmp_path / "unpacked").page(pictures, "miniature")
+    assert text.startswith("# A study\n")
+    assert text.count("\n### mini-table") == 8
+    assert "(miniature/mini-figure1.png)" in text
+    assert "M-38" in text
+    assert "not measured" not in text
+
+
+def test_counts_of_presets():
+    assert COUNTS["claims"](ROOT, "config/claims.yaml", "paper") == "75"
+    ruled, reasoned = (
+        int(COUNTS["claims"](ROOT, "config/claims.yaml", "paper", part)) for part in ("ruled", "reasoned")
+    )
+    assert ruled + reasoned == 75
+    few = COUNTS["jobs"](ROOT, "config/released.yaml", "measurements/cifar10-uncond-sida-a1/trial-0.json")
+    assert 1 < int(few) < 100
+
+
+def test_every_number_of_the_documentation_is_as_computed():
+    """The pages as they are committed: nothing between markers is stale, and the study's page follows from its data."""
+    stale = []
+    from eval.docs.command import write_docs
+
+    class Options:
+        pages, check, store = (), True, None
+
+    stale = write_docs(Options())
+    assert stale == []
+
+
+def test_no_result_is_typed_into_the_findings():
+    """Outside of markers the page has no decimal number but values of α, sizes and the like."""
+    text = MARKER.sub("", (ROOT / "docs" / "findings.md").read_text())
+    text = re.sub(r"α (?:= |of )?−?\d\.\d+|`[^`]*`|\(.*?\.(?:md|yaml)[^)]*\)|^ {4}.*$", "", text, flags=re.MULTILINE)
+    assert re.findall(r"\d+\.\d+|\d ?%|±|[✓✗–] [MD]-\d+", text) == []
