@@ -47,9 +47,7 @@ def write_page(results: str | Path, out: str | Path, title: str = "", own: str |
     return [out, *copies]
 
 
-def page_text(
-    folder: Path, pictures: Sequence[Path], link: str, title: str = "", own: str | Path | None = None
-) -> str:
+def page_text(folder: Path, pictures: Sequence[Path], link: str, title: str = "", own: str | Path | None = None) -> str:
     """The page's Markdown.
 
     Args:

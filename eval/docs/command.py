@@ -22,23 +22,23 @@ def write_docs(args: argparse.Namespace, root: Path = ROOT) -> list[str]:
         UserError: Faulty options, stored studies or markers.
     """
     kept = _store(args, root) if args.store else None
-    pages = [Path(page) for page in args.pages] or [root / "README.md", *sorted((root / "docs").glob("*.md"))]
-    data = sorted((root / "docs").glob("*/data"))
+    everything = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    pages = list(
+        dict.fromkeys([Path(page).resolve() for page in args.pages] or [*everything, *([kept] if kept else [])])
+    )
     changed = []
-    with opened(root, data) as studies:
+    with opened(root, sorted((root / "docs").glob("*/data"))) as studies:
         if kept is not None:
             draw(studies[kept.stem], Path(args.store), kept.with_suffix(""))
-        texts = {}
-        for name, study in studies.items():
-            page = root / "docs" / f"{name}.md"
-            texts[page] = study.page(page.with_suffix(""), name)
-        for page in dict.fromkeys([*texts, *pages]):
-            if page.suffix != ".md" or not (page in texts or page.is_file()):
+        for page in pages:
+            about = studies.get(page.stem) if page.parent == root / "docs" else None
+            if page.suffix != ".md" or not (about or page.is_file()):
                 raise UserError(f"{page}: no such page (*.md)")
             old = page.read_text(encoding="utf-8") if page.is_file() else ""
-            new = texts[page] if page in texts else filled(old, studies, root, str(page))
+            name = str(page.relative_to(root)) if page.is_relative_to(root) else str(page)
+            new = about.page(page.with_suffix(""), page.stem) if about else filled(old, studies, root, name)
             if new != old:
-                changed.append(f"{page}: {_first_difference(old, new)}")
+                changed.append(f"{name}: {_first_difference(old, new)}")
                 if not args.check:
                     write_text(page, new)
     return changed

@@ -1,4 +1,4 @@
-"""Counts of presets and claims for the documentation."""
+"""Counts of presets and claims, and printed numbers, for the documentation."""
 
 from __future__ import annotations
 
@@ -46,4 +46,13 @@ def claims(root: Path, path: str, scope: str, part: str = "all") -> str:
     return str(sum(part == "all" or bool(claim.parts) == (part == "ruled") for claim in chosen))
 
 
-COUNTS: dict[str, Callable[..., str]] = {"jobs": jobs, "rules": rules, "rows": rows, "claims": claims}
+def published(root: Path, key: str) -> str:
+    """A published number as it was printed."""
+    from eval.published import load_published, published_number
+
+    return published_number(load_published(), key, "results/published").text
+
+
+COUNTS: dict[str, Callable[..., str]] = {
+    "jobs": jobs, "rules": rules, "rows": rows, "claims": claims, "published": published,
+}  # fmt: skip

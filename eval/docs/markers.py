@@ -51,5 +51,6 @@ def _value(words: list[str], studies: Mapping[str, Study], root: Path, where: st
     except (UserError, TypeError) as error:
         raise UserError(f"{where}: <!--= {' '.join(words)} -->: {error}") from None
     raise UserError(
-        f"{where}: <!--= {' '.join(words)} -->: no such study or count{suggestion(first, [*COUNTS, *studies])}"
+        f"{where}: <!--= {' '.join(words)} -->: no count and no stored study (docs/NAME/data) "
+        f"of this name{suggestion(first, [*COUNTS, *studies])}"
     )

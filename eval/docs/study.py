@@ -53,7 +53,7 @@ class Study:
         queries: dict[str, Callable[..., str]] = {
             "trials": self.trials, "seeds": self.seeds, "mean": self.mean, "gain": self.gain, "start": self.start,
             "end": self.end, "lowest": self.lowest, "slower": self.slower, "verdict": self.verdict,
-            "verdicts": self.verdicts, "fact": self.fact,
+            "verdicts": self.verdicts, "fact": self.fact, "setting": self.setting,
         }  # fmt: skip
         if not words or words[0] not in queries:
             raise UserError(f"no query '{' '.join(words[:1])}'{suggestion(' '.join(words[:1]), queries)}")
@@ -95,6 +95,14 @@ class Study:
         times = [self._seconds(name) for name in (run, other)]
         return f"{100 * (times[0] / times[1] - 1):+.0f} %".replace("-", "−")
 
+    def setting(self, run: str, key: str) -> str:
+        """What a run was trained with, e.g. ``lambda_adv``."""
+        self._siblings(run)
+        spec = self.preset.student_spec(run)
+        if key not in spec:
+            raise UserError(f"run '{run}' has no setting '{key}'{suggestion(key, spec)}")
+        return f"{spec[key]:g}" if isinstance(spec[key], float) else str(spec[key])
+
     def verdict(self, claim: str) -> str:
         """``✓ M-04``."""
         if claim not in self._verdicts:
@@ -113,6 +121,7 @@ class Study:
             "trained": lambda: str(len({row["run"] for row in _lines(self.folder / "training.csv")})),
             "teachers": lambda: str(len(self.facts["teachers"])),
             "core-hours": lambda: f"{self.facts['seconds_of_training'] / 3600:.1f}",
+            "origin": lambda: f"Run of {measured_days(self.measured.rows)}, code {self.fact('code')}.",
             "size": lambda: f"{self.facts['bytes'] / 1e9:.1f} GB",
             "days": lambda: measured_days(self.measured.rows),
             "code": lambda: ", ".join(sorted({row.code_version for row in self.measured.rows})),
