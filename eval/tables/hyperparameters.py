@@ -20,10 +20,10 @@ from sida.io import read_jsonl
 
 if TYPE_CHECKING:
     from sida.preset import Preset
-    from sida.training.config import DistillConfig
+    from sida.training.defaults import SettledConfig
 
 _METHODS = ("sid", "sida")
-SETTINGS: dict[str, Callable[[DistillConfig, int], Any]] = {
+SETTINGS: dict[str, Callable[[SettledConfig, int], Any]] = {
     "batch_size": lambda c, gpus: c.batch_size,
     "batch_gpu": lambda c, gpus: c.batch_gpu or c.batch_size // gpus,
     "gpus": lambda c, gpus: f"{gpus} × {c.device}",
@@ -36,7 +36,7 @@ SETTINGS: dict[str, Callable[[DistillConfig, int], Any]] = {
     "eps": lambda c, gpus: c.eps,
     "beta1": lambda c, gpus: c.betas[0],
     "beta2": lambda c, gpus: c.betas[1],
-    "alpha": lambda c, gpus: c.alpha if c.alpha is not None else (1.2 if c.method == "sid" else 1.0),
+    "alpha": lambda c, gpus: c.alpha,
     "init_sigma": lambda c, gpus: c.init_sigma,
     "t_max": lambda c, gpus: c.t_max,
 }
@@ -206,12 +206,23 @@ def _setting(spec: HyperRow, run: str, preset: Preset | None) -> str | None:
         return None
     from sida.config import from_mapping
     from sida.training.config import DistillConfig
+    from sida.training.defaults import settled
 
-    config = from_mapping(DistillConfig, preset.student_spec(run), f"{preset.source}: run '{run}'")
+    where = f"{preset.source}: run '{run}'"
+    config = settled(from_mapping(DistillConfig, preset.student_spec(run), where), _teacher(preset, run), where)
     gpus = max(1, int(preset.config["gpus"]))
     values = [_text(SETTINGS[name](config, gpus)) for name in spec.setting]
     form = spec.form if spec.form.count("{}") == len(values) else "{}"
     return form.format(*values)
+
+
+def _teacher(preset: Preset, run: str) -> Mapping[str, Any]:
+    """``{class, kwargs}`` of a run's teacher: as the preset says, or from its imported checkpoint."""
+    from sida.checkpoint import read_metadata
+
+    name = str(preset.runs[run].teacher)
+    network: Mapping[str, Any] | None = preset.config["teachers"][name].get("network")
+    return network or read_metadata(preset.teacher_path(name))["network"]
 
 
 def _text(value: Any) -> str:

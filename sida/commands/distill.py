@@ -19,8 +19,9 @@ methods:
   sida    with the adversarial term; starts from the teacher
   sid2a   the same from a distilled generator (--init)
 
-Keys of the spec: docs/architecture.md, 'Student'. Run the same command again to go on after an interruption; a
-finished run only writes its files again.
+Keys of the spec: docs/architecture.md, 'Student'; what is left out is the official recipe of the method on the
+teacher's network family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to go on after an
+interruption; a finished run only writes its files again.
 """
 
 

@@ -7,6 +7,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+#: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
+WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
+
 
 @dataclasses.dataclass(frozen=True)
 class TeacherConfig:
@@ -66,6 +69,8 @@ class TeacherConfig:
 class DistillConfig:
     """A one-step generator to distil from a teacher.
 
+    *Official* below is the value in :data:`sida.training.defaults.OFFICIAL` for the method and the teacher's family.
+
     Attributes:
         name: Name for records and progress lines.
         method: ``sid`` (no real images), ``sida`` (with the adversarial term), ``sid2a`` (sida from a distilled
@@ -83,22 +88,22 @@ class DistillConfig:
         lr_decay_start: Fraction of the run where linear decay of the rates begins; 1 keeps them constant.
         lr_final: Factor on the rates at the end of the run.
         betas: Adam's β₁ and β₂.
-        eps: Adam's ε; 1e-6 with float16 in the paper.
-        alpha: α of the SiD term; null takes 1.2 for sid and 1.0 otherwise.
+        eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
+        alpha: α of the SiD term; null takes the official one.
         t_max: Largest generator time, of 1000.
         init_sigma: σ_init of the generator.
-        P_mean: Mean of ln σ in the fake score's loss; null takes −1.2 (EDM) or −0.4 (EDM2 networks).
-        P_std: Standard deviation of ln σ; null takes 1.2 (EDM) or 1.0 (EDM2 networks).
+        P_mean: Mean of ln σ in the fake score's loss; null takes the official one.
+        P_std: Standard deviation of ln σ; null takes the official one.
         sigma_data: Standard deviation of the data the losses are weighted for.
         lambda_sid: Weight of the SiD term.
         lambda_adv: Weight of the generator's adversarial term.
-        lambda_d: Weight of the discriminator term.
+        lambda_d: Weight of the discriminator term; null takes the official one.
         lambda_fake_score: Weight of the fake score's denoising term.
-        warmup_kimg: Thousands of images for which the fake score learns alone; null takes 0 for sid, else 100.
+        warmup_kimg: Thousands of images for which the fake score learns alone; null takes the official number.
         adversarial_kimg: Thousands of images after which the adversarial term joins (sida, sid2a).
-        ema_half_life_kimg: Half-life of the average of the generator's weights.
+        ema_half_life_kimg: Half-life of the average of the generator's weights; null takes the official one.
         ema_rampup_ratio: The half-life is at most this share of the images seen; null is no limit.
-        grad_clip_value: Value clip of the fake score's gradients; null is off.
+        grad_clip_value: Value clip of the fake score's gradients; 0 is off, null takes the official value.
         augment: null, or ``{p, flags}``; acts on the fake score's batches.
         dropout: Dropout of student and fake score; null keeps the teacher's.
         gamma: Weight over noise levels of the fake score's and discriminator's terms: ``edm`` (the official code),
@@ -106,14 +111,16 @@ class DistillConfig:
         adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see :class:`sida.losses.SiDALoss`.
         real_source: ``data``, or the path of a one-step generator whose samples play the real images: a control in
             which the adversarial term runs but brings no data in (only classes are drawn from the data set).
-        weight_norm: Forced weight normalisation of EDM2 students, see :class:`sida.networks.EDM2Precond`; null keeps
-            the teacher's.
+        weight_norm: Forced weight normalisation of an EDM2 student; null takes the official mode.
+        fake_score_weight_norm: The same of its fake score.
+        logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null takes the
+            official choice, which is false without the head that predicts it.
         max_nan_share: Largest share of samples with NaN within a tick before the run stops.
         tick_kimg: Images between two log records.
         snapshot_kimg: Images between two kept networks; null keeps only the best.
         evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs}``; decides the network that is kept.
         compile: Run through torch.compile (changes rounding).
-        fp16: Run networks in float16 on CUDA.
+        fp16: Run networks in float16 on CUDA; null keeps what the teacher's file says.
         threads: CPU threads.
         device: ``cpu`` or ``cuda``.
     """
@@ -132,7 +139,7 @@ class DistillConfig:
     lr_decay_start: float = 1.0
     lr_final: float = 1.0
     betas: tuple[float, float] = (0.0, 0.999)
-    eps: float = 1e-8
+    eps: float | None = None
     alpha: float | None = None
     t_max: float = 800.0
     init_sigma: float = 2.5
@@ -141,11 +148,11 @@ class DistillConfig:
     sigma_data: float = 0.5
     lambda_sid: float = 100.0
     lambda_adv: float = 0.01
-    lambda_d: float = 1.0
+    lambda_d: float | None = None
     lambda_fake_score: float = 1.0
     warmup_kimg: float | None = None
     adversarial_kimg: float = 200.0
-    ema_half_life_kimg: float = 500.0
+    ema_half_life_kimg: float | None = None
     ema_rampup_ratio: float | None = 0.05
     grad_clip_value: float | None = None
     augment: dict[str, Any] | None = None
@@ -153,13 +160,15 @@ class DistillConfig:
     gamma: Literal["edm", "snr", "constant", "min-snr"] = "edm"
     adversarial_pool: Literal["batch", "sample"] = "batch"
     real_source: str = "data"
-    weight_norm: Literal["off", "in_forward", "pre_hook", "always"] | None = None
+    weight_norm: WeightNorm | None = None
+    fake_score_weight_norm: WeightNorm | None = None
+    logvar: bool | None = None
     max_nan_share: float = 0.1
     tick_kimg: float = 50.0
     snapshot_kimg: float | None = None
     evaluation: dict[str, Any] | None = None
     compile: bool = False
-    fp16: bool = False
+    fp16: bool | None = None
     threads: int = 1
     device: str = "cpu"
 
@@ -186,11 +195,11 @@ class DistillConfig:
 
 _POSITIVE = (
     "total_kimg", "batch_size", "batch_gpu", "lr", "fake_score_lr", "eps", "t_max", "init_sigma", "P_std",
-    "sigma_data", "ema_half_life_kimg", "grad_clip_value", "tick_kimg", "snapshot_kimg", "threads",
+    "sigma_data", "ema_half_life_kimg", "tick_kimg", "snapshot_kimg", "threads",
 )  # fmt: skip
 _NOT_NEGATIVE = (
     "seed", "lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score", "warmup_kimg", "adversarial_kimg",
-    "ema_rampup_ratio",
+    "ema_rampup_ratio", "grad_clip_value",
 )  # fmt: skip
 _FRACTIONS = ("lr_decay_start", "lr_final", "dropout", "max_nan_share")
 

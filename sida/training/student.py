@@ -6,11 +6,11 @@ import copy
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from sida.checkpoint import load_network
+from sida.checkpoint import load_network, read_metadata
 from sida.config import from_mapping
 from sida.data import AugmentPipe, Dataset, load_dataset
 from sida.errors import UserError
@@ -19,7 +19,8 @@ from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.sampling import generate
 from sida.training.batches import GeneratedBatches, StepBatches
-from sida.training.config import DistillConfig
+from sida.training.config import DistillConfig, WeightNorm
+from sida.training.defaults import Family, SettledConfig, family_of, settled
 from sida.training.distiller import Distiller, IterationRecord
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Average
@@ -100,6 +101,7 @@ def distill(
         parents["init"] = _sha256(config.init, f"{where}.init")
     if config.real_source != "data":
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
+    config = settled(config, read_metadata(config.teacher)["network"], where)
     digest = run_digest("student", config, dataset.sha256, parents, where)
     folder, stage = run_folder(outdir, "students", config.name), f"distill {config.name}"
 
@@ -120,23 +122,21 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
     """Networks, loss and schedule of a configuration.
 
     Raises:
-        UserError: A network that cannot be read or does not fit the data set.
+        UserError: A network that cannot be read or does not fit the data set, or a setting it does not have.
     """
     teacher, _ = load_network(config.teacher, device)
     check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
-    if config.augment is not None and _is_edm2(teacher):
-        raise UserError(f"{where}.augment: EDM2 networks take no augmentation; set it to null")
-    if config.weight_norm is not None and not _is_edm2(teacher):
-        raise UserError(f"{where}.weight_norm: only EDM2 networks have it, {config.teacher} has another; remove it")
+    config = settled(config, architecture(teacher), where)
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
+    if device.type == "cuda":
+        cast(Any, teacher).use_fp16 = config.fp16
     initial = teacher
     if config.init is not None:
         initial, _ = load_network(config.init, device)
         check_shapes(initial, dataset, f"{where}.init: {config.init}")
-    warmup = config.warmup_kimg if config.warmup_kimg is not None else (100.0 if config.adversarial else 0.0)
     schedule = Schedule(
-        warmup,
+        config.warmup_kimg,
         config.adversarial_kimg if config.adversarial else None,
         config.total_kimg,
         config.lr_decay_start,
@@ -144,9 +144,9 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
     )
     return Distiller(
         teacher,
-        _student(teacher, config, device),
-        _student(initial, config, device),
-        make_loss(config, teacher),
+        _student(teacher, config, device, config.fake_score_weight_norm),
+        _student(initial, config, device, config.weight_norm),
+        make_loss(config, family_of(architecture(teacher))),
         schedule,
         lr=config.lr,
         fake_score_lr=config.fake_score_lr,
@@ -157,7 +157,7 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
         lambda_adv=config.lambda_adv,
         lambda_d=config.lambda_d,
         lambda_fake_score=config.lambda_fake_score,
-        grad_clip_value=config.grad_clip_value,
+        grad_clip_value=config.grad_clip_value or None,
         augment=None if config.augment is None else AugmentPipe.from_config(config.augment, f"{where}.augment"),
         ema_half_life=config.ema_half_life_kimg * 1000,
         ema_rampup_ratio=config.ema_rampup_ratio,
@@ -166,16 +166,11 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
     )
 
 
-def make_loss(config: DistillConfig, teacher: torch.nn.Module) -> SiDLoss:
-    """The losses of a configuration; their class and the defaults of P_mean and P_std follow the teacher's family."""
-    edm2 = _is_edm2(teacher)
-    alpha = (1.0 if config.adversarial else 1.2) if config.alpha is None else config.alpha
-    P_mean = (-0.4 if edm2 else -1.2) if config.P_mean is None else config.P_mean
-    P_std = (1.0 if edm2 else 1.2) if config.P_std is None else config.P_std
-    common = (alpha, config.t_max, P_mean, P_std, config.sigma_data)
-    if edm2:
-        logvar = getattr(teacher, "logvar_linear", None) is not None
-        return EDM2SiDALoss(*common, logvar, config.gamma, config.adversarial_pool, config.adversarial)
+def make_loss(config: SettledConfig, family: Family) -> SiDLoss:
+    """The losses of a configuration; their class follows the method and the teacher's family."""
+    common = (config.alpha, config.t_max, config.P_mean, config.P_std, config.sigma_data)
+    if family != "edm":
+        return EDM2SiDALoss(*common, config.logvar, config.gamma, config.adversarial_pool, config.adversarial)
     if config.adversarial:
         return SiDALoss(*common, config.gamma, config.adversarial_pool)
     return SiDLoss(*common, config.gamma)
@@ -201,19 +196,17 @@ def make_batches(
     return GeneratedBatches(batches, net, sampler["init_sigma"])
 
 
-def _is_edm2(net: torch.nn.Module) -> bool:
-    return str(architecture(net)["class"]).startswith("EDM2")
-
-
-def _student(source: torch.nn.Module, config: DistillConfig, device: torch.device) -> torch.nn.Module:
-    """A copy of a network that learns, with the configured dropout and precision."""
+def _student(
+    source: torch.nn.Module, config: SettledConfig, device: torch.device, weight_norm: WeightNorm | None
+) -> torch.nn.Module:
+    """A copy of a network that learns, with the configured dropout, precision and weight normalisation."""
     network = copy.deepcopy(architecture(source))
     if config.dropout is not None:
         network["kwargs"]["dropout"] = config.dropout
-    if config.fp16:
-        network["kwargs"]["use_fp16"] = True
-    if config.weight_norm is not None:
-        network["kwargs"]["weight_norm"] = config.weight_norm
+    if device.type == "cuda":
+        network["kwargs"]["use_fp16"] = config.fp16
+    if weight_norm is not None:
+        network["kwargs"]["weight_norm"] = weight_norm
     net = build_network(network).to(device)
     net.load_state_dict(source.state_dict())
     return net.requires_grad_(True)

@@ -72,7 +72,8 @@ def test_controls_change_one_thing(preset):
     for run, key in [("pool-sample", "adversarial_pool"), ("gamma-snr", "gamma"), ("adversarial-alone", "lambda_sid")]:
         assert without(run, key) == without(base, key)
     assert without("no-adversarial", "lambda_adv", "lambda_d") == without(base, "lambda_adv", "lambda_d")
-    assert without("norm-on", "weight_norm") == without("norm-off", "weight_norm")
+    norms = ("weight_norm", "fake_score_weight_norm")
+    assert without("norm-on", *norms) == without("norm-off", *norms)
     restart, sid2a = preset.student_spec("t30-restart"), preset.student_spec("t30-sid2a")
     assert [restart[key] == sid2a[key] for key in ("init", "total_kimg", "lr", "warmup_kimg", "teacher")] == [True] * 5
 

@@ -1,0 +1,191 @@
+"""``method: ...`` alone is the official recipe of the teacher's network family; every part of it can be overridden."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+import pytest
+import torch
+
+from sida.checkpoint import load_network, save_network
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
+from sida.networks import build_network
+from sida.training import distill
+from sida.training.config import DistillConfig
+from sida.training.defaults import COLUMNS, OFFICIAL, official, settled
+from sida.training.student import make_distiller
+from tests.conftest import ROOT
+from tests.training.toy import DATASET, NETWORK
+
+CPU = torch.device("cpu")
+EDM2 = {
+    "img_resolution": 8, "img_channels": 1, "label_dim": 10, "use_fp16": False, "model_channels": 8,
+    "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "channels_per_head": 8, "logvar_channels": 8,
+}  # fmt: skip
+TEACHERS = {
+    "edm": NETWORK,
+    "edm2": {"class": "EDM2Precond", "kwargs": EDM2},
+    "edm2-s": {"class": "EDM2Precond", "kwargs": {**EDM2, "model_channels": 192, "channels_per_head": 64}},
+    "headless": {"class": "EDM2Precond", "kwargs": {**EDM2, "logvar_channels": None}},
+}
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teachers")
+    for name, network in TEACHERS.items():
+        torch.manual_seed(0)
+        save_network(build_network(network), folder / f"{name}.safetensors", {})
+    return lambda name: str(folder / f"{name}.safetensors")
+
+
+def config_for(teacher: str, method: str, **settings) -> DistillConfig:
+    init = teacher if method == "sid2a" else None
+    needed = {"total_kimg": 0.064, "batch_size": 16, "lr": 1e-3, "init": init, **settings}
+    return DistillConfig(name="x", method=method, dataset=DATASET, teacher=teacher, **needed)
+
+
+def recipe(config: DistillConfig) -> dict[str, object]:
+    """What a run would really do."""
+    distiller = make_distiller(config, load_dataset(config.dataset), CPU)
+    loss, nets = distiller.loss, (distiller.fake_score.net, distiller.generator.net)
+    return {
+        "loss": type(loss).__name__, "real": loss.uses_real_images, "alpha": loss.alpha,
+        "sigma": (loss.P_mean, loss.P_std), "logvar": getattr(loss, "return_logvar", None),
+        "phases": (distiller.schedule.warmup_kimg, distiller.schedule.adversarial_kimg),
+        "weights": (distiller.lambda_sid, distiller.lambda_adv, distiller.lambda_d, distiller.lambda_fake_score),
+        "clip": (distiller.fake_score.clip_value, distiller.generator.clip_value),
+        "norm": tuple(getattr(net, "weight_norm", None) for net in nets),
+        "ema": (distiller.ema_half_life, distiller.ema_rampup_ratio), "eps": distiller.generator.adam.eps,
+        "gamma": loss.gamma, "t_max": loss.t_max, "init_sigma": distiller.init_sigma,
+    }  # fmt: skip
+
+
+COMMON = {"eps": 1e-8, "gamma": "edm", "t_max": 800, "init_sigma": 2.5}
+EDM_COMMON = {**COMMON, "sigma": (-1.2, 1.2), "logvar": None, "norm": (None, None), "ema": (500_000, 0.05)}
+EDM2_COMMON = {**COMMON, "sigma": (-0.4, 1.0), "loss": "EDM2SiDALoss", "alpha": 1.0, "ema": (2_000_000, 0.05)}
+SIDA_EDM = {
+    **EDM_COMMON, "loss": "SiDALoss", "real": True, "alpha": 1.0, "phases": (100, 200), "weights": (100, 0.01, 1, 1),
+    "clip": (1, None),
+}  # fmt: skip
+SIDA_EDM2 = {
+    **EDM2_COMMON, "real": True, "phases": (100, 200), "weights": (100, 0.01, 100, 1), "clip": (None, None),
+    "logvar": True, "norm": ("off", "pre_hook"),
+}  # fmt: skip
+SID_EDM2 = {**SIDA_EDM2, "real": False, "phases": (0, None), "norm": ("in_forward", "in_forward")}
+RECIPES = {
+    ("sid", "edm"): {
+        **EDM_COMMON, "loss": "SiDLoss", "real": False, "alpha": 1.2, "phases": (0, None), "weights": (100, 0.01, 1, 1),
+        "clip": (None, None),
+    },
+    ("sida", "edm"): SIDA_EDM,
+    ("sid2a", "edm"): SIDA_EDM,
+    ("sid", "edm2"): SID_EDM2,
+    ("sida", "edm2"): SIDA_EDM2,
+    ("sid2a", "edm2"): SIDA_EDM2,
+    ("sid", "edm2-s"): SID_EDM2,
+    ("sida", "edm2-s"): {**SIDA_EDM2, "logvar": False, "norm": ("off", "off")},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "family"), RECIPES)
+def test_method_alone_is_the_official_recipe(teachers, method, family):
+    """The training scripts of mingyuanzhou/SiD, branches main (SiD) and sida."""
+    assert recipe(config_for(teachers(family), method)) == RECIPES[method, family]
+
+
+@pytest.mark.parametrize(
+    ("settings", "changed"),
+    [
+        ({"alpha": 1.1}, {"alpha": 1.1}),
+        ({"P_mean": -0.5, "P_std": 0.9}, {"sigma": (-0.5, 0.9)}),
+        ({"lambda_d": 1.0}, {"weights": (100, 0.01, 1.0, 1)}),
+        ({"grad_clip_value": 2.0}, {"clip": (2.0, None)}),
+        ({"warmup_kimg": 0.0, "adversarial_kimg": 5.0}, {"phases": (0.0, 5.0)}),
+        ({"ema_half_life_kimg": 1.0}, {"ema": (1000.0, 0.05)}),
+        ({"weight_norm": "always"}, {"norm": ("off", "always")}),
+        ({"fake_score_weight_norm": "in_forward"}, {"norm": ("in_forward", "pre_hook")}),
+        ({"logvar": False}, {"logvar": False}),
+        ({"eps": 1e-4}, {"eps": 1e-4}),
+    ],
+)
+def test_every_default_can_be_overridden(teachers, settings, changed):
+    assert recipe(config_for(teachers("edm2"), "sida", **settings)) == {**SIDA_EDM2, **changed}
+
+
+def test_clipping_can_be_switched_off_and_a_teacher_may_lack_the_head(teachers):
+    assert recipe(config_for(teachers("edm"), "sida", grad_clip_value=0)) == {**SIDA_EDM, "clip": (None, None)}
+    assert recipe(config_for(teachers("headless"), "sida")) == {**SIDA_EDM2, "logvar": False}
+
+
+@pytest.mark.parametrize(
+    ("flag", "given", "device", "expected"),
+    [
+        (True, None, "cuda", (True, 1e-6)),
+        (False, None, "cuda", (False, 1e-8)),
+        (False, True, "cuda", (True, 1e-6)),
+        (True, False, "cuda", (False, 1e-8)),
+        (True, None, "cpu", (False, 1e-8)),
+    ],
+)
+def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device, expected):
+    network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "use_fp16": flag}}
+    config = settled(config_for("teacher", "sida", fp16=given, device=device), network)
+    assert (config.fp16, config.eps) == expected
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "message"),
+    [
+        ("edm", {"fake_score_weight_norm": "off"}, "fake_score_weight_norm: only EDM2 networks have it"),
+        ("edm", {"logvar": True}, "logvar: only EDM2 networks have it"),
+        ("headless", {"logvar": True}, "has no log-variance head; set it to false"),
+        ("edm2", {"augment": {"p": 0.1}}, "augment: EDM2 networks take no augmentation"),
+    ],
+)
+def test_setting_of_another_family_is_one_line(tmp_path, teachers, family, settings, message):
+    with pytest.raises(UserError, match=message) as caught:
+        distill(config_for(teachers(family), "sida", **settings), tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_official_values_by_name_are_the_same_run(tmp_path, teachers):
+    teacher = teachers("edm2")
+    distill(config_for(teacher, "sida"), tmp_path / "short")
+    distill(config_for(teacher, "sida", **official("sida", "edm2")), tmp_path / "long")
+    names = ("short", "long")
+    first, second = ((tmp_path / name / "network.safetensors").read_bytes() for name in names)
+    assert first == second
+    distill(config_for(teacher, "sida", logvar=False), tmp_path / "other")
+    digests = {load_network(tmp_path / name / "network.safetensors")[1]["config_sha256"] for name in (*names, "other")}
+    assert len(digests) == 2
+
+
+@pytest.mark.parametrize(
+    ("loss", "method", "family"),
+    [(SiDLoss, "sid", "edm"), (SiDALoss, "sida", "edm"), (EDM2SiDALoss, "sida", "edm2")],
+)
+def test_losses_alone_have_the_same_defaults(loss, method, family):
+    values = official(method, family)
+    assert all(getattr(loss(), name) == values[name] for name in ("alpha", "P_mean", "P_std"))
+
+
+def test_page_of_differences_names_every_default():
+    text = (ROOT / "docs" / "differences.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \|(.*)\|$", text.split("## Defaults of a recipe")[1], flags=re.MULTILINE)
+    found = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+    words = {None: "–", True: "yes", False: "no"}
+
+    def shown(name: str, value: object) -> str:
+        if isinstance(value, float):
+            return "off" if (name, value) == ("grad_clip_value", 0) else f"{value:g}"
+        return words.get(value, str(value))
+
+    expected = {name: [shown(name, value) for value in row] for name, row in OFFICIAL.items()}
+    assert found == expected
+    assert all(len(cells) == len(COLUMNS) for cells in found.values())
+    assert set(found) <= {field.name for field in dataclasses.fields(DistillConfig)}
