@@ -19,7 +19,7 @@ import torch
 from eval.pipeline import Batch
 from eval.references import data_digest
 from sida.errors import UserError, suggestion
-from sida.io import sha256_file
+from sida.io import by_content, sha256_file
 
 if TYPE_CHECKING:
     from eval.protocol import Protocol
@@ -60,8 +60,11 @@ class DataSource:
         return None if self.dataset.is_pixels else open_decoder(self.vae, self.device)
 
     def identity(self) -> dict[str, Any]:
-        """Digest of the data, and the decoder of latents."""
-        return {"data": data_digest(self.dataset)} | ({} if self.dataset.is_pixels else {"vae": self.vae})
+        """Digest of the data, and of the decoder of latents."""
+        from sida.sampling.networks import decoder_digest
+
+        data = {"data": data_digest(self.dataset)}
+        return data if self.dataset.is_pixels else {**data, "vae": decoder_digest(self.vae)}
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
         """Real images drawn with replacement; their classes are the true ones."""
@@ -84,13 +87,13 @@ class CallableSource:
         self._function = import_callable(self.name, "sampler.callable")
 
     def identity(self) -> dict[str, Any]:
-        """Name, arguments and source file of the callable."""
+        """Name, arguments (files among them by their bytes) and source file of the callable."""
         import inspect
 
         source = inspect.getsourcefile(inspect.unwrap(self._function))
         return {
             "callable": self.name,
-            "kwargs": dict(self.kwargs),
+            "kwargs": by_content(self.kwargs),
             "source_sha256": sha256_file(source) if source else None,
         }
 
@@ -201,10 +204,12 @@ class NetworkSource:
 
         Class counts are part of the protocol's digest.
         """
+        from sida.sampling.networks import decoder_digest
+
         return {
             "network": self.sha256,
             "guide": sha256_file(self.guide) if self.guide else None,
-            "vae": self.vae,
+            "vae": decoder_digest(self.vae),
             "sampler": dict(self.sampler),
             "labels_of": data_digest(self._label_data) if self._label_data is not None else None,
         }

@@ -21,7 +21,7 @@ from sida.labels import LabelCounts, load_labels
 from sida.progress import Progress
 from sida.sampling.generate import Samples, generate
 from sida.sampling.grid import grid_samples, save_grid
-from sida.sampling.networks import network_file, open_decoder
+from sida.sampling.networks import decoder_digest, network_file, open_decoder
 from sida.sampling.png_store import open_store
 from sida.sampling.sampler import read_sampler
 from sida.sampling.store import Store, write_all
@@ -170,7 +170,7 @@ class _Source:
             "format": "sida-samples-1",
             "network_sha256": self.network_sha256,
             "guide_sha256": self.guide_sha256,
-            "vae": config.vae,
+            "vae": decoder_digest(config.vae),
             "sampler": {k: v for k, v in dataclasses.asdict(self.sampler).items() if v != math.inf},
             "nfe": self.sampler.nfe,
             "seeds": config.seeds,

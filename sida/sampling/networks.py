@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from sida.data.files import FolderFiles
 from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, suggestion
 from sida.networks.precond import Precond
@@ -71,3 +72,12 @@ def open_decoder(vae: str | None, device: str | torch.device) -> LatentDecoder:
 
         vae = str(next(iter(fetch_many(list(DECODER)).values())).parent)
     return LatentDecoder(load_vae(vae, device))
+
+
+def decoder_digest(vae: str | None) -> str | None:
+    """What tells one decoder from another: the digest of its folder's files; None for the registered one.
+
+    Args:
+        vae: As for :func:`open_decoder`. The name of a model that is no folder here stands for itself.
+    """
+    return FolderFiles(vae).digest() if vae is not None and Path(vae).is_dir() else vae

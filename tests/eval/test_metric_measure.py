@@ -434,3 +434,32 @@ def test_collect_faults(tmp_path):
 def test_trials_are_in_numerical_order(tmp_path):
     write_trials(tmp_path / "sid", trials=12)
     assert [record["trial"] for record in collect(tmp_path)] == list(range(12))
+
+
+def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
+    """Edited under the same path they make another measurement; moved elsewhere they do not."""
+    from eval.sources import CallableSource, DataSource
+
+    with zipfile.ZipFile(tmp_path / "latents.zip", "w") as archive:
+        stream = io.BytesIO()
+        np.save(stream, np.zeros((8, 4, 4), np.float32))
+        archive.writestr("00000/img-mean-std-00000000.npy", stream.getvalue())
+    latents = load_dataset({"name": "latents", "kind": "zip", "path": str(tmp_path / "latents.zip")})
+
+    def identities(folder, content):
+        folder.mkdir(exist_ok=True)
+        (folder / "weights.bin").write_bytes(content)
+        options = {"file": str(folder / "weights.bin"), "device": "cpu"}
+        return [
+            DataSource(latents, vae=str(folder)).identity(),
+            CallableSource("tests.eval.test_metric_measure:grey", options).identity(),
+        ]
+
+    first = identities(tmp_path / "a", b"1")
+    assert identities(tmp_path / "b", b"1") == first
+    for one, other in zip(identities(tmp_path / "a", b"2"), first):
+        assert one != other
+
+
+def grey(seeds, file, device):
+    return np.full((len(seeds), 8, 8, 1), 128, np.uint8)
