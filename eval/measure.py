@@ -178,8 +178,7 @@ class Measurer:
         """Images per batch."""
         if self.spec.batch_size is not None:
             return self.spec.batch_size
-        # Small images: few, large batches amortise overhead; large ones must fit beside two networks.
-        return 250 if (self.protocol.resolution or 64) <= 64 else 32
+        return default_batch_size(self.protocol, small=250)
 
     def sums(self, trial: int, begin: int, end: int, progress: Progress | None = None, done: int = 0) -> TrialSums:
         """Sums over the images ``begin … end − 1`` of a trial."""
@@ -262,6 +261,11 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
             done += protocol.num_samples
             progress.update(done, _headline(protocol, record), force=done == total)
     return records
+
+
+def default_batch_size(protocol: Protocol, small: int) -> int:
+    """Images per batch: ``small`` for small images, which amortises overhead; large ones must fit beside networks."""
+    return small if (protocol.resolution or 64) <= 64 else 32
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """Periodic evaluation while a student is trained; training finds it by the name ``eval.monitor:make_monitor``.
 
-The monitor draws its own seeds, far from those of the protocol's trials: the best checkpoint is chosen on images that
-the final measurement never sees, although they come from the same generator.
+It measures as a protocol's trials do, all metrics that need no stored features, so that curves over training show the
+same quantities as tables. The monitor draws its own seeds, far from those of the protocol's trials: the best checkpoint
+is chosen on images that the final measurement never sees, although they come from the same generator.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from typing import Any
 
 import torch
 
+from eval.features.base import Extractor
 from eval.features.extraction import extract, make_extractors, precision
-from eval.frechet import frechet_distance
+from eval.measure import default_batch_size
 from eval.measure import threads as use_threads
-from eval.protocol import Protocol, load_protocol
-from eval.references import Reference, data_digest, from_dataset, load_references
-from eval.statistics import FeatureStatistics
+from eval.metrics import compute_metrics
+from eval.protocol import KINDS, Protocol, load_protocol
+from eval.references import Reference, data_digest, load_references
+from eval.trial import TrialSums
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.io import by_content
@@ -35,8 +38,7 @@ def make_monitor(
     num_samples: int | None = None,
     trials: int = 1,
     seed0: int = SEED0,
-    extractor: str | None = None,
-    batch_size: int = 500,
+    batch_size: int | None = None,
     device: str = "cpu",
     threads: int = 0,
     references: Mapping[str, str] | None = None,
@@ -46,12 +48,12 @@ def make_monitor(
 
     Args:
         dataset: Data-set spec.
-        protocol: Name, path or content; its first Fréchet metric is the one watched, with its ``cov_ddof``.
+        protocol: Name, path or content. Its Fréchet distances, inception scores and accuracies are watched; its
+            ``selection`` decides which network is kept.
         num_samples: Images per trial; the protocol's n by default.
-        trials: Repetitions with other seeds; their mean is ``fd``.
+        trials: Repetitions with other seeds, of which means are taken.
         seed0: First image seed: trial r uses ``seed0 + r·n …``.
-        extractor: Another feature network than the metric's, compared with all images of the data.
-        batch_size: Images per call of the generator.
+        batch_size: Images per call of the generator; by default 500, fewer where they are large.
         device: Where features are computed.
         threads: CPU threads while evaluating; 0 leaves them alone.
         references: Files by reference key.
@@ -60,25 +62,21 @@ def make_monitor(
     Raises:
         UserError: Bad arguments, or references that cannot be found.
     """
-    chosen = _watched(load_protocol(protocol))
-    metric = chosen.metrics[0]
-    network = extractor or metric.extractor
-    n = chosen.num_samples if num_samples is None else num_samples
-    if n < 2 or trials < 1 or batch_size < 1:
+    watched = _watched(load_protocol(protocol))
+    n = watched.num_samples if num_samples is None else num_samples
+    if n < 2 or trials < 1 or (batch_size is not None and batch_size < 1):
         raise UserError("evaluation: num_samples must be at least 2, trials and batch_size at least 1")
-    made = make_extractors([network], device, extractors)
-    with use_threads(threads), precision(chosen.allow_tf32):
-        if extractor is None:
-            reference = load_references(chosen, made, references, lambda: load_dataset(dataset))[str(metric.reference)]
-        else:
-            reference = from_dataset(load_dataset(dataset), made, [network], [])
-    return Monitor(made[network], reference, n, trials, seed0, batch_size, chosen.cov_ddof, chosen.allow_tf32, threads)
+    watched = dataclasses.replace(watched, num_samples=n, trials=trials, seed0=seed0)
+    made = make_extractors(watched.extractors(), device, extractors)
+    with use_threads(threads):
+        found = load_references(watched, made, references, lambda: load_dataset(dataset))
+    return Monitor(watched, made, found, batch_size or default_batch_size(watched, small=500), device, threads)
 
 
 def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     """What decides the numbers of :func:`make_monitor` with the same arguments, by content; see its arguments.
 
-    Of the protocol only what a monitor uses counts: another metric in it, or more trials, is no reason to train again.
+    Of the protocol only what a monitor uses counts: recall in it, or more trials, is no reason to train again.
 
     Args:
         protocol: Name, path or content.
@@ -89,29 +87,35 @@ def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = 
         UserError: A protocol or data set that cannot be read.
     """
     unused = _FINAL_ONLY | ({"num_samples"} if options.get("num_samples") is not None else set())
-    facts = {k: v for k, v in _watched(load_protocol(protocol)).facts().items() if k not in unused}
+    watched = _watched(load_protocol(protocol))
+    facts = {k: v for k, v in watched.facts().items() if k not in unused} | {"selection": watched.selection_key}
     data = None if dataset is None else data_digest(load_dataset(dataset))
     return {**by_content(options), "protocol": facts, "dataset": data}
 
 
 class Monitor:
-    """``monitor(generate) -> {"fd", "fd_std", "fd_trials", "num_samples", ...}``; see :func:`make_monitor`."""
+    """``monitor(generate) -> {"selection", "fd", "fd_std", "fd_trials", ...}``; see :func:`make_monitor`.
+
+    Args:
+        protocol: What is watched; its trials are those of an evaluation.
+        extractors: Its feature networks.
+        references: Data sides of its metrics.
+        batch_size: Images per call of the generator.
+        device: Where distances are computed.
+        threads: CPU threads while evaluating; 0 leaves them alone.
+    """
 
     def __init__(
         self,
-        extractor: Any,
-        reference: Reference,
-        num_samples: int,
-        trials: int,
-        seed0: int,
+        protocol: Protocol,
+        extractors: Mapping[str, Extractor],
+        references: Mapping[str, Reference],
         batch_size: int,
-        cov_ddof: int,
-        allow_tf32: bool,
+        device: str,
         threads: int,
     ) -> None:
-        self.extractor, self.reference = extractor, reference
-        self.num_samples, self.trials, self.seed0, self.batch_size = num_samples, trials, seed0, batch_size
-        self.cov_ddof, self.allow_tf32, self.threads = cov_ddof, allow_tf32, threads
+        self.protocol, self.extractors, self.references = protocol, extractors, references
+        self.batch_size, self.device, self.threads = batch_size, device, threads
 
     def __call__(self, generate: Generate) -> dict[str, Any]:
         """Evaluates a generator.
@@ -120,36 +124,37 @@ class Monitor:
             generate: ``generate(seeds) -> (uint8 images (N, C, H, W), classes int64 (N,) or None)``.
 
         Returns:
-            ``fd`` (mean over trials), ``fd_std`` (sample standard deviation, 0 for one trial), ``fd_trials``,
-            ``num_samples``, and ``accuracy`` of the requested class where the network has classes.
+            ``selection`` (key of the metric that decides which network is kept; lower is better), ``num_samples``, and
+            for each metric ``<key>`` (mean over trials), ``<key>_std`` (sample standard deviation, 0 for one trial) and
+            ``<key>_trials``. Accuracy is left out where the network has no classes.
         """
-        distances, hits, labelled = [], 0, 0
-        with use_threads(self.threads), precision(self.allow_tf32), torch.no_grad():
-            for trial in range(self.trials):
-                first = self.seed0 + trial * self.num_samples
-                sums = FeatureStatistics(ddof=self.cov_ddof, device=self.extractor.device)
-                for begin in range(first, first + self.num_samples, self.batch_size):
-                    images, classes = generate(range(begin, min(begin + self.batch_size, first + self.num_samples)))
-                    output = extract(images, {"it": self.extractor})["it"]
-                    sums.update(output.features)
-                    # Networks without classes give none, or -1 (sida.sampling.NO_CLASS).
-                    if output.logits is not None and classes is not None and int(classes[0]) >= 0:
-                        hits += int((output.logits.argmax(1).cpu() == classes.cpu()).sum())
-                        labelled += len(classes)
-                mean, cov, _ = self.reference.moments(self.extractor.name)
-                distances.append(frechet_distance(sums.mean, sums.cov, mean, cov))
-        result: dict[str, Any] = {
-            "fd": statistics.fmean(distances),
-            "fd_std": statistics.stdev(distances) if len(distances) > 1 else 0.0,
-            "fd_trials": distances,
-            "num_samples": self.num_samples,
-        }
-        return result | ({"accuracy": hits / labelled} if labelled else {})
+        with use_threads(self.threads), precision(self.protocol.allow_tf32), torch.no_grad():
+            trials = [self._trial(generate, trial) for trial in range(self.protocol.trials)]
+        record: dict[str, Any] = {"selection": self.protocol.selection_key, "num_samples": self.protocol.num_samples}
+        for key in trials[0]:
+            values = [trial[key] for trial in trials]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            record |= {key: statistics.fmean(values), f"{key}_std": spread, f"{key}_trials": values}
+        return record
+
+    def _trial(self, generate: Generate, trial: int) -> dict[str, float]:
+        first, last = self.protocol.seeds(trial)
+        sums = TrialSums(self.protocol, self.device)
+        for begin in range(first, last + 1, self.batch_size):
+            images, classes = generate(range(begin, min(begin + self.batch_size, last + 1)))
+            # Networks without classes give none, or -1 (sida.sampling.NO_CLASS).
+            labelled = classes is not None and int(classes[0]) >= 0
+            sums.update(extract(images, self.extractors), classes if labelled else None, begin - first)
+        return compute_metrics(sums, self.references, self.device)[0]
 
 
 def _watched(protocol: Protocol) -> Protocol:
-    """The protocol with one metric, the one watched, so that only its reference is loaded and counts."""
-    metrics = [metric for metric in protocol.metrics if metric.kind == "frechet"]
-    if not metrics:
+    """The protocol with the metrics that stream, so that only their references are loaded and count.
+
+    Raises:
+        UserError: It has none that could choose a network.
+    """
+    if protocol.selection_key is None:
         raise UserError(f"protocol '{protocol.name}': has no metric of kind 'frechet' to watch during training")
-    return dataclasses.replace(protocol, metrics=tuple(metrics[:1]))
+    metrics = tuple(metric for metric in protocol.metrics if not KINDS[metric.kind]["features"])
+    return dataclasses.replace(protocol, metrics=metrics)

@@ -29,8 +29,8 @@ KINDS = {
     "kernel": {"reference": True, "features": True},
     "accuracy": {"reference": False, "features": False},
 }
-# Labels enter by content.
-_NOT_IN_DIGEST = {"name", "title", "notes", "labels"}
+# Labels enter by content; the selection chooses a network and changes no number.
+_NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection"}
 
 
 @dataclass(frozen=True)
@@ -144,6 +144,8 @@ class Protocol:
         ddof: Divisor of the standard deviation over trials (ledger, 61).
         references: Data sides by key.
         metrics: What is computed.
+        selection: Key of the Fréchet distance by which a training chooses the network it keeps (the lowest); None takes
+            the first one. It changes no measured number.
         title: For people.
         notes: Sources and remarks for people.
     """
@@ -163,6 +165,7 @@ class Protocol:
     allow_tf32: bool = False
     is_spread: Literal["runs", "splits"] = "runs"
     ddof: int = 1
+    selection: str | None = None
     title: str = ""
     notes: str = ""
 
@@ -185,6 +188,14 @@ class Protocol:
             if metric.reference is not None and metric.reference not in self.references:
                 known = suggestion(metric.reference, self.references)
                 raise ValueError(f"metrics: '{metric.key}' names no reference '{metric.reference}'{known}")
+        choices = [metric.key for metric in self.metrics if metric.kind == "frechet"]
+        if self.selection is not None and self.selection not in choices:
+            raise ValueError(f"selection: must be a metric of kind 'frechet'{suggestion(self.selection, choices)}")
+
+    @property
+    def selection_key(self) -> str | None:
+        """``selection`` with its default; None where no metric can choose."""
+        return self.selection or next((metric.key for metric in self.metrics if metric.kind == "frechet"), None)
 
     @functools.cached_property
     def sources(self) -> dict[str, ReferenceSource]:

@@ -26,18 +26,29 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The evaluations of one training run, or of several seeds pooled."""
+    """The evaluations of one training run, or of several seeds pooled.
+
+    Attributes:
+        run: Id of the (first) run.
+        label: Name in the legend.
+        points: Evaluations, in order of images seen.
+        over: What standard deviations are over: ``trials`` or ``seeds``.
+        runs: All runs.
+        kept: Images seen by the network that the run kept; None: the one with the lowest value of this curve.
+    """
 
     run: str
     label: str
     points: tuple[Point, ...]
     over: str = "trials"
     runs: tuple[str, ...] = field(default=())
+    kept: int | None = None
 
     @property
     def best(self) -> Point:
-        """The evaluation with the lowest value: the generator that is kept (the paper's protocol)."""
-        return min(self.points, key=lambda point: point.value)
+        """The evaluation of the generator that is kept (the paper's protocol)."""
+        found = [point for point in self.points if point.nimg == self.kept]
+        return found[0] if found else min(self.points, key=lambda point: point.value)
 
 
 def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tuple[Point, ...]:
@@ -55,15 +66,12 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
     if not path.is_file():
         raise UserError(f"{path}: no such training log; train the run with an 'evaluation' in its recipe")
     points = []
-    try:
-        records = read_jsonl(path)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON lines ({error}); restore it or train the run again") from None
-    for number, record in enumerate(records, start=1):
+    for number, record in enumerate(_records(path), start=1):
         if metric not in record or "nimg" not in record:
             known = ", ".join(sorted(record))
             raise UserError(f"{path}:{number}: no '{metric}' in this evaluation (it has {known}); change the layout")
-        value = float(record[metric])
+        # JSON has no NaN: the log has null in its place.
+        value = math.nan if record[metric] is None else float(record[metric])
         if math.isnan(value) and not finite:
             value = math.inf
         if math.isnan(value):
@@ -75,6 +83,27 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
     if not points:
         raise UserError(f"{path}: holds no evaluation yet; let the run reach its first one")
     return tuple(sorted({point.nimg: point for point in points}.values(), key=lambda point: point.nimg))
+
+
+def has_metric(path: Path, metric: str) -> bool:
+    """Whether every evaluation of a log holds a metric."""
+    return all(metric in record for record in _records(path))
+
+
+def kept_images(path: Path) -> int | None:
+    """Images seen by the network that a training kept: the one with the lowest value of what its log selects by."""
+    records = _records(path)
+    # Logs of other monitors need not name it (see sida.training.loop).
+    values = {record["nimg"]: record.get(record.get("selection", "fd")) for record in records}
+    known = {nimg: value for nimg, value in values.items() if value is not None}
+    return min(known, key=lambda nimg: known[nimg]) if known else None
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_jsonl(path)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON lines ({error}); restore it or train the run again") from None
 
 
 _SNAPSHOT = re.compile(r"-(\d{6,})\.pkl$")

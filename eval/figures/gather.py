@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.figures.curves import Curve, pool, read_author_log, read_evaluations
+from eval.figures.curves import Curve, has_metric, kept_images, pool, read_author_log, read_evaluations
 from eval.figures.layout import CurvesLayout, LineSpec, PanelSpec, SeriesSpec
 from eval.published import Published, published_number
 from eval.summary import Estimate, Measurements
@@ -74,11 +74,10 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     for number, line in enumerate(spec.lines):
         found = _line(layout, spec, line, sources, f"{where}.lines[{number}]", missing)
         lines += [found] if found else []
-    metric = spec.measured or spec.metric
     finals = {
-        curve.run: sources.measurements.estimate(curve.run, metric)
+        curve.run: sources.measurements.estimate(curve.run, spec.metric)
         for curve in curves
-        if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, metric)
+        if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, spec.metric)
     }
     notes = _sizes(spec, curves, finals, sources)
     return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing), notes)
@@ -87,7 +86,7 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
 def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate], sources: Sources) -> tuple[str, ...]:
     """Says so where curves and measurements use different numbers of images: distances fall with it."""
     during = {point.num_samples for curve in curves for point in curve.points} - {None}
-    after = {sources.measurements.lines(run, spec.measured or spec.metric)[0].n for run in finals}
+    after = {sources.measurements.lines(run, spec.metric)[0].n for run in finals}
     if not during or not after or during == after:
         return ()
     one, other = (", ".join(f"{size:,}" for size in sorted(filter(None, sizes))) for sizes in (during, after))
@@ -111,12 +110,13 @@ def _series(
     for run in found:
         path = sources.students / run.run / "evaluations.jsonl"
         log = sources.logs.get(run.run)
-        if log is None and not path.is_file() and series.optional:
-            missing.append(f"{run.label} ({run.run}: no {path})")
+        if log is None and series.optional and not (path.is_file() and has_metric(path, spec.metric)):
+            missing.append(f"{run.label} ({run.run}: no {f'{spec.metric} in ' if path.is_file() else ''}{path})")
             continue
         points = read_author_log(log, spec.log_metric) if log is not None else read_evaluations(path, spec.metric)
         label = series.label or run.label
-        curve = Curve(run.run, label, points, "trials", (run.run,))
+        kept = kept_images(path) if log is None else None
+        curve = Curve(run.run, label, points, "trials", (run.run,), kept)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
     return [pool(group, group[0].label) for group in groups.values()]
 
@@ -130,14 +130,13 @@ def _line(
         label = line.label or f"{number.row_label} {number.text}"
         return Line(label, number.value, std, f"published: {number.id}", line.colour)
     found = matching(sources.runs, {**(layout.scope or {}), **(line.where or {})})
-    metric = spec.measured or spec.metric
-    if line.optional and (not found or (len(found) == 1 and not sources.measurements.has(found[0].run, metric))):
+    if line.optional and (not found or (len(found) == 1 and not sources.measurements.has(found[0].run, spec.metric))):
         missing.append(line.label or f"line for {_describe(line.where or {})}")
         return None
     if len(found) != 1:
         raise UserError(f"{where}.where: {len(found)} runs match {dict(line.where or {})}; it must pick exactly one")
     run = found[0]
-    estimate = sources.measurements.estimate(run.run, metric, f"{where}.where")
+    estimate = sources.measurements.estimate(run.run, spec.metric, f"{where}.where")
     nfe = sources.measurements.nfe(run.run)
     label = line.label or run.label + (f", NFE {nfe}" if nfe else "")
     return Line(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour)

@@ -60,8 +60,7 @@ class PanelSpec:
 
     Attributes:
         title: Heading of the panel.
-        metric: Key in ``evaluations.jsonl`` (and ``<metric>_std``).
-        measured: Key of the same metric in the measurements (default the same key), e.g. ``fid`` for ``fd``.
+        metric: Key of the metric in the protocol: in ``evaluations.jsonl`` (with ``<metric>_std``) and measurements.
         log_metric: Name of the metric in official logs, e.g. ``fid50k_full``.
         x_min: Left end of the axis where there is no curve yet.
         x_max: Curves are cut here (images, or iterations where the figure counts those).
@@ -72,7 +71,6 @@ class PanelSpec:
     lines: tuple[LineSpec, ...] = ()
     title: str = ""
     metric: str = "fd"
-    measured: str | None = None
     log_metric: str | None = None
     y_label: str = ""
     x_label: str = ""

@@ -41,7 +41,8 @@ class Trainer(Protocol):
         """Puts a state back."""
 
 
-#: ``evaluate(network, check) -> record`` with ``fd``; calls ``check`` often, which raises to interrupt it.
+#: ``evaluate(network, check) -> record``; its key ``selection`` (``fd`` where it has none) names the value that chooses
+#: which network is kept, the lowest. It calls ``check`` often, which raises to interrupt it.
 Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
 
 
@@ -97,9 +98,9 @@ class TrainingLoop:
         trainer: What is trained.
         store: Where states are kept; locked by the caller.
         folder: The run's folder.
-        metadata: Provenance of the final network; ``nimg``, ``last_nimg`` and ``fd`` are added.
-        evaluate: Gives the Fréchet distance of a network; the average with the lowest one is the run's result.
-            None makes the last average the result.
+        metadata: Provenance of the final network; ``nimg``, ``last_nimg`` and the choosing value are added.
+        evaluate: Measures a network; the average with the lowest choosing value is the run's result. None makes the
+            last average the result.
     """
 
     def __init__(
@@ -197,17 +198,20 @@ class TrainingLoop:
         except KeyboardInterrupt:
             self._save()
             raise
-        fd = result.get("fd")
-        if not isinstance(fd, float) or not math.isfinite(fd):
-            raise UserError(f"{self.plan.stage}: the evaluation at image {self.nimg:,} gave fd = {fd}, not a number")
+        key = result.get("selection", "fd")
+        value = result.get(key)
+        if not isinstance(value, float) or not math.isfinite(value):
+            raise UserError(
+                f"{self.plan.stage}: the evaluation at image {self.nimg:,} gave {key} = {value}, not a number"
+            )
         # JSON has no NaN; a figure that is not a number is logged as null.
         values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
         record = {"nimg": self.nimg, **values, "seconds": time.perf_counter() - start}
         self.done["evaluation"] = self.nimg
         self.evaluations.append(record)
         append_jsonl(self.folder / "evaluations.jsonl", record)
-        if self.best is None or fd < self.best["fd"]:
-            self.best = {"nimg": self.nimg, "fd": fd}
+        if self.best is None or value < self.best[key]:
+            self.best = {"nimg": self.nimg, key: value}
             self.best_tensors = {name: tensor.clone() for name, tensor in self.trainer.ema.state().items()}
         self.meter.start()
 
@@ -217,7 +221,9 @@ class TrainingLoop:
         self.done["snapshot"] = self.nimg
 
     def _show(self, progress: Progress, force: bool = False) -> None:
-        facts = {"fd": self.evaluations[-1]["fd"]} if self.evaluations else {}
+        latest = self.evaluations[-1] if self.evaluations else {}
+        key = latest.get("selection", "fd")
+        facts = {key: latest[key]} if latest else {}
         losses = self.train[-1]["losses"] if self.train else {}
         facts |= {name: value for name, value in losses.items() if value is not None}
         # A run goes on when whoever read its lines has gone (a killed workflow).

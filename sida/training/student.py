@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from sida.io import sha256_file
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.sampling import generate
+from sida.sampling.networks import open_decoder
 from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, WeightNorm
 from sida.training.defaults import Family, SettledConfig, family_of, settled
@@ -215,26 +217,29 @@ def _student(
 def make_evaluation(config: DistillConfig, dataset: Dataset, where: str = "evaluation") -> Evaluate | None:
     """The periodic evaluation: the monitor named in the configuration, made when it is first needed.
 
+    Latents are decoded before the monitor sees them, as in a final measurement.
+
     Raises:
-        UserError: No such module or factory (at the first evaluation).
+        UserError: No such module or factory, or no decoder of latents (at the first evaluation).
     """
     if config.evaluation is None:
         return None
     spec = config.evaluation
-    monitors: list[Callable[..., Mapping[str, Any]]] = []
+    make_monitor = functools.cache(lambda: monitor_factory(spec["monitor"], where)(**spec.get("kwargs", {})))
+    make_decoder = functools.cache(lambda: None if dataset.is_pixels else open_decoder(None, config.device))
     sampler = {"kind": "one_step", "init_sigma": config.init_sigma}
     labels = "empirical" if dataset.label_dim else "uniform"
 
     def evaluate(net: torch.nn.Module, check: Callable[[], None]) -> Mapping[str, Any]:
-        if not monitors:
-            monitors.append(monitor_factory(spec["monitor"], where)(**spec.get("kwargs", {})))
+        monitor, decode = make_monitor(), make_decoder()
 
         def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
             check()
-            (batch,) = generate(net, seeds, sampler, len(seeds), labels, dataset)
+            (batch,) = generate(net, seeds, sampler, len(seeds), labels, dataset, decode=decode)
             return batch.images, batch.classes
 
-        return monitors[0](images)
+        result: Mapping[str, Any] = monitor(images)
+        return result
 
     return evaluate
 

@@ -10,7 +10,8 @@ import torch
 import yaml
 
 from eval.measure import measure
-from eval.monitor import SEED0, make_monitor
+from eval.monitor import SEED0, make_monitor, monitor_facts
+from eval.protocol import load_protocol
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.preset import MONITOR
@@ -75,16 +76,36 @@ def test_single_trial_has_no_spread_and_unconditional_images_no_accuracy():
     assert make_monitor(DIGITS, num_samples=100)(lambda seeds: (resampled(seeds)[0], None))["fd"] == result["fd"]
 
 
-def test_another_extractor():
-    pixels = make_monitor(DIGITS, num_samples=100, extractor="pixels")(resampled)["fd"]
-    assert pixels < 0.2 * make_monitor(DIGITS, num_samples=100)(resampled)["fd"]
+def test_every_streaming_metric_of_the_protocol_is_logged_as_it_is_measured(tmp_path):
+    content = yaml.safe_load(find("protocols", "digits").read_text()) | {"num_samples": 400, "trials": 2}
+    spec = {"run": "d", "method": "data", "sampler": {"kind": "data"}, "protocol": content, "dataset": DIGITS}
+    expected = [record["metrics"] for record in measure(spec, tmp_path, [0, 1])]
+    result = make_monitor(DIGITS, protocol=content, trials=2, seed0=0)(resampled)
+    for key in ("fd", "is", "fd_pixel", "accuracy"):
+        assert result[f"{key}_trials"] == pytest.approx([trial[key] for trial in expected], rel=1e-6)
+        assert result[key] == pytest.approx(statistics.fmean(result[f"{key}_trials"]))
+    assert "recall" not in result  # needs stored features
+    assert result["selection"] == "fd"
+
+
+def test_the_protocol_says_which_metric_chooses():
+    content = yaml.safe_load(find("protocols", "digits").read_text())
+    chosen = {**content, "selection": "fd_pixel"}
+    assert make_monitor(DIGITS, protocol=chosen, num_samples=100)(resampled)["selection"] == "fd_pixel"
+    facts = [monitor_facts(protocol) for protocol in (content, {**content, "selection": "fd"}, chosen)]
+    assert facts[0] == facts[1] != facts[2]
+    assert load_protocol(content).sha256 == load_protocol(chosen).sha256  # no measured number changes
+    with pytest.raises(UserError, match="selection: must be a metric of kind 'frechet'"):
+        load_protocol({**content, "selection": "is"})
 
 
 def test_faults():
     with pytest.raises(UserError, match="num_samples must be at least 2"):
         make_monitor(DIGITS, num_samples=1)
+    unknown = {"name": "p", "num_samples": 10, "trials": 1, "references": {"d": {"kind": "dataset"}}}
+    unknown["metrics"] = [{"key": "a", "kind": "frechet", "extractor": "x", "reference": "d"}]
     with pytest.raises(UserError, match="no feature extractor"):
-        make_monitor(DIGITS, num_samples=10, extractor="x")
+        make_monitor(DIGITS, protocol=unknown)
     only_accuracy = {
         "name": "p",
         "num_samples": 10,

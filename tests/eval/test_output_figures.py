@@ -147,6 +147,32 @@ def test_an_official_log_can_stand_for_a_run(preset, tmp_path):
     assert [float(row["value"]) for row in drawn] == [20.0, 13.0, 2.5]
 
 
+def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one(preset, tmp_path):
+    results = tmp_path / "p"
+    values = [(2000, 5.0, 8.0, 90.0), (4000, 3.0, 8.5, 95.0), (6000, 4.0, 9.0, None)]
+    (results / "students" / "sida-a1.0").mkdir(parents=True)
+    with open(results / "students" / "sida-a1.0" / "evaluations.jsonl", "w") as stream:
+        for nimg, fid, score, dino in values:
+            stream.write(json.dumps({"nimg": nimg, "selection": "fid", "fid": fid, "is": score, "fd_dinov2": dino}))
+            stream.write("\n")
+    series = [{"each": {"run": ["sida-a1.0"]}, "optional": True}]
+    panels = [{"metric": key, "y_scale": "linear", "series": series} for key in ("fid", "is", "recall")]
+    layout = tmp_path / "l.yaml"
+    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": panels}))
+    assert build(preset, layout, tmp_path / "f.pdf", "--results", str(results)) == 0
+    found = rows(tmp_path / "f.csv")
+    drawn = {
+        key: [float(r["value"]) for r in found if r["metric"] == key and r["kind"] == "curve"] for key in ("fid", "is")
+    }
+    assert drawn == {"fid": [5.0, 3.0, 4.0], "is": [8.0, 8.5, 9.0]}
+    kept = [row for row in found if row["kind"] == "kept generator"]
+    assert [(row["metric"], row["images"]) for row in kept] == [("is", "4000")]
+    (missing,) = [row for row in found if row["kind"] == "missing"]
+    assert "no recall in" in missing["series"]
+    with pytest.raises(UserError, match="fd_dinov2 is NaN"):
+        read_evaluations(results / "students" / "sida-a1.0" / "evaluations.jsonl", "fd_dinov2")
+
+
 def test_seeds_are_pooled_where_all_were_evaluated():
     one = Curve("a-s0", "a", (Point(1, 5.0), Point(2, 4.0)))
     other = Curve("a-s1", "a", (Point(1, 7.0), Point(2, 4.0), Point(3, 1.0)))

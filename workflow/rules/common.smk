@@ -106,10 +106,13 @@ def checkpoint_source(wildcards):
 
 
 def student_parents(wildcards):
-    """Networks a student's training needs: its teacher and other generators (its start, a stand-in for the data)."""
+    """What a student's training needs: its teacher, other generators (its start, a stand-in for the data), downloads."""
     run = PRESET.runs[wildcards.run]
     others = [PRESET.network_path(PRESET.runs[name]) for name in PRESET.parents(run)]
-    return {"teacher": PRESET.teacher_path(run.teacher), "generators": others}
+    # Evaluations while it is trained measure as its trials do.
+    evaluated = PRESET.config["recipes"][run.recipe].get("evaluation") is not None
+    assets = [f"{RESULTS}/assets/{asset}.json" for asset in PRESET.assets_of(run.run)] if evaluated else []
+    return {"teacher": PRESET.teacher_path(run.teacher), "generators": others, "assets": assets}
 
 
 def external_source(checkpoint):
