@@ -93,7 +93,7 @@ def test_a_monitor_without_facts_has_its_files_counted_by_content(tmp_path):
     [
         ({"monitor": "eval.monitor:none"}, r"evaluation.monitor: cannot import 'eval.monitor:none'"),
         ({"monitor": "no.where:none"}, r"evaluation.monitor: cannot import 'no.where:none'"),
-        ({"kwargs": {"dataset": DATASET, "protocol": "none.yaml"}}, "none.yaml: no such file"),
+        ({"kwargs": {"dataset": DATASET, "protocol": "none.yaml"}}, "no such file 'none.yaml'"),
     ],
 )
 def test_faults_are_found_before_anything_is_written(spec, tmp_path, change, message):
