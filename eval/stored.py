@@ -169,11 +169,16 @@ def _evaluation(record: Mapping[str, Any]) -> dict[str, str]:
     return kept
 
 
-def _short(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.7g}"
+def _short(value: float | str | None) -> str:
+    """Logs hold null for what was not a number, and the name of the metric that selects."""
+    if value is None:
+        return "nan"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
-def _numbers(key: str, text: str) -> int | float | list[int | float]:
+def _numbers(key: str, text: str) -> str | int | float | list[int | float] | None:
+    if key == "selection" or text == "nan":
+        return text if key == "selection" else None
     numbers = [int(word) if word.lstrip("-").isdigit() else float(word) for word in text.split()]
     return numbers if key.endswith("_trials") else numbers[0]
 

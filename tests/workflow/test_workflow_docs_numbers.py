@@ -16,6 +16,7 @@ from eval.published import load_published
 from eval.stored import FILES, store, unpack
 from eval.summary import load_measurements
 from sida.errors import UserError
+from sida.io import read_jsonl
 from tests.conftest import ROOT
 from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401
 
@@ -39,6 +40,11 @@ def test_a_stored_study_gives_back_measurements_curves_and_logs(made_up, stored,
         (other,) = [r for r in after.lines(one.run, one.metric) if r.trial == one.trial]
         assert other.value == pytest.approx(one.value, rel=1e-6)
         assert (other.n, other.nfe, other.seed_first, other.protocol) == (one.n, one.nfe, one.seed_first, one.protocol)
+    logs = [read_jsonl(folder / "students/t30-sida/evaluations.jsonl") for folder in (made_up, tmp_path)]
+    for one, other in zip(*logs, strict=True):
+        assert other.keys() == one.keys()
+        assert (other["selection"], other["fd_pixel"]) == ("fd", None)
+        assert other["is"] == pytest.approx(one["is"], rel=1e-6)
     claims = load_claims(ROOT / "config/claims-miniature.yaml")
     verdicts = [
         {v.claim.id: v.outcome for v in decide(claims, Evidence(m, preset.runs, load_published(), f / "students"))}

@@ -122,6 +122,7 @@ def made_up(preset, tmp_path_factory):
         for nimg in range(0, total + 1, total // 10):
             fd = 25 / (1 + nimg / 2000) + noise.uniform(2, 3)
             trials = {"fd": fd, "fd_std": 0.1, "fd_trials": [fd, fd], "num_samples": 2500, "accuracy": 0.9}
+            trials |= {"selection": "fd", "is": 9.0 - fd / 10, "fd_pixel": None}
             evaluations.append(json.dumps({"nimg": nimg, **trials}))
             ticks.append(json.dumps({"nimg": nimg, "img_per_s": 300.0, "memory_mb": 800.0}))
         (student / "evaluations.jsonl").write_text("\n".join(evaluations) + "\n")
