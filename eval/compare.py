@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from eval.claims.evidence import bound
 from eval.claims.numbers import Z, show
-from eval.summary import Estimate, Measurements, load_measurements
+from eval.summary import Estimate, Measurements, load_measurements, other_yardstick
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
 
@@ -112,25 +112,11 @@ def _check_protocol(run: str, sides: Sequence[tuple[Measurements, Path]], names:
 
 def _check_real_side(run: str, sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
     """Refuses runs under one protocol whose reference files or feature networks differ (``--reference KEY=FILE``)."""
-    changed = ""
-    for metric in sides[0][0].metrics:
-        digests = [{row.reference_sha256 for row in measured.lines(run, metric)} for measured, _ in sides]
-        if all(digests) and digests[0] != digests[1]:
-            changed = f"reference of '{metric}': " + " != ".join(_digests(found) for found in digests)
-            break
-    networks = [_trial(folder, run).get("extractors", {}) for _, folder in sides]
-    for name in sorted({*networks[0]} & {*networks[1]}):
-        if networks[0][name] != networks[1][name]:
-            changed = changed or f"extractor '{name}': {networks[0][name][:12]} != {networks[1][name][:12]}"
-    if changed:
+    if found := other_yardstick(row for measured, _ in sides for row in measured.of_run(run)):
         raise UserError(
             f"run '{run}' was measured under one protocol but against other files in {names[0]} and {names[1]} "
-            f"({changed}); measure one of them again with the other's files"
+            f"({found[2]}); measure one of them again with the other's files"
         )
-
-
-def _digests(found: set[str]) -> str:
-    return ", ".join(sorted(digest[:12] or "none" for digest in found))
 
 
 def _trial(folder: Path, run: str) -> Mapping[str, Any]:

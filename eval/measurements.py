@@ -12,14 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from eval.protocol import differences
+from eval.summary import COLUMNS
 from sida.errors import UserError, suggestion
 from sida.io import write_json, write_text
 
 FORMAT = "sida-measurement/1"
-COLUMNS = [
-    "run", "method", "trial", "metric", "value", "n", "seed_first", "seed_last", "nfe", "protocol", "protocol_sha256",
-    "reference_sha256", "network_sha256", "device", "code_version", "date",
-]  # fmt: skip
 _REQUIRED = {
     "run": str,
     "method": str,
@@ -139,7 +136,11 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
     if first["protocol"]["sha256"] != other["protocol"]["sha256"]:
         fields = differences(first["protocol"].get("fields", {}), other["protocol"].get("fields", {}))
         changed.append("protocol" + (f" ({'; '.join(fields)})" if fields else ""))
-    changed += [key for key in ("network_sha256", "reference", "extractors") if first.get(key) != other.get(key)]
+    changed += [
+        key
+        for key in ("network_sha256", "reference", "metric_references", "extractors")
+        if first.get(key) != other.get(key)
+    ]
     if changed:
         raise UserError(
             f"{path}: differs from trial {first['trial']} of the same run in {', '.join(changed)}; "
@@ -148,11 +149,12 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
 
 
 def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per record and metric, with the keys of :data:`COLUMNS`."""
+    """One row per record and metric, with the keys of :data:`eval.summary.COLUMNS`."""
     rows = []
     for record in records:
         for metric, value in record["metrics"].items():
             reference = record.get("metric_references", {}).get(metric)
+            extractor = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {}).get("extractor")
             rows.append(
                 {
                     "run": record["run"],
@@ -167,6 +169,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "protocol": record["protocol"]["name"],
                     "protocol_sha256": record["protocol"]["sha256"],
                     "reference_sha256": reference["sha256"] if reference else None,
+                    "extractor_sha256": record["extractors"].get(extractor),
                     "network_sha256": record.get("network_sha256"),
                     "device": record["environment"].get("device"),
                     "code_version": record["environment"].get("code_version"),

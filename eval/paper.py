@@ -150,6 +150,7 @@ def _provenance(folder: Path, measurements: Measurements) -> str:
     facts = {
         "Protocols": {f"{row.protocol} {row.protocol_sha256}" for row in measurements.rows},
         "References (SHA-256)": {row.reference_sha256 for row in measurements.rows if row.reference_sha256},
+        "Feature networks (SHA-256)": {row.extractor_sha256 for row in measurements.rows if row.extractor_sha256},
         "Code": {row.code_version for row in measurements.rows},
         "Devices": {row.device for row in measurements.rows},
         "Measured": {row.date[:10] for row in measurements.rows},

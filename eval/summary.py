@@ -10,15 +10,10 @@ import csv
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sida.errors import UserError, suggestion
-
-COLUMNS = (
-    "run", "method", "trial", "metric", "value", "n", "seed_first", "seed_last", "nfe", "protocol", "protocol_sha256",
-    "reference_sha256", "network_sha256", "device", "code_version", "date",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,10 +32,15 @@ class Measurement:
     protocol: str
     protocol_sha256: str
     reference_sha256: str
+    extractor_sha256: str = field(default="", kw_only=True)  # files of older versions lack it
     network_sha256: str
     device: str
     code_version: str
     date: str
+
+
+COLUMNS = tuple(column.name for column in fields(Measurement))
+_OPTIONAL = {"extractor_sha256"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,35 @@ def measured_days(rows: Iterable[Measurement]) -> str:
     """The day of the measurements, or the first and the last one: ``2026-11-20 to 2026-11-21``."""
     days = sorted({row.date[:10] for row in rows})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+
+
+def other_yardstick(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
+    """Two lines of one protocol and metric that were measured against other files, and which; None where all agree.
+
+    A digest that an older file of measurements lacks is not compared.
+    """
+    seen: dict[tuple[str, str, str], Measurement] = {}
+    for row in rows:
+        for column, what in (("reference_sha256", "reference"), ("extractor_sha256", "feature network")):
+            if digest := getattr(row, column):
+                first = seen.setdefault((row.protocol_sha256, row.metric, column), row)
+                if getattr(first, column) != digest:
+                    return first, row, f"{what} of '{row.metric}': {getattr(first, column)[:12]} != {digest[:12]}"
+    return None
+
+
+def require_one_yardstick(rows: Iterable[Measurement], where: str) -> None:
+    """Refuses to put values side by side that one protocol measured against different files.
+
+    Raises:
+        UserError: Another reference or other weights of a feature network.
+    """
+    if found := other_yardstick(rows):
+        first, second, what = found
+        raise UserError(
+            f"{where}: runs '{first.run}' and '{second.run}' were measured under one protocol but against other files "
+            f"({what}); measure one of them again with the other's files"
+        )
 
 
 class Measurements:
@@ -177,7 +206,7 @@ def load_measurements(path: str | Path) -> Measurements:
         raise UserError(f"{path}: no such measurements; run `sida-eval measure` or the workflow first")
     with open(path, encoding="utf-8", newline="") as stream:
         reader = csv.DictReader(stream)
-        absent = [name for name in COLUMNS if name not in (reader.fieldnames or [])]
+        absent = [name for name in COLUMNS if name not in {*(reader.fieldnames or []), *_OPTIONAL}]
         if absent:
             raise UserError(f"{path}: column '{absent[0]}' is missing; collect the measurements again")
         rows = [_measurement(record, f"{path}:{reader.line_num}") for record in reader]
@@ -185,7 +214,7 @@ def load_measurements(path: str | Path) -> Measurements:
 
 
 def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
-    cells = {name: record.get(name) for name in COLUMNS}
+    cells = {name: record.get(name, "" if name in _OPTIONAL else None) for name in COLUMNS}
     cut = [name for name, text in cells.items() if text is None]
     if cut:
         raise UserError(f"{where}: column '{cut[0]}' is missing in this line; the file was cut off, collect it again")

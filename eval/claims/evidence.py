@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.agreement import PUBLISHED_TRIALS
-from eval.claims.model import Operand
+from eval.claims.model import Operand, Part
 from eval.figures.curves import Point, read_evaluations
 from eval.published import Published, published_number
-from eval.summary import Estimate, Measurements
+from eval.summary import Estimate, Measurements, other_yardstick
 from eval.tables.layout import matching
 from sida.errors import UserError
 from sida.io import read_jsonl
@@ -44,16 +44,25 @@ class Evidence:
         Raises:
             NotMeasuredError: None of them is in the sample sheet or the measurements.
         """
-        if operand.run is not None:
-            names = [operand.run]
-        elif operand.where is not None:
-            names = [run.run for run in matching(self.runs, operand.where)]
-        else:
+        if operand.run is None and operand.where is None:
             raise NotMeasuredError(f"no run here of {operand.published}")
-        measured = [name for name in names if name in self.measurements.runs]
+        measured = [name for name in self._named(operand) if name in self.measurements.runs]
         if not measured:
             raise NotMeasuredError(f"no measurement of {operand}")
         return measured
+
+    def require_one_yardstick(self, part: Part) -> None:
+        """Keeps values apart that one protocol measured against different files.
+
+        Raises:
+            NotMeasuredError: The two sides have another reference or other weights of a feature network.
+        """
+        if self.by_published:
+            return
+        sides = [operand for operand in (part.a, part.b) if operand is not None and (operand.run or operand.where)]
+        names = [name for operand in sides for name in self._named(operand)]
+        if found := other_yardstick(row for name in names for row in self.measurements.lines(name, part.metric)):
+            raise NotMeasuredError(f"runs '{found[0].run}' and '{found[1].run}' are not comparable: {found[2]}")
 
     def estimate(self, operand: Operand, metric: str, where: str) -> tuple[str, Estimate]:
         """Name and mean ± std of one generator; an operand that is only published gives the printed number.
@@ -75,6 +84,11 @@ class Evidence:
         if not self.measurements.has(names[0], metric):
             raise NotMeasuredError(f"metric '{metric}' of run '{names[0]}' was not measured")
         return self.label(names[0]), self.measurements.estimate(names[0], metric, where)
+
+    def _named(self, operand: Operand) -> list[str]:
+        if operand.run is not None:
+            return [operand.run]
+        return [run.run for run in matching(self.runs, operand.where or {})]
 
     def value(self, operand: Operand, run: str, metric: str) -> float:
         """The mean of one run: of its kept generator, or the first or last evaluation of its training.

@@ -9,7 +9,7 @@ from pathlib import Path
 from eval.figures.curves import Curve, has_metric, kept_images, pool, read_author_log, read_evaluations
 from eval.figures.layout import CurvesLayout, LineSpec, PanelSpec, SeriesSpec
 from eval.published import Published, published_number
-from eval.summary import Estimate, Measurements
+from eval.summary import Estimate, Measurements, require_one_yardstick
 from eval.tables.layout import matching
 from sida.errors import UserError
 from sida.preset import Run
@@ -17,13 +17,14 @@ from sida.preset import Run
 
 @dataclass(frozen=True)
 class Line:
-    """A horizontal reference line with its label and where its value comes from."""
+    """A horizontal reference line with its label, where its value comes from, and whose measurement it is, if one."""
 
     label: str
     value: float
     std: float | None
     source: str
     colour: str | None = None
+    run: str | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,8 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
         for curve in curves
         if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, spec.metric)
     }
+    shown = [*finals, *(line.run for line in lines if line.run is not None)]
+    require_one_yardstick((row for run in shown for row in sources.measurements.lines(run, metric)), where)
     notes = _sizes(spec, curves, finals, sources)
     return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing), notes)
 
@@ -139,7 +142,7 @@ def _line(
     estimate = sources.measurements.estimate(run.run, spec.metric, f"{where}.where")
     nfe = sources.measurements.nfe(run.run)
     label = line.label or run.label + (f", NFE {nfe}" if nfe else "")
-    return Line(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour)
+    return Line(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour, run.run)
 
 
 def _describe(conditions: Mapping[str, object]) -> str:

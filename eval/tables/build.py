@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from eval.published import Published
-from eval.summary import Measurements
+from eval.summary import Measurements, require_one_yardstick
 from eval.tables import audit
 from eval.tables.bold import best_rows
 from eval.tables.cells import empty_cell, heading, measured_cell, published_cell, rule_above, text_cell
@@ -18,7 +18,7 @@ from eval.tables.headings import header_records, with_headings
 from eval.tables.layout import Mode, TableLayout
 from eval.tables.lines import Line, resolve
 from eval.tables.model import Column, Row, Table
-from eval.tables.notes import provenance_notes
+from eval.tables.notes import measured_lines, provenance_notes
 from eval.tables.records import table_records
 from sida.preset import Run
 
@@ -47,6 +47,7 @@ def build_table(
     printed_heads = header_records(layout, published, mode)
     layout = with_headings(layout, published)
     lines = resolve(layout, measurements, runs, published, mode)
+    require_one_yardstick(measured_lines(lines, measurements), layout.source)
     if mode == "audit":
         columns, rows = (audit.stacked if layout.audit == "rows" else audit.side_by_side)(layout, lines)
     else:

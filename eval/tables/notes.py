@@ -19,15 +19,21 @@ def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[
     printed = sorted({source.published.source for source in sources if source.published})
     if printed:
         notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
-    used = [
+    used = measured_lines(lines, measurements)
+    pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
+    return notes + ([_how(used), *pooled, _where(used)] if used else [])
+
+
+def measured_lines(lines: Sequence[Line], measurements: Measurements) -> list[Measurement]:
+    """Lines of ``measurements.csv`` behind the measured cells."""
+    return [
         row
-        for source in sources
+        for line in lines
+        for source in line.sources.values()
         if source.estimate
         for run in source.runs
         for row in measurements.lines(run, source.metric)
     ]
-    pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
-    return notes + ([_how(used), *pooled, _where(used)] if used else [])
 
 
 def _how(rows: list[Measurement]) -> str:

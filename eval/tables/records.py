@@ -16,8 +16,8 @@ FIELDS = (
     "run", "measured", "measured_std", "trials", "training_seeds", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
     "difference", "tolerance", "agreement",
-    "n", "seed_first", "seed_last", "protocol", "protocol_sha256", "reference_sha256", "network_sha256", "device",
-    "code_version", "date",
+    "n", "seed_first", "seed_last", "protocol", "protocol_sha256", "reference_sha256", "extractor_sha256",
+    "network_sha256", "device", "code_version", "date",
 )  # fmt: skip
 
 

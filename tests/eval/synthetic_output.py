@@ -104,6 +104,7 @@ def measurement_lines(trials=10, n=5000, truth=TRUTH):
                     "protocol": "synthetic",
                     "protocol_sha256": "5e" * 32,
                     "reference_sha256": "4ef" * 21 + "a",
+                    "extractor_sha256": "e7" * 32,
                     "network_sha256": "" if nfe is None else run.encode().hex().ljust(64, "0")[:64],
                     "device": "cpu (test)",
                     "code_version": "0.0.0+test",

@@ -22,9 +22,10 @@ from eval.features import get_extractor
 from eval.frechet import frechet_distance
 from eval.inception_score import inception_score
 from eval.measure import Measurer, measure
-from eval.measurements import COLUMNS, collect, read_measurement, trial_path
+from eval.measurements import collect, read_measurement, trial_path
 from eval.precision_recall import precision_recall
 from eval.shards import measure_shard, merge_shards
+from eval.summary import COLUMNS
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.labels import LabelCounts, write_labels
@@ -362,13 +363,17 @@ def test_commands_end_to_end(tmp_path, capsys):
     out = tmp_path / "measurements.csv"
     assert main(["collect", str(folder), "--runs", "data", "--out", str(out)]) == 0
     rows = list(csv.DictReader(out.open()))
-    assert list(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == COLUMNS
     assert len(rows) == 12
     assert {row["metric"] for row in rows} == {"fd", "is", "precision", "recall", "fd_pixel", "accuracy"}
     record = read_measurement(folder / "data" / "trial-1.json")
     row = next(row for row in rows if (row["metric"], row["trial"]) == ("fd", "1"))
     assert float(row["value"]) == record["metrics"]["fd"]
     assert (row["seed_first"], row["seed_last"], row["nfe"]) == ("600", "1199", "")
+    assert row["extractor_sha256"] == get_extractor("digits").sha256
+    assert row["reference_sha256"] == record["metric_references"]["fd"]["sha256"]
+    pixels = next(row for row in rows if row["metric"] == "fd_pixel")
+    assert pixels["extractor_sha256"] == get_extractor("pixels").sha256 != row["extractor_sha256"]
     shards = tmp_path / "shards"
     for shard in ("0-250", "250-600"):
         assert main(["measure", "--spec", spec, "--out", str(shards), "--trials", "1", "--shard", shard]) == 0
@@ -402,6 +407,7 @@ def write_trials(folder, trials=2, **changes):
     ("changes", "message"),
     [
         ({"protocol": {"name": "p", "sha256": "b", "fields": {"num_samples": 20}}}, "num_samples: 10 != 20"),
+        ({"metric_references": {"is": {"sha256": "x"}}}, "differs from trial 0 of the same run in metric_references"),
         ({"network_sha256": "other"}, "differs from trial 0 of the same run in network_sha256"),
         ({"run": "other"}, "was it copied"),
         ({"trial": 7}, "holds trial 7"),

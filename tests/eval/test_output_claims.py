@@ -23,7 +23,7 @@ CLAIMS = ROOT / "config" / "claims.yaml"
 PUBLISHED = load_published()
 
 
-def lines(run, values, metric="fd"):
+def lines(run, values, metric="fd", **files):
     rest = {
         "n": 5000,
         "seed_first": 0,
@@ -33,7 +33,7 @@ def lines(run, values, metric="fd"):
         "protocol_sha256": "0",
         "reference_sha256": "0",
     }
-    rest |= {"network_sha256": "0", "device": "d", "code_version": "v", "date": "2025-01-01"}
+    rest |= {"network_sha256": "0", "device": "d", "code_version": "v", "date": "2025-01-01"} | files
     return [Measurement(run, run, trial, metric, value, **rest) for trial, value in enumerate(values)]
 
 
@@ -64,6 +64,15 @@ A, B = Operand(run="a"), Operand(run="b")
 def test_lt_needs_a_difference_beyond_the_evaluation_noise(gain, expected):
     found = evidence(lines("a", spread(4.0, 0.1)), lines("b", spread(4.0 + gain, 0.1)))
     assert outcome(found, rule="LT", metric="fd", a=A, b=B) == expected
+
+
+@pytest.mark.parametrize("column", ["reference_sha256", "extractor_sha256"])
+def test_generators_measured_against_other_files_are_not_compared(column):
+    first = lines("a", spread(4.0, 0.1), **{"extractor_sha256": "1", column: "1"})
+    second = lines("b", spread(5.0, 0.1), **{"extractor_sha256": "1", column: "2"})
+    (verdict,) = decide([Claim("X", "x", "test", (Part(rule="LT", metric="fd", a=A, b=B),))], evidence(first, second))
+    assert verdict.outcome == "not decided here"
+    assert "'a' and 'b' are not comparable" in str(verdict)
 
 
 def test_lt_bound_is_two_point_six_standard_errors():

@@ -17,6 +17,7 @@ from eval.compare import compare
 from eval.overview import overview
 from eval.paper import build_paper, in_order
 from eval.pdflatex import latex_lack
+from eval.summary import COLUMNS
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
 
@@ -158,16 +159,13 @@ def test_comparison_refuses_other_references_and_networks_under_one_protocol(pre
     write_csv(tmp_path / "measurements.csv", lines)
     with pytest.raises(UserError, match=r"against other files .*reference of 'recall': \w+ != cdcdcdcdcdcd\); measure"):
         compare(preset, tmp_path)
-    write_csv(tmp_path / "measurements.csv", measurement_lines())
-    for folder, digest in ((preset, "aa" * 32), (tmp_path, "bb" * 32)):
-        path = folder / "measurements" / "data" / "trial-0.json"
-        path.parent.mkdir(parents=True)
-        path.write_text(json.dumps({"extractors": {"digits": digest}}))
-    try:
-        with pytest.raises(UserError, match=r"extractor 'digits': aaaaaaaaaaaa != bbbbbbbbbbbb"):
-            compare(preset, tmp_path)
-    finally:
-        shutil.rmtree(preset / "measurements")
+    lines = [line | ({"extractor_sha256": "bb" * 32} if line["metric"] == "is" else {}) for line in measurement_lines()]
+    write_csv(tmp_path / "measurements.csv", lines)
+    with pytest.raises(UserError, match=r"feature network of 'is': e7e7e7e7e7e7 != bbbbbbbbbbbb"):
+        compare(preset, tmp_path)
+    # A file of an older version does not know its feature networks.
+    write_csv(tmp_path / "measurements.csv", lines, [name for name in COLUMNS if name != "extractor_sha256"])
+    assert compare(preset, tmp_path).differences
 
 
 def test_comparison_faults(preset, changed, tmp_path):

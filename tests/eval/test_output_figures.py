@@ -19,7 +19,7 @@ from eval.figures.curves import Curve, Point, pool
 from eval.figures.gather import Panel
 from eval.figures.plot import draw_curves, short_number
 from sida.errors import UserError
-from tests.eval.synthetic_output import CURVES, write_preset
+from tests.eval.synthetic_output import CURVES, measurement_lines, write_csv, write_preset
 
 ROOT = Path(__file__).parents[2]
 FIGURES = ROOT / "config" / "figures"
@@ -82,6 +82,16 @@ def test_csv_holds_every_evaluation_line_and_kept_generator(convergence, preset)
         assert kept["count"] == "10"
     lines = {row["series"]: row["source"] for row in found if row["kind"] == "line"}
     assert lines == {"EDM teacher, NFE 35": "measured: teacher-nfe35", "its start, SiD α = 1.2": "measured: sid-a1.2"}
+
+
+def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path, capsys):
+    lines = [
+        line | ({"extractor_sha256": "99" * 32} if line["run"] == "sida-a1.0" else {}) for line in measurement_lines()
+    ]
+    other = write_csv(tmp_path / "measurements.csv", lines)
+    assert build(preset, FIGURES / "convergence.yaml", tmp_path / "f.pdf", "--measurements", str(other)) == 1
+    assert "measured under one protocol but against other files (feature network of" in capsys.readouterr().err
+    assert not (tmp_path / "f.pdf").exists()
 
 
 def test_the_same_data_give_the_same_bytes(convergence, preset, tmp_path):

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.summary import load_measurements
+from eval.summary import COLUMNS, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal, write_table
 from sida.errors import UserError
 from sida.preset import read_runs
-from tests.eval.synthetic_output import TRUTH, write_preset
+from tests.eval.synthetic_output import TRUTH, measurement_lines, write_csv, write_preset
 
 ROOT = Path(__file__).parents[2]
 MAIN = ROOT / "config" / "tables" / "main.yaml"
@@ -55,6 +55,26 @@ def test_main_table_has_the_columns_of_the_paper_and_one_row_per_generator(table
     families = [row.cells[0].text for row in table.rows]
     assert families == ["Data", "Teacher", "", "One Step", "", "", ""]
     assert [row.rule for row in table.rows] == [False, True, False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("column", "what"), [("reference_sha256", "reference"), ("extractor_sha256", "feature network")]
+)
+def test_rows_measured_against_other_files_are_refused(runs, tmp_path, column, what):
+    lines = list(measurement_lines())
+    for line in lines:
+        if (line["run"], line["metric"]) == ("sida-a1.0", "recall"):
+            line[column] = "99" * 32
+    measured = load_measurements(write_csv(tmp_path / "m.csv", lines))
+    with pytest.raises(UserError, match=rf"main.yaml: runs 'data' and 'sida-a1.0' .*\({what} of 'recall': .* != 9999"):
+        build_table(load_layout(MAIN), measured, runs)
+    # Of another protocol, or another table, or an older file, nothing is compared.
+    for line in lines:
+        line["protocol_sha256"] = line["run"]
+    build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines)), runs)
+    older = [name for name in COLUMNS if name != "extractor_sha256"]
+    table = build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines, older)), runs)
+    assert table.records[0]["extractor_sha256"] == ""
 
 
 def test_cells_print_mean_and_sample_std_with_the_layouts_decimals(table, measured):
