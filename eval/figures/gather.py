@@ -81,7 +81,7 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
         if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, spec.metric)
     }
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
-    require_one_yardstick((row for run in shown for row in sources.measurements.lines(run, metric)), where)
+    require_one_yardstick((row for run in shown for row in sources.measurements.lines(run, spec.metric)), where)
     notes = _sizes(spec, curves, finals, sources)
     return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing), notes)
 
