@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.figures.layout import CurvesLayout, load_figure_layout
+from eval.figures.select import line_runs, panel_runs, present, series_runs
 from eval.tables.hyperparameters import load_hyper_layout
-from eval.tables.layout import TableLayout, expand, load_layout, matching, read_extended, read_layout
+from eval.tables.layout import TableLayout, expand, load_layout, read_extended, read_layout
 from sida.errors import UserError
 from sida.preset import Run
 
@@ -57,15 +58,11 @@ def _in_order(names: Iterable[str], runs: Mapping[str, Run]) -> list[str]:
 
 def _figure(path: str | Path, runs: Mapping[str, Run]) -> tuple[set[str], set[str]]:
     layout = load_figure_layout(path)
-    scope = dict(layout.scope or {})
-
-    def named(conditions: Mapping[str, Any] | None) -> set[str]:
-        return set() if conditions is None else {run.run for run in matching(runs, {**scope, **conditions})}
-
     if not isinstance(layout, CurvesLayout):
-        return set(), set().union(*(named(panel.where) for panel in layout.panels))
-    curves = set().union(*(named(series.each) for panel in layout.panels for series in panel.series))
-    lines = set().union(*(named(line.where) for panel in layout.panels for line in panel.lines))
+        return set(), {run.run for panel in layout.panels for run in panel_runs(layout, panel, runs)}
+    panels = present(layout, runs).panels
+    curves = {run.run for panel in panels for series in panel.series for run in series_runs(layout, series, runs)}
+    lines = {run.run for panel in panels for line in panel.lines for run in line_runs(layout, line, runs)}
     return (curves | lines) if layout.final else lines, curves
 
 

@@ -21,8 +21,10 @@ from sida.resources import SCHEMAS, find, there
 from sida.schema import validated
 from sida.sheet import Run, read_runs
 
-# Extractors whose weights are downloads; the registry's ids.
-EXTRACTOR_ASSETS = {
+#: Extractors by name, with the registry's id where their weights are a download.
+EXTRACTORS = {
+    "digits": None,
+    "pixels": None,
     "inception": "inception",
     "inception_clean": "inception",
     "dinov2": "dinov2-vitl14",
@@ -323,7 +325,7 @@ class Preset:
         protocol = self._protocol(self.protocol_of(run))
         references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
         extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
-        needed = [asset for extractor, asset in EXTRACTOR_ASSETS.items() if extractor in extractors]
+        needed = [EXTRACTORS.get(extractor) for extractor in extractors]
         if protocol.get("quantisation") == "truncate_unit" and not run.without_network:
             needed += DECODER
         return sorted({asset for asset in [*references, *needed] if asset})

@@ -28,7 +28,7 @@ def decide_claims(args: argparse.Namespace) -> tuple[list[Path], str]:
     runs = {run.run: run for run in read_runs(args.runs)} if args.runs else {}
     students = Path(args.results) / "students" if args.results else None
     evidence = Evidence(measurements, runs, load_published(args.published), students)
-    scope = args.scope or _scope(claims, evidence)
+    scope = args.scope or main_scope(claims, evidence)
     chosen = [claim for claim in claims if claim.scope == scope]
     if not chosen:
         scopes = {claim.scope for claim in claims}
@@ -44,7 +44,7 @@ def decide_claims(args: argparse.Namespace) -> tuple[list[Path], str]:
     return paths, counts
 
 
-def _scope(claims: list[Claim], evidence: Evidence) -> str:
+def main_scope(claims: list[Claim], evidence: Evidence) -> str:
     """The scope whose claims name most of the measured runs; the papers' where nothing was measured."""
     counts = {claim.scope: 0 for claim in claims}
     for claim in claims:

@@ -37,6 +37,7 @@ def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
     from eval.figures.data import curves_csv
     from eval.figures.gather import Sources, gather
     from eval.figures.plot import draw_curves
+    from eval.figures.select import present
 
     logs = {}
     for entry in args.log:
@@ -44,9 +45,10 @@ def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
         if not sign or name not in runs:
             raise UserError(f"--log {entry}: give RUN=FILE with a run of the sample sheet{suggestion(name, runs)}")
         logs[name] = Path(path)
-    present = args.measurements is not None and Path(args.measurements).is_file()
-    measurements = load_measurements(args.measurements) if present else Measurements([], "no measurements")
+    measured = args.measurements is not None and Path(args.measurements).is_file()
+    measurements = load_measurements(args.measurements) if measured else Measurements([], "no measurements")
     sources = Sources(measurements, runs, load_published(args.published), Path(args.results) / "students", logs)
+    layout = present(layout, runs)
     panels = gather(layout, sources)
     figure = draw_curves(layout, panels)
     write_text(out.with_suffix(".csv"), curves_csv(layout, panels))

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.figures.curves import Curve, has_metric, kept_images, pool, read_author_log, read_evaluations
+from eval.figures.curves import Curve, Point, has_metric, kept_images, pool, read_author_log, read_evaluations
 from eval.figures.layout import CurvesLayout, LineSpec, PanelSpec, SeriesSpec
+from eval.figures.select import line_runs, series_runs
 from eval.published import Published, published_number
 from eval.summary import Estimate, Measurements, require_one_yardstick
-from eval.tables.layout import matching
 from sida.errors import UserError
 from sida.preset import Run
 
@@ -53,6 +53,30 @@ class Sources:
     published: Mapping[str, Published]
     students: Path
     logs: Mapping[str, Path]
+
+    def lacks(self, run: str, panel: PanelSpec) -> str:
+        """What keeps a run's curve from being drawn; empty where nothing does."""
+        log = self._own_log(run)
+        if run in self.logs or (log.is_file() and has_metric(log, panel.metric)):
+            return ""
+        return f"no {f'{panel.metric} in ' if log.is_file() else ''}{log}"
+
+    def points(self, run: str, panel: PanelSpec) -> tuple[Point, ...]:
+        """Evaluations of a run.
+
+        Raises:
+            UserError: No log, or one without the panel's metric.
+        """
+        if run in self.logs:
+            return read_author_log(self.logs[run], panel.log_metric)
+        return read_evaluations(self._own_log(run), panel.metric)
+
+    def kept(self, run: str) -> int | None:
+        """Images at which our training kept its best network."""
+        return None if run in self.logs else kept_images(self._own_log(run))
+
+    def _own_log(self, run: str) -> Path:
+        return self.students / run / "evaluations.jsonl"
 
 
 def gather(layout: CurvesLayout, sources: Sources) -> list[Panel]:
@@ -99,7 +123,9 @@ def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate],
 def _series(
     layout: CurvesLayout, spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, missing: list[str]
 ) -> list[Curve]:
-    found = matching(sources.runs, {**(layout.scope or {}), **series.each})
+    found = series_runs(layout, series, sources.runs)
+    if not found and spec.optional:
+        return []
     if not found:
         if not series.optional:
             raise UserError(f"{where}: no run of the sample sheet matches {dict(series.each)}; change or remove it")
@@ -111,14 +137,11 @@ def _series(
             missing.append(f"{name} (not in the sample sheet)")
     groups: dict[str, list[Curve]] = {}
     for run in found:
-        path = sources.students / run.run / "evaluations.jsonl"
-        log = sources.logs.get(run.run)
-        if log is None and series.optional and not (path.is_file() and has_metric(path, spec.metric)):
-            missing.append(f"{run.label} ({run.run}: no {f'{spec.metric} in ' if path.is_file() else ''}{path})")
+        if series.optional and (lack := sources.lacks(run.run, spec)):
+            missing.append(f"{run.label} ({run.run}: {lack})")
             continue
-        points = read_author_log(log, spec.log_metric) if log is not None else read_evaluations(path, spec.metric)
         label = series.label or run.label
-        kept = kept_images(path) if log is None else None
+        points, kept = sources.points(run.run, spec), sources.kept(run.run)
         curve = Curve(run.run, label, points, "trials", (run.run,), kept)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
     return [pool(group, group[0].label) for group in groups.values()]
@@ -132,7 +155,9 @@ def _line(
         std = float(number.std) if number.std else None
         label = line.label or f"{number.row_label} {number.text}"
         return Line(label, number.value, std, f"published: {number.id}", line.colour)
-    found = matching(sources.runs, {**(layout.scope or {}), **(line.where or {})})
+    found = line_runs(layout, line, sources.runs)
+    if line.where is None and not found:
+        return None
     if line.optional and (not found or (len(found) == 1 and not sources.measurements.has(found[0].run, spec.metric))):
         missing.append(line.label or f"line for {_describe(line.where or {})}")
         return None
@@ -141,7 +166,8 @@ def _line(
     run = found[0]
     estimate = sources.measurements.estimate(run.run, spec.metric, f"{where}.where")
     nfe = sources.measurements.nfe(run.run)
-    label = line.label or run.label + (f", NFE {nfe}" if nfe else "")
+    start = "its start, " if line.start_of is not None else ""
+    label = line.label or start + run.label + (f", NFE {nfe}" if nfe and not start else "")
     return Line(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour, run.run)
 
 

@@ -40,18 +40,29 @@ class SeriesSpec:
 
 @dataclass(frozen=True)
 class LineSpec:
-    """A horizontal reference line: a measured run, or a published number by its id."""
+    """A horizontal reference line: a measured run, or a published number by its id.
+
+    Attributes:
+        where: Conditions on the sample sheet that pick one run.
+        first: Conditions of which the first match in the sheet is taken; without a match there is no line.
+        start_of: The same, and the line is the run that this one starts from (column ``init``).
+        published: Id in ``results/published``.
+        optional: Whether ``where`` may match no run; the line is then reported as missing.
+    """
 
     where: Mapping[str, Any] | None = None
+    first: Mapping[str, Any] | None = None
+    start_of: Mapping[str, Any] | None = None
     published: str | None = None
     label: str | None = None
     colour: Literal["grey", "purple", "green", "red", "cyan"] | None = None
     optional: bool = False
 
     def __post_init__(self) -> None:
-        if (self.where is None) == (self.published is None):
-            raise ValueError("where: name either a run (where) or a published number, not both")
-        _check_conditions("where", self.where)
+        if sum(value is not None for value in (self.where, self.first, self.start_of, self.published)) != 1:
+            raise ValueError("where: name a run (where, first or start_of) or a published number, one of them")
+        for name in ("where", "first", "start_of"):
+            _check_conditions(name, getattr(self, name))
 
 
 @dataclass(frozen=True)
@@ -65,6 +76,7 @@ class PanelSpec:
         x_min: Left end of the axis where there is no curve yet.
         x_max: Curves are cut here (images, or iterations where the figure counts those).
         legend: Place of the legend in matplotlib's words, e.g. ``lower left``.
+        optional: Whether the panel is left out where no run matches its series.
     """
 
     series: tuple[SeriesSpec, ...]
@@ -79,6 +91,7 @@ class PanelSpec:
     x_min: float | None = None
     x_max: float | None = None
     legend: str = "best"
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -123,14 +136,27 @@ class CurvesLayout:
 
 @dataclass(frozen=True)
 class SamplesPanel:
-    """A grid of images: the data themselves, or what one run of the sample sheet generates."""
+    """A grid of images: the data themselves, or what one run of the sample sheet generates.
 
-    where: Mapping[str, Any]
+    Attributes:
+        where: Conditions on the sample sheet that pick one run.
+        first: Conditions of which the first match in the sheet is taken; without a match there is no panel.
+        each: Conditions that give one panel per matching run, also none.
+        title: Heading (default the sheet's label).
+        optional: Whether ``where`` may match no run; the panel is then reported as missing.
+    """
+
+    where: Mapping[str, Any] | None = None
+    first: Mapping[str, Any] | None = None
+    each: Mapping[str, Any] | None = None
     title: str | None = None
     optional: bool = False
 
     def __post_init__(self) -> None:
-        _check_conditions("where", self.where)
+        if sum(value is not None for value in (self.where, self.first, self.each)) != 1:
+            raise ValueError("where: pick runs by one of where, first and each")
+        for name in ("where", "first", "each"):
+            _check_conditions(name, getattr(self, name))
 
 
 @dataclass(frozen=True)

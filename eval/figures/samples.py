@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.layout import SamplesLayout, SamplesPanel
-from eval.tables.layout import matching
+from eval.figures.layout import SamplesLayout
+from eval.figures.select import sample_panels
 from sida.config import load_spec
 from sida.errors import UserError
 from sida.io import write_text
@@ -88,32 +88,14 @@ def build_samples(
     if not isinstance(listed, list):
         raise UserError("--spec: key 'generators' is missing; give a list of measure specs")
     generators = {str(generator.get("run")): generator for generator in listed}
-    grids, missing = [], []
-    for number, panel in enumerate(layout.panels):
-        where = f"{layout.source}: panels[{number}].where"
-        run = _pick(layout, panel, runs, generators, where)
-        if run is None:
-            missing.append(panel.title or f"{where} {dict(panel.where)}")
-        else:
-            grids.append(draw(layout, generators[run.run], panel.title or run.label))
-    if not grids:
-        raise UserError(f"{layout.source}: nothing to draw: none of its runs is in the sample sheet")
+    shown, missing = sample_panels(layout, runs)
+    for _, run in shown:
+        if run.run not in generators:
+            raise UserError(f"{layout.source}: run '{run.run}' is not among the generators of --spec; add it")
+    grids = [draw(layout, generators[run.run], panel.title or run.label) for panel, run in shown]
     figure = draw_grids(layout, grids)
     write_text(out.with_suffix(".csv"), samples_csv(layout, grids))
     return [*style.save(figure, out, layout.title), out.with_suffix(".csv")], missing
-
-
-def _pick(
-    layout: SamplesLayout, panel: SamplesPanel, runs: Mapping[str, Run], generators: Mapping[str, Any], where: str
-) -> Run | None:
-    found = matching(runs, {**(layout.scope or {}), **panel.where})
-    if len(found) != 1:
-        if not found and panel.optional:
-            return None
-        raise UserError(f"{where}: {len(found)} runs match {dict(panel.where)}; it must pick exactly one")
-    if found[0].run not in generators:
-        raise UserError(f"{where}: run '{found[0].run}' is not among the generators of --spec; add it")
-    return found[0]
 
 
 def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Grid:

@@ -69,6 +69,7 @@ class RowSpec:
             standard deviation in place of that over trials.
         where: Conditions on the sample sheet that pick one run, e.g. ``{method: sid, alpha: 1.2}``.
         each: Conditions that give one row per matching run, in the sheet's order.
+        optional: Whether ``each`` may match no run.
         published: Id in ``results/published``; ``{metric}`` and ``{column}`` are replaced.
         family: Group (default the sheet's).
         label: Name (default the sheet's).
@@ -97,6 +98,7 @@ class RowSpec:
     blank: tuple[str, ...] = ()
     dash: tuple[str, ...] = ()
     candidate: bool = True
+    optional: bool = False
 
     def __post_init__(self) -> None:
         for name in ("where", "each"):
@@ -233,8 +235,8 @@ def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run
 def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowSpec]]:
     """Rows with ``each`` and ``where`` resolved against the sample sheet, with the key that asked for each.
 
-    A row whose ``where`` matches no run keeps ``run = None``: it is 'not measured'. In ``each`` that is an error,
-    because the row would vanish silently.
+    A row whose ``where`` matches no run keeps ``run = None``: it is 'not measured'. In ``each`` that is an error unless
+    the row is ``optional``, because it would vanish silently.
 
     Raises:
         UserError: ``each`` without a match, or ``where`` with more than one.
@@ -246,9 +248,9 @@ def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowS
             raise UserError(f"{where}: use only one of run, where and each")
         if row.each is not None:
             found = matching(runs, {**layout.scope, **row.each})
-            if not found:
+            if not found and not row.optional:
                 raise UserError(
-                    f"{where}.each: no run of the sample sheet matches {dict(row.each)}; change or remove it"
+                    f"{where}.each: no run of the sample sheet matches {dict(row.each)}; change it or make it optional"
                 )
             rows += [(f"{where}.each", dataclasses.replace(row, run=run.run, each=None)) for run in found]
         elif row.where is not None:

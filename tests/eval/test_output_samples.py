@@ -96,14 +96,14 @@ def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec
     assert build(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec)) == 0
     found = rows(tmp_path / "s.csv")
     panels = list(dict.fromkeys(row["panel"] for row in found))
-    assert panels == ["real digits", "EDM teacher", "SiD, α = 1.2", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
+    assert panels == ["real images", "EDM teacher", "SiD, α = 1.2", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
     by_panel = {name: [row for row in found if row["panel"] == name] for name in panels}
     keys = [[(r["row"], r["column"], r["class"], r["seed"]) for r in by_panel[name]] for name in panels[1:]]
     assert all(key == keys[0] for key in keys)
-    assert [r["class"] for r in by_panel["real digits"]] == [str(i // 6) for i in range(60)]
+    assert [r["class"] for r in by_panel["real images"]] == [str(i // 6) for i in range(60)]
     assert [int(r["seed"]) for r in by_panel[panels[1]]] == list(range(60))
     assert by_panel[panels[2]][0]["sha256"] == sha256_file(networks["student"])
-    assert all(r["seed"] == "" and r["data_index"] for r in by_panel["real digits"])
+    assert all(r["seed"] == "" and r["data_index"] for r in by_panel["real images"])
 
 
 @pytest.mark.parametrize("by_class", [True, False])

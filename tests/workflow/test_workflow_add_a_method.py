@@ -35,7 +35,6 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
     runpy.run_path(str(EXAMPLES / "noisy_digits.py"), run_name="__main__")
     with open(folder / "docs/examples/my-digits.tsv", "a") as sheet:
         sheet.write("stored\tMine\tThe same, stored\texternal\tmine.npz\t\t1\n")
-    shutil.copy(EXAMPLES / "mine.yaml", folder / "config/tables/mine.yaml")
     preset = workspace.config("docs/examples/my-digits.yaml", protocol=PROTOCOL)
 
     table, measurements = "results/my-digits/tables/mine.md", "results/my-digits/measurements.csv"
@@ -137,8 +136,8 @@ def test_rows_ask_for_the_downloads_that_measuring_needs():
     assert {"fid-ref-img512", "inception", "dinov2-vitl14", "sd-vae-ft-mse", "sd-vae-ft-mse-config"} == set(latent)
 
 
-def test_extractors_with_downloads_exist():
+def test_presets_know_the_extractors():
     from eval.features.registry import extractor_names
-    from sida.preset import EXTRACTOR_ASSETS
+    from sida.preset import EXTRACTORS
 
-    assert set(EXTRACTOR_ASSETS) <= set(extractor_names())
+    assert set(EXTRACTORS) == set(extractor_names())

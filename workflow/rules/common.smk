@@ -13,6 +13,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.needs import find_needs
 from eval.pdflatex import latex_lack
+from eval.preset_check import check_preset
 from eval.tables.layout import read_extended
 from sida.errors import UserError
 from sida.preset import Preset
@@ -22,6 +23,7 @@ try:
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
     # The last file given wins, as in Snakemake's merging of their keys.
     PRESET = Preset(config, ", ".join(CONFIGFILES) or "config", [Path(f).parent for f in reversed(CONFIGFILES)])
+    check_preset(PRESET)
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)

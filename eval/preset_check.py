@@ -1,0 +1,170 @@
+"""Checks of a whole preset before its first job: what would fail after the trainings fails now.
+
+Tables, figures and claims are built by their own builders from pretended measurements: every row of the sheet with
+every metric of its protocol. Whatever a builder refuses then (a row or metric that nobody measures, a condition that
+matches two rows) it would refuse at the end of the run as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eval.claims.command import main_scope
+from eval.claims.evidence import Evidence
+from eval.claims.model import load_claims
+from eval.claims.rules import decide_part
+from eval.figures.curves import Point
+from eval.figures.gather import Sources, gather
+from eval.figures.layout import CurvesLayout, PanelSpec, load_figure_layout
+from eval.figures.select import present, sample_panels
+from eval.protocol import Protocol, load_protocol
+from eval.published import Published, load_published
+from eval.summary import Measurement, Measurements
+from eval.tables.build import build_table
+from eval.tables.hyperparameters import load_hyper_layout
+from eval.tables.layout import load_layout, read_layout
+from sida.assets.registry import Asset, load_registry
+from sida.errors import UserError, suggestion
+from sida.preset import EXTRACTORS, Preset, Run
+
+
+def check_preset(preset: Preset) -> None:
+    """Checks protocols, assets, tables, figures and claims of a preset against its sample sheet.
+
+    Nothing is read but the configuration: no data, no network, no image.
+
+    Raises:
+        UserError: The first fault, with its file and key.
+    """
+    protocols = {path: load_protocol(path) for path in {preset.protocol_of(run) for run in preset.runs.values()}}
+    registry = load_registry()
+    for path, protocol in protocols.items():
+        _check_protocol(path, protocol, registry)
+    for run in preset.runs.values():
+        _check_row(preset, run, protocols[preset.protocol_of(run)], registry)
+    published = load_published()
+    measurements = Measurements(list(_pretended(preset, protocols)), preset.sheet)
+    for name in preset.config["tables"]:
+        _check_table(preset, preset.layout("tables", name), measurements, published)
+    for name in preset.config["figures"]:
+        _check_figure(preset, preset.layout("figures", name), measurements, published)
+    if preset.config["claims"]:
+        _check_claims(preset.config["claims"], Evidence(measurements, preset.runs, published))
+
+
+def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -> None:
+    for metric in protocol.metrics:
+        where = f"{path}: metric '{metric.key}'"
+        if metric.extractor not in EXTRACTORS:
+            raise UserError(f"{where}: no extractor '{metric.extractor}'{suggestion(metric.extractor, EXTRACTORS)}")
+        source = protocol.sources.get(metric.reference or "")
+        if source is None or source.kind == "dataset":
+            continue
+        if source.asset is None:
+            raise UserError(
+                f"{where}: its reference '{metric.reference}' is a file that only `sida-eval score --reference` can "
+                "be given; name an asset, or take the metric out of the preset's protocol"
+            )
+        _check_asset(source.asset, registry, f"{path}: references.{metric.reference}.asset")
+
+
+def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
+    if name not in registry:
+        hint = suggestion(name, registry)
+        raise UserError(f"{where}: no asset '{name}'{hint if len(hint) < 200 else ' (see sida assets list)'}")
+
+
+def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str, Asset]) -> None:
+    """The files and assets of a row, and whether its images can be compared under its protocol."""
+    where = f"{preset.sheet}: run '{run.run}'"
+    teacher = preset.config["teachers"].get(run.teacher, {}) if run.trained_here else {}
+    networks = {"guide": run.guide, "teacher": teacher.get("checkpoint")}
+    if not run.without_network:
+        networks["checkpoint"] = run.checkpoint
+    for column, name in networks.items():
+        if name is None or os.path.exists(name) or name.startswith(f"{preset.results}/"):
+            continue
+        if Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
+            raise UserError(f"{where}: {column}: no such file '{name}'")
+        _check_asset(name, registry, f"{where}: {column}")
+    if run.method == "external" and run.without_network:
+        sampler = preset.sampler_of(run)
+        if sampler["kind"] == "images" and not os.path.exists(sampler["path"]):
+            raise UserError(
+                f"{where}: checkpoint: no such images '{sampler['path']}', and not of the form module:function"
+            )
+    dataset = preset.dataset_of(run)
+    for key in ("resolution", "channels") if protocol.quantisation == "truncate" else ():
+        asked, found = getattr(protocol, key), dataset.get(key)
+        if asked and found and asked != found:
+            raise UserError(
+                f"{where}: protocol '{protocol.name}' is for {key} {asked}, data set '{dataset['name']}' has {found}; "
+                "name another protocol or data set"
+            )
+
+
+def _pretended(preset: Preset, protocols: dict[str, Protocol]) -> Iterator[Measurement]:
+    """A value for every metric of every row that can be measured here."""
+    for run in preset.measurable.values():
+        protocol = protocols[preset.protocol_of(run)]
+        for trial in range(protocol.trials):
+            common = {"run": run.run, "method": run.method, "trial": trial, "n": protocol.num_samples, "nfe": run.nfe}
+            common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
+            common |= {"protocol_sha256": protocol.sha256, "reference_sha256": "", "network_sha256": ""}
+            for metric in protocol.metrics:
+                yield Measurement(**common, metric=metric.key, value=1.0 + 0.01 * trial, code_version="")  # type: ignore[arg-type]
+
+
+def _check_table(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
+    mapping = read_layout(path)
+    if mapping.pop("kind", "results") == "hyperparameters":
+        load_hyper_layout(mapping, path)
+        return
+    build_table(load_layout(path), measured, preset.runs, published, preset.config["table_mode"])
+
+
+def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
+    layout = load_figure_layout(path)
+    if isinstance(layout, CurvesLayout):
+        sources = _Pretended(measured, preset.runs, published, Path(), {}, preset)
+        gather(present(layout, preset.runs), sources)
+    else:
+        sample_panels(layout, preset.runs)
+
+
+def _check_claims(path: str, evidence: Evidence) -> None:
+    claims = load_claims(path)
+    scope = main_scope(claims, evidence)
+    for claim in claims:
+        for number, part in enumerate(claim.parts):
+            # Facts do not depend on the sheet, and computing them takes seconds.
+            if claim.scope == scope and part.rule != "FACT":
+                decide_part(part, evidence, f"{path}: {claim.id}.parts[{number}]")
+
+
+@dataclass(frozen=True)
+class _Pretended(Sources):
+    """Training logs of the rows whose recipe asks for evaluations."""
+
+    preset: Preset = field(kw_only=False)
+
+    def lacks(self, run: str, panel: PanelSpec) -> str:
+        row = self.preset.runs[run]
+        if not row.trained_here:
+            return "it is not trained here"
+        if not self.preset.config["recipes"][row.recipe].get("evaluation"):
+            return f"recipe '{row.recipe}' has no key 'evaluation'"
+        keys = [metric.key for metric in load_protocol(self.preset.protocol_of(row)).metrics]
+        hint = suggestion(panel.metric, keys)
+        return "" if panel.metric in keys else f"its protocol has no metric '{panel.metric}'{hint}"
+
+    def kept(self, run: str) -> int | None:
+        return None
+
+    def points(self, run: str, panel: PanelSpec) -> tuple[Point, ...]:
+        if lack := self.lacks(run, panel):
+            raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {lack}")
+        return (Point(1, 1.0),)

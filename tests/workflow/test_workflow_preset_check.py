@@ -1,0 +1,171 @@
+"""Layouts, figures, claims, protocols, samplers and assets are checked against the sheet before the first job."""
+
+from __future__ import annotations
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval.preset_check import check_preset
+from sida.errors import UserError
+from sida.preset import Preset
+from tests.conftest import ROOT
+from tests.workflow.workspace import Workspace
+
+TINY = ROOT / "tests/workflow/tiny.yaml"
+PRESETS = [path for path in sorted((ROOT / "config").glob("*.yaml")) if "\npreset: " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", [*PRESETS, ROOT / "docs/examples/my-digits.yaml"], ids=lambda path: path.stem)
+def test_every_shipped_preset_passes(path):
+    check_preset(Preset.load(path))
+
+
+def study(folder: Path, files: dict[str, object] | None = None, keep=lambda row: True, **changes) -> Preset:
+    """The tiny preset with files of its own beside it and only some rows of its sheet."""
+    for name, content in (files or {}).items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    document = yaml.safe_load(TINY.read_text()) | {"runs": "runs.tsv"} | changes
+    if not (folder / "runs.tsv").exists():
+        with open(ROOT / "tests/workflow/tiny.tsv", newline="") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        lines = ["\t".join(rows[0]), *("\t".join(cell or "" for cell in row.values()) for row in rows if keep(row))]
+        (folder / "runs.tsv").write_text("\n".join(lines) + "\n")
+    return Preset(document, "preset.yaml", [folder])
+
+
+def protocol(**changes) -> dict:
+    return yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text()) | changes
+
+
+def metric(**changes) -> dict:
+    return protocol()["metrics"][0] | changes
+
+
+CURVES = {"kind": "curves", "panels": [{"series": [{"each": {"method": "sid"}}]}]}
+
+
+@pytest.mark.parametrize(
+    ("files", "changes", "message"),
+    [
+        (
+            {"tables/t.yaml": {"extends": "main.yaml", "rows": [{"each": {"method": "gdd"}}]}},
+            {"tables": ["t"]},
+            r"t.yaml: rows\[0\].each: no run of the sample sheet matches \{'method': 'gdd'\}",
+        ),
+        (
+            {"tables/t.yaml": {"extends": "main.yaml", "rows": [{"run": "sidda"}]}},
+            {"tables": ["t"]},
+            r"t.yaml: rows\[0\].run: unknown run 'sidda': the sample sheet does not list it",
+        ),
+        (
+            {"tables/t.yaml": {"columns": [{"head": "FID", "metric": "fid"}], "rows": [{"each": {"method": "sid"}}]}},
+            {"tables": ["t"]},
+            r"t.yaml: columns\[0\].metric: 'fid' was not measured .* \(did you mean 'fd'\?\); add it to the protocol",
+        ),
+        (
+            {"figures/f.yaml": {"kind": "samples", "panels": [{"where": {"method": "gdd"}}]}},
+            {"figures": ["f"]},
+            r"f.yaml: panels\[0\].where: 0 runs match \{'method': 'gdd'\}; it must pick exactly one",
+        ),
+        (
+            {"figures/f.yaml": CURVES | {"panels": [{"series": [{"each": {"method": "teacher"}}]}]}},
+            {"figures": ["f"]},
+            r"run 'teacher[^']*': a figure shows its curve, but it is not trained here",
+        ),
+        (
+            {"figures/f.yaml": CURVES | {"panels": [{**CURVES["panels"][0], "lines": [{"where": {"alpha": 7.0}}]}]}},
+            {"figures": ["f"]},
+            r"f.yaml: panels\[0\].lines\[0\].where: 0 runs match \{'alpha': 7.0\}",
+        ),
+        (
+            {"figures/f.yaml": CURVES | {"panels": [CURVES["panels"][0] | {"metric": "fid"}]}},
+            {"figures": ["f"]},
+            r"a figure shows its curve, but its protocol has no metric 'fid' \(did you mean 'fd'\?\)",
+        ),
+        (
+            {"c.yaml": {"claims": [{"id": "X-1", "scope": "digits", "statement": "s", "parts": [{"rule": "LTT"}]}]}},
+            {"claims": "c.yaml"},
+            r"c.yaml: claims\[0\] \(X-1\).*rule: must be one of",
+        ),
+        (
+            {"p.yaml": protocol(metrics=[metric(extractor="digitz")])},
+            {"protocol": "p.yaml"},
+            r"p.yaml: metric 'fd': no extractor 'digitz' \(did you mean 'digits'\?\)",
+        ),
+        (
+            {"p.yaml": protocol(references={"data": {"kind": "statistics", "asset": "fid-ref-cifar01"}})},
+            {"protocol": "p.yaml"},
+            r"p.yaml: references.data.asset: no asset 'fid-ref-cifar01' \(did you mean 'fid-ref-cifar10'\?\)",
+        ),
+        (
+            {"p.yaml": protocol(references={"data": {"kind": "statistics", "file": "mine.npz"}})},
+            {"protocol": "p.yaml"},
+            r"p.yaml: metric 'fd': its reference 'data' is a file that only",
+        ),
+        ({"p.yaml": protocol(resolution=16)}, {"protocol": "p.yaml"}, r"is for resolution 16, data set 'digits' has 8"),
+        (
+            {"runs.tsv": "run\tlabel\tmethod\tsampler\tcheckpoint\nx\tX\tsid\tone-step\tcifar10-unknown\n"},
+            {"tables": [], "figures": []},
+            r"runs.tsv: run 'x': checkpoint: no asset 'cifar10-unknown'",
+        ),
+        (
+            {"runs.tsv": "run\tlabel\tmethod\tcheckpoint\nx\tX\texternal\tmine.npz\n"},
+            {"tables": [], "figures": []},
+            r"runs.tsv: run 'x': checkpoint: no such images 'mine.npz'",
+        ),
+    ],
+)
+def test_a_fault_that_would_show_after_training_shows_before(tmp_path, files, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        check_preset(study(tmp_path, files, **({"claims": None} | changes)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_curve_needs_evaluations_in_its_recipe(tmp_path):
+    recipes = yaml.safe_load(TINY.read_text())["recipes"]
+    bare = {name: {k: v for k, v in recipe.items() if k != "evaluation"} for name, recipe in recipes.items()}
+    with pytest.raises(UserError, match=r"a figure shows its curve, but recipe '\S+' has no key 'evaluation'"):
+        check_preset(study(tmp_path, {"figures/f.yaml": CURVES}, figures=["f"], recipes=bare, claims=None))
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        ({"kind": "one_step", "rho": 7}, r"samplers.x.rho: a sampler of kind 'one_step' does not read it"),
+        ({"kind": "heun", "num_steps": 1}, r"samplers.x.num_steps: must be at least 2, got 1"),
+        ({"kind": "heun", "sigma_min": 3, "sigma_max": 2}, r"samplers.x.sigma_min: must be below sigma_max"),
+    ],
+)
+def test_samplers_that_contradict_themselves(tmp_path, sampler, message):
+    samplers = yaml.safe_load(TINY.read_text())["samplers"]
+    with pytest.raises(UserError, match=message):
+        study(tmp_path, samplers=samplers | {"x": sampler})
+
+
+@pytest.mark.parametrize("methods", [{"data"}, {"teacher", "sida"}, {"sid"}, {"data", "sid", "sid2a"}])
+def test_default_layouts_take_whatever_rows_there_are(tmp_path, methods):
+    curves = ["convergence"] if methods & {"sid", "sida", "sid2a"} else []
+    preset = study(
+        tmp_path,
+        keep=lambda row: row["method"] in methods,
+        tables=["main"],
+        figures=[*curves, "samples"],
+        claims=None,
+    )
+    check_preset(preset)
+
+
+def test_snakemake_stops_before_the_first_job(tmp_path):
+    workspace = Workspace(tmp_path)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/mine.yaml").write_text("extends: main.yaml\nrows: [{run: sidda}]\n")
+    result = workspace.snakemake("--configfile", workspace.config(tables=["mine"]))
+    assert result.returncode == 1
+    assert re.search(r"^error: tables/mine.yaml: rows\[0\].run: unknown run 'sidda'", result.stderr, re.M)
+    assert not (tmp_path / "results/tiny").exists()
