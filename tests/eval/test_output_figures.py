@@ -81,7 +81,7 @@ def test_csv_holds_every_evaluation_line_and_kept_generator(convergence, preset)
         assert int(kept["images"]) == min(log, key=lambda point: point.value).nimg
         assert kept["count"] == "10"
     lines = {row["series"]: row["source"] for row in found if row["kind"] == "line"}
-    assert lines == {"EDM teacher, NFE 35": "measured: teacher-nfe35", "its start, SiD α = 1.2": "measured: sid-a1.2"}
+    assert lines == {"EDM teacher, NFE 35": "measured: teacher-nfe35", "its start, SiD, α = 1.2": "measured: sid-a1.2"}
 
 
 def test_generators_measured_against_other_files_share_no_panel(preset, tmp_path, capsys):

@@ -96,7 +96,7 @@ def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec
     assert build(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec)) == 0
     found = rows(tmp_path / "s.csv")
     panels = list(dict.fromkeys(row["panel"] for row in found))
-    assert panels == ["real images", "EDM teacher", "SiD, α = 1.2", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
+    assert panels == ["real images", "EDM teacher", "SiD, α = 1.2", "SiD, α = 1.0", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
     by_panel = {name: [row for row in found if row["panel"] == name] for name in panels}
     keys = [[(r["row"], r["column"], r["class"], r["seed"]) for r in by_panel[name]] for name in panels[1:]]
     assert all(key == keys[0] for key in keys)
