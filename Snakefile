@@ -44,6 +44,7 @@ localrules:
     collect_part,
     table,
     claims,
+    index,
     manifest,
     html_report,
 

@@ -94,6 +94,7 @@ def _counts(verdicts: Iterable[str]) -> str:
 
 def _paths(folder: Path, table: str) -> list[str]:
     wanted = [
+        ("page", [folder / "index.html"]),
         ("report", [folder / "report.html"]),
         ("paper", [folder / "paper.pdf"]),
         ("LaTeX", [folder / "tables" / f"{table}.tex"]),

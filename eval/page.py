@@ -1,7 +1,7 @@
 """One Markdown page with every table, figure and verdict of a preset, for a repository, a wiki or a pull request.
 
-Like ``paper.pdf`` it only collects what the other steps wrote. Pictures are copied into a folder beside the page,
-reduced to 256 colours, so that a page may be committed.
+:mod:`eval.index` makes an HTML page of the same files. Like ``paper.pdf`` both only collect what the other steps wrote.
+Pictures are copied into a folder beside the page, reduced to 256 colours, so that a page may be committed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.paper import figure_caption, in_order
+from eval.pictures import reduced_png
 from eval.summary import load_measurements, measured_days
-from sida.data.pictures import open_picture
 from sida.errors import UserError
 from sida.io import atomic_path, write_text
 
@@ -93,10 +93,6 @@ def _figure(picture: Path, link: str, own: str | Path | None) -> str:
 
 def reduced(source: Path, target: Path) -> Path:
     """Writes a picture with 256 colours; returns its path."""
-    from PIL import Image
-
-    picture = open_picture(source.read_bytes(), str(source))
-    reduced = picture.convert("RGB").quantize(256, dither=Image.Dither.NONE)
     with atomic_path(target) as temporary:
-        reduced.save(temporary, format="PNG", optimize=True)
+        temporary.write_bytes(reduced_png(source))
     return target

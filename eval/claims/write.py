@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.model import RULES, Verdict
+from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.text import to_html
 from sida.errors import UserError
 from sida.io import write_json, write_text
 
@@ -52,8 +52,7 @@ def as_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble:
         cells = [Cell(claim.id), Cell(claim.statement), Cell(MARKS[verdict.outcome], bold=True)]
         if printed:
             cells.append(Cell(MARKS[printed[claim.id].outcome]))
-        lines = [line.removeprefix("- ") for line in _bullets(verdict)]
-        for i, line in enumerate(lines or [""]):
+        for i, line in enumerate(_evidence(verdict) or [""]):
             shown = cells if i == 0 else [Cell(kind="blank")] * len(cells)
             rows.append(Row((*shown, Cell(line)), rule=i == 0 and number > 0))
     columns = tuple(Column(head) for head in heads)
@@ -109,6 +108,10 @@ def _bullets(verdict: Verdict) -> list[str]:
     return lines
 
 
+def _evidence(verdict: Verdict) -> list[str]:
+    return [line.removeprefix("- ") for line in _bullets(verdict)]
+
+
 def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
     claim = verdict.claim
     record: dict[str, Any] = {
@@ -117,12 +120,15 @@ def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
         "statement": claim.statement,
         "source": claim.source,
         "counterpart": claim.counterpart,
+        "note": claim.note,
         "verdict": verdict.outcome,
+        "evidence": _evidence(verdict),
         "findings": _findings(verdict),
     }
     if claim.id in printed:
         record["by_published"] = {
             "verdict": printed[claim.id].outcome,
+            "evidence": _evidence(printed[claim.id]),
             "findings": _findings(printed[claim.id]),
         }
     return record

@@ -1,11 +1,12 @@
-"""``sida-eval page``: all tables, figures and verdicts of a preset on one Markdown page."""
+"""``sida-eval page``: all tables, figures and verdicts of a preset on one page, HTML or Markdown."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "Collect all tables, figures and verdicts of a preset on one Markdown page with its pictures."
+HELP = "Collect all tables, figures and verdicts of a preset on one page: HTML that stands alone, or Markdown."
 EXAMPLES = """examples:
+  sida-eval page results/demo --out results/demo/index.html
   sida-eval page results/demo --out demo.md
   sida-eval page results/miniature --out docs/miniature.md --title 'The paper in miniature'
 """
@@ -14,15 +15,28 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("results", metavar="DIR", help="results of a preset")
-    parser.add_argument("--out", required=True, metavar="PAGE.md", help="page to write; pictures go to PAGE/ beside it")
+    parser.add_argument(
+        "--out", required=True, metavar="PAGE", help="page to write: .html, or .md with its pictures in a folder beside"
+    )
     parser.add_argument("--title", default="", help="headline")
     parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has layouts of its own (DIR/figures)")
+    parser.add_argument("--again", default="", metavar="COMMAND", help="command that makes the results again (.html)")
 
 
 def run(args: argparse.Namespace) -> int:
     """Writes the page."""
-    from eval.page import write_page
+    from pathlib import Path
 
+    from eval.index import write_index
+    from eval.page import write_page
+    from sida.errors import UserError
+
+    suffix = Path(args.out).suffix
+    if suffix not in (".html", ".md"):
+        raise UserError(f"--out {args.out}: must end in .html, or in .md (pictures go into a folder beside it)")
+    if suffix == ".html":
+        print(write_index(args.results, args.out, args.title, args.own, args.again))
+        return 0
     page, *pictures = write_page(args.results, args.out, args.title, args.own)
     print(f"{page} with {len(pictures)} pictures")
     return 0

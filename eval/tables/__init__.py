@@ -1,10 +1,11 @@
 """Tables: a layout (data) and measurements become LaTeX, CSV, Markdown, HTML and terminal text."""
 
 from eval.tables.build import build_table
+from eval.tables.html import to_html
 from eval.tables.latex import to_latex
 from eval.tables.layout import TableLayout, load_layout
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.text import to_csv, to_html, to_markdown, to_terminal
+from eval.tables.text import to_csv, to_markdown, to_terminal
 from eval.tables.write import write_table
 
 __all__ = [

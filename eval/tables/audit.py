@@ -30,7 +30,7 @@ def side_by_side(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], 
                 cells.append(text_cell(column, lines, number))
             else:
                 cells += _three(column, line, number, best)
-        rows.append(Row(tuple(cells), rule_above(lines, number)))
+        rows.append(Row(tuple(cells), rule_above(lines, number), line.spec.continues))
     return columns, rows
 
 
@@ -52,7 +52,8 @@ def stacked(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[
                     cells.append(text_cell(column, lines, number) if i == 0 else Cell(kind="blank"))
             cells.insert(place, Cell(name))
             beside_ours = number > 0 and (line.ours or lines[number - 1].ours)
-            rows.append(Row(tuple(cells), i == 0 and (rule_above(lines, number) or beside_ours)))
+            rule = i == 0 and (rule_above(lines, number) or beside_ours)
+            rows.append(Row(tuple(cells), rule, i > 0 or line.spec.continues))
     return columns, rows
 
 

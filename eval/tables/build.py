@@ -83,5 +83,5 @@ def _one_sided(layout: TableLayout, lines: list[Line], mode: Mode) -> tuple[list
                 cells.append(empty_cell(source))
             else:
                 cells.append(published_cell(source, bold) if mode == "paper" else measured_cell(column, source, bold))
-        rows.append(Row(tuple(cells), rule_above(lines, number)))
+        rows.append(Row(tuple(cells), rule_above(lines, number), line.spec.continues))
     return [heading(column) for column in layout.columns], rows

@@ -59,4 +59,5 @@ def printed(column: ColumnSpec, estimate: Estimate) -> tuple[str, str | None]:
 def heading(column: ColumnSpec, group: str = "") -> Column:
     """Heading of a layout's column."""
     direction = column.direction if column.arrow else None
-    return Column(column.head, direction, column.metric is not None or column.field in ("nfe", "seeds"), group)
+    number = column.metric is not None or column.field in ("nfe", "seeds")
+    return Column(column.head, direction, number, group, name=column.field == "label")

@@ -132,8 +132,8 @@ def build_hyperparameters(
         for i, (kind, cells) in enumerate(lines):
             head = [Cell(spec.group if new_group and i == 0 else ""), Cell(spec.label if i == 0 else "")]
             middle = [Cell(kind)] if mode == "audit" else []
-            rows.append(Row((*head, *middle, *cells), new_group and i == 0))
-    heads = [Column("Method"), Column("Hyperparameters"), *([Column("")] if mode == "audit" else [])]
+            rows.append(Row((*head, *middle, *cells), new_group and i == 0, i > 0))
+    heads = [Column("Method"), Column("Hyperparameters", name=True), *([Column("")] if mode == "audit" else [])]
     columns = (*heads, *(Column(column.head) for column in layout.columns))
     notes = list(layout.notes)
     if mode != "paper":

@@ -43,12 +43,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its heading with the direction's arrow, and an upper heading shared by neighbours."""
+    """A column: its heading with the direction's arrow, and an upper heading shared by neighbours.
+
+    ``name`` marks the column that says which row this is; narrow screens keep it in view.
+    """
 
     head: str
     direction: Literal["lower", "higher"] | None = None
     number: bool = False
     group: str = ""
+    name: bool = False
 
     @property
     def title(self) -> str:
@@ -58,10 +62,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Row:
-    """A body row; ``rule`` draws a line above it (a new family begins)."""
+    """A body row; ``rule`` draws a line above it (a new family begins), ``part`` continues the row above."""
 
     cells: tuple[Cell, ...]
     rule: bool = False
+    part: bool = False
 
 
 @dataclass(frozen=True)

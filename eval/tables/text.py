@@ -1,11 +1,9 @@
-"""Tables as Markdown, as an HTML page, as CSV records and as aligned lines for the terminal."""
+"""Tables as Markdown, as CSV records and as aligned lines for the terminal."""
 
 from __future__ import annotations
 
 import csv
-import html
 import io
-import re
 import unicodedata
 
 from eval.tables.model import Cell, Table
@@ -43,66 +41,6 @@ def _markdown_cell(cell: Cell) -> str:
     if cell.kind == "missing":
         return f"*{text}*"
     return f"**{text}**" if cell.bold and text else text
-
-
-def to_html(table: Table) -> str:
-    """A page that stands alone, readable in light and dark mode and on narrow screens."""
-    head = ""
-    if table.grouped:
-        head += "<tr>" + _html_groups(table) + "</tr>"
-    head += "<tr>" + "".join(f"<th{' class=num' if c.number else ''}>{_html_text(c.title)}</th>" for c in table.columns)
-    body = "\n".join(
-        f"<tr{' class=rule' if row.rule else ''}>{''.join(_html_cell(table, i, c) for i, c in _placed(row.cells))}</tr>"
-        for row in table.rows
-    )
-    notes = "".join(f"<p>{_html_text(note)}</p>" for note in table.notes)
-    return _PAGE.format(
-        title=html.escape(table.title or table.name),
-        caption=_html_text(table.caption),
-        head=head + "</tr>",
-        body=body,
-        notes=notes,
-    )
-
-
-def _placed(cells: tuple[Cell, ...]) -> list[tuple[int, Cell]]:
-    placed, place = [], 0
-    for cell in cells:
-        placed.append((place, cell))
-        place += cell.columns
-    return placed
-
-
-def _html_text(text: str) -> str:
-    escaped = html.escape(text, quote=False).replace("SiD2A", "SiD<sup>2</sup>A")
-    return re.sub(r"([α-ω])_([A-Za-z]+)", r"\1<sub>\2</sub>", escaped)
-
-
-def _html_groups(table: Table) -> str:
-    cells, index = [], 0
-    while index < len(table.columns):
-        end = index
-        while end < len(table.columns) and table.columns[end].group == table.columns[index].group:
-            end += 1
-        name = table.columns[index].group
-        cells.append(f'<th colspan="{end - index}"{" class=group" if name else ""}>{_html_text(name)}</th>')
-        index = end
-    return "".join(cells)
-
-
-def _html_cell(table: Table, place: int, cell: Cell) -> str:
-    classes: list[str] = [cell.kind] if cell.kind != "text" else []
-    if table.columns[place].number:
-        classes.append("num")
-    elif len(cell.plain) < 48:
-        classes.append("short")
-    if cell.agreement:
-        classes.append(cell.agreement)
-    text = _html_text(cell.plain)
-    if cell.bold:
-        text = f"<b>{text}</b>"
-    span = f' colspan="{cell.columns}"' if cell.columns > 1 else ""
-    return f'<td{span} class="{" ".join(classes)}">{text}</td>' if classes else f"<td{span}>{text}</td>"
 
 
 def to_terminal(table: Table, colour: bool = False, width: int = 100) -> str:
@@ -157,34 +95,3 @@ def _width(text: str) -> int:
     """Columns a text takes in a terminal."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 15px/1.45 system-ui, sans-serif; margin: 1.5rem; max-width: 75rem; }}
-div {{ overflow-x: auto; }}
-table {{ border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }}
-th, td {{ padding: .2rem .8rem; text-align: left; vertical-align: top; }}
-td.num, td.short, th {{ white-space: nowrap; }}
-sup {{ line-height: 0; }}
-thead tr:last-child th {{ border-bottom: 1px solid; }}
-th.group {{ border-bottom: 1px solid; text-align: center; }}
-.num {{ text-align: right; font-variant-numeric: tabular-nums; }}
-tr.rule td {{ border-top: 1px solid; }}
-.published {{ font-style: italic; }}
-.missing {{ opacity: .6; font-style: italic; }}
-.better, .worse {{ color: light-dark(#a33c00, #ffb088); }}
-.notes {{ font-size: 13px; opacity: .85; overflow-wrap: anywhere; }}
-</style></head>
-<body><h1>{title}</h1>
-<p>{caption}</p>
-<div><table><thead>{head}</thead>
-<tbody>
-{body}
-</tbody></table></div>
-<div class="notes">{notes}</div>
-</body></html>
-"""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from eval.tables.html import to_html
 from eval.tables.latex import to_latex
 from eval.tables.model import Table
-from eval.tables.text import to_csv, to_html, to_markdown
+from eval.tables.text import to_csv, to_markdown
 from sida.errors import UserError
 from sida.io import write_text
 

@@ -211,7 +211,10 @@ def test_page_holds_every_table_picture_and_verdict_and_its_links_lead_somewhere
     assert {path: path.read_bytes() for path in (tmp_path / "deep").rglob("*.*")} == before
 
 
-@pytest.mark.parametrize(("results", "out", "line"), [("", "x.txt", "must end in .md"), ("none", "x.md", "no tables")])
+@pytest.mark.parametrize(
+    ("results", "out", "line"),
+    [("", "x.txt", "must end in .html, or in .md"), ("none", "x.md", "no tables"), ("none", "x.html", "no tables")],
+)
 def test_page_faults_are_one_line(preset, tmp_path, capsys, results, out, line):
     capsys.readouterr()
     assert main(["page", str(preset / results), "--out", str(tmp_path / out)]) == 1

@@ -51,7 +51,7 @@ def networks(workspace: Workspace) -> dict[str, str]:
 
 def test_run_makes_every_product(finished):
     results = finished.folder / "results/tiny"
-    for name in ["measurements.csv", "claims.md", "claims.json", "manifest.json", "report.html"]:
+    for name in ["measurements.csv", "claims.md", "claims.json", "manifest.json", "report.html", "index.html"]:
         assert (results / name).stat().st_size > 100, name
     for suffix in ["tex", "csv", "md", "html"]:
         assert (results / f"tables/main.{suffix}").stat().st_size > 100
@@ -79,6 +79,19 @@ def test_last_line_says_where_the_time_went(finished):
 def test_jobs_report_progress_without_flooding(finished):
     assert "[distill sida-a1.0]" in finished.output
     assert len(finished.output.splitlines()) < 400
+
+
+def test_the_index_shows_the_main_table_and_how_to_run_again(finished):
+    text = (finished.folder / "results/tiny/index.html").read_text()
+    for word in [
+        "Tiny workflow test",
+        "SiDA, α = 1.0",
+        "data:image/png;base64",
+        "--configfile tests/workflow/tiny.yaml",
+    ]:
+        assert word in text
+    manifest = json.loads((finished.folder / "results/tiny/manifest.json").read_text())
+    assert "index.html" in manifest["files"]
 
 
 def test_manifest_hashes_are_right(finished):

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -83,15 +84,20 @@ def tables_and_figures():
     return [*MEASUREMENTS, *tables, *figures, *claims]
 
 
+def paper_files():
+    """The paper, made only where LaTeX is installed, with a line that says so elsewhere."""
+    return [f"{RESULTS}/paper.pdf"] if PAPER else []
+
+
 def products():
-    """What people come for. The paper is made only where LaTeX is installed, with a line that says so elsewhere."""
-    return tables_and_figures() + ([f"{RESULTS}/paper.pdf"] if PAPER else [])
+    """What people come for."""
+    return [*tables_and_figures(), *paper_files(), f"{RESULTS}/index.html"]
 
 
 def short_targets():
     """Paths below the preset's folder of everything that can be asked for without naming that folder."""
     teachers = [PRESET.teacher_path(name) for name in PRESET.config["teachers"]]
-    single = [f"{RESULTS}/{name}" for name in ("paper.pdf", "report.html", "manifest.json")]
+    single = [f"{RESULTS}/{name}" for name in ("index.html", "paper.pdf", "report.html", "manifest.json")]
     paths = [*tables_and_figures(), *single, *trials_of(RUNS), *network_files(PRESET.runs), *teachers]
     return list(dict.fromkeys(os.path.relpath(path, RESULTS) for path in paths if path.startswith(f"{RESULTS}/")))
 

@@ -1,4 +1,4 @@
-# The HTML report and the manifest: last, because they describe everything else.
+# The page of everything, the HTML report and the manifest: last, because they describe everything else.
 
 
 rule paper:
@@ -18,6 +18,28 @@ rule paper:
         "paper: all tables and figures with their provenance"
     shell:
         "python -m eval paper {params.results:q} {params.own:q} --require-pdf 2>&1 | tee -i {log:q}"
+
+
+rule index:
+    input:
+        tables_and_figures(),
+        paper_files(),
+    output:
+        f"{RESULTS}/index.html",
+    log:
+        f"{RESULTS}/logs/index.log",
+    conda:
+        "../../environment.yml"
+    params:
+        results=lambda wildcards, output: os.path.dirname(output[0]),
+        title=PRESET.config["title"],
+        own=["--own", str(PRESET.own[0])],
+        again=shlex.join(["snakemake", "--cores", "2", "--configfile", *map(os.path.relpath, workflow.configfiles)]),
+    message:
+        "index: everything on one page"
+    shell:
+        "python -m eval page {params.results:q} --title {params.title:q} {params.own:q} --again {params.again:q}"
+        " --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule manifest:
