@@ -34,6 +34,8 @@ class Curve:
         points: Evaluations, in order of images seen.
         over: What standard deviations are over: ``trials`` or ``seeds``.
         runs: All runs.
+        method: Method of the runs.
+        alpha: Their α.
         kept: Images seen by the network that the run kept; None: the one with the lowest value of this curve.
     """
 
@@ -43,6 +45,8 @@ class Curve:
     over: str = "trials"
     runs: tuple[str, ...] = field(default=())
     kept: int | None = None
+    method: str = ""
+    alpha: float | None = None
 
     @property
     def best(self) -> Point:
@@ -162,7 +166,7 @@ def pool(curves: list[Curve], label: str) -> Curve:
     names = tuple(curve.run for curve in curves)
     if not points:
         raise UserError(f"runs {', '.join(names)} share no evaluation point; use the same evaluation.every_kimg")
-    return Curve(names[0], label, tuple(points), "seeds", names)
+    return replace(curves[0], label=label, points=tuple(points), over="seeds", runs=names, kept=None)
 
 
 def first_at_or_below(points: tuple[Point, ...], level: float, shift: float = 0.0) -> int | None:

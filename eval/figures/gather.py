@@ -25,6 +25,7 @@ class Line:
     source: str
     colour: str | None = None
     run: str | None = None
+    method: str = "published"
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,9 @@ def _series(
         if series.optional and (lack := sources.lacks(run.run, spec)):
             missing.append(f"{run.label} ({run.run}: {lack})")
             continue
-        label = series.label or run.label
+        label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))
         points, kept = sources.points(run.run, spec), sources.kept(run.run)
-        curve = Curve(run.run, label, points, "trials", (run.run,), kept)
+        curve = Curve(run.run, label, points, "trials", (run.run,), kept, run.method, run.alpha)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
     return [pool(group, group[0].label) for group in groups.values()]
 
@@ -168,7 +169,7 @@ def _line(
     nfe = sources.measurements.nfe(run.run)
     start = "its start, " if line.start_of is not None else ""
     label = line.label or start + run.label + (f", NFE {nfe}" if nfe and not start else "")
-    return Line(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour, run.run)
+    return Line(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour, run.run, run.method)
 
 
 def _describe(conditions: Mapping[str, object]) -> str:

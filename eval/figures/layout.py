@@ -25,7 +25,7 @@ class SeriesSpec:
     Attributes:
         each: Conditions on the sample sheet; one curve per matching run.
         pool_seeds: Runs that differ only in their seed become one curve with a band over seeds.
-        label: Name in the legend (default the sheet's).
+        label: Name in the legend (default the sheet's); ``{alpha}`` stands for the run's α.
         optional: Whether no match is allowed; such a series is then reported as missing.
     """
 
@@ -106,6 +106,7 @@ class CurvesLayout:
         widths: Relative widths of the panels of a row.
         x: Unit of the horizontal axis; iterations are images divided by ``batch``.
         legend: A legend in each panel, or one below all of them (which then also names the lines).
+        colours: Whether colour and marker tell methods apart, or values of α (see :mod:`eval.figures.looks`).
         final: Mark the kept generator with its independent measurement.
     """
 
@@ -120,6 +121,7 @@ class CurvesLayout:
     x: Literal["images", "iterations"] = "images"
     batch: int | None = None
     legend: Literal["panels", "below"] = "panels"
+    colours: Literal["method", "alpha"] = "method"
     final: bool = True
     scope: Mapping[str, Any] | None = None
     notes: tuple[str, ...] = ()

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
 from eval.figures.curves import Curve
 from eval.figures.gather import Line, Panel
 from eval.figures.layout import CurvesLayout
+from eval.figures.looks import METHODS, Look, looks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NO_DATA = "not trained here yet"
+KEPT = "hollow: kept generator, measured again"
+_KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
+
 
 def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
-    """The figure of a layout; every label has one colour, marker and dash pattern in all panels.
+    """The figure of a layout; looks are those of :mod:`eval.figures.looks`.
 
     A panel whose optional runs have no log yet says so.
     """
@@ -24,17 +30,20 @@ def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
     rows = -(-len(panels) // columns)
     ratios = list(layout.widths) if layout.widths and len(layout.widths) == columns else None
     grid = figure.subplots(rows, columns, squeeze=False, width_ratios=ratios, sharey="row" if layout.share_y else False)
-    order = {name: i for i, name in enumerate(dict.fromkeys(c.label for panel in panels for c in panel.curves))}
+    looks = looks_of(layout, panels)
     for axes, panel in zip(grid.flat, panels):
-        _draw_panel(layout, axes, panel, order)
+        _draw_panel(layout, axes, panel, looks)
+    for axes, panel in zip(grid.flat, panels):
+        if panel.missing and not panel.curves:
+            _say_no_data(axes, panel)
     for axes in list(grid.flat)[len(panels) :]:
         axes.set_axis_off()
     if layout.legend == "below":
-        _legend_below(figure)
+        _legend_below(figure, any(panel.finals for panel in panels))
     return figure
 
 
-def _legend_below(figure: Figure) -> None:
+def _legend_below(figure: Figure, finals: bool) -> None:
     """One legend for all panels, each label once, in as many columns as the figure's width holds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -42,6 +51,8 @@ def _legend_below(figure: Figure) -> None:
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels()):
             found.setdefault(label, handle)
+    if finals:
+        found[KEPT] = _kept_handle()
     renderer = FigureCanvasAgg(figure).get_renderer()
     for across in range(min(6, len(found)), 0, -1):
         legend = figure.legend(
@@ -52,18 +63,21 @@ def _legend_below(figure: Figure) -> None:
         legend.remove()
 
 
-def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, order: dict[str, int]) -> None:
+def _kept_handle() -> Any:
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="none", **_KEPT_LOOK)
+
+
+def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, looks: dict[Any, Look]) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     spec = panel.spec
     axes.set_xscale(spec.x_scale)
     axes.set_yscale(spec.y_scale)
     for curve in panel.curves:
-        _draw_curve(layout, axes, panel, curve, order[curve.label])
-    _draw_lines(axes, panel.lines, written=layout.legend == "panels")
-    if panel.missing and not panel.curves:
-        place: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
-        axes.text(0.5, 0.5, "not trained here yet", style="italic", color="#666666", **place)
+        _draw_curve(layout, axes, panel, curve, looks[curve.label, curve.method, curve.alpha])
+    _draw_lines(axes, panel.lines, layout)
     axes.set_title(spec.title, loc="left", fontweight="bold")
     axes.set_xlabel(spec.x_label or {"images": "training images", "iterations": "iterations"}[layout.x])
     axes.set_ylabel(spec.y_label)
@@ -90,20 +104,19 @@ def _labelled(ratio: float) -> tuple[float, ...]:
 
 
 def _legend(axes: Axes, panel: Panel) -> None:
-    from matplotlib.lines import Line2D
-
     handles: list[Any]
     handles, labels = axes.get_legend_handles_labels()
     if panel.finals:
-        open_marker: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
-        handles.append(Line2D([], [], linestyle="none", **open_marker))
-        labels.append("kept generator, re-measured")
+        handles.append(_kept_handle())
+        labels.append(KEPT)
     look: dict[str, Any] = {"framealpha": 0.9, "edgecolor": "none", "borderpad": 0.3, "handlelength": 2.4}
     place: Any = panel.spec.legend
     axes.legend(handles, labels, loc=place, **look)
 
 
-def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, number: int) -> None:
+def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, look: Look) -> None:
+    from matplotlib import patheffects
+
     unit = layout.batch if layout.x == "iterations" and layout.batch else 1
     # A logarithmic axis has no place for the evaluation before training; the CSV keeps it.
     points = [p for p in curve.points if p.nimg > 0 or panel.spec.x_scale == "linear"]
@@ -111,47 +124,62 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, nu
         points = [p for p in points if p.nimg / unit <= panel.spec.x_max]
     x = [p.nimg / unit for p in points]
     y = [p.value for p in points]
-    colour = style.COLOURS[number % len(style.COLOURS)]
-    dash: Any = style.DASHES[number % len(style.DASHES)]
-    (drawn,) = axes.plot(x, y, color=colour, marker=style.MARKERS[number % len(style.MARKERS)], label=curve.label)
+    # A white rim keeps a curve apart from what it crosses.
+    rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
+    (drawn,) = axes.plot(x, y, color=look.colour, marker=look.marker, label=curve.label, path_effects=rim, zorder=3)
     if len(points) > 25:
         drawn.set_markevery(0.09)
-    if dash[0] is not None:
-        drawn.set_dashes(dash)
+    if look.dashes is not None:
+        drawn.set_dashes(look.dashes)
     if any(p.std for p in points):
         low = [p.value - (p.std or 0) for p in points]
         if panel.spec.y_scale == "log":
             low = [max(bottom, 0.2 * p.value) for bottom, p in zip(low, points)]
         high = [p.value + (p.std or 0) for p in points]
-        axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+        # Several bands over each other turn grey: the more there are, the fainter; their edges stay.
+        crowd = max(2, len(panel.curves))
+        axes.fill_between(x, low, high, color=look.colour, alpha=0.34 / crowd, linewidth=0, zorder=1.5)
+        for edge in (low, high):
+            axes.plot(x, edge, color=look.colour, linewidth=0.5, alpha=max(0.3, 1.2 / crowd), zorder=1.6)
     final = panel.finals.get(curve.run)
     if final is not None:
         axes.errorbar(
             [curve.best.nimg / unit],
             [final.mean],
             yerr=[final.std or 0],
-            fmt=style.MARKERS[number % len(style.MARKERS)],
+            fmt=look.marker,
             markersize=6.5,
             markerfacecolor="white",
             markeredgewidth=1.1,
-            color=colour,
+            color=look.colour,
             capsize=2.5,
             linewidth=1.0,
             zorder=4,
         )
 
 
-def _draw_lines(axes: Axes, lines: tuple[Line, ...], written: bool) -> None:
+def _line_colour(line: Line, layout: CurvesLayout) -> str:
+    """The layout's choice; else a measured generator has the colour of its method."""
+    if line.colour is not None:
+        return style.LINE_COLOURS[line.colour]
+    if line.method == "teacher":
+        return style.LINE_COLOURS["purple"]
+    if layout.colours == "method" and line.method in METHODS:
+        return METHODS[line.method][0]
+    return style.LINE_COLOURS["grey"]
+
+
+def _draw_lines(axes: Axes, lines: tuple[Line, ...], layout: CurvesLayout) -> None:
     """Horizontal lines with their names written on them, or left to the legend."""
-    names = list(style.LINE_COLOURS)
+    written = layout.legend == "panels"
     by_height = sorted(lines, key=lambda line: line.value)
-    for number, line in enumerate(lines):
-        name = line.colour or names[number % len(names)]
-        dashes = (6, 2) if names.index(name) % 2 == 0 else (2, 1.5)
-        label = "_nolegend_" if written else line.label
-        colour = style.LINE_COLOURS[name]
-        axes.axhline(line.value, color=colour, linewidth=0.9, dashes=dashes, zorder=1, label=label)
+    for line in lines:
+        colour = _line_colour(line, layout)
+        # Dashes and gaps of one length, in turn by height: of two lines at one level both are seen.
+        dashes = (5.0 * (by_height.index(line) % 2), (5.0, 5.0))
+        axes.axhline(line.value, color=colour, linewidth=1.0, linestyle=dashes, zorder=1)
         if not written:
+            axes.plot([], [], color=colour, linewidth=1.0, linestyle=(0, (5.0, 5.0)), label=line.label)
             continue
         # Names alternate between the ends by height, so that those of close lines do not touch.
         right = by_height.index(line) % 2 == 0
@@ -166,6 +194,18 @@ def _draw_lines(axes: Axes, lines: tuple[Line, ...], written: bool) -> None:
             va="bottom",
             ha="right" if right else "left",
         )
+
+
+def _say_no_data(axes: Axes, panel: Panel) -> None:
+    """Writes between the lines: in the middle of the largest gap that they leave."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    low, _ = axes.get_xlim()
+    heights = sorted(float(to_axes.transform((low, line.value))[1]) for line in panel.lines)
+    bounds = [0.0, *heights, 1.0]
+    size, start = max((upper - lower, lower) for lower, upper in itertools.pairwise(bounds))
+    place: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # hides the grid behind it
+    axes.text(0.5, start + size / 2, NO_DATA, style="italic", color="#666666", **place)
 
 
 def short_number(value: float) -> str:

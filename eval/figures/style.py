@@ -1,4 +1,4 @@
-"""One look for all figures: colours that colour-blind readers can tell apart, embedded fonts, fixed metadata."""
+"""What all figures share: fonts, sizes, colours of reference lines, embedded fonts, fixed metadata."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from sida.io import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Okabe & Ito's palette in an order of falling contrast with white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-DASHES = ((None, None), (5, 1.5), (1.5, 1.2), (5, 1.2, 1.2, 1.2))
 LINE_COLOURS = {"grey": "#333333", "purple": "#7F3C8D", "green": "#117733", "red": "#B3293A", "cyan": "#0E7C8A"}
 DPI = 200
 

@@ -11,9 +11,12 @@ _GREEK = {
 _MATH = {
     **{letter: rf"\{name}" for letter, name in _GREEK.items()},
     "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
-    "↑": r"\uparrow", "✓": r"\surd", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
+    "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
 }  # fmt: skip
+#: ✓ of the AMS symbols, by its font, which every LaTeX has: a document that inputs a table need not load a package.
+CHECK_MARK = r"{\usefont{U}{msa}{m}{n}\char88}"
 _SPECIAL = {
+    "✓": CHECK_MARK,
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "–": "--", "—": "---", "\u00a0": "~",
 }  # fmt: skip

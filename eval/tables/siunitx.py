@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eval.tables.escape import escape
+from eval.tables.escape import CHECK_MARK, escape
 from eval.tables.model import Cell
 
 CHECK = r"""\ifcsname\detokenize{siunitx_print_number:n}\endcsname\else
@@ -30,7 +30,7 @@ SETUP = r"""\sisetup{mode=text,reset-text-series=false,uncertainty-mode=separate
 \protected\def\sidaroom#1{\setbox2\hbox{#1}\setbox4\hbox{\sidabold#1}\kern\dimexpr\wd4-\wd2\relax}%
 \def\sidanoroom#1{}%
 \protected\def\sidabold{\bfseries\boldmath\let\sidaroom\sidanoroom}%"""
-MARKS = {None: "", "agrees": r"\,$\surd$", "better": r"\,$\triangle$", "worse": r"\,$\times$"}
+MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
 # Differences stacked under numbers with spreads: their mark stays close to them, not behind the space for a spread, and
 # their sign hangs out to the left (the cell beside it has no spread either), of which TeX need not warn.
 HANGS = ",table-align-uncertainty=false,table-align-text-after=false"

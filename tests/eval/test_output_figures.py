@@ -16,9 +16,12 @@ from PIL import Image
 from eval.cli import main
 from eval.figures import first_at_or_below, load_figure_layout, read_author_log, read_evaluations
 from eval.figures.curves import Curve, Point, pool
-from eval.figures.gather import Panel
-from eval.figures.plot import draw_curves, short_number
+from eval.figures.gather import Line, Panel, Sources, gather
+from eval.figures.plot import KEPT, NO_DATA, draw_curves, short_number
+from eval.published import load_published
+from eval.summary import Estimate, Measurements
 from sida.errors import UserError
+from sida.preset import read_runs
 from tests.eval.synthetic_output import CURVES, measurement_lines, write_csv, write_preset
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +207,120 @@ def test_a_legend_below_fits_the_figure(tmp_path, names):
     box = legend.get_window_extent(FigureCanvasAgg(figure).get_renderer())
     assert [text.get_text() for text in legend.get_texts()] == names
     assert box.width <= figure.bbox.width
+
+
+# Looks.
+
+
+def curve(label, method, alpha, values=(5.0, 4.0), std=None):
+    points = tuple(Point(n + 1, value, std, 3) for n, value in enumerate(values))
+    return Curve(label, label, points, "trials", (label,), None, method, alpha)
+
+
+def drawn(tmp_path, groups, lines=(), finals=None, missing=(), **keys):
+    """A figure with a panel for each group of curves."""
+    keys = {"columns": 3, "share_y": False, "legend": "below", **keys, "panels": [{"series": []}] * len(groups)}
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", **keys}))
+    layout = load_figure_layout(tmp_path / "l.yaml")
+    panels = [Panel(layout.panels[0], tuple(group), tuple(lines), finals or {}, tuple(missing)) for group in groups]
+    return draw_curves(layout, panels)
+
+
+def shown(axes):
+    """Colour and marker of every named curve."""
+    found = [line for line in axes.get_lines() if line.get_marker() not in ("None", None, "")]
+    return {line.get_label(): (line.get_color(), line.get_marker()) for line in found if line.get_xdata().size}
+
+
+def test_a_method_has_one_colour_and_marker_in_all_panels_of_all_figures(tmp_path):
+    """Labels by size and the order of curves change nothing."""
+    sizes = [[curve(f"SiD, {s}", "sid", 1.0), curve(f"SiDA, {s}", "sida", 1.0)] for s in ("XS", "S", "M", "L", "XL")]
+    other = [[curve("SiDA, α = 1.0", "sida", 1.0), curve("SiD2A", "sid2a", 1.0), curve("SiD", "sid", None)]]
+    looks = {}
+    for figure in (drawn(tmp_path, sizes), drawn(tmp_path, other)):
+        for axes in figure.axes:
+            for label, look in shown(axes).items():
+                looks.setdefault(label.split(",")[0], set()).add(look)
+    assert all(len(found) == 1 for found in looks.values())
+    assert len(set.union(*looks.values())) == 3
+
+
+def test_the_same_alpha_looks_the_same_for_every_method_in_figures_about_it(tmp_path):
+    alphas = (-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5)
+    groups = [[curve(f"{method} {a}", method, a) for a in alphas] for method in ("sida", "sid2a")]
+    one, other = (list(shown(axes).values()) for axes in drawn(tmp_path, groups, colours="alpha").axes)
+    assert one == other
+    assert len({colour for colour, _ in one}) == len({marker for _, marker in one}) == 7
+
+
+def test_a_changed_recipe_of_a_method_gets_a_look_of_its_own_kept_in_the_figure(tmp_path):
+    base, changed = curve("SiDA", "sida", 1.0), [curve(f"SiDA, changed {i}", "sida", 1.0) for i in range(4)]
+    first, second = (shown(axes) for axes in drawn(tmp_path, [[base, *changed], [base, changed[2]]]).axes)
+    assert len(set(first.values())) == 5
+    assert second == {label: first[label] for label in second}
+
+
+def test_figure_4_names_two_methods(preset, tmp_path):
+    names = [f"edm2-{size}-{method}" for size in ("xs", "s", "m", "l", "xl", "xxl") for method in ("sid", "sida")]
+    sheet = (ROOT / "config/runs/released.tsv").read_text()
+    (tmp_path / "released.tsv").write_text(sheet)
+    log = (preset / "students/sid-a1.2/evaluations.jsonl").read_text().replace('"fd', '"fid')
+    for name in names:
+        (tmp_path / "students" / name).mkdir(parents=True)
+        (tmp_path / "students" / name / "evaluations.jsonl").write_text(log)
+    layout = load_figure_layout(FIGURES / "figure4.yaml")
+    runs = {run.run: run for run in read_runs(tmp_path / "released.tsv")}
+    sources = Sources(Measurements([], "none"), runs, load_published(), tmp_path / "students", {})
+    figure = draw_curves(layout, gather(layout, sources))
+    assert {label for axes in figure.axes for label in shown(axes)} == {"SiD", "SiDA"}
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["SiD", "SiDA"]
+
+
+@pytest.mark.parametrize("place", ["below", "panels"])
+def test_hollow_markers_and_start_lines_are_explained_in_the_figure(tmp_path, place):
+    """In the legend, or (lines) by name where they are; a line has the colour of the method that it shows."""
+    line = Line("start: SiD", 4.5, None, "measured: x", method="sid")
+    finals = {"SiDA": Estimate(4.2, 0.1, 10)}
+    groups = [[curve("SiDA", "sida", 1.0), curve("SiD", "sid", 1.0)]]
+    figure = drawn(tmp_path, groups, [line], finals, legend=place)
+    (axes,) = figure.axes
+    legend = figure.legends[0] if place == "below" else axes.get_legend()
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert KEPT in texts
+    assert "start: SiD" in (texts if place == "below" else [text.get_text() for text in axes.texts])
+    (level,) = [drawn for drawn in axes.get_lines() if list(drawn.get_ydata()) == [4.5, 4.5]]
+    assert level.get_color() == shown(axes)["SiD"][0]
+    assert level.get_linestyle() == "--"
+
+
+@pytest.mark.parametrize("values", [(), (2.0,), (1.8, 2.0, 2.01, 2.5), (1.0, 2.0, 3.0, 4.0, 5.0)])
+def test_the_words_of_an_empty_panel_overlap_no_line(tmp_path, values):
+    lines = [Line(f"line {value}", value, None, "published") for value in values]
+    figure = drawn(tmp_path, [[]] * 6, lines, missing=("x",), height=4.9)
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    for axes in figure.axes:
+        (words,) = [text for text in axes.texts if text.get_text() == NO_DATA]
+        box = words.get_window_extent(renderer)
+        assert axes.bbox.y0 <= box.y0
+        assert box.y1 <= axes.bbox.y1
+        for value in values:
+            height = axes.transData.transform((1, value))[1]
+            assert not box.y0 <= height <= box.y1
+
+
+def test_many_bands_are_fainter_than_few_and_keep_their_edges(tmp_path):
+    def bands(count):
+        figure = drawn(tmp_path, [[curve(str(i), "sida", i / 4, std=0.5) for i in range(count)]], colours="alpha")
+        (axes,) = figure.axes
+        edges = [line for line in axes.get_lines() if line.get_marker() == "None" and line.get_linewidth() == 0.5]
+        assert len(edges) == 2 * count
+        return axes.collections[0].get_alpha(), edges[0].get_alpha()
+
+    few, many = bands(2), bands(7)
+    assert many[0] < 0.5 * few[0]
+    assert many[1] >= 0.3
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0.1, 50)), min_size=1, max_size=20), st.floats(0.1, 50))

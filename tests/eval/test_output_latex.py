@@ -39,6 +39,7 @@ def table(tmp_path_factory):
         ("FID ↓ 32×32", r"FID $\downarrow$ 32$\times$32"),
         (r"a\b{c}", r"a\textbackslash{}b\{c\}"),
         ("(--config) 0–9", "(-{}-config) 0--9"),
+        ("✓ ✗ √", r"{\usefont{U}{msa}{m}{n}\char88} $\times$ $\surd$"),
     ],
 )
 def test_latex_escaping(text, expected):
@@ -81,7 +82,7 @@ def test_a_column_makes_room_for_bold_digits_and_for_marks():
     bold = [Cell("10.5", "measured", "0.2", bold=True), Cell("9.5", "measured", "0.3")]
     assert number_column(bold) == r"S[table-format=2.1(1){\sidaroom{\textpm 0}}]"
     marked = [Cell("−0.02", "difference", agreement="agrees")]
-    assert number_column(marked) == r"S[table-format=+1.2{\,$\surd$}]"
+    assert number_column(marked) == r"S[table-format=+1.2{\,{\usefont{U}{msa}{m}{n}\char88}}]"
     assert "table-align-text-after=false" in number_column([*bold, *marked])
 
 
