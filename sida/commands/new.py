@@ -1,0 +1,34 @@
+"""``sida new``: a folder with everything that a study of one's own data needs."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Write a study of your own pictures: a folder with a commented preset, sheet, protocol and layouts."
+EXAMPLES = """examples:
+  sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
+  sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
+  cd flowers && snakemake --cores 2 -s CHECKOUT/Snakefile --configfile preset.yaml
+
+Sizes and rates fit the resolution (up to 16: minutes on a CPU; 32 and 64: the papers', on a GPU). See docs/own-data.md.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("study", metavar="STUDY", help="folder to make; its name becomes the preset's")
+    parser.add_argument("--data", required=True, metavar="FOLDER|ZIP", help="your pictures")
+    parser.add_argument("--resolution", type=int, metavar="N", help="height and width (default: the pictures')")
+    parser.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
+    parser.add_argument("--labels", help="auto (default), json, folders or none: see `sida data prepare`")
+    parser.add_argument("--device", help="cpu or cuda (default: by the resolution)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Writes the folder."""
+    from sida.config import from_mapping
+    from sida.study import StudyConfig, new_study
+
+    given = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
+    print("\n".join(new_study(from_mapping(StudyConfig, given, "sida new"))))
+    return 0

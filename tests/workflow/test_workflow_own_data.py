@@ -1,0 +1,135 @@
+"""docs/own-data.md: a study of one's own pictures lives in one folder outside the repository."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from eval.preset_check import check_preset
+from sida.cli import main
+from sida.config import from_mapping
+from sida.networks import build_network
+from sida.preset import Preset
+from tests.conftest import ROOT
+
+
+def pictures(folder: Path, size: tuple[int, int], mode: str = "RGB", classes: str = "ab", each: int = 20) -> Path:
+    """Coloured noise, a folder per class."""
+    draw = np.random.default_rng(0)
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for index in range(each):
+            pixels = draw.integers(0, 90, (size[1], size[0], len(mode) if mode == "RGB" else 1))
+            pixels[..., number % pixels.shape[2]] += 160
+            Image.fromarray(pixels.squeeze().astype(np.uint8)).save(folder / name / f"{index:03d}.png")
+    return folder
+
+
+def small(study: Path) -> None:
+    """Shrinks a study to seconds."""
+    preset = yaml.safe_load((study / "preset.yaml").read_text())
+    network = preset["teachers"]["edm"]["network"]["kwargs"]
+    network |= {"model_channels": 8}
+    preset["teachers"]["edm"]["training"] |= {"total_kimg": 0.4, "batch_size": 20, "tick_kimg": 0.2}
+    for recipe in preset["recipes"].values():
+        recipe |= {"total_kimg": 0.2, "batch_size": 10, "tick_kimg": 0.1}
+        recipe["evaluation"] = {"every_kimg": 0.1, "num_samples": 20, "trials": 1}
+    for recipe in ("sida", "sid2a"):
+        preset["recipes"][recipe] |= {"warmup_kimg": 0, "adversarial_kimg": 0}
+    (study / "preset.yaml").write_text(yaml.safe_dump(preset))
+    protocol = yaml.safe_load((study / "protocol.yaml").read_text()) | {"num_samples": 30, "trials": 2}
+    (study / "protocol.yaml").write_text(yaml.safe_dump(protocol))
+    (study / "figures/samples.yaml").write_text("extends: samples.yaml\nrows: 2\ncolumns: 2\n")
+
+
+def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
+    data, study = pictures(tmp_path / "pictures", (12, 10)), tmp_path / "flowers"
+    assert main(["new", str(study), "--data", str(data), "--resolution", "8"]) == 0
+    assert f"-s {ROOT / 'Snakefile'} --configfile preset.yaml" in capsys.readouterr().out
+    small(study)
+    snakemake = [str(Path(sys.executable).parent / "snakemake"), "--cores", "2", "-s", str(ROOT / "Snakefile")]
+    targets = ["tables/main.md", "figures/convergence.png", "figures/samples.png"]
+    result = subprocess.run(
+        [*snakemake, "--configfile", "preset.yaml", "--", *targets],
+        cwd=study,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    results = study / "results/flowers"
+    table = (results / "tables/main.md").read_text()
+    assert "on flowers (8×8×3)" in table
+    for label in ("Resampled images", "EDM teacher", "SiD, α = 1.0", "SiDA, α = 1.0", "SiD2A, α = 1.0"):
+        assert re.search(rf"\| {label} \| \d* ?\| \**\d", table), label
+    panels = {line.split(",")[0] for line in (results / "figures/samples.csv").read_text().splitlines()[1:]}
+    assert len(panels) == 5
+    assert not (ROOT / "results/flowers").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "mode", "options", "device", "extractor"),
+    [
+        (16, "RGB", ["--labels", "none"], "cpu", "pixels"),
+        (8, "L", ["--channels", "1"], "cpu", "pixels"),
+        (32, "RGB", [], "cuda", "inception"),
+        (64, "RGB", ["--device", "cpu"], "cpu", "inception"),
+    ],
+)
+def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, size, mode, options, device, extractor):
+    from sida.training import DistillConfig, TeacherConfig
+
+    data = pictures(tmp_path / "pictures", (size, size), mode, each=3)
+    assert main(["new", str(tmp_path / "mine"), "--data", str(data), *options]) == 0
+    monkeypatch.chdir(tmp_path / "mine")
+    preset = Preset.load("preset.yaml")
+    check_preset(preset)
+    assert preset.config["device"] == device
+    teacher = from_mapping(TeacherConfig, preset.teacher_spec("edm"), "teacher")
+    from_mapping(DistillConfig, preset.student_spec("sid2a"), "student")
+    kwargs = dict(teacher.network["kwargs"])
+    assert kwargs["img_channels"] == (1 if mode == "L" else 3)
+    assert kwargs["label_dim"] == (0 if "none" in options else 2)
+    build_network({"class": teacher.network["class"], "kwargs": kwargs | {"model_channels": 8}})
+    assert preset.measure_spec("data")["dataset"]["path"] == "data.zip"
+    assert extractor in Path("protocol.yaml").read_text()
+
+
+def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
+    data = pictures(tmp_path / "pictures", (8, 8))
+    assert main(["data", "prepare", "--source", str(data), "--out", str(tmp_path / "mine.zip")]) == 0
+    assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "mine.zip")]) == 0
+    assert not (tmp_path / "mine/data.zip").exists()
+    monkeypatch.chdir(tmp_path)
+    assert Preset.load("mine/preset.yaml").measure_spec("data")["dataset"]["path"] == "mine/../mine.zip"
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "options", "message"),
+    [
+        ("Flow_ers", (8, 8), [], "the folder's name must be of a-z, 0-9 and '-'"),
+        ("pictures", (8, 8), [], "exists already"),
+        ("mine", (8, 9), [], "is 8×9; give --resolution"),
+        ("mine", (96, 96), [], "96×96 is more than 64×64; give --resolution 64"),
+        ("mine", (30, 30), [], "30×30 must be a multiple of 4; give --resolution"),
+        ("mine", (8, 8), ["--labels", "maybe"], "labels: must be one of"),
+        ("mine", (8, 8), ["--data", "nowhere"], "nowhere: no such file"),
+    ],
+)
+def test_what_no_study_can_be_made_of_is_one_line_and_leaves_nothing(tmp_path, capsys, name, size, options, message):
+    data = pictures(tmp_path / "pictures", size, each=2)
+    before = sorted(tmp_path.iterdir())
+    assert main(["new", str(tmp_path / name), "--data", str(data), *options]) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert sorted(tmp_path.iterdir()) == before
