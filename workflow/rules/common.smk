@@ -48,6 +48,9 @@ def heed(record):
 logger.addFilter(heed)
 
 RESULTS = PRESET.results
+# How to start this workflow again from here; in the checkout Snakemake finds its file itself.
+SNAKEFILE = os.path.relpath(workflow.main_snakefile)
+AGAIN = ["snakemake", *([] if SNAKEFILE == "Snakefile" else ["-s", SNAKEFILE])]
 # Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
 TRIALS = PRESET.trials

@@ -34,7 +34,7 @@ rule index:
         results=lambda wildcards, output: os.path.dirname(output[0]),
         title=PRESET.config["title"],
         own=["--own", str(PRESET.own[0])],
-        again=shlex.join(["snakemake", "--cores", "2", "--configfile", *map(os.path.relpath, workflow.configfiles)]),
+        again=shlex.join([*AGAIN, "--cores", "2", "--configfile", *CONFIGFILES]),
     message:
         "index: everything on one page"
     shell:
@@ -80,11 +80,11 @@ rule html_report:
     params:
         # Temporary name with the right suffix: Snakemake chooses the format by it.
         part=f"{RESULTS}/.report-part.html",
-        snakefile=os.path.relpath(workflow.main_snakefile),
+        again=AGAIN,
         configfiles=CONFIGFILES,
     message:
         "report: collecting tables, figures and claims"
     shell:
-        "snakemake products --snakefile {params.snakefile:q} --nolock --configfile {params.configfiles:q}"
+        "{params.again:q} products --nolock --configfile {params.configfiles:q}"
         " --report {params.part:q} > {log:q} 2>&1"
         " || {{ tail -n 20 {log:q} >&2; exit 1; }}; mv {params.part:q} {output:q}"
