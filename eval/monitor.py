@@ -19,7 +19,7 @@ from eval.features.extraction import extract, make_extractors, precision
 from eval.measure import default_batch_size
 from eval.measure import threads as use_threads
 from eval.metrics import compute_metrics
-from eval.protocol import KINDS, Protocol, load_protocol
+from eval.protocol import Protocol, load_protocol
 from eval.references import Reference, data_digest, load_references
 from eval.trial import TrialSums
 from sida.data import load_dataset
@@ -156,5 +156,4 @@ def _watched(protocol: Protocol) -> Protocol:
     """
     if protocol.selection_key is None:
         raise UserError(f"protocol '{protocol.name}': has no metric of kind 'frechet' to watch during training")
-    metrics = tuple(metric for metric in protocol.metrics if not KINDS[metric.kind]["features"])
-    return dataclasses.replace(protocol, metrics=metrics)
+    return dataclasses.replace(protocol, metrics=protocol.streaming)

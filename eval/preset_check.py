@@ -157,9 +157,13 @@ class _Pretended(Sources):
             return "it is not trained here"
         if not self.preset.config["recipes"][row.recipe].get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"
-        keys = [metric.key for metric in load_protocol(self.preset.protocol_of(row)).metrics]
-        hint = suggestion(panel.metric, keys)
-        return "" if panel.metric in keys else f"its protocol has no metric '{panel.metric}'{hint}"
+        protocol = load_protocol(self.preset.protocol_of(row))
+        keys = [metric.key for metric in protocol.streaming]
+        if panel.metric in keys:
+            return ""
+        if panel.metric in [metric.key for metric in protocol.metrics]:
+            return f"'{panel.metric}' needs stored features and is not measured during training"
+        return f"its protocol has no metric '{panel.metric}'{suggestion(panel.metric, keys)}"
 
     def kept(self, run: str) -> int | None:
         return None

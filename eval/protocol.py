@@ -197,6 +197,11 @@ class Protocol:
         """``selection`` with its default; None where no metric can choose."""
         return self.selection or next((metric.key for metric in self.metrics if metric.kind == "frechet"), None)
 
+    @property
+    def streaming(self) -> tuple[Metric, ...]:
+        """Metrics that need no stored features: those that evaluations during training log."""
+        return tuple(metric for metric in self.metrics if not KINDS[metric.kind]["features"])
+
     @functools.cached_property
     def sources(self) -> dict[str, ReferenceSource]:
         """References as objects."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NO_DATA = "not trained here yet"
+NO_DATA = "no data here yet"
 KEPT = "hollow: kept generator, measured again"
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
 
@@ -23,7 +23,7 @@ _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor":
 def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
     """The figure of a layout; looks are those of :mod:`eval.figures.looks`.
 
-    A panel whose optional runs have no log yet says so.
+    A panel whose optional runs have no log yet, or logs without its metric, says so.
     """
     figure = style.new_figure(layout.width, layout.height)
     columns = min(layout.columns, len(panels))

@@ -89,6 +89,11 @@ CURVES = {"kind": "curves", "panels": [{"series": [{"each": {"method": "sid"}}]}
             r"a figure shows its curve, but its protocol has no metric 'fid' \(did you mean 'fd'\?\)",
         ),
         (
+            {"figures/f.yaml": CURVES | {"panels": [CURVES["panels"][0] | {"metric": "recall"}]}},
+            {"figures": ["f"]},
+            r"a figure shows its curve, but 'recall' needs stored features and is not measured during training",
+        ),
+        (
             {"c.yaml": {"claims": [{"id": "X-1", "scope": "digits", "statement": "s", "parts": [{"rule": "LTT"}]}]}},
             {"claims": "c.yaml"},
             r"c.yaml: claims\[0\] \(X-1\).*rule: must be one of",
