@@ -116,7 +116,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
     for name, log in (("evaluations.csv", "evaluations.jsonl"), ("training.csv", "train.jsonl")):
         by_run: dict[str, list[str]] = {}
         for record in _read_csv(folder / name):
-            numbers = {key: _numbers(key, value) for key, value in record.items() if key != "run" and value}
+            numbers = {key: _values(key, value) for key, value in record.items() if key != "run" and value}
             by_run.setdefault(record["run"], []).append(json.dumps(numbers))
         for run, lines in by_run.items():
             write_text(out / "students" / run / log, "\n".join(lines) + "\n")
@@ -176,11 +176,20 @@ def _short(value: float | str | None) -> str:
     return f"{value:.7g}" if isinstance(value, float) else str(value)
 
 
-def _numbers(key: str, text: str) -> str | int | float | list[int | float] | None:
-    if key == "selection" or text == "nan":
-        return text if key == "selection" else None
-    numbers = [int(word) if word.lstrip("-").isdigit() else float(word) for word in text.split()]
-    return numbers if key.endswith("_trials") else numbers[0]
+def _values(key: str, text: str) -> Any:
+    values = [_value(word) for word in text.split(" ")]
+    return values if key.endswith("_trials") else values[0] if len(values) == 1 else text
+
+
+def _value(word: str) -> int | float | str | None:
+    if word == "nan":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            pass
+    return word
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
