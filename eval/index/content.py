@@ -98,6 +98,9 @@ def load_claims(folder: Path) -> tuple[str, list[Claim]]:
 
 def _claim(record: dict[str, Any]) -> Claim:
     printed = record.get("by_published")
+    # Claims that only a measurement can decide have no numbers there.
+    if printed and not any(finding["numbers"] for finding in printed["findings"]):
+        printed = None
     origin = [f"source: {record['source']}"] if record["source"] else []
     origin += [f"mirrors {record['counterpart']}"] if record["counterpart"] else []
     return Claim(

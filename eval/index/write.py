@@ -43,7 +43,7 @@ def write_index(
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
     preamble, claims = content.load_claims(folder)
     measurements = content.measured_rows(folder)
-    decided = [claim.published_verdict if not measurements.rows else claim.verdict for claim in claims]
+    decided = [(not measurements.rows and claim.published_verdict) or claim.verdict for claim in claims]
     text = _template().render(
         title=title or f"Results of the preset {folder.name}",
         preset=folder.name,
@@ -51,7 +51,7 @@ def write_index(
         pictures=pictures,
         preamble=preamble,
         claims=claims,
-        counts=content.counts([verdict or "" for verdict in decided]),
+        counts=content.counts(decided),
         marks=MARKS,
         rules={rule: RULES[rule] for rule in RULES if any(rule in claim.rules for claim in claims)},
         kinds=[
