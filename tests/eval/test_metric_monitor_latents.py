@@ -12,6 +12,9 @@ import yaml
 
 from eval.features import get_extractor
 from eval.features.extraction import extract
+from eval.figures import load_figure_layout
+from eval.figures.samples import draw
+from eval.measure import Measurer
 from sida.checkpoint import load_network, save_network
 from sida.checkpoint.network_file import read_metadata
 from sida.data import LatentDecoder, load_dataset
@@ -96,3 +99,14 @@ def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypat
     best = min(records, key=lambda record: record[selection])
     metadata = read_metadata(path)
     assert (metadata["nimg"], metadata[selection]) == (best["nimg"], best[selection])
+
+
+def test_real_latents_are_decoded_for_measurements_and_pictures(latents, tmp_path, monkeypatch):
+    monkeypatch.setattr("sida.sampling.networks.load_vae", lambda path, device: StandInVae())
+    spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "imagenet512", "dataset": latents}
+    batch = next(Measurer({**spec, "vae": "here"}).source.batches(range(6), 6))
+    assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (6, 3, 16, 16))
+    (tmp_path / "l.yaml").write_text("kind: samples\nrows: 4\ncolumns: 3\npanels: [{where: {run: data}}]\n")
+    grid = draw(load_figure_layout(tmp_path / "l.yaml"), {**spec, "vae": "here"}, "real")
+    assert tuple(grid.images.shape) == (12, 3, 16, 16)
+    assert grid.classes == [place // 3 for place in range(12)]
