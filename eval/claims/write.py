@@ -15,7 +15,8 @@ from sida.io import write_json, write_text
 MARKS = {"supported": "✓ supported", "contradicted": "✗ contradicted", "not decided here": "– not decided here"}
 _EXPLANATION = (
     "Every verdict is computed by a rule from measurements with their uncertainty. Rules over evaluation trials (LT, "
-    "LTQ, EQ) speak about these generators; statements about training need several training seeds (TRAIN)."
+    "LTQ, EQ) speak about these generators; statements about training need several training seeds (TRAIN, DIVERGES, "
+    "STABLE, TREND, SPREAD)."
 )
 
 
