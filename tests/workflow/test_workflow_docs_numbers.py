@@ -72,6 +72,16 @@ def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     )
 
 
+def test_every_marker_of_the_findings_can_be_computed(stored, tmp_path):
+    """By made-up results of the same rows: the page's markers name runs, metrics and claims that exist."""
+    study = Study(stored, ROOT, tmp_path)
+    page = (ROOT / "docs" / "findings.md").read_text()
+    once = filled(page, {"miniature": study}, ROOT, "findings.md")
+    assert once != page
+    assert filled(once, {"miniature": study}, ROOT, "findings.md") == once
+    assert "Not computed yet" not in once
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
