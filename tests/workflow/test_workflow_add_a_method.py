@@ -62,7 +62,8 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
     planned = workspace.snakemake("--configfile", preset, "-n", "--quiet", "rules", "--", measurements)
     assert planned.returncode == 0, planned.stderr
     counts = dict(line.split() for line in (planned.stdout + planned.stderr).splitlines() if len(line.split()) == 2)
-    assert (counts["measure"], counts["total"]) == ("1", "2")
+    measured = [count for rule, count in counts.items() if rule.startswith("measure")]
+    assert (measured, counts["total"]) == (["1"], "2")
 
 
 def external(tmp_path, **cells) -> Preset:
