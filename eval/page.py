@@ -72,7 +72,7 @@ def page_text(folder: Path, pictures: Sequence[Path], link: str, title: str = ""
 
 def _origin(folder: Path) -> str:
     """When, where and with which code the numbers were measured, and that the page is written by a program."""
-    made = f"Written by `sida-eval page` from the files of `{folder.name}`; not edited by hand."
+    made = f"Written by `sida-eval` from the results of `{folder.name}`; not edited by hand."
     path = folder / "measurements.csv"
     if not path.is_file():
         return made
