@@ -53,7 +53,7 @@ class Study:
         queries: dict[str, Callable[..., str]] = {
             "trials": self.trials, "seeds": self.seeds, "mean": self.mean, "gain": self.gain, "start": self.start,
             "end": self.end, "lowest": self.lowest, "slower": self.slower, "verdict": self.verdict,
-            "verdicts": self.verdicts, "fact": self.fact, "setting": self.setting,
+            "verdicts": self.verdicts, "fact": self.fact, "setting": self.setting, "table": self.table,
         }  # fmt: skip
         if not words or words[0] not in queries:
             raise UserError(f"no query '{' '.join(words[:1])}'{suggestion(' '.join(words[:1]), queries)}")
@@ -137,6 +137,14 @@ class Study:
             raise UserError(f"{self.facts['preset']} has no claims")
         evidence = Evidence(self.measured, self.preset.runs, load_published(), self.unpacked / "students")
         return {v.claim.id: v.outcome for v in decide(load_claims(self.root / path), evidence, path)}
+
+    def table(self, name: str) -> str:
+        """A whole table of the preset; its markers stand on lines of their own."""
+        if name not in self.preset.config["tables"]:
+            raise UserError(f"no table '{name}'{suggestion(name, self.preset.config['tables'])}")
+        self.build("table", [name], ".tex")
+        lines = (self.unpacked / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+        return "\n".join(["", "", *(line for line in lines if line.startswith("|")), "", ""])
 
     def _siblings(self, run: str) -> list[str]:
         """The rows of the sheet that differ from a row by their training seed only."""
