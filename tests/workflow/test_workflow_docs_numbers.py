@@ -67,7 +67,8 @@ def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     assert re.fullmatch(r"[✓✗–] M-04", study.query(["verdict", "M-04"]))
     assert study.query(["fact", "generators"]) == "133"
     table = study.query(["table", "mini-table5"])
-    assert table.startswith("\n\n| Family") and table.endswith("|\n\n")
+    assert table.startswith("\n\n| Family")
+    assert table.endswith("|\n\n")
     assert f"{measured.estimate('t100-sida', 'fd').mean:.2f} ± " in table
     assert study.query(["slower", "t30-sida", "t30-sid"]) == "+0 %"
     assert float(study.query(["lowest", "fd", "t30-sida"]).split()[0]) <= float(
