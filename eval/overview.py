@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Iterable
 from pathlib import Path
 
+from eval.claims.model import SIGNS, counted
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import to_terminal
 from sida.errors import UserError, suggestion
@@ -74,22 +74,16 @@ def _verdicts(folder: Path, width: int) -> list[str]:
     if not path.is_file():
         return []
     claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
-    marks = {"supported": "✓", "contradicted": "✗", "not decided here": "–"}
     indent = " " * 22
     lines = [
-        textwrap.fill(f"  {marks[c['verdict']]} {c['verdict']:<16}  {c['statement']}", width, subsequent_indent=indent)
+        textwrap.fill(f"  {SIGNS[c['verdict']]} {c['verdict']:<16}  {c['statement']}", width, subsequent_indent=indent)
         for c in claims
     ]
     if len(lines) > 20:
-        lines = [f"  {_counts(c['verdict'] for c in claims)}"]
+        lines = [f"  {counted(c['verdict'] for c in claims)}"]
         printed = [c["by_published"]["verdict"] for c in claims if "by_published" in c]
-        lines += [f"  {_counts(printed)} by the published numbers alone"] if printed else []
+        lines += [f"  {counted(printed)} by the published numbers alone"] if printed else []
     return ["Claims", *lines, ""]
-
-
-def _counts(verdicts: Iterable[str]) -> str:
-    found = list(verdicts)
-    return ", ".join(f"{found.count(word)} {word}" for word in ("supported", "contradicted", "not decided here"))
 
 
 def _paths(folder: Path, table: str) -> list[str]:

@@ -104,7 +104,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
     folder, out = Path(folder), Path(out)
     shared = read_study(folder)["measurements"]
     rows: list[dict[str, str]] = []
-    for record in _read_csv(folder / "measurements.csv"):
+    for record in read_csv(folder / "measurements.csv"):
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):
             row = {"run": record["run"], "trial": record["trial"], "metric": metric, "value": record[metric]}
             rows.append(row | {name: _looked_up(row, name, rule, folder) for name, rule in shared.items()})
@@ -115,7 +115,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
     write_text(out / "measurements.csv", text.getvalue())
     for name, log in (("evaluations.csv", "evaluations.jsonl"), ("training.csv", "train.jsonl")):
         by_run: dict[str, list[str]] = {}
-        for record in _read_csv(folder / name):
+        for record in read_csv(folder / name):
             numbers = {key: _values(key, value) for key, value in record.items() if key != "run" and value}
             by_run.setdefault(record["run"], []).append(json.dumps(numbers))
         for run, lines in by_run.items():
@@ -124,7 +124,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
 
 def _long(results: Path) -> Sequence[Mapping[str, Any]]:
     path = results / "measurements.csv"
-    rows = _read_csv(path) if path.is_file() else long_rows(collect(results / "measurements"))
+    rows = read_csv(path) if path.is_file() else long_rows(collect(results / "measurements"))
     if not rows:
         raise UserError(f"{path}: holds no measurements; measure first")
     return rows
@@ -201,6 +201,7 @@ def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     return text.getvalue()
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a stored file by column."""
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))

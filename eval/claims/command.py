@@ -8,8 +8,8 @@ from pathlib import Path
 
 from eval.claims.decide import decide
 from eval.claims.evidence import Evidence
-from eval.claims.model import Claim, load_claims
-from eval.claims.write import MARKS, write_verdicts
+from eval.claims.model import Claim, counted, load_claims
+from eval.claims.write import write_verdicts
 from eval.published import load_published
 from eval.summary import Measurements, load_measurements
 from eval.tables.layout import matching
@@ -40,7 +40,7 @@ def decide_claims(args: argparse.Namespace) -> tuple[list[Path], str]:
     text = f"{about}. The statements are about {'the papers’ data sets' if scope == 'paper' else scope}"
     text += "." if scope == "paper" else ", not about the papers' data sets."
     paths = write_verdicts(verdicts, args.out, printed, text)
-    counts = ", ".join(f"{sum(v.outcome == word for v in verdicts)} {word}" for word in MARKS)
+    counts = counted(v.outcome for v in verdicts)
     return paths, counts
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -14,6 +14,16 @@ from sida.errors import UserError, suggestion
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
+#: Sign of each outcome, in the order in which they are counted.
+SIGNS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", UNDECIDED: "–"}
+
+
+def counted(outcomes: Iterable[str]) -> str:
+    """``17 supported, 9 contradicted, 12 not decided here``."""
+    found = list(outcomes)
+    return ", ".join(f"{found.count(outcome)} {outcome}" for outcome in SIGNS)
+
+
 RULES = {
     "EQ": "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of "
     "p; 2 % where no spread was published; 0.01 for precision and recall); outside of that it is better or worse than "

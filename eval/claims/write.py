@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.claims.model import RULES, Verdict
+from eval.claims.model import RULES, SIGNS, Verdict, counted
 from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
 from sida.io import write_json, write_text
 
-MARKS = {"supported": "✓ supported", "contradicted": "✗ contradicted", "not decided here": "– not decided here"}
+MARKS = {outcome: f"{sign} {outcome}" for outcome, sign in SIGNS.items()}
 _EXPLANATION = (
     "Every verdict is computed by a rule from measurements with their uncertainty. Rules over evaluation trials (LT, "
     "LTQ, EQ) speak about these generators; statements about training need several training seeds (TRAIN, DIVERGES, "
@@ -62,7 +62,7 @@ def as_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble:
 
 def to_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> str:
     """A summary table, then each claim with its evidence, then the rules that were used."""
-    counts = ", ".join(f"{sum(v.outcome == word for v in verdicts)} {word}" for word in MARKS)
+    counts = counted(v.outcome for v in verdicts)
     lines = ["# Claims", "", *([preamble, ""] if preamble else []), f"{counts}.", "", _EXPLANATION, ""]
     head = ["claim", "statement", "verdict"] + (["by the published numbers"] if printed else [])
     lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
@@ -88,7 +88,7 @@ def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:
     lines += _bullets(verdict)
     if printed is not None and any(finding.numbers for finding in printed.findings):
         lines += ["", f"By the published numbers alone: {MARKS[printed.outcome]}.", ""]
-        lines += [f"- {MARKS[f.outcome].partition(' ')[0]} {f.evidence}" for f in printed.findings]
+        lines += [f"- {SIGNS[f.outcome]} {f.evidence}" for f in printed.findings]
     return [*lines, *(["", claim.note] if claim.note else []), ""]
 
 
@@ -99,7 +99,7 @@ def _bullets(verdict: Verdict) -> list[str]:
     for number, finding in enumerate(verdict.findings):
         rule = verdict.claim.parts[number].rule if verdict.claim.parts else "no rule"
         if finding.numbers or not verdict.claim.parts:
-            lines.append(f"- {MARKS[finding.outcome].partition(' ')[0]} {rule}: {finding.evidence}")
+            lines.append(f"- {SIGNS[finding.outcome]} {rule}: {finding.evidence}")
         else:
             reason, _, subject = finding.evidence.partition(" of ")
             absent.setdefault(f"{rule}: {reason}", []).append(subject)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 import statistics
@@ -15,9 +14,10 @@ from typing import Any
 
 from eval.claims import decide, load_claims
 from eval.claims.evidence import Evidence
+from eval.claims.model import SIGNS, Outcome
 from eval.figures.curves import read_evaluations
 from eval.published import load_published
-from eval.stored import read_study, unpack
+from eval.stored import read_csv, read_study, unpack
 from eval.summary import Estimate, load_measurements, measured_days
 from sida.errors import UserError, suggestion
 from sida.preset import Preset, Run
@@ -25,7 +25,6 @@ from sida.preset import Preset, Run
 #: Decimals, factor and unit of a metric in running text.
 _FORMS = {"fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %")}
 _FORM = (2, 1, "")
-_MARKS = {"supported": "✓", "contradicted": "✗", "not decided here": "–"}
 
 
 class Study:
@@ -107,18 +106,18 @@ class Study:
         """``✓ M-04``."""
         if claim not in self._verdicts:
             raise UserError(f"no claim '{claim}'{suggestion(claim, self._verdicts)}")
-        return f"{_MARKS[self._verdicts[claim]]} {claim}"
+        return f"{SIGNS[self._verdicts[claim]]} {claim}"
 
     def verdicts(self) -> str:
         """``17 ✓, 9 ✗, 12 –``."""
         outcomes = list(self._verdicts.values())
-        return ", ".join(f"{outcomes.count(word)} {mark}" for word, mark in _MARKS.items())
+        return ", ".join(f"{outcomes.count(word)} {mark}" for word, mark in SIGNS.items())
 
     def fact(self, name: str) -> str:
         """A fact about the whole study."""
         known: dict[str, Callable[[], str]] = {
             "generators": lambda: str(len(self.measured.runs)),
-            "trained": lambda: str(len({row["run"] for row in _lines(self.folder / "training.csv")})),
+            "trained": lambda: str(len({row["run"] for row in read_csv(self.folder / "training.csv")})),
             "teachers": lambda: str(len(self.facts["teachers"])),
             "core-hours": lambda: f"{self.facts['seconds_of_training'] / 3600:.1f}",
             "origin": lambda: f"Run of {measured_days(self.measured.rows)}, code {self.fact('code')}.",
@@ -131,7 +130,7 @@ class Study:
         return known[name]()
 
     @cached_property
-    def _verdicts(self) -> dict[str, str]:
+    def _verdicts(self) -> dict[str, Outcome]:
         path = self.preset.config["claims"]
         if not path:
             raise UserError(f"{self.facts['preset']} has no claims")
@@ -165,7 +164,7 @@ class Study:
         return [[point.value for point in read_evaluations(log, metric)] for log in logs]
 
     def _seconds(self, run: str) -> float:
-        speeds = [float(row["img_per_s"]) for row in _lines(self.folder / "training.csv") if row["run"] == run]
+        speeds = [float(row["img_per_s"]) for row in read_csv(self.folder / "training.csv") if row["run"] == run]
         if not speeds:
             raise UserError(f"no training log of run '{run}' is stored")
         return 1 / statistics.median(speeds[1:] or speeds)
@@ -222,11 +221,6 @@ def _text(metric: str, estimate: Estimate) -> str:
     decimals, factor, unit = _FORMS.get(metric, _FORM)
     text = f"{estimate.mean * factor:.{decimals}f}"
     return text + (f" ± {estimate.std * factor:.{decimals}f}" if estimate.std is not None else "") + unit
-
-
-def _lines(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def _quietly(arguments: list[str]) -> None:
