@@ -20,6 +20,7 @@ from eval.pipeline import Batch
 from eval.references import data_digest
 from sida.errors import UserError, suggestion
 from sida.io import by_content, sha256_file
+from sida.samplers import read_sampler
 
 if TYPE_CHECKING:
     from eval.protocol import Protocol
@@ -139,7 +140,7 @@ class NetworkSource:
 
     Args:
         path: Network file.
-        sampler: Mapping of :class:`sida.sampling.Sampler`.
+        sampler: Mapping of :class:`sida.samplers.Sampler`.
         protocol: Says how classes are drawn and how values become bytes.
         dataset: Opens the data set (only called for classes drawn with its frequencies, where the protocol has no
             counts of its own).
@@ -217,8 +218,6 @@ class NetworkSource:
     @property
     def nfe(self) -> int:
         """Network evaluations per image."""
-        from sida.sampling import read_sampler
-
         return read_sampler(self.sampler).nfe
 
     @property

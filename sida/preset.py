@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from sida.config import load_yaml
 from sida.datasets import dataset_spec
@@ -18,6 +18,7 @@ from sida.errors import UserError
 from sida.labels import find_labels, load_labels, remedy
 from sida.preset_checks import check_references
 from sida.resources import SCHEMAS, find, there
+from sida.samplers import Kind, read_sampler
 from sida.schema import validated
 from sida.sheet import Run, read_runs
 
@@ -224,12 +225,11 @@ class Preset:
     @property
     def sampled(self) -> list[str]:
         """Rows whose images ``sida sample`` can write: samplers of this package, and pixels (no decoder)."""
-        kinds = ("one_step", "heun", "data")
         return [
             name
             for name, run in self.runs.items()
             if self._protocol(self.protocol_of(run)).get("quantisation") != "truncate_unit"
-            and self.sampler_of(run)["kind"] in kinds
+            and self.sampler_of(run)["kind"] in get_args(Kind)
         ]
 
     def sample_spec(self, name: str, trial: int) -> dict[str, Any]:
@@ -356,8 +356,5 @@ class Preset:
 
 
 def nfe(sampler: Mapping[str, Any]) -> int | None:
-    """Network evaluations per image: steps of a one-step generator, 2n − 1 for n Heun steps; ``None`` for others."""
-    kind = sampler["kind"]
-    if kind == "heun":
-        return 2 * int(sampler["num_steps"]) - 1
-    return int(sampler.get("num_steps", 1)) if kind == "one_step" else None
+    """Network evaluations per image; ``None`` for real images and for generators from outside."""
+    return read_sampler(sampler).nfe or None if sampler["kind"] in get_args(Kind) else None

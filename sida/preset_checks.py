@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError, suggestion
+from sida.samplers import read_sampler
 from sida.sheet import STUDENT_METHODS, Run
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ _NOT_TRAINED = {
 }
 
 
-# What a sampler of a kind reads; heun reads all keys but one_step's noise level.
-_SAMPLER_KEYS = {"data": {"kind"}, "one_step": {"kind", "init_sigma", "num_steps"}}
-
-
 def check_references(preset: Preset) -> None:
     """Checks what a schema cannot: that teachers, recipes, samplers, data sets and parents exist and fit.
 
@@ -32,7 +29,7 @@ def check_references(preset: Preset) -> None:
     teachers, recipes, samplers = preset.config["teachers"], preset.config["recipes"], preset.config["samplers"]
     preset.dataset(preset.config["dataset"], f"{preset.source}: dataset")
     for name, sampler in samplers.items():
-        check_settings(sampler, f"{preset.source}: samplers.{name}")
+        read_sampler(sampler, f"{preset.source}: samplers.{name}")
     for kind in ("tables", "figures"):
         for name in preset.config[kind]:
             preset.layout(kind, name)
@@ -59,18 +56,6 @@ def check_references(preset: Preset) -> None:
             check_student(preset, run, where, recipes)
         # Asked for now, not when the training is long done.
         preset.labels_of(run)
-
-
-def check_settings(sampler: Mapping[str, Any], where: str) -> None:
-    """Refuses settings that a sampler of this kind does not read, or that contradict each other."""
-    kind = sampler["kind"]
-    for key in sampler:
-        if key not in _SAMPLER_KEYS.get(kind, {*sampler} - {"init_sigma"}):
-            raise UserError(f"{where}.{key}: a sampler of kind '{kind}' does not read it; remove it")
-    if kind == "heun" and sampler.get("num_steps", 2) < 2:
-        raise UserError(f"{where}.num_steps: must be at least 2, got {sampler['num_steps']}")
-    if sampler.get("sigma_min", 0.002) >= sampler.get("sigma_max", 80.0):
-        raise UserError(f"{where}.sigma_min: must be below sigma_max")
 
 
 def check_sampler(preset: Preset, run: Run, where: str, samplers: Mapping[str, Any]) -> None:

@@ -1,11 +1,11 @@
 """From seeds to images: latents, one-step and Heun sampling, quantisation, grids."""
 
+from sida.samplers import Sampler, heun_evaluations, read_sampler
 from sida.sampling.generate import NO_CLASS, Samples, generate, real_images
 from sida.sampling.grid import row_classes, tile
-from sida.sampling.heun import heun, heun_evaluations, sigma_steps
+from sida.sampling.heun import heun, sigma_steps
 from sida.sampling.one_step import multi_step, one_step
 from sida.sampling.quantise import to_uint8
-from sida.sampling.sampler import Sampler, read_sampler
 from sida.sampling.seeds import SeedStreams, latents_for_seeds
 
 __all__ = [

@@ -16,10 +16,11 @@ import torch
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.labels import LabelCounts
+from sida.samplers import Sampler, read_sampler
 from sida.sampling.heun import sigma_range
 from sida.sampling.networks import settled
 from sida.sampling.quantise import to_uint8
-from sida.sampling.sampler import Sampler, read_sampler
+from sida.sampling.sampler import draw_batch
 from sida.sampling.seeds import SeedStreams, send
 
 #: Class of images from networks without classes.
@@ -194,7 +195,7 @@ def _launch(
     if int(getattr(net, "label_dim", 0)):
         rows = torch.nn.functional.one_hot(classes, int(net.label_dim))  # type: ignore[arg-type]
         labels = send(rows.to(torch.float32), latents.device)
-    values = sampler(net, latents, labels, streams, gnet)
+    values = draw_batch(sampler, net, latents, labels, streams, gnet)
     finite = values.flatten(1).isfinite().all(1)
     return (to_uint8(values) if decode is None else decode(values)), finite
 

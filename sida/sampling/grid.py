@@ -10,8 +10,8 @@ import torch
 
 from sida.errors import UserError
 from sida.io import atomic_path
+from sida.samplers import Sampler
 from sida.sampling.generate import Samples, generate
-from sida.sampling.sampler import Sampler
 
 
 def grid_samples(

@@ -58,11 +58,6 @@ def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tup
     return max(sigma_min, lowest), min(sigma_max, highest)
 
 
-def heun_evaluations(num_steps: int) -> int:
-    """Network evaluations (NFE) of :func:`heun`: two per step but the last, which is a first-order one."""
-    return 2 * num_steps - 1
-
-
 def heun(
     net: torch.nn.Module,
     latents: torch.Tensor,

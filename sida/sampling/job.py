@@ -19,11 +19,11 @@ from sida.errors import UserError
 from sida.io import sha256_file
 from sida.labels import LabelCounts, load_labels
 from sida.progress import Progress
+from sida.samplers import read_sampler
 from sida.sampling.generate import Samples, generate
 from sida.sampling.grid import grid_samples, save_grid
 from sida.sampling.networks import decoder_digest, network_file, open_decoder
 from sida.sampling.png_store import open_store
-from sida.sampling.sampler import read_sampler
 from sida.sampling.store import Store, write_all
 
 if TYPE_CHECKING:

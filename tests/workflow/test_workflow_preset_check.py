@@ -144,7 +144,10 @@ def test_a_curve_needs_evaluations_in_its_recipe(tmp_path):
     [
         ({"kind": "one_step", "rho": 7}, r"samplers.x.rho: a sampler of kind 'one_step' does not read it"),
         ({"kind": "heun", "num_steps": 1}, r"samplers.x.num_steps: must be at least 2, got 1"),
-        ({"kind": "heun", "sigma_min": 3, "sigma_max": 2}, r"samplers.x.sigma_min: must be below sigma_max"),
+        (
+            {"kind": "heun", "sigma_min": 3, "sigma_max": 2},
+            r"samplers.x.sigma_min: must lie between 0 and sigma_max",
+        ),
     ],
 )
 def test_samplers_that_contradict_themselves(tmp_path, sampler, message):

@@ -1,0 +1,106 @@
+"""How images are drawn from a generator, as data: the settings of a sampler, their ranges, their text form.
+
+Presets and specs speak of samplers without drawing anything, so nothing here imports torch; :mod:`sida.sampling` draws.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from sida.config import from_mapping
+from sida.errors import UserError
+
+Kind = Literal["one_step", "heun", "data"]
+#: The keys that a sampler of a kind reads; ``heun`` reads all but the noise level of ``one_step``.
+_READS: Mapping[str, set[str]] = {"data": {"kind"}, "one_step": {"kind", "init_sigma", "num_steps"}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """A sampler with its settings; keys as in :func:`sida.sampling.heun`.
+
+    Attributes:
+        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, or ``data`` (resampled real images).
+        init_sigma: σ_init of ``one_step``.
+        num_steps: Steps; 1 for ``one_step`` and 18 for ``heun`` when left out.
+        guidance: Strength of guidance (``heun``); other than 1 it needs a guiding network.
+        dtype: ``float64`` or ``float32``; null takes what the original tools take for the network's family.
+    """
+
+    kind: Kind = "one_step"
+    init_sigma: float = 2.5
+    num_steps: int | None = None
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    rho: float = 7.0
+    S_churn: float = 0.0
+    S_min: float = 0.0
+    S_max: float = math.inf
+    S_noise: float = 1.0
+    guidance: float = 1.0
+    dtype: Literal["float32", "float64"] | None = None
+
+    def __post_init__(self) -> None:
+        least = 2 if self.kind == "heun" else 1
+        if self.num_steps is not None and self.num_steps < least:
+            raise ValueError(f"num_steps: must be at least {least}, got {self.num_steps}")
+        if not 0 < self.sigma_min < self.sigma_max:
+            raise ValueError(f"sigma_min: must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}")
+        if self.init_sigma <= 0:
+            raise ValueError(f"init_sigma: must be positive, got {self.init_sigma}")
+        if self.S_churn < 0:
+            raise ValueError(f"S_churn: must be 0 or more, got {self.S_churn}")
+
+    @property
+    def steps(self) -> int:
+        """Number of steps, with the default filled in."""
+        if self.num_steps is not None:
+            return self.num_steps
+        return 18 if self.kind == "heun" else 1
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the network per image; those of a guiding network are not counted (as the papers do)."""
+        return {"heun": heun_evaluations(self.steps), "one_step": self.steps, "data": 0}[self.kind]
+
+
+def heun_evaluations(num_steps: int) -> int:
+    """Network evaluations (NFE) of Heun's method: two per step but the last, which is a first-order one."""
+    return 2 * num_steps - 1
+
+
+def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler") -> Sampler:
+    """Reads a sampler from a mapping of its fields, or from text such as ``heun:18,S_churn=40``.
+
+    The number after the colon is ``num_steps``; settings follow as ``key=number``.
+
+    Raises:
+        UserError: Unknown kind or key, a key that this kind does not read, or a value out of range.
+    """
+    if isinstance(value, Sampler):
+        return value
+    mapping = _parsed(value, where) if isinstance(value, str) else value
+    sampler = from_mapping(Sampler, mapping, where)
+    for key in mapping:
+        if key not in _READS.get(sampler.kind, {*mapping} - {"init_sigma"}):
+            raise UserError(f"{where}.{key}: a sampler of kind '{sampler.kind}' does not read it; remove it")
+    return sampler
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    kind, *parts = text.replace(":", ",", 1).split(",")
+    mapping: dict[str, Any] = {"kind": kind.replace("-", "_")}
+    for part in filter(None, parts):
+        key, equals, number = part.partition("=")
+        if not equals:
+            key, number = "num_steps", key
+        try:
+            mapping[key] = int(number) if number.lstrip("+-").isdigit() else float(number)
+        except ValueError:
+            mapping[key] = number
+    if mapping["kind"] not in get_args(Kind):
+        raise UserError(f"{where}: unknown sampler '{text}'; use one_step, heun:STEPS or data, e.g. heun:18,S_churn=40")
+    return mapping
