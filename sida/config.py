@@ -1,18 +1,129 @@
-"""Strict configuration: mappings become frozen dataclasses or one-line errors that name the key."""
+"""Strict configuration: mappings become frozen dataclasses or one-line errors that name the key.
+
+A setting is defined once, by a field of a dataclass: its annotation has type and range (``lr: Positive``), its default
+is the field's, its description stands under ``Attributes`` of the docstring. Checks are made here of the annotations;
+:mod:`sida.schema` makes schemas and tables of all four.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import math
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from sida.errors import UserError, suggestion
 
 T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a finite number, as part of its type: ``Annotated[float, Range(above=0)]``."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    def fault(self, value: float) -> str | None:
+        """What is wrong with a number; None where nothing is."""
+        if not math.isfinite(value):
+            return "must be a finite number"
+        low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
+        high = (self.most is None or value <= self.most) and (self.below is None or value < self.below)
+        if low and high:
+            return None
+        if self.least is not None and self.most is not None:
+            return f"must be between {self.least} and {self.most}"
+        if (self.least, self.below) == (0, None):
+            return "must be 0 or more"
+        words = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return "must be " + " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Texts that are known by name, as part of a type.
+
+    Attributes:
+        names: Function that lists them, so that a registry is asked when a value is checked.
+        or_object: Whether ``module:object`` is accepted too.
+    """
+
+    names: Callable[[], Iterable[str]]
+    or_object: bool = False
+
+    def fault(self, value: str) -> str | None:
+        """What is wrong with a text; None where nothing is."""
+        if value in (names := list(self.names())) or (self.or_object and names_object(value)):
+            return None
+        return f"must be one of {', '.join(names)}{' or module:object' if self.or_object else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """A form of texts, as part of a type: a regular expression, and the form in words."""
+
+    expression: str
+    words: str
+
+    def fault(self, value: str) -> str | None:
+        """What is wrong with a text; None where nothing is."""
+        return None if re.fullmatch(self.expression, value) else f"must be {self.words}"
+
+
+@dataclasses.dataclass(frozen=True)
+class As:
+    """A mapping that a dataclass accepts, as part of a type; it is checked, and kept as it was given."""
+
+    cls: type
+
+
+def names_object(text: str) -> bool:
+    """Whether a text has the form ``module:object``."""
+    module, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), name])
+
+
+Finite = Annotated[float, Range()]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(least=0)]
+Fraction = Annotated[float, Range(least=0, most=1)]
+#: Integers from 1, and from 0.
+Count = Annotated[int, Range(least=1)]
+Natural = Annotated[int, Range(least=0)]
+#: ``module:object``, imported when it is used.
+ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module:object'")]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of settings that programs construct themselves: types and ranges are checked then, too.
+
+    Raises:
+        ValueError: ``key: what is wrong``.
+    """
+
+    def __post_init__(self) -> None:
+        for key, hint in type_hints(type(self)).items():  # type: ignore[arg-type]
+            try:
+                _convert(getattr(self, key), hint, key)
+            except UserError as error:
+                raise ValueError(str(error)) from None
+
+
+@functools.cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """Annotations of a class's fields, ranges included."""
+    hints = typing.get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
@@ -29,7 +140,7 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     if not isinstance(mapping, Mapping):
         raise UserError(f"{where}: must be a mapping of settings, got {_show(mapping)}")
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(cls)
+    hints = type_hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
@@ -100,6 +211,14 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated:
+        value = _convert(value, args[0], where)
+        for rule in args[1:]:
+            if isinstance(rule, As):
+                from_mapping(rule.cls, value, where)
+            elif (fault := rule.fault(value)) is not None:
+                raise UserError(f"{where}: {fault}, got {_show(value)}")
+        return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -126,6 +245,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             raise UserError(f"{where}: must be a mapping, got {_show(value)}")
         return dict(value)
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):
+            return value
         return from_mapping(typing.cast(type, hint), value, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -303,7 +303,7 @@ def test_evaluation_without_a_number_stops(tmp_path, student_spec):
 
 
 BAD = [
-    ({"batch_size": -4}, "--spec.batch_size: must be above 0, got -4"),
+    ({"batch_size": -4}, "--spec.batch_size: must be at least 1, got -4"),
     ({"batch_size": "many"}, "--spec.batch_size: must be an integer"),
     ({"lrr": 1}, "--spec: unknown key 'lrr' (did you mean 'lr'?)"),
     ({"teacher": "nowhere/network.safetensors"}, "no such file 'nowhere/network.safetensors'"),
@@ -311,9 +311,10 @@ BAD = [
     ({"init": "x"}, "--spec.init: 'sida' starts from the teacher"),
     ({"method": "sidd"}, "--spec.method: must be one of sid, sida, sid2a"),
     ({"batch_gpu": 5}, "--spec.batch_gpu: must divide batch_size"),
-    ({"betas": [0.0, 1.0]}, "--spec.betas: both must be at least 0 and below 1"),
+    ({"betas": [0.0, 1.0]}, "--spec.betas[1]: must be at least 0 and below 1, got 1.0"),
     ({"dropout": 2}, "--spec.dropout: must be between 0 and 1"),
-    ({"evaluation": {"every": 1}}, "--spec.evaluation: key 'every_kimg' is missing"),
+    ({"evaluation": {"every": 1}}, "--spec.evaluation: unknown key 'every' (did you mean 'every_kimg'?)"),
+    ({"evaluation": {"monitor": "m:f"}}, "--spec.evaluation: key 'every_kimg' is missing"),
     (
         {"evaluation": {"every_kimg": 1, "monitor": "no.such:thing"}},
         "--spec.evaluation.monitor: cannot import 'no.such:thing'",
