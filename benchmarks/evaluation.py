@@ -28,15 +28,15 @@ import torch
 from benchmarks.frechet import by_square_root
 from eval.features import get_extractor
 from eval.features.extraction import extract
-from eval.images import ImageFiles
 from eval.inception_score import inception_score
-from eval.metrics import compute_metrics
-from eval.pipeline import Batch, prefetch, run_pass
+from eval.measuring.images import ImageFiles
+from eval.measuring.metrics import compute_metrics
+from eval.measuring.pipeline import Batch, prefetch, run_pass
+from eval.measuring.protocol import load_protocol
+from eval.measuring.references import load_references
+from eval.measuring.trial import TrialSums
 from eval.precision_recall import precision_recall
-from eval.protocol import load_protocol
-from eval.references import load_references
 from eval.statistics import FeatureStatistics
-from eval.trial import TrialSums
 from sida.io import write_json
 from sida.provenance import environment
 
@@ -217,7 +217,7 @@ def tensor_bytes() -> int:
 def memory_growth() -> float:
     """Bytes of all live tensors after 8000 images over those after 2000, FID and inception score of digits."""
     from eval.features.extraction import make_extractors
-    from eval.sources import DataSource
+    from eval.measuring.sources import DataSource
     from sida.data import load_dataset
 
     held = []

@@ -19,8 +19,8 @@ from eval.extrapolation import frechet_infinity
 from eval.features import get_extractor
 from eval.frechet import frechet_distance
 from eval.inception_score import inception_score
+from eval.measuring.protocol import load_protocol
 from eval.precision_recall import precision_recall
-from eval.protocol import load_protocol
 from sida.data import load_dataset
 from sida.io import write_json
 from sida.provenance import environment

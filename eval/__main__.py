@@ -1,5 +1,5 @@
 """``python -m eval``."""
 
-from eval.cli import main
+from eval.commands import main
 
 raise SystemExit(main())

@@ -16,13 +16,13 @@ from eval.claims.command import main_scope
 from eval.claims.evidence import Evidence
 from eval.claims.model import load_claims
 from eval.claims.rules import decide_part
-from eval.figures.curves import Point
 from eval.figures.gather import Sources, gather
 from eval.figures.layout import CurvesLayout, PanelSpec, load_figure_layout
 from eval.figures.select import present, sample_panels
-from eval.protocol import Protocol, load_protocol
-from eval.published import Published, load_published
-from eval.summary import Measurement, Measurements
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.published import Published, load_published
+from eval.results.summary import Measurement, Measurements
+from eval.results.training_logs import Point
 from eval.tables.build import build_table
 from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import load_layout, read_layout

@@ -2,7 +2,8 @@
 
 Each module in a ``commands`` package is a verb and provides ``HELP`` (one line), ``EXAMPLES`` (text shown under
 ``--help``), ``arguments(parser)`` and ``run(args) -> int | None``. Its name with ``_`` replaced by ``-`` is the
-verb. Heavy imports (torch, matplotlib) belong inside ``run`` so that ``--help`` answers at once.
+verb; modules that begin with ``_`` are none. Heavy imports (torch, matplotlib) belong inside ``run`` so that
+``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command_line(name: str, description: str, commands: ModuleType, argv: Sequence[str] | None) -> int:
     """Runs the verb named in ``argv``; exit status 0, 1 (error of one line), 2 (usage) or 130 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verbs = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(commands.__path__)}
+    verbs = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(commands.__path__) if m.name[0] != "_"}
     if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
         print(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}", file=sys.stderr)
         return 2

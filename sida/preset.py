@@ -31,7 +31,7 @@ EXTRACTORS = {
     "dinov2": "dinov2-vitl14",
     "dinov2_pil": "dinov2-vitl14",
 }
-MONITOR = "eval.monitor:make_monitor"
+MONITOR = "eval.measuring.monitor:make_monitor"
 
 
 def _checkpoint_name(checkpoint: str) -> str:

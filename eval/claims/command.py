@@ -10,9 +10,9 @@ from eval.claims.decide import decide
 from eval.claims.evidence import Evidence
 from eval.claims.model import Claim, counted, load_claims
 from eval.claims.write import write_verdicts
-from eval.published import load_published
-from eval.summary import Measurements, load_measurements
-from eval.tables.layout import matching
+from eval.results.published import load_published
+from eval.results.selection import matching
+from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError, suggestion
 from sida.preset import read_runs
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.agreement import PUBLISHED_TRIALS
 from eval.claims.model import Operand, Part
-from eval.figures.curves import Point, read_evaluations
-from eval.published import Published, published_number
-from eval.summary import Estimate, Measurements, other_yardstick
-from eval.tables.layout import matching
+from eval.results.agreement import PUBLISHED_TRIALS
+from eval.results.published import Published, published_number
+from eval.results.selection import matching
+from eval.results.summary import Estimate, Measurements, other_yardstick
+from eval.results.training_logs import Point, read_evaluations
 from sida.errors import UserError
 from sida.io import read_jsonl
 from sida.preset import Run

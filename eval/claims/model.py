@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.tables.layout import SELECTABLE
+from eval.results.selection import SELECTABLE
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from eval.claims.model import UNDECIDED, Operand, Outcome, Part
-from eval.summary import Estimate
+from eval.results.summary import Estimate
 
 Z = 2.6
 

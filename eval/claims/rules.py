@@ -6,13 +6,13 @@ import math
 import statistics
 from collections.abc import Callable
 
-from eval.agreement import agreement
 from eval.claims.evidence import Evidence, NotMeasuredError, bound
 from eval.claims.facts import FACTS
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show
 from eval.claims.training import diverges, speed, spread, stable, trained, trend
-from eval.summary import Estimate
+from eval.results.agreement import agreement
+from eval.results.summary import Estimate
 
 MEDIAN = 1.2533
 

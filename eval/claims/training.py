@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from eval.claims.evidence import Evidence, NotMeasuredError, bound
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show
-from eval.figures.curves import Point, first_at_or_below
-from eval.summary import Estimate
+from eval.results.summary import Estimate
+from eval.results.training_logs import Point, first_at_or_below
 
 Z_TRAIN = 2.0
 

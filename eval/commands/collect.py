@@ -20,7 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Collects."""
-    from eval.measurements import collect, write_csv
+    from eval.results.measurements import collect, write_csv
 
     records = collect(args.folder, args.runs)
     rows = write_csv(args.out, records)

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     import textwrap
     from pathlib import Path
 
-    from eval.compare import as_table, compare, compare_published
+    from eval.report.compare import as_table, compare, compare_published
     from eval.tables.text import to_terminal
     from eval.tables.write import RENDERERS
     from sida.errors import UserError

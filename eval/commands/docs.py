@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes or checks."""
-    from eval.docs.command import write_docs
+    from eval.report.docs.command import write_docs
 
     changed = write_docs(args)
     for line in changed:

@@ -25,9 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extracts and writes."""
-    from eval.extract import open_set, write_features
+    from eval.commands._options import check_output, extractor_options
     from eval.features import get_extractor
-    from eval.options import check_output, extractor_options
+    from eval.measuring.extract import open_set, write_features
     from sida.training.process import check_device
 
     check_output(args.out, "--out")

@@ -24,10 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures."""
-    from eval.measure import measure
-    from eval.protocol import load_protocol
-    from eval.ranges import parse_range, parse_trials
-    from eval.shards import measure_shard
+    from eval.commands._ranges import parse_range, parse_trials
+    from eval.measuring.measure import measure
+    from eval.measuring.protocol import load_protocol
+    from eval.measuring.shards import measure_shard
     from sida.config import load_spec
     from sida.errors import UserError
 

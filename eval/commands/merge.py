@@ -21,8 +21,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Merges."""
-    from eval.measurements import trial_path
-    from eval.shards import merge_shards
+    from eval.measuring.shards import merge_shards
+    from eval.results.measurements import trial_path
     from sida.config import load_spec
 
     merge_shards(load_spec(args.spec), args.shards, args.out, args.trial)

@@ -27,8 +27,8 @@ def run(args: argparse.Namespace) -> int:
     """Writes the page."""
     from pathlib import Path
 
-    from eval.index import write_index
-    from eval.page import write_page
+    from eval.report.index import write_index
+    from eval.report.page import write_page
     from sida.errors import UserError
 
     suffix = Path(args.out).suffix

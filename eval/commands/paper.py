@@ -23,8 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds the document."""
-    from eval.paper import build_paper
-    from eval.pdflatex import latex_lack
+    from eval.report.paper import build_paper
+    from eval.report.pdflatex import latex_lack
 
     source, pdf = build_paper(args.results, args.title, args.own)
     if pdf is None:

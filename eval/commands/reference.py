@@ -29,10 +29,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and writes."""
-    from eval.extract import measure_set, open_set
+    from eval.commands._options import check_output, extractor_options
     from eval.features import get_extractor
-    from eval.options import check_output, extractor_options
-    from eval.reference_files import write_own
+    from eval.measuring.extract import measure_set, open_set
+    from eval.measuring.reference_files import write_own
     from sida.training.process import check_device
 
     check_output(args.out, "--out", ".safetensors")

@@ -35,8 +35,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores."""
-    from eval.options import check_output, extractor_options, pairs
-    from eval.score import score_images
+    from eval.commands._options import check_output, extractor_options, pairs
+    from eval.measuring.score import score_images
     from sida.config import load_spec
     from sida.io import write_json, write_text
 

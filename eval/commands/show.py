@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     """Prints."""
     import sys
 
-    from eval.overview import overview
+    from eval.report.overview import overview
 
     print(overview(args.preset_dir or args.results, args.table, colour=sys.stdout.isatty()))
     return 0

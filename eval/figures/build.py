@@ -7,8 +7,8 @@ import dataclasses
 from pathlib import Path
 
 from eval.figures.layout import CurvesLayout, load_figure_layout
-from eval.published import load_published
-from eval.summary import Measurements, load_measurements
+from eval.results.published import load_published
+from eval.results.summary import Measurements, load_measurements
 from eval.tables.inputs import parse_scope
 from sida.errors import UserError, suggestion
 from sida.io import write_text

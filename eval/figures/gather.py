@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eval.figures.curves import Curve, Point, has_metric, kept_images, pool, read_author_log, read_evaluations
 from eval.figures.layout import CurvesLayout, LineSpec, PanelSpec, SeriesSpec
 from eval.figures.select import line_runs, series_runs
-from eval.published import Published, published_number
-from eval.summary import Estimate, Measurements, require_one_yardstick
+from eval.results.published import Published, published_number
+from eval.results.summary import Estimate, Measurements, require_one_yardstick
+from eval.results.training_logs import Curve, Point, has_metric, kept_images, pool, read_author_log, read_evaluations
 from sida.errors import UserError
 from sida.preset import Run
 

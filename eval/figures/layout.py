@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.tables.layout import SELECTABLE, read_extended
+from eval.results.selection import SELECTABLE, read_extended
 from sida.config import from_mapping
 from sida.errors import UserError, suggestion
 

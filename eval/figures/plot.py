@@ -6,10 +6,10 @@ import itertools
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.curves import Curve
 from eval.figures.gather import Line, Panel
 from eval.figures.layout import CurvesLayout
 from eval.figures.looks import METHODS, Look, looks_of
+from eval.results.training_logs import Curve
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
     from matplotlib.figure import Figure
 
-    from eval.sources import DataSource
+    from eval.measuring.sources import DataSource
 
 _BATCH = 64
 _GAP = 2
@@ -113,8 +113,8 @@ def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Gri
     """
     import torch
 
-    from eval.measure import Measurer, threads
-    from eval.sources import DataSource, NetworkSource
+    from eval.measuring.measure import Measurer, threads
+    from eval.measuring.sources import DataSource, NetworkSource
     from sida.sampling import row_classes
 
     measurer = Measurer(generator, f"--spec: run '{generator.get('run')}'")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.figures.layout import CurvesLayout, LineSpec, SamplesLayout, SamplesPanel, SeriesSpec
-from eval.tables.layout import matching
+from eval.results.selection import matching
 from sida.errors import UserError
 from sida.preset import Run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval import agreement
+from eval.results import agreement
 from eval.tables.bold import best_rows
 from eval.tables.cells import empty_cell, heading, measured_cell, published_cell, rule_above, text_cell
 from eval.tables.layout import ColumnSpec, TableLayout

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from eval.published import Published
-from eval.summary import Measurements, require_one_yardstick
+from eval.results.published import Published
+from eval.results.summary import Measurements, require_one_yardstick
 from eval.tables import audit
 from eval.tables.bold import best_rows
 from eval.tables.cells import empty_cell, heading, measured_cell, published_cell, rule_above, text_cell

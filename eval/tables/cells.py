@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eval.summary import Estimate
+from eval.results.summary import Estimate
 from eval.tables.layout import ColumnSpec
 from eval.tables.lines import Line, Source
 from eval.tables.model import Cell, Column

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.published import Published, published_number
+from eval.results.published import Published, published_number
 from eval.tables.layout import ColumnSpec, TableLayout
 from eval.tables.records import FIELDS
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.published import Published, published_number
+from eval.results.published import Published, published_number
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.records import FIELDS
 from sida.errors import UserError, suggestion

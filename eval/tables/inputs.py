@@ -7,11 +7,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.published import Published, load_published
-from eval.summary import Measurements, load_measurements
+from eval.results.published import Published, load_published
+from eval.results.selection import SELECTABLE
+from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table
 from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
-from eval.tables.layout import SELECTABLE, TableLayout, load_layout, read_layout
+from eval.tables.layout import TableLayout, load_layout, read_layout
 from eval.tables.model import Table
 from sida.config import load_spec
 from sida.errors import UserError, suggestion

@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from sida.config import from_mapping, load_yaml
+from eval.results.selection import SELECTABLE, matching, read_extended
+from sida.config import from_mapping
 from sida.errors import UserError, suggestion
 from sida.preset import Run
-from sida.resources import find
 
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]
 FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds")
-SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
 
 
 @dataclass(frozen=True)
@@ -196,40 +195,6 @@ def read_layout(path: str | Path) -> dict[str, Any]:
     if mapping.get("kind", "results") not in kinds:
         raise UserError(f"{path}: kind: must be one of {', '.join(kinds)}, got {mapping['kind']!r}")
     return mapping
-
-
-def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML mapping whose ``extends`` names the file that gives every key it does not set itself.
-
-    That file is a neighbour; or, for a layout in a preset's own folder, one of ``config``, also of the same name.
-
-    Raises:
-        UserError: Missing file, not a mapping, or files that extend each other.
-    """
-    if path in seen:
-        raise UserError(f"{path}: extends: goes in a circle; remove one of them")
-    mapping = load_yaml(path)
-    base = mapping.pop("extends", None)
-    if base is None:
-        return mapping
-    if not isinstance(base, str):
-        raise UserError(f"{path}: extends: must be the name of a layout file beside this one or in config")
-    neighbour = path.parent / base
-    if path.parent.name in ("tables", "figures") and (neighbour == path or not neighbour.is_file()):
-        neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
-    return read_extended(neighbour, (*seen, path)) | mapping
-
-
-def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:
-    """Runs of the sample sheet whose columns equal the conditions; a list means any of its values."""
-
-    def fits(run: Run) -> bool:
-        return all(
-            getattr(run, key) in (wanted if isinstance(wanted, list) else [wanted])
-            for key, wanted in conditions.items()
-        )
-
-    return [run for run in runs.values() if fits(run)]
 
 
 def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowSpec]]:

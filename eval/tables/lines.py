@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from eval.published import Published, published_number
-from eval.summary import Estimate, Measurements
+from eval.results.published import Published, published_number
+from eval.results.summary import Estimate, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
 from sida.errors import UserError, suggestion
 from sida.preset import Run

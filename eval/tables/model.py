@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from eval.agreement import MARKS, Outcome
+from eval.results.agreement import MARKS, Outcome
 
 Kind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
 
@@ -19,7 +19,7 @@ class Cell:
         kind: Where the content comes from. A cell is *either* published *or* measured, never both.
         spread: Printed after ``±``.
         bold: Best of its column by the layout's rule.
-        agreement: For a difference: whether the numbers agree, see :mod:`eval.agreement`.
+        agreement: For a difference: whether the numbers agree, see :mod:`eval.results.agreement`.
         columns: Number of columns the cell spans.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.summary import Measurement, Measurements, image_seeds, measured_days
+from eval.results.summary import Measurement, Measurements, image_seeds, measured_days
 from eval.tables.lines import Line
 
 _POOLED = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from eval.agreement import agreement
-from eval.summary import Measurement, Measurements, image_seeds
+from eval.results.agreement import agreement
+from eval.results.summary import Measurement, Measurements, image_seeds
 from eval.tables.bold import best_rows
 from eval.tables.layout import ColumnSpec, Mode, TableLayout
 from eval.tables.lines import Line, Source

@@ -3,7 +3,7 @@
 ``module:factory`` names a callable that makes a monitor from keyword arguments. Its module may also have
 ``monitor_facts(**the same arguments)``: a JSON value with everything that decides the monitor's numbers, by content. It
 is asked without making a monitor, since a finished run needs none. Without it the arguments themselves count, files
-among them by their bytes.
+among them by their bytes. ``RECORDED_AS`` is the name in digests of a module that has moved since.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], 
         UserError: No such module or factory, or arguments that it does not take.
     """
     module, _ = _find(evaluation["monitor"], where)
+    name = getattr(module, "RECORDED_AS", evaluation["monitor"])
     kwargs = {k: v for k, v in evaluation.get("kwargs", {}).items() if k != "dataset" or v != dataset}
     facts: Callable[..., Any] | None = getattr(module, "monitor_facts", None)
-    return {**evaluation, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}
+    return {**evaluation, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}
 
 
 def _find(name: str, where: str) -> tuple[ModuleType, Callable[..., Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from eval.stores import open_store
+from eval.measuring.stores import open_store
 from sida.cli import main
 from sida.data.pictures import FORMATS, PICTURES, open_picture
 from sida.errors import UserError

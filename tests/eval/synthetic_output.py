@@ -5,7 +5,7 @@ import json
 import random
 from pathlib import Path
 
-from eval.summary import COLUMNS
+from eval.results.summary import COLUMNS
 
 RUNS = """\
 run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tseed\tcheckpoint\tdataset\tnotes
@@ -164,8 +164,8 @@ def write_released(folder, share=0.8):
     """Made-up measurements near the published numbers for a share of the runs that the paper's layouts name."""
     from pathlib import Path as _Path
 
-    from eval.published import load_published
-    from eval.summary import Measurements
+    from eval.results.published import load_published
+    from eval.results.summary import Measurements
     from eval.tables import load_layout
     from eval.tables.lines import resolve
 

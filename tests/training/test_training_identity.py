@@ -32,7 +32,10 @@ def spec(tmp_path_factory):
 
 def with_monitor(spec, path, **kwargs):
     kwargs = {"dataset": DATASET, "protocol": str(path), "num_samples": 64, **kwargs}
-    return {**spec, "evaluation": {"every_kimg": 0.016, "monitor": "eval.monitor:make_monitor", "kwargs": kwargs}}
+    return {
+        **spec,
+        "evaluation": {"every_kimg": 0.016, "monitor": "eval.measuring.monitor:make_monitor", "kwargs": kwargs},
+    }
 
 
 def write(path, **changes):
@@ -91,7 +94,10 @@ def test_a_monitor_without_facts_has_its_files_counted_by_content(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"monitor": "eval.monitor:none"}, r"evaluation.monitor: cannot import 'eval.monitor:none'"),
+        (
+            {"monitor": "eval.measuring.monitor:none"},
+            r"evaluation.monitor: cannot import 'eval.measuring.monitor:none'",
+        ),
         ({"monitor": "no.where:none"}, r"evaluation.monitor: cannot import 'no.where:none'"),
         ({"kwargs": {"dataset": DATASET, "protocol": "none.yaml"}}, "no such file 'none.yaml'"),
     ],

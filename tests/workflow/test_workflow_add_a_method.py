@@ -78,7 +78,7 @@ def external(tmp_path, **cells) -> Preset:
 def test_network_file_with_a_sampler_is_measured(tmp_path):
     import torch
 
-    from eval.measure import measure
+    from eval.measuring.measure import measure
     from sida.checkpoint import save_network
     from sida.networks import build_network
 

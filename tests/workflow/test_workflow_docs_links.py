@@ -132,7 +132,7 @@ def schema(name: str) -> dict:
 
 def switches() -> dict[str, set[str]]:
     """What may stand behind each kind of switch in differences.md."""
-    from eval.protocol import Metric, Protocol, ReferenceSource
+    from eval.measuring.protocol import Metric, Protocol, ReferenceSource
     from sida.networks import EDM2Precond
 
     config = schema("config.schema.yaml")

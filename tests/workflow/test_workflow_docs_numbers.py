@@ -8,13 +8,13 @@ import shutil
 import pytest
 
 from eval.claims import Evidence, decide, load_claims
-from eval.cli import main
-from eval.docs.counts import COUNTS
-from eval.docs.markers import MARKER, filled
-from eval.docs.study import Study
-from eval.published import load_published
-from eval.stored import FILES, store, unpack
-from eval.summary import load_measurements
+from eval.commands import main
+from eval.report.docs.counts import COUNTS
+from eval.report.docs.markers import MARKER, filled
+from eval.report.docs.study import Study
+from eval.report.stored import FILES, store, unpack
+from eval.results.published import load_published
+from eval.results.summary import load_measurements
 from sida.errors import UserError
 from sida.io import read_jsonl
 from tests.conftest import ROOT

@@ -9,8 +9,8 @@ import re
 import pytest
 
 from eval.claims import load_claims
-from eval.needs import find_needs
-from eval.tables.layout import matching
+from eval.report.needs import find_needs
+from eval.results.selection import matching
 from sida.config import from_mapping
 from sida.errors import UserError
 from sida.preset import Preset
@@ -133,7 +133,7 @@ def made_up(preset, tmp_path_factory):
 
 
 def test_every_table_and_curve_and_the_claims_can_be_built(preset, made_up, tmp_path):
-    from eval.cli import main
+    from eval.commands import main
 
     common = ["--measurements", str(made_up / "measurements.csv"), "--runs", str(ROOT / preset.sheet)]
     common += ["--results", str(made_up)]
@@ -166,7 +166,7 @@ def shrunk(spec: dict, folder, **changes) -> dict:
 @pytest.mark.slow
 def test_every_distinct_setting_starts(preset, tmp_path):
     """Each teacher, and the first row of each pair of recipe and teacher with all it depends on, for a few steps."""
-    from eval.measure import measure
+    from eval.measuring.measure import measure
 
     protocol = ROOT / preset.config["protocol"]
     for name in preset.trained_teachers():

@@ -8,7 +8,7 @@ import re
 import pytest
 import yaml
 
-from eval.protocol import load_protocol
+from eval.measuring.protocol import load_protocol
 from sida.errors import UserError
 from sida.preset import Preset, nfe
 from sida.sheet import read_runs

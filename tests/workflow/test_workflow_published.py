@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from eval.published import load_published
+from eval.results.published import load_published
 from tests.workflow.workspace import Workspace
 
 PRESET = ("--configfile", "config/published.yaml")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.protocol import load_protocol
+from eval.measuring.protocol import load_protocol
 from eval.tables import load_layout
 from sida.errors import UserError
 from sida.preset import Preset

@@ -221,7 +221,7 @@ def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finis
     """``sida-eval docs --store``: tables and verdicts made from the stored files are those of the run."""
     from types import SimpleNamespace
 
-    from eval.docs.command import write_docs
+    from eval.report.docs.command import write_docs
 
     for name in ("config", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -12,10 +12,10 @@ from pathlib import Path
 from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from eval.needs import find_needs
-from eval.pdflatex import latex_lack
+from eval.report.needs import find_needs
+from eval.report.pdflatex import latex_lack
 from eval.preset_check import check_preset
-from eval.tables.layout import read_extended
+from eval.results.selection import read_extended
 from sida.errors import UserError
 from sida.preset import Preset
 from sida.timing import Stopwatch

@@ -1,5 +1,0 @@
-"""``index.html``: everything that a preset found, on one page that needs no network and no other file."""
-
-from eval.index.write import write_index
-
-__all__ = ["write_index"]

@@ -1,0 +1,74 @@
+"""Files of images as the source of a measurement: seed s of the protocol is image s − seed0 in the order of names."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eval.measuring.pipeline import Batch
+from eval.measuring.protocol import Protocol
+from eval.measuring.stores import open_store
+from sida.errors import UserError
+
+
+@dataclass
+class ImageFiles:
+    """Images of anyone's generator.
+
+    Args:
+        path: Folder, zip, tar, npz or npy.
+        protocol: Decides how many images a trial takes.
+        allow_duplicates: False refuses two equal images: files that were copied twice would pass as samples.
+    """
+
+    path: str
+    protocol: Protocol
+    allow_duplicates: bool = False
+
+    def __post_init__(self) -> None:
+        self.store = open_store(self.path)
+        self._seen: dict[bytes, int] = {}
+
+    @property
+    def trials(self) -> int:
+        """Number of whole trials that the images suffice for."""
+        return self.store.count // self.protocol.num_samples
+
+    def identity(self) -> dict[str, Any]:
+        """Digest of the files."""
+        return {"images": self.store.digest()}
+
+    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+        """Decodes the images of these positions.
+
+        Raises:
+            UserError: Too few images, or one that is broken, of another size or mode, or a duplicate.
+        """
+        begin, end = seeds.start - self.protocol.seed0, seeds.stop - self.protocol.seed0
+        if end > self.store.count:
+            raise UserError(
+                f"{self.path}: holds {self.store.count} images, this trial needs {end}; "
+                f"generate more (protocol '{self.protocol.name}' takes {self.protocol.num_samples} for each trial)"
+            )
+        for first in range(begin, end, batch_size):
+            images = self.store.read(first, min(first + batch_size, end))
+            if not self.allow_duplicates:
+                self._check_duplicates(images, first)
+            classes = None
+            if self.store.classes is not None:
+                classes = torch.from_numpy(self.store.classes[first : first + len(images)])
+            yield Batch(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), classes)
+
+    def _check_duplicates(self, images: Any, first: int) -> None:
+        for position, image in enumerate(images, start=first):
+            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+            twin = self._seen.setdefault(digest, position)
+            if twin != position:
+                raise UserError(
+                    f"{self.store.name(position)}: is the same image as {self.store.name(twin)}; remove copies, "
+                    "or allow them (--allow-duplicates) if the generator really repeats itself"
+                )

@@ -1,0 +1,303 @@
+"""Measures a generator under a protocol: every trial in one process, one file per trial, resumable by trial."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from eval.features import extractor_names
+from eval.features.base import Extractor
+from eval.features.extraction import make_extractors
+from eval.measuring.metrics import compute_metrics
+from eval.measuring.pipeline import Batch, run_pass
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.references import Reference, load_references
+from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
+from eval.measuring.trial import TrialSums
+from eval.results.measurements import keep_current, trial_path, write_measurement
+from sida import provenance
+from sida.config import from_mapping
+from sida.data import Dataset, load_dataset
+from sida.errors import UserError, suggestion
+from sida.io import sha256_json
+from sida.progress import Progress
+from sida.training.process import check_device
+
+NETWORK_SAMPLERS = ("one_step", "heun")
+SAMPLERS = (*NETWORK_SAMPLERS, "data", "python", "images")
+
+
+@dataclass(frozen=True)
+class MeasureSpec:
+    """A generator and how it is measured (``docs/architecture.md``, "Generator to measure").
+
+    Attributes:
+        run: Id of the row.
+        method: ``teacher``, ``sid``, ``sida``, ``sid2a``, ``data`` or the name of another method.
+        sampler: ``{kind: one_step, init_sigma}``, ``{kind: heun, num_steps, ...}``, ``{kind: data}``,
+            ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path}``.
+        protocol: Name, path or content of the protocol.
+        dataset: Data set: labels, image size, and references made here.
+        network: File of the network; None for other sources.
+        guide: File of a guiding network, for samplers with guidance.
+        vae: Folder of the decoder of latent networks; None takes the registered one.
+        label: Name for people.
+        family: Group of rows in tables.
+        nfe: Network evaluations per image.
+        references: File by reference key (``"*"``: a folder to look in).
+        extractors: Options by extractor name, e.g. ``{"inception": {"path": ...}}``.
+        batch_size: Images per batch; None chooses by device.
+        threads: CPU threads; 0 keeps torch's choice.
+        device: Torch device.
+    """
+
+    run: str
+    method: str
+    sampler: dict[str, Any]
+    protocol: Any
+    dataset: dict[str, Any] | None = None
+    network: str | None = None
+    guide: str | None = None
+    vae: str | None = None
+    label: str = ""
+    family: str = ""
+    nfe: int | None = None
+    references: dict[str, Any] = field(default_factory=dict)
+    extractors: dict[str, Any] = field(default_factory=dict)
+    batch_size: int | None = None
+    threads: int = 0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        kind = self.sampler.get("kind")
+        if kind not in SAMPLERS:
+            raise ValueError(f"sampler.kind: no such sampler '{kind}'{suggestion(str(kind), SAMPLERS)}")
+        if (kind in NETWORK_SAMPLERS) != (self.network is not None):
+            raise ValueError(
+                f"network: must be {'a file' if kind in NETWORK_SAMPLERS else 'null'} for sampler '{kind}'"
+            )
+        needed = {"python": "callable", "images": "path", "heun": "num_steps"}.get(str(kind))
+        if needed and needed not in self.sampler:
+            raise ValueError(f"sampler.{needed}: is missing; sampler '{kind}' needs it")
+        if self.dataset is None and kind == "data":
+            raise ValueError("dataset: is missing; sampler 'data' resamples it")
+        if self.batch_size is not None and self.batch_size < 1:
+            raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
+        if self.threads < 0:
+            raise ValueError(f"threads: must be 0 or more, got {self.threads}")
+
+
+class Measurer:
+    """A generator ready to be measured: source, extractors and references, each loaded when first needed.
+
+    Args:
+        spec: What to measure.
+        where: Place named in errors.
+    """
+
+    def __init__(self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec") -> None:
+        self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
+        self.protocol: Protocol = load_protocol(self.spec.protocol)
+        check_device(self.spec.device, where)
+        # A misspelt key would fetch the published file instead of taking the one that was given.
+        self._known("references", self.spec.references, ["*", *self.protocol.references], where)
+        self._known("extractors", self.spec.extractors, extractor_names(), where)
+
+    def _known(self, field: str, given: Iterable[str], known: Sequence[str], where: str) -> None:
+        for key in given:
+            if key not in known:
+                raise UserError(
+                    f"{where}.{field}: protocol '{self.protocol.name}' knows no '{key}'{suggestion(key, known)}; "
+                    "name one of these"
+                )
+
+    @functools.cached_property
+    def dataset(self) -> Dataset:
+        """The data set of the spec."""
+        if self.spec.dataset is None:
+            raise UserError(f"run '{self.spec.run}': dataset: is missing; its classes or references are needed")
+        return load_dataset(self.spec.dataset)
+
+    @functools.cached_property
+    def extractors(self) -> dict[str, Extractor]:
+        """Feature networks of the protocol."""
+        return make_extractors(self.protocol.extractors(), self.spec.device, self.spec.extractors)
+
+    @functools.cached_property
+    def references(self) -> dict[str, Reference]:
+        """Data sides of the protocol's metrics."""
+        dataset = (lambda: self.dataset) if self.spec.dataset is not None else None
+        return load_references(self.protocol, self.extractors, self.spec.references, dataset)
+
+    @functools.cached_property
+    def source(self) -> Source:
+        """Where images come from."""
+        kind, sampler = self.spec.sampler["kind"], self.spec.sampler
+        if kind == "data":
+            return DataSource(self.dataset, self.spec.vae, self.spec.device)
+        if kind == "python":
+            return CallableSource(sampler["callable"], sampler.get("kwargs", {}))
+        if kind == "images":
+            from eval.measuring.images import ImageFiles
+
+            return ImageFiles(sampler["path"], self.protocol, bool(sampler.get("allow_duplicates", False)))
+        return NetworkSource(
+            str(self.spec.network),
+            sampler,
+            self.protocol,
+            lambda: self.dataset,
+            self.spec.guide,
+            self.spec.vae,
+            self.spec.device,
+            self.spec.dataset,
+        )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of all that decides the numbers; trials with the same digest need not be measured again."""
+        return sha256_json(
+            {
+                "run": self.spec.run,
+                "source": self.source.identity(),
+                "protocol": self.protocol.sha256,
+                "extractors": {name: extractor.sha256 for name, extractor in self.extractors.items()},
+                "references": {key: reference.sha256 for key, reference in self.references.items()},
+            }
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch."""
+        if self.spec.batch_size is not None:
+            return self.spec.batch_size
+        return default_batch_size(self.protocol, small=250)
+
+    def sums(self, trial: int, begin: int, end: int, progress: Progress | None = None, done: int = 0) -> TrialSums:
+        """Sums over the images ``begin … end − 1`` of a trial."""
+        first = self.protocol.seeds(trial)[0]
+        seeds = range(first + begin, first + end)
+        ahead = 2 if self.spec.device.startswith("cuda") or self.spec.sampler["kind"] == "images" else 0
+        # People know their files by path, generators by the id of the row.
+        origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
+        images = _sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
+        # The first batch before the feature networks: images of a wrong size must not wait for a download.
+        images = itertools.chain([next(images)], images)
+        report = None if progress is None else lambda count: progress.update(done + count)
+        return run_pass(
+            images,
+            self.extractors,
+            TrialSums(self.protocol, self.spec.device),
+            first=begin,
+            ahead=ahead,
+            progress=report,
+        )
+
+    def names(self) -> dict[str, Any]:
+        """What the sheet says about the generator; it does not change a number."""
+        return {key: getattr(self.spec, key) for key in ("run", "method", "label", "family", "nfe")}
+
+    def record(self, trial: int, sums: TrialSums, seconds: float | None = None) -> dict[str, Any]:
+        """The measurement of a whole trial."""
+        values, details = compute_metrics(sums, self.references, self.spec.device)
+        used = {m.key: self.references[m.reference].record() for m in self.protocol.metrics if m.reference}
+        record = {
+            **self.names(),
+            "trial": trial,
+            "n": self.protocol.num_samples,
+            "seeds": list(self.protocol.seeds(trial)),
+            "sampler": self.spec.sampler,
+            "metrics": values,
+            "details": details,
+            "protocol": self.protocol.record(),
+            "reference": next(iter(used.values()), {}),
+            "metric_references": used,
+            "extractors": {name: extractor.sha256 for name, extractor in self.extractors.items()},
+            "network_sha256": getattr(self.source, "sha256", None),
+            "spec_sha256": self.digest,
+            "environment": provenance.environment(self.spec.device),
+        }
+        return record if seconds is None else {**record, "seconds": round(seconds, 3)}
+
+
+def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequence[int]) -> list[dict[str, Any]]:
+    """Measures the trials of a generator and writes ``<out>/trial-<t>.json``; trials that are there are kept.
+
+    Args:
+        spec: See :class:`MeasureSpec`.
+        out: Folder of this run's measurements.
+        trials: Trial numbers.
+
+    Returns:
+        The records of the trials that were measured now.
+
+    Raises:
+        UserError: Bad spec, missing files, or broken images.
+    """
+    measurer = Measurer(spec)
+    protocol = measurer.protocol
+    for trial in trials:
+        if trial >= protocol.trials:
+            raise UserError(f"--trials: protocol '{protocol.name}' has the trials 0-{protocol.trials - 1}, got {trial}")
+    with threads(measurer.spec.threads):
+        wanted = [t for t in trials if not keep_current(trial_path(out, t), measurer.digest, measurer.names())]
+        done = (len(trials) - len(wanted)) * protocol.num_samples
+        total = len(trials) * protocol.num_samples
+        progress = Progress(f"measure {measurer.spec.run}", total, "img", done=done)
+        records = []
+        for trial in wanted:
+            start = time.monotonic()
+            sums = measurer.sums(trial, 0, protocol.num_samples, progress, done)
+            record = measurer.record(trial, sums, time.monotonic() - start)
+            write_measurement(trial_path(out, trial), record)
+            records.append(record)
+            done += protocol.num_samples
+            progress.update(done, _headline(protocol, record), force=done == total)
+    return records
+
+
+def default_batch_size(protocol: Protocol, small: int) -> int:
+    """Images per batch: ``small`` for small images, which amortises overhead; large ones must fit beside networks."""
+    return small if (protocol.resolution or 64) <= 64 else 32
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Sets torch's CPU threads for a while; 0 changes nothing."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _headline(protocol: Protocol, record: Mapping[str, Any]) -> dict[str, float]:
+    return {m.label or m.key: record["metrics"][m.key] for m in protocol.metrics[:3] if m.key in record["metrics"]}
+
+
+def _sized(items: Iterator[Batch], protocol: Protocol, origin: str) -> Iterator[Batch]:
+    """Checks the size of images once, before anything is computed from them."""
+    for number, batch in enumerate(items):
+        if number == 0:
+            channels, height, width = batch.images.shape[1:]
+            size = protocol.resolution
+            # Grey images are repeated to three channels by the feature networks, as in the official tools.
+            fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
+            if not fits or (size is not None and (height, width) != (size, size)):
+                plural = "" if protocol.channels == 1 else "s"
+                expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
+                raise UserError(
+                    f"{origin}: images have {channels} channel{'s' * (channels > 1)} of {height}×{width}, protocol "
+                    f"'{protocol.name}' measures {expected}; generate images of that size, or choose the protocol "
+                    "of this data set (nothing is resized here, since that changes the numbers)"
+                )
+        yield batch

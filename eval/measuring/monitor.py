@@ -1,0 +1,161 @@
+"""Periodic evaluation while a student is trained; training finds it as ``eval.measuring.monitor:make_monitor``.
+
+It measures as a protocol's trials do, all metrics that need no stored features, so that curves over training show the
+same quantities as tables. The monitor draws its own seeds, far from those of the protocol's trials: the best checkpoint
+is chosen on images that the final measurement never sees, although they come from the same generator.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from eval.features.base import Extractor
+from eval.features.extraction import extract, make_extractors, precision
+from eval.measuring.measure import default_batch_size
+from eval.measuring.measure import threads as use_threads
+from eval.measuring.metrics import compute_metrics
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.references import Reference, data_digest, load_references
+from eval.measuring.trial import TrialSums
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.io import by_content
+
+Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
+SEED0 = 1 << 31
+#: Where this module was when the digests of today's runs were made.
+RECORDED_AS = "eval.monitor:make_monitor"
+#: Fields of a protocol that speak about its own trials only.
+_FINAL_ONLY = {"trials", "seed0", "is_spread", "ddof"}
+
+
+def make_monitor(
+    dataset: Mapping[str, Any],
+    protocol: Any = "digits",
+    num_samples: int | None = None,
+    trials: int = 1,
+    seed0: int = SEED0,
+    batch_size: int | None = None,
+    device: str = "cpu",
+    threads: int = 0,
+    references: Mapping[str, str] | None = None,
+    extractors: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Monitor:
+    """Makes the monitor; reference statistics are those of all images of the data, or the protocol's files.
+
+    Args:
+        dataset: Data-set spec.
+        protocol: Name, path or content. Its Fréchet distances, inception scores and accuracies are watched; its
+            ``selection`` decides which network is kept.
+        num_samples: Images per trial; the protocol's n by default.
+        trials: Repetitions with other seeds, of which means are taken.
+        seed0: First image seed: trial r uses ``seed0 + r·n …``.
+        batch_size: Images per call of the generator; by default 500, fewer where they are large.
+        device: Where features are computed.
+        threads: CPU threads while evaluating; 0 leaves them alone.
+        references: Files by reference key.
+        extractors: Options by extractor name.
+
+    Raises:
+        UserError: Bad arguments, or references that cannot be found.
+    """
+    watched = _watched(load_protocol(protocol))
+    n = watched.num_samples if num_samples is None else num_samples
+    if n < 2 or trials < 1 or (batch_size is not None and batch_size < 1):
+        raise UserError("evaluation: num_samples must be at least 2, trials and batch_size at least 1")
+    watched = dataclasses.replace(watched, num_samples=n, trials=trials, seed0=seed0)
+    made = make_extractors(watched.extractors(), device, extractors)
+    with use_threads(threads):
+        found = load_references(watched, made, references, lambda: load_dataset(dataset))
+    return Monitor(watched, made, found, batch_size or default_batch_size(watched, small=500), device, threads)
+
+
+def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    """What decides the numbers of :func:`make_monitor` with the same arguments, by content; see its arguments.
+
+    Of the protocol only what a monitor uses counts: recall in it, or more trials, is no reason to train again.
+
+    Args:
+        protocol: Name, path or content.
+        dataset: Data-set spec, read for its digest; None when the caller knows the data.
+        options: The other arguments; files count by their bytes.
+
+    Raises:
+        UserError: A protocol or data set that cannot be read.
+    """
+    unused = _FINAL_ONLY | ({"num_samples"} if options.get("num_samples") is not None else set())
+    watched = _watched(load_protocol(protocol))
+    facts = {k: v for k, v in watched.facts().items() if k not in unused} | {"selection": watched.selection_key}
+    data = None if dataset is None else data_digest(load_dataset(dataset))
+    return {**by_content(options), "protocol": facts, "dataset": data}
+
+
+class Monitor:
+    """``monitor(generate) -> {"selection", "fd", "fd_std", "fd_trials", ...}``; see :func:`make_monitor`.
+
+    Args:
+        protocol: What is watched; its trials are those of an evaluation.
+        extractors: Its feature networks.
+        references: Data sides of its metrics.
+        batch_size: Images per call of the generator.
+        device: Where distances are computed.
+        threads: CPU threads while evaluating; 0 leaves them alone.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        extractors: Mapping[str, Extractor],
+        references: Mapping[str, Reference],
+        batch_size: int,
+        device: str,
+        threads: int,
+    ) -> None:
+        self.protocol, self.extractors, self.references = protocol, extractors, references
+        self.batch_size, self.device, self.threads = batch_size, device, threads
+
+    def __call__(self, generate: Generate) -> dict[str, Any]:
+        """Evaluates a generator.
+
+        Args:
+            generate: ``generate(seeds) -> (uint8 images (N, C, H, W), classes int64 (N,) or None)``.
+
+        Returns:
+            ``selection`` (key of the metric that decides which network is kept; lower is better), ``num_samples``, and
+            for each metric ``<key>`` (mean over trials), ``<key>_std`` (sample standard deviation, 0 for one trial) and
+            ``<key>_trials``. Accuracy is left out where the network has no classes.
+        """
+        with use_threads(self.threads), precision(self.protocol.allow_tf32), torch.no_grad():
+            trials = [self._trial(generate, trial) for trial in range(self.protocol.trials)]
+        record: dict[str, Any] = {"selection": self.protocol.selection_key, "num_samples": self.protocol.num_samples}
+        for key in trials[0]:
+            values = [trial[key] for trial in trials]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            record |= {key: statistics.fmean(values), f"{key}_std": spread, f"{key}_trials": values}
+        return record
+
+    def _trial(self, generate: Generate, trial: int) -> dict[str, float]:
+        first, last = self.protocol.seeds(trial)
+        sums = TrialSums(self.protocol, self.device)
+        for begin in range(first, last + 1, self.batch_size):
+            images, classes = generate(range(begin, min(begin + self.batch_size, last + 1)))
+            # Networks without classes give none, or -1 (sida.sampling.NO_CLASS).
+            labelled = classes is not None and int(classes[0]) >= 0
+            sums.update(extract(images, self.extractors), classes if labelled else None, begin - first)
+        return compute_metrics(sums, self.references, self.device)[0]
+
+
+def _watched(protocol: Protocol) -> Protocol:
+    """The protocol with the metrics that stream, so that only their references are loaded and count.
+
+    Raises:
+        UserError: It has none that could choose a network.
+    """
+    if protocol.selection_key is None:
+        raise UserError(f"protocol '{protocol.name}': has no metric of kind 'frechet' to watch during training")
+    return dataclasses.replace(protocol, metrics=protocol.streaming)

@@ -1,0 +1,124 @@
+"""One pass: batches of images go through every extractor into the sums of a trial.
+
+On a GPU the source runs ahead in a thread and on a stream of its own, so that decoding, drawing latents on the CPU and
+sampling overlap with feature extraction. On a CPU there is nothing to gain from that, and no thread is started.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+
+from eval.features.base import Extractor
+from eval.features.extraction import extract, precision
+from eval.measuring.trial import TrialSums
+
+T = TypeVar("T")
+
+
+class Batch(NamedTuple):
+    """Images of consecutive seeds.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        classes: Classes that were asked for, int64 (N,), or None.
+    """
+
+    images: torch.Tensor
+    classes: torch.Tensor | None
+
+
+def run_pass(
+    batches: Iterable[Batch],
+    extractors: Mapping[str, Extractor],
+    sums: TrialSums,
+    first: int = 0,
+    ahead: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> TrialSums:
+    """Feeds batches into ``sums`` and returns it.
+
+    Args:
+        batches: Images in the order of their seeds.
+        extractors: Networks by name.
+        sums: Where to add.
+        first: Index of the first image within the trial.
+        ahead: Batches that the source may prepare in advance (0: no thread).
+        progress: Called with the number of images done after each batch.
+    """
+    position = first
+    with precision(sums.protocol.allow_tf32):
+        for batch in prefetch(batches, ahead, sums.device) if ahead else batches:
+            sums.update(extract(batch.images, extractors), batch.classes, position)
+            position += len(batch.images)
+            if progress is not None:
+                progress(position - first)
+    return sums
+
+
+def prefetch(items: Iterable[T], ahead: int, device: str | torch.device = "cpu") -> Iterator[T]:
+    """Yields ``items`` in order while a thread prepares up to ``ahead`` of them; its exceptions are raised here.
+
+    On a CUDA ``device`` the thread works on a stream of its own; the consumer's stream waits for each item's event.
+    """
+    device = torch.device(device)
+    channel: queue.Queue[_Ready[T]] = queue.Queue(maxsize=ahead)
+    stopped = threading.Event()
+
+    def put(ready: _Ready[T]) -> bool:
+        while not stopped.is_set():
+            try:
+                channel.put(ready, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def produce() -> None:
+        try:
+            stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+            with torch.cuda.stream(stream):
+                for item in items:
+                    if not put(_Ready(item, stream.record_event() if stream is not None else None)):
+                        return
+            put(_Ready(last=True))
+        except BaseException as error:
+            put(_Ready(error=error))
+
+    # A daemon: an interrupted run must not wait for the batch in preparation.
+    thread = threading.Thread(target=produce, name="image source", daemon=True)
+    thread.start()
+    try:
+        while not (ready := channel.get()).last:
+            if ready.error is not None:
+                raise ready.error
+            ready.wait()
+            yield ready.item  # type: ignore[misc]  # only the last one and errors have none
+    finally:
+        stopped.set()
+        thread.join(timeout=5)
+
+
+@dataclass(frozen=True)
+class _Ready(Generic[T]):
+    """What the thread hands over: an item with the event after which it may be read, an error, or the end."""
+
+    item: T | None = None
+    event: torch.cuda.Event | None = None
+    error: BaseException | None = None
+    last: bool = False
+
+    def wait(self) -> None:
+        """Lets the current stream wait for the item and keeps its memory until that stream has read it."""
+        if self.event is None:
+            return
+        stream = torch.cuda.current_stream(self.event.device)
+        stream.wait_event(self.event)
+        for part in self.item if isinstance(self.item, tuple) else (self.item,):
+            if isinstance(part, torch.Tensor) and part.is_cuda:
+                part.record_stream(stream)

@@ -1,0 +1,286 @@
+"""The protocol: everything on which two measurements must agree before their numbers may be compared.
+
+A protocol is data (``config/protocols/*.yaml``). Its digest covers each field that can change a number and none that
+cannot (title, labels, notes), so two values are comparable exactly when their protocol digests agree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sida.config import from_mapping, load_yaml
+from sida.errors import UserError, suggestion
+from sida.io import sha256_json
+from sida.labels import LabelCounts, find_labels, load_labels
+from sida.resources import find
+
+#: Metric kinds: whether they need a reference, class probabilities, and kept features.
+KINDS = {
+    "frechet": {"reference": True, "features": False},
+    "frechet_infinity": {"reference": True, "features": True},
+    "inception_score": {"reference": False, "features": False},
+    "precision": {"reference": True, "features": True},
+    "recall": {"reference": True, "features": True},
+    "kernel": {"reference": True, "features": True},
+    "accuracy": {"reference": False, "features": False},
+}
+# Labels enter by content; the selection chooses a network and changes no number.
+_NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection"}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a protocol.
+
+    Attributes:
+        key: Name in measurements, e.g. ``fid``.
+        kind: ``frechet``, ``frechet_infinity``, ``inception_score``, ``precision``, ``recall``, ``kernel`` or
+            ``accuracy`` (share of images classified as the class that was asked for).
+        extractor: Feature network.
+        reference: Key of the protocol's references; None where the kind needs none.
+        k: Neighbours of precision and recall.
+        dtype: Precision of their distances (ledger, 65).
+        splits: Splits of the inception score.
+        label: For people, e.g. ``FID``.
+        better: Which direction is good.
+        decimals: Digits after the point in rows.
+    """
+
+    key: str
+    kind: Literal["frechet", "frechet_infinity", "inception_score", "precision", "recall", "kernel", "accuracy"]
+    extractor: str
+    reference: str | None = None
+    k: int = 3
+    dtype: Literal["float32", "float16"] = "float32"
+    splits: int = 10
+    label: str = ""
+    better: Literal["lower", "higher"] = "lower"
+    decimals: int = 3
+
+    def __post_init__(self) -> None:
+        if KINDS[self.kind]["reference"] and self.reference is None:
+            raise ValueError(f"reference: a metric of kind '{self.kind}' needs one")
+        if self.k < 1:
+            raise ValueError(f"k: must be at least 1, got {self.k}")
+        if self.splits < 1:
+            raise ValueError(f"splits: must be at least 1, got {self.splits}")
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that can change the number."""
+        facts: dict[str, Any] = {"kind": self.kind, "extractor": self.extractor}
+        if KINDS[self.kind]["reference"]:
+            facts["reference"] = self.reference
+        if self.kind in ("precision", "recall"):
+            facts |= {"k": self.k, "dtype": self.dtype}
+        if self.kind == "inception_score":
+            facts["splits"] = self.splits
+        return facts
+
+
+@dataclass(frozen=True)
+class ReferenceSource:
+    """Where the data side of a metric comes from.
+
+    Attributes:
+        kind: ``dataset`` (made here from all images of the generator's data set), ``statistics`` (a file with mean and
+            covariance: published ``.npz``, EDM2 ``.pkl`` or our ``.safetensors``) or ``images`` (a batch of
+            reference images as ``.npz`` with ``arr_0``, or features of ours).
+        dataset: Key of ``config/datasets.yaml`` to use when the caller names no data set (kind ``dataset``).
+        asset: Id in ``config/assets.tsv``; it is fetched into the cache when it is not given on the command line.
+        file: Name of a file that is no registered asset; people give it on the command line.
+        entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``.
+        num_images: Number of images behind it, None where unknown.
+        sha256: Required digest of the file; None accepts what is there and records it.
+        cov_ddof: Divisor N - ddof of a covariance made here.
+    """
+
+    kind: Literal["dataset", "statistics", "images"]
+    dataset: str | None = None
+    asset: str | None = None
+    file: str | None = None
+    entry: str | None = None
+    num_images: int | None = None
+    sha256: str | None = None
+    cov_ddof: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind != "dataset" and (self.asset is None) == (self.file is None):
+            raise ValueError(f"asset: a reference of kind '{self.kind}' needs either an asset or a file")
+        if self.cov_ddof not in (0, 1):
+            raise ValueError(f"cov_ddof: must be 0 or 1, got {self.cov_ddof}")
+
+    def facts(self) -> dict[str, Any]:
+        """The fields that can change the number."""
+        if self.kind == "dataset":
+            return {"kind": self.kind, "cov_ddof": self.cov_ddof}
+        return {"kind": self.kind, "file": self.asset or self.file, "entry": self.entry, "sha256": self.sha256}
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a generator is measured.
+
+    Attributes:
+        name: Short name; not part of the digest.
+        resolution: Height and width of images; None takes any.
+        channels: 1 or 3; None takes either.
+        num_samples: Images of one trial, n.
+        trials: Number of trials; trial t uses the seeds ``seed0 + t·n … seed0 + (t + 1)·n − 1``.
+        seed0: First seed of trial 0.
+        label_dist: How the classes of generated images are drawn: ``empirical`` (the data's frequencies, as in the
+            published FID code) or ``uniform`` (as the generation scripts do; ledger, 63).
+        labels: Those frequencies: a data set of ``config/labels``, or a ``.json`` file (``sida data labels``). Its
+            counts are part of the digest. None reads the classes of the data set itself.
+        quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
+            clamped to 0..1, times 255, truncated (latents; ledger, 68).
+        cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (ledger, 64).
+        allow_tf32: Whether convolutions and products may use TF32 on GPUs (ledger, 70).
+        is_spread: What ± of the inception score means: ``runs`` (over trials) or ``splits`` (ledger, 71).
+        ddof: Divisor of the standard deviation over trials (ledger, 61).
+        references: Data sides by key.
+        metrics: What is computed.
+        selection: Key of the Fréchet distance by which a training chooses the network it keeps (the lowest); None takes
+            the first one. It changes no measured number.
+        title: For people.
+        notes: Sources and remarks for people.
+    """
+
+    name: str
+    num_samples: int
+    trials: int
+    metrics: tuple[Metric, ...]
+    references: dict[str, Any] = field(default_factory=dict)
+    resolution: int | None = None
+    channels: int | None = None
+    seed0: int = 0
+    label_dist: Literal["empirical", "uniform"] = "empirical"
+    labels: str | None = None
+    quantisation: Literal["truncate", "truncate_unit"] = "truncate"
+    cov_ddof: int = 0
+    allow_tf32: bool = False
+    is_spread: Literal["runs", "splits"] = "runs"
+    ddof: int = 1
+    selection: str | None = None
+    title: str = ""
+    notes: str = ""
+
+    def __post_init__(self) -> None:
+        for key, least in (("num_samples", 2), ("trials", 1), ("seed0", 0)):
+            if getattr(self, key) < least:
+                raise ValueError(f"{key}: must be at least {least}, got {getattr(self, key)}")
+        for key in ("cov_ddof", "ddof"):
+            if getattr(self, key) not in (0, 1):
+                raise ValueError(f"{key}: must be 0 or 1, got {getattr(self, key)}")
+        if not self.metrics:
+            raise ValueError("metrics: must list at least one metric")
+        keys = [metric.key for metric in self.metrics]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ValueError(f"metrics: key '{key}' appears twice")
+        if self.labels is not None and self.label_dist != "empirical":
+            raise ValueError(f"labels: must be left out where label_dist is {self.label_dist}")
+        for metric in self.metrics:
+            if metric.reference is not None and metric.reference not in self.references:
+                known = suggestion(metric.reference, self.references)
+                raise ValueError(f"metrics: '{metric.key}' names no reference '{metric.reference}'{known}")
+        choices = [metric.key for metric in self.metrics if metric.kind == "frechet"]
+        if self.selection is not None and self.selection not in choices:
+            raise ValueError(f"selection: must be a metric of kind 'frechet'{suggestion(self.selection, choices)}")
+
+    @property
+    def selection_key(self) -> str | None:
+        """``selection`` with its default; None where no metric can choose."""
+        return self.selection or next((metric.key for metric in self.metrics if metric.kind == "frechet"), None)
+
+    @property
+    def streaming(self) -> tuple[Metric, ...]:
+        """Metrics that need no stored features: those that evaluations during training log."""
+        return tuple(metric for metric in self.metrics if not KINDS[metric.kind]["features"])
+
+    @functools.cached_property
+    def sources(self) -> dict[str, ReferenceSource]:
+        """References as objects."""
+        return {
+            key: from_mapping(ReferenceSource, value, f"protocol '{self.name}': references.{key}")
+            for key, value in self.references.items()
+        }
+
+    @functools.cached_property
+    def label_counts(self) -> LabelCounts | None:
+        """Images per class, None where the classes of the data set itself are drawn.
+
+        Raises:
+            UserError: The file of counts is missing or broken.
+        """
+        return load_labels(self.labels) if self.labels is not None else None
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of the fields that can change a number."""
+        return sha256_json(self.facts())
+
+    def facts(self) -> dict[str, Any]:
+        """The content of the digest: plain values, canonical order."""
+        facts = {
+            f.name: getattr(self, f.name)
+            for f in dataclasses.fields(self)
+            if f.name not in _NOT_IN_DIGEST | {"metrics", "references"}
+        }
+        if self.labels is not None:
+            # Images of others are measured without counts, so a missing file is told when classes are drawn.
+            counts = self.label_counts if find_labels(self.labels) else None
+            facts["labels"] = counts.sha256 if counts else None
+        used = {metric.reference for metric in self.metrics if metric.reference}
+        facts["references"] = {key: source.facts() for key, source in self.sources.items() if key in used}
+        facts["metrics"] = {metric.key: metric.facts() for metric in self.metrics}
+        return facts
+
+    def record(self) -> dict[str, Any]:
+        """What a measurement says about its protocol."""
+        return {"name": self.name, "sha256": self.sha256, "fields": self.facts()}
+
+    def seeds(self, trial: int) -> tuple[int, int]:
+        """First and last image seed of a trial."""
+        first = self.seed0 + trial * self.num_samples
+        return first, first + self.num_samples - 1
+
+    def extractors(self) -> list[str]:
+        """Names of the feature networks, in order of first use."""
+        return list(dict.fromkeys(metric.extractor for metric in self.metrics))
+
+    def metric(self, key: str) -> Metric:
+        """A metric by its key."""
+        for metric in self.metrics:
+            if metric.key == key:
+                return metric
+        raise UserError(f"protocol '{self.name}': no metric '{key}'{suggestion(key, [m.key for m in self.metrics])}")
+
+
+def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol:
+    """Loads a protocol by name (``digits``), path of a YAML file, or mapping.
+
+    Raises:
+        UserError: Unknown name, missing file, or a bad field (file and key are named).
+    """
+    if isinstance(source, Protocol):
+        return source
+    if isinstance(source, Mapping):
+        where = f"protocol '{source.get('name', '?')}'"
+        mapping: Mapping[str, Any] = source
+    else:
+        path = find("protocols", source)
+        where, mapping = str(path), load_yaml(path)
+        if isinstance(labels := mapping.get("labels"), str):
+            mapping = {**mapping, "labels": str(find_labels(labels, path) or labels)}
+    metrics = mapping.get("metrics")
+    if not isinstance(metrics, (list, tuple)):
+        raise UserError(f"{where}: metrics: must be a list of metrics")
+    protocol = from_mapping(Protocol, mapping, where)
+    # References are checked now, not when they are first used in the middle of a run.
+    _ = protocol.sources
+    return protocol

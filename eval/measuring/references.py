@@ -1,0 +1,224 @@
+"""The data side of a metric: published statistics, reference images, or a data set measured here.
+
+| file | content | read as |
+|---|---|---|
+| ``.npz`` with ``mu``, ``sigma`` | EDM's FID references, clean-fid's statistics | mean and covariance |
+| ``.pkl`` | EDM2's ``{"fid": {"mu", "sigma"}, "fd_dinov2": ...}``, read without executing it | mean and covariance |
+| ``.npz`` with ``arr_0`` | guided-diffusion's batch of reference images | images, features extracted here |
+| ``.safetensors`` | made by ``sida-eval reference`` | sums of features, and the features if they were kept |
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from eval.features.base import Extractor
+from eval.features.extraction import extract, precision
+from eval.measuring.protocol import KINDS, Protocol, ReferenceSource
+from eval.measuring.reference_files import Moments, read_batch, read_moments, read_own
+from eval.statistics import FeatureStatistics
+from sida.errors import UserError
+from sida.io import sha256_file, sha256_json
+
+if TYPE_CHECKING:
+    from sida.data import Dataset
+
+_BATCH = 256
+
+
+@dataclass
+class Reference:
+    """Statistics and features of real images, by extractor.
+
+    Attributes:
+        name: For people: data set or file name.
+        sha256: Digest of the file, or of the data set it was made from.
+    """
+
+    name: str
+    sha256: str
+    _moments: dict[str, Moments] = field(default_factory=dict)
+    _features: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def moments(self, extractor: str) -> Moments:
+        """``(mean, covariance, number of images or None)``.
+
+        Raises:
+            UserError: The reference has no statistics of this extractor.
+        """
+        if extractor not in self._moments:
+            raise UserError(f"reference '{self.name}': has no mean and covariance for extractor '{extractor}'")
+        return self._moments[extractor]
+
+    def features(self, extractor: str) -> torch.Tensor:
+        """Features float32 (N, C) on the CPU.
+
+        Raises:
+            UserError: The reference holds no features of this extractor.
+        """
+        if extractor not in self._features:
+            raise UserError(
+                f"reference '{self.name}': holds no features of extractor '{extractor}' for precision and recall; "
+                "give reference images, or make one with `sida-eval reference --keep-features`"
+            )
+        return self._features[extractor]
+
+    def record(self) -> dict[str, str]:
+        """What a measurement says about it."""
+        return {"name": self.name, "sha256": self.sha256}
+
+
+def load_references(
+    protocol: Protocol,
+    extractors: Mapping[str, Extractor],
+    files: Mapping[str, str] | None = None,
+    dataset: Callable[[], Dataset] | None = None,
+) -> dict[str, Reference]:
+    """Loads or makes every reference that a protocol's metrics use.
+
+    Args:
+        protocol: Says what is needed.
+        extractors: Networks by name, for references that have to be made.
+        files: Path by reference key; a key ``"*"`` is a folder to look in.
+        dataset: Opens the data set for references of kind ``dataset``.
+
+    Raises:
+        UserError: Missing file, wrong content, wrong digest or wrong size.
+    """
+    result = {}
+    with precision(protocol.allow_tf32):
+        for key, source in protocol.sources.items():
+            users = [metric for metric in protocol.metrics if metric.reference == key]
+            moments = list(dict.fromkeys(m.extractor for m in users if m.kind.startswith("frechet")))
+            rows = list(
+                dict.fromkeys(m.extractor for m in users if KINDS[m.kind]["features"] and m.kind != "frechet_infinity")
+            )
+            if users:
+                where = f"protocol '{protocol.name}': references.{key}"
+                result[key] = _load(source, key, where, moments, rows, extractors, files or {}, dataset)
+    return result
+
+
+def _load(
+    source: ReferenceSource,
+    key: str,
+    where: str,
+    moments: list[str],
+    rows: list[str],
+    extractors: Mapping[str, Extractor],
+    files: Mapping[str, str],
+    dataset: Callable[[], Dataset] | None,
+) -> Reference:
+    given = files.get(key)
+    if source.kind == "dataset" and given is None:
+        return from_dataset(_open_dataset(source, key, where, dataset), extractors, moments, rows, source.cov_ddof)
+    path = Path(given) if given is not None else find_file(source, key, where, files.get("*"))
+    if not path.is_file():
+        raise UserError(f"{path}: no such reference file ({where})")
+    digest = sha256_file(path)
+    if source.sha256 is not None and digest != source.sha256:
+        raise UserError(f"{path}: sha256 is {digest}, {where} says {source.sha256}; fetch the published file again")
+    if path.suffix == ".safetensors":
+        own = read_own(path, {name: extractors[name].sha256 for name in {*moments, *rows}})
+        features = {} if own.features is None else {own.extractor: own.features}
+        return Reference(own.name, own.sha256, {own.extractor: own.moments}, features)
+    reference = Reference(path.name, digest)
+    if moments:
+        mean, cov = read_moments(path, source.entry)
+        for name in moments:
+            reference._moments[name] = (mean, cov, source.num_images)
+    if rows:
+        images = read_batch(path)
+        if source.num_images is not None and len(images) != source.num_images:
+            raise UserError(f"{path}: holds {len(images)} images, {where} says {source.num_images}")
+        _, features = _extract_all(
+            (images[i : i + _BATCH] for i in range(0, len(images), _BATCH)), extractors, [], rows
+        )
+        reference._features |= features
+    return reference
+
+
+def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callable[[], Dataset] | None) -> Dataset:
+    if dataset is not None:
+        return dataset()
+    if source.dataset is None:
+        raise UserError(f"{where}: needs the data set; give --dataset, or a file with --reference {key}=FILE")
+    from sida.data import load_dataset
+    from sida.preset import dataset_spec
+
+    return load_dataset(dataset_spec(source.dataset, where))
+
+
+def find_file(source: ReferenceSource, key: str, where: str, folder: str | None) -> Path:
+    """The file of a reference: in a folder given by the user, else the registered asset (fetched if need be).
+
+    Raises:
+        UserError: Found nowhere; the message says what to do.
+    """
+    if folder:
+        name = source.file
+        if source.asset is not None:
+            from sida.assets import load_registry
+            from sida.assets.registry import find_asset
+
+            name = Path(find_asset(load_registry(), source.asset).target).name
+        hits = sorted(Path(folder).rglob(str(name)))
+        if hits:
+            return hits[0]
+    if source.asset is not None:
+        from sida.assets import fetch
+
+        return fetch(source.asset)
+    raise UserError(f"{where}: file '{source.file}' is not here; give it with --reference {key}=FILE")
+
+
+def from_dataset(
+    dataset: Dataset,
+    extractors: Mapping[str, Extractor],
+    moments: list[str],
+    rows: list[str],
+    cov_ddof: int = 1,
+    progress: Callable[[int], None] | None = None,
+) -> Reference:
+    """Measures all images of a data set: one pass for all extractors."""
+    batches = (dataset.images(range(i, min(i + _BATCH, len(dataset)))) for i in range(0, len(dataset), _BATCH))
+    statistics, features = _extract_all(batches, extractors, moments, rows, progress)
+    reference = Reference(dataset.name, data_digest(dataset))
+    for name, sums in statistics.items():
+        reference._moments[name] = (sums.mean, sums.covariance(cov_ddof), sums.count)
+    reference._features |= features
+    return reference
+
+
+def data_digest(dataset: Dataset) -> str:
+    """Digest of the images a data set shows: the underlying data, and the subset or mirrored copies if any."""
+    return sha256_json([dataset.sha256, hashlib.sha256(dataset.raw_indices.tobytes()).hexdigest()])
+
+
+def _extract_all(
+    batches: Iterator[torch.Tensor],
+    extractors: Mapping[str, Extractor],
+    moments: list[str],
+    rows: list[str],
+    progress: Callable[[int], None] | None = None,
+) -> tuple[dict[str, FeatureStatistics], dict[str, torch.Tensor]]:
+    used = {name: extractors[name] for name in dict.fromkeys([*moments, *rows])}
+    statistics = {name: FeatureStatistics(device=used[name].device) for name in moments}
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in rows}
+    done = 0
+    for images in batches:
+        outputs = extract(images, used)
+        for name, sums in statistics.items():
+            sums.update(outputs[name].features)
+        for name, parts in kept.items():
+            parts.append(outputs[name].features.float().cpu())
+        done += len(images)
+        if progress is not None:
+            progress(done)
+    return statistics, {name: torch.cat(parts) for name, parts in kept.items()}

@@ -1,0 +1,217 @@
+"""Scores anyone's images under a protocol: the same code and checks as for generators of this suite."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.measuring.images import ImageFiles
+from eval.measuring.measure import Measurer, MeasureSpec, threads
+from eval.measuring.protocol import Metric, Protocol, load_protocol
+from eval.results.summary import Estimate
+from sida.errors import UserError
+from sida.progress import Progress
+
+
+@dataclass(frozen=True)
+class Score:
+    """Values of all trials by metric.
+
+    Attributes:
+        name: Label of the images.
+        protocol: Under which they were measured.
+        records: One measurement per trial, as ``sida-eval measure`` writes them.
+        remarks: What must be said about the images.
+    """
+
+    name: str
+    protocol: Protocol
+    records: Sequence[Mapping[str, Any]]
+    remarks: tuple[str, ...] = ()
+
+    def values(self, key: str) -> list[float]:
+        """Values of a metric over trials; empty if it could not be measured."""
+        return [record["metrics"][key] for record in self.records if key in record["metrics"]]
+
+    def spread(self, metric: Metric) -> float | None:
+        """What follows ±: over trials (divisor N − ddof of the protocol), or over the splits of an inception score."""
+        if metric.kind == "inception_score" and self.protocol.is_spread == "splits":
+            return statistics.fmean(record["details"][metric.key]["split_std"] for record in self.records)
+        values = self.values(metric.key)
+        if len(values) < 2:
+            return None
+        return statistics.stdev(values) if self.protocol.ddof else statistics.pstdev(values)
+
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """Mean, sample standard deviation, standard error, extremes and all values, by metric."""
+        result = {}
+        for metric in self.protocol.metrics:
+            values = self.values(metric.key)
+            if values:
+                estimate = Estimate.of(values)
+                result[metric.key] = {
+                    "mean": estimate.mean,
+                    "std": estimate.std,
+                    "standard_error": estimate.standard_error,
+                    "min": min(values),
+                    "max": max(values),
+                    "values": values,
+                }
+        return result
+
+    def record(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        return {
+            "name": self.name,
+            "protocol": self.protocol.record(),
+            "trials": len(self.records),
+            "summary": self.summary(),
+            "warnings": self.warnings(),
+            "measurements": list(self.records),
+        }
+
+    def lines(self) -> list[str]:
+        """The result for a person."""
+        n, count = self.protocol.num_samples, len(self.records)
+        trials = "1 trial" if count == 1 else f"{count} trials"
+        lines = [
+            f"{self.name}: protocol '{self.protocol.name}' ({self.protocol.sha256[:12]}), {trials} of {n:,} images"
+        ]
+        for metric in self.protocol.metrics:
+            values = self.values(metric.key)
+            arrow = "↓" if metric.better == "lower" else "↑"
+            label = f"  {metric.label or metric.key} {arrow}"
+            if not values:
+                lines.append(
+                    f"{label:<18} {self.records[0]['details'].get(metric.key, {}).get('note', 'not measured')}"
+                )
+                continue
+            text = f"{label:<18} {_number(sum(values) / len(values), metric.decimals)}"
+            spread = self.spread(metric)
+            if spread is not None:
+                text += f" ± {_number(spread, metric.decimals)}"
+            if len(values) > 1:
+                text += f"   (min {_number(min(values), metric.decimals)}, max {_number(max(values), metric.decimals)})"
+            lines.append(text)
+        return lines + [f"  note: {warning}" for warning in self.warnings()]
+
+    def warnings(self) -> list[str]:
+        """What must be said beside the numbers, each sentence once."""
+        found = [
+            f"{metric.label or metric.key}: {warning}"
+            for metric in self.protocol.metrics
+            for record in self.records
+            for warning in record["details"].get(metric.key, {}).get("warnings", [])
+        ]
+        fewer = len(self.records) < self.protocol.trials
+        short = [f"{len(self.records)} of the protocol's {self.protocol.trials} trials were measured"] if fewer else []
+        return [*short, *self.remarks, *dict.fromkeys(found)]
+
+    def latex_row(self) -> str:
+        """A row for a booktabs table, ``Name & {1.499 ± 0.012} & ...``, under a comment that names the columns.
+
+        The braces let it stand in text columns and in siunitx's ``S`` columns alike.
+        """
+        cells = [_escape(self.name)]
+        for metric in self.protocol.metrics:
+            values = self.values(metric.key)
+            if not values:
+                cells.append("--")
+                continue
+            spread = self.spread(metric)
+            mean = _number(sum(values) / len(values), metric.decimals)
+            cells.append(mean if spread is None else rf"{{{mean} $\pm$ {_number(spread, metric.decimals)}}}")
+        header = " & ".join(metric.label or metric.key for metric in self.protocol.metrics)
+        return f"% Model & {_escape(header, keep='&')}\n" + " & ".join(cells) + r" \\"
+
+
+def score_images(
+    path: str | Path,
+    protocol: str | Path | Mapping[str, Any] | Protocol,
+    trials: int | None = None,
+    num_samples: int | None = None,
+    name: str | None = None,
+    allow_duplicates: bool = False,
+    **settings: Any,
+) -> Score:
+    """Measures images in files.
+
+    Args:
+        path: Folder, zip, tar, npz or npy. Trial t takes the images t·n … (t + 1)·n − 1 in the order of names.
+        protocol: Name, path or content.
+        trials: Number of disjoint trials; by default as many as the images suffice for, at most the protocol's.
+        num_samples: Another n than the protocol's: a protocol of its own, which is not comparable.
+        name: Label; the path's name by default.
+        allow_duplicates: Accept equal images.
+        **settings: Other fields of :class:`~eval.measuring.measure.MeasureSpec` (dataset, references, device, ...).
+
+    Raises:
+        UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
+    """
+    chosen = load_protocol(protocol)
+    if num_samples is not None and num_samples != chosen.num_samples:
+        if num_samples < 2:
+            raise UserError(f"--num-samples: must be at least 2, got {num_samples}")
+        splits = tuple(dataclasses.replace(m, splits=min(m.splits, num_samples)) for m in chosen.metrics)
+        chosen = dataclasses.replace(
+            chosen, name=f"{chosen.name}-n{num_samples}", num_samples=num_samples, metrics=splits
+        )
+    files = ImageFiles(str(path), chosen)
+    count = _trials(files, trials, str(path))
+    if count > chosen.trials:
+        chosen = dataclasses.replace(chosen, trials=count)
+    label = name or Path(path).name
+    try:
+        spec = MeasureSpec(
+            run=label,
+            method="images",
+            sampler={"kind": "images", "path": str(path), "allow_duplicates": allow_duplicates},
+            protocol=chosen,
+            label=label,
+            **settings,
+        )
+    except ValueError as error:
+        raise UserError(f"score: {error}") from None
+    measurer = Measurer(spec, "score")
+    progress = Progress(f"score {label}", count * chosen.num_samples, "img", interval=2)
+    records = []
+    with threads(spec.threads):
+        for trial in range(count):
+            sums = measurer.sums(trial, 0, chosen.num_samples, progress, trial * chosen.num_samples)
+            records.append(measurer.record(trial, sums))
+    assert isinstance(measurer.source, ImageFiles)
+    remark = measurer.source.store.remark
+    return Score(label, chosen, records, (remark,) if remark else ())
+
+
+def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
+    """Number of trials, or a clear line about missing images."""
+    n, present = images.protocol.num_samples, images.store.count
+    if wanted is not None and wanted < 1:
+        raise UserError(f"--trials: must be at least 1, got {wanted}")
+    if images.trials < (wanted or 1):
+        count = wanted or 1
+        takes = f"{n:,} for each of {count} trials" if count > 1 else f"{n:,}"
+        fits = present // count
+        other = f", or give --num-samples {fits} (a number of its own, not comparable with the protocol's)"
+        raise UserError(
+            f"{path}: holds {present:,} images, protocol '{images.protocol.name}' takes {takes}; "
+            f"generate {n * count - present:,} more{other if fits >= 2 else ''}"
+        )
+    return wanted if wanted is not None else min(images.trials, images.protocol.trials)
+
+
+def _number(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
+
+
+def _escape(text: str, keep: str = "") -> str:
+    for character in "\\&%$#_{}":
+        if character not in keep:
+            text = text.replace(character, r"\textbackslash{}" if character == "\\" else f"\\{character}")
+    return text

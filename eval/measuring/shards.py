@@ -1,0 +1,59 @@
+"""Shards of a trial: measured anywhere, merged in any order; a lost shard costs that shard alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.measuring.measure import Measurer, threads
+from eval.measuring.trial import TrialSums
+from eval.results.measurements import trial_path, write_measurement
+from sida.errors import UserError
+from sida.progress import Progress
+
+
+def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: int, begin: int, end: int) -> Path:
+    """Measures the images ``begin … end − 1`` of a trial into ``<out>/trial-<t>/shard-<begin>-<end>.safetensors``.
+
+    A shard of the same spec that is already there is kept. Returns its path.
+    """
+    measurer = Measurer(spec)
+    protocol = measurer.protocol
+    if not 0 <= begin < end <= protocol.num_samples:
+        raise UserError(f"--shard: must lie within 0-{protocol.num_samples}, got {begin}-{end}")
+    path = Path(out) / f"trial-{trial}" / f"shard-{begin}-{end}.safetensors"
+    with threads(measurer.spec.threads):
+        if path.is_file():
+            try:
+                if TrialSums.load(path, protocol)[1]["spec_sha256"] == measurer.digest:
+                    return path
+            except UserError:
+                pass  # broken or of another protocol: it is measured again
+        progress = Progress(f"measure {measurer.spec.run} trial {trial} images {begin}-{end}", end - begin, "img")
+        sums = measurer.sums(trial, begin, end, progress)
+    sums.save(path, {"run": measurer.spec.run, "trial": trial, "spec_sha256": measurer.digest})
+    return path
+
+
+def merge_shards(
+    spec: Mapping[str, Any], shards: Sequence[str | os.PathLike[str]], out: str | os.PathLike[str], trial: int
+) -> dict[str, Any]:
+    """Merges the shards of a trial, in any order, into ``<out>/trial-<t>.json`` and returns the record.
+
+    Raises:
+        UserError: No shards, shards of another spec or trial, or missing images (the ranges are named).
+    """
+    measurer = Measurer(spec)
+    if not shards:
+        raise UserError("merge: no shards given; measure some with `sida-eval measure --shard A-B`")
+    sums = TrialSums(measurer.protocol)
+    for path in shards:
+        shard, header = TrialSums.load(path, measurer.protocol)
+        if (header.get("trial"), header.get("spec_sha256")) != (trial, measurer.digest):
+            raise UserError(f"{path}: belongs to another trial, generator or reference; measure this shard again")
+        sums.merge(shard)
+    record = measurer.record(trial, sums)
+    write_measurement(trial_path(out, trial), record)
+    return record

@@ -1,0 +1,255 @@
+"""Where the images of a measurement come from: a network, the data themselves, a Python function, or files.
+
+A source maps image seeds to images. Seed s always gives the same image, whatever the batch, shard or trial:
+images drawn by a network or resampled from the data come from a random stream per seed; files are taken by position.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Interface
+
+import numpy as np
+import torch
+
+from eval.measuring.pipeline import Batch
+from eval.measuring.references import data_digest
+from sida.errors import UserError, suggestion
+from sida.io import by_content, sha256_file
+from sida.samplers import read_sampler
+
+if TYPE_CHECKING:
+    from eval.measuring.protocol import Protocol
+    from sida.data import Dataset
+    from sida.labels import LabelCounts
+    from sida.sampling import Samples
+
+
+class Source(Interface):
+    """Images by seed."""
+
+    def identity(self) -> dict[str, Any]:
+        """Plain values that change whenever an image could change (digests of networks, data, files)."""
+
+    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+        """The images of consecutive seeds, in their order, ``batch_size`` at a time."""
+
+
+@dataclass
+class DataSource:
+    """Resampled real images: the distance that even a perfect generator keeps at this n (the noise floor).
+
+    Args:
+        dataset: Pixels or latents.
+        vae: Folder of the decoder of latents; None takes the registered one.
+        device: Where latents are decoded.
+    """
+
+    dataset: Dataset
+    vae: str | None = None
+    device: str = "cpu"
+
+    @functools.cached_property
+    def decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        """What makes latents visible; None for pixels."""
+        from sida.sampling.networks import open_decoder
+
+        return None if self.dataset.is_pixels else open_decoder(self.vae, self.device)
+
+    def identity(self) -> dict[str, Any]:
+        """Digest of the data, and of the decoder of latents."""
+        from sida.sampling.networks import decoder_digest
+
+        data = {"data": data_digest(self.dataset)}
+        return data if self.dataset.is_pixels else {**data, "vae": decoder_digest(self.vae)}
+
+    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+        """Real images drawn with replacement; their classes are the true ones."""
+        from sida.sampling import generate
+
+        return _plain(generate(None, seeds, {"kind": "data"}, batch_size, dataset=self.dataset, decode=self.decode))
+
+
+@dataclass
+class CallableSource:
+    """Anyone's generator: a Python callable ``function(seeds, **kwargs)``.
+
+    It returns uint8 images (N, C, H, W), or ``(images, classes)`` when classes were asked for.
+    """
+
+    name: str
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._function = import_callable(self.name, "sampler.callable")
+
+    def identity(self) -> dict[str, Any]:
+        """Name, arguments (files among them by their bytes) and source file of the callable."""
+        import inspect
+
+        source = inspect.getsourcefile(inspect.unwrap(self._function))
+        return {
+            "callable": self.name,
+            "kwargs": by_content(self.kwargs),
+            "source_sha256": sha256_file(source) if source else None,
+        }
+
+    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+        """Calls the function and checks what it returns."""
+        for start in range(0, len(seeds), batch_size):
+            chosen = list(seeds[start : start + batch_size])
+            result = self._function(chosen, **self.kwargs)
+            images, classes = result if isinstance(result, tuple) else (result, None)
+            images = torch.as_tensor(images)
+            if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(chosen):
+                raise UserError(
+                    f"{self.name}: must return uint8 images of shape ({len(chosen)}, C, H, W), "
+                    f"got {images.dtype} {tuple(images.shape)}"
+                )
+            yield Batch(images, None if classes is None else torch.as_tensor(np.asarray(classes), dtype=torch.int64))
+
+
+def import_callable(name: str, where: str) -> Callable[..., Any]:
+    """Imports ``"module:function"``.
+
+    Raises:
+        UserError: Not of that form, no such module, or no such function.
+    """
+    module_name, _, function_name = name.partition(":")
+    if not module_name or not function_name:
+        raise UserError(f"{where}: must be 'module:function', got '{name}'")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise UserError(f"{where}: cannot import '{module_name}' ({error}); is it on PYTHONPATH?") from None
+    function = getattr(module, function_name, None)
+    if not callable(function):
+        raise UserError(
+            f"{where}: module '{module_name}' has no function '{function_name}'{suggestion(function_name, dir(module))}"
+        )
+    return function
+
+
+@dataclass
+class NetworkSource:
+    """A network with a sampler, as :func:`sida.sampling.generate` draws from it.
+
+    Args:
+        path: Network file.
+        sampler: Mapping of :class:`sida.samplers.Sampler`.
+        protocol: Says how classes are drawn and how values become bytes.
+        dataset: Opens the data set (only called for classes drawn with its frequencies, where the protocol has no
+            counts of its own).
+        data: Spec of the data set; where it is at hand, the protocol's class counts are compared with it.
+        guide: File of a guiding network, for samplers with guidance.
+        vae: Folder of the decoder of latent networks; None takes the registered one.
+        device: Where it runs.
+    """
+
+    path: str
+    sampler: Mapping[str, Any]
+    protocol: Protocol
+    dataset: Callable[[], Dataset]
+    guide: str | None = None
+    vae: str | None = None
+    device: str = "cpu"
+    data: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        from sida.checkpoint import load_network
+
+        self._net, self.metadata = load_network(self.path, self.device)
+        self._guide = load_network(self.guide, self.device)[0] if self.guide else None
+        self.is_latent = self.protocol.quantisation == "truncate_unit"
+        channels = int(getattr(self._net, "img_channels", 0))
+        if self.is_latent != (channels == 4):
+            raise UserError(
+                f"{self.path}: has {channels} channels, protocol '{self.protocol.name}' measures "
+                f"{'decoded latents (4 channels)' if self.is_latent else 'pixels'}; choose another protocol"
+            )
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Digest of the network file."""
+        return sha256_file(self.path)
+
+    @functools.cached_property
+    def _counts(self) -> LabelCounts | None:
+        """The protocol's class counts, if classes are drawn and it has any."""
+        if not self.label_dim:
+            return None
+        counts = self.protocol.label_counts
+        if counts is not None and self.data is not None:
+            from sida.data.count_labels import check_labels
+
+            check_labels(counts, self.data, f"protocol '{self.protocol.name}': labels")
+        return counts
+
+    @functools.cached_property
+    def _label_data(self) -> Dataset | None:
+        drawn = self.label_dim and self.protocol.label_dist == "empirical" and self.protocol.labels is None
+        return self.dataset() if drawn else None
+
+    @functools.cached_property
+    def _decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
+        from sida.sampling.networks import open_decoder
+
+        return open_decoder(self.vae, self.device) if self.is_latent else None
+
+    def identity(self) -> dict[str, Any]:
+        """Digests of the network files and of the data whose classes are drawn, and the sampler.
+
+        Class counts are part of the protocol's digest.
+        """
+        from sida.sampling.networks import decoder_digest
+
+        return {
+            "network": self.sha256,
+            "guide": sha256_file(self.guide) if self.guide else None,
+            "vae": decoder_digest(self.vae),
+            "sampler": dict(self.sampler),
+            "labels_of": data_digest(self._label_data) if self._label_data is not None else None,
+        }
+
+    @property
+    def nfe(self) -> int:
+        """Network evaluations per image."""
+        return read_sampler(self.sampler).nfe
+
+    @property
+    def label_dim(self) -> int:
+        """Number of classes; 0 without."""
+        return int(getattr(self._net, "label_dim", 0))
+
+    def batches(
+        self, seeds: range, batch_size: int, class_labels: str | Sequence[int] | None = None
+    ) -> Iterator[Batch]:
+        """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) replaces the protocol's rule."""
+        from sida.sampling import generate
+
+        rule = class_labels if class_labels is not None else self._counts or self.protocol.label_dist
+        samples = generate(
+            self._net,
+            seeds,
+            self.sampler,
+            batch_size,
+            class_labels=rule,
+            dataset=self._label_data if rule == "empirical" else None,
+            gnet=self._guide,
+            decode=self._decode,
+            output_device=self.device,
+        )
+        return _plain(samples)
+
+
+def _plain(samples: Iterator[Samples]) -> Iterator[Batch]:
+    """Networks without classes give no classes."""
+    from sida.sampling import NO_CLASS
+
+    for batch in samples:
+        has_classes = len(batch.classes) > 0 and int(batch.classes[0]) != NO_CLASS
+        yield Batch(batch.images, batch.classes if has_classes else None)

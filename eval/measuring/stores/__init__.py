@@ -1,0 +1,37 @@
+"""Where anyone's images lie: a folder, a zip or tar of pictures, or an array in ``.npz``/``.npy``; read as a stream.
+
+Nothing is resized, converted or rescaled: whatever does not fit is refused with the file's name and the remedy,
+because each silent conversion is another protocol.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from eval.measuring.stores.arrays import ArrayStore
+from eval.measuring.stores.base import Store
+from eval.measuring.stores.pictures import FolderStore, TarStore, ZipStore
+from sida.errors import UserError
+
+__all__ = ["Store", "open_store"]
+
+
+def open_store(path: str | os.PathLike[str]) -> Store:
+    """Opens a folder, ``.zip``, ``.tar`` (also compressed), ``.npz`` or ``.npy``.
+
+    Raises:
+        UserError: Nothing there, another kind of file, or no images in it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return FolderStore(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such folder or file of images")
+    if path.suffix == ".zip":
+        return ZipStore(path)
+    if ".tar" in path.suffixes or path.suffix in (".tgz", ".txz"):
+        return TarStore(path)
+    if path.suffix in (".npz", ".npy"):
+        return ArrayStore(path)
+    raise UserError(f"{path}: not a folder, .zip, .tar, .npz or .npy of images")

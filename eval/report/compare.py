@@ -1,0 +1,213 @@
+"""Two sets of measurements side by side: which means differ by more than the evaluation noise.
+
+Numbers measured under different protocols are not compared at all; the differing field is named instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from eval.claims.evidence import bound
+from eval.claims.numbers import Z, show
+from eval.results.summary import Estimate, Measurements, load_measurements, other_yardstick
+from eval.tables.model import Cell, Column, Row, Table
+from sida.errors import UserError
+
+Outcome = Literal["identical", "within noise", "lower", "higher", "single trial"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of one run on both sides; ``outcome`` tells where the second mean lies relative to the first."""
+
+    run: str
+    metric: str
+    first: Estimate
+    second: Estimate
+    difference: float
+    bound: float | None
+    outcome: Outcome
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All common metrics, and what only one side has."""
+
+    names: tuple[str, str]
+    differences: tuple[Difference, ...]
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+
+    @property
+    def significant(self) -> list[Difference]:
+        """Differences beyond the noise."""
+        return [d for d in self.differences if d.outcome in ("lower", "higher")]
+
+
+def compare(first: str | Path, second: str | Path, runs: Sequence[str] | None = None) -> Comparison:
+    """Compares two result folders or ``measurements.csv`` files.
+
+    Args:
+        first: Folder of a preset (``results/demo``) or a CSV file.
+        second: The same.
+        runs: Only these runs; all common ones by default.
+
+    Raises:
+        UserError: Nothing in common, or a run was measured under different protocols.
+    """
+    sides = [_load(path) for path in (first, second)]
+    wanted = [run for run in sides[0][0].runs if run in sides[1][0].runs and (runs is None or run in runs)]
+    missing = [run for run in runs or [] if run not in wanted]
+    if missing:
+        raise UserError(f"--runs: '{missing[0]}' was not measured on both sides")
+    if not wanted:
+        raise UserError(f"{first} and {second} have no measured run in common")
+    for run in wanted:
+        _check_protocol(run, sides, (str(first), str(second)))
+    found = [
+        _difference(run, metric, sides[0][0], sides[1][0])
+        for run in wanted
+        for metric in sides[0][0].metrics
+        if sides[0][0].has(run, metric) and sides[1][0].has(run, metric)
+    ]
+    chosen = [None if runs is not None else [r for r in side.runs if r not in wanted] for side, _ in sides]
+    return Comparison((str(first), str(second)), tuple(found), tuple(chosen[0] or ()), tuple(chosen[1] or ()))
+
+
+def _load(path: str | Path) -> tuple[Measurements, Path]:
+    path = Path(path)
+    if path.is_dir():
+        return load_measurements(path / "measurements.csv"), path
+    return load_measurements(path), path.parent
+
+
+def _check_protocol(run: str, sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
+    """Refuses runs whose protocol digests differ and names the field where the trial files are there to tell."""
+    digests = [{row.protocol_sha256 for row in measured.of_run(run)} for measured, _ in sides]
+    if digests[0] == digests[1]:
+        _check_real_side(run, sides, names)
+        return
+    fields = [_trial(folder, run).get("protocol", {}).get("fields", {}) for _, folder in sides]
+    changed = ""
+    if fields[0] and fields[1]:
+        from eval.results.measurements import differences
+
+        changed = "; ".join(differences(fields[0], fields[1]))
+    if not changed:
+        for name in ("protocol", "n", "reference_sha256", "protocol_sha256"):
+            values = [sorted({str(getattr(row, name)) for row in measured.of_run(run)}) for measured, _ in sides]
+            if values[0] != values[1]:
+                changed = f"{name}: {', '.join(values[0])} != {', '.join(values[1])}"
+                break
+    raise UserError(
+        f"run '{run}' was measured under different protocols in {names[0]} and {names[1]} ({changed}); "
+        "measure one of them again under the other's protocol"
+    )
+
+
+def _check_real_side(run: str, sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
+    """Refuses runs under one protocol whose reference files or feature networks differ (``--reference KEY=FILE``)."""
+    if found := other_yardstick(row for measured, _ in sides for row in measured.of_run(run)):
+        raise UserError(
+            f"run '{run}' was measured under one protocol but against other files in {names[0]} and {names[1]} "
+            f"({found[2]}); measure one of them again with the other's files"
+        )
+
+
+def _trial(folder: Path, run: str) -> Mapping[str, Any]:
+    """The first trial's file, empty where it is not there to tell."""
+    path = folder / "measurements" / run / "trial-0.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, Mapping) else {}
+
+
+def _difference(run: str, metric: str, first: Measurements, second: Measurements) -> Difference:
+    a, b = first.estimate(run, metric), second.estimate(run, metric)
+    change = b.mean - a.mean
+    same = [row.value for row in first.lines(run, metric)] == [row.value for row in second.lines(run, metric)]
+    if a.std is None or b.std is None:
+        return Difference(run, metric, a, b, change, None, "identical" if same else "single trial")
+    limit = bound(a, b, Z)
+    outcome: Outcome = "lower" if change < -limit else "higher" if change > limit else "within noise"
+    return Difference(run, metric, a, b, change, limit, "identical" if same else outcome)
+
+
+def as_table(comparison: Comparison) -> Table:
+    """The comparison as a table for the terminal or a page."""
+    columns = (
+        Column("run"),
+        Column("metric"),
+        Column("first", number=True),
+        Column("second", number=True),
+        Column("difference", number=True),
+        Column("noise bound", number=True),
+        Column("second is"),
+    )
+    rows, last = [], ""
+    for d in comparison.differences:
+        cells = [Cell(d.run if d.run != last else ""), Cell(d.metric), Cell(show(d.first)), Cell(show(d.second))]
+        cells += [Cell(f"{d.difference:+.3g}".replace("-", "−")), Cell("" if d.bound is None else f"{d.bound:.2g}")]
+        cells.append(Cell(d.outcome, bold=d.outcome in ("lower", "higher")))
+        rows.append(Row(tuple(cells), rule=bool(last) and d.run != last))
+        last = d.run
+    counts = len(comparison.significant)
+    notes = [f"first: {comparison.names[0]}; second: {comparison.names[1]}."]
+    notes.append(
+        f"{counts} of {len(comparison.differences)} differences exceed the evaluation noise (2.6 standard errors of "
+        "the difference of the means); with this many comparisons about one in a hundred does so by chance."
+    )
+    for names, word in ((comparison.only_first, "first"), (comparison.only_second, "second")):
+        notes += [f"Only in the {word}: {', '.join(names)}."] if names else []
+    return Table("comparison", "Comparison", "", "measured", columns, tuple(rows), tuple(notes))
+
+
+def compare_published(results: str | Path, layouts: Sequence[Path], published: str | Path | None = None) -> Table:
+    """Measurements against the published numbers, over all audit tables.
+
+    Raises:
+        UserError: No measured run of ``results`` has a published number in any layout.
+    """
+    from eval.results.published import load_published
+    from eval.tables.build import build_table
+    from eval.tables.layout import load_layout, read_layout
+
+    measured, _ = _load(results)
+    numbers = load_published(published)
+    columns = tuple(
+        Column(head, number=head not in ("table", "run", "metric", "agreement"))
+        for head in ("table", "run", "metric", "published", "measured", "Δ", "allowed", "agreement")
+    )
+    rows: list[Row] = []
+    for path in layouts:
+        if read_layout(path).get("kind", "results") != "results":
+            continue
+        records = build_table(load_layout(path), measured, {}, numbers, "audit").records
+        found = [r for r in records if r["measured"] and r["published"]]
+        for i, r in enumerate(found):
+            estimate = measured.estimate(r["run"], r["metric"])
+            spread = f" ± {r['published_std']}" if r["published_std"] else ""
+            cells = [
+                Cell(path.stem if i == 0 else ""),
+                Cell(r["run"]),
+                Cell(r["metric"]),
+                Cell(r["published"] + spread),
+            ]
+            cells += [Cell(show(estimate)), Cell(f"{float(r['difference']):+.3g}".replace("-", "−"))]
+            cells += [Cell(f"{float(r['tolerance']):.2g}"), Cell(r["agreement"], bold=r["agreement"] != "agrees")]
+            rows.append(Row(tuple(cells), rule=i == 0 and bool(rows)))
+    if not rows:
+        raise UserError(f"{results}: no measured run has a published number; compare two result folders instead")
+    counts = Counter(row.cells[-1].text for row in rows)
+    note = (
+        f"{counts['agrees']} of {len(rows)} numbers agree with the published ones within the combined uncertainty; "
+        f"{counts['better']} are better, {counts['worse']} worse."
+    )
+    return Table("comparison", "Comparison", "", "audit", columns, tuple(rows), (note,))

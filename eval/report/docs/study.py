@@ -1,0 +1,234 @@
+"""A stored study as the source of numbers, and its page."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import statistics
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eval.claims import decide, load_claims
+from eval.claims.evidence import Evidence
+from eval.claims.model import SIGNS, Outcome
+from eval.report.stored import read_csv, read_study, unpack
+from eval.results.published import load_published
+from eval.results.summary import Estimate, load_measurements, measured_days
+from eval.results.training_logs import read_evaluations
+from sida.errors import UserError, suggestion
+from sida.preset import Preset, Run
+
+#: Decimals, factor and unit of a metric in running text.
+_FORMS = {"fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %")}
+_FORM = (2, 1, "")
+
+
+class Study:
+    """Answers the queries of markers from ``<page>/data`` (see :mod:`eval.report.stored`).
+
+    Args:
+        folder: The stored study.
+        root: The repository: presets, sheets and claims are read below it.
+        unpacked: Folder for the unpacked files.
+    """
+
+    def __init__(self, folder: Path, root: Path, unpacked: Path) -> None:
+        self.folder, self.root, self.unpacked = folder, root, unpacked
+        self.facts: dict[str, Any] = read_study(folder)
+        self.preset = Preset.load(root / self.facts["preset"])
+        unpack(folder, unpacked)
+        self.measured = load_measurements(unpacked / "measurements.csv")
+
+    def query(self, words: Sequence[str]) -> str:
+        """The text of one query: its name and arguments.
+
+        Raises:
+            UserError: Unknown query, run, metric or claim.
+        """
+        queries: dict[str, Callable[..., str]] = {
+            "trials": self.trials, "seeds": self.seeds, "mean": self.mean, "gain": self.gain, "start": self.start,
+            "end": self.end, "lowest": self.lowest, "slower": self.slower, "verdict": self.verdict,
+            "verdicts": self.verdicts, "fact": self.fact, "setting": self.setting, "table": self.table,
+        }  # fmt: skip
+        if not words or words[0] not in queries:
+            raise UserError(f"no query '{' '.join(words[:1])}'{suggestion(' '.join(words[:1]), queries)}")
+        return queries[words[0]](*words[1:])
+
+    def trials(self, metric: str, run: str) -> str:
+        """Mean ± standard deviation of one generator over its trials."""
+        return _text(metric, self.measured.estimate(run, metric))
+
+    def mean(self, metric: str, run: str) -> str:
+        """Mean of one generator over its trials."""
+        estimate = self.measured.estimate(run, metric)
+        return _text(metric, Estimate(estimate.mean, None, 1))
+
+    def seeds(self, metric: str, run: str) -> str:
+        """Mean ± standard deviation over training seeds; a single seed has no spread."""
+        return _text(metric, self._over_seeds(metric, run))
+
+    def gain(self, metric: str, worse: str, better: str) -> str:
+        """Difference of the means over training seeds, with its sign."""
+        decimals, factor, unit = _FORMS.get(metric, _FORM)
+        difference = self._over_seeds(metric, worse).mean - self._over_seeds(metric, better).mean
+        return f"{difference * factor:+.{decimals}f}{unit}".replace("-", "−")
+
+    def start(self, metric: str, run: str) -> str:
+        """First evaluation during training, over seeds."""
+        return _text(metric, Estimate.of([values[0] for values in self._curves(metric, run)]))
+
+    def end(self, metric: str, run: str) -> str:
+        """Last evaluation during training, over seeds."""
+        return _text(metric, Estimate.of([values[-1] for values in self._curves(metric, run)]))
+
+    def lowest(self, metric: str, run: str) -> str:
+        """Lowest evaluation during training, over seeds."""
+        return _text(metric, Estimate.of([min(values) for values in self._curves(metric, run)]))
+
+    def slower(self, run: str, other: str) -> str:
+        """How much more time per image a run took than another: medians over the records of their logs."""
+        times = [self._seconds(name) for name in (run, other)]
+        return f"{100 * (times[0] / times[1] - 1):+.0f} %".replace("-", "−")
+
+    def setting(self, run: str, key: str) -> str:
+        """What a run was trained with, e.g. ``lambda_adv``."""
+        self._siblings(run)
+        spec = self.preset.student_spec(run)
+        if key not in spec:
+            raise UserError(f"run '{run}' has no setting '{key}'{suggestion(key, spec)}")
+        return f"{spec[key]:g}" if isinstance(spec[key], float) else str(spec[key])
+
+    def verdict(self, claim: str) -> str:
+        """``✓ M-04``."""
+        if claim not in self._verdicts:
+            raise UserError(f"no claim '{claim}'{suggestion(claim, self._verdicts)}")
+        return f"{SIGNS[self._verdicts[claim]]} {claim}"
+
+    def verdicts(self) -> str:
+        """``17 ✓, 9 ✗, 12 –``."""
+        outcomes = list(self._verdicts.values())
+        return ", ".join(f"{outcomes.count(word)} {mark}" for word, mark in SIGNS.items())
+
+    def fact(self, name: str) -> str:
+        """A fact about the whole study."""
+        known: dict[str, Callable[[], str]] = {
+            "generators": lambda: str(len(self.measured.runs)),
+            "trained": lambda: str(len({row["run"] for row in read_csv(self.folder / "training.csv")})),
+            "teachers": lambda: str(len(self.facts["teachers"])),
+            "core-hours": lambda: f"{self.facts['seconds_of_training'] / 3600:.1f}",
+            "origin": lambda: f"Run of {measured_days(self.measured.rows)}, code {self.fact('code')}.",
+            "size": lambda: f"{self.facts['bytes'] / 1e9:.1f} GB",
+            "days": lambda: measured_days(self.measured.rows),
+            "code": lambda: ", ".join(sorted({row.code_version for row in self.measured.rows})),
+        }
+        if name not in known:
+            raise UserError(f"no fact '{name}'{suggestion(name, known)}")
+        return known[name]()
+
+    @cached_property
+    def _verdicts(self) -> dict[str, Outcome]:
+        path = self.preset.config["claims"]
+        if not path:
+            raise UserError(f"{self.facts['preset']} has no claims")
+        evidence = Evidence(self.measured, self.preset.runs, load_published(), self.unpacked / "students")
+        return {v.claim.id: v.outcome for v in decide(load_claims(self.root / path), evidence, path)}
+
+    def table(self, name: str) -> str:
+        """A whole table of the preset; its markers stand on lines of their own."""
+        if name not in self.preset.config["tables"]:
+            raise UserError(f"no table '{name}'{suggestion(name, self.preset.config['tables'])}")
+        self.build("table", [name], ".tex")
+        lines = (self.unpacked / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+        return "\n".join(["", "", *(line for line in lines if line.startswith("|")), "", ""])
+
+    def _siblings(self, run: str) -> list[str]:
+        """The rows of the sheet that differ from a row by their training seed only."""
+        if run not in self.preset.runs:
+            raise UserError(f"no run '{run}' in {self.preset.sheet}{suggestion(run, self.preset.runs)}")
+
+        def place(row: Run) -> tuple[object, ...]:
+            return (row.method, row.teacher, row.recipe, row.alpha, row.sampler, row.dataset, row.label, row.family)
+
+        wanted = place(self.preset.runs[run])
+        return [row.run for row in self.preset.runs.values() if place(row) == wanted]
+
+    def _over_seeds(self, metric: str, run: str) -> Estimate:
+        return Estimate.of([self.measured.estimate(name, metric).mean for name in self._siblings(run)])
+
+    def _curves(self, metric: str, run: str) -> list[list[float]]:
+        logs = [self.unpacked / "students" / name / "evaluations.jsonl" for name in self._siblings(run)]
+        return [[point.value for point in read_evaluations(log, metric)] for log in logs]
+
+    def _seconds(self, run: str) -> float:
+        speeds = [float(row["img_per_s"]) for row in read_csv(self.folder / "training.csv") if row["run"] == run]
+        if not speeds:
+            raise UserError(f"no training log of run '{run}' is stored")
+        return 1 / statistics.median(speeds[1:] or speeds)
+
+    def page(self, pictures: Path, link: str) -> str:
+        """The study's page: tables and verdicts built anew, with the pictures that are there."""
+        from eval.report.page import page_text
+
+        self.build("table", self.preset.config["tables"], ".tex")
+        claims = ["--claims", str(self.root / self.preset.config["claims"]), "--out", str(self.unpacked / "claims.md")]
+        _quietly(["claims", *claims, *self._common()])
+        shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
+        return page_text(self.unpacked, [path for path in shown if path.is_file()], link, self.facts["title"])
+
+    def build(self, verb: str, names: Sequence[str], suffix: str, *options: str) -> None:
+        """Builds tables or figures of the preset into the unpacked folder."""
+        for name in names:
+            layout = self.root / "config" / f"{verb}s" / f"{name}.yaml"
+            out = self.unpacked / f"{verb}s" / f"{name}{suffix}"
+            out.parent.mkdir(exist_ok=True)
+            preset = ["--config", json.dumps(self.preset.config), "--mode", "measured"] if verb == "table" else options
+            _quietly([verb, "--layout", str(layout), *self._common(), *preset, "--out", str(out)])
+
+    def _common(self) -> list[str]:
+        measured, sheet = self.unpacked / "measurements.csv", self.root / self.preset.sheet
+        return ["--measurements", str(measured), "--runs", str(sheet), "--results", str(self.unpacked)]
+
+
+@contextlib.contextmanager
+def opened(root: Path, folders: Sequence[Path]) -> Iterator[dict[str, Study]]:
+    """Stored studies by their preset's name; their unpacked files live as long as the context."""
+    with tempfile.TemporaryDirectory() as temporary:
+        studies = {}
+        for folder in folders:
+            name = folder.parent.name
+            (Path(temporary) / name).mkdir()
+            studies[name] = Study(folder, root, Path(temporary) / name)
+        yield studies
+
+
+def draw(study: Study, results: Path, pictures: Path) -> None:
+    """Draws the study's figures with the code of today; grids of samples need the networks in ``results``."""
+    from eval.report.page import reduced
+
+    spec = json.dumps(study.preset.figure_spec()).replace(study.preset.results, str(results))
+    study.build("figure", study.preset.config["figures"], ".pdf", "--spec", spec)
+    for path in pictures.glob("*.png"):
+        path.unlink()
+    for path in sorted((study.unpacked / "figures").glob("*.png")):
+        reduced(path, pictures / path.name)
+
+
+def _text(metric: str, estimate: Estimate) -> str:
+    decimals, factor, unit = _FORMS.get(metric, _FORM)
+    text = f"{estimate.mean * factor:.{decimals}f}"
+    return text + (f" ± {estimate.std * factor:.{decimals}f}" if estimate.std is not None else "") + unit
+
+
+def _quietly(arguments: list[str]) -> None:
+    """Runs a verb of ``sida-eval``; its message becomes the error."""
+    from eval.commands import main
+
+    errors = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
+        status = main(arguments)
+    if status:
+        raise UserError(f"sida-eval {arguments[0]}: {errors.getvalue().strip().removeprefix('error: ')}")

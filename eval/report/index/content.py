@@ -1,0 +1,200 @@
+"""What the index page shows, read from the files that the other steps wrote; nothing is computed but sums of time."""
+
+from __future__ import annotations
+
+import csv
+import json
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+from eval.claims.write import MARKS
+from eval.report.paper import figure_caption, in_order, training_time
+from eval.report.pictures import reduced_png
+from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
+from eval.tables.html import Page, read_html
+from sida.errors import UserError
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure: its file's stem, caption and the picture itself as a ``data:`` address."""
+
+    name: str
+    caption: str
+    data: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A verdict with the comparisons behind it, as measured here and (for the paper's claims) as published."""
+
+    id: str
+    statement: str
+    origin: str
+    note: str
+    verdict: str
+    evidence: Sequence[str]
+    published_verdict: str | None
+    published_evidence: Sequence[str]
+    rules: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Generator:
+    """What is known about the measurements of a run."""
+
+    run: str
+    label: str
+    tables: str
+    trials: str
+    seeds: str
+    network: str
+    training: str
+
+
+@dataclass(frozen=True)
+class Quoted:
+    """A row of published numbers and their ids in ``results/published``."""
+
+    row: str
+    numbers: str
+    ids: str
+
+
+def load_tables(folder: Path) -> dict[str, Page]:
+    """The tables of a preset by name, the main one first."""
+    return {path.stem: read_html(path) for path in in_order(folder / "tables", ".html")}
+
+
+def load_pictures(folder: Path, own: str | Path | None) -> list[Picture]:
+    """The figures of a preset, in 256 colours."""
+    pictures = []
+    for path in in_order(folder / "figures", ".png"):
+        data = b64encode(reduced_png(path)).decode("ascii")
+        pictures.append(Picture(path.stem, figure_caption(path, own), f"data:image/png;base64,{data}"))
+    return pictures
+
+
+def load_claims(folder: Path) -> tuple[str, list[Claim]]:
+    """The sentence on what the verdicts are about, and the verdicts; none where no claims were decided.
+
+    Raises:
+        UserError: ``claims.json`` has no evidence.
+    """
+    path = folder / "claims.json"
+    if not path.is_file():
+        return "", []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return record["preamble"], [_claim(claim) for claim in record["claims"]]
+    except KeyError as error:
+        raise UserError(f"{path}: no key {error}; decide the claims again (sida-eval claims)") from None
+
+
+def _claim(record: dict[str, Any]) -> Claim:
+    printed = record.get("by_published")
+    # Claims that only a measurement can decide have no numbers there.
+    if printed and not any(finding["numbers"] for finding in printed["findings"]):
+        printed = None
+    origin = [f"source: {record['source']}"] if record["source"] else []
+    origin += [f"mirrors {record['counterpart']}"] if record["counterpart"] else []
+    return Claim(
+        id=record["id"],
+        statement=record["statement"],
+        origin="; ".join(origin),
+        note=record["note"],
+        verdict=record["verdict"],
+        evidence=record["evidence"],
+        published_verdict=printed["verdict"] if printed else None,
+        published_evidence=printed["evidence"] if printed else [],
+        rules=[finding["rule"] for finding in record["findings"]],
+    )
+
+
+def counts(verdicts: Sequence[str]) -> list[tuple[str, int]]:
+    """How often each verdict was given, in the order in which verdicts are listed everywhere."""
+    found = Counter(verdicts)
+    return [(word, found[word]) for word in MARKS]
+
+
+def measured_rows(folder: Path) -> Measurements:
+    """The preset's measurements; none where nothing was measured."""
+    path = folder / "measurements.csv"
+    return load_measurements(path) if path.is_file() else Measurements([], "no measurements")
+
+
+def origin(measurements: Measurements) -> dict[str, list[str]]:
+    """Protocols, references, code, devices and days of the measurements."""
+    rows = measurements.rows
+    facts = {
+        "Protocol": sorted({f"{row.protocol} {row.protocol_sha256[:16]}" for row in rows}),
+        "Reference": sorted({row.reference_sha256[:16] for row in rows if row.reference_sha256}),
+        "Code": sorted({row.code_version for row in rows}),
+        "Machine": sorted({row.device for row in rows}),
+        "Measured": [measured_days(rows)] if rows else [],
+    }
+    return {name: values for name, values in facts.items() if values}
+
+
+def load_generators(folder: Path, measurements: Measurements) -> list[Generator]:
+    """One line per measured run, in the order of ``measurements.csv``."""
+    shown: dict[str, list[str]] = {}
+    labels: dict[str, str] = {}
+    for table, record in _records(folder):
+        for run in record["run"].split() if record["measured"] else []:
+            shown.setdefault(run, []).append(table)
+            labels.setdefault(run, record["model"])
+    return [
+        _generator(run, measurements.of_run(run), labels.get(run, ""), shown.get(run, []), folder)
+        for run in measurements.runs
+    ]
+
+
+def _generator(run: str, rows: list[Measurement], label: str, tables: list[str], folder: Path) -> Generator:
+    trials, seeds = len({row.trial for row in rows}), image_seeds(rows)
+    return Generator(
+        run=run,
+        label=label,
+        tables=", ".join(dict.fromkeys(tables)),
+        trials=f"{trials} × {rows[0].n:,}",
+        seeds=f"{min(seeds)}–{max(seeds)}" if seeds else "",
+        network=rows[0].network_sha256[:16],
+        training=training_time(folder / "students" / run / "train.jsonl").replace("--", ""),
+    )
+
+
+def load_quoted(folder: Path) -> dict[str, list[Quoted]]:
+    """The published numbers of each table, row by row."""
+    tables: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for table, record in _records(folder):
+        if record["published_id"]:
+            rows = tables.setdefault(table, {})
+            rows.setdefault(f"{record['row']} {record['model']}", []).append(record)
+    return {table: [_quoted(cells) for cells in rows.values()] for table, rows in tables.items()}
+
+
+def _quoted(cells: list[dict[str, str]]) -> Quoted:
+    texts = [f"{c['published']} ± {c['published_std']}" if c["published_std"] else c["published"] for c in cells]
+    ids = [cell["published_id"] for cell in cells]
+    return Quoted(cells[0]["model"], "; ".join(texts), _together(ids))
+
+
+def _together(ids: list[str]) -> str:
+    """Ids that differ in their last words: ``table1-ddpm-{fid, is}``."""
+    columns = zip(*(name.split("-") for name in ids))
+    same = "-".join(words[0] for words in takewhile(lambda words: len(set(words)) == 1, columns))
+    if len(ids) == 1 or not same:
+        return ", ".join(ids)
+    return same + "-{" + ", ".join(name.removeprefix(f"{same}-") for name in ids) + "}"
+
+
+def _records(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    for path in in_order(folder / "tables", ".csv"):
+        with open(path, encoding="utf-8", newline="") as stream:
+            for record in csv.DictReader(stream):
+                yield path.stem, record

@@ -1,0 +1,82 @@
+"""Which rows of a sample sheet a table or figure shows, so that it can be made without all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.figures.layout import CurvesLayout, load_figure_layout
+from eval.figures.select import line_runs, panel_runs, present, series_runs
+from eval.results.selection import read_extended
+from eval.tables.hyperparameters import load_hyper_layout
+from eval.tables.layout import TableLayout, expand, load_layout, read_layout
+from sida.errors import UserError
+from sida.preset import Run
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Rows of the sheet, in its order.
+
+    Attributes:
+        measured: Rows whose measurements are shown.
+        networks: Rows whose network or training log is read.
+    """
+
+    measured: list[str]
+    networks: list[str]
+
+
+def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
+    """What a layout of ``config/tables`` or ``config/figures`` needs; rows that the sheet lacks are left out.
+
+    A layout that cannot be resolved (it is the builder's to say why) needs every row.
+
+    Args:
+        path: The layout.
+        runs: The sample sheet.
+    """
+    everything = list(runs)
+    try:
+        if read_extended(Path(path)).get("kind") in ("curves", "samples"):
+            measured, networks = _figure(path, runs)
+        elif (mapping := read_layout(path)).pop("kind", "results") == "hyperparameters":
+            measured, networks = set[str](), _hyperparameters(mapping, path)
+        else:
+            measured = networks = _table(load_layout(path), runs)
+    except UserError:
+        return Needs(everything, everything)
+    # Figures draw lines at measured levels beside curves of training logs: both kinds are kept apart.
+    return Needs(_in_order(measured, runs), _in_order(networks, runs))
+
+
+def _in_order(names: Iterable[str], runs: Mapping[str, Run]) -> list[str]:
+    wanted = set(names)
+    return [name for name in runs if name in wanted]
+
+
+def _figure(path: str | Path, runs: Mapping[str, Run]) -> tuple[set[str], set[str]]:
+    layout = load_figure_layout(path)
+    if not isinstance(layout, CurvesLayout):
+        return set(), {run.run for panel in layout.panels for run in panel_runs(layout, panel, runs)}
+    panels = present(layout, runs).panels
+    curves = {run.run for panel in panels for series in panel.series for run in series_runs(layout, series, runs)}
+    lines = {run.run for panel in panels for line in panel.lines for run in line_runs(layout, line, runs)}
+    return (curves | lines) if layout.final else lines, curves
+
+
+def _hyperparameters(mapping: dict[str, Any], path: str | Path) -> set[str]:
+    return {run for column in load_hyper_layout(mapping, path).columns for run in (column.sid, column.sida)}
+
+
+def _table(layout: TableLayout, runs: Mapping[str, Run]) -> set[str]:
+    names: set[str] = set()
+    for _, row in expand(layout, runs):
+        for column in layout.columns:
+            name = (row.run or "").replace("{column}", column.key)
+            for key, value in layout.vars.items():
+                name = name.replace("{" + key + "}", str(value))
+            names |= {name, *row.pool}
+    return names

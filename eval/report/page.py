@@ -1,0 +1,98 @@
+"""One Markdown page with every table, figure and verdict of a preset, for a repository, a wiki or a pull request.
+
+:mod:`eval.report.index` makes an HTML page of the same files. Like ``paper.pdf`` both only collect what others wrote.
+Pictures are copied into a folder beside the page, reduced to 256 colours, so that a page may be committed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from eval.report.paper import figure_caption, in_order
+from eval.report.pictures import reduced_png
+from eval.results.summary import load_measurements, measured_days
+from sida.errors import UserError
+from sida.io import atomic_path, write_text
+
+_HEADING = re.compile(r"^#+ ", re.MULTILINE)
+
+
+def write_page(results: str | Path, out: str | Path, title: str = "", own: str | Path | None = None) -> list[Path]:
+    """Writes the page and the pictures it shows.
+
+    Args:
+        results: Folder of a preset.
+        out: The page, ``NAME.md``; pictures go to ``NAME/`` beside it.
+        title: Headline.
+        own: Folder of the preset; layouts in its ``figures`` (titles and captions) come before those of ``config``.
+
+    Returns:
+        The page and its pictures.
+
+    Raises:
+        UserError: No tables and no figures there, or ``out`` does not end in ``.md``.
+    """
+    folder, out = Path(results), Path(out)
+    if out.suffix != ".md":
+        raise UserError(f"--out {out}: must end in .md; pictures go into a folder of that name beside it")
+    tables, figures = in_order(folder / "tables", ".md"), in_order(folder / "figures", ".png")
+    if not tables and not figures:
+        raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
+    pictures = out.with_suffix("")
+    pictures.mkdir(parents=True, exist_ok=True)
+    copies = [reduced(figure, pictures / figure.name) for figure in figures]
+    write_text(out, page_text(folder, copies, pictures.name, title, own))
+    return [out, *copies]
+
+
+def page_text(folder: Path, pictures: Sequence[Path], link: str, title: str = "", own: str | Path | None = None) -> str:
+    """The page's Markdown.
+
+    Args:
+        folder: Has ``tables/*.md``, ``claims.md`` and ``measurements.csv``, as far as they are made.
+        pictures: Figures in their order.
+        link: Their folder as the page links to it.
+        title: Headline.
+        own: Folder of the preset, see :func:`write_page`.
+    """
+    tables = in_order(folder / "tables", ".md")
+    parts = [f"# {title or f'Results of the preset {folder.name}'}", _origin(folder)]
+    if tables:
+        parts += ["## Tables", *(f"### {path.stem}\n\n{path.read_text(encoding='utf-8').strip()}" for path in tables)]
+    if pictures:
+        parts.append("## Figures")
+        parts += [_figure(picture, f"{link}/{picture.name}", own) for picture in pictures]
+    claims = folder / "claims.md"
+    if claims.is_file():
+        parts.append(_HEADING.sub(lambda found: "#" + found.group(), claims.read_text(encoding="utf-8").strip()))
+    return "\n\n".join(parts) + "\n"
+
+
+def _origin(folder: Path) -> str:
+    """When, where and with which code the numbers were measured, and that the page is written by a program."""
+    made = f"Written by `sida-eval` from the results of `{folder.name}`; not edited by hand."
+    path = folder / "measurements.csv"
+    if not path.is_file():
+        return made
+    rows = load_measurements(path).rows
+    facts = [
+        f"{len({row.run for row in rows})} generators measured",
+        measured_days(rows),
+        "; ".join(sorted({row.device for row in rows})),
+        "code " + ", ".join(sorted({row.code_version for row in rows})),
+    ]
+    return f"{made} {', '.join(facts)}."
+
+
+def _figure(picture: Path, link: str, own: str | Path | None) -> str:
+    caption = figure_caption(picture, own)
+    return f"### {picture.stem}\n\n![{picture.stem}]({link})\n\n{caption}"
+
+
+def reduced(source: Path, target: Path) -> Path:
+    """Writes a picture with 256 colours; returns its path."""
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(reduced_png(source))
+    return target

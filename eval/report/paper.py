@@ -1,0 +1,184 @@
+"""``paper.pdf``: every table and figure of a preset, the verdicts on its claims, and where the numbers came from.
+
+The document only collects what the other steps wrote (``tables/*.tex``, ``figures/*.pdf``, ``claims.json``,
+``measurements.csv``, training logs); it computes nothing but sums of training time.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import count
+from pathlib import Path
+
+from eval.claims.write import MARKS
+from eval.report.pdflatex import compile_latex, latex_lack
+from eval.results.summary import Measurements, load_measurements
+from eval.tables.escape import breakable, escape
+from sida.errors import UserError
+from sida.io import read_jsonl, write_text
+from sida.resources import find, names
+
+_NATURAL = re.compile(r"(\d+)")
+_TABLE_NUMBER = re.compile(r"\\renewcommand\{\\thetable\}\{([^}]+)\}")
+_FIGURE_NUMBER = re.compile(r"figure(\d+)")
+_NUMBERED = re.compile(r"(?:table|figure)\d")
+
+
+def build_paper(results: str | Path, title: str = "", own: str | Path | None = None) -> tuple[Path, Path | None]:
+    """Writes ``paper.tex`` and, where LaTeX is installed, ``paper.pdf`` into a preset's folder.
+
+    Args:
+        results: Folder of a preset.
+        title: Headline.
+        own: Folder of the preset; layouts in its ``figures`` (titles and captions) come before those of ``config``.
+
+    Returns:
+        The paths; ``None`` in place of the PDF where :func:`~eval.report.pdflatex.latex_lack` names something missing.
+
+    Raises:
+        UserError: No tables and no figures there, or LaTeX fails (its first error is named).
+    """
+    folder = Path(results)
+    tables, figures = in_order(folder / "tables", ".tex"), in_order(folder / "figures", ".pdf")
+    if not tables and not figures:
+        raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
+    source = folder / "paper.tex"
+    write_text(source, paper_source(folder, tables, figures, title, own))
+    return source, None if latex_lack() else compile_latex(source)
+
+
+def in_order(folder: Path, suffix: str) -> list[Path]:
+    """Files by name: main first, then the numbered ones in numeric order (table2 before table10), then the others."""
+
+    def key(path: Path) -> list[str | int]:
+        rank = 0 if path.stem == "main" else 1 if _NUMBERED.search(path.stem) else 2
+        parts: list[str | int] = [rank]
+        return parts + [int(part) if part.isdigit() else part for part in _NATURAL.split(path.stem)]
+
+    return sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
+
+
+def paper_source(
+    folder: Path, tables: list[Path], figures: list[Path], title: str, own: str | Path | None = None
+) -> str:
+    """The LaTeX of the whole document; paths are relative to ``folder``."""
+    path = folder / "measurements.csv"
+    measurements = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
+    parts = [_PREAMBLE.replace("TITLE", escape(title or f"Results of the preset {folder.name}"))]
+    if tables:
+        parts.append(r"\section{Tables}")
+        found = [_TABLE_NUMBER.search(table.read_text(encoding="utf-8")) for table in tables]
+        for table, number in zip(tables, _numbers([match[1] if match else None for match in found])):
+            parts.append(rf"\renewcommand{{\thetable}}{{{number}}}" + "\n" + rf"\input{{tables/{table.name}}}")
+    if figures:
+        parts += [r"\clearpage", r"\section{Figures}"]
+        stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
+        numbers = _numbers([str(int(match[1])) if match else None for match in stems])
+        parts += [_figure(figure, number, own) for figure, number in zip(figures, numbers)]
+    parts += _claims(folder / "claims.json")
+    parts += [r"\clearpage", r"\appendix", r"\section{Provenance}", _provenance(folder, measurements)]
+    return "\n\n".join([*parts, r"\end{document}"]) + "\n"
+
+
+def _numbers(given: list[str | None]) -> list[str]:
+    """The paper's numbers where they are given (once each); beside such, the others are A1, A2, ..."""
+    prefix = "A" if any(given) else ""
+    rest = (f"{prefix}{number}" for number in count(1))
+    taken: set[str] = set()
+    numbers = []
+    for number in given:
+        chosen = number if number and number not in taken else next(rest)
+        taken.add(chosen)
+        numbers.append(chosen)
+    return numbers
+
+
+def figure_caption(figure: Path, own: str | Path | None = None) -> str:
+    """Title and caption of a figure's layout; the file's name where there is no layout of that name."""
+    places = [Path(own)] if own else []
+    if figure.stem not in names("figures", places):
+        return figure.stem
+    from eval.figures.layout import load_figure_layout
+
+    found = load_figure_layout(find("figures", figure.stem, places))
+    heading = found.title.partition(". ")[2] or found.title
+    return f"{heading}. {found.caption}" if found.caption else heading
+
+
+def _figure(figure: Path, number: str, own: str | Path | None) -> str:
+    caption = figure_caption(figure, own)
+    label = rf"\renewcommand{{\thefigure}}{{{number}}}" + "\n"
+    picture = rf"\includegraphics[width=\linewidth]{{figures/{figure.name}}}"
+    text = rf"\caption{{{escape(caption)}}}\label{{fig:{figure.stem}}}"
+    return label + "\n".join([r"\begin{figure}[htbp]\centering", picture, text, r"\end{figure}"])
+
+
+def _claims(path: Path) -> list[str]:
+    if not path.is_file():
+        return []
+    record = json.loads(path.read_text(encoding="utf-8"))
+    lines = [r"\begin{longtable}{@{}l>{\raggedright\arraybackslash}p{0.62\linewidth}l@{}}", r"\toprule"]
+    lines += [r"claim & statement & verdict \\", r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+    for claim in record["claims"]:
+        verdict = escape(MARKS[claim["verdict"]])
+        lines.append(rf"{claim['id']} & {escape(claim['statement'])} & {verdict} \\")
+    text = escape(record.get("preamble", "")) + " The evidence is in claims.md."
+    return [
+        r"\clearpage",
+        r"\section{Claims}",
+        text,
+        r"\begingroup\small",
+        "\n".join([*lines, r"\end{longtable}"]),
+        r"\endgroup",
+    ]
+
+
+def _provenance(folder: Path, measurements: Measurements) -> str:
+    """Hashes, versions, devices and training time of every measured generator."""
+    if not measurements.rows:
+        return "Nothing was measured."
+    lines = [r"\begin{longtable}{@{}lrrlr@{}}", r"\toprule"]
+    lines += [r"run & trials & images & network (SHA-256) & training \\", r"\midrule", r"\endhead", r"\bottomrule"]
+    lines.append(r"\endfoot")
+    for run in measurements.runs:
+        rows = measurements.of_run(run)
+        network = rows[0].network_sha256[:16]
+        trials = len({row.trial for row in rows})
+        cells = [escape(run), str(trials), f"{rows[0].n:,}", rf"\texttt{{{network}}}" if network else "--"]
+        lines.append(" & ".join([*cells, training_time(folder / "students" / run / "train.jsonl")]) + r" \\")
+    facts = {
+        "Protocols": {f"{row.protocol} {row.protocol_sha256}" for row in measurements.rows},
+        "References (SHA-256)": {row.reference_sha256 for row in measurements.rows if row.reference_sha256},
+        "Feature networks (SHA-256)": {row.extractor_sha256 for row in measurements.rows if row.extractor_sha256},
+        "Code": {row.code_version for row in measurements.rows},
+        "Devices": {row.device for row in measurements.rows},
+        "Measured": {row.date[:10] for row in measurements.rows},
+    }
+    table = "\n".join([*lines, r"\end{longtable}"])
+    listed = "\n\n".join(
+        rf"{{\raggedright\noindent\textbf{{{name}:}} {breakable(', '.join(sorted(values)))}.\par}}"
+        for name, values in facts.items()
+        if values
+    )
+    return rf"\begingroup\small {table}\endgroup" + "\n\n" + listed
+
+
+def training_time(log: Path) -> str:
+    """Summed training time of a run as ``1.4 min`` or ``12.3 h``; a dash without a log."""
+    if not log.is_file():
+        return "--"
+    seconds = sum(float(tick.get("seconds") or 0) for tick in read_jsonl(log))
+    return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
+
+
+_PREAMBLE = r"""\documentclass[10pt,a4paper]{article}
+\usepackage[T1]{fontenc}
+\IfFileExists{lmodern.sty}{\usepackage{lmodern}}{\renewcommand{\encodingdefault}{OT1}}
+\usepackage[margin=18mm]{geometry}
+\usepackage{booktabs,siunitx,graphicx,longtable,array}
+\setlength{\parindent}{0pt}\setlength{\parskip}{4pt}
+\ifdefined\pdftrailerid\pdftrailerid{}\fi % else the identifier depends on the folder
+\renewcommand{\topfraction}{.95}\renewcommand{\textfraction}{.05}\renewcommand{\floatpagefraction}{.75}
+\begin{document}
+\begin{center}{\Large\bfseries TITLE}\end{center}"""

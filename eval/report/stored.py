@@ -1,0 +1,207 @@
+"""Results of a preset as small readable files that a repository can hold: enough to compute every number again.
+
+A stored study has four files. ``measurements.csv`` has a line for each run and trial with a column for each metric;
+``evaluations.csv`` the evaluations during training; ``training.csv`` the speed and memory of each record of a training
+log. ``study.json`` has what is the same for many lines: protocol, device, code, digests, image seeds, and the preset.
+:func:`unpack` turns them back into the files that tables, figures and claims are built from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.results.measurements import COLUMNS, collect, long_rows
+from sida.errors import UserError
+from sida.io import read_jsonl, write_json, write_text
+
+FORMAT = "sida-study/1"
+FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
+_PLACE = ("run", "trial", "metric", "value")
+#: What may decide a column of the measurements, in the order in which it is tried.
+_BY: dict[str, Callable[[Mapping[str, str]], str]] = {
+    "all": lambda row: "",
+    "metric": lambda row: row["metric"],
+    "trial": lambda row: row["trial"],
+    "run": lambda row: row["run"],
+    "run and metric": lambda row: f"{row['run']} {row['metric']}",
+    "run and trial": lambda row: f"{row['run']} {row['trial']}",
+}
+_TICK = ("nimg", "img_per_s", "memory_mb", "memory_reserved_mb", "seconds")
+
+
+def store(results: str | Path, out: str | Path, about: Mapping[str, Any]) -> list[Path]:
+    """Writes a stored study; returns its files.
+
+    Args:
+        results: Folder of a preset: ``measurements.csv`` (or trials below ``measurements/``) and training logs.
+        out: Folder to write.
+        about: Further facts for ``study.json``: ``preset`` (its configuration file) and ``title``.
+
+    Raises:
+        UserError: Nothing was measured there.
+    """
+    results, out = Path(results), Path(out)
+    rows = [{key: str(value) if value is not None else "" for key, value in row.items()} for row in _long(results)]
+    for row in rows:
+        row["date"] = row["date"][:10]
+    shared = {column: _shared(rows, column) for column in rows[0] if column not in _PLACE}
+    logs = sorted((results / "students").glob("*/train.jsonl"))
+    teachers = sorted((results / "teachers").glob("*/train.jsonl"))
+    evaluations = [
+        {"run": log.parent.name} | _evaluation(record)
+        for log in logs
+        for record in _records(log.with_name("evaluations.jsonl"))
+    ]
+    ticks = [
+        {"run": log.parent.name} | {key: _short(record[key]) for key in _TICK if record.get(key) is not None}
+        for log in logs
+        for record in _records(log)
+    ]
+    facts = {
+        "format": FORMAT,
+        **about,
+        "bytes": sum(path.stat().st_size for path in results.rglob("*") if path.is_file()),
+        "teachers": [log.parent.name for log in teachers],
+        "seconds_of_training": round(
+            sum(float(r.get("seconds", 0)) for log in [*teachers, *logs] for r in _records(log))
+        ),
+        "measurements": shared,
+    }
+    write_text(out / "measurements.csv", _csv(_wide(rows)))
+    write_text(out / "evaluations.csv", _csv(evaluations))
+    write_text(out / "training.csv", _csv(ticks))
+    write_json(out / "study.json", facts)
+    return [out / name for name in FILES]
+
+
+def read_study(folder: str | Path) -> dict[str, Any]:
+    """Reads ``study.json``.
+
+    Raises:
+        UserError: A file is missing, or it is no stored study.
+    """
+    folder = Path(folder)
+    for name in FILES:
+        if not (folder / name).is_file():
+            raise UserError(f"{folder / name}: is missing; store the study again (sida-eval docs --store)")
+    study: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    if study.get("format") != FORMAT:
+        raise UserError(f"{folder / 'study.json'}: format must be '{FORMAT}', is {study.get('format')!r}")
+    return study
+
+
+def unpack(folder: str | Path, out: str | Path) -> None:
+    """Writes ``measurements.csv`` and ``students/<run>/{evaluations,train}.jsonl`` as the workflow has them.
+
+    Raises:
+        UserError: A faulty stored study.
+    """
+    folder, out = Path(folder), Path(out)
+    shared = read_study(folder)["measurements"]
+    rows: list[dict[str, str]] = []
+    for record in read_csv(folder / "measurements.csv"):
+        for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):
+            row = {"run": record["run"], "trial": record["trial"], "metric": metric, "value": record[metric]}
+            rows.append(row | {name: _looked_up(row, name, rule, folder) for name, rule in shared.items()})
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(out / "measurements.csv", text.getvalue())
+    for name, log in (("evaluations.csv", "evaluations.jsonl"), ("training.csv", "train.jsonl")):
+        by_run: dict[str, list[str]] = {}
+        for record in read_csv(folder / name):
+            numbers = {key: _values(key, value) for key, value in record.items() if key != "run" and value}
+            by_run.setdefault(record["run"], []).append(json.dumps(numbers))
+        for run, lines in by_run.items():
+            write_text(out / "students" / run / log, "\n".join(lines) + "\n")
+
+
+def _long(results: Path) -> Sequence[Mapping[str, Any]]:
+    path = results / "measurements.csv"
+    rows = read_csv(path) if path.is_file() else long_rows(collect(results / "measurements"))
+    if not rows:
+        raise UserError(f"{path}: holds no measurements; measure first")
+    return rows
+
+
+def _shared(rows: Sequence[Mapping[str, str]], column: str) -> dict[str, Any]:
+    """What decides a column, and its values."""
+    for by, key in _BY.items():
+        values: dict[str, str] = {}
+        if all(values.setdefault(key(row), row[column]) == row[column] for row in rows):
+            return {"by": by, "values": values}
+    raise UserError(f"column '{column}' differs between metrics of one run and trial; it cannot be stored")
+
+
+def _looked_up(row: Mapping[str, str], column: str, rule: Mapping[str, Any], folder: Path) -> str:
+    key = _BY[rule["by"]](row)
+    if key not in rule["values"]:
+        raise UserError(f"{folder / 'study.json'}: measurements.{column} has no value for {key or 'all'}")
+    return str(rule["values"][key])
+
+
+def _wide(rows: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    lines: dict[tuple[str, str], dict[str, str]] = {}
+    for row in rows:
+        line = lines.setdefault((row["run"], row["trial"]), {"run": row["run"], "trial": row["trial"]})
+        line[row["metric"]] = f"{float(row['value']):.7g}"
+    return list(lines.values())
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    return read_jsonl(path) if path.is_file() else []
+
+
+def _evaluation(record: Mapping[str, Any]) -> dict[str, str]:
+    """An evaluation's numbers without its time; lists of several trials as numbers with spaces between."""
+    kept = {}
+    for key, value in record.items():
+        trials = record.get(f"{key.removesuffix('_std').removesuffix('_trials')}_trials", ())
+        if key == "seconds" or (key.endswith(("_std", "_trials")) and len(trials) < 2):
+            continue
+        kept[key] = " ".join(map(_short, value)) if isinstance(value, list) else _short(value)
+    return kept
+
+
+def _short(value: float | str | None) -> str:
+    """Logs hold null for what was not a number, and the name of the metric that selects."""
+    if value is None:
+        return "nan"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def _values(key: str, text: str) -> Any:
+    values = [_value(word) for word in text.split(" ")]
+    return values if key.endswith("_trials") else values[0] if len(values) == 1 else text
+
+
+def _value(word: str) -> int | float | str | None:
+    if word == "nan":
+        return None
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            pass
+    return word
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a stored file by column."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))

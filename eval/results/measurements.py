@@ -1,0 +1,205 @@
+"""Measurement files: one JSON object per generator and trial, and the long table that collects them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.results.summary import COLUMNS
+from sida.errors import UserError, suggestion
+from sida.io import write_json, write_text
+
+FORMAT = "sida-measurement/1"
+_REQUIRED = {
+    "run": str,
+    "method": str,
+    "trial": int,
+    "n": int,
+    "seeds": list,
+    "metrics": dict,
+    "protocol": dict,
+    "reference": dict,
+    "extractors": dict,
+    "environment": dict,
+    "spec_sha256": str,
+}
+
+
+def trial_path(folder: str | os.PathLike[str], trial: int) -> Path:
+    """``<folder>/trial-<t>.json``."""
+    return Path(folder) / f"trial-{trial}.json"
+
+
+def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Writes a measurement atomically.
+
+    Raises:
+        UserError: A metric that is not finite: broken images must not become a row of a table.
+    """
+    for key, value in record["metrics"].items():
+        if not math.isfinite(value):
+            raise UserError(f"{path}: metric '{key}' is {value}; the generator's images or features are broken")
+    write_json(path, {"format": FORMAT, **record})
+
+
+def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads and checks a measurement.
+
+    Raises:
+        UserError: Missing or broken file, or a missing or wrong field.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable measurement ({error}); measure this trial again") from None
+    if not isinstance(record, dict):
+        raise UserError(f"{path}: must be a JSON object; measure this trial again")
+    for key, kind in _REQUIRED.items():
+        if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
+            raise UserError(f"{path}: {key}: missing or not of type {kind.__name__}; measure this trial again")
+    for key, value in record["metrics"].items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            raise UserError(f"{path}: metrics.{key}: must be a finite number; measure this trial again")
+    if len(record["seeds"]) != 2:
+        raise UserError(f"{path}: seeds: must be [first, last]; measure this trial again")
+    return record
+
+
+def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[str, Any]) -> bool:
+    """Whether a valid measurement of the same spec is there, so that a resumed job keeps it.
+
+    Names that changed in the sheet (label, family, ...) are brought up to date in the file.
+    """
+    if not Path(path).is_file():
+        return False
+    try:
+        record = read_measurement(path)
+    except UserError:
+        return False
+    if record["spec_sha256"] != spec_sha256:
+        return False
+    if any(record.get(key) != value for key, value in names.items()):
+        write_measurement(path, {**record, **names})
+    return True
+
+
+def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:
+    """Reads every ``<folder>/<run>/trial-<t>.json``, checked, in order of runs (as given, else by name) and trials.
+
+    No runs asked for give no records: a preset that measures nothing has an empty table of measurements.
+
+    Raises:
+        UserError: No measurements, a broken file, a file in the wrong place, or trials of one run that are not
+            comparable (other protocol, network or reference).
+    """
+    folder = Path(folder)
+    if runs is not None and not runs:
+        return []
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder of measurements; measure first (sida-eval measure)")
+    present = {path.name for path in folder.iterdir() if path.is_dir() and any(path.glob("trial-*.json"))}
+    if runs is None:
+        runs = sorted(present)
+    for run in runs:
+        if run not in present:
+            raise UserError(f"{folder / run}: no measurements of run '{run}'{suggestion(run, present)}")
+    if not runs:
+        raise UserError(f"{folder}: holds no measurements; measure first (sida-eval measure)")
+    return [record for run in runs for record in _read_run(folder / run)]
+
+
+def _read_run(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted(folder.glob("trial-*.json"), key=lambda path: (len(path.name), path.name))
+    records: list[dict[str, Any]] = []
+    for path in paths:
+        record = read_measurement(path)
+        if record["run"] != folder.name or path.name != trial_path(folder, record["trial"]).name:
+            raise UserError(
+                f"{path}: holds trial {record['trial']} of run '{record['run']}'; was it copied? measure it again"
+            )
+        _check_same(records[0] if records else record, record, path)
+        records.append(record)
+    return records
+
+
+def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
+    """Trials of one run must share protocol, network and reference."""
+    changed = []
+    if first["protocol"]["sha256"] != other["protocol"]["sha256"]:
+        fields = differences(first["protocol"].get("fields", {}), other["protocol"].get("fields", {}))
+        changed.append("protocol" + (f" ({'; '.join(fields)})" if fields else ""))
+    changed += [
+        key
+        for key in ("network_sha256", "reference", "metric_references", "extractors")
+        if first.get(key) != other.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{path}: differs from trial {first['trial']} of the same run in {', '.join(changed)}; "
+            "delete the older trials and measure again"
+        )
+
+
+def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """One row per record and metric, with the keys of :data:`eval.results.summary.COLUMNS`."""
+    rows = []
+    for record in records:
+        for metric, value in record["metrics"].items():
+            reference = record.get("metric_references", {}).get(metric)
+            extractor = record["protocol"].get("fields", {}).get("metrics", {}).get(metric, {}).get("extractor")
+            rows.append(
+                {
+                    "run": record["run"],
+                    "method": record["method"],
+                    "trial": record["trial"],
+                    "metric": metric,
+                    "value": repr(float(value)),
+                    "n": record["n"],
+                    "seed_first": record["seeds"][0],
+                    "seed_last": record["seeds"][1],
+                    "nfe": record.get("nfe"),
+                    "protocol": record["protocol"]["name"],
+                    "protocol_sha256": record["protocol"]["sha256"],
+                    "reference_sha256": reference["sha256"] if reference else None,
+                    "extractor_sha256": record["extractors"].get(extractor),
+                    "network_sha256": record.get("network_sha256"),
+                    "device": record["environment"].get("device"),
+                    "code_version": record["environment"].get("code_version"),
+                    "date": record["environment"].get("date"),
+                }
+            )
+    return rows
+
+
+def write_csv(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]]) -> int:
+    """Writes the long table atomically; returns its number of rows."""
+    rows = long_rows(records)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
+    return len(rows)
+
+
+def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Names of the fields in which two :meth:`Protocol.facts` differ, e.g. ``"num_samples: 5000 != 10000"``."""
+    found = []
+    for key in sorted({*first, *second}):
+        mine, theirs = first.get(key, "absent"), second.get(key, "absent")
+        if isinstance(mine, Mapping) and isinstance(theirs, Mapping):
+            found += differences(mine, theirs, f"{prefix}{key}.")
+        elif mine != theirs:
+            found.append(f"{prefix}{key}: {_short(mine)} != {_short(theirs)}")
+    return found
+
+
+def _short(value: Any) -> str:
+    return "a mapping" if isinstance(value, Mapping) else str(value)

@@ -1,0 +1,310 @@
+"""Output verbs of the command line, comparison of result folders, the overview and paper.pdf."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from eval.commands import main
+from eval.report.compare import compare
+from eval.report.overview import overview
+from eval.report.paper import build_paper, in_order
+from eval.report.pdflatex import latex_lack
+from eval.results.summary import COLUMNS
+from sida.errors import UserError
+from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
+
+ROOT = Path(__file__).parents[3]
+CLAIMS = str(ROOT / "config" / "claims.yaml")
+MAIN = ROOT / "config" / "tables" / "main.yaml"
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    folder = write_preset(tmp_path_factory.mktemp("p") / "made-up")
+    inputs = ["--measurements", str(folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
+    results = ["--results", str(folder)]
+    assert main(["table", "--layout", str(MAIN), *inputs, "--out", str(folder / "tables" / "main.tex")]) == 0
+    figure = ["figure", "--layout", str(ROOT / "config" / "figures" / "convergence.yaml"), *inputs, *results]
+    assert main([*figure, "--out", str(folder / "figures" / "convergence.pdf")]) == 0
+    claims = ["claims", "--claims", CLAIMS, *inputs, *results]
+    assert main([*claims, "--out", str(folder / "claims.md")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("verb", ["table", "figure", "claims", "compare", "show", "paper", "page"])
+def test_help_has_examples_and_answers_without_heavy_imports(verb):
+    code = f"import sys; from eval.commands import main\ntry: main([{verb!r}, '--help'])\nexcept SystemExit: pass\n"
+    code += "print([m for m in ('torch', 'matplotlib', 'pandas', 'numpy', 'scipy') if m in sys.modules])"
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 5
+    assert "examples:" in done.stdout
+    assert done.stdout.rstrip().endswith("[]")
+
+
+def test_faults_are_one_line_and_exit_status_1(preset, tmp_path, capsys):
+    capsys.readouterr()
+    inputs = ["--measurements", str(preset / "measurements.csv"), "--runs", str(preset / "runs.tsv")]
+    wrong = [
+        ["table", "--layout", "absent.yaml", *inputs, "--out", str(tmp_path / "t.tex")],
+        ["table", "--layout", str(MAIN), "--out", str(tmp_path / "t.tex")],
+        ["table", "--layout", str(MAIN), *inputs, "--out", str(tmp_path / "t.tex"), "--scope", "datset=x"],
+        ["claims", "--claims", "absent.yaml", *inputs, "--out", str(tmp_path / "c.md")],
+        ["claims", "--claims", CLAIMS, *inputs, "--scope", "digts", "--out", str(tmp_path / "c.md")],
+        ["compare", str(preset), str(tmp_path)],
+        ["compare", str(preset), str(preset), "--out", "x.csv"],
+        ["show", str(tmp_path)],
+        ["paper", str(tmp_path)],
+    ]  # fmt: skip
+    for arguments in wrong:
+        assert main(arguments) == 1, arguments
+        error = capsys.readouterr().err
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_scope_narrows_a_layout(preset, tmp_path):
+    inputs = ["--measurements", str(preset / "measurements.csv"), "--runs", str(preset / "runs.tsv")]
+    out = ["--out", str(tmp_path / "t.tex"), "--scope", "teacher=digits-short"]
+    assert main(["table", "--layout", str(MAIN), *inputs, *out]) == 0
+    text = (tmp_path / "t.md").read_text()
+    assert "SiDA, α = 1.0" in text
+    assert "Digits, resampled" not in text  # the data row has no teacher
+
+
+def test_show_prints_table_verdicts_and_paths_within_the_terminal(preset, capsys):
+    assert main(["show", str(preset)]) == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    assert max(len(line) for line in lines if str(preset) not in line) <= 100
+    for part in (
+        "SiDA, α = 1.0",
+        "✓ supported",
+        "✗ contradicted",
+        "main.tex",
+        "convergence.pdf",
+        "claims.md",
+        "measurements.csv",
+    ):
+        assert part in text
+    assert "report" not in text  # there is none yet
+    (preset / "report.html").write_text("<html></html>")
+    assert "report.html" in overview(preset)
+    (preset / "report.html").unlink()
+    with pytest.raises(UserError, match=r"no table 'man' \(did you mean 'main'"):
+        overview(preset, "man")
+
+
+# Comparison.
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("changed")
+    lines = [line for line in measurement_lines() if line["run"] != "data"]
+    for line in lines:
+        if (line["run"], line["metric"]) == ("sida-a1.0", "fd"):
+            line["value"] -= 0.5
+        if (line["run"], line["metric"]) == ("sid-a1.0", "fd"):
+            line["value"] += 0.001
+    write_csv(folder / "measurements.csv", lines)
+    return folder
+
+
+def test_comparison_tells_changes_from_noise(preset, changed, capsys):
+    found = compare(preset, changed)
+    outcomes = {(d.run, d.metric): d.outcome for d in found.differences}
+    assert outcomes["sida-a1.0", "fd"] == "lower"
+    assert outcomes["sid-a1.0", "fd"] == "within noise"
+    assert outcomes["sid-a1.2", "fd"] == "identical"
+    assert found.only_first == ("data",)
+    assert [d.run for d in found.significant] == ["sida-a1.0"]
+    back = compare(changed, preset / "measurements.csv", ["sida-a1.0"])
+    assert {d.metric: d.outcome for d in back.differences}["fd"] == "higher"
+    assert main(["compare", str(preset), str(changed)]) == 0
+    assert "1 of 36 differences exceed the evaluation noise" in capsys.readouterr().out
+
+
+def test_comparison_refuses_other_protocols_and_names_the_field(preset, tmp_path):
+    lines = list(measurement_lines(n=2000))
+    for line in lines:
+        line["protocol_sha256"] = "ab" * 32
+    write_csv(tmp_path / "measurements.csv", lines)
+    with pytest.raises(UserError, match=r"run 'data' was measured under different protocols .*n: 5000 != 2000"):
+        compare(preset, tmp_path)
+    for folder, steps in ((preset, 18), (tmp_path, 20)):
+        path = folder / "measurements" / "data" / "trial-0.json"
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"protocol": {"fields": {"num_samples": 5000, "metrics": {"fd": {"k": steps}}}}}))
+    try:
+        with pytest.raises(UserError, match=r"metrics\.fd\.k: 18 != 20"):
+            compare(preset, tmp_path)
+    finally:
+        shutil.rmtree(preset / "measurements")
+
+
+def test_comparison_refuses_other_references_and_networks_under_one_protocol(preset, tmp_path):
+    lines = list(measurement_lines())
+    write_csv(tmp_path / "measurements.csv", lines)
+    assert compare(preset, tmp_path).differences
+    for line in lines:
+        line["reference_sha256"] = "cd" * 32 if line["metric"] == "recall" else line["reference_sha256"]
+    write_csv(tmp_path / "measurements.csv", lines)
+    with pytest.raises(UserError, match=r"against other files .*reference of 'recall': \w+ != cdcdcdcdcdcd\); measure"):
+        compare(preset, tmp_path)
+    lines = [line | ({"extractor_sha256": "bb" * 32} if line["metric"] == "is" else {}) for line in measurement_lines()]
+    write_csv(tmp_path / "measurements.csv", lines)
+    with pytest.raises(UserError, match=r"feature network of 'is': e7e7e7e7e7e7 != bbbbbbbbbbbb"):
+        compare(preset, tmp_path)
+    # A file of an older version does not know its feature networks.
+    write_csv(tmp_path / "measurements.csv", lines, [name for name in COLUMNS if name != "extractor_sha256"])
+    assert compare(preset, tmp_path).differences
+
+
+def test_comparison_faults(preset, changed, tmp_path):
+    with pytest.raises(UserError, match=r"--runs: 'data' was not measured on both sides"):
+        compare(preset, changed, ["data"])
+    write_csv(
+        tmp_path / "measurements.csv", [line | {"run": "x"} for line in measurement_lines() if line["run"] == "data"]
+    )
+    with pytest.raises(UserError, match="no measured run in common"):
+        compare(preset, tmp_path)
+
+
+def test_comparison_with_the_published_numbers(tmp_path, preset, capsys):
+    write_released(tmp_path)
+    assert main(["compare", str(tmp_path), "published", "--out", str(tmp_path / "c.md")]) == 0
+    text = capsys.readouterr().out
+    assert "numbers agree with the published ones" in text
+    assert "cifar10-uncond-sid" in (tmp_path / "c.md").read_text()
+    assert main(["compare", str(preset), "published"]) == 1
+    assert "no measured run has a published number" in capsys.readouterr().err
+
+
+# The page
+
+
+def test_page_holds_every_table_picture_and_verdict_and_its_links_lead_somewhere(preset, tmp_path, capsys):
+    assert main(["page", str(preset), "--out", str(tmp_path / "deep" / "all.md"), "--title", "Made up"]) == 0
+    assert capsys.readouterr().out.strip().endswith("all.md with 1 pictures")
+    text = (tmp_path / "deep" / "all.md").read_text()
+    assert text.startswith("# Made up\n")
+    assert (preset / "tables" / "main.md").read_text().strip() in text
+    assert "Fréchet distance of the generator's moving average" in text
+    for claim in json.loads((preset / "claims.json").read_text())["claims"]:
+        assert claim["statement"] in text
+    links = re.findall(r"!\[[^]]*\]\(([^)]*)\)", text)
+    assert links == ["all/convergence.png"]
+    with Image.open(tmp_path / "deep" / links[0]) as copy, Image.open(preset / "figures/convergence.png") as first:
+        assert copy.size == first.size
+        difference = np.abs(np.asarray(copy.convert("RGB"), float) - np.asarray(first.convert("RGB"), float))
+        assert difference.mean() < 1
+    before = {path: path.read_bytes() for path in (tmp_path / "deep").rglob("*.*")}
+    assert main(["page", str(preset), "--out", str(tmp_path / "deep" / "all.md"), "--title", "Made up"]) == 0
+    assert {path: path.read_bytes() for path in (tmp_path / "deep").rglob("*.*")} == before
+
+
+@pytest.mark.parametrize(
+    ("results", "out", "line"),
+    [("", "x.txt", "must end in .html, or in .md"), ("none", "x.md", "no tables"), ("none", "x.html", "no tables")],
+)
+def test_page_faults_are_one_line(preset, tmp_path, capsys, results, out, line):
+    capsys.readouterr()
+    assert main(["page", str(preset / results), "--out", str(tmp_path / out)]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("error: ")
+    assert line in shown
+    assert shown.count("\n") == 1
+    assert not (tmp_path / out).exists()
+
+
+# paper.pdf
+
+
+def test_paper_source_holds_every_table_figure_claim_and_digest(preset, monkeypatch, tmp_path, capsys):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    shutil.copy(folder / "figures" / "convergence.pdf", folder / "figures" / "figure10.pdf")
+    shutil.copy(folder / "figures" / "convergence.pdf", folder / "figures" / "figure2.pdf")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["paper", str(folder)]) == 0
+    assert "paper.pdf skipped: pdflatex is not installed (apt-get install" in capsys.readouterr().out
+    assert main(["paper", str(folder), "--require-pdf"]) == 1
+    text = (folder / "paper.tex").read_text()
+    assert r"\input{tables/main.tex}" in text
+    places = [text.index(f"figures/{name}.pdf") for name in ("figure2", "figure10", "convergence")]
+    assert places == sorted(places)
+    assert "D-01" in text
+    assert "5e5e5e5e" in text
+    assert "0.5 min" in text  # ten ticks of 2.9 s
+    assert not (folder / "paper.pdf").exists()
+
+
+def test_a_latex_without_siunitx_is_named_with_its_packages(preset, monkeypatch, tmp_path, capsys):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    for name, text in {"pdflatex": "exit 1", "kpsewhich": "echo /texmf/booktabs.sty; exit 1"}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["paper", str(folder)]) == 0
+    line = (
+        "LaTeX has no siunitx.sty (apt-get install --no-install-recommends texlive-latex-recommended texlive-science)"
+    )
+    assert f"paper.pdf skipped: {line}" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(latex_lack() is not None, reason=str(latex_lack()))
+def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(preset, tmp_path):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    before = {path.name for path in folder.iterdir()}
+    _, pdf = build_paper(folder, "Made-up numbers & 100 %")
+    assert pdf is not None
+    first = pdf.read_bytes()
+    assert first.startswith(b"%PDF")
+    assert build_paper(folder, "Made-up numbers & 100 %")[1].read_bytes() == first
+    assert {path.name for path in folder.iterdir()} - before == {"paper.tex", "paper.pdf"}
+    (folder / "tables" / "main.tex").write_text(r"\undefinedcommand")
+    with pytest.raises(UserError, match=r"paper\.tex: LaTeX stopped: Undefined control sequence"):
+        build_paper(folder)
+    assert pdf.read_bytes() == first
+
+
+@pytest.mark.parametrize("mode", ["audit", "measured"])
+def test_no_two_tables_and_no_two_figures_of_the_paper_have_one_number(preset, tmp_path, monkeypatch, mode):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    inputs = ["--measurements", str(write_released(tmp_path / "m")), "--runs", str(ROOT / "config/runs/released.tsv")]
+    layouts = [*sorted((ROOT / "config" / "tables").glob("table[1-7]*.yaml")), tmp_path / "twice.yaml"]
+    layouts[-1].write_text(f"extends: {ROOT / 'config' / 'tables' / 'table4.yaml'}\n")
+    for layout in layouts:
+        out = folder / "tables" / f"{layout.stem}.tex"
+        assert main(["table", "--layout", str(layout), *inputs, "--mode", mode, "--out", str(out)]) == 0
+    for name in ("figure2", "figure10", "samples"):
+        shutil.copy(folder / "figures" / "convergence.pdf", folder / "figures" / f"{name}.pdf")
+    source = build_paper(folder)[0].read_text()
+    labels = [re.findall(rf"\\renewcommand{{\\the{kind}}}{{(.*?)}}", source) for kind in ("table", "figure")]
+    assert labels[0] == ["A1", "1", "2", "3", "4", "4 (version 4)", "5", "6", "7", "A2"]
+    assert labels[1] == ["2", "10", "A1", "A2"]
+    if shutil.which("pdftotext") and latex_lack() is None:
+        text = subprocess.run(["pdftotext", folder / "paper.pdf", "-"], capture_output=True, text=True).stdout
+        captions = re.findall(r"(?:Table|Figure) A?\d+(?: \(version 4\))?:", text)
+        assert len(captions) == len(set(captions)) == 14
+
+
+def test_documents_show_main_first_then_numbered_then_other_tables(tmp_path):
+    names = ["mini-alpha", "mini-table10", "mini-table2", "main", "table1", "other"]
+    for name in names:
+        (tmp_path / f"{name}.tex").touch()
+    order = [path.stem for path in in_order(tmp_path, ".tex")]
+    assert order == ["main", "mini-table2", "mini-table10", "table1", "mini-alpha", "other"]

@@ -1,0 +1,232 @@
+"""Extractors: digits, pixels, Inception and DINOv2 stand-ins of the published call signatures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval.commands import main
+from eval.features import extractor_names, get_extractor
+from eval.features.digits import WEIGHTS, read_weights, weights_digest
+from eval.features.resize import resize_bytes, resize_clean
+from eval.features.train_digits import DigitsTraining, split, train_digits
+from sida.data import load_dataset
+from sida.errors import UserError
+from tests.conftest import relative_error
+from tests.eval.metric_networks import OddInception, TinyInception, load_script, pictures, write_hub, write_inception
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset({"name": "digits", "kind": "digits"})
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory):
+    return write_inception(tmp_path_factory.mktemp("inception") / "inception.pt")
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    return write_hub(tmp_path_factory.mktemp("hub"))
+
+
+def test_names():
+    assert extractor_names() == ["digits", "dinov2", "dinov2_pil", "inception", "inception_clean", "pixels"]
+    with pytest.raises(UserError, match="did you mean 'inception'"):
+        get_extractor("inceptoin")
+    with pytest.raises(UserError, match="no option 'pth'"):
+        get_extractor("digits", pth="x")
+
+
+def test_digits_network_has_the_recorded_held_out_accuracy(digits):
+    _, metadata = read_weights(WEIGHTS)
+    assert metadata["held_out_accuracy"] >= 0.98
+    assert metadata["dataset_sha256"] == digits.sha256
+    assert WEIGHTS.stat().st_size < 1_000_000
+    settings = DigitsTraining(**metadata["settings"])
+    train, held_out = split(digits, settings)
+    assert sorted(torch.cat([train, held_out]).tolist()) == list(range(len(digits)))
+    features, logits = get_extractor("digits").features_and_logits(digits.images(held_out))
+    accuracy = (logits.argmax(1) == digits.class_indices[held_out]).double().mean().item()
+    assert accuracy == pytest.approx(metadata["held_out_accuracy"], abs=1e-6)
+    assert features.shape == (settings.held_out, 256)
+    assert features.dtype == torch.float32
+
+
+def test_digits_features_do_not_depend_on_the_batch(digits):
+    extractor = get_extractor("digits")
+    images = digits.images(range(40))
+    whole = extractor(images)
+    parts = torch.cat([extractor(part) for part in images.split(7)])
+    assert relative_error(parts, whole) < 1e-5
+    assert torch.equal(whole, extractor.features_and_logits(images)[0])
+
+
+def test_training_the_digits_network_is_deterministic():
+    settings = DigitsTraining(epochs=1)
+    first, metadata = train_digits(settings)
+    second, _ = train_digits(settings)
+    assert weights_digest(first) == weights_digest(second)
+    other, _ = train_digits(DigitsTraining(epochs=1, seed=1))
+    assert weights_digest(other) != weights_digest(first)
+    assert metadata["held_out_accuracy"] > 0.5  # after one epoch only
+
+
+def test_pixels():
+    images = torch.tensor([[[[0, 255], [51, 204]]]], dtype=torch.uint8)
+    extractor = get_extractor("pixels")
+    assert torch.allclose(extractor(images), torch.tensor([[-1.0, 1.0, -0.6, 0.6]]))
+    assert extractor.features_and_logits(images)[1] is None
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(1, 1, 8, 8), "must be uint8"),
+        (torch.zeros(1, 8, 8, dtype=torch.uint8), r"\(N, C, H, W\)"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), r"shape \(N, 1, 8, 8\)"),
+    ],
+)
+def test_images_that_do_not_fit(images, message):
+    with pytest.raises(UserError, match=message):
+        get_extractor("digits")(images)
+
+
+def test_inception_gives_the_same_from_one_pass_as_from_two(script):
+    images = pictures(9)
+    one, two = get_extractor("inception", path=script), get_extractor("inception", path=script, two_passes=True)
+    features, logits = one.features_and_logits(images)
+    net = load_script(script)
+    assert torch.equal(features, net(images, return_features=True))
+    expected = net(images, no_output_bias=True)
+    assert relative_error(torch.softmax(logits, 1), expected) < 1e-6
+    assert relative_error(torch.softmax(two.features_and_logits(images)[1], 1), expected) < 1e-6
+    assert (one.num_features, one.num_classes) == (12, 7)
+    assert one.sha256 == two.sha256
+    biased = net(images)
+    assert relative_error(biased, expected) > 1e-3  # the bias matters, so the test above can fail
+
+
+def test_inception_runs_the_network_once(script, monkeypatch):
+    extractor = get_extractor("inception", path=script)
+    calls = []
+    net = extractor._net
+
+    def counted(*args, **kwargs):
+        calls.append(kwargs)
+        return net(*args, **kwargs)
+
+    monkeypatch.setattr(extractor, "_net", counted)
+    extractor.features_and_logits(pictures(3))
+    assert calls == [{"return_features": True}]
+
+
+def test_grey_images_are_repeated(script):
+    extractor = get_extractor("inception", path=script)
+    grey = pictures(3, channels=1)
+    assert torch.equal(extractor(grey), extractor(grey.repeat(1, 3, 1, 1)))
+    with pytest.raises(UserError, match="1 or 3 channels, got 2"):
+        extractor(torch.zeros(1, 2, 8, 8, dtype=torch.uint8))
+
+
+def test_inception_whose_probabilities_cannot_be_explained(tmp_path):
+    odd = write_inception(tmp_path / "odd.pt", OddInception)
+    with pytest.raises(UserError, match="two_passes: true"):
+        get_extractor("inception", path=odd)
+    logits = get_extractor("inception", path=odd, two_passes=True).features_and_logits(pictures(2))[1]
+    assert relative_error(torch.softmax(logits, 1), load_script(odd)(pictures(2), no_output_bias=True)) < 1e-6
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>not found</html>", b"PK\x03\x04 cut off"])
+def test_a_broken_inception_file_is_one_line(tmp_path, content):
+    path = tmp_path / "broken.pt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="not a TorchScript network") as caught:
+        get_extractor("inception", path=path)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="no such feature network"):
+        get_extractor("inception", path=tmp_path / "missing.pt")
+
+
+def test_clean_variant_resizes_outside_and_has_another_digest(tmp_path):
+    script = write_inception(tmp_path / "inception.pt")
+    clean, plain = get_extractor("inception_clean", path=script), get_extractor("inception", path=script)
+    images = pictures(2)
+    net = load_script(script)
+    assert torch.equal(clean(images), net.layers((resize_clean(images, 299) - 128) / 128))
+    assert clean.sha256 != plain.sha256
+    assert clean.features_and_logits(images)[1] is None
+
+
+def test_clean_resize_is_pillows_bicubic_filter_in_float():
+    images = pictures(2, size=40)
+    for image, resized in zip(images, resize_clean(images, 299)):
+        for channel, found in zip(image, resized):
+            exact = Image.fromarray(channel.float().numpy()).resize((299, 299), Image.Resampling.BICUBIC)
+            assert np.array_equal(found, np.asarray(exact).clip(0, 255))
+
+
+def test_pillow_resize_keeps_the_identity():
+    images = pictures(2, size=224)
+    assert torch.equal(resize_bytes(images, 224), images)
+
+
+def test_dinov2_from_a_local_hub_directory(hub):
+    extractor = get_extractor("dinov2", repository=str(hub), weights="hub")
+    images = pictures(4, size=48)
+    features = extractor(images)
+    assert features.shape == (4, extractor.num_features) == (4, 10)
+    # Preprocessing by hand: float bicubic with antialiasing, /255, ImageNet's mean and std.
+    resized = torch.nn.functional.interpolate(images.float(), size=(224, 224), mode="bicubic", antialias=True) / 255
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = extractor._net((resized - mean[:, None, None]) / std[:, None, None])
+    assert relative_error(features, expected) < 1e-6
+    pillow = get_extractor("dinov2_pil", repository=str(hub), weights="hub")
+    difference = relative_error(pillow(images), expected)
+    assert 1e-6 < difference < 0.1
+    assert pillow.sha256 != extractor.sha256
+
+
+def test_dinov2_with_weights_from_a_file(hub, tmp_path):
+    net = get_extractor("dinov2", repository=str(hub), weights="hub")._net
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    from_file = get_extractor("dinov2", repository=str(hub), weights=str(tmp_path / "weights.pth"))
+    assert from_file.sha256 == get_extractor("dinov2", repository=str(hub), weights="hub").sha256
+    torch.save({"other": torch.zeros(2)}, tmp_path / "other.pth")
+    with pytest.raises(UserError, match="does not hold the weights"):
+        get_extractor("dinov2", repository=str(hub), weights=str(tmp_path / "other.pth"))
+
+
+def test_dinov2_faults(tmp_path, hub):
+    with pytest.raises(UserError, match="no such folder"):
+        get_extractor("dinov2", repository=str(tmp_path / "missing"), weights="hub")
+    with pytest.raises(UserError, match="cannot load 'dinov2_vits99'"):
+        get_extractor("dinov2", repository=str(hub), weights="hub", model="dinov2_vits99")
+    with pytest.raises(UserError, match="no such file of weights"):
+        get_extractor("dinov2", repository=str(hub), weights=str(tmp_path / "missing.pth"))
+
+
+def test_features_command_writes_what_the_extractor_gives(tmp_path, script, digits, capsys):
+    from safetensors.torch import load_file
+
+    out = tmp_path / "features.safetensors"
+    spec = json.dumps({"name": "digits", "kind": "digits", "max_size": 300})
+    options = ["--extractor", "inception", "--extractor-option", f"inception.path={script}", "--out", str(out)]
+    assert main(["features", "--dataset", spec, *options]) == 0
+    assert "300 × 12" in capsys.readouterr().out
+    written = load_file(out)
+    subset = load_dataset(json.loads(spec))
+    features, logits = get_extractor("inception", path=script).features_and_logits(subset.images(range(300)))
+    assert relative_error(written["features"], features) < 1e-5
+    assert relative_error(written["logits"], logits) < 1e-5
+
+
+def test_tiny_networks_are_not_degenerate(script):
+    features = get_extractor("inception", path=script)(pictures(50))
+    assert (features.std(0) > 1e-3).sum() >= 4
+    assert isinstance(TinyInception(), torch.nn.Module)

@@ -1,0 +1,201 @@
+"""Grids of samples: the one sampler of the package behind every panel, and captions that say what was drawn."""
+
+import csv
+import json
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.commands import main
+from eval.figures import load_figure_layout
+from eval.figures.samples import Grid, draw, picture
+from sida.checkpoint import load_network, save_network
+from sida.io import sha256_file
+from sida.networks import build_network
+from sida.sampling import generate
+from tests.eval.synthetic_output import CURVES, write_preset
+
+FIGURES = Path(__file__).parents[3] / "config" / "figures"
+DIGITS = {"name": "digits", "kind": "digits", "resolution": 8, "channels": 1, "label_dim": 10}
+UNET = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+
+
+def write_network(path, seed=0, **kwargs):
+    edm2 = kwargs.get("img_channels") == 4
+    config = {"class": "EDM2Precond" if edm2 else "EDMPrecond"}
+    extra = {"channels_per_head": 8, "use_fp16": False} if edm2 else {"model_type": "SongUNet"}
+    config["kwargs"] = {"img_resolution": 8, "img_channels": 1, "label_dim": 10, **UNET, **extra, **kwargs}
+    torch.manual_seed(seed)
+    net = build_network(config)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    save_network(net, path, {"network": config, "method": "test"})
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    return write_preset(tmp_path_factory.mktemp("preset"))
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("networks")
+    names = {"teacher": {}, "student": {}, "guide": {"label_dim": 0}}
+    return {
+        name: write_network(folder / f"{name}.safetensors", seed, **kwargs)
+        for seed, (name, kwargs) in enumerate(names.items())
+    }
+
+
+def measured(run, network=None, **more):
+    """A spec of ``sida-eval measure``."""
+    sampler = {"kind": "one_step", "init_sigma": 2.5} if network else {"kind": "data"}
+    method = "data" if network is None else "sida"
+    common = {"protocol": "digits", "dataset": DIGITS, "device": "cpu", "threads": 1, "nfe": None}
+    return {"run": run, "method": method, "network": network, "sampler": sampler} | common | more
+
+
+@pytest.fixture(scope="module")
+def spec(networks, tmp_path_factory):
+    heun = {"kind": "heun", "num_steps": 3}
+    generators = [
+        measured("data"),
+        measured("teacher-nfe35", networks["teacher"], sampler=heun),
+        *(measured(run, networks["student"]) for run in CURVES),
+    ]
+    path = tmp_path_factory.mktemp("spec") / "spec.json"
+    path.write_text(json.dumps({"generators": generators}))
+    return path
+
+
+def build(preset, layout, out, *more):
+    options = ["--runs", str(preset / "runs.tsv"), "--results", str(preset)]
+    return main(["figure", "--layout", str(layout), "--out", str(out), *options, *more])
+
+
+def rows(path):
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def layout_of(tmp_path, **keys):
+    keys = {"rows": 3, "columns": 4, "panels": [{"where": {"run": "x"}}], **keys}
+    (tmp_path / "layout.yaml").write_text(json.dumps({"kind": "samples", **keys}))
+    return load_figure_layout(tmp_path / "layout.yaml")
+
+
+def test_sample_grids_use_the_same_seeds_and_classes_in_every_panel(preset, spec, networks, tmp_path):
+    assert build(preset, FIGURES / "samples.yaml", tmp_path / "s.pdf", "--spec", str(spec)) == 0
+    found = rows(tmp_path / "s.csv")
+    panels = list(dict.fromkeys(row["panel"] for row in found))
+    assert panels == ["real images", "EDM teacher", "SiD, α = 1.2", "SiD, α = 1.0", "SiDA, α = 1.0", "SiD2A, α = 1.0"]
+    by_panel = {name: [row for row in found if row["panel"] == name] for name in panels}
+    keys = [[(r["row"], r["column"], r["class"], r["seed"]) for r in by_panel[name]] for name in panels[1:]]
+    assert all(key == keys[0] for key in keys)
+    assert [r["class"] for r in by_panel["real images"]] == [str(i // 6) for i in range(60)]
+    assert [int(r["seed"]) for r in by_panel[panels[1]]] == list(range(60))
+    assert by_panel[panels[2]][0]["sha256"] == sha256_file(networks["student"])
+    assert all(r["seed"] == "" and r["data_index"] for r in by_panel["real images"])
+
+
+@pytest.mark.parametrize("by_class", [True, False])
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"kind": "one_step", "num_steps": 2},
+        {"kind": "heun", "num_steps": 3, "S_churn": 20, "dtype": "float32"},
+        {"kind": "heun", "num_steps": 3, "guidance": 1.5},
+    ],
+    ids=lambda sampler: "-".join(map(str, sampler.values())),
+)
+def test_every_sampler_draws_the_images_that_sampling_gives_elsewhere(networks, tmp_path, sampler, by_class):
+    """More images than a batch, fresh noise, guidance, float32: as sida.sampling draws them, class by class."""
+    layout = layout_of(tmp_path, rows=10, columns=8, by_class=by_class, first_seed=7)
+    guide = networks["guide"] if "guidance" in sampler else None
+    grid = draw(layout, measured("x", networks["teacher"], sampler=sampler, guide=guide), "x")
+    net, gnet = (None if path is None else load_network(path)[0] for path in (networks["teacher"], guide))
+    expected = list(generate(net, range(7, 87), sampler, 80, grid.classes, gnet=gnet))
+    difference = expected[0].images.int() - grid.images.int()
+    assert difference.abs().max() <= 1  # another batch size may change a level
+    assert grid.origins == tuple(range(7, 87))
+    drawn = next(generate(net, range(7, 87), "one_step", 80)).classes.tolist()
+    assert grid.classes == ([place // 8 for place in range(80)] if by_class else drawn)
+
+
+def test_each_grid_says_what_was_drawn(networks, tmp_path):
+    by_row, random = layout_of(tmp_path), layout_of(tmp_path, by_class=False, first_seed=5)
+    digest = sha256_file(networks["student"])[:8]
+    generator = measured("x", networks["student"])
+    assert draw(by_row, generator, "t").caption() == ["seeds 0–11, class by row", f"NFE 1, network {digest}"]
+    assert draw(random, generator, "t").caption()[0] == "seeds 5–16, random classes"
+    teacher = measured("x", networks["guide"], sampler={"kind": "heun", "num_steps": 9})
+    assert draw(random, teacher, "t").caption() == [
+        "seeds 5–16",
+        f"NFE 17, network {sha256_file(networks['guide'])[:8]}",
+    ]
+    assert draw(by_row, measured("d"), "t").caption()[0] == "12 real images"
+    from eval.figures.samples import draw_grids
+
+    (axes,) = draw_grids(random, [draw(random, generator, "t")]).axes
+    assert axes.get_xlabel() == f"seeds 5–16, random classes, NFE 1, network {digest}"
+
+
+def test_figure_8_shows_random_classes():
+    layout = load_figure_layout(FIGURES / "figure8.yaml")
+    assert not layout.by_class
+    assert layout.caption.count("random class") == 1
+
+
+class StandInVae:
+    """First three channels, each pixel 2 × 2."""
+
+    def decode(self, x):
+        return SimpleNamespace(sample=(x[:, :3] / 4 + 0.5).repeat_interleave(2, 2).repeat_interleave(2, 3))
+
+
+def test_latent_networks_are_decoded(tmp_path, monkeypatch):
+    from sida.data.latents import LatentDecoder
+
+    monkeypatch.setattr("sida.sampling.networks.load_vae", lambda path, device: StandInVae())
+    network = write_network(tmp_path / "latent.safetensors", img_channels=4)
+    layout = layout_of(tmp_path, by_class=False)
+    grid = draw(layout, measured("x", network, protocol="imagenet512", vae="here"), "x")
+    assert grid.images.shape == (12, 3, 16, 16)
+    net, _ = load_network(network)
+    decode = LatentDecoder(StandInVae())
+    assert torch.equal(grid.images, next(generate(net, range(12), "one_step", 12, decode=decode)).images)
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 6), st.sampled_from([1, 3]))
+def test_tiles_keep_every_pixel(count, columns, upscale, channels):
+    images = np.random.default_rng(0).integers(0, 256, (count, channels, 4, 4), dtype=np.uint8)
+    grid = Grid("t", "x", torch.from_numpy(images), tuple(range(count)), True, [], "", 1, "")
+    tiles = picture(grid, columns, upscale)
+    gap = 2 * max(1, upscale // 4)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * (4 * upscale + gap), (i % columns) * (4 * upscale + gap)
+        block = tiles[top : top + 4 * upscale : upscale, left : left + 4 * upscale : upscale]
+        assert np.array_equal(block, np.broadcast_to(image.transpose(1, 2, 0), (4, 4, 3)))
+
+
+def test_missing_networks_and_specs(preset, spec, tmp_path, capsys):
+    samples = [preset, FIGURES / "samples.yaml"]
+    assert build(*samples, tmp_path / "f.pdf") == 1
+    assert "--spec: sample grids need the generators' specs" in capsys.readouterr().err
+    broken = json.loads(spec.read_text())
+    broken["generators"][1]["network"] = str(tmp_path / "absent.safetensors")
+    assert build(*samples, tmp_path / "f.pdf", "--spec", json.dumps(broken)) == 1
+    assert re.search(r"absent\.safetensors", capsys.readouterr().err)
+    broken["generators"][1]["sampler"] = {"kind": "heun", "num_stepz": 3}
+    assert build(*samples, tmp_path / "f.pdf", "--spec", json.dumps(broken)) == 1
+    assert "sampler.num_steps: is missing" in capsys.readouterr().err
+    assert build(*samples, tmp_path / "f.png", "--spec", str(spec)) == 1
+    assert "must end in .pdf" in capsys.readouterr().err

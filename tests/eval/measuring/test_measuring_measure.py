@@ -1,0 +1,471 @@
+"""Measuring end to end: trials, resuming, shards, sources, collecting."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import random
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from eval.commands import main
+from eval.features import get_extractor
+from eval.frechet import frechet_distance
+from eval.inception_score import inception_score
+from eval.measuring.measure import Measurer, measure
+from eval.measuring.shards import measure_shard, merge_shards
+from eval.precision_recall import precision_recall
+from eval.results.measurements import collect, read_measurement, trial_path
+from eval.results.summary import COLUMNS
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.labels import LabelCounts, write_labels
+from sida.resources import find
+from sida.sampling import SeedStreams
+
+DIGITS = {"name": "digits", "kind": "digits"}
+
+
+def small_protocol(**changes) -> dict:
+    content = yaml.safe_load(find("protocols", "digits").read_text())
+    return content | {"name": "small", "num_samples": 600, "trials": 3} | changes
+
+
+def data_spec(**changes) -> dict:
+    spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": small_protocol()}
+    return spec | {"dataset": DIGITS, "threads": 1} | changes
+
+
+def noisy(seeds, std=0.3):
+    """An external method: digits with noise; tests name it as module:function."""
+    streams = SeedStreams(seeds)
+    data = load_dataset(DIGITS)
+    indices = streams.randint(len(data))
+    images = data.images(indices).float() + 127.5 * std * streams.randn((1, 8, 8))
+    return images.clamp(0, 255).to(torch.uint8), data.class_indices[indices]
+
+
+def collapsed(seeds):
+    """A generator that gives the same image for every seed."""
+    data = load_dataset(DIGITS)
+    return data.images([7]).expand(len(seeds), -1, -1, -1), data.class_indices[[7]].expand(len(seeds))
+
+
+def broken(seeds):
+    return torch.zeros(len(seeds), 1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    from sida.checkpoint import save_network
+    from sida.networks import build_network
+
+    torch.manual_seed(0)
+    net = build_network(
+        {
+            "class": "EDMPrecond",
+            "kwargs": {
+                "model_type": "SongUNet",
+                "img_resolution": 8,
+                "img_channels": 1,
+                "label_dim": 10,
+                "augment_dim": 9,
+                "model_channels": 8,
+                "channel_mult": [1],
+                "num_blocks": 1,
+                "attn_resolutions": [],
+            },
+        }
+    )
+    path = tmp_path_factory.mktemp("network") / "network.safetensors"
+    save_network(net, path, {"method": "sid"})
+    return path
+
+
+def network_spec(network, **changes) -> dict:
+    spec = {"run": "student", "method": "sid", "network": str(network), "nfe": 1}
+    return data_spec() | spec | {"sampler": {"kind": "one_step", "init_sigma": 2.5}} | changes
+
+
+def test_every_metric_equals_its_function_on_the_same_images(tmp_path):
+    measure(data_spec(), tmp_path / "data", [1])
+    record = read_measurement(trial_path(tmp_path / "data", 1))
+    data = load_dataset(DIGITS)
+    indices = SeedStreams(range(600, 1200)).randint(len(data))
+    images, everything = data.images(indices), data.images(range(len(data)))
+    extractor = get_extractor("digits")
+    features, logits = extractor.features_and_logits(images)
+    real = extractor(everything)
+
+    def moments(rows, ddof):
+        rows = rows.double().numpy()
+        return rows.mean(0), np.cov(rows, rowvar=False, ddof=ddof)
+
+    values = record["metrics"]
+    assert values["fd"] == pytest.approx(frechet_distance(*moments(features, 0), *moments(real, 1)), rel=1e-6)
+    pixels = [x.flatten(1).double() / 127.5 - 1 for x in (images, everything)]
+    expected = frechet_distance(*moments(pixels[0], 0), *moments(pixels[1], 1))
+    assert values["fd_pixel"] == pytest.approx(expected, rel=1e-6)
+    assert values["is"] == pytest.approx(inception_score(torch.softmax(logits, 1)).mean, rel=1e-5)
+    assert (values["precision"], values["recall"]) == pytest.approx(precision_recall(real, features), abs=2e-3)
+    hits = logits.argmax(1) == data.class_indices[indices]
+    assert values["accuracy"] == pytest.approx(hits.double().mean().item(), abs=2e-3)
+    assert record["seeds"] == [600, 1199]
+    assert record["n"] == 600
+    assert record["details"]["is"]["split_std"] > 0
+
+
+def test_record_says_what_it_was_measured_with(tmp_path, network):
+    (record,) = measure(network_spec(network, label="SiD", family="One Step"), tmp_path, [0])
+    assert record["protocol"]["name"] == "small"
+    assert len(record["protocol"]["sha256"]) == 64
+    assert record["reference"]["name"] == "digits"
+    assert set(record["extractors"]) == {"digits", "pixels"}
+    assert len(record["network_sha256"]) == 64
+    assert (record["label"], record["family"], record["nfe"]) == ("SiD", "One Step", 1)
+    assert {"code_version", "date", "device", "torch"} <= set(record["environment"])
+
+
+SKEWED = (30, 0, 10, 5, 5, 10, 10, 10, 10, 10)
+
+
+def counted(network, folder, counts=SKEWED, **changes) -> dict:
+    """A spec whose protocol draws classes by counts; it needs nothing else of the data set."""
+    write_labels(folder / "mine.json", LabelCounts("mine", sum(counts), counts))
+    metrics = [m for m in small_protocol()["metrics"] if m["key"] in ("is", "accuracy")]
+    protocol = small_protocol(labels=str(folder / "mine.json"), metrics=metrics, references={})
+    archive = {"name": "mine", "kind": "zip", "path": str(folder / "mine.zip"), "label_dim": 10}
+    return network_spec(network, protocol=protocol, dataset=archive) | changes
+
+
+def drawn(spec) -> torch.Tensor:
+    return torch.cat([batch.classes for batch in Measurer(spec).source.batches(range(600), 200)])
+
+
+def test_classes_are_drawn_by_counts_without_the_archive(tmp_path, network):
+    spec = counted(network, tmp_path)
+    (record,) = measure(spec, tmp_path / "out", [0])
+    classes = drawn(spec)
+    everything = torch.repeat_interleave(torch.arange(10), torch.tensor(SKEWED))
+    picked = SeedStreams(range(600))
+    picked.randn((1, 8, 8))
+    assert torch.equal(classes, everything[picked.randint(100)])
+    assert classes.bincount(minlength=10)[1] == 0
+    assert 130 < classes.bincount()[0] < 230
+    assert record["protocol"]["fields"]["labels"] == LabelCounts("mine", 100, SKEWED).sha256
+    changed = counted(network, tmp_path, (29, 1, *SKEWED[2:]))
+    assert [r["trial"] for r in measure(changed, tmp_path / "out", [0])] == [0]
+
+
+def test_an_archive_at_hand_is_compared_with_the_counts(tmp_path, network):
+    pixels = io.BytesIO()
+    Image.new("L", (8, 8)).save(pixels, "PNG")
+    labels = [[f"{i}.png", label] for i, label in enumerate(c for c in range(10) for _ in range(SKEWED[c]))]
+    with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+        for name, _ in labels:
+            archive.writestr(name, pixels.getvalue())
+        archive.writestr("dataset.json", json.dumps({"labels": labels}))
+    assert len(drawn(counted(network, tmp_path))) == 600
+    with pytest.raises(UserError, match=r"mine.zip has 30 images of class 0, .* say 29 \(2 classes differ\)"):
+        drawn(counted(network, tmp_path, (29, 1, *SKEWED[2:])))
+
+
+def test_missing_or_foreign_counts_are_one_line(tmp_path, network):
+    with pytest.raises(UserError, match=r"'mine' counts 3 classes, the network has 10"):
+        drawn(counted(network, tmp_path, (1, 2, 3)))
+    spec = counted(network, tmp_path)
+    (tmp_path / "mine.json").unlink()
+    with pytest.raises(UserError, match=r"no class counts '.*mine.json'; write them .*sida data labels SOURCE"):
+        measure(spec, tmp_path / "out", [0])
+    assert not (tmp_path / "out").exists()
+
+
+def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_path, network, capsys):
+    out = tmp_path / "student"
+    spec = network_spec(network)
+    assert [r["trial"] for r in measure(spec, out, [0, 1])] == [0, 1]
+    before = trial_path(out, 1).read_bytes()
+    trial_path(out, 0).unlink()
+    assert [r["trial"] for r in measure(spec, out, [0, 1, 2])] == [0, 2]
+    assert trial_path(out, 1).read_bytes() == before
+    trial_path(out, 2).write_text("{ cut off")
+    assert [r["trial"] for r in measure(spec, out, [0, 1, 2])] == [2]
+    assert measure(spec, out, [0, 1, 2]) == []
+    # A new label is written without measuring; another sampler, protocol or network is measured.
+    assert measure(spec | {"label": "New"}, out, [0]) == []
+    assert read_measurement(trial_path(out, 0))["label"] == "New"
+    assert len(measure(spec | {"sampler": {"kind": "one_step", "init_sigma": 2.0}}, out, [0])) == 1
+    assert len(measure(spec | {"protocol": small_protocol(num_samples=500)}, out, [0])) == 1
+    assert "measure student" in capsys.readouterr().err
+
+
+def test_interrupted_and_restarted_gives_the_same_numbers(tmp_path, network, monkeypatch):
+    spec = network_spec(network, protocol=small_protocol(num_samples=200, trials=2))
+    measure(spec, tmp_path / "whole", [0, 1])
+    original, calls = Measurer.record, []
+
+    def killed(self, *args, **kwargs):
+        calls.append(args)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(Measurer, "record", killed)
+    with pytest.raises(KeyboardInterrupt):
+        measure(spec, tmp_path / "parts", [0, 1])
+    monkeypatch.undo()
+    assert [r["trial"] for r in measure(spec, tmp_path / "parts", [0, 1])] == [1]
+    for trial in (0, 1):
+        one, two = (read_measurement(trial_path(tmp_path / name, trial)) for name in ("whole", "parts"))
+        assert one["metrics"] == two["metrics"]
+
+
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(cuts=st.sets(st.integers(1, 599), min_size=1, max_size=3), order=st.randoms(use_true_random=False))
+def test_shards_merge_in_any_order_to_the_same_numbers(tmp_path, cuts, order: random.Random):
+    spec = data_spec()
+    bounds = [0, *sorted(cuts), 600]
+    out = tmp_path / "-".join(map(str, bounds))
+    shards = [measure_shard(spec, out, 0, a, b) for a, b in itertools.pairwise(bounds)]
+    first = merge_shards(spec, shards, tmp_path / "a", 0)["metrics"]
+    order.shuffle(shards)
+    assert merge_shards(spec, shards, tmp_path / "b", 0)["metrics"] == first
+    (whole,) = measure(spec, tmp_path / f"whole-{out.name}", [0])
+    assert whole["metrics"] == pytest.approx(first, rel=1e-7)
+
+
+def test_a_lost_shard_costs_only_that_shard(tmp_path):
+    spec = data_spec()
+    shards = [measure_shard(spec, tmp_path, 2, a, a + 200) for a in (0, 200, 400)]
+    times = [path.stat().st_mtime_ns for path in shards]
+    with pytest.raises(UserError, match="images 200-399 are missing"):
+        merge_shards(spec, [shards[0], shards[2]], tmp_path / "m", 2)
+    shards[1].write_bytes(shards[1].read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be read") as caught:
+        merge_shards(spec, shards, tmp_path / "m", 2)
+    assert str(shards[1]) in str(caught.value)
+    for a in (0, 200, 400):
+        measure_shard(spec, tmp_path, 2, a, a + 200)
+    now = [path.stat().st_mtime_ns for path in shards]
+    assert [a == b for a, b in zip(times, now)] == [True, False, True]
+    assert merge_shards(spec, shards, tmp_path / "m", 2)["trial"] == 2
+
+
+def test_shards_of_something_else_are_refused(tmp_path, network):
+    shard = measure_shard(data_spec(), tmp_path, 0, 0, 300)
+    with pytest.raises(UserError, match="covered by two shards"):
+        merge_shards(data_spec(), [shard, shard], tmp_path, 0)
+    with pytest.raises(UserError, match="another trial, generator"):
+        merge_shards(data_spec(), [shard], tmp_path, 1)
+    with pytest.raises(UserError, match="another trial, generator"):
+        merge_shards(network_spec(network), [shard], tmp_path, 0)
+    with pytest.raises(UserError, match="another protocol"):
+        merge_shards(data_spec(protocol=small_protocol(cov_ddof=1)), [shard], tmp_path, 0)
+    with pytest.raises(UserError, match="must lie within 0-600"):
+        measure_shard(data_spec(), tmp_path, 0, 0, 601)
+
+
+def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
+    """The distance to one point, in the measurement and where its rows are collected; no metric gives up."""
+    protocol = small_protocol(num_samples=2500)
+    protocol["metrics"].append({"key": "kid", "kind": "kernel", "extractor": "digits", "reference": "data"})
+    protocol["metrics"].append(
+        {"key": "fd_inf", "kind": "frechet_infinity", "extractor": "digits", "reference": "data"}
+    )
+    sampler = {"kind": "python", "callable": "tests.eval.measuring.test_measuring_measure:collapsed"}
+    (record,) = measure(data_spec(run="one", method="x", sampler=sampler, protocol=protocol), tmp_path, [0])
+    data, extractor = load_dataset(DIGITS), get_extractor("digits", "cpu")
+    features = extractor(data.images(range(len(data)))).double().numpy()
+    mean, cov = features.mean(0), np.cov(features, rowvar=False)
+    expected = np.square(features[7] - mean).sum() + np.trace(cov)
+    values, details = record["metrics"], read_measurement(trial_path(tmp_path, 0))["details"]
+    assert values["fd"] == pytest.approx(expected, rel=1e-4)
+    assert values["fd_inf"] == pytest.approx(expected, rel=1e-4)
+    assert values["is"] == pytest.approx(1)
+    assert values["recall"] == pytest.approx(1 / len(data))  # the image itself
+    for key in ("fd", "fd_pixel"):
+        assert details[key]["warnings"] == ["first set: no feature varies; its images are all alike"]
+
+
+def test_an_external_python_method(tmp_path):
+    sampler = {"kind": "python", "callable": "tests.eval.measuring.test_measuring_measure:noisy"}
+    spec = data_spec(run="noisy", method="noisy", sampler=sampler)
+    (clean,) = measure(data_spec(), tmp_path / "data", [0])
+    (noised,) = measure(spec, tmp_path / "noisy", [0])
+    (worse,) = measure(spec | {"sampler": sampler | {"kwargs": {"std": 1.0}}}, tmp_path / "worse", [0])
+    assert clean["metrics"]["fd"] < noised["metrics"]["fd"] < worse["metrics"]["fd"]
+    for callable_, message in [
+        ("tests.eval.measuring.test_measuring_measure:broken", "must return uint8 images of shape"),
+        ("tests.eval.measuring.test_measuring_measure:nosy", "did you mean 'noisy'"),
+        ("no_such_module:f", "cannot import"),
+        ("noisy", "module:function"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            measure(spec | {"sampler": {"kind": "python", "callable": callable_}}, tmp_path / "x", [0])
+
+
+def test_unconditional_images_have_no_accuracy(tmp_path):
+    sampler = {"kind": "data"}
+    (record,) = measure(data_spec(sampler=sampler, dataset=DIGITS | {"labels": False}), tmp_path, [0])
+    assert "accuracy" not in record["metrics"]
+    assert "without requested classes" in record["details"]["accuracy"]["note"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": {"kind": "dta"}}, "no such sampler 'dta' .did you mean 'data'"),
+        ({"network": "x.safetensors"}, "network: must be null for sampler 'data'"),
+        ({"sampler": {"kind": "one_step"}}, "network: must be a file"),
+        ({"dataset": None}, "dataset: is missing"),
+        ({"sampler": {"kind": "python"}}, "callable: is missing"),
+        ({"batch_size": 0}, "batch_size: must be at least 1"),
+        ({"protocol": small_protocol(resolution=16)}, "8×8, protocol 'small' measures 1 channel of 16×16"),
+        ({"protocol": small_protocol(num_samples="many")}, "num_samples: must be an integer"),
+        ({"runn": "x"}, "unknown key 'runn'"),
+        ({"device": "cuda"}, "no GPU is available here; use cpu"),
+        ({"device": "tpu"}, "'tpu' is no device"),
+        ({"references": {"dta": "x"}}, "references: protocol 'small' knows no 'dta' .did you mean 'data'"),
+        ({"extractors": {"inceptoin": {}}}, "extractors: .* knows no 'inceptoin' .did you mean 'inception'"),
+    ],
+)
+def test_faults(tmp_path, changes, message):
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(UserError, match=message):
+        measure(data_spec(**changes), tmp_path, [0])
+    with pytest.raises(UserError, match="has the trials 0-2"):
+        measure(data_spec(), tmp_path, [3])
+    assert not list(tmp_path.rglob("*.json"))
+
+
+def test_a_network_of_another_kind_is_refused(tmp_path, network):
+    latent = small_protocol(quantisation="truncate_unit")
+    with pytest.raises(UserError, match="has 1 channels, protocol 'small' measures decoded latents"):
+        measure(network_spec(network, protocol=latent), tmp_path, [0])
+
+
+def test_commands_end_to_end(tmp_path, capsys):
+    spec = json.dumps(data_spec(protocol=small_protocol(trials=2)))
+    (tmp_path / "spec.json").write_text(spec)
+    folder = tmp_path / "measurements"
+    assert main(["measure", "--spec", str(tmp_path / "spec.json"), "--out", str(folder / "data")]) == 0
+    assert "2 trials measured, 0 kept" in capsys.readouterr().out
+    out = tmp_path / "measurements.csv"
+    assert main(["collect", str(folder), "--runs", "data", "--out", str(out)]) == 0
+    rows = list(csv.DictReader(out.open()))
+    assert tuple(rows[0]) == COLUMNS
+    assert len(rows) == 12
+    assert {row["metric"] for row in rows} == {"fd", "is", "precision", "recall", "fd_pixel", "accuracy"}
+    record = read_measurement(folder / "data" / "trial-1.json")
+    row = next(row for row in rows if (row["metric"], row["trial"]) == ("fd", "1"))
+    assert float(row["value"]) == record["metrics"]["fd"]
+    assert (row["seed_first"], row["seed_last"], row["nfe"]) == ("600", "1199", "")
+    assert row["extractor_sha256"] == get_extractor("digits").sha256
+    assert row["reference_sha256"] == record["metric_references"]["fd"]["sha256"]
+    pixels = next(row for row in rows if row["metric"] == "fd_pixel")
+    assert pixels["extractor_sha256"] == get_extractor("pixels").sha256 != row["extractor_sha256"]
+    shards = tmp_path / "shards"
+    for shard in ("0-250", "250-600"):
+        assert main(["measure", "--spec", spec, "--out", str(shards), "--trials", "1", "--shard", shard]) == 0
+    files = [str(path) for path in sorted(shards.rglob("*.safetensors"))]
+    assert main(["merge", *files, "--spec", spec, "--trial", "1", "--out", str(tmp_path / "merged")]) == 0
+    merged = read_measurement(tmp_path / "merged" / "trial-1.json")
+    assert merged["metrics"] == pytest.approx(record["metrics"], rel=1e-7)
+    assert main(["measure", "--spec", spec, "--out", "x", "--trials", "5"]) == 1
+    assert "error: --trials: the protocol has the trials 0-1" in capsys.readouterr().err
+
+
+def write_trials(folder, trials=2, **changes):
+    base = {
+        "run": folder.name,
+        "method": "sid",
+        "n": 10,
+        "metrics": {"fd": 1.5},
+        "protocol": {"name": "p", "sha256": "a", "fields": {"num_samples": 10}},
+        "reference": {"name": "r", "sha256": "r"},
+        "extractors": {},
+        "environment": {"device": "cpu"},
+        "spec_sha256": "s",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for trial in range(trials):
+        record = base | {"trial": trial, "seeds": [trial * 10, trial * 10 + 9]}
+        trial_path(folder, trial).write_text(json.dumps(record | (changes if trial == trials - 1 else {})))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocol": {"name": "p", "sha256": "b", "fields": {"num_samples": 20}}}, "num_samples: 10 != 20"),
+        ({"metric_references": {"is": {"sha256": "x"}}}, "differs from trial 0 of the same run in metric_references"),
+        ({"network_sha256": "other"}, "differs from trial 0 of the same run in network_sha256"),
+        ({"run": "other"}, "was it copied"),
+        ({"trial": 7}, "holds trial 7"),
+        ({"metrics": {"fd": "x"}}, "metrics.fd: must be a finite number"),
+        ({"metrics": {"fd": float("nan")}}, "metrics.fd: must be a finite number"),
+        ({"seeds": [1]}, "first, last"),
+        ({"environment": None}, "environment: missing"),
+    ],
+)
+def test_collect_refuses_what_does_not_belong_together(tmp_path, changes, message):
+    write_trials(tmp_path / "sid", **changes)
+    with pytest.raises(UserError, match=message) as caught:
+        collect(tmp_path)
+    assert "trial-1.json" in str(caught.value)
+
+
+def test_collect_faults(tmp_path):
+    with pytest.raises(UserError, match="no such folder"):
+        collect(tmp_path / "missing")
+    with pytest.raises(UserError, match="holds no measurements"):
+        collect(tmp_path)
+    write_trials(tmp_path / "sida-a1")
+    with pytest.raises(UserError, match="did you mean 'sida-a1'"):
+        collect(tmp_path, ["sida-a2"])
+    trial_path(tmp_path / "sida-a1", 1).write_text("{")
+    with pytest.raises(UserError, match="not a readable measurement"):
+        collect(tmp_path)
+
+
+def test_trials_are_in_numerical_order(tmp_path):
+    write_trials(tmp_path / "sid", trials=12)
+    assert [record["trial"] for record in collect(tmp_path)] == list(range(12))
+
+
+def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
+    """Edited under the same path they make another measurement; moved elsewhere they do not."""
+    from eval.measuring.sources import CallableSource, DataSource
+
+    with zipfile.ZipFile(tmp_path / "latents.zip", "w") as archive:
+        stream = io.BytesIO()
+        np.save(stream, np.zeros((8, 4, 4), np.float32))
+        archive.writestr("00000/img-mean-std-00000000.npy", stream.getvalue())
+    latents = load_dataset({"name": "latents", "kind": "zip", "path": str(tmp_path / "latents.zip")})
+
+    def identities(folder, content):
+        folder.mkdir(exist_ok=True)
+        (folder / "weights.bin").write_bytes(content)
+        options = {"file": str(folder / "weights.bin"), "device": "cpu"}
+        return [
+            DataSource(latents, vae=str(folder)).identity(),
+            CallableSource("tests.eval.measuring.test_measuring_measure:grey", options).identity(),
+        ]
+
+    first = identities(tmp_path / "a", b"1")
+    assert identities(tmp_path / "b", b"1") == first
+    for one, other in zip(identities(tmp_path / "a", b"2"), first):
+        assert one != other
+
+
+def grey(seeds, file, device):
+    return np.full((len(seeds), 8, 8, 1), 128, np.uint8)

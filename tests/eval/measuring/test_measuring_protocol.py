@@ -1,0 +1,187 @@
+"""Protocols: content, digests, differences, faults."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import yaml
+
+from eval.commands._options import extractor_options, pairs
+from eval.commands._ranges import parse_range, parse_trials
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.measurements import differences
+from sida.errors import UserError
+from sida.labels import LabelCounts, write_labels
+from sida.resources import find, names
+
+PUBLISHED = ["afhqv2", "cifar10", "ffhq64", "imagenet512", "imagenet64"]
+
+
+def content(name: str = "digits") -> dict:
+    return yaml.safe_load(find("protocols", name).read_text())
+
+
+def test_all_protocols_load_and_refer_to_registered_assets():
+    from sida.assets import load_registry
+
+    registry = load_registry()
+    assert set(PUBLISHED) | {"digits"} <= set(names("protocols"))
+    for name in names("protocols"):
+        protocol = load_protocol(name)
+        assert protocol.name == name
+        for source in protocol.sources.values():
+            assert source.asset is None or source.asset in registry
+    assert len({load_protocol(name).sha256 for name in names("protocols")}) == len(names("protocols"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_defaults(name):
+    protocol = load_protocol(name)
+    assert (protocol.num_samples, protocol.trials) == (50_000, 10)
+    assert (protocol.cov_ddof, protocol.ddof, protocol.label_dist) == (0, 1, "empirical")
+    assert protocol.allow_tf32 is False
+    assert protocol.quantisation == ("truncate_unit" if name == "imagenet512" else "truncate")
+
+
+def test_precision_recall_reference_of_imagenet_is_not_the_fid_reference():
+    protocol = load_protocol("imagenet64")
+    assert protocol.metric("fid").reference == "edm"
+    assert protocol.metric("recall").reference == "openai"
+    assert protocol.sources["edm"].asset != protocol.sources["openai"].asset
+
+
+def test_seeds_of_trials_are_consecutive_and_disjoint():
+    protocol = load_protocol(content() | {"num_samples": 5000, "seed0": 7})
+    assert protocol.seeds(0) == (7, 5006)
+    assert protocol.seeds(3) == (15_007, 20_006)
+
+
+CHANGES = [
+    ("num_samples", 4000),
+    ("trials", 3),
+    ("seed0", 1),
+    ("label_dist", "uniform"),
+    ("cov_ddof", 1),
+    ("allow_tf32", True),
+    ("quantisation", "truncate_unit"),
+    ("is_spread", "splits"),
+    ("ddof", 0),
+    ("resolution", 16),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), CHANGES)
+def test_every_field_that_changes_a_number_changes_the_digest_and_is_named(key, value):
+    first, second = load_protocol("digits"), load_protocol({**content(), key: value})
+    assert first.sha256 != second.sha256
+    found = differences(first.facts(), second.facts())
+    assert len(found) == 1
+    assert found[0].startswith(f"{key}: ")
+
+
+def test_changed_metric_or_reference_is_named():
+    changed = content()
+    changed["metrics"][2]["k"] = 5
+    changed["references"]["data"]["cov_ddof"] = 0
+    found = differences(load_protocol("digits").facts(), load_protocol(changed).facts())
+    assert found == ["metrics.precision.k: 3 != 5", "references.data.cov_ddof: 1 != 0"]
+
+
+def test_what_only_people_read_does_not_change_the_digest():
+    changed = content() | {"name": "mine", "title": "other", "notes": "none"}
+    changed["metrics"][0] |= {"label": "X", "decimals": 1}
+    assert load_protocol(changed).sha256 == load_protocol("digits").sha256
+    assert differences(load_protocol(changed).facts(), load_protocol("digits").facts()) == []
+
+
+def test_class_counts_enter_the_digest_by_content(tmp_path):
+    def protocol(counts: tuple[int, ...], name: str = "mine") -> Protocol:
+        write_labels(tmp_path / f"{name}.json", LabelCounts(name, sum(counts), counts))
+        (tmp_path / "p.yaml").write_text(yaml.safe_dump(content() | {"labels": f"{name}.json"}))
+        return load_protocol(tmp_path / "p.yaml")
+
+    first = protocol((5, 5))
+    first_sha256 = first.sha256
+    assert protocol((5, 5), "other").sha256 == first_sha256 != load_protocol("digits").sha256
+    (found,) = differences(first.facts(), protocol((5, 6)).facts())
+    assert found.startswith("labels: ")
+    assert protocol((5, 6)).label_counts.counts == (5, 6)
+
+
+def test_counts_that_are_not_here_yet_are_told_when_classes_are_drawn(tmp_path):
+    protocol = load_protocol(content() | {"labels": str(tmp_path / "missing.json")})
+    assert len(protocol.sha256) == 64
+    with pytest.raises(UserError, match=r"no class counts '.*missing.json'"):
+        _ = protocol.label_counts
+
+
+@pytest.mark.parametrize("name", ["imagenet64", "imagenet512"])
+def test_uniform_classes_have_a_protocol_of_their_own_name(name):
+    published, uniform = load_protocol(name), load_protocol(f"{name}-uniform")
+    fields = {found.split(":")[0] for found in differences(published.facts(), uniform.facts())}
+    assert fields == {"label_dist", "labels"}
+    assert published.labels == "imagenet"
+    assert "uniform" in uniform.title
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": "cifar10", "label_dist": "uniform"}, "labels: must be left out where label_dist is uniform"),
+        ({"num_samples": 1}, "num_samples: must be at least 2"),
+        ({"trials": 0}, "trials: must be at least 1"),
+        ({"num_sample": 5}, "unknown key 'num_sample' .did you mean 'num_samples'"),
+        ({"cov_ddof": 2}, "cov_ddof: must be 0 or 1"),
+        ({"label_dist": "flat"}, "label_dist: must be one of"),
+        ({"metrics": []}, "at least one metric"),
+        ({"metrics": None}, "metrics: must be a list"),
+        ({"metrics": [{"key": "a", "kind": "accuracy", "extractor": "digits"}] * 2}, "'a' appears twice"),
+        ({"metrics": [{"key": "a", "kind": "frechet", "extractor": "digits"}]}, "needs one"),
+        (
+            {"metrics": [{"key": "a", "kind": "frechet", "extractor": "digits", "reference": "dta"}]},
+            "no reference 'dta' .did you mean 'data'",
+        ),
+        ({"metrics": [{"key": "a", "kind": "fid", "extractor": "digits"}]}, "kind: must be one of"),
+        ({"references": {"data": {"kind": "statistics"}}}, "references.data.asset: .* needs either"),
+    ],
+)
+def test_faults_name_the_key(changes, message):
+    with pytest.raises(UserError, match=message):
+        load_protocol({**content(), **changes})
+
+
+def test_files_and_names(tmp_path, monkeypatch):
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content()))
+    assert load_protocol(path) == load_protocol(str(path)) == load_protocol("digits")
+    monkeypatch.chdir(tmp_path)  # presets name protocols relative to the root, wherever one stands
+    assert load_protocol("config/protocols/digits.yaml") == load_protocol("digits")
+    with pytest.raises(UserError, match="did you mean 'cifar10'"):
+        load_protocol("cifar11")
+    with pytest.raises(UserError, match="no such file"):
+        load_protocol("missing.yaml")
+    assert dataclasses.replace(load_protocol("digits"), name="x").sha256 == load_protocol("digits").sha256
+
+
+def test_ranges():
+    assert parse_trials(None, 3) == [0, 1, 2]
+    assert parse_trials("0-9", 10) == list(range(10))
+    assert parse_trials("7,0,2-3", 10) == [0, 2, 3, 7]
+    for bad in ("", "a", "3-1", "1-", "-3", "0-10"):
+        with pytest.raises(UserError, match="--trials"):
+            parse_trials(bad, 10)
+    with pytest.raises(UserError, match="--shard"):
+        parse_range("x", "--shard")
+
+
+def test_key_value_options():
+    assert pairs(["a=b=c"], "--reference") == {"a": "b=c"}
+    assert extractor_options(["inception.path=x.pt", "inception.two_passes=true"]) == {
+        "inception": {"path": "x.pt", "two_passes": True}
+    }
+    for bad in ("a", "=b", "a="):
+        with pytest.raises(UserError, match="KEY=VALUE"):
+            pairs([bad], "--reference")
+    with pytest.raises(UserError, match=r"NAME\.KEY"):
+        extractor_options(["path=x"])

@@ -1,0 +1,213 @@
+"""Reference files: published formats, references of one's own, mix-ups."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from eval.commands import main
+from eval.features import get_extractor
+from eval.features.extraction import make_extractors
+from eval.measuring.protocol import load_protocol
+from eval.measuring.reference_files import read_batch, read_moments, read_own, write_own
+from eval.measuring.references import Reference, load_references
+from eval.statistics import FeatureStatistics
+from sida.data import load_dataset
+from sida.errors import UserError
+from tests.eval.metric_networks import pictures, write_inception
+
+DIGITS = {"name": "digits", "kind": "digits"}
+
+
+def moments(width: int = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.random.default_rng(seed).standard_normal((200, width))
+    return rows.mean(0), np.cov(rows, rowvar=False)
+
+
+def image_protocol(**references) -> dict:
+    return {
+        "name": "tiny",
+        "num_samples": 40,
+        "trials": 2,
+        "resolution": 16,
+        "channels": 3,
+        "references": references,
+        "metrics": [
+            {"key": "fid", "kind": "frechet", "extractor": "inception", "reference": "stats"},
+            {"key": "precision", "kind": "precision", "extractor": "inception", "reference": "batch"},
+            {"key": "recall", "kind": "recall", "extractor": "inception", "reference": "batch"},
+        ],
+    }
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    return make_extractors(
+        ["inception"],
+        options={"inception": {"path": write_inception(tmp_path_factory.mktemp("net") / "inception.pt")}},
+    )
+
+
+def test_npz_of_edm_and_of_clean_fid(tmp_path):
+    mean, cov = moments()
+    np.savez(tmp_path / "edm.npz", mu=mean, sigma=cov)
+    np.savez(tmp_path / "clean.npz", mu=mean.astype(np.float32), sigma=cov.astype(np.float32), extra=1)
+    for name, tolerance in (("edm.npz", 0), ("clean.npz", 1e-6)):
+        read = read_moments(tmp_path / name)
+        assert np.allclose(read[0], mean, atol=tolerance)
+        assert np.allclose(read[1], cov, atol=tolerance)
+        assert read[1].dtype == np.float64
+
+
+def test_pkl_of_edm2(tmp_path):
+    fid, dino = moments(12, 1), moments(9, 2)
+    path = tmp_path / "img512.pkl"
+    content = {"fid": dict(zip(("mu", "sigma"), fid)), "fd_dinov2": dict(zip(("mu", "sigma"), dino))}
+    path.write_bytes(pickle.dumps(content))
+    assert np.array_equal(read_moments(path, "fid")[0], fid[0])
+    assert np.array_equal(read_moments(path, "fd_dinov2")[1], dino[1])
+    with pytest.raises(UserError, match=r"no statistics 'fd' \(known: fid, fd_dinov2\)"):
+        read_moments(path, "fd")
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('executed')",))
+
+
+def test_nothing_in_a_pickle_is_executed(tmp_path):
+    path = tmp_path / "evil.pkl"
+    path.write_bytes(pickle.dumps({"fid": {"mu": Evil(), "sigma": 1}}))
+    with pytest.raises(UserError):
+        read_moments(path, "fid")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pkl"])
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>", b"PK\x03\x04 cut"])
+def test_broken_files_are_one_line(tmp_path, suffix, content):
+    path = tmp_path / f"broken{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_moments(path, "fid")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_wrong_content_is_named(tmp_path):
+    np.savez(tmp_path / "a.npz", mu=np.zeros(3))
+    with pytest.raises(UserError, match="has no 'sigma'"):
+        read_moments(tmp_path / "a.npz")
+    np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(4))
+    with pytest.raises(UserError, match="sigma has shape"):
+        read_moments(tmp_path / "b.npz")
+    np.savez(tmp_path / "c.npz", arr_0=np.zeros((2, 4, 4, 3), np.float32))
+    with pytest.raises(UserError, match="must be uint8"):
+        read_batch(tmp_path / "c.npz")
+
+
+def test_the_two_references_of_imagenet_cannot_be_mixed_up(tmp_path, inception):
+    images = pictures(30).permute(0, 2, 3, 1).numpy()
+    mean, cov = moments()
+    # The evaluator's batch also holds statistics, of another network.
+    np.savez(tmp_path / "batch.npz", arr_0=images, mu=mean, sigma=cov)
+    np.savez(tmp_path / "stats.npz", mu=mean, sigma=cov)
+    sources = {"stats": {"kind": "statistics", "file": "stats.npz"}, "batch": {"kind": "images", "file": "batch.npz"}}
+    protocol = load_protocol(image_protocol(**sources))
+    right = {"stats": str(tmp_path / "stats.npz"), "batch": str(tmp_path / "batch.npz")}
+    references = load_references(protocol, inception, right)
+    assert np.array_equal(references["stats"].moments("inception")[0], mean)
+    expected = inception["inception"](pictures(30))
+    assert np.allclose(references["batch"].features("inception").numpy(), expected.numpy(), rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="batch of reference images"):
+        load_references(protocol, inception, right | {"stats": right["batch"]})
+    with pytest.raises(UserError, match="no 'arr_0'"):
+        load_references(protocol, inception, right | {"batch": right["stats"]})
+    # A folder finds both by name; a wrong digest or size is refused.
+    assert set(load_references(protocol, inception, {"*": str(tmp_path)})) == {"stats", "batch"}
+    pinned = load_protocol(image_protocol(**sources | {"stats": sources["stats"] | {"sha256": "0" * 64}}))
+    with pytest.raises(UserError, match="sha256 is"):
+        load_references(pinned, inception, right)
+    sized = load_protocol(image_protocol(**sources | {"batch": sources["batch"] | {"num_images": 10_000}}))
+    with pytest.raises(UserError, match=r"holds 30 images, .* says 10000"):
+        load_references(sized, inception, right)
+    with pytest.raises(UserError, match="give it with --reference stats=FILE"):
+        load_references(protocol, inception, {})
+    with pytest.raises(UserError, match="no such reference file"):
+        load_references(protocol, inception, right | {"stats": str(tmp_path / "missing.npz")})
+
+
+def test_registered_assets_come_from_the_cache(tmp_path, monkeypatch, inception):
+    from sida.assets import load_registry
+
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    protocol = load_protocol("cifar10")
+    with pytest.raises(UserError, match=r"cifar10-32x32\.npz"):
+        load_references(protocol, inception)
+    target = tmp_path / load_registry()["fid-ref-cifar10"].target
+    target.parent.mkdir(parents=True)
+    mean, cov = moments()
+    np.savez(target, mu=mean, sigma=cov)
+    assert np.array_equal(load_references(protocol, inception)["edm"].moments("inception")[1], cov)
+
+
+def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
+    out = tmp_path / "digits.safetensors"
+    command = ["reference", "--dataset", json.dumps(DIGITS), "--extractor", "digits", "--keep-features"]
+    assert main([*command, "--out", str(out)]) == 0
+    assert "1,797 images" in capsys.readouterr().out
+    assert main([*command, "--out", str(tmp_path / "digits.npz")]) == 1
+    assert "must end in .safetensors" in capsys.readouterr().err
+    assert main([*command, "--out", str(out), "--device", "tpu"]) == 1
+    assert "'tpu' is no device" in capsys.readouterr().err
+    protocol = load_protocol(
+        {
+            "name": "p",
+            "num_samples": 10,
+            "trials": 1,
+            "references": {"data": {"kind": "dataset"}},
+            "metrics": [
+                {"key": "fd", "kind": "frechet", "extractor": "digits", "reference": "data"},
+                {"key": "recall", "kind": "recall", "extractor": "digits", "reference": "data"},
+            ],
+        }
+    )
+    extractors = make_extractors(["digits"])
+    made = load_references(protocol, extractors, {}, lambda: load_dataset(DIGITS))["data"]
+    read = load_references(protocol, extractors, {"data": str(out)})["data"]
+    assert read.name == made.name == "digits"
+    for one, two in zip(made.moments("digits"), read.moments("digits")):
+        assert np.allclose(one, two, rtol=1e-5, atol=1e-6)
+    assert np.allclose(made.features("digits"), read.features("digits"), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UserError, match="not of 'pixels'"):
+        load_references(
+            load_protocol(
+                {
+                    "name": "p",
+                    "num_samples": 10,
+                    "trials": 1,
+                    "references": {"data": {"kind": "dataset"}},
+                    "metrics": [{"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"}],
+                }
+            ),
+            make_extractors(["pixels"]),
+            {"data": str(out)},
+        )
+
+
+def test_a_reference_without_features_says_how_to_make_them(tmp_path):
+    extractor = get_extractor("digits")
+    statistics = FeatureStatistics().update(extractor(load_dataset(DIGITS).images(range(300))))
+    write_own(tmp_path / "r.safetensors", "digits", "d", extractor, statistics)
+    own = read_own(tmp_path / "r.safetensors", {"digits": extractor.sha256})
+    reference = Reference(own.name, own.sha256, {own.extractor: own.moments})
+    with pytest.raises(UserError, match="--keep-features"):
+        reference.features("digits")
+    with pytest.raises(UserError, match="other weights"):
+        read_own(tmp_path / "r.safetensors", {"digits": "0" * 64})
+    (tmp_path / "r.safetensors").write_bytes(b"cut")
+    with pytest.raises(UserError, match="no reference"):
+        read_own(tmp_path / "r.safetensors", {"digits": extractor.sha256})

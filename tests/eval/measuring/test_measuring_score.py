@@ -1,0 +1,407 @@
+"""Anyone's images: every kind of store, every fault in one clear line, the whole path with stand-in networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import re
+import tarfile
+import tracemalloc
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eval.commands import main
+from eval.measuring.images import ImageFiles
+from eval.measuring.measure import measure
+from eval.measuring.pipeline import Batch, prefetch
+from eval.measuring.protocol import load_protocol
+from eval.measuring.score import score_images
+from eval.measuring.stores import open_store
+from sida.errors import UserError
+from tests.eval.metric_networks import pictures, write_hub, write_inception
+
+
+def encode(image: np.ndarray, mode: str | None = None, form: str = "PNG") -> bytes:
+    stream = io.BytesIO()
+    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    (picture.convert(mode) if mode else picture).save(stream, form)
+    return stream.getvalue()
+
+
+def images(count: int = 30, size: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
+    return pictures(count, size, channels, seed).permute(0, 2, 3, 1).numpy()
+
+
+def write(path: Path, array: np.ndarray, labels: np.ndarray | None = None) -> Path:
+    """Writes images in the form that the name of the path asks for."""
+    members = {f"{i // 20:02d}/img{i:05d}.png": encode(image) for i, image in enumerate(array)}
+    if labels is not None:
+        members["dataset.json"] = json.dumps({"labels": [[n, int(c)] for n, c in zip(members, labels)]}).encode()
+    name = path.name
+    if name.endswith(".npz"):
+        (np.savez_compressed if "compressed" in name else np.savez)(
+            path, arr_0=array, **({} if labels is None else {"arr_1": labels})
+        )
+    elif name.endswith(".npy"):
+        np.save(path, array)
+    elif name.endswith(".zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for member, content in members.items():
+                archive.writestr(member, content)
+    elif ".tar" in name:
+        with tarfile.open(path, "w:gz" if name.endswith("gz") else "w") as archive:
+            for member, content in members.items():
+                info = tarfile.TarInfo(member)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    else:
+        for member, content in members.items():
+            (path / member).parent.mkdir(parents=True, exist_ok=True)
+            (path / member).write_bytes(content)
+    return path
+
+
+KINDS = ["folder", "a.zip", "a.tar", "a.tar.gz", "a.npz", "compressed.npz", "a.npy"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_store_gives_the_same_images(tmp_path, kind, channels):
+    array, labels = images(30, channels=channels), np.arange(30) % 7
+    store = open_store(write(tmp_path / kind, array, None if kind.endswith("npy") else labels))
+    assert store.count == 30
+    assert np.array_equal(store.read(0, 30), array)
+    assert np.array_equal(store.read(25, 30), array[25:])
+    assert np.array_equal(store.read(3, 5), array[3:5])  # backwards
+    if not kind.endswith("npy"):
+        assert np.array_equal(store.classes, labels)
+    assert len(store.digest()) == 64
+    assert Path(store.name(4)).name or "[4]" in store.name(4)
+
+
+def test_arrays_with_channels_first_and_grey_without_channels(tmp_path):
+    array = images(8)
+    np.save(tmp_path / "first.npy", array.transpose(0, 3, 1, 2))
+    assert np.array_equal(open_store(tmp_path / "first.npy").read(0, 8), array)
+    np.save(tmp_path / "grey.npy", array[..., 0])
+    assert np.array_equal(open_store(tmp_path / "grey.npy").read(2, 8)[..., 0], array[2:, ..., 0])
+
+
+def test_what_systems_leave_behind_is_no_picture(tmp_path):
+    folder = write(tmp_path / "folder", images(5))
+    (folder / ".DS_Store").write_bytes(b"x")
+    (folder / "._img.png").write_bytes(b"x")
+    (folder / "notes.txt").write_text("x")
+    assert open_store(folder).count == 5
+
+
+PROTOCOL = {
+    "name": "tiny",
+    "num_samples": 20,
+    "trials": 3,
+    "resolution": 16,
+    "channels": 3,
+    "metrics": [{"key": "is", "kind": "inception_score", "extractor": "inception", "splits": 2}],
+}
+
+
+def read_all(path: Path, count: int = 20) -> list[Batch]:
+    return list(ImageFiles(str(path), load_protocol(PROTOCOL)).batches(range(count), 8))
+
+
+def fault(path: Path, pattern: str) -> None:
+    with pytest.raises(UserError, match=pattern) as caught:
+        read_all(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert path.name in message
+
+
+def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
+    folder = write(tmp_path / "folder", images(25))
+    victim = folder / "00" / "img00013.png"
+    good = victim.read_bytes()
+    victim.write_bytes(encode(images(1, size=12)[0]))
+    fault(folder, r"img00013.png: is 12×12, the pictures before it 16×16")
+    victim.write_bytes(encode(images(1, channels=1)[0]))
+    fault(folder, r"img00013.png: is grey, the pictures before it RGB; convert")
+    for mode in ("RGBA", "P", "1", "LA"):
+        victim.write_bytes(encode(images(1)[0], mode))
+        fault(folder, rf"img00013.png: has mode {mode}; convert all pictures to RGB")
+    broken = {
+        b"": "it is empty",
+        b"<html>": "its content is none of PNG, [A-Z, ]*",
+        good[: len(good) // 2]: "[^<]*truncated",
+    }
+    for content, why in broken.items():
+        victim.write_bytes(content)
+        fault(folder, rf"img00013.png: not a readable picture \({why}\); replace or remove it")
+    victim.write_bytes((folder / "00" / "img00007.png").read_bytes())
+    fault(folder, r"img00013.png: is the same image as .*img00007.png; remove copies")
+
+
+def test_duplicates_may_be_allowed(tmp_path):
+    folder = write(tmp_path / "folder", np.repeat(images(1), 25, 0))
+    source = ImageFiles(str(folder), load_protocol(PROTOCOL), allow_duplicates=True)
+    assert sum(len(batch.images) for batch in source.batches(range(20), 8)) == 20
+
+
+def test_damaged_archives(tmp_path):
+    for kind in ("a.zip", "a.tar", "a.npz", "compressed.npz", "a.npy"):
+        path = write(tmp_path / kind, images(25))
+        content = path.read_bytes()
+        path.write_bytes(content[: len(content) // 2])
+        with pytest.raises(UserError, match=re.escape(kind)) as caught:
+            read_all(path)
+        assert "\n" not in str(caught.value)
+    zipped = write(tmp_path / "b.zip", images(25))
+    content = bytearray(zipped.read_bytes())
+    content[content.index(b"IDAT") + 10] ^= 0xFF  # flips a byte of the first picture
+    zipped.write_bytes(bytes(content))
+    fault(zipped, r"damaged .*CRC")
+
+
+@pytest.mark.parametrize(
+    ("array", "pattern"),
+    [
+        (images(20) / np.float32(255), r"holds float32 from .*probably \[0, 1\]; save \(x \* 255\)"),
+        (images(20) / 127.5 - 1, r"holds float64 from .*probably \[-1, 1\]; save \(x \* 127.5 \+ 128\)"),
+        (images(20).astype(np.float16), r"holds float16 .*save images as uint8"),
+        (images(20).astype(np.int32), "holds int32; save images as uint8"),
+        (np.zeros((20, 16, 16, 5), np.uint8), "1 or 3 channels"),
+        (np.zeros((20, 16), np.uint8), r"images must be \(N, H, W, C\)"),
+        (np.asfortranarray(images(20)), "Fortran order"),
+    ],
+)
+def test_arrays_that_are_no_images(tmp_path, array, pattern):
+    path = tmp_path / "a.npz"
+    np.savez(path, arr_0=array)
+    fault(path, pattern)
+
+
+def test_other_faults(tmp_path):
+    fault(write(tmp_path / "few", images(7)), "holds 7 images, this trial needs 20; generate more")
+    (tmp_path / "empty").mkdir()
+    fault(tmp_path / "empty", "holds no pictures")
+    fault(tmp_path / "missing", "no such folder or file")
+    (tmp_path / "a.txt").write_text("x")
+    fault(tmp_path / "a.txt", "not a folder, .zip, .tar, .npz or .npy")
+    np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(3))
+    fault(tmp_path / "b.npz", r"no array 'arr_0' of images \(arrays: mu, sigma\)")
+    np.savez(tmp_path / "c.npz", arr_0=images(25), arr_1=np.arange(3))
+    fault(tmp_path / "c.npz", "3 labels for 25 images")
+    folder = write(tmp_path / "labels", images(25), np.arange(25))
+    (folder / "dataset.json").write_text(json.dumps({"labels": [["00/img00000.png", 1]]}))
+    fault(folder, "no label for 00/img00001.png")
+    (folder / "dataset.json").write_text("{")
+    fault(folder, "labels cannot be read")
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    peaks = []
+    for count in (100, 400):
+        path = tmp_path / f"{count}.npy"
+        noise = np.random.default_rng(0).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
+        np.save(path, noise)
+        del noise
+        source = ImageFiles(str(path), load_protocol(PROTOCOL | {"num_samples": count, "resolution": 64}))
+        tracemalloc.start()
+        for batch in source.batches(range(count), 20):
+            assert batch.images.shape[1:] == (3, 64, 64)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.5 * peaks[0]
+
+
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory):
+    """A protocol with every kind of metric, stand-in networks, references, and 60 images."""
+    folder = tmp_path_factory.mktemp("stand-ins")
+    options = {
+        "inception": {"path": str(write_inception(folder / "inception.pt"))},
+        "dinov2": {"repository": str(write_hub(folder / "hub")), "weights": "hub"},
+    }
+    np.savez(folder / "batch.npz", arr_0=images(50, seed=5))
+    write(folder / "real", images(50, seed=5))
+    for name in options:
+        pairs = [f"--extractor-option={name}.{key}={value}" for key, value in options[name].items()]
+        command = ["reference", "--images", str(folder / "real"), "--extractor", name, *pairs]
+        assert main([*command, "--out", str(folder / f"{name}.safetensors")]) == 0
+    metrics = [
+        {"key": "fid", "kind": "frechet", "extractor": "inception", "reference": "stats", "label": "FID"},
+        {"key": "is", "kind": "inception_score", "extractor": "inception", "splits": 2, "better": "higher"},
+        {"key": "fd_dinov2", "kind": "frechet", "extractor": "dinov2", "reference": "dino", "label": "FD-DINOv2"},
+        {"key": "precision", "kind": "precision", "extractor": "inception", "reference": "batch", "label": "Prec."},
+        {"key": "recall", "kind": "recall", "extractor": "inception", "reference": "batch"},
+        {"key": "kid", "kind": "kernel", "extractor": "inception", "reference": "batch"},
+    ]
+    references = {
+        "stats": {"kind": "statistics", "file": "inception.safetensors"},
+        "dino": {"kind": "statistics", "file": "dinov2.safetensors"},
+        "batch": {"kind": "images", "file": "batch.npz", "num_images": 50},
+    }
+    protocol = PROTOCOL | {"metrics": metrics, "references": references}
+    write(folder / "samples.zip", images(60, seed=9))
+    return folder, protocol, {"references": {"*": str(folder)}, "extractors": options}
+
+
+def test_whole_path_with_networks_of_the_published_call_signature(stand_ins):
+    folder, protocol, settings = stand_ins
+    score = score_images(folder / "samples.zip", protocol, batch_size=7, **settings)
+    assert [len(record["metrics"]) for record in score.records] == [6, 6, 6]
+    summary = score.summary()
+    fid = summary["fid"]
+    assert fid["min"] <= fid["mean"] <= fid["max"]
+    assert fid["standard_error"] == pytest.approx(fid["std"] / 3**0.5)
+    assert len(set(fid["values"])) == 3
+    text = "\n".join(score.lines())
+    assert "3 trials of 20 images" in text
+    assert re.search(r"FID ↓ +\d+\.\d{3} ± \d+\.\d{3}", text)
+    row = score.latex_row().splitlines()
+    assert row[0] == r"% Model & FID & is & FD-DINOv2 & Prec. & recall & kid"
+    assert row[1].startswith("samples.zip & {")
+    assert row[1].endswith(r"\\")
+    assert row[1].count("&") == 6
+    # Same images, read one by one and by a sheet's row: the same numbers.
+    again = score_images(folder / "samples.zip", protocol, batch_size=1, **settings)
+    for key in summary:
+        assert again.summary()[key]["values"] == pytest.approx(summary[key]["values"], rel=1e-4, abs=1e-6)
+
+
+def test_a_folder_of_images_as_a_row(stand_ins, tmp_path):
+    folder, protocol, settings = stand_ins
+    sampler = {"kind": "images", "path": str(folder / "samples.zip")}
+    spec = {"run": "theirs", "method": "theirs", "sampler": sampler, "protocol": protocol, "batch_size": 7}
+    records = measure(spec | settings, tmp_path, [0, 1, 2])
+    score = score_images(folder / "samples.zip", protocol, batch_size=7, **settings)
+    assert [r["metrics"] for r in records] == [r["metrics"] for r in score.records]
+    assert measure(spec | settings, tmp_path, [0, 1, 2]) == []
+
+
+def test_real_images_score_better_than_noise(stand_ins, tmp_path):
+    folder, protocol, settings = stand_ins
+    noise = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    good = score_images(folder / "samples.zip", protocol, trials=1, **settings).summary()
+    bad = score_images(write(tmp_path / "noise.npz", noise), protocol, trials=1, **settings).summary()
+    for key in ("fid", "fd_dinov2", "kid"):
+        assert bad[key]["mean"] > 2 * good[key]["mean"]
+    assert bad["precision"]["mean"] < good["precision"]["mean"]
+
+
+def test_score_command(stand_ins, tmp_path, capsys):
+    import yaml
+
+    folder, protocol, settings = stand_ins
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(protocol))
+    options = [
+        f"--extractor-option={name}.{key}={value}"
+        for name, values in settings["extractors"].items()
+        for key, value in values.items()
+    ]
+    command = ["score", "--images", str(folder / "samples.zip"), "--protocol", str(tmp_path / "tiny.yaml"), *options]
+    files = ["--out", str(tmp_path / "score.json"), "--latex", str(tmp_path / "row.tex")]
+    assert main([*command, "--reference", f"*={folder}", "--trials", "2", "--name", "A & B", *files]) == 0
+    out = capsys.readouterr().out
+    assert "2 trials of 20 images" in out
+    record = json.loads((tmp_path / "score.json").read_text())
+    assert record["trials"] == 2
+    assert len(record["summary"]["fid"]["values"]) == 2
+    assert (tmp_path / "row.tex").read_text().splitlines()[1].startswith(r"A \& B & ")
+    assert main([*command, "--reference", f"*={folder}", "--trials", "4"]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert "holds 60 images, protocol 'tiny' takes 20 for each of 4 trials; generate 20 more" in error
+    assert main([*command, "--reference", f"*={folder}", "--num-samples", "30"]) == 0
+    assert "protocol 'tiny-n30'" in capsys.readouterr().out
+    faults = {
+        ("--batch-size", "0"): "batch_size: must be at least 1",
+        ("--device", "tpu"): "'tpu' is no device",
+        ("--reference", "fide=x"): "knows no 'fide'",
+        ("--out", str(tmp_path)): "is a folder",
+        ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "cannot be written in",
+    }
+    for wrong, message in faults.items():
+        assert main([*command, "--reference", f"*={folder}", *wrong]) == 1
+        assert message in capsys.readouterr().err
+    assert main([*command, "--reference", "nonsense"]) == 1
+    assert "--reference: must be KEY=VALUE" in capsys.readouterr().err
+
+
+def test_size_is_checked_before_networks_are_fetched(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    path = write(tmp_path / "a.npz", images(20))
+    expected = r"a.npz: images have 3 channels of 16×16, protocol 'cifar10-n20' measures 3 channels of 32×32; generate"
+    with pytest.raises(UserError, match=expected):
+        score_images(path, "cifar10", num_samples=20)
+
+
+def test_too_few_images_and_what_would_fit(tmp_path):
+    path = write(tmp_path / "a.npz", images(20))
+    for trials, message in (
+        (None, r"takes 50,000; generate 49,980 more, or give --num-samples 20 "),
+        (4, r"takes 50,000 for each of 4 trials; generate 199,980 more, or give --num-samples 5 "),
+        (11, r"takes 50,000 for each of 11 trials; generate 549,980 more$"),
+    ):
+        with pytest.raises(UserError, match=rf"a.npz: holds 20 images, protocol 'cifar10' {message}"):
+            score_images(path, "cifar10", trials=trials)
+
+
+def test_jpeg_and_fewer_trials_are_said(tmp_path):
+    from PIL import Image
+
+    for number, picture in enumerate(images(20, size=8, channels=1)):
+        # A JPEG stays one under another name.
+        name = tmp_path / f"{number}.{'jpg' if number % 2 else 'png'}"
+        Image.fromarray(picture[..., 0]).save(name, format="JPEG")
+    score = score_images(tmp_path, "digits", num_samples=20, dataset={"name": "digits", "kind": "digits"})
+    assert "1 of the protocol's 10 trials were measured" in score.warnings()
+    assert any("20 pictures are JPEG" in line for line in score.lines())
+    assert score.record()["warnings"] == score.warnings()
+
+
+def test_prefetch_keeps_order_and_passes_errors_on():
+    assert list(prefetch(range(50), 3)) == list(range(50))
+
+    def failing():
+        yield torch.zeros(1)
+        raise UserError("broken image")
+
+    items = prefetch(failing(), 2)
+    next(items)
+    with pytest.raises(UserError, match="broken image"):
+        next(items)
+
+
+def test_prefetch_stops_when_the_consumer_does():
+    import threading
+
+    def endless():
+        while True:
+            yield 1
+
+    items = prefetch(endless(), 2)
+    next(items)
+    items.close()
+    assert not [thread for thread in threading.enumerate() if thread.name == "image source"]
+
+
+def test_spread_is_the_one_the_protocol_names(tmp_path):
+    digits = load_protocol("digits")
+    path = write(tmp_path / "a.npz", images(90, size=8, channels=1))
+    spreads = {}
+    for ddof, kind in ((1, "runs"), (0, "runs"), (1, "splits")):
+        chosen = dataclasses.replace(digits, num_samples=30, trials=3, ddof=ddof, is_spread=kind)
+        score = score_images(path, chosen, dataset={"name": "digits", "kind": "digits"})
+        spreads[ddof, kind] = [score.spread(chosen.metric(key)) for key in ("fd", "is")]
+        splits = [record["details"]["is"]["split_std"] for record in score.records]
+    values = {key: score.values(key) for key in ("fd", "is")}
+    assert spreads[1, "runs"] == pytest.approx([np.std(v, ddof=1) for v in values.values()])
+    assert spreads[0, "runs"] == pytest.approx([np.std(v) for v in values.values()])
+    assert spreads[1, "splits"] == pytest.approx([np.std(values["fd"], ddof=1), np.mean(splits)])

@@ -1,0 +1,210 @@
+"""The index page: everything a preset found on one page, alone, without clicking, in light and dark."""
+
+import base64
+import html
+import html.parser
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from eval.commands import main
+from eval.report.index import write_index
+from tests.eval.synthetic_output import write_preset, write_released
+
+ROOT = Path(__file__).parents[3]
+CSS = (ROOT / "eval" / "report" / "index" / "template.css").read_text()
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def build(folder, layouts, inputs, mode=()):
+    for layout in layouts:
+        path = ROOT / "config" / "tables" / f"{layout}.yaml"
+        out = str(folder / "tables" / f"{layout}.tex")
+        assert main(["table", "--layout", str(path), *inputs, *mode, "--out", out]) == 0
+    claims = ["claims", "--claims", str(ROOT / "config" / "claims.yaml"), *inputs, "--results", str(folder)]
+    assert main([*claims, "--out", str(folder / "claims.md")]) == 0
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """A preset like the demo: measured only."""
+    folder = write_preset(tmp_path_factory.mktemp("p") / "made-up")
+    inputs = ["--measurements", str(folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
+    build(folder, ["main"], inputs)
+    figure = ["figure", "--layout", str(ROOT / "config" / "figures" / "convergence.yaml"), *inputs]
+    assert main([*figure, "--results", str(folder), "--out", str(folder / "figures" / "convergence.pdf")]) == 0
+    command = ["page", str(folder), "--title", "Made up & shown", "--again", "snakemake --cores 2"]
+    assert main([*command, "--out", str(folder / "index.html")]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A preset like `released`: published beside measured."""
+    folder = tmp_path_factory.mktemp("p") / "released"
+    inputs = ["--measurements", str(write_released(folder)), "--runs", str(ROOT / "config/runs/released.tsv")]
+    build(folder, ["table1", "table4"], inputs, ["--mode", "audit"])
+    write_index(folder, folder / "index.html")
+    return folder
+
+
+class Reader(html.parser.HTMLParser):
+    """Checks nesting; collects text, attributes and the tags that hide things."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.stack, self.tags, self.attributes, self.words = [], set(), [], []
+        self.feed(text)
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag not in ("meta", "img", "br"):
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        if self.stack and self.stack[-1] not in ("script", "style"):
+            self.words.append(data)
+
+
+def shown(folder):
+    reader = Reader((folder / "index.html").read_text())
+    return " ".join(" ".join(reader.words).split())
+
+
+def test_everything_is_shown_without_clicking(preset):
+    text = shown(preset)
+    assert "Made up & shown" in text
+    for line in (preset / "tables" / "main.md").read_text().splitlines():
+        for cell in line.strip("|").split("|") if line.startswith("| ") and "---" not in line else []:
+            assert cell.strip().strip("*").replace("SiD2A", "SiD 2 A") in text
+    record = json.loads((preset / "claims.json").read_text())
+    for claim in record["claims"]:
+        assert claim["statement"].replace("SiD2A", "SiD 2 A") in text
+        assert claim["evidence"]
+        for line in claim["evidence"]:
+            assert line.replace("SiD2A", "SiD 2 A") in text
+    assert "LT A is better than B" in text  # the rules that were used
+    assert f"{sum(claim['verdict'] == 'supported' for claim in record['claims'])} supported" in text
+    for fact in ("sida-a1.0", "10 × 5,000", "0–49999", "736964612d61312e30"[:12], "0.5 min", "0.0.0+test"):
+        assert fact in text
+    assert "snakemake --cores 2 -- tables/main.tex" in text
+    assert not {"details", "dialog", "template"} & Reader((preset / "index.html").read_text()).tags
+
+
+def test_the_page_needs_no_network_and_no_other_file(preset):
+    text = (preset / "index.html").read_text()
+    reader = Reader(text)
+    assert not {"link", "iframe", "object", "embed"} & reader.tags
+    sources = [value for name, value in reader.attributes if name in ("src", "srcset", "poster")]
+    assert len(sources) == 1
+    head, _, data = sources[0].partition(",")
+    assert head == "data:image/png;base64"
+    picture = base64.b64decode(data)
+    assert picture.startswith(b"\x89PNG")
+    assert picture[16:24] == (preset / "figures" / "convergence.png").read_bytes()[16:24]  # width and height
+    assert not re.search(r"https?://|@import|url\(|fetch\(|XMLHttpRequest", text)
+
+
+def test_its_links_lead_to_files_beside_it_or_places_within(preset):
+    text = (preset / "index.html").read_text()
+    links = re.findall(r'href="([^"]+)"', text)
+    assert "tables/main.tex" in links
+    for link in links:
+        if link.startswith("#"):
+            assert f'id="{link[1:]}"' in text
+        elif link not in ("report.html", "manifest.json"):  # made after the page
+            assert (preset / link).is_file(), link
+
+
+def test_published_and_measured_numbers_look_different(released):
+    text = (released / "index.html").read_text()
+    cells = re.findall(r'<td class="(published|measured) [^"]*">(?:<b>)?([^<]+)', text)
+    assert {kind for kind, _ in cells} == {"published", "measured"}
+    assert ("published", "1.923 ± 0.017") in cells
+    styles = dict(re.findall(r"^\.(measured|published) \{ (.*) \}$", CSS, re.MULTILINE))
+    assert "italic" in styles["published"]
+    assert "normal" in styles["measured"]
+    assert styles["published"].split("color:")[1] != styles["measured"].split("color:")[1]
+    words = shown(released)
+    assert "measured here" in words
+    assert "as published" in words
+    assert "table1-sid-a1.2-{fid, is}" in words  # where a published number comes from
+
+
+def test_a_page_of_measurements_alone_has_no_published_numbers(preset):
+    assert "as published" not in shown(preset)
+
+
+def _luminance(colour):
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_has_enough_contrast(scheme):
+    colours = {
+        name: values[scheme] for name, *values in re.findall(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\);", CSS)
+    }
+    pairs = [(ink, back) for ink in ("ink", "muted", "accent", "published", "bad") for back in ("page", "card")]
+    for ink, back in [*pairs, *((name, f"{name}-back") for name in ("good", "bad", "open"))]:
+        high, low = sorted((_luminance(colours[ink]), _luminance(colours[back])), reverse=True)
+        assert (high + 0.05) / (low + 0.05) >= 4.5, (ink, back)
+
+
+def test_the_same_files_give_the_same_page(preset, tmp_path):
+    for name in ("a.html", "b.html"):
+        write_index(preset, tmp_path / name)
+    assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
+
+
+def test_a_table_or_verdicts_of_another_form_are_one_line(preset, tmp_path, capsys):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    (folder / "claims.json").write_text('{"preamble": "", "claims": [{"id": "D-01"}]}')
+    assert main(["page", str(folder), "--out", str(tmp_path / "x.html")]) == 1
+    (folder / "tables" / "main.html").write_text("<html>")
+    assert main(["page", str(folder), "--out", str(tmp_path / "x.html")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert "decide the claims again" in lines[0]
+    assert lines[1].endswith("main.html: holds no table; build it again")
+    assert not (tmp_path / "x.html").exists()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+@pytest.mark.parametrize("name", ["preset", "released"])
+def test_tables_sort_and_the_page_fits_a_phone(request, tmp_path, name):
+    folder = request.getfixturevalue(name)
+    script = """<script>
+    const table = document.querySelector("table"), result = {width: document.documentElement.scrollWidth};
+    const head = [...table.querySelectorAll("th.num button")].find((b) => /FD|measured/.test(b.textContent));
+    const place = [...head.closest("tr").cells].indexOf(head.closest("th"));
+    const read = () => [...table.tBodies[0].rows].map((row) => row.cells[place].textContent);
+    result.before = read();
+    head.click(); result.up = read(); result.family = table.tBodies[0].rows[1].cells[0].textContent;
+    head.click(); result.down = read();
+    head.click(); result.after = read();
+    parent.document.title = JSON.stringify(result);
+    </script></body>"""
+    page = (folder / "index.html").read_text().replace("</body>", script)
+    frame = html.escape(page)
+    (tmp_path / "phone.html").write_text(f'<title></title><iframe width="390" height="800" srcdoc="{frame}"></iframe>')
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+    done = subprocess.run([*command, f"file://{tmp_path}/phone.html"], capture_output=True, text=True, timeout=120)
+    result = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout)[1]))
+    assert result["width"] <= 390
+    up, down = ([float(t.split()[0]) for t in result[order] if t[:1].isdigit()] for order in ("up", "down"))
+    assert up == sorted(up)
+    assert down == up[::-1]
+    assert result["after"] == result["before"] != result["up"]
+    assert result["family"]

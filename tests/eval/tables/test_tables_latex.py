@@ -1,0 +1,162 @@
+"""Tables as LaTeX: escaping, siunitx columns, and compiling alone and by ``\\input``."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eval.report.pdflatex import latex_lack
+from eval.results.summary import load_measurements
+from eval.tables import build_table, load_layout, to_latex, write_table
+from eval.tables.escape import escape
+from eval.tables.model import Cell
+from eval.tables.siunitx import number_cell, number_column
+from sida.preset import read_runs
+from tests.eval.synthetic_output import write_preset
+
+MAIN = Path(__file__).parents[3] / "config" / "tables" / "main.yaml"
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    preset = write_preset(tmp_path_factory.mktemp("preset"))
+    runs = {run.run: run for run in read_runs(preset / "runs.tsv")}
+    return build_table(load_layout(MAIN), load_measurements(preset / "measurements.csv"), runs)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SiD2A, α=1.0", r"SiD$^2$A, $\alpha$=1.0"),
+        ("50 % & more_or #1", r"50 \% \& more\_or \#1"),
+        ("(λ_sid, λ_adv)", r"($\lambda_{\mathrm{sid}}$, $\lambda_{\mathrm{adv}}$)"),
+        ("Adam β₂", r"Adam $\beta_{2}$"),
+        ("(10^4 k)", r"($10^4$ k)"),
+        ("FID ↓ 32×32", r"FID $\downarrow$ 32$\times$32"),
+        (r"a\b{c}", r"a\textbackslash{}b\{c\}"),
+        ("(--config) 0–9", "(-{}-config) 0--9"),
+        ("✓ ✗ √", r"{\usefont{U}{msa}{m}{n}\char88} $\times$ $\surd$"),
+    ],
+)
+def test_latex_escaping(text, expected):
+    assert escape(text) == expected
+
+
+@given(st.text(alphabet="abc&%$#_{}~^\\ α", max_size=20))
+def test_no_active_character_survives_escaping(text):
+    safe = escape(text)
+    for name in ("textbackslash{}", "textasciitilde{}", "textasciicircum{}"):
+        safe = safe.replace("\\" + name, "")
+    safe = re.sub(r"\$\\alpha(_\{\\mathrm\{[a-z]+\}\})?\$", "", safe)
+    assert not re.search(r"(?<!\\)[&%$#_{}~^]", safe)
+
+
+# LaTeX: numbers as siunitx columns.
+
+
+@pytest.mark.parametrize(
+    ("texts", "expected"),
+    [
+        (["1.97", "14.73", "2.028"], "S[table-format=2.3]"),
+        (["35", "1000", "–"], "S[table-format=4]"),
+        (["2.028 ± 0.020", "16.3"], "S[table-format=2.3(3)]"),
+        (["104.13 ± 1.75", "2.92 ± 0.05"], "S[table-format=3.2(3)]"),
+        (["100.0 ± 0.0", "97.6 ± 0.4"], "S[table-format=3.1(1)]"),
+        (["35 ± 12"], "S[table-format=2(2)]"),
+        (["−0.5 ± 0.1"], "S[table-format=+1.1(1)]"),
+        (["−0.02", "+0.001"], "S[table-format=+1.3]"),
+        (["2.028", "<5", "1,000", "98 %", "1e-5"], "S[table-format=1.3]"),
+        (["<5", "–"], "c"),
+    ],
+)
+def test_a_column_reserves_the_digits_of_its_numbers(texts, expected):
+    cells = [Cell(text, "measured", spread or None) for text, _, spread in (text.partition(" ± ") for text in texts)]
+    assert number_column([*cells, Cell(kind="blank"), Cell(kind="missing"), Cell(kind="dash")]) == expected
+
+
+def test_a_column_makes_room_for_bold_digits_and_for_marks():
+    bold = [Cell("10.5", "measured", "0.2", bold=True), Cell("9.5", "measured", "0.3")]
+    assert number_column(bold) == r"S[table-format=2.1(1){\sidaroom{\textpm 0}}]"
+    marked = [Cell("−0.02", "difference", agreement="agrees")]
+    assert number_column(marked) == r"S[table-format=+1.2{\,{\usefont{U}{msa}{m}{n}\char88}}]"
+    assert "table-align-text-after=false" in number_column([*bold, *marked])
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        (Cell("2.028", "published", "0.020"), "2.028 +- 0.020"),
+        (Cell("2.028", "published", "0.020", bold=True), r"\sidabold 2.028 +- 0.020"),
+        (Cell("10.10", "published"), "10.10"),
+        (Cell("−0.02", "difference", agreement="worse"), r"-0.02{\,$\times$}"),
+        (Cell(kind="missing"), r"{\itshape not measured}"),
+        (Cell(kind="dash"), "{--}"),
+        (Cell(kind="blank"), ""),
+        (Cell("<5", "published"), "{$<$5}"),
+        (Cell("≥ 3.1", "published"), r"{$\ge$ 3.1}"),
+        (Cell("98 %", "published", bold=True), r"{\bfseries 98 \%}"),
+        (Cell("10,000", "measured"), "{10,000}"),
+        (Cell("1.5*", "published"), "{1.5*}"),
+        (Cell("2.92", "published", "0.014"), r"{2.92 $\pm$ 0.014}"),  # siunitx would print 2.920
+    ],
+)
+def test_cells_that_are_no_plain_numbers_go_into_braces(cell, expected):
+    assert number_cell(cell) == expected
+
+
+needs_latex = pytest.mark.skipif(latex_lack() is not None, reason=str(latex_lack()))
+
+
+def pdflatex(folder, name, fault=None):
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", name]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace", timeout=60)
+    if fault:
+        assert fault in done.stdout
+        return None
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert "undefined" not in done.stdout
+    assert "Overfull" not in done.stdout
+    return done.stdout
+
+
+@needs_latex
+def test_latex_compiles_alone_and_by_input_with_booktabs_and_siunitx(tmp_path, table):
+    write_table(table, tmp_path / "main.tex")
+    assert "Output written on main.pdf (1 page" in pdflatex(tmp_path, "main.tex")
+    host = r"\documentclass{article}\usepackage{booktabs,siunitx}\begin{document}A\input{main}B\input{main.tex}C"
+    (tmp_path / "host.tex").write_text(host + r"\num{12345.678(9)}\end{document}")
+    # Everything after the first \input must still be there: the file does not end its host.
+    assert "Output written on host.pdf (1 page" in pdflatex(tmp_path, "host.tex")
+    text = (
+        subprocess.run(["pdftotext", "host.pdf", "-"], cwd=tmp_path, capture_output=True, text=True)
+        if shutil.which("pdftotext")
+        else None
+    )
+    if text is not None:
+        assert text.stdout.count("EDM teacher") == 4
+        assert "345.678(9)" in text.stdout  # the table's settings stay in the table
+
+
+@needs_latex
+def test_a_host_without_siunitx_is_told_what_to_write(tmp_path, table):
+    write_table(table, tmp_path / "main.tex")
+    host = r"\documentclass{article}\usepackage{booktabs}\begin{document}\input{main}\end{document}"
+    (tmp_path / "host.tex").write_text(host)
+    pdflatex(tmp_path, "host.tex", fault="! Package sida Error: This table needs siunitx 3")
+
+
+def test_latex_without_an_engine_is_still_balanced(table):
+    text = to_latex(table)
+    assert text.count(r"\begin{tabular}") == text.count(r"\end{tabular}") == 1
+    shape = re.search(r"\\begin\{tabular\}\{@\{\}(.*)@\{\}\}", text).group(1)
+    columns = re.findall(r"S\[[^\]]*\]|[lc]", shape)
+    assert "".join(columns) == shape
+    assert len(columns) == len(table.columns)
+    for line in re.findall(r"^(.*) \\\\$", text, re.MULTILINE):
+        spans = [int(n) - 1 for n in re.findall(r"\\multicolumn\{(\d)\}", line)]
+        assert line.count(" & ") + 1 + sum(spans) == len(columns)
+    assert "tableofcontents" not in text

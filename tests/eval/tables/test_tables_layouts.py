@@ -1,0 +1,328 @@
+"""Tables of measurements: content, bold rule, all file forms, and faults."""
+
+import csv
+import html.parser
+import io
+import shutil
+import statistics
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval.results.summary import COLUMNS, load_measurements
+from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal, write_table
+from sida.errors import UserError
+from sida.preset import read_runs
+from tests.eval.synthetic_output import TRUTH, measurement_lines, write_csv, write_preset
+
+ROOT = Path(__file__).parents[3]
+MAIN = ROOT / "config" / "tables" / "main.yaml"
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    return write_preset(tmp_path_factory.mktemp("preset"))
+
+
+@pytest.fixture(scope="module")
+def measured(preset):
+    return load_measurements(preset / "measurements.csv")
+
+
+@pytest.fixture(scope="module")
+def runs(preset):
+    return {run.run: run for run in read_runs(preset / "runs.tsv")}
+
+
+@pytest.fixture(scope="module")
+def table(measured, runs):
+    return build_table(load_layout(MAIN), measured, runs)
+
+
+def layout_with(tmp_path, **changes):
+    mapping = yaml.safe_load(MAIN.read_text()) | changes
+    path = tmp_path / "layout.yaml"
+    path.write_text(yaml.safe_dump(mapping, allow_unicode=True))
+    return load_layout(path)
+
+
+def test_main_table_has_the_columns_of_the_paper_and_one_row_per_generator(table):
+    titles = [column.title for column in table.columns]
+    assert titles[:7] == ["Family", "Model", "NFE", "FD ↓", "IS ↑", "Prec. ↑", "Rec. ↑"]
+    assert len(table.rows) == len(TRUTH)
+    assert [row.cells[2].text for row in table.rows] == ["", "35", "19", "1", "1", "1", "1"]
+    families = [row.cells[0].text for row in table.rows]
+    assert families == ["Data", "Teacher", "", "One Step", "", "", ""]
+    assert [row.rule for row in table.rows] == [False, True, False, True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("column", "what"), [("reference_sha256", "reference"), ("extractor_sha256", "feature network")]
+)
+def test_rows_measured_against_other_files_are_refused(runs, tmp_path, column, what):
+    lines = list(measurement_lines())
+    for line in lines:
+        if (line["run"], line["metric"]) == ("sida-a1.0", "recall"):
+            line[column] = "99" * 32
+    measured = load_measurements(write_csv(tmp_path / "m.csv", lines))
+    with pytest.raises(UserError, match=rf"main.yaml: runs 'data' and 'sida-a1.0' .*\({what} of 'recall': .* != 9999"):
+        build_table(load_layout(MAIN), measured, runs)
+    # Of another protocol, or another table, or an older file, nothing is compared.
+    for line in lines:
+        line["protocol_sha256"] = line["run"]
+    build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines)), runs)
+    older = [name for name in COLUMNS if name != "extractor_sha256"]
+    table = build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines, older)), runs)
+    assert table.records[0]["extractor_sha256"] == ""
+
+
+def test_cells_print_mean_and_sample_std_with_the_layouts_decimals(table, measured):
+    estimate = measured.estimate("sida-a1.0", "fd")
+    cell = table.rows[5].cells[3]
+    assert (cell.text, cell.spread, cell.kind) == (f"{estimate.mean:.2f}", f"{estimate.std:.2f}", "measured")
+    accuracy = measured.estimate("sida-a1.0", "accuracy")
+    assert table.rows[5].cells[7].text == f"{100 * accuracy.mean:.1f}"
+    assert table.rows[5].cells[5].spread is None
+
+
+def test_only_the_best_one_step_value_of_a_column_is_bold(table):
+    bold = {
+        column.head: [i for i, row in enumerate(table.rows) if row.cells[place].bold]
+        for place, column in enumerate(table.columns)
+    }
+    assert bold["FD"] == [5]  # SiDA; the data's own 0.42 and the teacher are no candidates
+    assert bold["IS"] == [6]
+    assert bold["Rec."] == [5]
+    assert bold["Model"] == []
+
+
+def test_equal_printed_values_are_all_bold(tmp_path, measured, runs):
+    columns = [
+        {"head": "Model", "field": "label"},
+        {"head": "IS", "metric": "is", "direction": "higher", "decimals": 0},
+    ]
+    table = build_table(layout_with(tmp_path, columns=columns), measured, runs)
+    assert [row.cells[1].text for row in table.rows if row.cells[1].bold] == ["9"] * 4
+
+
+def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
+    notes = " ".join(table.notes)
+    for part in (
+        "10 trials of 5,000 images",
+        "seeds 0–49999",
+        "synthetic (5e5e5e5e5e5e)",
+        "0.0.0+test",
+        "cpu (test)",
+        "2025-01-01",
+    ):
+        assert part in notes
+    assert "digits" in table.caption
+    assert "not on the paper's data sets" in table.caption
+
+
+def test_csv_holds_full_precision_and_provenance(table, measured):
+    records = list(csv.DictReader(io.StringIO(to_csv(table))))
+    assert len(records) == len(TRUTH) * 6
+    record = next(r for r in records if r["run"] == "sida-a1.0" and r["metric"] == "fd")
+    estimate = measured.estimate("sida-a1.0", "fd")
+    assert float(record["measured"]) == estimate.mean
+    assert float(record["measured_std"]) == estimate.std
+    assert (record["trials"], record["n"], record["seed_first"], record["seed_last"]) == ("10", "5000", "0", "49999")
+    assert record["network_sha256"]
+    assert record["reference_sha256"]
+    assert (record["published"], record["difference"]) == ("", "")
+
+
+def test_markdown_is_a_rectangular_table(table):
+    rows = [line for line in to_markdown(table).splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {len(table.columns) + 1}
+    assert "**4.0" in next(line for line in rows if "SiDA," in line)
+
+
+def test_html_is_well_formed(table):
+    class Checker(html.parser.HTMLParser):
+        stack: list = []
+        cells = 0
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "link", "br"):
+                self.stack.append(tag)
+            self.cells += tag == "td"
+
+        def handle_endtag(self, tag):
+            assert self.stack.pop() == tag
+
+    checker = Checker()
+    checker.feed(to_html(table))
+    assert checker.stack == []
+    assert checker.cells == len(table.rows) * len(table.columns)
+    assert "SiD<sup>2</sup>A" in to_html(table)
+
+
+def test_terminal_lines_fit_a_hundred_columns_and_align(table):
+    lines = to_terminal(table).splitlines()
+    assert max(map(len, lines)) <= 100
+    body = [line for line in lines if "±" in line]
+    assert len({line.index("±") for line in body}) == 1
+    assert "*" in to_terminal(table)
+    assert "\033[1m" in to_terminal(table, colour=True)
+
+
+def test_four_files_are_written_and_any_of_their_names_will_do(tmp_path, table):
+    for name in ("a.tex", "b.html"):
+        paths = write_table(table, tmp_path / name)
+        assert sorted(path.suffix for path in paths) == [".csv", ".html", ".md", ".tex"]
+        assert all(path.stat().st_size > 200 for path in paths)
+    with pytest.raises(UserError, match=r"must end in \.tex, \.csv, \.md, \.html"):
+        write_table(table, tmp_path / "c.pdf")
+
+
+# Faults: one line with file and key.
+
+
+def test_unmeasured_metric_names_layout_and_key(tmp_path, measured, runs):
+    columns = [{"head": "KID", "metric": "kid", "direction": "lower"}]
+    with pytest.raises(
+        UserError, match=r"layout\.yaml: columns\[0\]\.metric: 'kid' was not measured .*add it to the protocol"
+    ):
+        build_table(layout_with(tmp_path, columns=columns), measured, runs)
+
+
+def test_unknown_run_names_layout_and_key(tmp_path, measured, runs):
+    with pytest.raises(
+        UserError, match=r"layout\.yaml: rows\[0\]\.run: unknown run 'sid-a1\.3'.*did you mean 'sid-a1\.[02]'"
+    ):
+        build_table(layout_with(tmp_path, rows=[{"run": "sid-a1.3"}]), measured, runs)
+
+
+def test_a_layout_without_gaps_names_the_run_that_is_not_measured(tmp_path, measured, runs):
+    rest = type(measured)([row for row in measured.rows if row.run != "sid-a1.2"], "m.csv")
+    with pytest.raises(UserError, match=r"layout\.yaml: rows\[0\]\.run: run 'sid-a1\.2' has no measurement in m\.csv"):
+        build_table(layout_with(tmp_path, rows=[{"run": "sid-a1.2"}], missing="error"), rest, runs)
+
+
+def test_what_was_not_measured_is_marked_and_never_best(measured, runs):
+    kept = [row for row in measured.rows if row.run != "sida-a1.0" and (row.run, row.metric) != ("sid-a1.2", "is")]
+    table = build_table(load_layout(MAIN), type(measured)(kept), runs)
+    rows = {row.cells[1].text: row.cells[3:] for row in table.rows}
+    assert {cell.plain for cell in rows["SiDA, α = 1.0"]} == {"not measured"}
+    assert [cell.kind for cell in rows["SiD, α = 1.2"]].count("missing") == 1
+    assert not any(cell.bold for cell in rows["SiDA, α = 1.0"])
+    assert "*not measured*" in to_markdown(table)
+
+
+def test_rows_without_a_match_and_ambiguous_conditions(tmp_path, measured, runs):
+    with pytest.raises(UserError, match=r"rows\[0\]\.each: no run of the sample sheet matches"):
+        build_table(layout_with(tmp_path, rows=[{"each": {"method": "gdd"}}]), measured, runs)
+    with pytest.raises(UserError, match=r"rows\[0\]\.where: matches 2 runs \(sid-a1\.2, sid-a1\.0\)"):
+        build_table(layout_with(tmp_path, rows=[{"where": {"method": "sid"}}]), measured, runs)
+    with pytest.raises(UserError, match=r"rows\[0\]\.where: no run of the sample sheet matches"):
+        build_table(layout_with(tmp_path, rows=[{"where": {"method": "sid", "alpha": 2.0}}]), measured, runs)
+
+
+def test_fewer_trials_than_the_layout_wants(tmp_path, measured, runs):
+    with pytest.raises(UserError, match=r"run 'data' has 10 trials of 'fd', but the layout's trials is 20"):
+        build_table(layout_with(tmp_path, trials=20), measured, runs)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"colums": []}, r"unknown key 'colums' \(did you mean 'columns'"),
+        ({"columns": [{"head": "A"}]}, r"columns\[0\]\.field: name either a field or a metric"),
+        (
+            {"columns": [{"head": "A", "field": "famly"}]},
+            r"columns\[0\]\.field: unknown field 'famly' \(did you mean 'family'",
+        ),
+        ({"columns": [{"head": "A", "metric": "fd", "decimals": "two"}]}, r"decimals: must be an integer"),
+        (
+            {"rows": [{"where": {"methd": "sid"}}]},
+            r"rows\[0\]\.where: the sample sheet has no column 'methd' \(did you mean 'method'",
+        ),
+        ({"rows": [{"run": "a", "blank": ["kid"]}]}, r"rows\[0\]: no column 'kid'"),
+        ({"mode": "all"}, r"mode: must be one of paper, audit, measured"),
+        ({"kind": "graph"}, r"kind: must be one of results, hyperparameters"),
+    ],
+)
+def test_faulty_layouts(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        layout_with(tmp_path, **changes)
+
+
+def test_layouts_can_extend_each_other_but_not_in_circles(tmp_path, measured, runs):
+    shutil.copy(MAIN, tmp_path / "main.yaml")
+    (tmp_path / "small.yaml").write_text("extends: main.yaml\ntitle: small\nrows: [{each: {method: sida}}]\n")
+    table = build_table(load_layout(tmp_path / "small.yaml"), measured, runs)
+    assert (table.title, table.name, len(table.rows)) == ("small", "small", 1)
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\n")
+    with pytest.raises(UserError, match="circle"):
+        load_layout(tmp_path / "a.yaml")
+
+
+def test_the_papers_layouts_serve_other_data_by_names_and_keys(tmp_path, measured, runs):
+    """A layout extended with other run ids and metric keys: how the miniature mirrors the paper's tables."""
+    columns = [{"head": "Model", "field": "label"}, {"head": "FD", "metric": "fid", "direction": "lower"}]
+    mapping = {"columns": columns, "vars": {"set": "sid"}, "metrics": {"fid": "fd"}}
+    mapping["rows"] = [
+        {"run": "{set}-a1.2"},
+        {"run": "{set}-a1.0"},
+        {"label": "quoted", "published": "table1-ddpm-{metric}"},
+    ]
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(mapping))
+    (tmp_path / "other.yaml").write_text("extends: base.yaml\nvars: {set: sida}\nrows: [{run: '{set}-a1.0'}]\n")
+    table = build_table(load_layout(tmp_path / "base.yaml"), measured, runs)
+    assert [row.cells[0].text for row in table.rows] == ["SiD, α = 1.2", "SiD, α = 1.0"]
+    assert table.records[0]["metric"] == "fd"
+    other = build_table(load_layout(tmp_path / "other.yaml"), measured, runs)
+    assert other.rows[0].cells[1].text == f"{measured.estimate('sida-a1.0', 'fd').mean:.3f}"
+    (tmp_path / "bad.yaml").write_text("extends: base.yaml\nvars: {}\n")
+    with pytest.raises(UserError, match=r"rows\[0\]\.run: '\{set\}-a1\.2' has a name in braces"):
+        build_table(load_layout(tmp_path / "bad.yaml"), measured, runs)
+
+
+# Rows over training seeds
+
+
+POOLED = {
+    "columns": [
+        {"head": "Model", "field": "label"},
+        {"head": "Seeds", "field": "seeds"},
+        {"head": "FD", "metric": "fd", "direction": "lower", "decimals": 4},
+    ],
+    "rows": [
+        {"label": "teacher", "run": "teacher-nfe35"},
+        {"label": "pooled", "run": "sid-a1.2", "pool": ["sid-a1.0", "sida-a1.0"]},
+    ],
+}
+
+
+def test_pooled_rows_show_the_mean_and_spread_of_the_seeds_means(tmp_path, measured, runs):
+    table = build_table(layout_with(tmp_path, **POOLED), measured, runs)
+    means = [measured.estimate(run, "fd").mean for run in ("sid-a1.2", "sid-a1.0", "sida-a1.0")]
+    assert [row.cells[1].text for row in table.rows] == ["1", "3"]
+    cell = table.rows[1].cells[2]
+    assert (cell.text, cell.spread) == (f"{statistics.fmean(means):.4f}", f"{statistics.stdev(means):.4f}")
+    assert any("of the seeds' means" in note for note in table.notes)
+    record = next(r for r in csv.DictReader(io.StringIO(to_csv(table))) if r["model"] == "pooled")
+    assert (record["run"], record["trials"], record["training_seeds"]) == ("sid-a1.2 sid-a1.0 sida-a1.0", "10", "3")
+    assert len(record["network_sha256"].split()) == 3
+
+
+def test_rows_of_one_run_say_nothing_of_seeds(table):
+    assert not any("training seeds" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    ("row", "line"),
+    [
+        ({"run": "sid-a1.2", "pool": ["sid-a1.3"]}, r"unknown run 'sid-a1.3'.*did you mean 'sid-a1.2'"),
+        ({"run": "sid-a1.2", "pool": ["sid-a1.2"]}, "pool: names a run twice"),
+        ({"label": "x", "pool": ["sid-a1.2"]}, "pool: needs run"),
+        ({"run": "sid-a1.2", "pool": ["sid-a1.0"], "published": "x"}, "cannot stand beside published"),
+    ],
+)
+def test_a_wrong_pool_is_one_line(tmp_path, measured, runs, row, line):
+    with pytest.raises(UserError, match=line):
+        build_table(layout_with(tmp_path, **(POOLED | {"rows": [row]})), measured, runs)

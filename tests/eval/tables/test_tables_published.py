@@ -1,0 +1,298 @@
+"""The paper's tables: every published number as printed, and never mixed with measurements."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from eval.report.pdflatex import latex_lack
+from eval.results.published import load_published, published_number
+from eval.results.summary import Measurements, load_measurements
+from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown, write_table
+from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout, log_quantity
+from eval.tables.layout import read_layout
+from sida.errors import UserError
+from sida.preset import Preset
+from tests.eval.synthetic_output import write_released
+
+ROOT = Path(__file__).parents[3]
+TABLES = ["table1", "table2", "table3", "table4", "table5", "table6", "table7"]
+SIZES = ["XS (125M)", "S (280M)", "M (498M)", "L (777M)", "XL (1.1B)", "XXL (1.5B)"]
+SETS = ["CIFAR-10 32×32", "ImageNet 64×64", "FFHQ 64×64", "AFHQ-v2 64×64"]
+PUBLISHED = load_published()
+EMPTY = Measurements([], "none")
+
+
+def paper(name, mode="paper", measured=EMPTY, runs=None):
+    path = ROOT / "config" / "tables" / f"{name}.yaml"
+    if name == "table8":
+        mapping = read_layout(path)
+        mapping.pop("kind")
+        return build_hyperparameters(load_hyper_layout(mapping, path), PUBLISHED, None, None, mode)
+    return build_table(load_layout(path), measured, runs or {}, PUBLISHED, mode)
+
+
+def records(table):
+    return list(csv.DictReader(io.StringIO(to_csv(table))))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    return load_measurements(write_released(tmp_path_factory.mktemp("released")))
+
+
+@pytest.mark.parametrize("name", [*TABLES, "table8"])
+def test_every_published_number_of_a_table_appears_exactly_once_as_printed(name):
+    expected = {(p.id, p.text, p.std, p.literal) for p in PUBLISHED.values() if p.source == name}
+    rows = records(paper(name))
+    found = [(r["published_id"], r["published"], r["published_std"], r["published_literal"]) for r in rows]
+    assert len(found) == len(set(found)) == len(expected)
+    assert set(found) == expected
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_paper_mode_prints_the_strings_and_nothing_else(name):
+    table = paper(name)
+    printed = {(c.text, c.spread or "") for row in table.rows for c in row.cells if c.kind == "published"}
+    expected = {(p.text, p.std) for p in PUBLISHED.values() if p.source == name and p.metric != "params"}
+    assert printed == expected
+    assert {c.kind for row in table.rows for c in row.cells} <= {"published", "text", "blank", "dash"}
+
+
+def test_trailing_zeros_and_short_numbers_stay_as_printed():
+    text = to_markdown(paper("table3"))
+    for literal in ("| 16.3 |", "| 11.00 |", "| 2.2 |", "1.110 ± 0.018"):
+        assert literal in text
+    assert "10.10" in to_latex(paper("table1"))
+
+
+@pytest.mark.parametrize(
+    ("name", "titles", "rows"),
+    [
+        ("table1", ["Family", "Model", "NFE", "FID ↓", "IS ↑"], 22),
+        ("table2", ["Family", "Model", "FID ↓"], 17),
+        ("table3", ["Family", "Model", "NFE", "FID ↓", "Prec. ↑", "Rec. ↑"], 32),
+        ("table4", ["Method", "CFG", "NFE", *SIZES], 9),
+        ("table5", ["Family", "Model", "NFE", "FID ↓"], 9),
+        ("table6", ["Family", "Model", "NFE", "FID ↓"], 6),
+        ("table7", ["Method", "CFG", "NFE", *SIZES], 5),
+        ("table8", ["Method", "Hyperparameters", *SETS], 25),
+    ],
+)
+def test_headers_and_number_of_rows_are_those_of_the_paper(name, titles, rows):
+    table = paper(name)
+    assert [column.title for column in table.columns] == titles
+    assert len(table.rows) == rows
+
+
+def test_row_order_groups_blank_cells_and_dashes():
+    one = paper("table1")
+    labels = [row.cells[1].text for row in one.rows]
+    assert labels[0].startswith("VP-EDM")
+    assert labels[-5:] == ["SiD, α=1.0", "SiD, α=1.2", "SiDA, α=1.0", "SiD2A, α=1.0", "SiD2A, α=1.2"]
+    assert [row.cells[0].text for row in one.rows if row.cells[0].text] == ["Teacher", "Diffusion", "One Step"]
+    assert sum(row.cells[4].kind == "blank" for row in one.rows) == 8
+    three = paper("table3")
+    assert [row.cells[2].text for row in three.rows[:2]] == ["511", "79"]
+    assert three.rows[1].cells[1].kind == "blank"  # one label, two lines
+    assert three.rows[-1].cells[1].text.endswith("(ours)")
+    four = paper("table4")
+    dashes = [
+        (i, four.columns[j].head)
+        for i, row in enumerate(four.rows)
+        for j, c in enumerate(row.cells)
+        if c.kind == "dash"
+    ]
+    assert len(dashes) == 4 + 3 + 1
+    assert [i for i, row in enumerate(four.rows) if row.rule] == [2, 6]
+
+
+@pytest.mark.parametrize(
+    ("name", "bold"),
+    [
+        ("table1", {"1.499", "10.323"}),
+        ("table2", {"1.396"}),
+        ("table3", {"1.110"}),
+        ("table4", {"2.156", "1.669", "1.488", "1.465", "1.449", "1.88"}),
+        ("table5", {"1.040"}),
+        ("table6", {"1.276"}),
+    ],
+)
+def test_bold_rule(name, bold):
+    assert {c.text for row in paper(name).rows for c in row.cells if c.bold} == bold
+
+
+def test_version_4_values_are_a_separate_table():
+    table = paper("table4-v4")
+    assert [cell.text for cell in table.rows[-1].cells[3:]] == ["2.156", "1.669", "1.488", "1.413", "1.379", "1.366"]
+    assert "1.413" not in to_markdown(paper("table4"))
+
+
+def test_audit_never_puts_published_and_measured_in_one_cell(released):
+    for name in TABLES:
+        table = paper(name, "audit", released)
+        for row in table.rows:
+            for cell in row.cells:
+                if cell.kind == "published":
+                    assert (cell.text, cell.spread or "") in {(p.text, p.std) for p in PUBLISHED.values()}
+        for record in records(table):
+            if record["measured"]:
+                estimate = released.estimate(record["run"], record["metric"])
+                assert float(record["measured"]) == estimate.mean
+            if record["published"] and record["measured"]:
+                difference = float(record["measured"]) - float(record["published"])
+                assert float(record["difference"]) == pytest.approx(difference)
+                agrees = abs(difference) <= float(record["tolerance"]) + 1e-12
+                better = (difference > 0) == (record["metric"] in ("is", "precision", "recall"))
+                assert record["agreement"] == ("agrees" if agrees else "better" if better else "worse")
+
+
+def test_unmeasured_cells_say_so_and_quoted_rows_stay_blank():
+    table = paper("table1", "audit")
+    own = [row for row in table.rows if any(c.kind == "missing" for c in row.cells)]
+    assert len(own) == 6  # the teacher and five rows of the authors
+    assert all(c.plain == "not measured" for row in own for c in row.cells if c.kind == "missing")
+    ddpm = next(row for row in table.rows if "DDPM" in row.cells[1].text)
+    assert [c.kind for c in ddpm.cells[3:6]] == ["published", "blank", "blank"]
+    assert not any(c.kind in ("measured", "difference") for row in table.rows for c in row.cells)
+
+
+def test_stacked_audit_keeps_a_measurement_where_the_paper_has_a_dash(released):
+    table = paper("table4", "audit", released)
+    names = [row.cells[3].text for row in table.rows]
+    assert names.count("measured") == names.count("Δ") == 5
+    assert names.count("published") == 9
+    last = [row for row in table.rows if row.cells[3].text in ("published", "measured")][-2:]
+    assert last[0].cells[-1].kind == "dash"
+    assert last[1].cells[-1].kind == ("measured" if released.has("edm2-xxl-sid2a", "fid") else "blank")
+    assert any(row.cells[-1].kind == "measured" for row in table.rows if row.cells[3].text == "measured")
+
+
+@pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
+def test_measured_mode_shows_every_generator_and_says_which_cannot_be_measured(released, name):
+    preset = Preset.load(ROOT / "config" / "released.yaml")
+    kept = [row for row in released.rows if row.run not in preset.left_out]
+    measured = Measurements(kept, "measurements.csv")
+    table = paper(name, "measured", measured, preset.runs)
+    named = {run for record in records(paper(name, "audit")) for run in record["run"].split()}
+    shown = {run for record in records(table) for run in record["run"].split()}
+    assert shown == named
+    for record in records(table):
+        assert (record["measured"] != "") == measured.has(record["run"], record["metric"])
+    kinds = [cell.kind for row in table.rows for cell in row.cells]
+    assert kinds.count("missing") == sum(record["measured"] == "" for record in records(table)) > 0
+    assert set(kinds) <= {"measured", "missing", "text", "blank"}
+    assert "published" not in " ".join(table.notes)
+
+
+def test_nothing_measured_at_all_is_a_table_that_says_so():
+    preset = Preset.load(ROOT / "config" / "released.yaml")
+    table = paper("table6", "measured", EMPTY, preset.runs)
+    assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
+
+
+def test_our_numbers_stand_under_our_labels_beside_version_4(released):
+    preset = Preset.load(ROOT / "config" / "released.yaml")
+    table = paper("table4-v4", "measured", released, preset.runs)
+    assert [row.cells[0].text for row in table.rows] == ["EDM2", "EDM2", "SiD", "SiDA", "SiD2A"]
+    assert {r["run"] for r in records(table) if r["model"] == "SiD2A"} == {
+        f"edm2-{size}-sid2a" for size in ("xs", "s", "m", "l", "xl", "xxl")
+    }
+    assert "version" not in to_markdown(table).replace(table.title, "").replace(table.caption, "")
+    labels = [row.cells[0].text for row in paper("table4-v4").rows]
+    assert labels[2:] == ["SiD, version 2", "SiDA, version 2", "SiD2A, version 2", "SiD2A, abstract of version 4"]
+
+
+@pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
+def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints(name):
+    from eval.tables.lines import resolve
+    from sida.preset import read_runs
+
+    sheet = {run.run for run in read_runs(ROOT / "config" / "runs" / "released.tsv")}
+    layout = load_layout(ROOT / "config" / "tables" / f"{name}.yaml")
+    lines = resolve(layout, EMPTY, {}, PUBLISHED, "audit")
+    named = {source.run for line in lines for source in line.sources.values() if source.run}
+    assert named
+    assert named <= sheet
+
+
+def test_unknown_published_id_names_layout_and_key(tmp_path):
+    text = (ROOT / "config" / "tables" / "table6.yaml").read_text().replace("table6-sida", "table6-sidda")
+    (tmp_path / "t.yaml").write_text(text)
+    with pytest.raises(
+        UserError, match=r"t\.yaml: rows\[3\]\.published: no published number 'table6-sidda.*did you mean 'table6-sida"
+    ):
+        build_table(load_layout(tmp_path / "t.yaml"), EMPTY, {}, PUBLISHED, "paper")
+    with pytest.raises(UserError, match="place: no published number 'x'"):
+        published_number(PUBLISHED, "x", "place")
+
+
+def test_faulty_published_files(tmp_path):
+    with pytest.raises(UserError, match="no published numbers"):
+        load_published(tmp_path)
+    text = (ROOT / "results" / "published" / "published.csv").read_text()
+    lines = text.splitlines(keepends=True)
+    (tmp_path / "a.csv").write_text("".join(lines[:3] + lines[2:3]))
+    with pytest.raises(UserError, match=r"a\.csv:4: id 'table1-vp-edm-is' occurs twice"):
+        load_published(tmp_path)
+    (tmp_path / "a.csv").write_text(text.replace("row_label", "row", 1))
+    with pytest.raises(UserError, match=r"a\.csv:2: column 'row_label' is missing"):
+        load_published(tmp_path)
+
+
+@pytest.mark.skipif(latex_lack() is not None, reason=str(latex_lack()))
+@pytest.mark.parametrize("name", ["table1", "table3", "table4", "table8"])
+@pytest.mark.parametrize("mode", ["paper", "audit"])
+def test_tables_compile_on_one_page_with_every_digit(tmp_path, released, name, mode):
+    table = paper(name, mode, released if mode == "audit" else EMPTY)
+    write_table(table, tmp_path / f"{name}.tex")
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{name}.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", timeout=60)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert "(1 page" in done.stdout
+    assert "Overfull" not in done.stdout
+    if shutil.which("pdftotext"):
+        command = ["pdftotext", "-layout", f"{name}.pdf", "-"]
+        text = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+        found = Counter(re.findall(r"[+−]?\d+\.\d+(?:±\d+\.\d+)?", text.replace(" ±", "±").replace("± ", "±")))
+        cells = [
+            cell for row in table.rows for cell in row.cells if cell.kind in ("published", "measured", "difference")
+        ]
+        printed = Counter(c.text + (f"±{c.spread}" if c.spread else "") for c in cells if re.search(r"\d\.\d", c.text))
+        assert not {text: n for text, n in (printed - found).items() if " " not in text}
+
+
+def test_table_8_prints_the_settings_that_training_receives(tmp_path):
+    from sida.config import from_mapping
+    from sida.training.config import DistillConfig
+
+    preset = Preset.load(ROOT / "config" / "demo.yaml")
+    layout = tmp_path / "t8.yaml"
+    columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.2, sida: sida-a1.0}]\n"
+    layout.write_text(f"extends: {ROOT / 'config' / 'tables' / 'table8.yaml'}\n{columns}")
+    mapping = read_layout(layout)
+    mapping.pop("kind")
+    table = build_hyperparameters(load_hyper_layout(mapping, layout), PUBLISHED, preset, tmp_path, "measured")
+    found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
+    config = from_mapping(DistillConfig, preset.student_spec("sida-a1.0"), "demo")
+    assert found["Batch size"] == str(config.batch_size)
+    assert float(found["Learning rate of (ψ, θ)"]) == config.lr
+    assert found["Loss scaling of (λ_sid, λ_adv)"] == f"({config.lambda_sid:g}, {config.lambda_adv:g})"
+    assert found["∼seconds per 1k images"] == ""  # the cell is marked instead
+    missing = [row.cells[2].plain for row in table.rows if row.cells[2].kind == "missing"]
+    assert missing == ["not measured"] * 10
+
+
+def test_time_and_memory_leave_out_the_first_record():
+    ticks = [{"img_per_s": 1.0, "memory_mb": 2048.0}, *[{"img_per_s": 250.0, "memory_mb": 1024.0}] * 3]
+    assert log_quantity(ticks, "seconds_per_kimg") == 4.0
+    assert log_quantity(ticks, "hours_per_10M") == pytest.approx(4e4 / 3600)
+    assert log_quantity(ticks, "days_per_100M") == pytest.approx(4e5 / 86400)
+    assert log_quantity(ticks, "memory_allocated_gb") == 1.0
+    assert log_quantity(ticks, "memory_reserved_gb") is None
+    assert log_quantity([], "seconds_per_kimg") is None

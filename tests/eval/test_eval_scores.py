@@ -1,0 +1,196 @@
+"""Inception score, precision and recall, kernel distance: golden parity, properties, faults."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import eval.precision_recall
+from eval.inception_score import InceptionScoreSums, inception_score
+from eval.kernel_distance import kernel_distance
+from eval.precision_recall import precision_recall, radii
+from sida.errors import UserError
+
+
+def random_probabilities(count: int, classes: int = 5, seed: int = 0) -> torch.Tensor:
+    logits = torch.randn(count, classes, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.softmax(2 * logits, 1)
+
+
+def test_inception_score_golden(golden):
+    probs = golden("metrics/features")[0]["probs"]
+    expected, _ = golden("metrics/sid")
+    for n, splits in ((500, 1), (500, 7), (500, 10), (497, 10)):
+        score = inception_score(probs[:n], splits)
+        assert np.allclose(score, expected[f"sid/is_n{n}_splits{splits}"], rtol=1e-6, atol=1e-9)
+
+
+def test_inception_score_of_extremes():
+    uniform = torch.full((20, 4), 0.25)
+    assert inception_score(uniform, 2).mean == pytest.approx(1)
+    one_hot = torch.eye(4).repeat(10, 1)
+    assert inception_score(one_hot, 10) == pytest.approx((4, 0))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(20, 60), st.integers(1, 7), st.lists(st.integers(1, 25), min_size=1, max_size=4), st.booleans())
+def test_inception_score_streams_and_merges_to_the_same_bits(count, splits, sizes, backwards):
+    probs = random_probabilities(count)
+    shards, position = [], 0
+    while position < count:
+        size = sizes[len(shards) % len(sizes)]
+        shard = InceptionScoreSums(count, splits, probs.shape[1])
+        shard.update(probs[position : position + size], position)
+        shards.append(InceptionScoreSums.from_tensors(shard.tensors()))
+        position += size
+    total = InceptionScoreSums(count, splits, probs.shape[1])
+    for shard in reversed(shards) if backwards else shards:
+        total.merge(shard)
+    assert total.score() == inception_score(probs, splits)
+
+
+def test_inception_score_faults():
+    with pytest.raises(UserError, match="softmax"):
+        inception_score(np.random.default_rng(0).standard_normal((20, 4)))
+    with pytest.raises(UserError, match="splits"):
+        inception_score(random_probabilities(5), 10)
+    with pytest.raises(UserError, match=r"shape \(N, K\)"):
+        inception_score(np.ones(5))
+    sums = InceptionScoreSums(20, 2, 5)
+    sums.update(random_probabilities(10), 0)
+    with pytest.raises(UserError, match="10 of 20"):
+        sums.score()
+
+
+@pytest.mark.parametrize("source", ["sid", "guided_diffusion"])
+def test_precision_recall_golden(golden, source):
+    arrays, _ = golden("metrics/features")
+    sets = {"A": arrays["A"], "B": arrays["B"], "A_small": arrays["A"][:40]}
+    expected, _ = golden(f"metrics/{source}")
+    prefix = "sid/pr_" if source == "sid" else "pr_"
+    cases = [key for key in expected if key.startswith(prefix)]
+    assert len(cases) >= 6
+    for key in cases:
+        dtype, rest = key.removeprefix(prefix).split("_", 1)
+        generated, rest = rest.split("_vs_")
+        reference, k = rest.split("_")[:2]
+        half = dtype == "fp16"
+        result = precision_recall(
+            sets[reference], sets[generated], k=int(k[1:]), dtype="float16" if half else "float32"
+        )
+        sizes = np.array([len(sets[generated]), len(sets[reference])])
+        # Exact in float32; half precision may move a sample or two across a border.
+        assert (np.abs(np.array(result) - expected[key]) * sizes <= (2.01 if half else 1e-3)).all(), key
+
+
+def test_radii_golden(golden):
+    arrays, _ = golden("metrics/features")
+    expected, _ = golden("metrics/guided_diffusion")
+    for name in "AB":
+        ours = radii(arrays[name]).numpy() ** 2
+        assert np.allclose(ours, expected[f"squared_radii_fp32_{name}"][:, 0], rtol=2e-6)
+
+
+def brute_force(real: np.ndarray, generated: np.ndarray, k: int) -> tuple[float, float]:
+    def inside(samples: np.ndarray, manifold: np.ndarray) -> float:
+        own = np.linalg.norm(manifold[:, None] - manifold[None], axis=-1)
+        limits = np.sort(own, axis=1)[:, k]
+        return float((np.linalg.norm(samples[:, None] - manifold[None], axis=-1) <= limits).any(1).mean())
+
+    return inside(generated, real), inside(real, generated)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.integers(0, 1000), st.integers(6, 40), st.integers(6, 40), st.integers(1, 4), st.sampled_from([37, 200, 1 << 20])
+)
+def test_precision_recall_equals_brute_force_whatever_the_block(seed, n, m, k, block):
+    rng = np.random.default_rng(seed)
+    real = rng.standard_normal((n, 3)).astype(np.float32) + 7
+    generated = 1.3 * rng.standard_normal((m, 3)).astype(np.float32) + 7
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(eval.precision_recall, "_BLOCK_ELEMENTS", block)
+        assert tuple(precision_recall(real, generated, k)) == pytest.approx(brute_force(real, generated, k))
+
+
+def test_precision_recall_of_known_sets():
+    rng = np.random.default_rng(0)
+    cloud = rng.standard_normal((100, 4)).astype(np.float32)
+    assert tuple(precision_recall(cloud, cloud)) == (1, 1)
+    assert tuple(precision_recall(cloud, cloud + 100)) == (0, 0)
+    collapsed = np.repeat(cloud[:1], 50, 0)  # one good image again and again
+    result = precision_recall(cloud, collapsed)
+    assert result.precision == 1
+    assert result.recall <= 0.02
+
+
+def test_precision_recall_faults():
+    rows = np.zeros((10, 3), np.float32)
+    with pytest.raises(UserError, match="more than 3 samples"):
+        precision_recall(rows, rows[:3])
+    with pytest.raises(UserError, match="one extractor"):
+        precision_recall(rows, rows[:, :2])
+    with pytest.raises(UserError, match="k must be"):
+        precision_recall(rows, rows, k=0)
+
+
+def test_kernel_distance_golden(golden, monkeypatch):
+    arrays, _ = golden("metrics/features")
+    expected, _ = golden("metrics/sid")
+    indices = expected["sid/kid_indices_gen_real_alternating"]
+    drawn = iter(indices)
+    monkeypatch.setattr(np.random, "choice", lambda count, size, replace: next(drawn))
+    value = kernel_distance(arrays["B"], arrays["A"], len(indices) // 2, indices.shape[1])
+    assert value == pytest.approx(float(expected["sid/kid_A_vs_B"]), rel=1e-5)
+    assert next(drawn, None) is None
+
+
+def test_kernel_distance_is_seeded_and_about_zero_for_one_distribution():
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((2, 300, 8))
+    np.random.seed(3)
+    untouched = np.random.random()
+    np.random.seed(3)
+    assert kernel_distance(a, b, 20, 200) == kernel_distance(a, b, 20, 200) != kernel_distance(a, b, 20, 200, seed=1)
+    assert np.random.random() == untouched
+    near, far = kernel_distance(a, b, 20, 200), kernel_distance(a, b + 1, 20, 200)
+    assert abs(near) < 0.02 * far
+    with pytest.raises(UserError, match="two samples"):
+        kernel_distance(a[:1], b)
+    with pytest.raises(UserError, match="shapes"):
+        kernel_distance(a, b[:, :3])
+
+
+def test_clean_fid_is_imported_only_when_it_is_needed_and_asks_no_network():
+    program = """
+import socket, sys
+def refuse(*args, **kwargs): raise AssertionError("asked the network")
+socket.socket.connect = socket.getaddrinfo = refuse
+import numpy as np, torch
+import eval.measuring.metrics, eval.features.inception
+assert not any(name.startswith(("cleanfid", "torchvision")) for name in sys.modules)
+from eval.features.resize import resize_clean
+resize_clean(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 16)
+assert "torchvision" not in sys.modules
+print(eval.measuring.metrics.kernel_distance(np.eye(4), np.eye(4)))
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert float(result.stdout) < 0
+
+
+@pytest.mark.slow
+def test_precision_recall_of_50k_by_50k_in_bounded_memory():
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    features = torch.randn(50_000, 256, generator=torch.Generator().manual_seed(0))
+    result = precision_recall(features, features + 0.01)
+    assert min(result) > 0.9
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1.5e6  # kilobytes; all distances take 10 GB
