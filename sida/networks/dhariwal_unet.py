@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from sida.networks.blocks import UNetBlock
 from sida.networks.layers import Conv2d, GroupNorm, Linear, PositionalEmbedding
-from sida.networks.options import check_options, describe
-from sida.networks.unet import UNet, check_levels
+from sida.networks.unet import Levels, UNet
 
 _CHANNELS_PER_HEAD = 64
 
@@ -57,23 +56,17 @@ class DhariwalUNet(UNet):
         label_dropout: float = 0.0,
     ):
         super().__init__()
-        self.init_config = describe(DhariwalUNet, locals())
-        check_options(DhariwalUNet, self.init_config["kwargs"], "DhariwalUNet")
-        check_levels("DhariwalUNet", img_resolution, channel_mult)
-        self.img_resolution = img_resolution
-        self.in_channels = in_channels
-        self.label_dim = label_dim
+        self._describe(locals())
         self.augment_dim = augment_dim
         self.label_dropout = label_dropout
         emb_channels = model_channels * channel_mult_emb
         init: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 3**-0.5, "init_bias": 3**-0.5}
         init_zero: dict[str, Any] = {"init_mode": "kaiming_uniform", "init_weight": 0.0, "init_bias": 0.0}
-        block: dict[str, Any] = {
-            "emb_channels": emb_channels,
-            "dropout": dropout,
-            "init": init,
-            "init_zero": init_zero,
-        }
+
+        def block(inputs: int, outputs: int, mode: str = "keep", attention: bool = False) -> nn.Module:
+            heads = outputs // _CHANNELS_PER_HEAD if attention else 0
+            options: dict[str, Any] = {"dropout": dropout, "init": init, "init_zero": init_zero, "num_heads": heads}
+            return UNetBlock(inputs, outputs, emb_channels, up=mode == "up", down=mode == "down", **options)
 
         self.map_noise = PositionalEmbedding(model_channels)
         self.map_augment = Linear(augment_dim, model_channels, bias=False, **init_zero) if augment_dim else None
@@ -86,59 +79,11 @@ class DhariwalUNet(UNet):
             else None
         )
         widths = [model_channels * mult for mult in channel_mult]
-        kept = self._build_encoder(widths, num_blocks, attn_resolutions, block)
-        self._build_decoder(widths, num_blocks, attn_resolutions, block, kept)
+        levels = Levels(img_resolution, widths, num_blocks, attn_resolutions, block)
+        self.enc, kept = levels.encoder(Conv2d(in_channels, widths[0], 3, **init), widths[0])
+        self.dec = levels.decoder(kept)
         self.out_norm = GroupNorm(widths[0])
         self.out_conv = Conv2d(widths[0], out_channels, 3, **init_zero)
-
-    def _build_encoder(
-        self, widths: list[int], num_blocks: int, attn_resolutions: tuple[int, ...], options: dict[str, Any]
-    ) -> list[int]:
-        """Fills ``self.enc`` and returns the channels of the maps it keeps for the decoder."""
-        self.enc = nn.ModuleDict()
-        width = widths[0]
-        kept: list[int] = []
-        for level, level_width in enumerate(widths):
-            res = self.img_resolution >> level
-            if level == 0:
-                self.enc[f"{res}x{res}_conv"] = Conv2d(self.in_channels, width, 3, **options["init"])
-            else:
-                self.enc[f"{res}x{res}_down"] = UNetBlock(width, width, down=True, **options)
-            kept.append(width)
-            for index in range(num_blocks):
-                self.enc[f"{res}x{res}_block{index}"] = UNetBlock(
-                    width, level_width, num_heads=_heads(level_width, res in attn_resolutions), **options
-                )
-                width = level_width
-                kept.append(width)
-        return kept
-
-    def _build_decoder(
-        self,
-        widths: list[int],
-        num_blocks: int,
-        attn_resolutions: tuple[int, ...],
-        options: dict[str, Any],
-        kept: list[int],
-    ) -> None:
-        """Fills ``self.dec``."""
-        self.dec = nn.ModuleDict()
-        width, lowest = kept[-1], len(widths) - 1
-        for level in range(lowest, -1, -1):
-            res = self.img_resolution >> level
-            if level == lowest:
-                self.dec[f"{res}x{res}_in0"] = UNetBlock(width, width, num_heads=_heads(width, True), **options)
-                self.dec[f"{res}x{res}_in1"] = UNetBlock(width, width, **options)
-            else:
-                self.dec[f"{res}x{res}_up"] = UNetBlock(width, width, up=True, **options)
-            for index in range(num_blocks + 1):
-                self.dec[f"{res}x{res}_block{index}"] = UNetBlock(
-                    width + kept.pop(),
-                    widths[level],
-                    num_heads=_heads(widths[level], res in attn_resolutions),
-                    **options,
-                )
-                width = widths[level]
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`."""
@@ -166,7 +111,3 @@ class DhariwalUNet(UNet):
                 x = torch.cat([x, skips.pop()], dim=1)
             x = block(x, emb)
         return self.out_conv(F.silu(self.out_norm(x)))
-
-
-def _heads(channels: int, wanted: bool) -> int:
-    return channels // _CHANNELS_PER_HEAD if wanted else 0

@@ -20,8 +20,7 @@ from sida.networks.edm2_layers import (
     resample,
     sum_weights,
 )
-from sida.networks.options import check_options, describe
-from sida.networks.unet import UNet, check_levels
+from sida.networks.unet import Levels, UNet
 
 
 class EDM2Block(nn.Module):
@@ -151,19 +150,13 @@ class EDM2UNet(UNet):
         clip_act: float | None = 256.0,
     ):
         super().__init__()
-        self.init_config = describe(EDM2UNet, locals())
-        check_options(EDM2UNet, self.init_config["kwargs"], "EDM2UNet")
-        check_levels("EDM2UNet", img_resolution, channel_mult)
-        self.img_resolution = img_resolution
-        self.in_channels = img_channels
-        self.label_dim = label_dim
+        self._describe(locals())
         self.label_balance = label_balance
         self.concat_balance = concat_balance
         widths = [model_channels * mult for mult in channel_mult]
         noise_channels = widths[0] if channel_mult_noise is None else model_channels * channel_mult_noise
         emb_channels = max(widths) if channel_mult_emb is None else model_channels * channel_mult_emb
-        block: dict[str, Any] = {
-            "emb_channels": emb_channels,
+        options: dict[str, Any] = {
             "resample_filter": resample_filter,
             "channels_per_head": channels_per_head,
             "dropout": dropout,
@@ -171,61 +164,24 @@ class EDM2UNet(UNet):
             "attn_balance": attn_balance,
             "clip_act": clip_act,
         }
+
+        def levels(flavor: Literal["enc", "dec"]) -> Levels:
+            def block(
+                inputs: int, outputs: int, mode: Literal["keep", "down", "up"] = "keep", attention: bool = False
+            ) -> nn.Module:
+                shape: dict[str, Any] = {"flavor": flavor, "resample_mode": mode, "attention": attention}
+                return EDM2Block(inputs, outputs, emb_channels, **shape, **options)
+
+            return Levels(img_resolution, widths, num_blocks, attn_resolutions, block)
+
         self.out_gain = nn.Parameter(torch.zeros([]))
         self.emb_fourier = MPFourier(noise_channels)
         self.emb_noise = MPConv(noise_channels, emb_channels)
         self.emb_label = MPConv(label_dim, emb_channels) if label_dim else None
-        kept = self._build_encoder(widths, num_blocks, attn_resolutions, block)
-        self._build_decoder(widths, num_blocks, attn_resolutions, block, kept)
+        # One more input channel: a constant one, in place of biases.
+        self.enc, kept = levels("enc").encoder(MPConv(img_channels + 1, widths[0], 3), widths[0])
+        self.dec = levels("dec").decoder(kept)
         self.out_conv = MPConv(widths[0], img_channels, 3)
-
-    def _build_encoder(
-        self, widths: list[int], num_blocks: int, attn_resolutions: tuple[int, ...], options: dict[str, Any]
-    ) -> list[int]:
-        """Fills ``self.enc`` and returns the channels of the maps it keeps for the decoder."""
-        self.enc = nn.ModuleDict()
-        width = widths[0]
-        kept: list[int] = []
-        for level, level_width in enumerate(widths):
-            res = self.img_resolution >> level
-            if level == 0:
-                # One more input channel: a constant one, in place of biases.
-                self.enc[f"{res}x{res}_conv"] = MPConv(self.in_channels + 1, width, 3)
-            else:
-                self.enc[f"{res}x{res}_down"] = EDM2Block(width, width, resample_mode="down", **options)
-            kept.append(width)
-            for index in range(num_blocks):
-                attention = res in attn_resolutions
-                self.enc[f"{res}x{res}_block{index}"] = EDM2Block(width, level_width, attention=attention, **options)
-                width = level_width
-                kept.append(width)
-        return kept
-
-    def _build_decoder(
-        self,
-        widths: list[int],
-        num_blocks: int,
-        attn_resolutions: tuple[int, ...],
-        options: dict[str, Any],
-        kept: list[int],
-    ) -> None:
-        """Fills ``self.dec``."""
-        options = {**options, "flavor": "dec"}
-        self.dec = nn.ModuleDict()
-        width, lowest = kept[-1], len(widths) - 1
-        for level in range(lowest, -1, -1):
-            res = self.img_resolution >> level
-            if level == lowest:
-                self.dec[f"{res}x{res}_in0"] = EDM2Block(width, width, attention=True, **options)
-                self.dec[f"{res}x{res}_in1"] = EDM2Block(width, width, **options)
-            else:
-                self.dec[f"{res}x{res}_up"] = EDM2Block(width, width, resample_mode="up", **options)
-            for index in range(num_blocks + 1):
-                attention = res in attn_resolutions
-                self.dec[f"{res}x{res}_block{index}"] = EDM2Block(
-                    width + kept.pop(), widths[level], attention=attention, **options
-                )
-                width = widths[level]
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`; augmentation labels are ignored (EDM2 does not augment)."""

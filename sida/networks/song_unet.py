@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -10,8 +11,7 @@ from torch.nn import functional as F
 
 from sida.networks.blocks import UNetBlock
 from sida.networks.layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding
-from sida.networks.options import check_options, describe
-from sida.networks.unet import UNet, check_levels
+from sida.networks.unet import Levels, UNet
 
 Architecture = Literal["standard", "skip", "residual"]
 _SQRT_HALF = 0.5**0.5
@@ -67,12 +67,7 @@ class SongUNet(UNet):
         resample_filter: tuple[int, ...] = (1, 1),
     ):
         super().__init__()
-        self.init_config = describe(SongUNet, locals())
-        check_options(SongUNet, self.init_config["kwargs"], "SongUNet")
-        check_levels("SongUNet", img_resolution, channel_mult)
-        self.img_resolution = img_resolution
-        self.in_channels = in_channels
-        self.label_dim = label_dim
+        self._describe(locals())
         self.augment_dim = augment_dim
         self.label_dropout = label_dropout
         widths = [model_channels * mult for mult in channel_mult]
@@ -80,8 +75,7 @@ class SongUNet(UNet):
         emb_channels = model_channels * channel_mult_emb
         init: dict[str, Any] = {"init_mode": "xavier_uniform"}
         init_zero = {**init, "init_weight": 1e-5}
-        self._block: dict[str, Any] = {
-            "emb_channels": emb_channels,
+        options: dict[str, Any] = {
             "dropout": dropout,
             "skip_scale": _SQRT_HALF,
             "eps": 1e-6,
@@ -93,6 +87,11 @@ class SongUNet(UNet):
             "init_attn": {**init, "init_weight": 0.2**0.5},
         }
 
+        def block(inputs: int, outputs: int, mode: str = "keep", attention: bool = False) -> nn.Module:
+            shape: dict[str, Any] = {"up": mode == "up", "down": mode == "down", "num_heads": int(attention)}
+            return UNetBlock(inputs, outputs, emb_channels, **shape, **options)
+
+        resampling: dict[str, Any] = {"resample_filter": tuple(resample_filter)}
         self.map_noise = (
             PositionalEmbedding(noise_channels, endpoint=True)
             if embedding_type == "positional"
@@ -102,72 +101,11 @@ class SongUNet(UNet):
         self.map_augment = Linear(augment_dim, noise_channels, bias=False, **init) if augment_dim else None
         self.map_layer0 = Linear(noise_channels, emb_channels, **init)
         self.map_layer1 = Linear(emb_channels, emb_channels, **init)
-        kept = self._build_encoder(model_channels, widths, num_blocks, attn_resolutions, encoder_type)
-        self._build_decoder(widths, num_blocks, attn_resolutions, decoder_type, kept, out_channels)
-        del self._block
-
-    def _build_encoder(
-        self, stem: int, widths: list[int], num_blocks: int, attn_resolutions: tuple[int, ...], encoder_type: str
-    ) -> list[int]:
-        """Fills ``self.enc`` and returns the channels of the maps it keeps for the decoder."""
-        resampling: dict[str, Any] = {"down": True, "resample_filter": self._block["resample_filter"]}
-        init = self._block["init"]
-        self.enc = nn.ModuleDict()
-        width, aux = stem, self.in_channels
-        kept: list[int] = []
-        for level, level_width in enumerate(widths):
-            res = self.img_resolution >> level
-            if level == 0:
-                self.enc[f"{res}x{res}_conv"] = Conv2d(self.in_channels, stem, 3, **init)
-            else:
-                self.enc[f"{res}x{res}_down"] = UNetBlock(width, width, down=True, **self._block)
-                if encoder_type == "skip":
-                    self.enc[f"{res}x{res}_aux_down"] = Conv2d(aux, aux, 0, **resampling)
-                    self.enc[f"{res}x{res}_aux_skip"] = Conv2d(aux, width, 1, **init)
-                if encoder_type == "residual":
-                    self.enc[f"{res}x{res}_aux_residual"] = Conv2d(
-                        aux, width, 3, filter_after=True, **resampling, **init
-                    )
-                    aux = width
-            kept.append(width)
-            for index in range(num_blocks):
-                heads = int(res in attn_resolutions)
-                self.enc[f"{res}x{res}_block{index}"] = UNetBlock(width, level_width, num_heads=heads, **self._block)
-                width = level_width
-                kept.append(width)
-        return kept
-
-    def _build_decoder(
-        self,
-        widths: list[int],
-        num_blocks: int,
-        attn_resolutions: tuple[int, ...],
-        decoder_type: str,
-        kept: list[int],
-        out_channels: int,
-    ) -> None:
-        """Fills ``self.dec``."""
-        resampling: dict[str, Any] = {"up": True, "resample_filter": self._block["resample_filter"]}
-        self.dec = nn.ModuleDict()
-        width, lowest = kept[-1], len(widths) - 1
-        for level in range(lowest, -1, -1):
-            res = self.img_resolution >> level
-            if level == lowest:
-                self.dec[f"{res}x{res}_in0"] = UNetBlock(width, width, num_heads=1, **self._block)
-                self.dec[f"{res}x{res}_in1"] = UNetBlock(width, width, **self._block)
-            else:
-                self.dec[f"{res}x{res}_up"] = UNetBlock(width, width, up=True, **self._block)
-            for index in range(num_blocks + 1):
-                heads = int(index == num_blocks and res in attn_resolutions)
-                self.dec[f"{res}x{res}_block{index}"] = UNetBlock(
-                    width + kept.pop(), widths[level], num_heads=heads, **self._block
-                )
-                width = widths[level]
-            if decoder_type == "skip" or level == 0:
-                if decoder_type == "skip" and level < lowest:
-                    self.dec[f"{res}x{res}_aux_up"] = Conv2d(out_channels, out_channels, 0, **resampling)
-                self.dec[f"{res}x{res}_aux_norm"] = GroupNorm(width, eps=1e-6)
-                self.dec[f"{res}x{res}_aux_conv"] = Conv2d(width, out_channels, 3, **self._block["init_zero"])
+        levels = Levels(img_resolution, widths, num_blocks, attn_resolutions, block)
+        stem = Conv2d(in_channels, model_channels, 3, **init)
+        self.enc, kept = levels.encoder(stem, model_channels, _image_down(encoder_type, in_channels, resampling, init))
+        extras = _image_up(decoder_type, out_channels, widths, resampling, init_zero)
+        self.dec = levels.decoder(kept, attend_once=True, extras=extras)
 
     def embed(self, noise_labels: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
         """See `UNet.embed`."""
@@ -217,3 +155,38 @@ class SongUNet(UNet):
                 image = block(F.silu(normed)) if image is None else image + block(F.silu(normed))
         assert image is not None
         return image
+
+
+def _image_down(
+    architecture: Architecture, channels: int, resampling: dict[str, Any], init: dict[str, Any]
+) -> Callable[[int], dict[str, nn.Module]]:
+    """What follows a halving: the path on which the image itself goes down beside the maps."""
+
+    def extras(width: int) -> dict[str, nn.Module]:
+        nonlocal channels
+        if architecture == "skip":
+            halve = Conv2d(channels, channels, 0, down=True, **resampling)
+            return {"aux_down": halve, "aux_skip": Conv2d(channels, width, 1, **init)}
+        if architecture == "residual":
+            inputs, channels = channels, width
+            return {"aux_residual": Conv2d(inputs, width, 3, down=True, filter_after=True, **resampling, **init)}
+        return {}
+
+    return extras
+
+
+def _image_up(
+    architecture: Architecture, channels: int, widths: list[int], resampling: dict[str, Any], init: dict[str, Any]
+) -> Callable[[int], dict[str, nn.Module]]:
+    """What follows a level of the decoder: from its maps to the image; with ``skip`` at every level."""
+
+    def extras(level: int) -> dict[str, nn.Module]:
+        layers: dict[str, nn.Module] = {}
+        if architecture == "skip" and level < len(widths) - 1:
+            layers["aux_up"] = Conv2d(channels, channels, 0, up=True, **resampling)
+        if architecture == "skip" or level == 0:
+            layers["aux_norm"] = GroupNorm(widths[level], eps=1e-6)
+            layers["aux_conv"] = Conv2d(widths[level], channels, 3, **init)
+        return layers
+
+    return extras

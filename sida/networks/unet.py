@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from sida.errors import UserError
+from sida.networks.options import check_options, describe
 
 RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder")
 Output = Tensor | tuple[Tensor, ...]
@@ -48,17 +51,30 @@ class UNet(nn.Module):
 
     Attributes:
         img_resolution: Side of the square input in pixels.
-        in_channels: Channels of the input.
         label_dim: Width of the class labels; 0 = unconditional.
         label_dropout: Probability of dropping a label.
         init_config: ``{"class", "kwargs"}`` that builds the same architecture.
     """
 
     img_resolution: int
-    in_channels: int
     label_dim: int
     label_dropout: float = 0.0
     init_config: dict[str, Any]
+
+    def _describe(self, options: Mapping[str, Any]) -> None:
+        """Checks a constructor's arguments and remembers them.
+
+        Args:
+            options: The ``locals()`` of the constructor.
+
+        Raises:
+            UserError: A wrong value, or a resolution that does not fit the levels.
+        """
+        name = type(self).__name__
+        self.init_config = describe(type(self), options)
+        check_options(type(self), self.init_config["kwargs"], name)
+        check_levels(name, options["img_resolution"], options["channel_mult"])
+        self.img_resolution, self.label_dim = options["img_resolution"], options["label_dim"]
 
     def drop_labels(self, class_labels: Tensor) -> Tensor:
         """In training mode, zeroes the label of a sample with probability ``label_dropout``."""
@@ -115,6 +131,97 @@ class UNet(nn.Module):
         if selection is not None:
             x, emb, skips = x[selection], take(emb, selection), [skip[selection] for skip in skips]
         return self.decode(x, skips, emb), logits
+
+
+class MakeBlock(Protocol):
+    """Makes blocks."""
+
+    def __call__(
+        self, inputs: int, outputs: int, mode: Literal["keep", "down", "up"] = "keep", attention: bool = False
+    ) -> nn.Module:
+        """A block of given widths that keeps, halves (``down``) or doubles (``up``) the resolution."""
+
+
+@dataclass(frozen=True)
+class Levels:
+    """The plan of a U-Net: which blocks stand at which resolution, under the names of the official networks.
+
+    Modules are made in the order in which they run, so that a seed gives the same weights.
+
+    Attributes:
+        resolution: Side of the input.
+        widths: Channels of each level, from full resolution downwards.
+        num_blocks: Blocks per level of the encoder; the decoder has one more.
+        attention: Resolutions with self-attention.
+        block: Makes a block.
+    """
+
+    resolution: int
+    widths: list[int]
+    num_blocks: int
+    attention: tuple[int, ...]
+    block: MakeBlock
+
+    def encoder(
+        self, stem: nn.Module, width: int, extras: Callable[[int], dict[str, nn.Module]] | None = None
+    ) -> tuple[nn.ModuleDict, list[int]]:
+        """The encoder, and the channels of the maps that it keeps for the decoder.
+
+        Args:
+            stem: First layer.
+            width: Its channels.
+            extras: Gives further modules by name that follow each halving of so many channels.
+        """
+        layers, kept = nn.ModuleDict(), [width]
+        for level, outputs in enumerate(self.widths):
+            at = self._at(level)
+            if level == 0:
+                layers[f"{at}_conv"] = stem
+            else:
+                layers[f"{at}_down"] = self.block(width, width, "down")
+                for name, module in (extras(width) if extras else {}).items():
+                    layers[f"{at}_{name}"] = module
+                kept.append(width)
+            for index in range(self.num_blocks):
+                attention = self.resolution >> level in self.attention
+                layers[f"{at}_block{index}"] = self.block(width, outputs, attention=attention)
+                width = outputs
+                kept.append(width)
+        return layers, kept
+
+    def decoder(
+        self,
+        kept: list[int],
+        attend_once: bool = False,
+        extras: Callable[[int], dict[str, nn.Module]] | None = None,
+    ) -> nn.ModuleDict:
+        """The decoder; consumes ``kept`` from its end.
+
+        Args:
+            kept: Channels of the encoder's maps.
+            attend_once: Whether only the last block of a level attends.
+            extras: Gives further modules by name that follow the blocks of a level.
+        """
+        layers = nn.ModuleDict()
+        width, lowest = kept[-1], len(self.widths) - 1
+        for level in range(lowest, -1, -1):
+            at = self._at(level)
+            if level == lowest:
+                layers[f"{at}_in0"] = self.block(width, width, attention=True)
+                layers[f"{at}_in1"] = self.block(width, width)
+            else:
+                layers[f"{at}_up"] = self.block(width, width, "up")
+            for index in range(self.num_blocks + 1):
+                attention = self.resolution >> level in self.attention and (not attend_once or index == self.num_blocks)
+                layers[f"{at}_block{index}"] = self.block(width + kept.pop(), self.widths[level], attention=attention)
+                width = self.widths[level]
+            for name, module in (extras(level) if extras else {}).items():
+                layers[f"{at}_{name}"] = module
+        return layers
+
+    def _at(self, level: int) -> str:
+        resolution = self.resolution >> level
+        return f"{resolution}x{resolution}"
 
 
 def check_levels(where: str, img_resolution: int, channel_mult: tuple[int, ...]) -> None:
