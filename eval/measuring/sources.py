@@ -7,7 +7,6 @@ images drawn by a network or resampled from the data come from a random stream p
 from __future__ import annotations
 
 import functools
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,9 @@ import torch
 
 from eval.measuring.pipeline import Batch
 from eval.measuring.references import data_digest
-from sida.errors import UserError, suggestion
+from sida.errors import UserError
 from sida.io import by_content, sha256_file
+from sida.plugins import load_object, source_sha256
 from sida.samplers import read_sampler
 
 if TYPE_CHECKING:
@@ -85,18 +85,12 @@ class CallableSource:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._function = import_callable(self.name, "sampler.callable")
+        self._function = load_object(self.name, "sampler.callable", "function")[1]
 
     def identity(self) -> dict[str, Any]:
         """Name, arguments (files among them by their bytes) and source file of the callable."""
-        import inspect
-
-        source = inspect.getsourcefile(inspect.unwrap(self._function))
-        return {
-            "callable": self.name,
-            "kwargs": by_content(self.kwargs),
-            "source_sha256": sha256_file(source) if source else None,
-        }
+        kwargs = by_content(self.kwargs)
+        return {"callable": self.name, "kwargs": kwargs, "source_sha256": source_sha256(self._function)}
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
         """Calls the function and checks what it returns."""
@@ -111,27 +105,6 @@ class CallableSource:
                     f"got {images.dtype} {tuple(images.shape)}"
                 )
             yield Batch(images, None if classes is None else torch.as_tensor(np.asarray(classes), dtype=torch.int64))
-
-
-def import_callable(name: str, where: str) -> Callable[..., Any]:
-    """Imports ``"module:function"``.
-
-    Raises:
-        UserError: Not of that form, no such module, or no such function.
-    """
-    module_name, _, function_name = name.partition(":")
-    if not module_name or not function_name:
-        raise UserError(f"{where}: must be 'module:function', got '{name}'")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise UserError(f"{where}: cannot import '{module_name}' ({error}); is it on PYTHONPATH?") from None
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise UserError(
-            f"{where}: module '{module_name}' has no function '{function_name}'{suggestion(function_name, dir(module))}"
-        )
-    return function
 
 
 @dataclass

@@ -8,13 +8,11 @@ among them by their bytes. ``RECORDED_AS`` is the name in digests of a module th
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
-from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-from sida.errors import UserError
 from sida.io import by_content
+from sida.plugins import load_object
 
 
 def monitor_factory(name: str, where: str) -> Callable[..., Any]:
@@ -23,7 +21,7 @@ def monitor_factory(name: str, where: str) -> Callable[..., Any]:
     Raises:
         UserError: No such module or factory.
     """
-    return _find(name, where)[1]
+    return cast(Callable[..., Any], load_object(name, f"{where}.monitor", "factory")[1])
 
 
 def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -37,17 +35,8 @@ def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], 
     Raises:
         UserError: No such module or factory, or arguments that it does not take.
     """
-    module, _ = _find(evaluation["monitor"], where)
+    module, _ = load_object(evaluation["monitor"], f"{where}.monitor", "factory")
     name = getattr(module, "RECORDED_AS", evaluation["monitor"])
     kwargs = {k: v for k, v in evaluation.get("kwargs", {}).items() if k != "dataset" or v != dataset}
     facts: Callable[..., Any] | None = getattr(module, "monitor_facts", None)
     return {**evaluation, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}
-
-
-def _find(name: str, where: str) -> tuple[ModuleType, Callable[..., Any]]:
-    place, _, attribute = name.partition(":")
-    try:
-        module = importlib.import_module(place)
-        return module, getattr(module, attribute)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{where}.monitor: cannot import '{name}' ({error}); name it as module:factory") from None
