@@ -19,7 +19,7 @@ import eval.commands
 import sida.commands
 from tests.conftest import ROOT
 
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "config" / "README.md", *(ROOT / "docs").glob("*.md")])
 PACKAGES = {"sida": sida.commands, "sida-eval": eval.commands}
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
@@ -52,7 +52,7 @@ def test_links_resolve(path):
 
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text()
-    for path in PAGES[1:]:
+    for path in PAGES:
         assert path.name == "README.md" or f"]({path.name})" in index, path.name
 
 
