@@ -6,7 +6,7 @@ from sida.losses.gdd import GDDLoss
 from sida.losses.noise import Draws, Gamma, edm_weight, lognormal_sigma, score_weight, sigma_of_t
 from sida.losses.sid import SiDLoss
 from sida.losses.sida import Pool, SiDALoss
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Terms
 
 __all__ = [
     "Draws",
@@ -19,6 +19,7 @@ __all__ = [
     "Pool",
     "SiDALoss",
     "SiDLoss",
+    "Terms",
     "edm_weight",
     "lognormal_sigma",
     "score_weight",

@@ -4,6 +4,8 @@ the difference of the two scores.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 
 from sida.losses.edm import Augment
@@ -58,6 +60,15 @@ class SiDLoss:
         self.P_mean, self.P_std, self.sigma_data = P_mean, P_std, sigma_data
         # An unknown name shall fail here and not in the first step.
         self.weight(torch.ones(1))
+
+    def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
+        """What each term is multiplied by before it is averaged over the images, by the term's name.
+
+        Args:
+            settings: The weights that people choose (λ), by the names of the recipe's keys.
+            pixels: C·H·W.
+        """
+        return {"sid": settings["lambda_sid"], "denoising": settings["lambda_fake_score"]}
 
     def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``: t uniform in [0, t_max/1000)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
@@ -56,6 +57,11 @@ class SiDALoss(SiDLoss):
         if pool not in get_args(Pool):
             raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {pool!r}")
         self.pool = pool
+
+    def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
+        """See :meth:`SiDLoss.weights`; the adversarial scalar counts for each of the C·H·W elements."""
+        more = {"adversarial": settings["lambda_adv"] * pixels, "discriminator": settings["lambda_d"]}
+        return super().weights(settings, pixels) | more
 
     def generator_loss(
         self,

@@ -2,9 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
 import torch
+
+
+class Terms(dict[str, torch.Tensor]):
+    """Terms of a loss by name: what a loss of one's own returns. A term that it does not have is not there.
+
+    Each is a tensor of which the loop takes the sum, times its weight (:meth:`sida.losses.SiDLoss.weights`), over the
+    number of images of the step.
+
+    Args:
+        terms: Tensor by name.
+        nan_count: Samples dropped because a NaN came up in them.
+    """
+
+    def __init__(self, terms: Mapping[str, torch.Tensor], nan_count: int = 0) -> None:
+        super().__init__(terms)
+        self.nan_count = nan_count
 
 
 class _GeneratorPair(NamedTuple):
@@ -30,6 +47,10 @@ class GeneratorTerms(_GeneratorPair):
 
     nan_count: int = 0
 
+    def items(self) -> list[tuple[str, torch.Tensor]]:
+        """Names and tensors of the terms that are there."""
+        return _items(self)
+
 
 class FakeScoreTerms(_FakeScorePair):
     """Terms of a fake score's (and discriminator's) loss, per element and unscaled; a pair that also counts.
@@ -42,11 +63,19 @@ class FakeScoreTerms(_FakeScorePair):
 
     nan_count: int = 0
 
+    def items(self) -> list[tuple[str, torch.Tensor]]:
+        """Names and tensors of the terms that are there."""
+        return _items(self)
 
-Terms = TypeVar("Terms", GeneratorTerms, FakeScoreTerms)
+
+def _items(pair: _GeneratorPair | _FakeScorePair) -> list[tuple[str, torch.Tensor]]:
+    return [(name, term) for name, term in pair._asdict().items() if term is not None]
 
 
-def counted(terms: Terms, nan_count: int) -> Terms:
+Pair = TypeVar("Pair", GeneratorTerms, FakeScoreTerms)
+
+
+def counted(terms: Pair, nan_count: int) -> Pair:
     """The same terms with the number of dropped samples."""
     terms.nan_count = nan_count
     return terms

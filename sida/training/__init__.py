@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sida.training.config import DistillConfig, TeacherConfig
-    from sida.training.distiller import Distiller, IterationRecord
+    from sida.training.distiller import Distiller
     from sida.training.schedule import Phase, Schedule, ema_beta
     from sida.training.student import distill
     from sida.training.teacher import train_teacher
+    from sida.training.turns import IterationRecord
 
 __all__ = [
     "DistillConfig",
@@ -30,7 +31,7 @@ __all__ = [
 _HOMES = {
     "DistillConfig": "config",
     "Distiller": "distiller",
-    "IterationRecord": "distiller",
+    "IterationRecord": "turns",
     "Phase": "schedule",
     "Schedule": "schedule",
     "TeacherConfig": "config",

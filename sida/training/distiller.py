@@ -1,74 +1,38 @@
-"""The one loop body of SiD, SiDA and SiD2A: networks, a loss, a schedule and batches; no data set, no devices."""
+"""Score distillation: a teacher, a fake score that follows the generator, and the generator that learns from both."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeVar
 
 import torch
 
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import Draws, SiDLoss
-from sida.randomness import generator as random_generator
-from sida.sampling.one_step import one_step
 from sida.training.compilation import compiled
-from sida.training.draws import seed_layers, step_draws
-from sida.training.guards import GuardReport
-from sida.training.learner import Average, Learner, Reduce
-from sida.training.schedule import Phase, Schedule, ema_beta
+from sida.training.learner import Learner, Reduce
+from sida.training.schedule import Schedule
+from sida.training.turns import Batch, IterationRecord, Player, Turns
 
-#: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
-Batch = tuple[torch.Tensor, torch.Tensor | None]
+Item = TypeVar("Item")
 
 
-@dataclasses.dataclass
-class IterationRecord:
-    """What one iteration did.
-
-    Attributes:
-        losses: Scaled losses as they were back-propagated, but without the schedule's weights; 0-dim.
-        grad_norms: Gradient norm per network that took a step, before clipping; 0-dim.
-        samples: Samples that went through a loss.
-        nan_samples: Those dropped because they held a NaN.
-        bad_gradients: Gradient entries that were NaN or infinite.
-    """
-
-    losses: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    grad_norms: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    samples: int = 0
-    nan_samples: int = 0
-    bad_gradients: torch.Tensor | int = 0
-
-    def add_loss(self, name: str, value: torch.Tensor) -> None:
-        """Adds one round's share."""
-        value = value.detach()
-        self.losses[name] = self.losses[name] + value if name in self.losses else value
-
-    def add_step(self, name: str, report: GuardReport) -> None:
-        """Notes a network's step."""
-        self.grad_norms[name] = report.norm
-        self.bad_gradients = self.bad_gradients + report.replaced
-
-
-class Distiller:
+class Distiller(Turns):
     """Teacher φ, fake score ψ, generator θ and θ's average, and how one iteration changes them.
 
         distiller = Distiller(phi, psi, theta, SiDALoss(), Schedule(), lr=1e-5)
         record = distiller.iteration(nimg, [(images, labels)], [(images, labels)])
 
-    An iteration is a ψ step on images of the current θ, then a θ step through the new ψ, then the average: algorithm 1
-    of SiDA (arXiv:2410.14919) with the official code's order, modes and scales (golden facts 5-13). While the schedule
-    holds θ back, its forward and backward passes are skipped; nothing else notices, because draws depend on counters
-    only.
+    An iteration is a ψ step (or several) on images of the current θ, then a θ step through the new ψ, then the average:
+    algorithm 1 of SiDA (arXiv:2410.14919) with the official code's order, modes and scales (golden facts 5-13).
 
     Args:
         true_score: φ; frozen here.
         fake_score: ψ; usually a copy of φ.
         generator: θ; a copy of φ, or for SiD2A of a distilled generator.
-        loss: The method's losses per element: SiD's or one derived from it; ``loss.uses_real_images`` says whether ψ
-            also judges real images.
+        loss: The method's losses: SiD's or one derived from it; ``loss.uses_real_images`` says whether ψ also judges
+            real images, ``loss.weights`` what its terms are multiplied by.
         schedule: Phases by images seen.
         lr: θ's learning rate.
         fake_score_lr: ψ's; None for the same.
@@ -89,6 +53,8 @@ class Distiller:
         reduce: Averages a gradient vector over devices, in place; losses are means over this device's images, of
             which all devices bring equally many (:data:`sida.training.learner.Reduce`).
         compile: Run the networks through ``torch.compile``.
+        psi_steps: ψ's steps in an iteration.
+        others: Further players, which step between ψ and θ.
     """
 
     def __init__(
@@ -117,31 +83,59 @@ class Distiller:
         world_size: int = 1,
         reduce: Reduce | None = None,
         compile: bool = False,
+        psi_steps: int = 1,
+        others: Sequence[Player] = (),
     ) -> None:
         if not isinstance(loss, SiDLoss):
             kind = type(loss).__name__
             raise UserError(
                 f"loss: {kind} has no fake score, which this loop trains; take SiDLoss or one derived from it"
             )
-        self.loss, self.schedule, self.init_sigma, self.augment = loss, schedule, init_sigma, augment
-        self.lambda_sid, self.lambda_adv = lambda_sid, lambda_adv
-        self.lambda_d, self.lambda_fake_score = lambda_d, lambda_fake_score
-        self.ema_half_life, self.ema_rampup_ratio = ema_half_life, ema_rampup_ratio
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+        self.loss = loss
+        self.lambdas = {
+            "lambda_sid": lambda_sid,
+            "lambda_adv": lambda_adv,
+            "lambda_d": lambda_d,
+            "lambda_fake_score": lambda_fake_score,
+        }
         self.true_score = true_score.eval().requires_grad_(False)
-        self._phi = compiled(true_score) if compile else true_score
-        self.fake_score = Learner(
-            fake_score,
-            lr if fake_score_lr is None else fake_score_lr,
-            betas,
-            eps,
-            grad_clip_value,
-            reduce,
-            compile,
+        phi = compiled(true_score) if compile else true_score
+        psi_lr = lr if fake_score_lr is None else fake_score_lr
+        self.fake_score = psi = Learner(fake_score, psi_lr, betas, eps, grad_clip_value, compile=compile)
+        theta = Learner(generator, lr, betas, eps, compile=compile)
+        weights = lambda pixels: loss.weights(self.lambdas, pixels)
+        players = [
+            Player(
+                "fake_score",
+                psi,
+                lambda r: loss.fake_score_loss(psi.call, r.images, r.class_labels, r.real_images, r.augment, r.draws),
+                weights,
+                "psi",
+                "sigma_normal",
+                real_images=loss.uses_real_images,
+                augment=augment,
+                steps=psi_steps,
+            ),
+            *others,
+            Player(
+                "generator",
+                theta,
+                lambda r: loss.generator_loss(phi, psi.call, r.images, r.class_labels, r.draws),
+                weights,
+                "generator",
+            ),
+        ]
+        super().__init__(
+            players,
+            schedule,
+            init_sigma=init_sigma,
+            ema_half_life=ema_half_life,
+            ema_rampup_ratio=ema_rampup_ratio,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            reduce=reduce,
         )
-        self.generator = Learner(generator, lr, betas, eps, None, reduce, compile)
-        self.ema = Average(self.generator)
-        self.device = self.generator.flat.vector.device
 
     def iteration(
         self,
@@ -150,113 +144,29 @@ class Distiller:
         generator_batches: Sequence[Batch],
         draws: Sequence[Draws] | None = None,
     ) -> IterationRecord:
-        """One ψ step, one θ step (if the schedule wants it), one step of the average.
+        """ψ's steps, one θ step (if the schedule wants it), one step of the average.
 
         Args:
             nimg: Images seen before this iteration, over all devices.
-            psi_batches: One pair per accumulation round: real images (only their shape counts for SiD) and labels.
+            psi_batches: One pair per accumulation round: real images (only their shape counts for SiD) and labels. The
+                rounds of several ψ steps follow each other; the method's other players see the same.
             generator_batches: The same for θ; of the images only the shape counts, of a separate batch the labels.
             draws: Replace the random tensors: one mapping per round, ψ's rounds first. A round may have ``z``,
                 ``noise`` and ``sigma_normal`` (ψ) or ``t`` (θ), see :func:`sida.training.draws.step_draws`; what it
                 leaves out is drawn as without it.
         """
-        phase, record = self.schedule.at(nimg), IterationRecord()
         rounds = len(psi_batches)
         if draws is not None and len(draws) != rounds + len(generator_batches):
             raise ValueError(f"{len(draws)} mappings of draws for {rounds} + {len(generator_batches)} rounds")
-        self._psi_step(nimg, psi_batches, None if draws is None else draws[:rounds], phase, record)
-        if phase.update_generator:
-            self._theta_step(nimg, generator_batches, None if draws is None else draws[rounds:], phase, record)
-        images = self.world_size * sum(len(batch[0]) for batch in psi_batches)
-        self.ema.update(ema_beta(nimg, images, self.ema_half_life, self.ema_rampup_ratio))
-        return record
-
-    def _psi_step(
-        self, nimg: int, batches: Sequence[Batch], draws: Sequence[Draws] | None, phase: Phase, record: IterationRecord
-    ) -> None:
-        draws = self._draws("psi", nimg, batches, draws, "sigma_normal")
-        total = sum(len(images) for images, _ in batches)
-        augment = self._augment(nimg)
-        generator, fake_score = self.generator.eval(), self.fake_score.train()
-        for (real, labels), given in zip(batches, draws):
-            with torch.no_grad():
-                images = one_step(generator, given["z"], labels, self.init_sigma)
-            terms = self.loss.fake_score_loss(
-                fake_score, images, labels, real if self.loss.uses_real_images else None, augment, given
-            )
-            record.samples += len(images)
-            record.nan_samples += terms.nan_count
-            _propagate(
-                record,
-                ("denoising", terms.denoising, self.lambda_fake_score / total, 1.0),
-                ("discriminator", terms.discriminator, self.lambda_d / total, 1.0),
-            )
-        record.add_step("fake_score", self.fake_score.step(phase.lr_factor))
-
-    def _theta_step(
-        self, nimg: int, batches: Sequence[Batch], draws: Sequence[Draws] | None, phase: Phase, record: IterationRecord
-    ) -> None:
-        draws = self._draws("generator", nimg, batches, draws, "t")
-        total = sum(len(images) for images, _ in batches)
-        generator, fake_score = self.generator.train(), self.fake_score.eval()
-        for (like, labels), given in zip(batches, draws):
-            images = one_step(generator, given["z"], labels, self.init_sigma)
-            terms = self.loss.generator_loss(self._phi, fake_score, images, labels, given)
-            record.samples += len(images)
-            record.nan_samples += terms.nan_count
-            pixels = like[0].numel()
-            _propagate(
-                record,
-                ("sid", terms.sid, self.lambda_sid / total, phase.sid_weight),
-                ("adversarial", terms.adversarial, self.lambda_adv * pixels / total, phase.adversarial_weight),
-            )
-        record.add_step("generator", self.generator.step(phase.lr_factor))
-
-    def _draws(
-        self, purpose: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None, level: str
-    ) -> Sequence[Draws]:
-        seed_layers(self.seed, purpose, nimg, self.rank, self.device)
-        if given is not None and all({"z", "noise", level} <= mapping.keys() for mapping in given):
-            return given
-        shapes = [images.shape for images, _ in batches]
-        own = step_draws(self.seed, purpose, nimg, self.rank, shapes, self.device, level)
-        # What a mapping leaves out stays the run's own draw.
-        return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
-
-    def _augment(self, nimg: int) -> Any:
-        if self.augment is None:
-            return None
-        pipe, source = self.augment, random_generator(self.seed, "augment", nimg, self.rank)
-        return lambda images: pipe(images, generator=source)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """Everything a resumed run needs, as named tensors (references, not copies); φ is not part of it."""
-        return {f"{part}/{name}": value for part, owner in self._parts() for name, value in owner.state().items()}
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts a :meth:`state` back."""
-        for part, owner in self._parts():
-            prefix = f"{part}/"
-            owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
-
-    def _parts(self) -> list[tuple[str, Learner | Average]]:
-        return [("fake_score", self.fake_score), ("generator", self.generator), ("ema", self.ema)]
+        psi = self.players[0].streams()
+        batches = {**_shared_out(psi_batches, psi), "generator": generator_batches}
+        given = {} if draws is None else {**_shared_out(draws[:rounds], psi), "generator": draws[rounds:]}
+        return self.take(nimg, lambda stream, _: batches.get(stream, batches["psi"]), given)
 
 
-def _propagate(record: IterationRecord, *terms: tuple[str, torch.Tensor | None, float, float]) -> None:
-    """Back-propagates the sum of a round's terms and notes each without its weight.
-
-    Args:
-        record: Where the losses are noted.
-        *terms: Name, loss per element (None: the method has no such term), scale, and the schedule's weight.
-    """
-    weighted = []
-    for name, per_element, scale, weight in terms:
-        if per_element is None:
-            continue
-        value = per_element.sum() * scale
-        record.add_loss(name, value)
-        # A term of weight 0 costs no backward pass.
-        if weight:
-            weighted.append(value if weight == 1 else weight * value)
-    sum(weighted[1:], weighted[0]).backward()
+def _shared_out(items: Sequence[Item], streams: Sequence[str]) -> dict[str, Sequence[Item]]:
+    """As many items for each stream, in their order."""
+    if len(items) % len(streams):
+        raise ValueError(f"{len(items)} rounds cannot be shared by {len(streams)} steps of the fake score")
+    size = len(items) // len(streams)
+    return {stream: items[n * size : (n + 1) * size] for n, stream in enumerate(streams)}

@@ -9,7 +9,7 @@ class FlatParameters:
     """Moves a network's parameters into one contiguous float32 vector; the parameters become views of it.
 
     Guarding, clipping, Adam, averaging, saving and (later) reducing across devices then act on one tensor. The
-    network itself does not notice.
+    network itself does not notice. Parameters that do not require a gradient now never will: they stay as they are.
 
     Args:
         net: Network on its final device; not to be moved or deep-copied while the views are in use.
@@ -23,6 +23,7 @@ class FlatParameters:
         self.parameters = list(net.parameters())
         if not self.parameters:
             raise ValueError("a network without parameters cannot learn")
+        self._learning = [p for p in self.parameters if p.requires_grad]
         self.vector = torch.cat([p.detach().reshape(-1).float() for p in self.parameters])
         position = 0
         for p in self.parameters:
@@ -40,6 +41,6 @@ class FlatParameters:
             p.grad = None
 
     def requires_grad_(self, flag: bool) -> None:
-        """Turns gradients of all parameters on or off."""
-        for p in self.parameters:
+        """Turns gradients on or off, of all parameters that learn."""
+        for p in self._learning:
             p.requires_grad_(flag)

@@ -42,6 +42,8 @@ class Learner:
     ) -> None:
         self.net, self.lr, self.clip_value, self.reduce = net, lr, clip_value, reduce
         self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
+        #: What to call: the network in the mode it was put in last.
+        self.call: torch.nn.Module = net
         self.flat = FlatParameters(net)
         self.adam = Adam(self.flat.vector, betas, eps)
         self._modules = list(net.modules())
@@ -59,7 +61,8 @@ class Learner:
             # Module.train() costs 20 times this, several times per iteration.
             object.__setattr__(module, "training", training)
         self.flat.requires_grad_(training)
-        return self._calls[training]
+        self.call = self._calls[training]
+        return self.call
 
     def step(self, lr_factor: float = 1.0) -> GuardReport:
         """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""

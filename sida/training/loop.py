@@ -16,12 +16,12 @@ from sida.errors import UserError
 from sida.io import append_jsonl
 from sida.progress import Progress
 from sida.training.config import DistillConfig, TeacherConfig
-from sida.training.distiller import IterationRecord
 from sida.training.interruption import Interruption
 from sida.training.learner import Average
 from sida.training.meter import TickMeter
 from sida.training.outputs import Tensors, publish, snapshot_path, sort_snapshots, write_logs, write_network
 from sida.training.state import KeptState, StateStore, say
+from sida.training.turns import IterationRecord
 
 
 class Trainer(Protocol):

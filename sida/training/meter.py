@@ -6,7 +6,7 @@ import math
 import time
 from typing import Any
 
-from sida.training.distiller import IterationRecord
+from sida.training.turns import IterationRecord
 
 
 class TickMeter:

@@ -22,6 +22,10 @@ class Phase:
     adversarial_weight: float
     lr_factor: float
 
+    def weight(self, term: str) -> float:
+        """The schedule's weight of a term, by its name; 1 of all that have no phases."""
+        return {"sid": self.sid_weight, "adversarial": self.adversarial_weight}.get(term, 1.0)
+
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:

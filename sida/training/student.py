@@ -23,7 +23,7 @@ from sida.sampling.networks import open_decoder
 from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, WeightNorm
 from sida.training.defaults import Family, SettledConfig, family_of, settled
-from sida.training.distiller import Distiller, IterationRecord
+from sida.training.distiller import Distiller
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Average
 from sida.training.loop import Evaluate, Plan, TrainingLoop, run_kept
@@ -32,36 +32,36 @@ from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import Schedule
 from sida.training.state import StateStore
+from sida.training.turns import IterationRecord, Turns
 
 
 class StudentTrainer:
-    """A :class:`Distiller` with its source of batches.
+    """What an iteration changes, with its source of batches.
 
     Args:
-        distiller: What an iteration changes.
+        turns: The method's players.
         batches: Where images and labels come from.
     """
 
-    def __init__(self, distiller: Distiller, batches: StepBatches | GeneratedBatches) -> None:
-        self.distiller, self.batches = distiller, batches
+    def __init__(self, turns: Turns, batches: StepBatches | GeneratedBatches) -> None:
+        self.turns, self.batches = turns, batches
 
     @property
     def ema(self) -> Average:
         """The averaged generator."""
-        return self.distiller.ema
+        return self.turns.ema
 
     def iteration(self, nimg: int) -> IterationRecord:
         """One iteration on the batches of image ``nimg``."""
-        psi = self.batches("psi", nimg, with_images=self.distiller.loss.uses_real_images)
-        return self.distiller.iteration(nimg, psi, self.batches("generator", nimg, with_images=False))
+        return self.turns.take(nimg, lambda stream, with_images: self.batches(stream, nimg, with_images))
 
     def state(self) -> Tensors:
         """Everything a resumed run needs (references, not copies)."""
-        return self.distiller.state()
+        return self.turns.state()
 
     def load(self, state: Tensors) -> None:
         """Puts a :meth:`state` back."""
-        self.distiller.load(state)
+        self.turns.load(state)
 
 
 def distill(

@@ -16,7 +16,6 @@ from sida.networks import build_network
 from sida.randomness import derive_seed, generator
 from sida.training.batches import StepBatches
 from sida.training.config import TeacherConfig
-from sida.training.distiller import IterationRecord
 from sida.training.draws import seed_layers
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Average, Learner, Reduce
@@ -25,6 +24,7 @@ from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import ema_beta, linear_decay
 from sida.training.state import StateStore
+from sida.training.turns import IterationRecord
 
 
 class TeacherTrainer:

@@ -56,7 +56,7 @@ def recipe(config: DistillConfig) -> dict[str, object]:
         "loss": type(loss).__name__, "real": loss.uses_real_images, "alpha": loss.alpha,
         "sigma": (loss.P_mean, loss.P_std), "logvar": getattr(loss, "return_logvar", None),
         "phases": (distiller.schedule.warmup_kimg, distiller.schedule.adversarial_kimg),
-        "weights": (distiller.lambda_sid, distiller.lambda_adv, distiller.lambda_d, distiller.lambda_fake_score),
+        "weights": (*distiller.lambdas.values(),),
         "clip": (distiller.fake_score.clip_value, distiller.generator.clip_value),
         "norm": tuple(getattr(net, "weight_norm", None) for net in nets),
         "ema": (distiller.ema_half_life, distiller.ema_rampup_ratio), "eps": distiller.generator.adam.eps,
