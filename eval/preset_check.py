@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.claims.command import main_scope
+from eval.claims.decide import main_scope
 from eval.claims.evidence import Evidence
 from eval.claims.model import load_claims
 from eval.claims.rules import decide_part

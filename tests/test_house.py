@@ -42,3 +42,15 @@ def test_the_method_knows_neither_measuring_nor_workflow():
         assert not [name for name in imports(path) if re.match(r"(eval|workflow|snakemake)\b", name)], path
     for path in sorted((ROOT / "eval").rglob("*.py")):
         assert not [name for name in imports(path) if re.match(r"(workflow|snakemake)\b", name)], path
+
+
+def test_the_measuring_has_few_rooms_that_look_down_only():
+    found = rooms(ROOT / "eval")
+    assert kept(found), found
+
+
+def test_only_commands_see_parsed_arguments():
+    for folder in ("sida", "eval"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            allowed = path.parent.name == "commands" or path == ROOT / "sida" / "cli.py"
+            assert allowed or "argparse" not in imports(path), path

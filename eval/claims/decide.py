@@ -1,12 +1,20 @@
-"""Verdicts from claims and evidence."""
+"""Verdicts from claims and evidence, and the files that ``sida-eval claims`` writes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from eval.claims.evidence import Evidence
-from eval.claims.model import UNDECIDED, Claim, Finding, Outcome, Verdict
+from eval.claims.model import UNDECIDED, Claim, Finding, Outcome, Verdict, counted, load_claims
 from eval.claims.rules import decide_part
+from eval.claims.write import write_verdicts
+from eval.results.published import load_published
+from eval.results.selection import matching
+from eval.results.summary import Measurements, load_measurements
+from sida.errors import UserError, suggestion
+from sida.preset import read_runs
 
 
 def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") -> list[Verdict]:
@@ -45,3 +53,63 @@ def combined(findings: Sequence[Finding], combine: str, ties: int = 0) -> Outcom
     undecided = [finding for finding in findings if finding.outcome == UNDECIDED]
     tolerated = len(undecided) <= ties and all(finding.numbers for finding in undecided)
     return "supported" if tolerated and "supported" in outcomes else UNDECIDED
+
+
+def decide_claims(
+    claims: str | Path,
+    out: str | Path,
+    *,
+    measurements: str | Path | None = None,
+    runs: str | Path | None = None,
+    results: str | Path | None = None,
+    scope: str | None = None,
+    published: str | Path | None = None,
+) -> tuple[list[Path], str]:
+    """Writes ``.md``, ``.json`` and ``.html``; returns their paths and a summary of the verdicts.
+
+    Args:
+        claims: Claims and rules (``config/claims.yaml``).
+        out: The ``.md`` file; the others lie beside it.
+        measurements: ``measurements.csv``; without it the published numbers alone decide.
+        runs: Sample sheet.
+        results: Results of the preset; ``students/<run>/`` holds the training logs.
+        scope: Only claims of this scope; by default those that name most of the measured runs.
+        published: Folder of published numbers; by default ``results/published``.
+
+    Raises:
+        UserError: Faulty claims, measurements or sheet, or an unknown scope.
+    """
+    known = load_claims(claims)
+    measured = load_measurements(measurements) if measurements else Measurements([], "no measurements")
+    sheet = {run.run: run for run in read_runs(runs)} if runs else {}
+    students = Path(results) / "students" if results else None
+    evidence = Evidence(measured, sheet, load_published(published), students)
+    scope = scope or main_scope(known, evidence)
+    chosen = [claim for claim in known if claim.scope == scope]
+    if not chosen:
+        scopes = {claim.scope for claim in known}
+        raise UserError(f"--scope {scope}: no claim has this scope{suggestion(scope, scopes)}")
+    verdicts = decide(chosen, evidence, str(claims))
+    printed = decide(chosen, replace(evidence, by_published=True), str(claims)) if scope == "paper" else []
+    protocols = sorted({row.protocol for row in measured.rows})
+    about = f"Measured under the protocol {', '.join(protocols)}" if protocols else "Nothing was measured"
+    text = f"{about}. The statements are about {'the papers’ data sets' if scope == 'paper' else scope}"
+    text += "." if scope == "paper" else ", not about the papers' data sets."
+    paths = write_verdicts(verdicts, out, printed, text)
+    counts = counted(v.outcome for v in verdicts)
+    return paths, counts
+
+
+def main_scope(claims: list[Claim], evidence: Evidence) -> str:
+    """The scope whose claims name most of the measured runs; the papers' where nothing was measured."""
+    counts = {claim.scope: 0 for claim in claims}
+    for claim in claims:
+        for part in claim.parts:
+            for operand in (part.a, part.b):
+                if operand is None:
+                    continue
+                named = operand.run in evidence.measurements.runs
+                found = operand.where is not None and bool(matching(evidence.runs, operand.where))
+                counts[claim.scope] += named or found
+    best = max(counts, key=lambda scope: counts[scope])
+    return best if counts[best] else "paper"

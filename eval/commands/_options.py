@@ -1,13 +1,15 @@
-"""``KEY=VALUE`` options of the command line."""
+"""Options that several verbs share: ``KEY=VALUE`` pairs, ranges, conditions on the sample sheet, output files."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.errors import UserError
+from eval.results.selection import SELECTABLE
+from sida.errors import UserError, suggestion
 
 _WORDS = {"true": True, "false": False, "null": None}
 
@@ -57,3 +59,51 @@ def check_output(path: str | None, option: str, suffix: str | None = None) -> No
     parent = next(p for p in Path(path).absolute().parents if p.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise UserError(f"{option} {path}: cannot be written in {parent}; choose another place")
+
+
+def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
+    """``["dataset=digits"]`` as ``{"dataset": "digits"}``: conditions on the sample sheet.
+
+    Raises:
+        UserError: Not of that form, or not a column of the sheet.
+    """
+    scope: dict[str, object] = {}
+    for condition in conditions:
+        key, sign, value = condition.partition("=")
+        if not sign or key not in SELECTABLE:
+            known = suggestion(key, SELECTABLE)
+            raise UserError(f"--scope {condition}: give COLUMN=VALUE with a column of the sheet{known}")
+        try:
+            scope[key] = float(value) if key == "alpha" else int(value) if key == "seed" else value
+        except ValueError:
+            raise UserError(f"--scope {condition}: {key} must be a number") from None
+    return scope
+
+
+def parse_trials(text: str | None, count: int) -> list[int]:
+    """Trials from ``"0-9"``, ``"3"`` or ``"0,2,5-7"``; None means all ``count``.
+
+    Raises:
+        UserError: Not of that form, empty, or beyond ``count``.
+    """
+    if text is None:
+        return list(range(count))
+    trials: list[int] = []
+    for part in text.split(","):
+        first, last = parse_range(part, "--trials")
+        trials += range(first, last + 1)
+    if any(trial >= count for trial in trials):
+        raise UserError(f"--trials: the protocol has the trials 0-{count - 1}, got '{text}'")
+    return sorted(set(trials))
+
+
+def parse_range(text: str, option: str) -> tuple[int, int]:
+    """``"3-7"`` as (3, 7) and ``"3"`` as (3, 3).
+
+    Raises:
+        UserError: Not of that form, or backwards.
+    """
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text.strip())
+    if match is None or int(match[2] or match[1]) < int(match[1]):
+        raise UserError(f"{option}: must be a number or a range like 0-9, got '{text}'")
+    return int(match[1]), int(match[2] or match[1])

@@ -27,8 +27,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decides and writes."""
-    from eval.claims.command import decide_claims
+    from eval.claims.decide import decide_claims
 
-    paths, counts = decide_claims(args)
+    paths, counts = decide_claims(
+        args.claims,
+        args.out,
+        measurements=args.measurements,
+        runs=args.runs,
+        results=args.results,
+        scope=args.scope,
+        published=args.published,
+    )
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])}): {counts}")
     return 0

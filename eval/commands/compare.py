@@ -25,24 +25,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares and prints."""
-    import re
     import sys
     import textwrap
     from pathlib import Path
 
     from eval.report.compare import as_table, compare, compare_published
+    from eval.tables.files import RENDERERS
     from eval.tables.text import to_terminal
-    from eval.tables.write import RENDERERS
     from sida.errors import UserError
     from sida.io import write_text
-    from sida.resources import find, names
 
     renderers = {suffix: function for suffix, function in RENDERERS.items() if suffix != ".csv"}
     if args.out and Path(args.out).suffix not in renderers:
         raise UserError(f"--out {args.out}: must end in {', '.join(renderers)}")
     if args.second == "published":
-        layouts = [find("tables", name) for name in names("tables") if re.match("table[1-7]", name)]
-        table = compare_published(args.first, layouts, args.published)
+        table = compare_published(args.first, args.published)
     else:
         table = as_table(compare(args.first, args.second, args.runs))
     print(to_terminal(table, colour=sys.stdout.isatty()))

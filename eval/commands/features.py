@@ -26,15 +26,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Extracts and writes."""
     from eval.commands._options import check_output, extractor_options
-    from eval.features import get_extractor
-    from eval.measuring.extract import open_set, write_features
-    from sida.training.process import check_device
+    from eval.measuring.extract import write_features
 
     check_output(args.out, "--out")
-    check_device(args.device, "features")
-    options = extractor_options(args.extractor_option).get(args.extractor, {})
-    extractor = get_extractor(args.extractor, args.device, **options)
-    images = open_set(args.dataset, args.images)
-    shape = write_features(args.out, images, extractor, args.allow_tf32)
-    print(f"{args.out}: {shape[0]:,} × {shape[1]} features of {images.name}")
+    name, shape = write_features(
+        args.out,
+        args.extractor,
+        dataset=args.dataset,
+        images=args.images,
+        options=extractor_options(args.extractor_option).get(args.extractor),
+        allow_tf32=args.allow_tf32,
+        device=args.device,
+    )
+    print(f"{args.out}: {shape[0]:,} × {shape[1]} features of {name}")
     return 0

@@ -32,9 +32,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds and writes the figure."""
+    from eval.commands._options import pairs, parse_scope
     from eval.figures.build import build_figure
 
-    paths, remarks = build_figure(args)
+    paths, remarks = build_figure(
+        args.layout,
+        args.runs,
+        args.results,
+        args.out,
+        measurements=args.measurements,
+        spec=args.spec,
+        logs=pairs(args.log, "--log"),
+        published=args.published,
+        scope=parse_scope(args.scope),
+    )
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
     for remark in remarks:
         print(f"  {remark}")

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures."""
-    from eval.commands._ranges import parse_range, parse_trials
+    from eval.commands._options import parse_range, parse_trials
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol
     from eval.measuring.shards import measure_shard

@@ -29,12 +29,8 @@ def run(args: argparse.Namespace) -> int:
 
     from eval.report.index import write_index
     from eval.report.page import write_page
-    from sida.errors import UserError
 
-    suffix = Path(args.out).suffix
-    if suffix not in (".html", ".md"):
-        raise UserError(f"--out {args.out}: must end in .html, or in .md (pictures go into a folder beside it)")
-    if suffix == ".html":
+    if Path(args.out).suffix == ".html":
         print(write_index(args.results, args.out, args.title, args.own, args.again))
         return 0
     page, *pictures = write_page(args.results, args.out, args.title, args.own)

@@ -30,17 +30,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures and writes."""
     from eval.commands._options import check_output, extractor_options
-    from eval.features import get_extractor
-    from eval.measuring.extract import measure_set, open_set
-    from eval.measuring.reference_files import write_own
-    from sida.training.process import check_device
+    from eval.measuring.extract import write_reference
 
     check_output(args.out, "--out", ".safetensors")
-    check_device(args.device, "reference")
-    options = extractor_options(args.extractor_option).get(args.extractor, {})
-    extractor = get_extractor(args.extractor, args.device, **options)
-    images = open_set(args.dataset, args.images)
-    statistics, features = measure_set(images, extractor, args.keep_features, args.ddof, args.allow_tf32)
-    write_own(args.out, images.name, images.digest(), extractor, statistics, features)
-    print(f"{args.out}: {statistics.count:,} images of {images.name}, {statistics.num_features} features each")
+    name, statistics = write_reference(
+        args.out,
+        args.extractor,
+        dataset=args.dataset,
+        images=args.images,
+        options=extractor_options(args.extractor_option).get(args.extractor),
+        keep_features=args.keep_features,
+        ddof=args.ddof,
+        allow_tf32=args.allow_tf32,
+        device=args.device,
+    )
+    print(f"{args.out}: {statistics.count:,} images of {name}, {statistics.num_features} features each")
     return 0

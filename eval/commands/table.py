@@ -37,10 +37,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds and writes the table."""
-    from eval.tables import write_table
-    from eval.tables.inputs import build_from_options
+    from eval.commands._options import parse_scope
+    from eval.tables import make_table, write_table
+    from sida.config import load_spec
 
-    table = build_from_options(args)
+    table = make_table(
+        args.layout,
+        args.measurements,
+        args.runs,
+        mode=args.mode,
+        published=args.published,
+        scope=parse_scope(args.scope),
+        config=load_spec(args.config, "--config") if args.config else None,
+        results=args.results,
+    )
     paths = write_table(table, args.out)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")
     return 0

@@ -1,57 +1,75 @@
-"""From command-line options to the files of a figure."""
+"""A figure from its files to its files: what ``sida-eval figure`` does."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 from eval.figures.layout import CurvesLayout, load_figure_layout
 from eval.results.published import load_published
 from eval.results.summary import Measurements, load_measurements
-from eval.tables.inputs import parse_scope
 from sida.errors import UserError, suggestion
 from sida.io import write_text
 from sida.preset import read_runs
 from sida.resources import find
 
 
-def build_figure(args: argparse.Namespace) -> tuple[list[Path], list[str]]:
+def build_figure(
+    layout: str | Path,
+    runs: str | Path,
+    results: str | Path,
+    out: str | Path,
+    *,
+    measurements: str | Path | None = None,
+    spec: str | None = None,
+    logs: Mapping[str, str] | None = None,
+    published: str | Path | None = None,
+    scope: Mapping[str, object] | None = None,
+) -> tuple[list[Path], list[str]]:
     """Writes ``.pdf``, ``.png`` and ``.csv``; returns their paths and remarks for the user.
+
+    Args:
+        layout: A file, or a name in ``config/figures``.
+        runs: Sample sheet.
+        results: Results of the preset; ``students/<run>/`` holds the training logs.
+        out: The ``.pdf``; the others lie beside it.
+        measurements: ``measurements.csv``, for reference lines; a file that does not exist yet counts as empty.
+        spec: Generators that grids of samples are drawn from: JSON text or a file.
+        logs: Official metric logs by run; they take precedence over ours.
+        published: Folder of published numbers; by default ``results/published``.
+        scope: Conditions on the sample sheet added to every run.
 
     Raises:
         UserError: A faulty layout, log or sheet, or an output name that is not ``*.pdf``.
     """
-    out = Path(args.out)
+    out = Path(out)
     if out.suffix != ".pdf":
         raise UserError(f"--out {out}: must end in .pdf; .png and .csv are written beside it")
-    layout = load_figure_layout(find("figures", args.layout, where="--layout"))
-    layout = dataclasses.replace(layout, scope={**(layout.scope or {}), **parse_scope(args.scope)})
-    runs = {run.run: run for run in read_runs(args.runs)}
-    if not isinstance(layout, CurvesLayout):
+    shown = load_figure_layout(find("figures", str(layout), where="--layout"))
+    shown = dataclasses.replace(shown, scope={**(shown.scope or {}), **(scope or {})})
+    sheet = {run.run: run for run in read_runs(runs)}
+    if not isinstance(shown, CurvesLayout):
         from eval.figures.samples import build_samples
 
-        paths, absent = build_samples(layout, runs, args.spec, out)
+        paths, absent = build_samples(shown, sheet, spec, out)
         return paths, [f"not shown, no data yet: {name}" for name in absent]
     from eval.figures import style
-    from eval.figures.data import curves_csv
-    from eval.figures.gather import Sources, gather
+    from eval.figures.gather import Sources, curves_csv, gather
     from eval.figures.plot import draw_curves
     from eval.figures.select import present
 
-    logs = {}
-    for entry in args.log:
-        name, sign, path = entry.partition("=")
-        if not sign or name not in runs:
-            raise UserError(f"--log {entry}: give RUN=FILE with a run of the sample sheet{suggestion(name, runs)}")
-        logs[name] = Path(path)
-    measured = args.measurements is not None and Path(args.measurements).is_file()
-    measurements = load_measurements(args.measurements) if measured else Measurements([], "no measurements")
-    sources = Sources(measurements, runs, load_published(args.published), Path(args.results) / "students", logs)
-    layout = present(layout, runs)
-    panels = gather(layout, sources)
-    figure = draw_curves(layout, panels)
-    write_text(out.with_suffix(".csv"), curves_csv(layout, panels))
-    paths = [*style.save(figure, out, layout.title), out.with_suffix(".csv")]
+    for name in logs or {}:
+        if name not in sheet:
+            raise UserError(f"--log {name}: give RUN=FILE with a run of the sample sheet{suggestion(name, sheet)}")
+    there = measurements is not None and Path(measurements).is_file()
+    measured = load_measurements(measurements) if there and measurements else Measurements([], "no measurements")
+    official = {name: Path(path) for name, path in (logs or {}).items()}
+    sources = Sources(measured, sheet, load_published(published), Path(results) / "students", official)
+    shown = present(shown, sheet)
+    panels = gather(shown, sources)
+    figure = draw_curves(shown, panels)
+    write_text(out.with_suffix(".csv"), curves_csv(shown, panels))
+    paths = [*style.save(figure, out, shown.title), out.with_suffix(".csv")]
     missing = [f"not shown, no data yet: {name}" for panel in panels for name in panel.missing]
     return paths, [*missing, *dict.fromkeys(f"note: {note}" for panel in panels for note in panel.notes)]

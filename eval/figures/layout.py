@@ -106,7 +106,7 @@ class CurvesLayout:
         widths: Relative widths of the panels of a row.
         x: Unit of the horizontal axis; iterations are images divided by ``batch``.
         legend: A legend in each panel, or one below all of them (which then also names the lines).
-        colours: Whether colour and marker tell methods apart, or values of α (see :mod:`eval.figures.looks`).
+        colours: Whether colour and marker tell methods apart, or values of α (see :mod:`eval.figures.style`).
         final: Mark the kept generator with its independent measurement.
     """
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from eval.figures import style
 from eval.figures.gather import Line, Panel
 from eval.figures.layout import CurvesLayout
-from eval.figures.looks import METHODS, Look, looks_of
+from eval.figures.style import METHODS, Look, looks_of
 from eval.results.training_logs import Curve
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor":
 
 
 def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
-    """The figure of a layout; looks are those of :mod:`eval.figures.looks`.
+    """The figure of a layout; looks are those of :mod:`eval.figures.style`.
 
     A panel whose optional runs have no log yet, or logs without its metric, says so.
     """

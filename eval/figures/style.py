@@ -1,11 +1,18 @@
-"""What all figures share: fonts, sizes, colours of reference lines, embedded fonts, fixed metadata."""
+"""What all figures share: sizes, fonts, fixed metadata, and which colour, marker and dashes a curve has.
+
+A method (or α) looks the same in every panel of every figure.
+"""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eval.figures.gather import Panel
+from eval.figures.layout import CurvesLayout
 from sida.io import atomic_path
 
 if TYPE_CHECKING:
@@ -66,3 +73,75 @@ def save(figure: Figure, out: str | Path, title: str) -> list[Path]:
             temporary.write_bytes(buffer.getvalue())
         written.append(out.with_suffix(suffix))
     return written
+
+
+#: Okabe & Ito's colours, which colour-blind readers can tell apart, and a marker each.
+METHODS = {"sid": ("#0072B2", "o"), "sida": ("#D55E00", "s"), "sid2a": ("#009E73", "^"), "gdd": ("#CC79A7", "D")}
+#: For what is neither a method's nor an α's own curve, in the order in which a figure shows it.
+VARIANTS = (("#6A3D9A", "v"), ("#000000", "P"), ("#E69F00", "X"), ("#56B4E9", "d"), ("#8C564B", "<"), ("#7F7F7F", ">"))
+_ALPHAS = (-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5)
+_ALPHA_MARKERS = "os^Dv<>PXp*"
+SOLID, DASHED, DOTTED = None, (5.0, 1.5), (1.5, 1.2)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a curve is drawn; ``dashes`` None is a solid line."""
+
+    colour: str
+    marker: str
+    dashes: tuple[float, ...] | None = None
+
+
+Key = tuple[str, str, float | None]
+
+
+def looks_of(layout: CurvesLayout, panels: Sequence[Panel]) -> dict[Key, Look]:
+    """Looks of all curves of a figure, by label, method and α.
+
+    Of several curves of one method and α in a panel, the first has the method's look and each other label a look of its
+    own, kept in the whole figure.
+    """
+    looks: dict[Key, Look] = {}
+    variants = 0
+    for panel in panels:
+        taken: dict[Look, str] = {}
+        for curve in panel.curves:
+            key = (curve.label, curve.method, curve.alpha)
+            look = looks.get(key)
+            if look is None:
+                look = own_look(curve.method, curve.alpha, layout.colours == "alpha")
+                if look is None or taken.get(look, curve.label) != curve.label:
+                    look = Look(*VARIANTS[variants % len(VARIANTS)])
+                    variants += 1
+                looks[key] = look
+            taken.setdefault(look, curve.label)
+    return looks
+
+
+def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look | None:
+    """The look of a method, or of an α in figures about α; None for a method without one.
+
+    A method's curves share hue and marker: solid for α = 1 (or none), lighter and dashed above it, darker and dotted
+    below.
+    """
+    if by_alpha and alpha is not None:
+        import matplotlib
+        import numpy as np
+        from matplotlib.colors import to_hex
+
+        # Viridis short of its yellow end, in equal steps between the paper's values; a marker for each step of 0.05.
+        place = np.interp(alpha, _ALPHAS, np.linspace(0, 0.92, len(_ALPHAS)))
+        return Look(to_hex(matplotlib.colormaps["viridis"](place)), _ALPHA_MARKERS[round(20 * alpha) % 11])
+    if method not in METHODS:
+        return None
+    colour, marker = METHODS[method]
+    if alpha is None or alpha == 1:
+        return Look(colour, marker)
+    return Look(_mixed(colour, 255 if alpha > 1 else 0, 0.4), marker, DASHED if alpha > 1 else DOTTED)
+
+
+def _mixed(colour: str, level: int, share: float) -> str:
+    """A colour with a share of grey ``level``."""
+    parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return "#" + "".join(f"{round(part + share * (level - part)):02X}" for part in parts)

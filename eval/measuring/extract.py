@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
+from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.features.extraction import precision
 from eval.measuring.pipeline import prefetch
+from eval.measuring.reference_files import write_own
 from eval.measuring.references import data_digest
 from eval.measuring.stores import open_store
 from eval.statistics import FeatureStatistics
@@ -21,6 +25,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.io import atomic_path
 from sida.progress import Progress
+from sida.training.process import check_device
 
 _BATCH = 128
 
@@ -62,40 +67,94 @@ def open_set(dataset: str | None = None, images: str | None = None) -> ImageSet:
     )
 
 
-def measure_set(
-    images: ImageSet, extractor: Extractor, keep_features: bool, ddof: int = 1, allow_tf32: bool = False
-) -> tuple[FeatureStatistics, torch.Tensor | None]:
-    """Sums of the features of all images; the features themselves (N, C) if asked."""
-    statistics = FeatureStatistics(ddof=ddof, device=extractor.device)
+def write_reference(
+    out: str | os.PathLike[str],
+    extractor: str,
+    *,
+    dataset: str | None = None,
+    images: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    keep_features: bool = False,
+    ddof: int = 1,
+    allow_tf32: bool = False,
+    device: str = "cpu",
+) -> tuple[str, FeatureStatistics]:
+    """Measures a set of real images once, as the reference of later measurements (``sida-eval reference``).
+
+    Args:
+        out: Safetensors file to write.
+        extractor: Name of the feature network.
+        dataset: Data-set spec, JSON text or file; or
+        images: folder or file of images.
+        options: Options of the extractor.
+        keep_features: Also keep the features, for precision, recall and kernel distance.
+        ddof: Covariance divisor N − ddof.
+        allow_tf32: As the field of a protocol.
+        device: Torch device.
+
+    Returns:
+        Name of the set, and its statistics.
+
+    Raises:
+        UserError: No images there, no such network or device, or unknown options.
+    """
+    network, found = _opened(extractor, dataset, images, options, device, "reference")
+    statistics = FeatureStatistics(ddof=ddof, device=network.device)
     kept: list[torch.Tensor] = []
-    for features, _ in _outputs(images, extractor, allow_tf32):
+    for features, _ in _outputs(found, network, allow_tf32):
         statistics.update(features)
         if keep_features:
             kept.append(features.cpu())
-    return statistics, torch.cat(kept) if keep_features else None
+    write_own(out, found.name, found.digest(), network, statistics, torch.cat(kept) if keep_features else None)
+    return found.name, statistics
 
 
 def write_features(
-    path: str | os.PathLike[str], images: ImageSet, extractor: Extractor, allow_tf32: bool = False
-) -> tuple[int, int]:
-    """Writes ``features`` float32 (N, C), and ``logits`` (N, K) where the network has classes; returns (N, C)."""
-    from safetensors.torch import save_file
+    out: str | os.PathLike[str],
+    extractor: str,
+    *,
+    dataset: str | None = None,
+    images: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    allow_tf32: bool = False,
+    device: str = "cpu",
+) -> tuple[str, tuple[int, int]]:
+    """Writes the features of a set of images (``sida-eval features``).
 
+    The file holds ``features`` float32 (N, C), and ``logits`` (N, K) where the network has classes. Arguments and
+    errors are those of :func:`write_reference`.
+
+    Returns:
+        Name of the set, and (N, C).
+    """
+    network, found = _opened(extractor, dataset, images, options, device, "features")
     rows: dict[str, list[torch.Tensor]] = {"features": [], "logits": []}
-    for features, logits in _outputs(images, extractor, allow_tf32):
+    for features, logits in _outputs(found, network, allow_tf32):
         rows["features"].append(features.cpu())
         if logits is not None:
             rows["logits"].append(logits.float().cpu())
     tensors = {key: torch.cat(parts).contiguous() for key, parts in rows.items() if parts}
     header = {
-        "images": images.name,
-        "images_sha256": images.digest(),
-        "extractor": extractor.name,
-        "extractor_sha256": extractor.sha256,
+        "images": found.name,
+        "images_sha256": found.digest(),
+        "extractor": network.name,
+        "extractor_sha256": network.sha256,
     }
-    with atomic_path(path) as temporary:
+    with atomic_path(out) as temporary:
         save_file(tensors, str(temporary), metadata={"sida": json.dumps(header, sort_keys=True)})
-    return len(tensors["features"]), tensors["features"].shape[1]
+    return found.name, (len(tensors["features"]), tensors["features"].shape[1])
+
+
+def _opened(
+    extractor: str,
+    dataset: str | None,
+    images: str | None,
+    options: Mapping[str, Any] | None,
+    device: str,
+    where: str,
+) -> tuple[Extractor, ImageSet]:
+    check_device(device, where)
+    return get_extractor(extractor, device, **(options or {})), open_set(dataset, images)
 
 
 def _outputs(

@@ -6,6 +6,7 @@ Numbers measured under different protocols are not compared at all; the differin
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,13 @@ from typing import Any, Literal
 
 from eval.claims.evidence import bound
 from eval.claims.numbers import Z, show
+from eval.results.measurements import differences
+from eval.results.published import load_published
 from eval.results.summary import Estimate, Measurements, load_measurements, other_yardstick
+from eval.tables.build import build_table
+from eval.tables.layout import load_layout, read_layout
 from eval.tables.model import Cell, Column, Row, Table
+from sida import resources
 from sida.errors import UserError
 
 Outcome = Literal["identical", "within noise", "lower", "higher", "single trial"]
@@ -95,8 +101,6 @@ def _check_protocol(run: str, sides: Sequence[tuple[Measurements, Path]], names:
     fields = [_trial(folder, run).get("protocol", {}).get("fields", {}) for _, folder in sides]
     changed = ""
     if fields[0] and fields[1]:
-        from eval.results.measurements import differences
-
         changed = "; ".join(differences(fields[0], fields[1]))
     if not changed:
         for name in ("protocol", "n", "reference_sha256", "protocol_sha256"):
@@ -169,16 +173,12 @@ def as_table(comparison: Comparison) -> Table:
     return Table("comparison", "Comparison", "", "measured", columns, tuple(rows), tuple(notes))
 
 
-def compare_published(results: str | Path, layouts: Sequence[Path], published: str | Path | None = None) -> Table:
-    """Measurements against the published numbers, over all audit tables.
+def compare_published(results: str | Path, published: str | Path | None = None) -> Table:
+    """Measurements against the published numbers, over the layouts of Tables 1 to 7.
 
     Raises:
         UserError: No measured run of ``results`` has a published number in any layout.
     """
-    from eval.results.published import load_published
-    from eval.tables.build import build_table
-    from eval.tables.layout import load_layout, read_layout
-
     measured, _ = _load(results)
     numbers = load_published(published)
     columns = tuple(
@@ -186,7 +186,8 @@ def compare_published(results: str | Path, layouts: Sequence[Path], published: s
         for head in ("table", "run", "metric", "published", "measured", "Δ", "allowed", "agreement")
     )
     rows: list[Row] = []
-    for path in layouts:
+    for name in (name for name in resources.names("tables") if re.match("table[1-7]", name)):
+        path = resources.find("tables", name)
         if read_layout(path).get("kind", "results") != "results":
             continue
         records = build_table(load_layout(path), measured, {}, numbers, "audit").records

@@ -36,7 +36,7 @@ def write_page(results: str | Path, out: str | Path, title: str = "", own: str |
     """
     folder, out = Path(results), Path(out)
     if out.suffix != ".md":
-        raise UserError(f"--out {out}: must end in .md; pictures go into a folder of that name beside it")
+        raise UserError(f"--out {out}: must end in .html, or in .md (pictures go into a folder beside it)")
     tables, figures = in_order(folder / "tables", ".md"), in_order(folder / "figures", ".png")
     if not tables and not figures:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")

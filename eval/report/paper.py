@@ -14,7 +14,7 @@ from pathlib import Path
 from eval.claims.write import MARKS
 from eval.report.pdflatex import compile_latex, latex_lack
 from eval.results.summary import Measurements, load_measurements
-from eval.tables.escape import breakable, escape
+from eval.tables.latex import breakable, escape
 from sida.errors import UserError
 from sida.io import read_jsonl, write_text
 from sida.resources import find, names

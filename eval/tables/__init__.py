@@ -1,12 +1,12 @@
 """Tables: a layout (data) and measurements become LaTeX, CSV, Markdown, HTML and terminal text."""
 
 from eval.tables.build import build_table
+from eval.tables.files import make_table, write_table
 from eval.tables.html import to_html
 from eval.tables.latex import to_latex
 from eval.tables.layout import TableLayout, load_layout
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import to_csv, to_markdown, to_terminal
-from eval.tables.write import write_table
 
 __all__ = [
     "Cell",
@@ -16,6 +16,7 @@ __all__ = [
     "TableLayout",
     "build_table",
     "load_layout",
+    "make_table",
     "to_csv",
     "to_html",
     "to_latex",

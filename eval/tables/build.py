@@ -1,25 +1,33 @@
 """From a layout, measurements and published numbers to a :class:`~eval.tables.model.Table`.
 
 Three modes: ``paper`` prints the published strings as they were; ``measured`` prints what was measured here;
-``audit`` puts both side by side with their difference. A cell never takes its content from the other side.
+``audit`` puts both side by side with their difference. A cell never takes its content from the other side. The lines
+below a table say how its numbers came about.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.results.published import Published
-from eval.results.summary import Measurements, require_one_yardstick
-from eval.tables import audit
-from eval.tables.bold import best_rows
-from eval.tables.cells import empty_cell, heading, measured_cell, published_cell, rule_above, text_cell
-from eval.tables.headings import header_records, with_headings
+from eval.results.summary import Measurement, Measurements, image_seeds, measured_days, require_one_yardstick
+from eval.tables.cells import (
+    AUDIT_LEGEND,
+    best_rows,
+    empty_cell,
+    heading,
+    measured_cell,
+    published_cell,
+    rule_above,
+    side_by_side,
+    stacked,
+    text_cell,
+)
 from eval.tables.layout import Mode, TableLayout
 from eval.tables.lines import Line, resolve
 from eval.tables.model import Column, Row, Table
-from eval.tables.notes import measured_lines, provenance_notes
-from eval.tables.records import table_records
+from eval.tables.records import header_records, table_records, with_headings
 from sida.preset import Run
 
 
@@ -49,7 +57,7 @@ def build_table(
     lines = resolve(layout, measurements, runs, published, mode)
     require_one_yardstick(measured_lines(lines, measurements), layout.source)
     if mode == "audit":
-        columns, rows = (audit.stacked if layout.audit == "rows" else audit.side_by_side)(layout, lines)
+        columns, rows = (stacked if layout.audit == "rows" else side_by_side)(layout, lines)
     else:
         columns, rows = _one_sided(layout, lines, mode)
     return Table(
@@ -63,7 +71,7 @@ def build_table(
             *layout.notes,
             *(layout.published_notes if mode != "measured" else ()),
             *provenance_notes(lines, measurements),
-            *(audit.LEGEND if mode == "audit" else ()),
+            *(AUDIT_LEGEND if mode == "audit" else ()),
         ),
         number=layout.number,
         records=[*printed_heads, *table_records(layout, lines, measurements, mode)],
@@ -85,3 +93,58 @@ def _one_sided(layout: TableLayout, lines: list[Line], mode: Mode) -> tuple[list
                 cells.append(published_cell(source, bold) if mode == "paper" else measured_cell(column, source, bold))
         rows.append(Row(tuple(cells), rule_above(lines, number), line.spec.continues))
     return [heading(column) for column in layout.columns], rows
+
+
+_POOLED = (
+    "Rows of several training seeds: mean and sample standard deviation of the seeds' means, not of single trials."
+)
+
+
+def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[str]:
+    """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
+    sources = [source for line in lines for source in line.sources.values()]
+    notes = []
+    printed = sorted({source.published.source for source in sources if source.published})
+    if printed:
+        notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
+    used = measured_lines(lines, measurements)
+    pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
+    return notes + ([_how(used), *pooled, _where(used)] if used else [])
+
+
+def measured_lines(lines: Sequence[Line], measurements: Measurements) -> list[Measurement]:
+    """Lines of ``measurements.csv`` behind the measured cells."""
+    return [
+        row
+        for line in lines
+        for source in line.sources.values()
+        if source.estimate
+        for run in source.runs
+        for row in measurements.lines(run, source.metric)
+    ]
+
+
+def _how(rows: list[Measurement]) -> str:
+    by_run: dict[str, list[Measurement]] = {}
+    for row in rows:
+        by_run.setdefault(row.run, []).append(row)
+    shapes: dict[tuple[int, int], list[str]] = {}
+    for run, lines in by_run.items():
+        shapes.setdefault((len({line.trial for line in lines}), lines[0].n), []).append(run)
+    common = max(shapes, key=lambda shape: len(shapes[shape]))
+    text = f"Mean ± sample standard deviation over {_trials(common[0])} of {common[1]:,} images"
+    others = [f"{', '.join(names)}: {_trials(t)} of {n:,}" for (t, n), names in shapes.items() if (t, n) != common]
+    text += f" ({'; '.join(others)})" if others else ""
+    seeds = image_seeds(rows)
+    return text + (f"; image seeds {min(seeds)}–{max(seeds)}." if seeds else ".")
+
+
+def _trials(number: int) -> str:
+    return "1 trial" if number == 1 else f"{number} trials"
+
+
+def _where(rows: list[Measurement]) -> str:
+    protocols = ", ".join(sorted({f"{row.protocol} ({row.protocol_sha256[:12]})" for row in rows}))
+    versions = ", ".join(sorted({row.code_version for row in rows}))
+    devices = ", ".join(sorted({row.device for row in rows}))
+    return f"Protocol {protocols}; code {versions}; {devices}; {measured_days(rows)}."

@@ -1,11 +1,17 @@
-"""Cells from sources: published strings as they were, measured means with their spread."""
+"""Cells and rows of the three modes: published strings as they were, measured means with their spread, or both.
+
+Audit mode puts both side by side, or stacks them where the columns are model sizes.
+"""
 
 from __future__ import annotations
 
+from typing import Literal
+
+from eval.results import agreement
 from eval.results.summary import Estimate
-from eval.tables.layout import ColumnSpec
+from eval.tables.layout import BoldSpec, ColumnSpec, TableLayout
 from eval.tables.lines import Line, Source
-from eval.tables.model import Cell, Column
+from eval.tables.model import Cell, Column, Row
 
 
 def text_cell(column: ColumnSpec, lines: list[Line], number: int) -> Cell:
@@ -61,3 +67,115 @@ def heading(column: ColumnSpec, group: str = "") -> Column:
     direction = column.direction if column.arrow else None
     number = column.metric is not None or column.field in ("nfe", "seeds")
     return Column(column.head, direction, number, group, name=column.field == "label")
+
+
+Side = Literal["published", "measured"]
+
+
+def best_rows(layout: TableLayout, lines: list[Line], side: Side) -> dict[str, set[int]]:
+    """Row numbers of the best value by column id, separately for published and measured numbers.
+
+    Values are compared as printed, so rows that print the same best value are all bold.
+    """
+    best: dict[str, set[int]] = {}
+    for column in layout.columns:
+        if layout.bold is None or column.metric is None or column.direction is None:
+            continue
+        if layout.bold.columns is not None and column.id not in layout.bold.columns:
+            continue
+        values = {}
+        for number, line in enumerate(lines):
+            value = _printed_value(column, line.sources[column.id], side)
+            if value is not None and _candidate(layout.bold, line):
+                values[number] = value
+        if values:
+            winner = (min if column.direction == "lower" else max)(values.values())
+            best[column.id] = {number for number, value in values.items() if value == winner}
+    return best
+
+
+def _candidate(bold: BoldSpec, line: Line) -> bool:
+    if not line.spec.candidate or (bold.families is not None and line.family not in bold.families):
+        return False
+    if line.nfe is None:
+        return bold.max_nfe is None
+    return line.nfe >= bold.min_nfe and (bold.max_nfe is None or line.nfe <= bold.max_nfe)
+
+
+def _printed_value(column: ColumnSpec, source: Source, side: Side) -> float | None:
+    if side == "published":
+        return source.published.value if source.published else None
+    return None if source.estimate is None else round(source.estimate.mean * column.scale, column.decimals)
+
+
+AUDIT_LEGEND = (f"Δ = measured − published; {agreement.LEGEND}.",)
+
+
+def side_by_side(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[Row]]:
+    """Each metric becomes three columns: published, measured, difference."""
+    columns: list[Column] = []
+    for column in layout.columns:
+        if column.metric is None:
+            columns.append(heading(column))
+        else:
+            title = heading(column).title
+            columns += [Column(head, None, True, title) for head in ("published", "measured", "Δ")]
+    best = _best(layout, lines)
+    rows = []
+    for number, line in enumerate(lines):
+        cells: list[Cell] = []
+        for column in layout.columns:
+            if column.id not in line.sources:
+                cells.append(text_cell(column, lines, number))
+            else:
+                cells += _three(column, line, number, best)
+        rows.append(Row(tuple(cells), rule_above(lines, number), line.spec.continues))
+    return columns, rows
+
+
+def stacked(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[Row]]:
+    """Each row of ours becomes three lines (published, measured, difference); quoted rows stay one line."""
+    columns = [heading(column) for column in layout.columns]
+    place = next((i for i, column in enumerate(layout.columns) if column.metric is not None), len(columns))
+    columns.insert(place, Column(""))
+    best = _best(layout, lines)
+    rows = []
+    for number, line in enumerate(lines):
+        threes = {column.id: _three(column, line, number, best) for column in layout.columns if column.metric}
+        for i, name in enumerate(("published", "measured", "Δ") if line.ours else ("published",)):
+            cells: list[Cell] = []
+            for column in layout.columns:
+                if column.id in threes:
+                    cells.append(threes[column.id][i])
+                else:
+                    cells.append(text_cell(column, lines, number) if i == 0 else Cell(kind="blank"))
+            cells.insert(place, Cell(name))
+            beside_ours = number > 0 and (line.ours or lines[number - 1].ours)
+            rule = i == 0 and (rule_above(lines, number) or beside_ours)
+            rows.append(Row(tuple(cells), rule, i > 0 or line.spec.continues))
+    return columns, rows
+
+
+def _best(layout: TableLayout, lines: list[Line]) -> dict[str, dict[str, set[int]]]:
+    return {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
+
+
+def _three(column: ColumnSpec, line: Line, number: int, best: dict[str, dict[str, set[int]]]) -> list[Cell]:
+    """Published, measured and difference of one place; neither side ever stands in for the other."""
+    source = line.sources[column.id]
+    bold = {side: number in rows.get(column.id, ()) for side, rows in best.items()}
+    printed = empty_cell(source) if source.empty else published_cell(source, bold["published"])
+    # Quoted rows are never measured here: their place is blank and not 'not measured'.
+    expected = line.ours and source.published is not None
+    own = measured_cell(column, source, bold["measured"]) if source.estimate or expected else Cell(kind="blank")
+    return [printed, own, difference_cell(column, source)]
+
+
+def difference_cell(column: ColumnSpec, source: Source) -> Cell:
+    """Measured minus published with the verdict of rule EQ; blank unless both are there."""
+    if source.published is None or source.estimate is None:
+        return Cell(kind="blank")
+    compared = agreement.agreement(source.estimate, source.published)
+    decimals = max(column.decimals, 2)
+    text = f"{compared.difference * column.scale:+.{decimals}f}".replace("-", "−")
+    return Cell(text, "difference", agreement=compared.outcome)

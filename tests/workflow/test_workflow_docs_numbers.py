@@ -10,9 +10,9 @@ import pytest
 from eval.claims import Evidence, decide, load_claims
 from eval.commands import main
 from eval.report.docs.counts import COUNTS
-from eval.report.docs.markers import MARKER, filled
+from eval.report.docs.pages import MARKER, filled
+from eval.report.docs.stored import FILES, store, unpack
 from eval.report.docs.study import Study
-from eval.report.stored import FILES, store, unpack
 from eval.results.published import load_published
 from eval.results.summary import load_measurements
 from sida.errors import UserError

@@ -219,18 +219,14 @@ def test_cut_off_checkpoint_is_one_line(finished, tmp_path):
 
 def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finished, tmp_path):
     """``sida-eval docs --store``: tables and verdicts made from the stored files are those of the run."""
-    from types import SimpleNamespace
-
-    from eval.report.docs.command import write_docs
+    from eval.report.docs.pages import write_docs
 
     for name in ("config", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("SiDA: <!--= tiny mean fd sida-a1.0 -->?<!--/-->\n")
     results = finished.folder / "results/tiny"
-    options = {"pages": [], "check": False, "store": None, "config": None, "page": None, "title": None}
-    first = {"store": str(results), "config": "tests/workflow/tiny.yaml", "page": "docs/tiny.md"}
-    write_docs(SimpleNamespace(**options | first), tmp_path)
+    write_docs(results=results, config="tests/workflow/tiny.yaml", page="docs/tiny.md", root=tmp_path)
     page = (tmp_path / "docs/tiny.md").read_text()
     table = (results / "tables/main.md").read_text().split("\n\n")
     assert all(part.strip() in page for part in table if part.startswith("|"))
@@ -238,7 +234,7 @@ def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finis
         assert any(claim["id"] in line and claim["verdict"] in line for line in page.splitlines()), claim["id"]
     assert {path.name for path in (tmp_path / "docs/tiny").glob("*.png")} == {"convergence.png", "samples.png"}
     assert re.fullmatch(r"SiDA: <!--= .* -->\d+\.\d\d<!--/-->\n", (tmp_path / "README.md").read_text())
-    assert write_docs(SimpleNamespace(**options | {"check": True}), tmp_path) == []
+    assert write_docs(check=True, root=tmp_path) == []
     # Stored numbers decide: one changed digit is noticed on both pages.
     data = tmp_path / "docs/tiny/data/measurements.csv"
     lines = data.read_text().splitlines(keepends=True)
@@ -249,5 +245,5 @@ def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finis
             cells[place] = str(float(cells[place]) + 1)
             lines[i] = ",".join(cells)
     data.write_text("".join(lines))
-    stale = write_docs(SimpleNamespace(**options | {"check": True}), tmp_path)
+    stale = write_docs(check=True, root=tmp_path)
     assert [line.partition(":")[0] for line in stale] == ["README.md", "docs/tiny.md"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import statistics
 import tempfile
@@ -13,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims import decide, load_claims
+from eval.claims.decide import decide_claims
 from eval.claims.evidence import Evidence
 from eval.claims.model import SIGNS, Outcome
-from eval.report.stored import read_csv, read_study, unpack
+from eval.figures.build import build_figure
+from eval.report.docs.stored import read_csv, read_study, unpack
 from eval.results.published import load_published
 from eval.results.summary import Estimate, load_measurements, measured_days
 from eval.results.training_logs import read_evaluations
+from eval.tables import make_table, write_table
 from sida.errors import UserError, suggestion
 from sida.preset import Preset, Run
 
@@ -28,7 +30,7 @@ _FORM = (2, 1, "")
 
 
 class Study:
-    """Answers the queries of markers from ``<page>/data`` (see :mod:`eval.report.stored`).
+    """Answers the queries of markers from ``<page>/data`` (see :mod:`eval.report.docs.stored`).
 
     Args:
         folder: The stored study.
@@ -141,7 +143,7 @@ class Study:
         """A whole table of the preset; its markers stand on lines of their own."""
         if name not in self.preset.config["tables"]:
             raise UserError(f"no table '{name}'{suggestion(name, self.preset.config['tables'])}")
-        self.build("table", [name], ".tex")
+        self._make_table(name)
         lines = (self.unpacked / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
         return "\n".join(["", "", *(line for line in lines if line.startswith("|")), "", ""])
 
@@ -173,24 +175,36 @@ class Study:
         """The study's page: tables and verdicts built anew, with the pictures that are there."""
         from eval.report.page import page_text
 
-        self.build("table", self.preset.config["tables"], ".tex")
-        claims = ["--claims", str(self.root / self.preset.config["claims"]), "--out", str(self.unpacked / "claims.md")]
-        _quietly(["claims", *claims, *self._common()])
+        for name in self.preset.config["tables"]:
+            self._make_table(name)
+        measured, runs = self.unpacked / "measurements.csv", self.root / self.preset.sheet
+        claims, out = self.root / str(self.preset.config["claims"]), self.unpacked / "claims.md"
+        decide_claims(claims, out, measurements=measured, runs=runs, results=self.unpacked)
         shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
         return page_text(self.unpacked, [path for path in shown if path.is_file()], link, self.facts["title"])
 
-    def build(self, verb: str, names: Sequence[str], suffix: str, *options: str) -> None:
-        """Builds tables or figures of the preset into the unpacked folder."""
-        for name in names:
-            layout = self.root / "config" / f"{verb}s" / f"{name}.yaml"
-            out = self.unpacked / f"{verb}s" / f"{name}{suffix}"
-            out.parent.mkdir(exist_ok=True)
-            preset = ["--config", json.dumps(self.preset.config), "--mode", "measured"] if verb == "table" else options
-            _quietly([verb, "--layout", str(layout), *self._common(), *preset, "--out", str(out)])
+    def _make_table(self, name: str) -> None:
+        """Builds a table of the preset into the unpacked folder."""
+        table = make_table(
+            self.root / "config" / "tables" / f"{name}.yaml",
+            self.unpacked / "measurements.csv",
+            self.root / self.preset.sheet,
+            mode="measured",
+            config=self.preset.config,
+            results=self.unpacked,
+        )
+        write_table(table, self.unpacked / "tables" / f"{name}.tex")
 
-    def _common(self) -> list[str]:
-        measured, sheet = self.unpacked / "measurements.csv", self.root / self.preset.sheet
-        return ["--measurements", str(measured), "--runs", str(sheet), "--results", str(self.unpacked)]
+    def make_figure(self, name: str, spec: str) -> None:
+        """Draws a figure of the preset into the unpacked folder; ``spec`` as for ``sida-eval figure``."""
+        build_figure(
+            self.root / "config" / "figures" / f"{name}.yaml",
+            self.root / self.preset.sheet,
+            self.unpacked,
+            self.unpacked / "figures" / f"{name}.pdf",
+            measurements=self.unpacked / "measurements.csv",
+            spec=spec,
+        )
 
 
 @contextlib.contextmanager
@@ -210,7 +224,8 @@ def draw(study: Study, results: Path, pictures: Path) -> None:
     from eval.report.page import reduced
 
     spec = json.dumps(study.preset.figure_spec()).replace(study.preset.results, str(results))
-    study.build("figure", study.preset.config["figures"], ".pdf", "--spec", spec)
+    for name in study.preset.config["figures"]:
+        study.make_figure(name, spec)
     for path in pictures.glob("*.png"):
         path.unlink()
     for path in sorted((study.unpacked / "figures").glob("*.png")):
@@ -221,14 +236,3 @@ def _text(metric: str, estimate: Estimate) -> str:
     decimals, factor, unit = _FORMS.get(metric, _FORM)
     text = f"{estimate.mean * factor:.{decimals}f}"
     return text + (f" ± {estimate.std * factor:.{decimals}f}" if estimate.std is not None else "") + unit
-
-
-def _quietly(arguments: list[str]) -> None:
-    """Runs a verb of ``sida-eval``; its message becomes the error."""
-    from eval.commands import main
-
-    errors = io.StringIO()
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(errors):
-        status = main(arguments)
-    if status:
-        raise UserError(f"sida-eval {arguments[0]}: {errors.getvalue().strip().removeprefix('error: ')}")

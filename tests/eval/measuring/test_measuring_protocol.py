@@ -7,8 +7,7 @@ import dataclasses
 import pytest
 import yaml
 
-from eval.commands._options import extractor_options, pairs
-from eval.commands._ranges import parse_range, parse_trials
+from eval.commands._options import extractor_options, pairs, parse_range, parse_trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.measurements import differences
 from sida.errors import UserError

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from eval.report.pdflatex import latex_lack
 from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_latex, write_table
-from eval.tables.escape import escape
+from eval.tables.latex import escape, number_cell, number_column
 from eval.tables.model import Cell
-from eval.tables.siunitx import number_cell, number_column
 from sida.preset import read_runs
 from tests.eval.synthetic_output import write_preset
 

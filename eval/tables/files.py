@@ -1,0 +1,85 @@
+"""A table from its files to its files: what ``sida-eval table`` does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eval.results.published import load_published
+from eval.results.summary import Measurements, load_measurements
+from eval.tables.build import build_table
+from eval.tables.html import to_html
+from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
+from eval.tables.latex import to_latex
+from eval.tables.layout import Mode, load_layout, read_layout
+from eval.tables.model import Table
+from eval.tables.text import to_csv, to_markdown
+from sida.errors import UserError
+from sida.io import write_text
+from sida.preset import Preset, read_runs
+from sida.resources import find
+
+RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html}
+
+
+def make_table(
+    layout: str | Path,
+    measurements: str | Path | None = None,
+    runs: str | Path | None = None,
+    *,
+    mode: Mode | None = None,
+    published: str | Path | None = None,
+    scope: Mapping[str, object] | None = None,
+    config: Mapping[str, Any] | None = None,
+    results: str | Path | None = None,
+) -> Table:
+    """Builds the table of a layout of results, or of one of hyperparameters.
+
+    Args:
+        layout: A file, or a name in ``config/tables``.
+        measurements: ``measurements.csv``. In ``audit`` mode a file that does not exist yet counts as empty: every cell
+            of ours then says 'not measured'.
+        runs: Sample sheet.
+        mode: Overrides the layout's mode; ``measured`` where neither says.
+        published: Folder of published numbers; by default ``results/published``.
+        scope: Conditions on the sample sheet added to every row, e.g. ``{"dataset": "digits"}``.
+        config: Preset whose settings a table of hyperparameters prints.
+        results: Folder with the training logs that it prints; by default that of ``measurements``.
+
+    Raises:
+        UserError: Any fault in a file, or ``measured`` mode without measurements or sheet.
+    """
+    path = find("tables", str(layout), where="--layout")
+    mapping = read_layout(path)
+    numbers = load_published(published)
+    if mapping.pop("kind", "results") == "hyperparameters":
+        preset = Preset(config, "--config") if config is not None else None
+        logs = results or (Path(measurements).parent if measurements else None)
+        return build_hyperparameters(load_hyper_layout(mapping, path), numbers, preset, logs, mode)
+    rows = load_layout(path)
+    rows = dataclasses.replace(rows, scope={**rows.scope, **(scope or {})})
+    mode = mode or rows.mode or "measured"
+    if mode == "measured" and (measurements is None or runs is None):
+        raise UserError("mode measured needs --measurements and --runs; or use --mode paper")
+    measured = Measurements([], str(measurements or "no measurements"))
+    if measurements is not None and mode != "paper" and (mode == "measured" or Path(measurements).is_file()):
+        measured = load_measurements(measurements)
+    sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
+    return build_table(rows, measured, sheet, numbers, mode)
+
+
+def write_table(table: Table, out: str | Path) -> list[Path]:
+    """Writes ``out`` and its three siblings (``.tex``, ``.csv``, ``.md``, ``.html``); returns their paths.
+
+    Raises:
+        UserError: ``out`` does not end in one of the four suffixes.
+    """
+    out = Path(out)
+    if out.suffix not in RENDERERS:
+        raise UserError(f"--out {out}: must end in {', '.join(RENDERERS)}")
+    paths = [out.with_suffix(suffix) for suffix in RENDERERS]
+    for path in paths:
+        write_text(path, RENDERERS[path.suffix](table))
+    return paths
