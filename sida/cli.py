@@ -14,7 +14,7 @@ import importlib
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from sida.errors import UserError, suggestion
@@ -25,17 +25,25 @@ _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EIO, errno.EISDIR, er
 _PLACES |= {errno.ENOTDIR, errno.EPERM, errno.EROFS}
 
 
+ABOUT = "Distil diffusion teachers into one-step generators."
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``sida``; returns the exit status."""
+    """Runs a verb of the method (:mod:`workflow.cli` has all of them); returns the exit status."""
     import sida.commands
 
-    return run_command_line("sida", "Distil diffusion teachers into one-step generators.", sida.commands, argv)
+    return run_command_line("sida", ABOUT, verbs_of(sida.commands), argv)
 
 
-def run_command_line(name: str, description: str, commands: ModuleType, argv: Sequence[str] | None) -> int:
+def verbs_of(commands: ModuleType) -> dict[str, str]:
+    """Verbs of a ``commands`` package, with the modules that are them."""
+    names = [module.name for module in pkgutil.iter_modules(commands.__path__) if module.name[0] != "_"]
+    return {name.replace("_", "-"): f"{commands.__name__}.{name}" for name in names}
+
+
+def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv: Sequence[str] | None) -> int:
     """Runs the verb named in ``argv``; exit status 0, 1 (error of one line), 2 (usage) or 130 (interrupted)."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    verbs = {m.name.replace("_", "-"): m.name for m in pkgutil.iter_modules(commands.__path__) if m.name[0] != "_"}
     if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
         print(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}", file=sys.stderr)
         return 2
@@ -43,7 +51,7 @@ def run_command_line(name: str, description: str, commands: ModuleType, argv: Se
     parsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
     wanted = [arguments[0]] if arguments and arguments[0] in verbs else sorted(verbs)
     for verb in wanted:
-        module = importlib.import_module(f"{commands.__name__}.{verbs[verb]}")
+        module = importlib.import_module(verbs[verb])
         sub = parsers.add_parser(
             verb,
             help=module.HELP,

@@ -14,7 +14,7 @@ from eval.results.published import load_published
 from eval.results.selection import matching
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError, suggestion
-from sida.preset import read_runs
+from sida.sheet import read_runs
 
 
 def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") -> list[Verdict]:

@@ -16,7 +16,7 @@ from eval.results.summary import Estimate, Measurements, other_yardstick
 from eval.results.training_logs import Point, read_evaluations
 from sida.errors import UserError
 from sida.io import read_jsonl
-from sida.preset import Run
+from sida.sheet import Run
 
 
 class NotMeasuredError(Exception):

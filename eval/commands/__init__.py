@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from sida.cli import run_command_line
+from sida.cli import run_command_line, verbs_of
+
+ABOUT = "Measure generators and build tables, figures and claims."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``sida-eval``; returns the exit status."""
-    about = "Measure generators and build tables, figures and claims."
-    return run_command_line("sida-eval", about, sys.modules[__name__], argv)
+    """Runs a verb of measuring (:mod:`workflow.cli` has all of them); returns the exit status."""
+    return run_command_line("sida-eval", ABOUT, verbs_of(sys.modules[__name__]), argv)

@@ -11,8 +11,8 @@ from eval.results.published import load_published
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError, suggestion
 from sida.io import write_text
-from sida.preset import read_runs
 from sida.resources import find
+from sida.sheet import read_runs
 
 
 def build_figure(

@@ -15,7 +15,7 @@ from eval.results.published import Published, published_number
 from eval.results.summary import Estimate, Measurements, require_one_yardstick
 from eval.results.training_logs import Curve, Point, has_metric, kept_images, pool, read_author_log, read_evaluations
 from sida.errors import UserError
-from sida.preset import Run
+from sida.sheet import Run
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from eval.figures.select import sample_panels
 from sida.config import load_spec
 from sida.errors import UserError
 from sida.io import write_text
-from sida.preset import Run
+from sida.sheet import Run
 
 if TYPE_CHECKING:
     import numpy as np

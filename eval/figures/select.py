@@ -9,7 +9,7 @@ from typing import Any
 from eval.figures.layout import CurvesLayout, LineSpec, SamplesLayout, SamplesPanel, SeriesSpec
 from eval.results.selection import matching
 from sida.errors import UserError
-from sida.preset import Run
+from sida.sheet import Run
 
 Runs = Mapping[str, Run]
 

@@ -13,7 +13,7 @@ from eval.results.selection import read_extended
 from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import TableLayout, expand, load_layout, read_layout
 from sida.errors import UserError
-from sida.preset import Run
+from sida.sheet import Run
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import Any
 
 from sida.config import load_yaml
 from sida.errors import UserError
-from sida.preset import Run
 from sida.resources import find
+from sida.sheet import Run
 
 #: Columns of the sample sheet that conditions may name.
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")

@@ -28,7 +28,7 @@ from eval.tables.layout import Mode, TableLayout
 from eval.tables.lines import Line, resolve
 from eval.tables.model import Column, Row, Table
 from eval.tables.records import header_records, table_records, with_headings
-from sida.preset import Run
+from sida.sheet import Run
 
 
 def build_table(

@@ -18,8 +18,9 @@ from eval.tables.model import Table
 from eval.tables.text import to_csv, to_markdown
 from sida.errors import UserError
 from sida.io import write_text
-from sida.preset import Preset, read_runs
 from sida.resources import find
+from sida.sheet import read_runs
+from workflow.preset import Preset
 
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html}
 

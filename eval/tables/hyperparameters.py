@@ -19,8 +19,8 @@ from sida.errors import UserError, suggestion
 from sida.io import read_jsonl
 
 if TYPE_CHECKING:
-    from sida.preset import Preset
     from sida.training.defaults import SettledConfig
+    from workflow.preset import Preset
 
 _METHODS = ("sid", "sida")
 SETTINGS: dict[str, Callable[[SettledConfig, int], Any]] = {

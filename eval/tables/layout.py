@@ -11,7 +11,7 @@ from typing import Any, Literal
 from eval.results.selection import SELECTABLE, matching, read_extended
 from sida.config import from_mapping
 from sida.errors import UserError, suggestion
-from sida.preset import Run
+from sida.sheet import Run
 
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]

@@ -10,7 +10,7 @@ from eval.results.published import Published, published_number
 from eval.results.summary import Estimate, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
 from sida.errors import UserError, suggestion
-from sida.preset import Run
+from sida.sheet import Run
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,7 @@ def _dataset(spec: Mapping[str, Any] | str | None) -> Dataset | None:
         return None
     if isinstance(spec, str):
         from sida.config import load_spec
-        from sida.preset import dataset_spec
+        from sida.datasets import dataset_spec
 
         is_text = spec.lstrip().startswith("{") or Path(spec).suffix in (".json", ".yaml", ".yml")
         spec = load_spec(spec, "dataset") if is_text else dataset_spec(spec, "dataset")

@@ -11,9 +11,9 @@ import pytest
 import yaml
 
 from sida.errors import UserError
-from sida.preset import Preset
 from tests.conftest import ROOT
 from tests.workflow.workspace import Workspace
+from workflow.preset import Preset
 
 EXAMPLES = ROOT / "docs" / "examples"
 PROTOCOL = "tests/workflow/tiny-protocol.yaml"
@@ -139,6 +139,6 @@ def test_rows_ask_for_the_downloads_that_measuring_needs():
 
 def test_presets_know_the_extractors():
     from eval.features.registry import extractor_names
-    from sida.preset import EXTRACTORS
+    from workflow.preset.preset import EXTRACTORS
 
     assert set(EXTRACTORS) == set(extractor_names())

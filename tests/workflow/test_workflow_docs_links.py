@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import importlib
 import inspect
-import pkgutil
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -15,12 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-import eval.commands
-import sida.commands
 from tests.conftest import ROOT
+from workflow.cli import VERBS
 
 PAGES = sorted([ROOT / "README.md", ROOT / "config" / "README.md", *(ROOT / "docs").glob("*.md")])
-PACKAGES = {"sida": sida.commands, "sida-eval": eval.commands}
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
@@ -76,7 +73,7 @@ def invocations(path: Path) -> Iterator[tuple[str, str, str]]:
 @cache
 def options(program: str, verb: str) -> frozenset[str]:
     """Long options of a verb, of its subcommands too."""
-    module = importlib.import_module(f"{PACKAGES[program].__name__}.{verb.replace('-', '_')}")
+    module = importlib.import_module(VERBS[program][verb])
     parser = argparse.ArgumentParser()
     module.arguments(parser)
     return frozenset(found(parser))
@@ -93,8 +90,7 @@ def found(parser: argparse.ArgumentParser) -> Iterator[str]:
 @page
 def test_commands_and_their_options_exist(path):
     for program, verb, rest in invocations(path):
-        verbs = {module.name.replace("_", "-") for module in pkgutil.iter_modules(PACKAGES[program].__path__)}
-        assert verb in verbs, f"{path.name}: {program} has no command '{verb}'"
+        assert verb in VERBS[program], f"{path.name}: {program} has no command '{verb}'"
         for option in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", rest):
             assert option in options(program, verb), f"{path.name}: {program} {verb} has no option {option}"
 

@@ -8,17 +8,17 @@ import shutil
 import pytest
 
 from eval.claims import Evidence, decide, load_claims
-from eval.commands import main
-from eval.report.docs.counts import COUNTS
-from eval.report.docs.pages import MARKER, filled
-from eval.report.docs.stored import FILES, store, unpack
-from eval.report.docs.study import Study
 from eval.results.published import load_published
 from eval.results.summary import load_measurements
 from sida.errors import UserError
 from sida.io import read_jsonl
 from tests.conftest import ROOT
 from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401
+from workflow.cli import eval_main as main
+from workflow.docs.counts import COUNTS
+from workflow.docs.pages import MARKER, filled
+from workflow.docs.stored import FILES, store, unpack
+from workflow.docs.study import Study
 
 ABOUT = {"preset": "config/miniature.yaml", "title": "A study"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

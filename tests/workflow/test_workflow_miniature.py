@@ -13,11 +13,11 @@ from eval.report.needs import find_needs
 from eval.results.selection import matching
 from sida.config import from_mapping
 from sida.errors import UserError
-from sida.preset import Preset
 from sida.training import DistillConfig, TeacherConfig, distill, train_teacher
 from tests.conftest import ROOT
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.workspace import Workspace
+from workflow.preset import Preset
 
 METRICS = {"fd": 4.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.8, "recall": 0.7, "accuracy": 0.97}
 

@@ -13,12 +13,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from eval.preset_check import check_preset
-from sida.cli import main
 from sida.config import from_mapping
 from sida.networks import build_network
-from sida.preset import Preset
 from tests.conftest import ROOT
+from workflow.cli import sida_main as main
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
 
 
 def pictures(folder: Path, size: tuple[int, int], mode: str = "RGB", classes: str = "ab", each: int = 20) -> Path:

@@ -10,9 +10,9 @@ import yaml
 
 from eval.measuring.protocol import load_protocol
 from sida.errors import UserError
-from sida.preset import Preset, nfe
 from sida.sheet import read_runs
 from tests.conftest import ROOT
+from workflow.preset.preset import Preset, nfe
 
 DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eval.preset_check import check_preset
 from sida.errors import UserError
-from sida.preset import Preset
 from tests.conftest import ROOT
 from tests.workflow.workspace import Workspace
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
 
 TINY = ROOT / "tests/workflow/tiny.yaml"
 PRESETS = [path for path in sorted((ROOT / "config").glob("*.yaml")) if "\npreset: " in path.read_text()]

@@ -11,9 +11,9 @@ import yaml
 from eval.measuring.protocol import load_protocol
 from eval.tables import load_layout
 from sida.errors import UserError
-from sida.preset import Preset
 from sida.resources import find, names
 from tests.conftest import ROOT
+from workflow.preset import Preset
 
 
 def put(path: Path, text: str = "a: 1\n") -> Path:

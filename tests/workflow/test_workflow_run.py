@@ -219,7 +219,7 @@ def test_cut_off_checkpoint_is_one_line(finished, tmp_path):
 
 def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finished, tmp_path):
     """``sida-eval docs --store``: tables and verdicts made from the stored files are those of the run."""
-    from eval.report.docs.pages import write_docs
+    from workflow.docs.pages import write_docs
 
     for name in ("config", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)

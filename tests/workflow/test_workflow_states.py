@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sida.preset import Preset
 from sida.training import train_teacher
 from tests.conftest import ROOT
 from tests.training.toy import interrupt_after
 from tests.workflow.workspace import Workspace
+from workflow.preset import Preset
 
 
 def test_an_unfinished_training_of_other_settings_is_kept(tmp_path, monkeypatch):

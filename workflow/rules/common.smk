@@ -14,10 +14,10 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.needs import find_needs
 from eval.report.pdflatex import latex_lack
-from eval.preset_check import check_preset
+from workflow.preset.rehearsal import check_preset
 from eval.results.selection import read_extended
 from sida.errors import UserError
-from sida.preset import Preset
+from workflow.preset import Preset
 from sida.timing import Stopwatch
 
 try:

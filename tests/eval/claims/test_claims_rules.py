@@ -15,7 +15,7 @@ from eval.claims import Claim, Evidence, Finding, Operand, Part, combined, decid
 from eval.results.published import load_published
 from eval.results.summary import Measurement, Measurements, load_measurements
 from sida.errors import UserError
-from sida.preset import Run, read_runs
+from sida.sheet import Run, read_runs
 from tests.eval.synthetic_output import write_preset
 
 ROOT = Path(__file__).parents[3]

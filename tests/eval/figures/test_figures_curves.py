@@ -21,7 +21,7 @@ from eval.results.published import load_published
 from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from sida.errors import UserError
-from sida.preset import read_runs
+from sida.sheet import read_runs
 from tests.eval.synthetic_output import CURVES, measurement_lines, write_csv, write_preset
 
 ROOT = Path(__file__).parents[3]

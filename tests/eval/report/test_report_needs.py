@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from eval.report.needs import find_needs
-from sida.preset import Preset
 from tests.conftest import ROOT
+from workflow.preset import Preset
 
 CONFIG = ROOT / "config"
 

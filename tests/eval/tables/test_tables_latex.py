@@ -14,7 +14,7 @@ from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_latex, write_table
 from eval.tables.latex import escape, number_cell, number_column
 from eval.tables.model import Cell
-from sida.preset import read_runs
+from sida.sheet import read_runs
 from tests.eval.synthetic_output import write_preset
 
 MAIN = Path(__file__).parents[3] / "config" / "tables" / "main.yaml"

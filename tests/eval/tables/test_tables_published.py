@@ -17,8 +17,8 @@ from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown,
 from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout, log_quantity
 from eval.tables.layout import read_layout
 from sida.errors import UserError
-from sida.preset import Preset
 from tests.eval.synthetic_output import write_released
+from workflow.preset import Preset
 
 ROOT = Path(__file__).parents[3]
 TABLES = ["table1", "table2", "table3", "table4", "table5", "table6", "table7"]
@@ -211,7 +211,7 @@ def test_our_numbers_stand_under_our_labels_beside_version_4(released):
 @pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
 def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints(name):
     from eval.tables.lines import resolve
-    from sida.preset import read_runs
+    from sida.sheet import read_runs
 
     sheet = {run.run for run in read_runs(ROOT / "config" / "runs" / "released.tsv")}
     layout = load_layout(ROOT / "config" / "tables" / f"{name}.yaml")

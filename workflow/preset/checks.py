@@ -10,7 +10,7 @@ from sida.samplers import read_sampler
 from sida.sheet import STUDENT_METHODS, Run
 
 if TYPE_CHECKING:
-    from sida.preset import Preset
+    from workflow.preset.preset import Preset
 
 # Methods that this workflow only measures, with what their rows must bring.
 _NOT_TRAINED = {

@@ -1,7 +1,7 @@
 """Pages that agree with stored results; numbers between markers: ``<!--= miniature seeds fd t30-sida -->5.43<!--/-->``.
 
 What a marker says is computed, and what stands between the markers is replaced by it. Its words: the name of a
-stored study and a query to it (:mod:`eval.report.docs.study`), or one of :data:`~eval.report.docs.counts.COUNTS`
+stored study and a query to it (:mod:`workflow.docs.study`), or one of :data:`~workflow.docs.counts.COUNTS`
 with arguments.
 """
 
@@ -12,14 +12,14 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from eval.report.docs.counts import COUNTS
-from eval.report.docs.stored import store
-from eval.report.docs.study import Study, draw, opened
 from sida.errors import UserError, suggestion
 from sida.io import write_text
-from sida.preset import Preset
+from workflow.docs.counts import COUNTS
+from workflow.docs.stored import store
+from workflow.docs.study import Study, draw, opened
+from workflow.preset import Preset
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"<!--= (?P<words>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
 
 

@@ -16,13 +16,14 @@ from eval.claims.decide import decide_claims
 from eval.claims.evidence import Evidence
 from eval.claims.model import SIGNS, Outcome
 from eval.figures.build import build_figure
-from eval.report.docs.stored import read_csv, read_study, unpack
 from eval.results.published import load_published
 from eval.results.summary import Estimate, load_measurements, measured_days
 from eval.results.training_logs import read_evaluations
 from eval.tables import make_table, write_table
 from sida.errors import UserError, suggestion
-from sida.preset import Preset, Run
+from sida.sheet import Run
+from workflow.docs.stored import read_csv, read_study, unpack
+from workflow.preset import Preset
 
 #: Decimals, factor and unit of a metric in running text.
 _FORMS = {"fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %")}
@@ -30,7 +31,7 @@ _FORM = (2, 1, "")
 
 
 class Study:
-    """Answers the queries of markers from ``<page>/data`` (see :mod:`eval.report.docs.stored`).
+    """Answers the queries of markers from ``<page>/data`` (see :mod:`workflow.docs.stored`).
 
     Args:
         folder: The stored study.

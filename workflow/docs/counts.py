@@ -49,7 +49,7 @@ def _plan(root: Path, config: str, words: tuple[str, ...]) -> dict[str, int]:
 
 
 def _sheet_without(root: Path, config: str, method: str, path: Path) -> Path:
-    from sida.preset import Preset
+    from workflow.preset import Preset
 
     lines = (root / Preset.load(root / config).sheet).read_text(encoding="utf-8").splitlines(keepends=True)
     head = next(line for line in lines if not line.startswith("#")).split("\t")
@@ -62,7 +62,7 @@ def _sheet_without(root: Path, config: str, method: str, path: Path) -> Path:
 def measured(root: Path, config: str, *layouts: str) -> str:
     """Rows that are measured for some layouts (``tables/table1``), each row once; for the whole preset without any."""
     from eval.report.needs import find_needs
-    from sida.preset import Preset
+    from workflow.preset import Preset
 
     preset = Preset.load(root / config)
     if not layouts:
@@ -73,7 +73,7 @@ def measured(root: Path, config: str, *layouts: str) -> str:
 
 def rows(root: Path, config: str) -> str:
     """Rows of a preset's sample sheet."""
-    from sida.preset import Preset
+    from workflow.preset import Preset
 
     return f"{len(Preset.load(root / config).runs):,}"
 

@@ -28,7 +28,8 @@ from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
 from sida.errors import UserError, suggestion
-from sida.preset import EXTRACTORS, Preset, Run
+from sida.sheet import Run
+from workflow.preset.preset import EXTRACTORS, Preset
 
 
 def check_preset(preset: Preset) -> None:

@@ -16,11 +16,11 @@ from sida.config import load_yaml
 from sida.datasets import dataset_spec
 from sida.errors import UserError
 from sida.labels import find_labels, load_labels, remedy
-from sida.preset_checks import check_references
 from sida.resources import SCHEMAS, find, there
 from sida.samplers import Kind, read_sampler
 from sida.schema import validated
 from sida.sheet import Run, read_runs
+from workflow.preset.checks import check_references
 
 #: Extractors by name, with the registry's id where their weights are a download.
 EXTRACTORS = {

@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes or checks."""
-    from eval.report.docs.pages import write_docs
+    from workflow.docs.pages import write_docs
 
     changed = write_docs(
         args.pages, check=args.check, results=args.store, config=args.config, page=args.page, title=args.title

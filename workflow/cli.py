@@ -1,0 +1,25 @@
+"""The commands ``sida`` and ``sida-eval`` with all their verbs; those of each package alone run as ``python -m``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import eval.commands
+import sida.commands
+from sida.cli import ABOUT, run_command_line, verbs_of
+
+#: Modules of all verbs, by program.
+VERBS = {
+    "sida": {**verbs_of(sida.commands), "new": "workflow.commands.new"},
+    "sida-eval": {**verbs_of(eval.commands), "docs": "workflow.commands.docs"},
+}
+
+
+def sida_main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``sida``; returns the exit status."""
+    return run_command_line("sida", ABOUT, VERBS["sida"], argv)
+
+
+def eval_main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of ``sida-eval``; returns the exit status."""
+    return run_command_line("sida-eval", eval.commands.ABOUT, VERBS["sida-eval"], argv)
