@@ -12,9 +12,9 @@ from sida.checkpoint.inert import printable
 from sida.checkpoint.network_file import build_on_meta, check_names_and_shapes, read_metadata
 from sida.checkpoint.official import find_network
 from sida.checkpoint.pickles import open_pickle
-from sida.checkpoint.tensor_file import read_header
 from sida.errors import UserError
 from sida.io import sha256_file
+from sida.tensor_file import read_header
 
 
 def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:

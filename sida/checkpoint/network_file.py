@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sida.checkpoint.tensor_file import Header, entries_for, read_header, write_tensor_file
 from sida.errors import UserError
+from sida.tensor_file import Header, entries_for, read_header, write_tensor_file
 
 if TYPE_CHECKING:
     import torch

@@ -20,10 +20,10 @@ from sida.checkpoint.network_file import (
 )
 from sida.checkpoint.pickles import open_pickle
 from sida.checkpoint.records import PersistentObject
-from sida.checkpoint.tensor_file import ITEM_BYTES, entries_for, write_tensor_file
 from sida.checkpoint.values import float32_pieces, stored_type
 from sida.errors import UserError, suggestion
 from sida.io import sha256_file
+from sida.tensor_file import ITEM_BYTES, entries_for, write_tensor_file
 
 
 def import_official(

@@ -8,8 +8,8 @@ import re
 from typing import Any
 
 from sida.checkpoint.inert import DeniedError, Record
-from sida.checkpoint.tensor_file import ITEM_BYTES
 from sida.checkpoint.window import Window
+from sida.tensor_file import ITEM_BYTES
 
 MAX_DIMENSIONS = 16
 _SIMPLE_DTYPE = re.compile(r"[biufc](1|2|4|8|16)|[SU]\d{1,4}")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 from sida.checkpoint.inert import Allowed, Budget, DeniedError
 from sida.checkpoint.pickle_machine import Machine
 from sida.checkpoint.records import Storage
-from sida.checkpoint.tensor_file import ITEM_BYTES
 from sida.checkpoint.window import Window, WindowStream
 from sida.errors import UserError
+from sida.tensor_file import ITEM_BYTES
 
 if TYPE_CHECKING:
     from sida.checkpoint.allowed import AllowList

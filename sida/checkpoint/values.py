@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from sida.checkpoint.inert import printable
 from sida.checkpoint.pickles import open_pickle
 from sida.checkpoint.records import Tensor
-from sida.checkpoint.tensor_file import ITEM_BYTES
 from sida.errors import UserError
+from sida.tensor_file import ITEM_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
