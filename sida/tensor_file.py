@@ -1,8 +1,8 @@
-"""The safetensors container: a JSON header with every tensor's name, type, shape and place, then the raw bytes.
+"""Tensors in a file with a JSON record about them: networks, training states, statistics, features, references.
 
-Written here rather than through a library call so that tensors can be streamed one at a time (a gigabyte is never held
-twice) and so that every way in which a file can be damaged has its own one-line explanation. The files are the same
-as those of the ``safetensors`` package, in both directions.
+The files are safetensors, with the record in the header under the key ``sida``. Written here rather than through the
+``safetensors`` package so that tensors can be streamed one at a time (a gigabyte is never held twice) and so that every
+way in which a file can be damaged has its own one-line explanation. The files are the same, in both directions.
 
 Layout (huggingface/safetensors:README.md, "Format"): 8 bytes little-endian length N of the header; N bytes of JSON
 ``{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets": [begin, end]}}``; data without holes.
@@ -10,24 +10,58 @@ Layout (huggingface/safetensors:README.md, "Format"): 8 bytes little-endian leng
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeGuard
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
 
 from sida.errors import UserError
 from sida.io import atomic_path
+
+if TYPE_CHECKING:
+    import torch
 
 ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
 MAX_HEADER_BYTES = 100_000_000
+RECORD_KEY = "sida"
 Buffer = bytes | bytearray | memoryview
 _AGAIN = "delete it and make or download it again"
+_CONVERT = "convert or download it again"
+
+
+class TensorFileError(UserError):
+    """A file that cannot be read as tensors.
+
+    Args:
+        path: The file.
+        reason: What is wrong with it.
+        remedy: What to do.
+    """
+
+    def __init__(self, path: Path, reason: str, remedy: str = _AGAIN) -> None:
+        super().__init__(f"{path}: {reason}; {remedy}")
+        self.reason = reason
+
+
+@contextlib.contextmanager
+def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
+    """Says in the reader's own words what is wrong with a file: ``path: complaint (reason); remedy``.
+
+    Covers :class:`TensorFileError`, ``OSError``, and the ``KeyError`` and ``ValueError`` of unexpected content.
+    """
+    try:
+        yield
+    except TensorFileError as error:
+        raise UserError(f"{path}: {complaint} ({error.reason}); {remedy}") from None
+    except (OSError, KeyError, ValueError) as error:
+        raise UserError(f"{path}: {complaint} ({error}); {remedy}") from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,76 +160,168 @@ def write_tensor_file(
             stream.write(final)
 
 
+def encode_record(record: Mapping[str, Any], where: str) -> str:
+    """Canonical JSON of a record.
+
+    Raises:
+        UserError: Values that are not JSON.
+    """
+    try:
+        return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{where}: metadata are not plain JSON values ({error})") from None
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any] | None = None
+) -> None:
+    """Writes tensors (of any device) and a record of JSON values. Equal content gives equal bytes; whole or not at all.
+
+    Raises:
+        UserError: The record is not JSON, or a tensor is of a type that the format does not have.
+    """
+    names = {dtype: name for name, dtype in torch_dtypes().items()}
+    on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    for name, tensor in on_cpu.items():
+        if tensor.dtype not in names:
+            raise UserError(f"{path}: tensor '{name}' of type {tensor.dtype} cannot be stored; use float32 or int64")
+    entries = entries_for((name, names[tensor.dtype], tensor.shape) for name, tensor in on_cpu.items())
+    metadata = {} if record is None else {RECORD_KEY: encode_record(record, str(path))}
+    chunks = (chunk for entry in entries for chunk in _tensor_bytes(on_cpu[entry.name]))
+    write_tensor_file(path, entries, metadata, chunks)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Tensors (on the CPU, in file order) and record of a file; the record is empty where there is none.
+
+    Raises:
+        TensorFileError: Missing, cut off, damaged or foreign file.
+    """
+    header = read_header(path)
+    return dict(iterate_tensors(path, header)), read_record(path, header)
+
+
+def read_record(path: str | os.PathLike[str], header: Header | None = None) -> dict[str, Any]:
+    """The record of a file without its tensors; empty where there is none.
+
+    Raises:
+        TensorFileError: As :func:`read_tensors`, or the record is no JSON mapping.
+    """
+    text = (header or read_header(path)).metadata.get(RECORD_KEY, "{}")
+    try:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
+        record = None
+    if not isinstance(record, dict):
+        raise TensorFileError(Path(path), f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
+    return record
+
+
+def iterate_tensors(path: str | os.PathLike[str], header: Header) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yields ``(name, tensor)`` one at a time, so that a caller who converts them never holds a file twice.
+
+    Raises:
+        TensorFileError: The file became shorter.
+    """
+    import torch
+
+    dtypes = torch_dtypes()
+    with open(path, "rb") as stream:
+        for entry in header.entries:
+            stream.seek(header.data_start + entry.begin)
+            data = bytearray(entry.num_bytes)
+            if stream.readinto(data) != entry.num_bytes:
+                raise TensorFileError(Path(path), "cut off while it was read")
+            dtype = dtypes[entry.dtype]
+            flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            yield entry.name, flat.reshape(entry.shape)
+
+
+def torch_dtypes() -> dict[str, torch.dtype]:
+    """Torch's types by the format's names."""
+    import torch
+
+    return {
+        "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
+        "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U32": torch.uint32, "F32": torch.float32,
+        "I64": torch.int64, "U64": torch.uint64, "F64": torch.float64,
+    }  # fmt: skip
+
+
+def _tensor_bytes(tensor: torch.Tensor) -> Iterator[memoryview]:
+    import torch
+
+    if tensor.numel():
+        yield tensor.reshape(-1).view(torch.uint8).numpy().data
+
+
 def read_header(path: str | os.PathLike[str]) -> Header:
     """Reads and checks the header without touching the tensors.
 
     Raises:
-        UserError: No such file, empty, a pickle, not safetensors, cut off, or a header that contradicts itself.
+        TensorFileError: No such file, empty, a pickle, not safetensors, cut off, or a header that contradicts itself.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path, or make the network first")
+        raise TensorFileError(path, "no such file", "check the path, or make the file first")
     size = path.stat().st_size
     with open(path, "rb") as stream:
         start = stream.read(8)
         _refuse_other_formats(path, start, size)
         length = int.from_bytes(start, "little")
         if length > MAX_HEADER_BYTES:
-            raise UserError(f"{path}: not a safetensors file (impossible header length); convert or download it again")
+            raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
         if 8 + length > size:
-            raise UserError(f"{path}: cut off inside its header ({size} of {8 + length} bytes or more); {_AGAIN}")
+            raise TensorFileError(path, f"cut off inside its header ({size} of {8 + length} bytes or more)")
         value = _parse_json(path, stream, length)
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise UserError(f"{path}: not a safetensors file (metadata must be texts); convert or download it again")
+        raise TensorFileError(path, "not a safetensors file (metadata must be texts)", _CONVERT)
     entries = sorted((_entry(path, name, item) for name, item in value.items()), key=lambda e: (e.begin, e.num_bytes))
     position = 0
     for entry in entries:
         if entry.begin != position:
-            raise UserError(
-                f"{path}: damaged header: tensor '{entry.name}' overlaps another or leaves a hole; {_AGAIN}"
-            )
+            raise TensorFileError(path, f"damaged header: tensor '{entry.name}' overlaps another or leaves a hole")
         position += entry.num_bytes
     expected = 8 + length + position
     if size < expected:
-        raise UserError(f"{path}: cut off: {size} of {expected} bytes are there; {_AGAIN}")
+        raise TensorFileError(path, f"cut off: {size} of {expected} bytes are there")
     if size > expected:
-        raise UserError(f"{path}: {size - expected} bytes too long for its header; {_AGAIN}")
+        raise TensorFileError(path, f"{size - expected} bytes too long for its header")
     return Header(metadata, tuple(entries), 8 + length)
 
 
 def _refuse_other_formats(path: Path, start: bytes, size: int) -> None:
     if size == 0:
-        raise UserError(f"{path}: the file is empty; {_AGAIN}")
+        raise TensorFileError(path, "the file is empty")
     if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start[:4] == b"PK\x03\x04":
-        raise UserError(
-            f"{path}: this is a pickle; turn it into safetensors first: sida convert {path} OUT.safetensors"
-        )
+        remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
+        raise TensorFileError(path, "this is a pickle", remedy)
     if size < 8:
-        raise UserError(f"{path}: cut off after {size} bytes; {_AGAIN}")
+        raise TensorFileError(path, f"cut off after {size} bytes")
 
 
 def _parse_json(path: Path, stream: BinaryIO, length: int) -> dict[str, Any]:
     try:
         value = json.loads(stream.read(length).decode("utf-8"))
     except (ValueError, RecursionError):
-        raise UserError(f"{path}: not a safetensors file (unreadable header); convert or download it again") from None
+        raise TensorFileError(path, "not a safetensors file (unreadable header)", _CONVERT) from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: not a safetensors file (header is no mapping); convert or download it again")
+        raise TensorFileError(path, "not a safetensors file (header is no mapping)", _CONVERT)
     return value
 
 
 def _entry(path: Path, name: str, item: Any) -> TensorEntry:
     """Checks one line of the header: known type, whole sizes, a place that fits the sizes."""
-    fault = f"{path}: damaged header at tensor '{name}'; {_AGAIN}"
+    fault = TensorFileError(path, f"damaged header at tensor '{name}'")
     if not isinstance(item, dict) or item.get("dtype") not in ITEM_BYTES:
-        raise UserError(fault)
+        raise fault
     shape, place = item.get("shape"), item.get("data_offsets")
     if not (_whole_numbers(shape) and _whole_numbers(place) and len(place) == 2):
-        raise UserError(fault)
+        raise fault
     entry = TensorEntry(name, item["dtype"], tuple(shape), place[0])
     if place[1] - place[0] != entry.num_bytes:
-        raise UserError(fault)
+        raise fault
     return entry
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
-from sida.tensor_file import Header, entries_for, read_header, write_tensor_file
+from sida.tensor_file import RECORD_KEY, Header, iterate_tensors, read_header, read_record, write_tensors
 
 if TYPE_CHECKING:
     import torch
 
 FORMAT = "sida-network-1"
-METADATA_KEY = "sida"
 
 
 def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
@@ -38,13 +36,10 @@ def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: M
     record = {**metadata, "format": FORMAT, "network": check_network_config(network, str(path))}
     tensors = {}
     for name, tensor in net.state_dict().items():
-        tensor = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype).contiguous()
-        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+        tensors[name] = tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype)
+        if tensor.is_floating_point() and not torch.isfinite(tensors[name]).all():
             raise UserError(f"{path}: not written, tensor '{name}' holds NaN or infinity; resume from an earlier state")
-        tensors[name] = tensor
-    entries = entries_for((name, _dtype_name(t.dtype), t.shape) for name, t in tensors.items())
-    chunks = (chunk for entry in entries for chunk in _tensor_bytes(tensors[entry.name]))
-    write_tensor_file(path, entries, {METADATA_KEY: encode_metadata(record, str(path))}, chunks)
+    write_tensors(path, tensors, record)
 
 
 def load_network(
@@ -72,17 +67,10 @@ def load_network(
     check_names_and_shapes(path, {e.name: e.shape for e in header.entries}, net)
     state = net.state_dict()
     loaded = {}
-    with open(path, "rb") as stream:
-        for entry in header.entries:
-            stream.seek(header.data_start + entry.begin)
-            data = bytearray(entry.num_bytes)
-            if stream.readinto(data) != entry.num_bytes:
-                raise UserError(f"{path}: cut off while it was read; delete it and make or download it again")
-            flat = torch.frombuffer(data, dtype=_torch_dtype(entry.dtype)) if data else torch.empty(0)
-            tensor = flat.reshape(entry.shape)
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise UserError(f"{path}: tensor '{entry.name}' holds NaN or infinity; use an earlier snapshot")
-            loaded[entry.name] = tensor.to(state[entry.name].dtype)
+    for name, tensor in iterate_tensors(path, header):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: tensor '{name}' holds NaN or infinity; use an earlier snapshot")
+        loaded[name] = tensor.to(state[name].dtype)
     net.load_state_dict(loaded, strict=True, assign=True)
     if any(buffer.is_meta for buffer in net.buffers()):
         # Constants outside the state dict have values only when the network is built in real memory.
@@ -98,14 +86,6 @@ def load_network(
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The header's JSON (architecture and provenance) without reading the tensors; errors as :func:`load_network`."""
     return _metadata(Path(path), read_header(path))
-
-
-def encode_metadata(record: Mapping[str, Any], where: str) -> str:
-    """Canonical JSON of the provenance, with a one-line error for values that are not JSON."""
-    try:
-        return json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: metadata are not plain JSON values ({error})") from None
 
 
 def check_network_config(network: Any, where: str) -> dict[str, Any]:
@@ -176,41 +156,11 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
 
 
 def _metadata(path: Path, header: Header) -> dict[str, Any]:
-    text = header.metadata.get(METADATA_KEY)
-    if text is None:
+    if RECORD_KEY not in header.metadata:
         raise UserError(
-            f"{path}: safetensors without a '{METADATA_KEY}' header, so its architecture is unknown; use sida convert"
+            f"{path}: safetensors without a '{RECORD_KEY}' header, so its architecture is unknown; use sida convert"
         )
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError):
-        raise UserError(f"{path}: its '{METADATA_KEY}' header is not JSON; make the file again") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UserError(f"{path}: its '{METADATA_KEY}' header is not of format '{FORMAT}'; make the file again")
+    record = read_record(path, header)
+    if record.get("format") != FORMAT:
+        raise UserError(f"{path}: its '{RECORD_KEY}' header is not of format '{FORMAT}'; make the file again")
     return {**record, "network": check_network_config(record.get("network"), str(path))}
-
-
-def _dtype_name(dtype: torch.dtype) -> str:
-    import torch
-
-    names = {torch.float32: "F32", torch.int64: "I64", torch.int32: "I32", torch.uint8: "U8", torch.bool: "BOOL"}
-    if dtype not in names:
-        raise UserError(f"a network with tensors of type {dtype} cannot be stored; use float32 or int64")
-    return names[dtype]
-
-
-def _torch_dtype(name: str) -> torch.dtype:
-    import torch
-
-    return {
-        "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16, "U16": torch.uint16,
-        "F16": torch.float16, "BF16": torch.bfloat16, "I32": torch.int32, "U32": torch.uint32, "F32": torch.float32,
-        "I64": torch.int64, "U64": torch.uint64, "F64": torch.float64,
-    }[name]  # fmt: skip
-
-
-def _tensor_bytes(tensor: torch.Tensor) -> Iterator[memoryview]:
-    import torch
-
-    if tensor.numel():
-        yield tensor.reshape(-1).view(torch.uint8).numpy().data

@@ -13,17 +13,15 @@ from sida.checkpoint import architecture
 from sida.checkpoint.inert import printable
 from sida.checkpoint.network_file import (
     FORMAT,
-    METADATA_KEY,
     build_on_meta,
     check_names_and_shapes,
-    encode_metadata,
 )
 from sida.checkpoint.pickles import open_pickle
 from sida.checkpoint.records import PersistentObject
 from sida.checkpoint.values import float32_pieces, stored_type
 from sida.errors import UserError, suggestion
 from sida.io import sha256_file
-from sida.tensor_file import ITEM_BYTES, entries_for, write_tensor_file
+from sida.tensor_file import ITEM_BYTES, RECORD_KEY, encode_record, entries_for, write_tensor_file
 
 
 def import_official(
@@ -82,7 +80,7 @@ def import_official(
     chunks = (chunk for entry in entries for chunk in float32_pieces(tensors[entry.name], entry.name, where))
 
     def header() -> dict[str, str]:
-        return {METADATA_KEY: encode_metadata(record, where)}
+        return {RECORD_KEY: encode_record(record, where)}
 
     def final_header() -> dict[str, str]:
         origin["sha256"] = digest.result()

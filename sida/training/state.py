@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import torch
 
 from sida.errors import UserError
-from sida.io import atomic_path, sha256_file, write_json
+from sida.io import sha256_file, write_json
+from sida.tensor_file import read_tensors, write_tensors
 
 FORMAT = "sida-state-1"
 KEPT = 2
@@ -146,23 +147,17 @@ class StateStore:
         Raises:
             UserError: The disk is full or the folder is gone; earlier states are untouched.
         """
-        from safetensors import SafetensorError
-
         try:
             self._save(record, tensors)
-        except (OSError, SafetensorError) as error:
+        except OSError as error:
             raise UserError(
                 f"{self.folder}: the state cannot be written ({error}); make room, then run the same command again"
             ) from None
 
     def _save(self, record: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> None:
-        from safetensors.torch import save_file
-
         number = max(self._numbers(), default=0) + 1
         path = self._path(number)
-        flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        with atomic_path(path.with_suffix(".safetensors")) as temporary:
-            save_file(flat, temporary)
+        write_tensors(path.with_suffix(".safetensors"), tensors)
         header = {
             "format": FORMAT,
             "digest": self.digest,
@@ -203,18 +198,15 @@ class StateStore:
 
     def _tensors(self, number: int, sha256: str) -> dict[str, torch.Tensor] | None:
         """A state's tensors, or None if they are damaged or gone."""
-        from safetensors.torch import load_file
-
         path = self._path(number).with_suffix(".safetensors")
         if not os.path.lexists(path):
             return None
         try:
             if sha256_file(path) != sha256:
                 return None
-            tensors: dict[str, torch.Tensor] = load_file(path)
+            return read_tensors(path)[0]
         except OSError as error:
             raise UserError(unreadable(path, error)) from None
-        return tensors
 
 
 def unreadable(path: Path, error: OSError) -> str:
