@@ -9,10 +9,8 @@ same bits in any order. Memory does not grow with the number of images.
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +18,7 @@ import torch
 
 from eval.exact_sum import ExactSum
 from sida.errors import UserError
-from sida.io import atomic_path
+from sida.tensor_file import explained, read_tensors, write_tensors
 
 BLOCK = 1024
 FORMAT = "sida-feature-statistics/1"
@@ -138,11 +136,7 @@ class FeatureStatistics:
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Writes the statistics atomically as safetensors with metadata (JSON) in the header."""
-        from safetensors.torch import save_file
-
-        header = {"format": FORMAT, "ddof": self.ddof, **(metadata or {})}
-        with atomic_path(path) as temporary:
-            save_file(self.tensors(), str(temporary), metadata={"sida": json.dumps(header, sort_keys=True)})
+        write_tensors(path, self.tensors(), {"format": FORMAT, "ddof": self.ddof, **(metadata or {})})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> FeatureStatistics:
@@ -151,13 +145,9 @@ class FeatureStatistics:
         Raises:
             UserError: Missing, cut off or foreign file.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return cls.from_tensors(load_file(str(path)), read_metadata(path).get("ddof", 1), device)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            raise UserError(f"{path}: no feature statistics ({error}); make the file again") from None
+        with explained(path, "no feature statistics", "make the file again"):
+            tensors, header = read_tensors(path)
+            return cls.from_tensors(tensors, header.get("ddof", 1), device)
 
     def _check_width(self, width: int) -> None:
         if self.num_features is None:
@@ -201,14 +191,6 @@ class FeatureStatistics:
         outer[np.triu_indices(width)] = triangle.value().cpu().numpy()
         outer += np.triu(outer, 1).T
         return vector.value().cpu().numpy() / self.count, outer
-
-
-def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The JSON metadata in the header of one of our safetensors files; empty when there is none."""
-    from safetensors import safe_open
-
-    with safe_open(str(Path(path)), framework="pt") as file:
-        return json.loads((file.metadata() or {}).get("sida", "{}"))
 
 
 @functools.lru_cache(maxsize=4)

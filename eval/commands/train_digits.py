@@ -22,7 +22,8 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from eval.features.digits import WEIGHTS, read_weights, weights_digest
-    from eval.features.train_digits import DigitsTraining, save_digits, train_digits
+    from eval.features.train_digits import DigitsTraining, train_digits
+    from sida.tensor_file import write_tensors
 
     start = time.monotonic()
     state, metadata = train_digits(DigitsTraining(seed=args.seed))
@@ -36,6 +37,6 @@ def run(args: argparse.Namespace) -> int:
         same = digest == weights_digest(read_weights(WEIGHTS)[0])
         print(f"weights {digest[:12]}: {'equal to' if same else 'not bit-equal to'} the committed network")
     if args.out:
-        save_digits(state, metadata, args.out)
+        write_tensors(args.out, state, metadata)
         print(args.out)
     return 0

@@ -8,7 +8,6 @@ no use here: it forgets everything but the class, so that ten class means look a
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 
 from eval.features.base import Extractor
 from sida.errors import UserError
+from sida.tensor_file import explained, read_tensors
 
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
 NUM_FEATURES = 256
@@ -73,15 +73,8 @@ class DigitsExtractor(Extractor):
 
 def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Reads the state dict and the metadata (training settings, held-out accuracy) of a digits network."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
-            metadata = json.loads((file.metadata() or {}).get("sida", "{}"))
-    except (OSError, SafetensorError, ValueError) as error:
-        raise UserError(f"{path}: not a digits network ({error}); make one with `sida-eval train-digits`") from None
-    return state, metadata
+    with explained(path, "not a digits network", "make one with `sida-eval train-digits`"):
+        return read_tensors(path)
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from eval.features.digits import DigitsNet
 from sida.data import Dataset, load_dataset
-from sida.io import atomic_path
 
 
 @dataclass(frozen=True)
@@ -96,11 +93,3 @@ def _fit(images: torch.Tensor, classes: torch.Tensor, settings: DigitsTraining) 
             optimizer.step()
             schedule.step()
     return net.eval()
-
-
-def save_digits(state: dict[str, torch.Tensor], metadata: dict[str, Any], path: str | Path) -> None:
-    """Writes the network atomically as safetensors, metadata in its header."""
-    from safetensors.torch import save_file
-
-    with atomic_path(path) as temporary:
-        save_file(state, str(temporary), metadata={"sida": json.dumps(metadata, sort_keys=True)})

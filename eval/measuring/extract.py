@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from eval.features import get_extractor
 from eval.features.base import Extractor
@@ -23,8 +21,8 @@ from eval.statistics import FeatureStatistics
 from sida.config import load_spec
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.io import atomic_path
 from sida.progress import Progress
+from sida.tensor_file import write_tensors
 from sida.training.process import check_device
 
 _BATCH = 128
@@ -133,15 +131,14 @@ def write_features(
         rows["features"].append(features.cpu())
         if logits is not None:
             rows["logits"].append(logits.float().cpu())
-    tensors = {key: torch.cat(parts).contiguous() for key, parts in rows.items() if parts}
+    tensors = {key: torch.cat(parts) for key, parts in rows.items() if parts}
     header = {
         "images": found.name,
         "images_sha256": found.digest(),
         "extractor": network.name,
         "extractor_sha256": network.sha256,
     }
-    with atomic_path(out) as temporary:
-        save_file(tensors, str(temporary), metadata={"sida": json.dumps(header, sort_keys=True)})
+    write_tensors(out, tensors, header)
     return found.name, (len(tensors["features"]), tensors["features"].shape[1])
 
 

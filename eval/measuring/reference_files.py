@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import zipfile
 from collections.abc import Mapping
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from eval.statistics import FeatureStatistics, read_metadata
+from eval.statistics import FeatureStatistics
 from sida.errors import UserError
-from sida.io import atomic_path, sha256_json
+from sida.io import sha256_json
+from sida.tensor_file import explained, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from eval.features.base import Extractor
@@ -114,11 +114,9 @@ def write_own(
     features: torch.Tensor | None = None,
 ) -> None:
     """Writes a reference of one's own: sums of one extractor's features, and the features if given."""
-    from safetensors.torch import save_file
-
     tensors = {f"statistics/{key}": value for key, value in statistics.tensors().items()}
     if features is not None:
-        tensors["features"] = features.contiguous()
+        tensors["features"] = features
     header = {
         "format": FORMAT,
         "name": name,
@@ -127,8 +125,7 @@ def write_own(
         "extractor_sha256": extractor.sha256,
         "ddof": statistics.ddof,
     }
-    with atomic_path(path) as temporary:
-        save_file(tensors, str(temporary), metadata={"sida": json.dumps(header, sort_keys=True)})
+    write_tensors(path, tensors, header)
 
 
 def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> OwnReference:
@@ -141,19 +138,14 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
     Raises:
         UserError: Broken file, or features of another network.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        header, tensors = read_metadata(path), load_file(str(path))
+    with explained(path, "no reference", "make it with `sida-eval reference`"):
+        tensors, header = read_tensors(path)
         if header.get("format") != FORMAT:
             raise ValueError("made by another program")
         statistics = FeatureStatistics.from_tensors(
             {key.removeprefix("statistics/"): value for key, value in tensors.items() if key != "features"},
             header["ddof"],
         )
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: no reference ({error}); make it with `sida-eval reference`") from None
     name = header["extractor"]
     for wanted, digest in extractors.items():
         if wanted != name:

@@ -6,7 +6,6 @@ memory; features are kept only where a metric needs neighbours or subsets.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -16,9 +15,9 @@ import torch
 from eval.features.extraction import Features
 from eval.inception_score import InceptionScoreSums
 from eval.measuring.protocol import KINDS, Metric, Protocol
-from eval.statistics import FeatureStatistics, read_metadata
+from eval.statistics import FeatureStatistics
 from sida.errors import UserError
-from sida.io import atomic_path
+from sida.tensor_file import explained, read_tensors, write_tensors
 
 FORMAT = "sida-trial-shard/1"
 
@@ -118,15 +117,13 @@ class TrialSums:
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
         """Writes the sums atomically as safetensors; ``metadata`` says what they belong to."""
-        from safetensors.torch import save_file
-
         tensors: dict[str, torch.Tensor] = {}
         for name, statistics in self.statistics.items():
             tensors |= {f"statistics/{name}/{key}": value for key, value in statistics.tensors().items()}
         for metric_key, score in self.scores.items():
             tensors |= {f"score/{metric_key}/{key}": value for key, value in score.tensors().items()}
         for name in self.rows:
-            tensors[f"features/{name}"] = self.features(name).contiguous()
+            tensors[f"features/{name}"] = self.features(name)
         header = {
             "format": FORMAT,
             "protocol_sha256": self.protocol.sha256,
@@ -135,8 +132,7 @@ class TrialSums:
             "labelled": self.labelled,
             **metadata,
         }
-        with atomic_path(path) as temporary:
-            save_file(tensors, str(temporary), metadata={"sida": json.dumps(header, sort_keys=True)})
+        write_tensors(path, tensors, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], protocol: Protocol) -> tuple[TrialSums, dict[str, Any]]:
@@ -145,16 +141,10 @@ class TrialSums:
         Raises:
             UserError: Missing or broken file, or a shard of another protocol.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            header = read_metadata(path)
+        with explained(path, "cannot be read", "measure this shard again"):
+            tensors, header = read_tensors(path)
             if header.get("format") != FORMAT:
                 raise ValueError("no shard of a trial")
-            tensors = load_file(str(path))
-        except (OSError, SafetensorError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); measure this shard again") from None
         if header["protocol_sha256"] != protocol.sha256:
             raise UserError(f"{path}: measured under another protocol than '{protocol.name}'; measure this shard again")
         result = cls(protocol)
