@@ -56,9 +56,9 @@ def _explain(error: Any) -> str:
         wanted = error.validator_value
         names = " or ".join(wanted) if isinstance(wanted, list) else wanted
         return f"{place}must be of type {names}, got {error.instance!r}"
-    if error.validator == "enum":
-        options = [str(option) for option in error.validator_value]
-        return f"{place}must be one of {', '.join(options)}, got {error.instance!r}"
+    if error.validator in ("enum", "anyOf"):
+        options = error.validator_value if error.validator == "enum" else _alternatives(error.validator_value)
+        return f"{place}must be one of {', '.join(map(str, options))}, got {error.instance!r}"
     if error.validator == "minimum":
         return f"{place}must be at least {error.validator_value}, got {error.instance!r}"
     if error.validator == "exclusiveMinimum":
@@ -69,6 +69,11 @@ def _explain(error: Any) -> str:
         options = [" and ".join(option.get("required", [])) for option in error.validator_value]
         return f"{place}needs either {' or '.join(options)}, not both"
     return f"{place}{error.message.splitlines()[0]}"
+
+
+def _alternatives(schemas: list[Mapping[str, Any]]) -> list[str]:
+    """What a value may be: names, and the titles of forms."""
+    return [option for schema in schemas for option in schema.get("enum", [schema.get("title")])]
 
 
 def _fill_defaults(document: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:

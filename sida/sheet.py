@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
+from sida.methods import is_method
 from sida.resources import SCHEMAS
 from sida.schema import validated
-
-STUDENT_METHODS = ("sid", "sida", "sid2a")
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Run:
     @property
     def trained_here(self) -> bool:
         """Whether the workflow distils this generator itself."""
-        return self.method in STUDENT_METHODS and self.checkpoint is None
+        return is_method(self.method) and self.checkpoint is None
 
     @property
     def without_network(self) -> bool:

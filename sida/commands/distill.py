@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-HELP = "Distil a teacher into a one-step generator (SiD, SiDA, SiD2A)."
+from sida.methods import METHODS
+
+HELP = f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
 EXAMPLES = """examples:
   sida distill --spec student.yaml --out results/my/students/sida
   sida distill --spec student.yaml --out OUT --method sid --teacher teacher/network.safetensors
@@ -15,14 +17,13 @@ EXAMPLES = """examples:
       "ema_half_life_kimg": 5, "ema_rampup_ratio": 0.5, "dropout": 0, "tick_kimg": 1}'
 
 methods:
-  sid     score identity distillation; no real images
-  sida    with the adversarial term; starts from the teacher
-  sid2a   the same from a distilled generator (--init)
+METHODS
+  module:object   your own (docs/add-a-method.md, 'A method of distillation')
 
 Keys of the spec: docs/architecture.md, 'Student'; what is left out is the official recipe of the method on the
 teacher's network family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to go on after an
 interruption; a finished run only writes its files again.
-"""
+""".replace("METHODS", "\n".join(f"  {method.name:<16}{method.about}" for method in METHODS.values()))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file"
     )
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--method", choices=("sid", "sida", "sid2a"), help="overrides the spec's")
+    parser.add_argument("--method", metavar="METHOD", help="name, or module:object of your own; overrides the spec's")
     parser.add_argument("--teacher", metavar="PATH", help="network of the teacher; overrides the spec's")
     parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
     parser.add_argument(

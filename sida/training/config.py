@@ -5,7 +5,20 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from sida.config import As, Count, Finite, Fraction, Natural, NotNegative, ObjectName, Positive, Range, Settings
+from sida.config import (
+    As,
+    Count,
+    Finite,
+    Fraction,
+    Natural,
+    NotNegative,
+    ObjectName,
+    OneOf,
+    Positive,
+    Range,
+    Settings,
+)
+from sida.methods import METHODS
 
 #: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
@@ -130,7 +143,7 @@ class RecipeEvaluation:
 class Recipe(TrainingSettings):
     """Settings of a distillation; the sheet adds method, teacher, start, α and seed.
 
-    *Official* below is the value in :data:`sida.training.defaults.OFFICIAL` for the method and the teacher's family.
+    *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods`) for the teacher's network family.
 
     Attributes:
         batch_gpu: Images per accumulation round; null takes all at once. The adversarial scalar is pooled over it.
@@ -164,6 +177,7 @@ class Recipe(TrainingSettings):
             that is kept.
         compile: Run through torch.compile (changes rounding).
         fp16: Run networks in float16 on CUDA; null keeps what the teacher's file says.
+        options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
 
     batch_gpu: Count | None = None
@@ -193,6 +207,7 @@ class Recipe(TrainingSettings):
     evaluation: Annotated[dict[str, Any], As(RecipeEvaluation)] | None = None
     compile: bool = False
     fp16: bool | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -205,8 +220,8 @@ class DistillConfig(Recipe, JobSettings):
     """A one-step generator to distil from a teacher.
 
     Attributes:
-        method: ``sid`` (no real images), ``sida`` (with the adversarial term), ``sid2a`` (sida from a distilled
-            generator).
+        method: Name in :data:`sida.methods.METHODS`: ``sid`` (no real images), ``sida`` (with the adversarial term),
+            ``sid2a`` (sida from a distilled generator); or ``module:object`` of one's own.
         teacher: Path of the teacher's network.
         init: Path of the generator to start from: needed by sid2a, allowed for sid (a *restart*: fresh fake score and
             optimisers without the adversarial term, the control for SiD2A), refused by sida.
@@ -214,7 +229,7 @@ class DistillConfig(Recipe, JobSettings):
         evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs}``; decides the network that is kept.
     """
 
-    method: Literal["sid", "sida", "sid2a"]
+    method: Annotated[str, OneOf(METHODS.keys, or_object=True)]
     teacher: str
     init: str | None = None
     alpha: Finite | None = None
@@ -222,14 +237,5 @@ class DistillConfig(Recipe, JobSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.method == "sid2a" and self.init is None:
-            raise ValueError("init: sid2a starts from a distilled generator; give its network file")
-        if self.method == "sida" and self.init is not None:
-            raise ValueError("init: 'sida' starts from the teacher; remove it, or choose sid2a (or sid: a restart)")
-        if self.method == "sid" and self.real_source != "data":
-            raise ValueError("real_source: 'sid' sees no real images; remove it")
-
-    @property
-    def adversarial(self) -> bool:
-        """Whether real images and a discriminator take part."""
-        return self.method != "sid"
+        if self.method in METHODS:
+            METHODS[self.method].check(self.init, self.real_source)

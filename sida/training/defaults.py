@@ -1,4 +1,4 @@
-"""Settings that a recipe leaves out: the official ones of its method on its teacher's network family, in one table."""
+"""Settings that a recipe leaves out: those of its method on its teacher's network family."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from sida.errors import UserError
+from sida.methods import find_method
 from sida.training.config import DistillConfig, WeightNorm
 
 #: ``edm``: EDM's preconditioning (and VP, VE); ``edm2``: EDM2's networks; ``edm2-s``: those of size S.
@@ -14,27 +15,6 @@ Family = Literal["edm", "edm2", "edm2-s"]
 #: Base channels of EDM2's size S, and those of a network that does not say.
 SIZE_S = 192
 
-#: Method (SiD2A is SiDA from another start) and family of the table's columns.
-COLUMNS: tuple[tuple[str, Family], ...] = (
-    ("sid", "edm"), ("sida", "edm"), ("sid", "edm2"), ("sida", "edm2"), ("sid", "edm2-s"), ("sida", "edm2-s"),
-)  # fmt: skip
-#: The official settings that differ between columns; null of a setting in a recipe is the value here. What is the same
-#: for all stands in :class:`DistillConfig`; what differs between data sets (rates, batches, augmentation) nowhere.
-#: Source: mingyuanzhou/SiD, branches main and sida: training scripts, their options' defaults, and the loops.
-OFFICIAL: dict[str, tuple[Any, ...]] = {
-    #                          EDM           EDM2                        EDM2, size S
-    #                          SiD   SiDA    SiD           SiDA          SiD           SiDA
-    "alpha":                  (1.2,  1.0,    1.0,          1.0,          1.0,          1.0),
-    "P_mean":                 (-1.2, -1.2,   -0.4,         -0.4,         -0.4,         -0.4),
-    "P_std":                  (1.2,  1.2,    1.0,          1.0,          1.0,          1.0),
-    "lambda_d":               (1.0,  1.0,    100.0,        100.0,        100.0,        100.0),
-    "grad_clip_value":        (0.0,  1.0,    0.0,          0.0,          0.0,          0.0),
-    "warmup_kimg":            (0.0,  100.0,  0.0,          100.0,        0.0,          100.0),
-    "ema_half_life_kimg":     (500., 500.,   2000.,        2000.,        2000.,        2000.),
-    "weight_norm":            (None, None,   "in_forward", "pre_hook",   "in_forward", "off"),
-    "fake_score_weight_norm": (None, None,   "in_forward", "off",        "in_forward", "off"),
-    "logvar":                 (False, False, True,         True,         True,         False),
-}  # fmt: skip
 #: Adam's ε in float32 and in float16.
 EPS, EPS_FP16 = 1e-8, 1e-6
 
@@ -64,12 +44,6 @@ def family_of(network: Mapping[str, Any]) -> Family:
     return "edm2-s" if network["kwargs"].get("model_channels", SIZE_S) == SIZE_S else "edm2"
 
 
-def official(method: str, family: Family) -> dict[str, Any]:
-    """The column of :data:`OFFICIAL` for a method (``sid``, ``sida`` or ``sid2a``) and a family."""
-    column = COLUMNS.index(("sid" if method == "sid" else "sida", family))
-    return {name: row[column] for name, row in OFFICIAL.items()}
-
-
 def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "student") -> SettledConfig:
     """The configuration with official values for all that it leaves out.
 
@@ -79,12 +53,22 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
         where: Place named in errors.
 
     Raises:
-        UserError: A setting that the teacher's family does not have.
+        UserError: A setting that the teacher's family does not have, or a start that the method does not have.
     """
+    method = find_method(config.method, f"{where}.method")
+    try:
+        method.check(config.init, config.real_source)
+    except ValueError as error:
+        raise UserError(f"{where}.{error}") from None
     family, kwargs = family_of(network), network["kwargs"]
     head = family != "edm" and kwargs.get("logvar_channels", True) is not None
     _check(config, family, head, where)
-    values = official(config.method, family)
+    if family not in method.defaults:
+        known = ", ".join(method.defaults)
+        raise UserError(
+            f"{where}.teacher: method '{config.method}' is for networks of {known}, {config.teacher} is {family}"
+        )
+    values = dict(method.defaults[family])
     values["logvar"] &= head
     on_gpu = config.device.startswith("cuda")
     # Float16 is a GPU's affair; elsewhere the flag of a network does nothing.

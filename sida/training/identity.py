@@ -11,6 +11,8 @@ import torch
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.io import sha256_json
+from sida.methods import METHODS
+from sida.plugins import load_object, source_sha256
 from sida.provenance import code_version
 from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.monitors import evaluation_facts
@@ -43,6 +45,12 @@ def run_digest(
         settings.pop("real_source")
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
+    if not settings.get("options", True):
+        # A setting that came later does not change what a run without it is.
+        del settings["options"]
+    if settings.get("method", "") not in ("", *METHODS):
+        module, _ = load_object(settings["method"], f"{where}.method", "method")
+        settings["method"] = {"name": settings["method"], "source_sha256": source_sha256(module)}
     settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
     return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
 

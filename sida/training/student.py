@@ -1,8 +1,9 @@
-"""Distillation of a teacher into a one-step generator: SiD, SiDA and SiD2A."""
+"""Distillation of a teacher into a one-step generator, by any method."""
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,8 @@ from sida.config import from_mapping
 from sida.data import AugmentPipe, Dataset, load_dataset
 from sida.errors import UserError
 from sida.io import sha256_file
-from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
+from sida.losses import SiDLoss
+from sida.methods import Method, find_method
 from sida.networks import build_network
 from sida.sampling import generate
 from sida.sampling.networks import open_decoder
@@ -32,7 +34,7 @@ from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import Schedule
 from sida.training.state import StateStore
-from sida.training.turns import IterationRecord, Turns
+from sida.training.turns import IterationRecord, Player, Turns
 
 
 class StudentTrainer:
@@ -108,20 +110,69 @@ def distill(
     folder, stage = run_folder(outdir, "students", config.name), f"distill {config.name}"
 
     def make(store: StateStore) -> TrainingLoop:
-        distiller = make_distiller(config, dataset, device, where)
-        network = architecture(distiller.generator.net)
+        turns = make_turns(config, dataset, device, where)
+        network = architecture(turns.generator.net)
         metadata = run_metadata(config.method, config, digest, dataset, network, parents)
         metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
         plan = Plan.from_config(config, stage, save_seconds)
         batches = make_batches(config, dataset, device, where)
         evaluate = make_evaluation(config, dataset, f"{where}.evaluation")
-        return TrainingLoop(plan, StudentTrainer(distiller, batches), store, folder, metadata, evaluate)
+        return TrainingLoop(plan, StudentTrainer(turns, batches), store, folder, metadata, evaluate)
 
     return run_kept(folder, digest, stage, make, set_aside)
 
 
-def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Distiller:
-    """Networks, loss and schedule of a configuration.
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a method makes its players from (:attr:`sida.methods.Method.turns`).
+
+    Attributes:
+        method: The method.
+        config: Settings, each with its value.
+        options: The method's own settings, in its dataclass; None where it has none.
+        family: Of the teacher's network.
+        teacher: φ, on the device.
+        initial: The network that the generator starts as.
+        device: Where networks are.
+        where: Place named in errors.
+    """
+
+    method: Method
+    config: SettledConfig
+    options: Any
+    family: Family
+    teacher: torch.nn.Module
+    initial: torch.nn.Module
+    device: torch.device
+    where: str
+
+    def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None) -> torch.nn.Module:
+        """A copy of a network that learns, with the configured dropout, precision and weight normalisation."""
+        network = copy.deepcopy(architecture(source))
+        if self.config.dropout is not None:
+            network["kwargs"]["dropout"] = self.config.dropout
+        if self.device.type == "cuda":
+            network["kwargs"]["use_fp16"] = self.config.fp16
+        if weight_norm is not None:
+            network["kwargs"]["weight_norm"] = weight_norm
+        net = build_network(network).to(self.device)
+        net.load_state_dict(source.state_dict())
+        return net.requires_grad_(True)
+
+    def schedule(self) -> Schedule:
+        """Phases and rates as configured; without real images there is no adversarial phase."""
+        config = self.config
+        adversarial = config.adversarial_kimg if self.method.real_images else None
+        return Schedule(config.warmup_kimg, adversarial, config.total_kimg, config.lr_decay_start, config.lr_final)
+
+    def augment(self) -> AugmentPipe | None:
+        """The configured augmentation."""
+        settings = self.config.augment
+        return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment")
+
+
+def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Turns:
+    """What a configuration trains: its method's players, with networks, losses and schedule.
 
     Raises:
         UserError: A network that cannot be read or does not fit the data set, or a setting it does not have.
@@ -137,19 +188,29 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
     if config.init is not None:
         initial, _ = load_network(config.init, device)
         check_shapes(initial, dataset, f"{where}.init: {config.init}")
-    schedule = Schedule(
-        config.warmup_kimg,
-        config.adversarial_kimg if config.adversarial else None,
-        config.total_kimg,
-        config.lr_decay_start,
-        config.lr_final,
-    )
+    method = find_method(config.method, f"{where}.method")
+    if method.options is None and config.options:
+        raise UserError(f"{where}.options: method '{config.method}' has no settings of its own; remove them")
+    options = None if method.options is None else from_mapping(method.options, config.options, f"{where}.options")
+    family = family_of(architecture(teacher))
+    return method.turns(Parts(method, config, options, family, teacher, initial, device, where))
+
+
+def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequence[Player] = ()) -> Distiller:
+    """Teacher, fake score and generator of a configuration.
+
+    Args:
+        parts: Settings and networks.
+        loss: None makes the method's.
+        others: Further players between fake score and generator.
+    """
+    config = parts.config
     return Distiller(
-        teacher,
-        _student(teacher, config, device, config.fake_score_weight_norm),
-        _student(initial, config, device, config.weight_norm),
-        make_loss(config, family_of(architecture(teacher))),
-        schedule,
+        parts.teacher,
+        parts.copy(parts.teacher, config.fake_score_weight_norm),
+        parts.copy(parts.initial, config.weight_norm),
+        parts.method.loss(parts) if loss is None else loss,
+        parts.schedule(),
         lr=config.lr,
         fake_score_lr=config.fake_score_lr,
         betas=config.betas,
@@ -160,22 +221,14 @@ def make_distiller(config: DistillConfig, dataset: Dataset, device: torch.device
         lambda_d=config.lambda_d,
         lambda_fake_score=config.lambda_fake_score,
         grad_clip_value=config.grad_clip_value or None,
-        augment=None if config.augment is None else AugmentPipe.from_config(config.augment, f"{where}.augment"),
+        augment=parts.augment(),
         ema_half_life=config.ema_half_life_kimg * 1000,
         ema_rampup_ratio=config.ema_rampup_ratio,
         seed=config.seed,
         compile=config.compile,
+        psi_steps=parts.method.psi_steps,
+        others=others,
     )
-
-
-def make_loss(config: SettledConfig, family: Family) -> SiDLoss:
-    """The losses of a configuration; their class follows the method and the teacher's family."""
-    common = (config.alpha, config.t_max, config.P_mean, config.P_std, config.sigma_data)
-    if family != "edm":
-        return EDM2SiDALoss(*common, config.logvar, config.gamma, config.adversarial_pool, config.adversarial)
-    if config.adversarial:
-        return SiDALoss(*common, config.gamma, config.adversarial_pool)
-    return SiDLoss(*common, config.gamma)
 
 
 def make_batches(
@@ -196,22 +249,6 @@ def make_batches(
     if sampler.get("kind") != "one_step" or not dataset.is_pixels:
         raise UserError(f"{place}: must be a one-step generator of pixels; give a student's network")
     return GeneratedBatches(batches, net, sampler["init_sigma"])
-
-
-def _student(
-    source: torch.nn.Module, config: SettledConfig, device: torch.device, weight_norm: WeightNorm | None
-) -> torch.nn.Module:
-    """A copy of a network that learns, with the configured dropout, precision and weight normalisation."""
-    network = copy.deepcopy(architecture(source))
-    if config.dropout is not None:
-        network["kwargs"]["dropout"] = config.dropout
-    if device.type == "cuda":
-        network["kwargs"]["use_fp16"] = config.fp16
-    if weight_norm is not None:
-        network["kwargs"]["weight_norm"] = weight_norm
-    net = build_network(network).to(device)
-    net.load_state_dict(source.state_dict())
-    return net.requires_grad_(True)
 
 
 def make_evaluation(config: DistillConfig, dataset: Dataset, where: str = "evaluation") -> Evaluate | None:

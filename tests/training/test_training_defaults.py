@@ -12,11 +12,12 @@ from sida.checkpoint import load_network, save_network
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
+from sida.methods import METHODS
 from sida.networks import build_network
 from sida.training import distill
 from sida.training.config import DistillConfig
-from sida.training.defaults import COLUMNS, OFFICIAL, official, settled
-from sida.training.student import make_distiller
+from sida.training.defaults import settled
+from sida.training.student import make_turns
 from tests.conftest import ROOT
 from tests.training.toy import DATASET, NETWORK
 
@@ -50,7 +51,7 @@ def config_for(teacher: str, method: str, **settings) -> DistillConfig:
 
 def recipe(config: DistillConfig) -> dict[str, object]:
     """What a run would really do."""
-    distiller = make_distiller(config, load_dataset(config.dataset), CPU)
+    distiller = make_turns(config, load_dataset(config.dataset), CPU)
     loss, nets = distiller.loss, (distiller.fake_score.net, distiller.generator.net)
     return {
         "loss": type(loss).__name__, "real": loss.uses_real_images, "alpha": loss.alpha,
@@ -156,7 +157,7 @@ def test_setting_of_another_family_is_one_line(tmp_path, teachers, family, setti
 def test_official_values_by_name_are_the_same_run(tmp_path, teachers):
     teacher = teachers("edm2")
     distill(config_for(teacher, "sida"), tmp_path / "short")
-    distill(config_for(teacher, "sida", **official("sida", "edm2")), tmp_path / "long")
+    distill(config_for(teacher, "sida", **METHODS["sida"].defaults["edm2"]), tmp_path / "long")
     names = ("short", "long")
     first, second = ((tmp_path / name / "network.safetensors").read_bytes() for name in names)
     assert first == second
@@ -170,7 +171,7 @@ def test_official_values_by_name_are_the_same_run(tmp_path, teachers):
     [(SiDLoss, "sid", "edm"), (SiDALoss, "sida", "edm"), (EDM2SiDALoss, "sida", "edm2")],
 )
 def test_losses_alone_have_the_same_defaults(loss, method, family):
-    values = official(method, family)
+    values = METHODS[method].defaults[family]
     assert all(getattr(loss(), name) == values[name] for name in ("alpha", "P_mean", "P_std"))
 
 
@@ -185,7 +186,7 @@ def test_page_of_differences_names_every_default():
             return "off" if (name, value) == ("grad_clip_value", 0) else f"{value:g}"
         return words.get(value, str(value))
 
-    expected = {name: [shown(name, value) for value in row] for name, row in OFFICIAL.items()}
-    assert found == expected
-    assert all(len(cells) == len(COLUMNS) for cells in found.values())
+    columns = [METHODS[method].defaults[family] for family in ("edm", "edm2", "edm2-s") for method in ("sid", "sida")]
+    assert all(column.keys() == columns[0].keys() for column in columns)
+    assert found == {name: [shown(name, column[name]) for column in columns] for name in columns[0]}
     assert set(found) <= {field.name for field in dataclasses.fields(DistillConfig)}

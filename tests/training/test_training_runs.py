@@ -23,7 +23,7 @@ from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
 from sida.training.loop import TrainingLoop
 from sida.training.state import StateStore
-from sida.training.student import StudentTrainer, make_distiller
+from sida.training.student import StudentTrainer, make_turns
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, fork, interrupt_after, results, wait
 
 
@@ -266,7 +266,7 @@ def test_seed_and_thread_free_settings_decide_the_result(tmp_path, uninterrupted
 def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
     init = str(uninterrupted / "network.safetensors")
     config = DistillConfig(**{**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
-    distiller = make_distiller(config, load_dataset(config.dataset), torch.device("cpu"))
+    distiller = make_turns(config, load_dataset(config.dataset), torch.device("cpu"))
     sources = {"teacher": load_network(teacher)[0], "init": load_network(init)[0]}
     z = latents_for_seeds(range(4), (1, 8, 8))
     labels = torch.eye(10)[:4]

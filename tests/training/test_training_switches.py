@@ -17,7 +17,7 @@ from sida.networks import build_network
 from sida.training import distill, train_teacher
 from sida.training.batches import GeneratedBatches
 from sida.training.config import DistillConfig
-from sida.training.student import make_batches, make_distiller
+from sida.training.student import make_batches, make_turns
 from tests.training.toy import STUDENT, TEACHER
 
 CPU = torch.device("cpu")
@@ -55,7 +55,7 @@ def weights(path) -> torch.Tensor:
 def test_sid_restarts_from_a_generator_without_the_adversarial_term(tmp_path, teacher, student):
     spec = {**SHORT, "teacher": teacher, "method": "sid", "init": student}
     config = DistillConfig(**spec)
-    distiller = make_distiller(config, load_dataset(config.dataset), CPU)
+    distiller = make_turns(config, load_dataset(config.dataset), CPU)
     assert torch.equal(distiller.generator.flat.vector, weights(student))
     assert torch.equal(distiller.fake_score.flat.vector, weights(teacher))
     distill(spec, tmp_path)
@@ -122,7 +122,7 @@ def test_defaults_are_the_papers(tmp_path, teacher, student):
 def test_edm2_students_learn(tmp_path, edm2_teacher, method):
     spec = {**SHORT, "teacher": edm2_teacher, "method": method, "augment": None}
     config = DistillConfig(**spec)
-    distiller = make_distiller(config, load_dataset(config.dataset), CPU)
+    distiller = make_turns(config, load_dataset(config.dataset), CPU)
     assert isinstance(distiller.loss, EDM2SiDALoss)
     assert (distiller.loss.P_mean, distiller.loss.P_std, distiller.loss.return_logvar) == (-0.4, 1.0, True)
     distill(spec, tmp_path)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError, suggestion
+from sida.methods import METHODS, is_method
 from sida.samplers import read_sampler
-from sida.sheet import STUDENT_METHODS, Run
+from sida.sheet import Run
 
 if TYPE_CHECKING:
     from workflow.preset.preset import Preset
@@ -76,13 +77,15 @@ def check_student(preset: Preset, run: Run, where: str, recipes: Mapping[str, An
         raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
     if run.recipe not in recipes:
         raise UserError(f"{where}: no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
-    # SiD may start from a generator too: a restart, the control for SiD2A.
-    if (run.method == "sid2a" and run.init is None) or (run.method == "sida" and run.init is not None):
-        raise UserError(f"{where}: column 'init' must name a generator for sid2a and be empty for sida")
+    # A method of one's own says so itself when it is trained: here it is not imported.
+    start = METHODS[run.method].start if run.method in METHODS else "either"
+    if (start == "generator" and run.init is None) or (start == "teacher" and run.init is not None):
+        wanted = "must name a generator" if run.init is None else "must be empty"
+        raise UserError(f"{where}: column 'init' {wanted} for method '{run.method}'")
     if run.init is not None and run.init not in preset.runs:
         raise UserError(f"{where}: init names no run of this sheet: '{run.init}'{suggestion(run.init, preset.runs)}")
     for parent in preset.parents(run):
-        if preset.runs[parent].method not in STUDENT_METHODS:
+        if not is_method(preset.runs[parent].method):
             key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
             raise UserError(f"{where}: {key} '{parent}' is not a one-step generator")
         check_order(preset, run.run, parent, where)

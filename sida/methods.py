@@ -1,0 +1,173 @@
+"""Methods of distillation: one object each. A method of one's own is such an object, named ``module:object``.
+
+Nothing here imports torch before a loss is made: command lines, sheets and tables ask :data:`METHODS` at each start.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from sida.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from sida.losses import SiDLoss
+    from sida.training.defaults import Family
+    from sida.training.student import Parts
+    from sida.training.turns import Turns
+
+
+def score_distillation(parts: Parts) -> Turns:
+    """Players of the methods with a fake score, see :class:`sida.training.Distiller`."""
+    from sida.training.student import make_score_distiller
+
+    return make_score_distiller(parts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way to distil a teacher into a one-step generator.
+
+    ``dataclasses.replace(SID, name="mine", loss=...)`` is a method that differs from SiD in its loss alone.
+
+    Attributes:
+        name: As in sheets and specs.
+        title: As in tables.
+        about: A line of help.
+        start: What the generator starts as: a copy of the ``teacher``, another distilled ``generator`` that the run
+            must name (``init``), or ``either``.
+        real_images: Whether it sees real images.
+        defaults: Settings that a recipe leaves out, by network family.
+        loss: Makes the loss of fake score and generator, from the settings that it takes.
+        psi_steps: Steps of the fake score with each step of the generator.
+        options: Dataclass of settings that only this method has (``options`` of a recipe); None is none.
+        turns: Makes the learners with their optimizers, losses and order. The default has teacher, fake score and
+            generator; a method with other networks makes its own players.
+    """
+
+    name: str
+    title: str
+    about: str
+    start: Literal["teacher", "generator", "either"]
+    real_images: bool
+    defaults: Mapping[Family, Mapping[str, Any]]
+    loss: Callable[[Parts], SiDLoss]
+    psi_steps: int = 1
+    options: type | None = None
+    turns: Callable[[Parts], Turns] = score_distillation
+
+    def check(self, init: str | None, real_source: str) -> None:
+        """Whether a run's start and source of real images fit.
+
+        Raises:
+            ValueError: ``key: what is wrong``.
+        """
+        if self.start == "generator" and init is None:
+            raise ValueError(f"init: {self.name} starts from a distilled generator; give its network file")
+        if self.start == "teacher" and init is not None:
+            others = "sid2a (or sid: a restart)"
+            raise ValueError(f"init: '{self.name}' starts from the teacher; remove it, or choose {others}")
+        if not self.real_images and real_source != "data":
+            raise ValueError(f"real_source: '{self.name}' sees no real images; remove it")
+
+
+def _sid_loss(parts: Parts) -> SiDLoss:
+    from sida.losses import SiDLoss
+
+    c = parts.config
+    if parts.family != "edm":
+        return _edm2_loss(parts, adversarial=False)
+    return SiDLoss(c.alpha, c.t_max, c.P_mean, c.P_std, c.sigma_data, c.gamma)
+
+
+def _sida_loss(parts: Parts) -> SiDLoss:
+    from sida.losses import SiDALoss
+
+    c = parts.config
+    if parts.family != "edm":
+        return _edm2_loss(parts, adversarial=True)
+    return SiDALoss(c.alpha, c.t_max, c.P_mean, c.P_std, c.sigma_data, c.gamma, c.adversarial_pool)
+
+
+def _edm2_loss(parts: Parts, adversarial: bool) -> SiDLoss:
+    from sida.losses import EDM2SiDALoss
+
+    c, pool = parts.config, parts.config.adversarial_pool
+    return EDM2SiDALoss(c.alpha, c.t_max, c.P_mean, c.P_std, c.sigma_data, c.logvar, c.gamma, pool, adversarial)
+
+
+# The official settings that differ between methods or families; null of a setting in a recipe is the value here. What
+# is the same for all stands in DistillConfig; what differs between data sets (rates, batches, augmentation) nowhere.
+# Source: mingyuanzhou/SiD, branches main and sida: training scripts, their options' defaults, and the loops.
+_EDM: dict[str, Any] = {
+    "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
+    "weight_norm": None, "fake_score_weight_norm": None, "logvar": False,
+}  # fmt: skip
+_EDM2: dict[str, Any] = {
+    "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0, "ema_half_life_kimg": 2000.0, "alpha": 1.0, "grad_clip_value": 0.0,
+}  # fmt: skip
+_SID_EDM2 = {
+    **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "logvar": True,
+}  # fmt: skip
+_SIDA_EDM2 = {
+    **_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off", "logvar": True,
+}  # fmt: skip
+
+SID = Method(
+    name="sid",
+    title="SiD",
+    about="score identity distillation; no real images",
+    start="either",
+    real_images=False,
+    loss=_sid_loss,
+    defaults={
+        "edm": {**_EDM, "alpha": 1.2, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
+        "edm2": _SID_EDM2,
+        "edm2-s": _SID_EDM2,
+    },
+)
+SIDA = Method(
+    name="sida",
+    title="SiDA",
+    about="with the adversarial term; starts from the teacher",
+    start="teacher",
+    real_images=True,
+    loss=_sida_loss,
+    defaults={
+        "edm": {**_EDM, "alpha": 1.0, "grad_clip_value": 1.0, "warmup_kimg": 100.0},
+        "edm2": _SIDA_EDM2,
+        "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
+    },
+)
+SID2A = dataclasses.replace(
+    SIDA, name="sid2a", title="SiD2A", about="the same from a distilled generator (--init)", start="generator"
+)
+
+#: Methods by name.
+METHODS = {method.name: method for method in (SID, SIDA, SID2A)}
+
+
+def is_method(name: str) -> bool:
+    """Whether a name is that of a method, or of an object that should be one (which is not imported)."""
+    from sida.config import names_object
+
+    return name in METHODS or names_object(name)
+
+
+def find_method(name: str, where: str = "method") -> Method:
+    """The method of that name, or ``module:object``.
+
+    Raises:
+        UserError: There is none.
+    """
+    if name in METHODS:
+        return METHODS[name]
+    if not is_method(name):
+        raise UserError(f"{where}: no method '{name}'{suggestion(name, METHODS)}; or name your own as module:object")
+    from sida.plugins import load_object
+
+    _, found = load_object(name, where, "method")
+    if not isinstance(found, Method):
+        raise UserError(f"{where}: '{name}' is of type {type(found).__name__}, not a sida.methods.Method")
+    return found
