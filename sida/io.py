@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: temporary name, fsync, rename."""
+"""Files that are either whole or absent (temporary name, fsync, rename), JSON, digests."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,18 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
                 os.close(directory)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def zip_member(name: str, mode: int = 0) -> zipfile.ZipInfo:
+    """A member of a zip archive with a fixed date, so that equal content gives equal bytes.
+
+    Args:
+        name: Name in the archive.
+        mode: Permissions; 0 records none, as in the official data sets.
+    """
+    member = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    member.external_attr = mode << 16
+    return member
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -150,13 +151,22 @@ def decode_image(content: bytes, where: str) -> np.ndarray:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
-def read_labels(files: Files, members: np.ndarray) -> np.ndarray | None:
+def read_labels(files: Files, members: np.ndarray, anywhere: bool = False) -> np.ndarray | None:
     """Labels of image members from ``dataset.json``: int64 ``(N,)`` classes, float32 ``(N, D)`` vectors, or None.
+
+    Args:
+        files: Archive or folder.
+        members: Indices of its images.
+        anywhere: Take ``dataset.json`` from whatever folder it lies in, and labels by a picture's bare name too: other
+            people's samples are packed in more than one way.
 
     Raises:
         UserError: The file is broken, an image has no label, or labels are of several kinds.
     """
     index = files.find("dataset.json")
+    if index is None and anywhere:
+        nested = np.flatnonzero(np.char.endswith(files.names, b"/dataset.json"))
+        index = min(map(int, nested), key=lambda place: len(files.names[place]), default=None)
     if index is None:
         return None
     where = files.where(index)
@@ -165,9 +175,10 @@ def read_labels(files: Files, members: np.ndarray) -> np.ndarray | None:
         return None
     picked = []
     for name in np.char.decode(files.names[members], "utf-8").tolist():
-        if name not in by_name:
-            raise UserError(f"{where}: has no label for {name}; prepare the data set again or set labels: false")
-        picked.append(by_name[name])
+        label = by_name.get(name, by_name.get(PurePosixPath(name).name) if anywhere else None)
+        if label is None:
+            raise UserError(f"{where}: has no label for {name}; add it, or set 'labels' to null there")
+        picked.append(label)
     return label_array(picked, where)
 
 
@@ -180,13 +191,13 @@ def parse_labels(content: bytes, where: str) -> dict[str, Any] | None:
     try:
         entries = json.loads(content)["labels"]
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{where}: must be JSON with the key 'labels'; prepare the data set again") from None
+        raise UserError(f"{where}: must be JSON with the key 'labels'; write it again") from None
     if entries is None:
         return None
     try:
         return {str(name).replace("\\", "/"): label for name, label in entries}
     except (TypeError, ValueError):
-        raise UserError(f"{where}: labels must be pairs [file name, label]; prepare the data set again") from None
+        raise UserError(f"{where}: labels must be pairs [file name, label]; write it again") from None
 
 
 def label_array(labels: list[Any], where: str) -> np.ndarray:
@@ -206,6 +217,16 @@ def label_array(labels: list[Any], where: str) -> np.ndarray:
     if vectors.ndim != 2:
         raise UserError(f"{where}: labels must all be integers, or all be lists of the same length")
     return vectors
+
+
+def image_name(index: int, suffix: str = ".png", prefix: str = "img") -> str:
+    """Name of an image in the EDM format, a folder for each thousand: ``00000/img00000000.png``."""
+    return f"{index // 1000:05d}/{prefix}{index:08d}{suffix}"
+
+
+def dataset_json(labels: Iterable[Sequence[Any]] | None) -> str:
+    """Content of ``dataset.json`` from pairs of name and label; None: there are none."""
+    return json.dumps({"labels": None if labels is None else [list(pair) for pair in labels]})
 
 
 def describe(image: np.ndarray) -> str:

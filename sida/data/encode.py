@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from sida.data.archive import dataset_json, image_name
 from sida.data.batches import read_batches
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.io import atomic_path
+from sida.io import atomic_path, zip_member
 from sida.progress import Progress
 
 
@@ -54,14 +54,13 @@ def encode_dataset(
     with atomic_path(out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for images, _ in read_batches(dataset, indices, workers):
             for moments in encode(images.to(device)).cpu().numpy():
-                names.append(f"{len(names) // 1000:05d}/img-mean-std-{len(names):08d}.npy")
+                names.append(image_name(len(names), ".npy", "img-mean-std-"))
                 stream = io.BytesIO()
                 np.save(stream, np.ascontiguousarray(moments, dtype=np.float32))
-                archive.writestr(zipfile.ZipInfo(names[-1], (1980, 1, 1, 0, 0, 0)), stream.getvalue())
+                archive.writestr(zip_member(names[-1]), stream.getvalue())
                 shape = moments.shape
             progress.update(len(names))
         classes = dataset.class_indices.tolist() if dataset.label_dim else None
-        content = json.dumps({"labels": None if classes is None else [list(pair) for pair in zip(names, classes)]})
-        archive.writestr(zipfile.ZipInfo("dataset.json", (1980, 1, 1, 0, 0, 0)), content)
+        archive.writestr(zip_member("dataset.json"), dataset_json(None if classes is None else zip(names, classes)))
     progress.update(len(names), force=True)
     return {"images": len(names), "channels": shape[0], "resolution": shape[1]}

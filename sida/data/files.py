@@ -1,4 +1,4 @@
-"""Random access to the members of a zip archive or folder, from many threads and processes at once.
+"""Random access to the members of a zip archive, folder or tar; the first two from many threads and processes at once.
 
 ``pread`` never moves a file position, so one open archive may be shared by threads and by forked data-loading
 workers; after pickling (spawned workers) it opens again by itself. The index of a million members takes a few dozen
@@ -11,6 +11,7 @@ import abc
 import hashlib
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -127,6 +128,37 @@ class ZipFiles(Files):
         except (OSError, ValueError, struct.error, zlib.error) as error:
             raise UserError(f"{self.where(index)}: damaged ({error}); fetch or prepare the archive again") from None
         return content
+
+    def digest(self) -> str:
+        """SHA-256 of the archive's bytes."""
+        return sha256_file(self.path)
+
+
+class TarFiles(Files):
+    """Members of a tar archive, compressed or not; read from one thread at a time.
+
+    Raises:
+        UserError: Not a whole tar archive.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        try:
+            self._tar = tarfile.open(path)  # noqa: SIM115 - stays open as long as this
+            members = {member.name: member for member in self._tar if member.isfile()}
+        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+            raise UserError(f"{path}: not a whole tar archive ({error}); make or fetch it again") from None
+        names = sorted(members, key=lambda name: name.encode())
+        super().__init__(path, names)
+        self._members = [members[name] for name in names]
+
+    def read(self, index: int) -> bytes:
+        """Content of a member."""
+        try:
+            stream = self._tar.extractfile(self._members[index])
+            assert stream is not None  # only regular files were kept
+            return stream.read()
+        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+            raise UserError(f"{self.where(index)}: damaged ({error}); make or fetch the archive again") from None
 
     def digest(self) -> str:
         """SHA-256 of the archive's bytes."""

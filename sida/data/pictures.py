@@ -1,4 +1,4 @@
-"""Pictures: the formats that are read, and the one place that opens them.
+"""Pictures: the formats that are read, the one place that opens them, and the one that writes PNG.
 
 Left to itself, Pillow tries every plugin it has on a file's content, whatever the name says; one of them hands the
 content to Ghostscript, a program of its own, and others have never been asked for here. So the formats are named.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import io
 from typing import Any
+
+import numpy as np
 
 from sida.errors import UserError
 
@@ -46,3 +48,19 @@ def open_picture(content: bytes, where: str) -> Any:
     else:
         return picture
     raise UserError(f"{where}: not a readable picture ({reason}); replace or remove it")
+
+
+def encode_png(pixels: np.ndarray, compress_level: int = -1) -> bytes:
+    """A PNG file of uint8 ``(H, W)`` or ``(H, W, C)`` with 1 or 3 channels.
+
+    Args:
+        pixels: The picture.
+        compress_level: 0 (none; fast) to 9; −1 is zlib's own choice.
+    """
+    from PIL import Image
+
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[:, :, 0]
+    stream = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(stream, format="PNG", compress_level=compress_level)
+    return stream.getvalue()

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import io
-import json
 import os
 import zipfile
 from collections.abc import Callable, Iterator
@@ -19,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
-from sida.data.archive import read_labels, with_suffix
+from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
 from sida.data.files import Files, open_files
-from sida.data.pictures import PICTURES, open_picture
+from sida.data.pictures import PICTURES, encode_png, open_picture
 from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
-from sida.io import atomic_path
+from sida.io import atomic_path, zip_member
 from sida.progress import Progress
 
 #: One image to be written: PNG bytes made by a worker thread, and its label.
@@ -100,12 +98,12 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
                     f"{config.source}: picture {index} is {_show(_png_shape(png))}, the first one {_show(shape)}; "
                     "give --resolution to make them alike"
                 )
-            name = f"{index // 1000:05d}/img{index:08d}.png"
-            archive.writestr(_member(name), png)
+            name = image_name(index)
+            archive.writestr(zip_member(name), png)
             labels.append([name, label])
             progress.update(index + 1)
         has_labels = bool(labels) and all(label is not None for _, label in labels)
-        archive.writestr(_member("dataset.json"), json.dumps({"labels": labels if has_labels else None}))
+        archive.writestr(zip_member("dataset.json"), dataset_json(labels if has_labels else None))
     progress.update(total, force=True)
     width, _, channels = shape or (0, 0, 0)
     facts: dict[str, Any] = {"images": total, "resolution": width, "channels": channels}
@@ -151,7 +149,7 @@ class _PictureJob:
     def __call__(self) -> bytes:
         where = self.files.where(self.member)
         picture = open_picture(self.files.read(self.member), where)
-        return _png(to_square(picture, self.transform, self.resolution, self.channels, where))
+        return encode_png(to_square(picture, self.transform, self.resolution, self.channels, where), 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +157,7 @@ class _ArrayJob:
     pixels: np.ndarray
 
     def __call__(self) -> bytes:
-        return _png(self.pixels)
+        return encode_png(self.pixels, 0)
 
 
 def picture_labels(files: Files, members: np.ndarray, rule: str) -> list[Any]:
@@ -209,14 +207,6 @@ def _in_order(jobs: Iterator[Job], total: int, workers: int) -> Iterator[tuple[b
                 future.cancel()
 
 
-def _png(pixels: np.ndarray) -> bytes:
-    from PIL import Image
-
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, format="PNG", compress_level=0, optimize=False)
-    return stream.getvalue()
-
-
 def _png_shape(png: bytes) -> tuple[int, int, int]:
     """Width, height, channels from the header of a PNG that we wrote."""
     width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
@@ -225,7 +215,3 @@ def _png_shape(png: bytes) -> tuple[int, int, int]:
 
 def _show(shape: tuple[int, int, int]) -> str:
     return f"{shape[0]}×{shape[1]}"
-
-
-def _member(name: str) -> zipfile.ZipInfo:
-    return zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))

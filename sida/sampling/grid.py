@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from sida.data.pictures import encode_png
 from sida.errors import UserError
 from sida.io import atomic_path
 from sida.samplers import Sampler
@@ -77,13 +78,9 @@ def save_grid(path: str | os.PathLike[str], images: torch.Tensor, columns: int, 
     Raises:
         UserError: Images that are neither grey nor RGB.
     """
-    from PIL import Image
-
     if images.shape[1] not in (1, 3):
         raise UserError(f"{path}: a picture needs 1 or 3 channels, got {images.shape[1]}; decode latents first (--vae)")
     picture = tile(images, columns, gap).permute(1, 2, 0).numpy()
-    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-    if scale > 1:
-        image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+    enlarged = picture.repeat(scale, axis=0).repeat(scale, axis=1)
     with atomic_path(path) as temporary:
-        image.save(temporary, format="PNG")
+        temporary.write_bytes(encode_png(enlarged))

@@ -28,11 +28,11 @@ from typing import Any
 import numpy as np
 
 from sida.errors import UserError
-from sida.io import atomic_path, write_json
+from sida.io import atomic_path, write_json, zip_member
 from sida.sampling.generate import Samples
 
-#: Fixed date of archive members, so that equal samples give equal bytes.
-_DATE = (1980, 1, 1, 0, 0, 0)
+#: Permissions of archive members once unpacked.
+MODE = 0o644
 
 
 class Store(abc.ABC):
@@ -186,7 +186,7 @@ class NpzFile(ShardFolder):
         shape = (len(self.seeds), height, width, channels)
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
             # Member by member, shard by shard: never all images in memory.
-            with archive.open(member("arr_0.npy"), "w", force_zip64=True) as stream:
+            with archive.open(zip_member("arr_0.npy", MODE), "w", force_zip64=True) as stream:
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(stream, header)
                 for path in shards:
@@ -196,7 +196,7 @@ class NpzFile(ShardFolder):
                 joined = np.concatenate([np.load(path)[key] for path in shards])
                 stream_bytes = io.BytesIO()
                 np.save(stream_bytes, joined)
-                archive.writestr(member(name), stream_bytes.getvalue())
+                archive.writestr(zip_member(name, MODE), stream_bytes.getvalue())
 
 
 def write_all(store: Store, shards: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
@@ -226,10 +226,3 @@ def write_all(store: Store, shards: Sequence[int], batches: Iterator[Samples], w
 
 def _write(store: Store, shard: int, encoded: list[Future[Any]]) -> None:
     store.write(shard, [future.result() for future in encoded])
-
-
-def member(name: str) -> zipfile.ZipInfo:
-    """An archive member with a fixed date."""
-    info = zipfile.ZipInfo(name, _DATE)
-    info.external_attr = 0o644 << 16
-    return info

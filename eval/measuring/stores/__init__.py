@@ -11,7 +11,8 @@ from pathlib import Path
 
 from eval.measuring.stores.arrays import ArrayStore
 from eval.measuring.stores.base import Store
-from eval.measuring.stores.pictures import FolderStore, TarStore, ZipStore
+from eval.measuring.stores.pictures import PictureStore
+from sida.data.files import FolderFiles, TarFiles, ZipFiles
 from sida.errors import UserError
 
 __all__ = ["Store", "open_store"]
@@ -25,13 +26,13 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     """
     path = Path(path)
     if path.is_dir():
-        return FolderStore(path)
+        return PictureStore(FolderFiles(path))
     if not path.is_file():
         raise UserError(f"{path}: no such folder or file of images")
     if path.suffix == ".zip":
-        return ZipStore(path)
+        return PictureStore(ZipFiles(path))
     if ".tar" in path.suffixes or path.suffix in (".tgz", ".txz"):
-        return TarStore(path)
+        return PictureStore(TarFiles(path))
     if path.suffix in (".npz", ".npy"):
         return ArrayStore(path)
     raise UserError(f"{path}: not a folder, .zip, .tar, .npz or .npy of images")
