@@ -19,7 +19,7 @@ from sida.losses.noise import (
     uniform,
     unit_noise,
 )
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, counted, dropped, intact, keep
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Terms, counted, dropped, intact, keep
 
 #: Floor of the mean absolute error that the generator's loss is divided by.
 ERROR_FLOOR = 1e-5
@@ -89,7 +89,7 @@ class SiDLoss:
         images: torch.Tensor,
         class_labels: torch.Tensor | None,
         draws: Draws | None = None,
-    ) -> GeneratorTerms:
+    ) -> GeneratorTerms | Terms:
         """Generator's terms per element; gradients flow through both networks into ``images``.
 
         Args:
@@ -115,7 +115,7 @@ class SiDLoss:
         real_images: torch.Tensor | None = None,
         augment: Augment | None = None,
         draws: Draws | None = None,
-    ) -> FakeScoreTerms:
+    ) -> FakeScoreTerms | Terms:
         """Fake score's terms per element.
 
         Args:

@@ -11,7 +11,7 @@ from torch.nn.functional import softplus
 from sida.losses.edm import Augment
 from sida.losses.noise import Draws, Gamma, unit_noise
 from sida.losses.sid import SiDLoss
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, counted, dropped, intact, keep
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Terms, counted, dropped, intact, keep
 
 #: The generator's logits are clamped to ± this, with no gradient outside; the discriminator's are not.
 LOGIT_LIMIT = 10.0
@@ -98,7 +98,7 @@ class SiDALoss(SiDLoss):
         real_images: torch.Tensor | None = None,
         augment: Augment | None = None,
         draws: Draws | None = None,
-    ) -> FakeScoreTerms:
+    ) -> FakeScoreTerms | Terms:
         """Fake score's and discriminator's terms per element, see :meth:`SiDLoss.fake_score_loss`.
 
         Fake and real image of a position share σ, noise and label; each is augmented by itself. Both halves pass

@@ -101,11 +101,11 @@ def distill(
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     parents: dict[str, str | None] = {"teacher": _sha256(config.teacher, f"{where}.teacher"), "init": None}
+    config = settled(config, read_metadata(config.teacher)["network"], where)
     if config.init is not None:
         parents["init"] = _sha256(config.init, f"{where}.init")
     if config.real_source != "data":
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
-    config = settled(config, read_metadata(config.teacher)["network"], where)
     digest = run_digest("student", config, dataset.sha256, parents, where)
     folder, stage = run_folder(outdir, "students", config.name), f"distill {config.name}"
 

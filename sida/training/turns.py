@@ -211,7 +211,8 @@ class Turns:
                 # A term of weight 0 costs no backward pass.
                 if weight := phase.weight(name):
                     weighted.append(value if weight == 1 else weight * value)
-            sum(weighted[1:], weighted[0]).backward()
+            if weighted:
+                sum(weighted[1:], weighted[0]).backward()
         record.add_step(player.name, player.learner.step(phase.lr_factor))
 
     def _draws(

@@ -1,0 +1,93 @@
+"""Methods with learners of their own: a discriminator beside the fake score, and one in its place."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from sida.losses import GDDLoss, GeneratorTerms, SiDLoss, Terms
+from sida.methods import SID
+from sida.randomness import derive_seed
+from sida.training.learner import Learner
+from sida.training.student import make_score_distiller
+from sida.training.turns import Player, Round, Turns
+
+
+class Judge(torch.nn.Module):
+    """Logits of images; counts what it has judged, which a resumed run must remember."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(
+            torch.nn.Conv2d(1, 8, 3, 2, 1), torch.nn.LeakyReLU(0.2), torch.nn.Conv2d(8, 1, 3, 2, 1)
+        )
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, images, class_labels=None):
+        if self.training:
+            self.seen += len(images)
+        # The judgement depends on the count, so that a run that forgot it would end elsewhere.
+        return [self.layers(images) * (1 + self.seen % 7 / 10)]
+
+
+LOSS = GDDLoss("ns", r1_gamma=0.1)
+
+
+def judge_player(parts) -> Player:
+    torch.manual_seed(derive_seed(parts.config.seed, "discriminator"))
+    judge = Learner(Judge(), 2 * parts.config.lr, betas=(0.5, 0.99), eps=1e-8)
+
+    def loss(given: Round) -> Terms:
+        value = LOSS.fake_score_loss(judge.call, given.images, given.class_labels, given.real_images).discriminator
+        return Terms({"real_or_fake": value * len(given.images)})
+
+    return Player("discriminator", judge, loss, lambda pixels: {"real_or_fake": 1.0}, "discriminator", real_images=True)
+
+
+class JudgedLoss(SiDLoss):
+    """SiD, and what a discriminator says."""
+
+    def __init__(self, judge: Learner, **settings) -> None:
+        super().__init__(**settings)
+        self.judge = judge
+
+    def weights(self, settings, pixels):
+        return {**super().weights(settings, pixels), "fooling": 0.1 * pixels}
+
+    def generator_loss(self, true_score, fake_score, images, class_labels, draws=None):
+        terms: GeneratorTerms = super().generator_loss(true_score, fake_score, images, class_labels, draws)
+        fooling = LOSS.generator_loss(None, self.judge.call, images, class_labels).adversarial
+        return Terms({**dict(terms.items()), "fooling": fooling * len(images)}, terms.nan_count)
+
+
+def judged(parts) -> Turns:
+    player = judge_player(parts)
+    return make_score_distiller(parts, JudgedLoss(player.learner, alpha=parts.config.alpha), [player])
+
+
+def adversarial(parts) -> Turns:
+    """No teacher's score and no fake score: a discriminator with a penalty every second iteration, and a generator."""
+    config, player = parts.config, judge_player(parts)
+    theta = Learner(parts.copy(parts.initial, config.weight_norm), config.lr, config.betas, config.eps)
+    penalty = lambda given: Terms({"r1": LOSS.r1_penalty(player.learner.call, given.real_images, given.class_labels)})
+    fooling = lambda given: Terms(
+        {
+            "fooling": LOSS.generator_loss(None, player.learner.call, given.images, given.class_labels).adversarial
+            * len(given.images)
+        }
+    )
+    players = [
+        player,
+        dataclasses.replace(player, loss=penalty, weights=lambda pixels: {"r1": 2.0}, stream="r1", every=2),
+        Player("generator", theta, fooling, lambda pixels: {"fooling": 1.0}, "generator"),
+    ]
+    half_life = config.ema_half_life_kimg * 1000
+    return Turns(players, parts.schedule(), ema_half_life=half_life, seed=config.seed)
+
+
+JUDGED = dataclasses.replace(SID, name="judged", title="Judged", about="a discriminator beside ψ", turns=judged)
+ADVERSARIAL = dataclasses.replace(
+    SID, name="adversarial", title="GAN", about="a discriminator instead of ψ", turns=adversarial, psi_steps=0
+)
+NO_METHOD = "not a method"

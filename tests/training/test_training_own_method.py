@@ -1,0 +1,114 @@
+"""A method of one's own, named module:object: trained by the same loop, with its own terms, steps, learners, resume."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sida.checkpoint import load_network
+from sida.cli import main
+from sida.io import read_jsonl
+from sida.training import distill, train_teacher
+from sida.training.state import StateStore
+from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
+
+MATCHING = "docs.examples.matching:METHOD"
+OWN = "tests.training.own_methods"
+SHORT = {**STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "evaluation": None}
+LOSSES = {
+    MATCHING: {"matching", "denoising"},
+    f"{OWN}:JUDGED": {"sid", "denoising", "real_or_fake", "fooling"},
+    f"{OWN}:ADVERSARIAL": {"real_or_fake", "r1", "fooling"},
+}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return str(train_teacher({**TEACHER, "total_kimg": 0.1}, tmp_path_factory.mktemp("teacher")))
+
+
+@pytest.mark.parametrize("method", LOSSES)
+def test_method_of_ones_own_is_trained_and_goes_on_where_it_stopped(tmp_path, teacher, method, monkeypatch):
+    spec = {**SHORT, "teacher": teacher, "method": method}
+    distill(spec, tmp_path / "straight")
+    assert set(read_jsonl(tmp_path / "straight/train.jsonl")[-1]["losses"]) == LOSSES[method]
+    interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, 96)
+    distill(spec, tmp_path / "resumed")
+    assert results(tmp_path / "resumed") == results(tmp_path / "straight")
+    net, metadata = load_network(tmp_path / "straight/network.safetensors")
+    assert metadata["method"] == method
+    assert all(bool(parameter.isfinite().all()) for parameter in net.parameters())
+    start, _ = load_network(teacher)
+    assert any(not torch.equal(a, b) for a, b in zip(net.parameters(), start.parameters()))
+
+
+def test_example_runs_from_the_command_line(tmp_path, teacher, capsys):
+    spec = as_json({**SHORT, "method": "sid"})
+    arguments = ["distill", "--spec", spec, "--teacher", teacher, "--method", MATCHING, "--out"]
+    assert main([*arguments, str(tmp_path / "usual")]) == 0
+    assert main([*arguments, str(tmp_path / "weak"), "--set", "options.weight=1"]) == 0
+    one, other = ((tmp_path / name / "network.safetensors").read_bytes() for name in ("usual", "weak"))
+    assert one != other
+    for wrong, message in (
+        ("options.wieght=1", "did you mean 'weight'"),
+        ("options.weight=0", "weight: must be above"),
+    ):
+        assert main([*arguments, str(tmp_path / "wrong"), "--set", wrong]) == 1
+        assert message in capsys.readouterr().err
+
+
+def test_two_steps_of_the_fake_score_see_images_of_their_own(tmp_path, teacher, monkeypatch):
+    from sida.training.batches import StepBatches
+
+    seen = []
+    original = StepBatches.__call__
+
+    def spy(self, purpose, nimg, with_images=True):
+        seen.append((purpose, nimg))
+        return original(self, purpose, nimg, with_images)
+
+    monkeypatch.setattr(StepBatches, "__call__", spy)
+    distill({**SHORT, "teacher": teacher, "method": MATCHING, "total_kimg": 0.016}, tmp_path)
+    assert {purpose for purpose, _ in seen} == {"psi", "psi-2", "generator"}
+
+
+def test_a_discriminator_has_its_own_optimizer_and_state(tmp_path, teacher, monkeypatch):
+    spec = {**SHORT, "teacher": teacher, "method": f"{OWN}:JUDGED"}
+    interrupt_after(distill, spec, tmp_path, monkeypatch, 96)
+    (path, *_) = sorted((tmp_path / "state").glob("*.json"), reverse=True)
+    with StateStore(tmp_path / "state", json.loads(path.read_text())["digest"]) as store:
+        record, tensors, _ = store.load()
+    assert {"discriminator/adam/mean", "discriminator/buffers/seen", "discriminator/adam/steps"} <= tensors.keys()
+    assert int(tensors["discriminator/adam/steps"]) == record["nimg"] / 16 > 0
+    assert int(tensors["discriminator/buffers/seen"]) == 2 * record["nimg"]
+
+
+def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
+    from sida.training import identity
+
+    spec = {**SHORT, "teacher": teacher, "method": MATCHING, "total_kimg": 0.016}
+    digest = lambda path: load_network(distill(spec, path))[1]["config_sha256"]
+    before = digest(tmp_path / "before")
+    monkeypatch.setattr(identity, "source_sha256", lambda module: "edited")
+    assert digest(tmp_path / "after") != before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a or module:object, got"),
+        ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
+        ({"method": f"{OWN}:JUDGE"}, "has no method 'JUDGE' (did you mean 'JUDGED'?)"),
+        ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.Method"),
+        ({"method": MATCHING, "real_source": "x"}, "real_source: 'matching' sees no real images"),
+        ({"method": "sid", "options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
+    ],
+)
+def test_fault_in_naming_a_method_is_one_line(tmp_path, teacher, change, message, capsys):
+    spec = as_json({**SHORT, "teacher": teacher, **change})
+    assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error
