@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from sida.errors import UserError, suggestion
+from sida.families import Family
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
-    from sida.training.defaults import Family
     from sida.training.student import Parts
     from sida.training.turns import Turns
 
@@ -38,7 +38,7 @@ class Method:
         start: What the generator starts as: a copy of the ``teacher``, another distilled ``generator`` that the run
             must name (``init``), or ``either``.
         real_images: Whether it sees real images.
-        defaults: Settings that a recipe leaves out, by network family.
+        defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.families`).
         loss: Makes the loss of fake score and generator, from the settings that it takes.
         psi_steps: Steps of the fake score with each step of the generator.
         options: Dataclass of settings that only this method has (``options`` of a recipe); None is none.
@@ -51,11 +51,23 @@ class Method:
     about: str
     start: Literal["teacher", "generator", "either"]
     real_images: bool
-    defaults: Mapping[Family, Mapping[str, Any]]
+    defaults: Mapping[str, Mapping[str, Any]]
     loss: Callable[[Parts], SiDLoss]
     psi_steps: int = 1
     options: type | None = None
     turns: Callable[[Parts], Turns] = score_distillation
+
+    def settings_of(self, family: Family, where: str) -> dict[str, Any]:
+        """Default settings for networks of a family: its own, else those of the family that it is like.
+
+        Raises:
+            UserError: The method has none.
+        """
+        for name in filter(None, (family.name, family.like)):
+            if name in self.defaults:
+                return dict(self.defaults[name])
+        known = ", ".join(self.defaults)
+        raise UserError(f"{where}: method '{self.name}' is for networks of {known}, this one is of {family.name}")
 
     def check(self, init: str | None, real_source: str) -> None:
         """Whether a run's start and source of real images fit.
@@ -76,7 +88,7 @@ def _sid_loss(parts: Parts) -> SiDLoss:
     from sida.losses import SiDLoss
 
     c = parts.config
-    if parts.family != "edm":
+    if parts.family.variance_head:
         return _edm2_loss(parts, adversarial=False)
     return SiDLoss(c.alpha, c.t_max, c.P_mean, c.P_std, c.sigma_data, c.gamma)
 
@@ -85,7 +97,7 @@ def _sida_loss(parts: Parts) -> SiDLoss:
     from sida.losses import SiDALoss
 
     c = parts.config
-    if parts.family != "edm":
+    if parts.family.variance_head:
         return _edm2_loss(parts, adversarial=True)
     return SiDALoss(c.alpha, c.t_max, c.P_mean, c.P_std, c.sigma_data, c.gamma, c.adversarial_pool)
 

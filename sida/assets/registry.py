@@ -22,8 +22,6 @@ KINDS = {
     "vae": "the autoencoder of latent models",
     "dataset": "the raw files of a data set",
 }
-#: The decoder of latent networks: weights and their configuration, in one folder of the cache.
-DECODER = ("sd-vae-ft-mse", "sd-vae-ft-mse-config")
 
 
 @dataclasses.dataclass(frozen=True)

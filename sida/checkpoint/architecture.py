@@ -31,6 +31,8 @@ _CLASSES = {
     # Zyriix/GDD:training/networks.py
     "GDDPrecond": "GDDPrecond",
 }
+# GDD trained in mixed precision, but draws in float32 (Zyriix/GDD:generate.py).
+_OVERRIDES = {"GDDPrecond": {"use_fp16": False}}
 _SWITCHES = ("use_gan", "force_normalization")
 _SHARED_ARGUMENTS = 3
 
@@ -103,7 +105,7 @@ def network_config(
     Raises:
         UserError: A class that is none of ours, or constructor arguments that were not recorded.
     """
-    from sida.networks.build import NETWORKS
+    from sida.networks.build import NETWORKS, family_of
 
     own = network_class or _our_class(network.class_name, where)
     if own not in NETWORKS:
@@ -120,15 +122,15 @@ def network_config(
         )
     order = list(inspect.signature(NETWORKS[own]).parameters)
     given = {**dict(zip(order, args)), **kwargs}
-    switches = {key: bool(given.pop(key)) for key in _SWITCHES if own == "EDM2Precond" and key in given}
+    family = family_of({"class": own, "kwargs": given})
+    switches = {key: bool(given.pop(key)) for key in _SWITCHES if family.weight_norm and key in given}
     result = {str(key): _json_value(value, f"{where}: {printable(str(key))}") for key, value in given.items()}
-    if own == "EDM2Precond":
-        if "logvar_linear.weight" not in names:  # SiDA's generators, whose class takes the argument all the same
-            result["logvar_channels"] = None
+    if family.variance_head and "logvar_linear.weight" not in names:
+        # SiDA's generators, whose class takes the argument all the same.
+        result[family.variance_head] = None
+    if family.weight_norm:
         result["weight_norm"] = weight_norm(network, switches, where)
-    if own == "GDDPrecond":
-        result["use_fp16"] = False  # trained in mixed precision, but drawn from in float32 (Zyriix/GDD:generate.py)
-    return {"class": own, "kwargs": result}
+    return {"class": own, "kwargs": {**result, **_OVERRIDES.get(own, {})}}
 
 
 def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> str:

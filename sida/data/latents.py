@@ -18,9 +18,7 @@ import torch
 from sida.data.archive import ImageArchive, decode_image, image_members
 from sida.data.files import Files, open_files
 from sida.errors import UserError
-
-#: The decoder that EDM2's latents belong to, by its name on the Hugging Face hub.
-VAE_NAME = "stabilityai/sd-vae-ft-mse"
+from sida.families import SD_VAE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +142,7 @@ class LatentEncoder:
         return torch.cat([posterior.mean, posterior.std], 1).to(torch.float32)
 
 
-def load_vae(path: str = VAE_NAME, device: str | torch.device = "cpu", offline: bool = True) -> Any:
+def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offline: bool = True) -> Any:
     """Loads diffusers' ``AutoencoderKL`` in evaluation mode.
 
     Args:

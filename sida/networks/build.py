@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from sida.errors import UserError, suggestion
+from sida.families import EDM, Family
 from sida.networks.dhariwal_unet import DhariwalUNet
-from sida.networks.edm2_precond import EDM2Precond, official_weight_norm
+from sida.networks.edm2_precond import EDM2Precond
 from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.edm_precond import EDMPrecond, GDDPrecond
 from sida.networks.options import check_options
-from sida.networks.precond import find_unet
+from sida.networks.precond import Precond
 from sida.networks.song_unet import SongUNet
 from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
 
@@ -48,21 +48,12 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     if not isinstance(kwargs, Mapping):
         raise UserError(f"{where}.kwargs: must be a mapping of constructor arguments")
     cls, where = NETWORKS[name], f"{where}.kwargs"
-    kwargs = dict(kwargs)
-    inner: type[nn.Module] | None = None
-    if cls is EDM2Precond:
-        inner = EDM2UNet
-        kwargs = _explicit_weight_norm(kwargs, where)
-    elif "model_type" in inspect.signature(cls).parameters:
-        default = inspect.signature(cls).parameters["model_type"].default
-        inner = find_unet(str(kwargs.get("model_type", default)), f"{where}.model_type")
-    return cls(**check_options(cls, kwargs, where, extra=inner))
+    options, inner = cls.read_options(dict(kwargs), where) if issubclass(cls, Precond) else (dict(kwargs), None)
+    return cls(**check_options(cls, options, where, extra=inner))
 
 
-def _explicit_weight_norm(kwargs: dict[str, Any], where: str) -> dict[str, Any]:
-    flags = {name: kwargs.pop(name) for name in ("use_gan", "force_normalization") if name in kwargs}
-    if not flags:
-        return kwargs
-    if len(flags) == 1 or "weight_norm" in kwargs:
-        raise UserError(f"{where}: give either 'weight_norm' or both 'use_gan' and 'force_normalization'")
-    return {**kwargs, "weight_norm": official_weight_norm(**{name: bool(flag) for name, flag in flags.items()})}
+def family_of(network: Mapping[str, Any] | nn.Module) -> Family:
+    """Family of a network, built or as ``{class, kwargs}``; modules that are not ours are taken for EDM's."""
+    config = getattr(network, "init_config", None) if isinstance(network, nn.Module) else network
+    cls = NETWORKS.get(config["class"]) if config is not None else None
+    return cls.family_of(config["kwargs"]) if config is not None and cls and issubclass(cls, Precond) else EDM

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
+from collections.abc import Mapping
 from typing import Any, Literal, cast
 
 from torch import Tensor
 
 from sida.errors import UserError, suggestion
+from sida.families import EDM2, EDM2_S, Family
 from sida.networks.edm2_layers import MPConv, MPFourier
 from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.precond import Precond, edm_coefficients
@@ -75,6 +78,24 @@ class EDM2Precond(Precond):
     """
 
     unet_name = "unet"
+    family = EDM2
+
+    @classmethod
+    def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
+        """See `Precond.family_of`; SiDA trains networks of size S otherwise."""
+        size = inspect.signature(EDM2UNet).parameters["model_channels"].default
+        return EDM2_S if kwargs.get("model_channels", size) == size else EDM2
+
+    @classmethod
+    def read_options(cls, kwargs: dict[str, Any], where: str) -> tuple[dict[str, Any], type[EDM2UNet]]:
+        """See `Precond.read_options`; ``use_gan`` with ``force_normalization`` may replace ``weight_norm``."""
+        flags = {name: kwargs.pop(name) for name in ("use_gan", "force_normalization") if name in kwargs}
+        if not flags:
+            return kwargs, EDM2UNet
+        if len(flags) == 1 or "weight_norm" in kwargs:
+            raise UserError(f"{where}: give either 'weight_norm' or both 'use_gan' and 'force_normalization'")
+        mode = official_weight_norm(**{name: bool(flag) for name, flag in flags.items()})
+        return {**kwargs, "weight_norm": mode}, EDM2UNet
 
     def __init__(
         self,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sida.errors import UserError, suggestion
+from sida.families import EDM, Family
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.options import check_options, describe
@@ -39,6 +42,24 @@ class Precond(nn.Module):
     sigma_max: float = math.inf
     init_config: dict[str, Any]
     unet_name: ClassVar[str] = "model"
+    family: ClassVar[Family] = EDM
+
+    @classmethod
+    def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
+        """Family of the network that these constructor arguments make."""
+        return cls.family
+
+    @classmethod
+    def read_options(cls, kwargs: dict[str, Any], where: str) -> tuple[dict[str, Any], type[nn.Module] | None]:
+        """Constructor arguments in the spelling of the class, and the U-Net whose options are among them.
+
+        Raises:
+            UserError: No such U-Net, or switches that contradict each other.
+        """
+        model_type = inspect.signature(cls).parameters.get("model_type")
+        if model_type is None:
+            return kwargs, None
+        return kwargs, find_unet(str(kwargs.get("model_type", model_type.default)), f"{where}.model_type")
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
         """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None stands for one."""

@@ -9,6 +9,7 @@ import torch
 from sida.data.files import FolderFiles
 from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, suggestion
+from sida.families import SD_VAE
 from sida.networks.precond import Precond
 
 
@@ -68,9 +69,8 @@ def open_decoder(vae: str | None, device: str | torch.device) -> LatentDecoder:
     """
     if vae is None:
         from sida.assets import fetch_many
-        from sida.assets.registry import DECODER
 
-        vae = str(next(iter(fetch_many(list(DECODER)).values())).parent)
+        vae = str(next(iter(fetch_many(list(SD_VAE.assets)).values())).parent)
     return LatentDecoder(load_vae(vae, device))
 
 

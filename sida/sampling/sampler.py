@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
 
+from sida.networks import family_of
 from sida.samplers import Sampler
 from sida.sampling.heun import heun
 from sida.sampling.one_step import multi_step
@@ -34,21 +33,15 @@ def draw_batch(
     """
     if sampler.kind == "one_step":
         return multi_step(net, latents, class_labels, sampler.steps, streams.randn_like, sampler.init_sigma)
-    edm2 = _is_edm2(net)
+    family = family_of(net)
     return heun(
         net,
         latents,
         class_labels,
         sampler.steps,
-        dtype=getattr(torch, sampler.dtype or ("float32" if edm2 else "float64")),
+        dtype=getattr(torch, sampler.dtype or family.sampler_dtype),
         noise=streams.randn_like,
-        noise_every_step=not edm2,
+        noise_every_step=family.noise_every_step,
         gnet=gnet,
         **{key: getattr(sampler, key) for key in _HEUN_KEYS},
     )
-
-
-def _is_edm2(net: torch.nn.Module) -> bool:
-    config = getattr(net, "init_config", None)
-    name = config.get("class") if isinstance(config, Mapping) else type(net).__name__
-    return str(name).startswith("EDM2")

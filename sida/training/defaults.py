@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from sida.errors import UserError
+from sida.families import Family
 from sida.methods import find_method
+from sida.networks import family_of
 from sida.training.config import DistillConfig, WeightNorm
-
-#: ``edm``: EDM's preconditioning (and VP, VE); ``edm2``: EDM2's networks; ``edm2-s``: those of size S.
-Family = Literal["edm", "edm2", "edm2-s"]
-#: Base channels of EDM2's size S, and those of a network that does not say.
-SIZE_S = 192
 
 #: Adam's ε in float32 and in float16.
 EPS, EPS_FP16 = 1e-8, 1e-6
@@ -37,13 +34,6 @@ class SettledConfig(DistillConfig):
     fp16: bool
 
 
-def family_of(network: Mapping[str, Any]) -> Family:
-    """Family of a network ``{class, kwargs}``."""
-    if network["class"] != "EDM2Precond":
-        return "edm"
-    return "edm2-s" if network["kwargs"].get("model_channels", SIZE_S) == SIZE_S else "edm2"
-
-
 def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "student") -> SettledConfig:
     """The configuration with official values for all that it leaves out.
 
@@ -61,18 +51,12 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
     family, kwargs = family_of(network), network["kwargs"]
-    head = family != "edm" and kwargs.get("logvar_channels", True) is not None
-    _check(config, family, head, where)
-    if family not in method.defaults:
-        known = ", ".join(method.defaults)
-        raise UserError(
-            f"{where}.teacher: method '{config.method}' is for networks of {known}, {config.teacher} is {family}"
-        )
-    values = dict(method.defaults[family])
-    values["logvar"] &= head
+    _check(config, family, family.has_variance_head(network), where)
+    values = method.settings_of(family, f"{where}.teacher: {config.teacher}")
+    values["logvar"] &= family.has_variance_head(network)
     on_gpu = config.device.startswith("cuda")
     # Float16 is a GPU's affair; elsewhere the flag of a network does nothing.
-    values["fp16"] = on_gpu and bool(kwargs.get("use_fp16", family != "edm"))
+    values["fp16"] = on_gpu and bool(kwargs.get("use_fp16", family.fp16))
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(DistillConfig)}
     given = {name: value for name, value in fields.items() if value is not None}
     fp16 = {**values, **given}["fp16"]
@@ -80,12 +64,10 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
 
 
 def _check(config: DistillConfig, family: Family, head: bool, where: str) -> None:
-    if family != "edm":
-        if config.augment is not None:
-            raise UserError(f"{where}.augment: EDM2 networks take no augmentation; set it to null")
-        if config.logvar and not head:
-            raise UserError(f"{where}.logvar: {config.teacher} has no log-variance head; set it to false")
-        return
-    for key in ("weight_norm", "fake_score_weight_norm", "logvar"):
-        if getattr(config, key):
-            raise UserError(f"{where}.{key}: only EDM2 networks have it, {config.teacher} has another; remove it")
+    if config.augment is not None and not family.augmentation:
+        raise UserError(f"{where}.augment: {family.title} networks take no augmentation; set it to null")
+    for key in ("weight_norm", "fake_score_weight_norm"):
+        if getattr(config, key) and not family.weight_norm:
+            raise UserError(f"{where}.{key}: {family.title} networks do not have it ({config.teacher}); remove it")
+    if config.logvar and not head:
+        raise UserError(f"{where}.logvar: {config.teacher} has no log-variance head; set it to false")

@@ -16,15 +16,16 @@ from sida.checkpoint import load_network, read_metadata
 from sida.config import from_mapping
 from sida.data import AugmentPipe, Dataset, load_dataset
 from sida.errors import UserError
+from sida.families import Family
 from sida.io import sha256_file
 from sida.losses import SiDLoss
 from sida.methods import Method, find_method
-from sida.networks import build_network
+from sida.networks import build_network, family_of
 from sida.sampling import generate
 from sida.sampling.networks import open_decoder
 from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, WeightNorm
-from sida.training.defaults import Family, SettledConfig, family_of, settled
+from sida.training.defaults import SettledConfig, settled
 from sida.training.distiller import Distiller
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Average
@@ -192,8 +193,8 @@ def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, wh
     if method.options is None and config.options:
         raise UserError(f"{where}.options: method '{config.method}' has no settings of its own; remove them")
     options = None if method.options is None else from_mapping(method.options, config.options, f"{where}.options")
-    family = family_of(architecture(teacher))
-    return method.turns(Parts(method, config, options, family, teacher, initial, device, where))
+    parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where)
+    return method.turns(parts)
 
 
 def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequence[Player] = ()) -> Distiller:

@@ -12,7 +12,7 @@ import torch
 from sida.config import from_mapping
 from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
-from sida.networks import build_network
+from sida.networks import build_network, family_of
 from sida.randomness import derive_seed, generator
 from sida.training.batches import StepBatches
 from sida.training.config import TeacherConfig
@@ -41,8 +41,8 @@ class TeacherTrainer:
         self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches, reduce: Reduce | None = None
     ) -> None:
         self.config, self.batches = config, batches
-        # Networks with a log-variance head (EDM2) are trained with it.
-        has_logvar = getattr(net, "logvar_linear", None) is not None
+        # Networks with a log-variance head are trained with it.
+        has_logvar = family_of(net).has_variance_head(architecture(net))
         self.loss = EDMLoss(config.P_mean, config.P_std, config.sigma_data, return_logvar=has_logvar)
         self.augment = None if config.augment is None else AugmentPipe.from_config(config.augment, "augment")
         self.learner = Learner(net, config.lr, config.betas, config.eps, reduce=reduce)

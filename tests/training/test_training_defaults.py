@@ -141,8 +141,8 @@ def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device
 @pytest.mark.parametrize(
     ("family", "settings", "message"),
     [
-        ("edm", {"fake_score_weight_norm": "off"}, "fake_score_weight_norm: only EDM2 networks have it"),
-        ("edm", {"logvar": True}, "logvar: only EDM2 networks have it"),
+        ("edm", {"fake_score_weight_norm": "off"}, "fake_score_weight_norm: EDM networks do not have it"),
+        ("edm", {"logvar": True}, "has no log-variance head; set it to false"),
         ("headless", {"logvar": True}, "has no log-variance head; set it to false"),
         ("edm2", {"augment": {"p": 0.1}}, "augment: EDM2 networks take no augmentation"),
     ],

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from sida.config import load_yaml
 from sida.datasets import dataset_spec
 from sida.errors import UserError
+from sida.families import SD_VAE
 from sida.labels import find_labels, load_labels, remedy
 from sida.resources import SCHEMAS, find, there
 from sida.samplers import Kind, read_sampler
@@ -319,15 +320,13 @@ class Preset:
 
     def assets_of(self, name: str) -> list[str]:
         """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
-        from sida.assets.registry import DECODER
-
         run = self.runs[name]
         protocol = self._protocol(self.protocol_of(run))
         references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
         extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
         needed = [EXTRACTORS.get(extractor) for extractor in extractors]
         if protocol.get("quantisation") == "truncate_unit" and not run.without_network:
-            needed += DECODER
+            needed += SD_VAE.assets
         return sorted({asset for asset in [*references, *needed] if asset})
 
     def shards(self, name: str) -> list[tuple[int, int]]:
