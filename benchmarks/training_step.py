@@ -28,10 +28,11 @@ from sida.io import write_json
 from sida.losses import SiDALoss
 from sida.networks import build_network
 from sida.provenance import environment
+from sida.training.averages import ema_beta
+from sida.training.batches import step_draws
 from sida.training.distiller import Distiller
-from sida.training.draws import step_draws
 from sida.training.process import prepare_process
-from sida.training.schedule import Schedule, ema_beta
+from sida.training.schedule import Schedule
 
 NETWORK = {
     "class": "EDMPrecond",

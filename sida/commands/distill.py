@@ -48,10 +48,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Distils."""
+    from sida.commands._spec import read_spec
     from sida.config import from_mapping
     from sida.training.config import DistillConfig
-    from sida.training.spec import read_spec
-    from sida.training.threads import limit_library_threads
+    from sida.training.process import limit_library_threads
 
     spec, where = read_spec(args.spec, args.set)
     given = {"method": args.method, "teacher": args.teacher, "init": args.init}

@@ -37,10 +37,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains."""
+    from sida.commands._spec import read_spec
     from sida.config import from_mapping
     from sida.training.config import TeacherConfig
-    from sida.training.spec import read_spec
-    from sida.training.threads import limit_library_threads
+    from sida.training.process import limit_library_threads
 
     spec, where = read_spec(args.spec, args.set)
     config = from_mapping(TeacherConfig, spec, where)

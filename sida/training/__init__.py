@@ -9,12 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sida.training.averages import ema_beta
     from sida.training.config import DistillConfig, TeacherConfig
     from sida.training.distiller import Distiller
-    from sida.training.schedule import Phase, Schedule, ema_beta
+    from sida.training.meter import IterationRecord
+    from sida.training.schedule import Phase, Schedule
     from sida.training.student import distill
     from sida.training.teacher import train_teacher
-    from sida.training.turns import IterationRecord
 
 __all__ = [
     "DistillConfig",
@@ -31,12 +32,12 @@ __all__ = [
 _HOMES = {
     "DistillConfig": "config",
     "Distiller": "distiller",
-    "IterationRecord": "turns",
+    "IterationRecord": "meter",
     "Phase": "schedule",
     "Schedule": "schedule",
     "TeacherConfig": "config",
     "distill": "student",
-    "ema_beta": "schedule",
+    "ema_beta": "averages",
     "train_teacher": "teacher",
 }
 

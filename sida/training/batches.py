@@ -1,17 +1,20 @@
-"""Batches of a run: which images a step sees is a function of (seed, purpose, images seen, rank) alone."""
+"""Images and random tensors of a step: functions of (seed, purpose, images seen, rank) alone, never of history."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 
 from sida.data.dataset import Dataset
 from sida.data.order import InfiniteSampler
-from sida.randomness import generator
+from sida.randomness import derive_seed, generator
 from sida.sampling.networks import settled
 from sida.sampling.one_step import one_step
 from sida.sampling.quantise import to_uint8
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+Shape = Sequence[int]
 
 
 class StepBatches:
@@ -102,3 +105,41 @@ class GeneratedBatches:
                 images = to_uint8(one_step(self.net, z, labels, self.init_sigma))
             result.append((images.float() / 127.5 - 1, labels))
         return result
+
+
+def step_draws(
+    seed: int, purpose: str, nimg: int, rank: int, shapes: Sequence[Shape], device: torch.device, level: str
+) -> list[dict[str, torch.Tensor]]:
+    """Draws of all accumulation rounds of one step.
+
+    They are drawn for the whole step and then cut, so that the size of the rounds does not change them.
+
+    Args:
+        seed: Run seed.
+        purpose: ``"psi"`` or ``"generator"``.
+        nimg: Images seen before the iteration.
+        rank: Device number.
+        shapes: ``(N, C, H, W)`` of each round; all rounds agree in C, H, W.
+        device: Where the tensors are made.
+        level: Name of the draw that decides σ: ``"sigma_normal"`` (normal) or ``"t"`` (uniform in [0, 1)).
+
+    Returns:
+        Per round: ``z`` and ``noise`` ``(N, C, H, W)``, and ``level`` ``(N, 1, 1, 1)``.
+    """
+    source = generator(seed, purpose, nimg, rank, device=device)
+    counts = [shape[0] for shape in shapes]
+    total, item = sum(counts), tuple(shapes[0][1:])
+    z = torch.randn((total, *item), generator=source, device=device)
+    draw = torch.rand if level == "t" else torch.randn
+    levels = draw((total, 1, 1, 1), generator=source, device=device)
+    noise = torch.randn((total, *item), generator=source, device=device)
+    parts = zip(z.split(counts), levels.split(counts), noise.split(counts))
+    return [{"z": a, level: b, "noise": c} for a, b, c in parts]
+
+
+def seed_layers(seed: int, purpose: str, nimg: int, rank: int, device: torch.device) -> None:
+    """Seeds torch's global generator, which dropout draws from, for one step."""
+    value = derive_seed(seed, f"{purpose}-layers", nimg, rank)
+    torch.default_generator.manual_seed(value)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(value)

@@ -10,10 +10,10 @@ import torch
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import Draws, SiDLoss
-from sida.training.compilation import compiled
-from sida.training.learner import Learner, Reduce
+from sida.training.learner import Learner, Reduce, compiled
+from sida.training.meter import IterationRecord
 from sida.training.schedule import Schedule
-from sida.training.turns import Batch, IterationRecord, Player, Turns
+from sida.training.turns import Batch, Player, Turns
 
 Item = TypeVar("Item")
 
@@ -152,7 +152,7 @@ class Distiller(Turns):
                 rounds of several ψ steps follow each other; the method's other players see the same.
             generator_batches: The same for θ; of the images only the shape counts, of a separate batch the labels.
             draws: Replace the random tensors: one mapping per round, ψ's rounds first. A round may have ``z``,
-                ``noise`` and ``sigma_normal`` (ψ) or ``t`` (θ), see :func:`sida.training.draws.step_draws`; what it
+                ``noise`` and ``sigma_normal`` (ψ) or ``t`` (θ), see :func:`sida.training.batches.step_draws`; what it
                 leaves out is drawn as without it.
         """
         rounds = len(psi_batches)

@@ -15,7 +15,7 @@ from sida.methods import METHODS
 from sida.plugins import load_object, source_sha256
 from sida.provenance import code_version
 from sida.training.config import DistillConfig, TeacherConfig
-from sida.training.monitors import evaluation_facts
+from sida.training.evaluation import evaluation_facts
 
 Config = TeacherConfig | DistillConfig
 

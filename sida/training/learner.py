@@ -1,20 +1,134 @@
-"""A network that learns: its parameters as one vector, Adam, and guarded steps."""
+"""A network that learns: all its parameters as one vector, Adam on that vector, and steps that survive NaNs."""
 
 from __future__ import annotations
 
-import copy
+import functools
+import inspect
+import math
 from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import torch
 
-from sida.training.adam import Adam
-from sida.training.compilation import compiled
-from sida.training.flat import FlatParameters
-from sida.training.guards import GuardReport, guard_gradient
+from sida.training.state import say
 
 #: Averages a gradient vector over devices, in place. A trainer divides its losses by the images of its own device, and
 #: all devices bring equally many, so the average is the gradient of the mean over the whole batch (as in torch's DDP).
 Reduce = Callable[[torch.Tensor], None]
+#: What infinite gradients become (official value).
+INFINITY_REPLACEMENT = 1e5
+
+
+class GuardReport(NamedTuple):
+    """What the guard saw.
+
+    Attributes:
+        norm: Euclidean norm after replacement, before clipping; 0-dim.
+        replaced: Number of entries that were NaN or infinite; 0-dim integer tensor or int.
+    """
+
+    norm: torch.Tensor
+    replaced: torch.Tensor | int
+
+
+def guard_gradient(gradient: torch.Tensor, clip_value: float | None = None) -> GuardReport:
+    """In place: NaN → 0, ±∞ → ±1e5, then clipped by value; the official order.
+
+    Args:
+        gradient: All gradients of a network in one vector.
+        clip_value: Largest magnitude of an entry; None does not clip.
+    """
+    norm = gradient.norm()
+    replaced: torch.Tensor | int = 0
+    # One reduction decides whether anything is wrong; asking would make a GPU wait, so there it is always repaired.
+    if gradient.is_cuda or not torch.isfinite(norm):
+        replaced = gradient.numel() - torch.isfinite(gradient).sum()
+        gradient.nan_to_num_(nan=0.0, posinf=INFINITY_REPLACEMENT, neginf=-INFINITY_REPLACEMENT)
+        norm = gradient.norm()
+    if clip_value is not None:
+        gradient.clamp_(-clip_value, clip_value)
+    return GuardReport(norm, replaced)
+
+
+class FlatParameters:
+    """Moves a network's parameters into one contiguous float32 vector; the parameters become views of it.
+
+    Guarding, clipping, Adam, averaging, saving and (later) reducing across devices then act on one tensor. The
+    network itself does not notice. Parameters that do not require a gradient now never will: they stay as they are.
+
+    Args:
+        net: Network on its final device; not to be moved or deep-copied while the views are in use.
+
+    Attributes:
+        vector: float32 ``(P,)``, in the order of ``net.parameters()``.
+        parameters: The network's parameters, views of ``vector``.
+    """
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        self.parameters = list(net.parameters())
+        if not self.parameters:
+            raise ValueError("a network without parameters cannot learn")
+        self._learning = [p for p in self.parameters if p.requires_grad]
+        self.vector = torch.cat([p.detach().reshape(-1).float() for p in self.parameters])
+        position = 0
+        for p in self.parameters:
+            p.data = self.vector[position : position + p.numel()].view(p.shape)
+            position += p.numel()
+
+    def gradient(self) -> torch.Tensor:
+        """The gradients as one fresh vector ``(P,)``; parameters that were not reached give zeros."""
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return torch.cat([part.reshape(-1) for part in parts])
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+    def requires_grad_(self, flag: bool) -> None:
+        """Turns gradients on or off, of all parameters that learn."""
+        for p in self._learning:
+            p.requires_grad_(flag)
+
+
+class Adam:
+    """``v ← β₂ v + (1 − β₂) g²;  m ← β₁ m + (1 − β₁) g;  x ← x − lr · m̂ / (√v̂ + ε)`` with bias-corrected m̂, v̂.
+
+    Args:
+        vector: Parameters, changed in place; float32 ``(P,)``.
+        betas: β₁ and β₂ in [0, 1).
+        eps: ε.
+
+    Source: Adam (arXiv:1412.6980), algorithm 1.
+    """
+
+    def __init__(self, vector: torch.Tensor, betas: tuple[float, float], eps: float) -> None:
+        self.vector, self.betas, self.eps = vector, betas, eps
+        self.steps = torch.zeros((), dtype=torch.int64)
+        self.square = torch.zeros_like(vector)
+        self.mean = torch.zeros_like(vector) if betas[0] else None
+
+    @torch.no_grad()
+    def step(self, gradient: torch.Tensor, lr: float) -> None:
+        """One step against ``gradient`` ``(P,)``."""
+        beta1, beta2 = self.betas
+        self.steps += 1
+        count = int(self.steps)
+        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        if self.mean is not None:
+            gradient = self.mean.lerp_(gradient, 1 - beta1)
+        divisor = self.square.sqrt().div_(math.sqrt(1 - beta2**count)).add_(self.eps)
+        self.vector.addcdiv_(gradient, divisor, value=-lr / (1 - beta1**count))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Moments and step count as named tensors (references, not copies)."""
+        state = {"steps": self.steps, "square": self.square}
+        return state if self.mean is None else {**state, "mean": self.mean}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts a :meth:`state` back."""
+        for name, tensor in self.state().items():
+            tensor.copy_(state[name])
 
 
 class Learner:
@@ -91,32 +205,6 @@ class Learner:
         self.adam.load({name.removeprefix("adam/"): value for name, value in state.items()})
 
 
-class Average:
-    """Exponential moving average of a learner's parameters; buffers are copied once and stay (fact 12).
-
-    Args:
-        learner: Whose parameters are averaged; the average starts as a copy of them.
-    """
-
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-        self.net = copy.deepcopy(learner.net).eval().requires_grad_(False)
-        self.flat = FlatParameters(self.net)
-
-    def update(self, beta: float) -> None:
-        """``average ← β average + (1 − β) parameters``."""
-        self.flat.vector.lerp_(self._learner.flat.vector, 1 - beta)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        """The average as named tensors (references, not copies)."""
-        return {"parameters": self.flat.vector, **buffers(self.net)}
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts a :meth:`state` back."""
-        self.flat.vector.copy_(state["parameters"])
-        load_buffers(self.net, state)
-
-
 def buffers(net: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Persistent buffers as ``buffers/<name>``."""
     parameters = dict(net.named_parameters())
@@ -127,3 +215,46 @@ def load_buffers(net: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
     """Puts :func:`buffers` back."""
     for name, value in buffers(net).items():
         value.copy_(state[name])
+
+
+def compiled(net: torch.nn.Module) -> torch.nn.Module:
+    """The network through ``torch.compile``, for calls in one mode and with one set of shapes and flags.
+
+    Each call of this function gives code of its own (a network that is trained and also used frozen wants two),
+    and the hundreds of checks per call that nothing about parameters and modules has changed are left out: here
+    nothing does. Changed shapes or flags of the inputs still compile again.
+
+    A torch that cannot keep the code of two calls apart compiles with all checks; where nothing can be compiled (no
+    C++ compiler, say) the network itself comes back. One line says so.
+    """
+    device = next(net.parameters()).device.type
+    fault = _fault(device)
+    if fault is not None:
+        _say_once(f"compile: torch {torch.__version__} cannot compile here ({fault}); going on without it")
+        return net
+    # Small networks lose by converted memory layouts and by Python between the kernels (benchmarks/).
+    options: dict[str, Any] = {"layout_optimization": False, "cpp_wrapper": True} if device == "cpu" else {}
+    skip_checks = getattr(torch.compiler, "skip_guard_on_all_nn_modules_unsafe", None)
+    isolate: dict[str, Any] = {}
+    # Without checks, code that is not kept apart would be taken for the other mode of the network.
+    if skip_checks is not None and "isolate_recompiles" in inspect.signature(torch.compile).parameters:
+        isolate["isolate_recompiles"] = True
+        options["guard_filter_fn"] = skip_checks
+    else:
+        _say_once(f"compile: torch {torch.__version__} compiles with checks at every call; a newer one is faster")
+    return cast(torch.nn.Module, torch.compile(net, dynamic=False, options=options, **isolate))
+
+
+@functools.cache
+def _fault(device: str) -> str | None:
+    """Why ``torch.compile`` does not work on a device; None when a trial does."""
+    try:
+        torch.compile(torch.neg, dynamic=False)(torch.ones(1, device=device))
+    except Exception as error:  # whatever it is, training goes on without
+        return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return None
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    say(line)

@@ -15,13 +15,12 @@ import torch
 from sida.errors import UserError
 from sida.io import append_jsonl
 from sida.progress import Progress
+from sida.training.averages import Average
 from sida.training.config import DistillConfig, TeacherConfig
-from sida.training.interruption import Interruption
-from sida.training.learner import Average
-from sida.training.meter import TickMeter
+from sida.training.meter import IterationRecord, TickMeter
 from sida.training.outputs import Tensors, publish, snapshot_path, sort_snapshots, write_logs, write_network
+from sida.training.process import Interruption
 from sida.training.state import KeptState, StateStore, say
-from sida.training.turns import IterationRecord
 
 
 class Trainer(Protocol):

@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from typing import Any
 
-from sida.training.turns import IterationRecord
+import torch
+
+from sida.training.learner import GuardReport
+
+
+@dataclasses.dataclass
+class IterationRecord:
+    """What one iteration did.
+
+    Attributes:
+        losses: Scaled losses as they were back-propagated, but without the schedule's weights; 0-dim.
+        grad_norms: Gradient norm per network that took a step, before clipping; 0-dim.
+        samples: Samples that went through a loss.
+        nan_samples: Those dropped because they held a NaN.
+        bad_gradients: Gradient entries that were NaN or infinite.
+    """
+
+    losses: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    grad_norms: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
+    samples: int = 0
+    nan_samples: int = 0
+    bad_gradients: torch.Tensor | int = 0
+
+    def add_loss(self, name: str, value: torch.Tensor) -> None:
+        """Adds one round's share."""
+        value = value.detach()
+        self.losses[name] = self.losses[name] + value if name in self.losses else value
+
+    def add_step(self, name: str, report: GuardReport) -> None:
+        """Notes a network's step."""
+        self.grad_norms[name] = report.norm
+        self.bad_gradients = self.bad_gradients + report.replaced
 
 
 class TickMeter:

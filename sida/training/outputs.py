@@ -14,8 +14,7 @@ from sida.checkpoint import read_metadata, save_network
 from sida.errors import UserError
 from sida.io import write_text
 from sida.networks import build_network
-from sida.training.flat import FlatParameters
-from sida.training.learner import load_buffers
+from sida.training.learner import FlatParameters, load_buffers
 
 Tensors = dict[str, torch.Tensor]
 #: Where runs go that name no folder: below the results like everything else, and apart from every preset.

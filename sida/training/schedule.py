@@ -1,4 +1,4 @@
-"""What depends on the number of images seen: phases, learning rates, and the half-life of the average."""
+"""What depends on the number of images seen: phases and learning rates."""
 
 from __future__ import annotations
 
@@ -75,25 +75,6 @@ def linear_decay(progress: float, start: float, final: float) -> float:
         return 1.0
     share = (min(progress, 1.0) - start) / (1 - start) if start < 1 else 0.0
     return (1 - share) + share * final
-
-
-def ema_half_life(nimg: int, half_life: float, rampup_ratio: float | None) -> float:
-    """Half-life in images after ``nimg`` images: at most ``rampup_ratio`` of them (None: no ramp-up)."""
-    return half_life if rampup_ratio is None else min(half_life, nimg * rampup_ratio)
-
-
-def ema_beta(nimg: int, batch_size: int, half_life: float, rampup_ratio: float | None = 0.05) -> float:
-    """Weight of the old average in ``ema ← β ema + (1 − β) parameters``, in [0, 1].
-
-    Args:
-        nimg: Images seen before the iteration; the first iteration with a ramp-up gives 0, a plain copy.
-        batch_size: Images of the iteration.
-        half_life: In images, above 0.
-        rampup_ratio: See :func:`ema_half_life`.
-
-    Source: StyleGAN3 (arXiv:2106.12423); NVlabs/edm:training/training_loop.py.
-    """
-    return 0.5 ** (batch_size / max(ema_half_life(nimg, half_life, rampup_ratio), 1e-8))
 
 
 def edm_learning_rate(nimg: int, lr: float, rampup_nimg: float) -> float:

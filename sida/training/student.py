@@ -23,19 +23,20 @@ from sida.methods import Method, find_method
 from sida.networks import build_network, family_of
 from sida.sampling import generate
 from sida.sampling.networks import open_decoder
+from sida.training.averages import Average
 from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, WeightNorm
 from sida.training.defaults import SettledConfig, settled
 from sida.training.distiller import Distiller
+from sida.training.evaluation import monitor_factory
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
-from sida.training.learner import Average
 from sida.training.loop import Evaluate, Plan, TrainingLoop, run_kept
-from sida.training.monitors import monitor_factory
+from sida.training.meter import IterationRecord
 from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import Schedule
 from sida.training.state import StateStore
-from sida.training.turns import IterationRecord, Player, Turns
+from sida.training.turns import Player, Turns
 
 
 class StudentTrainer:

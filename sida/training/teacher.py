@@ -14,17 +14,17 @@ from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
 from sida.networks import build_network, family_of
 from sida.randomness import derive_seed, generator
-from sida.training.batches import StepBatches
+from sida.training.averages import Average, ema_beta
+from sida.training.batches import StepBatches, seed_layers
 from sida.training.config import TeacherConfig
-from sida.training.draws import seed_layers
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
-from sida.training.learner import Average, Learner, Reduce
+from sida.training.learner import Learner, Reduce
 from sida.training.loop import Plan, TrainingLoop, run_kept
+from sida.training.meter import IterationRecord
 from sida.training.outputs import Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
-from sida.training.schedule import ema_beta, linear_decay
+from sida.training.schedule import linear_decay
 from sida.training.state import StateStore
-from sida.training.turns import IterationRecord
 
 
 class TeacherTrainer:

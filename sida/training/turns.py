@@ -12,10 +12,11 @@ from sida.data.augment import AugmentPipe
 from sida.losses import Draws
 from sida.randomness import generator as random_generator
 from sida.sampling.one_step import one_step
-from sida.training.draws import seed_layers, step_draws
-from sida.training.guards import GuardReport
-from sida.training.learner import Average, Learner, Reduce
-from sida.training.schedule import Phase, Schedule, ema_beta
+from sida.training.averages import Average, ema_beta
+from sida.training.batches import seed_layers, step_draws
+from sida.training.learner import Learner, Reduce
+from sida.training.meter import IterationRecord
+from sida.training.schedule import Phase, Schedule
 
 #: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
 Batch = tuple[torch.Tensor, torch.Tensor | None]
@@ -31,7 +32,7 @@ class Round(NamedTuple):
         class_labels: ``(N, label_dim)`` or None.
         real_images: ``(N, C, H, W)`` of the data; None for a player that sees none.
         augment: ``images -> (images, augment_labels)``; None is off.
-        draws: ``z``, ``noise`` and the player's ``level``, see :func:`sida.training.draws.step_draws`.
+        draws: ``z``, ``noise`` and the player's ``level``, see :func:`sida.training.batches.step_draws`.
     """
 
     images: torch.Tensor
@@ -84,35 +85,6 @@ class Player:
     def streams(self) -> list[str]:
         """Names of the streams of an iteration's steps."""
         return [self.stream, *(f"{self.stream}-{step}" for step in range(2, self.steps + 1))]
-
-
-@dataclasses.dataclass
-class IterationRecord:
-    """What one iteration did.
-
-    Attributes:
-        losses: Scaled losses as they were back-propagated, but without the schedule's weights; 0-dim.
-        grad_norms: Gradient norm per network that took a step, before clipping; 0-dim.
-        samples: Samples that went through a loss.
-        nan_samples: Those dropped because they held a NaN.
-        bad_gradients: Gradient entries that were NaN or infinite.
-    """
-
-    losses: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    grad_norms: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
-    samples: int = 0
-    nan_samples: int = 0
-    bad_gradients: torch.Tensor | int = 0
-
-    def add_loss(self, name: str, value: torch.Tensor) -> None:
-        """Adds one round's share."""
-        value = value.detach()
-        self.losses[name] = self.losses[name] + value if name in self.losses else value
-
-    def add_step(self, name: str, report: GuardReport) -> None:
-        """Notes a network's step."""
-        self.grad_norms[name] = report.norm
-        self.bad_gradients = self.bad_gradients + report.replaced
 
 
 class Turns:

@@ -13,11 +13,9 @@ from benchmarks.training_step import Plain
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss
 from sida.networks import build_network
-from sida.training.adam import Adam
+from sida.training.batches import step_draws
 from sida.training.distiller import Distiller
-from sida.training.draws import step_draws
-from sida.training.flat import FlatParameters
-from sida.training.guards import guard_gradient
+from sida.training.learner import Adam, FlatParameters, guard_gradient
 from sida.training.schedule import Schedule
 from tests.losses.loss_cases import tensors
 

@@ -9,10 +9,9 @@ import torch.distributed as dist
 from sida.data import load_dataset
 from sida.losses import SiDALoss
 from sida.networks import build_network
-from sida.training.batches import StepBatches
+from sida.training.batches import StepBatches, step_draws
 from sida.training.config import TeacherConfig
 from sida.training.distiller import Distiller
-from sida.training.draws import step_draws
 from sida.training.schedule import Schedule
 from sida.training.teacher import TeacherTrainer
 from tests.training.toy import NETWORK, TEACHER, fork, wait

@@ -11,13 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sida.losses import sigma_of_t
-from sida.training import power_ema
+from sida.training import averages
+from sida.training.averages import ema_beta, ema_half_life
 from sida.training.schedule import (
     Schedule,
     edm2_learning_rate,
     edm_learning_rate,
-    ema_beta,
-    ema_half_life,
     linear_decay,
 )
 
@@ -77,15 +76,15 @@ def test_learning_rates_of_published_teachers(golden):
 
 def test_power_function_averages(golden):
     table, _ = golden("schedules/edm2_power_function_ema")
-    np.testing.assert_allclose(power_ema.std_to_exponent(table["stds"]), table["std_to_exp"], rtol=1e-12)
+    np.testing.assert_allclose(averages.std_to_exponent(table["stds"]), table["std_to_exp"], rtol=1e-12)
     np.testing.assert_allclose(
-        power_ema.exponent_to_std([16.97, 6.94, 3]), table["exp_to_std_of_16.97_6.94_3"], rtol=1e-12
+        averages.exponent_to_std([16.97, 6.94, 3]), table["exp_to_std_of_16.97_6.94_3"], rtol=1e-12
     )
-    betas = [[float(power_ema.power_beta(s, n, 2048)) for n in table["beta_nimg"]] for s in table["stds"]]
+    betas = [[float(averages.power_beta(s, n, 2048)) for n in table["beta_nimg"]] for s in table["stds"]]
     np.testing.assert_allclose(betas, table["beta"], rtol=1e-12)
-    coefficients = power_ema.posthoc_coefficients(table["in_ofs"], table["in_std"], table["out_ofs"], table["out_std"])
+    coefficients = averages.posthoc_coefficients(table["in_ofs"], table["in_std"], table["out_ofs"], table["out_std"])
     assert np.abs(coefficients - table["posthoc_coefficients"]).max() < 1e-8 * np.abs(coefficients).max()
-    np.testing.assert_allclose(power_ema.response(50, 0.1, 64), table["response_ofs50_std0.1_len64"], atol=1e-12)
+    np.testing.assert_allclose(averages.response(50, 0.1, 64), table["response_ofs50_std0.1_len64"], atol=1e-12)
 
 
 @given(
@@ -122,4 +121,4 @@ def test_decay(progress, expected):
 
 @given(std=st.floats(0.01, 0.28))
 def test_exponent_and_deviation_are_inverse(std):
-    assert float(power_ema.exponent_to_std(power_ema.std_to_exponent(std))) == pytest.approx(std, rel=1e-9)
+    assert float(averages.exponent_to_std(averages.std_to_exponent(std))) == pytest.approx(std, rel=1e-9)

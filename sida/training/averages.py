@@ -1,17 +1,68 @@
-"""Averages of the weights with a power-function profile, and any profile reconstructed afterwards from a few (EDM2).
+"""Averages of the weights: the exponential one that training keeps, and EDM2's with a power-function profile.
 
-The average at time t has the profile ``p(τ) = (γ + 1) τ^γ / t^{γ+1}`` on [0, t]: it ignores the random start and
-widens with training. Its relative standard deviation σ_rel names it.
+A power-function average at time t has the profile ``p(τ) = (γ + 1) τ^γ / t^{γ+1}`` on [0, t]: it ignores the random
+start and widens with training. Its relative standard deviation σ_rel names it. Any profile is reconstructed afterwards
+from a few stored ones.
 
 Source: EDM2 (arXiv:2312.02696), section 4 and appendix C.
 """
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from sida.training.learner import FlatParameters, Learner, buffers, load_buffers
 
 Array = npt.NDArray[np.float64]
+
+
+class Average:
+    """Exponential moving average of a learner's parameters; buffers are copied once and stay (fact 12).
+
+    Args:
+        learner: Whose parameters are averaged; the average starts as a copy of them.
+    """
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self.net = copy.deepcopy(learner.net).eval().requires_grad_(False)
+        self.flat = FlatParameters(self.net)
+
+    def update(self, beta: float) -> None:
+        """``average ← β average + (1 − β) parameters``."""
+        self.flat.vector.lerp_(self._learner.flat.vector, 1 - beta)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The average as named tensors (references, not copies)."""
+        return {"parameters": self.flat.vector, **buffers(self.net)}
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts a :meth:`state` back."""
+        self.flat.vector.copy_(state["parameters"])
+        load_buffers(self.net, state)
+
+
+def ema_half_life(nimg: int, half_life: float, rampup_ratio: float | None) -> float:
+    """Half-life in images after ``nimg`` images: at most ``rampup_ratio`` of them (None: no ramp-up)."""
+    return half_life if rampup_ratio is None else min(half_life, nimg * rampup_ratio)
+
+
+def ema_beta(nimg: int, batch_size: int, half_life: float, rampup_ratio: float | None = 0.05) -> float:
+    """Weight of the old average in ``ema ← β ema + (1 − β) parameters``, in [0, 1].
+
+    Args:
+        nimg: Images seen before the iteration; the first iteration with a ramp-up gives 0, a plain copy.
+        batch_size: Images of the iteration.
+        half_life: In images, above 0.
+        rampup_ratio: See :func:`ema_half_life`.
+
+    Source: StyleGAN3 (arXiv:2106.12423); NVlabs/edm:training/training_loop.py.
+    """
+    return 0.5 ** (batch_size / max(ema_half_life(nimg, half_life, rampup_ratio), 1e-8))
 
 
 def std_to_exponent(std: npt.ArrayLike) -> Array:
