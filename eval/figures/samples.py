@@ -127,13 +127,13 @@ def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Gri
         if isinstance(source, DataSource):
             return _real(layout, title, spec.run, source)
         if isinstance(source, NetworkSource):
-            asked = row_classes(layout.rows, layout.columns, source.label_dim) if layout.by_class else []
+            asked = row_classes(layout.rows, layout.columns, source.drawer.label_dim) if layout.by_class else []
             batches = list(source.batches(seeds, batch_size, asked or "uniform"))
             rule, digest = "class by row" if asked else "random classes", source.sha256
         else:
             batches = list(source.batches(seeds, batch_size))
             rule, digest = _OWN, ""
-    nfe = source.nfe if isinstance(source, NetworkSource) else spec.nfe
+    nfe = source.drawer.nfe if isinstance(source, NetworkSource) else spec.nfe
     classes = [int(label) for batch in batches if batch.classes is not None for label in batch.classes]
     images = torch.cat([batch.images.cpu() for batch in batches])
     return Grid(title, spec.run, images, tuple(seeds), True, classes, rule if classes else "", nfe, digest)
@@ -143,7 +143,7 @@ def _real(layout: SamplesLayout, title: str, run: str, source: DataSource) -> Gr
     """Real images: the first of each class in the data set's order, or evenly spaced without classes."""
     import numpy as np
 
-    from sida.sampling import SeedStreams, real_images, row_classes
+    from sida.sampling import row_classes
 
     dataset = source.dataset
     count = layout.rows * layout.columns
@@ -158,7 +158,7 @@ def _real(layout: SamplesLayout, title: str, run: str, source: DataSource) -> Gr
     else:
         classes = [int(dataset.class_indices[i]) for i in indices] if dataset.label_dim else []
         rule = "evenly spaced"
-    images = real_images(dataset, indices, SeedStreams(indices), source.decode)
+    images = source.drawer.real(indices)
     return Grid(title, run, images, tuple(indices), False, classes, rule, None, dataset.sha256)
 
 

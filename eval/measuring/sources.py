@@ -17,16 +17,18 @@ import torch
 
 from eval.measuring.pipeline import Batch
 from eval.measuring.references import data_digest
+from sida.checkpoint import load_network
 from sida.errors import UserError
 from sida.io import by_content, sha256_file
 from sida.plugins import load_object, source_sha256
-from sida.samplers import read_sampler
+from sida.samplers import Sampler, read_sampler
+from sida.sampling import NO_CLASS, Drawer, Samples
+from sida.sampling.networks import decoder_digest
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
     from sida.data import Dataset
     from sida.labels import LabelCounts
-    from sida.sampling import Samples
 
 
 class Source(Interface):
@@ -53,25 +55,17 @@ class DataSource:
     vae: str | None = None
     device: str = "cpu"
 
-    @functools.cached_property
-    def decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """What makes latents visible; None for pixels."""
-        from sida.sampling.networks import open_decoder
-
-        return None if self.dataset.is_pixels else open_decoder(self.vae, self.device)
+    def __post_init__(self) -> None:
+        self.drawer = Drawer(Sampler("data"), dataset=lambda: self.dataset, vae=self.vae, device=self.device)
 
     def identity(self) -> dict[str, Any]:
         """Digest of the data, and of the decoder of latents."""
-        from sida.sampling.networks import decoder_digest
-
         data = {"data": data_digest(self.dataset)}
         return data if self.dataset.is_pixels else {**data, "vae": decoder_digest(self.vae)}
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
         """Real images drawn with replacement; their classes are the true ones."""
-        from sida.sampling import generate
-
-        return _plain(generate(None, seeds, {"kind": "data"}, batch_size, dataset=self.dataset, decode=self.decode))
+        return _plain(self.drawer.draw(seeds, batch_size))
 
 
 @dataclass
@@ -133,16 +127,16 @@ class NetworkSource:
     data: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        from sida.checkpoint import load_network
 
-        self._net, self.metadata = load_network(self.path, self.device)
-        self._guide = load_network(self.guide, self.device)[0] if self.guide else None
-        self.is_latent = self.protocol.quantisation == "truncate_unit"
-        channels = int(getattr(self._net, "img_channels", 0))
-        if self.is_latent != (channels == 4):
+        net, self.metadata = load_network(self.path, self.device)
+        guide = load_network(self.guide, self.device)[0] if self.guide else None
+        sampler = read_sampler(self.sampler)
+        self.drawer = Drawer(sampler, net, guide, lambda: self._label_data, self.vae, self.device)
+        decodes = self.protocol.quantisation == "truncate_unit"
+        if decodes != self.drawer.draws_latents:
             raise UserError(
-                f"{self.path}: has {channels} channels, protocol '{self.protocol.name}' measures "
-                f"{'decoded latents (4 channels)' if self.is_latent else 'pixels'}; choose another protocol"
+                f"{self.path}: has {getattr(net, 'img_channels', 0)} channels, protocol '{self.protocol.name}' "
+                f"measures {'decoded latents' if decodes else 'pixels'}; choose another protocol"
             )
 
     @functools.cached_property
@@ -153,7 +147,7 @@ class NetworkSource:
     @functools.cached_property
     def _counts(self) -> LabelCounts | None:
         """The protocol's class counts, if classes are drawn and it has any."""
-        if not self.label_dim:
+        if not self.drawer.label_dim:
             return None
         counts = self.protocol.label_counts
         if counts is not None and self.data is not None:
@@ -164,22 +158,14 @@ class NetworkSource:
 
     @functools.cached_property
     def _label_data(self) -> Dataset | None:
-        drawn = self.label_dim and self.protocol.label_dist == "empirical" and self.protocol.labels is None
+        drawn = self.drawer.label_dim and self.protocol.label_dist == "empirical" and self.protocol.labels is None
         return self.dataset() if drawn else None
-
-    @functools.cached_property
-    def _decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        from sida.sampling.networks import open_decoder
-
-        return open_decoder(self.vae, self.device) if self.is_latent else None
 
     def identity(self) -> dict[str, Any]:
         """Digests of the network files and of the data whose classes are drawn, and the sampler.
 
         Class counts are part of the protocol's digest.
         """
-        from sida.sampling.networks import decoder_digest
-
         return {
             "network": self.sha256,
             "guide": sha256_file(self.guide) if self.guide else None,
@@ -188,41 +174,16 @@ class NetworkSource:
             "labels_of": data_digest(self._label_data) if self._label_data is not None else None,
         }
 
-    @property
-    def nfe(self) -> int:
-        """Network evaluations per image."""
-        return read_sampler(self.sampler).nfe
-
-    @property
-    def label_dim(self) -> int:
-        """Number of classes; 0 without."""
-        return int(getattr(self._net, "label_dim", 0))
-
     def batches(
         self, seeds: range, batch_size: int, class_labels: str | Sequence[int] | None = None
     ) -> Iterator[Batch]:
         """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) replaces the protocol's rule."""
-        from sida.sampling import generate
-
         rule = class_labels if class_labels is not None else self._counts or self.protocol.label_dist
-        samples = generate(
-            self._net,
-            seeds,
-            self.sampler,
-            batch_size,
-            class_labels=rule,
-            dataset=self._label_data if rule == "empirical" else None,
-            gnet=self._guide,
-            decode=self._decode,
-            output_device=self.device,
-        )
-        return _plain(samples)
+        return _plain(self.drawer.draw(seeds, batch_size, rule, self.device))
 
 
 def _plain(samples: Iterator[Samples]) -> Iterator[Batch]:
     """Networks without classes give no classes."""
-    from sida.sampling import NO_CLASS
-
     for batch in samples:
         has_classes = len(batch.classes) > 0 and int(batch.classes[0]) != NO_CLASS
         yield Batch(batch.images, batch.classes if has_classes else None)

@@ -3,42 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from sida.data.pictures import encode_png
 from sida.errors import UserError
 from sida.io import atomic_path
-from sida.samplers import Sampler
-from sida.sampling.generate import Samples, generate
-
-
-def grid_samples(
-    net: torch.nn.Module,
-    sampler: Sampler | Mapping[str, Any] | str,
-    rows: int,
-    columns: int,
-    first_seed: int = 0,
-    **options: Any,
-) -> Samples:
-    """Samples for a grid: row r shows class ``r mod label_dim`` with seeds ``first_seed + r * columns + column``.
-
-    Args:
-        net: Generator or teacher.
-        sampler: See :func:`sida.sampling.read_sampler`.
-        rows: Rows.
-        columns: Columns.
-        first_seed: Seed of the first image.
-        options: Passed on to :func:`sida.sampling.generate` (``batch_size``, ``gnet``, ``decode``).
-    """
-    seeds = range(first_seed, first_seed + rows * columns)
-    classes = row_classes(rows, columns, int(getattr(net, "label_dim", 0))) or "uniform"
-    batches = list(generate(net, seeds, sampler, class_labels=classes, **options))
-    return Samples(
-        tuple(seeds), torch.cat([batch.images for batch in batches]), torch.cat([batch.classes for batch in batches])
-    )
 
 
 def row_classes(rows: int, columns: int, label_dim: int) -> list[int]:

@@ -7,7 +7,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,10 @@ from sida.io import sha256_file
 from sida.labels import LabelCounts, load_labels
 from sida.progress import Progress
 from sida.samplers import read_sampler
-from sida.sampling.generate import Samples, generate
-from sida.sampling.grid import grid_samples, save_grid
-from sida.sampling.networks import decoder_digest, network_file, open_decoder
+from sida.sampling.drawer import Drawer
+from sida.sampling.generate import Samples
+from sida.sampling.grid import save_grid
+from sida.sampling.networks import decoder_digest, network_file
 from sida.sampling.png_store import open_store
 from sida.sampling.store import Store, write_all
 
@@ -108,7 +109,9 @@ def run_job(config: SampleConfig) -> Iterator[str]:
             yield f"{config.out}: this share ({rank + 1}/{world}) is finished, others are not yet"
     if config.grid is not None and rank == 0:
         first = seeds[0]
-        save_grid(config.grid, source.grid(rows, columns, first, config.batch_size), columns, scale=config.grid_scale)
+        save_grid(
+            config.grid, source.drawer.grid(rows, columns, first, config.batch_size), columns, scale=config.grid_scale
+        )
         yield f"{config.grid}: {rows} × {columns} images, seeds {first}–{first + rows * columns - 1}"
 
 
@@ -133,18 +136,17 @@ def parse_seeds(text: str) -> Sequence[int]:
 
 
 class _Source:
-    """Opened networks, data set and decoder of a job."""
+    """Opened networks, data set and class rule of a job."""
 
     def __init__(self, config: SampleConfig) -> None:
-        self.sampler = read_sampler(config.sampler, "sampler")
-        self.device = _device(config.device)
-        self.net, self.network_sha256 = self._open(config.network)
-        self.gnet, self.guide_sha256 = self._open(config.gnet)
-        if self.net is None and self.sampler.kind != "data":
+        self.sampler, self.device = read_sampler(config.sampler, "sampler"), _device(config.device)
+        net, self.network_sha256 = self._open(config.network)
+        guide, self.guide_sha256 = self._open(config.gnet)
+        if net is None and self.sampler.kind != "data":
             raise UserError("network: give --network FILE (only the sampler 'data' needs none)")
         self.dataset = _dataset(config.dataset)
-        self.decode = self._decoder(config)
         self.class_labels = _class_rule(config.class_labels)
+        self.drawer = Drawer(self.sampler, net, guide, lambda: self.dataset, config.vae, self.device)
 
     def _open(self, source: str | None) -> tuple[torch.nn.Module | None, str | None]:
         if source is None:
@@ -154,12 +156,6 @@ class _Source:
         path = network_file(source)
         net, _ = load_network(path, self.device)
         return net, sha256_file(path)
-
-    def _decoder(self, config: SampleConfig) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        latent = int(getattr(self.net, "img_channels", 0)) == 4 or (
-            self.dataset is not None and not self.dataset.is_pixels
-        )
-        return open_decoder(config.vae, self.device) if latent else None
 
     def record(self, config: SampleConfig) -> dict[str, Any]:
         """What decides the samples; kept beside them."""
@@ -196,24 +192,7 @@ class _Source:
 
     def batches(self, seeds: Sequence[int], batch_size: int) -> Iterator[Samples]:
         """Images for seeds."""
-        return generate(
-            self.net,
-            seeds,
-            self.sampler,
-            batch_size,
-            class_labels=self.class_labels,
-            dataset=self.dataset,
-            gnet=self.gnet,
-            decode=self.decode,
-        )
-
-    def grid(self, rows: int, columns: int, first_seed: int, batch_size: int) -> torch.Tensor:
-        """Images of a grid."""
-        if self.net is None:
-            found = self.batches(range(first_seed, first_seed + rows * columns), batch_size)
-            return torch.cat([batch.images for batch in found])
-        options = {"batch_size": batch_size, "gnet": self.gnet, "decode": self.decode}
-        return grid_samples(self.net, self.sampler, rows, columns, first_seed, **options).images
+        return self.drawer.draw(seeds, batch_size, self.class_labels)
 
 
 def _fill(store: Store, source: _Source, config: SampleConfig, rank: int, world: int) -> None:

@@ -21,8 +21,8 @@ from sida.io import sha256_file
 from sida.losses import SiDLoss
 from sida.methods import Method, find_method
 from sida.networks import build_network, family_of
-from sida.sampling import generate
-from sida.sampling.networks import open_decoder
+from sida.samplers import Sampler
+from sida.sampling import Drawer
 from sida.training.averages import Average
 from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, WeightNorm
@@ -265,16 +265,16 @@ def make_evaluation(config: DistillConfig, dataset: Dataset, where: str = "evalu
         return None
     spec = config.evaluation
     make_monitor = functools.cache(lambda: monitor_factory(spec["monitor"], where)(**spec.get("kwargs", {})))
-    make_decoder = functools.cache(lambda: None if dataset.is_pixels else open_decoder(None, config.device))
-    sampler = {"kind": "one_step", "init_sigma": config.init_sigma}
+    sampler = Sampler("one_step", config.init_sigma)
+    drawer = Drawer(sampler, dataset=lambda: dataset, device=config.device)
     labels = "empirical" if dataset.label_dim else "uniform"
 
     def evaluate(net: torch.nn.Module, check: Callable[[], None]) -> Mapping[str, Any]:
-        monitor, decode = make_monitor(), make_decoder()
+        monitor, drawer.net = make_monitor(), net
 
         def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
             check()
-            (batch,) = generate(net, seeds, sampler, len(seeds), labels, dataset, decode=decode)
+            (batch,) = drawer.draw(seeds, len(seeds), labels)
             return batch.images, batch.classes
 
         result: Mapping[str, Any] = monitor(images)

@@ -112,7 +112,7 @@ def test_an_interrupted_job_goes_on_and_ends_with_the_same_bytes(network, tmp_pa
     job(network, tmp_path / "whole" / form, **settings)
 
     calls = 0
-    import sida.sampling.job as module
+    import sida.sampling.drawer as module
 
     def interrupted(*args, **kwargs):
         nonlocal calls

@@ -72,7 +72,7 @@ def references(folder, options, images):
 
 @pytest.mark.parametrize("selection", ["fid", "fd_dinov2"])
 def test_edm2_students_are_judged_by_decoded_images(latents, tmp_path, monkeypatch, selection):
-    monkeypatch.setattr("sida.training.student.open_decoder", lambda vae, device: LatentDecoder(StandInVae()))
+    monkeypatch.setattr("sida.sampling.drawer.open_decoder", lambda vae, device: LatentDecoder(StandInVae()))
     protocol = yaml.safe_load(find("protocols", "imagenet512").read_text()) | {"selection": selection}
     score = {"key": "is", "kind": "inception_score", "extractor": "inception", "splits": 4}
     protocol["metrics"] = [*protocol["metrics"], score]
