@@ -7,6 +7,7 @@ is the field's, its description stands under ``Attributes`` of the docstring. Ch
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -32,6 +33,16 @@ class Range:
     most: float | None = None
     below: float | None = None
 
+    @property
+    def words(self) -> str:
+        """The bounds in words."""
+        if self.least is not None and self.most is not None:
+            return f"between {self.least} and {self.most}"
+        if (self.least, self.below) == (0, None):
+            return "0 or more"
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+
     def fault(self, value: float) -> str | None:
         """What is wrong with a number; None where nothing is."""
         if not math.isfinite(value):
@@ -40,12 +51,11 @@ class Range:
         high = (self.most is None or value <= self.most) and (self.below is None or value < self.below)
         if low and high:
             return None
-        if self.least is not None and self.most is not None:
-            return f"must be between {self.least} and {self.most}"
-        if (self.least, self.below) == (0, None):
-            return "must be 0 or more"
-        words = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        return "must be " + " and ".join(f"{word} {bound}" for word, bound in words.items() if bound is not None)
+        return (
+            "must be 0 or 1"
+            if isinstance(value, int) and (self.least, self.most) == (0, 1)
+            else f"must be {self.words}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,11 +70,15 @@ class OneOf:
     names: Callable[[], Iterable[str]]
     or_object: bool = False
 
+    @property
+    def words(self) -> str:
+        """The names."""
+        return f"one of {', '.join(self.names())}{' or module:object' if self.or_object else ''}"
+
     def fault(self, value: str) -> str | None:
         """What is wrong with a text; None where nothing is."""
-        if value in (names := list(self.names())) or (self.or_object and names_object(value)):
-            return None
-        return f"must be one of {', '.join(names)}{' or module:object' if self.or_object else ''}"
+        known = value in self.names() or (self.or_object and names_object(value))
+        return None if known else f"must be {self.words}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,6 +113,10 @@ Fraction = Annotated[float, Range(least=0, most=1)]
 #: Integers from 1, and from 0.
 Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
+#: Id of a run, teacher or data set: it names files.
+Name = Annotated[
+    str, Pattern("[a-zA-Z0-9][a-zA-Z0-9._-]*", "of letters, digits, '.', '_' and '-', not first one of these")
+]
 #: ``module:object``, imported when it is used.
 ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module:object'")]
 
@@ -130,30 +148,60 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     """Builds the dataclass ``cls`` from a mapping.
 
     Args:
-        cls: A dataclass. Its ``__post_init__`` may raise ``ValueError("key: what is wrong")`` for ranges.
-        mapping: Keys are field names. Integers are accepted for floats, lists for tuples.
-        where: Place named in errors, e.g. ``"config/demo.yaml: teachers.digits-30k"``.
+        cls: A dataclass. Its ``__post_init__`` may raise ``ValueError("key: what is wrong")`` for what goes together.
+        mapping: Keys are field names (a word of Python ends with ``_`` there). Integers are accepted for floats, lists
+            for tuples.
+        where: Place named in errors, e.g. ``"config/demo.yaml: teachers.digits-30k"``; a file ends with a colon.
 
     Raises:
         UserError: Unknown or missing key, wrong type, or a value out of range.
     """
     if not isinstance(mapping, Mapping):
-        raise UserError(f"{where}: must be a mapping of settings, got {_show(mapping)}")
-    fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        raise UserError(f"{_shown(where)}: must be a mapping of settings, got {_show(mapping)}")
+    fields = {field.name.rstrip("_"): field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = type_hints(cls)  # type: ignore[arg-type]
     values: dict[str, Any] = {}
     for key, value in mapping.items():
         if key not in fields:
-            raise UserError(f"{where}: unknown key '{key}'{suggestion(str(key), fields)}")
-        values[key] = _convert(value, hints[key], f"{where}.{key}")
-    for name, field in fields.items():
+            raise UserError(f"{_shown(where)}: unknown key '{key}'{suggestion(str(key), fields)}")
+        name = fields[key].name
+        values[name] = _convert(value, hints[name], _inside(where, key))
+    for key, field in fields.items():
         required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if required and name not in values:
-            raise UserError(f"{where}: key '{name}' is missing; add it")
+        if required and field.name not in values:
+            raise UserError(f"{_shown(where)}: key '{key}' is missing; add it")
     try:
         return cls(**values)
     except ValueError as error:
-        raise UserError(f"{where}.{error}") from None
+        raise UserError(_inside(where, str(error))) from None
+
+
+def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:
+    """Builds the dataclass ``cls`` from texts, such as the cells of a row; see :func:`from_mapping`."""
+    hints = type_hints(cls)  # type: ignore[arg-type]
+    return from_mapping(cls, {key: _number(text, hints.get(key)) for key, text in texts.items()}, where)
+
+
+def _number(text: str, hint: Any) -> Any:
+    """A text as the number that a type hint wants; as it is where it wants or is none."""
+    for kind in (int, float):
+        if kind in _parts(hint):
+            with contextlib.suppress(ValueError):
+                return kind(text)
+    return text
+
+
+def _parts(hint: Any) -> set[Any]:
+    return {hint}.union(*map(_parts, typing.get_args(hint)))
+
+
+def _inside(where: str, key: str) -> str:
+    """The place of a key: ``config/demo.yaml: seed`` in a file, ``--spec.seed`` elsewhere."""
+    return f"{where} {key}" if where.endswith(":") else f"{where}.{key}"
+
+
+def _shown(where: str) -> str:
+    return where.removesuffix(":")
 
 
 def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:
@@ -212,13 +260,13 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if origin is Annotated:
-        value = _convert(value, args[0], where)
+        converted = _convert(value, args[0], where)
         for rule in args[1:]:
             if isinstance(rule, As):
-                from_mapping(rule.cls, value, where)
-            elif (fault := rule.fault(value)) is not None:
+                from_mapping(rule.cls, converted, where)
+            elif (fault := rule.fault(converted)) is not None:
                 raise UserError(f"{where}: {fault}, got {_show(value)}")
-        return value
+        return converted
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -243,7 +291,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (dict, Mapping) or hint in (dict, Mapping):
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: must be a mapping, got {_show(value)}")
-        return dict(value)
+        of_key, of_value = args or (Any, Any)
+        return {_convert(k, of_key, f"{where}.{k}"): _convert(v, of_value, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type, hint)):
             return value

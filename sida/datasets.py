@@ -1,15 +1,67 @@
-"""Data sets by name: those of ``config/datasets.yaml``, and those that a preset brings along."""
+"""Data sets as data: their settings, and their names in ``config/datasets.yaml`` and in presets."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from sida.config import load_yaml
+from sida.config import Count, Natural, Settings, load_yaml
 from sida.errors import UserError, suggestion
 from sida.resources import find, there
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetSettings(Settings):
+    """A data set as written in ``config/datasets.yaml`` under its name.
+
+    Attributes:
+        kind: ``digits`` (embedded), ``zip`` (EDM format) or ``folder`` (the same, unpacked).
+        path: Archive or folder; not for ``digits``. Relative to the preset's folder.
+        resolution: Expected height and width; null accepts what is there.
+        channels: Expected channels; null accepts what is there.
+        label_dim: Expected number of classes; null accepts what is there, 0 leaves labels out.
+        num_images: Expected number of images in the file; null accepts what is there.
+        labels: False leaves labels out (an unconditional data set).
+        max_size: Keep only this many images, drawn by ``random_seed``.
+        random_seed: Seed of that draw.
+        xflip: Append mirrored copies.
+        cache: Keep what was read in memory (data sets that fit).
+        sha256: Expected digest; null accepts what is there.
+    """
+
+    kind: Literal["digits", "zip", "folder"]
+    path: str | None = None
+    resolution: Count | None = None
+    channels: Count | None = None
+    label_dim: Natural | None = None
+    num_images: Count | None = None
+    labels: bool = True
+    max_size: Count | None = None
+    random_seed: Natural = 0
+    xflip: bool = False
+    cache: bool = False
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind != "digits" and self.path is None:
+            raise ValueError(f"path: a data set of kind '{self.kind}' needs one; give the file or folder")
+        if self.kind == "digits" and self.path is not None:
+            raise ValueError("path: the digits are embedded; remove this key")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetConfig(DatasetSettings):
+    """A data set.
+
+    Attributes:
+        name: Short name for records.
+    """
+
+    name: str
 
 
 @functools.cache

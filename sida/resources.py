@@ -15,9 +15,8 @@ from sida.errors import UserError, suggestion
 _PACKAGE = Path(__file__).resolve().parent
 #: Copies that a wheel brings along (see ``pyproject.toml``).
 _SHIPPED = _PACKAGE / "shipped"
-#: Holds ``config``, ``results/published`` and ``workflow/schemas``: the checkout, or the copies of a wheel.
+#: Holds ``config`` and ``results/published``: the checkout, or the copies of a wheel.
 ROOT = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent
-SCHEMAS = ROOT / "workflow" / "schemas"
 PUBLISHED = ROOT / "results" / "published"
 
 #: What a kind is called in errors, by its folder in ``config``; the folder itself has the name "".

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from sida.config import from_mapping
+from sida.config import Count, Finite, NotNegative, Positive, Settings, from_mapping
 from sida.errors import UserError
 
 Kind = Literal["one_step", "heun", "data"]
@@ -18,41 +18,41 @@ Kind = Literal["one_step", "heun", "data"]
 _READS: Mapping[str, set[str]] = {"data": {"kind"}, "one_step": {"kind", "init_sigma", "num_steps"}}
 
 
-@dataclasses.dataclass(frozen=True)
-class Sampler:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampler(Settings):
     """A sampler with its settings; keys as in :func:`sida.sampling.heun`.
 
     Attributes:
-        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, or ``data`` (resampled real images).
+        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, or ``data`` (resampled real images: the data's
+            own noise floor).
         init_sigma: σ_init of ``one_step``.
-        num_steps: Steps; 1 for ``one_step`` and 18 for ``heun`` when left out.
+        num_steps: Steps n: 2n − 1 evaluations for ``heun``; 1 for ``one_step`` and 18 for ``heun`` when left out.
+        sigma_min, sigma_max: Noise levels between which ``heun`` steps.
+        rho: Exponent of its levels.
+        S_churn, S_min, S_max, S_noise: Fresh noise in each of its steps: how much, between which levels, how strong.
         guidance: Strength of guidance (``heun``); other than 1 it needs a guiding network.
         dtype: ``float64`` or ``float32``; null takes what the original tools take for the network's family.
     """
 
-    kind: Kind = "one_step"
-    init_sigma: float = 2.5
-    num_steps: int | None = None
-    sigma_min: float = 0.002
-    sigma_max: float = 80.0
-    rho: float = 7.0
-    S_churn: float = 0.0
-    S_min: float = 0.0
+    kind: Kind
+    init_sigma: Positive = 2.5
+    num_steps: Count | None = None
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 80.0
+    rho: Positive = 7.0
+    S_churn: NotNegative = 0.0
+    S_min: NotNegative = 0.0
     S_max: float = math.inf
-    S_noise: float = 1.0
-    guidance: float = 1.0
+    S_noise: Positive = 1.0
+    guidance: Finite = 1.0
     dtype: Literal["float32", "float64"] | None = None
 
     def __post_init__(self) -> None:
-        least = 2 if self.kind == "heun" else 1
-        if self.num_steps is not None and self.num_steps < least:
-            raise ValueError(f"num_steps: must be at least {least}, got {self.num_steps}")
-        if not 0 < self.sigma_min < self.sigma_max:
+        super().__post_init__()
+        if self.kind == "heun" and self.num_steps is not None and self.num_steps < 2:
+            raise ValueError(f"num_steps: must be at least 2, got {self.num_steps}")
+        if not self.sigma_min < self.sigma_max:
             raise ValueError(f"sigma_min: must lie between 0 and sigma_max = {self.sigma_max}, got {self.sigma_min}")
-        if self.init_sigma <= 0:
-            raise ValueError(f"init_sigma: must be positive, got {self.init_sigma}")
-        if self.S_churn < 0:
-            raise ValueError(f"S_churn: must be 0 or more, got {self.S_churn}")
 
     @property
     def steps(self) -> int:

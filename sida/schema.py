@@ -1,96 +1,164 @@
-"""JSON-schema validation with defaults filled in and faults told in one line."""
+"""What a class of settings says about itself: descriptions, a JSON schema for editors, a table for the documentation.
+
+Types and ranges are those of the annotations that :mod:`sida.config` checks; descriptions are the lines under
+``Attributes`` of the docstrings, those of base classes included.
+"""
 
 from __future__ import annotations
 
-import copy
-import functools
+import dataclasses
+import inspect
+import re
+import types
+import typing
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from sida.config import load_yaml
-from sida.errors import UserError, suggestion
+from sida.config import As, OneOf, Pattern, type_hints
 
-
-@functools.cache
-def _validator(path: Path) -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(load_yaml(path))
+_SIMPLE = {
+    bool: ("boolean", "true or false"),
+    int: ("integer", "integer"),
+    float: ("number", "number"),
+    str: ("string", "text"),
+}
 
 
-def validated(value: Mapping[str, Any], schema: str | Path, where: str) -> dict[str, Any]:
-    """Returns a deep copy of ``value`` with the schema's defaults filled in.
-
-    Args:
-        value: The document, e.g. a preset.
-        schema: Path of a JSON schema (draft 2020-12) written as YAML.
-        where: File (and row) named in errors.
+def descriptions(cls: type) -> dict[str, str]:
+    """Description of each field, as plain text with `code` in backquotes.
 
     Raises:
-        UserError: The first violation as ``<where>: <key>: <what is wrong>``.
+        KeyError: A field has none.
     """
-    import jsonschema
-
-    validator = _validator(Path(schema))
-    document = copy.deepcopy(dict(value))
-    error = jsonschema.exceptions.best_match(validator.iter_errors(document))
-    if error is not None:
-        raise UserError(f"{where}: {_explain(error)}")
-    _fill_defaults(document, validator.schema, validator.schema)
-    return document
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        found |= _attributes(base.__dict__.get("__doc__") or "")
+    return {name: found[name] for name in type_hints(cls)}
 
 
-def _explain(error: Any) -> str:
-    """One line for a jsonschema error: the key's path and what to change."""
-    path = ".".join(str(part) for part in error.absolute_path)
-    place = f"{path}: " if path else ""
-    if error.validator == "additionalProperties" and isinstance(error.instance, Mapping):
-        known = list(error.schema.get("properties", {}))
-        unknown = next((key for key in error.instance if key not in known), "?")
-        return f"unknown key '{path + '.' if path else ''}{unknown}'{suggestion(str(unknown), known)}"
-    if error.validator == "required":
-        missing = next(key for key in error.validator_value if key not in error.instance)
-        return f"{place}key '{missing}' is missing; add it"
-    if error.validator == "type":
-        wanted = error.validator_value
-        names = " or ".join(wanted) if isinstance(wanted, list) else wanted
-        return f"{place}must be of type {names}, got {error.instance!r}"
-    if error.validator in ("enum", "anyOf"):
-        options = error.validator_value if error.validator == "enum" else _alternatives(error.validator_value)
-        return f"{place}must be one of {', '.join(map(str, options))}, got {error.instance!r}"
-    if error.validator == "minimum":
-        return f"{place}must be at least {error.validator_value}, got {error.instance!r}"
-    if error.validator == "exclusiveMinimum":
-        return f"{place}must be greater than {error.validator_value}, got {error.instance!r}"
-    if error.validator == "maximum":
-        return f"{place}must be at most {error.validator_value}, got {error.instance!r}"
-    if error.validator == "oneOf":
-        options = [" and ".join(option.get("required", [])) for option in error.validator_value]
-        return f"{place}needs either {' or '.join(options)}, not both"
-    return f"{place}{error.message.splitlines()[0]}"
+def _attributes(docstring: str) -> dict[str, str]:
+    _, _, section = inspect.cleandoc(docstring).partition("Attributes:\n")
+    found: dict[str, str] = {}
+    for names, text in re.findall(r"^    (\w[\w, ]*): (.+(?:\n {5,}.+)*)", section, re.MULTILINE):
+        plain = re.sub(r":\w+:`([^`]+)`|``([^`]+)``", r"`\1\2`", " ".join(text.split()))
+        found |= dict.fromkeys(names.split(", "), plain)
+    return found
 
 
-def _alternatives(schemas: list[Mapping[str, Any]]) -> list[str]:
-    """What a value may be: names, and the titles of forms."""
-    return [option for schema in schemas for option in schema.get("enum", [schema.get("title")])]
+def json_schema(cls: type) -> dict[str, Any]:
+    """JSON schema (draft 2020-12) of the mappings that a class of settings accepts."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_object(cls)}
 
 
-def _fill_defaults(document: Any, schema: Mapping[str, Any], root: Mapping[str, Any]) -> None:
-    """Adds missing defaults, also inside ``additionalProperties`` and local references."""
-    reference = schema.get("$ref")
-    if reference:
-        node: Any = root
-        for part in reference.removeprefix("#/").split("/"):
-            node = node[part]
-        schema = node
-    if not isinstance(document, dict):
-        return
-    properties = schema.get("properties", {})
-    for key, inner in properties.items():
-        if key not in document and "default" in inner:
-            document[key] = copy.deepcopy(inner["default"])
-    for key, item in document.items():
-        inner = properties.get(key, schema.get("additionalProperties"))
-        if isinstance(inner, Mapping):
-            _fill_defaults(item, inner, root)
+def _object(cls: type) -> dict[str, Any]:
+    texts, hints = descriptions(cls), type_hints(cls)
+    properties: dict[str, Any] = {}
+    required = []
+    for field in dataclasses.fields(cls):
+        key = field.name.rstrip("_")
+        properties[key] = _schema(hints[field.name]) | {"description": texts[field.name]}
+        if field.default is not dataclasses.MISSING:
+            properties[key]["default"] = field.default
+        elif field.default_factory is dataclasses.MISSING:
+            required.append(key)
+    title = inspect.cleandoc(cls.__doc__ or "").partition("\n")[0]
+    return {
+        "title": title,
+        "type": "object",
+        "additionalProperties": False,
+        "required": required,
+        "properties": properties,
+    }
+
+
+def _schema(hint: Any) -> dict[str, Any]:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        base = _schema(args[0])
+        for rule in args[1:]:
+            base |= _rule(rule)
+        return base
+    if origin in (typing.Union, types.UnionType):
+        return {"anyOf": [{"type": "null"} if option is type(None) else _schema(option) for option in args]}
+    if origin is typing.Literal:
+        return {"enum": list(args)}
+    if origin is tuple:
+        if args[1] is Ellipsis:
+            return {"type": "array", "items": _schema(args[0])}
+        return {"type": "array", "items": _schema(args[0]), "minItems": len(args), "maxItems": len(args)}
+    if origin is dict:
+        return {"type": "object", "propertyNames": _schema(args[0]), "additionalProperties": _schema(args[1])}
+    if dataclasses.is_dataclass(hint):
+        return _object(typing.cast(type, hint))
+    return {"type": _SIMPLE[hint][0]} if hint in _SIMPLE else {}
+
+
+def _rule(rule: Any) -> dict[str, Any]:
+    if isinstance(rule, As):
+        return _object(rule.cls)
+    if isinstance(rule, Pattern):
+        return {"pattern": f"^{rule.expression}$"}
+    if isinstance(rule, OneOf):
+        names = {"enum": list(rule.names())}
+        return {"anyOf": [names, {"pattern": ":"}]} if rule.or_object else names
+    words = {
+        "minimum": rule.least,
+        "exclusiveMinimum": rule.above,
+        "maximum": rule.most,
+        "exclusiveMaximum": rule.below,
+    }
+    return {word: bound for word, bound in words.items() if bound is not None}
+
+
+def settings_table(cls: type, links: Mapping[type, str]) -> str:
+    """Markdown table of a class of settings: key, type with range, default, meaning.
+
+    Args:
+        cls: A class of settings.
+        links: Where the tables of other classes stand.
+    """
+    texts, hints = descriptions(cls), type_hints(cls)
+    lines = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    for field in dataclasses.fields(cls):
+        kind = _words(hints[field.name], links)
+        cells = (f"`{field.name.rstrip('_')}`", kind, _default(field), texts[field.name])
+        lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
+    return "\n".join(lines)
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value is dataclasses.MISSING:
+        return "*needed*"
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _words(hint: Any, links: Mapping[type, str]) -> str:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        rule = args[1]
+        if isinstance(rule, As):
+            return f"[mapping]({links[rule.cls]})" if rule.cls in links else "mapping"
+        if isinstance(rule, OneOf):
+            return rule.words
+        return ", ".join(filter(None, [_words(args[0], links), rule.words]))
+    if origin in (typing.Union, types.UnionType):
+        return "; or ".join("null" if option is type(None) else _words(option, links) for option in args)
+    if origin is typing.Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin is tuple:
+        return f"list of {'' if args[1] is Ellipsis else f'{len(args)} × '}{_words(args[0], links)}"
+    if origin is dict:
+        inner = _words(args[1], links)
+        return f"mapping by name: {inner}" if inner else "mapping"
+    if dataclasses.is_dataclass(hint):
+        return f"[mapping]({links[typing.cast(type, hint)]})"
+    return _SIMPLE[hint][1] if hint in _SIMPLE else ""

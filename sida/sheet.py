@@ -1,37 +1,65 @@
-"""Sample sheets: a row per generator to measure, tab-separated, checked against a schema."""
+"""Sample sheets: a row per generator to measure, tab-separated."""
 
 from __future__ import annotations
 
 import csv
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
+from sida.config import Count, Finite, Name, Natural, OneOf, from_texts
 from sida.errors import UserError
-from sida.methods import is_method
-from sida.resources import SCHEMAS
-from sida.schema import validated
+from sida.methods import METHODS, is_method
+
+#: Methods of rows that are measured and not distilled here.
+NOT_DISTILLED = ("data", "teacher", "gdd", "gdd-i", "external")
+
+
+def methods() -> list[str]:
+    """What the column ``method`` may say, besides ``module:object``."""
+    return [*NOT_DISTILLED, *METHODS]
 
 
 @dataclass(frozen=True)
 class Run:
-    """A row of the sample sheet: one generator to measure; empty cells are ``None``."""
+    """A row of a sample sheet: one generator to measure; empty cells are ``None``.
 
-    run: str
+    Attributes:
+        run: Unique id; names files and targets.
+        label: Name in tables and figures.
+        method: ``data`` (resampled real images), ``teacher``, a method of :mod:`sida.methods`, ``module:object`` (a
+            method of your own), ``gdd``, ``gdd-i`` (published networks), or ``external`` (someone else's generator or
+            stored images).
+        sampler: Name in the preset's samplers; empty for external functions and images.
+        family: Group in tables.
+        teacher: Id in the preset's teachers.
+        init: Run whose generator SiD2A (or a restarted SiD) starts from.
+        alpha: α of the SiD loss.
+        recipe: Name in the preset's recipes.
+        seed: Own seed (default the preset's).
+        checkpoint: Asset id or path of a network; for external without a sampler, ``module:function`` or stored images.
+        dataset: Name of a data set of the preset or of ``config/datasets.yaml`` (default the preset's).
+        protocol: Own protocol file (default the preset's).
+        guide: Asset id or path of the guiding network of a sampler with guidance.
+        nfe: Network evaluations per image of an external generator.
+        notes: For the reader of the sheet.
+    """
+
+    run: Name
     label: str
-    method: str
+    method: Annotated[str, OneOf(methods, or_object=True)]
     sampler: str | None = None
     family: str = ""
     teacher: str | None = None
     init: str | None = None
-    alpha: float | None = None
+    alpha: Finite | None = None
     recipe: str | None = None
-    seed: int | None = None
+    seed: Natural | None = None
     checkpoint: str | None = None
     dataset: str | None = None
     protocol: str | None = None
     guide: str | None = None
-    nfe: int | None = None
+    nfe: Count | None = None
     notes: str = ""
 
     @property
@@ -68,14 +96,8 @@ def read_runs(path: str | Path) -> list[Run]:
         where = f"{path}:{number}"
         if len(cells) > len(header):
             raise UserError(f"{where}: {len(cells)} cells but {len(header)} columns; separate cells by single tabs")
-        record: dict[str, Any] = {key: cell.strip() for key, cell in zip(header, cells) if cell.strip()}
-        for key, convert in (("alpha", float), ("seed", int), ("nfe", int)):
-            if key in record:
-                try:
-                    record[key] = convert(record[key])
-                except ValueError:
-                    raise UserError(f"{where}: {key}: must be a number, got '{record[key]}'") from None
-        run = Run(**validated(record, SCHEMAS / "runs.schema.yaml", where))
+        cells_by_column = {key: cell.strip() for key, cell in zip(header, cells) if cell.strip()}
+        run = from_texts(Run, cells_by_column, f"{where}:")
         if any(run.run == other.run for other in runs):
             raise UserError(f"{where}: run '{run.run}' appears twice; give each row its own id")
         runs.append(run)

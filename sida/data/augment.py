@@ -14,20 +14,12 @@ from typing import Any
 
 import torch
 
-from sida.config import from_mapping
+from sida.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
+from sida.config import Fraction, from_mapping
 from sida.data.colour import COLOUR_LABELS, transform_colours
 from sida.data.draws import DrawSource
 from sida.data.warp import mirrored, warp
 
-#: What EDM, SiD and SiDA use. Flips have probability 1/2 whatever p is: no label column could be learnt without them.
-OFFICIAL_FLAGS: Mapping[str, float] = {
-    "xflip": 1e8,
-    "yflip": 1,
-    "scale": 1,
-    "rotate_frac": 1,
-    "aniso": 1,
-    "translate_frac": 1,
-}
 _LABELS = {
     "xflip": 1,
     "yflip": 1,
@@ -41,55 +33,15 @@ _LABELS = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class AugmentPipe:
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AugmentPipe(AugmentFlags):
     """Callable that augments a batch.
 
     Attributes:
-        p: Probability of each transformation before its multiplier; 0.12 (CIFAR-10) and 0.15 (FFHQ, AFHQv2) in EDM.
-        xflip, yflip, rotate_int, translate_int: Multipliers of exact pixel moves.
-        scale, rotate_frac, aniso, translate_frac: Multipliers of filtered geometric warps.
-        brightness, contrast, lumaflip, hue, saturation: Multipliers of colour changes (1 or 3 channels).
-        translate_int_max: Largest move, share of the image.
-        scale_std: Standard deviation of log2 of the scale.
-        rotate_frac_max: Largest rotation, 1 = half a turn.
-        aniso_std: Standard deviation of log2 of the stretch.
-        aniso_rotate_prob: Probability that the stretch is along a random direction.
-        translate_frac_std: Standard deviation of the move, share of the image.
-        brightness_std, contrast_std, hue_max, saturation_std: Strength of colour changes.
+        p: Probability of each transformation before its multiplier.
     """
 
-    p: float = 1.0
-    xflip: float = 0.0
-    yflip: float = 0.0
-    rotate_int: float = 0.0
-    translate_int: float = 0.0
-    scale: float = 0.0
-    rotate_frac: float = 0.0
-    aniso: float = 0.0
-    translate_frac: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    lumaflip: float = 0.0
-    hue: float = 0.0
-    saturation: float = 0.0
-    translate_int_max: float = 0.125
-    scale_std: float = 0.2
-    rotate_frac_max: float = 1.0
-    aniso_std: float = 0.2
-    aniso_rotate_prob: float = 0.5
-    translate_frac_std: float = 0.125
-    brightness_std: float = 0.2
-    contrast_std: float = 0.5
-    hue_max: float = 1.0
-    saturation_std: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"p: must be between 0 and 1, got {self.p}")
-        for name in _LABELS:
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: must be 0 or more, got {getattr(self, name)}")
+    p: Fraction = 1.0
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], where: str = "augment") -> AugmentPipe:
@@ -98,9 +50,8 @@ class AugmentPipe:
         Raises:
             UserError: Unknown flags or values out of range.
         """
-        spec = from_mapping(_AugmentConfig, config, where)
-        flags = dict(OFFICIAL_FLAGS) if spec.flags is None else spec.flags
-        return from_mapping(cls, {**flags, "p": spec.p}, f"{where}.flags")
+        spec = from_mapping(AugmentConfig, config, where)
+        return cls(**(OFFICIAL_FLAGS if spec.flags is None else spec.flags), p=spec.p)
 
     @property
     def label_dim(self) -> int:
@@ -206,12 +157,6 @@ class AugmentPipe:
     def chosen(self, value: torch.Tensor, uniform: torch.Tensor, multiplier: float) -> torch.Tensor:
         """Keeps a transformation's parameter with probability ``multiplier * p``, else 0 (nothing is done)."""
         return torch.where(uniform < multiplier * self.p, value, torch.zeros_like(value))
-
-
-@dataclasses.dataclass(frozen=True)
-class _AugmentConfig:
-    p: float
-    flags: dict[str, Any] | None = None
 
 
 def _then(linear: torch.Tensor | None, step: torch.Tensor) -> torch.Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
+from sida.augmentation import AugmentConfig
 from sida.config import (
     As,
     Count,
@@ -18,6 +19,7 @@ from sida.config import (
     Range,
     Settings,
 )
+from sida.datasets import DatasetConfig
 from sida.methods import METHODS
 
 #: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
@@ -38,7 +40,7 @@ class JobSettings(Settings):
     """
 
     name: str
-    dataset: dict[str, Any]
+    dataset: Annotated[dict[str, Any], As(DatasetConfig)]
     seed: Natural = 0
     threads: Count = 1
     device: str = "cpu"
@@ -69,7 +71,7 @@ class TrainingSettings(Settings):
     lr_final: Fraction = 1.0
     sigma_data: Positive = 0.5
     ema_rampup_ratio: NotNegative | None = 0.05
-    augment: dict[str, Any] | None = None
+    augment: Annotated[dict[str, Any], As(AugmentConfig)] | None = None
     tick_kimg: Positive = 50.0
     snapshot_kimg: Positive | None = None
 
@@ -99,6 +101,19 @@ class TeacherTraining(TrainingSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """A network to build, see :func:`sida.networks.build_network`.
+
+    Attributes:
+        class_: Class of :mod:`sida.networks`.
+        kwargs: Keyword arguments as in the official networks.
+    """
+
+    class_: str
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherConfig(TeacherTraining, JobSettings):
     """A diffusion teacher to train.
 
@@ -106,7 +121,7 @@ class TeacherConfig(TeacherTraining, JobSettings):
         network: ``{class, kwargs}``, see :func:`sida.networks.build_network`.
     """
 
-    network: dict[str, Any]
+    network: Annotated[dict[str, Any], As(NetworkConfig)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

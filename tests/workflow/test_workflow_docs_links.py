@@ -12,10 +12,10 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.conftest import ROOT
 from workflow.cli import VERBS
+from workflow.docs.settings import SETTINGS
 
 PAGES = sorted([ROOT / "README.md", ROOT / "config" / "README.md", *(ROOT / "docs").glob("*.md")])
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
@@ -122,26 +122,12 @@ def test_make_targets_exist(path):
             assert target in targets, f"{path.name}: no such target: make {target}"
 
 
-def schema(name: str) -> dict:
-    return yaml.safe_load((ROOT / "workflow" / "schemas" / name).read_text())
-
-
 def switches() -> dict[str, set[str]]:
     """What may stand behind each kind of switch in differences.md."""
-    from eval.measuring.protocol import Metric, Protocol, ReferenceSource
     from sida.networks import EDM2Precond
 
-    config = schema("config.schema.yaml")
-    return {
-        "recipe": set(config["$defs"]["recipe"]["properties"]),
-        "sampler": set(config["$defs"]["sampler"]["properties"]),
-        "preset": set(config["properties"]),
-        "sheet": set(schema("runs.schema.yaml")["properties"]),
-        "protocol": {field.name for field in dataclasses.fields(Protocol)},
-        "metric": {field.name for field in dataclasses.fields(Metric)},
-        "reference": {field.name for field in dataclasses.fields(ReferenceSource)},
-        "network": set(inspect.signature(EDM2Precond).parameters),
-    }
+    known = {word: {field.name for field in dataclasses.fields(cls)} for word, cls in SETTINGS.items()}
+    return known | {"network": set(inspect.signature(EDM2Precond).parameters)}
 
 
 def test_switches_of_the_ledger_exist():

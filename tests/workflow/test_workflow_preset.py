@@ -31,18 +31,18 @@ def changed(path: str, value) -> dict:
     ("path", "value", "message"),
     [
         ("sede", 1, r"unknown key 'sede' \(did you mean 'seed'\?\)"),
-        ("recipes/sid/btach_size", 32, r"unknown key 'recipes.sid.btach_size' \(did you mean 'batch_size'\?\)"),
+        ("recipes/sid/btach_size", 32, r"recipes.sid: unknown key 'btach_size' \(did you mean 'batch_size'\?\)"),
         ("recipes/sid/batch_size", -4, r"recipes.sid.batch_size: must be at least 1, got -4"),
-        ("recipes/sid/batch_size", "many", r"recipes.sid.batch_size: must be of type integer, got 'many'"),
-        ("recipes/sid/lr", 0, r"recipes.sid.lr: must be greater than 0"),
-        ("seed", True, r"seed: must be of type integer"),
+        ("recipes/sid/batch_size", "many", r'recipes.sid.batch_size: must be an integer, got "many"'),
+        ("recipes/sid/lr", 0, r"recipes.sid.lr: must be above 0, got 0$"),
+        ("seed", True, r"seed: must be an integer, got true"),
         ("preset", "De mo", r"preset: "),
         ("dataset", "digit", r"no data set 'digit'.*did you mean 'digits'"),
         ("protocol", "config/protocols/none.yaml", r"demo.yaml: protocol: no such file 'config/protocols/none.yaml'"),
         ("tables", ["mian"], r"tables: no layout of a table 'mian' \(did you mean 'main'\?\)"),
         ("figures", ["sample"], r"figures: no layout of a figure 'sample' \(did you mean 'samples'\?\)"),
         ("teachers", {}, r"run 'teacher-nfe35': no teacher 'digits-short'"),
-        ("samplers/one-step", {"kind": "one-step"}, r"samplers.one-step.kind: must be one of data, one_step, heun"),
+        ("samplers/one-step", {"kind": "one-step"}, r"samplers.one-step.kind: must be one of one_step, heun, data"),
         ("table_mode", "audt", r"table_mode: must be one of"),
         ("runs", "config/runs/none.tsv", r"runs: no such file 'config/runs/none.tsv'; give a sample sheet"),
         ("teachers/digits-short", {"checkpoint": "x", "training": {}, "network": {}}, r"teachers.digits-short"),
@@ -76,7 +76,7 @@ def test_missing_key_is_named():
         (
             "\tsida\tdigits-short\t\t1.0",
             "\tsida\tdigits-short\t\tone",
-            r"demo.tsv:5: alpha: must be a number, got 'one'",
+            r'demo.tsv:5: alpha: must be a number, got "one"',
         ),
         ("\tsida\tdigits-short", "\tsidda\tdigits-short", r"demo.tsv:5: method: must be one of"),
         ("sid-a1.0\tOne", "sida-a1.0\tOne", r"run 'sida-a1.0' appears twice"),
@@ -133,19 +133,6 @@ def test_network_evaluations_are_counted():
     assert nfe({"kind": "heun", "num_steps": 18}) == 35
     assert nfe({"kind": "heun", "num_steps": 256}) == 511
     assert nfe({"kind": "data"}) is None
-
-
-def test_recipe_and_teacher_keys_of_schema_equal_the_dataclasses():
-    import dataclasses
-
-    from sida.training import DistillConfig, TeacherConfig
-
-    schema = yaml.safe_load((ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text())["$defs"]
-    given_by_workflow = {"name", "dataset", "seed", "threads", "device"}
-    teacher = {field.name for field in dataclasses.fields(TeacherConfig)} - given_by_workflow - {"network"}
-    assert set(schema["teacher"]["properties"]["training"]["properties"]) == teacher
-    student = {field.name for field in dataclasses.fields(DistillConfig)} - given_by_workflow
-    assert set(schema["recipe"]["properties"]) == student - {"method", "teacher", "init", "alpha"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda path: path.name)

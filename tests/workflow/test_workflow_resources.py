@@ -79,12 +79,3 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     assert Preset(preset.config).runs == preset.runs
     with pytest.raises(UserError, match=r"no data set 'mien'.*\(did you mean 'mine'\?\)"):
         Preset(document | {"dataset": "mien"}, "preset.yaml", [study])
-
-
-def test_data_sets_of_a_preset_have_the_keys_of_the_dataclass():
-    import dataclasses
-
-    from sida.data.load import DatasetConfig
-
-    schema = yaml.safe_load((ROOT / "workflow/schemas/config.schema.yaml").read_text())["$defs"]["dataset"]
-    assert set(schema["properties"]) == {field.name for field in dataclasses.fields(DatasetConfig)} - {"name"}

@@ -1,4 +1,4 @@
-"""Counts of presets and claims, and printed numbers, for the documentation."""
+"""Counts of presets and claims, printed numbers and tables of settings, for the documentation."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sida.errors import UserError
+from workflow.docs.settings import settings
 
 
 def jobs(root: Path, config: str, *words: str) -> str:
@@ -97,4 +98,5 @@ def published(root: Path, key: str) -> str:
 
 COUNTS: dict[str, Callable[..., str]] = {
     "jobs": jobs, "rules": rules, "rows": rows, "measured": measured, "claims": claims, "published": published,
+    "settings": settings,
 }  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 from sida.errors import UserError, suggestion
 from sida.io import write_text
 from workflow.docs.counts import COUNTS
+from workflow.docs.settings import schemas
 from workflow.docs.stored import store
 from workflow.docs.study import Study, draw, opened
 from workflow.preset import Preset
@@ -71,7 +72,7 @@ def write_docs(
     title: str | None = None,
     root: Path = ROOT,
 ) -> list[str]:
-    """Writes (or only names) what is stale; returns a line for each page.
+    """Writes (or only names) what is stale; returns a line for each page and schema.
 
     Args:
         pages: Pages; by default ``README.md`` and ``docs/*.md``.
@@ -90,7 +91,8 @@ def write_docs(
     kept = _keep(results, config, page, title, root) if results else None
     everything = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     wanted = [Path(page).resolve() for page in pages] or [*everything, *([kept] if kept else [])]
-    changed = []
+    # The schemas of a repository are written with its pages.
+    texts = schemas(root) if not pages and (root / "workflow").is_dir() else {}
     with opened(root, sorted((root / "docs").glob("*/data"))) as studies:
         if results and kept:
             draw(studies[kept.stem], Path(results), kept.with_suffix(""))
@@ -100,11 +102,15 @@ def write_docs(
                 raise UserError(f"{path}: no such page (*.md)")
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-            new = about.page(path.with_suffix(""), path.stem) if about else filled(old, studies, root, name)
-            if new != old:
-                changed.append(f"{name}: {_first_difference(old, new)}")
-                if not check:
-                    write_text(path, new)
+            texts[path] = about.page(path.with_suffix(""), path.stem) if about else filled(old, studies, root, name)
+    changed = []
+    for path, new in texts.items():
+        old = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if new != old:
+            name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+            changed.append(f"{name}: {_first_difference(old, new)}")
+            if not check:
+                write_text(path, new)
     return changed
 
 

@@ -12,16 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from sida.config import load_yaml
+from sida.config import from_mapping, load_yaml
 from sida.datasets import dataset_spec
 from sida.errors import UserError
 from sida.families import SD_VAE
 from sida.labels import find_labels, load_labels, remedy
-from sida.resources import SCHEMAS, find, there
+from sida.resources import find, there
 from sida.samplers import Kind, read_sampler
-from sida.schema import validated
 from sida.sheet import Run, read_runs
 from workflow.preset.checks import check_references
+from workflow.preset.settings import PresetSettings
 
 #: Extractors by name, with the registry's id where their weights are a download.
 EXTRACTORS = {
@@ -56,7 +56,7 @@ class Preset:
 
     def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
         self.source, self.own = source, list(own)
-        self.config = validated(config, SCHEMAS / "config.schema.yaml", source)
+        self.config: dict[str, Any] = dataclasses.asdict(from_mapping(PresetSettings, config, f"{source}:"))
         self.name: str = self.config["preset"]
         self._find_files()
         self.sheet: str = self.config["runs"]

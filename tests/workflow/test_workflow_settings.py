@@ -1,0 +1,132 @@
+"""A setting stands once: its class checks, and makes the schema and the table that the documentation shows."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from typing import Annotated, Any
+
+import jsonschema
+import pytest
+import yaml
+
+from sida.config import As, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
+from sida.errors import UserError
+from sida.schema import descriptions, json_schema
+from tests.conftest import ROOT
+from workflow.docs.settings import SCHEMAS, SETTINGS, schemas, settings
+from workflow.preset.settings import PresetSettings
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Inner:
+    """Inner.
+
+    Attributes:
+        p: A ``share``.
+    """
+
+    p: Fraction
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outer(Settings):
+    """Outer.
+
+    Attributes:
+        size, count: Two numbers
+            on two lines.
+        class_: A word of Python, see :class:`sida.Outer`.
+        kind: A name.
+        inner: Kept as given.
+    """
+
+    size: Positive
+    count: Count = 1
+    class_: str = "x"
+    kind: Annotated[str, OneOf(lambda: ["a", "b"], or_object=True)] = "a"
+    inner: dict[str, Annotated[dict[str, Any], As(Inner)]] = dataclasses.field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 0}, "here.size: must be above 0, got 0"),
+        ({"size": float("nan")}, "here.size: must be a finite number, got NaN"),
+        ({"size": "big"}, 'here.size: must be a number, got "big"'),
+        ({"size": True}, "here.size: must be a number, got true"),
+        ({}, "here: key 'size' is missing; add it"),
+        ({"size": 1, "class_": "y"}, "here: unknown key 'class_' (did you mean 'class'?)"),
+        ({"size": 1, "count": 1.5}, "here.count: must be an integer, got 1.5"),
+        ({"size": 1, "kind": "c"}, 'here.kind: must be one of a, b or module:object, got "c"'),
+        ({"size": 1, "inner": {"x": {"p": 2}}}, "here.inner.x.p: must be between 0 and 1, got 2"),
+        ({"size": 1, "inner": {"x": {"q": 2}}}, "here.inner.x: unknown key 'q' (known: p)"),
+        ({"size": 1, "inner": [1]}, "here.inner: must be a mapping, got [1]"),
+    ],
+)
+def test_a_fault_is_one_line_with_its_place(values, message):
+    with pytest.raises(UserError) as caught:
+        from_mapping(Outer, values, "here")
+    assert str(caught.value) == message
+    with pytest.raises(UserError) as caught:
+        from_mapping(Outer, values, "file.yaml:")
+    assert str(caught.value) == message.replace("here.", "file.yaml: ").replace("here:", "file.yaml:")
+
+
+def test_values_are_converted_and_inner_mappings_kept():
+    inner = {"x": {"p": 1}}
+    outer = from_mapping(Outer, {"size": 1, "class": "y", "kind": "my.module:thing", "inner": inner}, "here")
+    assert isinstance(outer.size, float)
+    assert (outer.class_, outer.kind, outer.inner) == ("y", "my.module:thing", inner)
+    assert from_texts(Outer, {"size": "2", "count": "3", "class": "4"}, "here") == Outer(size=2.0, count=3, class_="4")
+    with pytest.raises(ValueError, match=r"^count: must be at least 1, got 0$"):
+        Outer(size=1.0, count=0)
+
+
+def test_descriptions_come_from_the_docstring():
+    assert descriptions(Outer)["count"] == descriptions(Outer)["size"] == "Two numbers on two lines."
+    assert descriptions(Outer)["class_"] == "A word of Python, see `sida.Outer`."
+    assert json_schema(Outer)["properties"]["inner"]["additionalProperties"]["properties"]["p"] == {
+        "type": "number",
+        "minimum": 0,
+        "maximum": 1,
+        "description": "A `share`.",
+    }
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_has_a_description(name):
+    cls = SETTINGS[name]
+    assert settings(ROOT, name).count("\n| `") == len(dataclasses.fields(cls)) == len(descriptions(cls))
+
+
+def test_schemas_are_current():
+    for path, text in schemas(ROOT).items():
+        assert path.read_text() == text, f"{path}: run `sida-eval docs`"
+
+
+@pytest.mark.parametrize("folder", [".", "protocols"])
+def test_schemas_accept_what_is_shipped_and_refuse_what_the_classes_refuse(folder):
+    cls = SCHEMAS["protocol" if folder == "protocols" else "preset"]
+    validator = jsonschema.Draft202012Validator(json_schema(cls))
+    documents = {path: yaml.safe_load(path.read_text()) for path in sorted((ROOT / "config" / folder).glob("*.yaml"))}
+    documents = {path: doc for path, doc in documents.items() if folder != "." or "preset" in doc}
+    assert len(documents) >= 4
+    for path, document in documents.items():
+        assert not list(validator.iter_errors(document)), path
+    for change in ({"seeed": 1}, {"trials_per_job": 0, "trials": 0}, {"metrics": "fd", "tables": "main"}):
+        assert list(validator.iter_errors({**document, **change}))
+
+
+def test_inner_keys_are_checked_by_schema_and_class():
+    document = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    validator = jsonschema.Draft202012Validator(json_schema(PresetSettings))
+    for keys, value in [(("recipes", "sid", "lr"), 0), (("recipes", "sid", "t_max"), 1001), (("teachers", "a b"), {})]:
+        changed = copy.deepcopy(document)
+        node = changed
+        for key in keys[:-1]:
+            node = node[key]
+        node[keys[-1]] = value
+        assert list(validator.iter_errors(changed)), keys
+        with pytest.raises(UserError, match=rf"^demo.yaml: {'.'.join(keys)}: (must be|checkpoint)"):
+            from_mapping(PresetSettings, changed, "demo.yaml:")

@@ -1,0 +1,51 @@
+"""Tables of settings for the documentation, and the JSON schemas that editors read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from eval.measuring.protocol import Metric, Protocol, ReferenceSource
+from sida.augmentation import AugmentConfig, AugmentFlags
+from sida.datasets import DatasetSettings
+from sida.errors import UserError, suggestion
+from sida.samplers import Sampler
+from sida.schema import json_schema, settings_table
+from sida.sheet import Run
+from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
+from workflow.preset.settings import PresetSettings, TeacherEntry
+
+#: Classes of settings by the anchor of their table in docs/settings.md.
+SETTINGS: dict[str, type] = {
+    "preset": PresetSettings,
+    "sheet": Run,
+    "teacher": TeacherEntry,
+    "network": NetworkConfig,
+    "training": TeacherTraining,
+    "recipe": Recipe,
+    "evaluation": RecipeEvaluation,
+    "augment": AugmentConfig,
+    "flags": AugmentFlags,
+    "dataset": DatasetSettings,
+    "sampler": Sampler,
+    "protocol": Protocol,
+    "metric": Metric,
+    "reference": ReferenceSource,
+}
+#: Settings that are files of their own, for editors: ``# yaml-language-server: $schema=...``.
+SCHEMAS = {"preset": PresetSettings, "protocol": Protocol}
+
+
+def settings(root: Path, name: str) -> str:
+    """The table of a class of settings."""
+    if name not in SETTINGS:
+        raise UserError(f"no settings '{name}'{suggestion(name, SETTINGS)}")
+    return f"\n\n{settings_table(SETTINGS[name], {cls: f'#{word}' for word, cls in SETTINGS.items()})}\n\n"
+
+
+def schemas(root: Path) -> dict[Path, str]:
+    """Files of ``workflow/schemas`` with what they should say."""
+    return {
+        root / "workflow" / "schemas" / f"{name}.schema.json": json.dumps(json_schema(cls), indent=1) + "\n"
+        for name, cls in SCHEMAS.items()
+    }

@@ -1,0 +1,88 @@
+"""The keys of a preset file (``config/*.yaml``): types, ranges, defaults and descriptions."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from sida.config import As, Count, Name, Natural, Pattern
+from sida.datasets import DatasetSettings
+from sida.samplers import Sampler
+from sida.training.config import NetworkConfig, Recipe, TeacherTraining
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TeacherEntry:
+    """A diffusion teacher: trained here (``network`` and ``training``) or imported (``checkpoint``).
+
+    Attributes:
+        network: Its network, trained from scratch.
+        training: How it is trained.
+        checkpoint: Asset id or path of a published checkpoint.
+        dataset: Name of its data set (default the preset's).
+        seed: Own seed (default the preset's).
+    """
+
+    network: Annotated[dict[str, Any], As(NetworkConfig)] | None = None
+    training: Annotated[dict[str, Any], As(TeacherTraining)] | None = None
+    checkpoint: str | None = None
+    dataset: str | None = None
+    seed: Natural | None = None
+
+    def __post_init__(self) -> None:
+        here = (self.network is not None, self.training is not None)
+        if here != ((self.checkpoint is None),) * 2:
+            raise ValueError("checkpoint: needs either network and training or checkpoint, not both")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PresetSettings:
+    """A preset.
+
+    Attributes:
+        preset: Name of the preset; results go to ``results/<preset>/``.
+        title: Headline of the report.
+        seed: Base seed; every draw of the run derives from it.
+        runs: Sample sheet (TSV): one row per generator to measure.
+        dataset: Name of a data set of the preset or of ``config/datasets.yaml``; a row of the sheet may name another.
+        datasets: Own data sets by name; paths are relative to the preset's folder.
+        protocol: Evaluation protocol, a name or a file: n, trials, metrics, references.
+        claims: Claims to decide (YAML); null for none.
+        tables: Layouts of ``config/tables`` to build.
+        figures: Layouts of ``config/figures`` to build.
+        table_mode: ``paper``: published numbers as printed; ``audit``: published beside measured; ``measured``: ours
+            only.
+        paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
+        device: Torch device of training, sampling and measuring: ``cpu`` or ``cuda``.
+        threads: CPU threads of each job; results depend on it.
+        gpus: GPUs a training or measuring job asks the scheduler for.
+        shard_size: Images measured by one job, merged afterwards (for clusters); null measures all trials in one job.
+        trials_per_job: Trials measured by one job for samplers of many steps, so that cores share them; null for all of
+            them.
+        downloads: Downloads at a time.
+        samplers: How images are drawn from a generator; the sheet names one per row.
+        teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
+        recipes: Distillation settings by name; the sheet adds method, teacher, alpha and seed.
+    """
+
+    preset: Annotated[str, Pattern("[a-z][a-z0-9-]*", "of a-z, 0-9 and '-', first a letter")]
+    title: str = ""
+    seed: Natural = 0
+    runs: str
+    dataset: str
+    datasets: dict[Name, Annotated[dict[str, Any], As(DatasetSettings)]] = dataclasses.field(default_factory=dict)
+    protocol: str
+    claims: str | None = None
+    tables: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    table_mode: Literal["paper", "audit", "measured"] = "measured"
+    paper: bool = False
+    device: str = "cpu"
+    threads: Count = 1
+    gpus: Natural = 0
+    shard_size: Count | None = None
+    trials_per_job: Count | None = None
+    downloads: Count = 4
+    samplers: dict[str, Annotated[dict[str, Any], As(Sampler)]]
+    teachers: dict[Name, Annotated[dict[str, Any], As(TeacherEntry)]] = dataclasses.field(default_factory=dict)
+    recipes: dict[str, Annotated[dict[str, Any], As(Recipe)]] = dataclasses.field(default_factory=dict)
