@@ -1,4 +1,4 @@
-"""Monitors: the evaluation while a student is trained, found by name so that the method does not import the measuring.
+"""Evaluation while a student is trained, by a monitor found by name so that the method does not import the measuring.
 
 ``module:factory`` names a callable that makes a monitor from keyword arguments. Its module may also have
 ``monitor_facts(**the same arguments)``: a JSON value with everything that decides the monitor's numbers, by content. It
@@ -8,20 +8,66 @@ among them by their bytes. ``RECORDED_AS`` is the name in digests of a module th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+import torch
+
+from sida.data.dataset import Dataset
 from sida.io import by_content
 from sida.plugins import load_object
+from sida.samplers import Sampler
+from sida.sampling import Drawer
 
 
-def monitor_factory(name: str, where: str) -> Callable[..., Any]:
-    """The factory of that name.
+class Evaluation:
+    """Measures a network now and then while it is trained.
 
-    Raises:
-        UserError: No such module or factory.
+    The monitor is made when it is first needed. Latents are decoded before it sees them, as in a final measurement.
+
+    Args:
+        settings: ``{every_kimg, monitor, kwargs}``.
+        dataset: Training data; its classes are drawn with their frequencies.
+        init_sigma: σ_init of the generator.
+        device: Where images are drawn.
+        where: Place named in errors.
     """
-    return cast(Callable[..., Any], load_object(name, f"{where}.monitor", "factory")[1])
+
+    def __init__(
+        self, settings: Mapping[str, Any], dataset: Dataset, init_sigma: float, device: str, where: str
+    ) -> None:
+        self.settings, self.where = settings, where
+        self.drawer = Drawer(Sampler("one_step", init_sigma), dataset=lambda: dataset, device=device)
+        self.classes = "empirical" if dataset.label_dim else "uniform"
+
+    @functools.cached_property
+    def monitor(self) -> Callable[..., Mapping[str, Any]]:
+        """``monitor(generate) -> record``.
+
+        Raises:
+            UserError: No such module or factory.
+        """
+        _, factory = load_object(self.settings["monitor"], f"{self.where}.monitor", "factory")
+        made: Callable[..., Mapping[str, Any]] = factory(**self.settings.get("kwargs", {}))
+        return made
+
+    def __call__(self, net: torch.nn.Module, check: Callable[[], None]) -> Mapping[str, Any]:
+        """The monitor's record of a network; its key ``selection`` (``fd`` where it has none) names the value that
+        chooses which network is kept, the lowest.
+
+        Args:
+            net: The averaged network.
+            check: Called before each batch; raises to interrupt.
+        """
+        self.drawer.net = net
+
+        def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+            check()
+            (batch,) = self.drawer.draw(seeds, len(seeds), self.classes)
+            return batch.images, batch.classes
+
+        return self.monitor(images)
 
 
 def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -7,20 +7,18 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from sida.errors import UserError
-from sida.io import append_jsonl
 from sida.progress import Progress
 from sida.training.averages import Average
 from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.meter import IterationRecord, TickMeter
-from sida.training.outputs import Tensors, publish, snapshot_path, sort_snapshots, write_logs, write_network
+from sida.training.outputs import RunFiles, Tensors
 from sida.training.process import Interruption
-from sida.training.state import KeptState, StateStore, say
+from sida.training.state import KeptState
 
 
 class Trainer(Protocol):
@@ -95,8 +93,7 @@ class TrainingLoop:
     Args:
         plan: Length and intervals.
         trainer: What is trained.
-        store: Where states are kept; locked by the caller.
-        folder: The run's folder.
+        files: The run's folder, with the state to go on from.
         metadata: Provenance of the final network; ``nimg``, ``last_nimg`` and the choosing value are added.
         evaluate: Measures a network; the average with the lowest choosing value is the run's result. None makes the
             last average the result.
@@ -106,12 +103,11 @@ class TrainingLoop:
         self,
         plan: Plan,
         trainer: Trainer,
-        store: StateStore,
-        folder: Path,
+        files: RunFiles,
         metadata: Mapping[str, Any],
         evaluate: Evaluate | None = None,
     ) -> None:
-        self.plan, self.trainer, self.store, self.folder = plan, trainer, store, folder
+        self.plan, self.trainer, self.files = plan, trainer, files
         self.metadata, self.evaluate = dict(metadata), evaluate
         self.nimg = 0
         # Images seen at the last log record, evaluation, kept network and state.
@@ -123,17 +119,17 @@ class TrainingLoop:
         self.meter = TickMeter()
         self._saved = time.monotonic()
 
-    def run(self, kept: KeptState | None = None) -> None:
+    def run(self) -> None:
         """Trains to the end and writes the results.
 
         Raises:
             UserError: Too many NaNs, or an evaluation that gives none.
             KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept.
         """
-        if kept is not None:
-            self._resume(kept)
+        if self.files.kept is not None:
+            self._resume(self.files.kept)
         # What a killed process logged after this state is cut off; it comes again.
-        write_logs(self.folder, self.train, self.evaluations)
+        self.files.write_logs(self.train, self.evaluations)
         progress = Progress(self.plan.stage, self.plan.total, done=self.nimg)
         with Interruption() as interruption:
             self.meter.start()
@@ -187,7 +183,7 @@ class TrainingLoop:
                 "lower lr or the loss weights"
             )
         self.train.append(record)
-        append_jsonl(self.folder / "train.jsonl", record)
+        self.files.log("train", record)
 
     def _evaluate(self, evaluate: Evaluate, interruption: Interruption) -> None:
         self.meter.pause()
@@ -208,7 +204,7 @@ class TrainingLoop:
         record = {"nimg": self.nimg, **values, "seconds": time.perf_counter() - start}
         self.done["evaluation"] = self.nimg
         self.evaluations.append(record)
-        append_jsonl(self.folder / "evaluations.jsonl", record)
+        self.files.log("evaluations", record)
         if self.best is None or value < self.best[key]:
             self.best = {"nimg": self.nimg, key: value}
             self.best_tensors = {name: tensor.clone() for name, tensor in self.trainer.ema.state().items()}
@@ -216,7 +212,7 @@ class TrainingLoop:
 
     def _snapshot(self) -> None:
         metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
-        write_network(snapshot_path(self.folder, self.nimg), metadata, self.trainer.ema.state())
+        self.files.write_snapshot(metadata, self.trainer.ema.state())
         self.done["snapshot"] = self.nimg
 
     def _show(self, progress: Progress, force: bool = False) -> None:
@@ -244,7 +240,7 @@ class TrainingLoop:
 
     def _save(self) -> None:
         best = {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}
-        self.store.save(self._record(), {**self.trainer.state(), **best})
+        self.files.save(self._record(), {**self.trainer.state(), **best})
         self._saved = time.monotonic()
 
     def _resume(self, kept: KeptState) -> None:
@@ -269,38 +265,8 @@ class TrainingLoop:
             self.best_tensors = dict(self.trainer.ema.state())
         metadata = {**self.metadata, **self.best, "last_nimg": self.nimg}
         record = {**self._record(), "finished": True, "metadata": metadata}
-        self.store.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()})
-        publish(self.folder, record, self.best_tensors)
-
-
-def run_kept(
-    folder: Path, digest: str, stage: str, make: Callable[[StateStore], TrainingLoop], set_aside: bool = False
-) -> Path:
-    """Runs a loop under the folder's lock from its kept state; a finished run only writes its results again.
-
-    Args:
-        folder: The run's folder.
-        digest: See :func:`sida.training.identity.run_digest`.
-        stage: Label of messages.
-        make: Makes the loop; not called for a finished run.
-        set_aside: Start anew beside an unfinished run of another configuration.
-
-    Returns:
-        Path of the run's network.
-
-    Raises:
-        UserError: See :meth:`StateStore.load`; the folder is as it was.
-    """
-    with StateStore(folder / "state", digest, set_aside) as store:
-        kept = store.load()
-        sort_snapshots(folder, digest)
-        if kept is not None and kept.record["finished"]:
-            say(f"[{stage}] already trained; writing its files")
-            tensors = {name.removeprefix("best/"): tensor for name, tensor in kept.tensors.items()}
-            publish(folder, kept.record, tensors)
-        else:
-            make(store).run(kept)
-    return folder / "network.safetensors"
+        self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()})
+        self.files.publish(record, self.best_tensors)
 
 
 def _memory_mb() -> float:

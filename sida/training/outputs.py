@@ -1,21 +1,25 @@
-"""The files of a run: its network, its logs, and networks kept on the way."""
+"""The files of a run: its network, its logs, its states, and networks kept on the way; who may write them."""
 
 from __future__ import annotations
 
+import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec
 
 import torch
 
 from sida.checkpoint import read_metadata, save_network
 from sida.errors import UserError
-from sida.io import write_text
+from sida.io import append_jsonl, write_text
 from sida.networks import build_network
 from sida.training.learner import FlatParameters, load_buffers
+from sida.training.state import KeptState, StateStore, say
 
+P = ParamSpec("P")
 Tensors = dict[str, torch.Tensor]
 #: Where runs go that name no folder: below the results like everything else, and apart from every preset.
 LOCAL_RESULTS = Path("results") / "local"
@@ -55,27 +59,123 @@ def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> P
     return LOCAL_RESULTS / kind / name if outdir is None else Path(outdir)
 
 
-def snapshot_path(folder: Path, nimg: int) -> Path:
-    """Where the average after ``nimg`` images is kept."""
-    return folder / "snapshots" / f"network-{nimg:010d}.safetensors"
+def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callable[Concatenate[RunFiles, P], None]:
+    """Makes a method write in the first of the processes that train together, and do nothing in the others."""
+
+    @functools.wraps(write)
+    def written_once(files: RunFiles, /, *args: P.args, **kwargs: P.kwargs) -> None:
+        if files.rank == 0:
+            write(files, *args, **kwargs)
+
+    return written_once
 
 
-def sort_snapshots(folder: Path, digest: str) -> None:
-    """Puts snapshots of other configurations into ``snapshots/<digest>/``, and this one's back from there.
+class RunFiles:
+    """The folder of a run: all that is read from it and written to it, while its lock is held.
 
-    So a run that goes on after another one in the same folder finds its own, and neither overwrites the other's.
+        with RunFiles(folder, digest) as files:
+            if not files.finished:
+                ...
 
-    Raises:
-        UserError: A snapshot is damaged.
+    Args:
+        folder: The run's folder.
+        digest: See :func:`sida.training.identity.run_digest`.
+        set_aside: Start anew beside an unfinished run of another configuration.
+        rank: Number of this process among those that train together.
+
+    Attributes:
+        kept: The state to go on from, None for a new run.
+        network: Path of the run's network.
     """
-    shelf = folder / "snapshots"
-    for path in sorted(shelf.glob("network-*.safetensors")):
-        owner = str(read_metadata(path)["config_sha256"])
-        if owner != digest:
-            (shelf / owner[:12]).mkdir(exist_ok=True)
-            path.rename(shelf / owner[:12] / path.name)
-    for path in sorted((shelf / digest[:12]).glob("network-*.safetensors")):
-        path.rename(shelf / path.name)
+
+    def __init__(self, folder: Path, digest: str, set_aside: bool = False, rank: int = 0) -> None:
+        self.folder, self.digest, self.rank = folder, digest, rank
+        self.network = folder / "network.safetensors"
+        self.kept: KeptState | None = None
+        self._store = StateStore(folder / "state", digest, set_aside)
+
+    def __enter__(self) -> RunFiles:
+        """Waits for the lock and finds the state.
+
+        Raises:
+            UserError: See :meth:`StateStore.load`; the folder is as it was.
+        """
+        self._store.__enter__()
+        try:
+            self.kept = self._store.load()
+            self._sort_snapshots()
+        except BaseException:
+            self._store.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._store.__exit__(kind, error, trace)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to train."""
+        return self.kept is not None and bool(self.kept.record["finished"])
+
+    @of_the_first_rank
+    def _sort_snapshots(self) -> None:
+        """Puts snapshots of other configurations into ``snapshots/<digest>/``, and this one's back from there.
+
+        So a run that goes on after another one in the same folder finds its own, and neither overwrites the other's.
+
+        Raises:
+            UserError: A snapshot is damaged.
+        """
+        shelf = self.folder / "snapshots"
+        for path in sorted(shelf.glob("network-*.safetensors")):
+            owner = str(read_metadata(path)["config_sha256"])
+            if owner != self.digest:
+                (shelf / owner[:12]).mkdir(exist_ok=True)
+                path.rename(shelf / owner[:12] / path.name)
+        for path in sorted((shelf / self.digest[:12]).glob("network-*.safetensors")):
+            path.rename(shelf / path.name)
+
+    @of_the_first_rank
+    def log(self, name: str, record: dict[str, Any]) -> None:
+        """Adds a record to ``train.jsonl`` or ``evaluations.jsonl``."""
+        append_jsonl(self.folder / f"{name}.jsonl", record)
+
+    @of_the_first_rank
+    def write_logs(self, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> None:
+        """Writes ``train.jsonl`` and ``evaluations.jsonl`` as a whole."""
+        for name, records in (("train", train), ("evaluations", evaluations)):
+            lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
+            write_text(self.folder / f"{name}.jsonl", lines)
+
+    @of_the_first_rank
+    def write_snapshot(self, metadata: Mapping[str, Any], tensors: Tensors) -> None:
+        """Writes the average after ``metadata["nimg"]`` images."""
+        write_network(self.folder / "snapshots" / f"network-{metadata['nimg']:010d}.safetensors", metadata, tensors)
+
+    @of_the_first_rank
+    def save(self, record: Mapping[str, Any], tensors: Tensors) -> None:
+        """Keeps a state, see :meth:`StateStore.save`."""
+        self._store.save(record, tensors)
+
+    @of_the_first_rank
+    def publish(self, record: Mapping[str, Any], tensors: Tensors) -> None:
+        """Writes all results from the last state; the network comes last, so it vouches for the rest.
+
+        Args:
+            record: Record of the finished state.
+            tensors: The network to publish, as for :func:`write_network`.
+        """
+        self.write_logs(record["train"], record["evaluations"])
+        write_network(self.network, record["metadata"], tensors)
+
+    def publish_again(self, stage: str) -> None:
+        """Writes all results of a finished run from its kept state, and says so."""
+        assert self.kept is not None
+        say(f"[{stage}] already trained; writing its files")
+        tensors = {name.removeprefix("best/"): tensor for name, tensor in self.kept.tensors.items()}
+        self.publish(self.kept.record, tensors)
 
 
 def write_network(path: Path, metadata: Mapping[str, Any], tensors: Tensors) -> None:
@@ -84,28 +184,9 @@ def write_network(path: Path, metadata: Mapping[str, Any], tensors: Tensors) -> 
     Args:
         path: Target.
         metadata: Provenance; ``network`` is the architecture.
-        tensors: ``parameters`` (one vector) and ``buffers/<name>``, see :meth:`sida.training.learner.Average.state`.
+        tensors: ``parameters`` (one vector) and ``buffers/<name>``, see :meth:`sida.training.averages.Average.state`.
     """
     net = build_network(metadata["network"])
     FlatParameters(net).vector.copy_(tensors["parameters"])
     load_buffers(net, tensors)
     save_network(net, path, metadata)
-
-
-def write_logs(folder: Path, train: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> None:
-    """Writes ``train.jsonl`` and ``evaluations.jsonl`` as a whole."""
-    for name, records in (("train", train), ("evaluations", evaluations)):
-        lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
-        write_text(folder / f"{name}.jsonl", lines)
-
-
-def publish(folder: Path, record: Mapping[str, Any], tensors: Tensors) -> None:
-    """Writes all results of a finished run from its last state; the network comes last, so it vouches for the rest.
-
-    Args:
-        folder: The run's folder.
-        record: Record of the finished state.
-        tensors: The network to publish, as for :func:`write_network`.
-    """
-    write_logs(folder, record["train"], record["evaluations"])
-    write_network(folder / "network.safetensors", record["metadata"], tensors)

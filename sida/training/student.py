@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,21 +20,18 @@ from sida.io import sha256_file
 from sida.losses import SiDLoss
 from sida.methods import Method, find_method
 from sida.networks import build_network, family_of
-from sida.samplers import Sampler
-from sida.sampling import Drawer
 from sida.training.averages import Average
 from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, WeightNorm
 from sida.training.defaults import SettledConfig, settled
 from sida.training.distiller import Distiller
-from sida.training.evaluation import monitor_factory
+from sida.training.evaluation import Evaluation
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
-from sida.training.loop import Evaluate, Plan, TrainingLoop, run_kept
+from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
-from sida.training.outputs import Tensors, run_folder, split_outdir
+from sida.training.outputs import RunFiles, Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import Schedule
-from sida.training.state import StateStore
 from sida.training.turns import Player, Turns
 
 
@@ -109,19 +105,22 @@ def distill(
     if config.real_source != "data":
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
     digest = run_digest("student", config, dataset.sha256, parents, where)
-    folder, stage = run_folder(outdir, "students", config.name), f"distill {config.name}"
-
-    def make(store: StateStore) -> TrainingLoop:
+    stage = f"distill {config.name}"
+    with RunFiles(run_folder(outdir, "students", config.name), digest, set_aside) as files:
+        if files.finished:
+            files.publish_again(stage)
+            return files.network
         turns = make_turns(config, dataset, device, where)
-        network = architecture(turns.generator.net)
-        metadata = run_metadata(config.method, config, digest, dataset, network, parents)
-        metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
+        trainer = StudentTrainer(turns, make_batches(config, dataset, device, where))
+        metadata = run_metadata(config.method, config, digest, dataset, architecture(turns.generator.net), parents)
+        evaluate = None
+        if config.evaluation is not None:
+            place = f"{where}.evaluation"
+            evaluate = Evaluation(config.evaluation, dataset, config.init_sigma, config.device, place)
         plan = Plan.from_config(config, stage, save_seconds)
-        batches = make_batches(config, dataset, device, where)
-        evaluate = make_evaluation(config, dataset, f"{where}.evaluation")
-        return TrainingLoop(plan, StudentTrainer(turns, batches), store, folder, metadata, evaluate)
-
-    return run_kept(folder, digest, stage, make, set_aside)
+        metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
+        TrainingLoop(plan, trainer, files, metadata, evaluate).run()
+    return files.network
 
 
 @dataclasses.dataclass(frozen=True)
@@ -251,36 +250,6 @@ def make_batches(
     if sampler.get("kind") != "one_step" or not dataset.is_pixels:
         raise UserError(f"{place}: must be a one-step generator of pixels; give a student's network")
     return GeneratedBatches(batches, net, sampler["init_sigma"])
-
-
-def make_evaluation(config: DistillConfig, dataset: Dataset, where: str = "evaluation") -> Evaluate | None:
-    """The periodic evaluation: the monitor named in the configuration, made when it is first needed.
-
-    Latents are decoded before the monitor sees them, as in a final measurement.
-
-    Raises:
-        UserError: No such module or factory, or no decoder of latents (at the first evaluation).
-    """
-    if config.evaluation is None:
-        return None
-    spec = config.evaluation
-    make_monitor = functools.cache(lambda: monitor_factory(spec["monitor"], where)(**spec.get("kwargs", {})))
-    sampler = Sampler("one_step", config.init_sigma)
-    drawer = Drawer(sampler, dataset=lambda: dataset, device=config.device)
-    labels = "empirical" if dataset.label_dim else "uniform"
-
-    def evaluate(net: torch.nn.Module, check: Callable[[], None]) -> Mapping[str, Any]:
-        monitor, drawer.net = make_monitor(), net
-
-        def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
-            check()
-            (batch,) = drawer.draw(seeds, len(seeds), labels)
-            return batch.images, batch.classes
-
-        result: Mapping[str, Any] = monitor(images)
-        return result
-
-    return evaluate
 
 
 def _sha256(path: str, where: str) -> str:

@@ -19,12 +19,11 @@ from sida.training.batches import StepBatches, seed_layers
 from sida.training.config import TeacherConfig
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Learner, Reduce
-from sida.training.loop import Plan, TrainingLoop, run_kept
+from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
-from sida.training.outputs import Tensors, run_folder, split_outdir
+from sida.training.outputs import RunFiles, Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import linear_decay
-from sida.training.state import StateStore
 
 
 class TeacherTrainer:
@@ -117,15 +116,15 @@ def train_teacher(
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     digest = run_digest("teacher", config, dataset.sha256, {})
-    folder, stage = run_folder(outdir, "teachers", config.name), f"teacher {config.name}"
-
-    def make(store: StateStore) -> TrainingLoop:
+    stage = f"teacher {config.name}"
+    with RunFiles(run_folder(outdir, "teachers", config.name), digest, set_aside) as files:
+        if files.finished:
+            files.publish_again(stage)
+            return files.network
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
+        trainer = TeacherTrainer(config, net, StepBatches(dataset, config.seed, config.batch_size, None, device))
         metadata = run_metadata("teacher", config, digest, dataset, architecture(net), {})
-        plan = Plan.from_config(config, stage, save_seconds)
-        batches = StepBatches(dataset, config.seed, config.batch_size, None, device)
-        return TrainingLoop(plan, TeacherTrainer(config, net, batches), store, folder, metadata)
-
-    return run_kept(folder, digest, stage, make, set_aside)
+        TrainingLoop(Plan.from_config(config, stage, save_seconds), trainer, files, metadata).run()
+    return files.network

@@ -150,7 +150,7 @@ def test_forced_weight_normalisation_of_edm2_students(tmp_path, edm2_teacher):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weight_norm": "off"}, "weight_norm: only EDM2 networks have it"),
+        ({"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
         ({"method": "sid", "real_source": "x"}, "real_source: 'sid' sees no real images"),
         ({"real_source": "nowhere.safetensors"}, "real_source: no such file 'nowhere.safetensors'"),
         ({"real_source": "TEACHER"}, "must be a one-step generator"),
