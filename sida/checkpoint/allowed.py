@@ -25,6 +25,7 @@ from sida.checkpoint.records import (
     Storage,
     Tensor,
 )
+from sida.checkpoint.torch_stream import read_torch_stream
 from sida.checkpoint.window import Window
 
 STORAGES = {
@@ -82,8 +83,6 @@ class AllowList:
 
     def _nested_stream(self, data: Any) -> Any:
         """A whole torch file inside a byte string: that is how a plain pickle carries a tensor's memory."""
-        from sida.checkpoint.torch_stream import read_torch_stream
-
         if isinstance(data, bytes):
             data = Window(data, 0, len(data))
         if not isinstance(data, Window):
@@ -91,7 +90,7 @@ class AllowList:
         if self._nesting >= MAX_NESTING:
             raise DeniedError(f"it nests more than {MAX_NESTING} torch streams")
         inner = AllowList(self._where, self._budget, self._nesting + 1)
-        return read_torch_stream(data, inner, self._budget, self._where)
+        return read_torch_stream(data, inner.resolve, self._budget, self._where)
 
 
 @functools.cache

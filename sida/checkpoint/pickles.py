@@ -43,13 +43,13 @@ def _value(window: Window, where: str) -> Any:
         raise UserError(f"{where}: the file is empty; delete it and download it again")
     start = window.read_at(0, min(window.length, 16))
     budget = Budget()
-    allowed = AllowList(where, budget)
+    resolve = AllowList(where, budget).resolve
     if is_zip(window) or start[2:].startswith(_LEGACY_START):
-        return read_torch_stream(window, allowed, budget, where)
+        return read_torch_stream(window, resolve, budget, where)
     if start[0] != 0x80:
         hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
         raise UserError(f"{where}: not a pickle of protocol 2 to 5 ({hint})")
-    return Machine(window, allowed.resolve, budget, where).load()[0]
+    return Machine(window, resolve, budget, where).load()[0]
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import struct
 import zipfile
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from sida.checkpoint.inert import Allowed, Budget, DeniedError
 from sida.checkpoint.pickle_machine import Machine
@@ -18,9 +19,8 @@ from sida.checkpoint.window import Window, WindowStream
 from sida.errors import UserError
 from sida.tensor_file import ITEM_BYTES
 
-if TYPE_CHECKING:
-    from sida.checkpoint.allowed import AllowList
-
+#: ``resolve(module, name)`` gives the inert thing that stands for a name in a file.
+Resolve = Callable[[str, str], Any]
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 _LOCAL_HEADER = 30
@@ -31,15 +31,15 @@ def is_zip(window: Window) -> bool:
     return window.length >= 4 and window.read_at(0, 4) == b"PK\x03\x04"
 
 
-def read_torch_stream(window: Window, allowed: AllowList, budget: Budget, where: str) -> Any:
+def read_torch_stream(window: Window, resolve: Resolve, budget: Budget, where: str) -> Any:
     """The pickled value of a torch file; tensors refer to their bytes inside ``window``.
 
     Raises:
         UserError: Damaged, cut off, or outside the allow-list.
     """
     if is_zip(window):
-        return _read_zip(window, allowed, budget, where)
-    return _read_legacy(window, allowed, budget, where)
+        return _read_zip(window, resolve, budget, where)
+    return _read_legacy(window, resolve, budget, where)
 
 
 def _storage_id(key: Any) -> tuple[str, str, int]:
@@ -54,7 +54,7 @@ def _storage_id(key: Any) -> tuple[str, str, int]:
     return kind.dtype, name, numel
 
 
-def _read_zip(window: Window, allowed: AllowList, budget: Budget, where: str) -> Any:
+def _read_zip(window: Window, resolve: Resolve, budget: Budget, where: str) -> Any:
     parts = _zip_parts(window, where)
     pickles = [name for name in parts if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
@@ -77,7 +77,7 @@ def _read_zip(window: Window, allowed: AllowList, budget: Budget, where: str) ->
             storages[name] = Storage(dtype, numel, data)
         return storages[name]
 
-    return Machine(parts[pickles[0]], allowed.resolve, budget, where, persistent).load()[0]
+    return Machine(parts[pickles[0]], resolve, budget, where, persistent).load()[0]
 
 
 def _zip_parts(window: Window, where: str) -> dict[str, Window]:
@@ -109,7 +109,7 @@ def _zip_parts(window: Window, where: str) -> dict[str, Window]:
     return parts
 
 
-def _read_legacy(window: Window, allowed: AllowList, budget: Budget, where: str) -> Any:
+def _read_legacy(window: Window, resolve: Resolve, budget: Budget, where: str) -> Any:
     """Magic number, protocol, machine facts, the value, the storage keys, then each storage's length and bytes."""
     storages: dict[str, Storage] = {}
 
@@ -121,7 +121,7 @@ def _read_legacy(window: Window, allowed: AllowList, budget: Budget, where: str)
         return storages.setdefault(name, Storage(dtype, numel))
 
     def load(position: int) -> tuple[Any, int]:
-        return Machine(window, allowed.resolve, budget, where, persistent).load(position)
+        return Machine(window, resolve, budget, where, persistent).load(position)
 
     magic, position = load(0)
     protocol, position = load(position)

@@ -79,7 +79,7 @@ class AugmentPipe(AugmentFlags):
         labels: list[torch.Tensor] = []
         images = self._move_pixels(images, source, labels)
         images = self._warp(images, source, labels)
-        images = transform_colours(images, self, source, labels)
+        images = transform_colours(images, self, self.chosen, source, labels)
         if not labels:
             return images, images.new_zeros(len(images), 0)
         columns = torch.cat([column.reshape(len(images), -1).to(torch.float32) for column in labels], 1)

@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 import torch
 
+from sida.augmentation import AugmentFlags
 from sida.data.draws import DrawSource
-
-if TYPE_CHECKING:
-    from sida.data.augment import AugmentPipe
 
 #: Label columns of each change, in their order.
 COLOUR_LABELS: Mapping[str, int] = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1}
+#: ``chosen(value, uniform, multiplier)`` keeps a change's parameter, or makes it 0: nothing is done.
+Chosen = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
 def transform_colours(
-    images: torch.Tensor, pipe: AugmentPipe, source: DrawSource, labels: list[torch.Tensor]
+    images: torch.Tensor, flags: AugmentFlags, chosen: Chosen, source: DrawSource, labels: list[torch.Tensor]
 ) -> torch.Tensor:
-    """Applies the pipe's colour changes and appends their label columns.
+    """Applies colour changes and appends their label columns.
 
     Args:
         images: float32 ``(N, C, H, W)`` with 3 channels, or 1 (the map's mean over the colours).
-        pipe: Multipliers and strengths.
+        flags: Multipliers and strengths.
+        chosen: See :data:`Chosen`.
         source: Draws.
         labels: Receives one tensor per change.
 
     Raises:
         ValueError: Another number of channels.
     """
-    if not any(getattr(pipe, name) > 0 for name in COLOUR_LABELS):
+    if not any(getattr(flags, name) > 0 for name in COLOUR_LABELS):
         return images
     count, channels = images.shape[:2]
     if channels not in (1, 3):
@@ -42,29 +42,29 @@ def transform_colours(
     grey = torch.full((3, 3), 1 / 3)  # projection on the luma axis (1, 1, 1)/√3
     colourful = torch.eye(3) - grey
     steps: list[torch.Tensor] = []
-    if pipe.brightness > 0:
-        weight = pipe.chosen(source.randn(count), source.rand(count), pipe.brightness)
+    if flags.brightness > 0:
+        weight = chosen(source.randn(count), source.rand(count), flags.brightness)
         labels.append(weight)
-        bias = bias.to(weight.device) + (weight * pipe.brightness_std)[:, None]
-    if pipe.contrast > 0:
-        weight = pipe.chosen(source.randn(count), source.rand(count), pipe.contrast)
+        bias = bias.to(weight.device) + (weight * flags.brightness_std)[:, None]
+    if flags.contrast > 0:
+        weight = chosen(source.randn(count), source.rand(count), flags.contrast)
         labels.append(weight)
-        steps.append(torch.exp2(weight * pipe.contrast_std)[:, None, None] * torch.eye(3, device=weight.device))
-    if pipe.lumaflip > 0:
+        steps.append(torch.exp2(weight * flags.contrast_std)[:, None, None] * torch.eye(3, device=weight.device))
+    if flags.lumaflip > 0:
         flip = source.randint(2, count, 1, 1)
-        flip = pipe.chosen(flip, source.rand(count, 1, 1), pipe.lumaflip)
+        flip = chosen(flip, source.rand(count, 1, 1), flags.lumaflip)
         labels.append(flip)
         steps.append(torch.eye(3, device=flip.device) - 2 * grey.to(flip.device) * flip)
-    if pipe.hue > 0:
-        angle = (source.rand(count) * 2 - 1) * (math.pi * pipe.hue_max)
-        angle = pipe.chosen(angle, source.rand(count), pipe.hue)
+    if flags.hue > 0:
+        angle = (source.rand(count) * 2 - 1) * (math.pi * flags.hue_max)
+        angle = chosen(angle, source.rand(count), flags.hue)
         labels.append(torch.stack([angle.cos() - 1, angle.sin()], 1))
         steps.append(_turn_about_luma(angle))
-    if pipe.saturation > 0:
-        weight = pipe.chosen(source.randn(count, 1, 1), source.rand(count, 1, 1), pipe.saturation)
+    if flags.saturation > 0:
+        weight = chosen(source.randn(count, 1, 1), source.rand(count, 1, 1), flags.saturation)
         labels.append(weight)
         device = weight.device
-        steps.append(grey.to(device) + colourful.to(device) * torch.exp2(weight * pipe.saturation_std))
+        steps.append(grey.to(device) + colourful.to(device) * torch.exp2(weight * flags.saturation_std))
     for step in steps:
         matrix, bias = step @ matrix.to(step.device), (step @ bias.to(step.device)[:, :, None])[:, :, 0]
     matrix, bias = matrix.to(images), bias.to(images)

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sida.data.archive import ARRAYS, PICTURES, label_array, parse_labels, with_suffix
+from sida.data.archive import ARRAYS, label_array, parse_labels, with_suffix
 from sida.data.files import open_files
 from sida.data.load import load_dataset
+from sida.data.pictures import PICTURES
 from sida.data.prepare import picture_labels
 from sida.data.tar_index import is_tar, tar_names
 from sida.errors import UserError

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.measurements import COLUMNS, collect, long_rows
+from eval.results.measurements import collect, long_rows
+from eval.results.summary import COLUMNS
 from sida.errors import UserError
 from sida.io import read_jsonl, write_json, write_text
 
