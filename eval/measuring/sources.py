@@ -56,7 +56,7 @@ class DataSource:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
-        self.drawer = Drawer(Sampler("data"), dataset=lambda: self.dataset, vae=self.vae, device=self.device)
+        self.drawer = Drawer(Sampler(kind="data"), dataset=lambda: self.dataset, vae=self.vae, device=self.device)
 
     def identity(self) -> dict[str, Any]:
         """Digest of the data, and of the decoder of latents."""
