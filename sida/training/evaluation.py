@@ -38,7 +38,7 @@ class Evaluation:
         self, settings: Mapping[str, Any], dataset: Dataset, init_sigma: float, device: str, where: str
     ) -> None:
         self.settings, self.where = settings, where
-        self.drawer = Drawer(Sampler("one_step", init_sigma), dataset=lambda: dataset, device=device)
+        self.drawer = Drawer(Sampler(kind="one_step", init_sigma=init_sigma), dataset=lambda: dataset, device=device)
         self.classes = "empirical" if dataset.label_dim else "uniform"
 
     @functools.cached_property
