@@ -10,7 +10,9 @@ import sys
 import pytest
 import yaml
 
+from sida.checkpoint import read_metadata
 from sida.errors import UserError
+from sida.io import read_jsonl
 from tests.conftest import ROOT
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
@@ -64,6 +66,33 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
     counts = dict(line.split() for line in (planned.stdout + planned.stderr).splitlines() if len(line.split()) == 2)
     measured = [count for rule, count in counts.items() if rule.startswith("measure")]
     assert (measured, counts["total"]) == (["1"], "2")
+
+
+def test_method_of_ones_own_is_a_row(workspace):
+    folder = workspace.folder
+    rows = (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines()
+    own = next(row for row in rows if row.startswith("sid-a1.0")).replace(
+        "\tsid\t", "\tdocs.examples.matching:METHOD\t", 1
+    )
+    (folder / "own.tsv").write_text("\n".join([rows[0], own.replace("sid-a1.0", "matching", 1)]) + "\n")
+    short = {
+        "recipes__sid__total_kimg": 0.128,
+        "recipes__sid__evaluation": None,
+        "recipes__sid__options": {"weight": 50},
+    }
+    preset = workspace.config(runs="own.tsv", claims=None, tables=[], figures=[], **short)
+    network = "results/tiny/students/matching/network.safetensors"
+    result = workspace.snakemake("--configfile", preset, "--", network)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    assert read_metadata(folder / network)["method"] == "docs.examples.matching:METHOD"
+    log = read_jsonl((folder / network).with_name("train.jsonl"))
+    assert set(log[-1]["losses"]) == {"matching", "denoising"}
+
+    # Changed code of the method: it is trained again.
+    source = folder / "docs/examples/matching.py"
+    source.write_text(source.read_text().replace("psi_steps=2", "psi_steps=3"))
+    planned = workspace.snakemake("--configfile", preset, "-n", "--quiet", "rules", "--", network)
+    assert "distill" in planned.stdout + planned.stderr
 
 
 def external(tmp_path, **cells) -> Preset:

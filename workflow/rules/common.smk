@@ -123,13 +123,15 @@ def student_parents(wildcards):
     # Evaluations while it is trained measure as its trials do.
     evaluated = PRESET.config["recipes"][run.recipe].get("evaluation") is not None
     assets = [f"{RESULTS}/assets/{asset}.json" for asset in PRESET.assets_of(run.run)] if evaluated else []
-    return {"teacher": PRESET.teacher_path(run.teacher), "generators": others, "assets": assets}
+    # A method of one's own, where its source lies here: a newer one is trained again.
+    method = [path for path in [":" in run.method and external_source(run.method)] if path]
+    return {"teacher": PRESET.teacher_path(run.teacher), "generators": others, "assets": assets, "method": method}
 
 
-def external_source(checkpoint):
-    """Images of an external row, or the source of its function where that lies here: a newer one is measured again."""
-    source = checkpoint.partition(":")[0].replace(".", "/")
-    return next((path for path in (checkpoint, f"{source}.py", f"{source}/__init__.py") if os.path.exists(path)), None)
+def external_source(name):
+    """Stored images, or the source of a module:object where that lies here: a newer one is measured again."""
+    source = name.partition(":")[0].replace(".", "/")
+    return next((path for path in (name, f"{source}.py", f"{source}/__init__.py") if os.path.exists(path)), None)
 
 
 def generator_inputs(wildcards):
