@@ -5,6 +5,7 @@ from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond, copied_weight_norm, official_weight_norm
 from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.edm_precond import EDMPrecond, GDDPrecond
+from sida.networks.precond import Precond
 from sida.networks.song_unet import SongUNet
 from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
 
@@ -14,6 +15,7 @@ __all__ = [
     "EDM2UNet",
     "EDMPrecond",
     "GDDPrecond",
+    "Precond",
     "SongUNet",
     "VEPrecond",
     "VPPrecond",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from sida.config import names_object
 from sida.errors import UserError, suggestion
 from sida.families import EDM, Family
 from sida.networks.dhariwal_unet import DhariwalUNet
@@ -17,6 +19,7 @@ from sida.networks.options import check_options
 from sida.networks.precond import Precond
 from sida.networks.song_unet import SongUNet
 from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
+from sida.plugins import load_object
 
 NETWORKS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
@@ -24,15 +27,23 @@ NETWORKS: dict[str, type[nn.Module]] = {
 }
 
 
-def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Module:
+#: Classes from outside this package that files may name, as ``module:object`` with commas between.
+OWN_CODE = "SIDA_NETWORK_CODE"
+_permitted: set[str] = set()
+
+
+def build_network(config: Mapping[str, Any], where: str = "network", own_code: bool = False) -> nn.Module:
     """Builds a network with fresh weights, drawn from torch's global generator.
 
     Args:
         config: ``{"class": name, "kwargs": {...}}``: the class names and keyword arguments of this package, which are
             those of the official networks. ``net.init_config`` of a built network is such a mapping. Two
             spellings of SiDA's code are understood too: U-Nets named ``..._EncoderDecoder``, and ``use_gan`` with
-            ``force_normalization`` in place of ``weight_norm``.
+            ``force_normalization`` in place of ``weight_norm``. A class of one's own is named ``module:object``, see
+            :func:`find_class`.
         where: Place named in errors, e.g. file and key.
+        own_code: The configuration was written on this machine, so it may name a class of one's own; from then on
+            files of this process may, too.
 
     Returns:
         The network, in training mode, on the default device.
@@ -43,17 +54,50 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     if not isinstance(config, Mapping) or set(config) - {"class", "kwargs"} or "class" not in config:
         raise UserError(f"{where}: must be a mapping with the keys 'class' and 'kwargs'")
     name, kwargs = config["class"], config.get("kwargs", {})
-    if name not in NETWORKS:
-        raise UserError(f"{where}.class: unknown network '{name}'{suggestion(str(name), NETWORKS)}")
+    if own_code:
+        _permitted.add(str(name))
+    cls = find_class(str(name), where)
     if not isinstance(kwargs, Mapping):
         raise UserError(f"{where}.kwargs: must be a mapping of constructor arguments")
-    cls, where = NETWORKS[name], f"{where}.kwargs"
+    where = f"{where}.kwargs"
     options, inner = cls.read_options(dict(kwargs), where) if issubclass(cls, Precond) else (dict(kwargs), None)
     return cls(**check_options(cls, options, where, extra=inner))
 
 
-def family_of(network: Mapping[str, Any] | nn.Module) -> Family:
-    """Family of a network, built or as ``{class, kwargs}``; modules that are not ours are taken for EDM's."""
+def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") -> Family:
+    """Family of a network, built or as ``{class, kwargs}``; modules that are not ours are taken for EDM's.
+
+    Raises:
+        UserError: No such class, or one from outside that is not permitted; see :func:`find_class`.
+    """
     config = getattr(network, "init_config", None) if isinstance(network, nn.Module) else network
-    cls = NETWORKS.get(config["class"]) if config is not None else None
-    return cls.family_of(config["kwargs"]) if config is not None and cls and issubclass(cls, Precond) else EDM
+    if config is None:
+        return EDM
+    cls = type(network) if isinstance(network, Precond) else find_class(config["class"], where)
+    return cls.family_of(config["kwargs"]) if issubclass(cls, Precond) else EDM
+
+
+def find_class(name: str, where: str) -> type[nn.Module]:
+    """A network class of this package, or of another one by ``module:object``: a subclass of `Precond`.
+
+    Building a network runs its class. A file from elsewhere must not choose what runs, so a class from outside is
+    imported only where a specification of this machine named it (``own_code`` of :func:`build_network`), or the
+    environment variable SIDA_NETWORK_CODE does; the workflow sets it to the classes that its preset names.
+
+    Raises:
+        UserError: No such class, or one that nobody here has permitted.
+    """
+    if name in NETWORKS:
+        return NETWORKS[name]
+    if not names_object(name):
+        known = suggestion(name, NETWORKS)
+        raise UserError(f"{where}.class: unknown network '{name}'{known}; or name your own as module:object")
+    if name not in _permitted and name not in os.environ.get(OWN_CODE, "").split(","):
+        raise UserError(
+            f"{where}.class: '{name}' is code from outside this package, which is not run because a file names it; "
+            f"if you trust it, set {OWN_CODE}={name}"
+        )
+    _, found = load_object(name, f"{where}.class", "class")
+    if not (isinstance(found, type) and issubclass(found, Precond)):
+        raise UserError(f"{where}.class: '{name}' is no subclass of sida.networks.Precond; derive it from that")
+    return found

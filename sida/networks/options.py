@@ -80,7 +80,13 @@ def describe(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
         options: Values by parameter name; names that are not parameters (``self``, locals) are left out.
     """
     kwargs = {name: _plain(options[name]) for name in _fields(cls) if name in options}
-    return {"class": cls.__name__, "kwargs": kwargs}
+    return {"class": class_name(cls), "kwargs": kwargs}
+
+
+def class_name(cls: type) -> str:
+    """Name under which :func:`sida.networks.build_network` finds a class: ``module:object`` for those from outside."""
+    inside = cls.__module__.startswith("sida.networks.")
+    return cls.__name__ if inside else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _plain(value: Any) -> Any:

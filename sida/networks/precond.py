@@ -14,7 +14,7 @@ from sida.errors import UserError, suggestion
 from sida.families import EDM, Family
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_unet import EDM2UNet
-from sida.networks.options import check_options, describe
+from sida.networks.options import check_options, class_name, describe
 from sida.networks.song_unet import SongUNet
 from sida.networks.unet import Output, UNet, as_slice, check_flag, take
 
@@ -198,7 +198,7 @@ class Precond(nn.Module):
         unet = unet_class(**follows, **unet_kwargs)
         setattr(self, self.unet_name, unet)
         inner = {name: value for name, value in unet.init_config["kwargs"].items() if name not in follows}
-        self.init_config = {"class": cls.__name__, "kwargs": {**own, **inner}}
+        self.init_config = {"class": class_name(cls), "kwargs": {**own, **inner}}
 
 
 def _check_rows(name: str, labels: Tensor, rows: int, width: int) -> None:

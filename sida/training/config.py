@@ -105,7 +105,7 @@ class NetworkConfig:
     """A network to build, see :func:`sida.networks.build_network`.
 
     Attributes:
-        class_: Class of :mod:`sida.networks`.
+        class_: Class of :mod:`sida.networks`, or your own as ``module:object``.
         kwargs: Keyword arguments as in the official networks.
     """
 

@@ -50,7 +50,7 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
         method.check(config.init, config.real_source)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
-    family, kwargs = family_of(network), network["kwargs"]
+    family, kwargs = family_of(network, f"{where}.teacher: {config.teacher}"), network["kwargs"]
     _check(config, family, family.has_variance_head(network), where)
     values = method.settings_of(family, f"{where}.teacher: {config.teacher}")
     values["logvar"] &= family.has_variance_head(network)

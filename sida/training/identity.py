@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import torch
 
+from sida.config import names_object
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.io import sha256_json
@@ -51,6 +52,10 @@ def run_digest(
     if settings.get("method", "") not in ("", *METHODS):
         module, _ = load_object(settings["method"], f"{where}.method", "method")
         settings["method"] = {"name": settings["method"], "source_sha256": source_sha256(module)}
+    network = settings.get("network")
+    if network is not None and names_object(network["class"]):
+        module, _ = load_object(network["class"], f"{where}.network.class", "class")
+        settings["network"] = {**network, "source_sha256": source_sha256(module)}
     settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
     return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
 

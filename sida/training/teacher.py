@@ -122,7 +122,7 @@ def train_teacher(
             files.publish_again(stage)
             return files.network
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
-        net = build_network(config.network, f"{where}.network").to(device)
+        net = build_network(config.network, f"{where}.network", own_code=True).to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
         trainer = TeacherTrainer(config, net, StepBatches(dataset, config.seed, config.batch_size, None, device))
         metadata = run_metadata("teacher", config, digest, dataset, architecture(net), {})

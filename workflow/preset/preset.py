@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from sida.config import from_mapping, load_yaml
+from sida.config import from_mapping, load_yaml, names_object
 from sida.datasets import dataset_spec
 from sida.errors import UserError
 from sida.families import SD_VAE
@@ -116,6 +116,12 @@ class Preset:
     def trained_teachers(self) -> list[str]:
         """Ids of the teachers that are trained here (not downloaded)."""
         return [name for name, teacher in self.config["teachers"].items() if "training" in teacher]
+
+    @property
+    def network_code(self) -> list[str]:
+        """Network classes from outside this package that the preset names (``module:object``)."""
+        networks = [teacher.get("network") or {} for teacher in self.config["teachers"].values()]
+        return sorted({name for network in networks if names_object(name := str(network.get("class")))})
 
     def students(self) -> list[Run]:
         """Rows that are distilled here."""

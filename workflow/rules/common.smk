@@ -53,6 +53,10 @@ SNAKEFILE = os.path.relpath(workflow.main_snakefile)
 AGAIN = ["snakemake", *([] if SNAKEFILE == "Snakefile" else ["-s", SNAKEFILE])]
 # Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
+# Who names a network class of their own in a preset permits its files to name it.
+os.environ["SIDA_NETWORK_CODE"] = ",".join(
+    {*os.getenv("SIDA_NETWORK_CODE", "").split(","), *PRESET.network_code} - {""}
+)
 TRIALS = PRESET.trials
 TABLES = PRESET.config["tables"]
 FIGURES = PRESET.config["figures"]

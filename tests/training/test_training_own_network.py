@@ -1,0 +1,103 @@
+"""A family of networks of one's own: trained, distilled and drawn from; no file makes foreign code run by naming it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import sida.networks.build as build
+from docs.examples.flow import FlowPrecond
+from sida.checkpoint import load_network
+from sida.cli import main
+from sida.config import from_mapping
+from sida.errors import UserError
+from sida.io import read_jsonl
+from sida.networks import build_network, family_of
+from sida.tensor_file import read_tensors, write_tensors
+from sida.training import TeacherConfig, distill, train_teacher
+from sida.training.identity import run_digest
+from tests.training.toy import NETWORK, STUDENT, TEACHER
+
+FLOW = "docs.examples.flow:FlowPrecond"
+KWARGS = {key: value for key, value in NETWORK["kwargs"].items() if key != "augment_dim"}
+SPEC = {**TEACHER, "network": {"class": FLOW, "kwargs": KWARGS}, "total_kimg": 0.16, "augment": None}
+
+
+@pytest.fixture(autouse=True)
+def fresh(monkeypatch):
+    """As in a new process: nothing was permitted yet."""
+    monkeypatch.setattr(build, "_permitted", set())
+    monkeypatch.delenv(build.OWN_CODE, raising=False)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return str(train_teacher(SPEC, tmp_path_factory.mktemp("flow")))
+
+
+def test_exact_velocities_give_the_clean_image():
+    sigma = torch.tensor([0.002, 0.5, 2.5, 80.0]).reshape(-1, 1, 1, 1)
+    clean, noise = torch.randn(4, 1, 2, 2), torch.randn(4, 1, 2, 2)
+    net = FlowPrecond(**KWARGS)
+    c_skip, c_out, c_in, c_noise = net.coefficients(sigma)
+    noisy = clean + sigma * noise
+    assert torch.allclose(c_skip * noisy + c_out * (noise - clean), clean, atol=1e-4)
+    assert torch.allclose(c_in * noisy, (1 - c_noise) * clean + c_noise * noise, atol=1e-5)
+
+
+def test_own_family_is_distilled_and_drawn_from(teacher, tmp_path, monkeypatch):
+    monkeypatch.setenv(build.OWN_CODE, f"other:Net,{FLOW}")
+    spec = {**STUDENT, "teacher": teacher, "method": "sid", "total_kimg": 0.16, "augment": None, "evaluation": None}
+    path = distill({**spec, "warmup_kimg": 0.0}, tmp_path / "student")
+    net, metadata = load_network(path)
+    assert (metadata["network"]["class"], family_of(net).name) == (FLOW, "flow")
+    # Default settings are those of the family that it is like: SiD's on EDM networks.
+    assert set(read_jsonl(tmp_path / "student/train.jsonl")[-1]["losses"]) == {"sid", "denoising"}
+    out = tmp_path / "images"
+    for sampler in ("one_step", "heun:3"):
+        grid = ["--sampler", sampler, "--grid", str(out / f"{sampler[:4]}.png"), "--grid-size", "2x2"]
+        assert main(["sample", "--network", str(path), "--device", "cpu", *grid]) == 0
+    assert len(list(out.iterdir())) == 2
+
+
+def test_file_alone_does_not_make_its_class_run(teacher, tmp_path):
+    with pytest.raises(UserError, match=f"'{FLOW}' is code from outside this package.*{build.OWN_CODE}={FLOW}"):
+        load_network(teacher)
+    with pytest.raises(UserError, match="is code from outside"):
+        distill({**STUDENT, "teacher": teacher, "method": "sid", "augment": None, "evaluation": None}, tmp_path)
+    assert main(["info", teacher]) == 1
+
+
+def test_module_that_a_file_names_is_not_even_imported(teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "stranger.py").write_text("import pathlib\npathlib.Path('was-here').touch()\n")
+    tensors, record = read_tensors(teacher)
+    record["network"]["class"] = "stranger:Net"
+    write_tensors("stranger.safetensors", tensors, record)
+    with pytest.raises(UserError, match="is code from outside"):
+        load_network("stranger.safetensors")
+    assert main(["info", "stranger.safetensors"]) == 1
+    assert main(["sample", "--network", "stranger.safetensors", "--grid", "g.png"]) == 1
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_class_that_is_no_network_is_one_line():
+    for name, message in (
+        ("docs.examples.flow:Flow", "has no class 'Flow' .known: .*FlowPrecond"),
+        ("docs.examples.flow:dataclasses", "is no subclass of sida.networks.Precond"),
+        ("EDMPrecnd", "did you mean 'EDMPrecond'.*or name your own as module:object"),
+    ):
+        with pytest.raises(UserError, match=message):
+            build_network({"class": name, "kwargs": KWARGS}, own_code=True)
+
+
+def test_source_of_the_class_is_part_of_what_a_run_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = tmp_path / "own_flow.py"
+    source.write_text("from docs.examples.flow import FlowPrecond\n\n\nclass Own(FlowPrecond):\n    pass\n")
+    spec = {**SPEC, "network": {"class": "own_flow:Own", "kwargs": KWARGS}}
+    config = from_mapping(TeacherConfig, spec, "teacher")
+    first = run_digest("teacher", config, "data", {})
+    assert run_digest("teacher", config, "data", {}) == first
+    source.write_text(source.read_text() + "# another line\n")
+    assert run_digest("teacher", config, "data", {}) != first
