@@ -6,11 +6,33 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
-from sida.config import Count, Natural, Settings, load_yaml
+from sida.config import Count, Natural, OneOf, Settings, load_yaml
 from sida.errors import UserError, suggestion
 from sida.resources import find, there
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of data set.
+
+    Attributes:
+        opens: ``module:function`` that opens it, see :func:`sida.data.load_dataset`.
+        path: Whether it is read from a ``path``.
+    """
+
+    opens: str
+    path: bool
+
+
+#: Kinds by name; ``module:function`` of one's own needs no entry.
+KINDS = {
+    "digits": Kind("sida.data.digits:open_digits", path=False),
+    "zip": Kind("sida.data.load:open_stored", path=True),
+    "folder": Kind("sida.data.load:open_stored", path=True),
+}
+KindName = Annotated[str, OneOf(lambda: KINDS, or_object=True)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +40,8 @@ class DatasetSettings(Settings):
     """A data set as written in ``config/datasets.yaml`` under its name.
 
     Attributes:
-        kind: ``digits`` (embedded), ``zip`` (EDM format) or ``folder`` (the same, unpacked).
+        kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (the same, unpacked), or ``module:function`` of
+            your own.
         path: Archive or folder; not for ``digits``. Relative to the preset's folder.
         resolution: Expected height and width; null accepts what is there.
         channels: Expected channels; null accepts what is there.
@@ -32,7 +55,7 @@ class DatasetSettings(Settings):
         sha256: Expected digest; null accepts what is there.
     """
 
-    kind: Literal["digits", "zip", "folder"]
+    kind: KindName
     path: str | None = None
     resolution: Count | None = None
     channels: Count | None = None
@@ -47,10 +70,11 @@ class DatasetSettings(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.kind != "digits" and self.path is None:
+        kind = KINDS.get(self.kind)
+        if kind and kind.path and self.path is None:
             raise ValueError(f"path: a data set of kind '{self.kind}' needs one; give the file or folder")
-        if self.kind == "digits" and self.path is not None:
-            raise ValueError("path: the digits are embedded; remove this key")
+        if kind and not kind.path and self.path is not None:
+            raise ValueError(f"path: the {self.kind} are embedded; remove this key")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

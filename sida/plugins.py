@@ -45,7 +45,8 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
             f"{where}: cannot import '{name}' ({error}); is the module in this folder or on PYTHONPATH?"
         ) from None
     if not hasattr(module, attribute):
-        fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, dir(module))}"
+        own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == place]
+        fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, own)}"
         raise UserError(f"{where}: cannot import '{name}': {fault}")
     return module, getattr(module, attribute)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from typing import Any
 
 import numpy as np
 
 from sida.data.dataset import Dataset
+from sida.datasets import DatasetConfig
 
 
 class Digits(Dataset):
@@ -42,6 +44,11 @@ class Digits(Dataset):
         """SHA-256 of all pixels followed by all class indices."""
         images, classes = _read()
         return hashlib.sha256(images.tobytes() + classes.tobytes()).hexdigest()
+
+
+def open_digits(config: DatasetConfig, **views: Any) -> Digits:
+    """The digits as a data set."""
+    return Digits(**views)
 
 
 @functools.cache

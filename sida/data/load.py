@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sida.config import from_mapping
 from sida.data.dataset import Dataset
-from sida.data.digits import Digits
 from sida.data.latents import open_archive
-from sida.datasets import DatasetConfig
+from sida.datasets import KINDS, DatasetConfig
 from sida.errors import UserError
+from sida.plugins import load_object
 
 
 def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset") -> Dataset:
     """Opens a data set and checks it against its spec.
 
     Args:
-        spec: Mapping of the fields of :class:`DatasetConfig`.
+        spec: Mapping of the fields of :class:`DatasetConfig`. A ``kind`` of one's own is ``module:function``, called as
+            ``function(config, name=..., use_labels=..., max_size=..., random_seed=..., xflip=...)``; it returns a
+            :class:`Dataset`, which these five are for.
         where: Place named in errors.
 
     Raises:
         UserError: A bad spec, a missing or broken file, or data that contradict the spec.
     """
     config = spec if isinstance(spec, DatasetConfig) else from_mapping(DatasetConfig, spec, where)
-    views = {"max_size": config.max_size, "random_seed": config.random_seed, "xflip": config.xflip}
-    use_labels = config.labels and config.label_dim != 0
-    dataset: Dataset
-    if config.kind == "digits":
-        dataset = Digits(config.name, use_labels, **views)  # type: ignore[arg-type]
-    else:
-        dataset = _open_archive(config, use_labels, views, where)
+    known = KINDS.get(config.kind)
+    _, opens = load_object(known.opens if known else config.kind, f"{where}.kind", "function")
+    views = {
+        "name": config.name,
+        "use_labels": config.labels and config.label_dim != 0,
+        "max_size": config.max_size,
+        "random_seed": config.random_seed,
+        "xflip": config.xflip,
+    }
+    try:
+        inspect.signature(opens).bind(config, **views)
+    except TypeError as error:
+        raise UserError(
+            f"{where}.kind: '{config.kind}' cannot be called as function(config, **views): {error}"
+        ) from None
+    try:
+        dataset = opens(config, **views)
+    except ValueError as error:
+        raise UserError(f"{where}.{error}") from None
+    if not isinstance(dataset, Dataset):
+        raise UserError(f"{where}.kind: '{config.kind}' returned {type(dataset).__name__}, not a sida.data.Dataset")
     _compare(dataset, config, where)
     return dataset
 
 
-def _open_archive(config: DatasetConfig, use_labels: bool, views: dict[str, Any], where: str) -> Dataset:
-    assert config.path is not None
-    path = Path(config.path).expanduser()
+def open_stored(config: DatasetConfig, **views: Any) -> Dataset:
+    """Opens an archive or folder.
+
+    Raises:
+        ValueError: It is the other one of both.
+    """
+    path = Path(str(config.path)).expanduser()
     if path.exists() and path.is_dir() != (config.kind == "folder"):
-        raise UserError(f"{where}.kind: {path} is a {'folder' if path.is_dir() else 'file'}, not a {config.kind}")
-    options = {"name": config.name, "use_labels": use_labels, "cache": config.cache, **views}
-    dataset: Dataset = open_archive(str(path), **options)
-    return dataset
+        raise ValueError(f"kind: {path} is a {'folder' if path.is_dir() else 'file'}, not a {config.kind}")
+    return open_archive(str(path), cache=config.cache, **views)
 
 
 def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:

@@ -23,7 +23,16 @@ from sida.plugins import load_object
 
 NETWORKS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
-    for cls in (EDMPrecond, GDDPrecond, VPPrecond, VEPrecond, SongUNet, DhariwalUNet, EDM2UNet, EDM2Precond)
+    for cls in (
+        EDMPrecond,
+        GDDPrecond,
+        VPPrecond,
+        VEPrecond,
+        EDM2Precond,
+        SongUNet,
+        DhariwalUNet,
+        EDM2UNet,
+    )
 }
 
 

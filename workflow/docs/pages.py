@@ -92,7 +92,7 @@ def write_docs(
     everything = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     wanted = [Path(page).resolve() for page in pages] or [*everything, *([kept] if kept else [])]
     # The schemas of a repository are written with its pages.
-    texts = schemas(root) if not pages and (root / "workflow").is_dir() else {}
+    texts = schemas(root) if (root / "workflow").is_dir() else {}
     with opened(root, sorted((root / "docs").glob("*/data"))) as studies:
         if results and kept:
             draw(studies[kept.stem], Path(results), kept.with_suffix(""))
