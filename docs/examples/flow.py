@@ -20,10 +20,7 @@ class FlowPrecond(Precond):
     With x = y + σ n, t = σ / (1 + σ) and x_t = x / (1 + σ): y = x_t − t v.
 
     Args:
-        img_resolution: Side of the square images.
-        img_channels: Their channels.
-        label_dim: Number of classes; 0 = unconditional.
-        use_fp16: See `Precond`.
+        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
         model_type: ``SongUNet`` or ``DhariwalUNet``.
         **model_kwargs: Further options of that U-Net.
 

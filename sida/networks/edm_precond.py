@@ -14,10 +14,7 @@ class EDMPrecond(Precond):
     """EDM preconditioning: unit variance of input and training target at every noise level.
 
     Args:
-        img_resolution: Side of the square images.
-        img_channels: Channels of the images.
-        label_dim: Number of classes; 0 = unconditional.
-        use_fp16: See `Precond`.
+        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
         sigma_min: Lowest supported noise level.
         sigma_max: Highest one; None = infinite.
         sigma_data: Standard deviation of the data.

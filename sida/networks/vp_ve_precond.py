@@ -14,10 +14,7 @@ class VPPrecond(Precond):
     """Variance-preserving preconditioning (DDPM++ teachers trained with the VP loss).
 
     Args:
-        img_resolution: Side of the square images.
-        img_channels: Channels of the images.
-        label_dim: Number of classes; 0 = unconditional.
-        use_fp16: See `Precond`.
+        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
         beta_d: Extent of the noise schedule.
         beta_min: Start of the noise schedule.
         M: Number of time steps that c_noise is scaled to.
@@ -67,10 +64,7 @@ class VEPrecond(Precond):
     """Variance-exploding preconditioning (NCSN++ teachers trained with the VE loss).
 
     Args:
-        img_resolution: Side of the square images.
-        img_channels: Channels of the images.
-        label_dim: Number of classes; 0 = unconditional.
-        use_fp16: See `Precond`.
+        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
         sigma_min: Lowest supported noise level.
         sigma_max: Highest one.
         model_type: ``SongUNet`` or ``DhariwalUNet``.

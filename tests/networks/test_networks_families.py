@@ -1,0 +1,90 @@
+"""What differs between families of networks is said by them, and asked by sampling, methods and measuring."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from sida.data.latents import LatentScaling
+from sida.errors import UserError
+from sida.families import EDM, EDM2, EDM2_S, SD_VAE
+from sida.methods import METHODS, SID
+from sida.networks import build_network, family_of
+from sida.samplers import Sampler
+from sida.sampling.drawer import latent_decoder
+from sida.sampling.sampler import draw_batch
+from sida.sampling.seeds import SeedStreams
+from tests.conftest import ROOT
+
+LEVELS = {"img_resolution": 8, "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+
+
+def network(cls: str, channels: int = 3, **kwargs):
+    own = {"channels_per_head": 8, "use_fp16": False} if cls == "EDM2Precond" else {}
+    return {"class": cls, "kwargs": {"img_channels": channels, **LEVELS, **own, **kwargs}}
+
+
+@pytest.mark.parametrize(
+    ("config", "family"),
+    [
+        *((network(cls), EDM) for cls in ("EDMPrecond", "GDDPrecond", "VPPrecond", "VEPrecond")),
+        (network("EDM2Precond"), EDM2),
+        (network("EDM2Precond", model_channels=192), EDM2_S),
+        ({"class": "EDM2Precond", "kwargs": {"img_resolution": 64, "img_channels": 4}}, EDM2_S),
+        ({"class": "SongUNet", "kwargs": {}}, EDM),
+    ],
+    ids=lambda value: value["class"] if isinstance(value, dict) else value.name,
+)
+def test_family_of_a_description(config, family):
+    assert family_of(config) is family
+
+
+def test_family_of_a_built_network_and_of_any_module():
+    assert family_of(build_network(network("EDM2Precond"))) is EDM2
+    assert family_of(torch.nn.Linear(1, 1)) is EDM
+
+
+@pytest.mark.parametrize("cls", ["EDMPrecond", "EDM2Precond"])
+def test_a_network_draws_latents_if_it_has_as_many_channels_as_the_decoder(cls):
+    assert latent_decoder(build_network(network(cls, channels=4))) is SD_VAE
+    assert latent_decoder(build_network(network(cls))) is None
+    assert dataclasses.replace(EDM, decoder=None).decoder_of(4) is None
+
+
+def test_the_scaling_of_latents_is_the_decoders():
+    assert len(LatentScaling().raw_mean) == len(LatentScaling().raw_std) == SD_VAE.channels
+
+
+@pytest.mark.parametrize(
+    ("cls", "dtype", "draws"), [("EDMPrecond", torch.float64, 4), ("EDM2Precond", torch.float32, 1)]
+)
+def test_heun_has_the_precision_and_the_noise_of_the_original_tool(cls, dtype, draws, monkeypatch):
+    net, streams, counted = build_network(network(cls)).eval(), SeedStreams([0]), []
+    original = SeedStreams.randn_like
+    monkeypatch.setattr(SeedStreams, "randn_like", lambda self, x: counted.append(x) or original(self, x))
+    # Fresh noise is added at the first of four levels alone.
+    sampler = Sampler(kind="heun", num_steps=4, S_churn=1, S_min=70)
+    with torch.no_grad():
+        images = draw_batch(sampler, net, streams.randn((3, 8, 8)), None, streams)
+    assert images.dtype == dtype
+    assert len(counted) == draws
+    with torch.no_grad():
+        chosen = draw_batch(dataclasses.replace(sampler, dtype="float32"), net, streams.randn((3, 8, 8)), None, streams)
+    assert chosen.dtype == torch.float32
+
+
+def test_methods_take_the_settings_of_the_family_that_one_is_like():
+    own = dataclasses.replace(EDM2, name="mine", like="edm2")
+    assert all(method.settings_of(own, "x") == dict(method.defaults["edm2"]) for method in METHODS.values())
+    with pytest.raises(UserError, match=r"t\.safetensors: method 'sid' is for networks of edm, edm2, edm2-s.*'?alone"):
+        SID.settings_of(dataclasses.replace(EDM, name="alone"), "teacher: t.safetensors")
+
+
+def test_settings_are_read_without_torch():
+    script = "import sys, sida.families, sida.methods, sida.samplers; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

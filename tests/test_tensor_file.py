@@ -1,0 +1,100 @@
+"""Tensors with a JSON record in one file: the same as those of the safetensors package, and one line for each fault."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import safetensors
+import safetensors.torch
+import torch
+
+from sida.errors import UserError
+from sida.tensor_file import (
+    ITEM_BYTES,
+    TensorFileError,
+    explained,
+    read_record,
+    read_tensors,
+    torch_dtypes,
+    write_tensors,
+)
+
+RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}
+
+
+def tensors():
+    every = {name: torch.arange(6).reshape(2, 3).to(dtype) for name, dtype in torch_dtypes().items()}
+    return {
+        **every,
+        "scalar": torch.tensor(2.5),
+        "empty": torch.zeros(0, 4, dtype=torch.int64),
+        "turned": every["F32"].T,
+    }
+
+
+def equal(one, other):
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[k], other[k]) and one[k].dtype == other[k].dtype for k in one)
+
+
+def test_what_is_written_is_read(tmp_path):
+    write_tensors(tmp_path / "a.safetensors", tensors(), RECORD)
+    found, record = read_tensors(tmp_path / "a.safetensors")
+    assert equal(found, tensors())
+    assert record == read_record(tmp_path / "a.safetensors") == RECORD
+    write_tensors(tmp_path / "b.safetensors", tensors(), RECORD)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    assert set(torch_dtypes()) == set(ITEM_BYTES)
+
+
+def test_the_safetensors_package_reads_and_writes_the_same(tmp_path):
+    write_tensors(tmp_path / "ours.safetensors", tensors(), RECORD)
+    assert equal(safetensors.torch.load_file(tmp_path / "ours.safetensors"), tensors())
+    plain = {name: tensor.contiguous() for name, tensor in tensors().items()}
+    # Files that were written through the package, as all but networks were at first, with another spelling of JSON.
+    safetensors.torch.save_file(plain, tmp_path / "theirs.safetensors", {"sida": json.dumps(RECORD, indent=1)})
+    found, record = read_tensors(tmp_path / "theirs.safetensors")
+    assert equal(found, tensors())
+    assert record == RECORD
+    safetensors.torch.save_file(plain, tmp_path / "bare.safetensors")
+    assert read_record(tmp_path / "bare.safetensors") == {}
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 4, b"PK\x03\x04....", (2).to_bytes(8, "little") + b"[]"])
+def test_foreign_files_are_explained_in_the_readers_words(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(TensorFileError) as own:
+        read_tensors(path)
+    assert str(own.value).startswith(f"{path}: {own.value.reason}; ")
+    with pytest.raises(UserError) as caught, explained(path, "no shard", "measure it again"):
+        read_tensors(path)
+    assert str(caught.value) == f"{path}: no shard ({own.value.reason}); measure it again"
+
+
+def test_cut_files_missing_files_and_strange_records(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_tensors(path, tensors(), RECORD)
+    content = path.read_bytes()
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(TensorFileError):
+            read_tensors(path)
+    with pytest.raises(TensorFileError, match="no such file"):
+        read_tensors(tmp_path / "nothing.safetensors")
+    safetensors.torch.save_file({"a": torch.zeros(1)}, path, {"sida": "[1]"})
+    with pytest.raises(TensorFileError, match="no JSON mapping"):
+        read_record(path)
+
+
+def test_what_cannot_be_written_leaves_no_file(tmp_path):
+    for bad, record, message in (
+        ({"z": torch.zeros(2, dtype=torch.complex64)}, {}, "tensor 'z' of type torch.complex64 cannot be stored"),
+        ({"a": torch.zeros(2)}, {"when": object()}, "not plain JSON"),
+        ({"a": torch.zeros(2)}, {"value": float("nan")}, "not plain JSON"),
+    ):
+        with pytest.raises(UserError, match=message):
+            write_tensors(tmp_path / "x.safetensors", bad, record)
+    assert os.listdir(tmp_path) == []
