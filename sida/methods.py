@@ -87,26 +87,23 @@ class Method:
 def _sid_loss(parts: Parts) -> SiDLoss:
     from sida.losses import SiDLoss
 
-    c = parts.config
-    if parts.family.variance_head:
-        return _edm2_loss(parts, adversarial=False)
-    return SiDLoss(c.alpha, c.t_max, c.P_mean, c.P_std, c.sigma_data, c.gamma)
+    return _edm2_loss(parts, adversarial=False) if parts.family.variance_head else parts.loss(SiDLoss)
 
 
 def _sida_loss(parts: Parts) -> SiDLoss:
     from sida.losses import SiDALoss
 
-    c = parts.config
     if parts.family.variance_head:
         return _edm2_loss(parts, adversarial=True)
-    return SiDALoss(c.alpha, c.t_max, c.P_mean, c.P_std, c.sigma_data, c.gamma, c.adversarial_pool)
+    return parts.loss(SiDALoss, pool=parts.config.adversarial_pool)
 
 
 def _edm2_loss(parts: Parts, adversarial: bool) -> SiDLoss:
     from sida.losses import EDM2SiDALoss
 
-    c, pool = parts.config, parts.config.adversarial_pool
-    return EDM2SiDALoss(c.alpha, c.t_max, c.P_mean, c.P_std, c.sigma_data, c.logvar, c.gamma, pool, adversarial)
+    config = parts.config
+    pool, logvar = config.adversarial_pool, config.logvar
+    return parts.loss(EDM2SiDALoss, pool=pool, return_logvar=logvar, adversarial=adversarial)
 
 
 # The official settings that differ between methods or families; null of a setting in a recipe is the value here. What

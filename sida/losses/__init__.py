@@ -6,7 +6,7 @@ from sida.losses.gdd import GDDLoss
 from sida.losses.noise import Draws, Gamma, edm_weight, lognormal_sigma, score_weight, sigma_of_t
 from sida.losses.sid import SiDLoss
 from sida.losses.sida import Pool, SiDALoss
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Terms
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Loss, Round, Terms
 
 __all__ = [
     "Draws",
@@ -16,7 +16,9 @@ __all__ = [
     "GDDLoss",
     "Gamma",
     "GeneratorTerms",
+    "Loss",
     "Pool",
+    "Round",
     "SiDALoss",
     "SiDLoss",
     "Terms",

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 
 import torch
 
 from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_normal, unit_noise
-from sida.losses.terms import FakeScoreTerms
-
-Augment = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+from sida.losses.terms import Augment, FakeScoreLoss, FakeScoreTerms, Net, Round
 
 
-class EDMLoss:
+@dataclasses.dataclass(eq=False)
+class EDMLoss(FakeScoreLoss):
     """``w(σ) (D(y + n; σ) − y)²`` with ``ln σ ~ N(P_mean, P_std²)``.
 
         loss = EDMLoss()(net, images, labels).sum() / len(images)
 
-    Args:
+    Attributes:
         P_mean: Mean of ln σ (EDM −1.2, EDM2 −0.4).
         P_std: Standard deviation of ln σ (EDM 1.2, EDM2 1.0).
         sigma_data: Standard deviation of the data the weight is made for.
@@ -27,14 +26,14 @@ class EDMLoss:
     Source: EDM (arXiv:2206.00364), equation 8 and Table 1; NVlabs/edm:training/loss.py.
     """
 
-    def __init__(
-        self, P_mean: float = -1.2, P_std: float = 1.2, sigma_data: float = 0.5, return_logvar: bool = False
-    ) -> None:
-        self.P_mean, self.P_std, self.sigma_data, self.return_logvar = P_mean, P_std, sigma_data, return_logvar
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    sigma_data: float = 0.5
+    return_logvar: bool = False
 
     def __call__(
         self,
-        net: torch.nn.Module,
+        net: Net,
         images: torch.Tensor,
         class_labels: torch.Tensor | None = None,
         augment: Augment | None = None,
@@ -46,9 +45,8 @@ class EDMLoss:
             net: Preconditioned network.
             images: Clean images ``(N, C, H, W)`` in [-1, 1], or latents.
             class_labels: ``(N, label_dim)`` or None.
-            augment: ``images -> (images, augment_labels)``; draws for itself.
-            draws: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``, both unit normal, replace the
-                random ones.
+            augment: See :meth:`fake_score_loss`.
+            draws: See :meth:`fake_score_loss`.
         """
         sigma = lognormal_sigma(sigma_normal(draws, images), self.P_mean, self.P_std)
         weight = edm_weight(sigma, self.sigma_data)
@@ -60,25 +58,7 @@ class EDMLoss:
         denoised, logvar = net(noisy, sigma, class_labels, return_logvar=True)
         return (weight / logvar.exp()) * (denoised - clean).square() + logvar
 
-    def fake_score_loss(
-        self,
-        fake_score: torch.nn.Module,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> FakeScoreTerms:
-        """The same loss with the arguments and terms of the distillation losses, so that it can stand in for them.
-
-        A sample that holds a NaN stays in (``nan_count`` is 0), as in training a teacher.
-
-        Args:
-            fake_score: Preconditioned network.
-            images: Clean images ``(N, C, H, W)``.
-            class_labels: ``(N, label_dim)`` or None.
-            real_images: Not used: there is no discriminator.
-            augment: See :meth:`__call__`.
-            draws: See :meth:`__call__`.
-        """
-        return FakeScoreTerms(self(fake_score, images, class_labels, augment, draws), None)
+    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms:
+        """The same loss as a term; there is no discriminator, and a sample that holds a NaN stays in."""
+        images, labels, _, augment, draws = given
+        return FakeScoreTerms(self(fake_score, images, labels, augment, draws), None)

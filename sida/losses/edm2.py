@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
+from torch import Tensor
 
-from sida.losses.edm import Augment
-from sida.losses.noise import Draws, Gamma, unit_noise
-from sida.losses.sida import Pool, SiDALoss, fakeness, told_apart
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, counted, dropped, intact, keep
+from sida.losses.noise import unit_noise
+from sida.losses.sida import SiDALoss, fakeness, told_apart
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Net, Round, Terms, counted, dropped, intact, keep
 
 
+@dataclasses.dataclass(eq=False)
 class EDM2SiDALoss(SiDALoss):
     """Losses of SiD and SiDA on EDM2 networks; with u(σ) = ψ's logvar:
 
@@ -18,44 +21,27 @@ class EDM2SiDALoss(SiDALoss):
 
     Forced weight normalisation rewrites weights in a forward pass, so real and fake images go through in one pass.
 
-    Args:
-        alpha: α.
-        t_max: Largest generator time in thousandths, in (0, 1000].
-        P_mean: Mean of ln σ in the fake score's loss.
+    Attributes:
+        P_mean: Mean of ln σ in the fake score's loss. The others of :class:`SiDALoss` are the same.
         P_std: Standard deviation of ln σ in the fake score's loss.
-        sigma_data: Standard deviation of the data the weight is made for.
         return_logvar: Whether ψ predicts u; without it u = 0.
-        gamma: The weight w(σ), see :class:`SiDLoss`.
-        pool: See :class:`SiDALoss`.
         adversarial: False is SiD on EDM2 networks: no real images, no adversarial term.
 
     Source: SiDA (arXiv:2410.14919) as the official EDM2 code has it; fact 14 of tests/golden/README.md.
     """
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        t_max: float = 800,
-        P_mean: float = -0.4,
-        P_std: float = 1.0,
-        sigma_data: float = 0.5,
-        return_logvar: bool = True,
-        gamma: Gamma = "edm",
-        pool: Pool = "batch",
-        adversarial: bool = True,
-    ) -> None:
-        super().__init__(alpha, t_max, P_mean, P_std, sigma_data, gamma, pool)
-        self.return_logvar, self.uses_real_images = return_logvar, adversarial
+    P_mean: float = -0.4
+    P_std: float = 1.0
+    return_logvar: bool = True
+    adversarial: bool = True
 
-    def generator_loss(
-        self,
-        true_score: torch.nn.Module,
-        fake_score: torch.nn.Module,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> GeneratorTerms:
-        """Generator's terms per element; unlike the EDM variant, dropped samples leave the logits too."""
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.uses_real_images = self.adversarial
+
+    def generator_terms(self, true_score: Net, fake_score: Net, given: Round) -> GeneratorTerms | Terms:
+        """As of :class:`SiDALoss`; unlike there, dropped samples leave the logits too."""
+        images, class_labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
         true = true_score(noisy, sigma, class_labels)
@@ -69,20 +55,13 @@ class EDM2SiDALoss(SiDALoss):
         sid, divisor, logits = keep(mask, per_element, divisor, logits)
         return counted(GeneratorTerms(sid, fakeness(logits, self.pool) / divisor), dropped(mask))
 
-    def fake_score_loss(
-        self,
-        fake_score: torch.nn.Module,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> FakeScoreTerms:
-        """Fake score's and discriminator's terms per element.
+    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
+        """As of :class:`SiDALoss`.
 
         Raises:
             ValueError: An augmentation was given; EDM2 networks take none.
         """
+        images, class_labels, real_images, augment, draws = given
         if augment is not None:
             raise ValueError("EDM2 networks take no augmentation")
         sigma = self.fake_score_sigma(images, draws)
@@ -104,22 +83,11 @@ class EDM2SiDALoss(SiDALoss):
         return counted(FakeScoreTerms(weight * error.square() + logvar, discriminator), dropped(mask))
 
     def _judge(
-        self,
-        fake_score: torch.nn.Module,
-        noisy: torch.Tensor,
-        sigma: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        decode: int | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, fake_score: Net, noisy: Tensor, sigma: Tensor, class_labels: Tensor | None, decode: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ψ's ``(denoised, logits, e^u, u)``; u covers the decoded samples and is 0 without a logvar head."""
-        outputs = fake_score(
-            noisy,
-            sigma,
-            class_labels,
-            return_flag="encoder_decoder",
-            decode=decode,
-            return_logvar=self.return_logvar,
-        )
+        flags = {"return_flag": "encoder_decoder", "decode": decode, "return_logvar": self.return_logvar}
+        outputs = fake_score(noisy, sigma, class_labels, **flags)
         denoised, logits = outputs[:2]
         shape = (len(denoised), 1, 1, 1)
         if not self.return_logvar:

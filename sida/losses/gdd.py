@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch.nn.functional import relu, softplus
 
-from sida.losses.edm import Augment
-from sida.losses.noise import Draws
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Loss, Round
 
 #: ``discriminator(images, class_labels) -> [logits per head]``, each of any shape.
 Discriminator = Callable[[torch.Tensor, torch.Tensor | None], Sequence[torch.Tensor]]
 
 
-class GDDLoss:
+@dataclasses.dataclass(eq=False)
+class GDDLoss(Loss):
     """Non-saturating or hinge loss of a discriminator with several heads, with R1 on real images.
 
     Methods, arguments and terms are those of :class:`SiDLoss`, with the discriminator in the place of the fake score:
     no noise is added, a head's loss is the mean over its logits, heads are added. The terms are scalars, and R1 is a
     step of its own, so :class:`sida.training.Distiller` does not take this loss: training GDD is not implemented.
 
-    Args:
+    Attributes:
         form: ``"ns"`` (non-saturating) or ``"hinge"``.
         r1_gamma: γ of the R1 penalty.
 
@@ -32,38 +32,26 @@ class GDDLoss:
 
     uses_real_images = True
 
-    def __init__(self, form: Literal["ns", "hinge"] = "ns", r1_gamma: float = 1e-4) -> None:
-        if form not in ("ns", "hinge"):
-            raise ValueError(f"form: must be 'ns' or 'hinge', got {form!r}")
-        self.form, self.r1_gamma = form, r1_gamma
+    form: Literal["ns", "hinge"] = "ns"
+    r1_gamma: float = 1e-4
 
-    def generator_loss(
-        self,
-        true_score: torch.nn.Module | None,
-        fake_score: Discriminator,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> GeneratorTerms:
+    def __post_init__(self) -> None:
+        if self.form not in ("ns", "hinge"):
+            raise ValueError(f"form: must be 'ns' or 'hinge', got {self.form!r}")
+
+    def generator_terms(self, true_score: Any, fake_score: Discriminator, given: Round) -> GeneratorTerms:
         """``adversarial`` has shape ``()``; there is no score term and ``true_score`` is not used."""
         one = softplus if self.form == "ns" else torch.Tensor.clone
-        heads = fake_score(images, class_labels)
+        heads = fake_score(given.images, given.class_labels)
         return GeneratorTerms(None, torch.stack([one(-logits).mean() for logits in heads]).sum())
 
-    def fake_score_loss(
-        self,
-        fake_score: Discriminator,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> FakeScoreTerms:
+    def fake_score_terms(self, fake_score: Discriminator, given: Round) -> FakeScoreTerms:
         """``discriminator`` has shape ``()``; there is no denoising term.
 
         Raises:
             ValueError: No real images.
         """
+        images, class_labels, real_images, augment, _ = given
         if real_images is None:
             raise ValueError("GDD needs real images")
         if augment is not None:

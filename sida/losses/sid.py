@@ -4,11 +4,11 @@ the difference of the two scores.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import torch
 
-from sida.losses.edm import Augment
 from sida.losses.noise import (
     Draws,
     Gamma,
@@ -19,13 +19,14 @@ from sida.losses.noise import (
     uniform,
     unit_noise,
 )
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Terms, counted, dropped, intact, keep
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Loss, Net, Round, Terms, counted, dropped, intact, keep
 
 #: Floor of the mean absolute error that the generator's loss is divided by.
 ERROR_FLOOR = 1e-5
 
 
-class SiDLoss:
+@dataclasses.dataclass(eq=False)
+class SiDLoss(Loss):
     """Losses of SiD, which needs no real images.
 
     With images x = G(z), noise n of level σ, f_φ = D_φ(x + n; σ) of the teacher and f_ψ of the fake score:
@@ -33,7 +34,7 @@ class SiDLoss:
         denoising = w(σ) (f_ψ − x)²                                                   (fake score)
         sid       = (f_φ − f_ψ) [(f_φ − x) − α (f_φ − f_ψ)] / mean |x − f_φ|          (generator)
 
-    Args:
+    Attributes:
         alpha: α; 1.2 by default in SiD, 1.0 in SiDA.
         t_max: Largest generator time in thousandths, in (0, 1000].
         P_mean: Mean of ln σ in the fake score's loss.
@@ -44,20 +45,14 @@ class SiDLoss:
     Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
     """
 
-    #: Whether the fake score is also a discriminator, so that its step wants real images.
-    uses_real_images = False
+    alpha: float = 1.2
+    t_max: float = 800
+    P_mean: float = -1.2
+    P_std: float = 1.2
+    sigma_data: float = 0.5
+    gamma: Gamma = "edm"
 
-    def __init__(
-        self,
-        alpha: float = 1.2,
-        t_max: float = 800,
-        P_mean: float = -1.2,
-        P_std: float = 1.2,
-        sigma_data: float = 0.5,
-        gamma: Gamma = "edm",
-    ) -> None:
-        self.alpha, self.t_max, self.gamma = alpha, t_max, gamma
-        self.P_mean, self.P_std, self.sigma_data = P_mean, P_std, sigma_data
+    def __post_init__(self) -> None:
         # An unknown name shall fail here and not in the first step.
         self.weight(torch.ones(1))
 
@@ -82,54 +77,23 @@ class SiDLoss:
         """w(σ) of the fake score's (and discriminator's) terms, the shape of ``sigma``."""
         return score_weight(sigma, self.sigma_data, self.gamma)
 
-    def generator_loss(
-        self,
-        true_score: torch.nn.Module,
-        fake_score: torch.nn.Module,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> GeneratorTerms | Terms:
-        """Generator's terms per element; gradients flow through both networks into ``images``.
-
-        Args:
-            true_score: The teacher φ, frozen.
-            fake_score: ψ, frozen for this step.
-            images: The generator's images ``(N, C, H, W)``, with gradient.
-            class_labels: ``(N, label_dim)`` or None.
-            draws: ``t`` uniform in [0, 1) (before ``t_max``) and ``noise`` unit normal replace the random ones.
-        """
-        sigma = self.generator_sigma(images, draws)
-        noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
-        true = true_score(noisy, sigma, class_labels)
-        fake = fake_score(noisy, sigma, class_labels)
+    def generator_terms(self, true_score: Net, fake_score: Net, given: Round) -> GeneratorTerms | Terms:
+        """Term ``sid``, float32 ``(N', C, H, W)``."""
+        images, labels = given.images, given.class_labels
+        sigma = self.generator_sigma(images, given.draws)
+        noisy = torch.addcmul(images, sigma, unit_noise(given.draws, images))
+        true, fake = true_score(noisy, sigma, labels), fake_score(noisy, sigma, labels)
         per_element = self._sid(images, true, fake) / self._mean_error(images, true)
         mask = intact(per_element)
         return counted(GeneratorTerms(keep(mask, per_element)[0], None), dropped(mask))
 
-    def fake_score_loss(
-        self,
-        fake_score: torch.nn.Module,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> FakeScoreTerms | Terms:
-        """Fake score's terms per element.
-
-        Args:
-            fake_score: ψ in training mode.
-            images: The generator's images ``(N, C, H, W)``, without gradient.
-            class_labels: ``(N, label_dim)`` or None.
-            real_images: Not used by SiD.
-            augment: ``images -> (images, augment_labels)``; draws for itself.
-            draws: ``sigma_normal`` and ``noise``, both unit normal, replace the random ones.
-        """
+    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
+        """Term ``denoising``, float32 ``(N', C, H, W)``."""
+        images, labels, _, augment, draws = given
         sigma = self.fake_score_sigma(images, draws)
         clean, augment_labels = (images, None) if augment is None else augment(images)
         noisy = torch.addcmul(clean, sigma, unit_noise(draws, images))
-        denoised = fake_score(noisy, sigma, class_labels, augment_labels=augment_labels)
+        denoised = fake_score(noisy, sigma, labels, augment_labels=augment_labels)
         error, weight = denoised - clean, self.weight(sigma)
         mask = intact(error)
         error, weight = keep(mask, error, weight)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Literal, get_args
 
 import torch
 from torch.nn.functional import softplus
 
-from sida.losses.edm import Augment
-from sida.losses.noise import Draws, Gamma, unit_noise
+from sida.losses.noise import unit_noise
 from sida.losses.sid import SiDLoss
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Terms, counted, dropped, intact, keep
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Net, Round, Terms, counted, dropped, intact, keep
 
 #: The generator's logits are clamped to ± this, with no gradient outside; the discriminator's are not.
 LOGIT_LIMIT = 10.0
@@ -19,6 +19,7 @@ LOGIT_LIMIT = 10.0
 Pool = Literal["batch", "sample"]
 
 
+@dataclasses.dataclass(eq=False)
 class SiDALoss(SiDLoss):
     """SiD with an adversarial term; logits are the channel means of ψ's last encoder activation.
 
@@ -28,13 +29,8 @@ class SiDALoss(SiDLoss):
         discriminator = w(σ) [BCE(logits_real, 1) + BCE(logits_fake, 0)] / 2
         adversarial   = BCE(clamp(logits_fake), 1) / mean |x − f_φ|
 
-    Args:
-        alpha: α; 1.0 in SiDA, 1.0 or 1.2 in SiD2A.
-        t_max: Largest generator time in thousandths, in (0, 1000].
-        P_mean: Mean of ln σ in the fake score's loss.
-        P_std: Standard deviation of ln σ in the fake score's loss.
-        sigma_data: Standard deviation of the data the weight is made for.
-        gamma: The weight w(σ), see :class:`SiDLoss`.
+    Attributes:
+        alpha: α; 1.0 in SiDA, 1.0 or 1.2 in SiD2A. The others of :class:`SiDLoss` are the same.
         pool: ``batch``: one scalar for all samples, as above; ``sample``: each sample keeps its own mean, so that its
             weight and its cross-entropy belong together.
 
@@ -43,43 +39,30 @@ class SiDALoss(SiDLoss):
 
     uses_real_images = True
 
-    def __init__(
-        self,
-        alpha: float = 1.0,
-        t_max: float = 800,
-        P_mean: float = -1.2,
-        P_std: float = 1.2,
-        sigma_data: float = 0.5,
-        gamma: Gamma = "edm",
-        pool: Pool = "batch",
-    ) -> None:
-        super().__init__(alpha, t_max, P_mean, P_std, sigma_data, gamma)
-        if pool not in get_args(Pool):
-            raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {pool!r}")
-        self.pool = pool
+    alpha: float = 1.0
+    pool: Pool = "batch"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pool not in get_args(Pool):
+            raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
         """See :meth:`SiDLoss.weights`; the adversarial scalar counts for each of the C·H·W elements."""
         more = {"adversarial": settings["lambda_adv"] * pixels, "discriminator": settings["lambda_d"]}
         return super().weights(settings, pixels) | more
 
-    def generator_loss(
-        self,
-        true_score: torch.nn.Module,
-        fake_score: torch.nn.Module,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        draws: Draws | None = None,
-    ) -> GeneratorTerms:
-        """Generator's terms per element, see :meth:`SiDLoss.generator_loss`.
+    def generator_terms(self, true_score: Net, fake_score: Net, given: Round) -> GeneratorTerms | Terms:
+        """Terms ``sid`` ``(N', C, H, W)`` and ``adversarial`` ``(N', 1, 1, 1)``, float32.
 
         A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): its mask
         does not look at them, and the batch's scalar pools them all. Pooled per sample, the sample is dropped.
         """
+        images, labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
-        true = true_score(noisy, sigma, class_labels)
-        fake, logits = fake_score(noisy, sigma, class_labels, return_flag="encoder_decoder")
+        true = true_score(noisy, sigma, labels)
+        fake, logits = fake_score(noisy, sigma, labels, return_flag="encoder_decoder")
         error = self._mean_error(images, true)
         per_element = self._sid(images, true, fake) / error
         if self.pool == "batch":
@@ -90,31 +73,16 @@ class SiDALoss(SiDLoss):
         sid, error = keep(mask, per_element, error)
         return counted(GeneratorTerms(sid, fakeness(logits, self.pool) / error), dropped(mask))
 
-    def fake_score_loss(
-        self,
-        fake_score: torch.nn.Module,
-        images: torch.Tensor,
-        class_labels: torch.Tensor | None,
-        real_images: torch.Tensor | None = None,
-        augment: Augment | None = None,
-        draws: Draws | None = None,
-    ) -> FakeScoreTerms | Terms:
-        """Fake score's and discriminator's terms per element, see :meth:`SiDLoss.fake_score_loss`.
+    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
+        """Terms ``denoising`` ``(N', C, H, W)`` and ``discriminator`` ``(N', 1, 1, 1)``, float32.
 
         Fake and real image of a position share σ, noise and label; each is augmented by itself. Both halves pass
         the encoder together and only the fake half the decoder, which is exact because samples never interact. A
         position is dropped when either of its two images led to a NaN.
-
-        Args:
-            fake_score: ψ in training mode.
-            images: The generator's images ``(N, C, H, W)``, without gradient.
-            class_labels: ``(N, label_dim)`` or None.
-            real_images: ``(N, C, H, W)``; None leaves the discriminator term out.
-            augment: ``images -> (images, augment_labels)``; draws for itself.
-            draws: ``sigma_normal`` and ``noise``, both unit normal, replace the random ones.
         """
+        images, class_labels, real_images, augment, draws = given
         if real_images is None:
-            return super().fake_score_loss(fake_score, images, class_labels, augment=augment, draws=draws)
+            return super().fake_score_terms(fake_score, given)
         sigma = self.fake_score_sigma(images, draws)
         clean, clean_labels = (images, None) if augment is None else augment(images)
         noise = sigma * unit_noise(draws, images)

@@ -1,11 +1,37 @@
-"""What a loss returns, and how samples with NaN are left out of it."""
+"""What a loss is given and returns, and how samples with NaN are left out of it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple, TypeVar
+import abc
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 import torch
+
+from sida.losses.noise import Draws
+
+#: A network, or what calls one.
+Net = Callable[..., Any]
+#: ``images -> (images, augment_labels)``; draws for itself.
+Augment = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+
+
+class Round(NamedTuple):
+    """Images and draws of one accumulation round.
+
+    Attributes:
+        images: The generator's ``(N, C, H, W)``; with a gradient where the generator learns.
+        class_labels: ``(N, label_dim)`` or None.
+        real_images: ``(N, C, H, W)`` of the data; None where there are none.
+        augment: None is off.
+        draws: Raw tensors that replace the random ones, by name.
+    """
+
+    images: torch.Tensor
+    class_labels: torch.Tensor | None
+    real_images: torch.Tensor | None = None
+    augment: Augment | None = None
+    draws: Draws | None = None
 
 
 class Terms(dict[str, torch.Tensor]):
@@ -70,6 +96,66 @@ class FakeScoreTerms(_FakeScorePair):
 
 def _items(pair: _GeneratorPair | _FakeScorePair) -> list[tuple[str, torch.Tensor]]:
     return [(name, term) for name, term in pair._asdict().items() if term is not None]
+
+
+class FakeScoreLoss(abc.ABC):
+    """A loss of a network that judges generated images: a fake score, a discriminator, or both in one."""
+
+    def fake_score_loss(
+        self,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> FakeScoreTerms | Terms:
+        """Its terms, per element and unscaled.
+
+        Args:
+            fake_score: ψ in training mode.
+            images: The generator's images ``(N, C, H, W)``, without gradient.
+            class_labels: ``(N, label_dim)`` or None.
+            real_images: ``(N, C, H, W)``; None leaves the discriminator term out. Not used by losses without one.
+            augment: ``images -> (images, augment_labels)``; draws for itself.
+            draws: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``, both unit normal, replace the
+                random ones.
+        """
+        return self.fake_score_terms(fake_score, Round(images, class_labels, real_images, augment, draws))
+
+    @abc.abstractmethod
+    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
+        """What :meth:`fake_score_loss` returns."""
+
+
+class Loss(FakeScoreLoss):
+    """Losses of the two sides of a distillation."""
+
+    #: Whether the fake score is also a discriminator, so that its step wants real images.
+    uses_real_images = False
+
+    def generator_loss(
+        self,
+        true_score: Net | None,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> GeneratorTerms | Terms:
+        """The generator's terms, per element and unscaled; gradients flow through both networks into ``images``.
+
+        Args:
+            true_score: The teacher φ, frozen; not used by losses without a score term.
+            fake_score: ψ, frozen for this step.
+            images: The generator's images ``(N, C, H, W)``, with gradient.
+            class_labels: ``(N, label_dim)`` or None.
+            draws: ``t`` uniform in [0, 1) (before ``t_max``) and ``noise`` unit normal replace the random ones.
+        """
+        return self.generator_terms(true_score, fake_score, Round(images, class_labels, draws=draws))
+
+    @abc.abstractmethod
+    def generator_terms(self, true_score: Any, fake_score: Net, given: Round) -> GeneratorTerms | Terms:
+        """What :meth:`generator_loss` returns."""
 
 
 Pair = TypeVar("Pair", GeneratorTerms, FakeScoreTerms)

@@ -108,7 +108,7 @@ class Distiller(Turns):
             Player(
                 "fake_score",
                 psi,
-                lambda r: loss.fake_score_loss(psi.call, r.images, r.class_labels, r.real_images, r.augment, r.draws),
+                lambda given: loss.fake_score_loss(psi.call, *given),
                 weights,
                 "psi",
                 "sigma_normal",
@@ -120,7 +120,7 @@ class Distiller(Turns):
             Player(
                 "generator",
                 theta,
-                lambda r: loss.generator_loss(phi, psi.call, r.images, r.class_labels, r.draws),
+                lambda given: loss.generator_loss(phi, psi.call, given.images, given.class_labels, given.draws),
                 weights,
                 "generator",
             ),

@@ -7,7 +7,7 @@ import dataclasses
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 
@@ -33,6 +33,8 @@ from sida.training.outputs import RunFiles, Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
 from sida.training.schedule import Schedule
 from sida.training.turns import Player, Turns
+
+AnyLoss = TypeVar("AnyLoss")
 
 
 class StudentTrainer:
@@ -159,6 +161,12 @@ class Parts:
         net = build_network(network).to(self.device)
         net.load_state_dict(source.state_dict())
         return net.requires_grad_(True)
+
+    def loss(self, cls: type[AnyLoss], **more: Any) -> AnyLoss:
+        """A loss (a dataclass) with the settings that have the names of its fields, and more."""
+        fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        settings = {field.name for field in dataclasses.fields(self.config)}
+        return cls(**{name: getattr(self.config, name) for name in fields & settings}, **more)
 
     def schedule(self) -> Schedule:
         """Phases and rates as configured; without real images there is no adversarial phase."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 
 from sida.data.augment import AugmentPipe
-from sida.losses import Draws
+from sida.losses import Draws, FakeScoreTerms, GeneratorTerms, Round, Terms
 from sida.randomness import generator as random_generator
 from sida.sampling.one_step import one_step
 from sida.training.averages import Average, ema_beta
@@ -22,33 +22,6 @@ from sida.training.schedule import Phase, Schedule
 Batch = tuple[torch.Tensor, torch.Tensor | None]
 #: ``batches(stream, with_images)``: the accumulation rounds of one step; without images only their shape counts.
 Batches = Callable[[str, bool], Sequence[Batch]]
-
-
-class Round(NamedTuple):
-    """What a player's loss is computed from, in one accumulation round.
-
-    Attributes:
-        images: The generator's ``(N, C, H, W)``; with a gradient in its own turn only.
-        class_labels: ``(N, label_dim)`` or None.
-        real_images: ``(N, C, H, W)`` of the data; None for a player that sees none.
-        augment: ``images -> (images, augment_labels)``; None is off.
-        draws: ``z``, ``noise`` and the player's ``level``, see :func:`sida.training.batches.step_draws`.
-    """
-
-    images: torch.Tensor
-    class_labels: torch.Tensor | None
-    real_images: torch.Tensor | None
-    augment: Any
-    draws: Draws
-
-
-class LossTerms(Protocol):
-    """Terms by name, as the losses return them (:mod:`sida.losses.terms`)."""
-
-    nan_count: int
-
-    def items(self) -> Iterable[tuple[str, torch.Tensor]]:
-        """Names and tensors of the terms that are there."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +46,7 @@ class Player:
 
     name: str
     learner: Learner
-    loss: Callable[[Round], LossTerms]
+    loss: Callable[[Round], GeneratorTerms | FakeScoreTerms | Terms]
     weights: Callable[[int], Mapping[str, float]]
     stream: str
     level: str = "t"

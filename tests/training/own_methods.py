@@ -6,12 +6,12 @@ import dataclasses
 
 import torch
 
-from sida.losses import GDDLoss, GeneratorTerms, SiDLoss, Terms
+from sida.losses import GDDLoss, Round, SiDLoss, Terms
 from sida.methods import SID
 from sida.randomness import derive_seed
 from sida.training.learner import Learner
 from sida.training.student import make_score_distiller
-from sida.training.turns import Player, Round, Turns
+from sida.training.turns import Player, Turns
 
 
 class Judge(torch.nn.Module):
@@ -55,10 +55,10 @@ class JudgedLoss(SiDLoss):
     def weights(self, settings, pixels):
         return {**super().weights(settings, pixels), "fooling": 0.1 * pixels}
 
-    def generator_loss(self, true_score, fake_score, images, class_labels, draws=None):
-        terms: GeneratorTerms = super().generator_loss(true_score, fake_score, images, class_labels, draws)
-        fooling = LOSS.generator_loss(None, self.judge.call, images, class_labels).adversarial
-        return Terms({**dict(terms.items()), "fooling": fooling * len(images)}, terms.nan_count)
+    def generator_terms(self, true_score, fake_score, given):
+        terms = super().generator_terms(true_score, fake_score, given)
+        fooling = LOSS.generator_loss(None, self.judge.call, given.images, given.class_labels).adversarial
+        return Terms({**dict(terms.items()), "fooling": fooling * len(given.images)}, terms.nan_count)
 
 
 def judged(parts) -> Turns:
