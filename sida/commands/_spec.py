@@ -1,7 +1,8 @@
-"""A spec from the command line: a file or JSON text, with single settings changed on top."""
+"""What both trainings are told on the command line: a spec, single settings changed on top, the folder of the run."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 from collections.abc import Sequence
@@ -10,6 +11,16 @@ from typing import Any
 
 from sida.config import load_spec
 from sida.errors import UserError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of a training."""
+    add = parser.add_argument
+    add("--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file")
+    add("--out", required=True, metavar="DIR", help="folder of the run")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable")
+    unfinished = "start anew although DIR holds an unfinished run of other settings"
+    add("--set-aside", action="store_true", help=f"{unfinished} (it is kept, and goes on when they come back)")
 
 
 def read_spec(text: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from sida.commands import _spec
 from sida.methods import METHODS
 
 HELP = f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
@@ -28,32 +29,19 @@ interruption; a finished run only writes its files again.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument(
-        "--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file"
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
+    _spec.arguments(parser)
     parser.add_argument("--method", metavar="METHOD", help="name, or module:object of your own; overrides the spec's")
     parser.add_argument("--teacher", metavar="PATH", help="network of the teacher; overrides the spec's")
     parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
-    )
-    parser.add_argument(
-        "--set-aside",
-        action="store_true",
-        help="start anew although DIR holds an unfinished run of other settings (it is kept, and goes on when they "
-        "come back)",
-    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Distils."""
-    from sida.commands._spec import read_spec
     from sida.config import from_mapping
     from sida.training.config import DistillConfig
     from sida.training.process import limit_library_threads
 
-    spec, where = read_spec(args.spec, args.set)
+    spec, where = _spec.read_spec(args.spec, args.set)
     given = {"method": args.method, "teacher": args.teacher, "init": args.init}
     config = from_mapping(DistillConfig, spec | {k: v for k, v in given.items() if v is not None}, where)
     limit_library_threads(config.threads)

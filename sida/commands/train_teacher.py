@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from sida.commands._spec import arguments, read_spec
+
+__all__ = ["EXAMPLES", "HELP", "arguments", "run"]
+
 HELP = "Train a diffusion teacher (EDM)."
 EXAMPLES = """examples:
   sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
@@ -18,26 +22,8 @@ finished run only writes its files again.
 """
 
 
-def arguments(parser: argparse.ArgumentParser) -> None:
-    """Declares the arguments."""
-    parser.add_argument(
-        "--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file"
-    )
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable"
-    )
-    parser.add_argument(
-        "--set-aside",
-        action="store_true",
-        help="start anew although DIR holds an unfinished run of other settings (it is kept, and goes on when they "
-        "come back)",
-    )
-
-
 def run(args: argparse.Namespace) -> int:
     """Trains."""
-    from sida.commands._spec import read_spec
     from sida.config import from_mapping
     from sida.training.config import TeacherConfig
     from sida.training.process import limit_library_threads

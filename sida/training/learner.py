@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
@@ -203,6 +203,28 @@ class Learner:
         self.flat.vector.copy_(state["parameters"])
         load_buffers(self.net, state)
         self.adam.load({name.removeprefix("adam/"): value for name, value in state.items()})
+
+
+class Resumable(Protocol):
+    """What a run keeps to go on: a learner, an average."""
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Named tensors (references, not copies)."""
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts a state back."""
+
+
+def joint_state(parts: Mapping[str, Resumable]) -> dict[str, torch.Tensor]:
+    """States of several parts in one, as ``part/name``."""
+    return {f"{part}/{name}": value for part, owner in parts.items() for name, value in owner.state().items()}
+
+
+def load_joint_state(parts: Mapping[str, Resumable], state: Mapping[str, torch.Tensor]) -> None:
+    """Puts a :func:`joint_state` back."""
+    for part, owner in parts.items():
+        prefix = f"{part}/"
+        owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
 
 
 def buffers(net: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -18,7 +18,7 @@ from sida.training.averages import Average, ema_beta
 from sida.training.batches import StepBatches, seed_layers
 from sida.training.config import TeacherConfig
 from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
-from sida.training.learner import Learner, Reduce
+from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_joint_state
 from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.outputs import RunFiles, Tensors, run_folder, split_outdir
@@ -46,6 +46,7 @@ class TeacherTrainer:
         self.augment = None if config.augment is None else AugmentPipe.from_config(config.augment, "augment")
         self.learner = Learner(net, config.lr, config.betas, config.eps, reduce=reduce)
         self.ema = Average(self.learner)
+        self._parts: dict[str, Resumable] = {"teacher": self.learner, "ema": self.ema}
 
     def iteration(self, nimg: int) -> IterationRecord:
         """One step of the denoiser and its average."""
@@ -72,14 +73,11 @@ class TeacherTrainer:
 
     def state(self) -> Tensors:
         """Everything a resumed run needs (references, not copies)."""
-        parts = (("teacher", self.learner.state()), ("ema", self.ema.state()))
-        return {f"{part}/{name}": value for part, state in parts for name, value in state.items()}
+        return joint_state(self._parts)
 
     def load(self, state: Tensors) -> None:
         """Puts a :meth:`state` back."""
-        for part, owner in (("teacher", self.learner), ("ema", self.ema)):
-            prefix = f"{part}/"
-            owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
+        load_joint_state(self._parts, state)
 
 
 def train_teacher(
@@ -92,22 +90,8 @@ def train_teacher(
 ) -> Path:
     """Trains a teacher, or goes on where an earlier process stopped, or just writes the results of a finished run.
 
-    Args:
-        config: Settings, or a mapping of them (which may name the folder under ``outdir``).
-        outdir: Folder of the run; None takes the mapping's, else ``results/local/teachers/<name>``. Gets
-            ``network.safetensors`` (the averaged network), ``train.jsonl``, ``snapshots/`` and ``state/``.
-        where: Place named in errors.
-        save_seconds: Least time between two saved states.
-        set_aside: Start anew although the folder holds an unfinished run of another configuration. Its state stays
-            there and is gone on from when its settings come back.
-
-    Returns:
-        Path of the network.
-
-    Raises:
-        UserError: Bad settings, data or network; too many NaNs; a kept state that cannot be read, or one of an
-            unfinished run of another configuration (without ``set_aside``).
-        KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
+    Arguments, result and errors are those of :func:`sida.training.distill`; the folder is by default
+    ``results/local/teachers/<name>`` and gets no evaluations: the network is the last average.
     """
     if not isinstance(config, TeacherConfig):
         config, outdir = split_outdir(config, outdir, where)

@@ -14,7 +14,7 @@ from sida.randomness import generator as random_generator
 from sida.sampling.one_step import one_step
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import seed_layers, step_draws
-from sida.training.learner import Learner, Reduce
+from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_joint_state
 from sida.training.meter import IterationRecord
 from sida.training.schedule import Phase, Schedule
 
@@ -70,10 +70,10 @@ class Turns:
     Args:
         players: In the order of an iteration; the generator's comes last.
         schedule: Phases by images seen.
+        seed: Run seed of all draws.
         init_sigma: σ_init of the generator.
         ema_half_life: Half-life of the average, in images.
         ema_rampup_ratio: The half-life is at most this share of the images seen; None is no limit.
-        seed: Run seed of all draws.
         rank: Number of this device.
         world_size: Number of devices; the average's step counts the images of all of them.
         reduce: Averages a gradient vector over devices, in place (:data:`sida.training.learner.Reduce`).
@@ -89,10 +89,10 @@ class Turns:
         players: Sequence[Player],
         schedule: Schedule,
         *,
+        seed: int,
         init_sigma: float = 2.5,
         ema_half_life: float = 500_000,
         ema_rampup_ratio: float | None = 0.05,
-        seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
         reduce: Reduce | None = None,
@@ -105,6 +105,7 @@ class Turns:
             learner.reduce = reduce
         self.generator = players[-1].learner
         self.ema = Average(self.generator)
+        self._parts: dict[str, Resumable] = {**self.learners, "ema": self.ema}
         self.device = self.generator.flat.vector.device
 
     def take(self, nimg: int, batches: Batches, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
@@ -181,13 +182,8 @@ class Turns:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything a resumed run needs, as named tensors (references, not copies); frozen networks are not in it."""
-        return {f"{part}/{name}": value for part, owner in self._parts() for name, value in owner.state().items()}
+        return joint_state(self._parts)
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Puts a :meth:`state` back."""
-        for part, owner in self._parts():
-            prefix = f"{part}/"
-            owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
-
-    def _parts(self) -> list[tuple[str, Learner | Average]]:
-        return [*self.learners.items(), ("ema", self.ema)]
+        load_joint_state(self._parts, state)

@@ -100,7 +100,7 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     [
         ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a or module:object, got"),
         ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
-        ({"method": f"{OWN}:JUDGE"}, "has no method 'JUDGE' (did you mean 'JUDGED'?)"),
+        ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
         ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.Method"),
         ({"method": MATCHING, "real_source": "x"}, "real_source: 'matching' sees no real images"),
         ({"method": "sid", "options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
