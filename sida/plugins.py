@@ -45,10 +45,16 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
             f"{where}: cannot import '{name}' ({error}); is the module in this folder or on PYTHONPATH?"
         ) from None
     if not hasattr(module, attribute):
-        own = [key for key, value in vars(module).items() if getattr(value, "__module__", None) == place]
+        own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, place)]
         fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, own)}"
         raise UserError(f"{where}: cannot import '{name}': {fault}")
     return module, getattr(module, attribute)
+
+
+def _imported(value: Any, place: str) -> bool:
+    """Whether a module's value is another module, or a function or class of another module."""
+    code = inspect.isroutine(value) or inspect.isclass(value)
+    return inspect.ismodule(value) or (code and value.__module__ != place)
 
 
 def source_sha256(item: Any) -> str | None:
