@@ -30,11 +30,10 @@ from eval.features import get_extractor
 from eval.features.extraction import extract
 from eval.inception_score import inception_score
 from eval.measuring.images import ImageFiles
-from eval.measuring.metrics import compute_metrics
 from eval.measuring.pipeline import Batch, prefetch, run_pass
 from eval.measuring.protocol import load_protocol
 from eval.measuring.references import load_references
-from eval.measuring.trial import TrialSums
+from eval.measuring.trial import TrialSums, compute_metrics
 from eval.precision_recall import precision_recall
 from eval.statistics import FeatureStatistics
 from sida.io import write_json

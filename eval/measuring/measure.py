@@ -16,12 +16,11 @@ import torch
 from eval.features import extractor_names
 from eval.features.base import Extractor
 from eval.features.extraction import make_extractors
-from eval.measuring.metrics import compute_metrics
 from eval.measuring.pipeline import Batch, run_pass
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import Reference, load_references
 from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
-from eval.measuring.trial import TrialSums
+from eval.measuring.trial import TrialSums, compute_metrics
 from eval.results.measurements import keep_current, trial_path, write_measurement
 from sida import provenance
 from sida.config import from_mapping

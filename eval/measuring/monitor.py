@@ -18,10 +18,9 @@ from eval.features.base import Extractor
 from eval.features.extraction import extract, make_extractors, precision
 from eval.measuring.measure import default_batch_size
 from eval.measuring.measure import threads as use_threads
-from eval.measuring.metrics import compute_metrics
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import Reference, data_digest, load_references
-from eval.measuring.trial import TrialSums
+from eval.measuring.trial import TrialSums, compute_metrics
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.io import by_content

@@ -13,73 +13,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from eval.measuring.kinds import read_metric
+from eval.measuring.metric import Metric
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
 from sida.labels import LabelCounts, find_labels, load_labels
 from sida.resources import find
 
-#: Metric kinds: whether they need a reference, class probabilities, and kept features.
-KINDS = {
-    "frechet": {"reference": True, "features": False},
-    "frechet_infinity": {"reference": True, "features": True},
-    "inception_score": {"reference": False, "features": False},
-    "precision": {"reference": True, "features": True},
-    "recall": {"reference": True, "features": True},
-    "kernel": {"reference": True, "features": True},
-    "accuracy": {"reference": False, "features": False},
-}
 # Labels enter by content; the selection chooses a network and changes no number.
 _NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection"}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One number of a protocol.
-
-    Attributes:
-        key: Name in measurements, e.g. ``fid``.
-        kind: ``frechet``, ``frechet_infinity``, ``inception_score``, ``precision``, ``recall``, ``kernel`` or
-            ``accuracy`` (share of images classified as the class that was asked for).
-        extractor: Feature network.
-        reference: Key of the protocol's references; None where the kind needs none.
-        k: Neighbours of precision and recall.
-        dtype: Precision of their distances (ledger, 65).
-        splits: Splits of the inception score.
-        label: For people, e.g. ``FID``.
-        better: Which direction is good.
-        decimals: Digits after the point in rows.
-    """
-
-    key: str
-    kind: Literal["frechet", "frechet_infinity", "inception_score", "precision", "recall", "kernel", "accuracy"]
-    extractor: str
-    reference: str | None = None
-    k: int = 3
-    dtype: Literal["float32", "float16"] = "float32"
-    splits: int = 10
-    label: str = ""
-    better: Literal["lower", "higher"] = "lower"
-    decimals: int = 3
-
-    def __post_init__(self) -> None:
-        if KINDS[self.kind]["reference"] and self.reference is None:
-            raise ValueError(f"reference: a metric of kind '{self.kind}' needs one")
-        if self.k < 1:
-            raise ValueError(f"k: must be at least 1, got {self.k}")
-        if self.splits < 1:
-            raise ValueError(f"splits: must be at least 1, got {self.splits}")
-
-    def facts(self) -> dict[str, Any]:
-        """The fields that can change the number."""
-        facts: dict[str, Any] = {"kind": self.kind, "extractor": self.extractor}
-        if KINDS[self.kind]["reference"]:
-            facts["reference"] = self.reference
-        if self.kind in ("precision", "recall"):
-            facts |= {"k": self.k, "dtype": self.dtype}
-        if self.kind == "inception_score":
-            facts["splits"] = self.splits
-        return facts
 
 
 @dataclass(frozen=True)
@@ -188,19 +131,19 @@ class Protocol:
             if metric.reference is not None and metric.reference not in self.references:
                 known = suggestion(metric.reference, self.references)
                 raise ValueError(f"metrics: '{metric.key}' names no reference '{metric.reference}'{known}")
-        choices = [metric.key for metric in self.metrics if metric.kind == "frechet"]
+        choices = [metric.key for metric in self.metrics if metric.selects]
         if self.selection is not None and self.selection not in choices:
             raise ValueError(f"selection: must be a metric of kind 'frechet'{suggestion(self.selection, choices)}")
 
     @property
     def selection_key(self) -> str | None:
         """``selection`` with its default; None where no metric can choose."""
-        return self.selection or next((metric.key for metric in self.metrics if metric.kind == "frechet"), None)
+        return self.selection or next((metric.key for metric in self.metrics if metric.selects), None)
 
     @property
     def streaming(self) -> tuple[Metric, ...]:
         """Metrics that need no stored features: those that evaluations during training log."""
-        return tuple(metric for metric in self.metrics if not KINDS[metric.kind]["features"])
+        return tuple(metric for metric in self.metrics if metric.generated != "features")
 
     @functools.cached_property
     def sources(self) -> dict[str, ReferenceSource]:
@@ -280,7 +223,8 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     metrics = mapping.get("metrics")
     if not isinstance(metrics, (list, tuple)):
         raise UserError(f"{where}: metrics: must be a list of metrics")
-    protocol = from_mapping(Protocol, mapping, where)
+    metrics = [read_metric(metric, f"{where}.metrics[{i}]") for i, metric in enumerate(metrics)]
+    protocol = from_mapping(Protocol, {**mapping, "metrics": metrics}, where)
     # References are checked now, not when they are first used in the middle of a run.
     _ = protocol.sources
     return protocol

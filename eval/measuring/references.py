@@ -20,7 +20,7 @@ import torch
 
 from eval.features.base import Extractor
 from eval.features.extraction import extract, precision
-from eval.measuring.protocol import KINDS, Protocol, ReferenceSource
+from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, read_batch, read_moments, read_own
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
@@ -95,10 +95,8 @@ def load_references(
     with precision(protocol.allow_tf32):
         for key, source in protocol.sources.items():
             users = [metric for metric in protocol.metrics if metric.reference == key]
-            moments = list(dict.fromkeys(m.extractor for m in users if m.kind.startswith("frechet")))
-            rows = list(
-                dict.fromkeys(m.extractor for m in users if KINDS[m.kind]["features"] and m.kind != "frechet_infinity")
-            )
+            moments = list(dict.fromkeys(m.extractor for m in users if m.real == "moments"))
+            rows = list(dict.fromkeys(m.extractor for m in users if m.real == "features"))
             if users:
                 where = f"protocol '{protocol.name}': references.{key}"
                 result[key] = _load(source, key, where, moments, rows, extractors, files or {}, dataset)

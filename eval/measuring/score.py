@@ -12,7 +12,8 @@ from typing import Any
 
 from eval.measuring.images import ImageFiles
 from eval.measuring.measure import Measurer, MeasureSpec, threads
-from eval.measuring.protocol import Metric, Protocol, load_protocol
+from eval.measuring.metric import Metric
+from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.summary import Estimate
 from sida.errors import UserError
 from sida.progress import Progress
@@ -40,8 +41,9 @@ class Score:
 
     def spread(self, metric: Metric) -> float | None:
         """What follows ±: over trials (divisor N − ddof of the protocol), or over the splits of an inception score."""
-        if metric.kind == "inception_score" and self.protocol.is_spread == "splits":
-            return statistics.fmean(record["details"][metric.key]["split_std"] for record in self.records)
+        splits = [record["details"].get(metric.key, {}).get("split_std") for record in self.records]
+        if self.protocol.is_spread == "splits" and None not in splits:
+            return statistics.fmean(splits)
         values = self.values(metric.key)
         if len(values) < 2:
             return None
@@ -157,9 +159,9 @@ def score_images(
     if num_samples is not None and num_samples != chosen.num_samples:
         if num_samples < 2:
             raise UserError(f"--num-samples: must be at least 2, got {num_samples}")
-        splits = tuple(dataclasses.replace(m, splits=min(m.splits, num_samples)) for m in chosen.metrics)
+        fitting = tuple(metric.for_samples(num_samples) for metric in chosen.metrics)
         chosen = dataclasses.replace(
-            chosen, name=f"{chosen.name}-n{num_samples}", num_samples=num_samples, metrics=splits
+            chosen, name=f"{chosen.name}-n{num_samples}", num_samples=num_samples, metrics=fitting
         )
     files = ImageFiles(str(path), chosen)
     count = _trials(files, trials, str(path))

@@ -1,11 +1,12 @@
 """The sums of one trial, or of a shard of it: one pass over the images feeds every metric of a protocol.
 
-Nothing here knows where images come from. Feature statistics, the inception score and the accuracy stream in constant
-memory; features are kept only where a metric needs neighbours or subsets.
+Nothing here knows where images come from, and no kind of metric by name: each says what it needs. Features are kept
+only where a metric asks for them; all else streams in constant memory.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -13,8 +14,9 @@ from typing import Any
 import torch
 
 from eval.features.extraction import Features
-from eval.inception_score import InceptionScoreSums
-from eval.measuring.protocol import KINDS, Metric, Protocol
+from eval.measuring.metric import Sides
+from eval.measuring.protocol import Protocol
+from eval.measuring.references import Reference
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.tensor_file import explained, read_tensors, write_tensors
@@ -34,15 +36,15 @@ class TrialSums:
         self.protocol = protocol
         self.device = torch.device(device)
         self.ranges: list[tuple[int, int]] = []
+        self.metrics = [dataclasses.replace(metric) for metric in protocol.metrics]
         self.statistics = {
-            name: FeatureStatistics(ddof=protocol.cov_ddof, device=device) for name in _users(protocol, "frechet")
+            metric.extractor: FeatureStatistics(ddof=protocol.cov_ddof, device=device)
+            for metric in self.metrics
+            if metric.generated == "moments"
         }
-        self.scores: dict[str, InceptionScoreSums] = {}
         self.rows: dict[str, list[tuple[int, torch.Tensor]]] = {
-            name: [] for kind, needs in KINDS.items() if needs["features"] for name in _users(protocol, kind)
+            metric.extractor: [] for metric in self.metrics if metric.generated == "features"
         }
-        self.correct: dict[str, int] = {}
-        self.labelled: dict[str, int] = {}
 
     @property
     def count(self) -> int:
@@ -61,22 +63,10 @@ class TrialSums:
         self._cover(first, first + size)
         for name, statistics in self.statistics.items():
             statistics.update(outputs[name].features)
-        for metric in self._metrics("inception_score"):
-            probabilities = _probabilities(outputs[metric.extractor], metric.extractor)
-            if metric.key not in self.scores:
-                shape = (self.protocol.num_samples, metric.splits, probabilities.shape[1])
-                self.scores[metric.key] = InceptionScoreSums(*shape, self.device)
-            self.scores[metric.key].update(probabilities, first)
         for name, rows in self.rows.items():
             rows.append((first, outputs[name].features.float().cpu()))
-        for name in _users(self.protocol, "accuracy"):
-            if classes is not None:
-                logits = outputs[name].logits
-                if logits is None:
-                    raise UserError(f"protocol '{self.protocol.name}': extractor '{name}' has no classes for accuracy")
-                hits = int((logits.argmax(1).cpu() == classes.cpu()).sum())
-                self.correct[name] = self.correct.get(name, 0) + hits
-                self.labelled[name] = self.labelled.get(name, 0) + size
+        for metric in self.metrics:
+            metric.update(outputs[metric.extractor], classes, first, self.protocol.num_samples)
 
     def merge(self, other: TrialSums) -> TrialSums:
         """Adds another shard of the same trial; the order of merging does not matter. Returns itself.
@@ -90,16 +80,10 @@ class TrialSums:
             self._cover(begin, end)
         for name, statistics in self.statistics.items():
             statistics.merge(other.statistics[name])
-        for key, score in other.scores.items():
-            if key in self.scores:
-                self.scores[key].merge(score)
-            else:
-                self.scores[key] = InceptionScoreSums.from_tensors(score.tensors())
         for name, rows in self.rows.items():
             rows.extend(other.rows[name])
-        for mine, theirs in ((self.correct, other.correct), (self.labelled, other.labelled)):
-            for name, value in theirs.items():
-                mine[name] = mine.get(name, 0) + value
+        for mine, theirs in zip(self.metrics, other.metrics):
+            mine.merge(theirs)
         return self
 
     def features(self, name: str) -> torch.Tensor:
@@ -120,18 +104,19 @@ class TrialSums:
         tensors: dict[str, torch.Tensor] = {}
         for name, statistics in self.statistics.items():
             tensors |= {f"statistics/{name}/{key}": value for key, value in statistics.tensors().items()}
-        for metric_key, score in self.scores.items():
-            tensors |= {f"score/{metric_key}/{key}": value for key, value in score.tensors().items()}
+        for metric in self.metrics:
+            tensors |= {f"score/{metric.key}/{key}": value for key, value in metric.tensors().items()}
         for name in self.rows:
             tensors[f"features/{name}"] = self.features(name)
-        header = {
+        header: dict[str, Any] = {
             "format": FORMAT,
             "protocol_sha256": self.protocol.sha256,
             "ranges": self.ranges,
-            "correct": self.correct,
-            "labelled": self.labelled,
             **metadata,
         }
+        for metric in self.metrics:
+            for key, count in metric.counts().items():
+                header.setdefault(key, {})[metric.extractor] = count
         write_tensors(path, tensors, header)
 
     @classmethod
@@ -149,13 +134,13 @@ class TrialSums:
             raise UserError(f"{path}: measured under another protocol than '{protocol.name}'; measure this shard again")
         result = cls(protocol)
         result.ranges = [(begin, end) for begin, end in header["ranges"]]
-        result.correct, result.labelled = dict(header["correct"]), dict(header["labelled"])
         for name in result.statistics:
             result.statistics[name] = FeatureStatistics.from_tensors(
                 _within(tensors, f"statistics/{name}/"), protocol.cov_ddof
             )
-        for metric in result._metrics("inception_score"):
-            result.scores[metric.key] = InceptionScoreSums.from_tensors(_within(tensors, f"score/{metric.key}/"))
+        for metric in result.metrics:
+            counts = {key: header.get(key, {}).get(metric.extractor, 0) for key in metric.counts()}
+            metric.restore(_within(tensors, f"score/{metric.key}/"), counts)
         for name in result.rows:
             result.rows[name] = list(_split_rows(tensors[f"features/{name}"], result.ranges))
         return result, header
@@ -171,20 +156,6 @@ class TrialSums:
         else:
             self.ranges.append((begin, end))
 
-    def _metrics(self, kind: str) -> list[Metric]:
-        return [metric for metric in self.protocol.metrics if metric.kind == kind]
-
-
-def _users(protocol: Protocol, kind: str) -> list[str]:
-    """Extractors that metrics of a kind use."""
-    return list(dict.fromkeys(metric.extractor for metric in protocol.metrics if metric.kind == kind))
-
-
-def _probabilities(output: Features, name: str) -> torch.Tensor:
-    if output.logits is None:
-        raise UserError(f"extractor '{name}' has no class probabilities for the inception score")
-    return torch.softmax(output.logits.double(), dim=1)
-
 
 def _within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
@@ -196,3 +167,36 @@ def _split_rows(rows: torch.Tensor, ranges: Iterable[tuple[int, int]]) -> Iterab
     for begin, end in sorted(ranges):
         yield begin, rows[position : position + end - begin]
         position += end - begin
+
+
+def compute_metrics(
+    sums: TrialSums, references: Mapping[str, Reference], device: str | torch.device = "cpu"
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Values of all metrics of the protocol, and what is needed to judge them.
+
+    Args:
+        sums: A whole trial.
+        references: Data sides by the protocol's reference keys.
+        device: Where distances between features are computed.
+
+    Returns:
+        ``(values, details)`` by metric key. What could not be measured, such as the accuracy of an unconditional
+        generator, has no value; ``details`` then says why.
+
+    Raises:
+        UserError: A trial with missing images, or a reference that does not fit.
+    """
+    if gaps := sums.missing():
+        listed = ", ".join(f"{begin}-{end - 1}" for begin, end in gaps[:5])
+        raise UserError(f"trial is incomplete: images {listed} are missing; measure these shards and merge again")
+    once: dict[Any, Any] = {}
+    values: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    for metric in sums.metrics:
+        reference = references[metric.reference] if metric.reference is not None else None
+        value, detail = metric.compute(Sides(metric, sums, reference, device, once))
+        if value is not None:
+            values[metric.key] = value
+        if detail:
+            details[metric.key] = detail
+    return values, details

@@ -173,12 +173,12 @@ import socket, sys
 def refuse(*args, **kwargs): raise AssertionError("asked the network")
 socket.socket.connect = socket.getaddrinfo = refuse
 import numpy as np, torch
-import eval.measuring.metrics, eval.features.inception
+import eval.kernel_distance, eval.measuring.trial, eval.features.inception
 assert not any(name.startswith(("cleanfid", "torchvision")) for name in sys.modules)
 from eval.features.resize import resize_clean
 resize_clean(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 16)
 assert "torchvision" not in sys.modules
-print(eval.measuring.metrics.kernel_distance(np.eye(4), np.eye(4)))
+print(eval.kernel_distance.kernel_distance(np.eye(4), np.eye(4)))
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -1,0 +1,238 @@
+"""Our metric kinds; a new one is a class here and a line in :data:`KINDS`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from eval.measuring.metric import Direction, Metric, Sides, Value
+from sida.config import Count, from_mapping, names_object
+from sida.errors import UserError
+from sida.plugins import load_object
+
+if TYPE_CHECKING:
+    import torch
+
+    from eval.features.extraction import Features
+    from eval.inception_score import InceptionScoreSums
+    from eval.precision_recall import PrecisionRecall
+
+
+@dataclass(kw_only=True)
+class Frechet(Metric):
+    """Fréchet distance of two normal distributions: FID, FD-DINOv2, ..."""
+
+    generated = real = "moments"
+    selects = True
+
+    def compute(self, sides: Sides) -> Value:
+        """The distance with a check of its condition."""
+        from eval.frechet import frechet_report
+
+        statistics, (mean, cov, count) = sides.statistics, sides.real_moments
+        report = frechet_report(statistics.mean, statistics.cov, mean, cov, counts=(statistics.count, count))
+        detail: dict[str, Any] = {
+            "mean_term": report.mean_term,
+            "ranks": list(report.ranks),
+            "numerical_error": report.numerical_error,
+        }
+        return report.value, detail | ({"warnings": report.warnings} if report.warnings else {})
+
+
+@dataclass(kw_only=True)
+class FrechetInfinity(Metric):
+    """Fréchet distance extrapolated to infinitely many images."""
+
+    generated, real = "features", "moments"
+
+    def compute(self, sides: Sides) -> Value:
+        """The intercept, with the distances that it comes from."""
+        from eval.extrapolation import frechet_infinity
+
+        mean, cov, _ = sides.real_moments
+        fit = frechet_infinity(sides.features, mean, cov, ddof=sides.cov_ddof, seed=sides.seed)
+        return fit.value, {"by_n": fit.by_n}
+
+
+@dataclass(kw_only=True)
+class InceptionScore(Metric):
+    """Inception score.
+
+    Attributes:
+        splits: Parts of which scores are averaged.
+    """
+
+    splits: Count = 10
+    better: Direction = "higher"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._sums: InceptionScoreSums | None = None
+
+    def for_samples(self, num_samples: int) -> Metric:
+        """At most as many splits as images."""
+        return dataclasses.replace(self, splits=min(self.splits, num_samples))
+
+    def update(self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int) -> None:
+        """Adds the class probabilities of a batch."""
+        import torch
+
+        from eval.inception_score import InceptionScoreSums
+
+        if output.logits is None:
+            raise UserError(f"extractor '{self.extractor}' has no class probabilities for the inception score")
+        probabilities = torch.softmax(output.logits.double(), dim=1)
+        if self._sums is None:
+            self._sums = InceptionScoreSums(num_samples, self.splits, probabilities.shape[1], probabilities.device)
+        self._sums.update(probabilities, first)
+
+    def merge(self, other: Metric) -> None:
+        """Adds the sums of another shard."""
+        assert isinstance(other, InceptionScore)
+        if self._sums is None:
+            self.restore(other.tensors(), {})
+        elif other._sums is not None:
+            self._sums.merge(other._sums)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Sums by split."""
+        return {} if self._sums is None else self._sums.tensors()
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
+        """Takes the sums of a file."""
+        from eval.inception_score import InceptionScoreSums
+
+        self._sums = InceptionScoreSums.from_tensors(tensors) if tensors else None
+
+    def compute(self, sides: Sides) -> Value:
+        """Mean over splits, with their spread."""
+        assert self._sums is not None  # a whole trial has images
+        score = self._sums.score()
+        return score.mean, {"split_std": score.std}
+
+
+@dataclass(kw_only=True)
+class _Neighbours(Metric):
+    """What precision and recall share: one search for neighbours gives both.
+
+    Attributes:
+        k: Neighbours.
+        dtype: Precision of their distances (ledger, 65).
+    """
+
+    k: Count = 3
+    dtype: Literal["float32", "float16"] = "float32"
+    better: Direction = "higher"
+
+    generated = real = "features"
+
+    def shares(self, sides: Sides) -> PrecisionRecall:
+        """Precision and recall."""
+        from eval.precision_recall import precision_recall
+
+        key = ("neighbours", self.extractor, self.reference, self.k, self.dtype)
+        return sides.once(key, lambda: precision_recall(sides.real_features, sides.features, self.k, self.dtype))
+
+
+@dataclass(kw_only=True)
+class Precision(_Neighbours):
+    """Share of generated images inside the manifold of real ones."""
+
+    def compute(self, sides: Sides) -> Value:
+        """The share."""
+        return float(self.shares(sides).precision), {}
+
+
+@dataclass(kw_only=True)
+class Recall(_Neighbours):
+    """Share of real images inside the manifold of generated ones."""
+
+    def compute(self, sides: Sides) -> Value:
+        """The share."""
+        return float(self.shares(sides).recall), {}
+
+
+@dataclass(kw_only=True)
+class Kernel(Metric):
+    """Kernel distance (KID)."""
+
+    generated = real = "features"
+
+    def compute(self, sides: Sides) -> Value:
+        """The distance over subsets."""
+        from eval.kernel_distance import kernel_distance
+
+        return kernel_distance(sides.real_features, sides.features, seed=sides.seed), {}
+
+
+@dataclass(kw_only=True)
+class Accuracy(Metric):
+    """Share of images that are classified as the class that was asked for."""
+
+    better: Direction = "higher"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._correct = self._labelled = 0
+
+    def update(self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int) -> None:
+        """Counts a batch whose classes were asked for."""
+        if classes is None:
+            return
+        if output.logits is None:
+            raise UserError(f"extractor '{self.extractor}' has no classes for accuracy")
+        self._correct += int((output.logits.argmax(1).cpu() == classes.cpu()).sum())
+        self._labelled += len(classes)
+
+    def merge(self, other: Metric) -> None:
+        """Adds the counts of another shard."""
+        assert isinstance(other, Accuracy)
+        self._correct, self._labelled = self._correct + other._correct, self._labelled + other._labelled
+
+    def counts(self) -> dict[str, int]:
+        """Images of which the class is right, and images with a class."""
+        return {"correct": self._correct, "labelled": self._labelled}
+
+    def restore(self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
+        """Takes the counts of a file."""
+        self._correct, self._labelled = counts.get("correct", 0), counts.get("labelled", 0)
+
+    def compute(self, sides: Sides) -> Value:
+        """The share; None for an unconditional generator."""
+        if self._labelled != sides.num_samples:
+            return None, {"note": "not measured: images without requested classes"}
+        return self._correct / self._labelled, {}
+
+
+KINDS: dict[str, type[Metric]] = {
+    "frechet": Frechet,
+    "frechet_infinity": FrechetInfinity,
+    "inception_score": InceptionScore,
+    "precision": Precision,
+    "recall": Recall,
+    "kernel": Kernel,
+    "accuracy": Accuracy,
+}
+
+
+def read_metric(mapping: Mapping[str, Any] | Metric, where: str) -> Metric:
+    """A metric of a protocol.
+
+    Raises:
+        UserError: Unknown kind, or a setting that the kind does not have.
+    """
+    if isinstance(mapping, Metric) or not isinstance(mapping, Mapping):
+        return mapping
+    if "kind" not in mapping:
+        raise UserError(f"{where}: key 'kind' is missing; add it")
+    kind = str(mapping["kind"])
+    if kind in KINDS:
+        return from_mapping(KINDS[kind], mapping, where)
+    if not names_object(kind):
+        raise UserError(f"{where}.kind: must be one of {', '.join(KINDS)} or module:object, got '{kind}'")
+    cls = load_object(kind, f"{where}.kind", "class")[1]
+    if not (isinstance(cls, type) and issubclass(cls, Metric)):
+        raise UserError(f"{where}.kind: '{kind}' must be a subclass of eval.measuring.metric.Metric")
+    return from_mapping(cls, mapping, where)
