@@ -37,7 +37,7 @@ def extractor_options(texts: Sequence[str], option: str = "--extractor-option") 
     """
     result: dict[str, dict[str, Any]] = {}
     for key, value in pairs(texts, option).items():
-        name, dot, setting = key.partition(".")
+        name, dot, setting = key.rpartition(".")
         if not dot:
             raise UserError(f"{option}: must be NAME.KEY=VALUE, got '{key}={value}'")
         result.setdefault(name, {})[setting] = _WORDS.get(value, value)

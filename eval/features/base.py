@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import abc
-
-import torch
+from typing import TYPE_CHECKING, ClassVar
 
 from sida.errors import UserError
+
+if TYPE_CHECKING:
+    # Extractors are named when a workflow starts, which must not wait for torch.
+    import torch
 
 
 class Extractor(abc.ABC):
     """Maps uint8 images (N, C, H, W) to float32 features (N, num_features) on ``device``.
 
     Attributes:
-        name: Name under which results record it.
+        name: Name under which results record it; one from outside is called as it is named, ``module:class``.
+        assets: Ids in ``config/assets.tsv`` that an extractor from outside needs; a workflow has them fetched before.
         sha256: Digest of the weights and of everything else that decides its output.
         num_features: Width of the features.
         num_classes: Width of the logits, 0 where the network has no classes.
@@ -21,14 +25,16 @@ class Extractor(abc.ABC):
     """
 
     name: str
+    assets: ClassVar[tuple[str, ...]] = ()
     sha256: str
     num_features: int
     num_classes: int = 0
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
+        import torch
+
         self.device = torch.device(device)
 
-    @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Features of a batch.
 
@@ -38,18 +44,25 @@ class Extractor(abc.ABC):
         Raises:
             UserError: Images that are not uint8 or have a shape this network cannot take.
         """
-        return self._forward(self._checked(images), logits=False)[0]
+        return self._run(images, logits=False)[0]
 
-    @torch.inference_mode()
     def features_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Features and class logits (softmax gives the probabilities) from one pass; logits None without classes."""
-        return self._forward(self._checked(images), logits=True)
+        return self._run(images, logits=True)
+
+    def _run(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        import torch
+
+        with torch.inference_mode():
+            return self._forward(self._checked(images), logits)
 
     @abc.abstractmethod
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Computes float32 features (and logits if asked and possible) of checked uint8 images on ``device``."""
 
     def _checked(self, images: torch.Tensor) -> torch.Tensor:
+        import torch
+
         if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8:
             kind = getattr(images, "dtype", type(images).__name__)
             raise UserError(

@@ -12,6 +12,7 @@ import torch
 
 from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
+from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes
 from sida.checkpoint import read_state_dict
 from sida.errors import UserError
@@ -19,7 +20,7 @@ from sida.io import sha256_json
 
 REPOSITORY = "facebookresearch/dinov2:main"
 MODEL = "dinov2_vitl14"
-ASSET = "dinov2-vitl14"
+(ASSET,) = EXTRACTORS["dinov2"].assets
 INPUT_SIZE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

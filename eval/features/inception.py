@@ -17,11 +17,12 @@ from typing import Any
 import torch
 
 from eval.features.base import Extractor, as_rgb
+from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_clean
 from sida.errors import UserError
 from sida.io import sha256_file, sha256_json
 
-ASSET = "inception"
+(ASSET,) = EXTRACTORS["inception"].assets
 INPUT_SIZE = 299
 _TOLERANCE = 1e-5
 

@@ -1,56 +1,88 @@
-"""Names of extractors and how to make them."""
+"""Names of extractors, the downloads they need, and how to make them."""
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any
-
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
+from sida.config import names_object
 from sida.errors import UserError, suggestion
+from sida.plugins import load_object
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Ours:
+    """An extractor of this package: its module and class, and what it needs of ``config/assets.tsv``.
+
+    The assets stand here, because they are asked for when a workflow starts, which must not wait for torch.
+    """
+
+    module: str
+    cls: str
+    assets: tuple[str, ...] = ()
+
+
+EXTRACTORS = {
+    "digits": Ours("digits", "DigitsExtractor"),
+    "pixels": Ours("pixels", "PixelExtractor"),
+    "inception": Ours("inception", "InceptionExtractor", ("inception",)),
+    "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),
+    "dinov2": Ours("dinov2", "DinoV2Extractor", ("dinov2-vitl14",)),
+    "dinov2_pil": Ours("dinov2", "DinoV2PillowExtractor", ("dinov2-vitl14",)),
+}
 
 
 def extractor_names() -> list[str]:
-    """All names that :func:`get_extractor` knows."""
-    return sorted(_makers())
+    """Names of our extractors; others are named ``module:class``."""
+    return sorted(EXTRACTORS)
+
+
+def extractor_assets(name: str) -> tuple[str, ...]:
+    """Registered downloads of an extractor.
+
+    Raises:
+        UserError: No such extractor.
+    """
+    return EXTRACTORS[name].assets if name in EXTRACTORS else _class(name).assets
 
 
 def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any) -> Extractor:
     """Makes an extractor.
 
     Args:
-        name: One of :func:`extractor_names`.
+        name: One of :func:`extractor_names`, or ``module:class``: a subclass of :class:`~eval.features.base.Extractor`.
         device: Where it computes and where its features live.
         **options: Passed to the extractor, e.g. ``path`` of the weights.
 
     Raises:
         UserError: Unknown name, or weights that are missing or broken.
     """
-    makers = _makers()
-    if name not in makers:
-        raise UserError(f"no feature extractor '{name}'{suggestion(name, makers)}")
-    maker = makers[name]
-    known = [key for key in inspect.signature(maker).parameters if key != "device"]
+    cls = _class(name)
+    known = [key for key in inspect.signature(cls).parameters if key != "device"]
     for option in options:
         if option not in known:
             raise UserError(f"extractor '{name}': no option '{option}'{suggestion(option, known)}")
-    return maker(device=device, **options)
+    extractor = cls(device=device, **options)
+    if name not in EXTRACTORS:
+        extractor.name = name
+        if not hasattr(extractor, "sha256"):
+            raise UserError(f"extractor '{name}': has no sha256; give the digest of everything that decides its output")
+    return extractor
 
 
-def _makers() -> dict[str, Callable[..., Extractor]]:
-    from eval.features.digits import DigitsExtractor
-    from eval.features.dinov2 import DinoV2Extractor, DinoV2PillowExtractor
-    from eval.features.inception import InceptionCleanExtractor, InceptionExtractor
-    from eval.features.pixels import PixelExtractor
-
-    kinds = (
-        DigitsExtractor,
-        PixelExtractor,
-        InceptionExtractor,
-        InceptionCleanExtractor,
-        DinoV2Extractor,
-        DinoV2PillowExtractor,
-    )
-    return {kind.name: kind for kind in kinds}
+def _class(name: str) -> type[Extractor]:
+    if name in EXTRACTORS:
+        ours = EXTRACTORS[name]
+        return getattr(importlib.import_module(f"eval.features.{ours.module}"), ours.cls)
+    if not names_object(name):
+        raise UserError(f"no extractor '{name}'{suggestion(name, EXTRACTORS)}")
+    cls = load_object(name, f"extractor '{name}'", "class")[1]
+    if not (isinstance(cls, type) and issubclass(cls, Extractor)):
+        raise UserError(f"extractor '{name}': must be a subclass of eval.features.Extractor")
+    return cls

@@ -108,7 +108,7 @@ class Measurer:
         check_device(self.spec.device, where)
         # A misspelt key would fetch the published file instead of taking the one that was given.
         self._known("references", self.spec.references, ["*", *self.protocol.references], where)
-        self._known("extractors", self.spec.extractors, extractor_names(), where)
+        self._known("extractors", self.spec.extractors, [*extractor_names(), *self.protocol.extractors()], where)
 
     def _known(self, field: str, given: Iterable[str], known: Sequence[str], where: str) -> None:
         for key in given:

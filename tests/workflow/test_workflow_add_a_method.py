@@ -164,10 +164,3 @@ def test_rows_ask_for_the_downloads_that_measuring_needs():
     assert preset.assets_of("cifar10-uncond-sida-a1") == ["fid-ref-cifar10", "inception"]
     latent = preset.assets_of("edm2-xs-sida")
     assert {"fid-ref-img512", "inception", "dinov2-vitl14", "sd-vae-ft-mse", "sd-vae-ft-mse-config"} == set(latent)
-
-
-def test_presets_know_the_extractors():
-    from eval.features.registry import extractor_names
-    from workflow.preset.preset import EXTRACTORS
-
-    assert set(EXTRACTORS) == set(extractor_names())

@@ -127,6 +127,7 @@ def switches() -> dict[str, set[str]]:
     from sida.networks import EDM2Precond
 
     known = {word: {field.name for field in dataclasses.fields(cls)} for word, cls in SETTINGS.items()}
+    known["metric"] |= {field.name for kind in KINDS.values() for field in dataclasses.fields(kind)}
     return known | {"network": set(inspect.signature(EDM2Precond).parameters)}
 
 

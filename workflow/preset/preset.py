@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from eval.features import extractor_assets
 from sida.config import from_mapping, load_yaml, names_object
 from sida.datasets import dataset_spec
 from sida.errors import UserError
@@ -23,15 +24,6 @@ from sida.sheet import Run, read_runs
 from workflow.preset.checks import check_references
 from workflow.preset.settings import PresetSettings
 
-#: Extractors by name, with the registry's id where their weights are a download.
-EXTRACTORS = {
-    "digits": None,
-    "pixels": None,
-    "inception": "inception",
-    "inception_clean": "inception",
-    "dinov2": "dinov2-vitl14",
-    "dinov2_pil": "dinov2-vitl14",
-}
 MONITOR = "eval.measuring.monitor:make_monitor"
 
 
@@ -330,7 +322,7 @@ class Preset:
         protocol = self._protocol(self.protocol_of(run))
         references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
         extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
-        needed = [EXTRACTORS.get(extractor) for extractor in extractors]
+        needed = [asset for extractor in extractors for asset in extractor_assets(str(extractor))]
         if protocol.get("quantisation") == "truncate_unit" and not run.without_network:
             needed += SD_VAE.assets
         return sorted({asset for asset in [*references, *needed] if asset})

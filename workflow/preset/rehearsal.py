@@ -16,6 +16,7 @@ from eval.claims.decide import main_scope
 from eval.claims.evidence import Evidence
 from eval.claims.model import load_claims
 from eval.claims.rules import decide_part
+from eval.features import extractor_assets
 from eval.figures.gather import Sources, gather
 from eval.figures.layout import CurvesLayout, PanelSpec, load_figure_layout
 from eval.figures.select import present, sample_panels
@@ -29,7 +30,7 @@ from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
 from sida.errors import UserError, suggestion
 from sida.sheet import Run
-from workflow.preset.preset import EXTRACTORS, Preset
+from workflow.preset.preset import Preset
 
 
 def check_preset(preset: Preset) -> None:
@@ -59,8 +60,8 @@ def check_preset(preset: Preset) -> None:
 def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -> None:
     for metric in protocol.metrics:
         where = f"{path}: metric '{metric.key}'"
-        if metric.extractor not in EXTRACTORS:
-            raise UserError(f"{where}: no extractor '{metric.extractor}'{suggestion(metric.extractor, EXTRACTORS)}")
+        for asset in _named(metric.extractor, where):
+            _check_asset(asset, registry, f"{where}: extractor '{metric.extractor}'")
         source = protocol.sources.get(metric.reference or "")
         if source is None or source.kind == "dataset":
             continue
@@ -70,6 +71,13 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
                 "be given; name an asset, or take the metric out of the preset's protocol"
             )
         _check_asset(source.asset, registry, f"{path}: references.{metric.reference}.asset")
+
+
+def _named(extractor: str, where: str) -> tuple[str, ...]:
+    try:
+        return extractor_assets(extractor)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
 
 
 def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:

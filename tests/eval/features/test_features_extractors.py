@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,13 +13,15 @@ import torch
 from PIL import Image
 
 from eval.commands import main
-from eval.features import extractor_names, get_extractor
+from eval.features import extractor_assets, extractor_names, get_extractor
 from eval.features.digits import WEIGHTS, read_weights, weights_digest
+from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes, resize_clean
 from eval.features.train_digits import DigitsTraining, split, train_digits
+from sida.assets import load_registry
 from sida.data import load_dataset
 from sida.errors import UserError
-from tests.conftest import relative_error
+from tests.conftest import ROOT, relative_error
 from tests.eval.metric_networks import OddInception, TinyInception, load_script, pictures, write_hub, write_inception
 
 
@@ -230,3 +235,29 @@ def test_tiny_networks_are_not_degenerate(script):
     features = get_extractor("inception", path=script)(pictures(50))
     assert (features.std(0) > 1e-3).sum() >= 4
     assert isinstance(TinyInception(), torch.nn.Module)
+
+
+@pytest.mark.parametrize("name", extractor_names())
+def test_named_classes_exist_and_their_assets_are_registered(name):
+    ours = EXTRACTORS[name]
+    assert getattr(importlib.import_module(f"eval.features.{ours.module}"), ours.cls).name == name
+    assert set(extractor_assets(name)) <= set(load_registry())
+
+
+def test_naming_extractors_and_kinds_does_not_wait_for_torch():
+    program = "import sys, eval.features, eval.measuring.protocol as p; p.load_protocol('digits')"
+    subprocess.run([sys.executable, "-c", f"{program}; assert 'torch' not in sys.modules"], check=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("digitz", {}, "no extractor 'digitz' .did you mean 'digits'"),
+        ("docs.examples.spectrum:Spectre", {}, "has no class 'Spectre' .did you mean 'Spectrum'"),
+        ("docs.examples.spectrum:source_sha256", {}, "must be a subclass of eval.features.Extractor"),
+        ("docs.examples.spectrum:Spectrum", {"flor": 1}, "no option 'flor' .did you mean 'floor'"),
+    ],
+)
+def test_faults_name_the_extractor(name, options, message):
+    with pytest.raises(UserError, match=message):
+        get_extractor(name, **options)

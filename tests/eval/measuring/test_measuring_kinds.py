@@ -1,0 +1,176 @@
+"""Metric kinds and extractors of one's own, named module:object in a protocol: measured, sharded, in the digest."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+
+from eval.commands import main
+from eval.features import get_extractor
+from eval.measuring.kinds import KINDS
+from eval.measuring.measure import measure
+from eval.measuring.metric import Metric
+from eval.measuring.monitor import make_monitor
+from eval.measuring.protocol import load_protocol
+from eval.measuring.shards import measure_shard, merge_shards
+from sida.data import load_dataset
+from sida.errors import UserError
+
+DIGITS = {"name": "digits", "kind": "digits"}
+COVERAGE, DENSITY = "docs.examples.coverage:Coverage", "docs.examples.coverage:Density"
+SPECTRUM = "docs.examples.spectrum:Spectrum"
+INK = f"{__name__}:Ink"
+
+
+@dataclass(kw_only=True)
+class Ink(Metric):
+    """Largest mean feature of any image: a kind that streams and chooses a network."""
+
+    scale: float = 1.0
+    selects = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.most = torch.zeros(1)
+
+    def update(self, output, classes, first, num_samples):
+        self.most = torch.maximum(self.most, output.features.mean(1).max()[None])
+
+    def merge(self, other):
+        self.most = torch.maximum(self.most, other.most)
+
+    def tensors(self):
+        return {"most": self.most}
+
+    def restore(self, tensors, counts):
+        self.most = tensors["most"]
+
+    def compute(self, sides):
+        return self.scale * float(self.most), {}
+
+
+def metric(key, kind, **settings):
+    reference = {"reference": "data"} if kind in (COVERAGE, DENSITY, "frechet") else {}
+    return {"key": key, "kind": kind, "extractor": "digits", **reference, **settings}
+
+
+def protocol(*metrics, **changes):
+    return {
+        "name": "own",
+        "num_samples": 300,
+        "trials": 2,
+        "resolution": 8,
+        "channels": 1,
+        "references": {"data": {"kind": "dataset"}},
+        "metrics": list(metrics),
+        **changes,
+    }
+
+
+def data(content):
+    return {
+        "run": "data",
+        "method": "data",
+        "sampler": {"kind": "data"},
+        "dataset": DIGITS,
+        "protocol": content,
+    }
+
+
+OWN = protocol(
+    metric("coverage", COVERAGE),
+    metric("density", DENSITY),
+    metric("ink", INK, scale=2.0),
+    metric("fd_spectrum", "frechet", extractor=SPECTRUM),
+)
+
+
+def test_images_of_anyone_are_scored_by_kinds_of_ones_own(tmp_path, capsys):
+    pictures = load_dataset(DIGITS).images(range(600)).permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "half.npz", arr_0=pictures)
+    (tmp_path / "own.yaml").write_text(json.dumps(OWN))
+    out = tmp_path / "score.json"
+    call = ["score", "--images", str(tmp_path / "half.npz"), "--protocol", str(tmp_path / "own.yaml")]
+    assert main([*call, "--dataset", json.dumps(DIGITS), "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["metrics"]
+    assert set(found) == {"coverage", "density", "ink", "fd_spectrum"}
+    # 300 of the 1,797 digits are near no more than what lies around them, and all of them lie within real radii.
+    assert 0.2 < found["coverage"]["mean"] < 0.8
+    assert 0.8 < found["density"]["mean"] < 1.6
+    assert found["fd_spectrum"]["mean"] > 0
+    assert "coverage" in capsys.readouterr().out
+
+
+def test_coverage_and_density_of_known_sets():
+    real = torch.arange(20.0)[:, None]  # every real point reaches as far as its second neighbour
+    coverage, density = load_protocol(protocol(metric("a", COVERAGE, k=2), metric("b", DENSITY, k=2))).metrics
+    for generated, covered, dense in ((real[:10] + 0.25, 11, 21), (real[:10] + 100, 0, 0)):
+        sides = Known(real, generated)
+        assert coverage.compute(sides)[0] == covered / 20
+        assert density.compute(sides)[0] == dense / (2 * 10)
+
+
+class Known:
+    """Both sides given."""
+
+    def __init__(self, real, generated):
+        self.real_features, self.features, self.num_samples = real, generated, len(generated)
+
+    def once(self, key, function):
+        return function()
+
+
+def test_shards_of_own_sums_merge_in_any_order(tmp_path):
+    spec = data(OWN)
+    (whole,) = measure(spec, tmp_path / "whole", [0])
+    shards = [measure_shard(spec, tmp_path / "shards", 0, *bounds) for bounds in ((200, 300), (0, 120), (120, 200))]
+    assert merge_shards(spec, shards, tmp_path / "merged", 0)["metrics"] == pytest.approx(whole["metrics"], rel=1e-9)
+    assert whole["extractors"][SPECTRUM] == get_extractor(SPECTRUM).sha256 != get_extractor(SPECTRUM, floor=1).sha256
+
+
+def test_settings_and_code_of_a_kind_are_in_the_digest():
+    def digest(**settings):
+        return load_protocol(protocol(metric("coverage", COVERAGE, **settings))).sha256
+
+    assert digest() == digest(k=5, label="Coverage", better="lower", decimals=1) != digest(k=6)
+    facts = load_protocol(OWN).facts()["metrics"]
+    assert facts["coverage"]["kind"] == COVERAGE
+    assert len(facts["coverage"]["code"]) == 64
+    assert "code" not in facts["fd_spectrum"]
+
+
+def test_a_kind_that_streams_is_watched_and_may_choose_the_network():
+    monitor = make_monitor(DIGITS, protocol(metric("ink", INK), metric("coverage", COVERAGE)), num_samples=100)
+    images = load_dataset(DIGITS).images(range(100))
+    record = monitor(lambda seeds: (images[: len(seeds)], None))
+    assert record["selection"] == "ink"
+    assert record["ink"] > 0
+    assert "coverage" not in record
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "frechett"}, r"metrics\[0\].kind: must be one of frechet, .* or module:object, got 'frechett'"),
+        ({"kind": "docs.examples.coverage:Coverag"}, r"metrics\[0\].kind: cannot import .*did you mean 'Coverage'"),
+        ({"kind": "docs.examples.coverage:radii"}, r"'docs.examples.coverage:radii' must be a subclass of eval"),
+        ({"kind": "no.module:Kind"}, r"metrics\[0\].kind: cannot import 'no.module:Kind'"),
+        ({"neighbours": 3}, r"metrics\[0\]: unknown key 'neighbours'"),
+        ({"k": 0}, r"metrics\[0\].k: must be at least 1"),
+        ({"reference": None}, r"reference: a metric of kind 'docs.examples.coverage:Coverage' needs one"),
+        ({"kind": "frechet", "k": 3}, r"metrics\[0\]: unknown key 'k'"),
+    ],
+)
+def test_a_fault_names_the_metric(change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        load_protocol(protocol(metric("a", COVERAGE) | change))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_says_which_direction_is_good(kind):
+    assert KINDS[kind].better == ("lower" if "frechet" in kind or kind == "kernel" else "higher")
