@@ -100,6 +100,27 @@ class As:
     cls: type
 
 
+@dataclasses.dataclass(frozen=True)
+class Variants:
+    """Classes of which a key of the mapping picks one, as part of a type, which is their base.
+
+    Attributes:
+        key: The key.
+        classes: Function that lists the classes by the key's value.
+        pick: ``pick(value, where)``: the class for any value, also ``module:object``; it raises UserError for others.
+    """
+
+    key: str
+    classes: Callable[[], Mapping[str, type]]
+    pick: Callable[[str, str], type]
+
+    def read(self, value: Any, base: type, where: str) -> Any:
+        """Builds the dataclass that the mapping's key asks for."""
+        if isinstance(value, base) or not isinstance(value, Mapping) or self.key not in value:
+            return _convert(value, base, where)
+        return from_mapping(self.pick(str(value[self.key]), f"{where}.{self.key}"), value, where)
+
+
 def names_object(text: str) -> bool:
     """Whether a text has the form ``module:object``."""
     module, colon, name = text.partition(":")
@@ -260,6 +281,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if origin is Annotated:
+        if isinstance(args[1], Variants):
+            return args[1].read(value, args[0], where)
         converted = _convert(value, args[0], where)
         for rule in args[1:]:
             if isinstance(rule, As):

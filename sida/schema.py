@@ -11,10 +11,10 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from sida.config import As, OneOf, Pattern, type_hints
+from sida.config import As, OneOf, Pattern, Variants, type_hints
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),
@@ -22,6 +22,8 @@ _SIMPLE = {
     float: ("number", "number"),
     str: ("string", "text"),
 }
+#: ``module:object``.
+_OBJECT = {"pattern": ":"}
 
 
 def descriptions(cls: type) -> dict[str, str]:
@@ -74,6 +76,8 @@ def _object(cls: type) -> dict[str, Any]:
 def _schema(hint: Any) -> dict[str, Any]:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
+        if isinstance(args[1], Variants):
+            return {"anyOf": [*_variants(args[1]), {"required": [args[1].key], "properties": {args[1].key: _OBJECT}}]}
         base = _schema(args[0])
         for rule in args[1:]:
             base |= _rule(rule)
@@ -93,6 +97,13 @@ def _schema(hint: Any) -> dict[str, Any]:
     return {"type": _SIMPLE[hint][0]} if hint in _SIMPLE else {}
 
 
+def _variants(rule: Variants) -> Iterator[dict[str, Any]]:
+    for name, cls in rule.classes().items():
+        schema = _object(cls)
+        schema["properties"][rule.key] |= {"const": name}
+        yield schema
+
+
 def _rule(rule: Any) -> dict[str, Any]:
     if isinstance(rule, As):
         return _object(rule.cls)
@@ -100,7 +111,7 @@ def _rule(rule: Any) -> dict[str, Any]:
         return {"pattern": f"^{rule.expression}$"}
     if isinstance(rule, OneOf):
         names = {"enum": list(rule.names())}
-        return {"anyOf": [names, {"pattern": ":"}]} if rule.or_object else names
+        return {"anyOf": [names, _OBJECT]} if rule.or_object else names
     words = {
         "minimum": rule.least,
         "exclusiveMinimum": rule.above,
@@ -145,6 +156,8 @@ def _words(hint: Any, links: Mapping[type, str]) -> str:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         rule = args[1]
+        if isinstance(rule, Variants):
+            return _words(args[0], links)
         if isinstance(rule, As):
             return f"[mapping]({links[rule.cls]})" if rule.cls in links else "mapping"
         if isinstance(rule, OneOf):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eval.measuring.metric import Direction, Metric, Sides, Value
-from sida.config import Count, from_mapping, names_object
+from sida.config import Count, Variants, names_object
 from sida.errors import UserError
 from sida.plugins import load_object
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Frechet(Metric):
-    """Fréchet distance of two normal distributions: FID, FD-DINOv2, ..."""
+    """Fréchet distance of two normal distributions, as in FID and FD-DINOv2."""
 
     generated = real = "moments"
     selects = True
@@ -217,22 +217,21 @@ KINDS: dict[str, type[Metric]] = {
 }
 
 
-def read_metric(mapping: Mapping[str, Any] | Metric, where: str) -> Metric:
-    """A metric of a protocol.
+def metric_class(kind: str, where: str = "kind") -> type[Metric]:
+    """The class of a kind.
 
     Raises:
-        UserError: Unknown kind, or a setting that the kind does not have.
+        UserError: Neither one of :data:`KINDS` nor a class of someone else's module.
     """
-    if isinstance(mapping, Metric) or not isinstance(mapping, Mapping):
-        return mapping
-    if "kind" not in mapping:
-        raise UserError(f"{where}: key 'kind' is missing; add it")
-    kind = str(mapping["kind"])
     if kind in KINDS:
-        return from_mapping(KINDS[kind], mapping, where)
+        return KINDS[kind]
     if not names_object(kind):
-        raise UserError(f"{where}.kind: must be one of {', '.join(KINDS)} or module:object, got '{kind}'")
-    cls = load_object(kind, f"{where}.kind", "class")[1]
+        raise UserError(f"{where}: must be one of {', '.join(KINDS)} or module:object, got '{kind}'")
+    cls = load_object(kind, where, "class")[1]
     if not (isinstance(cls, type) and issubclass(cls, Metric)):
-        raise UserError(f"{where}.kind: '{kind}' must be a subclass of eval.measuring.metric.Metric")
-    return from_mapping(cls, mapping, where)
+        raise UserError(f"{where}: '{kind}' must be a subclass of eval.measuring.metric.Metric")
+    return cls
+
+
+#: A metric of a protocol: its kind says which settings it has.
+AnyMetric = Annotated[Metric, Variants("kind", lambda: KINDS, metric_class)]

@@ -37,7 +37,7 @@ class Metric(abc.ABC):
 
     Attributes:
         key: Name in measurements, e.g. ``fid``.
-        kind: One of :data:`eval.measuring.kinds.KINDS`, or ``module:object``.
+        kind: One of ours (``docs/protocol.md``, "Metric kinds"), or ``module:object``.
         extractor: Feature network: one of ours, or ``module:object``.
         reference: Key of the protocol's references; None where the kind needs none.
         label: For people, e.g. ``FID``.

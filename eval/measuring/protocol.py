@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.measuring.kinds import read_metric
+from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
@@ -96,7 +96,7 @@ class Protocol:
     name: str
     num_samples: int
     trials: int
-    metrics: tuple[Metric, ...]
+    metrics: tuple[AnyMetric, ...]
     references: dict[str, Any] = field(default_factory=dict)
     resolution: int | None = None
     channels: int | None = None
@@ -223,8 +223,7 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     metrics = mapping.get("metrics")
     if not isinstance(metrics, (list, tuple)):
         raise UserError(f"{where}: metrics: must be a list of metrics")
-    metrics = [read_metric(metric, f"{where}.metrics[{i}]") for i, metric in enumerate(metrics)]
-    protocol = from_mapping(Protocol, {**mapping, "metrics": metrics}, where)
+    protocol = from_mapping(Protocol, mapping, where)
     # References are checked now, not when they are first used in the middle of a run.
     _ = protocol.sources
     return protocol

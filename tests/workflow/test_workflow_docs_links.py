@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.measuring.kinds import KINDS
 from tests.conftest import ROOT
 from workflow.cli import VERBS
 from workflow.docs.settings import SETTINGS

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sida.errors import UserError
-from workflow.docs.settings import settings
+from workflow.docs.settings import kinds, settings
 
 
 def jobs(root: Path, config: str, *words: str) -> str:
@@ -98,5 +98,5 @@ def published(root: Path, key: str) -> str:
 
 COUNTS: dict[str, Callable[..., str]] = {
     "jobs": jobs, "rules": rules, "rows": rows, "measured": measured, "claims": claims, "published": published,
-    "settings": settings,
+    "settings": settings, "kinds": kinds,
 }  # fmt: skip

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
-from eval.measuring.protocol import Metric, Protocol, ReferenceSource
+from eval.measuring.kinds import KINDS
+from eval.measuring.metric import Metric
+from eval.measuring.protocol import Protocol, ReferenceSource
 from sida.augmentation import AugmentConfig, AugmentFlags
 from sida.datasets import DatasetSettings
 from sida.errors import UserError, suggestion
 from sida.samplers import Sampler
-from sida.schema import json_schema, settings_table
+from sida.schema import descriptions, json_schema, settings_table
 from sida.sheet import Run
 from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
 from workflow.preset.settings import PresetSettings, TeacherEntry
@@ -41,6 +44,19 @@ def settings(root: Path, name: str) -> str:
     if name not in SETTINGS:
         raise UserError(f"no settings '{name}'{suggestion(name, SETTINGS)}")
     return f"\n\n{settings_table(SETTINGS[name], {cls: f'#{word}' for word, cls in SETTINGS.items()})}\n\n"
+
+
+def kinds(root: Path) -> str:
+    """The table of metric kinds: what each needs, and its own settings with their defaults."""
+    common = {field.name for field in dataclasses.fields(Metric)}
+    lines = ["| kind | what | reference | keeps features | better | its own settings |", "|---|---|---|---|---|---|"]
+    for name, cls in KINDS.items():
+        texts = descriptions(cls)
+        own = [f"`{f.name}` ({f.default}): {texts[f.name]}" for f in dataclasses.fields(cls) if f.name not in common]
+        what = str(cls.__doc__).partition("\n")[0].rstrip(".")
+        needs = ("yes" if flag else "" for flag in (cls.real is not None, cls.generated == "features"))
+        lines.append(f"| `{name}` | {' | '.join([what, *needs, cls.better, ' '.join(own)])} |")
+    return "\n\n" + "\n".join(lines) + "\n\n"
 
 
 def schemas(root: Path) -> dict[Path, str]:
