@@ -96,7 +96,7 @@ def test_images_of_anyone_are_scored_by_kinds_of_ones_own(tmp_path, capsys):
     out = tmp_path / "score.json"
     call = ["score", "--images", str(tmp_path / "half.npz"), "--protocol", str(tmp_path / "own.yaml")]
     assert main([*call, "--dataset", json.dumps(DIGITS), "--out", str(out)]) == 0
-    found = json.loads(out.read_text())["metrics"]
+    found = json.loads(out.read_text())["summary"]
     assert set(found) == {"coverage", "density", "ink", "fd_spectrum"}
     # 300 of the 1,797 digits are near no more than what lies around them, and all of them lie within real radii.
     assert 0.2 < found["coverage"]["mean"] < 0.8
