@@ -104,7 +104,7 @@ def test_faults():
         make_monitor(DIGITS, num_samples=1)
     unknown = {"name": "p", "num_samples": 10, "trials": 1, "references": {"d": {"kind": "dataset"}}}
     unknown["metrics"] = [{"key": "a", "kind": "frechet", "extractor": "x", "reference": "d"}]
-    with pytest.raises(UserError, match="no extractor 'x' .known: digits"):
+    with pytest.raises(UserError, match=r"no extractor 'x' .known: digits"):
         make_monitor(DIGITS, protocol=unknown)
     only_accuracy = {
         "name": "p",
