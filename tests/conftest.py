@@ -1,18 +1,14 @@
-"""Shared fixtures: golden vectors and quiet single-threaded torch."""
+"""Fixtures of all tests: golden vectors and quiet single-threaded torch."""
 
 from __future__ import annotations
 
-import json
 import os
-from pathlib import Path
 
-import numpy as np
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+from tests.golden import vectors
 
-ROOT = Path(__file__).resolve().parent.parent
-GOLDEN = ROOT / "tests" / "golden"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,23 +20,5 @@ def _single_thread():
 
 @pytest.fixture(scope="session")
 def golden():
-    """``golden("losses_edm/networks") -> (arrays, info)``; float16-stored parameters come back as float32."""
-
-    def load(name: str) -> tuple[dict[str, np.ndarray], dict]:
-        info_path = GOLDEN / f"{name}.json"
-        info = json.loads(info_path.read_text()) if info_path.exists() else {}
-        with np.load(GOLDEN / f"{name}.npz", allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        arrays = {k: v.astype(np.float32) if v.dtype == np.float16 else v for k, v in arrays.items()}
-        return arrays, info
-
-    return load
-
-
-def relative_error(actual, expected) -> float:
-    """Largest absolute difference divided by the largest magnitude of ``expected``."""
-    actual = actual.detach().cpu().numpy() if hasattr(actual, "detach") else np.asarray(actual)
-    expected = np.asarray(expected)
-    assert actual.shape == expected.shape, f"shape {actual.shape} != {expected.shape}"
-    scale = float(np.abs(expected).max()) or 1.0
-    return float(np.abs(actual.astype(np.float64) - expected.astype(np.float64)).max()) / scale
+    """``golden("losses_edm/networks") -> (arrays, info)``, see :func:`tests.golden.vectors.load`."""
+    return vectors.load

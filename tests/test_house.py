@@ -7,7 +7,7 @@ import re
 import pytest
 
 from benchmarks.house import imports, kept, rooms
-from tests.conftest import ROOT
+from sida.resources import ROOT
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from sida.networks import build_network
 from sida.sampling import multi_step
 from sida.sampling.networks import settled
 from tests.checkpoint.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
-from tests.conftest import relative_error
+from tests.golden.vectors import relative_error
 
 TINY = {
     "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 8,

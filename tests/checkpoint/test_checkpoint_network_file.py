@@ -18,8 +18,8 @@ from sida.checkpoint import load_network, read_metadata, save_network
 from sida.checkpoint.network_file import build_on_meta
 from sida.errors import UserError
 from sida.networks import EDMPrecond
+from sida.resources import ROOT
 from sida.tensor_file import header_bytes, read_header
-from tests.conftest import ROOT
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 

@@ -10,7 +10,7 @@ import torch
 
 from sida.checkpoint import read_state_dict
 from sida.errors import UserError
-from tests.conftest import ROOT
+from sida.resources import ROOT
 
 #: Modules that make objects from what a file says, Python's own first.
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "pickletools", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

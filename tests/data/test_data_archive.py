@@ -14,7 +14,7 @@ from sida.data import InfiniteSampler, load_dataset, read_batches
 from sida.data.files import ZipFiles
 from sida.errors import UserError
 from sida.io import sha256_file
-from tests.conftest import GOLDEN
+from tests.golden.vectors import GOLDEN
 
 GOLDEN_ZIP = GOLDEN / "dataset" / "tiny_rgb_labels.zip"
 

@@ -20,7 +20,7 @@ from sida.data.encode import encode_dataset
 from sida.data.prepare import PrepareConfig, prepare
 from sida.data.transforms import to_square
 from sida.errors import UserError
-from tests.conftest import GOLDEN
+from tests.golden.vectors import GOLDEN
 
 
 def picture(width, height, seed=0, mode="RGB"):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from eval.exact_sum import ExactSum
 from eval.statistics import BLOCK, FeatureStatistics
 from sida.errors import UserError
-from tests.conftest import relative_error
+from tests.golden.vectors import relative_error
 
 
 def features(count: int, width: int = 6, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from tests.conftest import relative_error
+from tests.golden.vectors import relative_error
 
 VALUE, GRADIENT = 1e-5, 2e-4
 

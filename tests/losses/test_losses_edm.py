@@ -11,7 +11,7 @@ import torch
 from sida.losses import EDMLoss, SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.sampling import one_step
-from tests.conftest import relative_error
+from tests.golden.vectors import relative_error
 from tests.losses.loss_cases import GRADIENT, VALUE, compare_gradients, draw, draws, scaled_sum, tensors
 
 GENERATOR_CASES = [

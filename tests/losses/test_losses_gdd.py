@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from sida.losses import GDDLoss
 from sida.losses.gdd import lazy_regularisation
 from sida.networks import build_network
-from tests.conftest import GOLDEN, relative_error
+from tests.golden.vectors import GOLDEN, relative_error
 from tests.losses.loss_cases import VALUE, compare_gradients, tensors
 
 

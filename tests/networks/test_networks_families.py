@@ -14,11 +14,11 @@ from sida.errors import UserError
 from sida.families import EDM, EDM2, EDM2_S, SD_VAE
 from sida.methods import METHODS, SID
 from sida.networks import build_network, family_of
+from sida.resources import ROOT
 from sida.samplers import Sampler
 from sida.sampling.drawer import latent_decoder
 from sida.sampling.sampler import draw_batch
 from sida.sampling.seeds import SeedStreams
-from tests.conftest import ROOT
 
 LEVELS = {"img_resolution": 8, "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 

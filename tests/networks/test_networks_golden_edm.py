@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sida.networks import build_network
-from tests.conftest import relative_error
+from tests.golden.vectors import relative_error
 
 CASES = ["song_ddpmpp_uncond", "song_ncsnpp_uncond", "song_ddpmpp_cond", "adm_uncond_tiny"]
 OUTPUT, GRADIENT = 1e-5, 1e-4

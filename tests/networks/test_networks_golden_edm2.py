@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sida.networks import build_network, copied_weight_norm, official_weight_norm
-from tests.conftest import relative_error
+from tests.golden.vectors import relative_error
 
 OUTPUT, GRADIENT = 1e-5, 1e-4
 

@@ -17,7 +17,7 @@ from sida.sampling import (
     read_sampler,
     to_uint8,
 )
-from tests.conftest import relative_error
+from tests.golden.vectors import relative_error
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "augment_dim": 9, "model_channels": 16}
 UNET |= {"channel_mult": [1, 1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.5}

@@ -16,7 +16,7 @@ from sida.sampling import (
     sigma_steps,
     to_uint8,
 )
-from tests.conftest import relative_error
+from tests.golden.vectors import relative_error
 
 
 class Recorder(torch.nn.Module):

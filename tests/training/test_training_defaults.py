@@ -14,11 +14,11 @@ from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.methods import METHODS
 from sida.networks import build_network
+from sida.resources import ROOT
 from sida.training import distill
 from sida.training.config import DistillConfig
 from sida.training.defaults import settled
 from sida.training.student import make_turns
-from tests.conftest import ROOT
 from tests.training.toy import DATASET, NETWORK
 
 CPU = torch.device("cpu")

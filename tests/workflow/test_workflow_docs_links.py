@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from eval.measuring.kinds import KINDS
-from tests.conftest import ROOT
+from sida.resources import ROOT
 from workflow.cli import VERBS
 from workflow.docs.settings import SETTINGS
 

@@ -12,7 +12,7 @@ from eval.results.published import load_published
 from eval.results.summary import load_measurements
 from sida.errors import UserError
 from sida.io import read_jsonl
-from tests.conftest import ROOT
+from sida.resources import ROOT
 from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
 from workflow.docs.counts import COUNTS

@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from tests.conftest import ROOT
+from sida.resources import ROOT
 
 
 def locked() -> dict[str, str]:

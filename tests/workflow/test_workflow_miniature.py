@@ -13,8 +13,8 @@ from eval.report.needs import find_needs
 from eval.results.selection import matching
 from sida.config import from_mapping
 from sida.errors import UserError
+from sida.resources import ROOT
 from sida.training import DistillConfig, TeacherConfig, distill, train_teacher
-from tests.conftest import ROOT
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset

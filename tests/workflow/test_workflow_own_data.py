@@ -15,7 +15,7 @@ from PIL import Image
 
 from sida.config import from_mapping
 from sida.networks import build_network
-from tests.conftest import ROOT
+from sida.resources import ROOT
 from workflow.cli import sida_main as main
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset

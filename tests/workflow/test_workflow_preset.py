@@ -10,8 +10,8 @@ import yaml
 
 from eval.measuring.protocol import load_protocol
 from sida.errors import UserError
+from sida.resources import ROOT
 from sida.sheet import read_runs
-from tests.conftest import ROOT
 from workflow.preset.preset import Preset, nfe
 
 DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())

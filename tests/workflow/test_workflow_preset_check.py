@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from sida.errors import UserError
-from tests.conftest import ROOT
+from sida.resources import ROOT
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset

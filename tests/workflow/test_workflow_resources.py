@@ -11,8 +11,7 @@ import yaml
 from eval.measuring.protocol import load_protocol
 from eval.tables import load_layout
 from sida.errors import UserError
-from sida.resources import find, names
-from tests.conftest import ROOT
+from sida.resources import ROOT, find, names
 from workflow.preset import Preset
 
 

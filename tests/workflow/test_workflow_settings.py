@@ -12,8 +12,8 @@ import yaml
 
 from sida.config import As, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
 from sida.errors import UserError
+from sida.resources import ROOT
 from sida.schema import descriptions, json_schema
-from tests.conftest import ROOT
 from workflow.docs.settings import SCHEMAS, SETTINGS, schemas, settings
 from workflow.preset.settings import PresetSettings
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from sida.resources import ROOT
 from sida.training import train_teacher
-from tests.conftest import ROOT
 from tests.training.toy import interrupt_after
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset

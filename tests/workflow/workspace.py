@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.conftest import ROOT
+from sida.resources import ROOT
 
 SHARED = ["Snakefile", "workflow", "profiles", "config", "sida", "eval", "tests", "environment.yml", "pyproject.toml"]
 

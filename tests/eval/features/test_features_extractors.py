@@ -21,8 +21,9 @@ from eval.features.train_digits import DigitsTraining, split, train_digits
 from sida.assets import load_registry
 from sida.data import load_dataset
 from sida.errors import UserError
-from tests.conftest import ROOT, relative_error
+from sida.resources import ROOT
 from tests.eval.metric_networks import OddInception, TinyInception, load_script, pictures, write_hub, write_inception
+from tests.golden.vectors import relative_error
 
 
 @pytest.fixture(scope="module")
