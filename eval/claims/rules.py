@@ -28,8 +28,7 @@ def decide_part(part: Part, evidence: Evidence, where: str) -> Finding:
 
 def less(part: Part, evidence: Evidence, where: str) -> Finding:
     """LT: A better than B beyond the evaluation noise."""
-    name_a, a = evidence.estimate(operand_a(part), part.metric, f"{where}.a")
-    name_b, b = evidence.estimate(operand_b(part), part.metric, f"{where}.b")
+    (name_a, a), (name_b, b) = _both(part, evidence, where)
     if part.equal_budget and not evidence.by_published:
         budgets = [evidence.budget(evidence.runs_of(o, where)[0]) for o in (operand_a(part), operand_b(part))]
         if budgets[0] != budgets[1]:
@@ -45,8 +44,7 @@ def less(part: Part, evidence: Evidence, where: str) -> Finding:
 
 def near(part: Part, evidence: Evidence, where: str) -> Finding:
     """NEAR: A is at most ``factor`` times B."""
-    name_a, a = evidence.estimate(operand_a(part), part.metric, f"{where}.a")
-    name_b, b = evidence.estimate(operand_b(part), part.metric, f"{where}.b")
+    (name_a, a), (name_b, b) = _both(part, evidence, where)
     scaled = Estimate(part.factor * b.mean, None if b.std is None else part.factor * b.std, b.trials)
     gain, limit = scaled.mean - a.mean, bound(a, scaled, Z)
     text = (
@@ -130,6 +128,12 @@ def _side(operand: Operand, part: Part, evidence: Evidence, where: str) -> tuple
     else:
         return evidence.estimate(operand, part.metric, where)
     return evidence.label(names[0]) + (f"; {len(names)} training seeds" if len(names) > 1 else ""), pooled
+
+
+def _both(part: Part, evidence: Evidence, where: str) -> tuple[tuple[str, Estimate], tuple[str, Estimate]]:
+    """Name and mean ± std of both sides of a part."""
+    first = evidence.estimate(operand_a(part), part.metric, f"{where}.a")
+    return first, evidence.estimate(operand_b(part), part.metric, f"{where}.b")
 
 
 def _relative(estimate: Estimate) -> Estimate:

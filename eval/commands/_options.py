@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.selection import SELECTABLE
 from sida.errors import UserError, suggestion
 
 _WORDS = {"true": True, "false": False, "null": None}
@@ -61,12 +61,33 @@ def check_output(path: str | None, option: str, suffix: str | None = None) -> No
         raise UserError(f"{option} {path}: cannot be written in {parent}; choose another place")
 
 
+def extraction_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what verbs share that put a whole set of images through one extractor."""
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
+    what.add_argument("--images", metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
+    parser.add_argument("--extractor", required=True, help="feature network")
+    parser.add_argument("--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE")
+    parser.add_argument("--allow-tf32", action="store_true", help="as the field of the protocol; off by default")
+    parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
+    parser.add_argument("--out", required=True, metavar="FILE", help="safetensors file to write")
+
+
+def extraction_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Those options as arguments of :mod:`eval.measuring.extract`."""
+    options = extractor_options(args.extractor_option).get(args.extractor)
+    names = ("out", "extractor", "dataset", "images", "allow_tf32", "device")
+    return {"options": options} | {name: getattr(args, name) for name in names}
+
+
 def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
     """``["dataset=digits"]`` as ``{"dataset": "digits"}``: conditions on the sample sheet.
 
     Raises:
         UserError: Not of that form, or not a column of the sheet.
     """
+    from eval.results.selection import SELECTABLE
+
     scope: dict[str, object] = {}
     for condition in conditions:
         key, sign, value = condition.partition("=")

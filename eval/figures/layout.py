@@ -12,10 +12,15 @@ from sida.config import from_mapping
 from sida.errors import UserError, suggestion
 
 
-def _check_conditions(name: str, conditions: Mapping[str, Any] | None) -> None:
-    for key in conditions or {}:
+def _check_pick(spec: LineSpec | SamplesPanel | SeriesSpec, ways: tuple[str, ...], remedy: str) -> None:
+    """Requires that one of the fields picks runs, and that its conditions are on columns of the sample sheet."""
+    given = [name for name in ways if getattr(spec, name) is not None]
+    if len(given) != 1:
+        raise ValueError(f"where: {remedy}")
+    conditions = getattr(spec, given[0])
+    for key in conditions if isinstance(conditions, Mapping) else ():
         if key not in SELECTABLE:
-            raise ValueError(f"{name}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
+            raise ValueError(f"{given[0]}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class SeriesSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        _check_conditions("each", self.each)
+        _check_pick(self, ("each",), "give conditions")
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,8 @@ class LineSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        if sum(value is not None for value in (self.where, self.first, self.start_of, self.published)) != 1:
-            raise ValueError("where: name a run (where, first or start_of) or a published number, one of them")
-        for name in ("where", "first", "start_of"):
-            _check_conditions(name, getattr(self, name))
+        ways = ("where", "first", "start_of", "published")
+        _check_pick(self, ways, "name a run (where, first or start_of) or a published number, one of them")
 
 
 @dataclass(frozen=True)
@@ -155,10 +158,7 @@ class SamplesPanel:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        if sum(value is not None for value in (self.where, self.first, self.each)) != 1:
-            raise ValueError("where: pick runs by one of where, first and each")
-        for name in ("where", "first", "each"):
-            _check_conditions(name, getattr(self, name))
+        _check_pick(self, ("where", "first", "each"), "pick runs by one of where, first and each")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from eval.features import extractor_names
 from eval.features.base import Extractor
 from eval.features.extraction import make_extractors
-from eval.measuring.pipeline import Batch, run_pass
+from eval.measuring.pipeline import run_pass, sized
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import Reference, load_references
 from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
@@ -186,7 +186,7 @@ class Measurer:
         ahead = 2 if self.spec.device.startswith("cuda") or self.spec.sampler["kind"] == "images" else 0
         # People know their files by path, generators by the id of the row.
         origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
-        images = _sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
+        images = sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
         # The first batch before the feature networks: images of a wrong size must not wait for a download.
         images = itertools.chain([next(images)], images)
         report = None if progress is None else lambda count: progress.update(done + count)
@@ -281,22 +281,3 @@ def threads(count: int) -> Iterator[None]:
 
 def _headline(protocol: Protocol, record: Mapping[str, Any]) -> dict[str, float]:
     return {m.label or m.key: record["metrics"][m.key] for m in protocol.metrics[:3] if m.key in record["metrics"]}
-
-
-def _sized(items: Iterator[Batch], protocol: Protocol, origin: str) -> Iterator[Batch]:
-    """Checks the size of images once, before anything is computed from them."""
-    for number, batch in enumerate(items):
-        if number == 0:
-            channels, height, width = batch.images.shape[1:]
-            size = protocol.resolution
-            # Grey images are repeated to three channels by the feature networks, as in the official tools.
-            fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
-            if not fits or (size is not None and (height, width) != (size, size)):
-                plural = "" if protocol.channels == 1 else "s"
-                expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
-                raise UserError(
-                    f"{origin}: images have {channels} channel{'s' * (channels > 1)} of {height}×{width}, protocol "
-                    f"'{protocol.name}' measures {expected}; generate images of that size, or choose the protocol "
-                    "of this data set (nothing is resized here, since that changes the numbers)"
-                )
-        yield batch

@@ -16,7 +16,9 @@ import torch
 
 from eval.features.base import Extractor
 from eval.features.extraction import extract, precision
+from eval.measuring.protocol import Protocol
 from eval.measuring.trial import TrialSums
+from sida.errors import UserError
 
 T = TypeVar("T")
 
@@ -59,6 +61,29 @@ def run_pass(
             if progress is not None:
                 progress(position - first)
     return sums
+
+
+def sized(items: Iterator[Batch], protocol: Protocol, origin: str) -> Iterator[Batch]:
+    """The same batches, once the size of the first one's images is what the protocol measures.
+
+    Raises:
+        UserError: It is not; ``origin`` names the images.
+    """
+    for number, batch in enumerate(items):
+        if number == 0:
+            channels, height, width = batch.images.shape[1:]
+            size = protocol.resolution
+            # Grey images are repeated to three channels by the feature networks, as in the official tools.
+            fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
+            if not fits or (size is not None and (height, width) != (size, size)):
+                plural = "" if protocol.channels == 1 else "s"
+                expected = f"{protocol.channels or 'any'} channel{plural} of {size or 'any'}×{size or 'any'}"
+                raise UserError(
+                    f"{origin}: images have {channels} channel{'s' * (channels > 1)} of {height}×{width}, protocol "
+                    f"'{protocol.name}' measures {expected}; generate images of that size, or choose the protocol "
+                    "of this data set (nothing is resized here, since that changes the numbers)"
+                )
+        yield batch
 
 
 def prefetch(items: Iterable[T], ahead: int, device: str | torch.device = "cpu") -> Iterator[T]:
