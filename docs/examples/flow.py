@@ -6,41 +6,25 @@ docs/add-a-method.md trains it: a teacher's ``network`` has ``class: docs.exampl
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 from torch import Tensor
 
 from sida.families import EDM
-from sida.networks.precond import Precond, find_unet
+from sida.networks import EDMPrecond
 
 
-class FlowPrecond(Precond):
+class FlowPrecond(EDMPrecond):
     """A velocity field v(x_t, t) of straight paths x_t = (1 − t) y + t n, seen as a denoiser.
 
     With x = y + σ n, t = σ / (1 + σ) and x_t = x / (1 + σ): y = x_t − t v.
 
-    Args:
-        img_resolution, img_channels, label_dim, use_fp16: See `Precond`.
-        model_type: ``SongUNet`` or ``DhariwalUNet``.
-        **model_kwargs: Further options of that U-Net.
+    Options as `EDMPrecond`, of which ``sigma_data`` has no effect.
 
     Source: flow matching with the conditional optimal-transport path (arXiv:2210.02747, section 4.1).
     """
 
     #: Whatever is not said here is as for EDM's networks; methods take their default settings.
     family = dataclasses.replace(EDM, name="flow", title="Flow", like="edm")
-
-    def __init__(
-        self,
-        img_resolution: int,
-        img_channels: int,
-        label_dim: int = 0,
-        use_fp16: bool = False,
-        model_type: str = "SongUNet",
-        **model_kwargs: Any,
-    ):
-        super().__init__()
-        self._build(locals(), find_unet(model_type, "FlowPrecond.model_type"), model_kwargs)
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""
