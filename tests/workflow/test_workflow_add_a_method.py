@@ -95,6 +95,27 @@ def test_method_of_ones_own_is_a_row(workspace):
     assert "distill" in planned.stdout + planned.stderr
 
 
+def test_network_family_of_ones_own_is_trained_distilled_and_measured(workspace):
+    folder, sheet = workspace.folder, (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines()
+    (folder / "own.tsv").write_text("\n".join([sheet[0], *(row for row in sheet if row.startswith("sid-a1.0"))]) + "\n")
+    kwargs = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["teachers"]["digits-short"]["network"]
+    network = {"class": "docs.examples.flow:FlowPrecond", "kwargs": kwargs["kwargs"]}
+    short = {"recipes__sid__total_kimg": 0.128, "recipes__sid__evaluation": None}
+    short |= {"teachers__digits-short__network": network, "teachers__digits-short__training__total_kimg": 0.128}
+    preset = workspace.config(runs="own.tsv", claims=None, tables=[], figures=[], **short)
+    trial = "results/tiny/measurements/sid-a1.0/trial-0.json"
+    result = workspace.snakemake("--configfile", preset, "--", trial)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    student = read_metadata(folder / "results/tiny/students/sid-a1.0/network.safetensors")
+    assert student["network"]["class"] == "docs.examples.flow:FlowPrecond"
+
+    # Changed code of the class: the teacher is trained again.
+    source = folder / "docs/examples/flow.py"
+    source.write_text(source.read_text() + "# changed\n")
+    planned = workspace.snakemake("--configfile", preset, "-n", "--quiet", "rules", "--", trial)
+    assert "train_teacher" in planned.stdout + planned.stderr
+
+
 def external(tmp_path, **cells) -> Preset:
     """The example's preset with one row, given by its cells."""
     row = {"run": "mine", "label": "Mine", "method": "external"} | cells

@@ -132,6 +132,11 @@ def student_parents(wildcards):
     return {"teacher": PRESET.teacher_path(run.teacher), "generators": others, "assets": assets, "method": method}
 
 
+def network_source(name):
+    """The source of a network class of one's own (module:object), where that lies here."""
+    return [path for path in [":" in name and external_source(name)] if path]
+
+
 def external_source(name):
     """Stored images, or the source of a module:object where that lies here: a newer one is measured again."""
     source = name.partition(":")[0].replace(".", "/")

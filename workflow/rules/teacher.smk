@@ -2,6 +2,9 @@
 
 
 rule train_teacher:
+    input:
+        # A network class of one's own: where its source is newer, the teacher is trained again.
+        lambda wildcards: network_source(PRESET.config["teachers"][wildcards.teacher]["network"]["class"]),
     output:
         network=f"{RESULTS}/teachers/{{teacher}}/network.safetensors",
     log:
