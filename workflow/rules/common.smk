@@ -54,9 +54,8 @@ AGAIN = ["snakemake", *([] if SNAKEFILE == "Snakefile" else ["-s", SNAKEFILE])]
 # Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
 # Who names a network class of their own in a preset permits its files to name it.
-os.environ["SIDA_NETWORK_CODE"] = ",".join(
-    {*os.getenv("SIDA_NETWORK_CODE", "").split(","), *PRESET.network_code} - {""}
-)
+PERMITTED = {*os.getenv("SIDA_NETWORK_CODE", "").split(","), *PRESET.network_code}
+os.environ.update(SIDA_NETWORK_CODE=",".join(sorted(PERMITTED - {""})))
 TRIALS = PRESET.trials
 TABLES = PRESET.config["tables"]
 FIGURES = PRESET.config["figures"]
