@@ -110,11 +110,12 @@ def _edm2_loss(parts: Parts, adversarial: bool) -> SiDLoss:
 # is the same for all stands in DistillConfig; what differs between data sets (rates, batches, augmentation) nowhere.
 # Source: mingyuanzhou/SiD, branches main and sida: training scripts, their options' defaults, and the loops.
 _EDM: dict[str, Any] = {
-    "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
+    "init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
     "weight_norm": None, "fake_score_weight_norm": None, "logvar": False,
 }  # fmt: skip
 _EDM2: dict[str, Any] = {
-    "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0, "ema_half_life_kimg": 2000.0, "alpha": 1.0, "grad_clip_value": 0.0,
+    "init_sigma": 2.5, "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0, "ema_half_life_kimg": 2000.0, "alpha": 1.0,
+    "grad_clip_value": 0.0,
 }  # fmt: skip
 _SID_EDM2 = {
     **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "logvar": True,

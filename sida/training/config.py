@@ -166,7 +166,7 @@ class Recipe(TrainingSettings):
         betas: Adam's β₁ and β₂.
         eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
         t_max: Largest generator time, of 1000.
-        init_sigma: σ_init of the generator.
+        init_sigma: σ_init of the generator; null takes the official one.
         P_mean: Mean of ln σ in the fake score's loss; null takes the official one.
         P_std: Standard deviation of ln σ; null takes the official one.
         lambda_sid: Weight of the SiD term.
@@ -200,7 +200,7 @@ class Recipe(TrainingSettings):
     betas: tuple[Beta, Beta] = (0.0, 0.999)
     eps: Positive | None = None
     t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
-    init_sigma: Positive = 2.5
+    init_sigma: Positive | None = None
     P_mean: Finite | None = None
     P_std: Positive | None = None
     lambda_sid: NotNegative = 100.0

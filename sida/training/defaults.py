@@ -21,6 +21,7 @@ class SettledConfig(DistillConfig):
     """A configuration in which every setting has its value; see :func:`settled`."""
 
     alpha: float
+    init_sigma: float
     P_mean: float
     P_std: float
     lambda_d: float

@@ -6,10 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from sida.cli import main
 from sida.errors import UserError
 from sida.training import train_teacher
+from sida.training.outputs import RunFiles
 from sida.training.teacher import TeacherTrainer
 from tests.training.toy import TEACHER, as_json, interrupt_after, results
 
@@ -163,3 +165,13 @@ def test_a_state_with_other_tensors_is_one_line(unfinished, monkeypatch):
     monkeypatch.setattr(TeacherTrainer, "load", lambda self, state: state["no such tensor"])
     with pytest.raises(UserError, match=r"state-000003: was written by a version of the program that keeps other"):
         train_teacher(TEACHER, unfinished)
+
+
+def test_only_the_first_rank_writes(tmp_path):
+    with RunFiles(tmp_path, "digest", rank=1) as files:
+        files.log("train", {"nimg": 1})
+        files.write_logs([{"nimg": 1}], [])
+        files.save({"finished": False}, {"x": torch.zeros(1)})
+        files.write_snapshot({"nimg": 1}, {})
+        files.publish({"train": [], "evaluations": [], "metadata": {}}, {})
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
