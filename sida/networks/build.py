@@ -41,7 +41,12 @@ OWN_CODE = "SIDA_NETWORK_CODE"
 _permitted: set[str] = set()
 
 
-def build_network(config: Mapping[str, Any], where: str = "network", own_code: bool = False) -> nn.Module:
+def permit(name: str) -> None:
+    """Lets networks of this process have a class, because a specification written on this machine names it."""
+    _permitted.add(name)
+
+
+def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Module:
     """Builds a network with fresh weights, drawn from torch's global generator.
 
     Args:
@@ -51,8 +56,6 @@ def build_network(config: Mapping[str, Any], where: str = "network", own_code: b
             ``force_normalization`` in place of ``weight_norm``. A class of one's own is named ``module:object``, see
             :func:`find_class`.
         where: Place named in errors, e.g. file and key.
-        own_code: The configuration was written on this machine, so it may name a class of one's own; from then on
-            files of this process may, too.
 
     Returns:
         The network, in training mode, on the default device.
@@ -63,8 +66,6 @@ def build_network(config: Mapping[str, Any], where: str = "network", own_code: b
     if not isinstance(config, Mapping) or set(config) - {"class", "kwargs"} or "class" not in config:
         raise UserError(f"{where}: must be a mapping with the keys 'class' and 'kwargs'")
     name, kwargs = config["class"], config.get("kwargs", {})
-    if own_code:
-        _permitted.add(str(name))
     cls = find_class(str(name), where)
     if not isinstance(kwargs, Mapping):
         raise UserError(f"{where}.kwargs: must be a mapping of constructor arguments")
@@ -90,8 +91,8 @@ def find_class(name: str, where: str) -> type[nn.Module]:
     """A network class of this package, or of another one by ``module:object``: a subclass of `Precond`.
 
     Building a network runs its class. A file from elsewhere must not choose what runs, so a class from outside is
-    imported only where a specification of this machine named it (``own_code`` of :func:`build_network`), or the
-    environment variable SIDA_NETWORK_CODE does; the workflow sets it to the classes that its preset names.
+    imported only where :func:`permit` named it, or the environment variable SIDA_NETWORK_CODE does; the workflow sets
+    it to the classes that its preset names.
 
     Raises:
         UserError: No such class, or one that nobody here has permitted.

@@ -12,7 +12,7 @@ import torch
 from sida.config import from_mapping
 from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
-from sida.networks import build_network, family_of
+from sida.networks import build_network, family_of, permit
 from sida.randomness import derive_seed, generator
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import StepBatches, seed_layers
@@ -98,6 +98,7 @@ def train_teacher(
         config = from_mapping(TeacherConfig, config, where)
     device = check_device(config.device, where)
     prepare_process(config.threads)
+    permit(config.network["class"])
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     digest = run_digest("teacher", config, dataset.sha256, {})
     stage = f"teacher {config.name}"
@@ -106,7 +107,7 @@ def train_teacher(
             files.publish_again(stage)
             return files.network
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
-        net = build_network(config.network, f"{where}.network", own_code=True).to(device)
+        net = build_network(config.network, f"{where}.network").to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
         trainer = TeacherTrainer(config, net, StepBatches(dataset, config.seed, config.batch_size, None, device))
         metadata = run_metadata("teacher", config, digest, dataset, architecture(net), {})

@@ -12,7 +12,7 @@ from sida.cli import main
 from sida.config import from_mapping
 from sida.errors import UserError
 from sida.io import read_jsonl
-from sida.networks import build_network, family_of
+from sida.networks import build_network, family_of, permit
 from sida.tensor_file import read_tensors, write_tensors
 from sida.training import TeacherConfig, distill, train_teacher
 from sida.training.identity import run_digest
@@ -60,6 +60,14 @@ def test_own_family_is_distilled_and_drawn_from(teacher, tmp_path, monkeypatch):
     assert len(list(out.iterdir())) == 2
 
 
+def test_finished_teacher_is_written_again_by_its_own_spec(tmp_path, monkeypatch):
+    path = train_teacher({**SPEC, "total_kimg": 0.016, "batch_size": 16}, tmp_path)
+    before = path.read_bytes()
+    path.unlink()
+    monkeypatch.setattr(build, "_permitted", set())
+    assert train_teacher({**SPEC, "total_kimg": 0.016, "batch_size": 16}, tmp_path).read_bytes() == before
+
+
 def test_file_alone_does_not_make_its_class_run(teacher, tmp_path):
     with pytest.raises(UserError, match=f"'{FLOW}' is code from outside this package.*{build.OWN_CODE}={FLOW}"):
         load_network(teacher)
@@ -87,8 +95,9 @@ def test_class_that_is_no_network_is_one_line():
         ("docs.examples.flow:dataclasses", "is no subclass of sida.networks.Precond"),
         ("EDMPrecnd", "did you mean 'EDMPrecond'.*or name your own as module:object"),
     ):
+        permit(name)
         with pytest.raises(UserError, match=message):
-            build_network({"class": name, "kwargs": KWARGS}, own_code=True)
+            build_network({"class": name, "kwargs": KWARGS})
 
 
 def test_source_of_the_class_is_part_of_what_a_run_is(tmp_path, monkeypatch):
