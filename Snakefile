@@ -52,9 +52,14 @@ localrules:
 rule all:
     default_target: True
     input:
-        products(),
+        TARGETS.products(),
         f"{RESULTS}/manifest.json",
         f"{RESULTS}/report.html",
+
+
+# Files of specs are written by runs, not by dry runs, and only where they say something new.
+onstart:
+    SPECS.write()
 
 
 onsuccess:

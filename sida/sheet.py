@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from sida.config import Count, Finite, Name, Natural, OneOf, from_texts
+from sida.config import Count, Finite, Name, Natural, OneOf, from_mapping, from_texts, load_spec
 from sida.errors import UserError
 from sida.methods import METHODS, is_method
 
@@ -76,23 +76,28 @@ class Run:
 def read_runs(path: str | Path) -> list[Run]:
     """Reads and validates a sample sheet (tab-separated; lines starting with # are comments).
 
+    A ``.json`` file is a spec of the workflow, which has the rows that a table or figure shows as ``runs``.
+
     Raises:
         UserError: Missing file, unknown column, wrong value, or a run named twice (file and line are named).
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such sample sheet; set 'runs' to a .tsv file")
+    if path.suffix == ".json":
+        rows = load_spec(str(path)).get("runs", [])
+        return [from_mapping(Run, row, f"{path}: runs[{index}]") for index, row in enumerate(rows)]
     numbered = [
         (number, line)
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
         if line.strip() and not line.startswith("#")
     ]
-    rows = list(csv.reader((line for _, line in numbered), delimiter="\t"))
-    if not rows:
+    lines = list(csv.reader((line for _, line in numbered), delimiter="\t"))
+    if not lines:
         raise UserError(f"{path}: the sample sheet is empty; it needs a header line and one row per generator")
-    header = rows[0]
+    header = lines[0]
     runs: list[Run] = []
-    for (number, _), cells in zip(numbered[1:], rows[1:]):
+    for (number, _), cells in zip(numbered[1:], lines[1:]):
         where = f"{path}:{number}"
         if len(cells) > len(header):
             raise UserError(f"{where}: {len(cells)} cells but {len(header)} columns; separate cells by single tabs")

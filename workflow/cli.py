@@ -11,7 +11,11 @@ from sida.cli import ABOUT, run_command_line, verbs_of
 #: Modules of all verbs, by program.
 VERBS = {
     "sida": {**verbs_of(sida.commands), "new": "workflow.commands.new"},
-    "sida-eval": {**verbs_of(eval.commands), "docs": "workflow.commands.docs"},
+    "sida-eval": {
+        **verbs_of(eval.commands),
+        "docs": "workflow.commands.docs",
+        "table": "workflow.commands.table",
+    },
 }
 
 

@@ -20,7 +20,7 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--layout", required=True, metavar="YAML", help="layout: a file, or a name in config/figures")
-    parser.add_argument("--runs", required=True, metavar="TSV", help="sample sheet")
+    parser.add_argument("--runs", required=True, metavar="TSV", help="sample sheet, or a spec with its rows")
     parser.add_argument("--results", required=True, metavar="DIR", help="results of the preset (holds students/<run>/)")
     parser.add_argument("--measurements", metavar="CSV", help="measurements.csv, for reference lines")
     parser.add_argument("--spec", metavar="JSON", help="generators to sample from: JSON text or a file")

@@ -20,11 +20,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--layout", required=True, metavar="YAML", help="layout of the table: a file, or a name in config/tables"
     )
     parser.add_argument("--measurements", metavar="CSV", help="measurements.csv (not needed in mode paper)")
-    parser.add_argument("--runs", metavar="TSV", help="sample sheet (not needed in mode paper)")
+    parser.add_argument("--runs", metavar="TSV", help="sample sheet, or a spec with rows (not needed in mode paper)")
     parser.add_argument("--out", required=True, metavar="FILE.tex", help="written with .csv, .md and .html beside it")
     parser.add_argument("--mode", choices=["paper", "audit", "measured"], help="overrides the layout's mode")
     parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
-    parser.add_argument("--config", metavar="PRESET", help="preset whose settings table 8 prints: a file or JSON text")
+    parser.add_argument("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
     parser.add_argument("--results", metavar="DIR", help="training logs for table 8 (default: beside --measurements)")
     parser.add_argument(
         "--scope",
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         mode=args.mode,
         published=args.published,
         scope=parse_scope(args.scope),
-        config=load_spec(args.config, "--config") if args.config else None,
+        spec=load_spec(args.spec) if args.spec else None,
         results=args.results,
     )
     paths = write_table(table, args.out)

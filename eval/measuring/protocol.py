@@ -77,8 +77,8 @@ class Protocol:
         seed0: First seed of trial 0.
         label_dist: How the classes of generated images are drawn: ``empirical`` (the data's frequencies, as in the
             published FID code) or ``uniform`` (as the generation scripts do; ledger, 63).
-        labels: Those frequencies: a data set of ``config/labels``, or a ``.json`` file (``sida data labels``). Its
-            counts are part of the digest. None reads the classes of the data set itself.
+        labels: Those frequencies: a data set of ``config/labels``, a ``.json`` file (``sida data labels``), or what it
+            holds. The counts are part of the digest. None reads the classes of the data set itself.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
             clamped to 0..1, times 255, truncated (latents; ledger, 68).
         cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (ledger, 64).
@@ -102,7 +102,7 @@ class Protocol:
     channels: int | None = None
     seed0: int = 0
     label_dist: Literal["empirical", "uniform"] = "empirical"
-    labels: str | None = None
+    labels: str | dict[str, Any] | None = None
     quantisation: Literal["truncate", "truncate_unit"] = "truncate"
     cov_ddof: int = 0
     allow_tf32: bool = False
@@ -160,7 +160,13 @@ class Protocol:
         Raises:
             UserError: The file of counts is missing or broken.
         """
+        if isinstance(self.labels, dict):
+            return from_mapping(LabelCounts, self.labels, f"protocol '{self.name}': labels")
         return load_labels(self.labels) if self.labels is not None else None
+
+    @property
+    def _labels_here(self) -> bool:
+        return isinstance(self.labels, dict) or (self.labels is not None and find_labels(self.labels) is not None)
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -176,12 +182,20 @@ class Protocol:
         }
         if self.labels is not None:
             # Images of others are measured without counts, so a missing file is told when classes are drawn.
-            counts = self.label_counts if find_labels(self.labels) else None
+            counts = self.label_counts if self._labels_here else None
             facts["labels"] = counts.sha256 if counts else None
         used = {metric.reference for metric in self.metrics if metric.reference}
         facts["references"] = {key: source.facts() for key, source in self.sources.items() if key in used}
         facts["metrics"] = {metric.key: metric.facts() for metric in self.metrics}
         return facts
+
+    def content(self) -> dict[str, Any]:
+        """The protocol as a mapping that :func:`load_protocol` reads: counts instead of a file, no words for people."""
+        content = _given(self, "title", "notes")
+        content["metrics"] = [_given(metric, "label", "better", "decimals") for metric in self.metrics]
+        if self._labels_here and (counts := self.label_counts):
+            content["labels"] = _given(counts, "source")
+        return content
 
     def record(self) -> dict[str, Any]:
         """What a measurement says about its protocol."""
@@ -227,3 +241,9 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     # References are checked now, not when they are first used in the middle of a run.
     _ = protocol.sources
     return protocol
+
+
+def _given(settings: Any, *without: str) -> dict[str, Any]:
+    """Fields that are not as when left out."""
+    fields = {f.name: f.default for f in dataclasses.fields(settings) if f.name not in without}
+    return {name: value for name, default in fields.items() if (value := getattr(settings, name)) not in (default, {})}

@@ -20,7 +20,6 @@ from sida.errors import UserError
 from sida.io import write_text
 from sida.resources import find
 from sida.sheet import read_runs
-from workflow.preset import Preset
 
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html}
 
@@ -33,7 +32,7 @@ def make_table(
     mode: Mode | None = None,
     published: str | Path | None = None,
     scope: Mapping[str, object] | None = None,
-    config: Mapping[str, Any] | None = None,
+    spec: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
 ) -> Table:
     """Builds the table of a layout of results, or of one of hyperparameters.
@@ -42,11 +41,11 @@ def make_table(
         layout: A file, or a name in ``config/tables``.
         measurements: ``measurements.csv``. In ``audit`` mode a file that does not exist yet counts as empty: every cell
             of ours then says 'not measured'.
-        runs: Sample sheet.
+        runs: Sample sheet, or a spec with its rows.
         mode: Overrides the layout's mode; ``measured`` where neither says.
         published: Folder of published numbers; by default ``results/published``.
         scope: Conditions on the sample sheet added to every row, e.g. ``{"dataset": "digits"}``.
-        config: Preset whose settings a table of hyperparameters prints.
+        spec: What a table of hyperparameters prints: ``gpus``, and ``students`` with the settings of each row.
         results: Folder with the training logs that it prints; by default that of ``measurements``.
 
     Raises:
@@ -56,9 +55,8 @@ def make_table(
     mapping = read_layout(path)
     numbers = load_published(published)
     if mapping.pop("kind", "results") == "hyperparameters":
-        preset = Preset(config, "--config") if config is not None else None
         logs = results or (Path(measurements).parent if measurements else None)
-        return build_hyperparameters(load_hyper_layout(mapping, path), numbers, preset, logs, mode)
+        return build_hyperparameters(load_hyper_layout(mapping, path), numbers, spec, logs, mode)
     rows = load_layout(path)
     rows = dataclasses.replace(rows, scope={**rows.scope, **(scope or {})})
     mode = mode or rows.mode or "measured"

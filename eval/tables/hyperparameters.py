@@ -20,7 +20,6 @@ from sida.io import read_jsonl
 
 if TYPE_CHECKING:
     from sida.training.defaults import SettledConfig
-    from workflow.preset import Preset
 
 _METHODS = ("sid", "sida")
 SETTINGS: dict[str, Callable[[SettledConfig, int], Any]] = {
@@ -101,7 +100,7 @@ class HyperLayout:
 def build_hyperparameters(
     layout: HyperLayout,
     published: Mapping[str, Published],
-    preset: Preset | None,
+    settings: Mapping[str, Any] | None,
     results: str | Path | None,
     mode: str | None = None,
 ) -> Table:
@@ -110,7 +109,9 @@ def build_hyperparameters(
     Args:
         layout: Lines and columns.
         published: Published numbers by id.
-        preset: Where our settings come from; without it every such cell says 'not measured'.
+        settings: Ours; without them every such cell says 'not configured'. ``gpus``, and ``students``: for each row
+            its ``settings`` (a :class:`sida.training.DistillConfig`) and the ``network`` of its teacher (null reads it
+            from the teacher's file).
         results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
         mode: Overrides the layout's mode; ``audit`` where neither says.
 
@@ -126,7 +127,7 @@ def build_hyperparameters(
         if mode != "measured":
             lines.append(("published", _published_cells(layout, spec, number, published, records, mode)))
         if mode != "paper" and spec.text is None:
-            lines.append(("configured" if spec.setting else "measured", _own(layout, spec, preset, results, records)))
+            lines.append(("configured" if spec.setting else "measured", _own(layout, spec, settings, results, records)))
         if mode == "measured" and spec.text is not None:
             lines.append(("", [Cell(spec.text, columns=len(layout.columns))]))
         for i, (kind, cells) in enumerate(lines):
@@ -137,7 +138,7 @@ def build_hyperparameters(
     columns = (*heads, *(Column(column.head) for column in layout.columns))
     notes = list(layout.notes)
     if mode != "paper":
-        notes.append(f"Configured: settings of {preset.source}." if preset else "No preset was given (--config).")
+        notes.append("Configured: settings of the preset." if settings else "No settings were given (--spec).")
         notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
     for record in records:
         record |= {"table": Path(layout.source).stem, "mode": mode}
@@ -183,7 +184,7 @@ def _record(spec: HyperRow, number: int, column: str) -> dict[str, Any]:
 def _own(
     layout: HyperLayout,
     spec: HyperRow,
-    preset: Preset | None,
+    settings: Mapping[str, Any] | None,
     results: str | Path | None,
     records: list[dict[str, Any]],
 ) -> list[Cell]:
@@ -191,7 +192,7 @@ def _own(
     number = layout.rows.index(spec)
     for column in layout.columns:
         run = column.sid if spec.group == "SiD" else column.sida
-        text = _setting(spec, run, preset) if spec.setting else _logged(spec, run, results)
+        text = _setting(spec, run, settings) if spec.setting else _logged(spec, run, results)
         cells.append(
             Cell(text, "measured") if text is not None else Cell("not configured" if spec.setting else "", "missing")
         )
@@ -201,28 +202,22 @@ def _own(
     return cells
 
 
-def _setting(spec: HyperRow, run: str, preset: Preset | None) -> str | None:
-    if preset is None or run not in preset.runs or not preset.runs[run].trained_here:
+def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> str | None:
+    if settings is None or run not in settings["students"]:
         return None
+    from sida.checkpoint import read_metadata
     from sida.config import from_mapping
     from sida.training.config import DistillConfig
     from sida.training.defaults import settled
 
-    where = f"{preset.source}: run '{run}'"
-    config = settled(from_mapping(DistillConfig, preset.student_spec(run), where), _teacher(preset, run), where)
-    gpus = max(1, int(preset.config["gpus"]))
-    values = [_text(SETTINGS[name](config, gpus)) for name in spec.setting]
+    student, where = settings["students"][run], f"run '{run}'"
+    config = from_mapping(DistillConfig, student["settings"], where)
+    # An imported teacher's file says what it is.
+    network = student["network"] or read_metadata(config.teacher)["network"]
+    gpus = max(1, int(settings["gpus"]))
+    values = [_text(SETTINGS[name](settled(config, network, where), gpus)) for name in spec.setting]
     form = spec.form if spec.form.count("{}") == len(values) else "{}"
     return form.format(*values)
-
-
-def _teacher(preset: Preset, run: str) -> Mapping[str, Any]:
-    """``{class, kwargs}`` of a run's teacher: as the preset says, or from its imported checkpoint."""
-    from sida.checkpoint import read_metadata
-
-    name = str(preset.runs[run].teacher)
-    network: Mapping[str, Any] | None = preset.config["teachers"][name].get("network")
-    return network or read_metadata(preset.teacher_path(name))["network"]
 
 
 def _text(value: Any) -> str:

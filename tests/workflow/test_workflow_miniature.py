@@ -133,7 +133,7 @@ def made_up(preset, tmp_path_factory):
 
 
 def test_every_table_and_curve_and_the_claims_can_be_built(preset, made_up, tmp_path):
-    from eval.commands import main
+    from workflow.cli import eval_main as main
 
     common = ["--measurements", str(made_up / "measurements.csv"), "--runs", str(ROOT / preset.sheet)]
     common += ["--results", str(made_up)]

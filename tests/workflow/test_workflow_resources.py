@@ -72,7 +72,7 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
         "label_dim": 10,
     }
     assert load_protocol(spec["protocol"]).name == "digits"
-    assert Path(spec["protocol"]) == study / "protocols/mine.yaml"
+    assert Path(preset.protocol_of(preset.runs["sida-a1.0"])) == study / "protocols/mine.yaml"
     assert preset.layout("tables", "mine") == study / "tables/mine.yaml"
     # Settings as JSON mean the same without the folder: the builder of Table 8 gets them so.
     assert Preset(preset.config).runs == preset.runs

@@ -21,6 +21,7 @@ from eval.results.summary import Estimate, load_measurements, measured_days
 from eval.results.training_logs import read_evaluations
 from eval.tables import make_table, write_table
 from sida.errors import UserError, suggestion
+from sida.io import write_text
 from sida.sheet import Run
 from workflow.docs.stored import read_csv, read_study, unpack
 from workflow.preset import Preset
@@ -186,21 +187,27 @@ class Study:
 
     def _make_table(self, name: str) -> None:
         """Builds a table of the preset into the unpacked folder."""
+        spec = self.preset.table_spec(name)
         table = make_table(
             self.root / "config" / "tables" / f"{name}.yaml",
             self.unpacked / "measurements.csv",
-            self.root / self.preset.sheet,
+            self._written("tables", name, json.dumps(spec)),
             mode="measured",
-            config=self.preset.config,
+            spec=spec,
             results=self.unpacked,
         )
         write_table(table, self.unpacked / "tables" / f"{name}.tex")
+
+    def _written(self, kind: str, name: str, spec: str) -> Path:
+        path = self.unpacked / "specs" / kind / f"{name}.json"
+        write_text(path, spec)
+        return path
 
     def make_figure(self, name: str, spec: str) -> None:
         """Draws a figure of the preset into the unpacked folder; ``spec`` as for ``sida-eval figure``."""
         build_figure(
             self.root / "config" / "figures" / f"{name}.yaml",
-            self.root / self.preset.sheet,
+            self._written("figures", name, spec),
             self.unpacked,
             self.unpacked / "figures" / f"{name}.pdf",
             measurements=self.unpacked / "measurements.csv",
@@ -224,8 +231,8 @@ def draw(study: Study, results: Path, pictures: Path) -> None:
     """Draws the study's figures with the code of today; grids of samples need the networks in ``results``."""
     from eval.report.page import reduced
 
-    spec = json.dumps(study.preset.figure_spec()).replace(study.preset.results, str(results))
     for name in study.preset.config["figures"]:
+        spec = json.dumps(study.preset.figure_spec(name)).replace(study.preset.results, str(results))
         study.make_figure(name, spec)
     for path in pictures.glob("*.png"):
         path.unlink()

@@ -35,7 +35,7 @@ def check_references(preset: Preset) -> None:
         for name in preset.config[kind]:
             preset.layout(kind, name)
     for name, teacher in teachers.items():
-        if "dataset" in teacher:
+        if teacher.get("dataset"):
             preset.dataset(teacher["dataset"], f"{preset.source}: teachers.{name}.dataset")
     for run in preset.runs.values():
         where = f"{preset.sheet}: run '{run.run}'"
@@ -56,7 +56,7 @@ def check_references(preset: Preset) -> None:
         if run.trained_here:
             check_student(preset, run, where, recipes)
         # Asked for now, not when the training is long done.
-        preset.labels_of(run)
+        preset.class_counts(run)
 
 
 def check_sampler(preset: Preset, run: Run, where: str, samplers: Mapping[str, Any]) -> None:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from eval.features import extractor_assets
+from eval.measuring.protocol import Protocol, load_protocol
+from eval.report.needs import find_needs
+from eval.results.selection import read_extended
 from sida.config import from_mapping, load_yaml, names_object
 from sida.datasets import dataset_spec
 from sida.errors import UserError
 from sida.families import SD_VAE
-from sida.labels import find_labels, load_labels, remedy
+from sida.labels import remedy
 from sida.resources import find, there
 from sida.samplers import Kind, read_sampler
 from sida.sheet import Run, read_runs
@@ -54,7 +57,7 @@ class Preset:
         self.sheet: str = self.config["runs"]
         self.own.append(Path(self.sheet).parent)
         self.runs: dict[str, Run] = {row.run: self._found(row) for row in read_runs(self.sheet)}
-        self._protocols: dict[str, dict[str, Any]] = {}
+        self._protocols: dict[str, Protocol] = {}
         check_references(self)
 
     @classmethod
@@ -77,10 +80,10 @@ class Preset:
             if self.config[key] is not None:
                 self.config[key] = str(find(kind, self.config[key], self.own, f"{self.source}: {key}"))
         for teacher in self.config["teachers"].values():
-            if "checkpoint" in teacher:
+            if teacher.get("checkpoint"):
                 teacher["checkpoint"] = there(teacher["checkpoint"], self.own)
         for dataset in self.config["datasets"].values():
-            if "path" in dataset:
+            if dataset.get("path"):
                 dataset["path"] = there(dataset["path"], self.own)
 
     def _found(self, run: Run) -> Run:
@@ -107,7 +110,7 @@ class Preset:
 
     def trained_teachers(self) -> list[str]:
         """Ids of the teachers that are trained here (not downloaded)."""
-        return [name for name, teacher in self.config["teachers"].items() if "training" in teacher]
+        return [name for name, teacher in self.config["teachers"].items() if teacher.get("training")]
 
     @property
     def network_code(self) -> list[str]:
@@ -172,9 +175,10 @@ class Preset:
     def teacher_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
         teacher = self.config["teachers"][name]
-        dataset = self.dataset(teacher.get("dataset", self.config["dataset"]), f"{self.source}: teachers.{name}")
+        dataset = self.dataset(teacher.get("dataset") or self.config["dataset"], f"{self.source}: teachers.{name}")
         spec: dict[str, Any] = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
-        return {**spec, "seed": teacher.get("seed", self.config["seed"]), **self._common()}
+        seed = teacher.get("seed")
+        return {**spec, "seed": self.config["seed"] if seed is None else seed, **self._common()}
 
     def student_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida distill`` (see :class:`sida.training.DistillConfig`)."""
@@ -185,7 +189,7 @@ class Preset:
         if evaluation is not None:
             kwargs: dict[str, Any] = {
                 "dataset": dataset,
-                "protocol": self.protocol_of(run),
+                "protocol": _watched(self.protocol(run)).content(),
                 "device": self.config["device"],
             }
             kwargs |= {key: value for key, value in evaluation.items() if key != "every_kimg"}
@@ -210,14 +214,12 @@ class Preset:
         return {
             "run": name,
             "method": run.method,
-            "label": run.label,
-            "family": run.family,
             "network": self.network_path(run),
             "guide": self.checkpoint_path(run.guide) if run.guide else None,
             "sampler": sampler,
             "nfe": nfe(sampler) or run.nfe,
             "dataset": self.dataset_of(run),
-            "protocol": self.protocol_of(run),
+            "protocol": self.protocol(run).content(),
             **self._common(),
         }
 
@@ -227,33 +229,53 @@ class Preset:
         return [
             name
             for name, run in self.runs.items()
-            if self._protocol(self.protocol_of(run)).get("quantisation") != "truncate_unit"
-            and self.sampler_of(run)["kind"] in get_args(Kind)
+            if self.protocol(run).quantisation != "truncate_unit" and self.sampler_of(run)["kind"] in get_args(Kind)
         ]
 
-    def sample_spec(self, name: str, trial: int) -> dict[str, Any]:
+    def sample_spec(self, name: str, trial: int | str) -> dict[str, Any]:
         """Spec of ``sida sample`` for the images that a trial of a row measures."""
         run = self.runs[name]
-        path = self.protocol_of(run)
-        protocol, count = self._protocol(path), self._protocol_number(path, "num_samples")
-        first, dataset = int(protocol.get("seed0", 0)) + trial * count, self.dataset_of(run)
+        protocol, dataset = self.protocol(run), self.dataset_of(run)
+        first, last = protocol.seeds(int(trial))
         # Without classes there are no frequencies to read, so the data need not be there; nor where they are counted.
-        classes = protocol.get("label_dist", "empirical") if dataset.get("label_dim") else "uniform"
-        with_data = run.method == "data" or (classes == "empirical" and "labels" not in protocol)
-        counts = self.labels_of(run)
+        classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
+        with_data = run.method == "data" or (classes == "empirical" and protocol.labels is None)
         return {
             "network": self.network_path(run),
             "gnet": self.checkpoint_path(run.guide) if run.guide else None,
             "sampler": self.sampler_of(run),
-            "seeds": f"{first}-{first + count - 1}",
-            "class_labels": dataclasses.asdict(load_labels(counts)) if counts else classes,
+            "seeds": f"{first}-{last}",
+            "class_labels": self.class_counts(run) or classes,
             "dataset": dataset if with_data else None,
             **self._common(),
         }
 
-    def figure_spec(self) -> dict[str, Any]:
-        """All generators of the preset, for figures that draw samples."""
-        return {"preset": self.name, "title": self.config["title"], "generators": [*map(self.measure_spec, self.runs)]}
+    def table_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval table``: the rows it shows and, for a table of settings, what they are trained with."""
+        path = self.layout("tables", name)
+        needs = find_needs(path, self.runs)
+        spec: dict[str, Any] = {"runs": self._rows({*needs.measured, *needs.networks})}
+        if read_extended(path).get("kind") != "hyperparameters":
+            return spec
+        students = {run: self._settings(run) for run in needs.networks if self.runs[run].trained_here}
+        return spec | {"gpus": self.config["gpus"], "students": students}
+
+    def figure_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval figure``: the rows it shows, and the generators it draws samples of."""
+        path = self.layout("figures", name)
+        needs = find_needs(path, self.runs)
+        drawn = needs.networks if read_extended(path).get("kind") == "samples" else []
+        rows = self._rows({*needs.measured, *needs.networks})
+        return {"runs": rows, "generators": [*map(self.measure_spec, drawn)]}
+
+    def _settings(self, run: str) -> dict[str, Any]:
+        network = self.config["teachers"][str(self.runs[run].teacher)].get("network")
+        return {"settings": self.student_spec(run), "network": network}
+
+    def _rows(self, names: Collection[str]) -> list[dict[str, Any]]:
+        """Rows as the sheet has them, in its order."""
+        rows = (run for name, run in self.runs.items() if name in names)
+        return [{key: value for key, value in vars(run).items() if value not in (None, "")} for run in rows]
 
     def dataset(self, name: str, where: str) -> dict[str, Any]:
         """Spec of a data set of the preset or of ``config/datasets.yaml``."""
@@ -277,31 +299,30 @@ class Preset:
         """Path of the protocol that a row is measured under."""
         return run.protocol or self.config["protocol"]
 
-    def labels_of(self, run: Run) -> Path | None:
-        """File of the class counts that a row's classes are drawn from; None where it needs none.
+    def protocol(self, run: Run) -> Protocol:
+        """The protocol that a row is measured under; read once, since sheets have hundreds of rows.
 
         Raises:
-            UserError: It is not here.
+            UserError: It is not valid.
         """
-        protocol = self.protocol_of(run)
-        name = self._protocol(protocol).get("labels")
-        if name is None or run.without_network or not self.dataset_of(run).get("label_dim"):
-            return None
-        if (path := find_labels(str(name), protocol)) is None:
-            raise UserError(f"{self.sheet}: run '{run.run}': no class counts '{name}' for its protocol; {remedy(name)}")
-        return path
-
-    def _protocol(self, path: str) -> dict[str, Any]:
-        """A protocol's YAML, read once: sheets have hundreds of rows, and every job begins with this."""
+        path = self.protocol_of(run)
         if path not in self._protocols:
-            self._protocols[path] = load_yaml(path)
+            self._protocols[path] = load_protocol(path)
         return self._protocols[path]
 
-    def _protocol_number(self, path: str, key: str) -> int:
-        value = self._protocol(path).get(key)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise UserError(f"{path}: {key}: must be an integer of at least 1, got {value!r}")
-        return value
+    def class_counts(self, run: Run) -> dict[str, Any] | None:
+        """Images per class by which a row's classes are drawn; None where it needs none.
+
+        Raises:
+            UserError: They are not here.
+        """
+        labels = self.protocol(run).content().get("labels")
+        if labels is None or run.without_network or not self.dataset_of(run).get("label_dim"):
+            return None
+        if isinstance(labels, str):
+            where = f"{self.sheet}: run '{run.run}'"
+            raise UserError(f"{where}: no class counts '{labels}' for its protocol; {remedy(labels)}")
+        return labels
 
     @functools.cached_property
     def trials(self) -> int:
@@ -310,8 +331,8 @@ class Preset:
         Raises:
             UserError: A protocol has no valid ``trials``, or two differ.
         """
-        paths = sorted({self.config["protocol"], *(self.protocol_of(run) for run in self.runs.values())})
-        counts = {path: self._protocol_number(path, "trials") for path in paths}
+        paths = {self.protocol_of(run): self.protocol(run).trials for run in self.runs.values()}
+        counts = {self.config["protocol"]: load_protocol(self.config["protocol"]).trials, **paths}
         if len(set(counts.values())) > 1:
             raise UserError(f"{self.sheet}: protocols differ in trials: {counts}; use one number within a preset")
         return counts[self.config["protocol"]]
@@ -319,20 +340,19 @@ class Preset:
     def assets_of(self, name: str) -> list[str]:
         """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
         run = self.runs[name]
-        protocol = self._protocol(self.protocol_of(run))
-        references = [reference.get("asset") for reference in protocol.get("references", {}).values()]
-        extractors = {metric.get("extractor") for metric in protocol.get("metrics", [])}
-        needed = [asset for extractor in extractors for asset in extractor_assets(str(extractor))]
-        if protocol.get("quantisation") == "truncate_unit" and not run.without_network:
+        protocol = self.protocol(run)
+        needed = [source.asset for source in protocol.sources.values()]
+        needed += [asset for extractor in protocol.extractors() for asset in extractor_assets(extractor)]
+        if protocol.quantisation == "truncate_unit" and not run.without_network:
             needed += SD_VAE.assets
-        return sorted({asset for asset in [*references, *needed] if asset})
+        return sorted({asset for asset in needed if asset})
 
     def shards(self, name: str) -> list[tuple[int, int]]:
         """Bounds (first, last + 1) of the shards in which a trial of a row is measured; empty for one job."""
         size = self.config["shard_size"]
         if size is None:
             return []
-        total = self._protocol_number(self.protocol_of(self.runs[name]), "num_samples")
+        total = self.protocol(self.runs[name]).num_samples
         return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
 
     def measure_jobs(self) -> list[tuple[int, int, list[str]]]:
@@ -350,6 +370,11 @@ class Preset:
     def seed_of(self, run: Run) -> int:
         """Training seed of a row."""
         return self.config["seed"] if run.seed is None else run.seed
+
+
+def _watched(protocol: Protocol) -> Protocol:
+    """What an evaluation during training can use of a protocol: a change of the rest is no reason to train again."""
+    return dataclasses.replace(protocol, metrics=protocol.streaming or protocol.metrics)
 
 
 def nfe(sampler: Mapping[str, Any]) -> int | None:

@@ -18,7 +18,7 @@ rule fetch:
 
 rule import_checkpoint:
     input:
-        checkpoint_source,
+        lambda wildcards: TARGETS.checkpoint(wildcards.checkpoint),
     output:
         network=f"{RESULTS}/checkpoints/{{checkpoint}}/network.safetensors",
     log:

@@ -10,8 +10,7 @@ if PRESET.config["shard_size"] is None:
             name:
                 f"measure_{first}_{last}"
             input:
-                generator_inputs,
-                protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
+                lambda wildcards: TARGETS.generator(wildcards.run),
             output:
                 expand(f"{RESULTS}/measurements/{{{{run}}}}/trial-{{trial}}.json", trial=range(first, last + 1)),
             log:
@@ -19,14 +18,15 @@ if PRESET.config["shard_size"] is None:
             wildcard_constraints:
                 run=any_of(rows),
             # Parts of rows of many steps are long: started first, so that no core ends alone with one.
-            priority: int(last - first + 1 < TRIALS)
+            priority: int(last - first + 1 < PRESET.trials)
             conda:
                 "../../environment.yml"
             threads: PRESET.config["threads"]
             resources:
                 gpu=PRESET.config["gpus"],
             params:
-                spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
+                spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
+                digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),
                 folder=lambda wildcards, output: os.path.dirname(output[0]),
                 trials=f"{first}-{last}",
             message:
@@ -39,8 +39,7 @@ else:
 
     rule measure_shard:
         input:
-            generator_inputs,
-            protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
+            lambda wildcards: TARGETS.generator(wildcards.run),
         output:
             temp(f"{RESULTS}/statistics/{{run}}/trial-{{trial}}/shard-{{begin}}-{{end}}.safetensors"),
         log:
@@ -51,7 +50,8 @@ else:
         resources:
             gpu=PRESET.config["gpus"],
         params:
-            spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
+            spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
+            digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),
             folder=lambda wildcards: f"{RESULTS}/statistics/{wildcards.run}",
         message:
             "measure {wildcards.run}: trial {wildcards.trial}, images {wildcards.begin} to {wildcards.end}"
@@ -61,7 +61,7 @@ else:
 
     rule merge_shards:
         input:
-            shards_of_trial,
+            lambda wildcards: TARGETS.shards(wildcards.run, wildcards.trial),
         output:
             f"{RESULTS}/measurements/{{run}}/trial-{{trial}}.json",
         log:
@@ -69,7 +69,8 @@ else:
         conda:
             "../../environment.yml"
         params:
-            spec=lambda wildcards: spec(PRESET.measure_spec(wildcards.run)),
+            spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
+            digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),
             folder=lambda wildcards, output: os.path.dirname(output[0]),
         message:
             "measure {wildcards.run}: trial {wildcards.trial}, merging"
@@ -80,7 +81,7 @@ else:
 
 rule collect:
     input:
-        trials_of(RUNS),
+        TARGETS.trials(TARGETS.rows),
     output:
         f"{RESULTS}/measurements.csv",
     log:
@@ -89,7 +90,7 @@ rule collect:
         "../../environment.yml"
     params:
         folder=lambda wildcards, output: os.path.join(os.path.dirname(output[0]), "measurements"),
-        runs=RUNS,
+        runs=TARGETS.rows,
     message:
         "measurements: collecting"
     shell:
@@ -99,7 +100,7 @@ rule collect:
 # The measurements that one table or figure shows, so that it can be made without all the others.
 rule collect_part:
     input:
-        lambda wildcards: trials_of(needs(wildcards.kind, wildcards.name)[0]),
+        lambda wildcards: TARGETS.trials(TARGETS.needs(wildcards.kind, wildcards.name).measured),
     output:
         f"{RESULTS}/collected/{{kind}}/{{name}}.csv",
     log:
@@ -110,7 +111,7 @@ rule collect_part:
         "../../environment.yml"
     params:
         folder=f"{RESULTS}/measurements",
-        runs=lambda wildcards: needs(wildcards.kind, wildcards.name)[0],
+        runs=lambda wildcards: TARGETS.needs(wildcards.kind, wildcards.name).measured,
     message:
         "{wildcards.name}: collecting its measurements"
     shell:

@@ -3,9 +3,8 @@
 
 rule table:
     input:
-        unpack(functools.partial(inputs_of, "tables")),
+        unpack(lambda wildcards: TARGETS.shown("tables", wildcards.table)),
         layout=lambda wildcards: PRESET.layout("tables", wildcards.table),
-        runs=PRESET.sheet,
     output:
         tex=report(
             f"{RESULTS}/tables/{{table}}.tex",
@@ -34,23 +33,23 @@ rule table:
         "../../environment.yml"
     params:
         mode=PRESET.config["table_mode"],
-        preset=spec(PRESET.config),
+        spec=lambda wildcards: SPECS.path("tables", wildcards.table),
+        digest=lambda wildcards: SPECS.digest("tables", wildcards.table),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.tex)),
-        caption=lambda wildcards: caption("tables", wildcards.table),
+        caption=lambda wildcards: TARGETS.caption("tables", wildcards.table),
     message:
         "table {wildcards.table}: building"
     shell:
-        "python -m eval table --layout {input.layout:q} {params.measurements:q} --runs {input.runs:q}"
-        " --results {params.results:q} --mode {params.mode} --config {params.preset:q} --out {output.tex:q}"
+        "python -m eval table --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
+        " --results {params.results:q} --mode {params.mode} --spec {params.spec:q} --out {output.tex:q}"
         " 2>&1 | tee -i {log:q}"
 
 
 rule figure:
     input:
-        unpack(functools.partial(inputs_of, "figures")),
+        unpack(lambda wildcards: TARGETS.shown("figures", wildcards.figure)),
         layout=lambda wildcards: PRESET.layout("figures", wildcards.figure),
-        runs=PRESET.sheet,
     output:
         pdf=report(
             f"{RESULTS}/figures/{{figure}}.pdf",
@@ -80,23 +79,24 @@ rule figure:
     resources:
         gpu=PRESET.config["gpus"],
     params:
-        spec=spec(PRESET.figure_spec()),
+        spec=lambda wildcards: SPECS.path("figures", wildcards.figure),
+        digest=lambda wildcards: SPECS.digest("figures", wildcards.figure),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.pdf)),
-        caption=lambda wildcards: caption("figures", wildcards.figure),
+        caption=lambda wildcards: TARGETS.caption("figures", wildcards.figure),
     message:
         "figure {wildcards.figure}: drawing"
     shell:
-        "python -m eval figure --layout {input.layout:q} {params.measurements:q} --runs {input.runs:q}"
+        "python -m eval figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --spec {params.spec:q} --out {output.pdf:q} 2>&1 | tee -i {log:q}"
 
 
 rule claims:
     input:
         claims=PRESET.config["claims"] or [],
-        measurements=MEASUREMENTS,
+        measurements=TARGETS.measurements,
         runs=PRESET.sheet,
-        networks=network_files(RUNS),
+        networks=TARGETS.networks(TARGETS.rows),
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",

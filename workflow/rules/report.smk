@@ -3,7 +3,7 @@
 
 rule paper:
     input:
-        tables_and_figures(),
+        TARGETS.tables_and_figures(),
     output:
         tex=f"{RESULTS}/paper.tex",
         pdf=report(f"{RESULTS}/paper.pdf", category="Paper", caption="../report/paper.rst"),
@@ -22,8 +22,8 @@ rule paper:
 
 rule index:
     input:
-        tables_and_figures(),
-        paper_files(),
+        TARGETS.tables_and_figures(),
+        TARGETS.paper_files(),
     output:
         f"{RESULTS}/index.html",
     log:
@@ -44,7 +44,7 @@ rule index:
 
 rule manifest:
     input:
-        products(),
+        TARGETS.products(),
     output:
         f"{RESULTS}/manifest.json",
     log:
@@ -53,22 +53,23 @@ rule manifest:
         "../../environment.yml"
     params:
         results=lambda wildcards, output: os.path.dirname(output[0]),
-        preset=spec(PRESET.config),
+        spec=SPECS.path("preset"),
+        digest=SPECS.digest("preset"),
     message:
         "manifest: hashing every artefact"
     shell:
-        "python -m sida manifest {params.results:q} --preset {params.preset:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m sida manifest {params.results:q} --preset {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
 rule products:
     input:
-        products(),
+        TARGETS.products(),
 
 
 # Snakemake writes reports from the records of finished jobs, so a second, read-only Snakemake is asked for it.
 rule html_report:
     input:
-        products(),
+        TARGETS.products(),
         f"{RESULTS}/manifest.json",
         os.path.relpath(f"{workflow.basedir}/workflow/report/workflow.rst"),
     output:

@@ -4,8 +4,7 @@
 
 rule sample:
     input:
-        generator_inputs,
-        protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
+        lambda wildcards: TARGETS.generator(wildcards.run),
     output:
         directory(f"{RESULTS}/samples/{{run}}/trial-{{trial}}"),
     log:
@@ -18,7 +17,8 @@ rule sample:
     resources:
         gpu=PRESET.config["gpus"],
     params:
-        spec=lambda wildcards: spec(PRESET.sample_spec(wildcards.run, int(wildcards.trial))),
+        spec=lambda wildcards: SPECS.path("samples", wildcards.run, wildcards.trial),
+        digest=lambda wildcards: SPECS.digest("samples", wildcards.run, wildcards.trial),
     message:
         "sample {wildcards.run}: the images of trial {wildcards.trial}"
     shell:

@@ -4,14 +4,13 @@
 
 rule distill:
     input:
-        unpack(student_parents),
-        protocol=lambda wildcards: PRESET.protocol_of(PRESET.runs[wildcards.run]),
+        unpack(lambda wildcards: TARGETS.training(wildcards.run)),
     output:
         network=f"{RESULTS}/students/{{run}}/network.safetensors",
     log:
         f"{RESULTS}/logs/student-{{run}}.log",
     wildcard_constraints:
-        run=any_of(set(PRESET.runs) - PARENTS),
+        run=any_of(set(PRESET.runs) - TARGETS.parents),
     # Trainings are the long jobs: measuring and drawing fill the gaps.
     priority: 2
     conda:
@@ -20,7 +19,8 @@ rule distill:
     resources:
         gpu=PRESET.config["gpus"],
     params:
-        spec=lambda wildcards: spec(PRESET.student_spec(wildcards.run)),
+        spec=lambda wildcards: SPECS.path("students", wildcards.run),
+        digest=lambda wildcards: SPECS.digest("students", wildcards.run),
         folder=lambda wildcards, output: os.path.dirname(output.network),
     message:
         "student {wildcards.run}: distilling"
@@ -31,5 +31,5 @@ rule distill:
 # Generators that other rows start from go first, so that the longest chain does not end on one busy core.
 use rule distill as distill_parent with:
     wildcard_constraints:
-        run=any_of(PARENTS),
+        run=any_of(TARGETS.parents),
     priority: 3

@@ -3,8 +3,7 @@
 
 rule train_teacher:
     input:
-        # A network class of one's own: where its source is newer, the teacher is trained again.
-        lambda wildcards: network_source(PRESET.config["teachers"][wildcards.teacher]["network"]["class"]),
+        lambda wildcards: TARGETS.teacher(wildcards.teacher),
     output:
         network=f"{RESULTS}/teachers/{{teacher}}/network.safetensors",
     log:
@@ -16,7 +15,8 @@ rule train_teacher:
     resources:
         gpu=PRESET.config["gpus"],
     params:
-        spec=lambda wildcards: spec(PRESET.teacher_spec(wildcards.teacher)),
+        spec=lambda wildcards: SPECS.path("teachers", wildcards.teacher),
+        digest=lambda wildcards: SPECS.digest("teachers", wildcards.teacher),
         folder=lambda wildcards, output: os.path.dirname(output.network),
     message:
         "teacher {wildcards.teacher}: training"

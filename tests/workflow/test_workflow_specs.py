@@ -1,0 +1,146 @@
+"""Specs are files by content: written by a run when they say something new, short on command lines."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+
+import pytest
+import yaml
+
+from eval.figures.build import build_figure
+from eval.measuring.monitor import monitor_facts
+from eval.measuring.protocol import load_protocol
+from eval.report.needs import find_needs
+from eval.tables import make_table
+from sida.sheet import read_runs
+from tests.conftest import ROOT
+from tests.workflow.test_workflow_miniature import layouts, made_up, preset  # noqa: F401
+from tests.workflow.workspace import Workspace
+from workflow.preset import Preset
+from workflow.preset.specs import Specs
+
+DEMO = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
+
+
+def digests(document: dict) -> dict[str, str]:
+    made = Preset(document, "demo.yaml")
+    specs = Specs(made)
+    named = [("teachers", name) for name in made.trained_teachers()]
+    named += [("students", run.run) for run in made.students()] + [("measurements", run) for run in made.runs]
+    named += [("samples", run, "0") for run in made.sampled]
+    named += [(kind, name) for kind in ("tables", "figures") for name in made.config[kind]]
+    return {"/".join(name): specs.digest(*name) for name in named}
+
+
+def with_protocol(tmp_path, **changes) -> dict:
+    path = tmp_path / "elsewhere.yaml"
+    path.write_text(yaml.safe_dump({**PROTOCOL, **changes}))
+    return {**DEMO, "protocol": str(path)}
+
+
+def changed_jobs(before: dict[str, str], document: dict) -> set[str]:
+    after = digests(document)
+    assert set(after) == set(before)
+    return {name for name in before if before[name] != after[name]}
+
+
+def test_a_changed_key_touches_its_own_jobs(tmp_path):
+    before = digests(DEMO)
+    students, figures = {"students/sida-a1.0", "students/sid2a-a1.0"}, {"figures/samples"}
+    measured = {name for name in before if name.startswith("measurements/")}
+    document = copy.deepcopy(DEMO)
+    document["recipes"]["sida"]["lambda_d"] = 3
+    assert changed_jobs(before, document) == {"students/sida-a1.0"}
+    document = copy.deepcopy(DEMO)
+    document["samplers"]["heun-18"]["S_churn"] = 10
+    teacher = "teacher-nfe35"
+    assert changed_jobs(before, document) - figures == {f"measurements/{teacher}", f"samples/{teacher}/0"}
+    assert changed_jobs(before, {**DEMO, "title": "Other", "gpus": 1, "claims": None}) == set()
+    # A protocol counts by what it says, not by where it lies and what it tells people.
+    assert changed_jobs(before, with_protocol(tmp_path, title="Other words", notes="")) == set()
+    labels = [{**metric, "label": "X"} for metric in PROTOCOL["metrics"]]
+    assert changed_jobs(before, with_protocol(tmp_path, metrics=labels)) == set()
+    more = [{**metric, "k": 5} if metric["kind"] == "recall" else metric for metric in PROTOCOL["metrics"]]
+    assert changed_jobs(before, with_protocol(tmp_path, metrics=more)) - figures == measured
+    fewer = [metric for metric in PROTOCOL["metrics"] if metric["key"] != "fd_pixel"]
+    assert changed_jobs(before, with_protocol(tmp_path, metrics=fewer)) >= measured | students
+
+
+@pytest.mark.parametrize("name", ["demo", "miniature", "released"])
+def test_a_protocol_by_content_is_the_same_protocol(name):
+    shipped = Preset.load(ROOT / f"config/{name}.yaml")
+    for path in {shipped.protocol_of(run) for run in shipped.runs.values()}:
+        protocol = load_protocol(path)
+        content = json.loads(json.dumps(protocol.content()))
+        assert load_protocol(content).sha256 == protocol.sha256
+        assert load_protocol(content).label_counts == protocol.label_counts or protocol.label_counts.source
+    for run in shipped.students():
+        kwargs = shipped.student_spec(run.run)["evaluation"]["kwargs"]
+        by_path = {**kwargs, "protocol": shipped.protocol_of(run), "dataset": None}
+        assert monitor_facts(**{**kwargs, "dataset": None}) == monitor_facts(**by_path)
+
+
+def test_files_are_written_where_they_say_something_new(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    specs = Specs(Preset(DEMO, "demo.yaml"))
+    path = tmp_path / specs.path("students", "sida-a1.0")
+    other = tmp_path / specs.path("samples", "sida-a1.0", "3")
+    assert not path.exists()
+    specs.write()
+    assert path.parent.parent == tmp_path / "results/demo/specs"
+    assert json.loads(path.read_text())["method"] == "sida"
+    assert json.loads(other.read_text())["seeds"] == "7500-9999"
+    assert len(list((tmp_path / "results/demo/specs").rglob("*.json"))) == 2
+    for file in (path, other):
+        os.utime(file, (1, 1))
+    other.write_text("{}")
+    specs.write()
+    assert path.stat().st_mtime == 1
+    assert json.loads(other.read_text())["seeds"] == "7500-9999"
+
+
+def test_tables_and_figures_get_their_rows_and_are_the_same(preset, made_up, tmp_path):  # noqa: F811
+    measured = made_up / "measurements.csv"
+    for kind, name in layouts(preset):
+        spec = preset.table_spec(name) if kind == "tables" else preset.figure_spec(name)
+        own = tmp_path / f"{name}.json"
+        own.write_text(json.dumps(spec))
+        assert 0 < len(read_runs(own)) < len(preset.runs) / 2
+        layout, sheet = ROOT / f"config/{kind}/{name}.yaml", ROOT / preset.sheet
+        if kind == "tables":
+            first, second = (make_table(layout, measured, runs, spec=spec, results=made_up) for runs in (sheet, own))
+            assert first == second
+        elif find_needs(layout, preset.runs).measured or name == "mini-figure1":
+            for runs, out in ((sheet, "sheet"), (own, "own")):
+                build_figure(layout, runs, made_up, tmp_path / out / f"{name}.pdf", measurements=measured)
+            texts = [(tmp_path / out / f"{name}.csv").read_text() for out in ("sheet", "own")]
+            assert texts[0] == texts[1]
+            assert (tmp_path / "own" / f"{name}.png").read_bytes() == (tmp_path / "sheet" / f"{name}.png").read_bytes()
+        else:
+            assert [generator["run"] for generator in spec["generators"]] == find_needs(layout, preset.runs).networks
+
+
+def test_a_figure_of_400_rows_has_a_short_command_and_a_dry_run_writes_nothing(tmp_path):
+    workspace = Workspace(tmp_path)
+    rows = "\n".join(f"row-{i}\tOne step\tRow {i}\tsid\tdigits-short\tsid\tone-step\t{i}" for i in range(400))
+    (tmp_path / "many.tsv").write_text(f"run\tfamily\tlabel\tmethod\tteacher\trecipe\tsampler\tseed\n{rows}\n")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "figures").mkdir()
+    panels = [{"where": {"run": f"row-{i}"}} for i in range(400)]
+    layout = {"kind": "samples", "title": "Many", "rows": 2, "columns": 2, "panels": panels}
+    (tmp_path / "figures/many.yaml").write_text(yaml.safe_dump(layout))
+    document = {**DEMO, "runs": "many.tsv", "tables": [], "figures": ["many"], "claims": None}
+    (tmp_path / "many.yaml").write_text(yaml.safe_dump(document))
+    result = workspace.snakemake("-n", "-p", "--quiet", "host", "--configfile", "many.yaml", "--", "figures/many.pdf")
+    assert result.returncode == 0, result.stderr[-2000:]
+    text = result.stdout + result.stderr
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE))
+    assert (jobs["distill"], jobs["figure"]) == ("400", "1")
+    command = next(line for line in text.splitlines() if "python -m eval figure" in line)
+    assert "--spec results/demo/specs/figures/many.json" in command
+    assert len(command) < 1000
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["published"]

@@ -1,0 +1,158 @@
+"""What rules make and need: paths of products, and the files behind a row, table or figure."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import re
+from collections.abc import Iterable
+
+from eval.report.needs import Needs, find_needs
+from eval.results.selection import read_extended
+from sida.errors import UserError
+from workflow.preset.preset import Preset
+
+
+def any_of(names: Iterable[str]) -> str:
+    """A pattern for a wildcard that is one of these names (of none: one that nothing matches)."""
+    return "|".join(map(re.escape, sorted(names))) or "none"
+
+
+def source_of(name: str) -> str | None:
+    """Stored images, or the source of a ``module:object`` where that lies here: a newer one is computed again."""
+    module = name.partition(":")[0].replace(".", "/")
+    return next((path for path in (name, f"{module}.py", f"{module}/__init__.py") if os.path.exists(path)), None)
+
+
+def _code(names: Iterable[str]) -> list[str]:
+    """Sources of those names that are a ``module:object`` of one's own."""
+    return [path for name in dict.fromkeys(names) if ":" in name and (path := source_of(name))]
+
+
+class Targets:
+    """Products of a preset and what they depend on.
+
+    Args:
+        preset: The preset.
+        paper: Whether ``paper.pdf`` is made.
+    """
+
+    def __init__(self, preset: Preset, paper: bool) -> None:
+        self.preset, self.results, self.paper = preset, preset.results, paper
+        self.rows = list(preset.measurable)
+        #: Rows that others start from.
+        self.parents = {parent for run in preset.students() for parent in preset.parents(run)}
+
+    # Products.
+
+    @property
+    def measurements(self) -> list[str]:
+        """The file of all measurements; a preset without rows shows published numbers alone."""
+        return [f"{self.results}/measurements.csv"] if self.rows else []
+
+    def tables_and_figures(self) -> list[str]:
+        """Tables, figures, claims and the numbers they come from."""
+        config = self.preset.config
+        kinds = {"tables": ("tex", "csv", "md", "html"), "figures": ("pdf", "png", "csv")}
+        shown = [f"{kind}/{name}.{end}" for kind, ends in kinds.items() for name in config[kind] for end in ends]
+        claims = ["claims.md", "claims.json"] if config["claims"] else []
+        return [*self.measurements, *(f"{self.results}/{name}" for name in [*shown, *claims])]
+
+    def paper_files(self) -> list[str]:
+        """The paper, where it is made."""
+        return [f"{self.results}/paper.pdf"] if self.paper else []
+
+    def products(self) -> list[str]:
+        """What people come for."""
+        return [*self.tables_and_figures(), *self.paper_files(), f"{self.results}/index.html"]
+
+    def short(self) -> list[str]:
+        """Paths below the preset's folder of everything that can be asked for without naming that folder."""
+        teachers = [self.preset.teacher_path(name) for name in self.preset.config["teachers"]]
+        single = [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "report.html", "manifest.json")]
+        paths = [
+            *self.tables_and_figures(),
+            *single,
+            *self.trials(self.rows),
+            *self.networks(self.preset.runs),
+            *teachers,
+        ]
+        inside = [path for path in paths if path.startswith(f"{self.results}/")]
+        return list(dict.fromkeys(os.path.relpath(path, self.results) for path in inside))
+
+    def trials(self, runs: Iterable[str]) -> list[str]:
+        """Measurements of rows."""
+        pairs = itertools.product(runs, range(self.preset.trials))
+        return [f"{self.results}/measurements/{run}/trial-{trial}.json" for run, trial in pairs]
+
+    def shards(self, run: str, trial: str) -> list[str]:
+        """All shards of one trial."""
+        folder = f"{self.results}/statistics/{run}/trial-{trial}"
+        return [f"{folder}/shard-{begin}-{end}.safetensors" for begin, end in self.preset.shards(run)]
+
+    def networks(self, runs: Iterable[str]) -> list[str]:
+        """Networks of rows; training logs lie beside the students'."""
+        return sorted({path for run in runs if (path := self.preset.network_path(self.preset.runs[run]))})
+
+    # What jobs need.
+
+    def checkpoint(self, name: str) -> str:
+        """What an import reads: an asset, which must be fetched first; or else a file that is there."""
+        source = self.preset.checkpoints[name]
+        return source if os.path.exists(source) else self._asset(source)
+
+    def teacher(self, name: str) -> list[str]:
+        """What a teacher's training needs: the source of a network class of one's own."""
+        return _code([self.preset.config["teachers"][name]["network"]["class"]])
+
+    def training(self, run: str) -> dict[str, str | list[str]]:
+        """What a student's training needs: teacher, other generators (start, stand-in for the data), downloads."""
+        row = self.preset.runs[run]
+        parents = [self.preset.network_path(self.preset.runs[name]) for name in self.preset.parents(row)]
+        # Evaluations while it is trained measure as its trials do.
+        evaluated = self.preset.config["recipes"][row.recipe].get("evaluation") is not None
+        return {
+            "teacher": self.preset.teacher_path(str(row.teacher)),
+            "generators": [path for path in parents if path],
+            "method": _code([row.method]),
+            "measuring": self._measuring(run) if evaluated else [],
+        }
+
+    def generator(self, run: str) -> list[str]:
+        """The network (and guide) a row samples from, and what its protocol needs."""
+        row = self.preset.runs[run]
+        files = [self.preset.network_path(row), self.preset.checkpoint_path(row.guide) if row.guide else None]
+        if row.method == "external" and row.without_network:
+            files.append(source_of(str(row.checkpoint)))
+        return [*(path for path in files if path), *self._measuring(run)]
+
+    def _measuring(self, run: str) -> list[str]:
+        """Downloads of a row's protocol, and sources of metric kinds and extractors of one's own."""
+        protocol = self.preset.protocol(self.preset.runs[run])
+        named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
+        return [*map(self._asset, self.preset.assets_of(run)), *_code(named)]
+
+    def _asset(self, name: str) -> str:
+        return f"{self.results}/assets/{name}.json"
+
+    @functools.cache  # noqa: B019 - a preset lives as long as its run
+    def needs(self, kind: str, name: str) -> Needs:
+        """Rows of one table or figure that can be measured here."""
+        return find_needs(self.preset.layout(kind, name), self.preset.measurable)
+
+    def shown(self, kind: str, name: str) -> dict[str, str | list[str]]:
+        """Inputs of one table or figure: only its own rows, so that each can be made alone."""
+        needs = self.needs(kind, name)
+        # A table of measurements is made from them even where none of its rows can be measured.
+        wanted = needs.measured or (kind == "tables" and self.preset.config["table_mode"] == "measured")
+        collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
+        return {"networks": self.networks(needs.networks), **collected}
+
+    def caption(self, kind: str, name: str) -> str:
+        """Title and caption of a layout, for the report; its builder says what is wrong with it."""
+        try:
+            layout = read_extended(self.preset.layout(kind, name))
+        except UserError:
+            return ""
+        return " ".join(f"{layout.get('title', '').rstrip('.')}. {layout.get('caption') or ''}".split())
