@@ -15,8 +15,8 @@ from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.report.needs import find_needs
 from eval.tables import make_table
+from sida.resources import ROOT
 from sida.sheet import read_runs
-from tests.conftest import ROOT
 from tests.workflow.test_workflow_miniature import layouts, made_up, preset  # noqa: F401
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
