@@ -12,7 +12,8 @@ from eval.measuring.protocol import load_protocol
 from sida.errors import UserError
 from sida.resources import ROOT
 from sida.sheet import read_runs
-from workflow.preset.preset import Preset, nfe
+from workflow.preset import Preset
+from workflow.preset.rows import nfe
 
 DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
 

@@ -131,6 +131,26 @@ def test_second_run_does_nothing_and_says_so(finished):
     assert networks(finished) == before
 
 
+def planned(workspace: Workspace, *changes: str) -> set[str]:
+    """Rules that a run with changed keys would run, apart from those that describe the whole."""
+    result = workspace.snakemake("-n", *TINY, "--config", *changes)
+    assert result.returncode == 0, result.stderr[-2000:]
+    rules = set(re.findall(r"^(\w+) +\d+$", result.stdout + result.stderr, re.MULTILINE))
+    return rules - {"all", "total", "manifest", "html_report"}
+
+
+def test_only_what_a_changed_key_touches_would_run_again(finished):
+    words = (ROOT / "tests/workflow/tiny-protocol.yaml").read_text().replace("label: FD", "label: Other")
+    protocol = finished.folder / "results" / "words.yaml"
+    protocol.write_text(words.replace("title: Digits, tiny test", "title: Other words"))
+    specs = {path: path.stat().st_mtime_ns for path in (finished.folder / "results/tiny/specs").rglob("*.json")}
+    assert finished.folder / "results/tiny/specs/students/sida-a1.0.json" in specs
+    assert planned(finished, "protocol=results/words.yaml") == set()
+    assert planned(finished, "table_mode=audit") == {"table", "index"}
+    assert planned(finished, "gpus=1", "downloads=2") == set()
+    assert {path: path.stat().st_mtime_ns for path in specs} == specs
+
+
 def test_nothing_is_written_outside_results(finished):
     allowed = {"results", ".snakemake"}
     assert {path.name for path in finished.folder.iterdir() if not path.is_symlink()} - allowed == set()

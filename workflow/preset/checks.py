@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sida.errors import UserError, suggestion
 from sida.methods import METHODS, is_method
 from sida.samplers import read_sampler
 from sida.sheet import Run
-
-if TYPE_CHECKING:
-    from workflow.preset.preset import Preset
+from workflow.preset.rows import Rows
 
 # Methods that this workflow only measures, with what their rows must bring.
 _NOT_TRAINED = {
@@ -21,7 +19,7 @@ _NOT_TRAINED = {
 }
 
 
-def check_references(preset: Preset) -> None:
+def check_references(preset: Rows) -> None:
     """Checks what a schema cannot: that teachers, recipes, samplers, data sets and parents exist and fit.
 
     Raises:
@@ -59,7 +57,7 @@ def check_references(preset: Preset) -> None:
         preset.class_counts(run)
 
 
-def check_sampler(preset: Preset, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
+def check_sampler(preset: Rows, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
     """Checks how a row is sampled."""
     if run.sampler is None:
         raise UserError(f"{where}: column 'sampler' is empty; name one of {', '.join(samplers)}")
@@ -71,7 +69,7 @@ def check_sampler(preset: Preset, run: Run, where: str, samplers: Mapping[str, A
         raise UserError(f"{where}: column 'guide' and a sampler with guidance belong together")
 
 
-def check_student(preset: Preset, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
+def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
     """Checks what a row that is distilled here needs: recipe, start, and stand-in for the data."""
     if not run.recipe:
         raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
@@ -91,7 +89,7 @@ def check_student(preset: Preset, run: Run, where: str, recipes: Mapping[str, An
         check_order(preset, run.run, parent, where)
 
 
-def check_order(preset: Preset, start: str, parent: str, where: str) -> None:
+def check_order(preset: Rows, start: str, parent: str, where: str) -> None:
     """Refuses a run that waits for itself through its parents."""
     waiting, seen = [parent], set[str]()
     while waiting:

@@ -20,7 +20,7 @@ from eval.features import extractor_assets
 from eval.figures.gather import Sources, gather
 from eval.figures.layout import CurvesLayout, PanelSpec, load_figure_layout
 from eval.figures.select import present, sample_panels
-from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.protocol import Protocol
 from eval.results.published import Published, load_published
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
@@ -41,14 +41,13 @@ def check_preset(preset: Preset) -> None:
     Raises:
         UserError: The first fault, with its file and key.
     """
-    protocols = {path: load_protocol(path) for path in {preset.protocol_of(run) for run in preset.runs.values()}}
     registry = load_registry()
-    for path, protocol in protocols.items():
-        _check_protocol(path, protocol, registry)
+    for path, run in {preset.protocol_of(run): run for run in preset.runs.values()}.items():
+        _check_protocol(path, preset.protocol(run), registry)
     for run in preset.runs.values():
-        _check_row(preset, run, protocols[preset.protocol_of(run)], registry)
+        _check_row(preset, run, preset.protocol(run), registry)
     published = load_published()
-    measurements = Measurements(list(_pretended(preset, protocols)), preset.sheet)
+    measurements = Measurements(list(_pretended(preset)), preset.sheet)
     for name in preset.config["tables"]:
         _check_table(preset, preset.layout("tables", name), measurements, published)
     for name in preset.config["figures"]:
@@ -115,10 +114,10 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
             )
 
 
-def _pretended(preset: Preset, protocols: dict[str, Protocol]) -> Iterator[Measurement]:
+def _pretended(preset: Preset) -> Iterator[Measurement]:
     """A value for every metric of every row that can be measured here."""
     for run in preset.measurable.values():
-        protocol = protocols[preset.protocol_of(run)]
+        protocol = preset.protocol(run)
         for trial in range(protocol.trials):
             common = {"run": run.run, "method": run.method, "trial": trial, "n": protocol.num_samples, "nfe": run.nfe}
             common |= {"seed_first": None, "seed_last": None, "protocol": protocol.name, "device": "", "date": ""}
@@ -166,7 +165,7 @@ class _Pretended(Sources):
             return "it is not trained here"
         if not self.preset.config["recipes"][row.recipe].get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"
-        protocol = load_protocol(self.preset.protocol_of(row))
+        protocol = self.preset.protocol(row)
         keys = [metric.key for metric in protocol.streaming]
         if panel.metric in keys:
             return ""
