@@ -19,9 +19,8 @@ from sida.errors import UserError, suggestion
 from sida.io import read_jsonl
 
 if TYPE_CHECKING:
-    from sida.training.defaults import SettledConfig
+    from sida.training.config import SettledConfig
 
-_METHODS = ("sid", "sida")
 SETTINGS: dict[str, Callable[[SettledConfig, int], Any]] = {
     "batch_size": lambda c, gpus: c.batch_size,
     "batch_gpu": lambda c, gpus: c.batch_gpu or c.batch_size // gpus,
@@ -207,8 +206,7 @@ def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> st
         return None
     from sida.checkpoint import read_metadata
     from sida.config import from_mapping
-    from sida.training.config import DistillConfig
-    from sida.training.defaults import settled
+    from sida.training.config import DistillConfig, settled
 
     student, where = settings["students"][run], f"run '{run}'"
     config = from_mapping(DistillConfig, student["settings"], where)

@@ -16,8 +16,8 @@ from sida.progress import Progress
 from sida.training.averages import Average
 from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.meter import IterationRecord, TickMeter
-from sida.training.outputs import RunFiles, Tensors
 from sida.training.process import Interruption
+from sida.training.run import RunFiles, Tensors
 from sida.training.state import KeptState
 
 

@@ -22,15 +22,22 @@ from sida.methods import Method, find_method
 from sida.networks import build_network, family_of
 from sida.training.averages import Average
 from sida.training.batches import GeneratedBatches, StepBatches
-from sida.training.config import DistillConfig, WeightNorm
-from sida.training.defaults import SettledConfig, settled
+from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
 from sida.training.distiller import Distiller
 from sida.training.evaluation import Evaluation
-from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
-from sida.training.outputs import RunFiles, Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
+from sida.training.run import (
+    RunFiles,
+    Tensors,
+    architecture,
+    check_shapes,
+    run_digest,
+    run_folder,
+    run_metadata,
+    split_outdir,
+)
 from sida.training.schedule import Schedule
 from sida.training.turns import Player, Turns
 

@@ -17,12 +17,20 @@ from sida.randomness import derive_seed, generator
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import StepBatches, seed_layers
 from sida.training.config import TeacherConfig
-from sida.training.identity import architecture, check_shapes, run_digest, run_metadata
 from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_joint_state
 from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
-from sida.training.outputs import RunFiles, Tensors, run_folder, split_outdir
 from sida.training.process import check_device, prepare_process
+from sida.training.run import (
+    RunFiles,
+    Tensors,
+    architecture,
+    check_shapes,
+    run_digest,
+    run_folder,
+    run_metadata,
+    split_outdir,
+)
 from sida.training.schedule import linear_decay
 
 

@@ -16,8 +16,7 @@ from sida.methods import METHODS
 from sida.networks import build_network
 from sida.resources import ROOT
 from sida.training import distill
-from sida.training.config import DistillConfig
-from sida.training.defaults import settled
+from sida.training.config import DistillConfig, settled
 from sida.training.student import make_turns
 from tests.training.toy import DATASET, NETWORK
 

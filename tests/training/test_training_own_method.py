@@ -86,12 +86,12 @@ def test_a_discriminator_has_its_own_optimizer_and_state(tmp_path, teacher, monk
 
 
 def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
-    from sida.training import identity
+    from sida.training import run
 
     spec = {**SHORT, "teacher": teacher, "method": MATCHING, "total_kimg": 0.016}
     digest = lambda path: load_network(distill(spec, path))[1]["config_sha256"]
     before = digest(tmp_path / "before")
-    monkeypatch.setattr(identity, "source_sha256", lambda module: "edited")
+    monkeypatch.setattr(run, "source_sha256", lambda module: "edited")
     assert digest(tmp_path / "after") != before
 
 

@@ -11,7 +11,7 @@ import torch
 from sida.cli import main
 from sida.errors import UserError
 from sida.training import train_teacher
-from sida.training.outputs import RunFiles
+from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
 from tests.training.toy import TEACHER, as_json, interrupt_after, results
 
