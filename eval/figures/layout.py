@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.results.selection import SELECTABLE, read_extended
-from sida.config import from_mapping
+from sida.config import Count, from_mapping
 from sida.errors import UserError, suggestion
 
 
@@ -178,21 +178,18 @@ class SamplesLayout:
     title: str = ""
     caption: str = ""
     width: float = 6.8
-    rows: int = 10
-    columns: int = 6
+    rows: Count = 10
+    columns: Count = 6
     by_class: bool = True
     first_seed: int = 0
-    upscale: int = 8
-    panels_per_row: int = 5
+    upscale: Count = 8
+    panels_per_row: Count = 5
     scope: Mapping[str, Any] | None = None
     source: str = ""
 
     def __post_init__(self) -> None:
         if not self.panels:
             raise ValueError("panels: must not be empty")
-        for name in ("rows", "columns", "upscale", "panels_per_row"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: must be at least 1, got {getattr(self, name)}")
 
 
 def load_figure_layout(path: str | Path) -> CurvesLayout | SamplesLayout:

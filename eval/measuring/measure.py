@@ -23,7 +23,7 @@ from eval.measuring.sources import CallableSource, DataSource, NetworkSource, So
 from eval.measuring.trial import TrialSums, compute_metrics
 from eval.results.measurements import keep_current, trial_path, write_measurement
 from sida import provenance
-from sida.config import from_mapping
+from sida.config import Count, Natural, Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
@@ -34,8 +34,8 @@ NETWORK_SAMPLERS = ("one_step", "heun")
 SAMPLERS = (*NETWORK_SAMPLERS, "data", "python", "images")
 
 
-@dataclass(frozen=True)
-class MeasureSpec:
+@dataclass(frozen=True, kw_only=True)
+class MeasureSpec(Settings):
     """A generator and how it is measured (``docs/architecture.md``, "Generator to measure").
 
     Attributes:
@@ -68,14 +68,15 @@ class MeasureSpec:
     vae: str | None = None
     label: str = ""
     family: str = ""
-    nfe: int | None = None
+    nfe: Count | None = None
     references: dict[str, Any] = field(default_factory=dict)
     extractors: dict[str, Any] = field(default_factory=dict)
-    batch_size: int | None = None
-    threads: int = 0
+    batch_size: Count | None = None
+    threads: Natural = 0
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         kind = self.sampler.get("kind")
         if kind not in SAMPLERS:
             raise ValueError(f"sampler.kind: no such sampler '{kind}'{suggestion(str(kind), SAMPLERS)}")
@@ -88,10 +89,6 @@ class MeasureSpec:
             raise ValueError(f"sampler.{needed}: is missing; sampler '{kind}' needs it")
         if self.dataset is None and kind == "data":
             raise ValueError("dataset: is missing; sampler 'data' resamples it")
-        if self.batch_size is not None and self.batch_size < 1:
-            raise ValueError(f"batch_size: must be at least 1, got {self.batch_size}")
-        if self.threads < 0:
-            raise ValueError(f"threads: must be 0 or more, got {self.threads}")
 
 
 class Measurer:

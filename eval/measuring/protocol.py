@@ -11,22 +11,24 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
-from sida.config import from_mapping, load_yaml
+from sida.config import As, Count, Natural, Range, Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
 from sida.labels import LabelCounts, find_labels, load_labels
 from sida.resources import find
 
+#: Divisor N − ddof of a variance.
+Ddof = Annotated[int, Range(least=0, most=1)]
 # Labels enter by content; the selection chooses a network and changes no number.
 _NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection"}
 
 
-@dataclass(frozen=True)
-class ReferenceSource:
+@dataclass(frozen=True, kw_only=True)
+class ReferenceSource(Settings):
     """Where the data side of a metric comes from.
 
     Attributes:
@@ -47,15 +49,14 @@ class ReferenceSource:
     asset: str | None = None
     file: str | None = None
     entry: str | None = None
-    num_images: int | None = None
+    num_images: Count | None = None
     sha256: str | None = None
-    cov_ddof: int = 1
+    cov_ddof: Ddof = 1
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.kind != "dataset" and (self.asset is None) == (self.file is None):
             raise ValueError(f"asset: a reference of kind '{self.kind}' needs either an asset or a file")
-        if self.cov_ddof not in (0, 1):
-            raise ValueError(f"cov_ddof: must be 0 or 1, got {self.cov_ddof}")
 
     def facts(self) -> dict[str, Any]:
         """The fields that can change the number."""
@@ -64,8 +65,8 @@ class ReferenceSource:
         return {"kind": self.kind, "file": self.asset or self.file, "entry": self.entry, "sha256": self.sha256}
 
 
-@dataclass(frozen=True)
-class Protocol:
+@dataclass(frozen=True, kw_only=True)
+class Protocol(Settings):
     """How a generator is measured.
 
     Attributes:
@@ -94,31 +95,26 @@ class Protocol:
     """
 
     name: str
-    num_samples: int
-    trials: int
+    num_samples: Annotated[int, Range(least=2)]
+    trials: Count
     metrics: tuple[AnyMetric, ...]
-    references: dict[str, Any] = field(default_factory=dict)
-    resolution: int | None = None
-    channels: int | None = None
-    seed0: int = 0
+    references: dict[str, Annotated[dict[str, Any], As(ReferenceSource)]] = field(default_factory=dict)
+    resolution: Count | None = None
+    channels: Count | None = None
+    seed0: Natural = 0
     label_dist: Literal["empirical", "uniform"] = "empirical"
-    labels: str | dict[str, Any] | None = None
+    labels: str | Annotated[dict[str, Any], As(LabelCounts)] | None = None
     quantisation: Literal["truncate", "truncate_unit"] = "truncate"
-    cov_ddof: int = 0
+    cov_ddof: Ddof = 0
     allow_tf32: bool = False
     is_spread: Literal["runs", "splits"] = "runs"
-    ddof: int = 1
+    ddof: Ddof = 1
     selection: str | None = None
     title: str = ""
     notes: str = ""
 
     def __post_init__(self) -> None:
-        for key, least in (("num_samples", 2), ("trials", 1), ("seed0", 0)):
-            if getattr(self, key) < least:
-                raise ValueError(f"{key}: must be at least {least}, got {getattr(self, key)}")
-        for key in ("cov_ddof", "ddof"):
-            if getattr(self, key) not in (0, 1):
-                raise ValueError(f"{key}: must be 0 or 1, got {getattr(self, key)}")
+        super().__post_init__()
         if not self.metrics:
             raise ValueError("metrics: must list at least one metric")
         keys = [metric.key for metric in self.metrics]
@@ -231,16 +227,10 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
         mapping: Mapping[str, Any] = source
     else:
         path = find("protocols", source)
-        where, mapping = str(path), load_yaml(path)
+        where, mapping = f"{path}:", load_yaml(path)
         if isinstance(labels := mapping.get("labels"), str):
             mapping = {**mapping, "labels": str(find_labels(labels, path) or labels)}
-    metrics = mapping.get("metrics")
-    if not isinstance(metrics, (list, tuple)):
-        raise UserError(f"{where}: metrics: must be a list of metrics")
-    protocol = from_mapping(Protocol, mapping, where)
-    # References are checked now, not when they are first used in the middle of a run.
-    _ = protocol.sources
-    return protocol
+    return from_mapping(Protocol, mapping, where)
 
 
 def _given(settings: Any, *without: str) -> dict[str, Any]:

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from eval.results.selection import SELECTABLE, matching, read_extended
-from sida.config import from_mapping
+from sida.config import Range, from_mapping
 from sida.errors import UserError, suggestion
 from sida.sheet import Run
 
@@ -39,7 +39,7 @@ class ColumnSpec:
     metric: str | None = None
     key: str = ""
     direction: Literal["lower", "higher"] | None = None
-    decimals: int = 3
+    decimals: Annotated[int, Range(least=0, most=8)] = 3
     scale: float = 1.0
     spread: bool = True
     arrow: bool = True
@@ -49,8 +49,6 @@ class ColumnSpec:
             raise ValueError("field: name either a field or a metric, not both")
         if self.field is not None and self.field not in FIELDS:
             raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, FIELDS)}")
-        if not 0 <= self.decimals <= 8:
-            raise ValueError(f"decimals: must be between 0 and 8, got {self.decimals}")
 
     @property
     def id(self) -> str:

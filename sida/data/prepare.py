@@ -13,10 +13,11 @@ import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from sida.config import Count, OneOf, Settings
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
 from sida.data.files import Files, open_files
@@ -28,10 +29,11 @@ from sida.progress import Progress
 
 #: One image to be written: PNG bytes made by a worker thread, and its label.
 Job = tuple[Callable[[], bytes], Any]
+Transform = Annotated[str, OneOf(lambda: TRANSFORMS)]
 
 
 @dataclasses.dataclass(frozen=True)
-class PrepareConfig:
+class PrepareConfig(Settings):
     """What to make; the flags of ``sida data prepare``.
 
     Attributes:
@@ -49,27 +51,17 @@ class PrepareConfig:
 
     source: str
     out: str
-    resolution: int | None = None
-    transform: str = "none"
+    resolution: Count | None = None
+    transform: Transform = "none"
     channels: int = 3
-    labels: str = "auto"
-    subset: str = "train"
-    max_images: int | None = None
+    labels: Literal["auto", "json", "folders", "none"] = "auto"
+    subset: Literal["train", "test"] = "train"
+    max_images: Count | None = None
     expect: int | None = None
-    workers: int | None = None
+    workers: Count | None = None
 
     def __post_init__(self) -> None:
-        for key, known in (
-            ("transform", TRANSFORMS),
-            ("labels", ("auto", "json", "folders", "none")),
-            ("subset", ("train", "test")),
-        ):
-            if getattr(self, key) not in known:
-                raise ValueError(f"{key}: must be one of {', '.join(known)}, got '{getattr(self, key)}'")
-        for key in ("resolution", "max_images", "workers"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise ValueError(f"{key}: must be at least 1, got {value}")
+        super().__post_init__()
         if self.channels not in (1, 3):
             raise ValueError(f"channels: must be 1 or 3, got {self.channels}")
         if not self.out.endswith(".zip"):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sida.config import from_mapping
+from sida.config import Count, Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.io import sha256_file
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleConfig:
+class SampleConfig(Settings):
     """Settings of a sampling job; the flags of ``sida sample``.
 
     Attributes:
@@ -61,23 +61,21 @@ class SampleConfig:
     out: str | None = None
     png: bool = False
     sampler: dict[str, Any] | str = "one_step"
-    batch_size: int = 64
+    batch_size: Count = 64
     class_labels: int | str | dict[str, Any] = "uniform"
     dataset: dict[str, Any] | str | None = None
     gnet: str | None = None
     vae: str | None = None
     grid: str | None = None
     grid_size: str = "10x10"
-    grid_scale: int = 1
-    shard_size: int = 1024
+    grid_scale: Count = 1
+    shard_size: Count = 1024
     shard: str | None = None
     device: str | None = None
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "shard_size", "grid_scale"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"{key}: must be at least 1, got {getattr(self, key)}")
+        super().__post_init__()
         if self.out is None and self.grid is None:
             raise ValueError("out: give --out or --grid, else there is nothing to write")
 
