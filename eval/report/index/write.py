@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 _FOLDER = Path(__file__).resolve().parent
-#: Made after the page, so not looked for.
-_LATER = ("report.html", "manifest.json")
 
 
 def write_index(
