@@ -272,12 +272,15 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     from sida.training.config import DistillConfig
 
     preset = Preset.load(ROOT / "config" / "demo.yaml")
-    layout = tmp_path / "t8.yaml"
+    preset.own.append(tmp_path)
+    layout = tmp_path / "tables" / "t8.yaml"
+    layout.parent.mkdir()
     columns = "columns: [{head: digits, key: cifar-10, sid: sid-a1.2, sida: sida-a1.0}]\n"
     layout.write_text(f"extends: {ROOT / 'config' / 'tables' / 'table8.yaml'}\n{columns}")
     mapping = read_layout(layout)
     mapping.pop("kind")
-    table = build_hyperparameters(load_hyper_layout(mapping, layout), PUBLISHED, preset, tmp_path, "measured")
+    spec = preset.table_spec("t8")
+    table = build_hyperparameters(load_hyper_layout(mapping, layout), PUBLISHED, spec, tmp_path, "measured")
     found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
     config = from_mapping(DistillConfig, preset.student_spec("sida-a1.0"), "demo")
     assert found["Batch size"] == str(config.batch_size)
