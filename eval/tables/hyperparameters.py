@@ -17,6 +17,7 @@ from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.records import FIELDS
 from sida.errors import UserError, suggestion
 from sida.io import read_jsonl
+from sida.methods import METHODS
 
 if TYPE_CHECKING:
     from sida.training.config import SettledConfig
@@ -56,7 +57,7 @@ class HyperRow:
     """A line of the table.
 
     Attributes:
-        group: ``SiD`` or ``SiDA`` for lines about one method; empty for the common block.
+        group: Title of a method (``SiD``, ``SiDA``) for lines about it alone; empty for the common block.
         published: Ids of the published values; ``{column}`` is the column's key.
         setting: Names in :data:`SETTINGS`, one or several.
         log: Name in :data:`LOGS`.
@@ -75,6 +76,9 @@ class HyperRow:
     form: str = "{}"
 
     def __post_init__(self) -> None:
+        titles = [method.title for method in METHODS.values()]
+        if self.group and self.group not in titles:
+            raise ValueError(f"group: no method has the title '{self.group}'{suggestion(self.group, titles)}")
         for name in self.setting:
             if name not in SETTINGS:
                 raise ValueError(f"setting: unknown setting '{name}'{suggestion(name, SETTINGS)}")
@@ -190,7 +194,7 @@ def _own(
     cells = []
     number = layout.rows.index(spec)
     for column in layout.columns:
-        run = column.sid if spec.group == "SiD" else column.sida
+        run = column.sid if spec.group == METHODS["sid"].title else column.sida
         text = _setting(spec, run, settings) if spec.setting else _logged(spec, run, results)
         cells.append(
             Cell(text, "measured") if text is not None else Cell("not configured" if spec.setting else "", "missing")
