@@ -93,6 +93,9 @@ def run_digest(
         settings.pop("real_source")
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
+    if settings.get("init_sigma", 0) is None:
+        # As runs recorded it before it could be left out.
+        settings["init_sigma"] = 2.5
     if not settings.get("options", True):
         # A setting that came later does not change what a run without it is.
         del settings["options"]

@@ -6,6 +6,8 @@ import copy
 import json
 import os
 import re
+import subprocess
+import sys
 
 import pytest
 import yaml
@@ -15,8 +17,11 @@ from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.report.needs import find_needs
 from eval.tables import make_table
+from sida.config import from_mapping
 from sida.resources import ROOT
 from sida.sheet import read_runs
+from sida.training import DistillConfig, TeacherConfig
+from sida.training.run import run_digest
 from tests.workflow.test_workflow_miniature import layouts, made_up, preset  # noqa: F401
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
@@ -82,6 +87,25 @@ def test_a_protocol_by_content_is_the_same_protocol(name):
         kwargs = shipped.student_spec(run.run)["evaluation"]["kwargs"]
         by_path = {**kwargs, "protocol": shipped.protocol_of(run), "dataset": None}
         assert monitor_facts(**{**kwargs, "dataset": None}) == monitor_facts(**by_path)
+
+
+def test_digests_of_recorded_runs_stay():
+    """As made before recipes, specs and methods were rearranged: a finished run is still known as finished."""
+    tiny = Preset.load(ROOT / "tests/workflow/tiny.yaml")
+    teacher = from_mapping(TeacherConfig, tiny.teacher_spec("digits-short"), "teacher")
+    assert run_digest("teacher", teacher, "data", {})[:16] == "015b279590057ae2"
+    recorded = {"sid-a1.0": "d7619e5fbe91efb4", "sida-a1.0": "7d7210f943b294d9", "sid2a-a1.0": "aaebefb112bec467"}
+    for run, digest in recorded.items():
+        student = from_mapping(DistillConfig, tiny.student_spec(run), run)
+        assert run_digest("student", student, "data", {"teacher": "t"})[:16] == digest
+
+
+def test_the_workflow_starts_without_torch():
+    code = "from workflow.preset import Preset; from workflow.preset.rehearsal import check_preset; import sys; "
+    code += "from workflow.preset import specs, targets; p = Preset.load('config/demo.yaml'); check_preset(p); "
+    code += "p.student_spec('sida-a1.0'), p.figure_spec('samples'); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_files_are_written_where_they_say_something_new(tmp_path, monkeypatch):
