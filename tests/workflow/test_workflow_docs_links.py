@@ -18,7 +18,9 @@ from sida.resources import ROOT
 from workflow.cli import VERBS
 from workflow.docs.settings import SETTINGS
 
-PAGES = sorted([ROOT / "README.md", ROOT / "config" / "README.md", *(ROOT / "docs").glob("*.md")])
+PAGES = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "config" / "README.md", *(ROOT / "docs").glob("*.md")]
+)
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
@@ -51,7 +53,7 @@ def test_links_resolve(path):
 def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text()
     for path in PAGES:
-        assert path.name == "README.md" or f"]({path.name})" in index, path.name
+        assert path.name == "README.md" or re.search(rf"\]\([./]*{re.escape(path.name)}\)", index), path.name
 
 
 def code(path: Path) -> Iterator[str]:

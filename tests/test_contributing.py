@@ -1,0 +1,78 @@
+"""CONTRIBUTING.md: each worked diff applies to this code, touches at most two files of it, and does what it says."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from sida.resources import ROOT
+
+COPIED = ("sida", "eval", "workflow", "config", "docs/examples")
+
+
+class Addition(NamedTuple):
+    """A section of the page: the diff, the commands below it, and what the last of them prints."""
+
+    diff: str
+    commands: list[str]
+    printed: str
+
+
+def additions() -> dict[str, Addition]:
+    """Sections "Add a ..." with a diff, by their titles."""
+    found = {}
+    for section in re.split(r"^## ", (ROOT / "CONTRIBUTING.md").read_text(), flags=re.M):
+        title = section.partition("\n")[0]
+        blocks = dict(re.findall(r"^```(diff|sh|text)\n(.*?)^```", section, flags=re.M | re.S))
+        if "diff" in blocks:
+            commands = blocks["sh"].replace("\\\n", " ").splitlines()
+            found[title] = Addition(blocks["diff"], commands, blocks["text"].strip())
+    return found
+
+
+ADDITIONS = additions()
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A copy of the code that may be changed."""
+    for name in COPIED:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def run(command: list[str], folder: Path, text: str | None = None) -> str:
+    """Output of a command in the copy; fails the test where the command fails."""
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(command, cwd=folder, env=environment, input=text, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("title", ADDITIONS)
+def test_diff_applies_and_does_what_it_says(title, checkout):
+    addition = ADDITIONS[title]
+    code = re.findall(r"^\+\+\+ b/(.*\.(?:py|smk))$", addition.diff, flags=re.M)
+    assert len(code) <= 2, f"{title}: {len(code)} files of code"
+    run(["git", "apply", "--whitespace=error", "-"], checkout, addition.diff)
+    output = [run(shlex.split(command), checkout) for command in addition.commands]
+    assert addition.printed in output[-1]
+
+
+def test_each_kind_of_thing_has_its_diff():
+    assert {title.removeprefix("Add a ").removeprefix("Add an ") for title in ADDITIONS} == {
+        "method",
+        "metric kind",
+        "feature extractor",
+        "network",
+        "data set",
+    }
