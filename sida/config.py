@@ -11,135 +11,16 @@ import contextlib
 import dataclasses
 import functools
 import json
-import math
-import re
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from sida.errors import UserError, suggestion
+from sida.ranges import As, Variants
 
 T = TypeVar("T")
-
-
-@dataclasses.dataclass(frozen=True)
-class Range:
-    """Bounds of a finite number, as part of its type: ``Annotated[float, Range(above=0)]``."""
-
-    least: float | None = None
-    above: float | None = None
-    most: float | None = None
-    below: float | None = None
-
-    @property
-    def words(self) -> str:
-        """The bounds in words."""
-        if self.least is not None and self.most is not None:
-            return f"between {self.least} and {self.most}"
-        if (self.least, self.below) == (0, None):
-            return "0 or more"
-        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
-
-    def fault(self, value: float) -> str | None:
-        """What is wrong with a number; None where nothing is."""
-        if not math.isfinite(value):
-            return "must be a finite number"
-        low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
-        high = (self.most is None or value <= self.most) and (self.below is None or value < self.below)
-        if low and high:
-            return None
-        return (
-            "must be 0 or 1"
-            if isinstance(value, int) and (self.least, self.most) == (0, 1)
-            else f"must be {self.words}"
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class OneOf:
-    """Texts that are known by name, as part of a type.
-
-    Attributes:
-        names: Function that lists them, so that a registry is asked when a value is checked.
-        or_object: Whether ``module:object`` is accepted too.
-    """
-
-    names: Callable[[], Iterable[str]]
-    or_object: bool = False
-
-    @property
-    def words(self) -> str:
-        """The names."""
-        return f"one of {', '.join(self.names())}{' or module:object' if self.or_object else ''}"
-
-    def fault(self, value: str) -> str | None:
-        """What is wrong with a text; None where nothing is."""
-        known = value in self.names() or (self.or_object and names_object(value))
-        return None if known else f"must be {self.words}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Pattern:
-    """A form of texts, as part of a type: a regular expression, and the form in words."""
-
-    expression: str
-    words: str
-
-    def fault(self, value: str) -> str | None:
-        """What is wrong with a text; None where nothing is."""
-        return None if re.fullmatch(self.expression, value) else f"must be {self.words}"
-
-
-@dataclasses.dataclass(frozen=True)
-class As:
-    """A mapping that a dataclass accepts, as part of a type; it is checked, and kept as it was given."""
-
-    cls: type
-
-
-@dataclasses.dataclass(frozen=True)
-class Variants:
-    """Classes of which a key of the mapping picks one, as part of a type, which is their base.
-
-    Attributes:
-        key: The key.
-        classes: Function that lists the classes by the key's value.
-        pick: ``pick(value, where)``: the class for any value, also ``module:object``; it raises UserError for others.
-    """
-
-    key: str
-    classes: Callable[[], Mapping[str, type]]
-    pick: Callable[[str, str], type]
-
-    def read(self, value: Any, base: type, where: str) -> Any:
-        """Builds the dataclass that the mapping's key asks for."""
-        if isinstance(value, base) or not isinstance(value, Mapping) or self.key not in value:
-            return _convert(value, base, where)
-        return from_mapping(self.pick(str(value[self.key]), f"{where}.{self.key}"), value, where)
-
-
-def names_object(text: str) -> bool:
-    """Whether a text has the form ``module:object``."""
-    module, colon, name = text.partition(":")
-    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), name])
-
-
-Finite = Annotated[float, Range()]
-Positive = Annotated[float, Range(above=0)]
-NotNegative = Annotated[float, Range(least=0)]
-Fraction = Annotated[float, Range(least=0, most=1)]
-#: Integers from 1, and from 0.
-Count = Annotated[int, Range(least=1)]
-Natural = Annotated[int, Range(least=0)]
-#: Id of a run, teacher or data set: it names files.
-Name = Annotated[
-    str, Pattern("[a-zA-Z0-9][a-zA-Z0-9._-]*", "of letters, digits, '.', '_' and '-', not first one of these")
-]
-#: ``module:object``, imported when it is used.
-ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module:object'")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -275,6 +156,14 @@ def _show(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def _variant(value: Any, base: type, variants: Variants, where: str) -> Any:
+    """Builds the dataclass that a key of the mapping asks for."""
+    key = variants.key
+    if isinstance(value, base) or not isinstance(value, Mapping) or key not in value:
+        return _convert(value, base, where)
+    return from_mapping(variants.pick(str(value[key]), f"{where}.{key}"), value, where)
+
+
 def _convert(value: Any, hint: Any, where: str) -> Any:
     """Checks ``value`` against a type hint (scalars, unions, tuples, mappings) and returns it in that type."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
@@ -282,7 +171,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return value
     if origin is Annotated:
         if isinstance(args[1], Variants):
-            return args[1].read(value, args[0], where)
+            return _variant(value, args[0], args[1], where)
         converted = _convert(value, args[0], where)
         for rule in args[1:]:
             if isinstance(rule, As):

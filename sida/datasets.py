@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from sida.config import Count, Natural, OneOf, Settings, load_yaml
+from sida.config import Settings, load_yaml
 from sida.errors import UserError, suggestion
+from sida.ranges import Count, Natural, OneOf
 from sida.resources import find, there
 
 

@@ -160,7 +160,7 @@ METHODS = {method.name: method for method in (SID, SIDA, SID2A)}
 
 def is_method(name: str) -> bool:
     """Whether a name is that of a method, or of an object that should be one (which is not imported)."""
-    from sida.config import names_object
+    from sida.ranges import names_object
 
     return name in METHODS or names_object(name)
 

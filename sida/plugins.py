@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sida.config import names_object
 from sida.errors import UserError, suggestion
 from sida.io import sha256_file
+from sida.ranges import names_object
 
 
 def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType, Any]:

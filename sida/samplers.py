@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from sida.config import Count, Finite, NotNegative, Positive, Settings, from_mapping
+from sida.config import Settings, from_mapping
 from sida.errors import UserError
+from sida.ranges import Count, Finite, NotNegative, Positive
 
 Kind = Literal["one_step", "heun", "data"]
 #: The keys that a sampler of a kind reads; ``heun`` reads all but the noise level of ``one_step``.

@@ -14,7 +14,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from sida.config import As, OneOf, Pattern, Variants, type_hints
+from sida.config import type_hints
+from sida.ranges import As, OneOf, Pattern, Variants
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from sida.config import Count, Finite, Name, Natural, OneOf, from_mapping, from_texts, load_spec
+from sida.config import from_mapping, from_texts, load_spec
 from sida.errors import UserError
 from sida.methods import METHODS, is_method
+from sida.ranges import Count, Finite, Name, Natural, OneOf
 
 #: Methods of rows that are measured and not distilled here.
 NOT_DISTILLED = ("data", "teacher", "gdd", "gdd-i", "external")

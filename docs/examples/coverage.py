@@ -14,7 +14,7 @@ import torch
 
 from eval.measuring.metric import Direction, Metric, Sides, Value
 from eval.precision_recall import radii
-from sida.config import Count
+from sida.ranges import Count
 
 ROWS = 1024  # real images whose distances are held at a time
 

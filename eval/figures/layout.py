@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.results.selection import SELECTABLE, read_extended
-from sida.config import Count, from_mapping
+from sida.config import from_mapping
 from sida.errors import UserError, suggestion
+from sida.ranges import Count
 
 
 def _check_pick(spec: LineSpec | SamplesPanel | SeriesSpec, ways: tuple[str, ...], remedy: str) -> None:

@@ -23,11 +23,12 @@ from eval.measuring.sources import CallableSource, DataSource, NetworkSource, So
 from eval.measuring.trial import TrialSums, compute_metrics
 from eval.results.measurements import keep_current, trial_path, write_measurement
 from sida import provenance
-from sida.config import Count, Natural, Settings, from_mapping
+from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
 from sida.progress import Progress
+from sida.ranges import Count, Natural
 from sida.training.process import check_device
 
 NETWORK_SAMPLERS = ("one_step", "heun")

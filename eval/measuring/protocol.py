@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
-from sida.config import As, Count, Natural, Range, Settings, from_mapping, load_yaml
+from sida.config import Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
 from sida.labels import LabelCounts, find_labels, load_labels
+from sida.ranges import As, Count, Natural, Range
 from sida.resources import find
 
 #: Divisor N − ddof of a variance.

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 
 from sida.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
-from sida.config import Fraction, from_mapping
+from sida.config import from_mapping
 from sida.data.colour import COLOUR_LABELS, transform_colours
 from sida.data.draws import DrawSource
 from sida.data.warp import mirrored, warp
+from sida.ranges import Fraction
 
 _LABELS = {
     "xflip": 1,

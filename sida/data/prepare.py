@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from sida.config import Count, OneOf, Settings
+from sida.config import Settings
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
 from sida.data.files import Files, open_files
@@ -26,6 +26,7 @@ from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
 from sida.io import atomic_path, zip_member
 from sida.progress import Progress
+from sida.ranges import Count, OneOf
 
 #: One image to be written: PNG bytes made by a worker thread, and its label.
 Job = tuple[Callable[[], bytes], Any]

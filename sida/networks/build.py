@@ -8,7 +8,6 @@ from typing import Any
 
 from torch import nn
 
-from sida.config import names_object
 from sida.errors import UserError, suggestion
 from sida.families import EDM, Family
 from sida.networks.dhariwal_unet import DhariwalUNet
@@ -20,6 +19,7 @@ from sida.networks.precond import Precond
 from sida.networks.song_unet import SongUNet
 from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
 from sida.plugins import load_object
+from sida.ranges import names_object
 
 NETWORKS: dict[str, type[nn.Module]] = {
     cls.__name__: cls

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sida.config import Count, Settings, from_mapping
+from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.io import sha256_file
 from sida.labels import LabelCounts, load_labels
 from sida.progress import Progress
+from sida.ranges import Count
 from sida.samplers import read_sampler
 from sida.sampling.drawer import Drawer
 from sida.sampling.generate import Samples

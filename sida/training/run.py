@@ -14,7 +14,6 @@ from typing import Any, Concatenate, ParamSpec, cast
 import torch
 
 from sida.checkpoint import read_metadata, save_network
-from sida.config import names_object
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.io import append_jsonl, sha256_json, write_text
@@ -22,6 +21,7 @@ from sida.methods import METHODS
 from sida.networks import build_network
 from sida.plugins import load_object, source_sha256
 from sida.provenance import code_version
+from sida.ranges import names_object
 from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.evaluation import evaluation_facts
 from sida.training.learner import FlatParameters, load_buffers

@@ -10,8 +10,9 @@ import jsonschema
 import pytest
 import yaml
 
-from sida.config import As, Count, Fraction, OneOf, Positive, Settings, from_mapping, from_texts
+from sida.config import Settings, from_mapping, from_texts
 from sida.errors import UserError
+from sida.ranges import As, Count, Fraction, OneOf, Positive
 from sida.resources import ROOT
 from sida.schema import descriptions, json_schema
 from workflow.docs.settings import SCHEMAS, SETTINGS, schemas, settings

@@ -1,0 +1,123 @@
+"""What a setting's annotation may say: ranges, names, forms and the class of an inner mapping.
+
+``lr: Positive`` or ``t_max: Annotated[float, Range(above=0, most=1000)]`` in a class of settings; :mod:`sida.config`
+checks by it, :mod:`sida.schema` tells of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Bounds of a finite number, as part of its type: ``Annotated[float, Range(above=0)]``."""
+
+    least: float | None = None
+    above: float | None = None
+    most: float | None = None
+    below: float | None = None
+
+    @property
+    def words(self) -> str:
+        """The bounds in words."""
+        if self.least is not None and self.most is not None:
+            return f"between {self.least} and {self.most}"
+        if (self.least, self.below) == (0, None):
+            return "0 or more"
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+
+    def fault(self, value: float) -> str | None:
+        """What is wrong with a number; None where nothing is."""
+        if not math.isfinite(value):
+            return "must be a finite number"
+        low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
+        high = (self.most is None or value <= self.most) and (self.below is None or value < self.below)
+        if low and high:
+            return None
+        return (
+            "must be 0 or 1"
+            if isinstance(value, int) and (self.least, self.most) == (0, 1)
+            else f"must be {self.words}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class OneOf:
+    """Texts that are known by name, as part of a type.
+
+    Attributes:
+        names: Function that lists them, so that a registry is asked when a value is checked.
+        or_object: Whether ``module:object`` is accepted too.
+    """
+
+    names: Callable[[], Iterable[str]]
+    or_object: bool = False
+
+    @property
+    def words(self) -> str:
+        """The names."""
+        return f"one of {', '.join(self.names())}{' or module:object' if self.or_object else ''}"
+
+    def fault(self, value: str) -> str | None:
+        """What is wrong with a text; None where nothing is."""
+        known = value in self.names() or (self.or_object and names_object(value))
+        return None if known else f"must be {self.words}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pattern:
+    """A form of texts, as part of a type: a regular expression, and the form in words."""
+
+    expression: str
+    words: str
+
+    def fault(self, value: str) -> str | None:
+        """What is wrong with a text; None where nothing is."""
+        return None if re.fullmatch(self.expression, value) else f"must be {self.words}"
+
+
+@dataclasses.dataclass(frozen=True)
+class As:
+    """A mapping that a dataclass accepts, as part of a type; it is checked, and kept as it was given."""
+
+    cls: type
+
+
+@dataclasses.dataclass(frozen=True)
+class Variants:
+    """Classes of which a key of the mapping picks one, as part of a type, which is their base.
+
+    Attributes:
+        key: The key.
+        classes: Function that lists the classes by the key's value.
+        pick: ``pick(value, where)``: the class for any value, also ``module:object``; it raises UserError for others.
+    """
+
+    key: str
+    classes: Callable[[], Mapping[str, type]]
+    pick: Callable[[str, str], type]
+
+
+def names_object(text: str) -> bool:
+    """Whether a text has the form ``module:object``."""
+    module, colon, name = text.partition(":")
+    return bool(colon) and all(part.isidentifier() for part in [*module.split("."), name])
+
+
+Finite = Annotated[float, Range()]
+Positive = Annotated[float, Range(above=0)]
+NotNegative = Annotated[float, Range(least=0)]
+Fraction = Annotated[float, Range(least=0, most=1)]
+#: Integers from 1, and from 0.
+Count = Annotated[int, Range(least=1)]
+Natural = Annotated[int, Range(least=0)]
+#: Id of a run, teacher or data set: it names files.
+Name = Annotated[str, Pattern("[a-zA-Z0-9][a-zA-Z0-9._-]*", "of letters, digits and ._- behind a letter or digit")]
+#: ``module:object``, imported when it is used.
+ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module:object'")]
