@@ -266,13 +266,14 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise TensorFileError(path, "no such file", "check the path, or make the file first")
     size = path.stat().st_size
     with open(path, "rb") as stream:
-        start = stream.read(8)
+        start = stream.read(9)
         _refuse_other_formats(path, start, size)
-        length = int.from_bytes(start, "little")
+        length = int.from_bytes(start[:8], "little")
         if length > MAX_HEADER_BYTES:
             raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
         if 8 + length > size:
             raise TensorFileError(path, f"cut off inside its header ({size} of {8 + length} bytes or more)")
+        stream.seek(8)
         value = _parse_json(path, stream, length)
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
@@ -291,10 +292,19 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return Header(metadata, tuple(entries), 8 + length)
 
 
+def is_pickle(start: bytes) -> bool:
+    """Whether a file with these first nine bytes is a pickle, or torch's zip of one.
+
+    A header of 640 bytes (and of some other lengths) begins like a pickle too, but goes on with JSON.
+    """
+    stream = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
+    return stream or start[:4] == b"PK\x03\x04"
+
+
 def _refuse_other_formats(path: Path, start: bytes, size: int) -> None:
     if size == 0:
         raise TensorFileError(path, "the file is empty")
-    if start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") or start[:4] == b"PK\x03\x04":
+    if is_pickle(start):
         remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
         raise TensorFileError(path, "this is a pickle", remedy)
     if size < 8:

@@ -62,6 +62,16 @@ def test_the_safetensors_package_reads_and_writes_the_same(tmp_path):
     assert read_record(tmp_path / "bare.safetensors") == {}
 
 
+@pytest.mark.parametrize("length", [0x0280, 0x0380, 0x0480, 0x0580])
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path, length):
+    path = tmp_path / "a.safetensors"
+    header = lambda: int.from_bytes(path.read_bytes()[:8], "little")
+    write_tensors(path, {"x": torch.ones(1)}, {"filler": ""})
+    write_tensors(path, {"x": torch.ones(1)}, {"filler": "-" * (length - header())})
+    assert header() == length
+    assert equal(read_tensors(path)[0], {"x": torch.ones(1)})
+
+
 @pytest.mark.parametrize("content", [b"", b"\x00" * 4, b"PK\x03\x04....", (2).to_bytes(8, "little") + b"[]"])
 def test_foreign_files_are_explained_in_the_readers_words(tmp_path, content):
     path = tmp_path / "x.safetensors"

@@ -14,7 +14,7 @@ from sida.checkpoint.official import find_network
 from sida.checkpoint.pickles import open_pickle
 from sida.errors import UserError
 from sida.io import sha256_file
-from sida.tensor_file import read_header
+from sida.tensor_file import is_pickle, read_header
 
 
 def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:
@@ -37,10 +37,9 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a .safetensors or a .pkl network")
     with open(path, "rb") as stream:
-        start = stream.read(4)
+        start = stream.read(9)
     facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
-    is_pickle = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")
-    facts.update(_pickle(path, key, network_class) if is_pickle or start == b"PK\x03\x04" else _safetensors(path))
+    facts.update(_pickle(path, key, network_class) if is_pickle(start) else _safetensors(path))
     return {**facts, "sha256": sha256_file(path)}
 
 
