@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.config import load_spec
+from sida.config import load_spec, takes_text
 from sida.errors import UserError
 
 
@@ -23,13 +23,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--set-aside", action="store_true", help=f"{unfinished} (it is kept, and goes on when they come back)")
 
 
-def read_spec(text: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str, Any], str]:
     """Reads a spec and applies ``key=value`` overrides.
 
     Args:
         text: JSON text (starts with ``{``) or the path of a JSON or YAML file.
         overrides: ``key=value`` with dots for inner keys, e.g. ``network.kwargs.dropout=0.1``; values are YAML, so
             ``null``, ``true``, numbers, lists and texts mean what they look like.
+        cls: Class of settings, which says what is a text: ``off`` and ``1e4`` are none elsewhere.
 
     Returns:
         The spec, and the place to name in errors.
@@ -40,11 +41,11 @@ def read_spec(text: str, overrides: Sequence[str] = ()) -> tuple[dict[str, Any],
     where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
     spec = copy.deepcopy(load_spec(text))
     for override in overrides:
-        _apply(spec, override)
+        _apply(spec, override, cls)
     return spec, where
 
 
-def _apply(spec: dict[str, Any], override: str) -> None:
+def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
     import yaml
 
     key, equals, text = override.partition("=")
@@ -54,7 +55,9 @@ def _apply(spec: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: the value is not valid YAML; quote it") from None
-    if isinstance(value, str):
+    if isinstance(value, (bool, int, float)) and takes_text(cls, key):
+        value = text.strip()
+    elif isinstance(value, str) and not takes_text(cls, key):
         # YAML 1.1 wants a dot in 1e-4; people do not.
         with contextlib.suppress(ValueError):
             value = float(value)

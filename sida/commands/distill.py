@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.training.config import DistillConfig
     from sida.training.process import limit_library_threads
 
-    spec, where = _spec.read_spec(args.spec, args.set)
+    spec, where = _spec.read_spec(args.spec, args.set, DistillConfig)
     given = {"method": args.method, "teacher": args.teacher, "init": args.init}
     config = from_mapping(DistillConfig, spec | {k: v for k, v in given.items() if v is not None}, where)
     limit_library_threads(config.threads)

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.training.config import TeacherConfig
     from sida.training.process import limit_library_threads
 
-    spec, where = read_spec(args.spec, args.set)
+    spec, where = read_spec(args.spec, args.set, TeacherConfig)
     config = from_mapping(TeacherConfig, spec, where)
     limit_library_threads(config.threads)
 

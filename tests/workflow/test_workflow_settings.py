@@ -10,11 +10,13 @@ import jsonschema
 import pytest
 import yaml
 
+from sida.commands._spec import read_spec
 from sida.config import Settings, from_mapping, from_texts
 from sida.errors import UserError
 from sida.ranges import As, Count, Fraction, OneOf, Positive
 from sida.resources import ROOT
 from sida.schema import descriptions, json_schema
+from sida.training.config import DistillConfig
 from workflow.docs.settings import SCHEMAS, SETTINGS, schemas, settings
 from workflow.preset.settings import PresetSettings
 
@@ -99,6 +101,27 @@ def test_descriptions_come_from_the_docstring():
 def test_every_setting_has_a_description(name):
     cls = SETTINGS[name]
     assert settings(ROOT, name).count("\n| `") == len(dataclasses.fields(cls)) == len(descriptions(cls))
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("lr=1e-4", 1e-4),
+        ("weight_norm=off", "off"),
+        ("name=1e4", "1e4"),
+        ("fp16=off", False),
+        ("init=null", None),
+        ("betas=[0, 0.9]", [0, 0.9]),
+        ("augment.p=1e-1", 0.1),
+        ("dataset.name=8", "8"),
+        ("dataset.labels=no", False),
+    ],
+)
+def test_a_changed_setting_has_the_type_of_its_class(override, value):
+    spec, _ = read_spec('{"dataset": {"kind": "digits"}}', [override], DistillConfig)
+    for key in override.partition("=")[0].split("."):
+        spec = spec[key]
+    assert (spec, type(spec)) == (value, type(value))
 
 
 def test_schemas_are_current():
