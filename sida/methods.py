@@ -141,8 +141,8 @@ SIDA = Method(
     name="sida",
     title="SiDA",
     about="with the adversarial term; starts from the teacher",
-    start="teacher",
     real_images=True,
+    start="teacher",
     loss=_sida_loss,
     defaults={
         "edm": {**_EDM, "alpha": 1.0, "grad_clip_value": 1.0, "warmup_kimg": 100.0},

@@ -1,6 +1,6 @@
 """Denoising U-Nets and their preconditioning, with the option and parameter names of the official networks."""
 
-from sida.networks.build import build_network, family_of, permit
+from sida.networks.build import architecture, build_network, family_of, permit
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond, copied_weight_norm, official_weight_norm
 from sida.networks.edm2_unet import EDM2UNet
@@ -19,6 +19,7 @@ __all__ = [
     "SongUNet",
     "VEPrecond",
     "VPPrecond",
+    "architecture",
     "build_network",
     "copied_weight_norm",
     "family_of",

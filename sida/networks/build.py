@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
@@ -72,6 +72,11 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     where = f"{where}.kwargs"
     options, inner = cls.read_options(dict(kwargs), where) if issubclass(cls, Precond) else (dict(kwargs), None)
     return cls(**check_options(cls, options, where, extra=inner))
+
+
+def architecture(net: nn.Module) -> dict[str, Any]:
+    """``{class, kwargs}`` that a network was built of."""
+    return dict(cast(Mapping[str, Any], net.init_config))
 
 
 def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") -> Family:

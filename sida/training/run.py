@@ -9,16 +9,17 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
 from sida.checkpoint import read_metadata, save_network
+from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.io import append_jsonl, sha256_json, write_text
 from sida.methods import METHODS
-from sida.networks import build_network
+from sida.networks import architecture, build_network
 from sida.plugins import load_object, source_sha256
 from sida.provenance import code_version
 from sida.ranges import names_object
@@ -29,32 +30,37 @@ from sida.training.state import KeptState, StateStore, say
 
 P = ParamSpec("P")
 Config = TeacherConfig | DistillConfig
+AnyConfig = TypeVar("AnyConfig", TeacherConfig, DistillConfig)
 Tensors = dict[str, torch.Tensor]
 #: Where runs go that name no folder: below the results like everything else, and apart from every preset.
 LOCAL_RESULTS = Path("results") / "local"
 
 
-def split_outdir(
-    config: Mapping[str, Any], outdir: str | os.PathLike[str] | None, where: str
-) -> tuple[dict[str, Any], str | os.PathLike[str] | None]:
-    """Takes the key ``outdir`` out of a mapping of settings, because the folder does not decide the result.
+def read_config(
+    cls: type[AnyConfig], config: AnyConfig | Mapping[str, Any], outdir: str | os.PathLike[str] | None, where: str
+) -> tuple[AnyConfig, str | os.PathLike[str] | None]:
+    """Settings and folder of a run, as Python calls name them.
 
     Args:
-        config: Settings, perhaps with ``outdir``.
+        cls: Class of the settings.
+        config: Settings, or a mapping of them, perhaps with ``outdir``: the folder does not decide the result.
         outdir: Folder given beside the settings; goes before the key.
         where: Place named in errors.
 
     Returns:
-        The settings without the key, and the folder (None if nobody named one).
+        The settings, and the folder (None if nobody named one).
 
     Raises:
-        UserError: The key is no text.
+        UserError: Bad settings.
     """
+    if isinstance(config, cls):
+        return config, outdir
+    assert isinstance(config, Mapping)
     named = config.get("outdir")
     if named is not None and not (isinstance(named, (str, os.PathLike)) and str(named)):
         raise UserError(f"{where}.outdir: must be the path of a folder, got {named!r}; remove it or name one")
-    rest = {key: value for key, value in config.items() if key != "outdir"}
-    return rest, named if outdir is None else outdir
+    settings = from_mapping(cls, {key: value for key, value in config.items() if key != "outdir"}, where)
+    return settings, named if outdir is None else outdir
 
 
 def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> Path:
@@ -115,14 +121,14 @@ def run_metadata(
     config: Config,
     digest: str,
     dataset: Dataset,
-    network: Mapping[str, Any],
+    net: torch.nn.Module,
     parents: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """Provenance for the network's header, without times and paths: equal runs give equal files."""
     metadata: dict[str, Any] = {
         "name": config.name,
         "method": method,
-        "network": dict(network),
+        "network": architecture(net),
         "dataset": {**dataset.describe(), "sha256": dataset.sha256},
         "seed": config.seed,
         "parents": dict(parents),
@@ -130,11 +136,6 @@ def run_metadata(
         "config_sha256": digest,
     }
     return metadata
-
-
-def architecture(net: torch.nn.Module) -> dict[str, Any]:
-    """``{class, kwargs}`` of a network."""
-    return dict(cast(Mapping[str, Any], net.init_config))
 
 
 def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:

@@ -19,7 +19,7 @@ from sida.families import Family
 from sida.io import sha256_file
 from sida.losses import SiDLoss
 from sida.methods import Method, find_method
-from sida.networks import build_network, family_of
+from sida.networks import architecture, build_network, family_of
 from sida.training.averages import Average
 from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
@@ -28,16 +28,7 @@ from sida.training.evaluation import Evaluation
 from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.process import check_device, prepare_process
-from sida.training.run import (
-    RunFiles,
-    Tensors,
-    architecture,
-    check_shapes,
-    run_digest,
-    run_folder,
-    run_metadata,
-    split_outdir,
-)
+from sida.training.run import RunFiles, Tensors, check_shapes, read_config, run_digest, run_folder, run_metadata
 from sida.training.schedule import Schedule
 from sida.training.turns import Player, Turns
 
@@ -101,9 +92,7 @@ def distill(
             unfinished run of another configuration (without ``set_aside``).
         KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
     """
-    if not isinstance(config, DistillConfig):
-        config, outdir = split_outdir(config, outdir, where)
-        config = from_mapping(DistillConfig, config, where)
+    config, outdir = read_config(DistillConfig, config, outdir, where)
     device = check_device(config.device, where)
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
@@ -121,7 +110,7 @@ def distill(
             return files.network
         turns = make_turns(config, dataset, device, where)
         trainer = StudentTrainer(turns, make_batches(config, dataset, device, where))
-        metadata = run_metadata(config.method, config, digest, dataset, architecture(turns.generator.net), parents)
+        metadata = run_metadata(config.method, config, digest, dataset, turns.generator.net, parents)
         evaluate = None
         if config.evaluation is not None:
             place = f"{where}.evaluation"

@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 
-from sida.config import from_mapping
 from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
-from sida.networks import build_network, family_of, permit
+from sida.networks import architecture, build_network, family_of, permit
 from sida.randomness import derive_seed, generator
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import StepBatches, seed_layers
@@ -21,16 +20,7 @@ from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_
 from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.process import check_device, prepare_process
-from sida.training.run import (
-    RunFiles,
-    Tensors,
-    architecture,
-    check_shapes,
-    run_digest,
-    run_folder,
-    run_metadata,
-    split_outdir,
-)
+from sida.training.run import RunFiles, Tensors, check_shapes, read_config, run_digest, run_folder, run_metadata
 from sida.training.schedule import linear_decay
 
 
@@ -101,9 +91,7 @@ def train_teacher(
     Arguments, result and errors are those of :func:`sida.training.distill`; the folder is by default
     ``results/local/teachers/<name>`` and gets no evaluations: the network is the last average.
     """
-    if not isinstance(config, TeacherConfig):
-        config, outdir = split_outdir(config, outdir, where)
-        config = from_mapping(TeacherConfig, config, where)
+    config, outdir = read_config(TeacherConfig, config, outdir, where)
     device = check_device(config.device, where)
     prepare_process(config.threads)
     permit(config.network["class"])
@@ -118,6 +106,6 @@ def train_teacher(
         net = build_network(config.network, f"{where}.network").to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
         trainer = TeacherTrainer(config, net, StepBatches(dataset, config.seed, config.batch_size, None, device))
-        metadata = run_metadata("teacher", config, digest, dataset, architecture(net), {})
+        metadata = run_metadata("teacher", config, digest, dataset, net, {})
         TrainingLoop(Plan.from_config(config, stage, save_seconds), trainer, files, metadata).run()
     return files.network
