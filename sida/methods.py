@@ -14,8 +14,8 @@ from sida.families import Family
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
+    from sida.training.iteration import Turns
     from sida.training.student import Parts
-    from sida.training.turns import Turns
 
 
 def score_distillation(parts: Parts) -> Turns:

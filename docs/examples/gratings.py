@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sida.data import Dataset
-from sida.datasets import DatasetConfig
+from sida.settings.datasets import DatasetConfig
 
 COUNT, SIZE, DIRECTIONS = 1024, 8, 4
 

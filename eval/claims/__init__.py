@@ -1,8 +1,8 @@
 """Claims: statements as data, decided by rules over measurements with their uncertainty."""
 
-from eval.claims.decide import combined, decide
 from eval.claims.evidence import Evidence
 from eval.claims.model import RULES, Claim, Finding, Operand, Part, Verdict, load_claims
+from eval.claims.verdicts import combined, decide
 from eval.claims.write import to_markdown, write_verdicts
 
 __all__ = [

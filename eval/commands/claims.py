@@ -27,7 +27,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Decides and writes."""
-    from eval.claims.decide import decide_claims
+    from eval.claims.verdicts import decide_claims
 
     paths, counts = decide_claims(
         args.claims,

@@ -21,9 +21,9 @@ from sida.checkpoint import load_network
 from sida.errors import UserError
 from sida.io import by_content, sha256_file
 from sida.plugins import load_object, source_sha256
-from sida.samplers import Sampler, read_sampler
 from sida.sampling import NO_CLASS, Drawer, Samples
 from sida.sampling.networks import decoder_digest
+from sida.settings.samplers import Sampler, read_sampler
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
@@ -107,7 +107,7 @@ class NetworkSource:
 
     Args:
         path: Network file.
-        sampler: Mapping of :class:`sida.samplers.Sampler`.
+        sampler: Mapping of :class:`sida.settings.samplers.Sampler`.
         protocol: Says how classes are drawn and how values become bytes.
         dataset: Opens the data set (only called for classes drawn with its frequencies, where the protocol has no
             counts of its own).

@@ -137,7 +137,7 @@ def _open(text: str) -> Dataset:
 
     from sida.config import load_spec
     from sida.data import load_dataset, open_archive
-    from sida.datasets import dataset_spec
+    from sida.settings.datasets import dataset_spec
 
     if text.lstrip().startswith("{"):
         return load_dataset(load_spec(text, "dataset"))

@@ -1,6 +1,5 @@
 """Data sets, the order in which they are visited, and augmentation."""
 
-from sida.augmentation import OFFICIAL_FLAGS
 from sida.data.archive import ImageArchive
 from sida.data.augment import AugmentPipe
 from sida.data.batches import read_batches
@@ -9,7 +8,8 @@ from sida.data.digits import Digits
 from sida.data.latents import LatentArchive, LatentDecoder, LatentEncoder, LatentScaling, load_vae, open_archive
 from sida.data.load import load_dataset
 from sida.data.order import InfiniteSampler
-from sida.datasets import DatasetConfig
+from sida.settings.augmentation import OFFICIAL_FLAGS
+from sida.settings.datasets import DatasetConfig
 
 __all__ = [
     "OFFICIAL_FLAGS",

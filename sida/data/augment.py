@@ -14,12 +14,12 @@ from typing import Any
 
 import torch
 
-from sida.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
 from sida.config import from_mapping
 from sida.data.colour import COLOUR_LABELS, transform_colours
 from sida.data.draws import DrawSource
 from sida.data.warp import mirrored, warp
 from sida.ranges import Fraction
+from sida.settings.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
 
 _LABELS = {
     "xflip": 1,

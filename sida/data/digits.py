@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sida.data.dataset import Dataset
-from sida.datasets import DatasetConfig
+from sida.settings.datasets import DatasetConfig
 
 
 class Digits(Dataset):

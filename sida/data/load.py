@@ -10,9 +10,9 @@ from typing import Any
 from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.data.latents import open_archive
-from sida.datasets import KINDS, DatasetConfig
 from sida.errors import UserError
 from sida.plugins import load_object
+from sida.settings.datasets import KINDS, DatasetConfig
 
 
 def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset") -> Dataset:

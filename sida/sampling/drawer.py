@@ -13,11 +13,11 @@ from sida.errors import UserError
 from sida.families import Decoder
 from sida.labels import LabelCounts
 from sida.networks import family_of
-from sida.samplers import Sampler
 from sida.sampling.generate import Samples, generate, real_images
 from sida.sampling.grid import row_classes
 from sida.sampling.networks import open_decoder
 from sida.sampling.seeds import SeedStreams
+from sida.settings.samplers import Sampler
 
 
 @dataclasses.dataclass

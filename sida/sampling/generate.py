@@ -16,12 +16,12 @@ import torch
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.labels import LabelCounts
-from sida.samplers import Sampler, read_sampler
 from sida.sampling.heun import sigma_range
 from sida.sampling.networks import settled
 from sida.sampling.quantise import to_uint8
 from sida.sampling.sampler import draw_batch
 from sida.sampling.seeds import SeedStreams, send
+from sida.settings.samplers import Sampler, read_sampler
 
 #: Class of images from networks without classes.
 NO_CLASS = -1

@@ -20,13 +20,13 @@ from sida.io import sha256_file
 from sida.labels import LabelCounts, load_labels
 from sida.progress import Progress
 from sida.ranges import Count
-from sida.samplers import read_sampler
 from sida.sampling.drawer import Drawer
 from sida.sampling.generate import Samples
 from sida.sampling.grid import save_grid
 from sida.sampling.networks import decoder_digest, network_file
 from sida.sampling.png_store import open_store
 from sida.sampling.store import Store, write_all
+from sida.settings.samplers import read_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -259,7 +259,7 @@ def _dataset(spec: Mapping[str, Any] | str | None) -> Dataset | None:
         return None
     if isinstance(spec, str):
         from sida.config import load_spec
-        from sida.datasets import dataset_spec
+        from sida.settings.datasets import dataset_spec
 
         is_text = spec.lstrip().startswith("{") or Path(spec).suffix in (".json", ".yaml", ".yml")
         spec = load_spec(spec, "dataset") if is_text else dataset_spec(spec, "dataset")

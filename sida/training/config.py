@@ -6,13 +6,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from sida.augmentation import AugmentConfig
 from sida.config import Settings
-from sida.datasets import DatasetConfig
 from sida.errors import UserError
 from sida.families import Family
 from sida.methods import METHODS, find_method
 from sida.ranges import As, Count, Finite, Fraction, Natural, NotNegative, ObjectName, OneOf, Positive, Range
+from sida.settings.augmentation import AugmentConfig
+from sida.settings.datasets import DatasetConfig
 
 #: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]

@@ -10,10 +10,10 @@ import torch
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import Draws, SiDLoss
+from sida.training.iteration import Batch, Player, Turns
 from sida.training.learner import Learner, Reduce, compiled
 from sida.training.meter import IterationRecord
 from sida.training.schedule import Schedule
-from sida.training.turns import Batch, Player, Turns
 
 Item = TypeVar("Item")
 

@@ -17,8 +17,8 @@ import torch
 from sida.data.dataset import Dataset
 from sida.io import by_content
 from sida.plugins import load_object
-from sida.samplers import Sampler
 from sida.sampling import Drawer
+from sida.settings.samplers import Sampler
 
 
 class Evaluation:

@@ -25,12 +25,12 @@ from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
 from sida.training.distiller import Distiller
 from sida.training.evaluation import Evaluation
+from sida.training.iteration import Player, Turns
 from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.process import check_device, prepare_process
 from sida.training.run import RunFiles, Tensors, check_shapes, read_config, run_digest, run_folder, run_metadata
 from sida.training.schedule import Schedule
-from sida.training.turns import Player, Turns
 
 AnyLoss = TypeVar("AnyLoss")
 

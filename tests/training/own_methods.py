@@ -9,9 +9,9 @@ import torch
 from sida.losses import GDDLoss, Round, SiDLoss, Terms
 from sida.methods import SID
 from sida.randomness import derive_seed
+from sida.training.iteration import Player, Turns
 from sida.training.learner import Learner
 from sida.training.student import make_score_distiller
-from sida.training.turns import Player, Turns
 
 
 class Judge(torch.nn.Module):

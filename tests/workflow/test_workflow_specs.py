@@ -25,7 +25,7 @@ from sida.training.run import run_digest
 from tests.workflow.test_workflow_miniature import layouts, made_up, preset  # noqa: F401
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
-from workflow.preset.specs import Specs
+from workflow.preset.spec_files import Specs
 
 DEMO = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
 PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())

@@ -9,11 +9,11 @@ from pathlib import Path
 from eval.measuring.kinds import KINDS
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
-from sida.augmentation import AugmentConfig, AugmentFlags
-from sida.datasets import DatasetSettings
 from sida.errors import UserError, suggestion
-from sida.samplers import Sampler
 from sida.schema import descriptions, json_schema, settings_table
+from sida.settings.augmentation import AugmentConfig, AugmentFlags
+from sida.settings.datasets import DatasetSettings
+from sida.settings.samplers import Sampler
 from sida.sheet import Run
 from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
 from workflow.preset.settings import PresetSettings, TeacherEntry

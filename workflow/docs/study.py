@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims import decide, load_claims
-from eval.claims.decide import decide_claims
 from eval.claims.evidence import Evidence
 from eval.claims.model import SIGNS, Outcome
+from eval.claims.verdicts import decide_claims
 from eval.figures.build import build_figure
 from eval.results.published import load_published
 from eval.results.summary import Estimate, load_measurements, measured_days

@@ -7,7 +7,7 @@ from typing import Any
 
 from sida.errors import UserError, suggestion
 from sida.methods import METHODS, is_method
-from sida.samplers import read_sampler
+from sida.settings.samplers import read_sampler
 from sida.sheet import Run
 from workflow.preset.rows import Rows
 

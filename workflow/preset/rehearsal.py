@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from eval.claims.decide import main_scope
 from eval.claims.evidence import Evidence
 from eval.claims.model import load_claims
 from eval.claims.rules import decide_part
+from eval.claims.verdicts import main_scope
 from eval.features import extractor_assets
 from eval.figures.gather import Sources, gather
 from eval.figures.layout import CurvesLayout, PanelSpec, load_figure_layout
@@ -30,7 +30,7 @@ from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
 from sida.errors import UserError, suggestion
 from sida.sheet import Run
-from workflow.preset.preset import Preset
+from workflow.preset.specs import Preset
 
 
 def check_preset(preset: Preset) -> None:

@@ -11,13 +11,13 @@ from typing import Any, get_args
 from eval.features import extractor_assets
 from eval.measuring.protocol import Protocol, load_protocol
 from sida.config import from_mapping
-from sida.datasets import dataset_spec
 from sida.errors import UserError
 from sida.families import SD_VAE
 from sida.labels import remedy
 from sida.ranges import names_object
 from sida.resources import find, there
-from sida.samplers import Kind, read_sampler
+from sida.settings.datasets import dataset_spec
+from sida.settings.samplers import Kind, read_sampler
 from sida.sheet import Run, read_runs
 from workflow.preset.settings import PresetSettings
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from sida.datasets import DatasetSettings
 from sida.ranges import As, Count, Name, Natural, Pattern
-from sida.samplers import Sampler
+from sida.settings.datasets import DatasetSettings
+from sida.settings.samplers import Sampler
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 
 

@@ -1,60 +1,148 @@
-"""Specs as files: what decides a job's result, in ``results/<preset>/specs/<stage>/<name>.json``.
+"""A preset: the configuration and its sample sheet, checked as a whole and turned into one spec per job.
 
-A job's command names its file, and the digest of what the file says is a parameter of the job: Snakemake runs exactly
-those jobs again whose spec says something else. Files are written when a run starts, so that a dry run writes nothing.
+The workflow and the command line read presets through this module, so both accept the same files and report the
+same faults. Specs are described in ``docs/architecture.md``.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.io import write_text
-from workflow.preset.preset import Preset
+from eval.measuring.protocol import Protocol
+from eval.report.needs import find_needs
+from eval.results.selection import read_extended
+from sida.config import load_yaml
+from workflow.preset.checks import check_references
+from workflow.preset.rows import Rows, nfe
+
+MONITOR = "eval.measuring.monitor:make_monitor"
 
 
-class Specs:
-    """Specs of a preset's jobs, made when a job asks for its own.
+class Preset(Rows):
+    """A validated preset. A spec is everything that decides the result of one job.
 
     Args:
-        preset: The preset.
+        config: Settings as loaded from ``config/<preset>.yaml`` (Snakemake's overrides included).
+        source: File named in errors.
+        own: Folders of the preset. Files, data sets, checkpoints, protocols and layouts that it or its sheet names are
+            looked for there first (:mod:`sida.resources`).
+
+    Raises:
+        UserError: Any fault in the configuration, the sheet or between them.
     """
 
-    def __init__(self, preset: Preset) -> None:
-        self.folder = f"{preset.results}/specs"
-        self._makers: dict[str, Callable[..., dict[str, Any]]] = {
-            "teachers": preset.teacher_spec,
-            "students": preset.student_spec,
-            "measurements": preset.measure_spec,
-            "samples": preset.sample_spec,
-            "tables": preset.table_spec,
-            "figures": preset.figure_spec,
-            "preset": lambda: preset.config,
+    def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
+        super().__init__(config, source, own)
+        check_references(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Preset:
+        """Loads a preset file."""
+        return cls(load_yaml(path), str(path), [Path(path).parent])
+
+    def teacher_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
+        teacher = self.config["teachers"][name]
+        dataset = self.dataset(teacher.get("dataset") or self.config["dataset"], f"{self.source}: teachers.{name}")
+        spec: dict[str, Any] = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
+        seed = teacher.get("seed")
+        return {**spec, "seed": self.config["seed"] if seed is None else seed, **self._common()}
+
+    def student_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida distill`` (see :class:`sida.training.DistillConfig`)."""
+        run = self.runs[name]
+        recipe = dict(self.config["recipes"][run.recipe])
+        dataset = self.dataset_of(run)
+        evaluation = recipe.pop("evaluation", None)
+        if evaluation is not None:
+            kwargs: dict[str, Any] = {
+                "dataset": dataset,
+                "protocol": _watched(self.protocol(run)).content(),
+                "device": self.config["device"],
+            }
+            kwargs |= {key: value for key, value in evaluation.items() if key != "every_kimg"}
+            evaluation = {"every_kimg": evaluation["every_kimg"], "monitor": MONITOR, "kwargs": kwargs}
+        source = recipe.get("real_source", "data")
+        if source != "data" and source in self.runs:
+            recipe["real_source"] = self.network_path(self.runs[source])
+        init = self.network_path(self.runs[run.init]) if run.init else None
+        spec: dict[str, Any] = {
+            "name": name,
+            "method": run.method,
+            "dataset": dataset,
+            "teacher": self.teacher_path(str(run.teacher)),
         }
-        self._texts: dict[str, str] = {}
+        spec |= {"init": init, **recipe, "evaluation": evaluation, "seed": self.seed_of(run), **self._common()}
+        return spec | ({"alpha": run.alpha} if run.alpha is not None else {})
 
-    def path(self, stage: str, *name: str) -> str:
-        """File of a spec.
+    def measure_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval measure``: the generator, how to sample it, and the protocol."""
+        run = self.runs[name]
+        sampler = self.sampler_of(run)
+        return {
+            "run": name,
+            "method": run.method,
+            "network": self.network_path(run),
+            "guide": self.checkpoint_path(run.guide) if run.guide else None,
+            "sampler": sampler,
+            "nfe": nfe(sampler) or run.nfe,
+            "dataset": self.dataset_of(run),
+            "protocol": self.protocol(run).content(),
+            **self._common(),
+        }
 
-        Args:
-            stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``; or ``preset`` for
-                the settings as a whole.
-            name: What it is a spec of: a row (and a trial of its samples), a teacher, a layout.
-        """
-        path = "/".join([self.folder, stage, *name]) + ".json"
-        if path not in self._texts:
-            self._texts[path] = json.dumps(self._makers[stage](*name), sort_keys=True, indent=1) + "\n"
-        return path
+    def sample_spec(self, name: str, trial: int | str) -> dict[str, Any]:
+        """Spec of ``sida sample`` for the images that a trial of a row measures."""
+        run = self.runs[name]
+        protocol, dataset = self.protocol(run), self.dataset_of(run)
+        first, last = protocol.seeds(int(trial))
+        # Without classes there are no frequencies to read, so the data need not be there; nor where they are counted.
+        classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
+        with_data = run.method == "data" or (classes == "empirical" and protocol.labels is None)
+        return {
+            "network": self.network_path(run),
+            "gnet": self.checkpoint_path(run.guide) if run.guide else None,
+            "sampler": self.sampler_of(run),
+            "seeds": f"{first}-{last}",
+            "class_labels": self.class_counts(run) or classes,
+            "dataset": dataset if with_data else None,
+            **self._common(),
+        }
 
-    def digest(self, stage: str, *name: str) -> str:
-        """SHA-256 of what the file says (or will say)."""
-        return hashlib.sha256(self._texts[self.path(stage, *name)].encode()).hexdigest()
+    def table_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval table``: the rows it shows and, for a table of settings, what they are trained with."""
+        path = self.layout("tables", name)
+        needs = find_needs(path, self.runs)
+        spec: dict[str, Any] = {"runs": self._rows({*needs.measured, *needs.networks})}
+        if read_extended(path).get("kind") != "hyperparameters":
+            return spec
+        students = {run: self._settings(run) for run in needs.networks if self.runs[run].trained_here}
+        return spec | {"gpus": self.config["gpus"], "students": students}
 
-    def write(self) -> None:
-        """Writes the files that were asked for and do not say so yet; the others keep their times."""
-        for path, text in self._texts.items():
-            if not Path(path).is_file() or Path(path).read_text(encoding="utf-8") != text:
-                write_text(path, text)
+    def figure_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval figure``: the rows it shows, and the generators it draws samples of."""
+        path = self.layout("figures", name)
+        needs = find_needs(path, self.runs)
+        drawn = needs.networks if read_extended(path).get("kind") == "samples" else []
+        rows = self._rows({*needs.measured, *needs.networks})
+        return {"runs": rows, "generators": [*map(self.measure_spec, drawn)]}
+
+    def _settings(self, run: str) -> dict[str, Any]:
+        network = self.config["teachers"][str(self.runs[run].teacher)].get("network")
+        return {"settings": self.student_spec(run), "network": network}
+
+    def _rows(self, names: Collection[str]) -> list[dict[str, Any]]:
+        """Rows as the sheet has them, in its order."""
+        rows = (run for name, run in self.runs.items() if name in names)
+        return [{key: value for key, value in vars(run).items() if value not in (None, "")} for run in rows]
+
+    def _common(self) -> dict[str, Any]:
+        return {"threads": self.config["threads"], "device": self.config["device"]}
+
+
+def _watched(protocol: Protocol) -> Protocol:
+    """What an evaluation during training can use of a protocol: a change of the rest is no reason to train again."""
+    return dataclasses.replace(protocol, metrics=protocol.streaming or protocol.metrics)

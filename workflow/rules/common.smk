@@ -11,7 +11,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import latex_lack
 from workflow.preset.rehearsal import check_preset
-from workflow.preset.specs import Specs
+from workflow.preset.spec_files import Specs
 from workflow.preset.targets import Targets, any_of
 from sida.errors import UserError
 from workflow.preset import Preset

@@ -1,0 +1,1 @@
+"""Settings that presets and programs share, as classes; nothing here imports torch."""

@@ -1,0 +1,60 @@
+"""Specs as files: what decides a job's result, in ``results/<preset>/specs/<stage>/<name>.json``.
+
+A job's command names its file, and the digest of what the file says is a parameter of the job: Snakemake runs exactly
+those jobs again whose spec says something else. Files are written when a run starts, so that a dry run writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sida.io import write_text
+from workflow.preset.specs import Preset
+
+
+class Specs:
+    """Specs of a preset's jobs, made when a job asks for its own.
+
+    Args:
+        preset: The preset.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        self.folder = f"{preset.results}/specs"
+        self._makers: dict[str, Callable[..., dict[str, Any]]] = {
+            "teachers": preset.teacher_spec,
+            "students": preset.student_spec,
+            "measurements": preset.measure_spec,
+            "samples": preset.sample_spec,
+            "tables": preset.table_spec,
+            "figures": preset.figure_spec,
+            "preset": lambda: preset.config,
+        }
+        self._texts: dict[str, str] = {}
+
+    def path(self, stage: str, *name: str) -> str:
+        """File of a spec.
+
+        Args:
+            stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``; or ``preset`` for
+                the settings as a whole.
+            name: What it is a spec of: a row (and a trial of its samples), a teacher, a layout.
+        """
+        path = "/".join([self.folder, stage, *name]) + ".json"
+        if path not in self._texts:
+            self._texts[path] = json.dumps(self._makers[stage](*name), sort_keys=True, indent=1) + "\n"
+        return path
+
+    def digest(self, stage: str, *name: str) -> str:
+        """SHA-256 of what the file says (or will say)."""
+        return hashlib.sha256(self._texts[self.path(stage, *name)].encode()).hexdigest()
+
+    def write(self) -> None:
+        """Writes the files that were asked for and do not say so yet; the others keep their times."""
+        for path, text in self._texts.items():
+            if not Path(path).is_file() or Path(path).read_text(encoding="utf-8") != text:
+                write_text(path, text)
