@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.config import load_spec, takes_text
 from sida.errors import UserError
 
 
@@ -38,6 +37,8 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
     Raises:
         UserError: Unreadable spec or override.
     """
+    from sida.config import load_spec
+
     where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
     spec = copy.deepcopy(load_spec(text))
     for override in overrides:
@@ -47,6 +48,8 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
     import yaml
+
+    from sida.config import takes_text
 
     key, equals, text = override.partition("=")
     if not equals or not key:
