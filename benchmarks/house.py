@@ -1,7 +1,8 @@
 """How the code is arranged: lines, long modules, and who imports whom among the rooms of a package.
 
 A room is a module or sub-package directly in a package; an arrow is a pair of rooms of which one imports the other,
-wherever in its files the import stands; a floor is a layer of that graph, the ground floor imports no other room.
+wherever in its files the import stands (but not for types alone); a floor is a layer of that graph: the ground floor
+imports no other room.
 """
 
 from __future__ import annotations
@@ -61,9 +62,14 @@ def _room(path: Path, package: Path) -> str:
 
 
 def imports(path: Path) -> list[str]:
-    """Dotted names of the modules (or of names in them) that a file imports, wherever in it."""
+    """Dotted names of the modules (or of names in them) that a file imports when it runs, wherever in it."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    types = [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]
+    unused = {id(inner) for node in types for part in node.body for inner in ast.walk(part)}
+    for node in ast.walk(tree):
+        if id(node) in unused:
+            continue
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sida.errors import UserError, suggestion
 from sida.families import Family
+from sida.official_defaults import SID_DEFAULTS, SIDA_DEFAULTS
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
     from sida.training.iteration import Turns
     from sida.training.student import Parts
-
-
-def score_distillation(parts: Parts) -> Turns:
-    """Players of the methods with a fake score, see :class:`sida.training.Distiller`."""
-    from sida.training.student import make_score_distiller
-
-    return make_score_distiller(parts)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +36,8 @@ class Method:
         loss: Makes the loss of fake score and generator, from the settings that it takes.
         psi_steps: Steps of the fake score with each step of the generator.
         options: Dataclass of settings that only this method has (``options`` of a recipe); None is none.
-        turns: Makes the learners with their optimizers, losses and order. The default has teacher, fake score and
-            generator; a method with other networks makes its own players.
+        turns: Makes the learners with their optimizers, losses and order. None: teacher, fake score and generator
+            (:class:`sida.training.Distiller`); a method with other networks makes its own players.
     """
 
     name: str
@@ -55,7 +49,7 @@ class Method:
     loss: Callable[[Parts], SiDLoss]
     psi_steps: int = 1
     options: type | None = None
-    turns: Callable[[Parts], Turns] = score_distillation
+    turns: Callable[[Parts], Turns] | None = None
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
         """Default settings for networks of a family: its own, else those of the family that it is like.
@@ -106,24 +100,6 @@ def _edm2_loss(parts: Parts, adversarial: bool) -> SiDLoss:
     return parts.loss(EDM2SiDALoss, pool=pool, return_logvar=logvar, adversarial=adversarial)
 
 
-# The official settings that differ between methods or families; null of a setting in a recipe is the value here. What
-# is the same for all stands in DistillConfig; what differs between data sets (rates, batches, augmentation) nowhere.
-# Source: mingyuanzhou/SiD, branches main and sida: training scripts, their options' defaults, and the loops.
-_EDM: dict[str, Any] = {
-    "init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
-    "weight_norm": None, "fake_score_weight_norm": None, "logvar": False,
-}  # fmt: skip
-_EDM2: dict[str, Any] = {
-    "init_sigma": 2.5, "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0, "ema_half_life_kimg": 2000.0, "alpha": 1.0,
-    "grad_clip_value": 0.0,
-}  # fmt: skip
-_SID_EDM2 = {
-    **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "logvar": True,
-}  # fmt: skip
-_SIDA_EDM2 = {
-    **_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off", "logvar": True,
-}  # fmt: skip
-
 SID = Method(
     name="sid",
     title="SiD",
@@ -131,11 +107,7 @@ SID = Method(
     start="either",
     real_images=False,
     loss=_sid_loss,
-    defaults={
-        "edm": {**_EDM, "alpha": 1.2, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
-        "edm2": _SID_EDM2,
-        "edm2-s": _SID_EDM2,
-    },
+    defaults=SID_DEFAULTS,
 )
 SIDA = Method(
     name="sida",
@@ -144,11 +116,7 @@ SIDA = Method(
     real_images=True,
     start="teacher",
     loss=_sida_loss,
-    defaults={
-        "edm": {**_EDM, "alpha": 1.0, "grad_clip_value": 1.0, "warmup_kimg": 100.0},
-        "edm2": _SIDA_EDM2,
-        "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
-    },
+    defaults=SIDA_DEFAULTS,
 )
 SID2A = dataclasses.replace(
     SIDA, name="sid2a", title="SiD2A", about="the same from a distilled generator (--init)", start="generator"

@@ -198,7 +198,7 @@ def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, wh
         raise UserError(f"{where}.options: method '{config.method}' has no settings of its own; remove them")
     options = None if method.options is None else from_mapping(method.options, config.options, f"{where}.options")
     parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where)
-    return method.turns(parts)
+    return method.turns(parts) if method.turns else make_score_distiller(parts)
 
 
 def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequence[Player] = ()) -> Distiller:
