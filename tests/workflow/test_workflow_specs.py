@@ -102,7 +102,7 @@ def test_digests_of_recorded_runs_stay():
 
 def test_the_workflow_starts_without_torch():
     code = "from workflow.preset import Preset; from workflow.preset.rehearsal import check_preset; import sys; "
-    code += "from workflow.preset import specs, targets; p = Preset.load('config/demo.yaml'); check_preset(p); "
+    code += "from workflow.preset import spec_files, targets; p = Preset.load('config/demo.yaml'); check_preset(p); "
     code += "p.student_spec('sida-a1.0'), p.figure_spec('samples'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

@@ -30,7 +30,7 @@ from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
 from sida.errors import UserError, suggestion
 from sida.sheet import Run
-from workflow.preset.specs import Preset
+from workflow.preset.job_specs import Preset
 
 
 def check_preset(preset: Preset) -> None:

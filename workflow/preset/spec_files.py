@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.io import write_text
-from workflow.preset.specs import Preset
+from workflow.preset.job_specs import Preset
 
 
 class Specs:

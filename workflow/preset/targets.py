@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import read_extended
 from sida.errors import UserError
-from workflow.preset.specs import Preset
+from workflow.preset.job_specs import Preset
 
 
 def any_of(names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.resources import find
 from sida.sampling import NO_CLASS, SeedStreams
-from workflow.preset.specs import MONITOR
+from workflow.preset.job_specs import MONITOR
 
 DIGITS = {"name": "digits", "kind": "digits"}
 
