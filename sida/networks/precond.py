@@ -65,10 +65,6 @@ class Precond(nn.Module):
         """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None stands for one."""
         raise NotImplementedError
 
-    def round_sigma(self, sigma: Tensor | float) -> Tensor:
-        """Returns the nearest noise level that the network knows: here every level, as a tensor."""
-        return torch.as_tensor(sigma)
-
     def settled(self) -> Precond:
         """The network to sample from, whose weights evaluation leaves alone: here the network itself."""
         return self
