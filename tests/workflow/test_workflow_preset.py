@@ -47,6 +47,16 @@ def changed(path: str, value) -> dict:
         ("table_mode", "audt", r"table_mode: must be one of"),
         ("runs", "config/runs/none.tsv", r"runs: no such file 'config/runs/none.tsv'; give a sample sheet"),
         ("teachers/digits-short", {"checkpoint": "x", "training": {}, "network": {}}, r"teachers.digits-short"),
+        (
+            "datasets",
+            {"x": {"kind": "docs.examples.grating:f"}},
+            r"datasets.x.kind: cannot import 'docs.examples.grating:f'",
+        ),
+        (
+            "teachers/digits-short/network/class",
+            "docs.examples.flow:Flow",
+            r"network.class: cannot import.*no class 'Flow' .*FlowPrecond",
+        ),
     ],
 )
 def test_fault_in_config_is_one_line(path, value, message):
@@ -80,6 +90,7 @@ def test_missing_key_is_named():
             r'demo.tsv:5: alpha: must be a number, got "one"',
         ),
         ("\tsida\tdigits-short", "\tsidda\tdigits-short", r"demo.tsv:5: method: must be one of"),
+        ("\tsida\tdigits", "\tdocs.examples.matching:M\tdigits", r"'sida-a1.0': method: cannot import.*no method 'M'"),
         ("sid-a1.0\tOne", "sida-a1.0\tOne", r"run 'sida-a1.0' appears twice"),
         ("heun-18", "heun-81", r"no sampler 'heun-81'.*did you mean 'heun-18"),
         ("run\tfamily", "rum\tfamily", r"unknown key 'rum' \(did you mean 'run'\?\)"),

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from sida.errors import UserError, suggestion
-from sida.methods import METHODS, is_method
+from sida.methods import find_method, is_method
+from sida.plugins import load_object
+from sida.ranges import names_object
 from sida.settings.samplers import read_sampler
 from sida.sheet import Run
 from workflow.preset.rows import Rows
@@ -32,7 +34,11 @@ def check_references(preset: Rows) -> None:
     for kind in ("tables", "figures"):
         for name in preset.config[kind]:
             preset.layout(kind, name)
+    for name, dataset in preset.config["datasets"].items():
+        check_object(dataset["kind"], f"{preset.source}: datasets.{name}.kind", "function")
     for name, teacher in teachers.items():
+        network = teacher.get("network") or {}
+        check_object(str(network.get("class")), f"{preset.source}: teachers.{name}.network.class", "class")
         if teacher.get("dataset"):
             preset.dataset(teacher["dataset"], f"{preset.source}: teachers.{name}.dataset")
     for run in preset.runs.values():
@@ -57,6 +63,12 @@ def check_references(preset: Rows) -> None:
         preset.class_counts(run)
 
 
+def check_object(name: str, where: str, kind: str) -> None:
+    """Imports what a preset names as ``module:object``, so that a wrong name is told now and not by a job."""
+    if names_object(name):
+        load_object(name, where, kind)
+
+
 def check_sampler(preset: Rows, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
     """Checks how a row is sampled."""
     if run.sampler is None:
@@ -75,8 +87,7 @@ def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]
         raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
     if run.recipe not in recipes:
         raise UserError(f"{where}: no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
-    # A method of one's own says so itself when it is trained: here it is not imported.
-    start = METHODS[run.method].start if run.method in METHODS else "either"
+    start = find_method(run.method, f"{where}: method").start
     if (start == "generator" and run.init is None) or (start == "teacher" and run.init is not None):
         wanted = "must name a generator" if run.init is None else "must be empty"
         raise UserError(f"{where}: column 'init' {wanted} for method '{run.method}'")
