@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-import resource
+import re
 import statistics
 import subprocess
 import sys
@@ -53,7 +53,9 @@ def import_once(source: Path, target: Path) -> int:
     from sida.checkpoint import import_official
 
     import_official(source, target)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Not ru_maxrss, which survives exec and so counts the peak of the process that started this one.
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(r"^VmHWM:\s+(\d+) kB", status, flags=re.M)[1]) * 1024  # type: ignore[index]
 
 
 def time_pairs(source: Path, folder: Path) -> list[tuple[float, float]]:
