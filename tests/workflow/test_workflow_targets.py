@@ -72,7 +72,7 @@ def test_trials_are_cut_into_shards():
 def test_code_of_one_s_own_is_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "docs/examples", tmp_path / "mine")
-    sheet = (ROOT / "config/runs/demo.tsv").read_text().replace("\tsida\tdigits", "\tmine.matching:MATCHING\tdigits")
+    sheet = (ROOT / "config/runs/demo.tsv").read_text().replace("\tsida\tdigits", "\tmine.matching:METHOD\tdigits")
     (tmp_path / "own.tsv").write_text(sheet)
     targets = Targets(Preset({**DEMO, "runs": "own.tsv"}, "demo.yaml"), paper=False)
     assert targets.training("sida-a1.0")["method"] == ["mine/matching.py"]
