@@ -1,8 +1,12 @@
-"""Images and random tensors of a step: functions of (seed, purpose, images seen, rank) alone, never of history."""
+"""Images and random tensors of a step: functions of the seed, the purpose and the image's number, never of history.
+
+Image k of a run (images seen before the step, plus the position in its batch) gets the same noise however many devices
+share the batch. What is drawn round by round (augmentation, dropout) depends on the place of the round's first image.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -15,6 +19,8 @@ from sida.sampling.quantise import to_uint8
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Shape = Sequence[int]
+#: ``draw(shape, generator=, device=)``.
+Draw = Callable[..., torch.Tensor]
 
 
 class StepBatches:
@@ -45,7 +51,8 @@ class StepBatches:
     ) -> None:
         if batch_size % world_size:
             raise ValueError(f"batch size {batch_size} cannot be shared by {world_size} devices")
-        self.dataset, self.seed, self.device, self.rank = dataset, seed, device, rank
+        self.dataset, self.seed, self.device = dataset, seed, device
+        self.rank, self.world_size = rank, world_size
         self.per_device = batch_size // world_size
         self.round = min(batch_gpu or self.per_device, self.per_device)
         self._samplers: dict[str, InfiniteSampler] = {}
@@ -67,8 +74,8 @@ class StepBatches:
         labels = self.dataset.labels(indices).to(self.device)
         if with_images:
             # Only latent data sets draw here; pixels take no noise.
-            source = generator(self.seed, f"data-{purpose}", nimg, self.rank)
-            noise = lambda x: torch.randn(x.shape, generator=source)
+            source = generator(self.seed, f"data-{purpose}", nimg, 0)
+            noise = lambda x: _share(torch.randn, x.shape, source, self.rank, self.world_size)
             images = self.dataset.network_input(self.dataset.images(indices), noise).to(self.device)
         else:
             images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
@@ -96,9 +103,13 @@ class GeneratedBatches:
         rounds = self.batches(purpose, nimg, with_images=False)
         if not with_images:
             return rounds
-        device = self.batches.device
-        source = generator(self.batches.seed, f"real-source-{purpose}", nimg, self.batches.rank, device=device)
+        device, rank = self.batches.device, self.batches.rank
+        source = generator(self.batches.seed, f"real-source-{purpose}", nimg, 0, device=device)
         result = []
+        # One device draws round by round, so several do too, and pass over the rounds of those before them.
+        for _ in range(rank):
+            for like, _ in rounds:
+                torch.randn(like.shape, generator=source, device=device)
         for like, labels in rounds:
             z = torch.randn(like.shape, generator=source, device=device)
             with torch.no_grad():
@@ -108,38 +119,82 @@ class GeneratedBatches:
 
 
 def step_draws(
-    seed: int, purpose: str, nimg: int, rank: int, shapes: Sequence[Shape], device: torch.device, level: str
+    seed: int,
+    purpose: str,
+    nimg: int,
+    rank: int,
+    shapes: Sequence[Shape],
+    device: torch.device,
+    level: str,
+    world_size: int = 1,
 ) -> list[dict[str, torch.Tensor]]:
     """Draws of all accumulation rounds of one step.
 
-    They are drawn for the whole step and then cut, so that the size of the rounds does not change them.
+    They are drawn for the whole step on all devices and then cut, so that neither the size of the rounds nor the
+    number of devices changes them.
 
     Args:
         seed: Run seed.
         purpose: ``"psi"`` or ``"generator"``.
         nimg: Images seen before the iteration.
         rank: Device number.
-        shapes: ``(N, C, H, W)`` of each round; all rounds agree in C, H, W.
+        shapes: ``(N, C, H, W)`` of each round on this device; all rounds agree in C, H, W.
         device: Where the tensors are made.
         level: Name of the draw that decides σ: ``"sigma_normal"`` (normal) or ``"t"`` (uniform in [0, 1)).
+        world_size: Number of devices.
 
     Returns:
         Per round: ``z`` and ``noise`` ``(N, C, H, W)``, and ``level`` ``(N, 1, 1, 1)``.
     """
-    source = generator(seed, purpose, nimg, rank, device=device)
-    counts = [shape[0] for shape in shapes]
-    total, item = sum(counts), tuple(shapes[0][1:])
-    z = torch.randn((total, *item), generator=source, device=device)
-    draw = torch.rand if level == "t" else torch.randn
-    levels = draw((total, 1, 1, 1), generator=source, device=device)
-    noise = torch.randn((total, *item), generator=source, device=device)
-    parts = zip(z.split(counts), levels.split(counts), noise.split(counts))
-    return [{"z": a, level: b, "noise": c} for a, b, c in parts]
+    source = generator(seed, purpose, nimg, 0, device=device)
+    item, draw = tuple(shapes[0][1:]), torch.rand if level == "t" else torch.randn
+    wanted = {"z": (torch.randn, item), level: (draw, (1, 1, 1)), "noise": (torch.randn, item)}
+    return share_of_draws(source, [shape[0] for shape in shapes], wanted, rank, world_size)
 
 
-def seed_layers(seed: int, purpose: str, nimg: int, rank: int, device: torch.device) -> None:
-    """Seeds torch's global generator, which dropout draws from, for one step."""
-    value = derive_seed(seed, f"{purpose}-layers", nimg, rank)
+def share_of_draws(
+    source: torch.Generator,
+    counts: Sequence[int],
+    wanted: Mapping[str, tuple[Draw, Shape]],
+    rank: int = 0,
+    world_size: int = 1,
+) -> list[dict[str, torch.Tensor]]:
+    """One device's part of draws that are made for the images of all devices, one mapping per round.
+
+    Args:
+        source: Where they come from, and the device they are made on.
+        counts: Images of this device's rounds; all devices have as many.
+        wanted: Function that draws and shape of one image's part, by name, in the order of drawing.
+        rank: Device number.
+        world_size: Number of devices.
+    """
+    count = sum(counts)
+    parts = {
+        name: _share(draw, (count, *item), source, rank, world_size).split(list(counts))
+        for name, (draw, item) in wanted.items()
+    }
+    return [{name: rounds[number] for name, rounds in parts.items()} for number in range(len(counts))]
+
+
+def _share(draw: Draw, shape: Shape, source: torch.Generator, rank: int, world_size: int) -> torch.Tensor:
+    """One device's part, of the given shape, of what is drawn for the images of all devices."""
+    count = shape[0]
+    everyones = draw((count * world_size, *shape[1:]), generator=source, device=source.device)
+    # A copy, where it is a part: the others' must not stay in memory.
+    return everyones if world_size == 1 else everyones[rank * count : (rank + 1) * count].clone()
+
+
+def seed_layers(seed: int, purpose: str, nimg: int, position: int, device: torch.device) -> None:
+    """Seeds torch's global generator, which dropout draws from, for one round.
+
+    Args:
+        seed: Run seed.
+        purpose: Names the step.
+        nimg: Images seen before the iteration.
+        position: Of the round's first image in the batch of all devices.
+        device: Where the networks are.
+    """
+    value = derive_seed(seed, f"{purpose}-layers", nimg, position)
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
         torch.cuda.manual_seed(value)

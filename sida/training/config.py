@@ -47,6 +47,8 @@ class TrainingSettings(Settings):
     Attributes:
         total_kimg: Length of the run, in thousands of images.
         batch_size: Images per step, over all rounds and devices.
+        batch_gpu: Images per accumulation round on a device; null takes all of the device's at once. A student's
+            adversarial scalar is pooled over it.
         lr: Adam's learning rate (of a student: the generator's).
         lr_decay_start: Fraction of the run where linear decay of the rates begins; 1 keeps them constant.
         lr_final: Factor on the rates at the end of the run.
@@ -60,6 +62,7 @@ class TrainingSettings(Settings):
 
     total_kimg: Positive
     batch_size: Count
+    batch_gpu: Count | None = None
     lr: Positive
     lr_decay_start: Fraction = 1.0
     lr_final: Fraction = 1.0
@@ -73,6 +76,8 @@ class TrainingSettings(Settings):
         super().__post_init__()
         if self.total_kimg * 1000 < self.batch_size:
             raise ValueError(f"total_kimg: {self.total_kimg} is less than one batch of {self.batch_size} images")
+        if self.batch_gpu is not None and self.batch_size % self.batch_gpu:
+            raise ValueError(f"batch_gpu: must divide batch_size ({self.batch_size}), got {self.batch_gpu}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -155,7 +160,6 @@ class Recipe(TrainingSettings):
     *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods`) for the teacher's network family.
 
     Attributes:
-        batch_gpu: Images per accumulation round; null takes all at once. The adversarial scalar is pooled over it.
         fake_score_lr: Learning rate of the fake score; null takes ``lr``.
         betas: Adam's β₁ and β₂.
         eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
@@ -189,7 +193,6 @@ class Recipe(TrainingSettings):
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
 
-    batch_gpu: Count | None = None
     fake_score_lr: Positive | None = None
     betas: tuple[Beta, Beta] = (0.0, 0.999)
     eps: Positive | None = None
@@ -217,11 +220,6 @@ class Recipe(TrainingSettings):
     compile: bool = False
     fp16: bool | None = None
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.batch_gpu is not None and self.batch_size % self.batch_gpu:
-            raise ValueError(f"batch_gpu: must divide batch_size ({self.batch_size}), got {self.batch_gpu}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

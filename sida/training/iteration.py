@@ -127,16 +127,17 @@ class Turns:
             for stream in player.streams():
                 rounds = batches(stream, player.real_images)
                 given = self._draws(player, stream, nimg, rounds, draws.get(stream))
-                self._step(player, rounds, given, self._augment(player, stream, nimg), phase, record)
+                self._step(player, stream, nimg, rounds, given, phase, record)
         self.ema.update(ema_beta(nimg, images, self.ema_half_life, self.ema_rampup_ratio))
         return record
 
     def _step(
         self,
         player: Player,
+        stream: str,
+        nimg: int,
         batches: Sequence[Batch],
         draws: Sequence[Draws],
-        augment: Any,
         phase: Phase,
         record: IterationRecord,
     ) -> None:
@@ -144,7 +145,11 @@ class Turns:
         weights = player.weights(batches[0][0][0].numel())
         for learner in self.learners.values():
             learner.train() if learner is player.learner else learner.eval()
+        position = self.rank * total
         for (like, labels), given in zip(batches, draws):
+            seed_layers(self.seed, stream, nimg, position, self.device)
+            augment = self._augment(player, stream, nimg, position)
+            position += len(like)
             with torch.set_grad_enabled(player.learner is self.generator):
                 images = one_step(self.generator.call, given["z"], labels, self.init_sigma)
             terms = player.loss(Round(images, labels, like if player.real_images else None, augment, given))
@@ -164,20 +169,19 @@ class Turns:
     def _draws(
         self, player: Player, stream: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None
     ) -> Sequence[Draws]:
-        seed_layers(self.seed, stream, nimg, self.rank, self.device)
         if given is not None and all({"z", "noise", player.level} <= mapping.keys() for mapping in given):
             return given
         shapes = [images.shape for images, _ in batches]
-        own = step_draws(self.seed, stream, nimg, self.rank, shapes, self.device, player.level)
+        own = step_draws(self.seed, stream, nimg, self.rank, shapes, self.device, player.level, self.world_size)
         # What a mapping leaves out stays the run's own draw.
         return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
 
-    def _augment(self, player: Player, stream: str, nimg: int) -> Any:
+    def _augment(self, player: Player, stream: str, nimg: int, position: int) -> Any:
         if player.augment is None:
             return None
         # ψ's first step has the name that it had when there was no other player.
         purpose = "augment" if stream == "psi" else f"augment-{stream}"
-        pipe, source = player.augment, random_generator(self.seed, purpose, nimg, self.rank)
+        pipe, source = player.augment, random_generator(self.seed, purpose, nimg, position)
         return lambda images: pipe(images, generator=source)
 
     def state(self) -> dict[str, torch.Tensor]:

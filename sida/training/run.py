@@ -29,6 +29,8 @@ from sida.training.learner import FlatParameters, load_buffers
 from sida.training.state import KeptState, StateStore, say
 
 P = ParamSpec("P")
+#: Settings that came after runs had been recorded, with the values that those runs had.
+LATER_SETTINGS: dict[str, dict[str, Any]] = {"teacher": {"batch_gpu": None}, "student": {"options": {}}}
 Config = TeacherConfig | DistillConfig
 AnyConfig = TypeVar("AnyConfig", TeacherConfig, DistillConfig)
 Tensors = dict[str, torch.Tensor]
@@ -102,9 +104,10 @@ def run_digest(
     if settings.get("init_sigma", 0) is None:
         # As runs recorded it before it could be left out.
         settings["init_sigma"] = 2.5
-    if not settings.get("options", True):
+    for later, default in LATER_SETTINGS[kind].items():
         # A setting that came later does not change what a run without it is.
-        del settings["options"]
+        if settings[later] == default:
+            del settings[later]
     if settings.get("method", "") not in ("", *METHODS):
         module, _ = load_object(settings["method"], f"{where}.method", "method")
         settings["method"] = {"name": settings["method"], "source_sha256": source_sha256(module)}

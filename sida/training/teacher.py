@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ import torch
 
 from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
+from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of, permit
 from sida.randomness import derive_seed, generator
 from sida.training.averages import Average, ema_beta
-from sida.training.batches import StepBatches, seed_layers
+from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws
 from sida.training.config import TeacherConfig
 from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_joint_state
 from sida.training.loop import Plan, TrainingLoop
@@ -48,26 +49,35 @@ class TeacherTrainer:
 
     def iteration(self, nimg: int) -> IterationRecord:
         """One step of the denoiser and its average."""
-        config, device, rank = self.config, self.batches.device, self.batches.rank
-        seed_layers(config.seed, "teacher", nimg, rank, device)
-        pipe, source = self.augment, generator(config.seed, "augment", nimg, rank)
-        augment = None if pipe is None else (lambda images: pipe(images, generator=source))
-        draws = generator(config.seed, "teacher", nimg, rank, device=device)
+        config, device = self.config, self.batches.device
         net, record = self.learner.train(), IterationRecord()
-        for images, labels in self.batches("teacher", nimg):
-            given = {
-                "sigma_normal": torch.randn(len(images), 1, 1, 1, generator=draws, device=device),
-                "noise": torch.randn(images.shape, generator=draws, device=device),
-            }
+        rounds = self.batches("teacher", nimg)
+        position = self.batches.rank * self.batches.per_device
+        for (images, labels), given in zip(rounds, self._draws(nimg, rounds)):
+            seed_layers(config.seed, "teacher", nimg, position, device)
+            augment = self._augment(nimg, position)
             loss = self.loss(net, images, labels, augment, given).sum() / self.batches.per_device
             record.add_loss("denoising", loss)
             record.samples += len(images)
             loss.backward()
+            position += len(images)
         rate = linear_decay(nimg / (config.total_kimg * 1000), config.lr_decay_start, config.lr_final)
         record.add_step("teacher", self.learner.step(rate))
         half_life = config.ema_half_life_kimg * 1000
         self.ema.update(ema_beta(nimg, config.batch_size, half_life, config.ema_rampup_ratio))
         return record
+
+    def _draws(self, nimg: int, rounds: Sequence[Batch]) -> list[dict[str, torch.Tensor]]:
+        batches, item = self.batches, tuple(rounds[0][0].shape[1:])
+        source = generator(self.config.seed, "teacher", nimg, 0, device=batches.device)
+        wanted = {"sigma_normal": (torch.randn, (1, 1, 1)), "noise": (torch.randn, item)}
+        return share_of_draws(source, [len(images) for images, _ in rounds], wanted, batches.rank, batches.world_size)
+
+    def _augment(self, nimg: int, position: int) -> Augment | None:
+        if self.augment is None:
+            return None
+        pipe, source = self.augment, generator(self.config.seed, "augment", nimg, position)
+        return lambda images: pipe(images, generator=source)
 
     def state(self) -> Tensors:
         """Everything a resumed run needs (references, not copies)."""
@@ -105,7 +115,8 @@ def train_teacher(
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
-        trainer = TeacherTrainer(config, net, StepBatches(dataset, config.seed, config.batch_size, None, device))
+        batches = StepBatches(dataset, config.seed, config.batch_size, config.batch_gpu, device)
+        trainer = TeacherTrainer(config, net, batches)
         metadata = run_metadata("teacher", config, digest, dataset, net, {})
         TrainingLoop(Plan.from_config(config, stage, save_seconds), trainer, files, metadata).run()
     return files.network

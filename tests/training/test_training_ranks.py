@@ -60,10 +60,12 @@ def distillation(parts: list[slice], reduce: Recorder, rank: int = 0, world_size
     return distiller
 
 
-def teaching(batch_size: int, reduce: Recorder, rank: int = 0, world_size: int = 1) -> TeacherTrainer:
+def teaching(
+    batch_size: int, reduce: Recorder, rank: int = 0, world_size: int = 1, batch_gpu: int | None = None
+) -> TeacherTrainer:
     """One step of a teacher on the part of a batch that falls to a device."""
     config = TeacherConfig(**{**TEACHER, "batch_size": batch_size})
-    batches = StepBatches(load_dataset(config.dataset), 0, batch_size, None, CPU, rank, world_size)
+    batches = StepBatches(load_dataset(config.dataset), 0, batch_size, batch_gpu, CPU, rank, world_size)
     trainer = TeacherTrainer(config, network(3), batches, reduce)
     trainer.iteration(0)
     return trainer
@@ -123,8 +125,19 @@ def test_two_ranks_distil_as_one_device_with_two_rounds(ranks):
         assert float((difference > 1e-4).float().mean()) < 0.02
 
 
-def test_a_teachers_loss_is_a_mean_over_the_devices_own_images(ranks):
-    """Half of a batch on one of two devices gives the gradient of a whole batch of that size."""
+def test_two_ranks_teach_as_one_device_with_two_rounds(ranks):
+    """Order, noise, augmentation and losses do not depend on who has which images."""
     alone = Recorder()
-    teaching(LOCAL, alone)
-    assert torch.equal(ranks[0]["teacher"]["local"][0], alone.reduced[0])
+    trainer = teaching(RANKS * LOCAL, alone, batch_gpu=LOCAL)
+    assert close(ranks[0]["teacher"]["reduced"][0], alone.reduced[0])
+    assert close(ranks[0]["teacher"]["state"]["ema/parameters"], trainer.state()["ema/parameters"])
+
+
+def test_draws_of_all_ranks_are_those_of_one_device():
+    alone = step_draws(0, "psi", 64, 0, [SHAPE], CPU, "sigma_normal")[0]
+    parts = [
+        step_draws(0, "psi", 64, rank, [torch.Size((2, 1, 8, 8))] * 2, CPU, "sigma_normal", RANKS)
+        for rank in range(RANKS)
+    ]
+    for name, whole in alone.items():
+        assert torch.equal(torch.cat([given[name] for rounds in parts for given in rounds]), whole)
