@@ -17,7 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-from sida.errors import UserError, suggestion
+from sida.errors import AGAIN, Preempted, UserError, suggestion
 from sida.timing import timed
 
 #: Faults of the place that a file is read from or written to, which are the user's to mend.
@@ -42,7 +42,9 @@ def verbs_of(commands: ModuleType) -> dict[str, str]:
 
 
 def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv: Sequence[str] | None) -> int:
-    """Runs the verb named in ``argv``; exit status 0, 1 (error of one line), 2 (usage) or 130 (interrupted)."""
+    """Runs the verb named in ``argv``; exit status 0, 1 (error of one line), 2 (usage), 75 (preempted) or
+    130 (interrupted).
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
         print(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}", file=sys.stderr)
@@ -78,6 +80,9 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
         named = f"{error.filename}: " if error.filename else ""
         print(f"error: {named}{error.strerror}; choose another place or make room there", file=sys.stderr)
         return 1
+    except Preempted:
+        print("preempted; the state is kept: run the same command again to go on", file=sys.stderr)
+        return AGAIN
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
         return 130

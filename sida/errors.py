@@ -14,6 +14,17 @@ class UserError(Exception):
     """
 
 
+class Preempted(KeyboardInterrupt):
+    """The process was asked to make room (SIGTERM, SIGUSR1); the same command goes on from its kept state.
+
+    The command lines exit with :data:`AGAIN`.
+    """
+
+
+#: Exit status for 'start this again': EX_TEMPFAIL of sysexits.h, which no command here gives for another reason.
+AGAIN = 75
+
+
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the closest known word, or the list of known words."""
     names = sorted(set(known))

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
+
+#: Names that :func:`atomic_path` writes under.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
 
 
 @contextlib.contextmanager
@@ -50,6 +54,17 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sweep_temporaries(folder: str | os.PathLike[str]) -> None:
+    """Removes what :func:`atomic_path` left in a folder when its process was killed.
+
+    Only for a folder that no other process writes to, e.g. under a lock.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for entry in os.scandir(folder):
+            if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry.path)
+
+
 def zip_member(name: str, mode: int = 0) -> zipfile.ZipInfo:
     """A member of a zip archive with a fixed date, so that equal content gives equal bytes.
 
@@ -74,13 +89,11 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def append_jsonl(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
-    """Appends one JSON object as a line and flushes it to disk."""
+    """Appends one JSON object as a line, which stays when this process dies."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "a", encoding="utf-8") as stream:
         stream.write(json.dumps(record, sort_keys=True) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:

@@ -29,13 +29,28 @@ def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: M
     Raises:
         UserError: A tensor holds NaN or infinity, or the metadata are not JSON.
     """
+    net = unwrap(net)
+    write_state_dict(net.state_dict(), path, {"network": getattr(net, "init_config", None), **metadata})
+
+
+def write_state_dict(
+    state: Mapping[str, torch.Tensor], path: str | os.PathLike[str], metadata: Mapping[str, Any]
+) -> None:
+    """Writes a network from its state dict; see :func:`save_network`.
+
+    Args:
+        state: The whole state dict, in its order.
+        path: Target file.
+        metadata: Provenance, with the architecture under ``network``.
+
+    Raises:
+        UserError: As there.
+    """
     import torch
 
-    net = unwrap(net)
-    network = metadata.get("network") or getattr(net, "init_config", None)
-    record = {**metadata, "format": FORMAT, "network": check_network_config(network, str(path))}
+    record = {**metadata, "format": FORMAT, "network": check_network_config(metadata.get("network"), str(path))}
     tensors = {}
-    for name, tensor in net.state_dict().items():
+    for name, tensor in state.items():
         tensors[name] = tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype)
         if tensor.is_floating_point() and not torch.isfinite(tensors[name]).all():
             raise UserError(f"{path}: not written, tensor '{name}' holds NaN or infinity; resume from an earlier state")

@@ -58,6 +58,9 @@ class TrainingSettings(Settings):
             fake score's batches.
         tick_kimg: Thousands of images between two log records.
         snapshot_kimg: Thousands of images between two kept networks; null keeps only the last (or best).
+        state_minutes: Minutes of work that may be lost when the machine dies: time between two kept states, beside
+            those at evaluations, snapshots and signals. 0 keeps one after each iteration, however long that takes.
+            Decides nothing about the result.
     """
 
     total_kimg: Positive
@@ -71,6 +74,7 @@ class TrainingSettings(Settings):
     augment: Annotated[dict[str, Any], As(AugmentConfig)] | None = None
     tick_kimg: Positive = 50.0
     snapshot_kimg: Positive | None = None
+    state_minutes: NotNegative = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

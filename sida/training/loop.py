@@ -14,10 +14,11 @@ import torch
 from sida.errors import UserError
 from sida.progress import Progress
 from sida.training.averages import Average
+from sida.training.background import Tensors
 from sida.training.config import DistillConfig, TeacherConfig
+from sida.training.interruption import Interruption, Wish
 from sida.training.meter import IterationRecord, TickMeter
-from sida.training.process import Interruption
-from sida.training.run import RunFiles, Tensors
+from sida.training.run import RunFiles
 from sida.training.state import KeptState
 
 
@@ -41,6 +42,8 @@ class Trainer(Protocol):
 #: ``evaluate(network, check) -> record``; its key ``selection`` (``fd`` where it has none) names the value that chooses
 #: which network is kept, the lowest. It calls ``check`` often, which raises to interrupt it.
 Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
+#: What processes that train together do next: the greatest of their wishes. Each calls it once between two iterations.
+Agree = Callable[[Wish], Wish]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +58,7 @@ class Plan:
         snapshot: Between two kept networks; None keeps none on the way.
         evaluation: Between two evaluations; None never evaluates.
         max_nan_share: Largest share of samples with NaN within a tick.
-        save_seconds: Least time between two saved states that are not forced by an event.
+        state_seconds: Time between two kept states, beside those at events; 0 keeps one after each iteration.
     """
 
     stage: str
@@ -65,10 +68,10 @@ class Plan:
     snapshot: float | None = None
     evaluation: float | None = None
     max_nan_share: float = 1.0
-    save_seconds: float = 10.0
+    state_seconds: float = 300.0
 
     @classmethod
-    def from_config(cls, config: TeacherConfig | DistillConfig, stage: str, save_seconds: float) -> Plan:
+    def from_config(cls, config: TeacherConfig | DistillConfig, stage: str) -> Plan:
         """The plan of a configuration, which counts in thousands of images."""
         student = config if isinstance(config, DistillConfig) else None
         evaluation = None if student is None else student.evaluation
@@ -80,7 +83,7 @@ class Plan:
             snapshot=None if config.snapshot_kimg is None else config.snapshot_kimg * 1000,
             evaluation=None if evaluation is None else evaluation["every_kimg"] * 1000,
             max_nan_share=1.0 if student is None else student.max_nan_share,
-            save_seconds=save_seconds,
+            state_seconds=config.state_minutes * 60,
         )
 
 
@@ -97,6 +100,7 @@ class TrainingLoop:
         metadata: Provenance of the final network; ``nimg``, ``last_nimg`` and the choosing value are added.
         evaluate: Measures a network; the average with the lowest choosing value is the run's result. None makes the
             last average the result.
+        agree: Makes processes that train together do the same; None is one process.
     """
 
     def __init__(
@@ -106,8 +110,10 @@ class TrainingLoop:
         files: RunFiles,
         metadata: Mapping[str, Any],
         evaluate: Evaluate | None = None,
+        agree: Agree | None = None,
     ) -> None:
         self.plan, self.trainer, self.files = plan, trainer, files
+        self.agree: Agree = agree or (lambda wish: wish)
         self.metadata, self.evaluate = dict(metadata), evaluate
         self.nimg = 0
         # Images seen at the last log record, evaluation, kept network and state.
@@ -117,14 +123,15 @@ class TrainingLoop:
         self.best: dict[str, Any] | None = None
         self.best_tensors: Tensors = {}
         self.meter = TickMeter()
-        self._saved = time.monotonic()
+        # When a state was kept last, and after how many images.
+        self._saved, self._saved_nimg = time.monotonic(), 0
 
     def run(self) -> None:
         """Trains to the end and writes the results.
 
         Raises:
             UserError: Too many NaNs, or an evaluation that gives none.
-            KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept.
+            KeyboardInterrupt: SIGINT came, or (Preempted) SIGTERM or SIGUSR1; the state was kept.
         """
         if self.files.kept is not None:
             self._resume(self.files.kept)
@@ -146,19 +153,31 @@ class TrainingLoop:
     # middle of a boundary (say, after the log record and before the evaluation) goes on exactly there.
 
     def _events(self, interruption: Interruption) -> None:
+        self.files.check()
         save = False
         if self._due("tick", self.plan.tick):
             self._tick()
-            save = time.monotonic() - self._saved > self.plan.save_seconds
         if self.evaluate is not None and self._due("evaluation", self.plan.evaluation):
             self._evaluate(self.evaluate, interruption)
             save = True
         if self._due("snapshot", self.plan.snapshot):
             self._snapshot()
             save = True
-        if interruption.requested or (save and self.nimg < self.plan.total):
+        save = (save or self._state_is_old()) and self.nimg < self.plan.total
+        wish = self.agree(max(interruption.wish, Wish.SAVE if save else Wish.GO_ON))
+        if wish >= Wish.SAVE:
             self._save()
-        interruption.check()
+        if wish > Wish.SAVE:
+            self.files.wait()
+            wish.obey()
+
+    def _state_is_old(self) -> bool:
+        if self.files.rank or self.nimg == self._saved_nimg:
+            return False
+        if not self.plan.state_seconds:
+            return True
+        # A disk that takes longer to write than this does not hold up the run.
+        return not self.files.busy and time.monotonic() - self._saved >= self.plan.state_seconds
 
     def _due(self, event: str, every: float | None) -> bool:
         last = self.done[event]
@@ -192,6 +211,7 @@ class TrainingLoop:
             result = dict(evaluate(self.trainer.ema.net, interruption.check))
         except KeyboardInterrupt:
             self._save()
+            self.files.wait()
             raise
         key = result.get("selection", "fd")
         value = result.get(key)
@@ -207,12 +227,13 @@ class TrainingLoop:
         self.files.log("evaluations", record)
         if self.best is None or value < self.best[key]:
             self.best = {"nimg": self.nimg, key: value}
-            self.best_tensors = {name: tensor.clone() for name, tensor in self.trainer.ema.state().items()}
+            state = self.trainer.ema.state()
+            self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         self.meter.start()
 
     def _snapshot(self) -> None:
         metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
-        self.files.write_snapshot(metadata, self.trainer.ema.state())
+        self.files.write_snapshot(metadata, self.trainer.ema.net)
         self.done["snapshot"] = self.nimg
 
     def _show(self, progress: Progress, force: bool = False) -> None:
@@ -228,24 +249,26 @@ class TrainingLoop:
     # States.
 
     def _record(self) -> dict[str, Any]:
+        """What a state says beside tensors, as it is now: lists go on to grow while it is written."""
         return {
             "finished": False,
             "nimg": self.nimg,
-            "done": self.done,
-            "train": self.train,
-            "evaluations": self.evaluations,
+            "done": dict(self.done),
+            "train": list(self.train),
+            "evaluations": list(self.evaluations),
             "best": self.best,
             "meter": self.meter.state(),
         }
 
     def _save(self) -> None:
         best = {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}
-        self.files.save(self._record(), {**self.trainer.state(), **best})
-        self._saved = time.monotonic()
+        self.files.save(self._record(), self.trainer.state(), best)
+        self._saved, self._saved_nimg = time.monotonic(), self.nimg
 
     def _resume(self, kept: KeptState) -> None:
         record = kept.record
-        self.nimg, self.done, self.best = record["nimg"], record["done"], record["best"]
+        self.nimg = self._saved_nimg = record["nimg"]
+        self.done, self.best = record["done"], record["best"]
         self.train, self.evaluations = record["train"], record["evaluations"]
         self.meter.load(record["meter"])
         prefix = "best/"
@@ -265,7 +288,8 @@ class TrainingLoop:
             self.best_tensors = dict(self.trainer.ema.state())
         metadata = {**self.metadata, **self.best, "last_nimg": self.nimg}
         record = {**self._record(), "finished": True, "metadata": metadata}
-        self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()})
+        self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}, {})
+        self.files.wait()
         self.files.publish(record, self.best_tensors)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
@@ -87,9 +88,9 @@ class TickMeter:
         return result
 
     def state(self) -> dict[str, Any]:
-        """Plain values to resume from."""
+        """Plain values to resume from; a copy."""
         self._flush()
-        return {"means": self._means, "counts": self._counts, "seconds": self._seconds}
+        return copy.deepcopy({"means": self._means, "counts": self._counts, "seconds": self._seconds})
 
     def load(self, state: dict[str, Any]) -> None:
         """Puts a :meth:`state` back."""

@@ -1,4 +1,4 @@
-"""What a training process sets for itself: threads, exact arithmetic, memory, and what signals mean to it.
+"""What a training process sets for itself: threads, exact arithmetic, memory.
 
 Torch is imported late: the numerical libraries must know their threads before they are loaded.
 """
@@ -8,12 +8,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import signal
 import sys
-import threading
-import time
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sida.errors import UserError
 
@@ -24,9 +20,6 @@ _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 # Blocks up to 32 MiB (the most that older glibc accepts) come from the heap, of which up to 1 GiB stays with us.
 _HEAP_BLOCK, _KEEP_FREE = 32 << 20, 1 << 30
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-#: A workflow forwards the same Ctrl-C more than once; only a signal after this many seconds means 'at once'.
-_PATIENCE = 5.0
 
 
 def limit_library_threads(threads: int) -> None:
@@ -82,40 +75,3 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_BLOCK)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_FREE)
-
-
-class Interruption:
-    """Context manager that turns the first SIGINT or SIGTERM into a request; one much later acts at once.
-
-    Attributes:
-        requested: Whether the process was asked to stop.
-    """
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._since = 0.0
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> Interruption:
-        # Python lets only the main thread set handlers; elsewhere signals keep their meaning.
-        if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
-                self._previous[number] = signal.signal(number, self._handle)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    def check(self) -> None:
-        """Raises KeyboardInterrupt if the process was asked to stop."""
-        if self.requested:
-            raise KeyboardInterrupt
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.requested:
-            self.requested, self._since = True, time.monotonic()
-        elif time.monotonic() - self._since > _PATIENCE:
-            raise KeyboardInterrupt

@@ -1,8 +1,7 @@
-"""A run: what tells it from others, the files in its folder (network, logs, states, snapshots), who may write them."""
+"""A run: its settings, and the files in its folder (network, logs, states, snapshots)."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
@@ -14,26 +13,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 
 from sida.checkpoint import read_metadata, save_network
+from sida.checkpoint.network_file import write_state_dict
 from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.io import append_jsonl, sha256_json, write_text
-from sida.methods import METHODS
-from sida.networks import architecture, build_network
-from sida.plugins import load_object, source_sha256
-from sida.provenance import code_version
-from sida.ranges import names_object
+from sida.io import append_jsonl, sweep_temporaries, write_text
+from sida.networks import build_network
+from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
 from sida.training.config import DistillConfig, TeacherConfig
-from sida.training.evaluation import evaluation_facts
 from sida.training.learner import FlatParameters, load_buffers
 from sida.training.state import KeptState, StateStore, say
 
 P = ParamSpec("P")
-#: Settings that came after runs had been recorded, with the values that those runs had.
-LATER_SETTINGS: dict[str, dict[str, Any]] = {"teacher": {"batch_gpu": None}, "student": {"options": {}}}
-Config = TeacherConfig | DistillConfig
 AnyConfig = TypeVar("AnyConfig", TeacherConfig, DistillConfig)
-Tensors = dict[str, torch.Tensor]
 #: Where runs go that name no folder: below the results like everything else, and apart from every preset.
 LOCAL_RESULTS = Path("results") / "local"
 
@@ -76,71 +68,6 @@ def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> P
     return LOCAL_RESULTS / kind / name if outdir is None else Path(outdir)
 
 
-def run_digest(
-    kind: str, config: Config, dataset_sha256: str, parents: Mapping[str, str | None], where: str = "spec"
-) -> str:
-    """Digest of everything that decides a run's result.
-
-    Files count by content, not by path: a results folder may be moved, a retrained teacher makes another run, and so
-    does an edited protocol whose metric chooses the network that is kept.
-
-    Args:
-        kind: ``"teacher"`` or ``"student"``.
-        config: Settings.
-        dataset_sha256: Digest of the data.
-        parents: SHA-256 of the networks a student starts from.
-        where: Place named in errors.
-
-    Raises:
-        UserError: The monitor of the evaluation cannot be found, or its protocol or data cannot be read.
-    """
-    settings = dataclasses.asdict(config)
-    for path in ("teacher", "init"):
-        settings.pop(path, None)
-    if parents.get("real_source") is not None:
-        settings.pop("real_source")
-    if settings.get("evaluation") is not None:
-        settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
-    if settings.get("init_sigma", 0) is None:
-        # As runs recorded it before it could be left out.
-        settings["init_sigma"] = 2.5
-    for later, default in LATER_SETTINGS[kind].items():
-        # A setting that came later does not change what a run without it is.
-        if settings[later] == default:
-            del settings[later]
-    if settings.get("method", "") not in ("", *METHODS):
-        module, _ = load_object(settings["method"], f"{where}.method", "method")
-        settings["method"] = {"name": settings["method"], "source_sha256": source_sha256(module)}
-    network = settings.get("network")
-    if network is not None and names_object(network["class"]):
-        module, _ = load_object(network["class"], f"{where}.network.class", "class")
-        settings["network"] = {**network, "source_sha256": source_sha256(module)}
-    settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
-    return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
-
-
-def run_metadata(
-    method: str,
-    config: Config,
-    digest: str,
-    dataset: Dataset,
-    net: torch.nn.Module,
-    parents: Mapping[str, str | None],
-) -> dict[str, Any]:
-    """Provenance for the network's header, without times and paths: equal runs give equal files."""
-    metadata: dict[str, Any] = {
-        "name": config.name,
-        "method": method,
-        "network": architecture(net),
-        "dataset": {**dataset.describe(), "sha256": dataset.sha256},
-        "seed": config.seed,
-        "parents": dict(parents),
-        "code_version": code_version(),
-        "config_sha256": digest,
-    }
-    return metadata
-
-
 def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
     """Requires a network for exactly this data set's images and classes.
 
@@ -169,13 +96,16 @@ def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callab
 class RunFiles:
     """The folder of a run: all that is read from it and written to it, while its lock is held.
 
+    States and snapshots are copied when they are given and written in the background, one after the other; a fault is
+    raised by :meth:`check`, which a loop calls often, and by what is written next.
+
         with RunFiles(folder, digest) as files:
             if not files.finished:
                 ...
 
     Args:
         folder: The run's folder.
-        digest: See :func:`sida.training.run.run_digest`.
+        digest: See :func:`sida.training.identity.run_digest`.
         set_aside: Start anew beside an unfinished run of another configuration.
         rank: Number of this process among those that train together.
 
@@ -189,6 +119,7 @@ class RunFiles:
         self.network = folder / "network.safetensors"
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside)
+        self._writer = BackgroundWriter()
 
     def __enter__(self) -> RunFiles:
         """Waits for the lock and finds the state.
@@ -199,6 +130,7 @@ class RunFiles:
         self._store.__enter__()
         try:
             self.kept = self._store.load()
+            self._sweep()
             self._sort_snapshots()
         except BaseException:
             self._store.__exit__(None, None, None)
@@ -208,12 +140,38 @@ class RunFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._store.__exit__(kind, error, trace)
+        try:
+            self._writer.__exit__(kind, error, trace)
+        finally:
+            self._store.__exit__(kind, error, trace)
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is being written in the background."""
+        return self._writer.busy
+
+    def check(self) -> None:
+        """Raises what could not be written in the background.
+
+        Raises:
+            UserError: The disk is full or the folder is gone; earlier states are untouched.
+        """
+        self._writer.check()
+
+    def wait(self) -> None:
+        """Returns when all is written; errors as :meth:`check`."""
+        self._writer.wait()
 
     @property
     def finished(self) -> bool:
         """Whether there is nothing left to train."""
         return self.kept is not None and bool(self.kept.record["finished"])
+
+    @of_the_first_rank
+    def _sweep(self) -> None:
+        """Removes unfinished files of processes that were killed."""
+        for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
+            sweep_temporaries(folder)
 
     @of_the_first_rank
     def _sort_snapshots(self) -> None:
@@ -246,14 +204,25 @@ class RunFiles:
             write_text(self.folder / f"{name}.jsonl", lines)
 
     @of_the_first_rank
-    def write_snapshot(self, metadata: Mapping[str, Any], tensors: Tensors) -> None:
-        """Writes the average after ``metadata["nimg"]`` images."""
-        write_network(self.folder / "snapshots" / f"network-{metadata['nimg']:010d}.safetensors", metadata, tensors)
+    def write_snapshot(self, metadata: Mapping[str, Any], net: torch.nn.Module) -> None:
+        """Writes a network as it is after ``metadata["nimg"]`` images, in the background."""
+        path = self.folder / "snapshots" / f"network-{metadata['nimg']:010d}.safetensors"
+        copies = copied_to_cpu(net.state_dict())
+        self._writer.do(lambda: write_state_dict(copies(), path, metadata))
 
     @of_the_first_rank
-    def save(self, record: Mapping[str, Any], tensors: Tensors) -> None:
-        """Keeps a state, see :meth:`StateStore.save`."""
-        self._store.save(record, tensors)
+    def save(self, record: Mapping[str, Any], changing: Tensors, settled: Tensors) -> None:
+        """Keeps a state in the background, see :meth:`StateStore.save`.
+
+        Args:
+            record: Plain JSON values that nobody changes from now on.
+            changing: Tensors that training goes on to change.
+            settled: Tensors that nobody changes, on the CPU; written as they are.
+        """
+        # At most a snapshot stands before it: copies of two states never wait side by side for a slow disk.
+        self._writer.wait(pending=1)
+        copies = copied_to_cpu(changing)
+        self._writer.do(lambda: self._store.save(record, {**copies(), **settled}))
 
     @of_the_first_rank
     def publish(self, record: Mapping[str, Any], tensors: Tensors) -> None:

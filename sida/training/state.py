@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from sida.errors import UserError
-from sida.io import sha256_file, write_json
+from sida.io import sha256_file, write_text
 from sida.tensor_file import read_tensors, write_tensors
 
 FORMAT = "sida-state-1"
@@ -164,7 +164,8 @@ class StateStore:
             "tensors_sha256": sha256_file(path.with_suffix(".safetensors")),
             "record": dict(record),
         }
-        write_json(path.with_suffix(".json"), header)
+        # On one line: an indented one is made by Python code, which would hold up a training that goes on meanwhile.
+        write_text(path.with_suffix(".json"), json.dumps(header, sort_keys=True, allow_nan=False) + "\n")
         self._intact = [*self._intact, number][-KEPT:]
         for old in set(self._own) - set(self._intact):
             # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.

@@ -21,15 +21,17 @@ from sida.losses import SiDLoss
 from sida.methods import Method, find_method
 from sida.networks import architecture, build_network, family_of
 from sida.training.averages import Average
+from sida.training.background import Tensors
 from sida.training.batches import GeneratedBatches, StepBatches
 from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
 from sida.training.distiller import Distiller
 from sida.training.evaluation import Evaluation
+from sida.training.identity import run_digest, run_metadata
 from sida.training.iteration import Player, Turns
 from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.process import check_device, prepare_process
-from sida.training.run import RunFiles, Tensors, check_shapes, read_config, run_digest, run_folder, run_metadata
+from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import Schedule
 
 AnyLoss = TypeVar("AnyLoss")
@@ -69,7 +71,6 @@ def distill(
     outdir: str | os.PathLike[str] | None = None,
     *,
     where: str = "student",
-    save_seconds: float = 10.0,
     set_aside: bool = False,
 ) -> Path:
     """Distils a student, or goes on where an earlier process stopped, or just writes the results of a finished run.
@@ -80,7 +81,6 @@ def distill(
             ``network.safetensors`` (the averaged generator with the lowest Fréchet distance; the last one without
             evaluation), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.
         where: Place named in errors.
-        save_seconds: Least time between two saved states.
         set_aside: Start anew although the folder holds an unfinished run of another configuration. Its state stays
             there and is gone on from when its settings come back.
 
@@ -90,7 +90,8 @@ def distill(
     Raises:
         UserError: Bad settings, data or networks; too many NaNs; a kept state that cannot be read, or one of an
             unfinished run of another configuration (without ``set_aside``).
-        KeyboardInterrupt: SIGINT or SIGTERM came; the state was kept, the same call goes on.
+        KeyboardInterrupt: SIGINT came, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1; the state was kept,
+            the same call goes on.
     """
     config, outdir = read_config(DistillConfig, config, outdir, where)
     device = check_device(config.device, where)
@@ -115,7 +116,7 @@ def distill(
         if config.evaluation is not None:
             place = f"{where}.evaluation"
             evaluate = Evaluation(config.evaluation, dataset, config.init_sigma, config.device, place)
-        plan = Plan.from_config(config, stage, save_seconds)
+        plan = Plan.from_config(config, stage)
         metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
         TrainingLoop(plan, trainer, files, metadata, evaluate).run()
     return files.network

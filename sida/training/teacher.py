@@ -15,13 +15,15 @@ from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of, permit
 from sida.randomness import derive_seed, generator
 from sida.training.averages import Average, ema_beta
+from sida.training.background import Tensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws
 from sida.training.config import TeacherConfig
+from sida.training.identity import run_digest, run_metadata
 from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_joint_state
 from sida.training.loop import Plan, TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.process import check_device, prepare_process
-from sida.training.run import RunFiles, Tensors, check_shapes, read_config, run_digest, run_folder, run_metadata
+from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay
 
 
@@ -93,7 +95,6 @@ def train_teacher(
     outdir: str | os.PathLike[str] | None = None,
     *,
     where: str = "teacher",
-    save_seconds: float = 10.0,
     set_aside: bool = False,
 ) -> Path:
     """Trains a teacher, or goes on where an earlier process stopped, or just writes the results of a finished run.
@@ -118,5 +119,5 @@ def train_teacher(
         batches = StepBatches(dataset, config.seed, config.batch_size, config.batch_gpu, device)
         trainer = TeacherTrainer(config, net, batches)
         metadata = run_metadata("teacher", config, digest, dataset, net, {})
-        TrainingLoop(Plan.from_config(config, stage, save_seconds), trainer, files, metadata).run()
+        TrainingLoop(Plan.from_config(config, stage), trainer, files, metadata).run()
     return files.network

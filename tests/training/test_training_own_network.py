@@ -15,7 +15,7 @@ from sida.io import read_jsonl
 from sida.networks import build_network, family_of, permit
 from sida.tensor_file import read_tensors, write_tensors
 from sida.training import TeacherConfig, distill, train_teacher
-from sida.training.run import run_digest
+from sida.training.identity import run_digest
 from tests.training.toy import NETWORK, STUDENT, TEACHER
 
 FLOW = "docs.examples.flow:FlowPrecond"

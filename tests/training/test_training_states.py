@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 
 from sida.cli import main
 from sida.errors import UserError
-from sida.training import train_teacher
+from sida.training import run, train_teacher
 from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
 from tests.training.toy import TEACHER, as_json, interrupt_after, results
@@ -28,7 +31,7 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.fixture
 def unfinished(tmp_path, monkeypatch):
-    """A run that stopped at image 320, behind its snapshot at 208 and with states at 208 and 304."""
+    """A run that stopped at image 320, behind its snapshot at 208 and with states at 304 and 320."""
     interrupt_after(train_teacher, TEACHER, tmp_path, monkeypatch, 320)
     return tmp_path
 
@@ -51,7 +54,7 @@ def first_image(spec, folder, monkeypatch, **options) -> int:
     return seen[0] if seen else -1
 
 
-@pytest.mark.parametrize("name", ["state-000003.json", "state-000003.safetensors"])
+@pytest.mark.parametrize("name", ["state-000020.json", "state-000020.safetensors"])
 @pytest.mark.parametrize("target", ["itself", "unmounted"])
 def test_a_state_that_cannot_be_read_is_one_line_and_stays(
     unfinished, uninterrupted, monkeypatch, capsys, name, target
@@ -69,7 +72,7 @@ def test_a_state_that_cannot_be_read_is_one_line_and_stays(
     assert os.path.islink(path)
     path.unlink()
     good.rename(path)
-    assert first_image(TEACHER, unfinished, monkeypatch) == 304
+    assert first_image(TEACHER, unfinished, monkeypatch) == 320
     assert results(unfinished) == results(uninterrupted)
 
 
@@ -90,11 +93,11 @@ def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, m
     arguments = ["train-teacher", "--spec", as_json(OTHER), "--out", str(unfinished)]
     assert main(arguments) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "state-000003 is the state of an unfinished run (image 304) of another configuration" in line
+    assert "state-000020 is the state of an unfinished run (image 320) of another configuration" in line
     assert "--set-aside" in line
     assert contents(unfinished) == before
     assert main([*arguments, "--set-aside"]) == 0
-    assert "state-000003 is the state of an unfinished run" in capsys.readouterr().err
+    assert "state-000020 is the state of an unfinished run" in capsys.readouterr().err
     # The other run's states and its snapshot lie where they can be found again.
     after = contents(unfinished)
     kept = [name for name in before if name.startswith("state/")]
@@ -113,7 +116,7 @@ def test_going_back_to_the_settings_goes_on_where_they_stopped(
     assert first_image(OTHER, unfinished, monkeypatch, set_aside=True) == 0
     assert results(unfinished) == results(alone)
     capsys.readouterr()
-    assert first_image(TEACHER, unfinished, monkeypatch) == 304
+    assert first_image(TEACHER, unfinished, monkeypatch) == 320
     assert "going on from this kept state, whose settings are back" in capsys.readouterr().err
     assert results(unfinished) == results(uninterrupted)
     # Both are finished now, and each change of settings only writes the files again.
@@ -127,7 +130,7 @@ def test_no_number_of_changes_removes_a_state(unfinished, uninterrupted, monkeyp
     for lr in (3e-3, 4e-3):
         spec = {**TEACHER, "lr": lr}
         interrupt_after(lambda *a, **k: train_teacher(*a, **k, set_aside=True), spec, unfinished, monkeypatch, 220)
-    assert first_image(TEACHER, unfinished, monkeypatch) == 304
+    assert first_image(TEACHER, unfinished, monkeypatch) == 320
     assert results(unfinished) == results(uninterrupted)
 
 
@@ -138,32 +141,32 @@ def test_a_finished_run_may_be_followed_by_another_without_a_word(tmp_path, monk
 
 
 def test_two_intact_states_are_kept_also_after_a_damaged_one(unfinished, monkeypatch):
-    assert states(unfinished)[::2] == ["state-000002.json", "state-000003.json"]
-    newest = unfinished / "state" / "state-000003.safetensors"
+    assert states(unfinished)[::2] == ["state-000019.json", "state-000020.json"]
+    newest = unfinished / "state" / "state-000020.safetensors"
     newest.write_bytes(newest.read_bytes()[:-10])
-    # From image 208 again to a state at 304, and no further.
+    # From image 304 again to a state at 320, and no further.
     interrupt_after(train_teacher, TEACHER, unfinished, monkeypatch, 320)
-    assert states(unfinished)[::2] == ["state-000002.json", "state-000004.json"]
-    newest = unfinished / "state" / "state-000004.safetensors"
+    assert states(unfinished)[::2] == ["state-000019.json", "state-000021.json"]
+    newest = unfinished / "state" / "state-000021.safetensors"
     newest.write_bytes(newest.read_bytes()[:-10])
-    assert first_image(TEACHER, unfinished, monkeypatch) == 208
+    assert first_image(TEACHER, unfinished, monkeypatch) == 304
 
 
 def test_damaged_states_alone_need_the_users_word_and_stay(unfinished, uninterrupted, monkeypatch):
     for path in (unfinished / "state").glob("state-*.json"):
         path.write_text('{"format": ')
     before = contents(unfinished)
-    with pytest.raises(UserError, match=r"state-000003 is damaged, and there is none before it.*--set-aside"):
+    with pytest.raises(UserError, match=r"state-000020 is damaged, and there is none before it.*--set-aside"):
         train_teacher(TEACHER, unfinished)
     assert contents(unfinished) == before
     assert first_image(TEACHER, unfinished, monkeypatch, set_aside=True) == 0
     assert results(unfinished) == results(uninterrupted)
-    assert {"state-000002.json", "state-000003.json"} <= set(states(unfinished))
+    assert {"state-000019.json", "state-000020.json"} <= set(states(unfinished))
 
 
 def test_a_state_with_other_tensors_is_one_line(unfinished, monkeypatch):
     monkeypatch.setattr(TeacherTrainer, "load", lambda self, state: state["no such tensor"])
-    with pytest.raises(UserError, match=r"state-000003: was written by a version of the program that keeps other"):
+    with pytest.raises(UserError, match=r"state-000020: was written by a version of the program that keeps other"):
         train_teacher(TEACHER, unfinished)
 
 
@@ -171,7 +174,62 @@ def test_only_the_first_rank_writes(tmp_path):
     with RunFiles(tmp_path, "digest", rank=1) as files:
         files.log("train", {"nimg": 1})
         files.write_logs([{"nimg": 1}], [])
-        files.save({"finished": False}, {"x": torch.zeros(1)})
-        files.write_snapshot({"nimg": 1}, {})
+        files.save({"finished": False}, {"x": torch.zeros(1)}, {})
+        files.write_snapshot({"nimg": 1}, torch.nn.Linear(1, 1))
         files.publish({"train": [], "evaluations": [], "metadata": {}}, {})
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
+
+
+def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch, capsys):
+    """What failed in the background ends the run with one line, and nothing behind it is written."""
+
+    def full(state, path, metadata):
+        raise OSError(28, "No space left on device", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "write_state_dict", full)
+        assert main(["train-teacher", "--spec", as_json(TEACHER), "--out", str(tmp_path)]) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "snapshots/network-0000000208.safetensors: No space left on device" in line
+    assert states(tmp_path) == []
+    assert first_image(TEACHER, tmp_path, monkeypatch) == 0
+
+
+def test_a_full_disk_is_told_within_an_iteration(small_disk, unfinished, uninterrupted, monkeypatch, capsys):
+    """On a file system of its own that has room for one state and a half."""
+    spec = {**TEACHER, "state_minutes": 0}
+    size = (unfinished / "state" / "state-000020.safetensors").stat().st_size
+    free = shutil.disk_usage(small_disk).free
+    (small_disk / "filler").write_bytes(bytes(free - size * 3 // 2))
+    with pytest.raises(UserError, match=r"the state cannot be written \(.*No space left on device.*make room"):
+        train_teacher(spec, small_disk)
+    header = json.loads(next((small_disk / "state").glob("*.json")).read_text())
+    # No hidden rest takes the room that the next attempt needs.
+    assert [path.name for path in small_disk.rglob(".*")] == [".lock"]
+    (small_disk / "filler").unlink()
+    assert first_image(spec, small_disk, monkeypatch) == header["record"]["nimg"]
+    assert results(small_disk) == results(uninterrupted)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A tmpfs with little room left, where one may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_what_killed_writers_left_is_swept(tmp_path):
+    names = (".state-000001.safetensors.a1b2c3d4.tmp.safetensors", ".state-000001.json.zzzzzz_9.tmp.json")
+    (tmp_path / "state").mkdir()
+    for name in (*names, ".mine.tmp", "state.tmp"):
+        (tmp_path / "state" / name).write_text("")
+    with RunFiles(tmp_path, "digest"):
+        pass
+    assert sorted(os.listdir(tmp_path / "state")) == [".lock", ".mine.tmp", "state.tmp"]

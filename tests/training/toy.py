@@ -96,7 +96,7 @@ class CrashError(Exception):
 
 
 def interrupt_after(run: Callable[..., Any], spec: dict[str, Any], folder: Path, monkeypatch: Any, nimg: int) -> None:
-    """Runs ``distill`` or ``train_teacher`` until ``nimg`` images, keeping a state at every tick."""
+    """Runs ``distill`` or ``train_teacher`` until ``nimg`` images, keeping a state after each iteration."""
     trainer = TeacherTrainer if "network" in spec else StudentTrainer
     original = trainer.iteration
 
@@ -108,7 +108,7 @@ def interrupt_after(run: Callable[..., Any], spec: dict[str, Any], folder: Path,
     with monkeypatch.context() as patch:
         patch.setattr(trainer, "iteration", fragile)
         with pytest.raises(CrashError):
-            run(spec, folder, save_seconds=0.0)
+            run({**spec, "state_minutes": 0}, folder)
 
 
 def results(folder: Path) -> dict[str, Any]:

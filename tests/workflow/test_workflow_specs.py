@@ -21,7 +21,7 @@ from sida.config import from_mapping
 from sida.resources import ROOT
 from sida.sheet import read_runs
 from sida.training import DistillConfig, TeacherConfig
-from sida.training.run import run_digest
+from sida.training.identity import run_digest
 from tests.workflow.test_workflow_miniature import layouts, made_up, preset  # noqa: F401
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset

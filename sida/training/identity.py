@@ -1,0 +1,90 @@
+"""What tells a run from others: the digest of all that decides its result, and the provenance in its network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from sida.data.dataset import Dataset
+from sida.io import sha256_json
+from sida.methods import METHODS
+from sida.networks import architecture
+from sida.plugins import load_object, source_sha256
+from sida.provenance import code_version
+from sida.ranges import names_object
+from sida.training.config import DistillConfig, TeacherConfig
+from sida.training.evaluation import evaluation_facts
+
+Config = TeacherConfig | DistillConfig
+#: Settings that do not decide the result.
+BESIDE = {"state_minutes"}
+#: Settings that came after runs had been recorded: with its default value, each leaves a run what it was without it.
+LATER = {"teacher": {"batch_gpu"}, "student": {"options"}}
+
+
+def run_digest(
+    kind: str, config: Config, dataset_sha256: str, parents: Mapping[str, str | None], where: str = "spec"
+) -> str:
+    """Digest of everything that decides a run's result.
+
+    Files count by content, not by path: a results folder may be moved, a retrained teacher makes another run, and so
+    does an edited protocol whose metric chooses the network that is kept.
+
+    Args:
+        kind: ``"teacher"`` or ``"student"``.
+        config: Settings.
+        dataset_sha256: Digest of the data.
+        parents: SHA-256 of the networks a student starts from.
+        where: Place named in errors.
+
+    Raises:
+        UserError: The monitor of the evaluation cannot be found, or its protocol or data cannot be read.
+    """
+    settings = dataclasses.asdict(config)
+    for field in dataclasses.fields(config):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if field.name in BESIDE or (field.name in LATER[kind] and settings[field.name] == default):
+            del settings[field.name]
+    for path in ("teacher", "init"):
+        settings.pop(path, None)
+    if parents.get("real_source") is not None:
+        settings.pop("real_source")
+    if settings.get("evaluation") is not None:
+        settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
+    if settings.get("init_sigma", 0) is None:
+        # As runs recorded it before it could be left out.
+        settings["init_sigma"] = 2.5
+    if settings.get("method", "") not in ("", *METHODS):
+        module, _ = load_object(settings["method"], f"{where}.method", "method")
+        settings["method"] = {"name": settings["method"], "source_sha256": source_sha256(module)}
+    network = settings.get("network")
+    if network is not None and names_object(network["class"]):
+        module, _ = load_object(network["class"], f"{where}.network.class", "class")
+        settings["network"] = {**network, "source_sha256": source_sha256(module)}
+    settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
+    return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
+
+
+def run_metadata(
+    method: str,
+    config: Config,
+    digest: str,
+    dataset: Dataset,
+    net: torch.nn.Module,
+    parents: Mapping[str, str | None],
+) -> dict[str, Any]:
+    """Provenance for the network's header, without times and paths: equal runs give equal files."""
+    metadata: dict[str, Any] = {
+        "name": config.name,
+        "method": method,
+        "network": architecture(net),
+        "dataset": {**dataset.describe(), "sha256": dataset.sha256},
+        "seed": config.seed,
+        "parents": dict(parents),
+        "code_version": code_version(),
+        "config_sha256": digest,
+    }
+    return metadata
