@@ -28,6 +28,7 @@ container: "docker://python:3.11-slim"
 
 
 include: "workflow/rules/assets.smk"
+include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/student.smk"
 include: "workflow/rules/sample.smk"

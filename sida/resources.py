@@ -26,6 +26,7 @@ _KINDS = {
     "tables": ("layout of a table", ".yaml"),
     "figures": ("layout of a figure", ".yaml"),
     "labels": ("label counts", ".json"),
+    "recipes": ("file of recipes", ".yaml"),
     "runs": ("sample sheet", ".tsv"),
 }
 
@@ -34,7 +35,8 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
     """Finds a file by name, or by a path.
 
     Args:
-        kind: Folder of ``config``: ``protocols``, ``tables``, ``figures``, ``labels``, ``runs``; "" is ``config``.
+        kind: Folder of ``config``: ``protocols``, ``tables``, ``figures``, ``labels``, ``recipes``, ``runs``; "" is
+            ``config``.
         name: A name without suffix, looked for in each place of :func:`places`; or a path with one, taken as relative
             to the preset's own folder, else to the current folder, else to the checkout.
         own: The preset's own folders, searched first.

@@ -36,7 +36,7 @@ class Run:
         teacher: Id in the preset's teachers.
         init: Run whose generator SiD2A (or a restarted SiD) starts from.
         alpha: α of the SiD loss.
-        recipe: Name in the preset's recipes.
+        recipe: Name in the preset's recipes, or ``FILE/NAME`` of ``config/recipes``.
         seed: Own seed (default the preset's).
         checkpoint: Asset id or path of a network; for external without a sampler, ``module:function`` or stored images.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml`` (default the preset's).

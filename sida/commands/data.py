@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 
 HELP = "Prepare data sets in the EDM zip format, check them, or encode them into latents."
 EXAMPLES = """examples:
-  sida data prepare --source cifar-10-python.tar.gz --out cifar10-32x32.zip --expect 50000
+  sida data prepare --source cifar10-python --out cifar10-32x32.zip --expect 50000
+                                                      (an id of `sida assets list`, fetched if need be)
   sida data prepare --source imagenet/train --out imagenet-64x64.zip --resolution 64 --transform center-crop
   sida data prepare --source imagenet/train --out img512.zip --resolution 512 --transform center-crop-dhariwal
   sida data prepare --source ffhq/images1024x1024 --out ffhq-64x64.zip --resolution 64 --labels none
@@ -20,7 +21,7 @@ EXAMPLES = """examples:
   sida data check digits                              (a name in config/datasets.yaml)
   sida data labels imagenet/train --out imagenet --expect 1281167 --expect-classes 1000
   sida data labels ILSVRC2012_img_train.tar --out config/labels/imagenet.json
-  sida data encode --source img512.zip --out img512-sd.zip --vae VAE-FOLDER --device cuda
+  sida data encode --source img512.zip --out img512-sd.zip --device cuda
 
 labels of `prepare`: those of the source's dataset.json, else the rank of the picture's top folder (or --labels).
 """
@@ -30,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the actions and their arguments."""
     actions = parser.add_subparsers(dest="action", metavar="prepare|check|labels|encode", required=True)
     prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
-    prepare.add_argument("--source", required=True, help="folder, zip, or cifar-10-python.tar.gz")
+    prepare.add_argument("--source", required=True, help="folder, zip, tar, cifar-10-python.tar.gz, or an asset's id")
     prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
     prepare.add_argument("--resolution", type=int, metavar="N", help="height and width")
     prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
@@ -54,7 +55,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     encode = actions.add_parser("encode", help="pixels to VAE moments")
     encode.add_argument("--source", required=True, help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
-    encode.add_argument("--vae", required=True, metavar="DIR", help="diffusers AutoencoderKL (sida assets fetch ...)")
+    encode.add_argument("--vae", metavar="DIR", help="diffusers AutoencoderKL (default: EDM2's, fetched if need be)")
+    encode.add_argument("--expect", type=int, metavar="N", help="fail unless there are N images")
     encode.add_argument("--batch", type=int, default=8, metavar="N", help="images per call (default: 8)")
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
     encode.add_argument("--workers", type=int, default=0, metavar="N", help="reading processes (default: none)")
@@ -70,10 +72,20 @@ def _prepare(args: argparse.Namespace) -> int:
     from sida.data.prepare import PrepareConfig, prepare
 
     given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
+    given["source"] = _fetched(args.source)
     facts = prepare(from_mapping(PrepareConfig, given, "sida data prepare"))
     classes = f", {len(facts['classes'])} classes" if "classes" in facts else ", no labels"
     print(f"{args.out}: {facts['images']:,} images {facts['resolution']}×{facts['resolution']}{classes}")
     return 0
+
+
+def _fetched(source: str) -> str:
+    """A source as a path: an asset is fetched if need be."""
+    from pathlib import Path
+
+    from sida.assets import fetch, load_registry
+
+    return str(fetch(source)) if not Path(source).exists() and source in load_registry() else source
 
 
 def _check(args: argparse.Namespace) -> int:
@@ -114,7 +126,7 @@ def _expected(args: argparse.Namespace, where: str, images: int, counts: Sequenc
     if args.expect is not None and images != args.expect:
         raise UserError(f"{where}: has {images:,} images, expected {args.expect:,}")
     empty = sum(count == 0 for count in counts)
-    if args.expect_classes is not None and (len(counts) != args.expect_classes or empty):
+    if getattr(args, "expect_classes", None) is not None and (len(counts) != args.expect_classes or empty):
         raise UserError(f"{where}: has {len(counts)} classes ({empty} of them empty), expected {args.expect_classes}")
 
 
@@ -147,14 +159,19 @@ def _open(text: str) -> Dataset:
 
 
 def _encode(args: argparse.Namespace) -> int:
+    from sida.assets.fetch import fetch_many
     from sida.data import LatentEncoder, load_vae, open_archive
     from sida.data.encode import encode_dataset
     from sida.errors import UserError
+    from sida.families import SD_VAE
 
     if args.batch < 1 or args.workers < 0:
         raise UserError("--batch must be at least 1 and --workers at least 0")
-    encoder = LatentEncoder(load_vae(args.vae, args.device))
-    facts = encode_dataset(open_archive(args.source), args.out, encoder, args.batch, args.device, args.workers)
+    dataset = open_archive(args.source)
+    _expected(args, args.source, len(dataset), ())
+    vae = args.vae or str(next(iter(fetch_many(list(SD_VAE.assets)).values())).parent)
+    encoder = LatentEncoder(load_vae(vae, args.device))
+    facts = encode_dataset(dataset, args.out, encoder, args.batch, args.device, args.workers)
     size = f"{facts['resolution']}×{facts['resolution']}×{facts['channels']}"
     print(f"{args.out}: {facts['images']:,} latents {size}")
     return 0

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from sida.data.tar_index import tar_members
 from sida.errors import UserError
 from sida.io import sha256_file
 
@@ -165,6 +166,32 @@ class TarFiles(Files):
         return sha256_file(self.path)
 
 
+class TarIndexFiles(Files):
+    """Members of an uncompressed tar archive and of the tars in it (ImageNet as published), from any thread.
+
+    Raises:
+        UserError: No such file, or not a whole uncompressed tar archive.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        members = sorted(tar_members(path), key=lambda member: member[0].encode())
+        super().__init__(path, [name for name, _, _ in members])
+        self._places = np.array([place for _, *place in members], dtype=np.int64).reshape(len(members), 2)
+        self._handle = open(path, "rb")  # noqa: SIM115 - stays open as long as this
+
+    def read(self, index: int) -> bytes:
+        """Content of a member."""
+        start, size = (int(value) for value in self._places[index])
+        content = os.pread(self._handle.fileno(), size, start)
+        if len(content) < size:
+            raise UserError(f"{self.where(index)}: cut off; fetch the archive again")
+        return content
+
+    def digest(self) -> str:
+        """SHA-256 of the archive's bytes."""
+        return sha256_file(self.path)
+
+
 class FolderFiles(Files):
     """Files of a folder and its subfolders; hidden ones are left out.
 
@@ -194,8 +221,10 @@ class FolderFiles(Files):
 
 
 def open_files(path: str | os.PathLike[str]) -> Files:
-    """A folder's files, or a zip archive's."""
-    return FolderFiles(path) if Path(path).is_dir() else ZipFiles(path)
+    """A folder's files, a zip archive's, or an uncompressed tar's."""
+    if Path(path).is_dir():
+        return FolderFiles(path)
+    return TarIndexFiles(path) if Path(path).suffix == ".tar" and Path(path).is_file() else ZipFiles(path)
 
 
 def _walk(folder: Path) -> Iterator[str]:

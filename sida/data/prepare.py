@@ -38,7 +38,7 @@ class PrepareConfig(Settings):
     """What to make; the flags of ``sida data prepare``.
 
     Attributes:
-        source: Folder, zip, or ``cifar-10-python.tar.gz``.
+        source: Folder, zip, uncompressed tar (also ImageNet's, of one tar per class), or ``cifar-10-python.tar.gz``.
         out: Zip to write.
         resolution: Height and width; null keeps the pictures' (all must then be square and alike).
         transform: See :mod:`sida.data.transforms`.
@@ -107,7 +107,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
 
 def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job]]:
     path = Path(config.source)
-    if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name:
+    if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name and path.suffix != ".tar":
         return _cifar_jobs(config)
     files = open_files(config.source)
     members = with_suffix(files, PICTURES)

@@ -6,11 +6,11 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from sida.config import Settings, load_yaml
+from sida.config import Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
-from sida.ranges import Count, Natural, OneOf
+from sida.ranges import As, Count, Natural, OneOf
 from sida.resources import find, there
 
 
@@ -89,6 +89,43 @@ class DatasetConfig(DatasetSettings):
     name: str
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MadeFrom(Settings):
+    """What an archive is made of: published files (``sida data prepare``) or another data set (``sida data encode``).
+
+    Attributes:
+        source: Asset id, or path of a folder or archive of pictures; see ``sida data prepare``.
+        dataset: Data set of pixels that is encoded; not with ``source``.
+        resolution: Height and width; null keeps the pictures'.
+        transform: How pictures become squares, see ``sida data prepare``.
+        labels: ``auto``, ``json``, ``folders`` or ``none``.
+    """
+
+    source: str | None = None
+    dataset: str | None = None
+    resolution: Count | None = None
+    transform: str | None = None
+    labels: Literal["auto", "json", "folders", "none"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if (self.source is None) == (self.dataset is None):
+            raise ValueError("source: needs either source or dataset, not both")
+        if self.dataset is not None and (self.resolution or self.transform or self.labels):
+            raise ValueError("dataset: an encoded data set has no further settings; remove them")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DatasetEntry(DatasetSettings):
+    """A data set under its name, and how its archive is made.
+
+    Attributes:
+        made_from: How the workflow makes the archive where it is missing; null: it must be there.
+    """
+
+    made_from: Annotated[dict[str, Any], As(MadeFrom)] | None = None
+
+
 @functools.cache
 def _shared(path: Path) -> dict[str, Any]:
     return load_yaml(path)
@@ -105,8 +142,20 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
     Raises:
         UserError: No data set of that name.
     """
+    spec = {"name": name, **_entry(name, where, brought)}
+    spec.pop("made_from", None)
+    return spec | ({"path": there(spec["path"])} if "path" in spec else {})
+
+
+def dataset_origin(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> MadeFrom | None:
+    """What the archive of a data set is made of, see :func:`dataset_spec`; None where nobody says."""
+    origin = _entry(name, where, brought).get("made_from")
+    return None if origin is None else from_mapping(MadeFrom, origin, f"{where}: {name}.made_from")
+
+
+def _entry(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None) -> Mapping[str, Any]:
     known = {**_shared(find("", "datasets").absolute()), **(brought or {})}
     if name not in known:
         raise UserError(f"{where}: no data set '{name}' in config/datasets.yaml{suggestion(name, known)}")
-    spec = {"name": name, **known[name]}
-    return spec | ({"path": there(spec["path"])} if "path" in spec else {})
+    entry: Mapping[str, Any] = known[name]
+    return entry

@@ -166,6 +166,7 @@ class Recipe(TrainingSettings):
     Attributes:
         fake_score_lr: Learning rate of the fake score; null takes ``lr``.
         betas: Adam's β₁ and β₂.
+        generator_betas: The generator's β₁ and β₂ where they differ; null takes ``betas``.
         eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
         t_max: Largest generator time, of 1000.
         init_sigma: σ_init of the generator; null takes the official one.
@@ -199,6 +200,7 @@ class Recipe(TrainingSettings):
 
     fake_score_lr: Positive | None = None
     betas: tuple[Beta, Beta] = (0.0, 0.999)
+    generator_betas: tuple[Beta, Beta] | None = None
     eps: Positive | None = None
     t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
     init_sigma: Positive | None = None

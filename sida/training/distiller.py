@@ -37,6 +37,7 @@ class Distiller(Turns):
         lr: θ's learning rate.
         fake_score_lr: ψ's; None for the same.
         betas: Adam's β₁ and β₂.
+        generator_betas: θ's, where they differ; None for the same.
         eps: Adam's ε: 1e-8 in float32, 1e-6 with float16.
         init_sigma: σ_init of the generator.
         lambda_sid: Weight of the SiD term.
@@ -68,6 +69,7 @@ class Distiller(Turns):
         lr: float,
         fake_score_lr: float | None = None,
         betas: tuple[float, float] = (0.0, 0.999),
+        generator_betas: tuple[float, float] | None = None,
         eps: float = 1e-8,
         init_sigma: float = 2.5,
         lambda_sid: float = 100.0,
@@ -102,7 +104,7 @@ class Distiller(Turns):
         phi = compiled(true_score) if compile else true_score
         psi_lr = lr if fake_score_lr is None else fake_score_lr
         self.fake_score = psi = Learner(fake_score, psi_lr, betas, eps, grad_clip_value, compile=compile)
-        theta = Learner(generator, lr, betas, eps, compile=compile)
+        theta = Learner(generator, lr, generator_betas or betas, eps, compile=compile)
         weights = lambda pixels: loss.weights(self.lambdas, pixels)
         players = [
             Player(

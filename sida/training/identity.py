@@ -22,7 +22,7 @@ Config = TeacherConfig | DistillConfig
 #: Settings that do not decide the result.
 BESIDE = {"state_minutes"}
 #: Settings that came after runs had been recorded: with its default value, each leaves a run what it was without it.
-LATER = {"teacher": {"batch_gpu"}, "student": {"options"}}
+LATER = {"teacher": {"batch_gpu"}, "student": {"options", "generator_betas"}}
 
 
 def run_digest(

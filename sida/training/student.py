@@ -220,6 +220,7 @@ def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequ
         lr=config.lr,
         fake_score_lr=config.fake_score_lr,
         betas=config.betas,
+        generator_betas=config.generator_betas,
         eps=config.eps,
         init_sigma=config.init_sigma,
         lambda_sid=config.lambda_sid,

@@ -10,7 +10,7 @@ import yaml
 
 from sida.assets import load_registry
 from sida.config import from_mapping
-from sida.data import DatasetConfig
+from sida.settings.datasets import DatasetEntry
 from sida.sheet import read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,7 +76,7 @@ def test_guided_teachers_use_the_guide_of_their_own_ema_length(runs):
 
 def test_data_sets_are_valid_specs(datasets):
     for name, spec in datasets.items():
-        assert from_mapping(DatasetConfig, {"name": name, **spec}, name).name == name
+        assert from_mapping(DatasetEntry, spec, name).kind
     assert set(datasets) == {
         "digits", "digits-uncond", "cifar10", "cifar10-uncond", "imagenet64", "ffhq64", "afhqv2",
         "imagenet512", "imagenet512-latents"

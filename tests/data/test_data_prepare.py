@@ -450,3 +450,40 @@ def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch, capsys):
     flags = ["--source", str(tmp_path / "rgb.zip"), "--out", str(tmp_path / "latent.zip"), "--vae", "vae"]
     assert main(["data", "encode", *flags]) == 0
     assert "4 latents 2×2×8" in capsys.readouterr().out
+
+
+def test_a_tar_of_one_tar_per_class_gives_the_same_archive_as_its_folders(tmp_path):
+    """ImageNet as published, and unpacked."""
+    outer = tarfile.open(tmp_path / "train.tar", "w")  # noqa: SIM115
+    for rank, name in enumerate(("n02", "n01", "n10")):
+        folder = tmp_path / "train" / name
+        for index in range(3 - rank):
+            save(folder / f"{name}_{index}.JPEG", picture(20, 14, seed=10 * rank + index))
+        with tarfile.open(tmp_path / f"{name}.tar", "w") as inner:
+            for path in sorted(folder.iterdir(), reverse=True):
+                inner.add(path, path.name)
+        outer.add(tmp_path / f"{name}.tar", f"{name}.tar")
+    outer.close()
+    crop = {"resolution": 8, "transform": "center-crop"}
+    facts = [
+        prepare(PrepareConfig(source=str(tmp_path / source), out=str(tmp_path / f"{n}.zip"), **crop))
+        for n, source in enumerate(("train", "train.tar"))
+    ]
+    assert facts[0] == facts[1]
+    assert facts[0]["classes"] == {0: 2, 1: 3, 2: 1}
+    assert (tmp_path / "0.zip").read_bytes() == (tmp_path / "1.zip").read_bytes()
+
+
+def test_a_source_may_be_an_asset(tmp_path, monkeypatch, capsys):
+    save(tmp_path / "cache/faces/a.png", picture(8, 8))
+    save(tmp_path / "cache/faces/b.png", picture(8, 8, seed=1))
+    with zipfile.ZipFile(tmp_path / "cache/faces.zip", "w") as archive:
+        for name in ("a.png", "b.png"):
+            archive.write(tmp_path / "cache/faces" / name, name)
+    columns = ["id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note"]
+    (tmp_path / "assets.tsv").write_text("\t".join(columns) + "\nfaces\tdataset\t\t\t\t\tfaces.zip\t\t\t\n")
+    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    assert main(["data", "prepare", "--source", "faces", "--out", "f.zip", "--labels", "none", "--expect", "2"]) == 0
+    assert "2 images 8×8, no labels" in capsys.readouterr().out

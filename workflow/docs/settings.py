@@ -12,7 +12,7 @@ from eval.measuring.protocol import Protocol, ReferenceSource
 from sida.errors import UserError, suggestion
 from sida.schema import descriptions, json_schema, settings_table
 from sida.settings.augmentation import AugmentConfig, AugmentFlags
-from sida.settings.datasets import DatasetSettings
+from sida.settings.datasets import DatasetEntry, MadeFrom
 from sida.settings.samplers import Sampler
 from sida.sheet import Run
 from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
@@ -29,7 +29,8 @@ SETTINGS: dict[str, type] = {
     "evaluation": RecipeEvaluation,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
-    "dataset": DatasetSettings,
+    "dataset": DatasetEntry,
+    "made-from": MadeFrom,
     "sampler": Sampler,
     "protocol": Protocol,
     "metric": Metric,

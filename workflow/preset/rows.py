@@ -10,15 +10,16 @@ from typing import Any, get_args
 
 from eval.features import extractor_assets
 from eval.measuring.protocol import Protocol, load_protocol
-from sida.config import from_mapping
-from sida.errors import UserError
+from sida.config import from_mapping, load_yaml
+from sida.errors import UserError, suggestion
 from sida.families import SD_VAE
 from sida.labels import remedy
 from sida.ranges import names_object
 from sida.resources import find, there
-from sida.settings.datasets import dataset_spec
+from sida.settings.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.settings.samplers import Kind, read_sampler
 from sida.sheet import Run, read_runs
+from sida.training.config import Recipe
 from workflow.preset.settings import PresetSettings
 
 
@@ -39,6 +40,7 @@ class Rows:
         self.sheet: str = self.config["runs"]
         self.own.append(Path(self.sheet).parent)
         self.runs: dict[str, Run] = {row.run: self._found(row) for row in read_runs(self.sheet)}
+        self._find_recipes()
         self._protocols: dict[str, Protocol] = {}
 
     @property
@@ -56,11 +58,31 @@ class Rows:
             if self.config[key] is not None:
                 self.config[key] = str(find(kind, self.config[key], self.own, f"{self.source}: {key}"))
         for teacher in self.config["teachers"].values():
-            if teacher.get("checkpoint"):
+            if not teacher.get("checkpoint"):
+                continue
+            # A teacher that could be trained is either trained or downloaded: the other way is forgotten here.
+            given = "checkpoint" if self.config["train_teachers"] and teacher.get("training") else "training"
+            teacher[given] = None
+            if teacher["checkpoint"]:
                 teacher["checkpoint"] = there(teacher["checkpoint"], self.own)
         for dataset in self.config["datasets"].values():
             if dataset.get("path"):
                 dataset["path"] = there(dataset["path"], self.own)
+
+    def _find_recipes(self) -> None:
+        """Adds the recipes of ``config/recipes`` that the sheet names (``imagenet64/sida``) to the preset's own."""
+        files: dict[str, dict[str, Any]] = {}
+        for run in self.runs.values():
+            file, slash, name = (run.recipe or "").partition("/")
+            if not slash or run.recipe in self.config["recipes"]:
+                continue
+            where = f"{self.sheet}: run '{run.run}': recipe"
+            path = find("recipes", file, self.own, where)
+            recipes = files.setdefault(file, load_yaml(path))
+            if name not in recipes:
+                raise UserError(f"{where}: no '{name}' in {path}{suggestion(name, recipes)}")
+            from_mapping(Recipe, recipes[name], f"{path}: {name}")
+            self.config["recipes"][run.recipe] = recipes[name]
 
     def _found(self, run: Run) -> Run:
         """A row with the files that it names."""
@@ -139,7 +161,7 @@ class Rows:
         """Published checkpoints the preset imports: folder name to asset id or path."""
         named = [run.checkpoint for run in self.runs.values() if not run.without_network]
         named += [run.guide for run in self.runs.values()]
-        used = {run.teacher for run in self.students()}
+        used = {run.teacher for run in self.runs.values() if run.trained_here or run.method == "teacher"}
         named += [t.get("checkpoint") for name, t in self.config["teachers"].items() if name in used]
         return {_checkpoint_name(name): name for name in named if name and not name.endswith(".safetensors")}
 
@@ -159,6 +181,23 @@ class Rows:
     def dataset_of(self, run: Run) -> dict[str, Any]:
         """Spec of the data set that a row is trained on and compared with."""
         return self.dataset(run.dataset or self.config["dataset"], f"{self.sheet}: run '{run.run}'")
+
+    def origin(self, dataset: str, where: str) -> MadeFrom | None:
+        """What the archive of a data set is made of; None where nobody says."""
+        return dataset_origin(dataset, where, self.config["datasets"])
+
+    @functools.cached_property
+    def archives(self) -> dict[str, str]:
+        """Archives that the workflow can make, of the data sets that rows and teachers name: path to data set."""
+        named = {self.config["dataset"], *(run.dataset for run in self.runs.values())}
+        named |= {teacher.get("dataset") for teacher in self.config["teachers"].values()}
+        found: dict[str, str] = {}
+        waiting = sorted(name for name in named if name)
+        for name in waiting:
+            if origin := self.origin(name, self.source):
+                found.setdefault(self.dataset(name, self.source)["path"], name)
+                waiting += [origin.dataset] if origin.dataset else []
+        return found
 
     def sampler_of(self, run: Run) -> dict[str, Any]:
         """Settings of a row's sampler; an external row without one is a Python callable or stored images."""

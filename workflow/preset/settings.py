@@ -6,7 +6,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from sida.ranges import As, Count, Name, Natural, Pattern
-from sida.settings.datasets import DatasetSettings
+from sida.settings.datasets import DatasetEntry
 from sida.settings.samplers import Sampler
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 
@@ -16,8 +16,8 @@ class TeacherEntry:
     """A diffusion teacher: trained here (``network`` and ``training``) or imported (``checkpoint``).
 
     Attributes:
-        network: Its network, trained from scratch.
-        training: How it is trained.
+        network: Its network, trained from scratch; beside a checkpoint: what the file holds, for plans.
+        training: How it is trained; beside a checkpoint: with the preset's ``train_teachers``.
         checkpoint: Asset id or path of a published checkpoint.
         dataset: Name of its data set (default the preset's).
         seed: Own seed (default the preset's).
@@ -30,9 +30,10 @@ class TeacherEntry:
     seed: Natural | None = None
 
     def __post_init__(self) -> None:
-        here = (self.network is not None, self.training is not None)
-        if here != ((self.checkpoint is None),) * 2:
-            raise ValueError("checkpoint: needs either network and training or checkpoint, not both")
+        if self.checkpoint is None and (self.network is None or self.training is None):
+            raise ValueError("checkpoint: needs either network and training or checkpoint")
+        if self.training is not None and self.network is None:
+            raise ValueError("training: needs the network that is trained; add it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,14 +56,16 @@ class PresetSettings:
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
         device: Torch device of training, sampling and measuring: ``cpu`` or ``cuda``.
         threads: CPU threads of each job; results depend on it.
-        gpus: GPUs a training or measuring job asks the scheduler for.
+        gpus: GPUs that a training runs on; drawing and measuring run on one of them. 0 asks the scheduler for none.
+        train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
         shard_size: Images measured by one job, merged afterwards (for clusters); null measures all trials in one job.
         trials_per_job: Trials measured by one job for samplers of many steps, so that cores share them; null for all of
             them.
         downloads: Downloads at a time.
         samplers: How images are drawn from a generator; the sheet names one per row.
         teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
-        recipes: Distillation settings by name; the sheet adds method, teacher, alpha and seed.
+        recipes: Distillation settings by name, beside those of ``config/recipes``; the sheet adds method, teacher,
+            alpha and seed.
     """
 
     preset: Annotated[str, Pattern("[a-z][a-z0-9-]*", "of a-z, 0-9 and '-', first a letter")]
@@ -70,7 +73,7 @@ class PresetSettings:
     seed: Natural = 0
     runs: str
     dataset: str
-    datasets: dict[Name, Annotated[dict[str, Any], As(DatasetSettings)]] = dataclasses.field(default_factory=dict)
+    datasets: dict[Name, Annotated[dict[str, Any], As(DatasetEntry)]] = dataclasses.field(default_factory=dict)
     protocol: str
     claims: str | None = None
     tables: tuple[str, ...] = ()
@@ -80,6 +83,7 @@ class PresetSettings:
     device: str = "cpu"
     threads: Count = 1
     gpus: Natural = 0
+    train_teachers: bool = False
     shard_size: Count | None = None
     trials_per_job: Count | None = None
     downloads: Count = 4

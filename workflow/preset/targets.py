@@ -6,11 +6,14 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import read_extended
+from sida.assets.registry import load_registry
 from sida.errors import UserError
+from sida.settings.datasets import MadeFrom
 from workflow.preset.job_specs import Preset
 
 
@@ -102,17 +105,46 @@ class Targets:
         source = self.preset.checkpoints[name]
         return source if os.path.exists(source) else self._asset(source)
 
+    def sources(self, path: str) -> list[str]:
+        """What an archive is made of, as far as the workflow makes it: an asset or another archive."""
+        origin = self.origin(path)
+        if origin.dataset:
+            return [str(self.preset.dataset(origin.dataset, self.preset.source)["path"])]
+        return [self._asset(origin.source)] if origin.source in load_registry() else []
+
+    def archive_flags(self, path: str) -> list[str]:
+        """Options of ``sida data prepare`` or ``encode`` for an archive."""
+        origin, dataset = self.origin(path), self.preset.dataset(self.preset.archives[path], self.preset.source)
+        values = {"source": origin.source or self.sources(path)[0], "out": path, "resolution": origin.resolution}
+        values |= {"transform": origin.transform, "labels": origin.labels, "expect": dataset.get("num_images")}
+        if origin.dataset:
+            values["device"] = self.preset.config["device"]
+        return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
+
+    def origin(self, path: str) -> MadeFrom:
+        """What an archive that the workflow makes is made of."""
+        found = self.preset.origin(self.preset.archives[path], self.preset.source)
+        assert found is not None  # archives have one
+        return found
+
+    def _data(self, dataset: Mapping[str, Any]) -> list[str]:
+        """The archive of a data set, where the workflow makes it."""
+        return [path] if (path := dataset.get("path")) in self.preset.archives else []
+
     def teacher(self, name: str) -> list[str]:
-        """What a teacher's training needs: the source of a network class of one's own."""
-        return _code([self.preset.config["teachers"][name]["network"]["class"]])
+        """What a teacher's training needs: data, and the source of a network class of one's own."""
+        teacher = self.preset.config["teachers"][name]
+        dataset = self.preset.dataset(teacher.get("dataset") or self.preset.config["dataset"], self.preset.source)
+        return [*self._data(dataset), *_code([teacher["network"]["class"]])]
 
     def training(self, run: str) -> dict[str, str | list[str]]:
-        """What a student's training needs: teacher, other generators (start, stand-in for the data), downloads."""
+        """What a student's training needs: data, teacher, generators (start, stand-in for the data), downloads."""
         row = self.preset.runs[run]
         parents = [self.preset.network_path(self.preset.runs[name]) for name in self.preset.parents(row)]
         # Evaluations while it is trained measure as its trials do.
         evaluated = self.preset.config["recipes"][row.recipe].get("evaluation") is not None
         return {
+            "data": self._data(self.preset.dataset_of(row)),
             "teacher": self.preset.teacher_path(str(row.teacher)),
             "generators": [path for path in parents if path],
             "method": _code([row.method]),
@@ -121,11 +153,13 @@ class Targets:
 
     def generator(self, run: str) -> list[str]:
         """The network (and guide) a row samples from, and what its protocol needs."""
-        row = self.preset.runs[run]
+        row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         files = [self.preset.network_path(row), self.preset.checkpoint_path(row.guide) if row.guide else None]
         if row.method == "external" and row.without_network:
             files.append(source_of(str(row.checkpoint)))
-        return [*(path for path in files if path), *self._measuring(run)]
+        opened = row.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
+        data = self._data(self.preset.dataset_of(row)) if opened else []
+        return [*(path for path in files if path), *data, *self._measuring(run)]
 
     def _measuring(self, run: str) -> list[str]:
         """Downloads of a row's protocol, and sources of metric kinds and extractors of one's own."""

@@ -14,6 +14,7 @@ from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import Specs
 from workflow.preset.targets import Targets, any_of
 from sida.errors import UserError
+from sida.families import SD_VAE
 from workflow.preset import Preset
 from sida.timing import Stopwatch
 
@@ -60,6 +61,10 @@ if PAPER and (lack := latex_lack()):
     PAPER = False
     print(f"{RESULTS}/paper.pdf is left out: {lack}", file=sys.stderr)
 TARGETS = Targets(PRESET, PAPER)
+# A training runs as one process per GPU; drawing and measuring take one GPU.
+GPUS = PRESET.config["gpus"]
+ONE_GPU = min(1, GPUS)
+TRAIN = "python" if GPUS < 2 else f"torchrun --standalone --nproc-per-node {GPUS}"
 SPECS = Specs(PRESET)
 
 

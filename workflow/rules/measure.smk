@@ -23,7 +23,7 @@ if PRESET.config["shard_size"] is None:
                 "../../environment.yml"
             threads: PRESET.config["threads"]
             resources:
-                gpu=PRESET.config["gpus"],
+                gpu=ONE_GPU,
             params:
                 spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
                 digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),
@@ -48,7 +48,7 @@ else:
             "../../environment.yml"
         threads: PRESET.config["threads"]
         resources:
-            gpu=PRESET.config["gpus"],
+            gpu=ONE_GPU,
         params:
             spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
             digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),

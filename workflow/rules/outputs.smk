@@ -77,7 +77,7 @@ rule figure:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
-        gpu=PRESET.config["gpus"],
+        gpu=ONE_GPU,
     params:
         spec=lambda wildcards: SPECS.path("figures", wildcards.figure),
         digest=lambda wildcards: SPECS.digest("figures", wildcards.figure),

@@ -15,7 +15,7 @@ rule sample:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
-        gpu=PRESET.config["gpus"],
+        gpu=ONE_GPU,
     params:
         spec=lambda wildcards: SPECS.path("samples", wildcards.run, wildcards.trial),
         digest=lambda wildcards: SPECS.digest("samples", wildcards.run, wildcards.trial),

@@ -17,7 +17,7 @@ rule distill:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
-        gpu=PRESET.config["gpus"],
+        gpu=GPUS,
     params:
         spec=lambda wildcards: SPECS.path("students", wildcards.run),
         digest=lambda wildcards: SPECS.digest("students", wildcards.run),
@@ -25,7 +25,7 @@ rule distill:
     message:
         "student {wildcards.run}: distilling"
     shell:
-        "python -m sida distill --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
+        TRAIN + " -m sida distill --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
 
 
 # Generators that other rows start from go first, so that the longest chain does not end on one busy core.

@@ -13,7 +13,7 @@ rule train_teacher:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
-        gpu=PRESET.config["gpus"],
+        gpu=GPUS,
     params:
         spec=lambda wildcards: SPECS.path("teachers", wildcards.teacher),
         digest=lambda wildcards: SPECS.digest("teachers", wildcards.teacher),
@@ -21,4 +21,4 @@ rule train_teacher:
     message:
         "teacher {wildcards.teacher}: training"
     shell:
-        "python -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
+        TRAIN + " -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"

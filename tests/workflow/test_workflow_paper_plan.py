@@ -1,0 +1,99 @@
+"""The plan of the `paper` preset: data, teachers, students, measurements, tables and figures; nothing is run."""
+
+from __future__ import annotations
+
+import re
+import time
+import zipfile
+
+import pytest
+import yaml
+
+from sida.resources import ROOT
+from tests.workflow.workspace import Workspace
+from workflow.preset import Preset
+from workflow.preset.targets import Targets
+
+
+def planned(workspace, *arguments):
+    start = time.monotonic()
+    result = workspace.snakemake("-n", *arguments)
+    assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
+    assert time.monotonic() - start < 30
+    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE)}
+
+
+def test_the_paper_as_a_whole_and_one_table(tmp_path):
+    workspace = Workspace(tmp_path)
+    jobs = planned(workspace, "--configfile", "config/paper.yaml")
+    preset = Preset.load(ROOT / "config/paper.yaml")
+    assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) == 57
+    assert jobs["measure_0_9"] == len(preset.runs)
+    assert (jobs["table"], jobs["figure"], jobs["prepare_data"], jobs["encode_data"]) == (9, 10, 5, 1)
+    jobs = planned(workspace, "--configfile", "config/paper.yaml", "--", "tables/table8.tex")
+    assert jobs["distill"] + jobs["distill_parent"] == 8
+    assert (jobs["prepare_data"], jobs["import_checkpoint"], jobs["table"]) == (4, 4, 1)
+
+
+def test_every_table_and_figure_names_its_rows():
+    """What each is made from; a dry run of each takes seconds, which one test of all would make minutes."""
+    preset = Preset.load(ROOT / "config/paper.yaml")
+    targets = Targets(preset, False)
+    for kind in ("tables", "figures"):
+        for name in preset.config[kind]:
+            needs = targets.needs(kind, name)
+            rows = {*needs.measured, *needs.networks}
+            assert rows
+            assert len(rows) < len(preset.runs), name
+            for run in rows & {run.run for run in preset.students()}:
+                assert targets.training(run)["data"], run
+    assert {preset.runs[run].alpha for run in targets.needs("figures", "figure1").networks} >= {-0.25, 1.5}
+
+
+@pytest.fixture
+def pictures(tmp_path, monkeypatch):
+    """A preset whose data set is made from an asset, a zip of pictures."""
+    import numpy as np
+    from PIL import Image
+
+    workspace = Workspace(tmp_path)
+    for index in range(12):
+        path = tmp_path / "pictures" / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(index).integers(0, 255, (10, 8, 3), dtype=np.uint8)).save(path)
+    with zipfile.ZipFile(tmp_path / "pictures.zip", "w") as archive:
+        for path in (tmp_path / "pictures").rglob("*.png"):
+            archive.write(path, path.relative_to(tmp_path / "pictures"))
+    columns = ["id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note"]
+    (tmp_path / "own-assets.tsv").write_text("\t".join(columns) + "\nfaces\tdataset\t\t\t\t\tpictures.zip\t\t\t\n")
+    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "own-assets.tsv"))
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    made_from = {"source": "faces", "resolution": 8, "transform": "center-crop"}
+    shapes = {"path": "made/faces.zip", "resolution": 8, "channels": 3, "label_dim": 2, "num_images": 12}
+    config = workspace.config(datasets={"faces": {"kind": "zip", **shapes, "made_from": made_from}}, dataset="faces")
+    document = yaml.safe_load((tmp_path / config).read_text())
+    network = document["teachers"]["digits-short"]["network"]["kwargs"]
+    network |= {"img_channels": 3, "label_dim": 2}
+    document |= {"protocol": "own.yaml", "tables": [], "figures": [], "claims": None}
+    (tmp_path / config).write_text(yaml.safe_dump(document))
+    metric = {"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "data"}
+    protocol = {"name": "own", "num_samples": 10, "trials": 1, "metrics": [metric]}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({**protocol, "references": {"data": {"kind": "dataset"}}}))
+    (tmp_path / "own.tsv").write_text("run\tlabel\tmethod\tsampler\ndata\tData\tdata\tdata\n")
+    return workspace, config
+
+
+def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures):
+    workspace, config = pictures
+    arguments = ("--configfile", config, "--config", "runs=own.tsv", "--")
+    target = "measurements/data/trial-0.json"
+    assert planned(workspace, *arguments, target) == {
+        "fetch": 1, "prepare_data": 1, "measure_0_0": 1, "total": 4
+    }  # fmt: skip
+    done = workspace.snakemake(*arguments, "made/faces.zip")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (workspace.folder / "made/faces.zip").stat().st_size > 2000
+    # A vanished source is no reason to make the data, and all that was trained on them, again.
+    (workspace.folder / "pictures.zip").unlink()
+    (workspace.folder / "results/tiny/assets/faces.json").unlink()
+    assert planned(workspace, *arguments, target) == {"measure_0_0": 1, "total": 2}
