@@ -10,9 +10,10 @@ from sida.config import Settings
 from sida.errors import UserError
 from sida.families import Family
 from sida.methods import METHODS, find_method
-from sida.ranges import As, Count, Finite, Fraction, Natural, NotNegative, ObjectName, OneOf, Positive, Range
+from sida.ranges import As, Count, Finite, Fraction, Natural, NotNegative, OneOf, Positive, Range
 from sida.settings.augmentation import AugmentConfig
 from sida.settings.datasets import DatasetConfig
+from sida.settings.evaluation import Evaluation, RecipeEvaluation
 
 #: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
@@ -61,6 +62,11 @@ class TrainingSettings(Settings):
         state_minutes: Minutes of work that may be lost when the machine dies: time between two kept states, beside
             those at evaluations, snapshots and signals. 0 keeps one after each iteration, however long that takes.
             Decides nothing about the result.
+        pictures: Rows and columns of the picture beside each kept network, always of the same seeds; 0 draws none, null
+            takes 8, and 0 of latents, which only a decoder makes visible. Decides nothing about the result.
+        tensorboard: Write TensorBoard's files beside the logs; needs its package. Decides nothing about the result.
+        on_divergence: What follows when a run diverges by the rules of :mod:`sida.training.divergence`: ``say`` it in
+            one line, or ``stop`` with that line. Decides nothing about the result.
     """
 
     total_kimg: Positive
@@ -75,6 +81,9 @@ class TrainingSettings(Settings):
     tick_kimg: Positive = 50.0
     snapshot_kimg: Positive | None = None
     state_minutes: NotNegative = 5.0
+    pictures: Natural | None = None
+    tensorboard: bool = False
+    on_divergence: Literal["say", "stop"] = "say"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -128,36 +137,6 @@ class TeacherConfig(TeacherTraining, JobSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation:
-    """Measuring while a student is trained.
-
-    Attributes:
-        every_kimg: Thousands of images between two evaluations.
-        monitor: ``module:factory`` of what measures.
-        kwargs: Its keyword arguments.
-    """
-
-    every_kimg: Positive
-    monitor: ObjectName
-    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RecipeEvaluation:
-    """Measuring with the preset's protocol while a student is trained; its selection chooses the network kept.
-
-    Attributes:
-        every_kimg: Thousands of images between two evaluations.
-        num_samples: Images of one evaluation.
-        trials: Trials that are averaged.
-    """
-
-    every_kimg: Positive
-    num_samples: Annotated[int, Range(least=2)]
-    trials: Count = 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(TrainingSettings):
     """Settings of a distillation; the sheet adds method, teacher, start, α and seed.
 
@@ -191,8 +170,8 @@ class Recipe(TrainingSettings):
         logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null takes the
             official choice, which is false without the head that predicts it.
         max_nan_share: Largest share of samples with NaN within a tick before the run stops.
-        evaluation: null, or ``{every_kimg, num_samples, trials}``: measuring during training, which decides the network
-            that is kept.
+        evaluation: null, or ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network
+            that is kept, and may end the run.
         compile: Run through torch.compile (changes rounding).
         fp16: Run networks in float16 on CUDA; null keeps what the teacher's file says.
         options: Settings that only the method has, see :class:`sida.methods.Method`.
@@ -239,7 +218,7 @@ class DistillConfig(Recipe, JobSettings):
         init: Path of the generator to start from: needed by sid2a, allowed for sid (a *restart*: fresh fake score and
             optimisers without the adversarial term, the control for SiD2A), refused by sida.
         alpha: α of the SiD term; null takes the official one.
-        evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs}``; decides the network that is kept.
+        evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs, ...}``; decides the network that is kept.
     """
 
     method: Annotated[str, OneOf(METHODS.keys, or_object=True)]

@@ -85,4 +85,5 @@ def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], 
     name = getattr(module, "RECORDED_AS", evaluation["monitor"])
     kwargs = {k: v for k, v in evaluation.get("kwargs", {}).items() if k != "dataset" or v != dataset}
     facts: Callable[..., Any] | None = getattr(module, "monitor_facts", None)
-    return {**evaluation, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}
+    points = {key: value for key, value in evaluation.items() if value is not None}
+    return {**points, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}

@@ -20,7 +20,7 @@ from sida.training.evaluation import evaluation_facts
 
 Config = TeacherConfig | DistillConfig
 #: Settings that do not decide the result.
-BESIDE = {"state_minutes"}
+BESIDE = {"state_minutes", "pictures", "tensorboard", "on_divergence"}
 #: Settings that came after runs had been recorded: with its default value, each leaves a run what it was without it.
 LATER = {"teacher": {"batch_gpu"}, "student": {"options", "generator_betas"}}
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -15,11 +14,12 @@ from sida.errors import UserError
 from sida.progress import Progress
 from sida.training.averages import Average
 from sida.training.background import Tensors
-from sida.training.config import DistillConfig, TeacherConfig
+from sida.training.divergence import rising, unhealthy
 from sida.training.interruption import Interruption, Wish
 from sida.training.meter import IterationRecord, TickMeter
-from sida.training.run import RunFiles
-from sida.training.state import KeptState
+from sida.training.plan import Plan, Points
+from sida.training.run import Picture, RunFiles
+from sida.training.state import KeptState, say
 
 
 class Trainer(Protocol):
@@ -46,47 +46,6 @@ Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
 Agree = Callable[[Wish], Wish]
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """How long a run is and what happens how often, in images.
-
-    Attributes:
-        stage: Label of progress lines.
-        total: Length of the run.
-        batch_size: Images per iteration.
-        tick: Between two log records.
-        snapshot: Between two kept networks; None keeps none on the way.
-        evaluation: Between two evaluations; None never evaluates.
-        max_nan_share: Largest share of samples with NaN within a tick.
-        state_seconds: Time between two kept states, beside those at events; 0 keeps one after each iteration.
-    """
-
-    stage: str
-    total: float
-    batch_size: int
-    tick: float
-    snapshot: float | None = None
-    evaluation: float | None = None
-    max_nan_share: float = 1.0
-    state_seconds: float = 300.0
-
-    @classmethod
-    def from_config(cls, config: TeacherConfig | DistillConfig, stage: str) -> Plan:
-        """The plan of a configuration, which counts in thousands of images."""
-        student = config if isinstance(config, DistillConfig) else None
-        evaluation = None if student is None else student.evaluation
-        return cls(
-            stage=stage,
-            total=config.total_kimg * 1000,
-            batch_size=config.batch_size,
-            tick=config.tick_kimg * 1000,
-            snapshot=None if config.snapshot_kimg is None else config.snapshot_kimg * 1000,
-            evaluation=None if evaluation is None else evaluation["every_kimg"] * 1000,
-            max_nan_share=1.0 if student is None else student.max_nan_share,
-            state_seconds=config.state_minutes * 60,
-        )
-
-
 class TrainingLoop:
     """Runs a trainer from a kept state, or from its beginning, to the end of its plan.
 
@@ -101,6 +60,7 @@ class TrainingLoop:
         evaluate: Measures a network; the average with the lowest choosing value is the run's result. None makes the
             last average the result.
         agree: Makes processes that train together do the same; None is one process.
+        picture: Draws the average beside each snapshot; None draws none.
     """
 
     def __init__(
@@ -111,8 +71,9 @@ class TrainingLoop:
         metadata: Mapping[str, Any],
         evaluate: Evaluate | None = None,
         agree: Agree | None = None,
+        picture: Picture | None = None,
     ) -> None:
-        self.plan, self.trainer, self.files = plan, trainer, files
+        self.plan, self.trainer, self.files, self.picture = plan, trainer, files, picture
         self.agree: Agree = agree or (lambda wish: wish)
         self.metadata, self.evaluate = dict(metadata), evaluate
         self.nimg = 0
@@ -122,6 +83,8 @@ class TrainingLoop:
         self.evaluations: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.best_tensors: Tensors = {}
+        # Whether evaluations ended the run before its length.
+        self.ended = False
         self.meter = TickMeter()
         # When a state was kept last, and after how many images.
         self._saved, self._saved_nimg = time.monotonic(), 0
@@ -141,7 +104,7 @@ class TrainingLoop:
         with Interruption() as interruption:
             self.meter.start()
             self._events(interruption)
-            while self.nimg < self.plan.total:
+            while not self._at_end():
                 self.meter.add(self.trainer.iteration(self.nimg), self.plan.batch_size)
                 self.nimg += self.plan.batch_size
                 self._events(interruption)
@@ -159,11 +122,14 @@ class TrainingLoop:
             self._tick()
         if self.evaluate is not None and self._due("evaluation", self.plan.evaluation):
             self._evaluate(self.evaluate, interruption)
+            if self._at_end() and self._due("tick", self.plan.tick):
+                # Nothing else would bring the last record of a run that ends here.
+                self._tick()
             save = True
         if self._due("snapshot", self.plan.snapshot):
             self._snapshot()
             save = True
-        save = (save or self._state_is_old()) and self.nimg < self.plan.total
+        save = (save or self._state_is_old()) and not self._at_end()
         wish = self.agree(max(interruption.wish, Wish.SAVE if save else Wish.GO_ON))
         if wish >= Wish.SAVE:
             self._save()
@@ -179,11 +145,28 @@ class TrainingLoop:
         # A disk that takes longer to write than this does not hold up the run.
         return not self.files.busy and time.monotonic() - self._saved >= self.plan.state_seconds
 
-    def _due(self, event: str, every: float | None) -> bool:
+    def _due(self, event: str, points: Points | None) -> bool:
         last = self.done[event]
-        if every is None or last == self.nimg:
+        if points is None or last == self.nimg:
             return False
-        return last is None or self.nimg >= self.plan.total or self.nimg // every > last // every
+        return last is None or self._at_end() or points.passed(self.nimg) > points.passed(last)
+
+    def _at_end(self) -> bool:
+        return self.ended or self.nimg >= self.plan.total
+
+    def _selected(self) -> list[tuple[int, float]]:
+        """Images seen and the value that chooses the network, of each evaluation."""
+        return [(record["nimg"], record[record.get("selection", "fd")]) for record in self.evaluations]
+
+    def _warn(self, faults: Sequence[str]) -> None:
+        """Says that the run diverges, or stops it."""
+        for fault in faults:
+            line = f"{self.plan.stage}: diverging at image {self.nimg:,}: {fault}"
+            remedy = "lower lr or the loss weights, or go on from the last kept state with on_divergence: say"
+            if self.plan.stop_diverged:
+                raise UserError(f"{line}; {remedy}")
+            if not self.files.rank:
+                say(line)
 
     def _tick(self) -> None:
         values = self.meter.finish()
@@ -203,6 +186,7 @@ class TrainingLoop:
             )
         self.train.append(record)
         self.files.log("train", record)
+        self._warn(unhealthy(self.train))
 
     def _evaluate(self, evaluate: Evaluate, interruption: Interruption) -> None:
         self.meter.pause()
@@ -229,11 +213,16 @@ class TrainingLoop:
             self.best = {"nimg": self.nimg, key: value}
             state = self.trainer.ema.state()
             self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+        self._warn([fault for fault in [rising(self._selected(), key)] if fault])
+        self.ended = self.plan.plateaued(self._selected())
+        if self.ended and not self.files.rank:
+            where = f"image {self.nimg:,}, {self.plan.patience} evaluations after the best one that counts"
+            say(f"[{self.plan.stage}] ends at {where} (patience)")
         self.meter.start()
 
     def _snapshot(self) -> None:
         metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
-        self.files.write_snapshot(metadata, self.trainer.ema.net)
+        self.files.write_snapshot(metadata, self.trainer.ema.net, self.picture)
         self.done["snapshot"] = self.nimg
 
     def _show(self, progress: Progress, force: bool = False) -> None:
@@ -270,6 +259,7 @@ class TrainingLoop:
         self.nimg = self._saved_nimg = record["nimg"]
         self.done, self.best = record["done"], record["best"]
         self.train, self.evaluations = record["train"], record["evaluations"]
+        self.ended = self.plan.plateaued(self._selected())
         self.meter.load(record["meter"])
         prefix = "best/"
         self.best_tensors = {n[len(prefix) :]: t for n, t in kept.tensors.items() if n.startswith(prefix)}

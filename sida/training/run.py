@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,15 +16,18 @@ from sida.checkpoint.network_file import write_state_dict
 from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.io import append_jsonl, sweep_temporaries, write_text
+from sida.io import sweep_temporaries
 from sida.networks import build_network
 from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
 from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.learner import FlatParameters, load_buffers
+from sida.training.logs import Logs
 from sida.training.state import KeptState, StateStore, say
 
 P = ParamSpec("P")
 AnyConfig = TypeVar("AnyConfig", TeacherConfig, DistillConfig)
+#: Draws a network to a file.
+Picture = Callable[[torch.nn.Module, Path], None]
 #: Where runs go that name no folder: below the results like everything else, and apart from every preset.
 LOCAL_RESULTS = Path("results") / "local"
 
@@ -108,18 +110,22 @@ class RunFiles:
         digest: See :func:`sida.training.identity.run_digest`.
         set_aside: Start anew beside an unfinished run of another configuration.
         rank: Number of this process among those that train together.
+        tensorboard: Write TensorBoard's files, too.
 
     Attributes:
         kept: The state to go on from, None for a new run.
         network: Path of the run's network.
     """
 
-    def __init__(self, folder: Path, digest: str, set_aside: bool = False, rank: int = 0) -> None:
+    def __init__(
+        self, folder: Path, digest: str, set_aside: bool = False, rank: int = 0, tensorboard: bool = False
+    ) -> None:
         self.folder, self.digest, self.rank = folder, digest, rank
         self.network = folder / "network.safetensors"
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside)
         self._writer = BackgroundWriter()
+        self._logs = Logs(folder, tensorboard)
 
     def __enter__(self) -> RunFiles:
         """Waits for the lock and finds the state.
@@ -141,6 +147,7 @@ class RunFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
+            self._logs.close()
             self._writer.__exit__(kind, error, trace)
         finally:
             self._store.__exit__(kind, error, trace)
@@ -187,26 +194,26 @@ class RunFiles:
             owner = str(read_metadata(path)["config_sha256"])
             if owner != self.digest:
                 (shelf / owner[:12]).mkdir(exist_ok=True)
-                path.rename(shelf / owner[:12] / path.name)
+                _move(path, shelf / owner[:12])
         for path in sorted((shelf / self.digest[:12]).glob("network-*.safetensors")):
-            path.rename(shelf / path.name)
+            _move(path, shelf)
 
     @of_the_first_rank
     def log(self, name: str, record: dict[str, Any]) -> None:
         """Adds a record to ``train.jsonl`` or ``evaluations.jsonl``."""
-        append_jsonl(self.folder / f"{name}.jsonl", record)
+        self._logs.add(name, record)
 
     @of_the_first_rank
     def write_logs(self, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> None:
         """Writes ``train.jsonl`` and ``evaluations.jsonl`` as a whole."""
-        for name, records in (("train", train), ("evaluations", evaluations)):
-            lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
-            write_text(self.folder / f"{name}.jsonl", lines)
+        self._logs.restart(train, evaluations)
 
     @of_the_first_rank
-    def write_snapshot(self, metadata: Mapping[str, Any], net: torch.nn.Module) -> None:
-        """Writes a network as it is after ``metadata["nimg"]`` images, in the background."""
+    def write_snapshot(self, metadata: Mapping[str, Any], net: torch.nn.Module, picture: Picture | None = None) -> None:
+        """Writes a network as it is after ``metadata["nimg"]`` images, in the background, and its picture at once."""
         path = self.folder / "snapshots" / f"network-{metadata['nimg']:010d}.safetensors"
+        if picture is not None:
+            picture(net, path.with_suffix(".png"))
         copies = copied_to_cpu(net.state_dict())
         self._writer.do(lambda: write_state_dict(copies(), path, metadata))
 
@@ -241,6 +248,13 @@ class RunFiles:
         say(f"[{stage}] already trained; writing its files")
         tensors = {name.removeprefix("best/"): tensor for name, tensor in self.kept.tensors.items()}
         self.publish(self.kept.record, tensors)
+
+
+def _move(snapshot: Path, folder: Path) -> None:
+    """Moves a snapshot, with the picture beside it."""
+    for path in (snapshot.with_suffix(".png"), snapshot):
+        if path.exists():
+            path.rename(folder / path.name)
 
 
 def write_network(path: Path, metadata: Mapping[str, Any], tensors: Tensors) -> None:

@@ -20,6 +20,7 @@ from sida.io import sha256_file
 from sida.losses import SiDLoss
 from sida.methods import Method, find_method
 from sida.networks import architecture, build_network, family_of
+from sida.settings.samplers import Sampler
 from sida.training.averages import Average
 from sida.training.background import Tensors
 from sida.training.batches import GeneratedBatches, StepBatches
@@ -28,8 +29,11 @@ from sida.training.distiller import Distiller
 from sida.training.evaluation import Evaluation
 from sida.training.identity import run_digest, run_metadata
 from sida.training.iteration import Player, Turns
-from sida.training.loop import Plan, TrainingLoop
+from sida.training.logs import check_tensorboard
+from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
+from sida.training.pictures import Pictures
+from sida.training.plan import Plan
 from sida.training.process import check_device, prepare_process
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import Schedule
@@ -95,6 +99,7 @@ def distill(
     """
     config, outdir = read_config(DistillConfig, config, outdir, where)
     device = check_device(config.device, where)
+    check_tensorboard(config.tensorboard, where)
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     parents: dict[str, str | None] = {"teacher": _sha256(config.teacher, f"{where}.teacher"), "init": None}
@@ -105,7 +110,8 @@ def distill(
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
     digest = run_digest("student", config, dataset.sha256, parents, where)
     stage = f"distill {config.name}"
-    with RunFiles(run_folder(outdir, "students", config.name), digest, set_aside) as files:
+    folder = run_folder(outdir, "students", config.name)
+    with RunFiles(folder, digest, set_aside, tensorboard=config.tensorboard) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network
@@ -118,7 +124,9 @@ def distill(
             evaluate = Evaluation(config.evaluation, dataset, config.init_sigma, config.device, place)
         plan = Plan.from_config(config, stage)
         metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
-        TrainingLoop(plan, trainer, files, metadata, evaluate).run()
+        sampler = Sampler(kind="one_step", init_sigma=config.init_sigma)
+        picture = Pictures(sampler, config.pictures, config.device)
+        TrainingLoop(plan, trainer, files, metadata, evaluate, picture=picture).run()
     return files.network
 
 

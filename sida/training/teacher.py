@@ -14,14 +14,18 @@ from sida.losses import EDMLoss
 from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of, permit
 from sida.randomness import derive_seed, generator
+from sida.settings.samplers import Sampler
 from sida.training.averages import Average, ema_beta
 from sida.training.background import Tensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws
 from sida.training.config import TeacherConfig
 from sida.training.identity import run_digest, run_metadata
 from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_joint_state
-from sida.training.loop import Plan, TrainingLoop
+from sida.training.logs import check_tensorboard
+from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
+from sida.training.pictures import Pictures
+from sida.training.plan import Plan
 from sida.training.process import check_device, prepare_process
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay
@@ -104,12 +108,14 @@ def train_teacher(
     """
     config, outdir = read_config(TeacherConfig, config, outdir, where)
     device = check_device(config.device, where)
+    check_tensorboard(config.tensorboard, where)
     prepare_process(config.threads)
     permit(config.network["class"])
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     digest = run_digest("teacher", config, dataset.sha256, {})
     stage = f"teacher {config.name}"
-    with RunFiles(run_folder(outdir, "teachers", config.name), digest, set_aside) as files:
+    folder = run_folder(outdir, "teachers", config.name)
+    with RunFiles(folder, digest, set_aside, tensorboard=config.tensorboard) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network
@@ -119,5 +125,6 @@ def train_teacher(
         batches = StepBatches(dataset, config.seed, config.batch_size, config.batch_gpu, device)
         trainer = TeacherTrainer(config, net, batches)
         metadata = run_metadata("teacher", config, digest, dataset, net, {})
-        TrainingLoop(Plan.from_config(config, stage), trainer, files, metadata).run()
+        picture = Pictures(Sampler(kind="heun"), config.pictures, config.device)
+        TrainingLoop(Plan.from_config(config, stage), trainer, files, metadata, picture=picture).run()
     return files.network

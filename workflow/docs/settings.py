@@ -13,9 +13,10 @@ from sida.errors import UserError, suggestion
 from sida.schema import descriptions, json_schema, settings_table
 from sida.settings.augmentation import AugmentConfig, AugmentFlags
 from sida.settings.datasets import DatasetEntry, MadeFrom
+from sida.settings.evaluation import RecipeEvaluation
 from sida.settings.samplers import Sampler
 from sida.sheet import Run
-from sida.training.config import NetworkConfig, Recipe, RecipeEvaluation, TeacherTraining
+from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 from workflow.preset.settings import PresetSettings, TeacherEntry
 
 #: Classes of settings by the anchor of their table in docs/settings.md.

@@ -15,10 +15,13 @@ from eval.measuring.protocol import Protocol
 from eval.report.needs import find_needs
 from eval.results.selection import read_extended
 from sida.config import load_yaml
+from sida.settings.evaluation import EvaluationPoints
 from workflow.preset.checks import check_references
 from workflow.preset.rows import Rows, nfe
 
 MONITOR = "eval.measuring.monitor:make_monitor"
+#: Settings of an evaluation that say when it takes place; the others are the monitor's.
+_POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
 
 
 class Preset(Rows):
@@ -63,8 +66,9 @@ class Preset(Rows):
                 "protocol": _watched(self.protocol(run)).content(),
                 "device": self.config["device"],
             }
-            kwargs |= {key: value for key, value in evaluation.items() if key != "every_kimg"}
-            evaluation = {"every_kimg": evaluation["every_kimg"], "monitor": MONITOR, "kwargs": kwargs}
+            kwargs |= {key: value for key, value in evaluation.items() if key not in _POINTS}
+            points = {key: value for key, value in evaluation.items() if key in _POINTS}
+            evaluation = {**points, "monitor": MONITOR, "kwargs": kwargs}
         source = recipe.get("real_source", "data")
         if source != "data" and source in self.runs:
             recipe["real_source"] = self.network_path(self.runs[source])

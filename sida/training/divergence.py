@@ -1,0 +1,64 @@
+"""Rules by which a run is said to diverge. Each is a function of the run's log, so a resumed run says the same."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+#: A value that evaluations select by, so many times the best one before.
+FAR_ABOVE_BEST = 3.0
+#: A mean gradient norm of a tick, so many times the median of the ticks before it: of at least the first number, at
+#: most the second.
+SPIKE, TICKS = 20.0, (10, 100)
+#: Share of samples dropped for a NaN, and of iterations with gradients that were not finite, within a tick.
+NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
+
+
+def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:
+    """What is wrong with the last evaluation, if it is the first of which that can be said; None where nothing is.
+
+    Args:
+        evaluations: Images seen and value of each, in order; lower is better.
+        key: Name of the value.
+    """
+
+    def far(count: int) -> bool:
+        before = [value for _, value in evaluations[: count - 1]]
+        return bool(before) and evaluations[count - 1][1] > FAR_ABOVE_BEST * min(before) > 0
+
+    count = len(evaluations)
+    if not far(count) or far(count - 1):
+        return None
+    (_, value), (where, best) = evaluations[-1], min(evaluations[:-1], key=lambda point: point[1])
+    return f"{key} = {value:.4g} is {value / best:.1f} times its best ({best:.4g} at image {where:,})"
+
+
+def unhealthy(ticks: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is wrong with the last log record, each fault where the record before it did not have it.
+
+    Args:
+        ticks: Records of ``train.jsonl``, in order.
+    """
+    if not ticks:
+        return []
+    before = _faults(ticks[:-1]) if len(ticks) > 1 else {}
+    return [line for name, line in _faults(ticks).items() if name not in before]
+
+
+def _faults(ticks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    last, earlier, found = ticks[-1], ticks[-1 - TICKS[1] : -1], {}
+    for name, norm in last["grad_norm"].items():
+        norms = [tick["grad_norm"][name] for tick in earlier if tick["grad_norm"].get(name) is not None]
+        if norm is None or len(norms) < TICKS[0]:
+            continue
+        usual = statistics.median(norms)
+        if norm > SPIKE * usual > 0:
+            found[name] = f"the gradient norm of {name} is {norm:.3g}, {norm / usual:.0f} times its median so far"
+    dropped = last["nan_count"] / max(last["samples"], 1)
+    if dropped > NAN_SHARE:
+        found["nan"] = f"{100 * dropped:.0f} % of the samples were NaN"
+    bad = last["bad_steps"] / max(last["steps"], 1)
+    if bad > BAD_STEPS_SHARE:
+        found["gradients"] = f"{100 * bad:.0f} % of the steps had NaN or infinite gradients"
+    return found

@@ -1,0 +1,88 @@
+"""The logs of a run: ``train.jsonl``, ``evaluations.jsonl`` and, where asked for, TensorBoard's files of the same."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sida.errors import UserError
+from sida.io import append_jsonl, write_text
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+Records = Sequence[Mapping[str, Any]]
+
+
+def check_tensorboard(wanted: bool, where: str) -> None:
+    """Requires TensorBoard's library where its files are wanted.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    if wanted and importlib.util.find_spec("tensorboard") is None:
+        remedy = "install it (pip install 'sida-repro[tensorboard]') or set it to false"
+        raise UserError(f"{where}.tensorboard: the package tensorboard is not installed; {remedy}")
+
+
+class Logs:
+    """Writes the logs of a run.
+
+    Args:
+        folder: The run's folder.
+        tensorboard: Whether TensorBoard's files are written too, below ``tensorboard/``.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool = False) -> None:
+        self.folder, self.tensorboard = folder, tensorboard
+        self._board: SummaryWriter | None = None
+
+    def restart(self, train: Records, evaluations: Records) -> None:
+        """Writes all logs as a whole, as they stood after these records."""
+        for name, records in (("train", train), ("evaluations", evaluations)):
+            lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
+            write_text(self.folder / f"{name}.jsonl", lines)
+        if self.tensorboard:
+            self._open_board(train, evaluations)
+
+    def add(self, name: str, record: Mapping[str, Any]) -> None:
+        """Adds a record to ``train`` or ``evaluations``."""
+        append_jsonl(self.folder / f"{name}.jsonl", dict(record))
+        self._show(name, record)
+
+    def close(self) -> None:
+        """Writes what TensorBoard's library holds back."""
+        if self._board is not None:
+            self._board.close()
+            self._board = None
+
+    def _open_board(self, train: Records, evaluations: Records) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        folder = self.folder / "tensorboard"
+        there = folder.is_dir() and any(folder.iterdir())
+        # Later points are those of a process that was killed; TensorBoard then leaves them out.
+        last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
+        self._board = SummaryWriter(str(folder), purge_step=last + 1 if there else None)
+        if not there:
+            for name, records in (("train", train), ("evaluations", evaluations)):
+                for record in records:
+                    self._show(name, record)
+
+    def _show(self, name: str, record: Mapping[str, Any]) -> None:
+        if self._board is None:
+            return
+        for key, value in _numbers(record, name):
+            self._board.add_scalar(key, value, record["nimg"])
+
+
+def _numbers(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    """All numbers of a record by path, e.g. ``train/losses/sid``; lists (values of single trials) are left out."""
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}/{key}")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and key != "nimg":
+            yield f"{prefix}/{key}", float(value)

@@ -1,0 +1,110 @@
+"""The plan of a run: how long it is, what happens how often, and when it ends before its length."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from sida.config import from_mapping
+from sida.methods import find_method
+from sida.settings.evaluation import Evaluation
+from sida.training.config import DistillConfig, SettledConfig, TeacherConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Points:
+    """Numbers of images at which something happens: multiples of ``every``, or ``every · 10^(k / per_decade)``.
+
+    Attributes:
+        every: Images between two of them; on the logarithmic scale, the first.
+        per_decade: How many to each factor of ten; None spaces them evenly.
+    """
+
+    every: float
+    per_decade: int | None = None
+
+    def passed(self, nimg: int) -> int:
+        """How many lie at or before ``nimg`` images."""
+        if self.per_decade is None:
+            return int(nimg // self.every)
+        if nimg < self.every:
+            return 0
+        # A point that is met exactly must not be lost to the rounding of a logarithm.
+        return math.floor(math.log10(nimg / self.every) * self.per_decade + 1e-9) + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """How long a run is and what happens how often, in images.
+
+    Attributes:
+        stage: Label of progress lines.
+        total: Length of the run.
+        batch_size: Images per iteration.
+        tick: Log records.
+        snapshot: Kept networks; None keeps none on the way.
+        evaluation: Evaluations; None never evaluates.
+        patience: Evaluations in a row without improvement that end the run; None trains to the end.
+        min_improvement: Share by which a value must be lower than the best before it.
+        settled: Images after which evaluations count for that: all phases of the method have begun.
+        max_nan_share: Largest share of samples with NaN within a tick.
+        state_seconds: Time between two kept states, beside those at events; 0 keeps one after each iteration.
+        stop_diverged: Whether a run that diverges is stopped.
+    """
+
+    stage: str
+    total: float
+    batch_size: int
+    tick: Points
+    snapshot: Points | None = None
+    evaluation: Points | None = None
+    patience: int | None = None
+    min_improvement: float = 0.0
+    settled: float = 0.0
+    max_nan_share: float = 1.0
+    state_seconds: float = 300.0
+    stop_diverged: bool = False
+
+    @classmethod
+    def from_config(cls, config: TeacherConfig | SettledConfig, stage: str) -> Plan:
+        """The plan of a configuration, which counts in thousands of images."""
+        plan = cls(
+            stage=stage,
+            total=config.total_kimg * 1000,
+            batch_size=config.batch_size,
+            tick=Points(config.tick_kimg * 1000),
+            snapshot=None if config.snapshot_kimg is None else Points(config.snapshot_kimg * 1000),
+            state_seconds=config.state_minutes * 60,
+            stop_diverged=config.on_divergence == "stop",
+        )
+        if not isinstance(config, DistillConfig):
+            return plan
+        plan = dataclasses.replace(plan, max_nan_share=config.max_nan_share)
+        if config.evaluation is None:
+            return plan
+        evaluation = from_mapping(Evaluation, config.evaluation, "evaluation")
+        joins = config.adversarial_kimg if find_method(config.method, "method").real_images else 0
+        return dataclasses.replace(
+            plan,
+            evaluation=Points(evaluation.every_kimg * 1000, evaluation.per_decade),
+            patience=evaluation.patience,
+            min_improvement=evaluation.min_improvement,
+            settled=max(config.warmup_kimg, joins) * 1000,
+        )
+
+    def plateaued(self, evaluations: Sequence[tuple[int, float]]) -> bool:
+        """Whether evaluations end the run: the last ``patience`` of them in a row were no better than what was before.
+
+        Args:
+            evaluations: Images seen and value of each, in order.
+        """
+        best, since = math.inf, 0
+        for nimg, value in evaluations:
+            if nimg <= self.settled:
+                continue
+            if value < best * (1 - self.min_improvement):
+                best, since = value, 0
+            else:
+                since += 1
+        return self.patience is not None and since >= self.patience

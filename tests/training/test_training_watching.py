@@ -1,0 +1,225 @@
+"""What a training shows of itself and when it ends: points, plateaus, divergence, pictures, TensorBoard's files."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from sida.checkpoint import read_metadata
+from sida.cli import main
+from sida.config import from_mapping
+from sida.errors import UserError
+from sida.io import read_jsonl
+from sida.training import distill, train_teacher
+from sida.training.config import DistillConfig
+from sida.training.divergence import rising, unhealthy
+from sida.training.identity import run_digest
+from sida.training.plan import Points
+from sida.training.student import StudentTrainer
+from tests.training.toy import GIVEN, STUDENT, TEACHER, CrashError, as_json, results
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    spec = {**TEACHER, "total_kimg": 0.016, "snapshot_kimg": None}
+    return str(train_teacher(spec, tmp_path_factory.mktemp("teacher")))
+
+
+@pytest.fixture(autouse=True)
+def _from_the_first_value():
+    GIVEN.clear()
+
+
+def following(teacher, values, **changes):
+    evaluation = {"every_kimg": 0.032, "monitor": "tests.training.toy:make_curve", "kwargs": {"values": list(values)}}
+    more = changes.pop("evaluation", {})
+    spec = {**STUDENT, "teacher": teacher, "warmup_kimg": 0.01, "adversarial_kimg": 0.05, "snapshot_kimg": None}
+    return {**spec, "evaluation": {**evaluation, **more}, **changes}
+
+
+def crash_at(stop, spec, folder, monkeypatch):
+    original = StudentTrainer.iteration
+
+    def fragile(self, nimg):
+        if nimg >= stop:
+            raise CrashError
+        return original(self, nimg)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StudentTrainer, "iteration", fragile)
+        with pytest.raises(CrashError):
+            distill(spec, folder)
+
+
+@given(
+    every=st.floats(1, 1e6),
+    per_decade=st.none() | st.integers(1, 50),
+    images=st.lists(st.integers(0, 10**9), min_size=2, max_size=8),
+)
+def test_points_are_passed_one_after_the_other(every, per_decade, images):
+    points = Points(every, per_decade)
+    counts = [points.passed(nimg) for nimg in sorted(images)]
+    assert counts == sorted(counts)
+    assert points.passed(0) == 0
+    assert points.passed(math.ceil(every)) >= 1
+
+
+def test_logarithmic_points_are_met_exactly():
+    points = Points(1000, per_decade=2)
+    places = (999, 1000, 3162, 3163, 10_000, 999_999, 1_000_000)
+    assert [points.passed(nimg) for nimg in places] == [0, 1, 1, 2, 3, 6, 7]
+
+
+def test_evaluations_on_a_logarithmic_scale(teacher, tmp_path):
+    spec = following(teacher, [9, 8, 7, 6, 5, 4, 3, 2], evaluation={"every_kimg": 0.02, "per_decade": 4})
+    distill(spec, tmp_path / "run")
+    # The first multiples of 16 at or behind 20, 35.6, 63.2, 112.5, 200, 355.7 images; first and last always.
+    seen = [record["nimg"] for record in read_jsonl(tmp_path / "run/evaluations.jsonl")]
+    assert seen == [0, 32, 48, 64, 128, 208, 368, 400]
+
+
+#: The first two come before image 50, where the last phase begins; the best that counts is 5.
+FALLING = [1.0, 1.0, 9.0, 5.0, 4.9, 5.1, 4.8, 4.0, 3.0, 2.0, 1.0, 0.5, 0.4, 0.3]
+
+
+def test_a_plateau_ends_the_run_and_the_best_network_is_kept(teacher, tmp_path, capsys):
+    spec = following(teacher, FALLING, evaluation={"patience": 3, "min_improvement": 0.1})
+    metadata = read_metadata(distill(spec, tmp_path / "run"))
+    evaluations = read_jsonl(tmp_path / "run/evaluations.jsonl")
+    assert [record["fd"] for record in evaluations] == FALLING[:7]
+    assert metadata["last_nimg"] == evaluations[-1]["nimg"] == 192
+    assert (metadata["nimg"], metadata["fd"]) == (0, 1.0)
+    assert read_jsonl(tmp_path / "run/train.jsonl")[-1]["nimg"] == 192
+    assert "[distill toy] ends at image 192, 3 evaluations after the best one that counts" in capsys.readouterr().err
+    # The finished run is known as such, although it is not as long as it might have been.
+    distill(spec, tmp_path / "run")
+    assert "already trained" in capsys.readouterr().err
+
+
+def test_a_plateau_is_found_by_a_resumed_run_too(teacher, tmp_path, monkeypatch):
+    spec = following(teacher, FALLING, evaluation={"patience": 3, "min_improvement": 0.1}, state_minutes=1e6)
+    for stop in (96, 176):
+        crash_at(stop, spec, tmp_path / "run", monkeypatch)
+    assert read_metadata(distill(spec, tmp_path / "run"))["last_nimg"] == 192
+    GIVEN.clear()
+    distill(spec, tmp_path / "alone")
+    ours, theirs = results(tmp_path / "run"), results(tmp_path / "alone")
+    assert ours["train"] == theirs["train"]
+    assert ours["evaluations"] == theirs["evaluations"]
+
+
+def test_without_patience_nothing_ends_early_and_the_digest_is_the_old_one(teacher):
+    old = {"every_kimg": 0.1, "monitor": "tests.training.toy:make_monitor", "kwargs": {"samples": 32}}
+    config = lambda **more: from_mapping(DistillConfig, {**STUDENT, "teacher": teacher, **more}, "spec")
+    digest = lambda settings: run_digest("student", settings, "data", {})
+    same = {"pictures": 3, "tensorboard": True, "on_divergence": "stop", "state_minutes": 1.0}
+    assert digest(config(evaluation=old)) == digest(config(evaluation={**old, "patience": None}, **same))
+    assert digest(config(evaluation=old)) != digest(config(evaluation={**old, "patience": 3}))
+
+
+def tick(norm=1.0, **more):
+    return {"grad_norm": {"generator": norm}, "nan_count": 0, "samples": 100, "bad_steps": 0, "steps": 100, **more}
+
+
+def test_divergence_is_noticed_once_by_each_rule():
+    falling = [(0, 30.0), (10, 6.0), (20, 5.0)]
+    assert rising([*falling, (30, 14.0)], "fd") is None
+    assert rising([*falling, (30, 16.0)], "fd") == "fd = 16 is 3.2 times its best (5 at image 20)"
+    assert rising([*falling, (30, 16.0), (40, 20.0)], "fd") is None
+    assert rising([], "fd") is rising(falling[:1], "fd") is None
+    quiet = [tick(0.5 + n % 3) for n in range(20)]
+    assert unhealthy([]) == unhealthy(quiet) == unhealthy([*quiet[:5], tick(1e9)]) == []
+    storm = [*quiet, tick(90.0)]
+    assert unhealthy(storm) == ["the gradient norm of generator is 90, 60 times its median so far"]
+    assert unhealthy([*storm, tick(95.0)]) == []
+    assert unhealthy([*storm, tick(), tick(95.0)]) != []
+    assert unhealthy([tick(nan_count=2)]) == ["2 % of the samples were NaN"]
+    assert unhealthy([tick(None, bad_steps=11)]) == ["11 % of the steps had NaN or infinite gradients"]
+
+
+def test_a_diverging_run_says_so_or_stops(teacher, tmp_path, capsys):
+    values = [5.0, 4.0, 3.0, 2.0, 30.0, 31.0, 2.5, 40.0, *[1.0] * 8]
+    distill(following(teacher, values), tmp_path / "said")
+    lines = [line for line in capsys.readouterr().err.splitlines() if "diverging" in line]
+    assert lines == [
+        "distill toy: diverging at image 128: fd = 30 is 15.0 times its best (2 at image 96)",
+        "distill toy: diverging at image 224: fd = 40 is 20.0 times its best (2 at image 96)",
+    ]
+    GIVEN.clear()
+    spec = following(teacher, values, on_divergence="stop")
+    assert main(["distill", "--spec", as_json(spec), "--out", str(tmp_path / "stopped")]) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: distill toy: diverging at image 128: fd = 30 is 15.0 times its best")
+    # Nothing is lost: the same run goes on from its last state when it is told to, and measures there again.
+    GIVEN.pop()
+    distill({**spec, "on_divergence": "say"}, tmp_path / "stopped")
+    ours, theirs = (results(tmp_path / name) for name in ("said", "stopped"))
+    assert ours == theirs
+
+
+def test_a_nan_storm_is_said_before_it_stops(teacher, tmp_path, capsys):
+    spec = {**STUDENT, "teacher": teacher, "evaluation": None, "lr": 1e25, "max_nan_share": 1.0}
+    with pytest.raises(UserError, match=r"every step up to image \d+ had NaN or infinite gradients"):
+        distill(spec, tmp_path)
+    assert "distill toy: diverging at image" in capsys.readouterr().err
+
+
+def test_pictures_of_fixed_seeds_beside_each_snapshot(teacher, tmp_path):
+    spec = {**STUDENT, "teacher": teacher, "evaluation": None, "snapshot_kimg": 0.2}
+    distill(spec, tmp_path / "with")
+    distill({**spec, "pictures": 0}, tmp_path / "without")
+    assert results(tmp_path / "with") == results(tmp_path / "without")
+    shown = sorted((tmp_path / "with/snapshots").glob("*.png"))
+    assert [path.stem for path in shown] == ["network-0000000208", "network-0000000400"]
+    assert not list((tmp_path / "without/snapshots").glob("*.png"))
+    first, last = (np.asarray(Image.open(path)) for path in shown)
+    assert first.shape == (64, 64)
+    assert 0 < np.abs(first.astype(int) - last).mean() < 128
+    train_teacher({**TEACHER, "pictures": 2, "total_kimg": 0.032, "snapshot_kimg": 0.032}, tmp_path / "teacher")
+    assert Image.open(tmp_path / "teacher/snapshots/network-0000000032.png").size == (16, 16)
+
+
+def test_pictures_of_other_settings_are_set_aside_with_their_snapshots(teacher, tmp_path):
+    spec = {**STUDENT, "teacher": teacher, "evaluation": None, "total_kimg": 0.032, "snapshot_kimg": 0.032}
+    distill(spec, tmp_path)
+    first = (tmp_path / "snapshots/network-0000000032.png").read_bytes()
+    distill({**spec, "seed": 1, "pictures": 0}, tmp_path)
+    (aside,) = (tmp_path / "snapshots").glob("*/*.png")
+    assert aside.read_bytes() == first
+    assert not list((tmp_path / "snapshots").glob("*.png"))
+
+
+def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, monkeypatch):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    spec = following(teacher, range(20, 0, -1), tensorboard=True)
+    crash_at(176, spec, tmp_path / "run", monkeypatch)
+    distill(spec, tmp_path / "run")
+    events = reader.EventAccumulator(str(tmp_path / "run/tensorboard"))
+    events.Reload()
+    for log, tag, pick in (
+        ("train", "train/losses/denoising", lambda record: record["losses"]["denoising"]),
+        ("train", "train/grad_norm/fake_score", lambda record: record["grad_norm"]["fake_score"]),
+        ("evaluations", "evaluations/fd", lambda record: record["fd"]),
+    ):
+        records = read_jsonl(tmp_path / f"run/{log}.jsonl")
+        shown = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert shown == [(record["nimg"], pytest.approx(pick(record))) for record in records]
+
+
+def test_without_the_package_tensorboard_is_one_line(teacher, tmp_path, monkeypatch, capsys):
+    original = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else original(name))
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    spec = json.dumps({**TEACHER, "tensorboard": True})
+    assert main(["train-teacher", "--spec", spec, "--out", str(tmp_path / "run")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: --spec.tensorboard: the package tensorboard is not installed; install it (pip")
+    assert not (tmp_path / "run").exists()
