@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sida.errors import UserError, suggestion
 from sida.families import Family
-from sida.official_defaults import SID_DEFAULTS, SIDA_DEFAULTS
+from sida.official_defaults import GDD_DEFAULTS, SID_DEFAULTS, SIDA_DEFAULTS
+from sida.settings.discriminator import GDDOptions
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
@@ -33,7 +34,8 @@ class Method:
             must name (``init``), or ``either``.
         real_images: Whether it sees real images.
         defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.families`).
-        loss: Makes the loss of fake score and generator, from the settings that it takes.
+        loss: Makes the loss of fake score and generator, from the settings that it takes. With ``turns`` it may be any
+            loss that these use.
         psi_steps: Steps of the fake score with each step of the generator.
         options: Dataclass of settings that only this method has (``options`` of a recipe); None is none.
         turns: Makes the learners with their optimizers, losses and order. None: teacher, fake score and generator
@@ -122,8 +124,36 @@ SID2A = dataclasses.replace(
     SIDA, name="sid2a", title="SiD2A", about="the same from a distilled generator (--init)", start="generator"
 )
 
+
+def _gdd_loss(parts: Parts) -> Any:
+    from sida.losses import GDDLoss
+
+    return GDDLoss(parts.options.form, parts.options.r1_gamma)
+
+
+def _gdd_turns(parts: Parts) -> Turns:
+    from sida.training.gdd import make_gdd
+
+    return make_gdd(parts)
+
+
+GDD = Method(
+    name="gdd",
+    title="GDD",
+    about="a discriminator on frozen features, no score; starts from the teacher",
+    start="teacher",
+    real_images=True,
+    loss=_gdd_loss,
+    options=GDDOptions,
+    turns=_gdd_turns,
+    defaults=GDD_DEFAULTS,
+)
+GDD_I = dataclasses.replace(
+    GDD, name="gdd-i", title="GDD-I", about="the same with most of the generator's convolutions frozen"
+)
+
 #: Methods by name.
-METHODS = {method.name: method for method in (SID, SIDA, SID2A)}
+METHODS = {method.name: method for method in (SID, SIDA, SID2A, GDD, GDD_I)}
 
 
 def is_method(name: str) -> bool:

@@ -3,13 +3,15 @@
 They are what a recipe leaves out: the settings that differ between methods or families. What is the same for all
 stands in :class:`sida.training.DistillConfig`; what differs between data sets (rates, batches, augmentation) nowhere.
 
-Source: mingyuanzhou/SiD, branches main and sida: training scripts, their options' defaults, and the loops.
+Source: mingyuanzhou/SiD, branches main and sida, and Zyriix/GDD: training scripts, their options' defaults, the loops.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+#: Adam's β₁ and β₂ where a method does not say otherwise.
+BETAS = (0.0, 0.999)
 _EDM: dict[str, Any] = {
     "init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
     "weight_norm": None, "fake_score_weight_norm": None, "logvar": False,
@@ -37,3 +39,10 @@ SIDA_DEFAULTS = {
     "edm2": _SIDA_EDM2,
     "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
 }
+#: GDD's and GDD-I's. Its losses have no noise levels and no α; those of EDM stand for what nothing reads.
+GDD_DEFAULTS = {
+    "edm": {
+        **_EDM, "betas": (0.0, 0.99), "init_sigma": 80.0, "dropout": 0.0, "alpha": 1.0, "grad_clip_value": 0.0,
+        "warmup_kimg": 0.0,
+    },
+}  # fmt: skip

@@ -13,7 +13,7 @@ from sida.methods import METHODS, is_method
 from sida.ranges import Count, Finite, Name, Natural, OneOf
 
 #: Methods of rows that are measured and not distilled here.
-NOT_DISTILLED = ("data", "teacher", "gdd", "gdd-i", "external")
+NOT_DISTILLED = ("data", "teacher", "external")
 
 
 def methods() -> list[str]:
@@ -29,8 +29,7 @@ class Run:
         run: Unique id; names files and targets.
         label: Name in tables and figures.
         method: ``data`` (resampled real images), ``teacher``, a method of :mod:`sida.methods`, ``module:object`` (a
-            method of your own), ``gdd``, ``gdd-i`` (published networks), or ``external`` (someone else's generator or
-            stored images).
+            method of your own), or ``external`` (someone else's generator or stored images).
         sampler: Name in the preset's samplers; empty for external functions and images.
         family: Group in tables.
         teacher: Id in the preset's teachers.

@@ -10,6 +10,7 @@ from sida.config import Settings
 from sida.errors import UserError
 from sida.families import Family
 from sida.methods import METHODS, find_method
+from sida.official_defaults import BETAS
 from sida.ranges import As, Count, Finite, Fraction, Natural, NotNegative, OneOf, Positive, Range
 from sida.settings.augmentation import AugmentConfig
 from sida.settings.datasets import DatasetConfig
@@ -143,8 +144,8 @@ class Recipe(TrainingSettings):
     *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods`) for the teacher's network family.
 
     Attributes:
-        fake_score_lr: Learning rate of the fake score; null takes ``lr``.
-        betas: Adam's β₁ and β₂.
+        fake_score_lr: Learning rate of the fake score, or of the discriminator in its place; null takes ``lr``.
+        betas: Adam's β₁ and β₂; null takes the official ones.
         generator_betas: The generator's β₁ and β₂ where they differ; null takes ``betas``.
         eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
         t_max: Largest generator time, of 1000.
@@ -178,7 +179,7 @@ class Recipe(TrainingSettings):
     """
 
     fake_score_lr: Positive | None = None
-    betas: tuple[Beta, Beta] = (0.0, 0.999)
+    betas: tuple[Beta, Beta] | None = None
     generator_betas: tuple[Beta, Beta] | None = None
     eps: Positive | None = None
     t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
@@ -213,7 +214,8 @@ class DistillConfig(Recipe, JobSettings):
 
     Attributes:
         method: Name in :data:`sida.methods.METHODS`: ``sid`` (no real images), ``sida`` (with the adversarial term),
-            ``sid2a`` (sida from a distilled generator); or ``module:object`` of one's own.
+            ``sid2a`` (sida from a distilled generator), ``gdd`` (a discriminator alone), ``gdd-i`` (most of the
+            generator frozen); or ``module:object`` of one's own.
         teacher: Path of the teacher's network.
         init: Path of the generator to start from: needed by sid2a, allowed for sid (a *restart*: fresh fake score and
             optimisers without the adversarial term, the control for SiD2A), refused by sida.
@@ -238,6 +240,7 @@ class SettledConfig(DistillConfig):
     """A configuration in which every setting has its value; see :func:`settled`."""
 
     alpha: float
+    betas: tuple[Beta, Beta]
     init_sigma: float
     P_mean: float
     P_std: float
@@ -272,7 +275,7 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
         raise UserError(f"{where}.{error}") from None
     family, kwargs = family_of(network, f"{where}.teacher: {config.teacher}"), network["kwargs"]
     _check(config, family, family.has_variance_head(network), where)
-    values = method.settings_of(family, f"{where}.teacher: {config.teacher}")
+    values = {"betas": BETAS, **method.settings_of(family, f"{where}.teacher: {config.teacher}")}
     values["logvar"] &= family.has_variance_head(network)
     on_gpu = config.device.startswith("cuda")
     # Float16 is a GPU's affair; elsewhere the flag of a network does nothing.

@@ -12,6 +12,7 @@ from sida.data.dataset import Dataset
 from sida.io import sha256_json
 from sida.methods import METHODS
 from sida.networks import architecture
+from sida.official_defaults import BETAS
 from sida.plugins import load_object, source_sha256
 from sida.provenance import code_version
 from sida.ranges import names_object
@@ -54,9 +55,9 @@ def run_digest(
         settings.pop("real_source")
     if settings.get("evaluation") is not None:
         settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
-    if settings.get("init_sigma", 0) is None:
-        # As runs recorded it before it could be left out.
-        settings["init_sigma"] = 2.5
+    for name, value in _recorded(settings.get("method", "")).items():
+        if settings.get(name, 0) is None:
+            settings[name] = value
     if settings.get("method", "") not in ("", *METHODS):
         module, _ = load_object(settings["method"], f"{where}.method", "method")
         settings["method"] = {"name": settings["method"], "source_sha256": source_sha256(module)}
@@ -66,6 +67,13 @@ def run_digest(
         settings["network"] = {**network, "source_sha256": source_sha256(module)}
     settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
     return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
+
+
+def _recorded(method: str) -> dict[str, Any]:
+    """Values of settings that runs recorded before they could be left out."""
+    values = {"init_sigma": 2.5, "betas": BETAS}
+    own = METHODS[method].defaults["edm"] if method in METHODS else {}
+    return {name: own.get(name, value) for name, value in values.items()}
 
 
 def run_metadata(

@@ -86,19 +86,19 @@ def test_a_discriminator_has_its_own_optimizer_and_state(tmp_path, teacher, monk
 
 
 def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
-    from sida.training import run
+    from sida.training import identity
 
     spec = {**SHORT, "teacher": teacher, "method": MATCHING, "total_kimg": 0.016}
     digest = lambda path: load_network(distill(spec, path))[1]["config_sha256"]
     before = digest(tmp_path / "before")
-    monkeypatch.setattr(run, "source_sha256", lambda module: "edited")
+    monkeypatch.setattr(identity, "source_sha256", lambda module: "edited")
     assert digest(tmp_path / "after") != before
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a or module:object, got"),
+        ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a, gdd, gdd-i or module:object"),
         ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
         ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
         ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.Method"),

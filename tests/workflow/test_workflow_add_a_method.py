@@ -168,7 +168,7 @@ def test_rows_without_a_network(tmp_path, cells, sampler):
     ("cells", "message"),
     [
         ({}, r"mine.tsv: run 'mine': column 'checkpoint' is empty; give module:function"),
-        ({"method": "gdd", "sampler": "one-step"}, r"column 'checkpoint' is empty; give an asset id"),
+        ({"method": "gdd", "sampler": "one-step"}, r"column 'teacher' is empty; name one of"),
         ({"checkpoint": "x.npz", "nfe": "one"}, r'mine.tsv:2: nfe: must be an integer, got "one"'),
         ({"checkpoint": "x.npz", "nfe": 0}, r"mine.tsv:2: nfe: must be at least 1, got 0"),
         ({"checkpoint": "x.pkl", "sampler": "onestep"}, r"no sampler 'onestep'.*did you mean 'one-step'"),

@@ -13,13 +13,6 @@ from sida.settings.samplers import read_sampler
 from sida.sheet import Run
 from workflow.preset.rows import Rows
 
-# Methods that this workflow only measures, with what their rows must bring.
-_NOT_TRAINED = {
-    "external": "module:function, stored images, or (with a sampler) a network file",
-    "gdd": "an asset id or a network file",
-    "gdd-i": "an asset id or a network file",
-}
-
 
 def check_references(preset: Rows) -> None:
     """Checks what a schema cannot: that teachers, recipes, samplers, data sets and parents exist and fit.
@@ -45,8 +38,9 @@ def check_references(preset: Rows) -> None:
         where = f"{preset.sheet}: run '{run.run}'"
         if run.dataset:
             preset.dataset(run.dataset, where)
-        if run.method in _NOT_TRAINED and not run.checkpoint:
-            raise UserError(f"{where}: column 'checkpoint' is empty; give {_NOT_TRAINED[run.method]}")
+        if run.method == "external" and not run.checkpoint:
+            wanted = "module:function, stored images, or (with a sampler) a network file"
+            raise UserError(f"{where}: column 'checkpoint' is empty; give {wanted}")
         if run.method == "external" and run.without_network:
             continue
         check_sampler(preset, run, where, samplers)

@@ -42,7 +42,8 @@ def hub(tmp_path_factory):
 
 
 def test_names():
-    assert extractor_names() == ["digits", "dinov2", "dinov2_pil", "inception", "inception_clean", "pixels"]
+    names = ["digits", "digits_backbone", "dinov2", "dinov2_pil", "inception", "inception_clean", "pixels"]
+    assert extractor_names() == names
     with pytest.raises(UserError, match="did you mean 'inception'"):
         get_extractor("inceptoin")
     with pytest.raises(UserError, match="no option 'pth'"):

@@ -1,0 +1,138 @@
+"""The backbone for 8×8 digits: a small classifier whose weights are part of the package.
+
+It is trained on the images that the measuring digits network (``eval/features/digits.py``) never saw, so that the two
+share no training image: what the discriminator likes is then no direct hint of what is measured.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sida.data import Dataset, load_dataset
+from sida.discriminator.backbones import Backbone
+from sida.tensor_file import explained, read_tensors
+
+WEIGHTS = Path(__file__).with_name("digits.safetensors")
+NUM_CLASSES = 10
+
+
+class DigitsBackbone(Backbone):
+    """Three convolutions, with maps of 8, 4 and 2 pixels; input float32 ``(N, 1, 8, 8)`` in [-1, 1]."""
+
+    image_channels = 1
+    resolution = 8
+    channels = (16, 32, 64)
+    sizes = (16, 8, 4)
+    mixing = 16
+    widths = {4: 64, 8: 32, 16: 16}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList([_level(1, 16, pool=False), _level(16, 32), _level(32, 64)])
+        # Only its own training reads the classes.
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, NUM_CLASSES))
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """See :class:`Backbone`."""
+        maps, x = [], images
+        for level in self.levels:
+            x = level(x)
+            maps.append(x)
+        return maps
+
+    def load_published(self) -> None:
+        """Puts the committed weights in.
+
+        Raises:
+            UserError: The file is missing or damaged.
+        """
+        with explained(WEIGHTS, "not the digits backbone", "make one with `sida train-backbone`"):
+            self.load_state_dict(read_tensors(WEIGHTS)[0])
+
+
+def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
+    layers = [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*([nn.MaxPool2d(2)] if pool else []), *layers)
+
+
+@dataclasses.dataclass(frozen=True)
+class BackboneTraining:
+    """Settings of the committed weights.
+
+    Attributes:
+        seed: Seed of the weights, the order, the noise and the dropout. The split is not drawn anew: it is the one
+            of the measuring network's seed 0.
+        images: Number of images, all of which the measuring network never saw.
+        epochs: Passes over them.
+        batch_size: Images per step.
+        max_lr: Peak of the one-cycle learning rate.
+        weight_decay: AdamW's.
+        input_noise: Std of Gaussian noise on inputs in [-1, 1].
+    """
+
+    seed: int = 0
+    images: int = 360
+    epochs: int = 120
+    batch_size: int = 60
+    max_lr: float = 5e-3
+    weight_decay: float = 1e-2
+    input_noise: float = 0.1
+
+
+def unseen(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:
+    """Indices (int64) of the images held out from the measuring network, and of all others."""
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+    return order[:count], order[count:]
+
+
+def train_backbone(settings: BackboneTraining) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Trains on one thread: same seed, same machine, same bytes; seconds.
+
+    Returns:
+        The float32 state dict, and the metadata to store beside it (settings, data digest, ``other_accuracy``: of the
+        images that it was not trained on).
+    """
+    dataset = load_dataset({"name": "digits", "kind": "digits"})
+    train, others = unseen(dataset, settings.images)
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.set_num_threads(1)
+        try:
+            torch.manual_seed(settings.seed)
+            net = _fit(dataset.network_input(dataset.images(train)), dataset.class_indices[train], settings)
+            with torch.inference_mode():
+                logits = net.classifier(net(dataset.network_input(dataset.images(others)))[-1])
+        finally:
+            torch.set_num_threads(threads)
+    accuracy = (logits.argmax(1) == dataset.class_indices[others]).double().mean().item()
+    metadata = {
+        "format": "sida-digits-backbone/1",
+        "settings": dataclasses.asdict(settings),
+        "dataset_sha256": dataset.sha256,
+        "other_images": len(others),
+        "other_accuracy": round(accuracy, 6),
+    }
+    return {key: value.detach().contiguous() for key, value in net.state_dict().items()}, metadata
+
+
+def _fit(images: Tensor, classes: Tensor, settings: BackboneTraining) -> DigitsBackbone:
+    net = DigitsBackbone().train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=settings.max_lr, weight_decay=settings.weight_decay, fused=True)
+    steps = -(-len(images) // settings.batch_size)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, settings.max_lr, epochs=settings.epochs, steps_per_epoch=steps
+    )
+    for _ in range(settings.epochs):
+        for batch in torch.randperm(len(images)).split(settings.batch_size):
+            noisy = images[batch] + settings.input_noise * torch.randn_like(images[batch])
+            loss = nn.functional.cross_entropy(net.classifier(net(noisy)[-1]), classes[batch], label_smoothing=0.05)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return net.eval()

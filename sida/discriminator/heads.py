@@ -1,0 +1,60 @@
+"""What learns in the discriminator: a small convolutional head on each mixed map."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
+from torch.nn.utils.parametrizations import spectral_norm
+
+#: Width of a class's embedding and of the map that it is compared with.
+EMBEDDING, COMPARED = 320, 64
+
+
+class Head(nn.Module):
+    """Halves a map down to a common size, then gives logits of its patches; of their class, where there are classes.
+
+    Convolutions have spectral normalisation. Batch normalisation always uses the batch: the official discriminator
+    never leaves training mode.
+
+    Args:
+        channels: Channels of the map.
+        size: Nominal size of the map.
+        end: Nominal size at which the logits are made.
+        widths: Channels of further maps by nominal size.
+        label_dim: Number of classes; 0 is unconditional.
+
+    Source: StyleGAN-XL (arXiv:2202.00273), section 3.1; Zyriix/GDD:pg_modules/discriminator.py, whose classes start
+    from embeddings of ImageNet's; here they start at random.
+    """
+
+    def __init__(self, channels: int, size: int, end: int, widths: Mapping[int, int], label_dim: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        while size > end:
+            size //= 2
+            layers += [
+                spectral_norm(nn.Conv2d(channels, widths[size], 4, 2, 1)),
+                nn.BatchNorm2d(widths[size], track_running_stats=False),
+                nn.LeakyReLU(0.2),
+            ]
+            channels = widths[size]
+        self.down = nn.Sequential(*layers)
+        kernel = 4 if end >= 8 else max(1, end // 2)
+        self.logits = spectral_norm(nn.Conv2d(channels, COMPARED if label_dim else 1, kernel, bias=False))
+        self.embedding = self.projection = None
+        if label_dim:
+            self.embedding = nn.Linear(label_dim, EMBEDDING, bias=False)
+            nn.init.normal_(self.embedding.weight)
+            self.projection = nn.Linear(EMBEDDING, COMPARED)
+
+    def forward(self, x: Tensor, class_labels: Tensor | None) -> Tensor:
+        """Logits ``(N, patches)`` of a map ``(N, C, h, w)``; ``class_labels`` one-hot ``(N, label_dim)``."""
+        x = self.logits(self.down(x))
+        if self.embedding is not None and self.projection is not None:
+            assert class_labels is not None
+            wanted = leaky_relu(self.projection(self.embedding(class_labels)), 0.2)
+            x = (x * wanted[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(COMPARED)
+        return x.flatten(1)

@@ -1,0 +1,63 @@
+"""Settings that only GDD and GDD-I have, as data: ``options`` of a recipe. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Literal
+
+from sida.config import Settings
+from sida.ranges import Count, NotNegative, OneOf, Positive, Range
+
+#: Frozen networks that the discriminator judges by, and the asset with the weights of each (None: in the package).
+BACKBONES: dict[str, str | None] = {
+    "vgg16_bn": "backbone-vgg16-bn",
+    "efficientnet_lite0": "backbone-efficientnet-lite0",
+    "deit_base_distilled": "backbone-deit-base-distilled",
+    "digits": None,
+}
+#: Official pairs: up to 32×32 pixels, and above.
+SMALL, LARGE = ("vgg16_bn", "efficientnet_lite0"), ("deit_base_distilled", "efficientnet_lite0")
+Backbone = Annotated[str, OneOf(BACKBONES.keys)]
+Sign = Annotated[float, Range(least=-1, most=1)]
+
+
+def official_backbones(resolution: int) -> tuple[str, ...]:
+    """The official pair for images of a size (Zyriix/GDD:train.sh)."""
+    return SMALL if resolution <= 32 else LARGE
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GDDOptions(Settings):
+    """How GDD's discriminator is made and trained. What is left out is official.
+
+    Attributes:
+        backbones: Frozen feature networks; null takes VGG16-BN and EfficientNet-lite0 up to 32×32 pixels, DeiT-base
+            (distilled) and EfficientNet-lite0 above.
+        weights: ``published`` (trained on ImageNet; downloaded), or ``random`` for trying out.
+        form: ``ns`` (non-saturating) or ``hinge``.
+        r1_gamma: γ of the R1 penalty on real images; 0 leaves it out.
+        r1_interval: Iterations between two penalties; each counts this many times.
+        loss_images: Factor on the adversarial terms, not on R1. The official code adds up the images of a device,
+            64, in the place of their mean.
+        diffaug: Differentiable augmentation of what the backbones see: colour, translation, cutout.
+        ada_target: Adaptive augmentation: ``augment.p`` of the recipe is the start, and moves so that the mean sign of
+            the logits of real images comes to this; null is off.
+        ada_interval: Iterations between two moves.
+        ada_kimg: Thousands of images in which p could move by 1.
+    """
+
+    backbones: tuple[Backbone, ...] | None = None
+    weights: Literal["published", "random"] = "published"
+    form: Literal["ns", "hinge"] = "ns"
+    r1_gamma: NotNegative = 1e-4
+    r1_interval: Count = 16
+    loss_images: Positive = 64.0
+    diffaug: bool = False
+    ada_target: Sign | None = None
+    ada_interval: Count = 4
+    ada_kimg: Positive = 500.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backbones is not None and not self.backbones:
+            raise ValueError("backbones: must name at least one; null takes the official ones")

@@ -1,0 +1,185 @@
+"""Parts of GDD's discriminator: frozen backbones, mixing, heads, augmentation."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from eval.features import get_extractor
+from eval.features.train_digits import DigitsTraining, split
+from sida.cli import main
+from sida.data import AugmentPipe, load_dataset
+from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
+from sida.discriminator.augment import differentiable_augment
+from sida.discriminator.digits import WEIGHTS, BackboneTraining, DigitsBackbone, train_backbone, unseen
+from sida.discriminator.mixing import Mixing
+from sida.errors import UserError
+from sida.losses import GDDLoss
+from sida.tensor_file import read_tensors
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_dataset({"name": "digits", "kind": "digits"})
+
+
+def digits_discriminator(label_dim=10, **options):
+    torch.manual_seed(0)
+    return ProjectedDiscriminator([make_backbone("digits", "published", 1, 8)], label_dim, **options)
+
+
+def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
+    _, metadata = read_tensors(WEIGHTS)
+    train, others = unseen(data, metadata["settings"]["images"])
+    measuring, held_out = split(data, DigitsTraining())
+    assert sorted(train.tolist()) == sorted(held_out.tolist())
+    assert not set(train.tolist()) & set(measuring.tolist())
+    assert metadata["dataset_sha256"] == data.sha256
+    net = make_backbone("digits", "published", 1, 8)
+    with torch.inference_mode():
+        logits = net.classifier(net(data.network_input(data.images(others)))[-1])
+    accuracy = (logits.argmax(1) == data.class_indices[others]).double().mean().item()
+    assert accuracy == pytest.approx(metadata["other_accuracy"], abs=1e-3)
+    assert accuracy > 0.95
+
+
+def test_training_the_backbone_is_deterministic(capsys, tmp_path, monkeypatch):
+    one, _ = train_backbone(BackboneTraining(epochs=1))
+    other, _ = train_backbone(BackboneTraining(epochs=1))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    monkeypatch.setattr("sida.discriminator.digits.BackboneTraining", lambda seed: BackboneTraining(seed, epochs=1))
+    assert main(["train-backbone", "--out", str(tmp_path / "net.safetensors")]) == 0
+    assert "not bit-equal to the committed ones" in capsys.readouterr().out
+    assert torch.equal(read_tensors(tmp_path / "net.safetensors")[0]["levels.0.0.weight"], one["levels.0.0.weight"])
+
+
+def test_measured_own_features_are_those_of_the_discriminator(data):
+    images = data.images(range(20))
+    features = get_extractor("digits_backbone")(images)
+    expected = make_backbone("digits", "published", 1, 8)(data.network_input(images))[-1]
+    assert torch.allclose(features, expected.flatten(1), atol=1e-5)
+    with pytest.raises(UserError, match="must have shape"):
+        get_extractor("digits_backbone")(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
+
+
+def test_mixing_is_across_channels_and_from_coarse_to_fine():
+    maps = [torch.randn(2, 3, 8, 8), torch.randn(2, 5, 4, 4), torch.randn(2, 7, 2, 2)]
+    mixing = Mixing((3, 5, 7), 4)
+    mixed = mixing(maps)
+    assert [tuple(x.shape[1:]) for x in mixed] == [(4, 16, 16), (4, 8, 8), (8, 4, 4)]
+    assert mixing.channels == [4, 4, 8]
+    assert not any(parameter.requires_grad for parameter in mixing.parameters())
+    coarse = mixing([maps[0], maps[1], maps[2] + 1])
+    assert all(not torch.allclose(a, b) for a, b in zip(mixed, coarse))
+    fine = mixing([maps[0] + 1, maps[1], maps[2]])
+    assert [torch.equal(a, b) for a, b in zip(mixed, fine)] == [False, True, True]
+
+
+def test_logits_depend_on_the_class_and_only_heads_learn(data):
+    net = digits_discriminator()
+    images = data.network_input(data.images(range(6)))
+    labels = data.labels(torch.arange(6))
+    (logits,) = net(images, labels)
+    # Three heads end in maps of 4 × 4 and judge patches of 2 × 2.
+    assert logits.shape == (6, 3 * 3 * 3)
+    assert not torch.allclose(logits, net(images, labels.roll(1, 1))[0])
+    assert {name.partition(".")[0] for name, _ in net.named_parameters()} == {"heads"}
+    assert {name.partition(".")[0] for name in net.state_dict()} == {"heads"}
+    (plain,) = digits_discriminator(0)(images, None)
+    assert plain.shape == logits.shape
+
+
+def test_gradients_reach_images_and_heads_and_leave_the_backbone(data):
+    net = digits_discriminator()
+    frozen = [value.clone() for part in net._frozen for value in part.state_dict().values()]
+    images = data.network_input(data.images(range(8))).requires_grad_()
+    labels = data.labels(torch.arange(8))
+    loss = GDDLoss()
+    net.train()
+    penalty = loss.r1_penalty(net, images, labels)
+    value = loss.fake_score_loss(net, images, labels, images.detach().flip(0)).discriminator
+    (value + penalty.mean()).backward()
+    assert images.grad.flatten(1).norm(dim=1).min() > 0
+    assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.heads.parameters())
+    assert all(p.grad is None for part in net._frozen for p in part.parameters())
+    net.train().eval().train()
+    assert not any(module.training for part in net._frozen for module in part.modules())
+    now = [value for part in net._frozen for value in part.state_dict().values()]
+    assert all(torch.equal(a, b) for a, b in zip(frozen, now))
+
+
+def test_frozen_parts_follow_the_module(data):
+    net = digits_discriminator().double()
+    images = data.network_input(data.images(range(2))).double()
+    assert net(images, data.labels(torch.arange(2)).double())[0].dtype == torch.float64
+
+
+def test_differentiable_augmentation_moves_cuts_and_colours():
+    torch.manual_seed(0)
+    images = torch.rand(64, 3, 16, 16) * 2 - 1
+    images.requires_grad_()
+    seen = differentiable_augment(images)
+    assert seen.shape == images.shape
+    assert not torch.allclose(seen, images)
+    empty = (seen == 0).all(1).flatten(1).float().mean(1)
+    # A square of half the side covers a quarter, less where it sticks out; a move brings in up to two lines of 16.
+    assert 0.05 < empty.mean() < 0.35
+    seen.square().sum().backward()
+    assert images.grad.isfinite().all()
+    torch.manual_seed(1)
+    once = differentiable_augment(images.detach())
+    torch.manual_seed(1)
+    assert torch.equal(once, differentiable_augment(images.detach()))
+
+
+def test_adaptive_augmentation_moves_to_its_target_and_remembers():
+    pipe = AugmentPipe.from_config({"p": 0.0})
+    ada = AdaptiveAugment(pipe, target=0.6, interval=2, move=0.25)
+    sure = [torch.ones(4, 3)]
+    ada.observe(sure)
+    assert float(ada.p) == 0
+    ada.observe(sure, share=0.5)
+    assert float(ada.p) == 0
+    copy = AdaptiveAugment(pipe, target=0.6, interval=2, move=0.25)
+    copy.load_state_dict(ada.state_dict())
+    for one in (ada, copy):
+        # The second half of the second iteration.
+        one.observe(sure, share=0.5)
+        assert float(one.p) == 0.25
+    for _ in range(4):
+        ada.observe([torch.tensor([[-1.0], [1.0]])])
+    assert float(ada.p) == 0
+    still = AdaptiveAugment(AugmentPipe.from_config({"p": 1.0}))
+    still.observe(sure)
+    assert float(still.p) == 1
+    images = torch.rand(8, 1, 8, 8)
+    assert not torch.equal(still(images), images)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "size", "message"),
+    [
+        ("vgg16_bn", 1, 8, "'vgg16_bn' takes images of 3 channels, not 8×8, 1; for these name digits"),
+        ("digits", 3, 32, "'digits' takes images of 8×8, 1 channels, not 32×32, 3; for these name vgg16_bn or"),
+        ("digits", 1, 16, "'digits' takes images of 8×8, 1 channels, not 16×16, 1"),
+    ],
+)
+def test_backbone_that_does_not_fit_is_one_line(name, channels, size, message):
+    with pytest.raises(UserError, match=message):
+        make_backbone(name, "random", channels, size)
+
+
+@pytest.mark.parametrize("name", ["vgg16_bn", "efficientnet_lite0", "deit_base_distilled"])
+def test_missing_package_is_one_line(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    monkeypatch.setitem(sys.modules, "torchvision.models.vgg", None)
+    with pytest.raises(UserError, match=r"is not installed; install the extra: pip install 'sida-repro\[gdd\]'"):
+        make_backbone(name, "random", 3, 32)
+
+
+def test_damaged_weights_of_the_digits_backbone_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("sida.discriminator.digits.WEIGHTS", tmp_path / "none.safetensors")
+    with pytest.raises(UserError, match=r"none.safetensors"):
+        DigitsBackbone().load_published()

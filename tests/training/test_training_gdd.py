@@ -1,0 +1,194 @@
+"""GDD and GDD-I: trained by the same loop, with a discriminator, its penalty and a generator that is partly frozen."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from sida.checkpoint import load_network, save_network
+from sida.cli import main
+from sida.data import load_dataset
+from sida.io import read_jsonl
+from sida.networks import build_network
+from sida.training import distill, train_teacher
+from sida.training.config import DistillConfig
+from sida.training.gdd import INNATE, freeze_innate
+from sida.training.identity import run_digest
+from sida.training.state import StateStore
+from sida.training.student import make_turns
+from tests.training.toy import NETWORK, STUDENT, TEACHER, as_json, interrupt_after, results
+
+CPU = torch.device("cpu")
+GDD = {
+    **STUDENT, "method": "gdd", "total_kimg": 0.32, "warmup_kimg": None, "grad_clip_value": None, "evaluation": None,
+    "augment": None, "options": {"backbones": ["digits"], "r1_interval": 4},
+}  # fmt: skip
+CIFAR10 = {
+    "model_type": "SongUNet", "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1], "model_channels": 128, "channel_mult": [2, 2, 2], "augment_dim": 9,
+    "img_resolution": 32, "img_channels": 3, "label_dim": 0,
+}  # fmt: skip
+IMAGENET = {
+    "model_type": "DhariwalUNet", "model_channels": 192, "channel_mult": [1, 2, 3, 4], "img_resolution": 64,
+    "img_channels": 3, "label_dim": 1000,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return str(train_teacher({**TEACHER, "total_kimg": 0.1}, tmp_path_factory.mktemp("teacher")))
+
+
+def turns_of(spec):
+    config = DistillConfig(**spec)
+    return make_turns(config, load_dataset(config.dataset), CPU)
+
+
+def state_of(folder):
+    (path, *_) = sorted((folder / "state").glob("*.json"), reverse=True)
+    with StateStore(folder / "state", json.loads(path.read_text())["digest"]) as store:
+        return store.load()
+
+
+@pytest.mark.parametrize("method", ["gdd", "gdd-i"])
+def test_run_goes_on_where_it_stopped(tmp_path, teacher, method, monkeypatch):
+    augmented = {"options": {**GDD["options"], "ada_target": 0.6, "ada_kimg": 0.5}, "augment": {"p": 0.1}}
+    spec = {**GDD, **augmented, "teacher": teacher, "method": method}
+    distill(spec, tmp_path / "straight")
+    logs = read_jsonl(tmp_path / "straight/train.jsonl")
+    assert {name for record in logs for name in record["losses"]} == {"real_or_fake", "r1", "fooling"}
+    interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, 96)
+    record, tensors, _ = state_of(tmp_path / "resumed")
+    # The probability of augmentation has moved by then, and is kept.
+    assert float(tensors["discriminator/buffers/augment.p"]) != 0.1
+    steps = record["nimg"] // 16
+    # Penalties are steps of the discriminator's optimizer.
+    assert int(tensors["discriminator/adam/steps"]) == steps + -(-steps // 4)
+    assert int(tensors["generator/adam/steps"]) == steps
+    distill(spec, tmp_path / "resumed")
+    assert results(tmp_path / "resumed") == results(tmp_path / "straight")
+
+
+def test_generator_is_the_teacher_in_gdds_preconditioning(tmp_path, teacher):
+    path = distill({**GDD, "teacher": teacher, "total_kimg": 0.016}, tmp_path)
+    _, metadata = load_network(path)
+    assert metadata["network"]["class"] == "GDDPrecond"
+    assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 80.0}
+    turns = turns_of({**GDD, "teacher": teacher})
+    start, _ = load_network(teacher)
+    for one, other in zip(turns.generator.net.parameters(), start.parameters(), strict=True):
+        assert torch.equal(one, other)
+    z = torch.randn(2, 1, 8, 8)
+    assert not torch.equal(turns.generator.net(80 * z, torch.tensor(80.0)), start(80 * z, torch.tensor(80.0)))
+
+
+def test_defaults_are_the_official_ones(teacher):
+    turns = turns_of({**GDD, "teacher": teacher, "ema_half_life_kimg": None, "options": {"backbones": ["digits"]}})
+    judge, penalty, generator = turns.players
+    assert (penalty.learner, penalty.stream, penalty.every) == (judge.learner, judge.stream, 16)
+    # Golden: lr × 16/17 and β₂ = 0.99^(16/17) of the discriminator; the generator's are plain.
+    assert judge.learner.lr == pytest.approx(1e-3 * 16 / 17)
+    assert judge.learner.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
+    assert (generator.learner.lr, generator.learner.adam.betas) == (1e-3, (0.0, 0.99))
+    assert (turns.init_sigma, turns.ema_half_life) == (80.0, 500_000)
+    assert [player.weights(64) for player in turns.players] == [{"real_or_fake": 64}, {"r1": 16}, {"fooling": 64}]
+    assert judge.learner.net.augment is None
+    assert generator.learner.net.init_config["kwargs"]["dropout"] == 0
+
+
+def test_without_penalty_the_discriminator_takes_plain_steps(teacher):
+    options = {"backbones": ["digits"], "r1_gamma": 0}
+    turns = turns_of({**GDD, "teacher": teacher, "options": options, "fake_score_lr": 5e-3})
+    assert [player.name for player in turns.players] == ["discriminator", "generator"]
+    assert (turns.players[0].learner.lr, turns.players[0].learner.adam.betas) == (5e-3, (0.0, 0.99))
+
+
+def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):
+    path = distill({**GDD, "teacher": teacher, "method": "gdd-i", "total_kimg": 0.064}, tmp_path)
+    start, _ = load_network(teacher)
+    net, _ = load_network(path)
+    changed = {
+        name
+        for (name, before), after in zip(start.named_parameters(), net.parameters(), strict=True)
+        if not torch.equal(before, after)
+    }
+    frozen = {name for name, _ in net.named_parameters() if INNATE.match(name)}
+    assert frozen
+    assert not frozen & changed
+    assert {"model.enc.8x8_conv.weight", "model.enc.8x8_block0.norm0.weight"} <= changed
+    share = sum(v.numel() for n, v in net.named_parameters() if n in frozen) / sum(v.numel() for v in net.parameters())
+    assert f"gdd-i: {100 * share:.1f} % of the generator's parameters stay as the teacher's" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("network", "share"),
+    [(CIFAR10, 84.4), ({**CIFAR10, "img_resolution": 64, "channel_mult": [1, 2, 2, 2]}, 83.8), (IMAGENET, 78.8)],
+)
+def test_share_of_frozen_parameters_of_the_published_networks(network, share):
+    with torch.device("meta"):
+        net = build_network({"class": "GDDPrecond", "kwargs": network})
+    assert round(100 * freeze_innate(net), 1) == share
+
+
+def test_digest_tells_settings_that_were_left_out_from_those_of_other_methods(teacher):
+    spec = {**GDD, "teacher": teacher, "options": {}}
+    digest = lambda **more: run_digest("student", DistillConfig(**{**spec, **more}), "data", {"teacher": "x"})
+    plain = digest()
+    assert digest(init_sigma=80.0, betas=(0.0, 0.99)) == plain
+    assert len({plain, digest(init_sigma=2.5), digest(betas=(0.0, 0.999)), digest(method="gdd-i")}) == 4
+    sid = digest(method="sida")
+    assert digest(method="sida", init_sigma=2.5, betas=(0.0, 0.999)) == sid
+    assert digest(method="sida", betas=(0.0, 0.99)) != sid
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"real_source": "x.safetensors"}, "no such file"),
+        ({"init": "x"}, "init: 'gdd' starts from the teacher; remove it"),
+        (
+            {"options": {}},
+            "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1; for these name",
+        ),
+        (
+            {"options": {"backbones": ["vgg"]}},
+            "--spec.options.backbones[0]: must be one of vgg16_bn, efficientnet_lite0",
+        ),
+        ({"options": {"backbones": []}}, "--spec.options.backbones: must name at least one"),
+        ({"options": {"bakbones": ["digits"]}}, "unknown key 'bakbones' (did you mean 'backbones'?)"),
+        ({"options": {"backbones": ["digits"], "ada_target": 0.6}}, "--spec.options.ada_target: there is no augment"),
+    ],
+)
+def test_fault_is_one_line(tmp_path, teacher, change, message, capsys):
+    spec = as_json({**GDD, "teacher": teacher, **change})
+    assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert len(error) == 1
+
+
+def test_generator_in_the_place_of_the_data_is_refused(tmp_path, teacher, capsys):
+    other = str(distill({**GDD, "teacher": teacher, "total_kimg": 0.016}, tmp_path / "other"))
+    spec = as_json({**GDD, "teacher": teacher, "real_source": other})
+    assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
+    assert "real_source: gdd learns from real images alone; set it to 'data'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        ("VPPrecond", "starts from a network of class EDMPrecond, not VPPrecond"),
+        ("EDM2Precond", "method 'gdd' is for networks of edm, this one is of edm2"),
+    ],
+)
+def test_teacher_of_another_kind_is_one_line(tmp_path, cls, message, capsys):
+    kwargs = NETWORK["kwargs"]
+    if cls == "EDM2Precond":
+        keys = ("img_resolution", "img_channels", "label_dim", "channel_mult", "num_blocks", "attn_resolutions")
+        kwargs = {**{key: kwargs[key] for key in keys}, "model_channels": 8, "channels_per_head": 8}
+    save_network(build_network({"class": cls, "kwargs": kwargs}), tmp_path / "teacher.safetensors", {})
+    spec = as_json({**GDD, "teacher": str(tmp_path / "teacher.safetensors")})
+    assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
+    assert message in capsys.readouterr().err
