@@ -1,15 +1,53 @@
-"""In which order images are visited: our counter-based order, and the official ones for comparison."""
+"""In which order images are visited: our counter-based order, and the official ones of EDM and EDM2."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
 from sida.randomness import derive_seed
 
 
-class InfiniteSampler:
+class Order(Protocol):
+    """An endless order of the items of a data set."""
+
+    def indices(self, start: int, count: int) -> np.ndarray:
+        """Indices int64 ``(count,)`` at positions ``start … start + count - 1``."""
+
+
+class _Epochs:
+    """A fresh permutation per epoch.
+
+    Args:
+        dataset_size: Number of items, at least 1.
+        source: What an epoch's permutation is drawn from.
+    """
+
+    def __init__(self, dataset_size: int, source: Callable[[int], np.random.RandomState]) -> None:
+        self.dataset_size, self.source = dataset_size, source
+        self._epoch = -1
+        self._permutation = np.empty(0, dtype=np.int64)
+
+    def indices(self, start: int, count: int) -> np.ndarray:
+        """See :class:`Order`."""
+        result = np.empty(count, dtype=np.int64)
+        done = 0
+        while done < count:
+            epoch, offset = divmod(start + done, self.dataset_size)
+            take = min(count - done, self.dataset_size - offset)
+            result[done : done + take] = self._order(epoch)[offset : offset + take]
+            done += take
+        return result
+
+    def _order(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._permutation, self._epoch = self.source(epoch).permutation(self.dataset_size), epoch
+        return self._permutation
+
+
+class InfiniteSampler(_Epochs):
     """Endless visits, a fresh permutation per epoch; position k's index depends on (seed, k) alone.
 
     Nothing has to be saved to resume: ask for the positions that come next. Several devices share one order by
@@ -24,65 +62,77 @@ class InfiniteSampler:
     def __init__(self, dataset_size: int, seed: int, purpose: str = "order") -> None:
         if dataset_size < 1:
             raise ValueError("dataset_size must be at least 1")
-        self.dataset_size, self.seed, self.purpose = dataset_size, seed, purpose
-        self._epoch = -1
-        self._permutation = np.empty(0, dtype=np.int64)
-
-    def indices(self, start: int, count: int) -> np.ndarray:
-        """Indices int64 ``(count,)`` at positions ``start … start + count - 1`` of the endless order."""
-        result = np.empty(count, dtype=np.int64)
-        done = 0
-        while done < count:
-            epoch, offset = divmod(start + done, self.dataset_size)
-            take = min(count - done, self.dataset_size - offset)
-            result[done : done + take] = self._order(epoch)[offset : offset + take]
-            done += take
-        return result
-
-    def _order(self, epoch: int) -> np.ndarray:
-        if epoch != self._epoch:
-            state = np.random.RandomState(np.random.MT19937(derive_seed(self.seed, self.purpose, epoch)))
-            self._permutation, self._epoch = state.permutation(self.dataset_size), epoch
-        return self._permutation
+        self.seed, self.purpose = seed, purpose
+        derived = lambda epoch: np.random.RandomState(np.random.MT19937(derive_seed(seed, purpose, epoch)))
+        super().__init__(dataset_size, derived)
 
 
-def edm_order(
-    dataset_size: int, seed: int, rank: int = 0, num_replicas: int = 1, window_size: float = 0.5
-) -> Iterator[int]:
-    """EDM's and SiD's order: after each visit the item is swapped with one of the last half data set's visits.
+class EDM2Order(_Epochs):
+    """EDM2's order: permutations seeded by Python's hash of the pair (seed, epoch).
 
-    There are no epochs, so position k needs all earlier draws; training here uses :class:`InfiniteSampler`.
-
-    Source: NVlabs/edm:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
-    """
-    order = np.arange(dataset_size)
-    state = np.random.RandomState(seed)
-    state.shuffle(order)
-    window = int(np.rint(dataset_size * window_size))
-    position = 0
-    while True:
-        here = position % dataset_size
-        if position % num_replicas == rank:
-            yield int(order[here])
-        if window >= 2:
-            there = (here - state.randint(window)) % dataset_size
-            order[here], order[there] = order[there], order[here]
-        position += 1
-
-
-def edm2_order(dataset_size: int, seed: int, start: int = 0, rank: int = 0, num_replicas: int = 1) -> Iterator[int]:
-    """EDM2's order: a permutation per epoch, seeded by Python's hash of the pair (seed, epoch).
+    Args:
+        dataset_size: Number of items, at least 1.
+        seed: Seed of all permutations.
 
     Source: NVlabs/edm2:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
     """
-    position = start + rank
-    order = np.empty(0, dtype=np.int64)
-    current = -1
-    while True:
-        epoch, offset = divmod(position, dataset_size)
-        if epoch != current:
-            order = np.arange(dataset_size)
-            np.random.RandomState(hash((seed, epoch)) % (1 << 31)).shuffle(order)
-            current = epoch
-        yield int(order[offset])
-        position += num_replicas
+
+    def __init__(self, dataset_size: int, seed: int) -> None:
+        super().__init__(dataset_size, lambda epoch: np.random.RandomState(hash((seed, epoch)) % (1 << 31)))
+
+
+class EDMOrder:
+    """EDM's and SiD's order: after each visit the item is swapped with one of the last half data set's visits.
+
+    There are no epochs: a position needs all draws before it, which are made again when a run goes on (about a minute
+    for a hundred million images).
+
+    Args:
+        dataset_size: Number of items, at least 1.
+        seed: Seed of the order.
+        window_size: Reach of the swaps, share of the data set.
+
+    Source: NVlabs/edm:torch_utils/misc.py (``InfiniteSampler``), fact 28 of tests/golden/README.md.
+    """
+
+    def __init__(self, dataset_size: int, seed: int, window_size: float = 0.5) -> None:
+        self.dataset_size, self.seed = dataset_size, seed
+        self._window = int(np.rint(dataset_size * window_size))
+        self._restart()
+
+    def _restart(self) -> None:
+        order = np.arange(self.dataset_size)
+        self._state = np.random.RandomState(self.seed % (1 << 32))
+        self._state.shuffle(order)
+        self._order, self._position = order.tolist(), 0
+
+    def indices(self, start: int, count: int) -> np.ndarray:
+        """Indices int64 ``(count,)`` at positions ``start … start + count - 1`` of the endless order."""
+        if start < self._position:
+            self._restart()
+        while (skipped := min(start - self._position, 1 << 16)) > 0:
+            self._visit(skipped)
+        return np.array(self._visit(count), dtype=np.int64)
+
+    def _visit(self, count: int) -> list[int]:
+        """The next indices."""
+        order, size, here = self._order, self.dataset_size, self._position % self.dataset_size
+        # One call that draws many numbers draws the same as many calls.
+        draws = self._state.randint(self._window, size=count).tolist() if self._window >= 2 else [0] * count
+        visited = []
+        for draw in draws:
+            item = order[here]
+            visited.append(item)
+            there = here - draw
+            order[here], order[there] = order[there], item
+            here = here + 1 if here + 1 < size else 0
+        self._position += count
+        return visited
+
+
+#: Orders by name, each made of the data set's size, the seed and the purpose.
+ORDERS: dict[str, Callable[[int, int, str], Order]] = {
+    "shuffled": lambda size, seed, purpose: InfiniteSampler(size, seed, purpose),
+    "edm": lambda size, seed, purpose: EDMOrder(size, seed),
+    "edm2": lambda size, seed, purpose: EDM2Order(size, seed),
+}

@@ -77,12 +77,6 @@ def std_to_exponent(std: npt.ArrayLike) -> Array:
     return np.asarray(roots, dtype=np.float64).reshape(values.shape)
 
 
-def exponent_to_std(exponent: npt.ArrayLike) -> Array:
-    """Inverse of :func:`std_to_exponent`."""
-    gamma = np.asarray(exponent, dtype=np.float64)
-    return np.sqrt((gamma + 1) / ((gamma + 2) ** 2 * (gamma + 3)))
-
-
 def power_beta(std: npt.ArrayLike, t_next: float, t_delta: float) -> Array:
     """Weight β of the old average in the step that ends at ``t_next``: ``(1 − t_delta / t_next)^{γ+1}``."""
     return np.asarray((1 - t_delta / t_next) ** (std_to_exponent(std) + 1))
@@ -111,10 +105,3 @@ def posthoc_coefficients(
     gram = inner_product(t_in, s_in, t_in.T, s_in.T)
     solution = np.linalg.solve(gram, inner_product(t_in, s_in, t_out, s_out))
     return solution / solution.sum(axis=0)
-
-
-def response(time: float, std: float, length: int) -> Array:
-    """The profile that ends at ``time``, sampled at 0, 1, ..., ``length`` − 1 and scaled to sum 1, float64."""
-    position = np.arange(length, dtype=np.float64) / time
-    profile = np.where(position <= 1, position ** std_to_exponent(std), 0.0)
-    return profile / profile.sum()

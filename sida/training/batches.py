@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from sida.data.dataset import Dataset
-from sida.data.order import InfiniteSampler
+from sida.data.order import ORDERS, Order
 from sida.randomness import derive_seed, generator
 from sida.sampling.networks import settled
 from sida.sampling.one_step import one_step
@@ -34,6 +34,7 @@ class StepBatches:
         device: Where batches are put.
         rank: Number of this device.
         world_size: Number of devices; divides ``batch_size``.
+        order: In which order images are visited, of :data:`sida.data.order.ORDERS`.
 
     Attributes:
         per_device: Images per step on this device; a trainer divides its losses by them.
@@ -48,14 +49,15 @@ class StepBatches:
         device: torch.device,
         rank: int = 0,
         world_size: int = 1,
+        order: str = "shuffled",
     ) -> None:
         if batch_size % world_size:
             raise ValueError(f"batch size {batch_size} cannot be shared by {world_size} devices")
         self.dataset, self.seed, self.device = dataset, seed, device
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.order = rank, world_size, order
         self.per_device = batch_size // world_size
         self.round = min(batch_gpu or self.per_device, self.per_device)
-        self._samplers: dict[str, InfiniteSampler] = {}
+        self._orders: dict[str, Order] = {}
 
     def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
         """The rounds of one step.
@@ -68,9 +70,9 @@ class StepBatches:
         Returns:
             Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``.
         """
-        if purpose not in self._samplers:
-            self._samplers[purpose] = InfiniteSampler(len(self.dataset), self.seed, f"order-{purpose}")
-        indices = self._samplers[purpose].indices(nimg + self.rank * self.per_device, self.per_device)
+        if purpose not in self._orders:
+            self._orders[purpose] = ORDERS[self.order](len(self.dataset), self.seed, f"order-{purpose}")
+        indices = self._orders[purpose].indices(nimg + self.rank * self.per_device, self.per_device)
         labels = self.dataset.labels(indices).to(self.device)
         if with_images:
             # Only latent data sets draw here; pixels take no noise.

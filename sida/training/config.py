@@ -104,6 +104,14 @@ class TeacherTraining(TrainingSettings):
         P_mean: Mean of ln σ.
         P_std: Standard deviation of ln σ.
         ema_half_life_kimg: Half-life of the average of the weights.
+        lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0 (10,000 for the published EDM and
+            EDM2 teachers); 0 is none.
+        lr_ref_batches: Steps after which the rate falls as one over the square root of their number (35,000 to 70,000
+            for EDM2's teachers); 0 keeps it.
+        data_order: In which order images are visited: ``shuffled`` (ours), or the official one of ``edm`` or ``edm2``.
+        power_ema: Relative widths of averages with a power-function profile (EDM2: 0.05 and 0.1), in place of the one
+            with a half-life. Each is in the kept networks, from which ``sida average`` makes others; the first is the
+            result.
     """
 
     betas: tuple[Beta, Beta] = (0.9, 0.999)
@@ -111,6 +119,15 @@ class TeacherTraining(TrainingSettings):
     P_mean: Finite = -1.2
     P_std: Positive = 1.2
     ema_half_life_kimg: Positive = 500.0
+    lr_rampup_kimg: NotNegative = 0.0
+    lr_ref_batches: NotNegative = 0.0
+    data_order: Literal["shuffled", "edm", "edm2"] = "shuffled"
+    power_ema: tuple[Annotated[float, Range(above=0, below=0.28)], ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.power_ema)) < len(self.power_ema):
+            raise ValueError(f"power_ema: must be different numbers, got {list(self.power_ema)}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,10 @@ Config = TeacherConfig | DistillConfig
 #: Settings that do not decide the result.
 BESIDE = {"state_minutes", "pictures", "tensorboard", "on_divergence"}
 #: Settings that came after runs had been recorded: with its default value, each leaves a run what it was without it.
-LATER = {"teacher": {"batch_gpu"}, "student": {"options", "generator_betas"}}
+LATER = {
+    "teacher": {"batch_gpu", "lr_rampup_kimg", "lr_ref_batches", "data_order", "power_ema"},
+    "student": {"options", "generator_betas"},
+}
 
 
 def run_digest(

@@ -29,6 +29,13 @@ class Trainer(Protocol):
     def ema(self) -> Average:
         """The averaged network: the run's product."""
 
+    @property
+    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
+        """Networks that a snapshot keeps, with what their headers say beside the run's, by the end of their name.
+
+        The first is the run's product.
+        """
+
     def iteration(self, nimg: int) -> IterationRecord:
         """One step after ``nimg`` images."""
 
@@ -222,7 +229,7 @@ class TrainingLoop:
 
     def _snapshot(self) -> None:
         metadata = {**self.metadata, "nimg": self.nimg, "last_nimg": self.nimg}
-        self.files.write_snapshot(metadata, self.trainer.ema.net, self.picture)
+        self.files.write_snapshot(metadata, self.trainer.snapshots, self.picture)
         self.done["snapshot"] = self.nimg
 
     def _show(self, progress: Progress, force: bool = False) -> None:

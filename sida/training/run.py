@@ -209,13 +209,32 @@ class RunFiles:
         self._logs.restart(train, evaluations)
 
     @of_the_first_rank
-    def write_snapshot(self, metadata: Mapping[str, Any], net: torch.nn.Module, picture: Picture | None = None) -> None:
-        """Writes a network as it is after ``metadata["nimg"]`` images, in the background, and its picture at once."""
-        path = self.folder / "snapshots" / f"network-{metadata['nimg']:010d}.safetensors"
+    def write_snapshot(
+        self,
+        metadata: Mapping[str, Any],
+        networks: Mapping[str, tuple[torch.nn.Module, Mapping[str, Any]]],
+        picture: Picture | None = None,
+    ) -> None:
+        """Writes networks as they are after ``metadata["nimg"]`` images, in the background; a picture of the first.
+
+        Args:
+            metadata: Of all of them.
+            networks: By the end of their name: each with metadata of its own.
+            picture: Draws the first; None does not.
+        """
+        start = self.folder / "snapshots" / f"network-{metadata['nimg']:010d}"
         if picture is not None:
-            picture(net, path.with_suffix(".png"))
-        copies = copied_to_cpu(net.state_dict())
-        self._writer.do(lambda: write_state_dict(copies(), path, metadata))
+            picture(next(iter(networks.values()))[0], start.with_name(f"{start.name}.png"))
+        files = [
+            (copied_to_cpu(net.state_dict()), start.with_name(f"{start.name}{end}.safetensors"), {**metadata, **more})
+            for end, (net, more) in networks.items()
+        ]
+
+        def write() -> None:
+            for copies, path, record in files:
+                write_state_dict(copies(), path, record)
+
+        self._writer.do(write)
 
     @of_the_first_rank
     def save(self, record: Mapping[str, Any], changing: Tensors, settled: Tensors) -> None:
@@ -252,7 +271,8 @@ class RunFiles:
 
 def _move(snapshot: Path, folder: Path) -> None:
     """Moves a snapshot, with the picture beside it."""
-    for path in (snapshot.with_suffix(".png"), snapshot):
+    picture = "-".join(snapshot.stem.split("-")[:2]) + ".png"
+    for path in (snapshot.with_name(picture), snapshot):
         if path.exists():
             path.rename(folder / path.name)
 

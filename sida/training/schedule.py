@@ -77,15 +77,17 @@ def linear_decay(progress: float, start: float, final: float) -> float:
     return (1 - share) + share * final
 
 
-def edm_learning_rate(nimg: int, lr: float, rampup_nimg: float) -> float:
-    """Published EDM teachers: linear ramp-up over ``rampup_nimg`` images, then constant."""
-    return lr if rampup_nimg <= 0 else lr * min(nimg / rampup_nimg, 1.0)
+def teacher_learning_rate(nimg: int, batch_size: int, lr: float, rampup_nimg: float, ref_batches: float) -> float:
+    """Rate of a published teacher: a linear ramp-up, and ``lr / sqrt(max(t / ref_batches, 1))`` after t iterations.
 
+    Args:
+        nimg: Images seen before the iteration.
+        batch_size: Images of an iteration.
+        lr: Rate without either.
+        rampup_nimg: Images of the ramp-up; 0 is none.
+        ref_batches: Iterations after which the rate falls; 0 is never (EDM).
 
-def edm2_learning_rate(nimg: int, batch_size: int, ref_lr: float, ref_batches: float, rampup_nimg: float) -> float:
-    """EDM2 teachers: ramp-up, then ``ref_lr / sqrt(max(t / ref_batches, 1))`` after t iterations.
-
-    Source: EDM2 (arXiv:2312.02696), section 3.3 and Table 6.
+    Source: NVlabs/edm:training/training_loop.py; EDM2 (arXiv:2312.02696), section 3.3 and Table 6.
     """
-    decay = 1.0 if ref_batches <= 0 else math.sqrt(max(nimg / (ref_batches * batch_size), 1.0))
-    return edm_learning_rate(nimg, ref_lr / decay, rampup_nimg)
+    decay = math.sqrt(max(nimg / (ref_batches * batch_size), 1.0)) if ref_batches else 1.0
+    return lr / decay * (min(nimg / rampup_nimg, 1.0) if rampup_nimg else 1.0)

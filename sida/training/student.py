@@ -57,6 +57,11 @@ class StudentTrainer:
         """The averaged generator."""
         return self.turns.ema
 
+    @property
+    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
+        """See :class:`sida.training.loop.Trainer`."""
+        return {"": (self.ema.net, {})}
+
     def iteration(self, nimg: int) -> IterationRecord:
         """One iteration on the batches of image ``nimg``."""
         return self.turns.take(nimg, lambda stream, with_images: self.batches(stream, nimg, with_images))

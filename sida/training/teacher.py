@@ -15,7 +15,7 @@ from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of, permit
 from sida.randomness import derive_seed, generator
 from sida.settings.samplers import Sampler
-from sida.training.averages import Average, ema_beta
+from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import Tensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws
 from sida.training.config import TeacherConfig
@@ -28,17 +28,20 @@ from sida.training.pictures import Pictures
 from sida.training.plan import Plan
 from sida.training.process import check_device, prepare_process
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
-from sida.training.schedule import linear_decay
+from sida.training.schedule import linear_decay, teacher_learning_rate
 
 
 class TeacherTrainer:
-    """One denoiser, its average, and how one iteration changes them.
+    """One denoiser, its averages, and how one iteration changes them.
 
     Args:
         config: Settings.
         net: Network on its device.
         batches: Where this device's images come from.
         reduce: Averages gradients over devices; None is one device.
+
+    Attributes:
+        averages: Averages of the weights by relative width (EDM2), or the one with a half-life under None.
     """
 
     def __init__(
@@ -50,11 +53,25 @@ class TeacherTrainer:
         self.loss = EDMLoss(config.P_mean, config.P_std, config.sigma_data, return_logvar=has_logvar)
         self.augment = None if config.augment is None else AugmentPipe.from_config(config.augment, "augment")
         self.learner = Learner(net, config.lr, config.betas, config.eps, reduce=reduce)
-        self.ema = Average(self.learner)
-        self._parts: dict[str, Resumable] = {"teacher": self.learner, "ema": self.ema}
+        widths: tuple[float | None, ...] = config.power_ema or (None,)
+        self.averages = {std: Average(self.learner) for std in widths}
+        self._parts: dict[str, Resumable] = {"teacher": self.learner}
+        self._parts |= {"ema" if std is None else f"ema-{std}": kept for std, kept in self.averages.items()}
+
+    @property
+    def ema(self) -> Average:
+        """The average that is the run's result."""
+        return next(iter(self.averages.values()))
+
+    @property
+    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
+        """See :class:`sida.training.loop.Trainer`."""
+        if None in self.averages:
+            return {"": (self.ema.net, {})}
+        return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in self.averages.items()}
 
     def iteration(self, nimg: int) -> IterationRecord:
-        """One step of the denoiser and its average."""
+        """One step of the denoiser and its averages."""
         config, device = self.config, self.batches.device
         net, record = self.learner.train(), IterationRecord()
         rounds = self.batches("teacher", nimg)
@@ -67,11 +84,22 @@ class TeacherTrainer:
             record.samples += len(images)
             loss.backward()
             position += len(images)
-        rate = linear_decay(nimg / (config.total_kimg * 1000), config.lr_decay_start, config.lr_final)
-        record.add_step("teacher", self.learner.step(rate))
-        half_life = config.ema_half_life_kimg * 1000
-        self.ema.update(ema_beta(nimg, config.batch_size, half_life, config.ema_rampup_ratio))
+        record.add_step("teacher", self.learner.step(self._lr_factor(nimg)))
+        for std, average in self.averages.items():
+            average.update(self._beta(std, nimg))
         return record
+
+    def _lr_factor(self, nimg: int) -> float:
+        config = self.config
+        decay = linear_decay(nimg / (config.total_kimg * 1000), config.lr_decay_start, config.lr_final)
+        rampup = config.lr_rampup_kimg * 1000
+        return decay * teacher_learning_rate(nimg, config.batch_size, 1.0, rampup, config.lr_ref_batches)
+
+    def _beta(self, std: float | None, nimg: int) -> float:
+        config, batch_size = self.config, self.config.batch_size
+        if std is not None:
+            return float(power_beta(std, nimg + batch_size, batch_size))
+        return ema_beta(nimg, batch_size, config.ema_half_life_kimg * 1000, config.ema_rampup_ratio)
 
     def _draws(self, nimg: int, rounds: Sequence[Batch]) -> list[dict[str, torch.Tensor]]:
         batches, item = self.batches, tuple(rounds[0][0].shape[1:])
@@ -122,9 +150,13 @@ def train_teacher(
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
-        batches = StepBatches(dataset, config.seed, config.batch_size, config.batch_gpu, device)
+        batches = StepBatches(
+            dataset, config.seed, config.batch_size, config.batch_gpu, device, order=config.data_order
+        )
         trainer = TeacherTrainer(config, net, batches)
         metadata = run_metadata("teacher", config, digest, dataset, net, {})
+        if config.power_ema:
+            metadata["average_std"] = config.power_ema[0]
         picture = Pictures(Sampler(kind="heun"), config.pictures, config.device)
         TrainingLoop(Plan.from_config(config, stage), trainer, files, metadata, picture=picture).run()
     return files.network

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.data import InfiniteSampler
-from sida.data.order import edm2_order, edm_order
+from sida.data.order import ORDERS, EDM2Order, EDMOrder
 
 
 @settings(deadline=None, max_examples=50)
@@ -46,9 +46,36 @@ def test_official_orders_match_the_golden_ones(golden, name, size):
     arrays, _ = golden(f"dataset/{name}")
     for seed, rank, replicas in [(0, 0, 1), (1, 0, 1), (7, 0, 2), (7, 1, 2)]:
         expected = arrays[f"infinite_sampler/seed{seed}_rank{rank}_of{replicas}"]
-        actual = list(itertools.islice(edm_order(size, seed, rank, replicas), len(expected)))
-        np.testing.assert_array_equal(actual, expected)
+        # Theirs deals positions out one by one, ours in blocks: the batch of all devices is the same.
+        visits = EDMOrder(size, seed).indices(0, replicas * len(expected))
+        np.testing.assert_array_equal(visits[rank::replicas], expected)
     for start in (0, 24, 31):
         expected = arrays[f"infinite_sampler_edm2/seed3_start{start}"]
-        actual = list(itertools.islice(edm2_order(size, 3, start), len(expected)))
-        np.testing.assert_array_equal(actual, expected)
+        np.testing.assert_array_equal(EDM2Order(size, 3).indices(start, len(expected)), expected)
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    name=st.sampled_from(sorted(ORDERS)),
+    size=st.integers(1, 50),
+    seed=st.integers(0, 2**31),
+    asked=st.lists(st.tuples(st.integers(0, 300), st.integers(0, 60)), min_size=1, max_size=5),
+)
+def test_every_order_is_the_same_in_whatever_pieces_it_is_asked_for(name, size, seed, asked):
+    """As by a run that is resumed, or by devices that share a batch."""
+    whole = ORDERS[name](size, seed, "teacher").indices(0, 360)
+    pieces = ORDERS[name](size, seed, "teacher")
+    for start, count in asked:
+        np.testing.assert_array_equal(pieces.indices(start, count), whole[start : start + count])
+    assert set(whole) <= set(range(size))
+
+
+def test_edms_order_visits_all_about_equally_often_and_not_soon_again():
+    visits = EDMOrder(100, 0).indices(0, 10_000)
+    counts = np.bincount(visits, minlength=100)
+    assert counts.min() >= 80
+    gaps = [
+        second - first for item in range(100) for first, second in itertools.pairwise(np.flatnonzero(visits == item))
+    ]
+    # An item can come again only after half the data set has been visited.
+    assert min(gaps) > 50

@@ -175,7 +175,7 @@ def test_only_the_first_rank_writes(tmp_path):
         files.log("train", {"nimg": 1})
         files.write_logs([{"nimg": 1}], [])
         files.save({"finished": False}, {"x": torch.zeros(1)}, {})
-        files.write_snapshot({"nimg": 1}, torch.nn.Linear(1, 1))
+        files.write_snapshot({"nimg": 1}, {"": (torch.nn.Linear(1, 1), {})})
         files.publish({"train": [], "evaluations": [], "metadata": {}}, {})
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
 

@@ -1,0 +1,119 @@
+"""Other power-function averages of a teacher, made afterwards from the kept ones (post-hoc EMA).
+
+Source: EDM2 (arXiv:2312.02696), section 3.2 and appendix C.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sida.checkpoint.network_file import build_on_meta, check_names_and_shapes, read_metadata, write_state_dict
+from sida.errors import UserError
+from sida.io import sha256_file
+from sida.tensor_file import Header, iterate_tensors, read_header
+from sida.training.averages import inner_product, posthoc_coefficients
+
+
+@dataclasses.dataclass(frozen=True)
+class Kept:
+    """A kept average.
+
+    Attributes:
+        path: Its file.
+        metadata: Of its header.
+        header: Of the tensors.
+    """
+
+    path: Path
+    metadata: dict[str, Any]
+    header: Header
+
+    @property
+    def profile(self) -> tuple[float, float]:
+        """Images seen, and relative width."""
+        return float(self.metadata["nimg"]), float(self.metadata["average_std"])
+
+
+def reconstruct_average(
+    sources: Sequence[str | os.PathLike[str]], std: float, target: str | os.PathLike[str], nimg: int | None = None
+) -> float:
+    """Writes the network that a power-function average of another width would have been.
+
+    Args:
+        sources: Kept averages of one run (``power_ema``), at several numbers of images and of one width or more.
+        std: Relative width wanted, in (0, 0.28).
+        target: Network file to write; its ``parents`` are the sources.
+        nimg: Images seen at the end of the profile wanted; None is that of the newest source.
+
+    Returns:
+        How far the profile made is from the one wanted: norm of the difference over norm of the latter. The error of
+        the weights is usually of that order, times how far averages of this run are from each other.
+
+    Raises:
+        UserError: Files that are no such averages or not of one run, or a profile that ends where none of them does.
+    """
+    if not 0 < std < 0.28:
+        raise UserError(f"--std: must be above 0 and below 0.28, got {std:g}")
+    kept = sorted((_open(Path(source)) for source in sources), key=lambda one: one.profile)
+    if not kept:
+        raise UserError("average: names no kept networks; give those of a run's snapshots")
+    _check_of_one_run(kept)
+    newest = kept[-1]
+    end = newest.profile[0] if nimg is None else float(nimg)
+    if not 0 < end <= newest.profile[0]:
+        most = newest.profile[0]
+        raise UserError(f"--nimg: must be above 0 and at most {most:,.0f}, where the newest average ends; got {nimg}")
+    times, stds = (np.array(values) for values in zip(*(one.profile for one in kept)))
+    weights = posthoc_coefficients(times, stds, [end], [std])[:, 0]
+    parents = {f"average {t:.0f} {s:g}": sha256_file(one.path) for one, t, s in zip(kept, times, stds)}
+    metadata = {**newest.metadata, "nimg": int(end), "average_std": std, "parents": parents}
+    write_state_dict(_combined(kept, weights), target, metadata)
+    return _distance(times, stds, weights, end, std)
+
+
+def _open(path: Path) -> Kept:
+    metadata = read_metadata(path)
+    if "average_std" not in metadata:
+        raise UserError(f"{path}: is no power-function average; train with power_ema and snapshot_kimg")
+    return Kept(path, metadata, read_header(path))
+
+
+def _check_of_one_run(kept: Sequence[Kept]) -> None:
+    """Requires averages of one run, each profile once, with equal tensors."""
+    first = kept[0]
+    net = build_on_meta(first.metadata["network"], len(first.header.entries), str(first.path))
+    for one, before in zip(kept, (None, *kept)):
+        if one.metadata["config_sha256"] != first.metadata["config_sha256"]:
+            raise UserError(f"{one.path}: is of another run than {first.path}; give averages of one run")
+        if before is not None and one.profile == before.profile:
+            raise UserError(f"{one.path}: is the same average as {before.path}; give each once")
+        check_names_and_shapes(one.path, {entry.name: entry.shape for entry in one.header.entries}, net)
+
+
+def _combined(kept: Sequence[Kept], weights: np.ndarray) -> dict[str, torch.Tensor]:
+    """Weighted sums of the parameters, tensor by tensor; buffers are the newest network's."""
+    newest = kept[-1]
+    net = build_on_meta(newest.metadata["network"], len(newest.header.entries), str(newest.path))
+    learned = {name for name, _ in net.named_parameters()}
+    combined = {}
+    for group in zip(*(iterate_tensors(one.path, one.header) for one in kept)):
+        name, last = group[-1]
+        if name in learned:
+            # The coefficients are large and of both signs.
+            last = sum(weight * tensor.double() for weight, (_, tensor) in zip(weights.tolist(), group)).float()
+        combined[name] = last
+    return {name: combined[name] for name in net.state_dict()}
+
+
+def _distance(times: np.ndarray, stds: np.ndarray, weights: np.ndarray, end: float, std: float) -> float:
+    gram = inner_product(times[:, None], stds[:, None], times[None], stds[None])
+    wanted = float(inner_product(end, std, end, std))
+    cross = weights @ inner_product(times, stds, end, std)
+    return float(np.sqrt(max(wanted - 2 * cross + weights @ gram @ weights, 0.0) / wanted))

@@ -1,0 +1,159 @@
+"""What published teachers were trained with: rates that rise and fall, their order of images, post-hoc averages."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from sida.checkpoint import load_network, read_metadata
+from sida.cli import main
+from sida.config import from_mapping
+from sida.data import load_dataset
+from sida.io import read_jsonl
+from sida.networks import build_network
+from sida.randomness import derive_seed
+from sida.training import TeacherConfig, train_teacher
+from sida.training.batches import StepBatches
+from sida.training.identity import run_digest
+from tests.training.toy import TEACHER, as_json, interrupt_after, results
+
+#: EDM2's way: no ramp-down but by the number of steps, and two averages.
+EDM2_WAY = {
+    "lr_decay_start": 1.0,
+    "lr_final": 1.0,
+    "lr_rampup_kimg": 0.1,
+    "lr_ref_batches": 10,
+    "data_order": "edm2",
+    "power_ema": [0.1, 0.2],
+    "snapshot_kimg": 0.05,
+}
+
+
+def vector(path) -> torch.Tensor:
+    return torch.cat([p.detach().reshape(-1).double() for p in load_network(path)[0].parameters()])
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    train_teacher({**TEACHER, **EDM2_WAY}, folder)
+    return folder
+
+
+def test_all_of_edm2s_way_resumes_exactly(averaged, tmp_path, monkeypatch):
+    spec = {**TEACHER, **EDM2_WAY}
+    for stop in (100, 300):
+        interrupt_after(train_teacher, spec, tmp_path, monkeypatch, stop)
+    train_teacher(spec, tmp_path)
+    assert results(tmp_path) == results(averaged)
+    names = sorted(path.name for path in (tmp_path / "snapshots").iterdir())
+    assert len(names) == 16
+    assert names[0].endswith("-0.1.safetensors")
+    # The result is the average that is named first.
+    assert torch.equal(vector(tmp_path / "network.safetensors"), vector(tmp_path / "snapshots" / names[-2]))
+    assert read_metadata(tmp_path / "network.safetensors")["average_std"] == 0.1
+
+
+def test_edms_order_resumes_exactly(tmp_path, monkeypatch):
+    spec = {**TEACHER, "data_order": "edm", "seed": 3}
+    train_teacher(spec, tmp_path / "alone")
+    interrupt_after(train_teacher, spec, tmp_path / "run", monkeypatch, 240)
+    train_teacher(spec, tmp_path / "run")
+    assert results(tmp_path / "run") == results(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("order", ["shuffled", "edm", "edm2"])
+def test_devices_share_an_order(order):
+    dataset, device = load_dataset(TEACHER["dataset"]), torch.device("cpu")
+    make = lambda *ranks: StepBatches(dataset, 5, 8, None, device, *ranks, order=order)
+    together = make()
+    apart = [make(0, 2), make(1, 2)]
+    for nimg in (0, 8, 16, 320):
+        ((whole, labels),) = together("teacher", nimg)
+        parts = [batches("teacher", nimg)[0] for batches in apart]
+        assert torch.equal(whole, torch.cat([images for images, _ in parts]))
+        assert torch.equal(labels, torch.cat([part for _, part in parts]))
+
+
+def test_a_rate_that_has_not_risen_changes_nothing_and_one_that_falls_changes_less(tmp_path):
+    spec = {**TEACHER, "snapshot_kimg": None, "lr_decay_start": 1.0, "total_kimg": 0.1}
+    flat = {"ema_rampup_ratio": None, "ema_half_life_kimg": 1e-9}
+    still, falling, steady = (
+        vector(train_teacher({**spec, **flat, **more}, tmp_path / name))
+        for name, more in {"still": {"lr_rampup_kimg": 1e9}, "falling": {"lr_ref_batches": 1}, "steady": {}}.items()
+    )
+    torch.manual_seed(derive_seed(TEACHER.get("seed", 0), "initialisation"))
+    start = torch.cat([p.detach().reshape(-1).double() for p in build_network(TEACHER["network"]).parameters()])
+    assert (still - start).abs().max() < 1e-6
+    assert 0 < (falling - start).norm() < 0.8 * (steady - start).norm()
+
+
+def test_settings_that_came_later_leave_old_digests():
+    digest = lambda **more: run_digest("teacher", from_mapping(TeacherConfig, {**TEACHER, **more}, "spec"), "data", {})
+    unchanged = {"lr_rampup_kimg": 0, "lr_ref_batches": 0.0, "data_order": "shuffled", "power_ema": []}
+    assert digest() == digest(**unchanged)
+    for key, value in EDM2_WAY.items():
+        if key in unchanged:
+            assert digest(**{key: value}) != digest(), key
+
+
+def test_an_average_made_afterwards_is_the_one_that_training_would_have_kept(averaged, tmp_path, capsys):
+    kept = sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
+    (tmp_path / "wanted").mkdir()
+    train_teacher({**TEACHER, **EDM2_WAY, "power_ema": [0.14]}, tmp_path / "wanted")
+    made = tmp_path / "made.safetensors"
+    assert main(["average", *kept, "--std", "0.14", "--out", str(made)]) == 0
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert float(line.removeprefix("profile differs by ").split()[0]) < 0.05
+    wanted, others = vector(tmp_path / "wanted/network.safetensors"), [vector(path) for path in kept[-2:]]
+    error = (vector(made) - wanted).norm()
+    assert error < 0.1 * min((other - wanted).norm() for other in others)
+    metadata = read_metadata(made)
+    assert (metadata["nimg"], metadata["average_std"]) == (400, 0.14)
+    assert len(metadata["parents"]) == len(kept)
+
+
+def test_a_kept_average_comes_back_as_it_was(averaged, tmp_path):
+    kept = sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
+    again = str(tmp_path / "again.safetensors")
+    nimg = read_metadata(kept[4])["nimg"]
+    assert main(["average", *kept, "--std", "0.1", "--nimg", str(nimg), "--out", again]) == 0
+    np.testing.assert_allclose(vector(again), vector(kept[4]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--std", "0.3"], "--std: must be above 0 and below 0.28, got 0.3"),
+        (["--std", "0.1", "--nimg", "401"], "--nimg: must be above 0 and at most 400"),
+    ],
+)
+def test_bad_requests_are_one_line(averaged, tmp_path, capsys, arguments, message):
+    kept = sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
+    assert main(["average", *kept, *arguments, "--out", str(tmp_path / "x")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+
+
+def test_averages_of_other_runs_or_kinds_are_one_line(averaged, tmp_path, capsys):
+    kept = sorted(map(str, (averaged / "snapshots").glob("*.safetensors")))
+    other = {**TEACHER, "total_kimg": 0.016, "snapshot_kimg": None}
+    plain = str(train_teacher(other, tmp_path / "plain"))
+    foreign = str(train_teacher({**other, "power_ema": [0.1]}, tmp_path / "foreign"))
+    for sources, message in (
+        ([*kept, plain], f"{plain}: is no power-function average; train with power_ema"),
+        ([kept[0], foreign], "is of another run than"),
+        ([kept[0], kept[0]], "is the same average as"),
+    ):
+        capsys.readouterr()
+        assert main(["average", *sources, "--std", "0.1", "--out", str(tmp_path / "x")]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+    assert main(["train-teacher", "--spec", as_json({**TEACHER, "power_ema": [0.1, 0.1]}), "--out", "x"]) == 1
+    assert "--spec.power_ema: must be different numbers" in capsys.readouterr().err
+
+
+def test_ticks_are_those_of_a_plain_run(averaged):
+    """Averages do not change what is learned."""
+    assert [tick["nimg"] for tick in read_jsonl(averaged / "train.jsonl")] == [112, 208, 304, 400]
