@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from sida.training.learner import FlatParameters, Learner, buffers, load_buffers
+from sida.training.shards import Shards
 
 Array = npt.NDArray[np.float64]
 
@@ -29,21 +30,50 @@ class Average:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
-        self.net = copy.deepcopy(learner.net).eval().requires_grad_(False)
-        self.flat = FlatParameters(self.net)
+        self._net = copy.deepcopy(learner.net).eval().requires_grad_(False)
+        self.flat = FlatParameters(self._net)
+        self._shards: Shards | None = None
+        # What is kept of the average, and of what; the whole is there only while it is used where these are pieces.
+        self._kept, self._source = self.flat.vector, learner.flat.vector
+
+    def shard(self, shards: Shards) -> None:
+        """From now on this rank keeps its piece of the average; after :meth:`Learner.shard` of its learner."""
+        self._shards = shards
+        self.flat.pad(shards.padding)
+        self._kept, self._source = shards.own(self.flat.padded).clone(), shards.own(self._learner.flat.padded)
+        self._let_go()
+
+    @property
+    def net(self) -> torch.nn.Module:
+        """The averaged network. A sharded one is put together, by all ranks at once, and kept until the next update."""
+        storage = self.flat.padded.untyped_storage()
+        if self._shards is not None and not storage.nbytes():
+            storage.resize_(self.flat.padded.numel() * self.flat.padded.element_size())
+            self._shards.ranks.all_gather(self.flat.padded, self._kept)
+        return self._net
+
+    def _let_go(self) -> None:
+        # The parameters stay views of a storage that takes no memory for now.
+        self.flat.padded.untyped_storage().resize_(0)
 
     def update(self, beta: float) -> None:
         """``average ← β average + (1 − β) parameters``."""
-        self.flat.vector.lerp_(self._learner.flat.vector, 1 - beta)
+        self._kept.lerp_(self._source, 1 - beta)
+        if self._shards is not None:
+            self._let_go()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The average as named tensors (references, not copies)."""
-        return {"parameters": self.flat.vector, **buffers(self.net)}
+        """The average as named tensors (references, not copies; a sharded one is put together)."""
+        vector = self.flat.vector if self._shards is None else self._shards.whole(self._kept)
+        return {"parameters": vector, **buffers(self._net)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Puts a :meth:`state` back."""
-        self.flat.vector.copy_(state["parameters"])
-        load_buffers(self.net, state)
+        vector = state["parameters"]
+        self._kept.copy_(vector if self._shards is None else self._shards.piece_of(vector))
+        if self._shards is not None:
+            self._let_go()
+        load_buffers(self._net, state)
 
 
 def ema_half_life(nimg: int, half_life: float, rampup_ratio: float | None) -> float:

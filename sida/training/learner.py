@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
+from sida.training.shards import Shards
 from sida.training.state import say
 
 #: Averages a gradient vector over devices, in place. A trainer divides its losses by the images of its own device, and
@@ -61,6 +62,7 @@ class FlatParameters:
 
     Attributes:
         vector: float32 ``(P,)``, in the order of ``net.parameters()``.
+        padded: ``vector`` with the zeros of :meth:`pad` behind it.
         parameters: The network's parameters, views of ``vector``.
     """
 
@@ -69,16 +71,25 @@ class FlatParameters:
         if not self.parameters:
             raise ValueError("a network without parameters cannot learn")
         self._learning = [p for p in self.parameters if p.requires_grad]
-        self.vector = torch.cat([p.detach().reshape(-1).float() for p in self.parameters])
-        position = 0
+        self._hold(torch.cat([p.detach().reshape(-1).float() for p in self.parameters]))
+
+    def _hold(self, padded: torch.Tensor) -> None:
+        self.padded, position = padded, 0
         for p in self.parameters:
-            p.data = self.vector[position : position + p.numel()].view(p.shape)
+            p.data = padded[position : position + p.numel()].view(p.shape)
             position += p.numel()
+        self.vector = padded[:position]
+
+    def pad(self, count: int) -> None:
+        """Puts zeros behind the vector, which is another one from now on."""
+        self._hold(torch.cat([self.vector, self.vector.new_zeros(count)]))
 
     def gradient(self) -> torch.Tensor:
-        """The gradients as one fresh vector ``(P,)``; parameters that were not reached give zeros."""
-        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        return torch.cat([part.reshape(-1) for part in parts])
+        """The gradients as one fresh vector like ``padded``; parameters that were not reached give zeros."""
+        parts = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters]
+        if missing := len(self.padded) - len(self.vector):
+            parts.append(self.vector.new_zeros(missing))
+        return torch.cat(parts)
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
@@ -160,6 +171,7 @@ class Learner:
         self.call: torch.nn.Module = net
         self.flat = FlatParameters(net)
         self.adam = Adam(self.flat.vector, betas, eps)
+        self.shards: Shards | None = None
         self._modules = list(net.modules())
 
     def train(self) -> torch.nn.Module:
@@ -182,15 +194,28 @@ class Learner:
         """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""
         gradient = self.flat.gradient()
         self.flat.zero_grad()
-        if self.reduce is not None:
+        if self.shards is not None:
+            gradient = self.shards.averaged(gradient)
+        elif self.reduce is not None:
             self.reduce(gradient)
         report = guard_gradient(gradient, self.clip_value)
         self.adam.step(gradient, self.lr * lr_factor)
+        if self.shards is not None:
+            self.shards.spread(self.flat.padded)
+            report = GuardReport(*self.shards.total(*report))
         return report
 
+    def shard(self, shards: Shards) -> None:
+        """From now on this rank steps on its piece of the parameters; to be called before the first step."""
+        self.shards = shards
+        self.flat.pad(shards.padding)
+        self.adam = Adam(shards.own(self.flat.padded), self.adam.betas, self.adam.eps)
+
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything a resumed run needs, as named tensors (references, not copies)."""
+        """Everything a resumed run needs, as named tensors (references, not copies; sharded ones are put together)."""
         state = {f"adam/{name}": value for name, value in self.adam.state().items()}
+        if self.shards is not None:
+            state = {name: self.shards.whole(value) if value.ndim else value for name, value in state.items()}
         return {"parameters": self.flat.vector, **buffers(self.net), **state}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
@@ -202,7 +227,10 @@ class Learner:
         """
         self.flat.vector.copy_(state["parameters"])
         load_buffers(self.net, state)
-        self.adam.load({name.removeprefix("adam/"): value for name, value in state.items()})
+        moments = {name.removeprefix("adam/"): value for name, value in state.items() if name.startswith("adam/")}
+        if self.shards is not None:
+            moments = {name: self.shards.piece_of(value) if value.ndim else value for name, value in moments.items()}
+        self.adam.load(moments)
 
 
 class Resumable(Protocol):

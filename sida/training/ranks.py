@@ -1,0 +1,248 @@
+"""Processes that train together: who they are, what they add up, agree on and wait for, and who speaks for them.
+
+``torchrun`` starts them and names each by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. All do the same with their own part
+of each batch; the first writes. Torch is imported late: commands ask who speaks before they know their threads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sida.errors import AGAIN, UserError
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+#: How long a rank waits for the others within a step, and for what the first does alone (reading a state, say).
+STEP_TIMEOUT, FIRST_TIMEOUT = timedelta(minutes=30), timedelta(hours=2)
+#: Where ranks tell each other that one has failed, while they are joined.
+_STORE: Any = None
+
+
+class RankLost(UserError):
+    """Another process has ended or does not answer; what was kept last is intact, and the same command goes on."""
+
+    status = AGAIN
+
+
+class Ranks:
+    """This process among those that train together; by itself it is the only one.
+
+    Attributes:
+        rank: Its number, from 0.
+        world_size: Number of processes.
+    """
+
+    rank, world_size = 0, 1
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        """Sums a tensor over all ranks, in place."""
+
+    def average(self, tensor: torch.Tensor) -> None:
+        """Averages a tensor over all ranks, in place."""
+
+    def reduce_scatter(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
+        """``piece`` becomes this rank's part of the sum of all ranks' ``whole``, which is as long as all pieces."""
+        piece.copy_(whole)
+
+    def all_gather(self, whole: torch.Tensor, piece: torch.Tensor) -> None:
+        """``whole`` becomes all ranks' pieces, one behind the other; ``piece`` may lie at its place in it."""
+        if whole.data_ptr() != piece.data_ptr():
+            whole.copy_(piece)
+
+    def agree(self, wish: T) -> T:
+        """The greatest of all ranks' wishes (of an ``IntEnum`` or bool)."""
+        return wish
+
+    def from_first(self, task: Callable[[], T]) -> T:
+        """What the task gives on the first rank, on all of them; the others wait for it and do not run it."""
+        return task()
+
+    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """The first rank's named tensors (on the CPU), on all ranks; what the others give does not count."""
+        assert tensors is not None
+        return dict(tensors)
+
+
+#: The only process.
+ALONE = Ranks()
+
+
+class Group(Ranks):
+    """Ranks that are joined by :mod:`torch.distributed`.
+
+    A rank that has died ends what the others wait for, so they raise :class:`RankLost`.
+
+    Args:
+        rank: Number of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(self, rank: int, world_size: int) -> None:
+        import torch.distributed as dist
+
+        self.rank, self.world_size = rank, world_size
+        # Collectives have been renamed; the older names still work, with a warning.
+        self._scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+        self._gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        self._patient: Any = dist.new_group(backend="gloo", timeout=FIRST_TIMEOUT)
+        self._dist: Any = dist
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        with self._answered():
+            self._dist.all_reduce(tensor)
+
+    def average(self, tensor: torch.Tensor) -> None:
+        self.add_up(tensor)
+        tensor.div_(self.world_size)
+
+    def reduce_scatter(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
+        with self._answered():
+            self._scatter(piece, whole)
+
+    def all_gather(self, whole: torch.Tensor, piece: torch.Tensor) -> None:
+        with self._answered():
+            self._gather(whole, piece)
+
+    def agree(self, wish: T) -> T:
+        import torch
+
+        value = torch.tensor(int(wish))  # type: ignore[call-overload]
+        with self._answered():
+            self._dist.all_reduce(value, op=self._dist.ReduceOp.MAX)
+        return type(wish)(int(value))  # type: ignore[call-arg]
+
+    def from_first(self, task: Callable[[], T]) -> T:
+        result: list[Any] = [task() if self.rank == 0 else None]
+        with self._answered():
+            self._dist.broadcast_object_list(result, src=0, group=self._patient)
+        given: T = result[0]
+        return given
+
+    def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        import torch
+
+        given = dict(tensors or {})
+        kinds = self.from_first(lambda: [(name, value.shape, value.dtype) for name, value in given.items()])
+        result = {}
+        for name, shape, dtype in kinds:
+            value = given[name].contiguous() if self.rank == 0 else torch.empty(shape, dtype=dtype)
+            with self._answered():
+                self._dist.broadcast(value, src=0, group=self._patient)
+            result[name] = value
+        return result
+
+    @contextlib.contextmanager
+    def _answered(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise RankLost(
+                f"another of the {self.world_size} processes of this training has ended or does not answer "
+                f"(process {self.rank} noticed: {reason[:160]}); the last kept state is intact: run the same command "
+                "again to go on"
+            ) from None
+
+
+def place() -> tuple[int, int, int]:
+    """Number of this process, number of all, and number on this machine, as ``torchrun`` says; else 0, 1, 0.
+
+    Raises:
+        UserError: The variables are no numbers, or do not fit each other.
+    """
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
+        return 0, 1, 0
+    try:
+        rank, world_size, local_rank = (int(os.environ.get(name, "0")) for name in names)
+    except ValueError:
+        rank = world_size = local_rank = -1
+    if not 0 <= rank < world_size or local_rank < 0:
+        given = ", ".join(f"{name}={os.environ.get(name)}" for name in names)
+        raise UserError(f"{given}: not what torchrun sets; start the processes by torchrun, or unset RANK")
+    return rank, world_size, local_rank
+
+
+@contextlib.contextmanager
+def joined(device: torch.device) -> Iterator[Ranks]:
+    """The processes that were started together; :data:`ALONE` where there is only one.
+
+    Args:
+        device: Of this process; its kind decides how tensors are exchanged: gloo on the CPU, nccl on GPUs.
+
+    Raises:
+        UserError: The others cannot be reached.
+    """
+    global _STORE
+    rank, world_size, _ = place()
+    if world_size == 1:
+        yield ALONE
+        return
+    import torch.distributed as dist
+
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    try:
+        _STORE, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
+        store = dist.PrefixStore("sida", _STORE)
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+        ranks = Group(rank, world_size)
+    except (RuntimeError, ValueError) as error:
+        raise RankLost(
+            f"the {world_size} processes of this training cannot reach each other ({str(error).splitlines()[0][:160]}); "
+            "start them again"
+        ) from None
+    yield ranks
+    # Not after an error: the others may never answer.
+    dist.destroy_process_group()
+    _STORE = None
+
+
+@contextlib.contextmanager
+def one_voice() -> Iterator[None]:
+    """Within it the first rank speaks; of ranks that fail only the one that fails first does, and all exit as it does.
+
+    Raises:
+        SystemExit: In the place of an error, in ranks that shall be silent.
+    """
+    rank, world_size, _ = place()
+    if world_size == 1:
+        yield
+        return
+    streams = sys.stdout, sys.stderr
+    with open(os.devnull, "w") as nowhere:
+        if rank:
+            sys.stdout = sys.stderr = nowhere
+        try:
+            yield
+        except BaseException as error:
+            status = _spoken_for(rank, _status(error))
+            if status is not None:
+                raise SystemExit(status) from None
+            raise
+        finally:
+            sys.stdout, sys.stderr = streams
+
+
+def _status(error: BaseException) -> int:
+    """The exit status that the command lines give to an error."""
+    if isinstance(error, SystemExit):
+        return int(error.code or 0)
+    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
+
+
+def _spoken_for(rank: int, status: int) -> int | None:
+    """The exit status of the rank that failed before this one; None if this is the first."""
+    if _STORE is None:
+        return status if rank else None
+    with contextlib.suppress(RuntimeError):
+        if _STORE.add("failures", 1) > 1:
+            return int(_STORE.get("status"))
+        _STORE.set("status", str(status))
+    return None
