@@ -69,7 +69,7 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
             return int(args._run(args) or 0)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return error.status
     except BrokenPipeError:
         # The reader (head, less) has gone; that is not a fault of the command.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,13 +5,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: Exit status for 'start this again': EX_TEMPFAIL of sysexits.h, which no command here gives for another reason.
+AGAIN = 75
+
 
 class UserError(Exception):
     """Bad input or a broken environment, explained in one line.
 
-    The command lines print ``error: <message>`` without a traceback and exit with status 1. Raise it with
+    The command lines print ``error: <message>`` without a traceback and exit with its status. Raise it with
     the file and key (where), the fault (what) and the remedy.
     """
+
+    #: Exit status.
+    status = 1
 
 
 class Preempted(KeyboardInterrupt):
@@ -20,9 +26,7 @@ class Preempted(KeyboardInterrupt):
     The command lines exit with :data:`AGAIN`.
     """
 
-
-#: Exit status for 'start this again': EX_TEMPFAIL of sysexits.h, which no command here gives for another reason.
-AGAIN = 75
+    status = AGAIN
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ import argparse
 
 from sida.commands import _spec
 from sida.methods import METHODS
+from sida.training.voice import one_voice
 
 HELP = f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
 EXAMPLES = """examples:
@@ -35,6 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
 
 
+@one_voice()
 def run(args: argparse.Namespace) -> int:
     """Distils."""
     from sida.config import from_mapping

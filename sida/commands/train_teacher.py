@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sida.commands._spec import arguments, read_spec
+from sida.training.voice import one_voice
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
 
@@ -22,6 +23,7 @@ finished run only writes its files again.
 """
 
 
+@one_voice()
 def run(args: argparse.Namespace) -> int:
     """Trains."""
     from sida.config import from_mapping

@@ -12,10 +12,13 @@ import torch
 
 from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
+from sida.errors import UserError
 from sida.randomness import derive_seed, generator
 from sida.sampling.networks import settled
 from sida.sampling.one_step import one_step
 from sida.sampling.quantise import to_uint8
+from sida.training.config import DistillConfig, TeacherConfig
+from sida.training.ranks import Ranks
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 Shape = Sequence[int]
@@ -82,6 +85,40 @@ class StepBatches:
         else:
             images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
         return list(zip(images.split(self.round), labels.split(self.round)))
+
+
+def step_batches(
+    config: TeacherConfig | DistillConfig,
+    dataset: Dataset,
+    device: torch.device,
+    ranks: Ranks,
+    where: str,
+    order: str = "shuffled",
+) -> StepBatches:
+    """One rank's batches of a configuration.
+
+    Args:
+        config: Settings of a teacher or a student.
+        dataset: Data set.
+        device: Where batches are put.
+        ranks: Who shares them.
+        where: Place named in errors.
+        order: See :class:`StepBatches`.
+
+    Raises:
+        UserError: The batch, or its rounds, cannot be shared by so many processes.
+    """
+    size, per_round, number = config.batch_size, config.batch_gpu, ranks.world_size
+    if size % number:
+        raise UserError(
+            f"{where}.batch_size: {size} images cannot be shared by {number} processes; start fewer or more"
+        )
+    if per_round is not None and (size // number) % per_round:
+        raise UserError(
+            f"{where}.batch_gpu: {size // per_round} rounds of {per_round} images cannot be shared by "
+            f"{number} processes; start a number that divides them"
+        )
+    return StepBatches(dataset, config.seed, size, per_round, device, ranks.rank, number, order)
 
 
 class GeneratedBatches:

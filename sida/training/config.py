@@ -68,6 +68,8 @@ class TrainingSettings(Settings):
         tensorboard: Write TensorBoard's files beside the logs; needs its package. Decides nothing about the result.
         on_divergence: What follows when a run diverges by the rules of :mod:`sida.training.divergence`: ``say`` it in
             one line, or ``stop`` with that line. Decides nothing about the result.
+        shard: ``optimizer`` cuts Adam's moments, gradients and average into one piece per process that trains
+            (``torchrun``), for networks that do not fit otherwise; decides nothing about the result but rounding.
     """
 
     total_kimg: Positive
@@ -85,6 +87,7 @@ class TrainingSettings(Settings):
     pictures: Natural | None = None
     tensorboard: bool = False
     on_divergence: Literal["say", "stop"] = "say"
+    shard: Literal["none", "optimizer"] = "none"
 
     def __post_init__(self) -> None:
         super().__post_init__()

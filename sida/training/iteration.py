@@ -14,8 +14,9 @@ from sida.randomness import generator as random_generator
 from sida.sampling.one_step import one_step
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import seed_layers, step_draws
-from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_joint_state
+from sida.training.learner import Learner, Reduce, Resumable, join, joint_state, load_joint_state
 from sida.training.meter import IterationRecord
+from sida.training.ranks import Ranks
 from sida.training.schedule import Phase, Schedule
 
 #: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
@@ -107,6 +108,19 @@ class Turns:
         self.ema = Average(self.generator)
         self._parts: dict[str, Resumable] = {**self.learners, "ema": self.ema}
         self.device = self.generator.flat.vector.device
+
+    def join(self, ranks: Ranks, shard: bool = False) -> None:
+        """Makes this one of several processes that train together; to be called before the first iteration.
+
+        Args:
+            ranks: The processes.
+            shard: Cut optimizer, gradients and average into pieces (:class:`sida.training.shards.Shards`).
+        """
+        self.rank, self.world_size = ranks.rank, ranks.world_size
+        for learner in dict.fromkeys(self.learners.values()):
+            join(learner, ranks, shard)
+        if self.generator.shards is not None:
+            self.ema.shard(self.generator.shards)
 
     def take(self, nimg: int, batches: Batches, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
         """Each player's steps, then one step of the average.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 
+from sida.training.ranks import Ranks
 from sida.training.shards import Shards
 from sida.training.state import say
 
@@ -231,6 +232,20 @@ class Learner:
         if self.shards is not None:
             moments = {name: self.shards.piece_of(value) if value.ndim else value for name, value in moments.items()}
         self.adam.load(moments)
+
+
+def join(learner: Learner, ranks: Ranks, shard: bool = False) -> None:
+    """Lets a learner take its steps on the gradients of all processes that train together.
+
+    Args:
+        learner: Before its first step, equal on all of them.
+        ranks: The processes.
+        shard: Cut its optimizer and gradient into pieces.
+    """
+    if shard and ranks.world_size > 1:
+        learner.shard(Shards(ranks, len(learner.flat.vector)))
+    elif ranks.world_size > 1:
+        learner.reduce = ranks.average
 
 
 class Resumable(Protocol):

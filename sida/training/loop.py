@@ -18,6 +18,7 @@ from sida.training.divergence import rising, unhealthy
 from sida.training.interruption import Interruption, Wish
 from sida.training.meter import IterationRecord, TickMeter
 from sida.training.plan import Plan, Points
+from sida.training.ranks import ALONE, Ranks
 from sida.training.run import Picture, RunFiles
 from sida.training.state import KeptState, say
 
@@ -49,8 +50,6 @@ class Trainer(Protocol):
 #: ``evaluate(network, check) -> record``; its key ``selection`` (``fd`` where it has none) names the value that chooses
 #: which network is kept, the lowest. It calls ``check`` often, which raises to interrupt it.
 Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
-#: What processes that train together do next: the greatest of their wishes. Each calls it once between two iterations.
-Agree = Callable[[Wish], Wish]
 
 
 class TrainingLoop:
@@ -66,7 +65,7 @@ class TrainingLoop:
         metadata: Provenance of the final network; ``nimg``, ``last_nimg`` and the choosing value are added.
         evaluate: Measures a network; the average with the lowest choosing value is the run's result. None makes the
             last average the result.
-        agree: Makes processes that train together do the same; None is one process.
+        ranks: Processes that train together. All go through the same loop; the first writes and evaluates.
         picture: Draws the average beside each snapshot; None draws none.
     """
 
@@ -77,11 +76,11 @@ class TrainingLoop:
         files: RunFiles,
         metadata: Mapping[str, Any],
         evaluate: Evaluate | None = None,
-        agree: Agree | None = None,
+        ranks: Ranks = ALONE,
         picture: Picture | None = None,
     ) -> None:
-        self.plan, self.trainer, self.files, self.picture = plan, trainer, files, picture
-        self.agree: Agree = agree or (lambda wish: wish)
+        self.plan, self.trainer, self.files, self.ranks = plan, trainer, files, ranks
+        self.picture = picture
         self.metadata, self.evaluate = dict(metadata), evaluate
         self.nimg = 0
         # Images seen at the last log record, evaluation, kept network and state.
@@ -92,7 +91,7 @@ class TrainingLoop:
         self.best_tensors: Tensors = {}
         # Whether evaluations ended the run before its length.
         self.ended = False
-        self.meter = TickMeter()
+        self.meter = TickMeter(ranks)
         # When a state was kept last, and after how many images.
         self._saved, self._saved_nimg = time.monotonic(), 0
 
@@ -137,15 +136,19 @@ class TrainingLoop:
             self._snapshot()
             save = True
         save = (save or self._state_is_old()) and not self._at_end()
-        wish = self.agree(max(interruption.wish, Wish.SAVE if save else Wish.GO_ON))
+        wish = self.ranks.agree(max(interruption.wish, Wish.SAVE if save else Wish.GO_ON))
         if wish >= Wish.SAVE:
             self._save()
         if wish > Wish.SAVE:
-            self.files.wait()
-            wish.obey()
+            self._end(wish)
+
+    def _end(self, wish: Wish) -> None:
+        self.files.wait()
+        # A rank that ended before the first has written would have all of them ended.
+        self.ranks.agree(wish).obey()
 
     def _state_is_old(self) -> bool:
-        if self.files.rank or self.nimg == self._saved_nimg:
+        if self.ranks.rank or self.nimg == self._saved_nimg:
             return False
         if not self.plan.state_seconds:
             return True
@@ -172,7 +175,7 @@ class TrainingLoop:
             remedy = "lower lr or the loss weights, or go on from the last kept state with on_divergence: say"
             if self.plan.stop_diverged:
                 raise UserError(f"{line}; {remedy}")
-            if not self.files.rank:
+            if not self.ranks.rank:
                 say(line)
 
     def _tick(self) -> None:
@@ -198,12 +201,11 @@ class TrainingLoop:
     def _evaluate(self, evaluate: Evaluate, interruption: Interruption) -> None:
         self.meter.pause()
         start = time.perf_counter()
-        try:
-            result = dict(evaluate(self.trainer.ema.net, interruption.check))
-        except KeyboardInterrupt:
+        net = self.trainer.ema.net
+        result = self.ranks.from_first(lambda: _evaluated(evaluate, net, interruption))
+        if isinstance(result, Wish):
             self._save()
-            self.files.wait()
-            raise
+            return self._end(result)
         key = result.get("selection", "fd")
         value = result.get(key)
         if not isinstance(value, float) or not math.isfinite(value):
@@ -222,7 +224,7 @@ class TrainingLoop:
             self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         self._warn([fault for fault in [rising(self._selected(), key)] if fault])
         self.ended = self.plan.plateaued(self._selected())
-        if self.ended and not self.files.rank:
+        if self.ended and not self.ranks.rank:
             where = f"image {self.nimg:,}, {self.plan.patience} evaluations after the best one that counts"
             say(f"[{self.plan.stage}] ends at {where} (patience)")
         self.meter.start()
@@ -288,6 +290,14 @@ class TrainingLoop:
         self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}, {})
         self.files.wait()
         self.files.publish(record, self.best_tensors)
+
+
+def _evaluated(evaluate: Evaluate, net: torch.nn.Module, interruption: Interruption) -> dict[str, Any] | Wish:
+    """The evaluation's record, or the wish that interrupted it."""
+    try:
+        return dict(evaluate(net, interruption.check))
+    except KeyboardInterrupt:
+        return max(interruption.wish, Wish.MAKE_ROOM)
 
 
 def _memory_mb() -> float:

@@ -6,11 +6,13 @@ import copy
 import dataclasses
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from sida.training.learner import GuardReport
+from sida.training.ranks import ALONE, Ranks
 
 
 @dataclasses.dataclass
@@ -42,14 +44,40 @@ class IterationRecord:
         self.bad_gradients = self.bad_gradients + report.replaced
 
 
+def share_records(records: Sequence[IterationRecord], ranks: Ranks) -> None:
+    """Makes the records of one rank's iterations those of all ranks together, in place.
+
+    Losses are averages over ranks, as gradients are, and samples are added up; norms and bad entries are of gradients
+    that have been averaged already.
+
+    Args:
+        records: Of the same iterations on all ranks.
+        ranks: Processes that train together.
+    """
+    if ranks.world_size == 1 or not records:
+        return
+    rows = [[*record.losses.values(), record.samples, record.nan_samples] for record in records]
+    device = next((value.device for row in rows for value in row if isinstance(value, torch.Tensor)), None)
+    values = torch.stack([torch.as_tensor(value, device=device).double() for row in rows for value in row])
+    ranks.add_up(values)
+    sums = iter(values.tolist())
+    for record in records:
+        record.losses = {name: torch.tensor(next(sums) / ranks.world_size) for name in record.losses}
+        record.samples, record.nan_samples = int(next(sums)), int(next(sums))
+
+
 class TickMeter:
     """Collects iteration records and turns them into one log record.
 
     Records keep their tensors until they are needed, so that a GPU is not waited for in every iteration; values are
     summed in the order of arrival, so that a resumed run gives the same means to the last bit.
+
+    Args:
+        ranks: Processes that train together; all collect, and all ask for values at the same time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
+        self._ranks = ranks
         self._pending: list[tuple[IterationRecord, int]] = []
         self._means: dict[str, dict[str, list[float]]] = {"losses": {}, "grad_norm": {}}
         self._counts: dict[str, int] = {}
@@ -100,6 +128,7 @@ class TickMeter:
     def _flush(self) -> None:
         running = self._running_since is not None
         self.pause()
+        share_records([record for record, _ in self._pending], self._ranks)
         for record, images in self._pending:
             for group, values in (("losses", record.losses), ("grad_norm", record.grad_norms)):
                 for name, value in values.items():

@@ -1,19 +1,20 @@
-"""Processes that train together: who they are, what they add up, agree on and wait for, and who speaks for them.
+"""Processes that train together: who they are, what they add up, agree on and wait for.
 
-``torchrun`` starts them and names each by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. All do the same with their own part
-of each batch; the first writes. Torch is imported late: commands ask who speaks before they know their threads.
+``torchrun`` starts them and names each by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. All do the same with their own
+part of each batch; the first writes. Torch is imported late: commands ask who speaks (:mod:`sida.training.voice`)
+before the numerical libraries may know their threads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sida.errors import AGAIN, UserError
+from sida.training.process import check_device
 
 if TYPE_CHECKING:
     import torch
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 #: How long a rank waits for the others within a step, and for what the first does alone (reading a state, say).
 STEP_TIMEOUT, FIRST_TIMEOUT = timedelta(minutes=30), timedelta(hours=2)
-#: Where ranks tell each other that one has failed, while they are joined.
-_STORE: Any = None
+#: Where ranks leave each other word, while they are joined.
+STORE: Any = None
 
 
-class RankLost(UserError):
+class RankLostError(UserError):
     """Another process has ended or does not answer; what was kept last is intact, and the same command goes on."""
 
     status = AGAIN
@@ -77,7 +78,7 @@ ALONE = Ranks()
 class Group(Ranks):
     """Ranks that are joined by :mod:`torch.distributed`.
 
-    A rank that has died ends what the others wait for, so they raise :class:`RankLost`.
+    A rank that has died ends what the others wait for, so they raise :class:`RankLostError`.
 
     Args:
         rank: Number of this process.
@@ -95,22 +96,27 @@ class Group(Ranks):
         self._dist: Any = dist
 
     def add_up(self, tensor: torch.Tensor) -> None:
+        """See :meth:`Ranks.add_up`."""
         with self._answered():
             self._dist.all_reduce(tensor)
 
     def average(self, tensor: torch.Tensor) -> None:
+        """See :meth:`Ranks.average`."""
         self.add_up(tensor)
         tensor.div_(self.world_size)
 
     def reduce_scatter(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
+        """See :meth:`Ranks.reduce_scatter`."""
         with self._answered():
             self._scatter(piece, whole)
 
     def all_gather(self, whole: torch.Tensor, piece: torch.Tensor) -> None:
+        """See :meth:`Ranks.all_gather`."""
         with self._answered():
             self._gather(whole, piece)
 
     def agree(self, wish: T) -> T:
+        """See :meth:`Ranks.agree`."""
         import torch
 
         value = torch.tensor(int(wish))  # type: ignore[call-overload]
@@ -119,6 +125,7 @@ class Group(Ranks):
         return type(wish)(int(value))  # type: ignore[call-arg]
 
     def from_first(self, task: Callable[[], T]) -> T:
+        """See :meth:`Ranks.from_first`."""
         result: list[Any] = [task() if self.rank == 0 else None]
         with self._answered():
             self._dist.broadcast_object_list(result, src=0, group=self._patient)
@@ -126,6 +133,7 @@ class Group(Ranks):
         return given
 
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
+        """See :meth:`Ranks.tensors_from_first`."""
         import torch
 
         given = dict(tensors or {})
@@ -144,7 +152,7 @@ class Group(Ranks):
             yield
         except RuntimeError as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise RankLost(
+            raise RankLostError(
                 f"another of the {self.world_size} processes of this training has ended or does not answer "
                 f"(process {self.rank} noticed: {reason[:160]}); the last kept state is intact: run the same command "
                 "again to go on"
@@ -170,6 +178,33 @@ def place() -> tuple[int, int, int]:
     return rank, world_size, local_rank
 
 
+def own_device(name: str, where: str) -> torch.device:
+    """The device of this process: of several on a machine with GPUs, each has its own.
+
+    Args:
+        name: ``cpu``, or ``cuda``.
+        where: Place named in errors.
+
+    Raises:
+        UserError: No such device here, or fewer GPUs than processes.
+    """
+    import torch
+
+    device = check_device(name, where)
+    _, world_size, local_rank = place()
+    if device.type != "cuda" or world_size == 1:
+        return device
+    if device.index is not None:
+        raise UserError(f"{where}.device: '{name}' is one GPU, for {world_size} processes; use cuda")
+    if local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"{where}.device: process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}; "
+            "start as many processes as there are GPUs (torchrun --nproc-per-node)"
+        )
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
 @contextlib.contextmanager
 def joined(device: torch.device) -> Iterator[Ranks]:
     """The processes that were started together; :data:`ALONE` where there is only one.
@@ -180,69 +215,25 @@ def joined(device: torch.device) -> Iterator[Ranks]:
     Raises:
         UserError: The others cannot be reached.
     """
-    global _STORE
+    global STORE
     rank, world_size, _ = place()
     if world_size == 1:
         yield ALONE
         return
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
-        _STORE, _, _ = next(dist.rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
-        store = dist.PrefixStore("sida", _STORE)
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+        STORE, _, _ = next(rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
+        dist.init_process_group(backend, store=STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
         ranks = Group(rank, world_size)
     except (RuntimeError, ValueError) as error:
-        raise RankLost(
-            f"the {world_size} processes of this training cannot reach each other ({str(error).splitlines()[0][:160]}); "
-            "start them again"
+        reason = str(error).splitlines()[0][:160]
+        raise RankLostError(
+            f"the {world_size} processes of this training cannot reach each other ({reason}); start them again"
         ) from None
     yield ranks
     # Not after an error: the others may never answer.
     dist.destroy_process_group()
-    _STORE = None
-
-
-@contextlib.contextmanager
-def one_voice() -> Iterator[None]:
-    """Within it the first rank speaks; of ranks that fail only the one that fails first does, and all exit as it does.
-
-    Raises:
-        SystemExit: In the place of an error, in ranks that shall be silent.
-    """
-    rank, world_size, _ = place()
-    if world_size == 1:
-        yield
-        return
-    streams = sys.stdout, sys.stderr
-    with open(os.devnull, "w") as nowhere:
-        if rank:
-            sys.stdout = sys.stderr = nowhere
-        try:
-            yield
-        except BaseException as error:
-            status = _spoken_for(rank, _status(error))
-            if status is not None:
-                raise SystemExit(status) from None
-            raise
-        finally:
-            sys.stdout, sys.stderr = streams
-
-
-def _status(error: BaseException) -> int:
-    """The exit status that the command lines give to an error."""
-    if isinstance(error, SystemExit):
-        return int(error.code or 0)
-    return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
-
-
-def _spoken_for(rank: int, status: int) -> int | None:
-    """The exit status of the rank that failed before this one; None if this is the first."""
-    if _STORE is None:
-        return status if rank else None
-    with contextlib.suppress(RuntimeError):
-        if _STORE.add("failures", 1) > 1:
-            return int(_STORE.get("status"))
-        _STORE.set("status", str(status))
-    return None
+    STORE = None

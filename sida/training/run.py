@@ -22,6 +22,7 @@ from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
 from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.learner import FlatParameters, load_buffers
 from sida.training.logs import Logs
+from sida.training.ranks import ALONE, Ranks
 from sida.training.state import KeptState, StateStore, say
 
 P = ParamSpec("P")
@@ -89,7 +90,7 @@ def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callab
 
     @functools.wraps(write)
     def written_once(files: RunFiles, /, *args: P.args, **kwargs: P.kwargs) -> None:
-        if files.rank == 0:
+        if files.ranks.rank == 0:
             write(files, *args, **kwargs)
 
     return written_once
@@ -109,7 +110,7 @@ class RunFiles:
         folder: The run's folder.
         digest: See :func:`sida.training.identity.run_digest`.
         set_aside: Start anew beside an unfinished run of another configuration.
-        rank: Number of this process among those that train together.
+        ranks: Processes that train together: the first reads and writes, the others learn from it what it found.
         tensorboard: Write TensorBoard's files, too.
 
     Attributes:
@@ -118,9 +119,9 @@ class RunFiles:
     """
 
     def __init__(
-        self, folder: Path, digest: str, set_aside: bool = False, rank: int = 0, tensorboard: bool = False
+        self, folder: Path, digest: str, set_aside: bool = False, ranks: Ranks = ALONE, tensorboard: bool = False
     ) -> None:
-        self.folder, self.digest, self.rank = folder, digest, rank
+        self.folder, self.digest, self.ranks = folder, digest, ranks
         self.network = folder / "network.safetensors"
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside)
@@ -133,6 +134,15 @@ class RunFiles:
         Raises:
             UserError: See :meth:`StateStore.load`; the folder is as it was.
         """
+        found = self.ranks.from_first(self._find)
+        if found is not None:
+            record, path = found
+            tensors = self.ranks.tensors_from_first(None if self.kept is None else self.kept.tensors)
+            self.kept = KeptState(record, tensors, path)
+        return self
+
+    def _find(self) -> tuple[dict[str, Any], Path] | None:
+        """Locks the folder and reads its state; what it says beside tensors, and where it lies."""
         self._store.__enter__()
         try:
             self.kept = self._store.load()
@@ -141,7 +151,7 @@ class RunFiles:
         except BaseException:
             self._store.__exit__(None, None, None)
             raise
-        return self
+        return None if self.kept is None else (self.kept.record, self.kept.path)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -174,13 +184,11 @@ class RunFiles:
         """Whether there is nothing left to train."""
         return self.kept is not None and bool(self.kept.record["finished"])
 
-    @of_the_first_rank
     def _sweep(self) -> None:
         """Removes unfinished files of processes that were killed."""
         for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
             sweep_temporaries(folder)
 
-    @of_the_first_rank
     def _sort_snapshots(self) -> None:
         """Puts snapshots of other configurations into ``snapshots/<digest>/``, and this one's back from there.
 

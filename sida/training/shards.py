@@ -1,7 +1,7 @@
-"""Flat vectors cut into one piece per rank: optimizer, gradient and average of big networks, shared among the devices.
+"""Flat vectors cut into one piece per rank: optimizer, gradient and average of big networks, shared by the devices.
 
-Each rank keeps all parameters, but Adam's moments, the averaged gradient and the average of the weights of its own piece
-only. A step adds the gradients up into the pieces, steps on them, and puts the parameters together again.
+Each rank keeps all parameters, but Adam's moments, the averaged gradient and the average of the weights of its own
+piece only. A step adds the gradients up into the pieces, steps on them, and puts the parameters together again.
 
 Source: ZeRO (arXiv:1910.02054), stages 1 and 2, on one vector instead of many tensors.
 """

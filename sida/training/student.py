@@ -23,7 +23,7 @@ from sida.networks import architecture, build_network, family_of
 from sida.settings.samplers import Sampler
 from sida.training.averages import Average
 from sida.training.background import Tensors
-from sida.training.batches import GeneratedBatches, StepBatches
+from sida.training.batches import GeneratedBatches, StepBatches, step_batches
 from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
 from sida.training.distiller import Distiller
 from sida.training.evaluation import Evaluation
@@ -34,7 +34,8 @@ from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.pictures import Pictures
 from sida.training.plan import Plan
-from sida.training.process import check_device, prepare_process
+from sida.training.process import prepare_process
+from sida.training.ranks import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import Schedule
 
@@ -103,7 +104,7 @@ def distill(
             the same call goes on.
     """
     config, outdir = read_config(DistillConfig, config, outdir, where)
-    device = check_device(config.device, where)
+    device = own_device(config.device, where)
     check_tensorboard(config.tensorboard, where)
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
@@ -116,12 +117,13 @@ def distill(
     digest = run_digest("student", config, dataset.sha256, parents, where)
     stage = f"distill {config.name}"
     folder = run_folder(outdir, "students", config.name)
-    with RunFiles(folder, digest, set_aside, tensorboard=config.tensorboard) as files:
+    with joined(device) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network
         turns = make_turns(config, dataset, device, where)
-        trainer = StudentTrainer(turns, make_batches(config, dataset, device, where))
+        turns.join(ranks, config.shard == "optimizer")
+        trainer = StudentTrainer(turns, make_batches(config, dataset, device, where, ranks))
         metadata = run_metadata(config.method, config, digest, dataset, turns.generator.net, parents)
         evaluate = None
         if config.evaluation is not None:
@@ -131,7 +133,7 @@ def distill(
         metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
         sampler = Sampler(kind="one_step", init_sigma=config.init_sigma)
         picture = Pictures(sampler, config.pictures, config.device)
-        TrainingLoop(plan, trainer, files, metadata, evaluate, picture=picture).run()
+        TrainingLoop(plan, trainer, files, metadata, evaluate, ranks, picture).run()
     return files.network
 
 
@@ -252,14 +254,14 @@ def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequ
 
 
 def make_batches(
-    config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student"
+    config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student", ranks: Ranks = ALONE
 ) -> StepBatches | GeneratedBatches:
     """Batches of a configuration: the data's, or with ``real_source`` a generator's images in their place.
 
     Raises:
-        UserError: The generator cannot be read or does not fit the data set.
+        UserError: The generator cannot be read or does not fit the data set, or the batch cannot be shared.
     """
-    batches = StepBatches(dataset, config.seed, config.batch_size, config.batch_gpu, device)
+    batches = step_batches(config, dataset, device, ranks, where)
     if config.real_source == "data":
         return batches
     net, metadata = load_network(config.real_source, device)

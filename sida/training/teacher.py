@@ -17,16 +17,17 @@ from sida.randomness import derive_seed, generator
 from sida.settings.samplers import Sampler
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import Tensors
-from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws
+from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
 from sida.training.config import TeacherConfig
 from sida.training.identity import run_digest, run_metadata
-from sida.training.learner import Learner, Reduce, Resumable, joint_state, load_joint_state
+from sida.training.learner import Learner, Reduce, Resumable, join, joint_state, load_joint_state
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.pictures import Pictures
 from sida.training.plan import Plan
-from sida.training.process import check_device, prepare_process
+from sida.training.process import prepare_process
+from sida.training.ranks import Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate
 
@@ -69,6 +70,13 @@ class TeacherTrainer:
         if None in self.averages:
             return {"": (self.ema.net, {})}
         return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in self.averages.items()}
+
+    def join(self, ranks: Ranks, shard: bool = False) -> None:
+        """Makes this one of several processes that train together, see :meth:`sida.training.iteration.Turns.join`."""
+        join(self.learner, ranks, shard)
+        if self.learner.shards is not None:
+            for average in self.averages.values():
+                average.shard(self.learner.shards)
 
     def iteration(self, nimg: int) -> IterationRecord:
         """One step of the denoiser and its averages."""
@@ -135,7 +143,7 @@ def train_teacher(
     ``results/local/teachers/<name>`` and gets no evaluations: the network is the last average.
     """
     config, outdir = read_config(TeacherConfig, config, outdir, where)
-    device = check_device(config.device, where)
+    device = own_device(config.device, where)
     check_tensorboard(config.tensorboard, where)
     prepare_process(config.threads)
     permit(config.network["class"])
@@ -143,20 +151,18 @@ def train_teacher(
     digest = run_digest("teacher", config, dataset.sha256, {})
     stage = f"teacher {config.name}"
     folder = run_folder(outdir, "teachers", config.name)
-    with RunFiles(folder, digest, set_aside, tensorboard=config.tensorboard) as files:
+    with joined(device) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
-        batches = StepBatches(
-            dataset, config.seed, config.batch_size, config.batch_gpu, device, order=config.data_order
-        )
-        trainer = TeacherTrainer(config, net, batches)
+        trainer = TeacherTrainer(config, net, step_batches(config, dataset, device, ranks, where, config.data_order))
+        trainer.join(ranks, config.shard == "optimizer")
         metadata = run_metadata("teacher", config, digest, dataset, net, {})
         if config.power_ema:
             metadata["average_std"] = config.power_ema[0]
         picture = Pictures(Sampler(kind="heun"), config.pictures, config.device)
-        TrainingLoop(Plan.from_config(config, stage), trainer, files, metadata, picture=picture).run()
+        TrainingLoop(Plan.from_config(config, stage), trainer, files, metadata, ranks=ranks, picture=picture).run()
     return files.network

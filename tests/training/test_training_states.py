@@ -14,6 +14,7 @@ import torch
 from sida.cli import main
 from sida.errors import UserError
 from sida.training import run, train_teacher
+from sida.training.ranks import Ranks
 from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
 from tests.training.toy import TEACHER, as_json, interrupt_after, results
@@ -170,14 +171,23 @@ def test_a_state_with_other_tensors_is_one_line(unfinished, monkeypatch):
         train_teacher(TEACHER, unfinished)
 
 
+class Second(Ranks):
+    """A process whose first one found nothing to go on from."""
+
+    rank, world_size = 1, 2
+
+    def from_first(self, task):
+        return None
+
+
 def test_only_the_first_rank_writes(tmp_path):
-    with RunFiles(tmp_path, "digest", rank=1) as files:
+    with RunFiles(tmp_path, "digest", ranks=Second()) as files:
         files.log("train", {"nimg": 1})
         files.write_logs([{"nimg": 1}], [])
         files.save({"finished": False}, {"x": torch.zeros(1)}, {})
         files.write_snapshot({"nimg": 1}, {"": (torch.nn.Linear(1, 1), {})})
         files.publish({"train": [], "evaluations": [], "metadata": {}}, {})
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [".lock"]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_snapshot_that_cannot_be_written_is_told_and_no_state_claims_it(tmp_path, monkeypatch, capsys):
