@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -151,11 +152,9 @@ class Group(Ranks):
         try:
             yield
         except RuntimeError as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
             raise RankLostError(
                 f"another of the {self.world_size} processes of this training has ended or does not answer "
-                f"(process {self.rank} noticed: {reason[:160]}); the last kept state is intact: run the same command "
-                "again to go on"
+                f"({_reason(error)}); the last kept state is intact: run the same command again to go on"
             ) from None
 
 
@@ -229,11 +228,16 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         dist.init_process_group(backend, store=STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
         ranks = Group(rank, world_size)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0][:160]
         raise RankLostError(
-            f"the {world_size} processes of this training cannot reach each other ({reason}); start them again"
+            f"the {world_size} processes of this training cannot reach each other ({_reason(error)}); start them again"
         ) from None
     yield ranks
     # Not after an error: the others may never answer.
     dist.destroy_process_group()
     STORE = None
+
+
+def _reason(error: Exception) -> str:
+    """The first sentence of what a backend says, without the places in its source."""
+    text = re.sub(r"\[\S*/\S*\] *", "", str(error)).strip()
+    return text.split("\n")[0].split(". ")[0][:160] or type(error).__name__

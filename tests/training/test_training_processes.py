@@ -1,0 +1,195 @@
+"""Training in 1, 2 and 4 processes over gloo: the same numbers, one voice, and states that any number goes on from."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from sida.cli import main
+from sida.errors import AGAIN, UserError
+from sida.io import read_jsonl
+from sida.tensor_file import read_tensors
+from sida.training import distill, ranks, train_teacher
+from sida.training.student import StudentTrainer
+from tests.training.processes import said, started, statuses, together
+from tests.training.toy import STUDENT, TEACHER, CrashError, as_json
+
+# A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
+# up in an order of its own.
+SPEC = {**STUDENT, "total_kimg": 0.16, "batch_gpu": 4, "lr": 1e-5, "tick_kimg": 0.032}
+CLOSE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("teacher")
+    return {**SPEC, "teacher": str(train_teacher({**TEACHER, "total_kimg": 0.1}, folder))}
+
+
+@pytest.fixture(scope="module")
+def alone(spec, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    distill(spec, folder)
+    return folder
+
+
+def losses(folder):
+    return [(line["nimg"], line["samples"], line["losses"]) for line in read_jsonl(folder / "train.jsonl")]
+
+
+def assert_same(folder, other):
+    for (nimg, samples, here), (*place, there) in zip(losses(folder), losses(other), strict=True):
+        assert [nimg, samples] == place
+        assert here == pytest.approx(there, rel=CLOSE)
+    one, two = (read_tensors(path / "network.safetensors")[0] for path in (folder, other))
+    assert max(float((value - two[name]).abs().max()) for name, value in one.items()) < CLOSE
+
+
+@pytest.mark.parametrize(("count", "shard"), [(2, "none"), (4, "none"), (4, "optimizer")])
+def test_as_many_processes_as_you_like(tmp_path, spec, alone, count, shard):
+    run = {**spec, "shard": shard}
+    assert together(lambda rank: distill(run, tmp_path / "run") and 0, count, tmp_path) == [0] * count, said(tmp_path)
+    assert_same(tmp_path / "run", alone)
+
+
+@pytest.mark.parametrize("shard", ["none", "optimizer"])
+def test_teachers_too(tmp_path, shard):
+    run = {**TEACHER, "total_kimg": 0.1, "batch_gpu": 4, "lr": 1e-5}
+    train_teacher(run, tmp_path / "alone")
+    task = lambda rank: train_teacher({**run, "shard": shard}, tmp_path / "run") and 0
+    assert together(task, 2, tmp_path) == [0, 0]
+    assert_same(tmp_path / "run", tmp_path / "alone")
+
+
+def fail(error):
+    raise error
+
+
+def crashing(spec, folder, moment, accident, victims=(0, 1, 2, 3)):
+    """A task that trains, keeping a state after each iteration; an accident happens at ``moment`` images."""
+
+    def task(rank):
+        original = StudentTrainer.iteration
+
+        def fragile(self, nimg):
+            if nimg >= moment and rank in victims:
+                accident()
+            return original(self, nimg)
+
+        StudentTrainer.iteration = fragile
+        return main(["distill", "--spec", as_json({**spec, "state_minutes": 0}), "--out", str(folder)])
+
+    return task
+
+
+def test_another_number_of_processes_goes_on(tmp_path, spec, alone):
+    """Order, schedule, draws and means go on where they were: on 4 after 2, sharded or not, then on one."""
+    crash = lambda: fail(CrashError())
+    assert together(crashing(spec, tmp_path / "run", 48, crash), 2, tmp_path / "two") == [1] * 2
+    sharded = crashing({**spec, "shard": "optimizer"}, tmp_path / "run", 96, crash)
+    assert together(sharded, 4, tmp_path / "four") == [1] * 4
+    distill(spec, tmp_path / "run")
+    assert_same(tmp_path / "run", alone)
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_dead_process_ends_all_with_one_line(tmp_path, spec, alone, victim):
+    kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    ends = together(crashing(spec, tmp_path / "run", 96, kill, {victim}), 2, tmp_path)
+    assert ends[victim] == -signal.SIGKILL
+    assert ends[1 - victim] == AGAIN
+    (line,) = said(tmp_path)
+    assert "another of the 2 processes of this training has ended" in line
+    assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path / "again") == [0, 0]
+    assert_same(tmp_path / "run", alone)
+
+
+@pytest.mark.parametrize("victims", [{1}, {0}, {0, 1}])
+def test_a_fault_is_told_once_and_all_exit_with_its_status(tmp_path, spec, victims):
+    task = crashing(spec, tmp_path / "run", 48, lambda: fail(UserError("out of luck")), victims)
+    assert together(task, 2, tmp_path) == [1, 1]
+    assert said(tmp_path) == ["error: out of luck"]
+
+
+def test_a_bug_of_one_process_shows_its_traceback_once(tmp_path, spec):
+    task = crashing(spec, tmp_path / "run", 48, lambda: fail(ValueError("out of luck")), {1})
+    assert together(task, 2, tmp_path) == [1, 1]
+    assert said(tmp_path)[-1] == "ValueError: out of luck"
+    assert said(tmp_path).count("Traceback (most recent call last):") == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr": -1}, "error: --spec.lr: "),
+        ({"batch_size": 15, "batch_gpu": None}, "error: --spec.batch_size: 15 images cannot be shared by 2 processes"),
+        ({"batch_gpu": 16}, "error: --spec.batch_gpu: 1 rounds of 16 images cannot be shared by 2 processes"),
+    ],
+)
+def test_bad_settings_are_told_once(tmp_path, spec, change, message):
+    text = as_json({**spec, **change})
+    task = lambda rank: main(["distill", "--spec", text, "--out", str(tmp_path / "run")])
+    assert together(task, 2, tmp_path) == [1, 1]
+    (line,) = said(tmp_path)
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec, number):
+    folder = tmp_path / "run"
+    text = as_json({**spec, "total_kimg": 1000, "state_minutes": 0.001, "evaluation": None})
+    with started(lambda rank: main(["distill", "--spec", text, "--out", str(folder)]), 2, tmp_path) as children:
+        while not list(folder.glob("state/*.json")):
+            time.sleep(0.05)
+        os.kill(children[1], number)
+        assert statuses(children) == [AGAIN, AGAIN]
+    assert said(tmp_path) == ["preempted; the state is kept: run the same command again to go on"]
+    newest = json.loads(max(folder.glob("state/*.json")).read_bytes())
+    assert newest["record"]["nimg"] > 0
+
+
+def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypatch):
+    monkeypatch.setattr(ranks, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
+    hang = lambda: time.sleep(60)
+    with started(crashing(spec, tmp_path / "run", 48, hang, {1}), 2, tmp_path) as (first, _):
+        assert statuses([first]) == [AGAIN]
+    (line,) = said(tmp_path)
+    assert "does not answer (Timed out" in line
+
+
+def test_nonsense_of_the_launcher_is_one_line(monkeypatch):
+    for name, value in {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="RANK=2, WORLD_SIZE=2, LOCAL_RANK=None: not what torchrun sets"):
+        ranks.place()
+
+
+def test_each_process_keeps_a_piece_only(tmp_path, spec):
+    """Sharded, moments and average take a third of the memory, also of a vector that three do not divide."""
+    run = {**spec, "shard": "optimizer", "total_kimg": 0.036, "batch_size": 12, "evaluation": None}
+
+    def task(rank):
+        original = StudentTrainer.iteration
+
+        def watched(self, nimg):
+            record = original(self, nimg)
+            theta, average = self.turns.generator, self.turns.ema.flat.padded.untyped_storage().nbytes()
+            torch.save((len(theta.flat.vector), len(theta.adam.square), average), tmp_path / f"{rank}.pt")
+            return record
+
+        StudentTrainer.iteration = watched
+        return distill(run, tmp_path / "run") and 0
+
+    assert together(task, 3, tmp_path) == [0] * 3
+    for rank in range(3):
+        count, moments, average = torch.load(tmp_path / f"{rank}.pt")
+        assert count % 3
+        assert (moments, average) == (-(-count // 3), 0)
+    distill({**run, "shard": "none"}, tmp_path / "alone")
+    assert_same(tmp_path / "run", tmp_path / "alone")
