@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 PUBLISHED_RUNS = 10
 
@@ -42,7 +43,31 @@ def best_of_ten() -> tuple[float, str]:
     return value, "expected best of ten evaluations, in standard deviations from their mean"
 
 
+def innate_share(network: dict[str, Any]) -> tuple[float, str]:
+    """Share of a published generator's parameters that GDD-I freezes; nothing is allocated for it."""
+    import torch
+
+    from sida.networks import build_network
+    from sida.training.gdd import freeze_innate
+
+    with torch.device("meta"):
+        net = build_network({"class": "GDDPrecond", "kwargs": network})
+    return freeze_innate(net), "share of the generator's parameters that GDD-I freezes"
+
+
+_NCSNPP = {
+    "model_type": "SongUNet", "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1], "model_channels": 128, "channel_mult": [2, 2, 2], "augment_dim": 9,
+    "img_resolution": 32, "img_channels": 3,
+}  # fmt: skip
+_ADM = {
+    "model_type": "DhariwalUNet", "model_channels": 192, "channel_mult": [1, 2, 3, 4], "img_resolution": 64,
+    "img_channels": 3, "label_dim": 1000,
+}  # fmt: skip
+
 FACTS: dict[str, Callable[[], tuple[float, str]]] = {
     "added_parameters": added_parameters,
     "best_of_ten": best_of_ten,
+    "innate_cifar10": lambda: innate_share(_NCSNPP),
+    "innate_imagenet64": lambda: innate_share(_ADM),
 }

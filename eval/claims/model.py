@@ -35,6 +35,8 @@ RULES = {
     "two standard errors over seeds; of the kept generators, or of the start or end of the curves where it says so",
     "SPEED": "images until the running minimum first falls to a level: the ratio B/A must reach the factor, also when "
     "evaluation noise (2.6 standard errors) and the evaluation interval count against it",
+    "REACHES": "within the stated number of images the running minimum falls to the factor times a level, also when "
+    "evaluation noise (2.6 standard errors) counts against it; contradicted where it does not though noise counts for it",
     "DIVERGES": "at the end of its curve of evaluations a run lies above the factor times its own lowest value (or "
     "above the stated multiple of B's end), or is not finite, for at least two thirds of three or more training seeds",
     "STABLE": "over the whole curve of each of three or more training seeds no evaluation lies above the factor times "
@@ -93,14 +95,15 @@ class Part:
         metric: Key of the metric.
         a: The generator that is claimed to be better (faster, equal to the published number).
         b: What it is compared with; for LTQ a published number alone.
-        factor: SPEED: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest value.
+        factor: SPEED: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest value;
+            REACHES: multiple of the level.
         low: RATIO, FACT: least value.
         high: RATIO, FACT: largest value; DIVERGES: multiple of B's end.
-        level: SPEED: a run's measured mean or a published number; B's own minimum by default.
+        level: SPEED, REACHES: a run's measured mean or a published number; for SPEED B's own minimum by default.
         quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, or ``nfe``, instead
             of a metric.
         column: TREND, SPREAD: numeric column of the sheet.
-        images: STABLE: from here on the curve must lie below its start; its end by default.
+        images: STABLE: from here on the curve must lie below its start; its end by default. REACHES: the most images.
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
         equal_budget: LT, TRAIN: both must have been trained on equally many images.
@@ -108,7 +111,8 @@ class Part:
     """
 
     rule: Literal[
-        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "DIVERGES", "STABLE", "TREND", "SPREAD", "RATIO", "NEAR", "FACT", "NONE"
+        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "REACHES", "DIVERGES", "STABLE", "TREND", "SPREAD", "RATIO", "NEAR",
+        "FACT", "NONE",
     ]  # fmt: skip
     metric: str = "fid"
     direction: Literal["lower", "higher"] = "lower"
@@ -121,7 +125,7 @@ class Part:
     quantity: Literal["img_per_s", "seconds_per_kimg", "memory_mb", "nfe"] | None = None
     column: str = "alpha"
     images: int = 0
-    fact: Literal["", "added_parameters", "best_of_ten"] = ""
+    fact: Literal["", "added_parameters", "best_of_ten", "innate_cifar10", "innate_imagenet64"] = ""
     slack: float = 0.0
     equal_budget: bool = False
     seeds: int = 3
@@ -132,6 +136,8 @@ class Part:
             raise ValueError(f"a: rule {self.rule} needs an operand a")
         if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "RATIO", "NEAR", "SPREAD") and self.b is None:
             raise ValueError(f"b: rule {self.rule} needs an operand b")
+        if self.rule == "REACHES" and (self.level is None or not self.images):
+            raise ValueError("level: rule REACHES needs a level and a number of images")
         if self.rule == "FACT" and not self.fact:
             raise ValueError("fact: rule FACT needs the name of a computed number")
         if self.rule in ("EQ", "LTQ"):

@@ -172,18 +172,8 @@ def speed(part: Part, evidence: Evidence, where: str) -> Finding:
     best_b = min(curve_b, key=lambda point: point.value)
     if part.level is None:
         level, error, meaning = best_b.value, _error(best_b), "its lowest value"
-    elif part.level.run is None and part.level.where is None:
-        number = evidence.quoted(part.level, f"{where}.level")
-        level, error, meaning = number.value, 0.0, f"{number.row_label}, published"
     else:
-        name, estimate = evidence.estimate(part.level, part.metric, f"{where}.level")
-        level, error, meaning = estimate.mean, estimate.standard_error or 0.0, name
-        # The Fréchet distance falls with the number of images: levels of another n are not comparable.
-        sizes = {point.num_samples for point in curve_a + curve_b} - {None}
-        measured_n = evidence.images(part.level, part.metric, f"{where}.level")
-        if sizes - {measured_n}:
-            listed = ", ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
-            raise NotMeasuredError(f"curves use {listed} images per evaluation, the level {measured_n:,}")
+        level, error, meaning = _level(part.level, part.metric, curve_a + curve_b, evidence, where)
     slow = first_at_or_below(curve_b, level)
     if slow is None:
         raise NotMeasuredError(f"{evidence.label(run_b)} never reaches {level:.4g} ({meaning})")
@@ -204,6 +194,52 @@ def speed(part: Part, evidence: Evidence, where: str) -> Finding:
     )
     outcome: Outcome = "supported" if least >= part.factor else "contradicted" if most < part.factor else UNDECIDED
     return Finding(outcome, text, {**numbers, "images_a": fast, "ratio": slow / fast})
+
+
+def reaches(part: Part, evidence: Evidence, where: str) -> Finding:
+    """REACHES: the running minimum falls to a multiple of a level within a number of images."""
+    if evidence.by_published:
+        raise NotMeasuredError("the papers print the curves only as pictures")
+    assert part.level is not None
+    name = evidence.runs_of(operand_a(part), f"{where}.a")[0]
+    curve = evidence.curve(name, part.metric)
+    level, error, meaning = _level(part.level, part.metric, curve, evidence, where)
+    level, error = part.factor * level, part.factor * error
+    crossed = first_at_or_below(curve, level)
+    late = first_at_or_below(curve, level - Z * error, shift=Z)
+    early = first_at_or_below(curve, level + Z * error, shift=-Z)
+    when = "never" if crossed is None else f"after {crossed:,} images"
+    text = (
+        f"{part.metric} {level:.4g} ({f'{part.factor:g} × ' if part.factor != 1 else ''}{meaning}): "
+        f"{evidence.label(name)} {when} of {curve[-1].nimg:,}, claimed within {part.images:,}"
+    )
+    outcome: Outcome = UNDECIDED
+    if late is not None and late <= part.images:
+        outcome = "supported"
+    elif early is None or early > part.images:
+        if early is None and curve[-1].nimg < part.images:
+            raise NotMeasuredError(
+                f"{evidence.label(name)} has seen {curve[-1].nimg:,} images, fewer than {part.images:,}"
+            )
+        outcome = "contradicted"
+    return Finding(outcome, text, {"level": level, "images": crossed, "claimed": part.images})
+
+
+def _level(
+    operand: Operand, metric: str, curve: Sequence[Point], evidence: Evidence, where: str
+) -> tuple[float, float, str]:
+    """A level that curves are compared with: its value, standard error and meaning."""
+    if operand.run is None and operand.where is None:
+        number = evidence.quoted(operand, f"{where}.level")
+        return number.value, 0.0, f"{number.row_label}, published"
+    name, estimate = evidence.estimate(operand, metric, f"{where}.level")
+    # The Fréchet distance falls with the number of images: levels of another n are not comparable.
+    sizes = {point.num_samples for point in curve} - {None}
+    measured_n = evidence.images(operand, metric, f"{where}.level")
+    if sizes - {measured_n}:
+        listed = ", ".join(f"{size:,}" for size in sorted(filter(None, sizes)))
+        raise NotMeasuredError(f"curves use {listed} images per evaluation, the level {measured_n:,}")
+    return estimate.mean, estimate.standard_error or 0.0, name
 
 
 def _error(point: Point) -> float:
