@@ -36,7 +36,7 @@ RULES = {
     "SPEED": "images until the running minimum first falls to a level: the ratio B/A must reach the factor, also when "
     "evaluation noise (2.6 standard errors) and the evaluation interval count against it",
     "REACHES": "within the stated number of images the running minimum falls to the factor times a level, also when "
-    "evaluation noise (2.6 standard errors) counts against it; contradicted where it does not though noise counts for it",
+    "evaluation noise (2.6 standard errors) counts against it; contradicted where it does not with noise in its favour",
     "DIVERGES": "at the end of its curve of evaluations a run lies above the factor times its own lowest value (or "
     "above the stated multiple of B's end), or is not finite, for at least two thirds of three or more training seeds",
     "STABLE": "over the whole curve of each of three or more training seeds no evaluation lies above the factor times "

@@ -191,6 +191,24 @@ def test_speed_to_a_measured_level_needs_the_same_number_of_images(tmp_path):
     assert outcome(found, **part) == "not decided here"
 
 
+def test_reaches_compares_the_images_until_a_level_with_a_number(tmp_path):
+    curve(tmp_path, "a", [(n * 1000, 10 - n * 0.5) for n in range(1, 13)], std=0.3)  # 6.0 at 8k, ends at 4.0
+    curve(tmp_path, "b", [(n * 1000, 10 - n * 0.1) for n in range(4, 44, 4)])
+    found = evidence(lines("a", [1, 1]), lines("b", [1, 1]), lines("t", spread(6.0, 0.01)), students=tmp_path)
+    part = {"rule": "REACHES", "metric": "fd", "a": A, "level": Operand(run="t")}
+    assert outcome(found, **part, images=12000) == "supported"
+    assert outcome(found, **part, images=8000) == "not decided here"  # noise of the evaluation at 8k
+    assert outcome(found, **part, images=6000) == "contradicted"
+    assert outcome(found, **part, images=5000, factor=1.5) == "supported"  # 9.0 at 2k
+    # Never falls to it: contradicted by a curve that is long enough, else left open.
+    low = {**part, "a": B, "level": Operand(run="low")}
+    found = evidence(lines("b", [1, 1]), lines("low", spread(2.0, 0.01)), students=tmp_path)
+    assert outcome(found, **low, images=30000) == "contradicted"
+    assert outcome(found, **low, images=90000) == "not decided here"
+    with pytest.raises(ValueError, match="rule REACHES needs a level and a number of images"):
+        Part(rule="REACHES", a=A, images=5)
+
+
 def test_ratio_of_logged_quantities(tmp_path):
     for run, speed in (("a", 300.0), ("b", 330.0)):
         (tmp_path / run).mkdir()
@@ -444,7 +462,7 @@ def test_removing_a_run_turns_its_claims_undecided_and_never_into_a_verdict(tmp_
 def test_runs_that_claims_name_are_in_the_sheet_of_the_released_checkpoints(claims):
     sheet = {run.run for run in read_runs(ROOT / "config" / "runs" / "released.tsv")}
     named = {o.run for c in claims for p in c.parts for o in (p.a, p.b, p.level) if o is not None and o.run}
-    assert named - sheet == {"cifar10-uncond-gdd-i", "imagenet64-gdd-i", "ffhq64-gdd-i", "afhq64-gdd"}  # not downloaded
+    assert named <= sheet
 
 
 # Faults.

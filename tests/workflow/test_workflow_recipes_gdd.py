@@ -1,0 +1,85 @@
+"""GDD's recipes: each value is its code's, from an extract of the reference; its rows stand beside the paper's."""
+
+from __future__ import annotations
+
+import csv
+import re
+
+import pytest
+
+from eval.results.published import load_published
+from eval.tables.layout import load_layout
+from sida.assets.registry import load_registry
+from sida.config import from_mapping
+from sida.resources import ROOT
+from sida.settings.discriminator import GDDOptions, official_backbones
+from sida.training.config import DistillConfig, settled
+from workflow.preset import Preset
+
+DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond"}
+BACKBONES = {
+    "VGG16-BN": "vgg16_bn",
+    "EfficientNet-lite0": "efficientnet_lite0",
+    "DeiT-base distilled": "deit_base_distilled",
+}
+ABSTRACT = {"cifar10-uncond-gdd-i": 1.54, "afhq64-gdd": 1.23, "ffhq64-gdd-i": 0.85, "imagenet64-gdd-i": 1.16}
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return Preset.load(ROOT / "config/paper.yaml")
+
+
+@pytest.fixture(scope="module")
+def reference():
+    found: dict[tuple, dict] = {}
+    with open(ROOT / "tests/workflow/hyperparameters_gdd.csv", encoding="utf-8") as stream:
+        for line in csv.DictReader(stream):
+            found.setdefault((line["method"], line["dataset"]), {})[line["hyperparameter"]] = line["code_value"]
+    return found
+
+
+def test_every_value_is_its_codes(paper, reference):
+    registry = load_registry()
+    rows = [run for run in paper.students() if run.method in ("gdd", "gdd-i")]
+    seen = set()
+    for run in rows:
+        teacher = paper.config["teachers"][run.teacher]
+        config = settled(from_mapping(DistillConfig, paper.student_spec(run.run), run.run), teacher["network"])
+        options = from_mapping(GDDOptions, config.options, run.run)
+        key = (run.method.upper(), DATASETS.get(run.dataset, run.dataset))
+        values = reference[key]
+        seen.add(key)
+        assert registry[teacher["checkpoint"]].target.rsplit("/", 1)[-1] == values["teacher checkpoint"]
+        assert config.batch_size == int(values["batch size"])
+        # Four processes: a round is the batch of one, whose images the official losses add up.
+        assert config.batch_gpu == options.loss_images == config.batch_size / int(values["GPUs"][0])
+        assert (config.lr, config.fake_score_lr) == (float(values["learning rate G"]), float(values["learning rate D"]))
+        assert "0, 0.99 (D beta2 0.99^(16/17))" in values["Adam betas"]
+        assert (config.betas, config.eps) == ((0.0, 0.99), 1e-8)
+        assert config.ema_half_life_kimg == 1000 * float(values["EMA half-life (Mimg)"])
+        assert config.total_kimg == 1000 * float(values["duration (Mimg)"])
+        assert config.dropout == float(values["dropout"])
+        assert config.augment is options.ada_target is None
+        assert config.init_sigma == 80
+        assert (options.form, options.r1_gamma, options.r1_interval) == ("ns", 1e-4, 16)
+        wanted = tuple(BACKBONES[name] for name in values["discriminator features"].split(" + "))
+        assert options.backbones == official_backbones(teacher["network"]["kwargs"]["img_resolution"]) == wanted
+        mult = re.findall(r"\d", values["architecture"].partition("cres ")[2])
+        if mult:
+            assert list(map(str, teacher["network"]["kwargs"]["channel_mult"])) == mult
+    assert seen == reference.keys()
+    assert len(rows) == 14
+    assert {run.seed for run in rows} == {42, 43, 44}
+
+
+def test_abstracts_numbers_stand_beside_the_runs():
+    layout = load_layout(ROOT / "config/tables/gdd.yaml")
+    published = {row.run: row.published for row in layout.rows if row.published}
+    numbers = load_published()
+    values = {run: numbers[name.replace("{metric}", "fid")].value for run, name in published.items()}
+    assert values == ABSTRACT
+    for number, dataset in (("1", "cifar10-uncond"), ("2", "cifar10-cond"), ("3", "imagenet64")):
+        text = (ROOT / f"config/tables/table{number}.yaml").read_text()
+        assert f'published: "table{number}-gdd-i-{{metric}}", run: "{{set}}-gdd-i"' in text
+        assert f"vars: {{set: {dataset}}}" in text
