@@ -13,6 +13,7 @@ from sida.errors import UserError, suggestion
 from sida.schema import descriptions, json_schema, settings_table
 from sida.settings.augmentation import AugmentConfig, AugmentFlags
 from sida.settings.datasets import DatasetEntry, MadeFrom
+from sida.settings.discriminator import GDDOptions
 from sida.settings.evaluation import RecipeEvaluation
 from sida.settings.samplers import Sampler
 from sida.sheet import Run
@@ -27,6 +28,7 @@ SETTINGS: dict[str, type] = {
     "network": NetworkConfig,
     "training": TeacherTraining,
     "recipe": Recipe,
+    "gdd-options": GDDOptions,
     "evaluation": RecipeEvaluation,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
