@@ -21,4 +21,5 @@ rule train_teacher:
     message:
         "teacher {wildcards.teacher}: training"
     shell:
-        TRAIN + " -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
+        TRAIN
+        + " -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
