@@ -10,7 +10,12 @@ from sida.cli import ABOUT, run_command_line, verbs_of
 
 #: Modules of all verbs, by program.
 VERBS = {
-    "sida": {**verbs_of(sida.commands), "new": "workflow.commands.new"},
+    "sida": {
+        **verbs_of(sida.commands),
+        "doctor": "workflow.commands.doctor",
+        "new": "workflow.commands.new",
+        "plan": "workflow.commands.plan",
+    },
     "sida-eval": {
         **verbs_of(eval.commands),
         "docs": "workflow.commands.docs",

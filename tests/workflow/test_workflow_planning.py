@@ -1,0 +1,228 @@
+"""Plans: counted operations, jobs as the workflow has them, wall time, what is lacking; nothing is run."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from eval.results.published import load_published
+from sida.assets.registry import load_registry
+from sida.config import from_mapping
+from sida.errors import UserError
+from sida.resources import ROOT
+from sida.training.config import DistillConfig, settled
+from tests.workflow.workspace import Workspace
+from workflow.cli import sida_main as main
+from workflow.planning.doctor import examine
+from workflow.planning.jobs import Job, Jobs
+from workflow.planning.measure import _turns
+from workflow.planning.rates import Gpu, load_assumptions
+from workflow.planning.steps import student_cost
+from workflow.planning.timeline import wall_hours
+from workflow.preset import Preset
+
+#: Columns of Table 8: key, rows, card. Its hours are the only published ones.
+TABLE8 = (
+    ("cifar-10", "cifar10-uncond-sid-a1.2", "cifar10-uncond-sida-a1", "V100"),
+    ("imagenet", "imagenet64-sid-a1.2", "imagenet64-sida-a1", "H100"),
+    ("ffhq", "ffhq64-sid-a1.2", "ffhq64-sida-a1", "H100"),
+    ("afhq-v2", "afhq64-sid-a1", "afhq64-sida-a1", "H100"),
+)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return Preset.load(ROOT / "config/paper.yaml")
+
+
+def jobs_of(preset, gpu="H200", gpus=8, **more):
+    assumptions = load_assumptions()
+    return Jobs(preset, assumptions.gpu(gpu), gpu, assumptions, gpus, **more)
+
+
+def test_hours_and_memory_agree_with_table_8(paper):
+    """One rate a card and precision explains all printed hours: the counts have the right proportions."""
+    published = load_published()
+    for column, sid, sida, card in TABLE8:
+        jobs = jobs_of(paper, card)
+        for method, run in (("sid", sid), ("sida", sida)):
+            config = jobs.settled(run)
+            cost = student_cost(config, jobs.network(paper.runs[run].teacher))
+            hours = 1e7 * cost.operations / jobs.gpu.rate(cost.fp16, card) / 8 / 3600
+            printed = published[f"table8-{method}-hours-per-10m-10-4-k-images-{column}-hours-per-10m"].value
+            assert hours == pytest.approx(printed, rel=0.08), run
+            reserved = published[f"table8-{method}-max-memory-in-gb-reserved-per-gpu-{column}-mem-reserved-gb"].value
+            # Enough, and not far too much.
+            assert 0.99 < cost.memory / 2**30 / reserved < 1.25, run
+
+
+TINY = {
+    "edm": {
+        "class": "EDMPrecond",
+        "kwargs": {
+            "model_type": "SongUNet", "img_resolution": 16, "img_channels": 3, "label_dim": 4, "augment_dim": 9,
+            "model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [8],
+        },
+    },
+    "edm2": {
+        "class": "EDM2Precond",
+        "kwargs": {
+            "img_resolution": 16, "img_channels": 4, "label_dim": 4, "model_channels": 32, "channel_mult": [1, 2],
+            "num_blocks": 1, "attn_resolutions": [8], "channels_per_head": 32,
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["sid", "sida", "sid2a"])
+@pytest.mark.parametrize("family", list(TINY))
+def test_a_real_step_takes_the_counted_operations(family, method):
+    spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
+    spec |= {"total_kimg": 1000, "batch_size": 2, "dropout": 0, "init": "i" if method == "sid2a" else None}
+    config = settled(from_mapping(DistillConfig, spec, "spec"), TINY[family])
+    turns = _turns(config, TINY[family], torch.device("cpu"))
+    batch = [(torch.zeros(2, TINY[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
+    with FlopCounterMode(display=False) as counter:
+        turns.take(500_000, lambda stream, with_images: batch)
+    assert counter.get_total_flops() / 2 == pytest.approx(student_cost(config, TINY[family]).operations, rel=0.05)
+
+
+def test_jobs_are_those_of_the_workflow(paper, tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    found = jobs_of(paper).behind(["tables/table1.tex", "figures/figure5.pdf"])
+    count = lambda kind: sum(job.kind == kind for job in found.values())
+    done = workspace.snakemake(
+        "-n", "--configfile", "config/paper.yaml", "--", "tables/table1.tex", "figures/figure5.pdf"
+    )
+    planned = {k: int(n) for k, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
+    assert count("fetch") == planned["fetch"] > 5
+    assert count("import") == planned["import_checkpoint"]
+    assert count("data") == planned["prepare_data"] == 3
+    assert count("student") == planned["distill"] + planned["distill_parent"] == 11
+    assert count("measure") == planned["measure_0_9"] > 6
+    for product, job in found.items():
+        names = list(found)
+        assert all(names.index(needed) < names.index(product) for needed in job.after)
+
+
+def test_what_is_there_already_costs_nothing(paper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = "cifar10-uncond-sida-a1"
+    path = tmp_path / f"results/paper/students/{row}/network.safetensors"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    kinds = lambda **more: {job.kind for job in jobs_of(paper, **more).behind([row]).values()}
+    assert "student" not in kinds()
+    assert "student" in kinds(fresh=True)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "hours"),
+    [(8, 1 + 3 + 2), (4, 1 + 6 + 2), (1, 1 + 24 + 2 + 1)],
+)
+def test_wall_time_follows_chains_and_gpus(gpus, hours):
+    """A download and data first, then a training on up to eight GPUs and a measurement beside another one's."""
+    width = min(8, gpus)
+    jobs = {
+        "data": Job("data", "data", cpu_hours=1.0),
+        "student": Job("student", "student", ["data"], gpus=width, gpu_hours=24.0),
+        "teacher": Job("measure", "teacher", [], gpus=1, gpu_hours=1.0),
+        "measure": Job("measure", "measure", ["student"], gpus=1, gpu_hours=2.0),
+    }
+    expected = hours if gpus > 1 else 27.0
+    assert wall_hours(jobs, gpus) == pytest.approx(expected)
+
+
+def test_the_command_prints_a_table_and_json(capsys):
+    assert main(["plan", "--gpus", "8", "ffhq64-sida-a1"]) == 0
+    text = capsys.readouterr().out
+    assert "on 8 × H200: " in text
+    assert re.search(r"^  ffhq64-sida-a1 .* fid 1\.090 ± 0\.007$|^  ffhq64-sida-a1 .* fid [\d.]+", text, re.MULTILINE)
+    assert main(["plan", "--gpus", "8", "--json", "ffhq64-sida-a1"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    totals = plan["totals"]
+    assert totals["gpu_hours"] == pytest.approx(sum(job["gpu_hours"] for job in plan["jobs"]))
+    assert totals["kwh"] == pytest.approx(0.7 * totals["gpu_hours"])
+    assert totals["wall_hours"] > totals["gpu_hours"] / 8
+    student = next(job for job in plan["jobs"] if job["kind"] == "student")
+    assert student["facts"]["images"] == 185_856_000
+    assert "fid" in student["facts"]["published"]
+
+
+def test_a_rate_may_be_measured_here(capsys):
+    assert main(["plan", "--preset", "tests/workflow/tiny.yaml", "--measure", "--fresh", "--json", "sida-a1.0"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["rates_from"] == "measured here"
+    assert 0 < plan["tflops"]["float32"] < 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["sida-b1"], "no product and no row of .*demo.yaml.*did you mean 'sida-a1.0'"),
+        (["--gpu", "H20"], "--gpu H20: not in config/plan.yaml .*did you mean 'H200'"),
+        (["--gpus", "0"], "--gpus 0: must be at least 1"),
+        (["--measure", "teacher-nfe35"], "--measure: these targets train no student"),
+        (["--preset", "domo"], "--preset: .*did you mean 'demo'"),
+    ],
+)
+def test_faults_are_one_line(arguments, message, capsys):
+    assert main(["plan", "--preset", "demo", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.count("\n") == 1
+
+
+def test_a_card_without_a_rate_says_so(paper):
+    with pytest.raises(UserError, match=r"gpus\.V100 has no rate in float16"):
+        jobs_of(paper, "V100").behind(["ffhq64-sida-a1"])
+
+
+def verdicts(preset, *targets):
+    return {finding.what: finding for finding in examine(jobs_of(preset), targets)}
+
+
+def test_the_doctor_says_what_is_lacking_and_mends_it(paper, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = verdicts(paper, "imagenet64-sida-a1")
+    assert (found["GPU"].verdict, found["data"].verdict) == ("lacks", "note")
+    hand = next(finding for finding in examine(jobs_of(paper), ["imagenet64-sida-a1"]) if finding.what == "assets")
+    assert hand.verdict == "lacks"
+    assert "ILSVRC2012_img_train.tar" in hand.mend
+    gigabytes = lambda n: types.SimpleNamespace(total_memory=n * 1e9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gigabytes(16))
+    assert "16 GB of memory; 5" in verdicts(paper, "imagenet64-sida-a1")["GPU"].text
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gigabytes(80))
+    gpu = verdicts(paper, "imagenet64-sida-a1")["GPU"]
+    assert (gpu.verdict, gpu.mend) == ("note", "--config gpus=4")
+    monkeypatch.setattr("shutil.disk_usage", lambda place: types.SimpleNamespace(free=1e9))
+    assert verdicts(paper, "imagenet64-sida-a1")["disk"].verdict == "lacks"
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    findings = [f for f in examine(jobs_of(paper), ["cifar10-uncond-sida-a1"]) if f.what == "assets"]
+    assert [finding.verdict for finding in findings] == ["lacks"]
+
+
+def test_the_doctors_exit_status(monkeypatch, capsys):
+    assert main(["doctor", "demo"]) == 0
+    assert "ok     packages: torch, snakemake" in capsys.readouterr().out
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["doctor", "paper", "cifar10-uncond-sida-a1", "--json"]) == 1
+    lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "lacks"]
+    assert all(entry["mend"] for entry in lacking)
+
+
+def test_assumptions_have_a_size_for_every_download_without_one():
+    assumptions = load_assumptions()
+    for asset in load_registry().values():
+        assert assumptions.gigabytes(asset) > 0, asset.id
+    assert Gpu(memory_gb=1, watts=1, float32=2).rate(False, "x") == 2e12

@@ -1,0 +1,41 @@
+"""``sida doctor``: what this machine lacks for a preset, and what mends it."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Say what this machine lacks for a preset, and the command that mends it."
+EXAMPLES = """examples:
+  sida doctor paper tables/table1.tex
+  sida doctor config/released.yaml
+  sida doctor demo --json
+
+Looks at GPU memory, disk, packages, data, assets, LaTeX and scheduler; downloads and trains nothing. Exit status 1
+where something is lacking without which it cannot run; notes are things that it runs without.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("preset", metavar="PRESET", help="name or file")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="products or rows; none: the whole preset")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what was found; 1 where something is lacking."""
+    import dataclasses
+    import json
+
+    from workflow.commands.plan import make_jobs
+    from workflow.planning.doctor import examine
+
+    findings = examine(make_jobs(args.preset, None, 1), args.targets)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
+    else:
+        for finding in findings:
+            print(f"{finding.verdict:<6} {finding.what}: {finding.text}")
+            if finding.mend:
+                print(f"         → {finding.mend}")
+    return int(any(finding.verdict == "lacks" for finding in findings))

@@ -1,0 +1,74 @@
+"""``sida plan``: what targets of a preset cost, before anything is spent."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workflow.planning.jobs import Jobs
+
+HELP = "Say what targets cost: jobs, downloads, disk, GPU memory, GPU hours, energy, wall time."
+EXAMPLES = """examples:
+  sida plan tables/table1.tex                         (of config/paper.yaml; on one H200)
+  sida plan --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
+  sida plan edm2-xs-sida                              (a row of the sheet: trained and measured)
+  sida plan --preset config/demo.yaml --json
+  sida plan --measure cifar10-uncond-sida-a1          (its rate from a few steps on this machine)
+
+Operations are counted on the networks of the preset; nothing is downloaded or trained (but for the steps of --measure).
+What is done already costs nothing; --fresh counts it too. What is assumed: config/plan.yaml.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="product or row; none: the whole preset")
+    parser.add_argument("--preset", default="paper", metavar="NAME|FILE", help="preset (default: paper)")
+    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs there are (default: 1)")
+    parser.add_argument(
+        "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
+    )
+    parser.add_argument("--measure", action="store_true", help="time a few steps of the longest training here")
+    parser.add_argument("--fresh", action="store_true", help="as if nothing were there yet")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints the plan."""
+    import json
+
+    from sida.errors import UserError
+    from workflow.planning.plan import make_plan, show_plan
+
+    if args.gpus < 1:
+        raise UserError(f"--gpus {args.gpus}: must be at least 1")
+    jobs = make_jobs(args.preset, args.gpu, args.gpus, args.fresh)
+    if args.measure:
+        from workflow.planning.measure import measured_rate
+
+        trained = [job for job in jobs.behind(args.targets).values() if job.kind == "student"]
+        if not trained:
+            raise UserError("--measure: these targets train no student; name one that does")
+        longest = max(trained, key=lambda job: job.gpu_hours)
+        fp16, rate = measured_rate(jobs, longest.name)
+        jobs.rates[fp16] = rate
+    plan = make_plan(jobs, args.targets, args.gpus)
+    print(json.dumps(plan, indent=2) if args.json else show_plan(plan))
+    return 0
+
+
+def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False) -> Jobs:
+    """Jobs of a preset, by its name or file, on a card; None takes the usual one for the preset's device."""
+    from sida.resources import find
+    from workflow.planning.jobs import Jobs
+    from workflow.planning.rates import load_assumptions
+    from workflow.preset import Preset
+    from workflow.preset.rehearsal import check_preset
+
+    loaded = Preset.load(find("", preset, where="--preset"))
+    check_preset(loaded)
+    assumptions = load_assumptions([Path(loaded.source).parent])
+    gpu = gpu or ("CPU" if loaded.config["device"] == "cpu" else "H200")
+    return Jobs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, fresh=fresh)

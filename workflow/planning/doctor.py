@@ -1,0 +1,173 @@
+"""What a machine lacks for some targets of a preset, and the command that mends each."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from eval.report.pdflatex import latex_lack
+from sida.assets.cache import cache_dir
+from sida.assets.fetch import by_hand, offline
+from workflow.planning.jobs import Job, Jobs
+
+Verdict = Literal["ok", "note", "lacks"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: ``GPU``, ``disk``, ``packages``, ``data``, ``assets``, ``LaTeX`` or ``scheduler``.
+        verdict: ``ok``; ``note``: it runs without; ``lacks``: it does not.
+        text: What was found.
+        mend: Command, or what to do; empty where nothing is to be done.
+    """
+
+    what: str
+    verdict: Verdict
+    text: str
+    mend: str = ""
+
+
+def examine(jobs: Jobs, targets: Sequence[str]) -> list[Finding]:
+    """Looks at everything that the jobs behind some targets need here.
+
+    Raises:
+        UserError: No such target.
+    """
+    found = jobs.behind(targets)
+    return [
+        *_gpu(jobs, found),
+        *_disk(jobs, found),
+        *_packages(jobs, found),
+        *_data(jobs, found),
+        *_assets(jobs, found),
+        *_latex(jobs),
+        *_scheduler(jobs),
+    ]
+
+
+def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+    if not jobs.preset.config["device"].startswith("cuda"):
+        yield Finding("GPU", "ok", "none is asked for (device: cpu)")
+        return
+    import torch
+
+    wanted, there = jobs.preset.config["gpus"], torch.cuda.device_count() if torch.cuda.is_available() else 0
+    need = max((job.memory_gb for job in found.values()), default=0.0)
+    if not there:
+        mend = "install a driver of NVIDIA's, run on another machine, or through a scheduler (docs/cluster.md)"
+        yield Finding("GPU", "lacks", f"none that torch sees; {wanted} × {need:.0f} GB are asked for", mend)
+        return
+    memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(there)) / 1e9
+    if memory < need:
+        mend = (
+            "take a larger card, or a smaller batch_gpu, which changes the adversarial term (docs/differences.md, 20)"
+        )
+        yield Finding("GPU", "lacks", f"{memory:.0f} GB of memory; {need:.0f} GB are needed", mend)
+    elif there < wanted:
+        yield Finding("GPU", "note", f"{there} of {wanted}; the results are the same", f"--config gpus={there}")
+    else:
+        yield Finding("GPU", "ok", f"{there} × {memory:.0f} GB, {need:.0f} GB are needed")
+
+
+def _disk(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+    """Room per place: the cache, the archives and the results may lie on different disks."""
+    needs: dict[Path, float] = {}
+    for product, job in found.items():
+        path = cache_dir() if job.kind == "fetch" else Path(product if job.kind == "data" else jobs.preset.results)
+        existing = next(place for place in (path.absolute(), *path.absolute().parents) if place.exists())
+        needs[existing] = needs.get(existing, 0.0) + job.disk_gb
+    by_device: dict[int, tuple[Path, float]] = {}
+    for place, need in needs.items():
+        first, before = by_device.get(os.stat(place).st_dev, (place, 0.0))
+        by_device[os.stat(place).st_dev] = (first, before + need)
+    for place, need in by_device.values():
+        free = shutil.disk_usage(place).free / 1e9
+        text = f"{free:,.0f} GB free at {place}, {need:,.1f} GB are needed"
+        mend = "free some, or work in another folder; SIDA_CACHE names the one of downloads"
+        yield Finding("disk", *(("lacks", text, mend) if free < need else ("ok", text)))
+
+
+def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+    latents = any(job.name.startswith("sd-vae") for job in found.values()) or any(
+        jobs.preset.protocol(jobs.preset.runs[job.name]).quantisation == "truncate_unit"
+        for job in found.values()
+        if job.kind in ("student", "measure")
+    )
+    wanted = {"torch": "make setup", "snakemake": "make setup"} | (
+        {"diffusers": "pip install diffusers"} if latents else {}
+    )
+    missing = {name: mend for name, mend in wanted.items() if importlib.util.find_spec(name) is None}
+    for name, mend in missing.items():
+        yield Finding("packages", "lacks", f"{name} is not installed", mend)
+    if not missing:
+        yield Finding("packages", "ok", ", ".join(wanted))
+
+
+def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+    made = [product for product, job in found.items() if job.kind == "data"]
+    if made:
+        yield Finding("data", "note", f"{', '.join(made)}: made by the workflow from their sources")
+    missing = set[str]()
+    for job in found.values():
+        if job.kind not in ("student", "teacher"):
+            continue
+        run = jobs.preset.runs.get(job.name)
+        entry = jobs.preset.config["teachers"].get(job.name, {})
+        name = entry.get("dataset") or jobs.preset.config["dataset"]
+        dataset = jobs.preset.dataset_of(run) if run else jobs.preset.dataset(name, jobs.preset.source)
+        path = dataset.get("path")
+        if path and path not in found and not os.path.exists(path):
+            missing.add(path)
+    for path in sorted(missing):
+        yield Finding("data", "lacks", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
+    if not made and not missing:
+        yield Finding("data", "ok", "all there")
+
+
+def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+    wanted = [job for job in found.values() if job.kind == "fetch" and job.download_gb]
+    missing = [jobs.registry[job.name] for job in wanted]
+    hand = [asset for asset in missing if not asset.urls]
+    for asset in hand:
+        yield Finding("assets", "lacks", f"{asset.id} has no link", by_hand(asset, cache_dir() / asset.target))
+    loaded = [asset.id for asset in missing if asset.urls]
+    if loaded:
+        text = f"{len(loaded)} to download, {sum(job.download_gb for job in wanted if job.name in loaded):,.1f} GB"
+        command = f"sida assets fetch {' '.join(loaded)}" if len(loaded) < 6 else "the workflow fetches them first"
+        if offline():
+            yield Finding(
+                "assets", "lacks", f"{text}; SIDA_OFFLINE forbids it", "unset SIDA_OFFLINE, or put them by hand"
+            )
+        else:
+            yield Finding("assets", "note", text, command)
+    if not missing:
+        yield Finding("assets", "ok", "all in the cache")
+
+
+def _latex(jobs: Jobs) -> Iterator[Finding]:
+    if jobs.preset.config["paper"]:
+        lack = latex_lack()
+        mend = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
+        yield Finding(
+            "LaTeX", *(("note", f"paper.pdf is left out: {lack}", mend) if lack else ("ok", "makes paper.pdf"))
+        )
+
+
+def _scheduler(jobs: Jobs) -> Iterator[Finding]:
+    program = shutil.which("sbatch")
+    if program is None:
+        text = "no SLURM here: jobs run on this machine, one after another on its GPUs"
+        yield Finding("scheduler", "note", text, "docs/cluster.md")
+    elif importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        text = f"{program} is here, but not Snakemake's plugin for it"
+        yield Finding("scheduler", "note", text, "pip install snakemake-executor-plugin-slurm")
+    else:
+        yield Finding("scheduler", "ok", f"{program}; --workflow-profile profiles/slurm")

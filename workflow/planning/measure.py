@@ -1,0 +1,73 @@
+"""The rate of a machine, from a few steps of a row's own training on it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sida.errors import UserError
+from workflow.planning.jobs import Jobs
+from workflow.planning.steps import student_cost
+
+#: Steps that are timed, after one that is not.
+STEPS = 3
+
+
+def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
+    """Operations a second of a row's training on one device of this machine, with fresh weights and drawn images.
+
+    Args:
+        jobs: Of the preset.
+        run: Row that is trained; its own settings, and one round (``batch_gpu``) a step.
+
+    Returns:
+        Whether it computes in float16, and the rate.
+
+    Raises:
+        UserError: The preset's device is not here, or has too little memory.
+    """
+    import torch
+
+    from sida.training.process import check_device, prepare_process
+
+    config, network = jobs.settled(run), jobs.network(jobs.preset.runs[run].teacher)
+    assert network is not None  # else it could not be settled
+    device = check_device(config.device, f"--measure {run}")
+    prepare_process(config.threads)
+    try:
+        turns = _turns(config, network, device)
+        images = config.batch_gpu or config.batch_size
+        nimg = int(1000 * (config.warmup_kimg + config.adversarial_kimg)) + config.batch_size
+        shape = (images, *(network["kwargs"][key] for key in ("img_channels", "img_resolution", "img_resolution")))
+        labels = torch.zeros(images, network["kwargs"].get("label_dim", 0), device=device)
+        batch = [(torch.zeros(shape, device=device), labels)]
+        turns.take(nimg, lambda stream, with_images: batch)
+        _wait(device)
+        start = time.perf_counter()
+        for step in range(STEPS):
+            turns.take(nimg + (step + 1) * config.batch_size, lambda stream, with_images: batch)
+        _wait(device)
+    except torch.OutOfMemoryError:
+        raise UserError(f"--measure {run}: the device has too little memory for a round of {images} images") from None
+    seconds = (time.perf_counter() - start) / STEPS
+    return config.fp16, images * student_cost(config, network).operations / seconds
+
+
+def _turns(config: Any, network: Any, device: Any) -> Any:
+    from sida.config import from_mapping
+    from sida.methods import find_method
+    from sida.networks import build_network, family_of
+    from sida.training.student import Parts, make_score_distiller
+
+    method = find_method(config.method)
+    teacher = build_network(network).to(device)
+    options = None if method.options is None else from_mapping(method.options, config.options, "options")
+    parts = Parts(method, config, options, family_of(teacher), teacher, teacher, device, "--measure")
+    return method.turns(parts) if method.turns else make_score_distiller(parts)
+
+
+def _wait(device: Any) -> None:
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,132 @@
+"""The plan of some targets: jobs with their costs, sums, and what is assumed; as JSON and as a table."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from workflow.planning.jobs import Job, Jobs
+from workflow.planning.scores import published_scores
+from workflow.planning.timeline import wall_hours
+
+#: Kinds of jobs in the order of the table, with their titles.
+KINDS = {
+    "fetch": "downloads",
+    "import": "imported networks",
+    "data": "data",
+    "teacher": "teachers",
+    "student": "students",
+    "measure": "measurements",
+    "build": "tables, figures",
+}
+ASSUMED = (
+    "hours: counted operations at the rate above, the same for every network and number of GPUs; evaluations during "
+    "training included",
+    "memory: counted tensors of a round (batch_gpu) and 10 % gaps; disk: two generations of a state, plain archives",
+    "energy: the card's power while it works; without processors, cooling and downloads",
+    "wall time: jobs one after another on these GPUs, longest chain first; without downloads and queues",
+)
+
+
+def make_plan(jobs: Jobs, targets: Sequence[str], gpus: int) -> dict[str, Any]:
+    """Everything about some targets, as JSON values.
+
+    Args:
+        jobs: Of the preset.
+        targets: See :meth:`Jobs.behind`.
+        gpus: GPUs there are.
+
+    Returns:
+        ``preset, targets, gpu, gpus, rates, jobs`` (a list), ``totals, assumptions``.
+
+    Raises:
+        UserError: No such target, or a network or rate that nobody knows.
+    """
+    found = jobs.behind(targets)
+    scores = published_scores(jobs.preset) if any(job.kind == "student" for job in found.values()) else {}
+    for job in found.values():
+        if job.kind == "student":
+            job.facts["published"] = scores.get(job.name, {})
+    rates = {
+        "float16": jobs.rates.get(True) or _known(jobs, True),
+        "float32": jobs.rates.get(False) or _known(jobs, False),
+    }
+    return {
+        "preset": jobs.preset.name,
+        "targets": list(targets),
+        "gpu": jobs.gpu_name,
+        "gpus": gpus,
+        "tflops": {name: None if rate is None else rate / 1e12 for name, rate in rates.items()},
+        "rates_from": "measured here" if jobs.rates else jobs.gpu.source,
+        "jobs": [{"product": product, **dataclasses.asdict(job)} for product, job in found.items()],
+        "totals": _totals(found, jobs, gpus),
+        "assumptions": list(ASSUMED),
+    }
+
+
+def _known(jobs: Jobs, fp16: bool) -> float | None:
+    rate = jobs.gpu.float16 if fp16 else jobs.gpu.float32
+    return None if rate is None else rate * 1e12
+
+
+def _totals(found: Mapping[str, Job], jobs: Jobs, gpus: int) -> dict[str, Any]:
+    hours = sum(job.gpu_hours for job in found.values())
+    return {
+        "jobs": len(found),
+        "download_gb": sum(job.download_gb for job in found.values()),
+        "disk_gb": sum(job.disk_gb for job in found.values()),
+        "memory_gb": max((job.memory_gb for job in found.values()), default=0.0),
+        "gpu_hours": hours,
+        "cpu_hours": sum(job.cpu_hours for job in found.values()),
+        "kwh": hours * jobs.gpu.watts / 1000,
+        "wall_hours": wall_hours(found, gpus),
+    }
+
+
+def show_plan(plan: Mapping[str, Any]) -> str:
+    """The plan as lines for people."""
+    jobs = plan["jobs"]
+    rows: list[tuple[str, ...]] = [("what", "jobs", f"{plan['gpu']} hours", "memory", "download", "disk", "to reach")]
+    for kind, title in KINDS.items():
+        some = [job for job in jobs if job["kind"] == kind]
+        if not some:
+            continue
+        rows.append(_row(title, some, ""))
+        if kind in ("teacher", "student"):
+            rows += [_row(f"  {job['name']}", [job], _score(job)) for job in some]
+    totals = plan["totals"]
+    rows.append(_row("all", jobs, ""))
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in (0, 6) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
+    wall, unit = (totals["wall_hours"] / 24, "days") if totals["wall_hours"] > 48 else (totals["wall_hours"], "hours")
+    rates = ", ".join(f"{rate:.3g} TFLOP/s in {name}" for name, rate in plan["tflops"].items() if rate)
+    lines += [
+        "",
+        f"on {plan['gpus']} × {plan['gpu']}: {wall:,.1f} {unit}, {totals['kwh']:,.0f} kWh",
+        f"rates: {rates} ({plan['rates_from']})",
+        *plan["assumptions"],
+    ]
+    return "\n".join(lines)
+
+
+def _row(title: str, jobs: Sequence[Mapping[str, Any]], score: str) -> tuple[str, ...]:
+    total = lambda key: sum(job[key] for job in jobs)
+    memory = max((job["memory_gb"] for job in jobs), default=0.0)
+    cells = [
+        f"{total('gpu_hours'):,.1f}" if total("gpu_hours") else "",
+        f"{memory:.0f} GB" if memory else "",
+        f"{total('download_gb'):,.1f} GB" if total("download_gb") else "",
+        f"{total('disk_gb'):,.1f} GB" if total("disk_gb") else "",
+    ]
+    return (title, str(len(jobs)), *cells, score)
+
+
+def _score(job: Mapping[str, Any]) -> str:
+    return ", ".join(f"{metric} {text}" for metric, text in job["facts"].get("published", {}).items())

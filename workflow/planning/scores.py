@@ -1,0 +1,25 @@
+"""The published score of each row, as the tables of the preset place them."""
+
+from __future__ import annotations
+
+from eval.results.published import load_published
+from eval.results.selection import read_extended
+from eval.results.summary import Measurements
+from eval.tables.build import build_table
+from eval.tables.layout import load_layout
+from workflow.preset import Preset
+
+
+def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
+    """What each row should reach: metric to ``value ± std`` as printed, by run; a later table's number is the one kept."""
+    published, scores = load_published(), dict[str, dict[str, str]]()
+    for name in preset.config["tables"]:
+        path = preset.layout("tables", name)
+        if read_extended(path).get("kind", "results") == "hyperparameters":
+            continue
+        table = build_table(load_layout(path), Measurements([], preset.sheet), preset.runs, published, "audit")
+        for record in table.records:
+            if record["run"] and record["published"]:
+                text = " ± ".join(filter(None, (record["published"], record["published_std"])))
+                scores.setdefault(record["run"], {})[record["metric"]] = text
+    return scores

@@ -1,0 +1,75 @@
+"""What an image costs in the training of a student or teacher, and what a GPU must hold meanwhile."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from sida.methods import find_method
+from workflow.planning.networks import NetworkCost, network_cost
+
+#: Bytes of a number in float32.
+BYTES = 4
+#: What CUDA, its libraries and the allocator's gaps take beside tensors.
+CONTEXT_BYTES, GAPS = 0.7e9, 1.1
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """Cost of a training.
+
+    Attributes:
+        operations: Of an image, all networks and passes together.
+        memory: Bytes on each GPU.
+        state: Bytes of a kept state.
+        network: Bytes of the network that comes out.
+        fp16: Whether networks compute in float16.
+    """
+
+    operations: float
+    memory: float
+    state: float
+    network: float
+    fp16: bool
+
+
+def student_cost(config: Any, network: Mapping[str, Any]) -> StepCost:
+    """Cost of a distillation.
+
+    In units of an evaluation, the fake score's step takes 1 (images) + 3 (its own passes); with real images also 3 of the
+    encoder. The generator's step takes 3 (its own passes) and 2 each through the frozen teacher and fake score.
+
+    Args:
+        config: :class:`sida.training.config.SettledConfig`.
+        network: ``{class, kwargs}`` of the teacher.
+    """
+    cost, method = network_cost(network), find_method(config.method)
+    psi = 4 * cost.forward + (3 * cost.encoder if method.real_images else 0.0)
+    operations = method.psi_steps * psi + 7 * cost.forward
+    images = config.batch_gpu or config.batch_size
+    width = 2 if config.fp16 else BYTES
+    activations = images * (cost.kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
+    # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one learner's gradient twice.
+    moments = 2 + sum(betas[0] > 0 for betas in (config.betas, config.generator_betas or config.betas))
+    weights = (4 + moments + 2) * BYTES * cost.parameters
+    # ψ, θ, the average and the best network, with the moments.
+    state = (4 + moments) * BYTES * cost.parameters
+    memory = CONTEXT_BYTES + GAPS * (weights + activations)
+    return StepCost(operations, memory, state, BYTES * cost.parameters, config.fp16)
+
+
+def teacher_cost(training: Mapping[str, Any], network: Mapping[str, Any]) -> StepCost:
+    """Cost of the training of a teacher: one network, forward and backward.
+
+    Args:
+        training: See :class:`sida.training.config.TeacherTraining`.
+        network: ``{class, kwargs}``.
+    """
+    cost: NetworkCost = network_cost(network)
+    images = training.get("batch_gpu") or training["batch_size"]
+    # Network, average, two moments; the gradient twice.
+    weights, state = 6 * BYTES * cost.parameters, 4 * BYTES * cost.parameters
+    memory = CONTEXT_BYTES + GAPS * (weights + images * cost.kept + cost.kept_once)
+    fp16 = bool(network["kwargs"].get("use_fp16", False))
+    return StepCost(3 * cost.forward, memory, state, BYTES * cost.parameters, fp16)
