@@ -30,6 +30,9 @@ def test_the_paper_as_a_whole_and_one_table(tmp_path):
     assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) == 57
     assert jobs["measure_0_9"] == len(preset.runs)
     assert (jobs["table"], jobs["figure"], jobs["prepare_data"], jobs["encode_data"]) == (9, 10, 5, 1)
+    trained = ("--config", "train_teachers=True")
+    jobs = planned(workspace, "--configfile", "config/paper.yaml", *trained, "--", "tables/table8.tex")
+    assert (jobs["train_teacher"], jobs.get("import_checkpoint", 0)) == (4, 0)
     jobs = planned(workspace, "--configfile", "config/paper.yaml", "--", "tables/table8.tex")
     assert jobs["distill"] + jobs["distill_parent"] == 8
     assert (jobs["prepare_data"], jobs["import_checkpoint"], jobs["table"]) == (4, 4, 1)

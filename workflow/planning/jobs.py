@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -175,7 +176,7 @@ class Jobs:
         seconds = images * cost.operations / self._rate(cost.fp16)
         evaluations = 0
         if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
-            evaluations = 1 + int(config.total_kimg // config.evaluation["every_kimg"])
+            evaluations = _evaluations(config.evaluation, config.total_kimg)
             watched = config.evaluation["kwargs"]
             drawn = evaluations * watched["num_samples"] * watched.get("trials", 1)
             seconds += drawn * self._measured(run, network_cost(network).forward, cost.fp16)
@@ -240,6 +241,13 @@ class Jobs:
             return Job("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600
         return Job("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
+
+
+def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
+    """Number of evaluations of a training, the one before it included."""
+    share = max(1.0, total_kimg / points["every_kimg"])
+    per_decade = points.get("per_decade")
+    return 1 + (int(share) if per_decade is None else 1 + int(per_decade * math.log10(share)))
 
 
 def _product(path: str) -> str:

@@ -11,7 +11,7 @@ from workflow.preset import Preset
 
 
 def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
-    """What each row should reach: metric to ``value ± std`` as printed, by run; a later table's number is the one kept."""
+    """What each row should reach, by run: metric to ``value ± std`` as printed; of two tables, the later one's."""
     published, scores = load_published(), dict[str, dict[str, str]]()
     for name in preset.config["tables"]:
         path = preset.layout("tables", name)

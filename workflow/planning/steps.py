@@ -37,8 +37,9 @@ class StepCost:
 def student_cost(config: Any, network: Mapping[str, Any]) -> StepCost:
     """Cost of a distillation.
 
-    In units of an evaluation, the fake score's step takes 1 (images) + 3 (its own passes); with real images also 3 of the
-    encoder. The generator's step takes 3 (its own passes) and 2 each through the frozen teacher and fake score.
+    In evaluations, the fake score's step takes 1 (images) + 3 (its own passes), and 3 of the encoder for real images.
+    The generator's step takes 3 (its own passes) and 2 each through the frozen teacher and fake score. Methods with
+    players of their own are counted alike.
 
     Args:
         config: :class:`sida.training.config.SettledConfig`.
