@@ -27,9 +27,10 @@ def test_the_paper_as_a_whole_and_one_table(tmp_path):
     workspace = Workspace(tmp_path)
     jobs = planned(workspace, "--configfile", "config/paper.yaml")
     preset = Preset.load(ROOT / "config/paper.yaml")
-    assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) == 57
+    assert jobs["distill"] + jobs["distill_parent"] == len(preset.students()) > 50
     assert jobs["measure_0_9"] == len(preset.runs)
-    assert (jobs["table"], jobs["figure"], jobs["prepare_data"], jobs["encode_data"]) == (9, 10, 5, 1)
+    assert (jobs["prepare_data"], jobs["encode_data"]) == (5, 1)
+    assert (jobs["table"], jobs["figure"]) == (len(preset.config["tables"]), len(preset.config["figures"]))
     trained = ("--config", "train_teachers=True")
     jobs = planned(workspace, "--configfile", "config/paper.yaml", *trained, "--", "tables/table8.tex")
     assert (jobs["train_teacher"], jobs.get("import_checkpoint", 0)) == (4, 0)

@@ -104,7 +104,7 @@ def test_jobs_are_those_of_the_workflow(paper, tmp_path, monkeypatch):
     assert count("fetch") == planned["fetch"] > 5
     assert count("import") == planned["import_checkpoint"]
     assert count("data") == planned["prepare_data"] == 3
-    assert count("student") == planned["distill"] + planned["distill_parent"] == 11
+    assert count("student") == planned["distill"] + planned["distill_parent"] > 10
     assert count("measure") == planned["measure_0_9"] > 6
     for product, job in found.items():
         names = list(found)
