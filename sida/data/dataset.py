@@ -40,6 +40,8 @@ class Dataset(abc.ABC):
 
     #: False for data whose items are VAE moments (float32) instead of pixels (uint8).
     is_pixels: bool = True
+    #: True for data of which nothing has to be read or decoded when it is asked for.
+    in_memory: bool = False
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ class Digits(Dataset):
         xflip: See :class:`~sida.data.Dataset` (mirrored digits are not digits; off by default).
     """
 
+    in_memory = True
+
     def __init__(
         self,
         name: str = "digits",

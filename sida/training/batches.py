@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from sida.data.dataset import Dataset
@@ -17,6 +18,7 @@ from sida.randomness import derive_seed, generator
 from sida.sampling.networks import settled
 from sida.sampling.one_step import one_step
 from sida.sampling.quantise import to_uint8
+from sida.training.ahead import ReadAhead
 from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.ranks import Ranks
 
@@ -61,6 +63,7 @@ class StepBatches:
         self.per_device = batch_size // world_size
         self.round = min(batch_gpu or self.per_device, self.per_device)
         self._orders: dict[str, Order] = {}
+        self._ahead: ReadAhead[torch.Tensor] = ReadAhead(dataset.name)
 
     def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
         """The rounds of one step.
@@ -73,18 +76,38 @@ class StepBatches:
         Returns:
             Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``.
         """
-        if purpose not in self._orders:
-            self._orders[purpose] = ORDERS[self.order](len(self.dataset), self.seed, f"order-{purpose}")
-        indices = self._orders[purpose].indices(nimg + self.rank * self.per_device, self.per_device)
+        indices = self._indices(purpose, nimg)
         labels = self.dataset.labels(indices).to(self.device)
         if with_images:
-            # Only latent data sets draw here; pixels take no noise.
-            source = generator(self.seed, f"data-{purpose}", nimg, 0)
-            noise = lambda x: _share(torch.randn, x.shape, source, self.rank, self.world_size)
-            images = self.dataset.network_input(self.dataset.images(indices), noise).to(self.device)
+            images = self._images(purpose, nimg, indices).to(self.device, non_blocking=True)
         else:
             images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
         return list(zip(images.split(self.round), labels.split(self.round)))
+
+    def _indices(self, purpose: str, nimg: int) -> np.ndarray:
+        if purpose not in self._orders:
+            self._orders[purpose] = ORDERS[self.order](len(self.dataset), self.seed, f"order-{purpose}")
+        return self._orders[purpose].indices(nimg + self.rank * self.per_device, self.per_device)
+
+    def _images(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
+        """Network input of a step on the CPU; what has to be read is read while the step before is computed."""
+        if self.dataset.in_memory:
+            return self._read(purpose, nimg, indices)
+        images = self._ahead((purpose, nimg), lambda: self._read_ahead(purpose, nimg, indices))
+        later = nimg + self.per_device * self.world_size
+        following = self._indices(purpose, later)
+        self._ahead.foresee((purpose, later), lambda: self._read_ahead(purpose, later, following))
+        return images
+
+    def _read(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
+        # Only latent data sets draw here; pixels take no noise.
+        source = generator(self.seed, f"data-{purpose}", nimg, 0)
+        noise = lambda x: _share(torch.randn, x.shape, source, self.rank, self.world_size)
+        return self.dataset.network_input(self.dataset.images(indices), noise)
+
+    def _read_ahead(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
+        images = self._read(purpose, nimg, indices)
+        return images.pin_memory() if self.device.type == "cuda" else images
 
 
 def step_batches(

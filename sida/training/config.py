@@ -68,6 +68,8 @@ class TrainingSettings(Settings):
         tensorboard: Write TensorBoard's files beside the logs; needs its package. Decides nothing about the result.
         on_divergence: What follows when a run diverges by the rules of :mod:`sida.training.divergence`: ``say`` it in
             one line, or ``stop`` with that line. Decides nothing about the result.
+        checkpointing: Keep only what stands between a network's blocks for the backward pass and compute the rest
+            again: less memory, more time, the same result.
         shard: ``optimizer`` cuts Adam's moments, gradients and average into one piece per process that trains
             (``torchrun``), for networks that do not fit otherwise; decides nothing about the result but rounding.
     """
@@ -87,6 +89,7 @@ class TrainingSettings(Settings):
     pictures: Natural | None = None
     tensorboard: bool = False
     on_divergence: Literal["say", "stop"] = "say"
+    checkpointing: bool = False
     shard: Literal["none", "optimizer"] = "none"
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from sida.io import sha256_file
 from sida.losses import SiDLoss
 from sida.methods import Method, find_method
 from sida.networks import architecture, build_network, family_of
+from sida.networks.checkpointing import checkpoint_blocks
 from sida.settings.samplers import Sampler
 from sida.training.averages import Average
 from sida.training.background import Tensors
@@ -172,6 +173,8 @@ class Parts:
             network["kwargs"]["weight_norm"] = weight_norm
         net = build_network(network).to(self.device)
         net.load_state_dict(source.state_dict())
+        if self.config.checkpointing:
+            checkpoint_blocks(net, f"{self.where}.checkpointing")
         return net.requires_grad_(True)
 
     def loss(self, cls: type[AnyLoss], **more: Any) -> AnyLoss:
@@ -213,6 +216,11 @@ def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, wh
     if method.options is None and config.options:
         raise UserError(f"{where}.options: method '{config.method}' has no settings of its own; remove them")
     options = None if method.options is None else from_mapping(method.options, config.options, f"{where}.options")
+    if config.checkpointing:
+        if config.compile:
+            raise UserError(f"{where}.checkpointing: does not go with compile; turn one of them off")
+        # The generator's gradients pass the teacher too.
+        checkpoint_blocks(teacher, f"{where}.checkpointing")
     parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where)
     return method.turns(parts) if method.turns else make_score_distiller(parts)
 

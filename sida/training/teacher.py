@@ -13,6 +13,7 @@ from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
 from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of, permit
+from sida.networks.checkpointing import checkpoint_blocks
 from sida.randomness import derive_seed, generator
 from sida.settings.samplers import Sampler
 from sida.training.averages import Average, ema_beta, power_beta
@@ -158,6 +159,8 @@ def train_teacher(
         torch.manual_seed(derive_seed(config.seed, "initialisation"))
         net = build_network(config.network, f"{where}.network").to(device)
         check_shapes(net, dataset, f"{where}.network.kwargs")
+        if config.checkpointing:
+            checkpoint_blocks(net, f"{where}.checkpointing")
         trainer = TeacherTrainer(config, net, step_batches(config, dataset, device, ranks, where, config.data_order))
         trainer.join(ranks, config.shard == "optimizer")
         metadata = run_metadata("teacher", config, digest, dataset, net, {})

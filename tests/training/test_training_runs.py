@@ -387,3 +387,12 @@ def test_command_line_overrides(tmp_path, student_spec, teacher, capsys):
     assert "--set lr: must be key=value" in capsys.readouterr().err
     assert main([*run, "--set", "lrr=2"]) == 1
     assert f"{spec}: unknown key 'lrr' (did you mean 'lr'?)" in capsys.readouterr().err
+
+
+def test_checkpointing_changes_nothing_but_memory(tmp_path, student_spec):
+    spec = {**student_spec, "total_kimg": 0.16, "evaluation": None}
+    distill(spec, tmp_path / "plain")
+    distill({**spec, "checkpointing": True}, tmp_path / "again")
+    assert results(tmp_path / "again") == results(tmp_path / "plain")
+    with pytest.raises(UserError, match=r"student\.checkpointing: does not go with compile"):
+        distill({**spec, "checkpointing": True, "compile": True}, tmp_path / "both")

@@ -1,0 +1,94 @@
+"""Images are read and decoded by a thread beside the step; data that vanish end a run with one line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+
+import pytest
+import torch
+from PIL import Image
+
+from sida.cli import main
+from sida.data import load_dataset
+from sida.data.archive import ImageArchive
+from sida.training import train_teacher
+from sida.training.batches import StepBatches
+from sida.training.teacher import TeacherTrainer
+from tests.training.toy import DATASET, TEACHER, as_json, results
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """The digits as PNG files in a folder, and its spec."""
+    digits, folder = load_dataset(DATASET), tmp_path / "pictures"
+    folder.mkdir()
+    labels = []
+    for number, image in enumerate(digits.images(range(len(digits)))):
+        Image.fromarray(image[0].numpy()).save(folder / f"{number:04d}.png")
+        labels.append([f"{number:04d}.png", int(digits.class_indices[number])])
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+    return {"name": "digits", "kind": "folder", "path": str(folder), "resolution": 8, "channels": 1, "label_dim": 10}
+
+
+@pytest.fixture
+def readers(monkeypatch):
+    """Names of the threads that read images, in order."""
+    names, read = [], ImageArchive.raw_images
+
+    def watched(self, indices):
+        names.append(threading.current_thread().name)
+        return read(self, indices)
+
+    monkeypatch.setattr(ImageArchive, "raw_images", watched)
+    return names
+
+
+def test_same_images_read_beside_the_step(pictures, readers):
+    ahead = StepBatches(load_dataset(pictures), 3, 16, 8, CPU)
+    plain = StepBatches(load_dataset(DATASET), 3, 16, 8, CPU)
+    for step in range(15):
+        for (images, labels), (others, other_labels) in zip(ahead("teacher", 16 * step), plain("teacher", 16 * step)):
+            assert torch.equal(images, others)
+            assert torch.equal(labels, other_labels)
+    assert {name.rstrip("_0") for name in readers} == {"data"}
+    # Each step's once, and the one after the last.
+    assert len(readers) in (15, 16)
+
+
+def test_the_next_step_is_read_before_it_is_asked_for(pictures, readers):
+    batches = StepBatches(load_dataset(pictures), 3, 16, None, CPU)
+    batches("psi", 0)
+    batches("generator", 0, with_images=False)
+    batches._ahead._pool.submit(lambda: None).result()
+    assert len(readers) == 2
+    batches("psi", 16)
+    batches._ahead._pool.submit(lambda: None).result()
+    assert len(readers) == 3
+
+
+def test_vanished_data_are_one_line_and_the_state_goes_on(tmp_path, pictures, monkeypatch, capsys):
+    spec = {**TEACHER, "dataset": pictures, "state_minutes": 0}
+    train_teacher(spec, tmp_path / "whole")
+    folder, aside, original = pictures["path"], tmp_path / "aside", TeacherTrainer.iteration
+
+    def vanishing(self, nimg):
+        if nimg == 160:
+            shutil.move(folder, aside)
+        return original(self, nimg)
+
+    command = ["train-teacher", "--spec", as_json(spec), "--out", str(tmp_path / "run")]
+    with monkeypatch.context() as patch:
+        patch.setattr(TeacherTrainer, "iteration", vanishing)
+        capsys.readouterr()
+        assert main(command) == 1
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
+    assert line.startswith("error: ")
+    assert "No such file" in line
+    assert "the last kept state is intact" in line
+    shutil.move(aside, folder)
+    assert main(command) == 0
+    assert results(tmp_path / "run") == results(tmp_path / "whole")
