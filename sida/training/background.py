@@ -63,9 +63,11 @@ class BackgroundWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._thread is None or not (kind is None or issubclass(kind, Exception)):
+        if self._thread is None:
             return
         self._jobs.put(None)
+        if kind is not None and not issubclass(kind, Exception):
+            return
         self._thread.join()
         if self._fault is not None and error is not self._fault:
             raise self._fault

@@ -152,6 +152,32 @@ def test_ten_kills_at_random_moments(tmp_path, uninterrupted, student_spec):
     assert [path for path in run.rglob(".*") if path.name != ".lock"] == []
 
 
+@pytest.mark.parametrize("after", [False, True])
+def test_a_kill_at_each_step_of_a_save(tmp_path, uninterrupted, student_spec, after):
+    """Before or after the tensors' file gets its name, and before or after the record's does."""
+    log, run, replace = tmp_path / "log", tmp_path / "run", os.replace
+
+    def killed_at(call):
+        calls = []
+
+        def dying(source, target):
+            calls.append(target)
+            if len(calls) == call and not after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            replace(source, target)
+            if len(calls) == call:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        os.replace = dying
+        return distill({**student_spec, "state_minutes": 0}, run) and 0
+
+    # The first two calls are the logs'.
+    for call in (3, 4, 5, 6, 11, 12):
+        assert wait(fork(lambda call=call: killed_at(call), log)) == -signal.SIGKILL, log.read_text()
+    distill(student_spec, run)
+    assert results(run) == results(uninterrupted)
+
+
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75), (signal.SIGUSR1, 75)])
 def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, number, status):
     run = tmp_path / "run"

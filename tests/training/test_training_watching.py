@@ -24,7 +24,7 @@ from sida.training.divergence import rising, unhealthy
 from sida.training.identity import run_digest
 from sida.training.plan import Points
 from sida.training.student import StudentTrainer
-from tests.training.toy import GIVEN, STUDENT, TEACHER, CrashError, as_json, results
+from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, CrashError, as_json, results
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,7 @@ def teacher(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _from_the_first_value():
     GIVEN.clear()
+    MADE.clear()
 
 
 def following(teacher, values, **changes):
@@ -84,6 +85,8 @@ def test_evaluations_on_a_logarithmic_scale(teacher, tmp_path):
     # The first multiples of 16 at or behind 20, 35.6, 63.2, 112.5, 200, 355.7 images; first and last always.
     seen = [record["nimg"] for record in read_jsonl(tmp_path / "run/evaluations.jsonl")]
     assert seen == [0, 32, 48, 64, 128, 208, 368, 400]
+    # What measures (feature networks, references) is made once.
+    assert len(MADE) == 1
 
 
 #: The first two come before image 50, where the last phase begins; the best that counts is 5.

@@ -92,12 +92,14 @@ def make_monitor(samples: int, bad: str | None = None) -> Callable[..., dict[str
     return monitor
 
 
-#: One entry for each value that :func:`make_curve` gave, also before a crash.
+#: One entry for each value that :func:`make_curve` gave, also before a crash, and for each time it was called.
 GIVEN: list[float] = []
+MADE: list[Any] = []
 
 
 def make_curve(values: list[float]) -> Callable[..., dict[str, Any]]:
     """A monitor that gives one value after the other as ``fd``."""
+    MADE.append(values)
 
     def monitor(generate):
         GIVEN.append(float(values[len(GIVEN)]))
