@@ -119,7 +119,8 @@ def test_student_files(uninterrupted, student_spec, teacher):
         assert {"nimg", "losses", "grad_norm", "img_per_s", "memory_mb", "seconds"} <= tick.keys()
     # Every snapshot is a loadable network; the last one is the last average.
     names = sorted(path.name for path in (uninterrupted / "snapshots").iterdir())
-    assert names == ["network-0000000208.safetensors", "network-0000000400.safetensors"]
+    assert names[1::2] == ["network-0000000208.safetensors", "network-0000000400.safetensors"]
+    assert [name.rpartition(".")[2] for name in names[::2]] == ["png", "png"]
     if best["nimg"] == 400:
         last, _ = load_network(uninterrupted / "snapshots" / names[-1])
         assert all(torch.equal(a, b) for a, b in zip(net.parameters(), last.parameters()))
