@@ -105,14 +105,24 @@ class EDMOrder:
         self._state = np.random.RandomState(self.seed % (1 << 32))
         self._state.shuffle(order)
         self._order, self._position = order.tolist(), 0
+        # Visits from position `first` on, which may be asked for again, and where the request before this began.
+        self._past: list[int] = []
+        self._first, self._asked = 0, -1
 
     def indices(self, start: int, count: int) -> np.ndarray:
         """Indices int64 ``(count,)`` at positions ``start … start + count - 1`` of the endless order."""
-        if start < self._position:
+        if start < self._first:
             self._restart()
-        while (skipped := min(start - self._position, 1 << 16)) > 0:
-            self._visit(skipped)
-        return np.array(self._visit(count), dtype=np.int64)
+        # Whoever reads ahead asks for a batch and later for the same one; what lies before both is forgotten.
+        needed = start if self._asked < 0 else min(self._asked, start)
+        self._asked = start
+        while self._position < start + count:
+            self._past += self._visit(min(start + count - self._position, 1 << 16))
+            forgotten = min(needed - self._first, len(self._past))
+            del self._past[:forgotten]
+            self._first += forgotten
+        here = start - self._first
+        return np.array(self._past[here : here + count], dtype=np.int64)
 
     def _visit(self, count: int) -> list[int]:
         """The next indices."""

@@ -79,3 +79,17 @@ def test_edms_order_visits_all_about_equally_often_and_not_soon_again():
     ]
     # An item can come again only after half the data set has been visited.
     assert min(gaps) > 50
+
+
+def test_edms_order_goes_back_to_its_beginning_only_for_what_it_has_forgotten(monkeypatch):
+    restarts, original = [], EDMOrder._restart
+    monkeypatch.setattr(EDMOrder, "_restart", lambda self: restarts.append(0) or original(self))
+    order = EDMOrder(50, 0)
+    for start in range(70_000, 70_800, 8):
+        # As one of two devices asks that reads ahead.
+        order.indices(start, 4)
+        order.indices(start + 8, 4)
+    assert len(restarts) == 1
+    assert len(order._past) < 50
+    order.indices(0, 4)
+    assert len(restarts) == 2
