@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from sida.data.draws import DrawSource
+from sida.data.transfer import sent
 from sida.settings.augmentation import AugmentFlags
 
 #: Label columns of each change, in their order.
@@ -67,7 +68,7 @@ def transform_colours(
         steps.append(grey.to(device) + colourful.to(device) * torch.exp2(weight * flags.saturation_std))
     for step in steps:
         matrix, bias = step @ matrix.to(step.device), (step @ bias.to(step.device)[:, :, None])[:, :, 0]
-    matrix, bias = matrix.to(images), bias.to(images)
+    matrix, bias = (sent(x.to(images.dtype), images.device) for x in (matrix, bias))
     if channels == 1:
         return images * matrix.mean(1).sum(1)[:, None, None, None] + bias.mean(1)[:, None, None, None]
     return (matrix @ images.flatten(2) + bias[:, :, None]).reshape(images.shape)

@@ -16,6 +16,8 @@ import functools
 import numpy as np
 import torch
 
+from sida.data.transfer import sent
+
 #: Low-pass coefficients of the symlet "sym6" (I. Daubechies, Ten Lectures on Wavelets, table 6.3); sum √2.
 SYM6 = (
     0.015404109327027373,
@@ -53,7 +55,7 @@ def warp(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> to
         return images
     if len(moved) == len(images):
         return _warp_all(images, linear, offset)
-    rows = moved.to(images.device)
+    rows = sent(moved, images.device)
     result = images.clone()
     result[rows] = _warp_all(images[rows], linear[moved], offset[moved])
     return result
@@ -62,8 +64,8 @@ def warp(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> to
 def _warp_all(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     height, width = images.shape[-2:]
     left, top, right, bottom = _margins(linear, offset, width, height)
-    up_x = _upsampling(width, left, right).to(images)
-    up_y = _upsampling(height, top, bottom).to(images)
+    up_x = _sent_to(_upsampling(width, left, right), images)
+    up_y = _sent_to(_upsampling(height, top, bottom), images)
     fine = up_y @ images @ up_x.T
 
     # Both grids have half-pixel steps; the filter's even length shifts the fine grid by half of such a step.
@@ -74,9 +76,13 @@ def _warp_all(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) 
     # affine_grid measures both grids from their centres in units of half their size.
     theta = torch.cat([linear * out_size, 2 * start[:, :, None]], 2) / in_size[:, None]
     shape = [len(images), images.shape[1], 2 * (height + 2 * _REACH), 2 * (width + 2 * _REACH)]
-    grid = torch.nn.functional.affine_grid(theta.to(images), shape, align_corners=False)
+    grid = torch.nn.functional.affine_grid(_sent_to(theta, images), shape, align_corners=False)
     fine = torch.nn.functional.grid_sample(fine, grid, padding_mode="zeros", align_corners=False)
-    return _downsampling(height).to(images) @ fine @ _downsampling(width).to(images).T
+    return _sent_to(_downsampling(height), images) @ fine @ _sent_to(_downsampling(width), images).T
+
+
+def _sent_to(tensor: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+    return sent(tensor.to(images.dtype), images.device)
 
 
 def _margins(linear: torch.Tensor, offset: torch.Tensor, width: int, height: int) -> tuple[int, int, int, int]:

@@ -13,6 +13,7 @@ import torch
 
 from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
+from sida.data.transfer import sent
 from sida.errors import UserError
 from sida.randomness import derive_seed, generator
 from sida.sampling.networks import settled
@@ -77,9 +78,9 @@ class StepBatches:
             Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``.
         """
         indices = self._indices(purpose, nimg)
-        labels = self.dataset.labels(indices).to(self.device)
+        labels = sent(self.dataset.labels(indices), self.device)
         if with_images:
-            images = self._images(purpose, nimg, indices).to(self.device, non_blocking=True)
+            images = sent(self._images(purpose, nimg, indices), self.device)
         else:
             images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
         return list(zip(images.split(self.round), labels.split(self.round)))
