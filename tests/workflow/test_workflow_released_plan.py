@@ -13,8 +13,8 @@ def test_the_released_preset_has_a_full_plan(tmp_path):
     measured = sum(count for name, count in jobs.items() if name.startswith("measure"))
     assert measured >= 60
     assert jobs["fetch"] >= jobs["import_checkpoint"] >= measured
-    assert (jobs["table"], jobs["figure"]) == (8, 5)
-    assert text.count("has no public address") == 5
+    assert (jobs["table"], jobs["figure"]) == (9, 5)
+    assert text.count("has no public address") == 10
 
 
 def test_a_product_is_asked_for_by_its_path_below_the_presets_folder(tmp_path):

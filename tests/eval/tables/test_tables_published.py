@@ -155,7 +155,7 @@ def test_audit_never_puts_published_and_measured_in_one_cell(released):
 def test_unmeasured_cells_say_so_and_quoted_rows_stay_blank():
     table = paper("table1", "audit")
     own = [row for row in table.rows if any(c.kind == "missing" for c in row.cells)]
-    assert len(own) == 6  # the teacher and five rows of the authors
+    assert len(own) == 7  # the teacher, GDD-I and five rows of the authors
     assert all(c.plain == "not measured" for row in own for c in row.cells if c.kind == "missing")
     ddpm = next(row for row in table.rows if "DDPM" in row.cells[1].text)
     assert [c.kind for c in ddpm.cells[3:6]] == ["published", "blank", "blank"]
