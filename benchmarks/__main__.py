@@ -11,7 +11,16 @@ import sys
 from pathlib import Path
 
 # Each module has main(out: Path) -> bool (all bounds kept); "slow" ones run only when named.
-QUICK = ["house", "training_step", "training_loop", "frechet", "evaluation", "import_pickle", "sampling"]
+QUICK = [
+    "house",
+    "training_step",
+    "training_loop",
+    "frechet",
+    "evaluation",
+    "import_pickle",
+    "sampling",
+    "two_processes",
+]
 SLOW = ["demo_stages", "training_step_compiled", "protocol_choices"]
 
 

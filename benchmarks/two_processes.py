@@ -1,0 +1,112 @@
+"""Two processes of one thread each against one: the same global batch, through the suite's own exchange over gloo.
+
+Both sides do the whole iteration of SiDA with the loop's agreement between two of them, in turns, and are timed by the
+clock on the wall: the ratio means something only where both cores are free, so the load is recorded beside it, and the
+ratio of the processors' time, which other work disturbs least but which knows nothing of waiting.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+import statistics
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+
+from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
+from sida.io import write_json
+from sida.losses import SiDALoss
+from sida.provenance import environment
+from sida.training.distiller import Distiller
+from sida.training.interruption import Wish
+from sida.training.process import prepare_process
+from sida.training.ranks import joined
+
+BATCH, ITERATIONS, TURNS = 256, 6, 5
+BOUND = 1.8
+
+
+def worker(rank: int, world_size: int, port: int, pipe: Connection) -> None:
+    """For each number of iterations received, does them together with the others; answers seconds by both clocks."""
+    place = {"RANK": rank, "WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    prepare_process(threads=1)
+    with joined(torch.device("cpu")) as ranks:
+        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, **SETTINGS)
+        distiller.join(ranks)
+        share = BATCH // world_size
+        data = [tuple(part[rank * share :][:share] for part in batch) for batch in batches(BATCH)]
+        number = 0
+        while (count := pipe.recv()) is not None:
+            ranks.agree(Wish.GO_ON)
+            start, busy = time.perf_counter(), time.process_time()
+            for _ in range(count):
+                real, like = data[number % len(data)], data[(number + 1) % len(data)]
+                distiller.iteration(FULL + number * BATCH, [real], [like])
+                ranks.agree(Wish.GO_ON)
+                number += 1
+            pipe.send((time.perf_counter() - start, time.process_time() - busy))
+
+
+class Side:
+    """So many processes that train together."""
+
+    def __init__(self, world_size: int) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        context = multiprocessing.get_context("spawn")
+        self.pipes, self.processes = [], []
+        for rank in range(world_size):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=worker, args=(rank, world_size, port, theirs), daemon=True)
+            process.start()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def run(self, count: int) -> tuple[float, float]:
+        """Images per second of so many iterations: by the wall, and by the CPU time of the busiest process."""
+        for pipe in self.pipes:
+            pipe.send(count)
+        wall, busy = zip(*(pipe.recv() for pipe in self.pipes))
+        return BATCH * count / max(wall), BATCH * count / max(busy)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for pipe in self.pipes:
+            pipe.send(None)
+        for process in self.processes:
+            process.join()
+
+
+def main(out: Path) -> bool:
+    """Compares them in turns."""
+    load = os.getloadavg()[0]
+    sides = {number: Side(number) for number in (1, 2)}
+    for side in sides.values():
+        side.run(2)
+    rates: dict[int, list[tuple[float, float]]] = {number: [] for number in sides}
+    for _ in range(TURNS):
+        for number, side in sides.items():
+            rates[number].append(side.run(ITERATIONS))
+    for side in sides.values():
+        side.close()
+    turns = list(zip(rates[1], rates[2]))
+    ratio, of_cpu = (statistics.median(two[clock] / one[clock] for one, two in turns) for clock in (0, 1))
+    one, two = (statistics.median(wall for wall, _ in rates[number]) for number in (1, 2))
+    print(f"one process {one:.0f} img/s, two {two:.0f} img/s: {ratio:.2f} times, by CPU time {of_cpu:.2f}")
+    print(f"load of the machine before: {load:.1f}")
+    print(f"bound: ratio >= {BOUND}, where nothing else runs")
+    row = {
+        "batch": BATCH,
+        "img_per_s": {"1": one, "2": two},
+        "ratio": ratio,
+        "ratio_of_cpu_time": of_cpu,
+        "load_before": load,
+    }
+    write_json(out, {**row, "bound": BOUND, "environment": environment()})
+    return ratio >= BOUND
