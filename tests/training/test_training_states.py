@@ -267,10 +267,11 @@ def test_data_that_vanish_end_a_run_with_one_line_and_its_state_stays(tmp_path, 
 
     with monkeypatch.context() as patch:
         patch.setattr(TeacherTrainer, "iteration", unmounted)
-        with pytest.raises((UserError, FileNotFoundError)) as caught:
+        with pytest.raises(UserError) as caught:
             train_teacher({**spec, "state_minutes": 0}, out)
     assert str(pictures) in str(caught.value)
     assert "\n" not in str(caught.value)
     aside.rename(pictures)
-    assert first_image(spec, out, monkeypatch) == 96
+    # The images of this step may have been read ahead.
+    assert first_image(spec, out, monkeypatch) in (96, 112)
     assert results(out) == results(tmp_path / "alone")
