@@ -1,10 +1,12 @@
-"""Rules by which a run is said to diverge. Each is a function of the run's log, so a resumed run says the same."""
+"""Rules by which a run is said to diverge, or is ended: functions of its log, so a resumed run says the same."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from sida.errors import UserError
 
 #: A value that evaluations select by, so many times the best one before.
 FAR_ABOVE_BEST = 3.0
@@ -13,6 +15,30 @@ FAR_ABOVE_BEST = 3.0
 SPIKE, TICKS = 20.0, (10, 100)
 #: Share of samples dropped for a NaN, and of iterations with gradients that were not finite, within a tick.
 NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
+
+
+def check_finite(tick: Mapping[str, Any], max_nan_share: float, stage: str) -> None:
+    """Ends a run in which nothing is left to learn from.
+
+    Args:
+        tick: A record of ``train.jsonl``.
+        max_nan_share: Largest share of samples that may have been dropped for a NaN.
+        stage: Label of the run.
+
+    Raises:
+        UserError: More were dropped, or every iteration had gradients that were not finite.
+    """
+    dropped = tick["nan_count"] / max(tick["samples"], 1)
+    if dropped > max_nan_share:
+        raise UserError(
+            f"{stage}: {100 * dropped:.0f} % of the samples up to image {tick['nimg']:,} were NaN "
+            f"(max_nan_share: {max_nan_share}); lower lr or the loss weights, or allow more"
+        )
+    if tick["bad_steps"] == tick["steps"]:
+        raise UserError(
+            f"{stage}: every step up to image {tick['nimg']:,} had NaN or infinite gradients; "
+            "lower lr or the loss weights"
+        )
 
 
 def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:

@@ -14,10 +14,11 @@ from sida.errors import UserError
 from sida.progress import Progress
 from sida.training.averages import Average
 from sida.training.background import Tensors
-from sida.training.divergence import rising, unhealthy
+from sida.training.divergence import check_finite, rising, unhealthy
 from sida.training.interruption import Interruption, Wish
 from sida.training.meter import IterationRecord, TickMeter
 from sida.training.plan import Plan, Points
+from sida.training.process import peak_memory
 from sida.training.ranks import ALONE, Ranks
 from sida.training.run import Picture, RunFiles
 from sida.training.state import KeptState, say
@@ -182,18 +183,8 @@ class TrainingLoop:
         values = self.meter.finish()
         self.meter.start()
         self.done["tick"] = self.nimg
-        record = {"nimg": self.nimg, **values, "memory_mb": _memory_mb()}
-        dropped = values["nan_count"] / max(values["samples"], 1)
-        if dropped > self.plan.max_nan_share:
-            raise UserError(
-                f"{self.plan.stage}: {100 * dropped:.0f} % of the samples up to image {self.nimg:,} were NaN "
-                f"(max_nan_share: {self.plan.max_nan_share}); lower lr or the loss weights, or allow more"
-            )
-        if values["bad_steps"] == values["steps"]:
-            raise UserError(
-                f"{self.plan.stage}: every step up to image {self.nimg:,} had NaN or infinite gradients; "
-                "lower lr or the loss weights"
-            )
+        record = {"nimg": self.nimg, **values, **peak_memory()}
+        check_finite(record, self.plan.max_nan_share, self.plan.stage)
         self.train.append(record)
         self.files.log("train", record)
         self._warn(unhealthy(self.train))
@@ -298,14 +289,3 @@ def _evaluated(evaluate: Evaluate, net: torch.nn.Module, interruption: Interrupt
         return dict(evaluate(net, interruption.check))
     except KeyboardInterrupt:
         return max(interruption.wish, Wish.MAKE_ROOM)
-
-
-def _memory_mb() -> float:
-    """Most memory used so far: the GPU's by tensors, or the process's."""
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        return float(torch.cuda.max_memory_allocated() / 2**20)
-    import resource
-    import sys
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10

@@ -75,3 +75,19 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(_M_MMAP_THRESHOLD, _HEAP_BLOCK)
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_FREE)
+
+
+def peak_memory() -> dict[str, float]:
+    """Most memory used so far, in MiB: ``memory_mb``, by tensors on a GPU or by the process without one.
+
+    On a GPU ``memory_reserved_mb`` is what was taken from it for them.
+    """
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        return {"memory_mb": allocated / 2**20, "memory_reserved_mb": reserved / 2**20}
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"memory_mb": peak / 2**20 if sys.platform == "darwin" else peak / 2**10}
