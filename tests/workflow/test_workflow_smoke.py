@@ -1,0 +1,135 @@
+"""Every recipe of the paper at its true settings: three iterations of a tiny network by the command line, in two processes.
+
+Only width, resolution, images and batches are cut; phases are moved into the three iterations, so that each is seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sida.checkpoint import read_metadata, save_network
+from sida.cli import main
+from sida.config import from_mapping
+from sida.data.archive import dataset_json, image_name
+from sida.io import read_jsonl
+from sida.networks import build_network
+from sida.resources import ROOT
+from sida.training.config import DistillConfig, settled
+from tests.training.processes import together
+from workflow.planning.jobs import Jobs
+from workflow.planning.plan import make_plan, show_plan
+from workflow.planning.rates import load_assumptions
+from workflow.preset import Preset
+
+#: Tiny networks of each family, in place of the recipes' own.
+LEVELS = {"model_channels": 16, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
+SMALL = {"EDMPrecond": LEVELS, "EDM2Precond": {**LEVELS, "channels_per_head": 16}}
+SIZE, BATCH, ROUND, STEPS = 8, 8, 2, 3
+#: One of each family, start and switch; the others are slow.
+QUICK = {"cifar10-uncond-sida-a1", "imagenet64-sid2a-a1.2", "ffhq64-sid-a1.2", "edm2-s-sida", "edm2-xs-sid2a"}
+
+
+@functools.cache
+def paper():
+    return Preset.load(ROOT / "config/paper.yaml")
+
+
+ROWS = [run for run in paper().students() if run.method in ("sid", "sida", "sid2a")]
+
+
+def archive(path, latents, classes):
+    """Twelve images, or moments of latents, with so many classes."""
+    source, names = np.random.default_rng(0), []
+    with zipfile.ZipFile(path, "w") as stream:
+        for index in range(12):
+            names.append(image_name(index, ".npy", "img-mean-std-") if latents else image_name(index))
+            content = io.BytesIO()
+            if latents:
+                np.save(content, source.normal(1, 0.1, (8, SIZE, SIZE)).astype(np.float32))
+            else:
+                Image.fromarray(source.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)).save(content, "png")
+            stream.writestr(names[-1], content.getvalue())
+        labels = [index % classes for index in range(11)] + [classes - 1] if classes else None
+        stream.writestr("dataset.json", dataset_json(zip(names, labels) if labels else None))
+    return str(path)
+
+
+def small_spec(run, folder):
+    """A row's spec with each setting as it is at true size, on a tiny network and data, on the CPU."""
+    network = paper().config["teachers"][run.teacher]["network"]
+    config = settled(from_mapping(DistillConfig, paper().student_spec(run.run), run.run), network)
+    shape = {"img_resolution": SIZE, **SMALL[network["class"]]}
+    tiny = {"class": network["class"], "kwargs": {**network["kwargs"], **shape}}
+    torch.manual_seed(0)
+    teacher = str(folder / "teacher.safetensors")
+    save_network(build_network(tiny), teacher, {"method": "teacher"})
+    classes, latents = network["kwargs"]["label_dim"], network["kwargs"]["img_channels"] == 4
+    dataset = {"name": "small", "kind": "zip", "path": archive(folder / "small.zip", latents, classes)}
+    step = BATCH / 1000
+    return {
+        **dataclasses.asdict(config),
+        "dataset": {**dataset, "label_dim": classes},
+        "teacher": teacher,
+        "init": teacher if config.init else None,
+        "device": "cpu",
+        "threads": 1,
+        "fp16": False,
+        "evaluation": None,
+        "batch_size": BATCH,
+        "batch_gpu": ROUND,
+        "total_kimg": STEPS * step,
+        # The fake score alone, then SiD, then all terms; SiD has no warm-up.
+        "warmup_kimg": step * (config.warmup_kimg > 0),
+        "adversarial_kimg": 2 * step,
+        "tick_kimg": step,
+    }
+
+
+@pytest.mark.parametrize(
+    "run", [pytest.param(r, id=r.run, marks=[] if r.run in QUICK else pytest.mark.slow) for r in ROWS]
+)
+def test_a_recipe_takes_three_iterations_in_two_processes(run, tmp_path):
+    spec = tmp_path / "spec.json"
+    spec.write_text(json.dumps(small_spec(run, tmp_path)))
+    command = ["distill", "--spec", str(spec), "--out", str(tmp_path / "out")]
+    outcome = together(lambda rank: main(command), 2, tmp_path / "logs")
+    assert outcome == [0, 0], "\n".join(path.read_text() for path in (tmp_path / "logs").glob("*.log"))
+    ticks = read_jsonl(tmp_path / "out/train.jsonl")
+    assert [tick["nimg"] for tick in ticks] == [BATCH * (step + 1) for step in range(STEPS)]
+    assert sum(tick["nan_count"] for tick in ticks) == 0
+    terms = {name for name, value in ticks[-1]["losses"].items() if value is not None}
+    assert {"denoising", "sid"} <= terms
+    assert ({"adversarial", "discriminator"} <= terms) == (run.method != "sid")
+    assert read_metadata(tmp_path / "out/network.safetensors")["nimg"] == BATCH * STEPS
+
+
+def test_teachers_have_the_published_numbers_of_parameters():
+    """EDM: Karras et al. 2022, table 7; GDD's NCSN++ and EDM2's sizes stand in tests of their own."""
+    published = {"cifar10-cond": 55.7, "imagenet64": 295.9, "ffhq64": 61.8}
+    for name, millions in published.items():
+        with torch.device("meta"):
+            net = build_network(paper().config["teachers"][f"teacher-edm-{name}"]["network"])
+        assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(millions, abs=0.1)
+
+
+@pytest.mark.slow
+def test_every_recipe_has_a_plan():
+    assumptions = load_assumptions()
+    plan = make_plan(Jobs(paper(), assumptions.gpu("H200"), "H200", assumptions, 8, fresh=True), [], 8)
+    text = show_plan(plan)
+    for run in paper().students():
+        assert f"  {run.run} " in text
+    hours = {job["name"]: job["gpu_hours"] for job in plan["jobs"] if job["kind"] == "student"}
+    assert all(1 < value < 20_000 for value in hours.values())
+    # What the tables print no score for: version 2's dashes, rows of GDD's page, ablations.
+    scored = [job["name"] for job in plan["jobs"] if job["facts"].get("published")]
+    assert len({run.run for run in ROWS if "ablation" not in run.run} - set(scored)) <= 4
