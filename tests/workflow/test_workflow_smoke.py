@@ -1,4 +1,4 @@
-"""Every recipe of the paper at its true settings: three iterations of a tiny network by the command line, in two processes.
+"""Every recipe of the paper at its settings: three iterations of a tiny network by the command line, in two processes.
 
 Only width, resolution, images and batches are cut; phases are moved into the three iterations, so that each is seen.
 """

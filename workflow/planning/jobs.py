@@ -133,7 +133,8 @@ class Jobs:
         name = inside.partition("/")[0]
         if folder == "assets":
             asset = self.registry[name.removesuffix(".json")]
-            size = 0.0 if (cache_dir() / asset.target).exists() else self.assumptions.gigabytes(asset)
+            cached = not self.fresh and (cache_dir() / asset.target).exists()
+            size = 0.0 if cached else self.assumptions.gigabytes(asset)
             return Job("fetch", asset.id, download_gb=size, disk_gb=size), []
         if folder == "checkpoints":
             needs = [self.targets.checkpoint(name)]
@@ -142,7 +143,7 @@ class Jobs:
         if folder == "teachers":
             return self._teacher(name), self.targets.teacher(name)
         if folder == "students":
-            return self._student(name), _flat(self.targets.training(name).values())
+            return self.student(name), _flat(self.targets.training(name).values())
         if folder == "measurements":
             return self._measure(name), self.targets.generator(name)
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
@@ -169,7 +170,12 @@ class Jobs:
             )
         return settled(from_mapping(DistillConfig, self.preset.student_spec(run), run), network, run)
 
-    def _student(self, run: str) -> Job:
+    def student(self, run: str) -> Job:
+        """A distillation.
+
+        Raises:
+            UserError: The network of its teacher, or the card's rate, is unknown.
+        """
         config, network = self.settled(run), self.network(self.preset.runs[run].teacher)
         assert network is not None  # else it could not be settled
         cost, images = student_cost(config, network), config.total_kimg * 1000

@@ -8,6 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+#: Images that are counted together: a prime that no width or kernel has, so that what grows with them is known by size.
+IMAGES = 11
+
 
 @dataclasses.dataclass(frozen=True)
 class NetworkCost:
@@ -52,19 +55,18 @@ def _counted(text: str) -> NetworkCost:
 
     with torch.device("meta"):
         net = build_network(json.loads(text))
-    forward, kept_one = _evaluate(net, 1)
-    _, kept_two = _evaluate(net, 2)
+    forward, kept, once = _evaluate(net)
     net.requires_grad_(False)
-    _, frozen = _evaluate(net, 1)
-    encoder, _ = _evaluate(net, 1, "encoder")
+    _, frozen, _ = _evaluate(net)
+    encoder, _, _ = _evaluate(net, "encoder")
     parameters = sum(parameter.numel() for parameter in net.parameters())
-    kept = kept_two - kept_one
-    once = max(0.0, kept_one - kept)
-    return NetworkCost(parameters, forward, encoder, kept, frozen - once, once)
+    return NetworkCost(parameters, forward, encoder, kept, frozen, once)
 
 
-def _evaluate(net: Any, images: int, part: str = "decoder") -> tuple[float, float]:
-    """Operations of an evaluation, and bytes that it keeps for a backward pass besides parameters."""
+def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
+    """Operations of an evaluation, and bytes that it keeps for a backward pass besides parameters: both for an image,
+    and bytes that do not grow with the images.
+    """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
@@ -89,10 +91,12 @@ def _evaluate(net: Any, images: int, part: str = "decoder") -> tuple[float, floa
             kept[place] = tensor
         return tensor
 
-    shape = (images, net.img_channels, net.img_resolution, net.img_resolution)
+    shape = (IMAGES, net.img_channels, net.img_resolution, net.img_resolution)
     x = torch.empty(shape, device="meta", requires_grad=True)
-    sigma = torch.empty((images, 1, 1, 1), device="meta")
-    labels = torch.empty((images, net.label_dim), device="meta") if net.label_dim else None
+    sigma = torch.empty((IMAGES, 1, 1, 1), device="meta")
+    labels = torch.empty((IMAGES, net.label_dim), device="meta") if net.label_dim else None
     with Counter() as counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         net(x, sigma, labels, return_flag=part)
-    return counter.total, float(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+    sizes = [tensor.untyped_storage().nbytes() for tensor in kept.values()]
+    of_images = sum(size for size in sizes if size // 4 % IMAGES == 0)
+    return counter.total / IMAGES, of_images / IMAGES, float(sum(sizes) - of_images)

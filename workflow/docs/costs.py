@@ -1,0 +1,55 @@
+"""Costs for the documentation, as ``sida plan`` counts them as if nothing were there yet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from workflow.planning.jobs import Jobs
+
+
+def _jobs(root: Path, config: str, gpu: str) -> Jobs:
+    from workflow.planning.jobs import Jobs
+    from workflow.planning.rates import load_assumptions
+    from workflow.preset import Preset
+
+    assumptions = load_assumptions()
+    return Jobs(Preset.load(root / config), assumptions.gpu(gpu), gpu, assumptions, fresh=True)
+
+
+def planned(root: Path, config: str, target: str, key: str, gpu: str = "H200") -> str:
+    """A sum of a target's plan, one of the totals of :func:`workflow.planning.plan.make_plan`."""
+    from workflow.planning.plan import make_plan
+
+    value = make_plan(_jobs(root, config, gpu), [target], 1)["totals"][key]
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def hours(root: Path, config: str, gpu: str) -> str:
+    """A table of the trainings of SiD and its kin: length in million images and hours of one card, by teacher.
+
+    Args:
+        root: The repository.
+        config: The preset.
+        gpu: Card of ``config/plan.yaml``.
+    """
+    jobs = _jobs(root, config, gpu)
+    preset = jobs.preset
+    cells: dict[str, dict[tuple[str, float], str]] = {}
+    memory: dict[str, float] = {}
+    for run in preset.students():
+        if run.method not in ("sid", "sida", "sid2a") or run.family == "Ablation":
+            continue
+        job, name = jobs.student(run.run), str(run.teacher).removeprefix("teacher-")
+        millions = job.facts["images"] / 1e6
+        text = f"{millions:.0f}" if millions >= 100 else f"{millions:.1f}"
+        text += f": {job.gpu_hours:,.0f} h"
+        cells.setdefault(name, {})[run.method, float(run.alpha or 1)] = text
+        memory[name] = max(memory.get(name, 0.0), job.memory_gb)
+    columns = {("sid", 1.0): "SiD, α = 1.0", ("sid", 1.2): "SiD, α = 1.2", ("sida", 1.0): "SiDA"}
+    columns |= {("sid2a", 1.0): "SiD2A, α = 1.0", ("sid2a", 1.2): "SiD2A, α = 1.2"}
+    lines = [f"| teacher | {' | '.join(columns.values())} | memory of a GPU |", "|---" * (len(columns) + 2) + "|"]
+    for name, row in cells.items():
+        lines.append(f"| {name} | {' | '.join(row.get(key, '') for key in columns)} | {memory[name]:.0f} GB |")
+    return "\n\n" + "\n".join(lines) + "\n\n"
