@@ -178,7 +178,7 @@ class Jobs:
         """
         config, network = self.settled(run), self.network(self.preset.runs[run].teacher)
         assert network is not None  # else it could not be settled
-        cost, images = student_cost(config, network), config.total_kimg * 1000
+        cost, images = student_cost(config, network, self.width), config.total_kimg * 1000
         seconds = images * cost.operations / self._rate(cost.fp16)
         evaluations = 0
         if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
