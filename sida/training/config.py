@@ -1,4 +1,4 @@
-"""What trainings are told, with what a recipe leaves out: all that decides a result."""
+"""What trainings are told, with what a recipe leaves out; what decides a result says :mod:`sida.training.identity`."""
 
 from __future__ import annotations
 

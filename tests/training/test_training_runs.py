@@ -21,7 +21,7 @@ from sida.io import read_jsonl, sha256_file
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
-from sida.training.interruption import Wish
+from sida.training.interruption import Interruption, Wish
 from sida.training.loop import TrainingLoop
 from sida.training.state import StateStore
 from sida.training.student import StudentTrainer, make_turns
@@ -196,6 +196,26 @@ def test_signals_keep_the_state(tmp_path, uninterrupted, student_spec, number, s
     assert header["record"]["train"] == ticks
     distill(student_spec, run)
     assert results(run) == results(uninterrupted)
+
+
+def test_only_an_insistent_ctrl_c_ends_a_run_at_once(tmp_path):
+    """A scheduler may send what it has again and again while a large state is written."""
+
+    def interrupted():
+        send = lambda number: (os.kill(os.getpid(), number), time.sleep(0.01))
+        with Interruption() as interruption:
+            for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
+                send(number)
+            assert interruption.wish is Wish.STOP
+            later = time.monotonic() + 6
+            time.monotonic = lambda: later
+            send(signal.SIGTERM)
+            try:
+                send(signal.SIGINT)
+            except KeyboardInterrupt:
+                return 7
+
+    assert wait(fork(interrupted, tmp_path / "log")) == 7, (tmp_path / "log").read_text()
 
 
 def test_interrupted_evaluation_is_repeated(tmp_path, uninterrupted, student_spec, monkeypatch):
