@@ -64,7 +64,7 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
         module.arguments(sub)
         sub.set_defaults(_run=module.run)
     try:
-        args = parser.parse_args(arguments)
+        args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
         with timed(args.verb):
             return int(args._run(args) or 0)
     except UserError as error:

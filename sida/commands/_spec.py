@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--spec", required=True, metavar="JSON|FILE", help="settings: JSON text, or a JSON or YAML file")
     add("--out", required=True, metavar="DIR", help="folder of the run")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable")
+    add("--processes", type=int, default=1, metavar="N", help="train in N processes, one per GPU; 0 as 1")
     unfinished = "start anew although DIR holds an unfinished run of other settings"
     add("--set-aside", action="store_true", help=f"{unfinished} (it is kept, and goes on when they come back)")
+
+
+def in_processes(args: argparse.Namespace) -> int | None:
+    """Exit status of the command run in as many processes as asked for; None where this is to be the only one.
+
+    Raises:
+        UserError: A negative number.
+    """
+    from sida.training.ranks import place
+
+    if args.processes < 0:
+        raise UserError(f"--processes: must not be negative, got {args.processes}")
+    # Those that were started have the same arguments.
+    if args.processes < 2 or place()[1] > 1:
+        return None
+    from sida.training.launch import run_together
+
+    return run_together([sys.executable, "-m", "sida", *args.argv], args.processes)
 
 
 def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str, Any], str]:

@@ -39,6 +39,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 @one_voice()
 def run(args: argparse.Namespace) -> int:
     """Distils."""
+    if (status := _spec.in_processes(args)) is not None:
+        return status
     from sida.config import from_mapping
     from sida.training.config import DistillConfig
     from sida.training.process import limit_library_threads

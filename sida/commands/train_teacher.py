@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.commands._spec import arguments, read_spec
+from sida.commands._spec import arguments, in_processes, read_spec
 from sida.training.voice import one_voice
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
@@ -26,6 +26,8 @@ finished run only writes its files again.
 @one_voice()
 def run(args: argparse.Namespace) -> int:
     """Trains."""
+    if (status := in_processes(args)) is not None:
+        return status
     from sida.config import from_mapping
     from sida.training.config import TeacherConfig
     from sida.training.process import limit_library_threads

@@ -61,10 +61,9 @@ if PAPER and (lack := latex_lack()):
     PAPER = False
     print(f"{RESULTS}/paper.pdf is left out: {lack}", file=sys.stderr)
 TARGETS = Targets(PRESET, PAPER)
-# A training runs as one process per GPU; drawing and measuring take one GPU.
+# A training runs in one process per GPU; drawing and measuring take one GPU.
 GPUS = PRESET.config["gpus"]
 ONE_GPU = min(1, GPUS)
-TRAIN = "python" if GPUS < 2 else f"torchrun --standalone --nproc-per-node {GPUS}"
 SPECS = Specs(PRESET)
 
 

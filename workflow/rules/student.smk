@@ -25,7 +25,8 @@ rule distill:
     message:
         "student {wildcards.run}: distilling"
     shell:
-        TRAIN + " -m sida distill --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
+        "python -m sida distill --spec {params.spec:q} --out {params.folder:q} --set-aside"
+        " --processes {resources.gpu} 2>&1 | tee -i {log:q}"
 
 
 # Generators that other rows start from go first, so that the longest chain does not end on one busy core.

@@ -21,5 +21,5 @@ rule train_teacher:
     message:
         "teacher {wildcards.teacher}: training"
     shell:
-        TRAIN
-        + " -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
+        "python -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} --set-aside"
+        " --processes {resources.gpu} 2>&1 | tee -i {log:q}"

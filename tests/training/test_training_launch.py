@@ -1,0 +1,89 @@
+"""``--processes N``: the true command in several processes, its signals and its exit status."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sida.errors import AGAIN
+from sida.resources import ROOT
+from sida.training.launch import run_together
+from tests.training.toy import TEACHER, as_json
+
+
+@pytest.mark.parametrize(
+    ("endings", "status"),
+    [
+        (["pass", "pass"], 0),
+        (["sys.exit(75)", "sys.exit(75)"], AGAIN),
+        (["sys.exit(1)", "sys.exit(75)"], 1),
+        (["os.kill(os.getpid(), 9)", "sys.exit(75)"], AGAIN),
+        (["os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 9)"], AGAIN),
+    ],
+)
+def test_exit_status(endings, status):
+    text = f"import os, sys\nexec({endings!r}[int(os.environ['RANK'])])"
+    assert run_together([sys.executable, "-c", text], 2) == status
+
+
+def test_one_that_does_not_end_is_ended(monkeypatch):
+    monkeypatch.setattr("sida.training.launch.GRACE", 0.3)
+    text = "import os, sys, time\nsys.exit(1) if os.environ['RANK'] == '0' else time.sleep(60)"
+    start = time.monotonic()
+    assert run_together([sys.executable, "-c", text], 2) == 1
+    assert time.monotonic() - start < 20
+
+
+@pytest.mark.slow
+def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
+    """One line, a state, and the status that has a scheduler send the job again, which goes on."""
+    folder = tmp_path / "run"
+    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0}
+    command = [sys.executable, "-m", "sida", "train-teacher", "--out", str(folder), "--processes", "2", "--spec"]
+    long = as_json({**spec, "total_kimg": 1000})
+    run = subprocess.Popen([*command, long], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not list(folder.glob("state/*.json")):
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGUSR1)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == AGAIN
+    lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
+    assert lines == ["preempted; the state is kept: run the same command again to go on"]
+    images = newest_image(folder)
+    assert images > 0
+    again = subprocess.Popen([*command, long], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while newest_image(folder) <= images:
+        assert again.poll() is None
+        time.sleep(0.05)
+    # A killed process ends the other one, which says so.
+    os.kill(child_of(again.pid), signal.SIGKILL)
+    _, said = again.communicate(timeout=60)
+    assert again.returncode == AGAIN
+    (line,) = [line for line in said.splitlines() if not line.startswith("[teacher")]
+    assert line.startswith("error: another of the 2 processes of this training has ended")
+
+
+def newest_image(folder):
+    return json.loads(max(folder.glob("state/*.json")).read_bytes())["record"]["nimg"]
+
+
+def child_of(parent):
+    """The last process that another one has started."""
+    return int(
+        max(subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split(), key=int)
+    )
+
+
+def test_bad_requests_are_one_line(tmp_path):
+    command = [sys.executable, "-m", "sida", "train-teacher", "--out", str(tmp_path), "--spec", as_json(TEACHER)]
+    answer = subprocess.run(
+        [*command, "--processes", "-1"], cwd=ROOT, capture_output=True, text=True, env={**os.environ}, check=False
+    )
+    assert (answer.returncode, answer.stderr) == (1, "error: --processes: must not be negative, got -1\n")
