@@ -27,14 +27,14 @@ def copied_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], Tensors]:
         name: torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor, non_blocking=True)
         for name, tensor in tensors.items()
     }
-    done = None
-    if any(tensor.is_cuda for tensor in tensors.values()):
-        done = torch.cuda.Event(blocking=True)
-        done.record()
+    copied = []
+    for device in {tensor.device for tensor in tensors.values() if tensor.is_cuda}:
+        copied.append(torch.cuda.Event(blocking=True))
+        copied[-1].record(torch.cuda.current_stream(device))
 
     def ready() -> Tensors:
-        if done is not None:
-            done.synchronize()
+        for event in copied:
+            event.synchronize()
         return copies
 
     return ready

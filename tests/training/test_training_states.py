@@ -16,6 +16,7 @@ from PIL import Image
 from sida.cli import main
 from sida.errors import UserError
 from sida.training import run, train_teacher
+from sida.training.background import BackgroundWriter, copied_to_cpu
 from sida.training.ranks import Ranks
 from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
@@ -275,3 +276,36 @@ def test_data_that_vanish_end_a_run_with_one_line_and_its_state_stays(tmp_path, 
     # The images of this step may have been read ahead.
     assert first_image(spec, out, monkeypatch) in (96, 112)
     assert results(out) == results(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_state_is_what_it_was_when_it_was_kept(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU here")
+    tensors = {"vector": torch.arange(1 << 20, dtype=torch.float32, device=device), "steps": torch.tensor(3)}
+    before = {name: tensor.cpu().clone() for name, tensor in tensors.items()}
+    for _ in range(20):
+        ready = copied_to_cpu(tensors)
+        for tensor in tensors.values():
+            tensor += 1
+        copies = ready()
+        assert all(torch.equal(copies[name], tensor) for name, tensor in before.items())
+        assert not any(tensor.is_cuda for tensor in copies.values())
+        for tensor in before.values():
+            tensor += 1
+
+
+def test_the_first_job_that_fails_is_the_last():
+    done = []
+
+    def failing():
+        raise UserError("no room")
+
+    def write():
+        with BackgroundWriter() as writer:
+            for job in (lambda: done.append(1), failing, lambda: done.append(2)):
+                writer.do(job)
+
+    with pytest.raises(UserError, match="no room"):
+        write()
+    assert done == [1]
