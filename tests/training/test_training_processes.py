@@ -16,6 +16,7 @@ from sida.errors import AGAIN, UserError
 from sida.io import read_jsonl
 from sida.tensor_file import read_tensors
 from sida.training import distill, ranks, train_teacher
+from sida.training.evaluation import Evaluation
 from sida.training.student import StudentTrainer
 from tests.training.processes import said, started, statuses, together
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json
@@ -152,6 +153,25 @@ def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec, num
     assert said(tmp_path) == ["preempted; the state is kept: run the same command again to go on"]
     newest = json.loads(max(folder.glob("state/*.json")).read_bytes())
     assert newest["record"]["nimg"] > 0
+
+
+def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, spec, alone):
+    """Only the first measures; the others learn from it that it was asked to make room, and go on the same way."""
+    text = as_json(spec)
+    original = Evaluation.__call__
+
+    def interrupted(self, net, check):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, net, check)
+
+    def task(rank):
+        Evaluation.__call__ = interrupted
+        return main(["distill", "--spec", text, "--out", str(tmp_path / "run")])
+
+    assert together(task, 2, tmp_path) == [AGAIN, AGAIN]
+    assert said(tmp_path) == ["preempted; the state is kept: run the same command again to go on"]
+    assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path / "again") == [0, 0]
+    assert_same(tmp_path / "run", alone)
 
 
 def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypatch):

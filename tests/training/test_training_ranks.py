@@ -12,6 +12,8 @@ from sida.networks import build_network
 from sida.training.batches import StepBatches, step_draws
 from sida.training.config import TeacherConfig
 from sida.training.distiller import Distiller
+from sida.training.meter import IterationRecord, TickMeter
+from sida.training.ranks import Ranks
 from sida.training.schedule import Schedule
 from sida.training.teacher import TeacherTrainer
 from tests.training.toy import NETWORK, TEACHER, fork, wait
@@ -141,3 +143,25 @@ def test_draws_of_all_ranks_are_those_of_one_device():
     ]
     for name, whole in alone.items():
         assert torch.equal(torch.cat([given[name] for rounds in parts for given in rounds]), whole)
+
+
+class Twin(Ranks):
+    """Two processes of which the other one has counted and lost other numbers."""
+
+    world_size = 2
+
+    def add_up(self, tensor):
+        tensor += torch.tensor([3.0, 8, 1, 5.0, 8, 2]).to(tensor)
+
+
+def test_what_is_logged_is_of_all_ranks():
+    meter = TickMeter(Twin())
+    for nan in (0, 1):
+        record = IterationRecord(losses={"sid": torch.tensor(1.0)}, grad_norms={"psi": torch.tensor(7.0)})
+        record.samples, record.nan_samples, record.bad_gradients = 8, nan, 4
+        meter.add(record, 16)
+    values = meter.finish()
+    assert values["losses"] == {"sid": 2.5}
+    # Of averaged gradients, so already everyone's.
+    assert (values["grad_norm"], values["bad_gradients"]) == ({"psi": 7.0}, 8)
+    assert (values["samples"], values["nan_count"], values["steps"]) == (32, 4, 2)
