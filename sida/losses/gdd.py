@@ -20,8 +20,8 @@ class GDDLoss(Loss):
     """Non-saturating or hinge loss of a discriminator with several heads, with R1 on real images.
 
     Methods, arguments and terms are those of :class:`SiDLoss`, with the discriminator in the place of the fake score:
-    no noise is added, a head's loss is the mean over its logits, heads are added. The terms are scalars, and R1 is a step of
-    its own: the players of :mod:`sida.training.gdd`, not :class:`sida.training.Distiller`.
+    no noise is added, a head's loss is the mean over its logits, heads are added. The terms are scalars, and R1 is a
+    step of its own: the players of :mod:`sida.training.gdd`, not :class:`sida.training.Distiller`.
 
     Attributes:
         form: ``"ns"`` (non-saturating) or ``"hinge"``.

@@ -18,6 +18,7 @@ from sida.training.gdd import INNATE, freeze_innate
 from sida.training.identity import run_digest
 from sida.training.state import StateStore
 from sida.training.student import make_turns
+from tests.training.processes import said, together
 from tests.training.toy import NETWORK, STUDENT, TEACHER, as_json, interrupt_after, results
 
 CPU = torch.device("cpu")
@@ -192,3 +193,15 @@ def test_teacher_of_another_kind_is_one_line(tmp_path, cls, message, capsys):
     spec = as_json({**GDD, "teacher": str(tmp_path / "teacher.safetensors")})
     assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
     assert message in capsys.readouterr().err
+
+
+def test_two_processes_train_as_one(tmp_path, teacher):
+    """With the same rounds: batch statistics are a round's. Spectral norms settle sooner where rounds are more."""
+    options = {**GDD["options"], "ada_target": 0.6, "ada_kimg": 0.5}
+    spec = {**GDD, "teacher": teacher, "lr": 1e-5, "options": options, "augment": {"p": 0.1}, "total_kimg": 0.16}
+    distill(spec, tmp_path / "alone")
+    assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
+    one, two = (read_jsonl(tmp_path / name / "train.jsonl") for name in ("alone", "run"))
+    for here, there in zip(one, two, strict=True):
+        assert (here["nimg"], here["samples"]) == (there["nimg"], there["samples"])
+        assert here["losses"] == pytest.approx(there["losses"], rel=0.01)
