@@ -37,7 +37,8 @@ class Method:
         loss: Makes the loss of fake score and generator, from the settings that it takes. With ``turns`` it may be any
             loss that these use.
         psi_steps: Steps of the fake score with each step of the generator.
-        options: Dataclass of settings that only this method has (``options`` of a recipe); None is none.
+        options: Dataclass of settings that only this method has (``options`` of a recipe); None is none. Where it has a
+            method ``assets(resolution)``, a workflow fetches these downloads before it trains.
         turns: Makes the learners with their optimizers, losses and order. None: teacher, fake score and generator
             (:class:`sida.training.Distiller`); a method with other networks makes its own players.
     """

@@ -61,3 +61,10 @@ class GDDOptions(Settings):
         super().__post_init__()
         if self.backbones is not None and not self.backbones:
             raise ValueError("backbones: must name at least one; null takes the official ones")
+
+    def assets(self, resolution: int) -> list[str]:
+        """Registered downloads of a training on images of a size."""
+        if self.weights == "random":
+            return []
+        named = (BACKBONES[name] for name in self.backbones or official_backbones(resolution))
+        return [asset for asset in named if asset]

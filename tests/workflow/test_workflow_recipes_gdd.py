@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from eval.claims.model import load_claims
 from eval.results.published import load_published
 from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
@@ -15,6 +16,7 @@ from sida.resources import ROOT
 from sida.settings.discriminator import GDDOptions, official_backbones
 from sida.training.config import DistillConfig, settled
 from workflow.preset import Preset
+from workflow.preset.targets import Targets
 
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond"}
 BACKBONES = {
@@ -83,3 +85,27 @@ def test_abstracts_numbers_stand_beside_the_runs():
         text = (ROOT / f"config/tables/table{number}.yaml").read_text()
         assert f'published: "table{number}-gdd-i-{{metric}}", run: "{{set}}-gdd-i"' in text
         assert f"vars: {{set: {dataset}}}" in text
+
+
+def test_training_waits_for_the_downloads_of_its_discriminator(paper):
+    targets = Targets(paper, False)
+    fetched = lambda run: {path.rsplit("/", 1)[1] for path in targets.training(run)["method"]}
+    lite = "backbone-efficientnet-lite0.json"
+    assert fetched("cifar10-uncond-gdd-i") == {"backbone-vgg16-bn.json", lite}
+    assert fetched("ffhq64-gdd") == {"backbone-deit-base-distilled.json", lite}
+    assert fetched("cifar10-uncond-sida-a1") == set()
+    assert GDDOptions().assets(64) == ["backbone-deit-base-distilled", "backbone-efficientnet-lite0"]
+    assert GDDOptions(weights="random").assets(64) == GDDOptions(backbones=("digits",)).assets(8) == []
+
+
+def test_preset_on_digits_has_three_seeds_of_each_and_claims_about_them():
+    preset = Preset.load(ROOT / "config/gdd.yaml")
+    by_recipe: dict[tuple, set] = {}
+    for run in preset.students():
+        by_recipe.setdefault((run.method, run.recipe), set()).add(run.seed)
+    named = {("sida", "sida"), ("gdd", "gdd"), ("gdd-i", "gdd"), ("gdd", "gdd-rash"), ("gdd-i", "gdd-rash")}
+    assert by_recipe == {key: {0, 1, 2} for key in named}
+    for claim in load_claims(ROOT / "config/claims-gdd.yaml"):
+        for part in claim.parts:
+            operands = [operand for operand in (part.a, part.b, part.level) if operand is not None]
+            assert all(operand.run is None or operand.run in preset.runs for operand in operands), claim.id

@@ -14,6 +14,7 @@ from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.families import SD_VAE
 from sida.labels import remedy
+from sida.methods import find_method
 from sida.ranges import names_object
 from sida.resources import find, there
 from sida.settings.datasets import MadeFrom, dataset_origin, dataset_spec
@@ -260,6 +261,18 @@ class Rows:
         if protocol.quantisation == "truncate_unit" and not run.without_network:
             needed += SD_VAE.assets
         return sorted({asset for asset in needed if asset})
+
+    def training_assets(self, name: str) -> list[str]:
+        """Registered downloads that a row's method needs for its training."""
+        run = self.runs[name]
+        method = find_method(run.method, f"{self.sheet}: run '{name}'")
+        if method.options is None or not hasattr(method.options, "assets"):
+            return []
+        recipe = self.config["recipes"][run.recipe]
+        options = from_mapping(
+            method.options, recipe.get("options") or {}, f"{self.source}: recipes.{run.recipe}.options"
+        )
+        return options.assets(self.dataset_of(run)["resolution"])
 
     def shards(self, name: str) -> list[tuple[int, int]]:
         """Bounds (first, last + 1) of the shards in which a trial of a row is measured; empty for one job."""

@@ -147,7 +147,7 @@ class Targets:
             "data": self._data(self.preset.dataset_of(row)),
             "teacher": self.preset.teacher_path(str(row.teacher)),
             "generators": [path for path in parents if path],
-            "method": _code([row.method]),
+            "method": [*map(self._asset, self.preset.training_assets(run)), *_code([row.method])],
             "measuring": self._measuring(run) if evaluated else [],
         }
 
