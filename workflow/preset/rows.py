@@ -269,7 +269,7 @@ class Rows:
         if method.options is None or not hasattr(method.options, "assets"):
             return []
         recipe = self.config["recipes"][run.recipe]
-        options = from_mapping(
+        options: Any = from_mapping(
             method.options, recipe.get("options") or {}, f"{self.source}: recipes.{run.recipe}.options"
         )
         return options.assets(self.dataset_of(run)["resolution"])
