@@ -190,6 +190,12 @@ def test_faults_are_one_line(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
+def test_networks_that_nobody_describes_are_named(capsys):
+    """The released checkpoints say what they are when they are there."""
+    assert main(["plan", "--preset", "released", "--fresh", "cifar10-uncond-sida-a1"]) == 0
+    assert "without the evaluations of 1 networks that the preset does not describe" in capsys.readouterr().out
+
+
 def test_a_card_without_a_rate_says_so(paper):
     with pytest.raises(UserError, match=r"gpus\.V100 has no rate in float16"):
         jobs_of(paper, "V100").behind(["ffhq64-sida-a1"])

@@ -216,7 +216,8 @@ class Jobs:
             forward += sampler * network_cost(guide).forward if guide else 0.0
             fp16 = bool(network["kwargs"].get("use_fp16", False))
         hours = images * self._measured(run, forward, fp16) / 3600
-        return Job("measure", run, [], 1, hours, 0.0, facts={"images": images})
+        unknown = network is None and not row.without_network
+        return Job("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
 
     def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name its own begins with (an EMA of the same)."""

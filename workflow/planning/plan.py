@@ -113,6 +113,10 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         f"rates: {rates} ({plan['rates_from']})",
         *plan["assumptions"],
     ]
+    unknown = [job["name"] for job in jobs if job["facts"].get("network_unknown")]
+    if unknown:
+        few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
+        lines.append(f"without the evaluations of {len(unknown)} networks that the preset does not describe: {few}")
     return "\n".join(lines)
 
 
