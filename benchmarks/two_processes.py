@@ -1,4 +1,4 @@
-"""Two processes of one thread each against one: the same global batch, through the suite's own exchange over gloo.
+"""Two processes of one thread each against one: the same batch in the same rounds, exchanged over gloo.
 
 Both sides do the whole iteration of SiDA with the loop's agreement between two of them, in turns, and are timed by the
 clock on the wall: the ratio means something only where both cores are free, so the load is recorded beside it, and the
@@ -26,7 +26,7 @@ from sida.training.interruption import Wish
 from sida.training.process import prepare_process
 from sida.training.ranks import joined
 
-BATCH, ITERATIONS, TURNS = 256, 6, 5
+BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 5
 BOUND = 1.8
 
 
@@ -39,14 +39,15 @@ def worker(rank: int, world_size: int, port: int, pipe: Connection) -> None:
         distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, **SETTINGS)
         distiller.join(ranks)
         share = BATCH // world_size
-        data = [tuple(part[rank * share :][:share] for part in batch) for batch in batches(BATCH)]
+        own = slice(rank * share, (rank + 1) * share)
+        data = [list(zip(*(part[own].split(ROUND) for part in batch))) for batch in batches(BATCH)]
         number = 0
         while (count := pipe.recv()) is not None:
             ranks.agree(Wish.GO_ON)
             start, busy = time.perf_counter(), time.process_time()
             for _ in range(count):
                 real, like = data[number % len(data)], data[(number + 1) % len(data)]
-                distiller.iteration(FULL + number * BATCH, [real], [like])
+                distiller.iteration(FULL + number * BATCH, real, like)
                 ranks.agree(Wish.GO_ON)
                 number += 1
             pipe.send((time.perf_counter() - start, time.process_time() - busy))
@@ -103,6 +104,7 @@ def main(out: Path) -> bool:
     print(f"bound: ratio >= {BOUND}, where nothing else runs")
     row = {
         "batch": BATCH,
+        "round": ROUND,
         "img_per_s": {"1": one, "2": two},
         "ratio": ratio,
         "ratio_of_cpu_time": of_cpu,
