@@ -9,7 +9,19 @@ from torch import Tensor
 
 from sida.losses.noise import unit_noise
 from sida.losses.sida import SiDALoss, fakeness, told_apart
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Net, Round, Terms, counted, dropped, intact, keep
+from sida.losses.terms import (
+    FakeScoreTerms,
+    GeneratorTerms,
+    Net,
+    Round,
+    Terms,
+    blank,
+    counted,
+    dropped,
+    intact,
+    keep,
+    keep_divisor,
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -52,8 +64,8 @@ class EDM2SiDALoss(SiDALoss):
             mask = intact(per_element)
             return counted(GeneratorTerms(keep(mask, per_element)[0], None), dropped(mask))
         mask = intact(per_element, logits)
-        sid, divisor, logits = keep(mask, per_element, divisor, logits)
-        return counted(GeneratorTerms(sid, fakeness(logits, self.pool) / divisor), dropped(mask))
+        (sid, logits), divisor = keep(mask, per_element, logits), keep_divisor(mask, divisor)
+        return counted(GeneratorTerms(sid, blank(mask, fakeness(logits, self.pool, mask) / divisor)), dropped(mask))
 
     def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
         """As of :class:`SiDALoss`.
@@ -79,7 +91,7 @@ class EDM2SiDALoss(SiDALoss):
         fake, real = logits.chunk(2)
         mask = intact(error, logvar, fake, real)
         error, weight, logvar, fake, real = keep(mask, error, weight, logvar, fake, real)
-        discriminator = weight * told_apart(fake, real, self.pool)
+        discriminator = weight * told_apart(fake, real, self.pool, mask)
         return counted(FakeScoreTerms(weight * error.square() + logvar, discriminator), dropped(mask))
 
     def _judge(

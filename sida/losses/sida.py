@@ -11,7 +11,20 @@ from torch.nn.functional import softplus
 
 from sida.losses.noise import unit_noise
 from sida.losses.sid import SiDLoss
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Net, Round, Terms, counted, dropped, intact, keep
+from sida.losses.terms import (
+    FakeScoreTerms,
+    GeneratorTerms,
+    Net,
+    Round,
+    Terms,
+    blank,
+    counted,
+    dropped,
+    intact,
+    keep,
+    keep_divisor,
+    mean_of_kept,
+)
 
 #: The generator's logits are clamped to ± this, with no gradient outside; the discriminator's are not.
 LOGIT_LIMIT = 10.0
@@ -70,8 +83,8 @@ class SiDALoss(SiDLoss):
         else:
             mask = intact(per_element, logits)
             (logits,) = keep(mask, logits)
-        sid, error = keep(mask, per_element, error)
-        return counted(GeneratorTerms(sid, fakeness(logits, self.pool) / error), dropped(mask))
+        (sid,), error = keep(mask, per_element), keep_divisor(mask, error)
+        return counted(GeneratorTerms(sid, blank(mask, fakeness(logits, self.pool) / error)), dropped(mask))
 
     def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
         """Terms ``denoising`` ``(N', C, H, W)`` and ``discriminator`` ``(N', 1, 1, 1)``, float32.
@@ -99,25 +112,33 @@ class SiDALoss(SiDLoss):
         error, (fake_logits, real_logits) = denoised - clean, logits.chunk(2)
         mask = intact(error, fake_logits, real_logits)
         error, weight, fake_logits, real_logits = keep(mask, error, self.weight(sigma), fake_logits, real_logits)
-        terms = FakeScoreTerms(weight * error.square(), weight * told_apart(fake_logits, real_logits, self.pool))
-        return counted(terms, dropped(mask))
+        judged = weight * told_apart(fake_logits, real_logits, self.pool, mask)
+        return counted(FakeScoreTerms(weight * error.square(), judged), dropped(mask))
 
 
-def fakeness(logits: torch.Tensor, pool: Pool = "batch") -> torch.Tensor:
+def fakeness(logits: torch.Tensor, pool: Pool = "batch", mask: torch.Tensor | None = None) -> torch.Tensor:
     """The generator's adversarial scalar: mean cross-entropy of its clamped logits against 'real'.
 
-    Shape ``()``, or ``(N, 1, 1, 1)`` when pooled per sample.
+    Args:
+        logits: ``(N, 1, h, w)``.
+        pool: See :data:`Pool`.
+        mask: What :func:`~sida.losses.terms.keep` took the logits by; None is all.
+
+    Returns:
+        Shape ``()``, or ``(N, 1, 1, 1)`` when pooled per sample.
     """
-    return _pooled(softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)), pool)
+    return _pooled(softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)), pool, mask)
 
 
-def told_apart(fake_logits: torch.Tensor, real_logits: torch.Tensor, pool: Pool = "batch") -> torch.Tensor:
+def told_apart(
+    fake_logits: torch.Tensor, real_logits: torch.Tensor, pool: Pool = "batch", mask: torch.Tensor | None = None
+) -> torch.Tensor:
     """The discriminator's scalar: half the sum of the mean cross-entropies of fake and real logits.
 
-    Shape ``()``, or ``(N, 1, 1, 1)`` when pooled per sample.
+    Arguments and shapes as of :func:`fakeness`.
     """
-    return (_pooled(softplus(fake_logits), pool) + _pooled(softplus(-real_logits), pool)) / 2
+    return (_pooled(softplus(fake_logits), pool, mask) + _pooled(softplus(-real_logits), pool, mask)) / 2
 
 
-def _pooled(entropies: torch.Tensor, pool: Pool) -> torch.Tensor:
-    return entropies.mean() if pool == "batch" else entropies.mean(dim=(1, 2, 3), keepdim=True)
+def _pooled(entropies: torch.Tensor, pool: Pool, mask: torch.Tensor | None) -> torch.Tensor:
+    return mean_of_kept(mask, entropies) if pool == "batch" else entropies.mean(dim=(1, 2, 3), keepdim=True)

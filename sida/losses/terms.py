@@ -45,7 +45,7 @@ class Terms(dict[str, torch.Tensor]):
         nan_count: Samples dropped because a NaN came up in them.
     """
 
-    def __init__(self, terms: Mapping[str, torch.Tensor], nan_count: int = 0) -> None:
+    def __init__(self, terms: Mapping[str, torch.Tensor], nan_count: torch.Tensor | int = 0) -> None:
         super().__init__(terms)
         self.nan_count = nan_count
 
@@ -64,14 +64,15 @@ class GeneratorTerms(_GeneratorPair):
     """Terms of a generator's loss, per element and unscaled; a pair that also counts dropped samples.
 
     Attributes:
-        sid: Score identity distillation, float32 ``(N', C, H, W)``, N' ≤ N without the dropped samples; None if the
+        sid: Score identity distillation, float32 ``(N', C, H, W)``, N' ≤ N without the dropped samples (on a GPU
+            they stay, as zeros); None if the
             method has no such term.
         adversarial: Adversarial term, float32 ``(N', 1, 1, 1)``, **before** the factor C·H·W; None if the method
             has none.
         nan_count: Samples dropped because a NaN came up in them.
     """
 
-    nan_count: int = 0
+    nan_count: torch.Tensor | int = 0
 
     def items(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of the terms that are there."""
@@ -87,7 +88,7 @@ class FakeScoreTerms(_FakeScorePair):
         nan_count: Samples dropped because a NaN came up in them or in the real image of their position.
     """
 
-    nan_count: int = 0
+    nan_count: torch.Tensor | int = 0
 
     def items(self) -> list[tuple[str, torch.Tensor]]:
         """Names and tensors of the terms that are there."""
@@ -161,10 +162,14 @@ class Loss(FakeScoreLoss):
 Pair = TypeVar("Pair", GeneratorTerms, FakeScoreTerms)
 
 
-def counted(terms: Pair, nan_count: int) -> Pair:
+def counted(terms: Pair, nan_count: torch.Tensor | int) -> Pair:
     """The same terms with the number of dropped samples."""
     terms.nan_count = nan_count
     return terms
+
+
+#: Devices that are never asked for a value in a step: they would be waited for. There dropped samples stay, as zeros.
+UNASKED = {"cuda"}
 
 
 def intact(*tensors: torch.Tensor) -> torch.Tensor | None:
@@ -174,6 +179,8 @@ def intact(*tensors: torch.Tensor) -> torch.Tensor | None:
         *tensors: ``(N, ...)`` each; what is computed from other tensors passes their NaNs on.
     """
     flat = [tensor.detach().flatten(1) for tensor in tensors]
+    if flat[0].device.type in UNASKED:
+        return ~torch.stack([values.isnan().any(1) for values in flat]).any(0)
     # A sum is cheaper than a look at every element; infinities of both signs make it NaN too.
     if not bool(torch.stack([values.sum(1) for values in flat]).isnan().any()):
         return None
@@ -181,10 +188,41 @@ def intact(*tensors: torch.Tensor) -> torch.Tensor | None:
 
 
 def keep(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The samples of ``mask`` (all of them when it is None)."""
-    return tensors if mask is None else tuple(tensor[mask] for tensor in tensors)
+    """The samples of ``mask`` (all of them when it is None); on :data:`UNASKED` devices the others become zeros."""
+    if mask is None:
+        return tensors
+    if mask.device.type in UNASKED:
+        return tuple(_filled(mask, tensor, 0.0) for tensor in tensors)
+    return tuple(tensor[mask] for tensor in tensors)
 
 
-def dropped(mask: torch.Tensor | None) -> int:
-    """Number of samples left out by ``mask``."""
-    return 0 if mask is None else int((~mask).sum())
+def keep_divisor(mask: torch.Tensor | None, divisor: torch.Tensor) -> torch.Tensor:
+    """:func:`keep` of what a term is divided by: where samples stay, those dropped become ones."""
+    if mask is not None and mask.device.type in UNASKED:
+        return _filled(mask, divisor, 1.0)
+    return keep(mask, divisor)[0]
+
+
+def blank(mask: torch.Tensor | None, term: torch.Tensor) -> torch.Tensor:
+    """A term made of kept parts, ``(N', ...)``: where samples stay, zero for those dropped."""
+    return _filled(mask, term, 0.0) if mask is not None and mask.device.type in UNASKED else term
+
+
+def mean_of_kept(mask: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor:
+    """Mean over all elements of what :func:`keep` left of a tensor ``(N, ...)``; 0-dim."""
+    if mask is None or mask.device.type not in UNASKED:
+        return values.mean()
+    count = mask.sum() * (values.numel() // len(values))
+    return _filled(mask, values, 0.0).sum() / count.clamp_min(1)
+
+
+def dropped(mask: torch.Tensor | None) -> torch.Tensor | int:
+    """Number of samples left out by ``mask``; a 0-dim tensor on :data:`UNASKED` devices."""
+    if mask is None:
+        return 0
+    count = (~mask).sum()
+    return count if mask.device.type in UNASKED else int(count)
+
+
+def _filled(mask: torch.Tensor, tensor: torch.Tensor, value: float) -> torch.Tensor:
+    return torch.where(mask.view(-1, *[1] * (tensor.ndim - 1)), tensor, value)

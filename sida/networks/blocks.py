@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -31,7 +32,12 @@ class UNetBlock(nn.Module):
         init: Initialisation keywords of ordinary layers.
         init_zero: Those of the last layer of each residual branch.
         init_attn: Those of the query-key-value layer (None = as ``init``).
+
+    Attributes:
+        instead: Computes the block in place of :meth:`forward` (`sida.networks.fused`); None = nothing does.
     """
+
+    instead: Callable[[UNetBlock, Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -82,6 +88,8 @@ class UNetBlock(nn.Module):
             x: Feature maps.
             emb: Embedding, (N, emb_channels) or (1, emb_channels).
         """
+        if self.instead is not None:
+            return self.instead(self, x, emb)
         h = self.conv0(F.silu(self.norm0(x)))
         shift = self.affine(emb)[:, :, None, None].to(h.dtype)
         if self.adaptive_scale:

@@ -108,6 +108,6 @@ class DhariwalUNet(UNet):
         """See `UNet.decode`."""
         for name, block in self.dec.items():
             if "_block" in name:
-                x = torch.cat([x, skips.pop()], dim=1)
+                x = self.concat(x, skips.pop())
             x = block(x, emb)
-        return self.out_conv(F.silu(self.out_norm(x)))
+        return self.out_conv(self.out_norm.activated(x))

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sida.networks.unet import Concat, plain_concat
+
 NORM_EPS = 1e-4
 # SiLU of a unit normal variable has this root mean square, as the paper rounds it (equation 81).
 SILU_RMS = 0.596
@@ -42,11 +44,11 @@ def sum_weights(t: float) -> tuple[float, float]:
     return (1 - t) / norm, t / norm
 
 
-def mp_cat(a: Tensor, b: Tensor, t: float) -> Tensor:
+def mp_cat(a: Tensor, b: Tensor, t: float, concat: Concat = plain_concat) -> Tensor:
     """Concatenates channels so that the second input contributes a share ``t`` (equation 103)."""
     total = a.shape[1] + b.shape[1]
     norm = math.sqrt(total) / math.hypot(1 - t, t)
-    return torch.cat([a * (norm * (1 - t) / math.sqrt(a.shape[1])), b * (norm * t / math.sqrt(b.shape[1]))], dim=1)
+    return concat(a, b, norm * (1 - t) / math.sqrt(a.shape[1]), norm * t / math.sqrt(b.shape[1]))
 
 
 def mp_silu(x: Tensor) -> Tensor:
@@ -116,6 +118,15 @@ class MPConv(nn.Module):
         """Stores the weights with root mean square one per output (less 1e-4: see `normalize`)."""
         self.weight.copy_(normalize(self.weight.float()))
 
+    def effective_weight(self, gain: Tensor | float = 1.0) -> Tensor:
+        """The float32 weights that act, times ``gain``; stores normalised ones first if the layer is to."""
+        if self.rewrite == "always" or (self.rewrite == "training" and self.training):
+            self.normalize_weight()
+        weight = self.weight.float()
+        norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
+        # Unit root mean square and the fan-in's 1/sqrt(n) in one factor.
+        return weight * (gain / (norm + NORM_EPS * math.sqrt(weight[0].numel())))
+
     def forward(self, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
         """Maps (N, in, H, W) to (N, out, H, W), or (N, in) to (N, out).
 
@@ -123,11 +134,5 @@ class MPConv(nn.Module):
             x: Input.
             gain: Factor on the result; it is applied to the weights, which are smaller.
         """
-        if self.rewrite == "always" or (self.rewrite == "training" and self.training):
-            self.normalize_weight()
-        weight = self.weight.float()
-        norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
-        # Unit root mean square and the fan-in's 1/sqrt(n) in one factor.
-        weight = weight * (gain / (norm + NORM_EPS * math.sqrt(weight[0].numel())))
-        weight = weight.to(x.dtype)
+        weight = self.effective_weight(gain).to(x.dtype)
         return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -39,7 +40,12 @@ class EDM2Block(nn.Module):
         res_balance: Share of the residual branch.
         attn_balance: Share of the attention branch.
         clip_act: Bound on the activations; None = none.
+
+    Attributes:
+        instead: Computes the block in place of :meth:`forward` (`sida.networks.fused`); None = nothing does.
     """
+
+    instead: Callable[[EDM2Block, Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -77,6 +83,8 @@ class EDM2Block(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
+        if self.instead is not None:
+            return self.instead(self, x, emb)
         x = resample(x, self.resample_mode, self.resample_filter)
         if self.flavor == "enc":
             if self.conv_skip is not None:
@@ -204,6 +212,6 @@ class EDM2UNet(UNet):
         """See `UNet.decode`."""
         for name, block in self.dec.items():
             if "_block" in name:
-                x = mp_cat(x, skips.pop(), t=self.concat_balance)
+                x = mp_cat(x, skips.pop(), self.concat_balance, self.concat)
             x = block(x, emb)
         return self.out_conv(x, gain=self.out_gain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -127,7 +128,7 @@ class Conv2d(nn.Module):
             weight_scale: Factor on the result, applied to weight and bias because they are smaller than the maps.
         """
         if self.weight is None or self.bias is None:
-            return self._resample(x)
+            return self.resample(x)
         weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
         if weight_scale != 1:
             weight, bias = weight * weight_scale, bias * weight_scale
@@ -138,11 +139,12 @@ class Conv2d(nn.Module):
         if self.up and self.kernel == 1:
             # A pointwise map commutes with a filter that treats channels alike, and is four times cheaper before it.
             if self.box:
-                return self._resample(F.conv2d(x, weight, bias))
-            return self._resample(F.conv2d(x, weight)) + bias[:, None, None]
-        return F.conv2d(self._resample(x), weight, bias, padding=pad)
+                return self.resample(F.conv2d(x, weight, bias))
+            return self.resample(F.conv2d(x, weight)) + bias[:, None, None]
+        return F.conv2d(self.resample(x), weight, bias, padding=pad)
 
-    def _resample(self, x: Tensor) -> Tensor:
+    def resample(self, x: Tensor) -> Tensor:
+        """The filter alone: doubles, halves or returns (N, C, H, W)."""
         if self.up:
             return self._filter_up(x)
         return self._filter_down(x, self._filter_pad()) if self.down else x
@@ -188,7 +190,12 @@ class GroupNorm(nn.Module):
 
     Raises:
         UserError: The channels do not divide into these groups.
+
+    Attributes:
+        instead: Computes :meth:`activated` in its place (`sida.networks.fused`); None = nothing does.
     """
+
+    instead: Callable[[GroupNorm, Tensor], Tensor] | None = None
 
     def __init__(self, num_channels: int, eps: float = 1e-5):
         super().__init__()
@@ -205,6 +212,10 @@ class GroupNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalises (N, C, H, W)."""
         return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+    def activated(self, x: Tensor) -> Tensor:
+        """SiLU of the normalised (N, C, H, W)."""
+        return F.silu(self(x)) if self.instead is None else self.instead(self, x)
 
 
 class PositionalEmbedding(nn.Module):

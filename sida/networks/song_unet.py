@@ -145,14 +145,14 @@ class SongUNet(UNet):
         for name, block in self.dec.items():
             if isinstance(block, UNetBlock):
                 if "_block" in name:
-                    x = torch.cat([x, skips.pop()], dim=1)
+                    x = self.concat(x, skips.pop())
                 x = block(x, emb)
             elif name.endswith("_aux_up"):
                 image = block(image)
             elif name.endswith("_aux_norm"):
-                normed = block(x)
+                normed = block.activated(x)
             else:
-                image = block(F.silu(normed)) if image is None else image + block(F.silu(normed))
+                image = block(normed) if image is None else image + block(normed)
         assert image is not None
         return image
 

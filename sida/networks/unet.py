@@ -14,6 +14,8 @@ from sida.networks.options import check_options, describe
 
 RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder")
 Output = Tensor | tuple[Tensor, ...]
+#: ``concat(a, b, a_factor=1, b_factor=1)``, see `plain_concat`.
+Concat = Callable[..., Tensor]
 
 
 def check_flag(return_flag: str, decode: int | slice | None) -> None:
@@ -46,6 +48,11 @@ def take(x: Tensor, selection: slice | None) -> Tensor:
     return x if selection is None or x.shape[0] == 1 else x[selection]
 
 
+def plain_concat(a: Tensor, b: Tensor, a_factor: float = 1.0, b_factor: float = 1.0) -> Tensor:
+    """``cat([a_factor a, b_factor b])`` along channels."""
+    return torch.cat([a if a_factor == 1 else a * a_factor, b if b_factor == 1 else b * b_factor], dim=1)
+
+
 class UNet(nn.Module):
     """A U-Net cut into its embedding, encoder and decoder.
 
@@ -54,8 +61,12 @@ class UNet(nn.Module):
         label_dim: Width of the class labels; 0 = unconditional.
         label_dropout: Probability of dropping a label.
         init_config: ``{"class", "kwargs"}`` that builds the same architecture.
+        concat: How decoder and encoder maps are put together.
+        memory_format: Order in memory of the maps.
     """
 
+    concat: Concat = staticmethod(plain_concat)
+    memory_format: torch.memory_format = torch.contiguous_format
     img_resolution: int
     label_dim: int
     label_dropout: float = 0.0
@@ -121,7 +132,7 @@ class UNet(nn.Module):
         """
         check_flag(return_flag, decode)
         emb = self.embed(noise_labels, class_labels, augment_labels)
-        x, skips = self.encode(x, emb)
+        x, skips = self.encode(x.contiguous(memory_format=self.memory_format), emb)
         if return_flag == "decoder":
             return self.decode(x, skips, emb)
         logits = x.mean(dim=1, keepdim=True, dtype=torch.float32)

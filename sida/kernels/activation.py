@@ -1,0 +1,118 @@
+"""SiLU of a map times a factor per sample and channel, with dropout: ``dropout(silu(x scale))``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sida.kernels.maps import like_map, rows, tile
+
+
+def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory.
+
+    Args:
+        x: float16, bfloat16 or float32.
+        scale: Float32 ``(N or 1, C)``, or None.
+        dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
+    """
+    result: Tensor = _ScaledSilu.apply(x, scale, dropout)
+    return result
+
+
+class _ScaledSilu(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float) -> Tensor:
+        x = rows(x)
+        scale = None if scale is None else scale.float().contiguous()
+        n, c, height, width = x.shape
+        positions = height * width
+        block, width_c, warps = tile(c)
+        y = torch.empty_like(x)
+        seed = torch.randint(2**31, (1,), device=x.device) if dropout else x
+        factor, stride = _with_stride(scale, x)
+        _forward[(n, triton.cdiv(positions, block))](
+            x, y, factor, seed, positions, c, stride, dropout, scale is not None, dropout > 0, block, width_c,
+            num_warps=warps,
+        )  # fmt: skip
+        ctx.save_for_backward(x, y if dropout else None, scale)
+        ctx.dropout = dropout
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        x, y, scale = ctx.saved_tensors
+        grad, grad_stride = like_map(grads[0])
+        n, c, height, width = x.shape
+        positions = height * width
+        block, width_c, warps = tile(c)
+        chunks = triton.cdiv(positions, block)
+        summed = ctx.needs_input_grad[1]
+        partial = x.new_empty((n, chunks, c) if summed else (0,), dtype=torch.float32)
+        dx = torch.empty_like(x)
+        factor, stride = _with_stride(scale, x)
+        _backward[(n, chunks)](
+            x, grad, x if y is None else y, factor, dx, partial, positions, c, grad_stride, stride, ctx.dropout,
+            scale is not None, y is not None, summed, block, width_c, num_warps=warps,
+        )  # fmt: skip
+        if not summed:
+            return dx, None, None
+        return dx, partial.sum((0, 1))[None] if scale.shape[0] == 1 else partial.sum(1), None
+
+
+def _with_stride(scale: Tensor | None, filler: Tensor) -> tuple[Tensor, int]:
+    return (filler, 0) if scale is None else (scale, 0 if scale.shape[0] == 1 else scale.shape[1])
+
+
+@triton.jit
+def _forward(
+    x, y, scale, seed, positions, C, stride, dropout,
+    SCALE: tl.constexpr, DROP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    n = tl.program_id(0)
+    row = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    col = tl.arange(0, WIDTH)[None, :]
+    inside = (row < positions) & (col < C)
+    base, offset = n.to(tl.int64) * positions * C, row * C + col
+    u = tl.load(x + base + offset, mask=inside, other=0.0).to(tl.float32)
+    if SCALE:
+        u *= tl.load(scale + n * stride + col, mask=col < C, other=0.0)
+    u = u / (1 + tl.exp(-u))
+    if DROP:
+        key = tl.load(seed).to(tl.int32)
+        draws = tl.rand(key, (n * positions * C + offset).to(tl.int32), n_rounds=7)
+        u = tl.where(draws < dropout, 0.0, u / (1 - dropout))
+    tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _backward(
+    x, grad, y, scale, dx, partial, positions, C, grad_stride, stride, dropout,
+    SCALE: tl.constexpr, DROP: tl.constexpr, SUM: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    n, chunk = tl.program_id(0), tl.program_id(1)
+    row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
+    col = tl.arange(0, WIDTH)[None, :]
+    inside = (row < positions) & (col < C)
+    base = n.to(tl.int64) * positions
+    value = tl.load(x + base * C + row * C + col, mask=inside, other=0.0).to(tl.float32)
+    du = tl.load(grad + base * grad_stride + row * grad_stride + col, mask=inside, other=0.0).to(tl.float32)
+    factor = tl.zeros_like(col).to(tl.float32) + 1.0
+    if SCALE:
+        factor = tl.load(scale + n * stride + col, mask=col < C, other=0.0)
+    u = value * factor
+    sigmoid = 1 / (1 + tl.exp(-u))
+    du = du * sigmoid * (1 + u * (1 - sigmoid))
+    if DROP:
+        # Where y is 0 it was dropped, or its derivative is as good as 0.
+        kept = tl.load(y + base * C + row * C + col, mask=inside, other=0.0) != 0
+        du = tl.where(kept, du / (1 - dropout), 0.0)
+    tl.store(dx + base * C + row * C + col, (du * factor).to(dx.dtype.element_ty), mask=inside)
+    if SUM:
+        channels = tl.arange(0, WIDTH)
+        place = (n * tl.num_programs(1) + chunk) * C + channels
+        tl.store(partial + place, tl.sum(du * value, 0), mask=channels < C)

@@ -1,0 +1,46 @@
+"""Feature maps as kernels see them: rows of channels, one per position."""
+
+from __future__ import annotations
+
+import torch
+import triton
+from torch import Tensor
+
+#: Elements of a tile: 32 for each of the threads that work on it.
+_TILE, _WARPS = 8192, 8
+
+
+def rows(x: Tensor) -> Tensor:
+    """A map ``(N, C, H, W)`` whose channels are contiguous: itself, or a copy in channels-last memory."""
+    if x.stride(1) == 1 and x.permute(0, 2, 3, 1).is_contiguous():
+        return x
+    return x.contiguous(memory_format=torch.channels_last).as_strided(x.shape, _strides(x.shape))
+
+
+def like_map(x: Tensor) -> tuple[Tensor, int]:
+    """A map with contiguous channels and the distance of its positions: a part of a wider map needs no copy."""
+    n, c, height, width = x.shape
+    stride = x.stride(3) if width > 1 else (x.stride(2) if height > 1 else x.stride(0))
+    even = (
+        (c == 1 or x.stride(1) == 1)
+        and stride >= c
+        and (height == 1 or x.stride(2) == width * stride)
+        and (n == 1 or x.stride(0) == height * width * stride)
+    )
+    return (x, stride) if even else (rows(x), c)
+
+
+def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
+    """An uninitialised channels-last map of the dtype and on the device of another one."""
+    return torch.empty_strided((n, c, height, width), _strides((n, c, height, width)), dtype=like.dtype, device=like.device)
+
+
+def tile(channels: int) -> tuple[int, int, int]:
+    """Positions and channels of a tile (powers of two, all channels), and its warps."""
+    width = int(triton.next_power_of_2(channels))
+    return max(1, _TILE // width), width, _WARPS
+
+
+def _strides(shape: torch.Size | tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    _, c, height, width = shape
+    return height * width * c, 1, width * c, c

@@ -1,0 +1,181 @@
+"""The sum at the end of a residual branch: ``clamp(a (branch + bias) + b skip)``, one pass each way."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sida.kernels.maps import like_map, rows, tile
+
+_PROGRAMS = 1024
+
+
+class Shares(NamedTuple):
+    """Numbers of a sum.
+
+    Attributes:
+        branch: Factor of the branch and its bias.
+        skip: Factor of the skip connection.
+        clip: Bound of the result's magnitude; None is none.
+    """
+
+    branch: float = 1.0
+    skip: float = 1.0
+    clip: float | None = None
+
+
+def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: Shares = Shares()) -> Tensor:
+    """``clamp(shares.branch (branch + bias) + shares.skip skip)``, summed in float32.
+
+    Args:
+        branch: Map ``(N, C, H, W)``.
+        skip: Map of the same shape and dtype.
+        bias: Float32 ``(C,)``, or None.
+        shares: Factors and bound.
+
+    Returns:
+        Map of the same dtype in channels-last memory.
+    """
+    result: Tensor = _Residual.apply(branch, skip, bias, shares)
+    return result
+
+
+class _Residual(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, branch: Tensor, skip: Tensor, bias: Tensor | None, shares: Shares) -> Tensor:
+        branch, (skip, stride) = rows(branch), like_map(skip)
+        n, c, height, width = branch.shape
+        block, width_c, warps = tile(c)
+        total = n * height * width
+        y = torch.empty_like(branch)
+        vector = branch if bias is None else bias.float()
+        limit = float("inf") if shares.clip is None else shares.clip
+        _forward[(triton.cdiv(total, block),)](
+            branch,
+            skip,
+            vector,
+            y,
+            total,
+            c,
+            stride,
+            shares.branch,
+            shares.skip,
+            limit,
+            bias is not None,
+            block,
+            width_c,
+            num_warps=warps,
+        )
+        ctx.shares = shares
+        ctx.save_for_backward(None if shares.clip is None else y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (y,) = ctx.saved_tensors
+        shares: Shares = ctx.shares
+        grad, stride = like_map(grads[0])
+        n, c, height, width = grad.shape
+        dense = grad if stride == c else rows(grad)
+        untouched = shares.branch == 1 and y is None and stride == c
+        of_branch = grad if untouched else torch.empty_like(dense)
+        of_skip = of_branch if shares.skip == shares.branch else torch.empty_like(dense)
+        summed = ctx.needs_input_grad[2]
+        block, width_c, warps = tile(c)
+        total = n * height * width
+        programs = min(triton.cdiv(total, block), _PROGRAMS)
+        partial = grad.new_empty((programs if summed else 0, c), dtype=torch.float32)
+        if not untouched or of_skip is not of_branch or summed:
+            _backward[(programs,)](
+                grad,
+                grad if y is None else y,
+                of_branch,
+                of_skip,
+                partial,
+                total,
+                c,
+                stride,
+                shares.branch,
+                shares.skip,
+                float("inf") if shares.clip is None else shares.clip,
+                y is not None,
+                not untouched,
+                of_skip is not of_branch,
+                summed,
+                block,
+                width_c,
+                num_warps=warps,
+            )
+        return of_branch, of_skip, partial.sum(0) if summed else None, None
+
+
+@triton.jit
+def _forward(
+    branch,
+    skip,
+    bias,
+    y,
+    total,
+    C,
+    stride,
+    share,
+    skip_share,
+    limit,
+    BIAS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    col = tl.arange(0, WIDTH)[None, :]
+    inside = (row < total) & (col < C)
+    value = tl.load(branch + row * C + col, mask=inside, other=0.0).to(tl.float32)
+    if BIAS:
+        value += tl.load(bias + col, mask=col < C, other=0.0)
+    value = value * share + tl.load(skip + row * stride + col, mask=inside, other=0.0).to(tl.float32) * skip_share
+    # A NaN stays one.
+    value = tl.where(value > limit, limit, tl.where(value < -limit, -limit, value))
+    tl.store(y + row * C + col, value.to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def _backward(
+    grad,
+    y,
+    of_branch,
+    of_skip,
+    partial,
+    total,
+    C,
+    stride,
+    share,
+    skip_share,
+    limit,
+    CLIP: tl.constexpr,
+    BRANCH: tl.constexpr,
+    SKIP: tl.constexpr,
+    SUM: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    col = tl.arange(0, WIDTH)[None, :]
+    sums = tl.zeros((WIDTH,), dtype=tl.float32)
+    for start in range(tl.program_id(0) * BLOCK, total, tl.num_programs(0) * BLOCK):
+        row = (start + tl.arange(0, BLOCK)[:, None]).to(tl.int64)
+        inside = (row < total) & (col < C)
+        value = tl.load(grad + row * stride + col, mask=inside, other=0.0).to(tl.float32)
+        if CLIP:
+            there = tl.load(y + row * C + col, mask=inside, other=0.0).to(tl.float32)
+            value = tl.where(tl.abs(there) < limit, value, 0.0)
+        if BRANCH:
+            tl.store(of_branch + row * C + col, (value * share).to(of_branch.dtype.element_ty), mask=inside)
+        if SKIP:
+            tl.store(of_skip + row * C + col, (value * skip_share).to(of_skip.dtype.element_ty), mask=inside)
+        if SUM:
+            sums += tl.sum(value * share, 0)
+    if SUM:
+        channels = tl.arange(0, WIDTH)
+        tl.store(partial + tl.program_id(0) * C + channels, sums, mask=channels < C)

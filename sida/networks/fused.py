@@ -1,0 +1,176 @@
+"""The residual blocks of the U-Nets on a GPU's own terms: channels-last maps, fused kernels between the convolutions.
+
+The mathematics is that of :class:`sida.networks.blocks.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block`, the
+parameters are theirs; results differ by rounding. :func:`use_fused_kernels` exchanges what the blocks call.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sida.errors import UserError
+from sida.kernels import lack
+from sida.networks.blocks import UNetBlock
+from sida.networks.edm2_layers import NORM_EPS, SILU_RMS, MPConv, sum_weights
+from sida.networks.edm2_unet import EDM2Block
+from sida.networks.layers import Conv2d, GroupNorm
+from sida.networks.unet import UNet
+
+
+def use_fused_kernels(net: nn.Module, where: str = "kernels") -> None:
+    """Makes a network's U-Net compute with fused kernels from now on; parameters and state dict stay.
+
+    Raises:
+        UserError: There is no Triton here.
+    """
+    if (reason := lack()) is not None:
+        raise UserError(f"{where}: fused kernels cannot be used: {reason}; install it, or choose 'torch'")
+    from sida.kernels.concat import concat
+
+    for module in net.modules():
+        if isinstance(module, UNetBlock):
+            module.instead = _edm_block
+        elif isinstance(module, EDM2Block):
+            module.instead = _edm2_block
+        elif isinstance(module, GroupNorm):
+            module.instead = _normed
+        elif isinstance(module, UNet):
+            module.concat, module.memory_format = concat, torch.channels_last
+
+
+def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
+    """See :meth:`UNetBlock.forward`. Biases of convolutions are added where the next pass over the map is made."""
+    from sida.kernels.group_norm import Affine, norm_act
+    from sida.kernels.residual import Shares, residual
+
+    shares = Shares(block.skip_scale, block.skip_scale)
+    h = _normed(block.norm0, x)
+    h = _convolved(block.conv0, h)
+    vector, bias = block.affine(emb).float(), cast(Tensor, block.conv0.bias)
+    gamma, beta = block.norm1.weight, block.norm1.bias
+    if block.adaptive_scale:
+        scale, shift = vector.chunk(2, dim=1)
+        affine = Affine(gamma, beta, bias[None], scale, shift)
+    else:
+        affine = Affine(gamma, beta, vector + bias)
+    dropout = block.dropout if block.training else 0.0
+    h = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout)
+    bias = cast(Tensor, block.conv1.bias)
+    if block.skip is not None:
+        x = _convolved(block.skip, x)
+        bias = bias if block.skip.bias is None else bias + block.skip.bias
+    x = residual(_convolved(block.conv1, h), x, bias, shares)
+    if block.num_heads:
+        h = _normed(block.norm2, x, silu=False)
+        weight, order = cast(Tensor, block.qkv.weight).flatten(1), cast(Tensor, block.qkv.bias)
+        heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
+        h = _pointwise(_attended(heads, block.num_heads), cast(Tensor, block.proj.weight).flatten(1))
+        x = residual(h, x, block.proj.bias, shares)
+    return x
+
+
+def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
+    """See :meth:`EDM2Block.forward`."""
+    from sida.kernels.activation import scaled_silu
+    from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
+    from sida.kernels.residual import Shares, residual
+
+    x = _resampled(x, block.resample_mode, block.resample_filter)
+    if block.flavor == "enc":
+        if block.conv_skip is not None:
+            x = _magnitude_preserving(block.conv_skip, x)
+        x, h = pixel_norm_silu(x, NORM_EPS)
+    else:
+        h = scaled_silu(x)
+    keep, share = sum_weights(block.res_balance)
+    h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
+    scale = block.emb_linear(emb, gain=block.emb_gain) + 1
+    h = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0)
+    h = _magnitude_preserving(block.conv_res1, h, share / SILU_RMS)
+    if block.flavor == "dec" and block.conv_skip is not None:
+        x = _magnitude_preserving(block.conv_skip, x)
+    attends = block.attn_qkv is not None and block.attn_proj is not None
+    x = residual(h, x, None, Shares(1.0, keep, None if attends else block.clip_act))
+    if block.attn_qkv is not None and block.attn_proj is not None:
+        keep, share = sum_weights(block.attn_balance)
+        heads = _pointwise(x, _by_kind(block.attn_qkv.effective_weight().flatten(1), block.num_heads))
+        n, c, height, width = heads.shape
+        per_head = heads.permute(0, 2, 3, 1).reshape(-1, c // 3 // block.num_heads)
+        normed = pixel_norm(per_head, NORM_EPS).view(n, height, width, c).permute(0, 3, 1, 2)
+        h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads), share)
+        x = residual(h, x, None, Shares(1.0, keep, block.clip_act))
+    return x
+
+
+def _normed(norm: GroupNorm, x: Tensor, silu: bool = True) -> Tensor:
+    from sida.kernels.group_norm import Affine, norm_act
+
+    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu)
+
+
+def _convolved(conv: Conv2d, x: Tensor) -> Tensor:
+    """See :meth:`Conv2d.forward`, without the bias."""
+    mode = "up" if conv.up else "down" if conv.down else "keep"
+    if conv.weight is None:
+        return _filtered(conv, x, mode)
+    if conv.kernel == 1:
+        # A pointwise map commutes with the filter; it goes where there are fewer positions.
+        weight = conv.weight.flatten(1)
+        if mode == "up":
+            return _filtered(conv, _pointwise(x, weight), mode)
+        return _pointwise(_filtered(conv, x, mode), weight)
+    return _spatial(_filtered(conv, x, mode), conv.weight)
+
+
+def _filtered(conv: Conv2d, x: Tensor, mode: str) -> Tensor:
+    return _resampled(x, mode, (1, 1)) if conv.box else conv.resample(x)
+
+
+def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
+    from sida.kernels.resample import double, halve
+    from sida.networks.edm2_layers import resample
+
+    if mode == "keep":
+        return x
+    if tuple(taps) != (1, 1):
+        return resample(x, mode, taps)
+    return double(x) if mode == "up" else halve(x)
+
+
+def _spatial(x: Tensor, weight: Tensor) -> Tensor:
+    """Same-size convolution; the weight is put in the map's dtype and memory order."""
+    weight = weight.to(dtype=x.dtype, memory_format=torch.channels_last)
+    return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A matrix ``(out, in)`` at each position of a map: one matrix product."""
+    bias = None if bias is None else bias.to(x.dtype)
+    return F.linear(x.permute(0, 2, 3, 1), weight.to(x.dtype), bias).permute(0, 3, 1, 2)
+
+
+def _magnitude_preserving(conv: MPConv, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+    weight = conv.effective_weight(gain)
+    return _pointwise(x, weight.flatten(1)) if conv.kernel == 1 else _spatial(x, weight)
+
+
+def _by_kind(parameters: Tensor, num_heads: int) -> Tensor:
+    """Rows in the order head, channel, kind (q, k, v) as rows in the order kind, head, channel."""
+    rest = parameters.shape[1:]
+    return parameters.view(num_heads, -1, 3, *rest).movedim(2, 0).reshape(parameters.shape)
+
+
+def _attended(heads: Tensor, num_heads: int) -> Tensor:
+    """Attention over the positions of a map ``(N, 3C, H, W)`` whose channels are ordered kind, head, channel."""
+    n, width, height, length = heads.shape
+    size = width // 3 // num_heads
+    split = heads.permute(0, 2, 3, 1).view(n, height * length, 3, num_heads, size).permute(2, 0, 3, 1, 4)
+    mixed = F.scaled_dot_product_attention(*split.unbind(0), scale=1 / math.sqrt(size))
+    return mixed.transpose(1, 2).reshape(n, height, length, width // 3).permute(0, 3, 1, 2)
+
+
