@@ -186,12 +186,16 @@ def _moments(x, partial, positions, C, plane, BLOCK: tl.constexpr, WIDTH: tl.con
     base = n.to(tl.int64) * positions * C
     values = tl.load(x + base + row * C + col, mask=inside, other=0.0).to(tl.float32)
     count = tl.minimum(positions - chunk * BLOCK, BLOCK).to(tl.float32)
-    mean = tl.sum(values, 0) / count
-    away = tl.where(inside, values - mean[None, :], 0.0)
+    # Away from a value of the channel itself, so that a large mean costs no digits and one look suffices.
     channels = tl.arange(0, WIDTH)
+    there = channels < C
+    pivot = tl.load(x + base + chunk * BLOCK * C + channels, mask=there, other=0.0).to(tl.float32)
+    away = tl.where(inside, values - pivot[None, :], 0.0)
+    off = tl.sum(away, 0) / count
+    square = tl.maximum(tl.sum(away * away, 0) - off * off * count, 0.0)
     place = (n * tl.num_programs(1) + chunk) * C + channels
-    tl.store(partial + place, mean, mask=channels < C)
-    tl.store(partial + plane + place, tl.sum(away * away, 0), mask=channels < C)
+    tl.store(partial + place, pivot + off, mask=there)
+    tl.store(partial + plane + place, square, mask=there)
 
 
 @triton.jit

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.maps import like_map, rows, tile
+from sida.kernels.maps import empty_map, like_map, rows, tile
 
 _PROGRAMS = 1024
 
@@ -44,32 +44,37 @@ def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: S
     return result
 
 
+def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Shares = Shares()) -> Tensor:
+    """:func:`residual` without gradient."""
+    (one, one_stride), (other, stride) = like_map(one), like_map(other)
+    n, c, height, width = one.shape
+    block, width_c, warps = tile(c)
+    total = n * height * width
+    y = empty_map(one, n, c, height, width)
+    _forward[(triton.cdiv(total, block),)](
+        one,
+        other,
+        one if bias is None else bias.float(),
+        y,
+        total,
+        c,
+        one_stride,
+        stride,
+        shares.branch,
+        shares.skip,
+        float("inf") if shares.clip is None else shares.clip,
+        bias is not None,
+        block,
+        width_c,
+        num_warps=warps,
+    )
+    return y
+
+
 class _Residual(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, branch: Tensor, skip: Tensor, bias: Tensor | None, shares: Shares) -> Tensor:
-        branch, (skip, stride) = rows(branch), like_map(skip)
-        n, c, height, width = branch.shape
-        block, width_c, warps = tile(c)
-        total = n * height * width
-        y = torch.empty_like(branch)
-        vector = branch if bias is None else bias.float()
-        limit = float("inf") if shares.clip is None else shares.clip
-        _forward[(triton.cdiv(total, block),)](
-            branch,
-            skip,
-            vector,
-            y,
-            total,
-            c,
-            stride,
-            shares.branch,
-            shares.skip,
-            limit,
-            bias is not None,
-            block,
-            width_c,
-            num_warps=warps,
-        )
+        y = add(branch, skip, bias, shares)
         ctx.shares = shares
         ctx.save_for_backward(None if shares.clip is None else y)
         return y
@@ -121,6 +126,7 @@ def _forward(
     y,
     total,
     C,
+    branch_stride,
     stride,
     share,
     skip_share,
@@ -132,7 +138,7 @@ def _forward(
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
     col = tl.arange(0, WIDTH)[None, :]
     inside = (row < total) & (col < C)
-    value = tl.load(branch + row * C + col, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(branch + row * branch_stride + col, mask=inside, other=0.0).to(tl.float32)
     if BIAS:
         value += tl.load(bias + col, mask=col < C, other=0.0)
     value = value * share + tl.load(skip + row * stride + col, mask=inside, other=0.0).to(tl.float32) * skip_share

@@ -101,7 +101,8 @@ class DhariwalUNet(UNet):
         kept: list[Tensor] = []
         for block in self.enc.values():
             x = block(x, emb) if isinstance(block, UNetBlock) else block(x)
-            kept.append(x)
+            x, beside = self.fork(x)
+            kept.append(beside)
         return x, kept
 
     def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:

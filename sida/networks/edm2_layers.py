@@ -118,10 +118,14 @@ class MPConv(nn.Module):
         """Stores the weights with root mean square one per output (less 1e-4: see `normalize`)."""
         self.weight.copy_(normalize(self.weight.float()))
 
-    def effective_weight(self, gain: Tensor | float = 1.0) -> Tensor:
-        """The float32 weights that act, times ``gain``; stores normalised ones first if the layer is to."""
+    def rewrite_weight(self) -> None:
+        """Stores normalised weights if the layer is to, now (see ``rewrite``)."""
         if self.rewrite == "always" or (self.rewrite == "training" and self.training):
             self.normalize_weight()
+
+    def effective_weight(self, gain: Tensor | float = 1.0) -> Tensor:
+        """The float32 weights that act, times ``gain``; stores normalised ones first if the layer is to."""
+        self.rewrite_weight()
         weight = self.weight.float()
         norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
         # Unit root mean square and the fan-in's 1/sqrt(n) in one factor.

@@ -205,7 +205,8 @@ class EDM2UNet(UNet):
         kept: list[Tensor] = []
         for block in self.enc.values():
             x = block(x, emb) if isinstance(block, EDM2Block) else block(x)
-            kept.append(x)
+            x, beside = self.fork(x)
+            kept.append(beside)
         return x, kept
 
     def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:

@@ -31,6 +31,7 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels") -> None:
     if (reason := lack()) is not None:
         raise UserError(f"{where}: fused kernels cannot be used: {reason}; install it, or choose 'torch'")
     from sida.kernels.concat import concat
+    from sida.kernels.fork import fork
 
     for module in net.modules():
         if isinstance(module, UNetBlock):
@@ -40,7 +41,7 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels") -> None:
         elif isinstance(module, GroupNorm):
             module.instead = _normed
         elif isinstance(module, UNet):
-            module.concat, module.memory_format = concat, torch.channels_last
+            module.concat, module.fork, module.memory_format = concat, fork, torch.channels_last
 
 
 def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
@@ -89,7 +90,7 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
         h = scaled_silu(x)
     keep, share = sum_weights(block.res_balance)
     h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
-    scale = block.emb_linear(emb, gain=block.emb_gain) + 1
+    scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
     h = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0)
     h = _magnitude_preserving(block.conv_res1, h, share / SILU_RMS)
     if block.flavor == "dec" and block.conv_skip is not None:
@@ -98,7 +99,7 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
     x = residual(h, x, None, Shares(1.0, keep, None if attends else block.clip_act))
     if block.attn_qkv is not None and block.attn_proj is not None:
         keep, share = sum_weights(block.attn_balance)
-        heads = _pointwise(x, _by_kind(block.attn_qkv.effective_weight().flatten(1), block.num_heads))
+        heads = _pointwise(x, _by_kind(_unit(block.attn_qkv, x.dtype).flatten(1), block.num_heads))
         n, c, height, width = heads.shape
         per_head = heads.permute(0, 2, 3, 1).reshape(-1, c // 3 // block.num_heads)
         normed = pixel_norm(per_head, NORM_EPS).view(n, height, width, c).permute(0, 3, 1, 2)
@@ -155,8 +156,16 @@ def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def _magnitude_preserving(conv: MPConv, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
-    weight = conv.effective_weight(gain)
+    weight = _unit(conv, x.dtype, gain)
     return _pointwise(x, weight.flatten(1)) if conv.kernel == 1 else _spatial(x, weight)
+
+
+def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | float = 1.0) -> Tensor:
+    """See :meth:`MPConv.effective_weight`."""
+    from sida.kernels.unit_rows import unit_rows
+
+    conv.rewrite_weight()
+    return unit_rows(conv.weight, gain, NORM_EPS, dtype)
 
 
 def _by_kind(parameters: Tensor, num_heads: int) -> Tensor:

@@ -124,12 +124,9 @@ class SongUNet(UNet):
         kept: list[Tensor] = []
         aux = x
         for name, block in self.enc.items():
-            if isinstance(block, UNetBlock):
-                x = block(x, emb)
-                kept.append(x)
-            elif name.endswith("_conv"):
-                x = block(x)
-                kept.append(x)
+            if isinstance(block, UNetBlock) or name.endswith("_conv"):
+                x, beside = self.fork(block(x, emb) if isinstance(block, UNetBlock) else block(x))
+                kept.append(beside)
             elif name.endswith("_aux_down"):
                 aux = block(aux)
             elif name.endswith("_aux_skip"):

@@ -62,10 +62,12 @@ class UNet(nn.Module):
         label_dropout: Probability of dropping a label.
         init_config: ``{"class", "kwargs"}`` that builds the same architecture.
         concat: How decoder and encoder maps are put together.
+        fork: Gives a map twice: for the next block and for the decoder.
         memory_format: Order in memory of the maps.
     """
 
     concat: Concat = staticmethod(plain_concat)
+    fork: Callable[[Tensor], tuple[Tensor, Tensor]] = staticmethod(lambda x: (x, x))
     memory_format: torch.memory_format = torch.contiguous_format
     img_resolution: int
     label_dim: int

@@ -31,7 +31,7 @@ class Average:
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
         self._net = copy.deepcopy(learner.net).eval().requires_grad_(False)
-        self.flat = FlatParameters(self._net)
+        self.flat = FlatParameters(self._net, learner.flat.channels_last)
         self._shards: Shards | None = None
         # What is kept of the average, and of what; the whole is there only while it is used where these are pieces.
         self._kept, self._source = self.flat.vector, learner.flat.vector
@@ -63,13 +63,13 @@ class Average:
             self._let_go()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The average as named tensors (references, not copies; a sharded one is put together)."""
+        """The average as named tensors (references where nothing is changed; a sharded one is put together)."""
         vector = self.flat.vector if self._shards is None else self._shards.whole(self._kept)
-        return {"parameters": vector, **buffers(self._net)}
+        return {"parameters": self.flat.portable(vector), **buffers(self._net)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Puts a :meth:`state` back."""
-        vector = state["parameters"]
+        vector = self.flat.arranged(state["parameters"])
         self._kept.copy_(vector if self._shards is None else self._shards.piece_of(vector))
         if self._shards is not None:
             self._let_go()

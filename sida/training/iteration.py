@@ -2,63 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from sida.data.augment import AugmentPipe
-from sida.losses import Draws, FakeScoreTerms, GeneratorTerms, Round, Terms
+from sida.losses import Draws
 from sida.randomness import generator as random_generator
-from sida.sampling.one_step import one_step
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import seed_layers, step_draws
-from sida.training.learner import Learner, Reduce, Resumable, join, joint_state, load_joint_state
+from sida.training.learner import Reduce, Resumable, join, joint_state, load_joint_state
 from sida.training.meter import IterationRecord
+from sida.training.player import Batch as Batch
+from sida.training.player import Batches as Batches
+from sida.training.player import Player as Player
 from sida.training.ranks import Ranks
+from sida.training.rounds import PlainRounds, ReplayedRounds, Rounds, RoundSpec
 from sida.training.schedule import Phase, Schedule
-
-#: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
-Batch = tuple[torch.Tensor, torch.Tensor | None]
-#: ``batches(stream, with_images)``: the accumulation rounds of one step; without images only their shape counts.
-Batches = Callable[[str, bool], Sequence[Batch]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Player:
-    """A learner, and what a step of it makes smaller.
-
-    A player may share its learner with another one (a penalty with a step of its own), then under the same name. What
-    must survive a resume beside parameters and optimizer is a buffer of the learner's network.
-
-    Attributes:
-        name: Of the learner, in states and logs.
-        learner: Takes the step.
-        loss: Terms of a round.
-        weights: Factor of each term by its name, given C·H·W.
-        stream: Name of its own order of images and draws.
-        level: Draw that decides σ: ``sigma_normal`` (normal) or ``t`` (uniform).
-        real_images: Whether its loss sees real images.
-        augment: Augmentation that its loss gets; None is off.
-        steps: Steps in an iteration, each on images and draws of its own.
-        every: It takes part in each iteration of this number only.
-    """
-
-    name: str
-    learner: Learner
-    loss: Callable[[Round], GeneratorTerms | FakeScoreTerms | Terms]
-    weights: Callable[[int], Mapping[str, float]]
-    stream: str
-    level: str = "t"
-    real_images: bool = False
-    augment: AugmentPipe | None = None
-    steps: int = 1
-    every: int = 1
-
-    def streams(self) -> list[str]:
-        """Names of the streams of an iteration's steps."""
-        return [self.stream, *(f"{self.stream}-{step}" for step in range(2, self.steps + 1))]
 
 
 class Turns:
@@ -78,6 +38,7 @@ class Turns:
         rank: Number of this device.
         world_size: Number of devices; the average's step counts the images of all of them.
         reduce: Averages a gradient vector over devices, in place (:data:`sida.training.learner.Reduce`).
+        cuda_graphs: On a GPU, record each round's kernels once and replay them.
 
     Attributes:
         learners: Learners by name, in the players' order.
@@ -97,8 +58,9 @@ class Turns:
         rank: int = 0,
         world_size: int = 1,
         reduce: Reduce | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
-        self.players, self.schedule, self.init_sigma = list(players), schedule, init_sigma
+        self.players, self.schedule = list(players), schedule
         self.ema_half_life, self.ema_rampup_ratio = ema_half_life, ema_rampup_ratio
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.learners = {player.name: player.learner for player in players}
@@ -108,6 +70,9 @@ class Turns:
         self.ema = Average(self.generator)
         self._parts: dict[str, Resumable] = {**self.learners, "ema": self.ema}
         self.device = self.generator.flat.vector.device
+        plain = PlainRounds(self.generator, init_sigma)
+        replayed = cuda_graphs and self.device.type == "cuda"
+        self._rounds: Rounds = ReplayedRounds(plain, list(self.learners.values())) if replayed else plain
 
     def join(self, ranks: Ranks, shard: bool = False) -> None:
         """Makes this one of several processes that train together; to be called before the first iteration.
@@ -160,24 +125,17 @@ class Turns:
         for learner in self.learners.values():
             learner.train() if learner is player.learner else learner.eval()
         position = self.rank * total
-        for (like, labels), given in zip(batches, draws):
+        factors = {name: weight / total for name, weight in weights.items()}
+        spec = RoundSpec(player, factors, {name: phase.weight(name) for name in weights})
+        for batch, given in zip(batches, draws):
             seed_layers(self.seed, stream, nimg, position, self.device)
             augment = self._augment(player, stream, nimg, position)
-            position += len(like)
-            with torch.set_grad_enabled(player.learner is self.generator):
-                images = one_step(self.generator.call, given["z"], labels, self.init_sigma)
-            terms = player.loss(Round(images, labels, like if player.real_images else None, augment, given))
-            record.samples += len(images)
-            record.nan_samples += terms.nan_count
-            weighted = []
-            for name, per_element in terms.items():
-                value = per_element.sum() * (weights[name] / total)
+            outcome = self._rounds(spec, batch, given, augment)
+            position += len(batch[0])
+            record.samples += len(batch[0])
+            record.nan_samples += outcome.nan_count
+            for name, value in outcome.losses.items():
                 record.add_loss(name, value)
-                # A term of weight 0 costs no backward pass.
-                if weight := phase.weight(name):
-                    weighted.append(value if weight == 1 else weight * value)
-            if weighted:
-                sum(weighted[1:], weighted[0]).backward()
         record.add_step(player.name, player.learner.step(phase.lr_factor))
 
     def _draws(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, cast
 
 import torch
@@ -60,6 +60,7 @@ class FlatParameters:
 
     Args:
         net: Network on its final device; not to be moved or deep-copied while the views are in use.
+        channels_last: Let the kernels of convolutions lie in the order that channels-last convolutions want.
 
     Attributes:
         vector: float32 ``(P,)``, in the order of ``net.parameters()``.
@@ -67,30 +68,53 @@ class FlatParameters:
         parameters: The network's parameters, views of ``vector``.
     """
 
-    def __init__(self, net: torch.nn.Module) -> None:
+    def __init__(self, net: torch.nn.Module, channels_last: bool = False) -> None:
         self.parameters = list(net.parameters())
         if not self.parameters:
             raise ValueError("a network without parameters cannot learn")
+        self.channels_last = channels_last
         self._learning = [p for p in self.parameters if p.requires_grad]
-        self._hold(torch.cat([p.detach().reshape(-1).float() for p in self.parameters]))
+        self._hold(self._joined([p.detach().float() for p in self.parameters]))
 
     def _hold(self, padded: torch.Tensor) -> None:
-        self.padded, position = padded, 0
-        for p in self.parameters:
-            p.data = padded[position : position + p.numel()].view(p.shape)
-            position += p.numel()
-        self.vector = padded[:position]
+        self.padded, self.vector = padded, padded[: sum(p.numel() for p in self.parameters)]
+        for p, part in zip(self.parameters, self._parts(self.vector, self.channels_last)):
+            p.data = part
+
+    def _joined(self, parts: Sequence[torch.Tensor], zeros: int = 0) -> torch.Tensor:
+        """Tensors of the parameters' shapes as one vector in this object's order of memory, and zeros behind it."""
+        orders = [part.permute(0, 2, 3, 1) if self.channels_last and part.ndim == 4 else part for part in parts]
+        return torch.cat([*(part.reshape(-1) for part in orders), *([parts[0].new_zeros(zeros)] if zeros else [])])
+
+    def _parts(self, vector: torch.Tensor, channels_last: bool) -> list[torch.Tensor]:
+        """Views of a vector with the parameters' shapes."""
+        parts = []
+        for p, part in zip(self.parameters, vector.split([p.numel() for p in self.parameters])):
+            if channels_last and p.ndim == 4:
+                out, width, height, length = p.shape
+                parts.append(part.view(out, height, length, width).permute(0, 3, 1, 2))
+            else:
+                parts.append(part.view(p.shape))
+        return parts
 
     def pad(self, count: int) -> None:
         """Puts zeros behind the vector, which is another one from now on."""
         self._hold(torch.cat([self.vector, self.vector.new_zeros(count)]))
 
+    def portable(self, vector: torch.Tensor) -> torch.Tensor:
+        """A vector of this object's order in the plain one, in which states are kept: a copy where they differ."""
+        if not self.channels_last:
+            return vector
+        return torch.cat([part.reshape(-1) for part in self._parts(vector, True)])
+
+    def arranged(self, plain: torch.Tensor) -> torch.Tensor:
+        """A vector of the plain order in this object's: a copy where they differ."""
+        return self._joined(self._parts(plain, False)) if self.channels_last else plain
+
     def gradient(self) -> torch.Tensor:
         """The gradients as one fresh vector like ``padded``; parameters that were not reached give zeros."""
-        parts = [(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in self.parameters]
-        if missing := len(self.padded) - len(self.vector):
-            parts.append(self.vector.new_zeros(missing))
-        return torch.cat(parts)
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return self._joined(parts, len(self.padded) - len(self.vector))
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
@@ -132,15 +156,9 @@ class Adam:
         divisor = self.square.sqrt().div_(math.sqrt(1 - beta2**count)).add_(self.eps)
         self.vector.addcdiv_(gradient, divisor, value=-lr / (1 - beta1**count))
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """Moments and step count as named tensors (references, not copies)."""
-        state = {"steps": self.steps, "square": self.square}
-        return state if self.mean is None else {**state, "mean": self.mean}
-
-    def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts a :meth:`state` back."""
-        for name, tensor in self.state().items():
-            tensor.copy_(state[name])
+    def moments(self) -> dict[str, torch.Tensor]:
+        """The running means by name, ``(P,)`` each."""
+        return {"square": self.square} if self.mean is None else {"square": self.square, "mean": self.mean}
 
 
 class Learner:
@@ -154,6 +172,7 @@ class Learner:
         clip_value: Value clip of the gradients after the guard; None is off.
         reduce: Called with the gradient vector before the guard, for data-parallel training; None is one device.
         compile: Run the network through ``torch.compile``.
+        fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
     """
 
     def __init__(
@@ -165,12 +184,15 @@ class Learner:
         clip_value: float | None = None,
         reduce: Reduce | None = None,
         compile: bool = False,
+        fused: bool = False,
     ) -> None:
         self.net, self.lr, self.clip_value, self.reduce = net, lr, clip_value, reduce
+        self.fused = fused
+        self._gathered: torch.Tensor | None = None
         self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
         #: What to call: the network in the mode it was put in last.
         self.call: torch.nn.Module = net
-        self.flat = FlatParameters(net)
+        self.flat = FlatParameters(net, channels_last=fused)
         self.adam = Adam(self.flat.vector, betas, eps)
         self.shards: Shards | None = None
         self._modules = list(net.modules())
@@ -191,19 +213,36 @@ class Learner:
         self.call = self._calls[training]
         return self.call
 
+    def add_gradient(self, gradient: torch.Tensor) -> None:
+        """Adds a round's gradient ``(P,)`` that is not with the parameters; its memory may be written again after."""
+        if self._gathered is None:
+            self._gathered = gradient.clone()
+        else:
+            self._gathered += gradient
+
     def step(self, lr_factor: float = 1.0) -> GuardReport:
         """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""
-        gradient = self.flat.gradient()
-        self.flat.zero_grad()
+        gradient, self._gathered = self._gathered, None
+        if gradient is None:
+            gradient = self.flat.gradient()
+            self.flat.zero_grad()
         if self.shards is not None:
             gradient = self.shards.averaged(gradient)
         elif self.reduce is not None:
             self.reduce(gradient)
-        report = guard_gradient(gradient, self.clip_value)
-        self.adam.step(gradient, self.lr * lr_factor)
+        report = self._take(gradient, self.lr * lr_factor)
         if self.shards is not None:
             self.shards.spread(self.flat.padded)
             report = GuardReport(*self.shards.total(*report))
+        return report
+
+    def _take(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+        if self.fused:
+            from sida.training.fused_step import fused_step
+
+            return fused_step(self.adam, gradient, lr, self.clip_value)
+        report = guard_gradient(gradient, self.clip_value)
+        self.adam.step(gradient, lr)
         return report
 
     def shard(self, shards: Shards) -> None:
@@ -213,11 +252,16 @@ class Learner:
         self.adam = Adam(shards.own(self.flat.padded), self.adam.betas, self.adam.eps)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything a resumed run needs, as named tensors (references, not copies; sharded ones are put together)."""
-        state = {f"adam/{name}": value for name, value in self.adam.state().items()}
+        """Everything a resumed run needs, as named tensors (references where nothing is changed or put together)."""
+        moments = self.adam.moments()
         if self.shards is not None:
-            state = {name: self.shards.whole(value) if value.ndim else value for name, value in state.items()}
-        return {"parameters": self.flat.vector, **buffers(self.net), **state}
+            moments = {name: self.shards.whole(value) for name, value in moments.items()}
+        return {
+            "parameters": self.flat.portable(self.flat.vector),
+            **buffers(self.net),
+            "adam/steps": self.adam.steps,
+            **{f"adam/{name}": self.flat.portable(value) for name, value in moments.items()},
+        }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Puts a :meth:`state` back.
@@ -226,12 +270,12 @@ class Learner:
             KeyError: A tensor is missing.
             RuntimeError: A tensor has the wrong shape.
         """
-        self.flat.vector.copy_(state["parameters"])
+        self.flat.vector.copy_(self.flat.arranged(state["parameters"]))
         load_buffers(self.net, state)
-        moments = {name.removeprefix("adam/"): value for name, value in state.items() if name.startswith("adam/")}
-        if self.shards is not None:
-            moments = {name: self.shards.piece_of(value) if value.ndim else value for name, value in moments.items()}
-        self.adam.load(moments)
+        self.adam.steps.copy_(state["adam/steps"])
+        for name, moment in self.adam.moments().items():
+            vector = self.flat.arranged(state[f"adam/{name}"])
+            moment.copy_(vector if self.shards is None else self.shards.piece_of(vector))
 
 
 def join(learner: Learner, ranks: Ranks, shard: bool = False) -> None:

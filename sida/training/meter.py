@@ -30,7 +30,7 @@ class IterationRecord:
     losses: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     grad_norms: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
     samples: int = 0
-    nan_samples: int = 0
+    nan_samples: torch.Tensor | int = 0
     bad_gradients: torch.Tensor | int = 0
 
     def add_loss(self, name: str, value: torch.Tensor) -> None:
@@ -142,7 +142,7 @@ class TickMeter:
                 ("images", images),
                 ("steps", 1),
                 ("samples", record.samples),
-                ("nan_count", record.nan_samples),
+                ("nan_count", int(record.nan_samples)),
                 ("bad_gradients", bad),
                 ("bad_steps", int(bad > 0)),
             ):

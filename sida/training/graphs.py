@@ -1,0 +1,66 @@
+"""Kernels recorded once as a CUDA graph and then replayed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+Tensors = Mapping[str, torch.Tensor]
+#: Calls before the recording: libraries choose their kernels and take their workspace in them.
+_WARM_UP = 2
+
+
+class CannotRecord(Exception):
+    """The kernels of a function cannot be recorded; the text says why."""
+
+
+class Recording:
+    """A function of tensors on a GPU, as the kernels that it runs.
+
+    The function may draw from torch's global generator of the device (it goes on as if the function had been called),
+    but must not look at a value. Its tensors are read and written where they lay when it was recorded.
+
+    Args:
+        function: Takes and returns tensors by name.
+        inputs: Of the shapes, dtypes and device of all later calls.
+        pool: ``torch.cuda.graph_pool_handle()``: memory that is shared with other recordings. They must not run at
+            the same time, and outputs are to be used before the next one runs.
+        protected: Tensors that the calls before the recording may change: they get their values back.
+
+    Raises:
+        CannotRecord: The function looks at a value, or whatever else goes wrong within it.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensors], Tensors], inputs: Tensors, pool: Any, protected: Sequence[torch.Tensor] = ()
+    ) -> None:
+        self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        self.graph = torch.cuda.CUDAGraph()
+        device = next(iter(self.inputs.values())).device
+        kept, random = [tensor.clone() for tensor in protected], torch.cuda.get_rng_state(device)
+        try:
+            side = torch.cuda.Stream(device)
+            side.wait_stream(torch.cuda.current_stream(device))
+            with torch.cuda.stream(side):
+                for _ in range(_WARM_UP):
+                    function(self.inputs)
+            torch.cuda.current_stream(device).wait_stream(side)
+            with torch.cuda.graph(self.graph, pool=pool):
+                self.outputs = dict(function(self.inputs))
+        except (RuntimeError, CannotRecord) as error:
+            first = str(error).strip().splitlines() or [type(error).__name__]
+            raise CannotRecord(f"a step's kernels cannot be recorded ({first[0]})") from None
+        finally:
+            torch.cuda.synchronize(device)
+            torch.cuda.set_rng_state(random, device)
+            for tensor, value in zip(protected, kept):
+                tensor.copy_(value)
+
+    def __call__(self, inputs: Tensors) -> Tensors:
+        """Runs the kernels on other inputs; the outputs lie where they always lie."""
+        for name, tensor in inputs.items():
+            self.inputs[name].copy_(tensor, non_blocking=True)
+        self.graph.replay()
+        return self.outputs
