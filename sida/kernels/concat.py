@@ -47,7 +47,9 @@ class _Concat(torch.autograd.Function):
         return (*parts, None, None)
 
 
-def _copy(source: Tensor, target: Tensor, total: int, c: int, source_stride: int, target_stride: int, factor: float) -> None:
+def _copy(
+    source: Tensor, target: Tensor, total: int, c: int, source_stride: int, target_stride: int, factor: float
+) -> None:
     block, width, warps = tile(c)
     _copy_kernel[(triton.cdiv(total, block),)](
         source, target, total, c, source_stride, target_stride, factor, block, width, num_warps=warps

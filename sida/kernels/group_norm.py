@@ -58,7 +58,7 @@ class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *rest: Any) -> Tensor:
         affine, (groups, eps, silu, dropout) = Affine(*rest[:5]), rest[5:]
-        affine = Affine(*(None if v is None else v.float().contiguous() for v in affine))
+        affine = Affine(*(None if v is None else v.float().contiguous() for v in affine))  # type: ignore[arg-type]
         x = rows(x)
         n, c, height, width = x.shape
         positions = height * width

@@ -32,7 +32,9 @@ def like_map(x: Tensor) -> tuple[Tensor, int]:
 
 def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
     """An uninitialised channels-last map of the dtype and on the device of another one."""
-    return torch.empty_strided((n, c, height, width), _strides((n, c, height, width)), dtype=like.dtype, device=like.device)
+    return torch.empty_strided(
+        (n, c, height, width), _strides((n, c, height, width)), dtype=like.dtype, device=like.device
+    )
 
 
 def tile(channels: int) -> tuple[int, int, int]:

@@ -98,7 +98,18 @@ def _forward(x, y, s, divisor, total, C, eps, SILU: tl.constexpr, BLOCK: tl.cons
 
 @triton.jit
 def _backward(
-    y, divisor, of_y, of_s, dx, total, C, eps, Y: tl.constexpr, S: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr
+    y,
+    divisor,
+    of_y,
+    of_s,
+    dx,
+    total,
+    C,
+    eps,
+    Y: tl.constexpr,
+    S: tl.constexpr,
+    BLOCK: tl.constexpr,
+    WIDTH: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     col = tl.arange(0, WIDTH)[None, :]

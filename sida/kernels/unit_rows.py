@@ -38,7 +38,9 @@ class _UnitRows(torch.autograd.Function):
         y = torch.empty_like(weight, dtype=dtype)
         lengths = weight.new_empty((out,))
         offset = eps * math.sqrt(size)
-        _forward[(out,)](weight, y, lengths, weight if gain is None else gain, factor, offset, size, gain is not None, _BLOCK)
+        _forward[(out,)](
+            weight, y, lengths, weight if gain is None else gain, factor, offset, size, gain is not None, _BLOCK
+        )
         ctx.save_for_backward(weight, gain, lengths)
         ctx.settings = factor, offset
         return y
@@ -53,7 +55,9 @@ class _UnitRows(torch.autograd.Function):
         out, size = weight.shape[0], weight[0].numel()
         dw, along = torch.empty_like(weight), weight.new_empty((out,))
         there = gain is not None
-        _backward[(out,)](weight, grad, dw, lengths, along, gain if there else weight, factor, offset, size, there, _BLOCK)
+        _backward[(out,)](
+            weight, grad, dw, lengths, along, gain if there else weight, factor, offset, size, there, _BLOCK
+        )
         of_gain = (along / (lengths + offset)).sum() if ctx.needs_input_grad[1] else None
         return dw, of_gain, None, None, None
 
@@ -78,9 +82,7 @@ def _forward(weight, y, lengths, gain, factor, offset, size, GAIN: tl.constexpr,
 
 
 @triton.jit
-def _backward(
-    weight, grad, dw, lengths, along, gain, factor, offset, size, GAIN: tl.constexpr, BLOCK: tl.constexpr
-):
+def _backward(weight, grad, dw, lengths, along, gain, factor, offset, size, GAIN: tl.constexpr, BLOCK: tl.constexpr):
     """dw = s g − w (g·w) s / (norm (norm + offset)) with s = gain / (norm + offset)."""
     base = tl.program_id(0).to(tl.int64) * size
     total = tl.zeros((BLOCK,), dtype=tl.float32)

@@ -6,8 +6,7 @@ parameters are theirs; results differ by rounding. :func:`use_fused_kernels` exc
 
 from __future__ import annotations
 
-import math
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +19,9 @@ from sida.networks.edm2_layers import NORM_EPS, SILU_RMS, MPConv, sum_weights
 from sida.networks.edm2_unet import EDM2Block
 from sida.networks.layers import Conv2d, GroupNorm
 from sida.networks.unet import UNet
+
+#: What computes a network on a GPU: torch's operations one by one, or those of :mod:`sida.kernels`.
+Kernels = Literal["torch", "fused"]
 
 
 def use_fused_kernels(net: nn.Module, where: str = "kernels") -> None:
@@ -179,7 +181,6 @@ def _attended(heads: Tensor, num_heads: int) -> Tensor:
     n, width, height, length = heads.shape
     size = width // 3 // num_heads
     split = heads.permute(0, 2, 3, 1).view(n, height * length, 3, num_heads, size).permute(2, 0, 3, 1, 4)
-    mixed = F.scaled_dot_product_attention(*split.unbind(0), scale=1 / math.sqrt(size))
+    query, key, value = split.unbind(0)
+    mixed = F.scaled_dot_product_attention(query, key, value)
     return mixed.transpose(1, 2).reshape(n, height, length, width // 3).permute(0, 3, 1, 2)
-
-

@@ -28,7 +28,8 @@ class Precond(nn.Module):
         img_resolution: Side of the square images in pixels.
         img_channels: Channels of the images.
         label_dim: Number of classes; 0 = unconditional.
-        use_fp16: Evaluate the U-Net in float16 when on CUDA; parameters, input and output stay float32.
+        use_fp16: Evaluate the U-Net in half precision when on CUDA; parameters, input and output stay float32.
+        half_dtype: That half precision; float16 unless it is set otherwise.
         sigma_min: Lowest noise level that samplers may use.
         sigma_max: Highest one.
         init_config: ``{"class", "kwargs"}`` from which `build_network` makes the same architecture.
@@ -38,6 +39,7 @@ class Precond(nn.Module):
     img_channels: int
     label_dim: int
     use_fp16: bool
+    half_dtype: torch.dtype = torch.float16
     sigma_min: float = 0.0
     sigma_max: float = math.inf
     init_config: dict[str, Any]
@@ -156,7 +158,7 @@ class Precond(nn.Module):
     ) -> Output:
         c_skip, c_out, c_in, c_noise = coefficients
         half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
-        scaled = (x if c_in is None else c_in * x).to(torch.float16 if half else torch.float32)
+        scaled = (x if c_in is None else c_in * x).to(self.half_dtype if half else torch.float32)
         unet = getattr(self, self.unet_name)
         if augment_labels is not None:
             augment_labels = augment_labels.float()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -147,7 +147,7 @@ class SongUNet(UNet):
             elif name.endswith("_aux_up"):
                 image = block(image)
             elif name.endswith("_aux_norm"):
-                normed = block.activated(x)
+                normed = cast(GroupNorm, block).activated(x)
             else:
                 image = block(normed) if image is None else image + block(normed)
         assert image is not None

@@ -197,7 +197,10 @@ class Recipe(TrainingSettings):
         evaluation: null, or ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network
             that is kept, and may end the run.
         compile: Run through torch.compile (changes rounding).
-        fp16: Run networks in float16 on CUDA; null keeps what the teacher's file says.
+        fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
+        half: That half precision: ``float16`` (as all published runs) or ``bfloat16``.
+        kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
+        cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
 
@@ -228,6 +231,9 @@ class Recipe(TrainingSettings):
     evaluation: Annotated[dict[str, Any], As(RecipeEvaluation)] | None = None
     compile: bool = False
     fp16: bool | None = None
+    half: Literal["float16", "bfloat16"] = "float16"
+    kernels: Literal["torch", "fused"] = "torch"
+    cuda_graphs: bool = True
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

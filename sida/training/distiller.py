@@ -10,6 +10,7 @@ import torch
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import Draws, SiDLoss
+from sida.networks.fused import Kernels, use_fused_kernels
 from sida.training.iteration import Batch, Player, Turns
 from sida.training.learner import Learner, Reduce, compiled
 from sida.training.meter import IterationRecord
@@ -54,6 +55,8 @@ class Distiller(Turns):
         reduce: Averages a gradient vector over devices, in place; losses are means over this device's images, of
             which all devices bring equally many (:data:`sida.training.learner.Reduce`).
         compile: Run the networks through ``torch.compile``.
+        kernels: ``torch``, or ``fused``: the networks and steps of :mod:`sida.kernels` (a GPU's; other rounding).
+        cuda_graphs: On a GPU, record each round's kernels once and replay them.
         psi_steps: ψ's steps in an iteration.
         others: Further players, which step between ψ and θ.
     """
@@ -85,6 +88,8 @@ class Distiller(Turns):
         world_size: int = 1,
         reduce: Reduce | None = None,
         compile: bool = False,
+        kernels: Kernels = "torch",
+        cuda_graphs: bool = True,
         psi_steps: int = 1,
         others: Sequence[Player] = (),
     ) -> None:
@@ -101,10 +106,13 @@ class Distiller(Turns):
             "lambda_fake_score": lambda_fake_score,
         }
         self.true_score = true_score.eval().requires_grad_(False)
+        fused = kernels == "fused"
+        for net in (true_score, fake_score, generator) if fused else ():
+            use_fused_kernels(net)
         phi = compiled(true_score) if compile else true_score
         psi_lr = lr if fake_score_lr is None else fake_score_lr
-        self.fake_score = psi = Learner(fake_score, psi_lr, betas, eps, grad_clip_value, compile=compile)
-        theta = Learner(generator, lr, generator_betas or betas, eps, compile=compile)
+        self.fake_score = psi = Learner(fake_score, psi_lr, betas, eps, grad_clip_value, compile=compile, fused=fused)
+        theta = Learner(generator, lr, generator_betas or betas, eps, compile=compile, fused=fused)
         weights = lambda pixels: loss.weights(self.lambdas, pixels)
         players = [
             Player(
@@ -137,6 +145,7 @@ class Distiller(Turns):
             rank=rank,
             world_size=world_size,
             reduce=reduce,
+            cuda_graphs=cuda_graphs,
         )
 
     def iteration(

@@ -150,7 +150,9 @@ class ReplayedRounds:
             inputs |= {f"augmented{number}": pictures, f"augment_labels{number}": rows}
         return self._run(("judge", *key), lambda given: self._whole(spec, given), inputs)
 
-    def _run(self, key: tuple[object, ...], function: object, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _run(
+        self, key: tuple[object, ...], function: object, inputs: dict[str, torch.Tensor]
+    ) -> dict[str, torch.Tensor]:
         if key not in self._recordings:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
@@ -172,7 +174,9 @@ class ReplayedRounds:
         outputs["nan_count"] = torch.as_tensor(outcome.nan_count, device=images.device)
         return outputs
 
-    def _augment_calls(self, key: tuple[object, ...], spec: RoundSpec, inputs: Mapping[str, torch.Tensor]) -> list[bool]:
+    def _augment_calls(
+        self, key: tuple[object, ...], spec: RoundSpec, inputs: Mapping[str, torch.Tensor]
+    ) -> list[bool]:
         """For each time that the player's loss augments: whether real images are."""
         if key not in self._calls:
             watch = _Watch(inputs["images"], inputs.get("real"))

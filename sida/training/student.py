@@ -175,6 +175,7 @@ class Parts:
         net.load_state_dict(source.state_dict())
         if self.config.checkpointing:
             checkpoint_blocks(net, f"{self.where}.checkpointing")
+        net.half_dtype = getattr(torch, self.config.half)
         return net.requires_grad_(True)
 
     def loss(self, cls: type[AnyLoss], **more: Any) -> AnyLoss:
@@ -207,7 +208,7 @@ def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, wh
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
     if device.type == "cuda":
-        cast(Any, teacher).use_fp16 = config.fp16
+        cast(Any, teacher).use_fp16, cast(Any, teacher).half_dtype = config.fp16, getattr(torch, config.half)
     initial = teacher
     if config.init is not None:
         initial, _ = load_network(config.init, device)
@@ -256,6 +257,8 @@ def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequ
         ema_rampup_ratio=config.ema_rampup_ratio,
         seed=config.seed,
         compile=config.compile,
+        kernels=config.kernels,
+        cuda_graphs=config.cuda_graphs,
         psi_steps=parts.method.psi_steps,
         others=others,
     )
