@@ -21,7 +21,7 @@ QUICK = [
     "sampling",
     "two_processes",
 ]
-SLOW = ["demo_stages", "training_step_compiled", "protocol_choices"]
+SLOW = ["gpu", "demo_stages", "training_step_compiled", "protocol_choices"]
 
 
 def main() -> int:

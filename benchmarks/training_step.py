@@ -1,8 +1,7 @@
 """The SiDA training step against a straightforward implementation of the same mathematics.
 
-The baseline below does the work in the official order: a decoder pass for the fakes and an encoder pass for the
-reals, tensor-by-tensor guards, torch's default Adam, an averaging loop, and a generator step that is computed and
-thrown away while the generator is held back. Same networks, data and draws; both must give the same losses.
+The baseline (:mod:`benchmarks.official_order`) does the work in the official order, with a generator step that is
+computed and thrown away while the generator is held back. Same networks, data and draws; both must give equal losses.
 
 Each side lives in a process of its own (the suite's training also tunes the allocator, which is process-wide) and the
 two take turns, one thread each; times are the process's CPU seconds, which other work on the machine disturbs least.
@@ -22,14 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
+from benchmarks.official_order import Plain
 from sida.io import write_json
 from sida.losses import SiDALoss
 from sida.networks import build_network
 from sida.provenance import environment
-from sida.training.averages import ema_beta
-from sida.training.batches import step_draws
 from sida.training.distiller import Distiller
 from sida.training.process import prepare_process
 from sida.training.schedule import Schedule
@@ -53,108 +50,6 @@ SETTINGS = {"lr": 5e-4, "lambda_adv": 10.0, "lambda_d": 5.0, "grad_clip_value": 
 WARMUP, FULL = 0, 3_000  # images seen: the generator is held back; both of its terms are on
 SCHEDULE = Schedule(warmup_kimg=1, adversarial_kimg=2)
 TOLERANCE = 1e-4
-
-
-class Plain:
-    """The baseline: SiDA written down step by step, with the networks and settings of a :class:`Distiller`."""
-
-    def __init__(
-        self,
-        true_score: torch.nn.Module,
-        fake_score: torch.nn.Module,
-        generator: torch.nn.Module,
-        schedule: Schedule,
-        *,
-        lr: float,
-        lambda_adv: float,
-        lambda_d: float,
-        grad_clip_value: float,
-        ema_half_life: float = 500_000,
-        ema_rampup_ratio: float | None = 0.05,
-        seed: int = 0,
-        alpha: float = 1.0,
-    ) -> None:
-        self.true_score, self.fake_score, self.generator = true_score, fake_score, generator
-        self.ema = copy.deepcopy(generator).eval().requires_grad_(False)
-        self.schedule, self.seed, self.alpha = schedule, seed, alpha
-        self.lambda_sid, self.lambda_adv, self.lambda_d = 100.0, lambda_adv, lambda_d
-        self.clip, self.half_life, self.ramp = grad_clip_value, ema_half_life, ema_rampup_ratio
-        self.fake_score_adam = torch.optim.Adam(fake_score.parameters(), lr=lr, betas=(0.0, 0.999), eps=1e-8)
-        self.generator_adam = torch.optim.Adam(generator.parameters(), lr=lr, betas=(0.0, 0.999), eps=1e-8)
-
-    def iteration(self, nimg: int, psi_batch: Any, generator_batch: Any, draws: Any = None) -> dict[str, torch.Tensor]:
-        """One iteration; returns the scaled losses."""
-        phase = self.schedule.at(nimg)
-        losses = self._psi_step(nimg, *psi_batch, draws[0] if draws else None)
-        losses |= self._theta_step(nimg, *generator_batch, phase, draws[1] if draws else None)
-        beta = ema_beta(nimg, len(psi_batch[0]), self.half_life, self.ramp)
-        with torch.no_grad():
-            for average, parameter in zip(self.ema.parameters(), self.generator.parameters()):
-                average.copy_(parameter.lerp(average, beta))
-        return losses
-
-    def _psi_step(self, nimg: int, real: Any, labels: Any, draw: Any) -> dict[str, torch.Tensor]:
-        batch, zeros = len(real), torch.zeros(len(real), 9)
-        if draw is None:
-            (draw,) = step_draws(self.seed, "psi", nimg, 0, [real.shape], torch.device("cpu"), "sigma_normal")
-        self.fake_score.train().requires_grad_(True)
-        self.generator.eval().requires_grad_(False)
-        self.fake_score_adam.zero_grad(set_to_none=True)
-        with torch.no_grad():
-            images = self.generator(2.5 * draw["z"], torch.full((batch,), 2.5), labels, augment_labels=zeros)
-        sigma = (draw["sigma_normal"] * 1.2 - 1.2).exp()
-        weight = (sigma**2 + 0.5**2) / (sigma * 0.5) ** 2
-        noise = draw["noise"] * sigma
-        denoised, fake = self.fake_score(
-            images + noise, sigma, labels, augment_labels=zeros, return_flag="encoder_decoder"
-        )
-        true = self.fake_score(real + noise, sigma, labels, augment_labels=zeros, return_flag="encoder")
-        keep = ~torch.isnan(denoised).flatten(1).any(1)
-        denoising = (weight[keep] * (denoised[keep] - images[keep]) ** 2).sum() / batch
-        judged = (
-            F.binary_cross_entropy_with_logits(true[keep], torch.ones_like(true[keep]))
-            + F.binary_cross_entropy_with_logits(fake[keep], torch.zeros_like(fake[keep]))
-        ) / 2
-        discriminator = (weight[keep] * judged).sum() * self.lambda_d / batch
-        (denoising + discriminator).backward()
-        for parameter in self.fake_score.parameters():
-            if parameter.grad is not None:
-                torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
-        torch.nn.utils.clip_grad_value_(self.fake_score.parameters(), self.clip)
-        self.fake_score_adam.step()
-        return {"denoising": denoising.detach(), "discriminator": discriminator.detach()}
-
-    def _theta_step(self, nimg: int, like: Any, labels: Any, phase: Any, draw: Any) -> dict[str, torch.Tensor]:
-        batch, zeros = len(like), torch.zeros(len(like), 9)
-        if draw is None:
-            (draw,) = step_draws(self.seed, "generator", nimg, 0, [like.shape], torch.device("cpu"), "t")
-        self.generator.train().requires_grad_(True)
-        self.fake_score.eval().requires_grad_(False)
-        self.generator_adam.zero_grad(set_to_none=True)
-        images = self.generator(2.5 * draw["z"], torch.full((batch,), 2.5), labels, augment_labels=zeros)
-        low, high = 0.002 ** (1 / 7), 80 ** (1 / 7)
-        sigma = (high + (1 - draw["t"] * 0.8) * (low - high)) ** 7
-        noisy = images + draw["noise"] * sigma
-        true = self.true_score(noisy, sigma, labels, augment_labels=zeros)
-        fake, logits = self.fake_score(noisy, sigma, labels, augment_labels=zeros, return_flag="encoder_decoder")
-        keep = ~(torch.isnan(true).flatten(1).any(1) | torch.isnan(fake).flatten(1).any(1))
-        images, true, fake = images[keep], true[keep], fake[keep]
-        with torch.no_grad():
-            error = (images - true).abs().mean(dim=[1, 2, 3], keepdim=True).clip(min=1e-5)
-        sid = ((true - fake) * ((true - images) - self.alpha * (true - fake)) / error).sum() * self.lambda_sid / batch
-        logits = torch.clamp(logits, -10, 10)
-        judged = F.binary_cross_entropy_with_logits(logits, torch.ones_like(logits))
-        adversarial = (judged / error).sum() * like[0].numel() * self.lambda_adv / batch
-        loss = phase.sid_weight * sid
-        if phase.adversarial_weight:
-            loss = loss + phase.adversarial_weight * adversarial
-        loss.backward()
-        for parameter in self.generator.parameters():
-            if parameter.grad is not None:
-                torch.nan_to_num(parameter.grad, nan=0, posinf=1e5, neginf=-1e5, out=parameter.grad)
-        if phase.update_generator:
-            self.generator_adam.step()
-        return {"sid": sid.detach(), "adversarial": adversarial.detach()}
 
 
 def networks() -> list[torch.nn.Module]:

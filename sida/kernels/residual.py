@@ -28,7 +28,11 @@ class Shares(NamedTuple):
     clip: float | None = None
 
 
-def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: Shares = Shares()) -> Tensor:
+#: The plain sum.
+PLAIN = Shares()
+
+
+def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: Shares = PLAIN) -> Tensor:
     """``clamp(shares.branch (branch + bias) + shares.skip skip)``, summed in float32.
 
     Args:
@@ -44,7 +48,7 @@ def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: S
     return result
 
 
-def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Shares = Shares()) -> Tensor:
+def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Shares = PLAIN) -> Tensor:
     """:func:`residual` without gradient."""
     (one, one_stride), (other, stride) = like_map(one), like_map(other)
     n, c, height, width = one.shape

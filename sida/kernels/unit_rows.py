@@ -83,7 +83,7 @@ def _forward(weight, y, lengths, gain, factor, offset, size, GAIN: tl.constexpr,
 
 @triton.jit
 def _backward(weight, grad, dw, lengths, along, gain, factor, offset, size, GAIN: tl.constexpr, BLOCK: tl.constexpr):
-    """dw = s g − w (g·w) s / (norm (norm + offset)) with s = gain / (norm + offset)."""
+    """Dw = s g − w (g·w) s / (norm (norm + offset)) with s = gain / (norm + offset)."""
     base = tl.program_id(0).to(tl.int64) * size
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(0, size, BLOCK):

@@ -12,7 +12,7 @@ Tensors = Mapping[str, torch.Tensor]
 _WARM_UP = 2
 
 
-class CannotRecord(Exception):
+class RecordingError(Exception):
     """The kernels of a function cannot be recorded; the text says why."""
 
 
@@ -30,7 +30,7 @@ class Recording:
         protected: Tensors that the calls before the recording may change: they get their values back.
 
     Raises:
-        CannotRecord: The function looks at a value, or whatever else goes wrong within it.
+        RecordingError: The function looks at a value, or whatever else goes wrong within it.
     """
 
     def __init__(
@@ -49,9 +49,9 @@ class Recording:
             torch.cuda.current_stream(device).wait_stream(side)
             with torch.cuda.graph(self.graph, pool=pool):
                 self.outputs = dict(function(self.inputs))
-        except (RuntimeError, CannotRecord) as error:
+        except (RuntimeError, RecordingError) as error:
             first = str(error).strip().splitlines() or [type(error).__name__]
-            raise CannotRecord(f"a step's kernels cannot be recorded ({first[0]})") from None
+            raise RecordingError(f"a step's kernels cannot be recorded ({first[0]})") from None
         finally:
             torch.cuda.synchronize(device)
             torch.cuda.set_rng_state(random, device)

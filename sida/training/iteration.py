@@ -60,7 +60,7 @@ class Turns:
         reduce: Reduce | None = None,
         cuda_graphs: bool = True,
     ) -> None:
-        self.players, self.schedule = list(players), schedule
+        self.players, self.schedule, self.init_sigma = list(players), schedule, init_sigma
         self.ema_half_life, self.ema_rampup_ratio = ema_half_life, ema_rampup_ratio
         self.seed, self.rank, self.world_size = seed, rank, world_size
         self.learners = {player.name: player.learner for player in players}

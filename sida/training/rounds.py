@@ -16,7 +16,7 @@ import torch
 from sida.losses import Draws, Round
 from sida.losses.terms import Augment
 from sida.sampling.one_step import one_step
-from sida.training.graphs import CannotRecord, Recording
+from sida.training.graphs import Recording, RecordingError
 from sida.training.learner import Learner
 from sida.training.player import Batch, Player
 from sida.training.state import say
@@ -123,7 +123,7 @@ class ReplayedRounds:
             return self.plain(spec, batch, draws, augment)
         try:
             outputs = self._replay(spec, batch, draws, augment)
-        except CannotRecord as reason:
+        except RecordingError as reason:
             self._given_up = True
             self._recordings.clear()
             say(f"cuda_graphs: {reason}; going on kernel by kernel")
@@ -197,7 +197,7 @@ class _Watch:
 
     def __call__(self, images: torch.Tensor) -> Any:
         if images is not self.images and images is not self.real:
-            raise CannotRecord("the loss augments neither the round's images nor its real ones")
+            raise RecordingError("the loss augments neither the round's images nor its real ones")
         self.calls.append(images is self.real)
         return images, None
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.training_step import Plain
+from benchmarks.official_order import Plain
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss
 from sida.networks import build_network

@@ -1,0 +1,313 @@
+"""SiDA's training step on a GPU, against the official order of work in the same run and precision.
+
+For each network: the official order (:mod:`benchmarks.official_order`), the suite kernel by kernel, with its rounds
+as CUDA graphs, with fused kernels too, and that in bfloat16. Each row says its rate, its share of the rate of a large
+matrix product measured here, its memory, and how long it takes from finished networks to the fourth step. Then where
+the kernels' time goes, and how far each way departs from float32 over a few hundred steps.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import gc
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.official_order import Plain, use_plain_blocks
+from sida.io import write_json
+from sida.losses import SiDALoss
+from sida.losses.edm2 import EDM2SiDALoss
+from sida.networks import build_network
+from sida.provenance import environment
+from sida.training.distiller import Distiller
+from sida.training.process import prepare_process
+from sida.training.schedule import Schedule
+
+Batch = tuple[torch.Tensor, torch.Tensor | None]
+SETTINGS: dict[str, Any] = {"lr": 1e-5, "eps": 1e-6, "lambda_adv": 0.01, "lambda_d": 1.0, "grad_clip_value": 1.0}
+#: Both terms from the first step on.
+SCHEDULE = Schedule(warmup_kimg=0, adversarial_kimg=0)
+FIRST = 1_000
+CIFAR = {
+    "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3, "augment_dim": 9, "model_channels": 128,
+    "channel_mult": [2, 2, 2], "num_blocks": 4, "attn_resolutions": [16], "dropout": 0.13,
+}  # fmt: skip
+IMAGENET = {
+    "model_type": "DhariwalUNet", "img_resolution": 64, "img_channels": 3, "label_dim": 1000, "model_channels": 192,
+    "channel_mult": [1, 2, 3, 4], "num_blocks": 3, "attn_resolutions": [32, 16, 8], "dropout": 0.1,
+}  # fmt: skip
+EDM2_S = {
+    "img_resolution": 64, "img_channels": 4, "label_dim": 1000, "model_channels": 192, "weight_norm": "off",
+    "logvar_channels": None,
+}  # fmt: skip
+SMALL = {
+    "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3, "model_channels": 64, "channel_mult": [1, 2],
+    "num_blocks": 2, "attn_resolutions": [16], "dropout": 0.0,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A network, a batch, and the ratios to reach.
+
+    Attributes:
+        name: For the table.
+        network: ``{class, kwargs}``.
+        batch: Images per step.
+        ratio: Least ratio of the fused step's rate to the official order's.
+        share: Least share of the matrix product's rate; None is none.
+    """
+
+    name: str
+    network: dict[str, Any]
+    batch: int
+    ratio: float
+    share: float | None = None
+
+
+CASES = [
+    Case("CIFAR-10 (DDPM++, 55.7 M)", {"class": "EDMPrecond", "kwargs": CIFAR}, 32, 5.0),
+    Case("CIFAR-10 (DDPM++, 55.7 M)", {"class": "EDMPrecond", "kwargs": CIFAR}, 128, 2.2, 0.5),
+    Case("ImageNet 64 (ADM, 296 M)", {"class": "EDMPrecond", "kwargs": IMAGENET}, 32, 2.5),
+    Case("ImageNet 512 (EDM2-S, 280 M)", {"class": "EDM2Precond", "kwargs": EDM2_S}, 32, 2.2),
+]
+SIDES = ("official order", "torch", "torch, graphs", "fused, graphs", "fused, graphs, bfloat16")
+MEMORY = 0.6
+FULL_SPEED_SECONDS = 90
+
+
+def networks(network: dict[str, Any], half_dtype: torch.dtype | None) -> list[torch.nn.Module]:
+    """φ, ψ and θ on the GPU: near each other, far enough from their initialisation that every layer matters."""
+    torch.manual_seed(0)
+    spec = {"class": network["class"], "kwargs": {**network["kwargs"], "use_fp16": half_dtype is not None}}
+    nets = []
+    with torch.device("cuda"):
+        net = build_network(spec).cuda().eval()
+        with torch.no_grad():
+            for scale in (0.02, 0.002, 0.002):
+                for parameter in net.parameters():
+                    parameter.add_(torch.randn_like(parameter) * scale)
+                nets.append(copy.deepcopy(net))
+    for one in nets:
+        one.half_dtype = half_dtype or torch.float16
+    return [nets[0].requires_grad_(False), *nets[1:]]
+
+
+def batch_of(network: dict[str, Any], size: int, seed: int = 1) -> Batch:
+    """Smooth random images and classes."""
+    source = torch.Generator("cuda").manual_seed(seed)
+    kwargs = network["kwargs"]
+    coarse = torch.randn(size, kwargs["img_channels"], 8, 8, generator=source, device="cuda") * 0.5
+    images = torch.nn.functional.interpolate(coarse, size=kwargs["img_resolution"], mode="bilinear")
+    if not kwargs.get("label_dim"):
+        return images, None
+    classes = torch.randint(kwargs["label_dim"], (size,), generator=source, device="cuda")
+    return images, torch.nn.functional.one_hot(classes, kwargs["label_dim"]).float()
+
+
+def make(side: str, network: dict[str, Any], half: bool = True, **more: Any) -> Callable[[int, Batch], dict[str, Any]]:
+    """A side's step: ``step(nimg, batch) -> losses``."""
+    dtype = (torch.bfloat16 if "bfloat16" in side else torch.float16) if half else None
+    nets = networks(network, dtype)
+    edm2 = network["class"] == "EDM2Precond"
+    settings = {**SETTINGS, "lambda_d": 100.0 if edm2 else 1.0, "grad_clip_value": None if edm2 else 1.0, **more}
+    if side == "official order":
+        for net in nets:
+            use_plain_blocks(net)
+        plain = Plain(*nets, SCHEDULE, **settings, **({"P_mean": -0.4, "P_std": 1.0} if edm2 else {}))
+        return lambda nimg, batch: plain.iteration(nimg, batch, batch)
+    loss = EDM2SiDALoss(return_logvar=False) if edm2 else SiDALoss()
+    kernels: Any = "fused" if "fused" in side else "torch"
+    distiller = Distiller(*nets, loss, SCHEDULE, kernels=kernels, cuda_graphs="graphs" in side, **settings)
+    step = lambda nimg, batch: distiller.iteration(nimg, [batch], [batch]).losses
+    step.distiller = distiller  # type: ignore[attr-defined]
+    return step
+
+
+def measure(side: str, case: Case) -> dict[str, Any]:
+    """Rate, memory and start of one side."""
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    batch = batch_of(case.network, case.batch)
+    step = make(side, case.network)
+    torch.cuda.synchronize()
+    begin, nimg = time.perf_counter(), FIRST
+    for _ in range(4):
+        step(nimg, batch)
+        nimg += case.batch
+    torch.cuda.synchronize()
+    start = time.perf_counter() - begin
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        for _ in range(4):
+            losses = step(nimg, batch)
+            nimg += case.batch
+        torch.cuda.synchronize()
+        times.append((time.perf_counter() - begin) / 4)
+    seconds = sorted(times)[1]
+    return {
+        "side": side,
+        "img_per_s": case.batch / seconds,
+        "memory_gib": torch.cuda.max_memory_allocated() / 2**30,
+        "reserved_gib": torch.cuda.memory_reserved() / 2**30,
+        "start_seconds": start,
+        "losses": {name: float(value) for name, value in losses.items()},
+        "kernels": kernel_times(lambda: step(nimg, batch)) if side in ("official order", SIDES[3]) else None,
+    }
+
+
+#: What a kernel belongs to, by a part of its name; the first that fits.
+GROUPS = [
+    ("convolution", ("fprop", "dgrad", "wgrad", "implicit", "cudnn_infer", "xmma", "convolve", "conv2d")),
+    ("attention", ("sdpa", "flash", "fmha", "softmax")),
+    ("memory order", ("nchwToNhwc", "nhwcToNchw", "NchwToNhwc")),
+    ("matrix product", ("nvjet", "gemm", "cutlass", "gemv", "splitK")),
+    ("normalisation", ("Moments", "GroupNorm", "moments", "_sums", "_combine", "_apply", "_input_gradient",
+                       "ComputeInternalGradients", "GammaBeta", "FusedParams", "unit_rows")),
+    ("optimizer", ("_step", "_look", "multi_tensor", "addcdiv", "lerp")),
+    ("concatenation", ("CatArray", "_copy_kernel")),
+]  # fmt: skip
+
+
+def kernel_times(function: Callable[[], Any]) -> dict[str, Any]:
+    """Milliseconds of the GPU by group of kernels, and how many were run."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+        function()
+        torch.cuda.synchronize()
+    groups: Counter[str] = Counter()
+    events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    for event in events:
+        fitting = (name for name, parts in GROUPS if any(part in event.name for part in parts))
+        groups[next(fitting, "element by element")] += event.device_time_total / 1e3
+    return {"milliseconds": dict(groups.most_common()), "count": len(events)}
+
+
+def operations(case: Case) -> float:
+    """Floating-point operations of the official order per image."""
+    step = make("official order", case.network)
+    with FlopCounterMode(display=False) as counter:
+        step(FIRST, batch_of(case.network, 2))
+    return counter.get_total_flops() / 2
+
+
+def peak(dtype: torch.dtype) -> float:
+    """Operations per second of a large matrix product."""
+    a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
+    b = torch.randn_like(a)
+    for _ in range(3):
+        a @ b
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    for _ in range(30):
+        a @ b
+    torch.cuda.synchronize()
+    return float(2 * 8192**3 * 30 / (time.perf_counter() - begin))
+
+
+def fidelity(steps: int = 300, size: int = 32) -> list[dict[str, Any]]:
+    """How far each way departs from float32 with torch's operations, over a few hundred steps of a small network.
+
+    ``weights`` is the distance of θ from the reference's θ over the way that the reference's went; ``losses`` the
+    relative difference of the means over the last third.
+    """
+    network = {"class": "EDMPrecond", "kwargs": SMALL}
+    batches = [batch_of(network, size, seed) for seed in range(8)]
+    rows, reference = [], None
+    for side, half in (("torch", False), ("fused, graphs", False), ("torch", True), ("torch, graphs", True),
+                       ("fused, graphs", True), ("fused, graphs, bfloat16", True)):  # fmt: skip
+        step = make(side, network, half, lr=1e-4, lambda_adv=0.1)
+        theta = step.distiller.generator.flat  # type: ignore[attr-defined]
+        start, history = theta.portable(theta.vector).clone(), []
+        for number in range(steps):
+            history.append(step(FIRST + number * size, batches[number % len(batches)]))
+        end = theta.portable(theta.vector)
+        late = history[-steps // 3 :]
+        means = {name: sum(float(losses[name]) for losses in late) / len(late) for name in late[0]}
+        if reference is None:
+            reference = (end.clone(), float((end - start).norm()), means)
+        differences = {name: abs(means[name] / value - 1) for name, value in reference[2].items()}
+        rows.append(
+            {
+                "way": f"{side}, {'half precision' if half else 'float32'}",
+                "weights": float((end - reference[0]).norm()) / reference[1],
+                "losses": differences,
+                "means": means,
+            }
+        )
+    return rows
+
+
+def main(out: Path) -> bool:
+    """Prints and stores the tables; every goal that is missed is said."""
+    if not torch.cuda.is_available():
+        print("gpu: no GPU here; nothing measured")
+        return True
+    prepare_process()
+    peaks = {dtype: peak(dtype) for dtype in (torch.float16, torch.bfloat16)}
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; matrix product "
+          + ", ".join(f"{str(d).removeprefix('torch.')} {p / 1e12:.0f} TFLOP/s" for d, p in peaks.items()))  # fmt: skip
+    rows, missed = [], []
+    for case in CASES:
+        needed = operations(case)
+        print(f"\n{case.name}, batch {case.batch}; {needed / 1e12:.3f} Tflop per image")
+        print(f"  {'':<26}{'img/s':>8}{'ratio':>7}{'of peak':>9}{'GiB':>7}{'ratio':>7}{'reserved':>10}{'start':>9}")
+        base: dict[str, Any] = {}
+        for side in SIDES:
+            row = measure(side, case)
+            base = base or row
+            dtype = torch.bfloat16 if "bfloat16" in side else torch.float16
+            row |= {
+                "case": case.name,
+                "batch": case.batch,
+                "ratio": row["img_per_s"] / base["img_per_s"],
+                "share_of_peak": row["img_per_s"] * needed / peaks[dtype],
+                "memory_ratio": row["memory_gib"] / base["memory_gib"],
+            }
+            rows.append(row)
+            print(
+                f"  {side:<26}{row['img_per_s']:>8.1f}{row['ratio']:>7.2f}{100 * row['share_of_peak']:>7.1f} %"
+                f"{row['memory_gib']:>7.1f}{row['memory_ratio']:>7.2f}{row['reserved_gib']:>10.1f}"
+                f"{row['start_seconds']:>7.1f} s",
+                flush=True,
+            )
+            if row["kernels"]:
+                parts = ", ".join(f"{name} {ms:.1f}" for name, ms in row["kernels"]["milliseconds"].items())
+                print(f"    {row['kernels']['count']} kernels, ms: {parts}")
+            if side == SIDES[3]:
+                missed += _missed(case, row)
+    print("\nDeparture from float32 with torch's operations, 300 steps of a small network")
+    faithful = fidelity()
+    for line in faithful:
+        losses = ", ".join(f"{name} {value:.1e}" for name, value in line["losses"].items())
+        print(f"  {line['way']:<42} weights {line['weights']:.1e}; {losses}")
+    for goal in missed:
+        print(f"missed: {goal}")
+    write_json(
+        out,
+        {"rows": rows, "fidelity": faithful, "missed": missed, "peak_flops": {str(d): p for d, p in peaks.items()},
+         "environment": environment("cuda")},
+    )  # fmt: skip
+    return not missed
+
+
+def _missed(case: Case, row: dict[str, Any]) -> list[str]:
+    goals = [
+        ("ratio", row["ratio"], case.ratio, row["ratio"] >= case.ratio),
+        ("share of peak", row["share_of_peak"], case.share, case.share is None or row["share_of_peak"] >= case.share),
+        ("memory", row["memory_ratio"], MEMORY, row["memory_ratio"] <= MEMORY),
+        ("start", row["start_seconds"], FULL_SPEED_SECONDS, row["start_seconds"] <= FULL_SPEED_SECONDS),
+    ]
+    return [
+        f"{case.name}, batch {case.batch}: {name} {value:.2f} (goal {goal})"
+        for name, value, goal, kept in goals
+        if not kept
+    ]
