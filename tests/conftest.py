@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 
 import pytest
+import torch
 
 from tests.golden import vectors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+if not torch.cuda.is_available():
+    # Fused kernels run in Triton's interpreter, which must know before Triton is imported.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _single_thread():
-    import torch
-
     torch.set_num_threads(1)
 
 

@@ -8,7 +8,7 @@ kernels are the same, so are the numbers.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -16,7 +16,7 @@ import torch
 from sida.losses import Draws, Round
 from sida.losses.terms import Augment
 from sida.sampling.one_step import one_step
-from sida.training.graphs import Recording, RecordingError
+from sida.training.graphs import Recording, RecordingError, Tensors
 from sida.training.learner import Learner
 from sida.training.player import Batch, Player
 from sida.training.state import say
@@ -36,9 +36,9 @@ class RoundSpec:
     factors: Mapping[str, float]
     shares: Mapping[str, float]
 
-    def key(self) -> tuple[object, ...]:
-        """Equal for rounds that run the same kernels on the same shapes."""
-        return (self.player.stream, tuple(self.factors.items()), tuple(self.shares.items()))
+    def key(self, terms: Sequence[str]) -> tuple[object, ...]:
+        """Equal for rounds that run the same kernels, if the player's loss has these terms."""
+        return (self.player.stream, *((name, self.factors[name], self.shares[name]) for name in terms))
 
 
 @dataclasses.dataclass
@@ -113,7 +113,9 @@ class ReplayedRounds:
     def __init__(self, plain: PlainRounds, learners: Sequence[Learner]) -> None:
         self.plain, self.learners = plain, learners
         self._recordings: dict[tuple[object, ...], Recording] = {}
-        self._calls: dict[tuple[object, ...], list[bool]] = {}
+        # By player: terms of its loss, and for each time that it augments whether real images are.
+        self._terms: dict[str, list[str]] = {}
+        self._calls: dict[str, list[bool]] = {}
         self._pool: object = None
         self._given_up = False
 
@@ -126,6 +128,7 @@ class ReplayedRounds:
         except RecordingError as reason:
             self._given_up = True
             self._recordings.clear()
+            spec.player.learner.flat.zero_grad()
             say(f"cuda_graphs: {reason}; going on kernel by kernel")
             return self.plain(spec, batch, draws, augment)
         spec.player.learner.add_gradient(outputs.pop("gradient"))
@@ -140,25 +143,30 @@ class ReplayedRounds:
             inputs["labels"] = labels
         if spec.player.real_images:
             inputs["real"] = real
-        key = (*spec.key(), tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items()))
         if augment is None:
-            return self._run(key, lambda given: self._whole(spec, given), inputs)
-        images = self._run(("images", *key), lambda given: {"images": self._images(spec, given)}, inputs)["images"]
+            return self._run(spec, lambda given: self._whole(spec, given), inputs)
+        images = self._run(spec, lambda given: {"images": self._images(spec, given)}, inputs, "images")["images"]
         inputs["images"] = images
-        for number, is_real in enumerate(self._augment_calls(key, spec, inputs)):
+        for number, is_real in enumerate(self._augment_calls(spec, inputs)):
             pictures, rows = augment(real if is_real else images)
             inputs |= {f"augmented{number}": pictures, f"augment_labels{number}": rows}
-        return self._run(("judge", *key), lambda given: self._whole(spec, given), inputs)
+        return self._run(spec, lambda given: self._whole(spec, given), inputs)
 
     def _run(
-        self, key: tuple[object, ...], function: object, inputs: dict[str, torch.Tensor]
+        self, spec: RoundSpec, function: Callable[[Tensors], Tensors], inputs: Tensors, part: str = "loss"
     ) -> dict[str, torch.Tensor]:
-        if key not in self._recordings:
+        shapes = tuple((name, tuple(tensor.shape)) for name, tensor in inputs.items())
+        terms = lambda: self._terms.get(spec.player.stream, ()) if part == "loss" else ()
+        key = lambda: (part, shapes, spec.key(terms()))
+        recording = self._recordings.get(key())
+        if recording is None:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
             vectors = [learner.flat.vector for learner in self.learners]
-            self._recordings[key] = Recording(function, inputs, self._pool, vectors)  # type: ignore[arg-type]
-        return dict(self._recordings[key](inputs))
+            recording = Recording(function, inputs, self._pool, vectors)
+            # Only now it is known which terms the loss has.
+            self._recordings[key()] = recording
+        return dict(recording(inputs))
 
     def _images(self, spec: RoundSpec, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return self.plain.images(spec.player, (given["z"], given.get("labels")), given)
@@ -168,25 +176,26 @@ class ReplayedRounds:
         images = given["images"] if "images" in given else self._images(spec, given)
         augment = _Prepared(given) if "augmented0" in given else None
         outcome = self.plain.judge(spec, images, batch, given, augment)
+        self._terms[spec.player.stream] = [*outcome.losses]
         flat = spec.player.learner.flat
         outputs = {**outcome.losses, "gradient": flat.gradient()}
         flat.zero_grad()
         outputs["nan_count"] = torch.as_tensor(outcome.nan_count, device=images.device)
         return outputs
 
-    def _augment_calls(
-        self, key: tuple[object, ...], spec: RoundSpec, inputs: Mapping[str, torch.Tensor]
-    ) -> list[bool]:
+    def _augment_calls(self, spec: RoundSpec, inputs: Tensors) -> list[bool]:
         """For each time that the player's loss augments: whether real images are."""
-        if key not in self._calls:
+        stream = spec.player.stream
+        if stream not in self._calls:
             watch = _Watch(inputs["images"], inputs.get("real"))
             batch = (inputs.get("real", inputs["z"]), inputs.get("labels"))
-            with torch.random.fork_rng([inputs["z"].device]), torch.no_grad():
+            devices = [inputs["z"].device] if inputs["z"].is_cuda else []
+            with torch.random.fork_rng(devices), torch.no_grad():
                 spec.player.loss(
                     Round(inputs["images"], batch[1], batch[0] if "real" in inputs else None, watch, dict(inputs))
                 )
-            self._calls[key] = watch.calls
-        return self._calls[key]
+            self._calls[stream] = watch.calls
+        return self._calls[stream]
 
 
 class _Watch:

@@ -1,0 +1,181 @@
+"""Each fused kernel against the operations of torch that it stands for, values and gradients, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sida.networks.edm2_layers import NORM_EPS, MPConv, normalize
+from sida.training.learner import INFINITY_REPLACEMENT, Adam, guard_gradient
+
+pytest.importorskip("triton")
+
+TOLERANCE = 2e-6
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def leaf(*shape: int, seed: int = 0, shift: float = 0.0) -> Tensor:
+    source = torch.Generator().manual_seed(sum(shape) + seed)
+    return (torch.randn(shape, generator=source) + shift).to(DEVICE).requires_grad_()
+
+
+def part(n: int, c: int, height: int, width: int) -> Tensor:
+    """A map that is a part of a wider one."""
+    return leaf(n, height, width, c + 3, seed=7).detach().permute(0, 3, 1, 2)[:, :c].requires_grad_()
+
+
+def agree(ours: Callable[..., Tensor], plain: Callable[..., Tensor], *inputs: Tensor) -> None:
+    a, b = ours(*inputs), plain(*inputs)
+    towards = torch.randn(b.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    close(a, b)
+    for one, other in zip(torch.autograd.grad(a, inputs, towards), torch.autograd.grad(b, inputs, towards)):
+        close(one, other)
+
+
+def close(one: Tensor, other: Tensor) -> None:
+    assert one.shape == other.shape
+    assert float((one - other).detach().norm()) <= TOLERANCE * float(other.detach().norm()) + 1e-12
+
+
+@pytest.mark.parametrize("kind", ["plain", "shift", "scale and shift"])
+def test_group_norm_and_activation(kind):
+    from sida.kernels.group_norm import Affine, norm_act
+
+    # Six channels a group: no power of two; a mean far from zero.
+    n, c, groups = 2, 12, 2
+    x, gamma, beta = leaf(n, c, 4, 4, shift=5.0), leaf(c), leaf(c, seed=1)
+    before = {"plain": [], "shift": [leaf(n, c, seed=2)], "scale and shift": [leaf(1, c, seed=2)]}[kind]
+    more = [leaf(n, c, seed=3), leaf(n, c, seed=4)] if kind == "scale and shift" else []
+
+    def plain(x, gamma, beta, *rest):
+        wide = [v[:, :, None, None] for v in rest]
+        u = F.group_norm(x + wide[0] if wide else x, groups, gamma, beta, 1e-5)
+        return F.silu(u * (1 + wide[1]) + wide[2] if len(wide) > 1 else u)
+
+    agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5), plain, x, gamma, beta, *before, *more)
+
+
+def test_group_norm_of_a_channel_without_spread_and_without_activation():
+    from sida.kernels.group_norm import Affine, norm_act
+
+    x = torch.full((1, 8, 2, 2), 3.0, requires_grad=True, device=DEVICE)
+    gamma, beta = leaf(8), leaf(8, seed=1)
+    ours = norm_act(x, Affine(gamma, beta), 2, 1e-5, silu=False)
+    # a x + b with a = 1/sqrt(eps): some digits are lost here, in torch as well.
+    torch.testing.assert_close(ours, F.group_norm(x, 2, gamma, beta, 1e-5), rtol=0, atol=5e-4)
+
+
+@pytest.mark.parametrize("probability", [0.3])
+def test_dropout_drops_its_share_and_passes_gradients_where_it_kept(probability):
+    from sida.kernels.activation import scaled_silu
+
+    x = leaf(2, 8, 8, 8)
+    torch.manual_seed(3)
+    y = scaled_silu(x, None, probability)
+    kept = y != 0
+    assert abs(float(kept.float().mean()) - (1 - probability)) < 0.06
+    torch.testing.assert_close(y[kept], (F.silu(x) / (1 - probability))[kept])
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    (whole,) = torch.autograd.grad(F.silu(x).sum() / (1 - probability), x)
+    torch.testing.assert_close(gradient, torch.where(kept, whole, 0.0))
+    torch.manual_seed(3)
+    assert torch.equal(y, scaled_silu(x, None, probability))
+
+
+def test_activation_with_a_factor_per_channel():
+    from sida.kernels.activation import scaled_silu
+
+    plain = lambda x, scale: F.silu(x * scale[:, :, None, None])
+    agree(scaled_silu, plain, leaf(2, 6, 4, 4), leaf(2, 6))
+    agree(scaled_silu, plain, leaf(2, 6, 4, 4), leaf(1, 6))
+
+
+@pytest.mark.parametrize(("branch", "skip", "clip"), [(0.7, 0.7, None), (1.0, 0.9, 0.8), (1.0, 1.0, None)])
+def test_residual_sum(branch, skip, clip):
+    from sida.kernels.residual import Shares, residual
+
+    def plain(h, x, bias):
+        total = branch * (h + bias[:, None, None]) + skip * x
+        return total if clip is None else total.clamp(-clip, clip)
+
+    shares = Shares(branch, skip, clip)
+    agree(lambda h, x, b: residual(h, x, b, shares), plain, leaf(2, 6, 3, 4), part(2, 6, 3, 4), leaf(6))
+
+
+def test_residual_sum_keeps_nan():
+    from sida.kernels.residual import Shares, residual
+
+    h = torch.full((1, 2, 1, 1), float("nan"), device=DEVICE)
+    assert residual(h, torch.zeros_like(h), None, Shares(clip=1.0)).isnan().all()
+
+
+def test_concatenation_and_fork():
+    from sida.kernels.concat import concat
+    from sida.kernels.fork import fork
+
+    a, b = leaf(2, 4, 2, 2), part(2, 6, 2, 2)
+    agree(lambda a, b: concat(a, b, 0.5, 2.0), lambda a, b: torch.cat([0.5 * a, 2 * b], 1), a, b)
+    agree(concat, lambda a, b: torch.cat([a, b], 1), a, b)
+
+    def both_ways(x):
+        one, other = fork(x)
+        return concat(one, other).square()
+
+    agree(both_ways, lambda x: torch.cat([x, x], 1).square(), a)
+
+
+def test_halving_and_doubling():
+    from sida.kernels.resample import double, halve
+
+    agree(halve, lambda x: F.avg_pool2d(x, 2), leaf(2, 6, 4, 6))
+    agree(double, lambda x: F.interpolate(x, scale_factor=2), part(2, 6, 2, 3))
+
+
+def test_pixel_norm():
+    from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
+
+    agree(lambda x: pixel_norm(x, NORM_EPS), lambda x: normalize(x, dim=1), leaf(5, 12))
+    x = leaf(2, 12, 2, 3)
+    agree(lambda x: torch.cat(pixel_norm_silu(x, NORM_EPS)), lambda x: torch.cat(_with_silu(normalize(x, dim=1))), x)
+
+
+def _with_silu(y):
+    return y, F.silu(y)
+
+
+def test_unit_rows():
+    from sida.kernels.unit_rows import unit_rows
+
+    conv = MPConv(4, 6, 3).to(DEVICE)
+    conv.rewrite = "never"
+    plain = lambda weight, gain: _weights(conv, weight, gain)
+    agree(lambda weight, gain: unit_rows(weight, gain, NORM_EPS, torch.float32), plain, leaf(6, 4, 3, 3), leaf())
+
+
+def _weights(conv, weight, gain):
+    del conv.weight
+    conv.weight = weight
+    return conv.effective_weight(gain)
+
+
+@pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
+def test_guard_and_step(betas):
+    from sida.kernels import adam
+
+    vector, gradient = leaf(5000).detach(), leaf(5000, seed=1).detach()
+    gradient[3], gradient[5], gradient[6] = float("nan"), float("inf"), -float("inf")
+    plain, moved = Adam(vector.clone(), betas, 1e-8), vector.clone()
+    mean, square = torch.zeros_like(vector) if betas[0] else None, torch.zeros_like(vector)
+    for count in (1, 2, 3):
+        guarded = gradient.clone()
+        report = guard_gradient(guarded, 1.0)
+        plain.step(guarded, 1e-2)
+        norm, wrong = adam.look(gradient, INFINITY_REPLACEMENT)
+        adam.step(moved, gradient, mean, square, 1e-2, betas, 1e-8, count, INFINITY_REPLACEMENT, 1.0)
+        assert int(wrong) == int(report.replaced) == 3
+        torch.testing.assert_close(norm.sqrt(), report.norm)
+    close(moved - vector, plain.vector - vector)

@@ -1,0 +1,162 @@
+"""Rounds as recordings: the same numbers as kernel by kernel, with augmentation, accumulation and without a way out.
+
+A recording of CUDA kernels needs a GPU; here a stand-in runs the function again on the memory in which a recording
+would, so that all around it is tested. On a GPU the same tests record for real.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from sida.data import AugmentPipe
+from sida.losses import SiDALoss, SiDLoss
+from sida.networks import build_network
+from sida.training import rounds
+from sida.training.distiller import Distiller
+from sida.training.graphs import RecordingError
+from sida.training.schedule import Schedule
+
+GPU = torch.cuda.is_available()
+DEVICE = "cuda" if GPU else "cpu"
+NETWORK = {
+    "class": "EDMPrecond",
+    "kwargs": {
+        "model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 3, "augment_dim": 9,
+        "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [], "dropout": 0.1,
+    },
+}  # fmt: skip
+
+AUGMENT = AugmentPipe.from_config({"p": 0.5})
+
+
+class StandIn:
+    """As :class:`sida.training.graphs.Recording`, but the function itself runs each time, always on the same memory."""
+
+    made = 0
+
+    def __init__(self, function, inputs, pool, protected=()):
+        type(self).made += 1
+        self.function, self.inputs = function, {name: tensor.clone() for name, tensor in inputs.items()}
+        with torch.random.fork_rng([]):
+            self.outputs = dict(function(self.inputs))
+
+    def __call__(self, inputs):
+        for name, tensor in inputs.items():
+            self.inputs[name].copy_(tensor)
+        outputs = self.function(self.inputs)
+        for name, tensor in outputs.items():
+            self.outputs[name].copy_(tensor)
+        return self.outputs
+
+
+@pytest.fixture
+def recordings(monkeypatch):
+    """Replays wherever training is, and says how many recordings were made."""
+    if GPU:
+        return None
+    StandIn.made = 0
+    monkeypatch.setattr(rounds, "Recording", StandIn)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    return StandIn
+
+
+def nets():
+    torch.manual_seed(0)
+    net = build_network(NETWORK).to(DEVICE).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    others = [copy.deepcopy(net), copy.deepcopy(net)]
+    with torch.no_grad():
+        for parameter in others[0].parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    return [net, *others]
+
+
+def distiller(loss, replayed: bool, augment=None) -> Distiller:
+    schedule = Schedule(warmup_kimg=0.006, adversarial_kimg=0.012)
+    made = Distiller(
+        *nets(), loss, schedule, lr=1e-3, lambda_adv=1.0, augment=augment, seed=4, cuda_graphs=replayed, psi_steps=1
+    )  # fmt: skip
+    if replayed and not GPU:
+        made._rounds = rounds.ReplayedRounds(
+            rounds.PlainRounds(made.generator, made.init_sigma), [*made.learners.values()]
+        )
+    return made
+
+
+def batches(nimg: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    source = torch.Generator().manual_seed(nimg)
+    labels = lambda: torch.eye(3)[torch.randint(3, (3,), generator=source)].to(DEVICE)
+    return [((torch.randn(3, 1, 8, 8, generator=source) * 0.5).to(DEVICE), labels()) for _ in range(2)]
+
+
+def train(made: Distiller, steps: int = 5) -> tuple[dict[str, torch.Tensor], list[dict[str, float]]]:
+    losses = []
+    for step in range(steps):
+        nimg = 6 * step
+        record = made.iteration(nimg, batches(nimg), batches(nimg + 1000))
+        losses.append({name: float(value) for name, value in record.losses.items()} | {"nan": int(record.nan_samples)})
+    return made.state(), losses
+
+
+@pytest.mark.parametrize("loss", [SiDALoss(), SiDLoss()], ids=["sida", "sid"])
+@pytest.mark.parametrize("augment", [None, AUGMENT], ids=["plain", "augmented"])
+def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment):
+    state, losses = train(distiller(loss, replayed=False, augment=augment))
+    again, replayed = train(distiller(loss, replayed=True, augment=augment))
+    assert replayed == losses
+    for name, value in state.items():
+        assert torch.equal(again[name], value), name
+    if recordings is not None:
+        # ψ's rounds look the same in all phases, θ's change once; with augmentation ψ's are two recordings.
+        assert recordings.made == (2 if augment else 1) + 2
+
+
+def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkeypatch, capsys):
+    class Curious(SiDLoss):
+        def generator_terms(self, true_score, fake_score, given):
+            if not given.images.isfinite().all():
+                raise AssertionError
+            return super().generator_terms(true_score, fake_score, given)
+
+    if recordings is not None:
+
+        def refuse(self, *args):
+            raise RecordingError("a step's kernels cannot be recorded (a value was asked for)")
+
+        monkeypatch.setattr(StandIn, "__init__", refuse)
+    state, losses = train(distiller(Curious(), replayed=False))
+    again, replayed = train(distiller(Curious(), replayed=True))
+    assert replayed == losses
+    for name, value in state.items():
+        assert torch.equal(again[name], value), name
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("cuda_graphs:")]
+    assert line.startswith("cuda_graphs: a step's kernels cannot be recorded (")
+    assert line.endswith("; going on kernel by kernel")
+
+
+def test_a_loss_that_augments_something_else_goes_on_kernel_by_kernel(recordings, capsys):
+    class Odd(SiDLoss):
+        def fake_score_terms(self, fake_score, given):
+            return super().fake_score_terms(fake_score, given._replace(images=given.images * 1.0))
+
+    train(distiller(Odd(), replayed=True, augment=AUGMENT), steps=1)
+    assert "the loss augments neither the round's images nor its real ones; going on" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not GPU, reason="needs a GPU")
+@pytest.mark.parametrize("kernels", ["torch", "fused"])
+def test_a_step_never_waits_for_the_gpu(kernels):
+    made = Distiller(*nets(), SiDALoss(), Schedule(0, 0), lr=1e-3, kernels=kernels)
+    for nimg in (6, 12):
+        made.iteration(nimg, batches(nimg), batches(nimg))
+    given = batches(18)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        made.iteration(18, given, given)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
