@@ -10,9 +10,10 @@ import copy
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
-from sida.losses import SiDALoss, SiDLoss
+from sida.losses import SiDALoss, SiDLoss, terms
 from sida.networks import build_network
 from sida.training import rounds
 from sida.training.distiller import Distiller
@@ -146,6 +147,49 @@ def test_a_loss_that_augments_something_else_goes_on_kernel_by_kernel(recordings
 
     train(distiller(Odd(), replayed=True, augment=AUGMENT), steps=1)
     assert "the loss augments neither the round's images nor its real ones; going on" in capsys.readouterr().err
+
+
+class Questions(TorchDispatchMode):
+    """Counts operations whose result a GPU would have to be waited for."""
+
+    ASKING = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.unique", "aten.equal")
+
+    def __init__(self):
+        super().__init__()
+        self.asked = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if str(function).startswith(self.ASKING):
+            self.asked.append(str(function))
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("loss", [SiDALoss(), SiDALoss(pool="sample"), SiDLoss()], ids=["sida", "pooled", "sid"])
+def test_a_round_asks_for_no_value(monkeypatch, loss):
+    made = distiller(loss, replayed=False)
+    monkeypatch.setattr(rounds.PlainRounds, "__call__", _counted(rounds.PlainRounds.__call__))
+    with Questions() as waits:
+        train(made, steps=3)
+    # On a processor the masks of NaN ask, which shows that the count sees it.
+    assert waits.asked
+    monkeypatch.setattr(terms, "UNASKED", {"cpu", "cuda"})
+    _counted.seen.clear()
+    train(distiller(loss, replayed=False), steps=3)
+    assert _counted.seen == [[]] * len(_counted.seen)
+    assert _counted.seen
+
+
+def _counted(call):
+    def counting(self, *args):
+        with Questions() as waits:
+            outcome = call(self, *args)
+        _counted.seen.append(waits.asked)
+        return outcome
+
+    return counting
+
+
+_counted.seen = []
 
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
