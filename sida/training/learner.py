@@ -223,8 +223,9 @@ class Learner:
     def step(self, lr_factor: float = 1.0) -> GuardReport:
         """Takes the gathered gradients: reduce, guard, clip, Adam; forgets them."""
         gradient, self._gathered = self._gathered, None
-        if gradient is None:
-            gradient = self.flat.gradient()
+        if gradient is None or any(p.grad is not None for p in self.flat.parameters):
+            own = self.flat.gradient()
+            gradient = own if gradient is None else gradient + own
             self.flat.zero_grad()
         if self.shards is not None:
             gradient = self.shards.averaged(gradient)
