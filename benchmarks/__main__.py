@@ -21,7 +21,7 @@ QUICK = [
     "sampling",
     "two_processes",
 ]
-SLOW = ["gpu", "demo_stages", "training_step_compiled", "protocol_choices"]
+SLOW = ["gpu", "gpu_sampling", "demo_stages", "training_step_compiled", "protocol_choices"]
 
 
 def main() -> int:

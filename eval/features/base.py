@@ -21,6 +21,8 @@ class Extractor(abc.ABC):
         sha256: Digest of the weights and of everything else that decides its output.
         num_features: Width of the features.
         num_classes: Width of the logits, 0 where the network has no classes.
+        tf32: Whether it computes in TF32, whatever the protocol allows; nothing else may be computed beside it, since
+            that is a switch of the whole process.
         device: Where features live.
     """
 
@@ -29,6 +31,7 @@ class Extractor(abc.ABC):
     sha256: str
     num_features: int
     num_classes: int = 0
+    tf32: ClassVar[bool] = False
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         import torch

@@ -12,6 +12,7 @@ import torch
 
 from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
+from eval.features.extraction import precision as allowed_precision
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes
 from sida.checkpoint import read_state_dict
@@ -41,6 +42,8 @@ class DinoV2Extractor(Extractor):
 
     name = "dinov2"
     resize = "torch bicubic, antialiased, float"
+    #: What computes the network, where that changes its features.
+    precision: str | None = None
 
     def __init__(
         self,
@@ -53,7 +56,9 @@ class DinoV2Extractor(Extractor):
         net = load_hub_model(repository, model, weights)
         self._net = net.to(self.device).eval().requires_grad_(False)
         # The digest is over the weights themselves: a file's bytes may differ where its tensors do not.
-        self.sha256 = sha256_json([weights_digest(self._net.state_dict()), self.resize])
+        facts = [weights_digest(self._net.state_dict()), self.resize]
+        self.sha256 = sha256_json(facts if self.precision is None else [*facts, self.precision])
+        self._prepare()
         self._mean = torch.tensor(_MEAN, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(_STD, device=self.device).view(1, 3, 1, 1)
         with torch.inference_mode():
@@ -62,8 +67,15 @@ class DinoV2Extractor(Extractor):
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         resized = self._resize(as_rgb(images, self.name)).to(self.device, torch.float32)
-        features: torch.Tensor = self._net((resized / 255 - self._mean) / self._std)
-        return features.to(torch.float32), None
+        return self._features((resized / 255 - self._mean) / self._std).to(torch.float32), None
+
+    def _prepare(self) -> None:
+        """Changes the network for the precision."""
+
+    def _features(self, normalised: torch.Tensor) -> torch.Tensor:
+        """What the network gives for normalised images float32 (N, 3, 224, 224)."""
+        features: torch.Tensor = self._net(normalised)
+        return features
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.interpolate(
@@ -79,6 +91,31 @@ class DinoV2PillowExtractor(DinoV2Extractor):
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
         return resize_bytes(images, INPUT_SIZE)
+
+
+class DinoV2TF32Extractor(DinoV2Extractor):
+    """The same network with products in TF32 on a GPU: other digits, hence another name."""
+
+    name = "dinov2_tf32"
+    precision = "TF32"
+    tf32 = True
+
+    def _features(self, normalised: torch.Tensor) -> torch.Tensor:
+        with allowed_precision(True):
+            return super()._features(normalised)
+
+
+class DinoV2HalfExtractor(DinoV2Extractor):
+    """The same network with weights and activations in float16: other digits, hence another name."""
+
+    name = "dinov2_fp16"
+    precision = "float16"
+
+    def _prepare(self) -> None:
+        self._net.half()
+
+    def _features(self, normalised: torch.Tensor) -> torch.Tensor:
+        return super()._features(normalised.half())
 
 
 def load_hub_model(repository: str, model: str, weights: str | Path | None) -> torch.nn.Module:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from eval.features.base import Extractor, as_rgb
+from eval.features.extraction import precision
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_clean
 from sida.errors import UserError
@@ -106,6 +107,24 @@ class InceptionCleanExtractor(InceptionExtractor):
         resized = resize_clean(as_rgb(images, self.name), INPUT_SIZE).to(self.device)
         features: torch.Tensor = self._net.layers((resized - 128) / 128)
         return features.reshape(len(images), -1).to(torch.float32), None
+
+
+class InceptionTF32Extractor(InceptionExtractor):
+    """The same network with TF32 and channels-last maps on a GPU: other digits, hence another name."""
+
+    name = "inception_tf32"
+    tf32 = True
+
+    def __init__(
+        self, device: str | torch.device = "cpu", path: str | Path | None = None, two_passes: bool = False
+    ) -> None:
+        super().__init__(device, path, two_passes)
+        self.sha256 = sha256_json([self.sha256, "TF32, channels last"])
+        self._net = self._net.to(memory_format=torch.channels_last)
+
+    def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        with precision(True):
+            return super()._forward(images, logits)
 
 
 def load_torchscript(path: Path, device: torch.device) -> Any:

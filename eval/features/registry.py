@@ -34,8 +34,11 @@ EXTRACTORS = {
     "pixels": Ours("pixels", "PixelExtractor"),
     "inception": Ours("inception", "InceptionExtractor", ("inception",)),
     "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),
+    "inception_tf32": Ours("inception", "InceptionTF32Extractor", ("inception",)),
     "dinov2": Ours("dinov2", "DinoV2Extractor", ("dinov2-vitl14",)),
     "dinov2_pil": Ours("dinov2", "DinoV2PillowExtractor", ("dinov2-vitl14",)),
+    "dinov2_tf32": Ours("dinov2", "DinoV2TF32Extractor", ("dinov2-vitl14",)),
+    "dinov2_fp16": Ours("dinov2", "DinoV2HalfExtractor", ("dinov2-vitl14",)),
 }
 
 

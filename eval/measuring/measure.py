@@ -6,7 +6,8 @@ import functools
 import itertools
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +16,7 @@ import torch
 
 from eval.features import extractor_names
 from eval.features.base import Extractor
-from eval.features.extraction import make_extractors
+from eval.features.extraction import make_extractors, precision
 from eval.measuring.pipeline import run_pass, sized
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import Reference, load_references
@@ -181,21 +182,28 @@ class Measurer:
         """Sums over the images ``begin … end − 1`` of a trial."""
         first = self.protocol.seeds(trial)[0]
         seeds = range(first + begin, first + end)
-        ahead = 2 if self.spec.device.startswith("cuda") or self.spec.sampler["kind"] == "images" else 0
         # People know their files by path, generators by the id of the row.
         origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
         images = sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
         # The first batch before the feature networks: images of a wrong size must not wait for a download.
-        images = itertools.chain([next(images)], images)
+        with precision(self.protocol.allow_tf32):
+            images = itertools.chain([next(images)], images)
         report = None if progress is None else lambda count: progress.update(done + count)
         return run_pass(
             images,
             self.extractors,
             TrialSums(self.protocol, self.spec.device),
             first=begin,
-            ahead=ahead,
+            ahead=self._ahead(),
             progress=report,
         )
+
+    def _ahead(self) -> int:
+        """Batches that a thread prepares: on a GPU, unless a feature network turns TF32 on for the whole process."""
+        if self.spec.sampler["kind"] == "images":
+            return 2
+        alone = any(extractor.tf32 for extractor in self.extractors.values())
+        return 2 if self.spec.device.startswith("cuda") and not alone else 0
 
     def names(self) -> dict[str, Any]:
         """What the sheet says about the generator; it does not change a number."""
@@ -248,16 +256,42 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
         done = (len(trials) - len(wanted)) * protocol.num_samples
         total = len(trials) * protocol.num_samples
         progress = Progress(f"measure {measurer.spec.run}", total, "img", done=done)
-        records = []
-        for trial in wanted:
-            start = time.monotonic()
-            sums = measurer.sums(trial, 0, protocol.num_samples, progress, done)
-            record = measurer.record(trial, sums, time.monotonic() - start)
-            write_measurement(trial_path(out, trial), record)
-            records.append(record)
-            done += protocol.num_samples
-            progress.update(done, _headline(protocol, record), force=done == total)
+        records: list[dict[str, Any]] = []
+
+        def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
+            records.append(measurer.record(trial, sums, seconds))
+            write_measurement(trial_path(out, trial), records[-1])
+            progress.update(done, _headline(protocol, records[-1]), force=done == total)
+
+        with _beside(measurer.spec.device.startswith("cuda")) as beside:
+            for trial in wanted:
+                start = time.monotonic()
+                sums = measurer.sums(trial, 0, protocol.num_samples, progress, done)
+                done += protocol.num_samples
+                beside(functools.partial(record, trial, sums, time.monotonic() - start, done))
     return records
+
+
+@contextmanager
+def _beside(threaded: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Calls functions one after the other; ``threaded``: each beside what follows, up to the next (a GPU would wait).
+
+    What a function raises is raised where the next one is given, or at the end.
+    """
+    if not threaded:
+        yield lambda function: function()
+        return
+    with ThreadPoolExecutor(1, "metrics") as thread:
+        waiting: list[Future[None]] = []
+
+        def submit(function: Callable[[], None]) -> None:
+            if waiting:
+                waiting.pop().result()
+            waiting.append(thread.submit(function))
+
+        yield submit
+        if waiting:
+            waiting.pop().result()
 
 
 def default_batch_size(protocol: Protocol, small: int) -> int:

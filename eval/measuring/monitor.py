@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from eval.features.base import Extractor
-from eval.features.extraction import extract, make_extractors, precision
+from eval.features.extraction import Features, extract, make_extractors, precision
 from eval.measuring.measure import default_batch_size
 from eval.measuring.measure import threads as use_threads
 from eval.measuring.protocol import Protocol, load_protocol
@@ -141,11 +141,17 @@ class Monitor:
     def _trial(self, generate: Generate, trial: int) -> dict[str, float]:
         first, last = self.protocol.seeds(trial)
         sums = TrialSums(self.protocol, self.device)
+        waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
         for begin in range(first, last + 1, self.batch_size):
             images, classes = generate(range(begin, min(begin + self.batch_size, last + 1)))
+            # Sums wait for a GPU. When they do, the next images have been drawn beside the features before them.
+            if waiting is not None:
+                sums.update(*waiting)
             # Networks without classes give none, or -1 (sida.sampling.NO_CLASS).
             labelled = classes is not None and int(classes[0]) >= 0
-            sums.update(extract(images, self.extractors), classes if labelled else None, begin - first)
+            waiting = (extract(images, self.extractors), classes if labelled else None, begin - first)
+        assert waiting is not None
+        sums.update(*waiting)
         return compute_metrics(sums, self.references, self.device)[0]
 
 

@@ -6,6 +6,8 @@ parameters are theirs; results differ by rounding. :func:`use_fused_kernels` exc
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Literal, cast
 
 import torch
@@ -22,6 +24,7 @@ from sida.networks.unet import UNet
 
 #: What computes a network on a GPU: torch's operations one by one, or those of :mod:`sida.kernels`.
 Kernels = Literal["torch", "fused"]
+_EXCHANGED = {"instead", "concat", "fork", "memory_format"}
 
 
 def use_fused_kernels(net: nn.Module, where: str = "kernels") -> None:
@@ -44,6 +47,26 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels") -> None:
             module.instead = _normed
         elif isinstance(module, UNet):
             module.concat, module.fork, module.memory_format = concat, fork, torch.channels_last
+
+
+@contextlib.contextmanager
+def fused_kernels(net: nn.Module, where: str = "kernels") -> Iterator[None]:
+    """:func:`use_fused_kernels` for a while; what the network computed with before, it computes with afterwards.
+
+    Raises:
+        UserError: There is no Triton here.
+    """
+    before = [
+        (module, {key: vars(module)[key] for key in _EXCHANGED & vars(module).keys()}) for module in net.modules()
+    ]
+    try:
+        use_fused_kernels(net, where)
+        yield
+    finally:
+        for module, values in before:
+            for key in _EXCHANGED & vars(module).keys():
+                delattr(module, key)
+            vars(module).update(values)
 
 
 def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:

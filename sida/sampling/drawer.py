@@ -16,6 +16,7 @@ from sida.networks import family_of
 from sida.sampling.generate import Samples, generate, real_images
 from sida.sampling.grid import row_classes
 from sida.sampling.networks import open_decoder
+from sida.sampling.replay import Evaluations
 from sida.sampling.seeds import SeedStreams
 from sida.settings.samplers import Sampler
 
@@ -67,6 +68,11 @@ class Drawer:
         """Makes latents visible, opened when first needed; None for pixels."""
         return open_decoder(self.vae, self.device) if self.draws_latents else None
 
+    @functools.cached_property
+    def _evaluations(self) -> Evaluations:
+        """Recordings of the networks, for all draws."""
+        return Evaluations.on(next(iter(self.net.parameters())).device if self.net is not None else torch.device("cpu"))
+
     def draw(
         self,
         seeds: Sequence[int],
@@ -78,7 +84,16 @@ class Drawer:
         needs_data = self.sampler.kind == "data" or (class_labels == "empirical" and self.label_dim)
         dataset = self.dataset() if needs_data else None
         return generate(
-            self.net, seeds, self.sampler, batch_size, class_labels, dataset, self.guide, self.decode, output_device
+            self.net,
+            seeds,
+            self.sampler,
+            batch_size,
+            class_labels,
+            dataset,
+            self.guide,
+            self.decode,
+            output_device,
+            self._evaluations,
         )
 
     def grid(self, rows: int, columns: int, first_seed: int, batch_size: int) -> torch.Tensor:

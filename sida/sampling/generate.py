@@ -8,7 +8,10 @@ a uint8 level by 1.
 
 from __future__ import annotations
 
+import collections
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import torch
@@ -16,15 +19,19 @@ import torch
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.labels import LabelCounts
+from sida.networks.fused import fused_kernels
 from sida.sampling.heun import sigma_range
 from sida.sampling.networks import settled
 from sida.sampling.quantise import to_uint8
+from sida.sampling.replay import Evaluations
 from sida.sampling.sampler import draw_batch
 from sida.sampling.seeds import SeedStreams, send
 from sida.settings.samplers import Sampler, read_sampler
 
 #: Class of images from networks without classes.
 NO_CLASS = -1
+#: Batches that a GPU works on while the next one is asked for.
+_FLYING = 2
 
 
 class Samples(NamedTuple):
@@ -51,6 +58,7 @@ def generate(
     gnet: torch.nn.Module | None = None,
     decode: Callable[[torch.Tensor], torch.Tensor] | None = None,
     output_device: str | torch.device = "cpu",
+    evaluations: Evaluations | None = None,
 ) -> Iterator[Samples]:
     """Yields images for ``seeds``, in order, without gradients.
 
@@ -67,9 +75,11 @@ def generate(
         gnet: Guiding network.
         decode: Latents ``(N, C, H, W)`` to uint8 images, for latent diffusion; pixels are quantised directly.
         output_device: Where ``images`` end up; the network's device avoids a copy.
+        evaluations: What networks are called through, for draws that belong together; None: something for this one.
 
     Raises:
-        UserError: Arguments that contradict each other, e.g. a class that the network does not have.
+        UserError: Arguments that contradict each other, e.g. a class that the network does not have; fused kernels
+            without a GPU.
     """
     sampler = read_sampler(sampler)
     if batch_size < 1:
@@ -84,8 +94,12 @@ def generate(
         raise UserError(f"sampler: '{sampler.kind}' needs a network; give one")
     if sampler.kind == "heun":
         sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
+    device = next(iter(net.parameters())).device
+    if sampler.kernels == "fused" and device.type != "cuda":
+        raise UserError("sampler.kernels: 'fused' computes on a GPU, the network is on the CPU; choose 'torch'")
     classes = _class_rule(int(getattr(net, "label_dim", 0)), class_labels, dataset, len(seeds))
-    return _run(net, seeds, sampler, batch_size, classes, gnet, decode, torch.device(output_device))
+    evaluations = evaluations or Evaluations.on(device)
+    return _run(net, seeds, sampler, batch_size, classes, gnet, decode, torch.device(output_device), evaluations)
 
 
 ClassRule = Callable[[SeedStreams, int], torch.Tensor]
@@ -147,61 +161,94 @@ def _run(
     gnet: torch.nn.Module | None,
     decode: Callable[[torch.Tensor], torch.Tensor] | None,
     output: torch.device,
+    evaluations: Evaluations,
 ) -> Iterator[Samples]:
-    """One batch is in flight while the next one's latents are drawn: a GPU never waits for the CPU's generators."""
+    """Batches are in flight while the next ones' latents are drawn: a GPU never waits for the CPU's generators."""
     device = next(iter(net.parameters())).device
     net, gnet = settled(net), None if gnet is None else settled(gnet)
     networks = [network for network in (net, gnet) if network is not None]
     modes = [network.training for network in networks]
-    flying: _Flight | None = None
-    try:
-        for network in networks:
-            network.eval()
-        for start in range(0, len(seeds), batch_size):
-            chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
-            padded = chosen + chosen[-1:] * (batch_size - len(chosen))
-            streams = SeedStreams(padded)
-            shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
-            latents = streams.randn(shape)
-            classes = class_rule(streams, start)
-            images, finite = _launch(net, sampler, send(latents, device), classes, streams, gnet, decode)
-            count = len(chosen)
-            flight = _Flight(chosen, images[:count], classes[:count], finite[:count], output)
-            if device.type != "cuda":
-                yield flight.land()
-                continue
-            if flying is not None:
-                yield flying.land()
-            flying = flight
-        if flying is not None:
-            yield flying.land()
-    finally:
+    shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]
+
+    def draw(start: int) -> _Drawn:
+        chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
+        streams = SeedStreams(chosen + chosen[-1:] * (batch_size - len(chosen)))
+        latents = streams.randn(shape)
+        # Page-locked here, sent by whoever computes, on the stream that is computed on.
+        latents = latents.pin_memory() if device.type == "cuda" else latents
+        return _Drawn(chosen, streams, latents, class_rule(streams, start))
+
+    starts = range(0, len(seeds), batch_size)
+    flying: collections.deque[_Flight] = collections.deque()
+    with contextlib.ExitStack() as stack:
         for network, mode in zip(networks, modes):
-            network.train(mode)
+            stack.callback(network.train, mode)
+            network.eval()
+            if sampler.kernels == "fused":
+                stack.enter_context(fused_kernels(network, "sampler.kernels"))
+        coming = len(starts) * sampler.nfe
+        guide = None if gnet is None else evaluations.of(gnet, "guide", coming, sampler.kernels)
+        called = (evaluations.of(net, "network", coming, sampler.kernels), guide)
+        for drawn in _ahead(draw, starts) if device.type == "cuda" else map(draw, starts):
+            images, finite = _launch(net, sampler, drawn, gnet, decode, called)
+            count = len(drawn.seeds)
+            flying.append(_Flight(drawn.seeds, images[:count], drawn.classes[:count], finite[:count], output))
+            if len(flying) > (_FLYING if device.type == "cuda" else 0):
+                yield flying.popleft().land()
+        while flying:
+            yield flying.popleft().land()
+
+
+class _Drawn(NamedTuple):
+    """What the CPU's generators give for a batch, filled up to its size.
+
+    Attributes:
+        seeds: Those that were asked for.
+        streams: Of all images; for fresh noise.
+        latents: Unit normal, on the CPU.
+        classes: int64 ``(N,)``.
+    """
+
+    seeds: tuple[int, ...]
+    streams: SeedStreams
+    latents: torch.Tensor
+    classes: torch.Tensor
+
+
+def _ahead(draw: Callable[[int], _Drawn], starts: Sequence[int]) -> Iterator[_Drawn]:
+    """``map(draw, starts)``, while a thread draws the next batch."""
+    with ThreadPoolExecutor(1, "latents") as thread:
+        waiting: collections.deque[Future[_Drawn]] = collections.deque()
+        for start in starts:
+            waiting.append(thread.submit(draw, start))
+            if len(waiting) > 1:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 @torch.no_grad()
 def _launch(
     net: torch.nn.Module,
     sampler: Sampler,
-    latents: torch.Tensor,
-    classes: torch.Tensor,
-    streams: SeedStreams,
+    drawn: _Drawn,
     gnet: torch.nn.Module | None,
     decode: Callable[[torch.Tensor], torch.Tensor] | None,
+    called: tuple[Any, Any],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Images, and which of them are finite; on a GPU nothing here waits."""
-    labels = None
+    device, labels = next(iter(net.parameters())).device, None
     if int(getattr(net, "label_dim", 0)):
-        rows = torch.nn.functional.one_hot(classes, int(net.label_dim))  # type: ignore[arg-type]
-        labels = send(rows.to(torch.float32), latents.device)
-    values = draw_batch(sampler, net, latents, labels, streams, gnet)
+        rows = torch.nn.functional.one_hot(drawn.classes, int(net.label_dim))  # type: ignore[arg-type]
+        labels = send(rows.to(torch.float32), device)
+    latents = drawn.latents.to(device, non_blocking=True)
+    values = draw_batch(sampler, net, latents, labels, drawn.streams, gnet, called)
     finite = values.flatten(1).isfinite().all(1)
     return (to_uint8(values) if decode is None else decode(values)), finite
 
 
 class _Flight:
-    """A batch whose copy to the output device may still be under way."""
+    """A batch whose copies to the CPU may still be under way."""
 
     def __init__(
         self,
@@ -212,15 +259,17 @@ class _Flight:
         output: torch.device,
     ) -> None:
         self._seeds, self._classes, self._event = seeds, classes, None
-        if images.device.type == "cuda" and output.type == "cpu":
-            # Both copies are queued before the next batch's work, and one event tells when they are there.
-            self._images, self._finite = _to_pinned(images), _to_pinned(finite)
-            self._event = torch.cuda.current_stream(images.device).record_event()
+        self._images, self._finite = images, finite
+        if finite.device.type == "cuda":
+            # Copies are queued before the next batch's work, and one event tells when they are there.
+            self._finite = _to_pinned(finite)
+            self._images = _to_pinned(images) if output.type == "cpu" and images.is_cuda else images.to(output)
+            self._event = torch.cuda.current_stream(finite.device).record_event()
         else:
-            self._images, self._finite = images.to(output), finite
+            self._images = images.to(output)
 
     def land(self) -> Samples:
-        """Waits for the copy and checks the values.
+        """Waits for the copies and checks the values.
 
         Raises:
             UserError: The network gave NaN or infinity.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -166,7 +165,7 @@ class _Source:
             "network_sha256": self.network_sha256,
             "guide_sha256": self.guide_sha256,
             "vae": decoder_digest(config.vae),
-            "sampler": {k: v for k, v in dataclasses.asdict(self.sampler).items() if v != math.inf},
+            "sampler": self.sampler.facts(),
             "nfe": self.sampler.nfe,
             "seeds": config.seeds,
             "shard_size": config.whole_shard_size,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sida.networks import family_of
@@ -20,6 +22,7 @@ def draw_batch(
     class_labels: torch.Tensor | None,
     streams: SeedStreams,
     gnet: torch.nn.Module | None = None,
+    called: tuple[Any, Any] | None = None,
 ) -> torch.Tensor:
     """Images or latents of the network's data, about unit scale, ``(N, C, H, W)``.
 
@@ -30,18 +33,20 @@ def draw_batch(
         class_labels: One-hot rows or None.
         streams: Source of fresh noise, one per image.
         gnet: Guiding network.
+        called: What is called in place of the two, see :meth:`sida.sampling.replay.Evaluations.of`.
     """
+    network, guide = called or (net, gnet)
     if sampler.kind == "one_step":
-        return multi_step(net, latents, class_labels, sampler.steps, streams.randn_like, sampler.init_sigma)
+        return multi_step(network, latents, class_labels, sampler.steps, streams.randn_like, sampler.init_sigma)
     family = family_of(net)
     return heun(
-        net,
+        network,
         latents,
         class_labels,
         sampler.steps,
         dtype=getattr(torch, sampler.dtype or family.sampler_dtype),
         noise=streams.randn_like,
         noise_every_step=family.noise_every_step,
-        gnet=gnet,
+        gnet=guide,
         **{key: getattr(sampler, key) for key in _HEUN_KEYS},
     )

@@ -16,7 +16,7 @@ from sida.ranges import Count, Finite, NotNegative, Positive
 
 Kind = Literal["one_step", "heun", "data"]
 #: The keys that a sampler of a kind reads; ``heun`` reads all but the noise level of ``one_step``.
-_READS: Mapping[str, set[str]] = {"data": {"kind"}, "one_step": {"kind", "init_sigma", "num_steps"}}
+_READS: Mapping[str, set[str]] = {"data": {"kind"}, "one_step": {"kind", "init_sigma", "num_steps", "kernels"}}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,6 +33,8 @@ class Sampler(Settings):
         S_churn, S_min, S_max, S_noise: Fresh noise in each of its steps: how much, between which levels, how strong.
         guidance: Strength of guidance (``heun``); other than 1 it needs a guiding network.
         dtype: ``float64`` or ``float32``; null takes what the original tools take for the network's family.
+        kernels: What computes the networks: ``torch``, or ``fused``: several times faster on a GPU, with other rounding
+            (docs/measurements.md).
     """
 
     kind: Kind
@@ -47,6 +49,7 @@ class Sampler(Settings):
     S_noise: Positive = 1.0
     guidance: Finite = 1.0
     dtype: Literal["float32", "float64"] | None = None
+    kernels: Literal["torch", "fused"] = "torch"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +69,11 @@ class Sampler(Settings):
     def nfe(self) -> int:
         """Evaluations of the network per image; those of a guiding network are not counted (as the papers do)."""
         return {"heun": heun_evaluations(self.steps), "one_step": self.steps, "data": 0}[self.kind]
+
+    def facts(self) -> dict[str, Any]:
+        """The settings as JSON values that decide images, as records keep them; a later one only where it is set."""
+        facts = {key: value for key, value in dataclasses.asdict(self).items() if value != math.inf}
+        return {key: value for key, value in facts.items() if (key, value) != ("kernels", "torch")}
 
 
 def heun_evaluations(num_steps: int) -> int:

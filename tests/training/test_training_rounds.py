@@ -13,11 +13,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
+from sida.graphs import RecordingError
 from sida.losses import SiDALoss, SiDLoss, terms
 from sida.networks import build_network
 from sida.training import rounds
 from sida.training.distiller import Distiller
-from sida.training.graphs import RecordingError
 from sida.training.schedule import Schedule
 
 GPU = torch.cuda.is_available()
@@ -34,7 +34,7 @@ AUGMENT = AugmentPipe.from_config({"p": 0.5})
 
 
 class StandIn:
-    """As :class:`sida.training.graphs.Recording`, but the function itself runs each time, always on the same memory."""
+    """As :class:`sida.graphs.Recording`, but the function itself runs each time, always on the same memory."""
 
     made = 0
 

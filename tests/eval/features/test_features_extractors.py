@@ -42,8 +42,8 @@ def hub(tmp_path_factory):
 
 
 def test_names():
-    names = ["digits", "digits_backbone", "dinov2", "dinov2_pil", "inception", "inception_clean", "pixels"]
-    assert extractor_names() == names
+    variants = ["dinov2_fp16", "dinov2_pil", "dinov2_tf32", "inception_clean", "inception_tf32"]
+    assert extractor_names() == sorted(["digits", "digits_backbone", "dinov2", "inception", "pixels", *variants])
     with pytest.raises(UserError, match="did you mean 'inception'"):
         get_extractor("inceptoin")
     with pytest.raises(UserError, match="no option 'pth'"):

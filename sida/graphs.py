@@ -26,7 +26,7 @@ class Recording:
         function: Takes and returns tensors by name.
         inputs: Of the shapes, dtypes and device of all later calls.
         pool: ``torch.cuda.graph_pool_handle()``: memory that is shared with other recordings. They must not run at
-            the same time, and outputs are to be used before the next one runs.
+            the same time, and outputs are to be used before the next one runs. None takes memory of its own.
         protected: Tensors that the calls before the recording may change: they get their values back.
 
     Raises:
@@ -34,7 +34,11 @@ class Recording:
     """
 
     def __init__(
-        self, function: Callable[[Tensors], Tensors], inputs: Tensors, pool: Any, protected: Sequence[torch.Tensor] = ()
+        self,
+        function: Callable[[Tensors], Tensors],
+        inputs: Tensors,
+        pool: Any = None,
+        protected: Sequence[torch.Tensor] = (),
     ) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         self.graph = torch.cuda.CUDAGraph()
