@@ -17,6 +17,10 @@ from sida.sampling.generate import NO_CLASS, Samples
 from sida.sampling.store import MODE, NpzFile, ShardFolder, Store
 
 
+#: Member of a shard with name, class and seed of each image; its last one.
+_LABELS = "labels.json"
+
+
 class PngZip(Store):
     """A zip of PNG files in the EDM format, readable as a data set."""
 
@@ -38,19 +42,33 @@ class PngZip(Store):
                 archive.writestr(zip_member(image_name(position), MODE), content)
                 labels.append([image_name(position), label, seed])
                 position += 1
-            archive.writestr(zip_member("labels.json", MODE), json.dumps(labels))
+            archive.writestr(zip_member(_LABELS, MODE), json.dumps(labels))
 
     def assemble(self) -> None:
-        """Copies the PNG files of all shards into one archive, without decoding them."""
+        """Copies the bytes of all shards into one archive: no file of an image is opened."""
         labels: list[list[Any]] = []
         with atomic_path(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             for shard in range(self.num_shards):
                 with zipfile.ZipFile(self.shard_path(shard)) as part:
-                    entries = json.loads(part.read("labels.json"))
-                    for name, _, _ in entries:
-                        archive.writestr(zip_member(name, MODE), part.read(name))
-                labels += entries
+                    labels += json.loads(part.read(_LABELS))
+                    _append(archive, part)
             archive.writestr(zip_member("dataset.json", MODE), _dataset_json(labels))
+
+
+def _append(archive: zipfile.ZipFile, part: zipfile.ZipFile) -> None:
+    """Adds the members of a shard but its last one, its labels, as they are."""
+    assert archive.fp is not None
+    assert part.fp is not None
+    *members, last = part.infolist()
+    assert last.filename == _LABELS
+    begin = archive.fp.tell()
+    part.fp.seek(0)
+    archive.fp.write(part.fp.read(last.header_offset))
+    for member in members:
+        member.header_offset += begin
+        archive.filelist.append(member)
+        archive.NameToInfo[member.filename] = member
+    archive.start_dir = archive.fp.tell()
 
 
 class PngFolder(PngZip):
