@@ -19,9 +19,10 @@ EXAMPLES = """examples:
   torchrun --nproc-per-node 4 -m sida sample --network NET --seeds 0-49999 --out samples/   (shards are shared out)
 
 samplers:
-  one_step[:STEPS]   the distilled generators (init_sigma=2.5)
+  one_step[:STEPS]   the distilled generators (init_sigma=2.5); after a colon or comma kernels=fused, as for heun:
+                     several times faster on a GPU, with other rounding; recorded with the samples
   heun:STEPS         the teachers; settings follow as key=number: sigma_min, sigma_max, rho, S_churn, S_min, S_max,
-                     S_noise, guidance, dtype
+                     S_noise, guidance, dtype, kernels
   data               real images drawn with replacement (needs --dataset, no --network)
 
 Seed s gives the same image in any shard, order or number of processes, byte for byte at equal --batch on one kind

@@ -16,7 +16,6 @@ from sida.io import atomic_path, write_json, zip_member
 from sida.sampling.generate import NO_CLASS, Samples
 from sida.sampling.store import MODE, NpzFile, ShardFolder, Store
 
-
 #: Member of a shard with name, class and seed of each image; its last one.
 _LABELS = "labels.json"
 

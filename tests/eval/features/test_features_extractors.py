@@ -263,3 +263,32 @@ def test_naming_extractors_and_kinds_does_not_wait_for_torch():
 def test_faults_name_the_extractor(name, options, message):
     with pytest.raises(UserError, match=message):
         get_extractor(name, **options)
+
+
+def test_faster_variants_have_names_and_digests_of_their_own(script, hub, monkeypatch):
+    images = pictures(6)
+    options = {"inception": {"path": script}, "dinov2": {"repository": str(hub), "weights": "hub"}}
+    seen = {}
+    for name in ("inception", "inception_tf32", "dinov2", "dinov2_tf32", "dinov2_fp16"):
+        extractor = get_extractor(name, **options[name.split("_")[0]])
+        inner, allowed = extractor._features, []
+        monkeypatch.setattr(extractor, "_features", lambda x, f=inner, a=allowed: a.append(_tf32()) or f(x))
+        before = _tf32()
+        features = extractor(images)
+        assert _tf32() == before
+        seen[name] = (extractor.sha256, features)
+        assert extractor.name == name
+        assert features.dtype == torch.float32
+        assert extractor_assets(name) == extractor_assets(name.split("_")[0])
+        assert extractor.tf32 == name.endswith("tf32")
+        if name == "inception_tf32":
+            assert allowed == [(True, True)]
+    assert len({digest for digest, _ in seen.values()}) == len(seen)
+    # On a processor TF32 is float32.
+    assert relative_error(seen["inception_tf32"][1], seen["inception"][1]) < 1e-5
+    assert torch.equal(seen["dinov2_tf32"][1], seen["dinov2"][1])
+    assert 1e-6 < relative_error(seen["dinov2_fp16"][1], seen["dinov2"][1]) < 1e-2
+
+
+def _tf32():
+    return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32

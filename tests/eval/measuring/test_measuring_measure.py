@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import functools
 import io
 import itertools
 import json
@@ -18,7 +20,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from eval.commands import main
-from eval.features import get_extractor
+from eval.features import get_extractor, registry
 from eval.frechet import frechet_distance
 from eval.inception_score import inception_score
 from eval.measuring.measure import Measurer, measure
@@ -469,3 +471,38 @@ def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
 
 def grey(seeds, file, device):
     return np.full((len(seeds), 8, 8, 1), 128, np.uint8)
+
+
+def test_metrics_are_computed_beside_the_next_trial_in_order_and_faults_come_through():
+    from eval.measuring.measure import _beside
+
+    for threaded in (False, True):
+        done: list[int] = []
+        with _beside(threaded) as beside:
+            for number in range(5):
+                beside(functools.partial(done.append, number))
+        assert done == [0, 1, 2, 3, 4]
+        with pytest.raises(ZeroDivisionError), _beside(threaded) as beside:
+            beside(lambda: 1 / 0)
+
+
+def test_a_network_in_tf32_is_a_protocol_of_its_own_and_has_the_process_for_itself():
+    metric = {"key": "fid", "kind": "frechet", "reference": "stats"}
+    content = {
+        "name": "p",
+        "num_samples": 10,
+        "trials": 1,
+        "references": {"stats": {"kind": "statistics", "file": "x"}},
+    }
+    digests, ahead = set(), {}
+    for name in ("inception", "inception_tf32", "dinov2_fp16"):
+        protocol = content | {"metrics": [metric | {"extractor": name}]}
+        spec = {"run": "r", "method": "m", "sampler": {"kind": "python", "callable": "a:b"}, "protocol": protocol}
+        measurer = Measurer(spec)
+        measurer.spec = dataclasses.replace(measurer.spec, device="cuda")
+        cls = registry._class(name)
+        measurer.__dict__["extractors"] = {name: object.__new__(cls)}
+        digests.add(measurer.protocol.sha256)
+        ahead[name] = measurer._ahead()
+    assert len(digests) == 3
+    assert ahead == {"inception": 2, "inception_tf32": 0, "dinov2_fp16": 2}
