@@ -17,7 +17,7 @@ from sida.io import write_json
 from sida.provenance import environment
 
 DIMENSIONS = 2048
-ROUNDS = 3
+ROUNDS = 2
 BOUND_RATIO, BOUND_DIFFERENCE = 10.0, 1e-6
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from sida.io import write_json
 from sida.provenance import environment
 
-TIME_BOUND, MEMORY_BOUND, REPEATS = 2.5, 1.3, 5
+TIME_BOUND, MEMORY_BOUND, REPEATS = 2.5, 1.3, 3
 KWARGS = {
     "img_resolution": 32,
     "img_channels": 3,

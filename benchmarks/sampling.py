@@ -36,7 +36,7 @@ NETWORK = {
     },
 }
 BOUND = 0.95
-ROUNDS, IMAGES, BATCH = 3, 192, 64
+ROUNDS, IMAGES, BATCH = 2, 128, 64
 
 
 def main(out: Path) -> bool:

@@ -166,7 +166,7 @@ def main(out: Path) -> bool:
     for batch in (32, 128):
         sides = Sides(("plain", "lean"), batch)
         for name, nimg in (("generator held back", WARMUP), ("both learn", FULL)):
-            result = compare(sides, nimg, turns=9, count=max(2, 160 // batch))
+            result = compare(sides, nimg, turns=5, count=max(2, 160 // batch))
             rates, ratio = result["img_per_s"], result["ratios"]["lean"]
             kept &= ratio >= 1.0 and result["loss_difference"] < TOLERANCE
             rows.append({"batch": batch, "phase": name, **result})

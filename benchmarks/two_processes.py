@@ -26,7 +26,7 @@ from sida.training.interruption import Wish
 from sida.training.process import prepare_process
 from sida.training.ranks import joined
 
-BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 5
+BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 3
 BOUND = 1.8
 
 
