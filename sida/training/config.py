@@ -262,6 +262,10 @@ class DistillConfig(Recipe, JobSettings):
         super().__post_init__()
         if self.method in METHODS:
             METHODS[self.method].check(self.init, self.real_source)
+        if self.kernels == "fused" and not self.device.startswith("cuda"):
+            raise ValueError("kernels: 'fused' needs device 'cuda'; set kernels to torch")
+        if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
+            raise ValueError("half: says which half precision, and there is none without fp16 on device 'cuda'")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -373,6 +373,8 @@ BAD = [
     ({"total_kimg": 0.001}, "--spec.total_kimg: 0.001 is less than one batch"),
     ({"augment": {"p": 2}}, "p: must be between 0 and 1"),
     ({"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
+    ({"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
+    ({"half": "bfloat16"}, "half: says which half precision, and there is none without fp16 on device 'cuda'"),
 ]
 
 
