@@ -129,8 +129,17 @@ class Monitor:
             for each metric ``<key>`` (mean over trials), ``<key>_std`` (sample standard deviation, 0 for one trial) and
             ``<key>_trials``. Accuracy is left out where the network has no classes.
         """
+        return self.join([self.part(generate, 0, 1)])
+
+    def part(self, generate: Generate, number: int, count: int) -> list[TrialSums]:
+        """Sums of each trial over every ``count``-th batch from batch ``number`` on; see a call."""
         with use_threads(self.threads), precision(self.protocol.allow_tf32), torch.no_grad():
-            trials = [self._trial(generate, trial) for trial in range(self.protocol.trials)]
+            return [self._sums(generate, trial, number, count) for trial in range(self.protocol.trials)]
+
+    def join(self, parts: Sequence[Sequence[TrialSums]]) -> dict[str, Any]:
+        """The record of a call from all of its parts; how many there are changes rounding only."""
+        with use_threads(self.threads), precision(self.protocol.allow_tf32), torch.no_grad():
+            trials = [self._values([part[trial] for part in parts]) for trial in range(self.protocol.trials)]
         record: dict[str, Any] = {"selection": self.protocol.selection_key, "num_samples": self.protocol.num_samples}
         for key in trials[0]:
             values = [trial[key] for trial in trials]
@@ -138,11 +147,11 @@ class Monitor:
             record |= {key: statistics.fmean(values), f"{key}_std": spread, f"{key}_trials": values}
         return record
 
-    def _trial(self, generate: Generate, trial: int) -> dict[str, float]:
+    def _sums(self, generate: Generate, trial: int, number: int, count: int) -> TrialSums:
         first, last = self.protocol.seeds(trial)
         sums = TrialSums(self.protocol, self.device)
         waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
-        for begin in range(first, last + 1, self.batch_size):
+        for begin in range(first + number * self.batch_size, last + 1, count * self.batch_size):
             images, classes = generate(range(begin, min(begin + self.batch_size, last + 1)))
             # Sums wait for a GPU. When they do, the next images have been drawn beside the features before them.
             if waiting is not None:
@@ -150,9 +159,15 @@ class Monitor:
             # Networks without classes give none, or -1 (sida.sampling.NO_CLASS).
             labelled = classes is not None and int(classes[0]) >= 0
             waiting = (extract(images, self.extractors), classes if labelled else None, begin - first)
-        assert waiting is not None
-        sums.update(*waiting)
-        return compute_metrics(sums, self.references, self.device)[0]
+        if waiting is not None:
+            sums.update(*waiting)
+        return sums
+
+    def _values(self, parts: Sequence[TrialSums]) -> dict[str, float]:
+        whole = parts[0]
+        for part in parts[1:]:
+            whole.merge(part)
+        return compute_metrics(whole, self.references, self.device)[0]
 
 
 def _watched(protocol: Protocol) -> Protocol:

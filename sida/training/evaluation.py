@@ -4,6 +4,9 @@
 ``monitor_facts(**the same arguments)``: a JSON value with everything that decides the monitor's numbers, by content. It
 is asked without making a monitor, since a finished run needs none. Without it the arguments themselves count, files
 among them by their bytes. ``RECORDED_AS`` is the name in digests of a module that has moved since.
+
+A monitor that can share its work among processes has ``part(generate, number, count)`` and ``join(parts)``, which
+together give what calling it gives; one that has not is called by the first process alone.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from sida.io import by_content
 from sida.plugins import load_object
 from sida.sampling import Drawer
 from sida.settings.samplers import Sampler
+from sida.training.interruption import Interruption, Wish
+from sida.training.ranks import Ranks
 
 
 class Evaluation:
@@ -60,6 +65,25 @@ class Evaluation:
             net: The averaged network.
             check: Called before each batch; raises to interrupt.
         """
+        return self.monitor(self._images(net, check))
+
+    @property
+    def divisible(self) -> bool:
+        """Whether several processes can share an evaluation."""
+        return hasattr(self.monitor, "part") and hasattr(self.monitor, "join")
+
+    def part(self, net: torch.nn.Module, check: Callable[[], None], number: int, count: int) -> Any:
+        """Part ``number`` of ``count`` of an evaluation, for :meth:`join`; arguments as of a call."""
+        monitor: Any = self.monitor
+        return monitor.part(self._images(net, check), number, count)
+
+    def join(self, parts: Sequence[Any]) -> Mapping[str, Any]:
+        """The record that a call would have given, from all parts in their order."""
+        monitor: Any = self.monitor
+        record: Mapping[str, Any] = monitor.join(parts)
+        return record
+
+    def _images(self, net: torch.nn.Module, check: Callable[[], None]) -> Callable[[Sequence[int]], tuple[Any, Any]]:
         self.drawer.net = net
 
         def images(seeds: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,7 +91,39 @@ class Evaluation:
             (batch,) = self.drawer.draw(seeds, len(seeds), self.classes)
             return batch.images, batch.classes
 
-        return self.monitor(images)
+        return images
+
+
+def shared_out(
+    evaluate: Callable[..., Mapping[str, Any]], net: torch.nn.Module, interruption: Interruption, ranks: Ranks
+) -> dict[str, Any] | Wish:
+    """An evaluation's record, made by all ranks where it can be divided; or the wish that interrupted one of them.
+
+    Args:
+        evaluate: An :class:`Evaluation`, or any ``evaluate(network, check)``.
+        net: The averaged network, the same on all ranks.
+        interruption: Says whether this rank is asked to stop.
+        ranks: The processes.
+    """
+    if ranks.world_size == 1 or not getattr(evaluate, "divisible", False):
+        return ranks.from_first(lambda: _or_wish(lambda: dict(evaluate(net, interruption.check)), interruption))
+    whole: Any = evaluate
+    own = _or_wish(lambda: whole.part(net, interruption.check, ranks.rank, ranks.world_size), interruption)
+    parts = ranks.gather(own)
+
+    def join() -> dict[str, Any] | Wish:
+        wishes = [part for part in parts if isinstance(part, Wish)]
+        return max(wishes) if wishes else dict(whole.join(parts))
+
+    return ranks.from_first(join)
+
+
+def _or_wish(task: Callable[[], Any], interruption: Interruption) -> Any:
+    """What the task gives, or the wish that interrupted it."""
+    try:
+        return task()
+    except KeyboardInterrupt:
+        return max(interruption.wish, Wish.MAKE_ROOM)
 
 
 def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from sida.progress import Progress
 from sida.training.averages import Average
 from sida.training.background import Tensors
 from sida.training.divergence import check_finite, rising, unhealthy
+from sida.training.evaluation import shared_out
 from sida.training.interruption import Interruption, Wish
 from sida.training.meter import IterationRecord, TickMeter
 from sida.training.plan import Plan, Points
@@ -193,7 +194,7 @@ class TrainingLoop:
         self.meter.pause()
         start = time.perf_counter()
         net = self.trainer.ema.net
-        result = self.ranks.from_first(lambda: _evaluated(evaluate, net, interruption))
+        result = shared_out(evaluate, net, interruption, self.ranks)
         if isinstance(result, Wish):
             self._save()
             return self._end(result)
@@ -281,11 +282,3 @@ class TrainingLoop:
         self.files.save(record, {f"best/{name}": tensor for name, tensor in self.best_tensors.items()}, {})
         self.files.wait()
         self.files.publish(record, self.best_tensors)
-
-
-def _evaluated(evaluate: Evaluate, net: torch.nn.Module, interruption: Interruption) -> dict[str, Any] | Wish:
-    """The evaluation's record, or the wish that interrupted it."""
-    try:
-        return dict(evaluate(net, interruption.check))
-    except KeyboardInterrupt:
-        return max(interruption.wish, Wish.MAKE_ROOM)

@@ -66,6 +66,10 @@ class Ranks:
         """What the task gives on the first rank, on all of them; the others wait for it and do not run it."""
         return task()
 
+    def gather(self, value: T) -> list[T]:
+        """All ranks' values in their order, on the first rank; an empty list on the others."""
+        return [value]
+
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
         """The first rank's named tensors (on the CPU), on all ranks; what the others give does not count."""
         assert tensors is not None
@@ -132,6 +136,13 @@ class Group(Ranks):
             self._dist.broadcast_object_list(result, src=0, group=self._patient)
         given: T = result[0]
         return given
+
+    def gather(self, value: T) -> list[T]:
+        """See :meth:`Ranks.gather`."""
+        values: list[Any] = [None] * self.world_size if self.rank == 0 else []
+        with self._answered():
+            self._dist.gather_object(value, values if self.rank == 0 else None, dst=0, group=self._patient)
+        return values
 
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
         """See :meth:`Ranks.tensors_from_first`."""

@@ -213,3 +213,35 @@ def test_each_process_keeps_a_piece_only(tmp_path, spec):
         assert (moments, average) == (-(-count // 3), 0)
     distill({**run, "shard": "none"}, tmp_path / "alone")
     assert_same(tmp_path / "run", tmp_path / "alone")
+
+
+def test_processes_share_an_evaluation(tmp_path, spec):
+    """Each draws its share of the images; the first joins them, and all know the best network."""
+    monitor = {
+        "monitor": "eval.measuring.monitor:make_monitor",
+        "kwargs": {"dataset": STUDENT["dataset"], "num_samples": 96, "batch_size": 16, "threads": 1},
+    }
+    run = {**spec, "total_kimg": 0.032, "evaluation": {"every_kimg": 0.032, **monitor}}
+    distill(run, tmp_path / "alone")
+
+    def task(rank):
+        drawn = []
+        original = Evaluation.part
+
+        def part(self, net, check, number, count):
+            generate = self._images(net, check)
+            self._images = lambda net, check: lambda seeds: drawn.append(len(seeds)) or generate(seeds)
+            result = original(self, net, check, number, count)
+            del self._images
+            return result
+
+        Evaluation.part = part
+        distill(run, tmp_path / "run")
+        # Two evaluations of six batches, three of them each process's.
+        return 0 if drawn == [16] * 6 else 3
+
+    assert together(task, 2, tmp_path) == [0, 0], said(tmp_path)
+    for here, there in zip(*(read_jsonl(tmp_path / name / "evaluations.jsonl") for name in ("run", "alone"))):
+        assert here["nimg"] == there["nimg"]
+        assert here["fd"] == pytest.approx(there["fd"], rel=1e-3)
+    assert_same(tmp_path / "run", tmp_path / "alone")

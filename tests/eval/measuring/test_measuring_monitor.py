@@ -114,3 +114,21 @@ def test_faults():
     }
     with pytest.raises(UserError, match="no metric of kind 'frechet'"):
         make_monitor(DIGITS, protocol=only_accuracy)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_parts_of_an_evaluation_give_the_whole(count):
+    """Five parts of three batches: two of them have nothing to do."""
+    monitor = make_monitor(DIGITS, num_samples=300, trials=2, batch_size=100, threads=1)
+    seen = []
+
+    def generate(seeds):
+        seen.append(seeds)
+        return resampled(seeds)
+
+    whole = monitor(resampled)
+    joined = monitor.join([monitor.part(generate, number, count) for number in range(count)])
+    assert joined.keys() == whole.keys()
+    for key, value in whole.items():
+        assert joined[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-9)), key
+    assert len(seen) == len(set(seen)) == 6
