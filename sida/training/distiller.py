@@ -109,6 +109,9 @@ class Distiller(Turns):
         fused = kernels == "fused"
         for net in (true_score, fake_score, generator) if fused else ():
             use_fused_kernels(net)
+        if fused:
+            # As learners lay theirs out: the weights of convolutions are converted in each call.
+            true_score.to(memory_format=torch.channels_last)
         phi = compiled(true_score) if compile else true_score
         psi_lr = lr if fake_score_lr is None else fake_score_lr
         self.fake_score = psi = Learner(fake_score, psi_lr, betas, eps, grad_clip_value, compile=compile, fused=fused)
