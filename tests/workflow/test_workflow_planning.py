@@ -243,3 +243,12 @@ def test_assumptions_have_a_size_for_every_download_without_one():
     for asset in load_registry().values():
         assert assumptions.gigabytes(asset) > 0, asset.id
     assert Gpu(memory_gb=1, watts=1, float32=2).rate(False, "x") == 2e12
+
+
+@pytest.mark.parametrize("name", ["nosuch", "claims"])
+def test_only_presets_are_offered_as_presets(capsys, name):
+    assert main(["doctor", name]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --preset: no preset '{name}'")
+    assert "known: demo, " in error
+    assert "claims," not in error

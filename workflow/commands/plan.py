@@ -61,14 +61,32 @@ def run(args: argparse.Namespace) -> int:
 
 def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False) -> Jobs:
     """Jobs of a preset, by its name or file, on a card; None takes the usual one for the preset's device."""
-    from sida.resources import find
     from workflow.planning.jobs import Jobs
     from workflow.planning.rates import load_assumptions
     from workflow.preset import Preset
     from workflow.preset.rehearsal import check_preset
 
-    loaded = Preset.load(find("", preset, where="--preset"))
+    loaded = Preset.load(_preset_file(preset))
     check_preset(loaded)
     assumptions = load_assumptions([Path(loaded.source).parent])
     gpu = gpu or ("CPU" if loaded.config["device"] == "cpu" else "H200")
     return Jobs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, fresh=fresh)
+
+
+def _preset_file(preset: str) -> Path:
+    """The file of a preset, by its name or path.
+
+    Raises:
+        UserError: None of that name; other files of ``config`` are no presets.
+    """
+    from sida.errors import UserError, suggestion
+    from sida.resources import find, names
+
+    presets = [name for name in names("") if any(line.startswith("runs:") for line in _lines(find("", name)))]
+    if preset not in presets and not Path(preset).suffix:
+        raise UserError(f"--preset: no preset '{preset}'{suggestion(preset, presets)}")
+    return find("", preset, where="--preset")
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
