@@ -12,6 +12,7 @@ import yaml
 from sida.resources import ROOT
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
+from workflow.preset.job_specs import most_gpus
 from workflow.preset.targets import Targets
 
 
@@ -101,3 +102,17 @@ def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures
     (workspace.folder / "pictures.zip").unlink()
     (workspace.folder / "results/tiny/assets/faces.json").unlink()
     assert planned(workspace, *arguments, target) == {"measure_0_0": 1, "total": 2}
+
+
+def test_each_training_takes_as_many_gpus_as_can_share_its_rounds():
+    preset = Preset.load(ROOT / "config/paper.yaml")
+    taken = {}
+    for run in preset.students():
+        spec = preset.student_spec(run.run)
+        taken[run.run] = preset.training_gpus(spec)
+        assert spec["batch_size"] % (taken[run.run] * spec["batch_gpu"]) == 0, run.run
+    assert taken["cifar10-uncond-sida-a1"] == preset.config["gpus"] == 8
+    # Four rounds of 64 images.
+    assert taken["cifar10-uncond-gdd"] == 4
+    assert [most_gpus(wished, 256, 64) for wished in (0, 1, 3, 4, 8)] == [0, 1, 2, 4, 4]
+    assert most_gpus(6, 256, None) == 4

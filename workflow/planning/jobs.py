@@ -18,7 +18,7 @@ from workflow.planning.networks import network_cost
 from workflow.planning.rates import Assumptions, Gpu
 from workflow.planning.steps import StepCost, student_cost, teacher_cost
 from workflow.preset import Preset
-from workflow.preset.job_specs import MONITOR
+from workflow.preset.job_specs import MONITOR, most_gpus
 from workflow.preset.targets import Targets
 
 #: States of a run that are kept side by side.
@@ -187,8 +187,8 @@ class Jobs:
             drawn = evaluations * watched["num_samples"] * watched.get("trials", 1)
             seconds += drawn * self._measured(run, network_cost(network).forward, cost.fp16)
         job = self._training("student", run, cost, seconds)
-        # More GPUs than rounds of a step would change the batch that the adversarial scalar is pooled over.
-        job.gpus = min(job.gpus, config.batch_size // (config.batch_gpu or 1))
+        # Rounds that are cut would change the batch that the adversarial scalar is pooled over.
+        job.gpus = most_gpus(job.gpus, config.batch_size, config.batch_gpu)
         job.facts |= {"images": images, "evaluations": evaluations}
         return job
 

@@ -24,6 +24,12 @@ MONITOR = "eval.measuring.monitor:make_monitor"
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
 
 
+def most_gpus(wished: int, batch_size: int, batch_gpu: int | None) -> int:
+    """The greatest number up to ``wished`` that divides a batch into equal numbers of whole rounds; 0 for 0."""
+    rounds = batch_size if batch_gpu is None else batch_size // batch_gpu
+    return max((number for number in range(1, wished + 1) if rounds % number == 0), default=0)
+
+
 class Preset(Rows):
     """A validated preset. A spec is everything that decides the result of one job.
 
@@ -81,6 +87,10 @@ class Preset(Rows):
         }
         spec |= {"init": init, **recipe, "evaluation": evaluation, "seed": self.seed_of(run), **self._common()}
         return spec | ({"alpha": run.alpha} if run.alpha is not None else {})
+
+    def training_gpus(self, training: Mapping[str, Any]) -> int:
+        """GPUs for a training's spec: as many as the preset wishes, fewer where rounds cannot be shared."""
+        return most_gpus(self.config["gpus"], training["batch_size"], training.get("batch_gpu"))
 
     def measure_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida-eval measure``: the generator, how to sample it, and the protocol."""

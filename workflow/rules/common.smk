@@ -62,8 +62,7 @@ if PAPER and (lack := latex_lack()):
     print(f"{RESULTS}/paper.pdf is left out: {lack}", file=sys.stderr)
 TARGETS = Targets(PRESET, PAPER)
 # A training runs in one process per GPU; drawing and measuring take one GPU.
-GPUS = PRESET.config["gpus"]
-ONE_GPU = min(1, GPUS)
+ONE_GPU = min(1, PRESET.config["gpus"])
 SPECS = Specs(PRESET)
 
 

@@ -17,7 +17,7 @@ rule distill:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
-        gpu=GPUS,
+        gpu=lambda wildcards: PRESET.training_gpus(PRESET.student_spec(wildcards.run)),
     params:
         spec=lambda wildcards: SPECS.path("students", wildcards.run),
         digest=lambda wildcards: SPECS.digest("students", wildcards.run),

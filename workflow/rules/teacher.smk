@@ -13,7 +13,7 @@ rule train_teacher:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
-        gpu=GPUS,
+        gpu=lambda wildcards: PRESET.training_gpus(PRESET.teacher_spec(wildcards.teacher)),
     params:
         spec=lambda wildcards: SPECS.path("teachers", wildcards.teacher),
         digest=lambda wildcards: SPECS.digest("teachers", wildcards.teacher),
