@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.gpu import CIFAR
 from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.features.extraction import precision
@@ -38,21 +39,7 @@ from sida.sampling import one_step
 from sida.sampling.job import SampleConfig, run_job
 from sida.sampling.replay import Evaluations
 
-NETWORK = {
-    "class": "EDMPrecond",
-    "kwargs": {
-        "model_type": "SongUNet",
-        "img_resolution": 32,
-        "img_channels": 3,
-        "label_dim": 0,
-        "augment_dim": 9,
-        "model_channels": 128,
-        "channel_mult": [2, 2, 2],
-        "num_blocks": 4,
-        "attn_resolutions": [16],
-        "use_fp16": True,
-    },
-}
+NETWORK = {"class": "EDMPrecond", "kwargs": {**CIFAR, "label_dim": 0, "use_fp16": True}}
 BOUND, DEVICE, BATCH = 0.97, "cuda:0", 250
 SAMPLES, FEW, TRIAL = 50_000, 5_000, 25_000
 SAMPLERS = {"torch": "one_step", "fused": "one_step:kernels=fused"}

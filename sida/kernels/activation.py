@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sida.kernels.elements import dropped, silu, silu_slope
 from sida.kernels.maps import like_map, rows, tile
 
 
@@ -81,11 +82,9 @@ def _forward(
     u = tl.load(x + base + offset, mask=inside, other=0.0).to(tl.float32)
     if SCALE:
         u *= tl.load(scale + n * stride + col, mask=col < C, other=0.0)
-    u = u / (1 + tl.exp(-u))
+    u = silu(u)
     if DROP:
-        key = tl.load(seed).to(tl.int32)
-        draws = tl.rand(key, (n * positions * C + offset).to(tl.int32), n_rounds=7)
-        u = tl.where(draws < dropout, 0.0, u / (1 - dropout))
+        u = dropped(u, seed, n * positions * C + offset, dropout)
     tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
 
 
@@ -104,9 +103,7 @@ def _backward(
     factor = tl.zeros_like(col).to(tl.float32) + 1.0
     if SCALE:
         factor = tl.load(scale + n * stride + col, mask=col < C, other=0.0)
-    u = value * factor
-    sigmoid = 1 / (1 + tl.exp(-u))
-    du = du * sigmoid * (1 + u * (1 - sigmoid))
+    du = du * silu_slope(value * factor)
     if DROP:
         # Where y is 0 it was dropped, or its derivative is as good as 0.
         kept = tl.load(y + base * C + row * C + col, mask=inside, other=0.0) != 0

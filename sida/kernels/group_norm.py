@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sida.kernels.elements import dropped, silu, silu_slope
 from sida.kernels.maps import like_map, rows, tile
 
 
@@ -293,11 +294,9 @@ def _apply(
     level = tl.load(channel + 2 * plane + n * C + col, mask=col < C, other=0.0)
     u = slope * values + level
     if SILU:
-        u = u / (1 + tl.exp(-u))
+        u = silu(u)
     if DROP:
-        key = tl.load(seed).to(tl.int32)
-        draws = tl.rand(key, (n * positions * C + offset).to(tl.int32), n_rounds=7)
-        u = tl.where(draws < dropout, 0.0, u / (1 - dropout))
+        u = dropped(u, seed, n * positions * C + offset, dropout)
     tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
 
 
@@ -314,9 +313,7 @@ def _du(x, grad, y, channel, n, row, col, positions, C, stride, plane, dropout, 
     if SILU:
         slope = tl.load(channel + plane + n * C + col, mask=col < C, other=0.0)
         level = tl.load(channel + 2 * plane + n * C + col, mask=col < C, other=0.0)
-        u = slope * values + level
-        sigmoid = 1 / (1 + tl.exp(-u))
-        du = du * sigmoid * (1 + u * (1 - sigmoid))
+        du = du * silu_slope(slope * values + level)
     return du, values
 
 

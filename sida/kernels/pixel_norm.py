@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sida.kernels.elements import silu, silu_slope
 from sida.kernels.maps import rows
 
 _TILE, _WARPS = 4096, 4
@@ -93,7 +94,7 @@ def _forward(x, y, s, divisor, total, C, eps, SILU: tl.constexpr, BLOCK: tl.cons
     tl.store(divisor + row, by, mask=row < total)
     tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
     if SILU:
-        tl.store(s + place, (value / (1 + tl.exp(-value))).to(s.dtype.element_ty), mask=inside)
+        tl.store(s + place, silu(value).to(s.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -121,9 +122,7 @@ def _backward(
     if Y:
         grad += tl.load(of_y + place, mask=inside, other=0.0).to(tl.float32)
     if S:
-        sigmoid = 1 / (1 + tl.exp(-value))
-        beside = tl.load(of_s + place, mask=inside, other=0.0).to(tl.float32)
-        grad += beside * sigmoid * (1 + value * (1 - sigmoid))
+        grad += tl.load(of_s + place, mask=inside, other=0.0).to(tl.float32) * silu_slope(value)
     # d rms / dx = x / (C rms); a row of zeros has no direction.
     rms = by - eps
     along = tl.sum(grad * value, 1) / (C * tl.where(rms > 0, rms, 1.0))

@@ -11,9 +11,10 @@ from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import Draws, SiDLoss
 from sida.networks.fused import Kernels, use_fused_kernels
-from sida.training.iteration import Batch, Player, Turns
+from sida.training.iteration import Turns
 from sida.training.learner import Learner, Reduce, compiled
 from sida.training.meter import IterationRecord
+from sida.training.player import Batch, Player
 from sida.training.schedule import Schedule
 
 Item = TypeVar("Item")

@@ -13,9 +13,7 @@ from sida.training.averages import Average, ema_beta
 from sida.training.batches import seed_layers, step_draws
 from sida.training.learner import Reduce, Resumable, join, joint_state, load_joint_state
 from sida.training.meter import IterationRecord
-from sida.training.player import Batch as Batch
-from sida.training.player import Batches as Batches
-from sida.training.player import Player as Player
+from sida.training.player import Batch, Batches, Player
 from sida.training.ranks import Ranks
 from sida.training.rounds import PlainRounds, ReplayedRounds, Rounds, RoundSpec
 from sida.training.schedule import Phase, Schedule

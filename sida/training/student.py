@@ -29,12 +29,13 @@ from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settl
 from sida.training.distiller import Distiller
 from sida.training.evaluation import Evaluation
 from sida.training.identity import run_digest, run_metadata
-from sida.training.iteration import Player, Turns
+from sida.training.iteration import Turns
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.pictures import Pictures
 from sida.training.plan import Plan
+from sida.training.player import Player
 from sida.training.process import prepare_process
 from sida.training.ranks import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder

@@ -9,8 +9,9 @@ import torch
 from sida.losses import GDDLoss, Round, SiDLoss, Terms
 from sida.methods import SID
 from sida.randomness import derive_seed
-from sida.training.iteration import Player, Turns
+from sida.training.iteration import Turns
 from sida.training.learner import Learner
+from sida.training.player import Player
 from sida.training.student import make_score_distiller
 
 
