@@ -154,6 +154,10 @@ class Turns:
         pipe, source = player.augment, random_generator(self.seed, purpose, nimg, position)
         return lambda images: pipe(images, generator=source)
 
+    def weight_rms(self) -> dict[str, float | None]:
+        """See :meth:`sida.training.learner.Learner.weight_rms`, by learner."""
+        return {name: learner.weight_rms() for name, learner in self.learners.items()}
+
     def state(self) -> dict[str, torch.Tensor]:
         """Everything a resumed run needs, as named tensors (references, not copies); frozen networks are not in it."""
         return joint_state(self._parts)

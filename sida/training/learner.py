@@ -246,6 +246,16 @@ class Learner:
         self.adam.step(gradient, lr)
         return report
 
+    def weight_rms(self) -> float | None:
+        """Root mean square of the entries of all weights (parameters of two or more dimensions).
+
+        Biases and gains are left out. None: there are no such parameters, or it is not finite.
+        """
+        weights = [p.detach() for p in self.flat.parameters if p.ndim >= 2]
+        square = sum(float(torch.linalg.vector_norm(weight)) ** 2 for weight in weights)
+        rms = math.sqrt(square / max(sum(weight.numel() for weight in weights), 1))
+        return rms if weights and math.isfinite(rms) else None
+
     def shard(self, shards: Shards) -> None:
         """From now on this rank steps on its piece of the parameters; to be called before the first step."""
         self.shards = shards

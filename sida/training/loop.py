@@ -42,6 +42,9 @@ class Trainer(Protocol):
     def iteration(self, nimg: int) -> IterationRecord:
         """One step after ``nimg`` images."""
 
+    def weight_rms(self) -> dict[str, float | None]:
+        """Root mean square of the weights by learning network, for the log."""
+
     def state(self) -> Tensors:
         """Everything a resumed run needs."""
 
@@ -184,7 +187,7 @@ class TrainingLoop:
         values = self.meter.finish()
         self.meter.start()
         self.done["tick"] = self.nimg
-        record = {"nimg": self.nimg, **values, **peak_memory()}
+        record = {"nimg": self.nimg, **values, "weight_rms": self.trainer.weight_rms(), **peak_memory()}
         check_finite(record, self.plan.max_nan_share, self.plan.stage)
         self.train.append(record)
         self.files.log("train", record)

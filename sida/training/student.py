@@ -69,6 +69,10 @@ class StudentTrainer:
         """One iteration on the batches of image ``nimg``."""
         return self.turns.take(nimg, lambda stream, with_images: self.batches(stream, nimg, with_images))
 
+    def weight_rms(self) -> dict[str, float | None]:
+        """See :class:`sida.training.loop.Trainer`."""
+        return self.turns.weight_rms()
+
     def state(self) -> Tensors:
         """Everything a resumed run needs (references, not copies)."""
         return self.turns.state()

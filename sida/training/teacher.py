@@ -122,6 +122,10 @@ class TeacherTrainer:
         pipe, source = self.augment, generator(self.config.seed, "augment", nimg, position)
         return lambda images: pipe(images, generator=source)
 
+    def weight_rms(self) -> dict[str, float | None]:
+        """See :class:`sida.training.loop.Trainer`."""
+        return {"teacher": self.learner.weight_rms()}
+
     def state(self) -> Tensors:
         """Everything a resumed run needs (references, not copies)."""
         return joint_state(self._parts)

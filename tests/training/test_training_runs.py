@@ -117,6 +117,13 @@ def test_student_files(uninterrupted, student_spec, teacher):
     for tick in ticks:
         assert tick["nan_count"] == tick["bad_gradients"] == 0
         assert {"nimg", "losses", "grad_norm", "img_per_s", "memory_mb", "seconds"} <= tick.keys()
+        assert tick["weight_rms"].keys() == {"fake_score", "generator"}
+    # Both start as copies of the teacher, and the generator does not move while the schedule holds it back.
+    start, _ = load_network(teacher)
+    kernels = torch.cat([p.detach().flatten() for p in start.parameters() if p.ndim >= 2])
+    assert ticks[0]["weight_rms"]["generator"] == pytest.approx(float(kernels.square().mean().sqrt()))
+    assert ticks[0]["weight_rms"]["fake_score"] != pytest.approx(ticks[0]["weight_rms"]["generator"], rel=1e-6)
+    assert ticks[-1]["weight_rms"]["generator"] != pytest.approx(ticks[0]["weight_rms"]["generator"], rel=1e-6)
     # Every snapshot is a loadable network; the last one is the last average.
     names = sorted(path.name for path in (uninterrupted / "snapshots").iterdir())
     assert names[1::2] == ["network-0000000208.safetensors", "network-0000000400.safetensors"]

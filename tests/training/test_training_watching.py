@@ -210,6 +210,7 @@ def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, mo
     for log, tag, pick in (
         ("train", "train/losses/denoising", lambda record: record["losses"]["denoising"]),
         ("train", "train/grad_norm/fake_score", lambda record: record["grad_norm"]["fake_score"]),
+        ("train", "train/weight_rms/generator", lambda record: record["weight_rms"]["generator"]),
         ("evaluations", "evaluations/fd", lambda record: record["fd"]),
     ):
         records = read_jsonl(tmp_path / f"run/{log}.jsonl")
