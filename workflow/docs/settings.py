@@ -6,6 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from eval.claims.experiments import Experiment, Experiments
 from eval.measuring.kinds import KINDS
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
@@ -24,6 +25,7 @@ from workflow.preset.settings import PresetSettings, TeacherEntry
 SETTINGS: dict[str, type] = {
     "preset": PresetSettings,
     "sheet": Run,
+    "experiment": Experiment,
     "teacher": TeacherEntry,
     "network": NetworkConfig,
     "training": TeacherTraining,
@@ -40,7 +42,7 @@ SETTINGS: dict[str, type] = {
     "reference": ReferenceSource,
 }
 #: Settings that are files of their own, for editors: ``# yaml-language-server: $schema=...``.
-SCHEMAS = {"preset": PresetSettings, "protocol": Protocol}
+SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments}
 
 
 def settings(root: Path, name: str) -> str:

@@ -7,12 +7,16 @@ same faults. Specs are described in ``docs/architecture.md``.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.claims.experiments import Experiment, load_experiments
+from eval.claims.model import load_claims
+from eval.claims.rows import claim_rows
 from eval.measuring.protocol import Protocol
-from eval.report.needs import find_needs
+from eval.report.needs import Needs, find_needs
 from eval.results.selection import read_extended
 from sida.config import load_yaml
 from sida.settings.evaluation import EvaluationPoints
@@ -143,6 +147,34 @@ class Preset(Rows):
         drawn = needs.networks if read_extended(path).get("kind") == "samples" else []
         rows = self._rows({*needs.measured, *needs.networks})
         return {"runs": rows, "generators": [*map(self.measure_spec, drawn)]}
+
+    @functools.cached_property
+    def experiments(self) -> dict[str, Experiment]:
+        """Experiments by id, in the order of their file; none where the preset has no such file.
+
+        Raises:
+            UserError: A faulty file.
+        """
+        path = self.config["experiments"]
+        return {experiment.id: experiment for experiment in load_experiments(path)} if path else {}
+
+    def experiment_needs(self, name: str) -> Needs:
+        """Rows that an experiment's tables, figures and claims need and that can be measured here."""
+        experiment = self.experiments[name]
+        layouts = [(kind, layout) for kind in ("tables", "figures") for layout in getattr(experiment, kind)]
+        needs = [find_needs(self.layout(kind, layout), self.measurable) for kind, layout in layouts]
+        claims = [claim for claim in load_claims(self.config["claims"]) if claim.id in experiment.predicted]
+        # Rules read measurements and, some of them, the training logs, which lie beside the networks.
+        compared = claim_rows(claims, self.measurable)
+        measured = {*compared, *(run for need in needs for run in need.measured)}
+        networks = {*compared, *(run for need in needs for run in need.networks)}
+        return Needs([run for run in self.runs if run in measured], [run for run in self.runs if run in networks])
+
+    def experiment_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval experiment``: what was asked and predicted, and the rows that answer it."""
+        needs = self.experiment_needs(name)
+        rows = self._rows({*needs.measured, *needs.networks})
+        return {"experiment": {**dataclasses.asdict(self.experiments[name])}, "runs": rows}
 
     def _settings(self, run: str) -> dict[str, Any]:
         network = self.config["teachers"][str(self.runs[run].teacher)].get("network")

@@ -30,6 +30,7 @@ from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
 from sida.errors import UserError, suggestion
 from sida.sheet import Run
+from workflow.preset.experiments import check_experiments
 from workflow.preset.job_specs import Preset
 
 
@@ -54,6 +55,8 @@ def check_preset(preset: Preset) -> None:
         _check_figure(preset, preset.layout("figures", name), measurements, published)
     if preset.config["claims"]:
         _check_claims(preset.config["claims"], Evidence(measurements, preset.runs, published))
+    if preset.config["experiments"]:
+        check_experiments(preset)
 
 
 def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -> None:

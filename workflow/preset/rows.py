@@ -55,7 +55,7 @@ class Rows:
 
     def _find_files(self) -> None:
         """Replaces names by paths, so that the settings as JSON mean the same without the preset's folder."""
-        for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", "")):
+        for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", ""), ("experiments", "")):
             if self.config[key] is not None:
                 self.config[key] = str(find(kind, self.config[key], self.own, f"{self.source}: {key}"))
         for teacher in self.config["teachers"].values():

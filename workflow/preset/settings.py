@@ -49,6 +49,8 @@ class PresetSettings:
         datasets: Own data sets by name; paths are relative to the preset's folder.
         protocol: Evaluation protocol, a name or a file: n, trials, metrics, references.
         claims: Claims to decide (YAML); null for none.
+        experiments: Questions with predictions that were written before they ran, decided by the claims (YAML); null
+            for none.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
         table_mode: ``paper``: published numbers as printed; ``audit``: published beside measured; ``measured``: ours
@@ -76,6 +78,7 @@ class PresetSettings:
     datasets: dict[Name, Annotated[dict[str, Any], As(DatasetEntry)]] = dataclasses.field(default_factory=dict)
     protocol: str
     claims: str | None = None
+    experiments: str | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     table_mode: Literal["paper", "audit", "measured"] = "measured"

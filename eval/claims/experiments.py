@@ -1,0 +1,130 @@
+"""Experiments as data (``config/experiments-*.yaml``): questions, and predictions that were written before they ran.
+
+The verdicts come from the claims that an experiment names; what was predicted of each stands here and not there, so
+that a rule does not know what is hoped for.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from eval.claims.model import UNDECIDED, Outcome
+from sida.config import from_mapping, load_yaml
+from sida.errors import UserError
+from sida.ranges import Pattern
+
+Prediction = Literal["supported", "contradicted", "undecided"]
+#: The verdict that each prediction expects.
+EXPECTED: dict[str, Outcome] = {"supported": "supported", "contradicted": "contradicted", "undecided": UNDECIDED}
+_TIMES = {10: "%Y-%m-%d", 17: "%Y-%m-%dT%H:%MZ"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """A question of a preset and what is to answer it.
+
+    Attributes:
+        id: Names the target ``experiments/<id>.html`` and places in pages.
+        title: A few words.
+        question: One sentence.
+        prediction: What was expected, and why.
+        predicted: The expected verdict of each claim: ``supported``, ``contradicted`` or ``undecided``; the first
+            claim is the one that the experiment was made for.
+        written: When the prediction was written: a day, or a time (UTC, ``2026-11-21T02:40Z``). Measurements of an
+            earlier time are no answer to it.
+        tables: Tables of the preset that belong to it.
+        figures: Figures of the preset that belong to it, the most important one first.
+        limits: What it cannot tell.
+        paper_scale: What would decide the rest at the paper's scale.
+        plan: Targets of ``config/paper.yaml`` whose cost ``sida plan`` counts for that.
+    """
+
+    id: Annotated[str, Pattern("[a-z][a-z0-9-]*", "of a-z, 0-9 and '-', first a letter")]
+    title: str
+    question: str
+    prediction: str
+    predicted: dict[str, Prediction]
+    written: Annotated[
+        str, Pattern(r"\d{4}-\d\d-\d\d(T\d\d:\d\dZ)?", "a day (2026-11-21) or a time in UTC (2026-11-21T02:40Z)")
+    ]
+    tables: tuple[str, ...] = ()
+    figures: tuple[str, ...] = ()
+    limits: str
+    paper_scale: str = ""
+    plan: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in ("title", "question", "prediction", "limits"):
+            if not getattr(self, key).strip():
+                raise ValueError(f"{key}: is empty; say it before it runs")
+        if not self.predicted:
+            raise ValueError("predicted: names no claim; an experiment is decided by one at least (CLAIM: supported)")
+        try:
+            datetime.datetime.strptime(self.written, _TIMES[len(self.written)])
+        except ValueError:
+            raise ValueError(f"written: there is no such day or time as '{self.written}'") from None
+
+    @property
+    def claims(self) -> tuple[str, ...]:
+        """Ids of its claims, the one that it was made for first."""
+        return tuple(self.predicted)
+
+    def foreseen(self, time: str) -> bool:
+        """Whether its prediction was there at a time (``2026-11-21T02:40:07Z``, or a day), as far as both tell it."""
+        digits = min(len(time), len(self.written.rstrip("Z")))
+        return time[:digits] >= self.written[:digits]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiments:
+    """A file of experiments.
+
+    Attributes:
+        experiments: In the order in which pages show them.
+    """
+
+    experiments: tuple[Experiment, ...]
+
+
+def load_experiments(path: str | Path) -> list[Experiment]:
+    """Reads a file of experiments: a list under ``experiments``.
+
+    Raises:
+        UserError: Missing file, unknown or missing key, wrong type, an id used twice, or a claim in two experiments
+            (file, experiment and key are named).
+    """
+    listed = load_yaml(path).get("experiments")
+    if not isinstance(listed, list):
+        raise UserError(f"{path}: key 'experiments' must be a list of experiments")
+    found: list[Experiment] = []
+    for number, entry in enumerate(listed):
+        where = f"{path}: experiments[{number}]"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: must be a mapping with id, title, question, prediction, predicted and written")
+        experiment = from_mapping(Experiment, _plain(entry), f"{where} ({entry.get('id')})")
+        _check_new(experiment, found, f"{where} ({experiment.id})")
+        found.append(experiment)
+    return found
+
+
+def _check_new(experiment: Experiment, before: Sequence[Experiment], where: str) -> None:
+    for other in before:
+        if experiment.id == other.id:
+            raise UserError(f"{where}.id: occurs twice; give each experiment its own id")
+        for claim in experiment.claims:
+            if claim in other.predicted:
+                raise UserError(f"{where}.predicted: claim '{claim}' is decided in '{other.id}' already; name it once")
+
+
+def _plain(entry: dict[str, Any]) -> dict[str, Any]:
+    """YAML reads days and times as such; settings are texts."""
+    written = entry.get("written")
+    if isinstance(written, datetime.datetime):
+        # PyYAML gives times with an offset in that offset, which UTC is meant to be.
+        text = written.astimezone(datetime.UTC).strftime(_TIMES[17]) if written.tzinfo else str(written)
+        return {**entry, "written": text}
+    return {**entry, "written": written.isoformat()} if isinstance(written, datetime.date) else entry
