@@ -112,6 +112,10 @@ class Evidence:
         text = self.runs[run].label if run in self.runs else run
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
+    def teacher(self, run: str) -> str:
+        """Id of the teacher of a run; empty where it has none."""
+        return (self.runs[run].teacher or "") if run in self.runs else ""
+
     def quoted(self, operand: Operand, where: str) -> Published:
         """The published number of an operand."""
         return published_number(self.published, str(operand.published), f"{where}.published")

@@ -31,8 +31,9 @@ RULES = {
     "LT": "A is better than B: the difference of the means exceeds 2.6 standard errors of the difference over the "
     "evaluation trials; speaks about these generators, not about training",
     "LTQ": "A is better than a quoted number b: m ± 2.6 standard errors lies beyond b, allowing for b's rounding",
-    "TRAIN": "A trains to better values than B: the difference of the means over at least three training seeds exceeds "
-    "two standard errors over seeds; of the kept generators, or of the start or end of the curves where it says so",
+    "TRAIN": "A trains to better values than B: the 95 % interval of the difference over at least three training seeds "
+    "excludes 0 (Welch's t; with several teachers the difference within each teacher, averaged over them); of the kept "
+    "generators, or of the start or end of the curves where it says so",
     "SPEED": "images until the running minimum first falls to a level: the ratio B/A must reach the factor, also when "
     "evaluation noise (2.6 standard errors) and the evaluation interval count against it",
     "REACHES": "within the stated number of images the running minimum falls to the factor times a level, also when "

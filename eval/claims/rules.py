@@ -10,7 +10,8 @@ from eval.claims.evidence import Evidence, NotMeasuredError, bound
 from eval.claims.facts import FACTS
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show
-from eval.claims.training import diverges, reaches, speed, spread, stable, trained, trend
+from eval.claims.seeds import trained
+from eval.claims.training import diverges, reaches, speed, spread, stable, trend
 from eval.results.agreement import agreement
 from eval.results.summary import Estimate
 

@@ -1,4 +1,4 @@
-"""Rules about training: they read the curves of evaluations, or compare generators over training seeds."""
+"""Rules about training that read the curves of evaluations."""
 
 from __future__ import annotations
 
@@ -6,57 +6,22 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from eval.claims.evidence import Evidence, NotMeasuredError, bound
+from eval.claims.evidence import Evidence, NotMeasuredError
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
-from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show
+from eval.claims.numbers import Z, operand_a, operand_b, ordered, show
+from eval.claims.seeds import over_seeds, seeds_of
 from eval.results.summary import Estimate
 from eval.results.training_logs import Point, first_at_or_below
 
 Z_TRAIN = 2.0
 
 
-def _seeds(operand: Operand, part: Part, evidence: Evidence, where: str) -> list[str]:
-    """The measured runs of an operand: at least as many training seeds as the part asks for."""
-    if evidence.by_published:
-        raise NotMeasuredError("the papers report one training run of each")
-    names = evidence.runs_of(operand, where)
-    if len(names) < part.seeds:
-        have = "one training seed" if len(names) == 1 else f"{len(names)} training seeds"
-        raise NotMeasuredError(f"{have}; this claim is about training and needs {part.seeds}")
-    return names
-
-
-def _equal_budgets(part: Part, evidence: Evidence, names: Sequence[str]) -> None:
-    if part.equal_budget and len({evidence.budget(name) for name in names}) > 1:
-        raise NotMeasuredError("budgets differ between the runs")
-
-
-def _over_seeds(operand: Operand, names: Sequence[str], part: Part, evidence: Evidence) -> tuple[str, Estimate]:
-    values = [evidence.value(operand, name, part.metric) for name in names]
-    place = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
-    return f"{evidence.label(names[0])}{place}; {len(names)} training seeds", Estimate.of(values)
-
-
-def trained(part: Part, evidence: Evidence, where: str) -> Finding:
-    """TRAIN: A better than B over training seeds; evaluation noise alone never decides it."""
-    sides = [
-        (operand, _seeds(operand, part, evidence, f"{where}.{key}"))
-        for operand, key in ((operand_a(part), "a"), (operand_b(part), "b"))
-    ]
-    _equal_budgets(part, evidence, [name for _, names in sides for name in names])
-    (name_a, a), (name_b, b) = (_over_seeds(operand, names, part, evidence) for operand, names in sides)
-    gain = (b.mean - a.mean) if part.direction == "lower" else (a.mean - b.mean)
-    limit = bound(a, b, Z_TRAIN)
-    text = f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); gain {gain:.3g}, bound {limit:.2g}"
-    return Finding(ordered(gain, limit), text, numbers_of(a, b, gain, limit))
-
-
 def diverges(part: Part, evidence: Evidence, where: str) -> Finding:
     """DIVERGES: at the end of its curve a run lies far above the lowest value it had reached."""
-    names = _seeds(operand_a(part), part, evidence, f"{where}.a")
+    names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
     limit, against = math.inf, ""
     if part.b is not None:
-        _, others = _over_seeds(part.b, _seeds(part.b, part, evidence, f"{where}.b"), part, evidence)
+        _, others = over_seeds(part.b, seeds_of(part.b, part, evidence, f"{where}.b"), part, evidence)
         limit = part.high * others.mean
         against = f", or above {part.high:g} × {others.mean:.4g}"
     curves = {name: _values(evidence, name, part.metric) for name in names}
@@ -81,7 +46,7 @@ def diverges(part: Part, evidence: Evidence, where: str) -> Finding:
 
 def stable(part: Part, evidence: Evidence, where: str) -> Finding:
     """STABLE: no evaluation far above the lowest so far, and the curve comes to lie below its start and stays there."""
-    names = _seeds(operand_a(part), part, evidence, f"{where}.a")
+    names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
     curves = {name: evidence.curve(name, part.metric, finite=False) for name in names}
     rises = [_rise([point.value for point in points]) for points in curves.values()]
     steady = max(rises) <= part.factor
@@ -118,7 +83,7 @@ def _rise(values: Sequence[float]) -> float:
 
 def trend(part: Part, evidence: Evidence, where: str) -> Finding:
     """TREND: a metric rises (or falls) with a column of the sheet, by least squares for each training seed."""
-    names = _seeds(operand_a(part), part, evidence, f"{where}.a")
+    names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
     by_seed: dict[int, dict[float, float]] = {}
     for name in names:
         run = evidence.runs[name]
@@ -144,7 +109,7 @@ def spread(part: Part, evidence: Evidence, where: str) -> Finding:
     sides = []
     for operand, key in ((operand_a(part), "a"), (operand_b(part), "b")):
         groups: dict[float, list[float]] = {}
-        for name in _seeds(operand, part, evidence, f"{where}.{key}"):
+        for name in seeds_of(operand, part, evidence, f"{where}.{key}"):
             place = float(getattr(evidence.runs[name], part.column))
             groups.setdefault(place, []).append(evidence.value(operand, name, part.metric))
         if len(groups) < 2 or min(map(len, groups.values())) < part.seeds:

@@ -1,0 +1,85 @@
+"""Differences of two methods over training seeds: TRAIN, and what tables, power and documents share with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.claims.evidence import Evidence, NotMeasuredError
+from eval.claims.model import Finding, Operand, Part
+from eval.claims.numbers import numbers_of, operand_a, operand_b, ordered, show
+from eval.effects.contrast import Effect, difference
+from eval.results.summary import Estimate
+from sida.errors import UserError
+
+
+def seeds_of(operand: Operand, part: Part, evidence: Evidence, where: str) -> list[str]:
+    """The measured runs of an operand: at least as many training seeds as the part asks for.
+
+    Raises:
+        NotMeasuredError: There are fewer.
+    """
+    if evidence.by_published:
+        raise NotMeasuredError("the papers report one training run of each")
+    names = evidence.runs_of(operand, where)
+    if len(names) < part.seeds:
+        have = "one training seed" if len(names) == 1 else f"{len(names)} training seeds"
+        raise NotMeasuredError(f"{have}; this claim is about training and needs {part.seeds}")
+    return names
+
+
+def over_seeds(operand: Operand, names: Sequence[str], part: Part, evidence: Evidence) -> tuple[str, Estimate]:
+    """Name and mean ± std over the runs of an operand."""
+    values = [evidence.value(operand, name, part.metric) for name in names]
+    place = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
+    return f"{evidence.label(names[0])}{place}; {len(names)} training seeds", Estimate.of(values)
+
+
+def blocks_of(operand: Operand, names: Sequence[str], metric: str, evidence: Evidence) -> dict[str, list[float]]:
+    """The values of runs by teacher."""
+    blocks: dict[str, list[float]] = {}
+    for name in names:
+        blocks.setdefault(evidence.teacher(name), []).append(evidence.value(operand, name, metric))
+    return blocks
+
+
+def effect_of(part: Part, evidence: Evidence, where: str) -> tuple[Effect, list[str], list[str]]:
+    """The difference A − B of a part with its interval, and the runs of both.
+
+    Raises:
+        NotMeasuredError: Too few training seeds, or what is there cannot be compared.
+    """
+    a, b = operand_a(part), operand_b(part)
+    names_a, names_b = (seeds_of(o, part, evidence, f"{where}.{key}") for o, key in ((a, "a"), (b, "b")))
+    if part.equal_budget and len({evidence.budget(name) for name in (*names_a, *names_b)}) > 1:
+        raise NotMeasuredError("budgets differ between the runs")
+    try:
+        effect = difference(blocks_of(a, names_a, part.metric, evidence), blocks_of(b, names_b, part.metric, evidence))
+    except UserError as reason:
+        raise NotMeasuredError(f"{reason}") from None
+    return effect, names_a, names_b
+
+
+def trained(part: Part, evidence: Evidence, where: str) -> Finding:
+    """TRAIN: A better than B over training seeds; evaluation noise alone never decides it."""
+    effect, names_a, names_b = effect_of(part, evidence, where)
+    (name_a, a), (name_b, b) = (
+        over_seeds(operand, names, part, evidence)
+        for operand, names in ((operand_a(part), names_a), (operand_b(part), names_b))
+    )
+    sign = -1 if part.direction == "lower" else 1
+    low, high = sorted((sign * effect.low, sign * effect.high))
+    gain, limit = sign * effect.value, effect.half_width
+    text = (
+        f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); gain {gain:.3g}, 95 % interval {low:.3g} "
+        f"to {high:.3g}"
+    )
+    if effect.std:
+        text += f"; {abs(effect.standardised):.1f} standard deviations over seeds"
+    if len(effect.blocks) > 1:
+        listed = ", ".join(f"{sign * value:.3g} ({teacher})" for teacher, value in effect.blocks.items())
+        text += f"; by teacher {listed}"
+    numbers = numbers_of(a, b, gain, limit) | {
+        "low": low, "high": high, "df": effect.df, "std": effect.std, "std_df": effect.std_df,
+        "teachers": len(effect.blocks),
+    }  # fmt: skip
+    return Finding(ordered(gain, limit), text, numbers)

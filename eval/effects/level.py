@@ -1,0 +1,126 @@
+"""What it costs to reach a level: images or seconds until a curve first falls to it, and ratios over training seeds.
+
+A run that never reaches the level is *censored*: its cost is more than it spent. It is never dropped; a ratio with it
+is a bound in one direction, and a ratio of two such runs says nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from eval.effects.contrast import CONFIDENCE, Interval, mean_interval
+from sida.errors import UserError
+
+#: Where a curve reaches a level: on the straight line between two evaluations, or at the first evaluation below it.
+Crossing = Literal["interpolated", "evaluation"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one run: until the level, or all it spent without reaching it."""
+
+    value: float
+    reached: bool = True
+
+
+def crossing(points: Sequence[tuple[float, float]], level: float, how: Crossing = "interpolated") -> Cost:
+    """Images until a curve first falls to a level.
+
+    Args:
+        points: Images seen and value, in order of images; lower values are better.
+        level: The level.
+        how: ``interpolated``: linear between the last evaluation above and the first one not above; ``evaluation``:
+            that evaluation itself, which is late by up to the distance of two evaluations.
+
+    Raises:
+        UserError: No evaluation.
+    """
+    if not points:
+        raise UserError("a curve without evaluations reaches no level; train with an evaluation")
+    for number, (images, value) in enumerate(points):
+        if value > level:
+            continue
+        if number == 0 or how == "evaluation":
+            return Cost(float(images))
+        before, above = points[number - 1]
+        # An evaluation that was not finite lies infinitely far above: the line falls at its very end.
+        share = (above - level) / (above - value) if math.isfinite(above) else 1.0
+        return Cost(before + share * (images - before))
+    return Cost(float(points[-1][0]), reached=False)
+
+
+def seconds_until(ticks: Sequence[tuple[float, float]], images: float) -> float:
+    """Seconds of training until a number of images, by the ticks of its log, linear within a tick.
+
+    Args:
+        ticks: Images seen at the end of each tick, and the seconds that it took (evaluations are not in them).
+        images: Number of images, at most those of the last tick.
+
+    Raises:
+        UserError: The log ends before.
+    """
+    seen = spent = 0.0
+    for end, seconds in ticks:
+        if images <= end:
+            return spent + seconds * ((images - seen) / (end - seen) if end > seen else 0.0)
+        seen, spent = end, spent + seconds
+    raise UserError(f"the training log ends at {seen:,.0f} images, before {images:,.0f}; its seconds are unknown")
+
+
+@dataclass(frozen=True)
+class Speedup:
+    """How many times less A costs than B: the geometric mean of the ratios B/A over pairs of training seeds.
+
+    Attributes:
+        ratio: Geometric mean with its interval, of t on the logarithms within teachers; None where nothing is known or
+            a single pair is all.
+        ratios: Ratio of each pair; a bound where one side was censored, None where both were.
+        never_a: Runs of A that never reach the level.
+        never_b: Runs of B that never reach it.
+        mean: The geometric mean alone, also of a single pair.
+    """
+
+    ratio: Interval | None
+    ratios: tuple[float | None, ...]
+    never_a: int
+    never_b: int
+    mean: float | None
+
+    @property
+    def bound(self) -> Literal["", "at least", "at most", "unknown"]:
+        """What the ratio is where runs were censored: a bound from below, from above, or nothing."""
+        if None in self.ratios or (self.never_a and self.never_b):
+            return "unknown"
+        return "at most" if self.never_a else "at least" if self.never_b else ""
+
+
+def speedup(pairs: Mapping[str, Sequence[tuple[Cost, Cost]]], confidence: float = CONFIDENCE) -> Speedup:
+    """Ratios of costs over pairs ``(A, B)`` of equal training seeds, by teacher.
+
+    Args:
+        pairs: Costs of both, all greater than 0.
+        confidence: Coverage of the interval, in (0, 1).
+
+    Raises:
+        UserError: No pair, or a run that lies at the level before it is trained.
+    """
+    everything = [pair for block in pairs.values() for pair in block]
+    if not everything:
+        raise UserError("no pair of training seeds")
+    if any(cost.value <= 0 for pair in everything for cost in pair):
+        raise UserError("a run lies at the level before it is trained; its cost is 0 and no ratio")
+    known = [None if not (a.reached or b.reached) else b.value / a.value for a, b in everything]
+    never_a, never_b = (sum(not pair[side].reached for pair in everything) for side in (0, 1))
+    if None in known or (never_a and never_b):
+        return Speedup(None, tuple(known), never_a, never_b, None)
+    logs = {name: [math.log(b.value / a.value) for a, b in block] for name, block in pairs.items() if block}
+    mean = math.exp(math.fsum(math.fsum(values) / len(values) for values in logs.values()) / len(logs))
+    if min(map(len, logs.values())) < 2:
+        return Speedup(None, tuple(known), never_a, never_b, mean)
+    found = mean_interval(logs, confidence)
+    ends = (math.exp(found.low), math.exp(found.high))
+    ratio = Interval(mean, found.standard_error, found.df, *ends, confidence)
+    return Speedup(ratio, tuple(known), never_a, never_b, mean)

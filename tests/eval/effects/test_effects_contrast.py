@@ -1,0 +1,109 @@
+"""Differences over training seeds: intervals by hand, by scipy and by simulation."""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from eval.effects.contrast import difference, mean_interval, pooled_std
+from sida.errors import UserError
+
+values = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_size=6)
+
+
+def test_one_teacher_is_the_plain_welch_interval():
+    a, b = [5.4, 5.3, 5.6], [6.9, 6.95, 6.86]
+    effect = difference({"t": a}, {"t": b})
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    assert (effect.low, effect.high) == pytest.approx(tuple(interval))
+    assert effect.value == pytest.approx(-1.47)
+    assert effect.decided
+    # By hand: both variances have two degrees of freedom.
+    std = math.sqrt((statistics.variance(a) + statistics.variance(b)) / 2)
+    assert (effect.std, effect.std_df) == pytest.approx((std, 4))
+    assert effect.standardised == pytest.approx(-1.47 / std)
+
+
+def test_two_teachers_are_compared_within_each_and_averaged():
+    """Two teachers two units apart: the distance between them is no scatter of the difference."""
+    a = {"t": [1.0, 1.2, 0.8], "u": [3.0, 3.2, 2.8]}
+    b = {"t": [1.5, 1.7, 1.3], "u": [3.7, 3.9, 3.5]}
+    effect = difference(a, b)
+    assert effect.blocks == pytest.approx({"t": -0.5, "u": -0.7})
+    assert effect.value == pytest.approx(-0.6)
+    # By hand: variance 0.04 in each of four cells of three seeds, each with weight 1/2; eight degrees of freedom.
+    assert effect.standard_error == pytest.approx(math.sqrt(4 * 0.25 * 0.04 / 3))
+    assert effect.df == pytest.approx(8)
+    assert effect.high == pytest.approx(-0.6 + 2.306 * effect.standard_error, abs=1e-4)
+    assert effect.seeds == (6, 6)
+    # Mixing the teachers would decide nothing.
+    assert not difference({"": [*a["t"], *a["u"]]}, {"": [*b["t"], *b["u"]]}).decided
+
+
+def test_methods_of_different_teachers_are_compared_as_they_are():
+    effect = difference({"t": [1.0, 1.1]}, {"u": [2.0, 2.2]})
+    assert effect.value == pytest.approx(-1.05)
+    assert effect.blocks == {}
+
+
+@settings(deadline=None)
+@given(values, values)
+def test_a_difference_is_antisymmetric(a, b):
+    one, other = difference({"": a}, {"": b}), difference({"": b}, {"": a})
+    assert one.value == pytest.approx(-other.value, abs=1e-9)
+    assert one.low == pytest.approx(-other.high, abs=1e-6)
+    assert one.low <= one.value <= one.high
+
+
+def test_intervals_cover_what_they_say():
+    noise, found = random.Random(0), 0
+    for _ in range(1000):
+        a = {t: [shift + noise.gauss(1.0, 0.1) for _ in range(3)] for t, shift in (("t", 0.0), ("u", 3.0))}
+        b = {t: [shift + noise.gauss(1.3, 0.3) for _ in range(3)] for t, shift in (("t", 0.0), ("u", 3.0))}
+        effect = difference(a, b)
+        found += effect.low <= -0.3 <= effect.high
+    assert 925 <= found <= 975
+
+
+def test_values_without_any_scatter_have_an_interval_of_no_length():
+    effect = difference({"": [1.0, 1.0]}, {"": [2.0, 2.0, 2.0]})
+    assert (effect.low, effect.high, effect.standardised) == (-1.0, -1.0, -math.inf)
+    assert difference({"": [1.0, 1.0]}, {"": [1.0, 1.0]}).standardised == 0.0
+
+
+def test_a_mean_over_teachers():
+    found = mean_interval({"t": [1.0, 3.0], "u": [5.0, 7.0]})
+    assert (found.value, found.standard_error, found.df) == pytest.approx((4.0, math.sqrt(2 * 0.25 * 2 / 2), 2.0))
+
+
+def test_a_teacher_with_one_seed_takes_the_scatter_of_the_others():
+    effect = difference({"t": [1.0, 3.0], "u": [5.0]}, {"t": [0.0, 0.0], "u": [0.0, 0.0]})
+    assert effect.value == pytest.approx(3.5)
+    assert effect.standard_error == pytest.approx(math.sqrt(2.0 * (1 / 2 + 1) / 4))
+    assert effect.df == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        ({"t": [1.0]}, {"t": [1.0, 2.0]}, "one training seed of A; an interval needs two"),
+        ({"t": [1.0], "u": [2.0]}, {"t": [1.0, 2.0], "u": [1.0]}, "one training seed of A from each teacher"),
+        ({"t": [1.0, 2.0]}, {}, "no training seed of B"),
+        ({"t": [1.0, 2.0], "u": [1.0, 2.0]}, {"t": [1.0, 2.0]}, "only one side .* runs of u"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(a, b, message):
+    with pytest.raises(UserError, match=message):
+        difference(a, b)
+
+
+def test_a_scatter_needs_two_seeds():
+    assert pooled_std([[1.0], [1.0, 3.0]]) == (pytest.approx(math.sqrt(2)), 1)
+    with pytest.raises(UserError, match="no two training seeds"):
+        pooled_std([[1.0], [2.0]])
