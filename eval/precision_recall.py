@@ -83,8 +83,16 @@ def _check(real: torch.Tensor, generated: torch.Tensor, k: int) -> None:
         )
 
 
-def _distances(rows: torch.Tensor, columns: torch.Tensor, half: bool) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yields (first row, distances of a block of rows to all columns): squared, or Euclidean in half precision."""
+def distance_blocks(
+    rows: torch.Tensor, columns: torch.Tensor, half: bool = False
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Yields (first row, distances of a block of rows to all columns): squared, or Euclidean in half precision.
+
+    Args:
+        rows: float32 (N, C), best after subtracting a common mean.
+        columns: float32 (M, C).
+        half: Euclidean distances in float16 instead of squared ones in float32.
+    """
     block = max(1, _BLOCK_ELEMENTS // max(1, len(columns)))
     norms = columns.square().sum(1)
     for first in range(0, len(rows), block):
@@ -94,9 +102,9 @@ def _distances(rows: torch.Tensor, columns: torch.Tensor, half: bool) -> Iterato
 
 
 def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
-    """Distance of each sample to its k-th neighbour, in the form that :func:`_distances` yields."""
+    """Distance of each sample to its k-th neighbour, in the form that :func:`distance_blocks` yields."""
     parts = []
-    for first, distances in _distances(features, features, half):
+    for first, distances in distance_blocks(features, features, half):
         # A sample is its own nearest neighbour, whatever rounding says; then the (k+1)-th smallest is the k-th other.
         index = torch.arange(len(distances), device=distances.device)
         distances[index, first + index] = 0
@@ -109,7 +117,7 @@ def _shares(real: torch.Tensor, generated: torch.Tensor, k: int, half: bool) -> 
     inside_real = 0
     inside_generated = torch.zeros(len(real), dtype=torch.bool, device=real.device)
     # Each distance between the sets is computed once and serves both shares.
-    for first, distances in _distances(generated, real, half):
+    for first, distances in distance_blocks(generated, real, half):
         inside_real += int((distances <= real_limits).any(1).sum())
         inside_generated |= (distances <= generated_limits[first : first + len(distances), None]).any(0)
     return PrecisionRecall(inside_real / len(generated), int(inside_generated.sum()) / len(real))

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from eval.features.digits import DigitsNet
-from sida.data import Dataset, load_dataset
+from sida.data import load_dataset
+from sida.data.digits import shuffled
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class DigitsTraining:
     input_noise: float = 0.1
 
 
-def split(dataset: Dataset, settings: DigitsTraining) -> tuple[torch.Tensor, torch.Tensor]:
+def split(settings: DigitsTraining) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices (int64) of the training and the held-out images; a function of the seed alone."""
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(settings.seed))
+    order = shuffled(settings.seed)
     return order[settings.held_out :], order[: settings.held_out]
 
 
@@ -49,7 +50,7 @@ def train_digits(settings: DigitsTraining) -> tuple[dict[str, torch.Tensor], dic
         The float32 state dict and the metadata to store beside it (settings, data digest, ``held_out_accuracy``).
     """
     dataset = load_dataset({"name": "digits", "kind": "digits"})
-    train, held_out = split(dataset, settings)
+    train, held_out = split(settings)
     images = dataset.network_input(dataset.images(train))
     classes = dataset.class_indices[train]
     threads = torch.get_num_threads()

@@ -168,6 +168,37 @@ class Kernel(Metric):
 
 
 @dataclass(kw_only=True)
+class Memorisation(Metric):
+    """How near generated images lie to a training image, against held-out ones: 0.5 as new images, 1 copies.
+
+    Attributes:
+        held_out: Key of the reference with real images that training never saw; ``reference`` has the training images.
+        statistic: ``share``: P(nearer than a held-out image), ties half; ``ratio``: of the median distances, generated
+            over held-out, 1 as new images; ``tail``: share nearer than 95 % of the held-out images, 0.05 as new images.
+    """
+
+    held_out: str
+    statistic: Literal["share", "ratio", "tail"] = "share"
+
+    generated = real = "features"
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The training and the held-out images."""
+        return (*super().references, self.held_out)
+
+    def compute(self, sides: Sides) -> Value:
+        """The statistic, with the others and the test's z beside it."""
+        from eval.memorisation import memorisation
+
+        def find() -> dict[str, float]:
+            return memorisation(sides.features, sides.real_features, sides.features_of(self.held_out))._asdict()
+
+        found = sides.once(("memorisation", self.extractor, self.references), find)
+        return found[self.statistic], dict(found)
+
+
+@dataclass(kw_only=True)
 class Accuracy(Metric):
     """Share of images that are classified as the class that was asked for."""
 
@@ -213,6 +244,7 @@ KINDS: dict[str, type[Metric]] = {
     "precision": Precision,
     "recall": Recall,
     "kernel": Kernel,
+    "memorisation": Memorisation,
     "accuracy": Accuracy,
 }
 

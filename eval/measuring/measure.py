@@ -19,7 +19,7 @@ from eval.features.base import Extractor
 from eval.features.extraction import make_extractors, precision
 from eval.measuring.pipeline import run_pass, sized
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.references import Reference, load_references
+from eval.measuring.references import Reference, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
 from eval.measuring.trial import TrialSums, compute_metrics
 from eval.results.measurements import keep_current, trial_path, write_measurement
@@ -212,7 +212,7 @@ class Measurer:
     def record(self, trial: int, sums: TrialSums, seconds: float | None = None) -> dict[str, Any]:
         """The measurement of a whole trial."""
         values, details = compute_metrics(sums, self.references, self.spec.device)
-        used = {m.key: self.references[m.reference].record() for m in self.protocol.metrics if m.reference}
+        used = records_of(self.protocol.metrics, self.references)
         record = {
             **self.names(),
             "trial": trial,

@@ -65,6 +65,11 @@ class Metric(abc.ABC):
         if self.real is not None and self.reference is None:
             raise ValueError(f"reference: a metric of kind '{self.kind}' needs one")
 
+    @property
+    def references(self) -> tuple[str, ...]:
+        """Keys of all references that it is computed from; a kind of several adds to ``reference``."""
+        return () if self.reference is None else (self.reference,)
+
     def facts(self) -> dict[str, Any]:
         """What can change the number: kind, network, reference, the settings of the kind, and code of one's own."""
         facts: dict[str, Any] = {"kind": self.kind, "extractor": self.extractor}
@@ -121,7 +126,7 @@ class Sides:
     Args:
         metric: Whose extractor is meant.
         sums: The trial.
-        reference: The data side.
+        references: The data sides by key.
         device: Where features are given.
         once: What metrics of the trial have computed for each other.
     """
@@ -130,12 +135,12 @@ class Sides:
         self,
         metric: Metric,
         sums: TrialSums,
-        reference: Reference | None,
+        references: Mapping[str, Reference],
         device: str | torch.device,
         once: dict[Any, Any],
     ) -> None:
-        self._extractor, self._sums, self._reference = metric.extractor, sums, reference
-        self._device, self._once = device, once
+        self._extractor, self._sums, self._reference = metric.extractor, sums, metric.reference
+        self._references, self._device, self._once = references, device, once
 
     @property
     def num_samples(self) -> int:
@@ -165,14 +170,21 @@ class Sides:
     @property
     def real_moments(self) -> Moments:
         """Mean (C,), covariance (C, C) and number of real images or None (``real = "moments"``)."""
-        assert self._reference is not None  # the metric checks this
-        return self._reference.moments(self._extractor)
+        return self._real.moments(self._extractor)
 
     @property
     def real_features(self) -> torch.Tensor:
         """Real features float32 (M, C) (``real = "features"``)."""
-        assert self._reference is not None
-        return self._reference.features(self._extractor).to(self._device)
+        return self._real.features(self._extractor).to(self._device)
+
+    def features_of(self, reference: str) -> torch.Tensor:
+        """Real features float32 (M, C) of another of the metric's :attr:`Metric.references`."""
+        return self._references[reference].features(self._extractor).to(self._device)
+
+    @property
+    def _real(self) -> Reference:
+        assert self._reference is not None  # the metric checks this
+        return self._references[self._reference]
 
     def once(self, key: tuple[Any, ...], function: Callable[[], T]) -> T:
         """The function's value, computed once for all metrics of the trial that give this key."""

@@ -1,8 +1,9 @@
 """Periodic evaluation while a student is trained; training finds it as ``eval.measuring.monitor:make_monitor``.
 
-It measures as a protocol's trials do, all metrics that need no stored features, so that curves over training show the
-same quantities as tables. The monitor draws its own seeds, far from those of the protocol's trials: the best checkpoint
-is chosen on images that the final measurement never sees, although they come from the same generator.
+It measures as a protocol's trials do, all metrics that need no stored features (or those of the protocol's key
+``watch``), so that curves over training show the same quantities as tables. The monitor draws its own seeds, far from
+those of the protocol's trials: the best checkpoint is chosen on images that the final measurement never sees, although
+they come from the same generator.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from eval.features.extraction import Features, extract, make_extractors, precisi
 from eval.measuring.measure import default_batch_size
 from eval.measuring.measure import threads as use_threads
 from eval.measuring.protocol import Protocol, load_protocol
-from eval.measuring.references import Reference, data_digest, load_references
+from eval.measuring.references import Reference, data_digest, fixed_digests, load_references
 from eval.measuring.trial import TrialSums, compute_metrics
 from sida.data import load_dataset
 from sida.errors import UserError
@@ -49,8 +50,8 @@ def make_monitor(
 
     Args:
         dataset: Data-set spec.
-        protocol: Name, path or content. Its Fréchet distances, inception scores and accuracies are watched; its
-            ``selection`` decides which network is kept.
+        protocol: Name, path or content. Its Fréchet distances, inception scores and accuracies are watched, or
+            those that ``watch`` names; its ``selection`` decides which network is kept.
         num_samples: Images per trial; the protocol's n by default.
         trials: Repetitions with other seeds, of which means are taken.
         seed0: First image seed: trial r uses ``seed0 + r·n …``.
@@ -91,7 +92,8 @@ def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = 
     watched = _watched(load_protocol(protocol))
     facts = {k: v for k, v in watched.facts().items() if k not in unused} | {"selection": watched.selection_key}
     data = None if dataset is None else data_digest(load_dataset(dataset))
-    return {**by_content(options), "protocol": facts, "dataset": data}
+    fixed = {"references": found} if (found := fixed_digests(watched)) else {}
+    return {**by_content(options), "protocol": facts, "dataset": data, **fixed}
 
 
 class Monitor:
@@ -171,11 +173,11 @@ class Monitor:
 
 
 def _watched(protocol: Protocol) -> Protocol:
-    """The protocol with the metrics that stream, so that only their references are loaded and count.
+    """The protocol with the metrics that are watched, so that only their references are loaded and count.
 
     Raises:
         UserError: It has none that could choose a network.
     """
     if protocol.selection_key is None:
         raise UserError(f"protocol '{protocol.name}': has no metric of kind 'frechet' to watch during training")
-    return dataclasses.replace(protocol, metrics=protocol.streaming)
+    return dataclasses.replace(protocol, metrics=protocol.watched)

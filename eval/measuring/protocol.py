@@ -24,8 +24,8 @@ from sida.resources import find
 
 #: Divisor N − ddof of a variance.
 Ddof = Annotated[int, Range(least=0, most=1)]
-# Labels enter by content; the selection chooses a network and changes no number.
-_NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection"}
+# Labels enter by content; the last two choose a network and what is seen of its training, and change no number.
+_NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection", "watch"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,7 @@ class ReferenceSource(Settings):
             covariance: published ``.npz``, EDM2 ``.pkl`` or our ``.safetensors``) or ``images`` (a batch of
             reference images as ``.npz`` with ``arr_0``, or features of ours).
         dataset: Key of ``config/datasets.yaml`` to use when the caller names no data set (kind ``dataset``).
+        fixed: Take ``dataset`` whatever data set the generator has, e.g. images that its training never saw.
         asset: Id in ``config/assets.tsv``; it is fetched into the cache when it is not given on the command line.
         file: Name of a file that is no registered asset; people give it on the command line.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``.
@@ -47,6 +48,7 @@ class ReferenceSource(Settings):
 
     kind: Literal["dataset", "statistics", "images"]
     dataset: str | None = None
+    fixed: bool = False
     asset: str | None = None
     file: str | None = None
     entry: str | None = None
@@ -58,11 +60,14 @@ class ReferenceSource(Settings):
         super().__post_init__()
         if self.kind != "dataset" and (self.asset is None) == (self.file is None):
             raise ValueError(f"asset: a reference of kind '{self.kind}' needs either an asset or a file")
+        if self.fixed and (self.kind != "dataset" or self.dataset is None):
+            raise ValueError("fixed: is for a reference of kind 'dataset' that names one; give the key 'dataset'")
 
     def facts(self) -> dict[str, Any]:
         """The fields that can change the number."""
         if self.kind == "dataset":
-            return {"kind": self.kind, "cov_ddof": self.cov_ddof}
+            fixed = {"dataset": self.dataset} if self.fixed else {}
+            return {"kind": self.kind, "cov_ddof": self.cov_ddof, **fixed}
         return {"kind": self.kind, "file": self.asset or self.file, "entry": self.entry, "sha256": self.sha256}
 
 
@@ -91,6 +96,8 @@ class Protocol(Settings):
         metrics: What is computed.
         selection: Key of the Fréchet distance by which a training chooses the network it keeps (the lowest); None takes
             the first one. It changes no measured number.
+        watch: Keys of the metrics that evaluations during training log, none that keeps features; None takes all that
+            keep none. It changes no measured number.
         title: For people.
         notes: Sources and remarks for people.
     """
@@ -111,6 +118,7 @@ class Protocol(Settings):
     is_spread: Literal["runs", "splits"] = "runs"
     ddof: Ddof = 1
     selection: str | None = None
+    watch: tuple[str, ...] | None = None
     title: str = ""
     notes: str = ""
 
@@ -125,12 +133,21 @@ class Protocol(Settings):
         if self.labels is not None and self.label_dist != "empirical":
             raise ValueError(f"labels: must be left out where label_dist is {self.label_dist}")
         for metric in self.metrics:
-            if metric.reference is not None and metric.reference not in self.references:
-                known = suggestion(metric.reference, self.references)
-                raise ValueError(f"metrics: '{metric.key}' names no reference '{metric.reference}'{known}")
+            for reference in metric.references:
+                if reference not in self.references:
+                    known = suggestion(reference, self.references)
+                    raise ValueError(f"metrics: '{metric.key}' names no reference '{reference}'{known}")
+        streaming = [metric.key for metric in self.metrics if metric.generated != "features"]
+        for key in self.watch or ():
+            if key in keys and key not in streaming:
+                raise ValueError(f"watch: '{key}' keeps features, which evaluations during training do not")
+            if key not in keys:
+                raise ValueError(f"watch: no metric '{key}'{suggestion(key, streaming)}")
         choices = [metric.key for metric in self.metrics if metric.selects]
         if self.selection is not None and self.selection not in choices:
             raise ValueError(f"selection: must be a metric of kind 'frechet'{suggestion(self.selection, choices)}")
+        if self.watch is not None and self.selection_key is not None and self.selection_key not in self.watch:
+            raise ValueError(f"watch: must have '{self.selection_key}', by which a training chooses its network")
 
     @property
     def selection_key(self) -> str | None:
@@ -138,8 +155,10 @@ class Protocol(Settings):
         return self.selection or next((metric.key for metric in self.metrics if metric.selects), None)
 
     @property
-    def streaming(self) -> tuple[Metric, ...]:
-        """Metrics that need no stored features: those that evaluations during training log."""
+    def watched(self) -> tuple[Metric, ...]:
+        """Metrics that evaluations during training log: those of ``watch``, else all that need no stored features."""
+        if self.watch is not None:
+            return tuple(metric for metric in self.metrics if metric.key in self.watch)
         return tuple(metric for metric in self.metrics if metric.generated != "features")
 
     @functools.cached_property
@@ -181,7 +200,7 @@ class Protocol(Settings):
             # Images of others are measured without counts, so a missing file is told when classes are drawn.
             counts = self.label_counts if self._labels_here else None
             facts["labels"] = counts.sha256 if counts else None
-        used = {metric.reference for metric in self.metrics if metric.reference}
+        used = {key for metric in self.metrics for key in metric.references}
         facts["references"] = {key: source.facts() for key, source in self.sources.items() if key in used}
         facts["metrics"] = {metric.key: metric.facts() for metric in self.metrics}
         return facts

@@ -11,7 +11,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from sida.errors import UserError
 from sida.io import sha256_file, sha256_json
 
 if TYPE_CHECKING:
+    from eval.measuring.metric import Metric
     from sida.data import Dataset
 
 _BATCH = 256
@@ -94,7 +95,7 @@ def load_references(
     result = {}
     with precision(protocol.allow_tf32):
         for key, source in protocol.sources.items():
-            users = [metric for metric in protocol.metrics if metric.reference == key]
+            users = [metric for metric in protocol.metrics if key in metric.references]
             moments = list(dict.fromkeys(m.extractor for m in users if m.real == "moments"))
             rows = list(dict.fromkeys(m.extractor for m in users if m.real == "features"))
             if users:
@@ -143,7 +144,7 @@ def _load(
 
 
 def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callable[[], Dataset] | None) -> Dataset:
-    if dataset is not None:
+    if dataset is not None and not source.fixed:
         return dataset()
     if source.dataset is None:
         raise UserError(f"{where}: needs the data set; give --dataset, or a file with --reference {key}=FILE")
@@ -192,6 +193,26 @@ def from_dataset(
         reference._moments[name] = (sums.mean, sums.covariance(cov_ddof), sums.count)
     reference._features |= features
     return reference
+
+
+def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -> dict[str, dict[str, str]]:
+    """What a measurement says about the references of each metric that has any, by its key."""
+    records = {}
+    for metric in metrics:
+        used = [references[key].record() for key in metric.references]
+        if used:
+            digests = [record["sha256"] for record in used]
+            digest = digests[0] if len(digests) == 1 else sha256_json(digests)
+            records[metric.key] = {"name": ", ".join(record["name"] for record in used), "sha256": digest}
+    return records
+
+
+def fixed_digests(protocol: Protocol) -> dict[str, str]:
+    """Digests of the data sets that references of a protocol always are, by key, of those its metrics use."""
+    used = {key for metric in protocol.metrics for key in metric.references}
+    fixed = {key: source for key, source in protocol.sources.items() if source.fixed and key in used}
+    where = f"protocol '{protocol.name}': references"
+    return {key: data_digest(_open_dataset(source, key, f"{where}.{key}", None)) for key, source in fixed.items()}
 
 
 def data_digest(dataset: Dataset) -> str:

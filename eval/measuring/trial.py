@@ -193,8 +193,7 @@ def compute_metrics(
     values: dict[str, float] = {}
     details: dict[str, Any] = {}
     for metric in sums.metrics:
-        reference = references[metric.reference] if metric.reference is not None else None
-        value, detail = metric.compute(Sides(metric, sums, reference, device, once))
+        value, detail = metric.compute(Sides(metric, sums, references, device, once))
         if value is not None:
             values[metric.key] = value
         if detail:

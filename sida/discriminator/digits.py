@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sida.data import Dataset, load_dataset
+from sida.data import load_dataset
+from sida.data.digits import shuffled
 from sida.discriminator.backbones import Backbone
 from sida.tensor_file import explained, read_tensors
 
@@ -84,9 +85,9 @@ class BackboneTraining:
     input_noise: float = 0.1
 
 
-def unseen(dataset: Dataset, count: int) -> tuple[Tensor, Tensor]:
+def unseen(count: int) -> tuple[Tensor, Tensor]:
     """Indices (int64) of the images held out from the measuring network, and of all others."""
-    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+    order = shuffled()
     return order[:count], order[count:]
 
 
@@ -98,7 +99,7 @@ def train_backbone(settings: BackboneTraining) -> tuple[dict[str, Tensor], dict[
         images that it was not trained on).
     """
     dataset = load_dataset({"name": "digits", "kind": "digits"})
-    train, others = unseen(dataset, settings.images)
+    train, others = unseen(settings.images)
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.set_num_threads(1)

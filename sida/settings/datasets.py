@@ -33,6 +33,8 @@ KINDS = {
     "zip": Kind("sida.data.load:open_stored", path=True),
     "folder": Kind("sida.data.load:open_stored", path=True),
 }
+#: Parts of the digits: all of them, those to train on, and those that no training sees.
+Split = Literal["all", "train", "held-out"]
 KindName = Annotated[str, OneOf(lambda: KINDS, or_object=True)]
 
 
@@ -52,6 +54,8 @@ class DatasetSettings(Settings):
         max_size: Keep only this many images, drawn by ``random_seed``.
         random_seed: Seed of that draw.
         xflip: Append mirrored copies.
+        split: Part of the digits: ``all`` 1797, ``train`` (1497), or ``held-out`` (300, 30 of each class, none of which
+            the measuring network ``digits`` saw either).
         cache: Keep what was read in memory (data sets that fit).
         sha256: Expected digest; null accepts what is there.
     """
@@ -66,6 +70,7 @@ class DatasetSettings(Settings):
     max_size: Count | None = None
     random_seed: Natural = 0
     xflip: bool = False
+    split: Split = "all"
     cache: bool = False
     sha256: str | None = None
 
@@ -76,6 +81,10 @@ class DatasetSettings(Settings):
             raise ValueError(f"path: a data set of kind '{self.kind}' needs one; give the file or folder")
         if kind and not kind.path and self.path is not None:
             raise ValueError(f"path: the {self.kind} are embedded; remove this key")
+        if kind and kind.path and self.split != "all":
+            raise ValueError(
+                f"split: a data set of kind '{self.kind}' has none; remove this key (max_size takes a part)"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

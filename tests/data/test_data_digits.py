@@ -3,8 +3,13 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
+from eval.features.train_digits import DigitsTraining
+from eval.features.train_digits import split as measuring_split
 from sida.data import load_dataset
+from sida.data.digits import split_indices
+from sida.discriminator.digits import BackboneTraining, unseen
 from sida.errors import UserError
+from sida.settings.datasets import dataset_spec
 
 SPEC = {"name": "digits", "kind": "digits"}
 
@@ -49,9 +54,47 @@ def test_digest_is_stable_across_views():
     assert load_dataset(SPEC | {"max_size": 10, "sha256": digest}).sha256 == digest
 
 
+def test_splits_share_no_image_and_make_up_the_whole():
+    whole, train, held_out = (load_dataset(SPEC | {"split": split}) for split in ("all", "train", "held-out"))
+    assert (len(train), len(held_out)) == (1497, 300)
+    pixels = [{image.tobytes() for image in data.images(range(len(data))).numpy()} for data in (whole, train, held_out)]
+    assert not pixels[1] & pixels[2]  # no two digits of the set are equal
+    assert pixels[1] | pixels[2] == pixels[0]
+    assert torch.bincount(held_out.class_indices).tolist() == [30] * 10
+
+
+def test_images_of_a_split_keep_their_labels_order_and_views():
+    whole = load_dataset(SPEC)
+    for split in ("train", "held-out"):
+        data, indices = load_dataset(SPEC | {"split": split}), split_indices(split)
+        assert (np.diff(indices) > 0).all()
+        assert torch.equal(data.images(range(len(data))), whole.images(indices))
+        assert torch.equal(data.labels(range(len(data))), whole.labels(indices))
+        part = load_dataset(SPEC | {"split": split, "max_size": 40, "labels": False, "xflip": True})
+        assert (len(part), part.raw_count, part.label_dim) == (80, len(indices), 0)
+        assert part.sha256 == data.sha256
+
+
+def test_splits_are_the_same_for_ever_and_the_whole_keeps_its_digest():
+    digests = [load_dataset(SPEC | {"split": split}).sha256[:16] for split in ("all", "train", "held-out")]
+    assert digests == ["0b7e9c3202d7bcd2", "9a2592064ba43121", "811b39bfae892035"]
+    assert load_dataset(SPEC).sha256 == load_dataset(SPEC | {"split": "all"}).sha256
+    named = [dataset_spec(name, "here") for name in ("digits-train", "digits-heldout")]
+    assert [load_dataset(spec).sha256[:16] for spec in named] == digests[1:]
+
+
+def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_them_all():
+    held_out = set(split_indices("held-out").tolist())
+    measuring, _ = measuring_split(DigitsTraining())
+    assert not held_out & set(measuring.tolist())
+    assert held_out <= set(unseen(BackboneTraining().images)[0].tolist())
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
+        ({"split": "heldout"}, 'split: must be one of all, train, held-out, got "heldout"'),
+        ({"kind": "zip", "path": "x.zip", "split": "train"}, "split: a data set of kind 'zip' has none"),
         ({"pth": "x"}, "unknown key 'pth' \\(did you mean 'path'"),
         ({"kind": "digit"}, "kind: must be one of digits, zip, folder"),
         ({"resolution": 32}, "resolution: digits has 8, the spec says 32"),

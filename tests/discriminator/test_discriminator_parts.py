@@ -32,8 +32,8 @@ def digits_discriminator(label_dim=10, **options):
 
 def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
     _, metadata = read_tensors(WEIGHTS)
-    train, others = unseen(data, metadata["settings"]["images"])
-    measuring, held_out = split(data, DigitsTraining())
+    train, others = unseen(metadata["settings"]["images"])
+    measuring, held_out = split(DigitsTraining())
     assert sorted(train.tolist()) == sorted(held_out.tolist())
     assert not set(train.tolist()) & set(measuring.tolist())
     assert metadata["dataset_sha256"] == data.sha256

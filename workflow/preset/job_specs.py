@@ -191,4 +191,4 @@ class Preset(Rows):
 
 def _watched(protocol: Protocol) -> Protocol:
     """What an evaluation during training can use of a protocol: a change of the rest is no reason to train again."""
-    return dataclasses.replace(protocol, metrics=protocol.streaming or protocol.metrics)
+    return dataclasses.replace(protocol, metrics=protocol.watched or protocol.metrics)

@@ -20,7 +20,7 @@ from eval.features import extractor_assets
 from eval.figures.gather import Sources, gather
 from eval.figures.layout import CurvesLayout, PanelSpec, load_figure_layout
 from eval.figures.select import present, sample_panels
-from eval.measuring.protocol import Protocol
+from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.published import Published, load_published
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
@@ -29,6 +29,7 @@ from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
 from sida.errors import UserError, suggestion
+from sida.settings.datasets import dataset_spec
 from sida.sheet import Run
 from workflow.preset.experiments import check_experiments
 from workflow.preset.job_specs import Preset
@@ -64,15 +65,21 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
         where = f"{path}: metric '{metric.key}'"
         for asset in _named(metric.extractor, where):
             _check_asset(asset, registry, f"{where}: extractor '{metric.extractor}'")
-        source = protocol.sources.get(metric.reference or "")
-        if source is None or source.kind == "dataset":
-            continue
-        if source.asset is None:
-            raise UserError(
-                f"{where}: its reference '{metric.reference}' is a file that only `sida-eval score --reference` can "
-                "be given; name an asset, or take the metric out of the preset's protocol"
-            )
-        _check_asset(source.asset, registry, f"{path}: references.{metric.reference}.asset")
+        for key in metric.references:
+            _check_reference(path, key, protocol.sources[key], where, registry)
+
+
+def _check_reference(path: str, key: str, source: ReferenceSource, where: str, registry: dict[str, Asset]) -> None:
+    if source.kind == "dataset":
+        if source.fixed:
+            dataset_spec(str(source.dataset), f"{path}: references.{key}")
+        return
+    if source.asset is None:
+        raise UserError(
+            f"{where}: its reference '{key}' is a file that only `sida-eval score --reference` can "
+            "be given; name an asset, or take the metric out of the preset's protocol"
+        )
+    _check_asset(source.asset, registry, f"{path}: references.{key}.asset")
 
 
 def _named(extractor: str, where: str) -> tuple[str, ...]:
@@ -169,11 +176,11 @@ class _Pretended(Sources):
         if not self.preset.config["recipes"][row.recipe].get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"
         protocol = self.preset.protocol(row)
-        keys = [metric.key for metric in protocol.streaming]
+        keys = [metric.key for metric in protocol.watched]
         if panel.metric in keys:
             return ""
         if panel.metric in [metric.key for metric in protocol.metrics]:
-            return f"'{panel.metric}' needs stored features and is not measured during training"
+            return f"'{panel.metric}' is not measured during training (it needs stored features, or is not in 'watch')"
         return f"its protocol has no metric '{panel.metric}'{suggestion(panel.metric, keys)}"
 
     def kept(self, run: str) -> int | None:

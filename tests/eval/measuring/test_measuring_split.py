@@ -1,0 +1,165 @@
+"""References that training never saw: data sets of their own, memorisation, what a training watches, faults."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from eval.commands import main
+from eval.measuring.measure import measure
+from eval.measuring.monitor import make_monitor, monitor_facts
+from eval.measuring.protocol import load_protocol
+from eval.results.measurements import long_rows
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.settings.datasets import dataset_spec
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
+
+TRAIN, HELD_OUT = (dataset_spec(name, "test") for name in ("digits-train", "digits-heldout"))
+COPIES = {
+    "key": "copies",
+    "kind": "memorisation",
+    "extractor": "pixels",
+    "reference": "train",
+    "held_out": "heldout",
+}
+
+
+def frechet(key, reference):
+    return {"key": key, "kind": "frechet", "extractor": "pixels", "reference": reference}
+
+
+def content(**changes):
+    return {
+        "name": "split",
+        "num_samples": 400,
+        "trials": 1,
+        "resolution": 8,
+        "channels": 1,
+        "references": {
+            "train": {"kind": "dataset", "dataset": "digits-train", "fixed": True},
+            "heldout": {"kind": "dataset", "dataset": "digits-heldout", "fixed": True},
+            "own": {"kind": "dataset"},
+        },
+        "metrics": [
+            frechet("fd", "train"),
+            frechet("fd_heldout", "heldout"),
+            frechet("fd_own", "own"),
+            COPIES,
+            {**COPIES, "key": "ratio", "statistic": "ratio"},
+            {**COPIES, "key": "tail", "statistic": "tail"},
+        ],
+        **changes,
+    }
+
+
+def measured(dataset, folder, protocol=None):
+    spec = {"run": "data", "method": "data", "sampler": {"kind": "data"}, "dataset": dataset}
+    (record,) = measure(spec | {"protocol": protocol or content()}, folder, [0])
+    return record
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    return {data["name"]: measured(data, folder / data["name"]) for data in (TRAIN, HELD_OUT)}
+
+
+def test_copies_of_training_images_and_held_out_images_are_told_apart(records):
+    train, held_out = (records[name]["metrics"] for name in ("digits-train", "digits-heldout"))
+    assert (train["copies"], train["ratio"], train["tail"]) == (1, 0, 1)
+    assert held_out["copies"] == pytest.approx(0.5, abs=0.05)
+    assert held_out["ratio"] == pytest.approx(1, abs=0.1)
+    assert held_out["tail"] == pytest.approx(0.05, abs=0.04)
+    assert records["digits-train"]["details"]["copies"]["z"] > 10
+
+
+def test_a_fixed_reference_is_its_data_set_whatever_the_generator_was_trained_on(records):
+    train, held_out = (records[name]["metrics"] for name in ("digits-train", "digits-heldout"))
+    assert train["fd"] == train["fd_own"] < train["fd_heldout"]
+    assert held_out["fd_heldout"] == held_out["fd_own"] < held_out["fd"]
+    references = [record["metric_references"] for record in records.values()]
+    assert references[0]["fd"] == references[1]["fd"]
+    assert references[0]["fd_own"] != references[1]["fd_own"]
+    assert references[0]["copies"]["name"] == "digits-train, digits-heldout"
+    digests = {row["metric"]: row["reference_sha256"] for row in long_rows([records["digits-train"]])}
+    assert len({digests[key] for key in ("fd", "fd_heldout", "copies")}) == 3
+
+
+def test_which_data_set_is_fixed_is_part_of_the_digest():
+    def changed(**reference):
+        return content(references=content()["references"] | {"heldout": {"kind": "dataset", **reference}})
+
+    digests = [
+        load_protocol(protocol).sha256
+        for protocol in (
+            content(),
+            changed(dataset="digits-heldout"),
+            changed(dataset="digits", fixed=True),
+            changed(dataset="digits"),
+        )
+    ]
+    # Without `fixed` the name is what is taken where the generator names no data set: as before.
+    assert len(set(digests)) == 3
+    assert digests[1] == digests[3]
+
+
+def test_a_training_watches_what_the_protocol_says():
+    def resampled(seeds):
+        data = load_dataset(TRAIN)
+        return data.images([seed % len(data) for seed in seeds]), None
+
+    found = {
+        watch: make_monitor(TRAIN, protocol=content(watch=watch), num_samples=300)(resampled)
+        for watch in (None, ("fd",))
+    }
+    assert {"fd", "fd_heldout", "fd_own"} <= set(found[None])
+    assert set(found["fd",]) == {"selection", "num_samples", "fd", "fd_std", "fd_trials"}
+    assert found["fd",]["fd"] == found[None]["fd"]
+    facts = [monitor_facts(content(watch=watch)) for watch in (None, ["fd"], ["fd", "fd_own"])]
+    assert len({json.dumps(fact, sort_keys=True) for fact in facts}) == 3
+    assert set(facts[1]["references"]) == {"train"}  # what is not watched is no reason to train again
+    assert load_protocol(content()).sha256 == load_protocol(content(watch=["fd"])).sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": [{**COPIES, "held_out": "held-out"}]}, "'copies' names no reference 'held-out' .did you mean"),
+        ({"metrics": [{k: v for k, v in COPIES.items() if k != "held_out"}]}, "key 'held_out' is missing"),
+        ({"metrics": [{k: v for k, v in COPIES.items() if k != "reference"}]}, "'memorisation' needs one"),
+        ({"metrics": [COPIES | {"statistic": "share_"}]}, "statistic: must be one of share, ratio, tail"),
+        ({"watch": ["fdd"]}, "watch: no metric 'fdd' .did you mean 'fd'"),
+        ({"watch": ["fd", "copies"]}, "watch: 'copies' keeps features"),
+        ({"watch": ["fd_heldout"]}, "watch: must have 'fd', by which a training chooses"),
+        ({"references": {"train": {"kind": "dataset", "fixed": True}}}, "fixed: is for a reference of kind 'dataset'"),
+    ],
+)
+def test_faults_name_the_key(change, message):
+    with pytest.raises(UserError, match=message) as caught:
+        _ = load_protocol(content(**change)).sources
+    assert "\n" not in str(caught.value)
+
+
+def test_a_data_set_that_is_not_there_is_told_before_the_first_job(tmp_path):
+    references = content()["references"] | {"heldout": {"kind": "dataset", "dataset": "digits-held", "fixed": True}}
+    (tmp_path / "own.yaml").write_text(json.dumps(content(references=references)))
+    header, row = "run\tlabel\tmethod\tsampler", "data\tData\tdata\tdata"
+    (tmp_path / "own.tsv").write_text(f"{header}\n{row}\n")
+    preset = {"preset": "own", "runs": "own.tsv", "dataset": "digits-train", "protocol": "own.yaml", "tables": []}
+    preset |= {"figures": [], "samplers": {"data": {"kind": "data"}}, "teachers": {}, "recipes": {}}
+    with pytest.raises(UserError, match=r"references\.heldout: no data set 'digits-held'.*did you mean"):
+        check_preset(Preset(preset, "own", [tmp_path]))
+
+
+def test_own_images_are_scored_against_both_splits(tmp_path, capsys):
+    import numpy as np
+
+    pictures = load_dataset(TRAIN).images(range(400)).permute(0, 2, 3, 1).numpy()
+    np.savez(tmp_path / "copies.npz", arr_0=pictures)
+    metrics = [metric for metric in content()["metrics"] if metric["key"] != "fd_own"]
+    (tmp_path / "own.yaml").write_text(json.dumps(content(metrics=metrics)))
+    assert main(["score", "--images", str(tmp_path / "copies.npz"), "--protocol", str(tmp_path / "own.yaml")]) == 0
+    assert "copies.npz & 0.685 & 1.153 & 1.000 & 0.000 & 1.000" in capsys.readouterr().out
