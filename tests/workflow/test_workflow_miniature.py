@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import random
 import re
@@ -19,7 +20,7 @@ from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 
-METRICS = {"fd": 4.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.8, "recall": 0.7, "accuracy": 0.97}
+METRICS = {"fd": 4.0, "fd_own": 2.0, "fd_pixel": 0.4, "is": 9.0, "precision": 0.8, "recall": 0.7, "accuracy": 0.97}
 
 
 @pytest.fixture(scope="module")
@@ -55,9 +56,14 @@ def test_claims_name_rows_and_three_seeds_where_training_is_compared(preset):
             for operand in filter(None, (part.a, part.b)):
                 names = [operand.run] if operand.run else [run.run for run in matching(preset.runs, operand.where)]
                 assert set(names) <= set(preset.runs), claim.id
-                if operand.run is None and {preset.runs[name].recipe for name in names} != {"ablation-sid"}:
-                    assert {preset.runs[name].seed for name in names} == {0, 1, 2}, claim.id
-                    assert len(names) % 3 == 0, claim.id
+                if operand.run is None:
+                    seeds = collections.defaultdict(set)
+                    for name in names:
+                        seeds[preset.runs[name].teacher].add(preset.runs[name].seed)
+                    # Those of EDM2's layers are not the seed by which their weights were tuned.
+                    assert all(found == ({1, 2, 3} if t == "edm2" else {0, 1, 2}) for t, found in seeds.items()), (
+                        claim.id
+                    )
                 if part.rule == "TRAIN":
                     assert operand.run is None, claim.id
 
@@ -66,23 +72,53 @@ def test_controls_change_one_thing(preset):
     def without(run, *keys):
         return {key: value for key, value in preset.student_spec(run).items() if key not in ("name", *keys)}
 
-    base = "ablation-sida-a1.0"
-    assert without("no-data", "real_source") == without(base)
-    assert preset.student_spec("no-data")["real_source"].endswith("students/t30-sid/network.safetensors")
-    for run, key in [("pool-sample", "adversarial_pool"), ("gamma-snr", "gamma"), ("adversarial-alone", "lambda_sid")]:
-        assert without(run, key) == without(base, key)
-    assert without("no-adversarial", "lambda_adv", "lambda_d") == without(base, "lambda_adv", "lambda_d")
+    for teacher in ("t30", "t30b"):
+        base = f"{teacher}-sida"
+        assert without(f"{teacher}-no-data", "real_source") == without(base)
+        source = preset.student_spec(f"{teacher}-no-data")["real_source"]
+        assert source.endswith(f"students/{teacher}-sid/network.safetensors")
+        assert without(f"{teacher}-pool-sample", "adversarial_pool") == without(base)
+    frame = ("grad_clip_value", "warmup_kimg")
+    assert without("t30-sid-clipped", *frame) == without("t30-sid", *frame)
+    assert without("t30-sida-unclipped", *frame, "adversarial_kimg") == without("t30-sida", *frame, "adversarial_kimg")
+    assert {preset.student_spec("t30-sid-clipped")[key] for key in frame} == {1}
+    assert {preset.student_spec(f"t30-{name}").get(key, 0) for key in frame for name in ("sid", "sida-unclipped")} == {
+        0
+    }
     norms = ("weight_norm", "fake_score_weight_norm")
-    assert without("norm-on", *norms) == without("norm-off", *norms)
+    assert without("edm2-sida-norm-off", *norms) == without("edm2-sida", *norms)
+    for method in ("sid", "sida"):
+        assert without(f"edm2-{method}-nologvar", "logvar") == without(f"edm2-{method}")
+    assert without("lag-sida-a0.5", "fake_score_lr") == without("alpha-sida-a0.5")
     restart, sid2a = preset.student_spec("t30-restart"), preset.student_spec("t30-sid2a")
     assert [restart[key] == sid2a[key] for key in ("init", "total_kimg", "lr", "warmup_kimg", "teacher")] == [True] * 5
+
+
+def test_further_teachers_differ_from_the_first_by_their_seed(preset):
+    for name in ("t10", "t30", "t50", "t100", "t200"):
+        first, other = preset.teacher_spec(name), preset.teacher_spec(f"{name}b")
+        assert {key for key in first if first[key] != other[key]} == {"name", "seed"}
+
+
+def test_ways_to_spend_one_budget_see_equally_many_images(preset):
+    def images(run):
+        row = preset.runs[run]
+        return preset.student_spec(run)["total_kimg"] + (images(row.init) if row.init else 0)
+
+    for rows in (
+        ["t30-sid", "t30-sida", "t30-sid2a", "t30-restart", "t30-gdd"],
+        ["edm2-sid", "edm2-sida", "edm2-sid2a"],
+    ):
+        assert {images(run) for run in rows} == {40}
+    for size in ("small", "large", "uncond"):
+        assert {images(f"{size}-{method}") for method in ("sid", "sida", "sid2a")} == {40}
 
 
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("teacher-t30", r"run 'no-data': recipes.no-data.real_source 'teacher-t30' is not a one-step generator"),
-        ("no-data-s1", r"run 'no-data'.*circle|run 'no-data-s1'.*circle"),
+        ("teacher-t30", r"run 't30-no-data': recipes.no-data.real_source 'teacher-t30' is not a one-step generator"),
+        ("t30-no-data-s1", r"run 't30-no-data'.*circle|run 't30-no-data-s1'.*circle"),
     ],
 )
 def test_bad_stand_in_for_the_data_is_one_line(preset, source, message):
@@ -96,8 +132,8 @@ def test_bad_stand_in_for_the_data_is_one_line(preset, source, message):
     ("target", "jobs"),
     [
         ("figures/mini-figure9.pdf", {"train_teacher": 1, "distill": 1, "figure": 1}),
-        ("tables/mini-table6.tex", {"train_teacher": 1, "distill": 2, "measure": 3, "collect_part": 1, "table": 1}),
-        ("students/no-data/network.safetensors", {"train_teacher": 1, "distill": 1, "distill_parent": 1}),
+        ("tables/mini-table6.tex", {"train_teacher": 2, "distill": 4, "measure": 6, "collect_part": 1, "table": 1}),
+        ("students/t30-no-data/network.safetensors", {"train_teacher": 1, "distill": 1, "distill_parent": 1}),
     ],
 )
 def test_an_experiment_alone_runs_only_its_own_rows(tmp_path, target, jobs):
@@ -124,7 +160,7 @@ def made_up(preset, tmp_path_factory):
         for nimg in range(0, total + 1, total // 10):
             fd = 25 / (1 + nimg / 2000) + noise.uniform(2, 3)
             trials = {"fd": fd, "fd_std": 0.1, "fd_trials": [fd, fd], "num_samples": 2500, "accuracy": 0.9}
-            trials |= {"selection": "fd", "is": 9.0 - fd / 10, "fd_pixel": None}
+            trials |= {"selection": "fd", "fd_own": fd / 2, "is": 9.0 - fd / 10, "fd_pixel": None}
             evaluations.append(json.dumps({"nimg": nimg, **trials}))
             ticks.append(json.dumps({"nimg": nimg, "img_per_s": 300.0, "memory_mb": 800.0}))
         (student / "evaluations.jsonl").write_text("\n".join(evaluations) + "\n")
@@ -187,14 +223,14 @@ def test_every_distinct_setting_starts(preset, tmp_path):
 
     first = {}
     for row in preset.students():
-        first.setdefault((row.recipe, row.teacher, row.alpha if "ablation" in str(row.recipe) else None), row.run)
+        first.setdefault((row.recipe, row.teacher, row.alpha if row.family == "α" else None), row.run)
     for name in first.values():
         run(name)
     # A network of each family through the protocol itself, with fewer images.
     import yaml
 
     small = yaml.safe_load(protocol.read_text()) | {"num_samples": 200, "trials": 1}
-    for name in ["data", "teacher-edm2", "uncond-sida-a1.0", "edm2-sida", "t30-sida"]:
+    for name in ["data", "teacher-edm2", "uncond-sida", "edm2-sida", "t30-sida"]:
         spec = json.loads(json.dumps(preset.measure_spec(name)).replace("results/miniature", str(tmp_path)))
         (record,) = measure(spec | {"protocol": small}, tmp_path / "measurements" / name, [0])
         assert record["metrics"]["fd"] > 0
