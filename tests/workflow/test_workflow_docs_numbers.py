@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 
@@ -13,12 +14,15 @@ from eval.results.summary import load_measurements
 from sida.errors import UserError
 from sida.io import read_jsonl
 from sida.resources import ROOT
+from tests.eval.synthetic_output import write_csv
 from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
 from workflow.docs.counts import COUNTS
 from workflow.docs.pages import MARKER, filled
-from workflow.docs.stored import FILES, store, unpack
+from workflow.docs.stored import FILES, read_csv, store, unpack
 from workflow.docs.study import Study
+from workflow.preset import Preset
+from workflow.preset.row_digest import row_digest
 
 ABOUT = {"preset": "config/miniature.yaml", "title": "A study"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -27,7 +31,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 @pytest.fixture(scope="module")
 def stored(made_up, tmp_path_factory):  # noqa: F811
     folder = tmp_path_factory.mktemp("docs") / "miniature" / "data"
-    store(made_up, folder, ABOUT)
+    store(made_up, folder, ABOUT, {})
     return folder
 
 
@@ -53,6 +57,50 @@ def test_a_stored_study_gives_back_measurements_curves_and_logs(made_up, stored,
     assert verdicts[0] == verdicts[1]
     # Small enough for a repository.
     assert sum(path.stat().st_size for path in stored.iterdir()) < 500_000
+
+
+def test_rows_stay_stored_while_the_preset_asks_for_the_same(made_up, preset, tmp_path):  # noqa: F811
+    """A study that was run in two halves, on two machines, of which the second has none of the first's files."""
+    asked = {run: row_digest(preset, run) for run in preset.runs}
+    first = ["t30-sid", "t30-sida", "teacher-t30"]
+    measured = [line for line in read_csv(made_up / "measurements.csv") if line["run"] in first]
+    half, other = tmp_path / "half", tmp_path / "other"
+    other.mkdir()
+    for run in first[:2]:
+        shutil.copytree(made_up / "students" / run, half / "students" / run)
+    write_csv(half / "measurements.csv", measured)
+    store(half, tmp_path / "data", ABOUT, asked)
+    write_csv(other / "measurements.csv", [line | {"value": "1.5"} for line in measured if line["run"] == "t30-sid"])
+    changed = asked | {"teacher-t30": "another"}
+
+    store(other, tmp_path / "data", ABOUT, changed, add=True)
+    unpack(tmp_path / "data", tmp_path / "all")
+    after = load_measurements(tmp_path / "all" / "measurements.csv")
+    assert set(after.runs) == {"t30-sid", "t30-sida"}  # what is asked for otherwise now is gone
+    assert {line.value for line in after.lines("t30-sid", "fd")} == {1.5}  # what was measured again is new
+    before = load_measurements(made_up / "measurements.csv").estimate("t30-sida", "fd")
+    assert after.estimate("t30-sida", "fd").mean == pytest.approx(before.mean, rel=1e-6)
+    logs = [folder / "students/t30-sida/train.jsonl" for folder in (made_up, tmp_path / "all")]
+    assert read_jsonl(logs[0]) == read_jsonl(logs[1])
+
+    store(other, tmp_path / "data", ABOUT, changed)
+    assert {line["run"] for line in read_csv(tmp_path / "data" / "measurements.csv")} == {"t30-sid"}
+
+
+def test_a_rows_digest_sees_its_teacher_and_what_it_starts_from(preset):  # noqa: F811
+    def digests(*path, value):
+        config = json.loads(json.dumps(preset.config))
+        place = config
+        for key in path[:-1]:
+            place = place[key]
+        place[path[-1]] = value
+        other = Preset(config, "config/miniature.yaml")
+        return {run for run in preset.runs if row_digest(other, run) != row_digest(preset, run)}
+
+    assert digests("recipes", "restart", "total_kimg", value=21) == {"t30-restart", "t30-restart-s1", "t30-restart-s2"}
+    assert {"t30-half", "t30-sid2a", "t30-restart"} < digests("recipes", "half-sid", "lr", value=1e-3)
+    changed = digests("teachers", "t50b", "seed", value=7)
+    assert changed == {"teacher-t50b", "t50b-sid", "t50b-sida"}
 
 
 def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811

@@ -21,6 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where something is stale")
     parser.add_argument("--store", metavar="DIR", help="results of a preset to keep beside its page first")
     parser.add_argument("--config", metavar="YAML", help="with --store: the preset's configuration")
+    parser.add_argument(
+        "--add", action="store_true", help="with --store: stored rows stay that these results lack and the preset has"
+    )
     parser.add_argument("--title", help="with --store: headline of the page (default: the preset's title)")
     parser.add_argument("--page", metavar="PAGE.md", help="with --store: the page about the preset")
 
@@ -30,7 +33,13 @@ def run(args: argparse.Namespace) -> int:
     from workflow.docs.pages import write_docs
 
     changed = write_docs(
-        args.pages, check=args.check, results=args.store, config=args.config, page=args.page, title=args.title
+        args.pages,
+        check=args.check,
+        results=args.store,
+        config=args.config,
+        page=args.page,
+        title=args.title,
+        add=args.add,
     )
     for line in changed:
         print(line)

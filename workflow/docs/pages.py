@@ -19,6 +19,7 @@ from workflow.docs.settings import schemas
 from workflow.docs.stored import store
 from workflow.docs.study import Study, draw, opened
 from workflow.preset import Preset
+from workflow.preset.row_digest import row_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"<!--= (?P<words>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
@@ -70,6 +71,7 @@ def write_docs(
     config: str | None = None,
     page: str | None = None,
     title: str | None = None,
+    add: bool = False,
     root: Path = ROOT,
 ) -> list[str]:
     """Writes (or only names) what is stale; returns a line for each page and schema.
@@ -81,6 +83,7 @@ def write_docs(
         config: With ``results``: the preset's configuration.
         page: With ``results``: ``docs/NAME.md``.
         title: With ``results``: headline of the page; by default the preset's title.
+        add: With ``results``: stored rows that these results lack stay, where the preset asks for the same still.
         root: The repository.
 
     Raises:
@@ -88,7 +91,7 @@ def write_docs(
     """
     if results and check:
         raise UserError("--store and --check exclude each other")
-    kept = _keep(results, config, page, title, root) if results else None
+    kept = _keep(results, config, page, title, add, root) if results else None
     everything = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     wanted = [Path(page).resolve() for page in pages] or [*everything, *([kept] if kept else [])]
     # The schemas of a repository are written with its pages.
@@ -114,7 +117,7 @@ def write_docs(
     return changed
 
 
-def _keep(results: str | Path, config: str | None, page: str | None, title: str | None, root: Path) -> Path:
+def _keep(results: str | Path, config: str | None, page: str | None, title: str | None, add: bool, root: Path) -> Path:
     """Keeps results beside their page, as far as they are text; returns the page."""
     if not config or not page:
         raise UserError(
@@ -123,8 +126,10 @@ def _keep(results: str | Path, config: str | None, page: str | None, title: str 
     path = root / page
     if path.suffix != ".md" or path.parent != root / "docs":
         raise UserError(f"--page {page}: must be docs/NAME.md")
-    title = title or Preset.load(root / config).config["title"]
-    store(results, path.with_suffix("") / "data", {"preset": config, "title": title})
+    preset = Preset.load(root / config)
+    asked = {run: row_digest(preset, run) for run in preset.runs}
+    about = {"preset": config, "title": title or preset.config["title"]}
+    store(results, path.with_suffix("") / "data", about, asked, add)
     return path
 
 

@@ -9,8 +9,10 @@ log. ``study.json`` has what is the same for many lines: protocol, device, code,
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,49 +37,108 @@ _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
 _TICK = ("nimg", "img_per_s", "memory_mb", "memory_reserved_mb", "seconds")
 
 
-def store(results: str | Path, out: str | Path, about: Mapping[str, Any]) -> list[Path]:
+def store(
+    results: str | Path, out: str | Path, about: Mapping[str, Any], asked: Mapping[str, str], add: bool = False
+) -> list[Path]:
     """Writes a stored study; returns its files.
 
     Args:
         results: Folder of a preset: ``measurements.csv`` (or trials below ``measurements/``) and training logs.
         out: Folder to write.
         about: Further facts for ``study.json``: ``preset`` (its configuration file) and ``title``.
+        asked: Digests by row of what the preset asks for now (:func:`workflow.preset.row_digest.row_digest`).
+        add: Rows that ``out`` holds and these results lack stay, where their digest is the same.
 
     Raises:
         UserError: Nothing was measured there.
     """
-    results, out = Path(results), Path(out)
-    rows = [{key: str(value) if value is not None else "" for key, value in row.items()} for row in _long(results)]
-    for row in rows:
-        row["date"] = row["date"][:10]
+    out = Path(out)
+    found = Part.of_results(Path(results))
+    if add:
+        found = found.joined(Part.of_stored(out, asked))
+    rows, teachers = found.rows, found.teachers
     shared = {column: _shared(rows, column) for column in rows[0] if column not in _PLACE}
-    logs = sorted((results / "students").glob("*/train.jsonl"))
-    teachers = sorted((results / "teachers").glob("*/train.jsonl"))
-    evaluations = [
-        {"run": log.parent.name} | _evaluation(record)
-        for log in logs
-        for record in _records(log.with_name("evaluations.jsonl"))
-    ]
-    ticks = [
-        {"run": log.parent.name} | {key: _short(record[key]) for key in _TICK if record.get(key) is not None}
-        for log in logs
-        for record in _records(log)
-    ]
     facts = {
         "format": FORMAT,
         **about,
-        "bytes": sum(path.stat().st_size for path in results.rglob("*") if path.is_file()),
-        "teachers": [log.parent.name for log in teachers],
+        "teachers": sorted(teachers),
+        "seconds_of_teachers": {name: round(seconds) for name, seconds in sorted(teachers.items())},
         "seconds_of_training": round(
-            sum(float(r.get("seconds", 0)) for log in [*teachers, *logs] for r in _records(log))
+            sum(teachers.values()) + sum(float(tick.get("seconds", 0)) for tick in found.ticks)
         ),
+        "asked": {run: digest for run, digest in (asked or {}).items() if run in found.runs},
         "measurements": shared,
     }
     write_text(out / "measurements.csv", _csv(_wide(rows)))
-    write_text(out / "evaluations.csv", _csv(evaluations))
-    write_text(out / "training.csv", _csv(ticks))
+    write_text(out / "evaluations.csv", _csv(found.evaluations))
+    write_text(out / "training.csv", _csv(found.ticks))
     write_json(out / "study.json", facts)
     return [out / name for name in FILES]
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """Rows of a study: their measurements, evaluations and records of training, and the seconds of each teacher."""
+
+    rows: Sequence[dict[str, str]] = ()
+    evaluations: Sequence[dict[str, str]] = ()
+    ticks: Sequence[dict[str, str]] = ()
+    teachers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    @property
+    def runs(self) -> set[str]:
+        """Rows that are measured."""
+        return {row["run"] for row in self.rows}
+
+    @classmethod
+    def of_results(cls, results: Path) -> Part:
+        """The measured rows of a results folder."""
+        rows = [{key: str(value) if value is not None else "" for key, value in row.items()} for row in _long(results)]
+        for row in rows:
+            row["date"] = row["date"][:10]
+        logs = [results / "students" / run / "train.jsonl" for run in sorted({row["run"] for row in rows})]
+        return cls(
+            rows,
+            [
+                {"run": log.parent.name} | _evaluation(record)
+                for log in logs
+                for record in _records(log.with_name("evaluations.jsonl"))
+            ],
+            [
+                {"run": log.parent.name} | {key: _short(record[key]) for key in _TICK if record.get(key) is not None}
+                for log in logs
+                for record in _records(log)
+            ],
+            {
+                log.parent.name: sum(float(record.get("seconds", 0)) for record in _records(log))
+                for log in sorted((results / "teachers").glob("*/train.jsonl"))
+            },
+        )
+
+    @classmethod
+    def of_stored(cls, folder: Path, asked: Mapping[str, str]) -> Part:
+        """Rows of a stored study that are what is asked for still."""
+        if not (folder / "study.json").is_file():
+            return cls()
+        study = read_study(folder)
+        kept = {run for run, digest in study.get("asked", {}).items() if asked.get(run) == digest}
+        with tempfile.TemporaryDirectory() as unpacked:
+            unpack(folder, unpacked)
+            rows = [row for row in read_csv(Path(unpacked) / "measurements.csv") if row["run"] in kept]
+
+        def records(name: str) -> list[dict[str, str]]:
+            lines = (line for line in read_csv(folder / name) if line["run"] in kept)
+            return [{key: text for key, text in line.items() if text} for line in lines]
+
+        return cls(rows, records("evaluations.csv"), records("training.csv"), study.get("seconds_of_teachers", {}))
+
+    def joined(self, earlier: Part) -> Part:
+        """These rows, and those that only an earlier part has."""
+
+        def more(name: str) -> list[dict[str, str]]:
+            return [*getattr(self, name), *(r for r in getattr(earlier, name) if r["run"] not in self.runs)]
+
+        return Part(more("rows"), more("evaluations"), more("ticks"), {**earlier.teachers, **self.teachers})
 
 
 def read_study(folder: str | Path) -> dict[str, Any]:

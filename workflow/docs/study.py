@@ -125,7 +125,6 @@ class Study:
             "teachers": lambda: str(len(self.facts["teachers"])),
             "core-hours": lambda: f"{self.facts['seconds_of_training'] / 3600:.1f}",
             "origin": lambda: f"Run of {measured_days(self.measured.rows)}, code {self.fact('code')}.",
-            "size": lambda: f"{self.facts['bytes'] / 1e9:.1f} GB",
             "days": lambda: measured_days(self.measured.rows),
             "code": lambda: ", ".join(sorted({row.code_version for row in self.measured.rows})),
         }
