@@ -2,8 +2,9 @@
 
 A stored study has four files. ``measurements.csv`` has a line for each run and trial with a column for each metric;
 ``evaluations.csv`` the evaluations during training; ``training.csv`` the speed and memory of each record of a training
-log. ``study.json`` has what is the same for many lines: protocol, device, code, digests, image seeds, and the preset.
-:func:`unpack` turns them back into the files that tables, figures and claims are built from.
+log. ``study.json`` has what is the same for many lines: protocol, device, code, digests, image seeds, the minute of a
+run's first measurement, and the preset. :func:`unpack` turns them back into the files that tables, figures and claims
+are built from.
 """
 
 from __future__ import annotations
@@ -48,8 +49,11 @@ def store(results: str | Path, out: str | Path, about: Mapping[str, Any]) -> lis
     """
     results, out = Path(results), Path(out)
     rows = [{key: str(value) if value is not None else "" for key, value in row.items()} for row in _long(results)]
+    first: dict[str, str] = {}
     for row in rows:
-        row["date"] = row["date"][:10]
+        first[row["run"]] = min(first.get(row["run"], row["date"]), row["date"])
+    for row in rows:
+        row["date"] = _minute(first[row["run"]])
     shared = {column: _shared(rows, column) for column in rows[0] if column not in _PLACE}
     logs = sorted((results / "students").glob("*/train.jsonl"))
     teachers = sorted((results / "teachers").glob("*/train.jsonl"))
@@ -121,6 +125,11 @@ def unpack(folder: str | Path, out: str | Path) -> None:
             by_run.setdefault(record["run"], []).append(json.dumps(numbers))
         for run, lines in by_run.items():
             write_text(out / "students" / run / log, "\n".join(lines) + "\n")
+
+
+def _minute(time: str) -> str:
+    """A time without its seconds: enough to tell whether a prediction was written before it."""
+    return f"{time[:16]}Z" if len(time) > 16 else time
 
 
 def _long(results: Path) -> Sequence[Mapping[str, Any]]:

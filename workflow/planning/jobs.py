@@ -149,7 +149,7 @@ class Jobs:
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
 
     def _shown(self, folder: str, name: str) -> list[str]:
-        if folder not in ("tables", "figures"):
+        if folder not in ("tables", "figures", "experiments"):
             return self.targets.trials(self.targets.rows)
         needs = self.targets.needs(folder, name.rsplit(".", 1)[0])
         return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks)]
