@@ -163,6 +163,21 @@ class SamplesPanel:
 
 
 @dataclass(frozen=True)
+class NeighboursSpec:
+    """The real images that are shown below each image of a grid: the nearest of two data sets.
+
+    Attributes:
+        training: Data set that the generators were trained on, of ``config/datasets.yaml``.
+        held_out: Data set that they were not trained on.
+        extractor: Feature network in which images are near.
+    """
+
+    training: str
+    held_out: str
+    extractor: str = "pixels"
+
+
+@dataclass(frozen=True)
 class SamplesLayout:
     """A figure of sample grids, with the same seeds in every panel.
 
@@ -173,6 +188,8 @@ class SamplesLayout:
         columns: Columns of each grid; the image in row r, column c has seed ``first_seed + r·columns + c``.
         upscale: Nearest-neighbour factor before embedding, so that small images stay crisp.
         panels_per_row: Grids side by side.
+        neighbours: Shows the nearest real images below each image. Rows and columns then change places, so that each
+            block of three lines has one image of each class; there is a block for each of ``columns``.
     """
 
     panels: tuple[SamplesPanel, ...]
@@ -185,6 +202,7 @@ class SamplesLayout:
     first_seed: int = 0
     upscale: Count = 8
     panels_per_row: Count = 5
+    neighbours: NeighboursSpec | None = None
     scope: Mapping[str, Any] | None = None
     source: str = ""
 
