@@ -90,7 +90,8 @@ class Preset(Rows):
             "teacher": self.teacher_path(str(run.teacher)),
         }
         spec |= {"init": init, **recipe, "evaluation": evaluation, "seed": self.seed_of(run), **self._common()}
-        return spec | ({"alpha": run.alpha} if run.alpha is not None else {})
+        given = {"alpha": run.alpha, "guide": self.guide_path(run)}
+        return spec | {key: value for key, value in given.items() if value is not None}
 
     def training_gpus(self, training: Mapping[str, Any]) -> int:
         """GPUs for a training's spec: as many as the preset wishes, fewer where rounds cannot be shared."""
@@ -104,7 +105,7 @@ class Preset(Rows):
             "run": name,
             "method": run.method,
             "network": self.network_path(run),
-            "guide": self.checkpoint_path(run.guide) if run.guide else None,
+            "guide": self.sampler_guide(run),
             "sampler": sampler,
             "nfe": nfe(sampler) or run.nfe,
             "dataset": self.dataset_of(run),
@@ -122,7 +123,7 @@ class Preset(Rows):
         with_data = run.method == "data" or (classes == "empirical" and protocol.labels is None)
         return {
             "network": self.network_path(run),
-            "gnet": self.checkpoint_path(run.guide) if run.guide else None,
+            "gnet": self.sampler_guide(run),
             "sampler": self.sampler_of(run),
             "seeds": f"{first}-{last}",
             "class_labels": self.class_counts(run) or classes,

@@ -99,7 +99,11 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
     """The files and assets of a row, and whether its images can be compared under its protocol."""
     where = f"{preset.sheet}: run '{run.run}'"
     teacher = preset.config["teachers"].get(run.teacher, {}) if run.trained_here else {}
-    networks = {"guide": run.guide, "teacher": teacher.get("checkpoint")}
+    guide = preset.config["teachers"].get(run.guide)
+    networks = {
+        "guide": run.guide if guide is None else guide.get("checkpoint"),
+        "teacher": teacher.get("checkpoint"),
+    }
     if not run.without_network:
         networks["checkpoint"] = run.checkpoint
     for column, name in networks.items():
@@ -107,6 +111,9 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
             continue
         if Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
             raise UserError(f"{where}: {column}: no such file '{name}'")
+        if column == "guide" and name not in registry:
+            near = suggestion(name, preset.config["teachers"])
+            raise UserError(f"{where}: guide: no teacher of {preset.source} and no asset '{name}'{near}")
         _check_asset(name, registry, f"{where}: {column}")
     if run.method == "external" and run.without_network:
         sampler = preset.sampler_of(run)

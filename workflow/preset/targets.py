@@ -104,8 +104,10 @@ class Targets:
         return [f"{folder}/shard-{begin}-{end}.safetensors" for begin, end in self.preset.shards(run)]
 
     def networks(self, runs: Iterable[str]) -> list[str]:
-        """Networks of rows; training logs lie beside the students'."""
-        return sorted({path for run in runs if (path := self.preset.network_path(self.preset.runs[run]))})
+        """Networks that rows are sampled from, guides among them; training logs lie beside the students'."""
+        rows = [self.preset.runs[run] for run in runs]
+        paths = [path for row in rows for path in (self.preset.network_path(row), self.preset.sampler_guide(row))]
+        return sorted({path for path in paths if path})
 
     # What jobs need.
 
@@ -147,7 +149,9 @@ class Targets:
         return [*self._data(dataset), *_code([teacher["network"]["class"]])]
 
     def training(self, run: str) -> dict[str, str | list[str]]:
-        """What a student's training needs: data, teacher, generators (start, stand-in for the data), downloads."""
+        """What a student's training needs: data, teacher, its guide, generators (start, stand-in for the data),
+        downloads.
+        """
         row = self.preset.runs[run]
         parents = [self.preset.network_path(self.preset.runs[name]) for name in self.preset.parents(row)]
         # Evaluations while it is trained measure as its trials do.
@@ -155,6 +159,7 @@ class Targets:
         return {
             "data": self._data(self.preset.dataset_of(row)),
             "teacher": self.preset.teacher_path(str(row.teacher)),
+            "guide": self.preset.guide_path(row) or [],
             "generators": [path for path in parents if path],
             "method": [*map(self._asset, self.preset.training_assets(run)), *_code([row.method])],
             "measuring": self._measuring(run) if evaluated else [],
@@ -163,7 +168,7 @@ class Targets:
     def generator(self, run: str) -> list[str]:
         """The network (and guide) a row samples from, and what its protocol needs."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
-        files = [self.preset.network_path(row), self.preset.checkpoint_path(row.guide) if row.guide else None]
+        files = [self.preset.network_path(row), self.preset.sampler_guide(row)]
         if row.method == "external" and row.without_network:
             files.append(source_of(str(row.checkpoint)))
         opened = row.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
