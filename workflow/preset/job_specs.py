@@ -15,12 +15,15 @@ from typing import Any
 from eval.claims.experiments import Experiment, load_experiments
 from eval.claims.model import load_claims
 from eval.claims.rows import claim_rows
+from eval.figures.layout import load_figure_layout
+from eval.figures.points_layout import PointsLayout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import read_extended
 from sida.config import load_yaml
 from sida.settings.evaluation import EvaluationPoints
 from workflow.preset.checks import check_references
+from workflow.preset.figure_settings import figure_settings
 from workflow.preset.rows import Rows, nfe
 
 MONITOR = "eval.measuring.monitor:make_monitor"
@@ -142,12 +145,14 @@ class Preset(Rows):
         return spec | {"gpus": self.config["gpus"], "students": students}
 
     def figure_spec(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval figure``: the rows it shows, and the generators it draws samples of."""
+        """Spec of ``sida-eval figure``: its rows, what points stand against, and the generators it draws samples of."""
         path = self.layout("figures", name)
         needs = find_needs(path, self.runs)
-        drawn = needs.networks if read_extended(path).get("kind") == "samples" else []
-        rows = self._rows({*needs.measured, *needs.networks})
-        return {"runs": rows, "generators": [*map(self.measure_spec, drawn)]}
+        kind = read_extended(path).get("kind")
+        spec: dict[str, Any] = {"runs": self._rows({*needs.measured, *needs.networks})}
+        spec["generators"] = [*map(self.measure_spec, needs.networks if kind == "samples" else [])]
+        layout = load_figure_layout(path) if kind == "points" else None
+        return spec | ({"settings": figure_settings(self, layout)} if isinstance(layout, PointsLayout) else {})
 
     @functools.cached_property
     def experiments(self) -> dict[str, Experiment]:
