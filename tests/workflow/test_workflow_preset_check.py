@@ -93,7 +93,7 @@ CURVES = {"kind": "curves", "panels": [SID]}
         (
             {"figures/f.yaml": CURVES | {"panels": [CURVES["panels"][0] | {"metric": "recall"}]}},
             {"figures": ["f"]},
-            r"a figure shows its curve, but 'recall' needs stored features and is not measured during training",
+            r"a figure shows its curve, but 'recall' is not measured during training .it needs stored features",
         ),
         (
             {"figures/f.yaml": CURVES | {"panels": [CURVES["panels"][0] | {"log": "weight_rms.teacher"}]}},
