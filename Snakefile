@@ -45,6 +45,7 @@ localrules:
     collect_part,
     table,
     claims,
+    experiment,
     index,
     manifest,
     html_report,

@@ -41,6 +41,8 @@ class Method:
             method ``assets(resolution)``, a workflow fetches these downloads before it trains.
         turns: Makes the learners with their optimizers, losses and order. None: teacher, fake score and generator
             (:class:`sida.training.Distiller`); a method with other networks makes its own players.
+        guided: Of a method with ``turns``: whether these take the teacher's score from ``Parts.true_score``, which a
+            recipe's ``guidance`` acts on. The others do.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Method:
     psi_steps: int = 1
     options: type | None = None
     turns: Callable[[Parts], Turns] | None = None
+    guided: bool = False
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
         """Default settings for networks of a family: its own, else those of the family that it is like.
@@ -66,8 +69,13 @@ class Method:
         known = ", ".join(self.defaults)
         raise UserError(f"{where}: method '{self.name}' is for networks of {known}, this one is of {family.name}")
 
-    def check(self, init: str | None, real_source: str) -> None:
-        """Whether a run's start and source of real images fit.
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether it learns from a score that can be guided."""
+        return self.turns is None or self.guided
+
+    def check(self, init: str | None, real_source: str, guidance: float = 1.0) -> None:
+        """Whether a run's start, source of real images and guidance fit.
 
         Raises:
             ValueError: ``key: what is wrong``.
@@ -79,6 +87,8 @@ class Method:
             raise ValueError(f"init: '{self.name}' starts from the teacher; remove it, or choose {others}")
         if not self.real_images and real_source != "data":
             raise ValueError(f"real_source: '{self.name}' sees no real images; remove it")
+        if guidance != 1 and not self.takes_guidance:
+            raise ValueError(f"guidance: '{self.name}' learns from no score that could be guided; set it to 1")
 
 
 def _sid_loss(parts: Parts) -> SiDLoss:

@@ -40,7 +40,8 @@ class Run:
         checkpoint: Asset id or path of a network; for external without a sampler, ``module:function`` or stored images.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml`` (default the preset's).
         protocol: Own protocol file (default the preset's).
-        guide: Asset id or path of the guiding network of a sampler with guidance.
+        guide: Guiding network, where the sampler has guidance; in a row that is distilled, where its recipe has. A
+            teacher of the preset, an asset id or a path.
         nfe: Network evaluations per image of an external generator.
         notes: For the reader of the sheet.
     """

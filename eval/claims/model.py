@@ -191,11 +191,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a claim and the findings of its parts."""
+    """The outcome of a claim, the findings of its parts and the measured rows that it names."""
 
     claim: Claim
     outcome: Outcome
     findings: tuple[Finding, ...]
+    rows: tuple[str, ...] = ()
 
 
 def load_claims(path: str | Path) -> list[Claim]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from eval.claims.evidence import Evidence
 from eval.claims.model import UNDECIDED, Claim, Finding, Outcome, Verdict, counted, load_claims
+from eval.claims.rows import claim_rows
 from eval.claims.rules import decide_part
 from eval.claims.write import write_verdicts
 from eval.results.published import load_published
@@ -34,7 +35,8 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
             decide_part(part, evidence, f"{source}: {claim.id}.parts[{number}]")
             for number, part in enumerate(claim.parts)
         ) or (Finding(UNDECIDED, claim.reason),)
-        verdicts.append(Verdict(claim, combined(findings, claim.combine, claim.ties), findings))
+        rows = tuple(row for row in claim_rows([claim], evidence.runs) if row in evidence.measurements.runs)
+        verdicts.append(Verdict(claim, combined(findings, claim.combine, claim.ties), findings, rows))
     return verdicts
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.claims.model import RULES, SIGNS, Verdict, counted
+from eval.claims.amounts import amount
+from eval.claims.model import RULES, SIGNS, Finding, Verdict, counted
 from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
@@ -39,9 +40,14 @@ def write_verdicts(
         raise UserError(f"--out {out}: must end in .md; .json is written beside it")
     printed = {verdict.claim.id: verdict for verdict in by_published}
     write_text(out, to_markdown(verdicts, printed, preamble))
-    write_json(out.with_suffix(".json"), {"preamble": preamble, "claims": [_json(v, printed) for v in verdicts]})
+    write_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
     write_text(out.with_suffix(".html"), to_html(as_table(verdicts, printed, preamble)))
     return [out, out.with_suffix(".json"), out.with_suffix(".html")]
+
+
+def verdicts_record(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str = "") -> dict[str, Any]:
+    """Verdicts for programs: their evidence, the effect of each comparison, and the rows that they speak about."""
+    return {"preamble": preamble, "claims": [_json(verdict, printed) for verdict in verdicts]}
 
 
 def as_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> Table:
@@ -125,6 +131,7 @@ def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
         "verdict": verdict.outcome,
         "evidence": _evidence(verdict),
         "findings": _findings(verdict),
+        "rows": list(verdict.rows),
     }
     if claim.id in printed:
         record["by_published"] = {
@@ -136,8 +143,12 @@ def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
 
 
 def _findings(verdict: Verdict) -> list[dict[str, Any]]:
-    rules: list[str] = [part.rule for part in verdict.claim.parts] or ["no rule"]
-    return [
-        {"rule": rule, "verdict": finding.outcome, "evidence": finding.evidence, "numbers": finding.numbers}
-        for rule, finding in zip(rules, verdict.findings)
-    ]
+    if not verdict.claim.parts:
+        return [_finding(finding, "no rule", None) for finding in verdict.findings]
+    pairs = zip(verdict.claim.parts, verdict.findings)
+    return [_finding(finding, part.rule, amount(part, finding)) for part, finding in pairs]
+
+
+def _finding(finding: Finding, rule: str, effect: dict[str, Any] | None) -> dict[str, Any]:
+    common = {"rule": rule, "verdict": finding.outcome, "evidence": finding.evidence}
+    return common | {"numbers": finding.numbers, "effect": effect}

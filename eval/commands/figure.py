@@ -13,7 +13,9 @@ EXAMPLES = """examples:
   sida-eval figure --layout config/figures/figure3.yaml --runs config/runs/released.tsv --results results/released \\
       --log cifar10-uncond-sid-a1.2=metric-fid50k_full-alpha-1.200000.jsonl --out figure3.pdf
 
---spec is a JSON object {"generators": [...]} with the specs of `sida-eval measure`; only sample grids need it.
+--spec is a JSON object: {"generators": [...]} has the specs of `sida-eval measure` for grids of samples,
+{"settings": {RUN: {"recipe.lambda_d": 1.0, ...}}} what figures of points stand against and the sheet does not say. The
+workflow writes it: results/<preset>/specs/figures/<figure>.json.
 """
 
 
@@ -23,7 +25,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--runs", required=True, metavar="TSV", help="sample sheet, or a spec with its rows")
     parser.add_argument("--results", required=True, metavar="DIR", help="results of the preset (holds students/<run>/)")
     parser.add_argument("--measurements", metavar="CSV", help="measurements.csv, for reference lines")
-    parser.add_argument("--spec", metavar="JSON", help="generators to sample from: JSON text or a file")
+    parser.add_argument("--spec", metavar="JSON", help="generators to sample, settings of rows: JSON text or a file")
     parser.add_argument("--out", required=True, metavar="FILE.pdf", help="written with .png and .csv beside it")
     parser.add_argument("--log", action="append", default=[], metavar="RUN=JSONL", help="official metric log of a run")
     parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")

@@ -20,6 +20,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--title", default="", help="headline")
     parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has layouts of its own (DIR/figures)")
+    parser.add_argument("--experiments", metavar="YAML", help="questions to answer before everything else")
     parser.add_argument("--again", default="", metavar="COMMAND", help="command that makes the results again (.html)")
 
 
@@ -27,12 +28,14 @@ def run(args: argparse.Namespace) -> int:
     """Writes the page."""
     from pathlib import Path
 
+    from eval.claims.experiments import load_experiments
     from eval.report.index import write_index
     from eval.report.page import write_page
 
+    experiments = load_experiments(args.experiments) if args.experiments else []
     if Path(args.out).suffix == ".html":
-        print(write_index(args.results, args.out, args.title, args.own, args.again))
+        print(write_index(args.results, args.out, args.title, args.own, args.again, experiments))
         return 0
-    page, *pictures = write_page(args.results, args.out, args.title, args.own)
+    page, *pictures = write_page(args.results, args.out, args.title, args.own, experiments)
     print(f"{page} with {len(pictures)} pictures")
     return 0

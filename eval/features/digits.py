@@ -18,24 +18,33 @@ from sida.errors import UserError
 from sida.tensor_file import explained, read_tensors
 
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
-NUM_FEATURES = 256
+WIDTHS = (32, 64, 64)
+NUM_FEATURES = 4 * WIDTHS[-1]
 NUM_CLASSES = 10
 
 
 class DigitsNet(nn.Module):
-    """Three convolutions, two poolings, two linear layers; input float32 (N, 1, 8, 8) in [-1, 1]."""
+    """Three convolutions, two poolings, two linear layers; input float32 (N, 1, 8, 8) in [-1, 1].
 
-    def __init__(self) -> None:
+    Args:
+        widths: Channels of the convolutions; there are four features for each of the last.
+    """
+
+    def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
         super().__init__()
+        first, second, last = widths
         self.convolutions = nn.Sequential(
-            *_block(1, 32), nn.MaxPool2d(2), *_block(32, 64), *_block(64, 64), nn.MaxPool2d(2), nn.Flatten()
+            *_block(1, first),
+            nn.MaxPool2d(2),
+            *_block(first, second),
+            *_block(second, last),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
         )
-        self.classifier = nn.Sequential(
-            nn.Linear(NUM_FEATURES, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, NUM_CLASSES)
-        )
+        self.classifier = nn.Sequential(nn.Linear(4 * last, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, NUM_CLASSES))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns features (N, 256) and logits (N, 10)."""
+        """Returns features (N, 4 · last width) and logits (N, 10)."""
         features = self.convolutions(images)
         return features, self.classifier(features)
 
@@ -50,19 +59,20 @@ class DigitsExtractor(Extractor):
     name = "digits"
     num_features = NUM_FEATURES
     num_classes = NUM_CLASSES
+    widths = WIDTHS
 
     def __init__(self, device: str | torch.device = "cpu", path: str | Path = WEIGHTS) -> None:
         super().__init__(device)
         state, self.metadata = read_weights(path)
         self.sha256 = weights_digest(state)
-        net = DigitsNet()
+        net = DigitsNet(self.widths)
         net.load_state_dict(state)
         self._net = net.eval().requires_grad_(False).to(self.device)
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         if tuple(images.shape[1:]) != (1, 8, 8):
             raise UserError(
-                f"extractor 'digits': images must have shape (N, 1, 8, 8), got {tuple(images.shape)}; "
+                f"extractor '{self.name}': images must have shape (N, 1, 8, 8), got {tuple(images.shape)}; "
                 "use 'inception' or 'pixels' for other images"
             )
         x = images.to(torch.float32) / 127.5 - 1

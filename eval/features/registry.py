@@ -31,6 +31,7 @@ class Ours:
 EXTRACTORS = {
     "digits": Ours("digits", "DigitsExtractor"),
     "digits_backbone": Ours("backbone", "DigitsBackboneExtractor"),
+    "glyphs": Ours("glyphs", "GlyphsExtractor"),
     "pixels": Ours("pixels", "PixelExtractor"),
     "inception": Ours("inception", "InceptionExtractor", ("inception",)),
     "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),

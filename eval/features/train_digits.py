@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,12 +15,10 @@ from sida.data.digits import shuffled
 
 
 @dataclass(frozen=True)
-class DigitsTraining:
-    """Settings of the committed network (recipe of ``reference/demo-feasibility.md``, section 1).
+class FitSettings:
+    """How a small classifier is fitted.
 
     Attributes:
-        seed: Seed of the split, the weights, the order, the noise and the dropout.
-        held_out: Number of images that training never sees.
         epochs: Passes over the other images.
         batch_size: Images per step.
         max_lr: Peak of the one-cycle learning rate.
@@ -27,14 +27,25 @@ class DigitsTraining:
         input_noise: Std of Gaussian noise on inputs in [-1, 1]; generated images are not on the data's 17 grey levels.
     """
 
-    seed: int = 0
-    held_out: int = 360
     epochs: int = 30
     batch_size: int = 64
     max_lr: float = 5e-3
     weight_decay: float = 1e-2
     label_smoothing: float = 0.05
     input_noise: float = 0.1
+
+
+@dataclass(frozen=True)
+class DigitsTraining(FitSettings):
+    """Settings of the committed network (recipe of ``reference/demo-feasibility.md``, section 1).
+
+    Attributes:
+        seed: Seed of the split, the weights, the order, the noise and the dropout.
+        held_out: Number of images that training never sees.
+    """
+
+    seed: int = 0
+    held_out: int = 360
 
 
 def split(settings: DigitsTraining) -> tuple[torch.Tensor, torch.Tensor]:
@@ -53,17 +64,11 @@ def train_digits(settings: DigitsTraining) -> tuple[dict[str, torch.Tensor], dic
     train, held_out = split(settings)
     images = dataset.network_input(dataset.images(train))
     classes = dataset.class_indices[train]
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        # One thread: sums then have one order, and a network this small gains nothing from more.
-        torch.set_num_threads(1)
-        try:
-            torch.manual_seed(settings.seed)
-            net = _fit(images, classes, settings)
-            with torch.inference_mode():
-                _, logits = net(dataset.network_input(dataset.images(held_out)))
-        finally:
-            torch.set_num_threads(threads)
+    with torch.random.fork_rng(devices=[]), one_thread():
+        torch.manual_seed(settings.seed)
+        net = fit(DigitsNet(), images, classes, settings)
+        with torch.inference_mode():
+            _, logits = net(dataset.network_input(dataset.images(held_out)))
     accuracy = (logits.argmax(1) == dataset.class_indices[held_out]).double().mean().item()
     metadata = {
         "format": "sida-digits-features/1",
@@ -76,8 +81,20 @@ def train_digits(settings: DigitsTraining) -> tuple[dict[str, torch.Tensor], dic
     return {key: value.detach().contiguous() for key, value in net.state_dict().items()}, metadata
 
 
-def _fit(images: torch.Tensor, classes: torch.Tensor, settings: DigitsTraining) -> DigitsNet:
-    net = DigitsNet().train()
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread of torch: sums then have one order, and networks this small gain nothing from more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def fit(net: DigitsNet, images: torch.Tensor, classes: torch.Tensor, settings: FitSettings) -> DigitsNet:
+    """Fits a fresh network to images float32 (N, 1, 8, 8) of classes int64 (N,) by torch's random state; returns it."""
+    net.train()
     steps = -(-len(images) // settings.batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.max_lr, weight_decay=settings.weight_decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

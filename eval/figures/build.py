@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from eval.figures.layout import CurvesLayout, load_figure_layout
+from eval.figures.layout import CurvesLayout, SamplesLayout, load_figure_layout
+from eval.figures.points_layout import PointsLayout
+from eval.figures.select import present
 from eval.results.published import load_published
 from eval.results.summary import Measurements, load_measurements
+from sida.config import load_spec
 from sida.errors import UserError, suggestion
 from sida.io import write_text
 from sida.resources import find
 from sida.sheet import read_runs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from eval.figures.gather import Panel, Sources
+    from eval.figures.points import Marks
 
 
 def build_figure(
@@ -35,7 +45,8 @@ def build_figure(
         results: Results of the preset; ``students/<run>/`` holds the training logs.
         out: The ``.pdf``; the others lie beside it.
         measurements: ``measurements.csv``, for reference lines; a file that does not exist yet counts as empty.
-        spec: Generators that grids of samples are drawn from: JSON text or a file.
+        spec: JSON text or a file with the ``generators`` that grids of samples are drawn from, and the ``settings`` of
+            rows that figures of points stand against.
         logs: Official metric logs by run; they take precedence over ours.
         published: Folder of published numbers; by default ``results/published``.
         scope: Conditions on the sample sheet added to every run.
@@ -49,15 +60,13 @@ def build_figure(
     shown = load_figure_layout(find("figures", str(layout), where="--layout"))
     shown = dataclasses.replace(shown, scope={**(shown.scope or {}), **(scope or {})})
     sheet = {run.run: run for run in read_runs(runs)}
-    if not isinstance(shown, CurvesLayout):
+    if isinstance(shown, SamplesLayout):
         from eval.figures.samples import build_samples
 
         paths, absent = build_samples(shown, sheet, spec, out)
         return paths, [f"not shown, no data yet: {name}" for name in absent]
     from eval.figures import style
-    from eval.figures.gather import Sources, curves_csv, gather
-    from eval.figures.plot import draw_curves
-    from eval.figures.select import present
+    from eval.figures.gather import Sources
 
     for name in logs or {}:
         if name not in sheet:
@@ -65,11 +74,30 @@ def build_figure(
     there = measurements is not None and Path(measurements).is_file()
     measured = load_measurements(measurements) if there and measurements else Measurements([], "no measurements")
     official = {name: Path(path) for name, path in (logs or {}).items()}
-    sources = Sources(measured, sheet, load_published(published), Path(results) / "students", official)
-    shown = present(shown, sheet)
-    panels = gather(shown, sources)
-    figure = draw_curves(shown, panels)
-    write_text(out.with_suffix(".csv"), curves_csv(shown, panels))
+    settings = load_spec(spec).get("settings", {}) if spec else {}
+    students = Path(results) / "students"
+    sources = Sources(measured, sheet, load_published(published), students, official, settings=settings)
+    figure, data, panels = _points(shown, sources) if isinstance(shown, PointsLayout) else _curves(shown, sources)
+    write_text(out.with_suffix(".csv"), data)
     paths = [*style.save(figure, out, shown.title), out.with_suffix(".csv")]
     missing = [f"not shown, no data yet: {name}" for panel in panels for name in panel.missing]
     return paths, [*missing, *dict.fromkeys(f"note: {note}" for panel in panels for note in panel.notes)]
+
+
+def _curves(layout: CurvesLayout, sources: Sources) -> tuple[Figure, str, Sequence[Panel]]:
+    from eval.figures.gather import curves_csv, gather
+    from eval.figures.plot import draw_curves
+
+    layout = present(layout, sources.runs)
+    panels = gather(layout, sources)
+    return draw_curves(layout, panels), curves_csv(layout, panels), panels
+
+
+def _points(layout: PointsLayout, sources: Sources) -> tuple[Figure, str, Sequence[Marks]]:
+    from eval.figures.points import gather_points
+    from eval.figures.points_csv import points_csv
+    from eval.figures.points_plot import draw_points
+
+    layout = present(layout, sources.runs)
+    panels = gather_points(layout, sources)
+    return draw_points(layout, panels), points_csv(layout, panels), panels

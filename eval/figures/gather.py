@@ -5,15 +5,26 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eval.figures.layout import CurvesLayout, LineSpec, PanelSpec, SeriesSpec
+from eval.figures.layout import CurvesLayout, Layout, PanelSpec, SeriesSpec
+from eval.figures.picks import LineSpec
 from eval.figures.select import line_runs, series_runs
 from eval.results.published import Published, published_number
 from eval.results.summary import Estimate, Measurements, require_one_yardstick
-from eval.results.training_logs import Curve, Point, has_metric, kept_images, pool, read_author_log, read_evaluations
+from eval.results.training_logs import (
+    Curve,
+    Point,
+    has_metric,
+    has_quantity,
+    kept_images,
+    pool,
+    read_author_log,
+    read_evaluations,
+    read_ticks,
+)
 from sida.errors import UserError
 from sida.sheet import Run
 
@@ -50,6 +61,8 @@ class Sources:
     Attributes:
         students: Folder with one folder per training run (``<run>/evaluations.jsonl``).
         logs: Official metric logs by run id; they take precedence over ``students``.
+        settings: Of each row what figures of points need of its preset: its seed, settings by the names that layouts
+            use (``recipe.lambda_d``) and the first of the teachers that differ from its own in their seed alone.
     """
 
     measurements: Measurements
@@ -57,23 +70,42 @@ class Sources:
     published: Mapping[str, Published]
     students: Path
     logs: Mapping[str, Path]
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
 
     def lacks(self, run: str, panel: PanelSpec) -> str:
         """What keeps a run's curve from being drawn; empty where nothing does."""
-        log = self._own_log(run)
-        if run in self.logs or (log.is_file() and has_metric(log, panel.metric)):
+        if panel.log is None and run in self.logs:
             return ""
-        return f"no {f'{panel.metric} in ' if log.is_file() else ''}{log}"
+        log, name = (self._own_log(run), panel.metric) if panel.log is None else (self._ticks(run), panel.log)
+        there = log.is_file()
+        if there and (has_metric(log, name) if panel.log is None else has_quantity(log, name)):
+            return ""
+        return f"no {f'{name} in ' if there else ''}{log}"
 
     def points(self, run: str, panel: PanelSpec) -> tuple[Point, ...]:
-        """Evaluations of a run.
+        """Evaluations of a run, or what its training logged on the way.
 
         Raises:
-            UserError: No log, or one without the panel's metric.
+            UserError: No log, or one without the panel's metric or quantity.
         """
+        if panel.log is not None:
+            return read_ticks(self._ticks(run), panel.log)
         if run in self.logs:
             return read_author_log(self.logs[run], panel.log_metric)
         return read_evaluations(self._own_log(run), panel.metric)
+
+    def lacks_end(self, run: str, metric: str) -> str:
+        """What keeps :meth:`end` from being known; empty where nothing does."""
+        log = self._own_log(run)
+        return "" if log.is_file() and has_metric(log, metric) else f"no {metric} in {log}"
+
+    def end(self, run: str, metric: str) -> float:
+        """The last evaluation of our training; infinite where it had diverged.
+
+        Raises:
+            UserError: No log, or one without the metric.
+        """
+        return read_evaluations(self._own_log(run), metric, finite=False)[-1].value
 
     def kept(self, run: str) -> int | None:
         """Images at which our training kept its best network."""
@@ -81,6 +113,9 @@ class Sources:
 
     def _own_log(self, run: str) -> Path:
         return self.students / run / "evaluations.jsonl"
+
+    def _ticks(self, run: str) -> Path:
+        return self.students / run / "train.jsonl"
 
 
 def gather(layout: CurvesLayout, sources: Sources) -> list[Panel]:
@@ -101,12 +136,13 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     for number, series in enumerate(spec.series):
         curves += _series(layout, spec, series, sources, f"{where}.series[{number}].each", missing)
     for number, line in enumerate(spec.lines):
-        found = _line(layout, spec, line, sources, f"{where}.lines[{number}]", missing)
+        found = reference_line(layout, spec.metric, line, sources, f"{where}.lines[{number}]", missing)
         lines += [found] if found else []
     finals = {
         curve.run: sources.measurements.estimate(curve.run, spec.metric)
         for curve in curves
-        if layout.final and curve.over == "trials" and sources.measurements.has(curve.run, spec.metric)
+        if layout.final and curve.over == "trials" and spec.log is None
+        if sources.measurements.has(curve.run, spec.metric)
     }
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
     require_one_yardstick((row for run in shown for row in sources.measurements.lines(run, spec.metric)), where)
@@ -145,15 +181,16 @@ def _series(
             missing.append(f"{run.label} ({run.run}: {lack})")
             continue
         label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))
-        points, kept = sources.points(run.run, spec), sources.kept(run.run)
+        points, kept = sources.points(run.run, spec), None if spec.log else sources.kept(run.run)
         curve = Curve(run.run, label, points, "trials", (run.run,), kept, run.method, run.alpha)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
     return [pool(group, group[0].label) for group in groups.values()]
 
 
-def _line(
-    layout: CurvesLayout, spec: PanelSpec, line: LineSpec, sources: Sources, where: str, missing: list[str]
+def reference_line(
+    layout: Layout, metric: str, line: LineSpec, sources: Sources, where: str, missing: list[str]
 ) -> Line | None:
+    """A horizontal line of a figure at a metric's level; None, and a name in ``missing``, where there is nothing."""
     if line.published is not None:
         number = published_number(sources.published, line.published, f"{where}.published")
         std = float(number.std) if number.std else None
@@ -162,13 +199,13 @@ def _line(
     found = line_runs(layout, line, sources.runs)
     if line.where is None and not found:
         return None
-    if line.optional and (not found or (len(found) == 1 and not sources.measurements.has(found[0].run, spec.metric))):
+    if line.optional and (not found or (len(found) == 1 and not sources.measurements.has(found[0].run, metric))):
         missing.append(line.label or f"line for {_describe(line.where or {})}")
         return None
     if len(found) != 1:
         raise UserError(f"{where}.where: {len(found)} runs match {dict(line.where or {})}; it must pick exactly one")
     run = found[0]
-    estimate = sources.measurements.estimate(run.run, spec.metric, f"{where}.where")
+    estimate = sources.measurements.estimate(run.run, metric, f"{where}.where")
     nfe = sources.measurements.nfe(run.run)
     start = "its start, " if line.start_of is not None else ""
     label = line.label or start + run.label + (f", NFE {nfe}" if nfe and not start else "")
@@ -189,7 +226,7 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
     """One line per evaluation, re-measured generator, reference line and missing series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
-        common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.metric}
+        common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.log or panel.spec.metric}
         for curve in panel.curves:
             for point in curve.points:
                 unit = layout.batch or 0
@@ -208,7 +245,7 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
                         "over": curve.over,
                         "count": point.trials,
                         "num_samples": point.num_samples or "",
-                        "source": "evaluations during training",
+                        "source": "training log" if panel.spec.log else "evaluations during training",
                         "shown": place <= limit and (point.nimg > 0 or panel.spec.x_scale == "linear"),
                     }
                 )

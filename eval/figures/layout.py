@@ -7,21 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from eval.results.selection import SELECTABLE, read_extended
+from eval.figures.picks import LineSpec, check_pick
+from eval.figures.points_layout import PointsLayout
+from eval.results.selection import read_extended
 from sida.config import from_mapping
 from sida.errors import UserError, suggestion
 from sida.ranges import Count
-
-
-def _check_pick(spec: LineSpec | SamplesPanel | SeriesSpec, ways: tuple[str, ...], remedy: str) -> None:
-    """Requires that one of the fields picks runs, and that its conditions are on columns of the sample sheet."""
-    given = [name for name in ways if getattr(spec, name) is not None]
-    if len(given) != 1:
-        raise ValueError(f"where: {remedy}")
-    conditions = getattr(spec, given[0])
-    for key in conditions if isinstance(conditions, Mapping) else ():
-        if key not in SELECTABLE:
-            raise ValueError(f"{given[0]}: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
 @dataclass(frozen=True)
@@ -41,32 +32,12 @@ class SeriesSpec:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        _check_pick(self, ("each",), "give conditions")
+        check_pick(self, ("each",), "give conditions")
 
 
-@dataclass(frozen=True)
-class LineSpec:
-    """A horizontal reference line: a measured run, or a published number by its id.
-
-    Attributes:
-        where: Conditions on the sample sheet that pick one run.
-        first: Conditions of which the first match in the sheet is taken; without a match there is no line.
-        start_of: The same, and the line is the run that this one starts from (column ``init``).
-        published: Id in ``results/published``.
-        optional: Whether ``where`` may match no run; the line is then reported as missing.
-    """
-
-    where: Mapping[str, Any] | None = None
-    first: Mapping[str, Any] | None = None
-    start_of: Mapping[str, Any] | None = None
-    published: str | None = None
-    label: str | None = None
-    colour: Literal["grey", "purple", "green", "red", "cyan"] | None = None
-    optional: bool = False
-
-    def __post_init__(self) -> None:
-        ways = ("where", "first", "start_of", "published")
-        _check_pick(self, ways, "name a run (where, first or start_of) or a published number, one of them")
+#: Quantities of ``train.jsonl`` that can be drawn, and whether each is of several networks or losses.
+LOGGED = {"losses": True, "grad_norm": True, "weight_rms": True, "nan_count": False, "bad_steps": False,
+          "img_per_s": False, "memory_mb": False, "seconds": False}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -76,6 +47,8 @@ class PanelSpec:
     Attributes:
         title: Heading of the panel.
         metric: Key of the metric in the protocol: in ``evaluations.jsonl`` (with ``<metric>_std``) and measurements.
+        log: A quantity of ``train.jsonl`` in the metric's place: one of :data:`LOGGED`, those of several networks or
+            losses with the name of one, e.g. ``weight_rms.generator``.
         log_metric: Name of the metric in official logs, e.g. ``fid50k_full``.
         x_min: Left end of the axis where there is no curve yet.
         x_max: Curves are cut here (images, or iterations where the figure counts those).
@@ -87,6 +60,7 @@ class PanelSpec:
     lines: tuple[LineSpec, ...] = ()
     title: str = ""
     metric: str = "fd"
+    log: str | None = None
     log_metric: str | None = None
     y_label: str = ""
     x_label: str = ""
@@ -96,6 +70,18 @@ class PanelSpec:
     x_max: float | None = None
     legend: str = "best"
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        if self.log is None:
+            return
+        group, dot, name = self.log.partition(".")
+        if group not in LOGGED:
+            raise ValueError(f"log: a training log has no '{group}'{suggestion(group, LOGGED)}")
+        if LOGGED[group] != bool(name) or bool(dot) != bool(name):
+            names = f"'{group}.generator', say" if LOGGED[group] else f"'{group}' alone"
+            raise ValueError(f"log: '{self.log}': give {names}")
+        if self.lines:
+            raise ValueError("lines: are of measured metrics; a panel of a training log has none")
 
 
 @dataclass(frozen=True)
@@ -159,7 +145,22 @@ class SamplesPanel:
     optional: bool = False
 
     def __post_init__(self) -> None:
-        _check_pick(self, ("where", "first", "each"), "pick runs by one of where, first and each")
+        check_pick(self, ("where", "first", "each"), "pick runs by one of where, first and each")
+
+
+@dataclass(frozen=True)
+class NeighboursSpec:
+    """The real images that are shown below each image of a grid: the nearest of two data sets.
+
+    Attributes:
+        training: Data set that the generators were trained on, of ``config/datasets.yaml``.
+        held_out: Data set that they were not trained on.
+        extractor: Feature network in which images are near.
+    """
+
+    training: str
+    held_out: str
+    extractor: str = "pixels"
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,8 @@ class SamplesLayout:
         columns: Columns of each grid; the image in row r, column c has seed ``first_seed + r·columns + c``.
         upscale: Nearest-neighbour factor before embedding, so that small images stay crisp.
         panels_per_row: Grids side by side.
+        neighbours: Shows the nearest real images below each image. Rows and columns then change places, so that each
+            block of three lines has one image of each class; there is a block for each of ``columns``.
     """
 
     panels: tuple[SamplesPanel, ...]
@@ -185,6 +188,7 @@ class SamplesLayout:
     first_seed: int = 0
     upscale: Count = 8
     panels_per_row: Count = 5
+    neighbours: NeighboursSpec | None = None
     scope: Mapping[str, Any] | None = None
     source: str = ""
 
@@ -193,16 +197,20 @@ class SamplesLayout:
             raise ValueError("panels: must not be empty")
 
 
-def load_figure_layout(path: str | Path) -> CurvesLayout | SamplesLayout:
-    """Reads a figure's layout; its ``kind`` is ``curves`` or ``samples``.
+Layout = CurvesLayout | SamplesLayout | PointsLayout
+#: What a layout's ``kind`` may be.
+KINDS: dict[str, type[Layout]] = {"curves": CurvesLayout, "samples": SamplesLayout, "points": PointsLayout}
+
+
+def load_figure_layout(path: str | Path) -> Layout:
+    """Reads a figure's layout; its ``kind`` is ``curves``, ``samples`` or ``points``.
 
     Raises:
         UserError: Missing file, unknown kind or key, wrong type (file and key are named).
     """
     mapping = read_extended(Path(path))
-    kinds: dict[str, type[CurvesLayout] | type[SamplesLayout]] = {"curves": CurvesLayout, "samples": SamplesLayout}
     kind = mapping.pop("kind", None)
-    if kind not in kinds:
-        raise UserError(f"{path}: kind: must be one of {', '.join(kinds)}, got {kind!r}")
+    if kind not in KINDS:
+        raise UserError(f"{path}: kind: must be one of {', '.join(KINDS)}, got {kind!r}")
     mapping["source"] = str(path)
-    return from_mapping(kinds[kind], mapping, str(path))
+    return from_mapping(KINDS[kind], mapping, f"{path}:")

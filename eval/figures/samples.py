@@ -93,8 +93,13 @@ def build_samples(
         if run.run not in generators:
             raise UserError(f"{layout.source}: run '{run.run}' is not among the generators of --spec; add it")
     grids = [draw(layout, generators[run.run], panel.title or run.label) for panel, run in shown]
-    figure = draw_grids(layout, grids)
-    write_text(out.with_suffix(".csv"), samples_csv(layout, grids))
+    if layout.neighbours is None:
+        figure, listed_images = draw_grids(layout, grids), samples_csv(layout, grids)
+    else:
+        from eval.figures.neighbours import draw_neighbours
+
+        figure, listed_images = draw_neighbours(layout, layout.neighbours, grids)
+    write_text(out.with_suffix(".csv"), listed_images)
     return [*style.save(figure, out, layout.title), out.with_suffix(".csv")], missing
 
 

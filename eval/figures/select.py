@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
-from eval.figures.layout import CurvesLayout, LineSpec, SamplesLayout, SamplesPanel, SeriesSpec
+from eval.figures.layout import CurvesLayout, Layout, SamplesLayout, SamplesPanel, SeriesSpec
+from eval.figures.picks import LineSpec
+from eval.figures.points_layout import MeasuredX, PointSeries, PointsLayout
 from eval.results.selection import matching
 from sida.errors import UserError
 from sida.sheet import Run
 
 Runs = Mapping[str, Run]
+WithSeries = TypeVar("WithSeries", CurvesLayout, PointsLayout)
 
 
-def present(layout: CurvesLayout, runs: Runs) -> CurvesLayout:
+def present(layout: WithSeries, runs: Runs) -> WithSeries:
     """The layout without optional panels whose series match no run.
 
     Raises:
@@ -30,27 +33,48 @@ def present(layout: CurvesLayout, runs: Runs) -> CurvesLayout:
     return dataclasses.replace(layout, panels=panels)
 
 
-def series_runs(layout: CurvesLayout, series: SeriesSpec, runs: Runs) -> list[Run]:
+def series_runs(layout: Layout, series: SeriesSpec | PointSeries, runs: Runs) -> list[Run]:
     """Runs of a series, in the sheet's order."""
-    return _matching(layout, series.each, runs)
+    return matching_rows(layout, series.each, runs)
 
 
-def line_runs(layout: CurvesLayout, line: LineSpec, runs: Runs) -> list[Run]:
+def subtracted_runs(layout: PointsLayout, series: PointSeries, runs: Runs) -> list[Run]:
+    """Rows that a series of differences takes away."""
+    return [] if series.minus is None else matching_rows(layout, series.minus, runs)
+
+
+def points_teachers(layout: PointsLayout, x: MeasuredX, run: Run, runs: Runs) -> list[Run]:
+    """Rows that measure a row's teacher; a horizontal axis is made of one."""
+    return matching_rows(layout, {**(x.where or {}), "method": "teacher", "teacher": run.teacher}, runs)
+
+
+def points_settings(layout: PointsLayout, runs: Runs) -> dict[str, set[str]]:
+    """By row the names of what its points are told apart by."""
+    wanted: dict[str, set[str]] = {}
+    for panel in present(layout, runs).panels:
+        for series in panel.series:
+            for run in (*series_runs(layout, series, runs), *subtracted_runs(layout, series, runs)):
+                wanted.setdefault(run.run, set()).add(series.by or panel.by)
+    return wanted
+
+
+def line_runs(layout: Layout, line: LineSpec, runs: Runs) -> list[Run]:
     """Runs that a reference line names; a line is drawn for one."""
     if line.start_of is not None:
-        return [runs[run.init] for run in _matching(layout, line.start_of, runs)[:1] if run.init and run.init in runs]
+        first = matching_rows(layout, line.start_of, runs)[:1]
+        return [runs[run.init] for run in first if run.init and run.init in runs]
     if line.first is not None:
-        return _matching(layout, line.first, runs)[:1]
-    return [] if line.where is None else _matching(layout, line.where, runs)
+        return matching_rows(layout, line.first, runs)[:1]
+    return [] if line.where is None else matching_rows(layout, line.where, runs)
 
 
 def panel_runs(layout: SamplesLayout, panel: SamplesPanel, runs: Runs) -> list[Run]:
     """Runs of a panel of samples; ``where`` must find one."""
     if panel.where is not None:
-        return _matching(layout, panel.where, runs)
+        return matching_rows(layout, panel.where, runs)
     if panel.each is not None:
-        return _matching(layout, panel.each, runs)
-    return _matching(layout, panel.first or {}, runs)[:1]
+        return matching_rows(layout, panel.each, runs)
+    return matching_rows(layout, panel.first or {}, runs)[:1]
 
 
 def sample_panels(layout: SamplesLayout, runs: Runs) -> tuple[list[tuple[SamplesPanel, Run]], list[str]]:
@@ -73,5 +97,6 @@ def sample_panels(layout: SamplesLayout, runs: Runs) -> tuple[list[tuple[Samples
     return shown, missing
 
 
-def _matching(layout: CurvesLayout | SamplesLayout, conditions: Mapping[str, Any], runs: Runs) -> list[Run]:
+def matching_rows(layout: Layout, conditions: Mapping[str, Any], runs: Runs) -> list[Run]:
+    """Rows of the sheet that meet conditions, in its order, within the layout's scope."""
     return matching(runs, {**(layout.scope or {}), **conditions})

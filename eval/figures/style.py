@@ -9,10 +9,8 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from eval.figures.gather import Panel
-from eval.figures.layout import CurvesLayout
 from sida.io import atomic_path
 
 if TYPE_CHECKING:
@@ -93,10 +91,29 @@ class Look:
     dashes: tuple[float, ...] | None = None
 
 
+#: What is no method but has a look of its own in figures of points: teachers, and differences of two methods.
+OTHERS = {"teacher": Look(LINE_COLOURS["purple"], "*"), "difference": Look("#222222", "D")}
+
 Key = tuple[str, str, float | None]
 
 
-def looks_of(layout: CurvesLayout, panels: Sequence[Panel]) -> dict[Key, Look]:
+class Shown(Protocol):
+    """A curve, or points of one look."""
+
+    @property
+    def label(self) -> str:
+        """Name in the legend."""
+
+    @property
+    def method(self) -> str:
+        """Method of its rows."""
+
+    @property
+    def alpha(self) -> float | None:
+        """Their α."""
+
+
+def looks_of(panels: Sequence[Sequence[Shown]], by_alpha: bool = False) -> dict[Key, Look]:
     """Looks of all curves of a figure, by label, method and α.
 
     Of several curves of one method and α in a panel, the first has the method's look and each other label a look of its
@@ -104,13 +121,13 @@ def looks_of(layout: CurvesLayout, panels: Sequence[Panel]) -> dict[Key, Look]:
     """
     looks: dict[Key, Look] = {}
     variants = 0
-    for panel in panels:
+    for curves in panels:
         taken: dict[Look, str] = {}
-        for curve in panel.curves:
+        for curve in curves:
             key = (curve.label, curve.method, curve.alpha)
             look = looks.get(key)
             if look is None:
-                look = own_look(curve.method, curve.alpha, layout.colours == "alpha")
+                look = own_look(curve.method, curve.alpha, by_alpha)
                 if look is None or taken.get(look, curve.label) != curve.label:
                     look = Look(*VARIANTS[variants % len(VARIANTS)])
                     variants += 1
@@ -133,6 +150,8 @@ def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look |
         # Viridis short of its yellow end, in equal steps between the paper's values; a marker for each step of 0.05.
         place = np.interp(alpha, _ALPHAS, np.linspace(0, 0.92, len(_ALPHAS)))
         return Look(to_hex(matplotlib.colormaps["viridis"](place)), _ALPHA_MARKERS[round(20 * alpha) % 11])
+    if method in OTHERS:
+        return OTHERS[method]
     if method not in METHODS:
         return None
     colour, marker = METHODS[method]

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.figures.layout import CurvesLayout, load_figure_layout
-from eval.figures.select import line_runs, panel_runs, present, series_runs
+from eval.figures.layout import KINDS, SamplesLayout, load_figure_layout
+from eval.figures.points_layout import PointsLayout
+from eval.figures.select import line_runs, panel_runs, points_teachers, present, series_runs, subtracted_runs
 from eval.results.selection import read_extended
 from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import TableLayout, expand, load_layout, read_layout
@@ -40,7 +41,7 @@ def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
     """
     everything = list(runs)
     try:
-        if read_extended(Path(path)).get("kind") in ("curves", "samples"):
+        if read_extended(Path(path)).get("kind") in KINDS:
             measured, networks = _figure(path, runs)
         elif (mapping := read_layout(path)).pop("kind", "results") == "hyperparameters":
             measured, networks = set[str](), _hyperparameters(mapping, path)
@@ -59,12 +60,27 @@ def _in_order(names: Iterable[str], runs: Mapping[str, Run]) -> list[str]:
 
 def _figure(path: str | Path, runs: Mapping[str, Run]) -> tuple[set[str], set[str]]:
     layout = load_figure_layout(path)
-    if not isinstance(layout, CurvesLayout):
+    if isinstance(layout, SamplesLayout):
         return set(), {run.run for panel in layout.panels for run in panel_runs(layout, panel, runs)}
+    if isinstance(layout, PointsLayout):
+        return _points(layout, runs)
     panels = present(layout, runs).panels
     curves = {run.run for panel in panels for series in panel.series for run in series_runs(layout, series, runs)}
     lines = {run.run for panel in panels for line in panel.lines for run in line_runs(layout, line, runs)}
     return (curves | lines) if layout.final else lines, curves
+
+
+def _points(layout: PointsLayout, runs: Mapping[str, Run]) -> tuple[set[str], set[str]]:
+    measured, logged = set[str](), set[str]()
+    for panel in present(layout, runs).panels:
+        shown = [r for s in panel.series for r in (*series_runs(layout, s, runs), *subtracted_runs(layout, s, runs))]
+        measured |= {run.run for line in panel.lines for run in line_runs(layout, line, runs)}
+        (logged if panel.at == "end" else measured).update(run.run for run in shown)
+        if panel.x is not None and panel.x.of == "teacher":
+            measured |= {run.run for row in shown for run in points_teachers(layout, panel.x, row, runs)}
+        elif panel.x is not None:
+            measured |= {run.run for run in shown}
+    return measured, logged
 
 
 def _hyperparameters(mapping: dict[str, Any], path: str | Path) -> set[str]:

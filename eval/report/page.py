@@ -10,16 +10,24 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from eval.claims.experiments import Experiment
+from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.report.paper import figure_caption, in_order
 from eval.report.pictures import reduced_png
-from eval.results.summary import load_measurements, measured_days
+from eval.results.summary import Measurements, load_measurements, measured_days
 from sida.errors import UserError
 from sida.io import atomic_path, write_text
 
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)
 
 
-def write_page(results: str | Path, out: str | Path, title: str = "", own: str | Path | None = None) -> list[Path]:
+def write_page(
+    results: str | Path,
+    out: str | Path,
+    title: str = "",
+    own: str | Path | None = None,
+    experiments: Sequence[Experiment] = (),
+) -> list[Path]:
     """Writes the page and the pictures it shows.
 
     Args:
@@ -27,6 +35,7 @@ def write_page(results: str | Path, out: str | Path, title: str = "", own: str |
         out: The page, ``NAME.md``; pictures go to ``NAME/`` beside it.
         title: Headline.
         own: Folder of the preset; layouts in its ``figures`` (titles and captions) come before those of ``config``.
+        experiments: Questions, answered before everything else.
 
     Returns:
         The page and its pictures.
@@ -43,11 +52,25 @@ def write_page(results: str | Path, out: str | Path, title: str = "", own: str |
     pictures = out.with_suffix("")
     pictures.mkdir(parents=True, exist_ok=True)
     copies = [reduced(figure, pictures / figure.name) for figure in figures]
-    write_text(out, page_text(folder, copies, pictures.name, title, own))
+    answers = _answers(folder, experiments)
+    write_text(out, page_text(folder, copies, pictures.name, title, own, answers))
     return [out, *copies]
 
 
-def page_text(folder: Path, pictures: Sequence[Path], link: str, title: str = "", own: str | Path | None = None) -> str:
+def _answers(folder: Path, experiments: Sequence[Experiment]) -> list[Answer]:
+    path = folder / "measurements.csv"
+    measured = load_measurements(path) if path.is_file() else Measurements([], "no measurements")
+    return answers_of(experiments, folder / "claims.json", measured) if experiments else []
+
+
+def page_text(
+    folder: Path,
+    pictures: Sequence[Path],
+    link: str,
+    title: str = "",
+    own: str | Path | None = None,
+    answers: Sequence[Answer] = (),
+) -> str:
     """The page's Markdown.
 
     Args:
@@ -56,9 +79,13 @@ def page_text(folder: Path, pictures: Sequence[Path], link: str, title: str = ""
         link: Their folder as the page links to it.
         title: Headline.
         own: Folder of the preset, see :func:`write_page`.
+        answers: What the preset's experiments found.
     """
     tables = in_order(folder / "tables", ".md")
     parts = [f"# {title or f'Results of the preset {folder.name}'}", _origin(folder)]
+    if answers:
+        parts += ["## Questions and answers", answers_table(answers)]
+        parts += [_answer(answer, pictures, link) for answer in answers]
     if tables:
         parts += ["## Tables", *(f"### {path.stem}\n\n{path.read_text(encoding='utf-8').strip()}" for path in tables)]
     if pictures:
@@ -84,6 +111,12 @@ def _origin(folder: Path) -> str:
         "code " + ", ".join(sorted({row.code_version for row in rows})),
     ]
     return f"{made} {', '.join(facts)}."
+
+
+def _answer(answer: Answer, pictures: Sequence[Path], link: str) -> str:
+    names = {picture.stem: picture.name for picture in pictures}
+    shown = [f"{link}/{names[name]}" for name in answer.experiment.figures[:1] if name in names]
+    return f"### {answer.experiment.id}\n\n{answer_block(answer, shown[0] if shown else '', page='#')}"
 
 
 def _figure(picture: Path, link: str, own: str | Path | None) -> str:

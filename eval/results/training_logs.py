@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,39 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
     if not points:
         raise UserError(f"{path}: holds no evaluation yet; let the run reach its first one")
     return tuple(sorted({point.nimg: point for point in points}.values(), key=lambda point: point.nimg))
+
+
+def read_ticks(path: str | Path, quantity: str) -> tuple[Point, ...]:
+    """Reads a quantity from ``train.jsonl``, in order of images seen; records in which it was not finite are left out.
+
+    Args:
+        path: The log.
+        quantity: Name of a number of its records; of one in a mapping both names with a dot, ``weight_rms.generator``.
+
+    Raises:
+        UserError: Missing file, or no record with the quantity.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such training log; train the run first")
+    found = [(record["nimg"], _quantity(record, quantity)) for record in _records(path)]
+    points = {int(nimg): Point(int(nimg), float(value)) for nimg, value in found if value is not None}
+    if not points:
+        raise UserError(
+            f"{path}: no record has a '{quantity}'; logs of an older version may lack it, train the run again"
+        )
+    return tuple(points[nimg] for nimg in sorted(points))
+
+
+def _quantity(record: Mapping[str, Any], quantity: str) -> float | None:
+    group, _, name = quantity.partition(".")
+    value = record.get(group)
+    return value.get(name) if isinstance(value, Mapping) else value
+
+
+def has_quantity(path: Path, quantity: str) -> bool:
+    """Whether a record of a training log holds a quantity."""
+    return any(_quantity(record, quantity) is not None for record in _records(path))
 
 
 def has_metric(path: Path, metric: str) -> bool:

@@ -33,6 +33,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _spec.arguments(parser)
     parser.add_argument("--method", metavar="METHOD", help="name, or module:object of your own; overrides the spec's")
     parser.add_argument("--teacher", metavar="PATH", help="network of the teacher; overrides the spec's")
+    parser.add_argument("--guide", metavar="PATH", help="guiding network of the teacher (with guidance in the recipe)")
     parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
 
 
@@ -46,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.training.process import limit_library_threads
 
     spec, where = _spec.read_spec(args.spec, args.set, DistillConfig)
-    given = {"method": args.method, "teacher": args.teacher, "init": args.init}
+    given = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
     config = from_mapping(DistillConfig, spec | {k: v for k, v in given.items() if v is not None}, where)
     limit_library_threads(config.threads)
 

@@ -20,6 +20,7 @@ from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.labels import LabelCounts
 from sida.networks.fused import fused_kernels
+from sida.networks.guidance import check_guide
 from sida.sampling.heun import sigma_range
 from sida.sampling.networks import settled
 from sida.sampling.quantise import to_uint8
@@ -78,8 +79,8 @@ def generate(
         evaluations: What networks are called through, for draws that belong together; None: something for this one.
 
     Raises:
-        UserError: Arguments that contradict each other, e.g. a class that the network does not have; fused kernels
-            without a GPU.
+        UserError: Arguments that contradict each other, e.g. a class that the network does not have, or a guide for
+            other images; fused kernels without a GPU.
     """
     sampler = read_sampler(sampler)
     if batch_size < 1:
@@ -94,6 +95,8 @@ def generate(
         raise UserError(f"sampler: '{sampler.kind}' needs a network; give one")
     if sampler.kind == "heun":
         sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
+    if gnet is not None:
+        check_guide(net, gnet, "guiding network")
     device = next(iter(net.parameters())).device
     if sampler.kernels == "fused" and device.type != "cuda":
         raise UserError("sampler.kernels: 'fused' computes on a GPU, the network is on the CPU; choose 'torch'")

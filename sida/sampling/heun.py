@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 
 from sida.errors import UserError
+from sida.networks.guidance import extrapolated, guide_labels
 
 Noise = Callable[[torch.Tensor], torch.Tensor]
 
@@ -97,7 +98,7 @@ def heun(
             depend on the batch pass ``SeedStreams(seeds).randn_like``.
         noise_every_step: EDM draws at every step, used or not; EDM2 only where noise is added.
         gnet: Guiding network, evaluated beside ``net`` when ``guidance`` is not 1 (labels go in if it is conditional).
-        guidance: Extrapolation ``D_g + guidance (D − D_g)``.
+        guidance: Extrapolation ``D_g + guidance (D − D_g)``, see :mod:`sida.networks.guidance`.
 
     Raises:
         ValueError: A range above is violated, or a needed argument is missing.
@@ -107,14 +108,13 @@ def heun(
         raise ValueError("noise: S_churn > 0 needs a source of noise")
     if guidance != 1 and gnet is None:
         raise ValueError(f"gnet: guidance {guidance} needs a guiding network")
-    # EDM2 guides by a network that knows no classes.
-    guide_labels = class_labels if getattr(gnet, "label_dim", 0) else None
+    labels_of_guide = guide_labels(gnet, class_labels)
 
     def denoise(x: torch.Tensor, sigma: float) -> torch.Tensor:
         x32, level = x.to(torch.float32), torch.full((), sigma, dtype=torch.float32, device=x.device)
         denoised = net(x32, level, class_labels).to(dtype)
         if guidance != 1 and gnet is not None:
-            denoised = torch.lerp(gnet(x32, level, guide_labels).to(dtype), denoised, guidance)
+            denoised = extrapolated(denoised, gnet(x32, level, labels_of_guide).to(dtype), guidance)
         return denoised
 
     levels = sigma_steps(num_steps, *sigma_range(net, sigma_min, sigma_max), rho, dtype).tolist()

@@ -193,6 +193,9 @@ class Recipe(TrainingSettings):
         fake_score_weight_norm: The same of its fake score.
         logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null takes the
             official choice, which is false without the head that predicts it.
+        guidance: Strength w of the guidance of the teacher's score, ``D_g + w (D − D_g)``: the student learns from the
+            teacher as a sampler with this guidance uses it; other than 1 it needs a guiding network (column ``guide``
+            of the sheet). The fake score and the start stay the plain teacher's.
         max_nan_share: Largest share of samples with NaN within a tick before the run stops.
         evaluation: null, or ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network
             that is kept, and may end the run.
@@ -227,6 +230,7 @@ class Recipe(TrainingSettings):
     weight_norm: WeightNorm | None = None
     fake_score_weight_norm: WeightNorm | None = None
     logvar: bool | None = None
+    guidance: NotNegative = 1.0
     max_nan_share: Fraction = 0.1
     evaluation: Annotated[dict[str, Any], As(RecipeEvaluation)] | None = None
     compile: bool = False
@@ -248,6 +252,8 @@ class DistillConfig(Recipe, JobSettings):
         teacher: Path of the teacher's network.
         init: Path of the generator to start from: needed by sid2a, allowed for sid (a *restart*: fresh fake score and
             optimisers without the adversarial term, the control for SiD2A), refused by sida.
+        guide: Path of the guiding network, with ``guidance`` other than 1: for as many pixels and channels as the
+            teacher, with as many classes or none.
         alpha: α of the SiD term; null takes the official one.
         evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs, ...}``; decides the network that is kept.
     """
@@ -255,13 +261,18 @@ class DistillConfig(Recipe, JobSettings):
     method: Annotated[str, OneOf(METHODS.keys, or_object=True)]
     teacher: str
     init: str | None = None
+    guide: str | None = None
     alpha: Finite | None = None
     evaluation: Annotated[dict[str, Any], As(Evaluation)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method in METHODS:
-            METHODS[self.method].check(self.init, self.real_source)
+            METHODS[self.method].check(self.init, self.real_source, self.guidance)
+        if self.guidance != 1 and self.guide is None:
+            raise ValueError(f"guidance: {self.guidance:g} needs a guiding network; give its file as guide, or set 1")
+        if self.guidance == 1 and self.guide is not None:
+            raise ValueError("guide: guides nothing with a guidance of 1; set guidance, or remove the guide")
         if self.kernels == "fused" and not self.device.startswith("cuda"):
             raise ValueError("kernels: 'fused' needs device 'cuda'; set kernels to torch")
         if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
@@ -297,13 +308,14 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
         where: Place named in errors.
 
     Raises:
-        UserError: A setting that the teacher's family does not have, or a start that the method does not have.
+        UserError: A setting that the teacher's family does not have, or a start or guidance that the method does not
+            have.
     """
     from sida.networks import family_of
 
     method = find_method(config.method, f"{where}.method")
     try:
-        method.check(config.init, config.real_source)
+        method.check(config.init, config.real_source, config.guidance)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
     family, kwargs = family_of(network, f"{where}.teacher: {config.teacher}"), network["kwargs"]

@@ -25,7 +25,7 @@ BESIDE = {"state_minutes", "pictures", "tensorboard", "on_divergence", "shard", 
 #: Settings that came after runs had been recorded: with its default value, each leaves a run what it was without it.
 LATER = {
     "teacher": {"batch_gpu", "lr_rampup_kimg", "lr_ref_batches", "data_order", "power_ema"},
-    "student": {"options", "generator_betas", "half", "kernels"},
+    "student": {"options", "generator_betas", "half", "kernels", "guidance", "guide"},
 }
 
 
@@ -52,7 +52,7 @@ def run_digest(
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if field.name in BESIDE or (field.name in LATER[kind] and settings[field.name] == default):
             del settings[field.name]
-    for path in ("teacher", "init"):
+    for path in ("teacher", "init", "guide"):
         settings.pop(path, None)
     if parents.get("real_source") is not None:
         settings.pop("real_source")
@@ -98,4 +98,6 @@ def run_metadata(
         "code_version": code_version(),
         "config_sha256": digest,
     }
+    if getattr(config, "guidance", 1.0) != 1:
+        metadata["guidance"] = config.guidance  # type: ignore[union-attr]
     return metadata

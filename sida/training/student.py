@@ -21,6 +21,7 @@ from sida.losses import SiDLoss
 from sida.methods import Method, find_method
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpointing import checkpoint_blocks
+from sida.networks.guidance import GuidedDenoiser, check_guide
 from sida.settings.samplers import Sampler
 from sida.training.averages import Average
 from sida.training.background import Tensors
@@ -118,6 +119,8 @@ def distill(
     config = settled(config, read_metadata(config.teacher)["network"], where)
     if config.init is not None:
         parents["init"] = _sha256(config.init, f"{where}.init")
+    if config.guide is not None:
+        parents["guide"] = _sha256(config.guide, f"{where}.guide")
     if config.real_source != "data":
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
     digest = run_digest("student", config, dataset.sha256, parents, where)
@@ -152,10 +155,11 @@ class Parts:
         config: Settings, each with its value.
         options: The method's own settings, in its dataclass; None where it has none.
         family: Of the teacher's network.
-        teacher: φ, on the device.
+        teacher: The teacher, on the device.
         initial: The network that the generator starts as.
         device: Where networks are.
         where: Place named in errors.
+        guide: Guiding network, on the device; None without guidance.
     """
 
     method: Method
@@ -166,6 +170,14 @@ class Parts:
     initial: torch.nn.Module
     device: torch.device
     where: str
+    guide: torch.nn.Module | None = None
+
+    @property
+    def true_score(self) -> torch.nn.Module:
+        """φ, as the generator's loss asks it: the teacher, guided where the recipe says so."""
+        if self.guide is None:
+            return self.teacher
+        return GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
 
     def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None) -> torch.nn.Module:
         """A copy of a network that learns, with the configured dropout, precision and weight normalisation."""
@@ -212,8 +224,13 @@ def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, wh
     config = settled(config, architecture(teacher), where)
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
-    if device.type == "cuda":
-        cast(Any, teacher).use_fp16, cast(Any, teacher).half_dtype = config.fp16, getattr(torch, config.half)
+    guide = None
+    if config.guide is not None:
+        guide, _ = load_network(config.guide, device)
+        check_guide(teacher, guide, f"{where}.guide: {config.guide}")
+    frozen = [net for net in (teacher, guide) if net is not None]
+    for net in frozen if device.type == "cuda" else ():
+        cast(Any, net).use_fp16, cast(Any, net).half_dtype = config.fp16, getattr(torch, config.half)
     initial = teacher
     if config.init is not None:
         initial, _ = load_network(config.init, device)
@@ -226,8 +243,9 @@ def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, wh
         if config.compile:
             raise UserError(f"{where}.checkpointing: does not go with compile; turn one of them off")
         # The generator's gradients pass the teacher too.
-        checkpoint_blocks(teacher, f"{where}.checkpointing")
-    parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where)
+        for net in frozen:
+            checkpoint_blocks(net, f"{where}.checkpointing")
+    parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
     return method.turns(parts) if method.turns else make_score_distiller(parts)
 
 
@@ -241,7 +259,7 @@ def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequ
     """
     config = parts.config
     return Distiller(
-        parts.teacher,
+        parts.true_score,
         parts.copy(parts.teacher, config.fake_score_weight_norm),
         parts.copy(parts.initial, config.weight_norm),
         parts.method.loss(parts) if loss is None else loss,

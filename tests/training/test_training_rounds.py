@@ -16,6 +16,7 @@ from sida.data import AugmentPipe
 from sida.graphs import RecordingError
 from sida.losses import SiDALoss, SiDLoss, terms
 from sida.networks import build_network
+from sida.networks.guidance import GuidedDenoiser
 from sida.training import rounds
 from sida.training.distiller import Distiller
 from sida.training.schedule import Schedule
@@ -77,11 +78,10 @@ def nets():
     return [net, *others]
 
 
-def distiller(loss, replayed: bool, augment=None) -> Distiller:
+def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
     schedule = Schedule(warmup_kimg=0.006, adversarial_kimg=0.012)
-    made = Distiller(
-        *nets(), loss, schedule, lr=1e-3, lambda_adv=1.0, augment=augment, seed=4, cuda_graphs=replayed, psi_steps=1
-    )  # fmt: skip
+    settings = {"lr": 1e-3, "lambda_adv": 1.0, "augment": augment, "seed": 4, "cuda_graphs": replayed, "psi_steps": 1}
+    made = Distiller(*(networks or nets()), loss, schedule, **settings)
     if replayed and not GPU:
         made._rounds = rounds.ReplayedRounds(
             rounds.PlainRounds(made.generator, made.init_sigma), [*made.learners.values()]
@@ -115,6 +115,23 @@ def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment):
     if recordings is not None:
         # ψ's rounds look the same in all phases, θ's change once; with augmentation ψ's are two recordings.
         assert recordings.made == (2 if augment else 1) + 2
+
+
+def test_a_guided_teacher_is_replayed_like_another(recordings):
+    def guided(replayed: bool, guidance: float = 1.5) -> Distiller:
+        teacher, fake_score, generator = nets()
+        with torch.no_grad():
+            guide = copy.deepcopy(teacher)
+            next(guide.parameters()).add_(0.3)
+        return distiller(
+            SiDALoss(), replayed, networks=[GuidedDenoiser(teacher, guide, guidance), fake_score, generator]
+        )
+
+    state, losses = train(guided(replayed=False))
+    again, replayed = train(guided(replayed=True))
+    assert replayed == losses != train(guided(replayed=False, guidance=2))[1]
+    for name, value in state.items():
+        assert torch.equal(again[name], value), name
 
 
 def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkeypatch, capsys):
@@ -193,9 +210,12 @@ _counted.seen = []
 
 
 @pytest.mark.skipif(not GPU, reason="needs a GPU")
+@pytest.mark.parametrize("guided", [False, True])
 @pytest.mark.parametrize("kernels", ["torch", "fused"])
-def test_a_step_never_waits_for_the_gpu(kernels):
-    made = Distiller(*nets(), SiDALoss(), Schedule(0, 0), lr=1e-3, kernels=kernels)
+def test_a_step_never_waits_for_the_gpu(kernels, guided):
+    teacher, *others = nets()
+    phi = GuidedDenoiser(teacher, copy.deepcopy(teacher), 1.5) if guided else teacher
+    made = Distiller(phi, *others, SiDALoss(), Schedule(0, 0), lr=1e-3, kernels=kernels)
     for nimg in (6, 12):
         made.iteration(nimg, batches(nimg), batches(nimg))
     given = batches(18)

@@ -49,6 +49,8 @@ def test_a_stored_study_gives_back_measurements_curves_and_logs(made_up, stored,
         assert other.keys() == one.keys()
         assert (other["selection"], other["fd_pixel"]) == ("fd", None)
         assert other["is"] == pytest.approx(one["is"], rel=1e-6)
+    ticks = [read_jsonl(folder / "students/t30-sida/train.jsonl") for folder in (made_up, tmp_path)]
+    assert ticks[0] == ticks[1]
     claims = load_claims(ROOT / "config/claims-miniature.yaml")
     verdicts = [
         {v.claim.id: v.outcome for v in decide(claims, Evidence(m, preset.runs, load_published(), f / "students"))}

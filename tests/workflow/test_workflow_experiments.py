@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
+import shutil
 
+import pytest
+import yaml
+
+from eval.claims.experiments import load_experiments
 from sida.errors import UserError
 from sida.resources import ROOT
+from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.test_workflow_preset_check import study
+from workflow.docs.costs import PAPER
+from workflow.docs.stored import store
+from workflow.docs.study import Study
+from workflow.planning.jobs import Jobs
+from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
+from workflow.preset.targets import Targets
 
 CLAIMS = {
     "claims": [
@@ -97,3 +108,79 @@ def test_a_missing_file_of_experiments_is_one_line(tmp_path):
 def test_presets_need_no_experiments():
     assert Preset.load(ROOT / "config/demo.yaml").experiments == {}
     assert Preset.load(ROOT / "config/miniature.yaml").experiments
+
+
+@pytest.fixture
+def small(tmp_path):
+    """The adversarial question alone."""
+    return asked(tmp_path, ADVERSARIAL, claims={"claims": CLAIMS["claims"][:1]})
+
+
+def test_the_page_of_an_experiment_is_a_target_that_needs_its_rows_alone(small):
+    targets = Targets(small, paper=False)
+    assert targets.experiments() == ["results/tiny/experiments/adversarial.html"]
+    assert "experiments/adversarial.html" in targets.short()
+    inputs = targets.answered("adversarial")
+    assert inputs["shown"] == [f"results/tiny/figures/curve.{end}" for end in ("pdf", "png", "csv")]
+    assert inputs["networks"] == targets.networks(["sid-a1.0", "sida-a1.0"])
+    assert inputs["measurements"] == "results/tiny/collected/experiments/adversarial.csv"
+    assumptions = load_assumptions()
+    found = Jobs(small, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True).behind(["experiments/adversarial.html"])
+    assert sorted((job.kind, job.name) for job in found.values() if job.kind != "build") == [
+        ("measure", "sid-a1.0"),
+        ("measure", "sida-a1.0"),
+        ("student", "sid-a1.0"),
+        ("student", "sida-a1.0"),
+        ("teacher", "digits-short"),
+    ]
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """Stored results of the tiny preset's two rows, measured at a time."""
+
+    def stored(date: str, written: str = "2030-01-01T12:00Z") -> Study:
+        root = tmp_path / "root"
+        preset = asked(root, ADVERSARIAL | {"written": written}, claims={"claims": CLAIMS["claims"][:1]})
+        (root / "preset.yaml").write_text(yaml.safe_dump({**preset.config, "runs": "runs.tsv"}))
+        truth = {"sida-a1.0": (1, {"fd": 5.0}), "sid-a1.0": (1, {"fd": 7.0})}
+        results, folder = tmp_path / "results", root / "docs" / "tiny" / "data"
+        results.mkdir(exist_ok=True)
+        write_csv(results / "measurements.csv", measurement_lines(2, 200, truth, date))
+        store(results, folder, {"preset": "preset.yaml", "title": "Tiny"})
+        unpacked = tmp_path / "unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        unpacked.mkdir()
+        return Study(folder, root, unpacked)
+
+    return stored
+
+
+def test_docs_write_answers_from_stored_results(stored):
+    study = stored("2030-01-01T12:00:59Z")
+    table = study.query(["experiments"])
+    assert "| [Does it help?](tiny.md#adversarial) | ✓ T-1 | ✓ T-1 | T-1: fd +" in table
+    block = study.query(["experiment", "adversarial"])
+    assert block.startswith("\n\n**Question.** Does it help?\n\n**Predicted** (2030-01-01T12:00Z). It does.")
+    assert "1 of 1 claim as predicted" in block
+    with pytest.raises(UserError, match=r"no experiment 'adverserial' \(did you mean 'adversarial'\?\)"):
+        study.query(["experiment", "adverserial"])
+
+
+@pytest.mark.parametrize("query", [["experiments"], ["experiment", "adversarial"]])
+def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored, query):
+    study = stored("2030-01-01T11:59:59Z")  # the stored results keep the minute
+    with pytest.raises(
+        UserError, match=r"'adversarial': row '.*' was measured 2030-01-01T11:59Z, before its prediction"
+    ):
+        study.query(query)
+    assert stored("2030-01-01T11:59:59Z", written="2030-01-01").query(query)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("experiments-*.yaml")), ids=lambda path: path.stem)
+def test_targets_at_the_paper_s_scale_exist(path):
+    assumptions = load_assumptions()
+    jobs = Jobs(Preset.load(ROOT / PAPER), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    for experiment in load_experiments(path):
+        for target in experiment.plan:
+            assert jobs.paths(target), experiment.id

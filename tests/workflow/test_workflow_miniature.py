@@ -162,7 +162,8 @@ def made_up(preset, tmp_path_factory):
             trials = {"fd": fd, "fd_std": 0.1, "fd_trials": [fd, fd], "num_samples": 2500, "accuracy": 0.9}
             trials |= {"selection": "fd", "fd_own": fd / 2, "is": 9.0 - fd / 10, "fd_pixel": None}
             evaluations.append(json.dumps({"nimg": nimg, **trials}))
-            ticks.append(json.dumps({"nimg": nimg, "img_per_s": 300.0, "memory_mb": 800.0}))
+            weights = {"fake_score": 1.0 + nimg / 1e6, "generator": 1.0}
+            ticks.append(json.dumps({"nimg": nimg, "img_per_s": 300.0, "memory_mb": 800.0, "weight_rms": weights}))
         (student / "evaluations.jsonl").write_text("\n".join(evaluations) + "\n")
         (student / "train.jsonl").write_text("\n".join(ticks) + "\n")
     return folder
@@ -184,7 +185,10 @@ def test_every_table_and_curve_and_the_claims_can_be_built(preset, made_up, tmp_
             assert "not measured" not in text
             assert "not configured" not in text
         elif find_needs(layout, preset.runs).measured or name == "mini-figure1":
-            assert main(["figure", "--layout", str(layout), *common, "--out", str(tmp_path / f"{name}.pdf")]) == 0
+            spec = ["--spec", json.dumps(preset.figure_spec(name))]
+            assert (
+                main(["figure", "--layout", str(layout), *common, *spec, "--out", str(tmp_path / f"{name}.pdf")]) == 0
+            )
             assert "missing" not in (tmp_path / f"{name}.csv").read_text()
     claims = ["--claims", str(ROOT / "config/claims-miniature.yaml"), "--out", str(tmp_path / "claims.md")]
     assert main(["claims", *claims, *common]) == 0

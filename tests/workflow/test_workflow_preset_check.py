@@ -47,7 +47,9 @@ def metric(**changes) -> dict:
     return protocol()["metrics"][0] | changes
 
 
-CURVES = {"kind": "curves", "panels": [{"series": [{"each": {"method": "sid"}}]}]}
+SID = {"series": [{"each": {"method": "sid"}}]}
+TEACHERS = {"series": [{"each": {"method": "teacher"}}]}
+CURVES = {"kind": "curves", "panels": [SID]}
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,27 @@ CURVES = {"kind": "curves", "panels": [{"series": [{"each": {"method": "sid"}}]}
         (
             {"figures/f.yaml": CURVES | {"panels": [CURVES["panels"][0] | {"metric": "recall"}]}},
             {"figures": ["f"]},
-            r"a figure shows its curve, but 'recall' needs stored features and is not measured during training",
+            r"a figure shows its curve, but 'recall' is not measured during training .it needs stored features",
+        ),
+        (
+            {"figures/f.yaml": CURVES | {"panels": [CURVES["panels"][0] | {"log": "weight_rms.teacher"}]}},
+            {"figures": ["f"]},
+            r"a figure shows its curve, but its training logs no 'weight_rms.teacher'",
+        ),
+        (
+            {"figures/f.yaml": {"kind": "points", "panels": [{"by": "sampler.init_sigma", "metric": "fid", **SID}]}},
+            {"figures": ["f"]},
+            r"f.yaml: panels\[0\].series\[0\]: metric 'fid' was not measured .* \(did you mean 'fd'\?\)",
+        ),
+        (
+            {"figures/f.yaml": {"kind": "points", "panels": [{"by": "recipe.gamma", **SID}]}},
+            {"figures": ["f"]},
+            r"f.yaml: panels\[0\].series\[0\]: run '[^']*' has no number as recipe.gamma: 'edm'",
+        ),
+        (
+            {"figures/f.yaml": {"kind": "points", "panels": [{"by": "recipe.lr", **TEACHERS}]}},
+            {"figures": ["f"]},
+            r"by: recipe.lr: run 'teacher[^']*' is not distilled here and has no recipe; give its series a 'by'",
         ),
         (
             {"c.yaml": {"claims": [{"id": "X-1", "scope": "digits", "statement": "s", "parts": [{"rule": "LTT"}]}]}},

@@ -36,7 +36,7 @@ def test_what_trainings_need(demo):
     teacher = "results/demo/teachers/digits-short/network.safetensors"
     sid = "results/demo/students/sid-a1.0/network.safetensors"
     needs = demo.training("sid2a-a1.0")
-    assert needs == {"data": [], "teacher": teacher, "generators": [sid], "method": [], "measuring": []}
+    assert needs == {"data": [], "teacher": teacher, "guide": [], "generators": [sid], "method": [], "measuring": []}
     assert demo.parents == {"sid-a1.0"}
     assert demo.teacher("digits-short") == []
     assert demo.generator("teacher-nfe35") == [teacher]

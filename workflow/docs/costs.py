@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from workflow.planning.jobs import Jobs
+
+#: The preset whose targets experiments name for the paper's scale.
+PAPER = "config/paper.yaml"
 
 
 def _jobs(root: Path, config: str, gpu: str) -> Jobs:
@@ -18,11 +23,11 @@ def _jobs(root: Path, config: str, gpu: str) -> Jobs:
     return Jobs(Preset.load(root / config), assumptions.gpu(gpu), gpu, assumptions, fresh=True)
 
 
-def planned(root: Path, config: str, target: str, key: str, gpu: str = "H200") -> str:
-    """A sum of a target's plan, one of the totals of :func:`workflow.planning.plan.make_plan`."""
+def planned(root: Path, config: str, target: str | Sequence[str], key: str, gpu: str = "H200") -> str:
+    """A sum of the plan of a target, or of several, one of the totals of :func:`workflow.planning.plan.make_plan`."""
     from workflow.planning.plan import make_plan
 
-    value = make_plan(_jobs(root, config, gpu), [target], 1)["totals"][key]
+    value = make_plan(_jobs(root, config, gpu), [target] if isinstance(target, str) else target, 1)["totals"][key]
     return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
 
 

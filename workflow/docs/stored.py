@@ -1,9 +1,10 @@
 """Results of a preset as small readable files that a repository can hold: enough to compute every number again.
 
 A stored study has four files. ``measurements.csv`` has a line for each run and trial with a column for each metric;
-``evaluations.csv`` the evaluations during training; ``training.csv`` the speed and memory of each record of a training
-log. ``study.json`` has what is the same for many lines: protocol, device, code, digests, image seeds, and the preset.
-:func:`unpack` turns them back into the files that tables, figures and claims are built from.
+``evaluations.csv`` the evaluations during training; ``training.csv`` the speed, memory and size of weights in each
+record of a training log. ``study.json`` has what is the same for many lines: protocol, device, code, digests, image
+seeds, the minute of a run's first measurement, and the preset. :func:`unpack` turns them back into the files that
+tables, figures and claims are built from.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
     "run and trial": lambda row: f"{row['run']} {row['trial']}",
 }
 _TICK = ("nimg", "img_per_s", "memory_mb", "memory_reserved_mb", "seconds")
+_BY_NETWORK = "weight_rms"
 
 
 def store(
@@ -179,9 +181,14 @@ def unpack(folder: str | Path, out: str | Path) -> None:
         by_run: dict[str, list[str]] = {}
         for record in read_csv(folder / name):
             numbers = {key: _values(key, value) for key, value in record.items() if key != "run" and value}
-            by_run.setdefault(record["run"], []).append(json.dumps(numbers))
+            by_run.setdefault(record["run"], []).append(json.dumps(_grouped(numbers)))
         for run, lines in by_run.items():
             write_text(out / "students" / run / log, "\n".join(lines) + "\n")
+
+
+def _minute(time: str) -> str:
+    """A time without its seconds: enough to tell whether a prediction was written before it."""
+    return f"{time[:16]}Z" if len(time) > 16 else time
 
 
 def _long(results: Path) -> Sequence[Mapping[str, Any]]:
@@ -229,6 +236,20 @@ def _evaluation(record: Mapping[str, Any]) -> dict[str, str]:
             continue
         kept[key] = " ".join(map(_short, value)) if isinstance(value, list) else _short(value)
     return kept
+
+
+def _tick(record: Mapping[str, Any]) -> dict[str, str]:
+    numbers = {key: record[key] for key in _TICK if key in record}
+    numbers |= {f"{_BY_NETWORK}.{name}": value for name, value in record.get(_BY_NETWORK, {}).items()}
+    return {key: _short(value) for key, value in numbers.items() if value is not None}
+
+
+def _grouped(numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers by network in a mapping of their own, as logs have them."""
+    prefix = f"{_BY_NETWORK}."
+    found = {key: value for key, value in numbers.items() if not key.startswith(prefix)}
+    by_network = {key.removeprefix(prefix): value for key, value in numbers.items() if key.startswith(prefix)}
+    return found | ({_BY_NETWORK: by_network} if by_network else {})
 
 
 def _short(value: float | str | None) -> str:

@@ -11,20 +11,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eval.claims import decide, load_claims
-from eval.claims.evidence import Evidence
+from eval.claims.experiments import load_experiments
 from eval.claims.model import SIGNS, Outcome
 from eval.claims.verdicts import decide_claims
 from eval.figures.build import build_figure
-from eval.results.published import load_published
+from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.results.summary import Estimate, load_measurements, measured_days
 from eval.results.training_logs import read_evaluations
 from eval.tables import make_table, write_table
 from sida.errors import UserError, suggestion
 from sida.io import write_text
 from sida.sheet import Run
+from workflow.docs.costs import PAPER, planned
 from workflow.docs.stored import read_csv, read_study, unpack
 from workflow.preset import Preset
+from workflow.preset.experiments import check_experiments
 
 #: Decimals, factor and unit of a metric in running text.
 _FORMS = {"fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %")}
@@ -57,6 +58,7 @@ class Study:
             "trials": self.trials, "seeds": self.seeds, "mean": self.mean, "gain": self.gain, "start": self.start,
             "end": self.end, "lowest": self.lowest, "slower": self.slower, "verdict": self.verdict,
             "verdicts": self.verdicts, "fact": self.fact, "setting": self.setting, "table": self.table,
+            "experiments": self.experiments, "experiment": self.experiment,
         }  # fmt: skip
         if not words or words[0] not in queries:
             raise UserError(f"no query '{' '.join(words[:1])}'{suggestion(' '.join(words[:1]), queries)}")
@@ -134,11 +136,8 @@ class Study:
 
     @cached_property
     def _verdicts(self) -> dict[str, Outcome]:
-        path = self.preset.config["claims"]
-        if not path:
-            raise UserError(f"{self.facts['preset']} has no claims")
-        evidence = Evidence(self.measured, self.preset.runs, load_published(), self.unpacked / "students")
-        return {v.claim.id: v.outcome for v in decide(load_claims(self.root / path), evidence, path)}
+        claims = json.loads(self._decided.with_suffix(".json").read_text(encoding="utf-8"))["claims"]
+        return {claim["id"]: claim["verdict"] for claim in claims}
 
     def table(self, name: str) -> str:
         """A whole table of the preset; its markers stand on lines of their own."""
@@ -147,6 +146,50 @@ class Study:
         self._make_table(name)
         lines = (self.unpacked / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
         return "\n".join(["", "", *(line for line in lines if line.startswith("|")), "", ""])
+
+    def experiments(self) -> str:
+        """All questions with their answers in a table of one screen; its markers stand on lines of their own."""
+        return f"\n\n{answers_table(self.answers, f'{self.folder.parent.name}.md#')}\n\n"
+
+    def experiment(self, name: str) -> str:
+        """One question: prediction, answer, first figure, limits and the cost of more."""
+        known = {answer.experiment.id: answer for answer in self.answers}
+        if name not in known:
+            raise UserError(f"no experiment '{name}'{suggestion(name, known)}")
+        return f"\n\n{self._block(known[name], f'{self.folder.parent.name}.md#')}\n\n"
+
+    def _block(self, answer: Answer, page: str) -> str:
+        experiment, pictures = answer.experiment, self.folder.parent
+        there = [name for name in experiment.figures[:1] if (pictures / f"{name}.png").is_file()]
+        picture = f"{pictures.name}/{there[0]}.png" if there else ""
+        hours = planned(self.root, PAPER, experiment.plan, "gpu_hours") if experiment.plan else ""
+        return answer_block(answer, picture, page, f"{hours} hours of an H200" if hours else "")
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """Answers to the preset's experiments; none where it has none.
+
+        Raises:
+            UserError: A row was measured before the prediction of what it answers was written.
+        """
+        path = self.preset.config["experiments"]
+        if not path:
+            return []
+        check_experiments(self.preset)
+        answers = answers_of(load_experiments(self.root / path), self._decided.with_suffix(".json"), self.measured)
+        for answer in answers:
+            answer.require_foreseen()
+        return answers
+
+    @cached_property
+    def _decided(self) -> Path:
+        """Page of the verdicts, written with its siblings."""
+        if not self.preset.config["claims"]:
+            raise UserError(f"{self.facts['preset']} has no claims")
+        claims, out = self.root / self.preset.config["claims"], self.unpacked / "claims.md"
+        measured, runs = self.unpacked / "measurements.csv", self.root / self.preset.sheet
+        decide_claims(claims, out, measurements=measured, runs=runs, results=self.unpacked)
+        return out
 
     def _siblings(self, run: str) -> list[str]:
         """The rows of the sheet that differ from a row by their training seed only."""
@@ -178,11 +221,10 @@ class Study:
 
         for name in self.preset.config["tables"]:
             self._make_table(name)
-        measured, runs = self.unpacked / "measurements.csv", self.root / self.preset.sheet
-        claims, out = self.root / str(self.preset.config["claims"]), self.unpacked / "claims.md"
-        decide_claims(claims, out, measurements=measured, runs=runs, results=self.unpacked)
+        assert self._decided.is_file()  # the page shows the verdicts
         shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
-        return page_text(self.unpacked, [path for path in shown if path.is_file()], link, self.facts["title"])
+        there = [path for path in shown if path.is_file()]
+        return page_text(self.unpacked, there, link, self.facts["title"], answers=self.answers)
 
     def _make_table(self, name: str) -> None:
         """Builds a table of the preset into the unpacked folder."""

@@ -149,7 +149,7 @@ class Jobs:
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
 
     def _shown(self, folder: str, name: str) -> list[str]:
-        if folder not in ("tables", "figures"):
+        if folder not in ("tables", "figures", "experiments"):
             return self.targets.trials(self.targets.rows)
         needs = self.targets.needs(folder, name.rsplit(".", 1)[0])
         return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks)]
@@ -174,11 +174,17 @@ class Jobs:
         """A distillation.
 
         Raises:
-            UserError: The network of its teacher, or the card's rate, is unknown.
+            UserError: The network of its teacher or guide, or the card's rate, is unknown.
         """
         config, network = self.settled(run), self.network(self.preset.runs[run].teacher)
         assert network is not None  # else it could not be settled
-        cost, images = student_cost(config, network, self.width), config.total_kimg * 1000
+        guide = self._guide(run)
+        if guide is None and config.guide is not None:
+            raise UserError(
+                f"{self.preset.sheet}: run '{run}': guide '{self.preset.runs[run].guide}' is not known by its network, "
+                "so that its cost is unknown; name a teacher of the preset"
+            )
+        cost, images = student_cost(config, network, self.width, guide), config.total_kimg * 1000
         seconds = images * cost.operations / self._rate(cost.fp16)
         evaluations = 0
         if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
@@ -208,16 +214,22 @@ class Jobs:
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         images = self.preset.trials * protocol.num_samples
         network = self.network(row.teacher) or self._like(row.checkpoint)
+        guided = row.guide is not None and not row.trained_here
+        guide = self._guide(run) if guided else None
         forward, fp16 = 0.0, False
         if network is not None and not row.without_network:
             sampler = self.preset.measure_spec(run)["nfe"] or 1
             forward = sampler * network_cost(network).forward
-            guide = self._like(row.guide)
             forward += sampler * network_cost(guide).forward if guide else 0.0
             fp16 = bool(network["kwargs"].get("use_fp16", False))
         hours = images * self._measured(run, forward, fp16) / 3600
-        unknown = network is None and not row.without_network
+        unknown = None in (network, guide if guided else network) and not row.without_network
         return Job("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
+
+    def _guide(self, run: str) -> dict[str, Any] | None:
+        """Architecture of a row's guiding network; None without one, or where the preset does not say."""
+        guide = self.preset.runs[run].guide
+        return self.network(guide) or self._like(guide)
 
     def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name its own begins with (an EMA of the same)."""

@@ -34,30 +34,39 @@ class StepCost:
     fp16: bool
 
 
-def student_cost(config: Any, network: Mapping[str, Any], gpus: int = 1) -> StepCost:
+def student_cost(
+    config: Any, network: Mapping[str, Any], gpus: int = 1, guide: Mapping[str, Any] | None = None
+) -> StepCost:
     """Cost of a distillation.
 
     In evaluations, the fake score's step takes 1 (images) + 3 (its own passes), and 3 of the encoder for real images.
     The generator's step takes 3 (its own passes) and 2 each through the frozen teacher and fake score. Methods with
     players of their own are counted alike. Gradient checkpointing evaluates once more what has a backward pass; the
-    memory that it saves is not counted.
+    memory that it saves is not counted. A guiding network is evaluated and passed by gradients like the teacher.
 
     Args:
         config: :class:`sida.training.config.SettledConfig`.
         network: ``{class, kwargs}`` of the teacher.
         gpus: GPUs that share the optimizer, where the settings ask for it (``shard``).
+        guide: ``{class, kwargs}`` of the guiding network; None without guidance.
     """
+    guiding = None if guide is None else network_cost(guide)
     cost, method = network_cost(network), find_method(config.method)
     psi = 4 * cost.forward + (3 * cost.encoder if method.real_images else 0.0)
     again = cost.forward if config.checkpointing else 0.0
     operations = method.psi_steps * (psi + again) + 7 * cost.forward + 3 * again
+    if guiding is not None:
+        operations += (3 if config.checkpointing else 2) * guiding.forward
     images = config.batch_gpu or config.batch_size
     width = 2 if config.fp16 else BYTES
     activations = images * (cost.kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
+    if guiding is not None:
+        activations += (images * guiding.kept_frozen + guiding.kept_once) * width / BYTES
     # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one learner's gradient twice.
     moments = 2 + sum(betas[0] > 0 for betas in (config.betas, config.generator_betas or config.betas))
     pieces = gpus if config.shard == "optimizer" else 1
     weights = (3 + (1 + moments + 2) / pieces) * BYTES * cost.parameters
+    weights += 0.0 if guiding is None else BYTES * guiding.parameters
     # ψ, θ, the average and the best network, with the moments.
     state = (4 + moments) * BYTES * cost.parameters
     memory = CONTEXT_BYTES + GAPS * (weights + activations)

@@ -9,6 +9,7 @@ from sida.errors import UserError, suggestion
 from sida.methods import find_method, is_method
 from sida.plugins import load_object
 from sida.ranges import names_object
+from sida.settings.guidance import misfit
 from sida.settings.samplers import read_sampler
 from sida.sheet import Run
 from workflow.preset.rows import Rows
@@ -53,6 +54,7 @@ def check_references(preset: Rows) -> None:
             )
         if run.trained_here:
             check_student(preset, run, where, recipes)
+        check_guide(preset, run, where)
         # Asked for now, not when the training is long done.
         preset.class_counts(run)
 
@@ -71,8 +73,37 @@ def check_sampler(preset: Rows, run: Run, where: str, samplers: Mapping[str, Any
         raise UserError(f"{where}: no sampler '{run.sampler}' in {preset.source}{suggestion(run.sampler, samplers)}")
     if (run.method == "data") != (samplers[run.sampler]["kind"] == "data"):
         raise UserError(f"{where}: method 'data' and a sampler of kind 'data' belong together")
-    if (samplers[run.sampler].get("guidance", 1) != 1) != (run.guide is not None):
-        raise UserError(f"{where}: column 'guide' and a sampler with guidance belong together")
+    if run.trained_here and samplers[run.sampler].get("guidance", 1) != 1:
+        raise UserError(
+            f"{where}: sampler '{run.sampler}' has guidance, which a row that is distilled has in its recipe; "
+            "name another sampler"
+        )
+
+
+def check_guide(preset: Rows, run: Run, where: str) -> None:
+    """Checks that a row has a guiding network where it has guidance, and that the two networks fit."""
+    guided = f"recipe '{run.recipe}'" if run.trained_here else f"sampler '{run.sampler}'"
+    guidance = preset.guidance(run)
+    if guidance != 1 and run.guide is None:
+        raise UserError(
+            f"{where}: {guided} has guidance {guidance:g}, and column 'guide' is empty; name a guiding network"
+        )
+    if guidance == 1 and run.guide is not None:
+        raise UserError(f"{where}: column 'guide' names '{run.guide}', but {guided} has no guidance; empty the cell")
+    if guidance != 1 and run.trained_here and not find_method(run.method, f"{where}: method").takes_guidance:
+        raise UserError(f"{where}: {guided} has guidance, but method '{run.method}' learns from no score to be guided")
+    if run.guide in preset.config["teachers"]:
+        check_fit(preset, run, f"{where}: guide '{run.guide}'")
+
+
+def check_fit(preset: Rows, run: Run, where: str) -> None:
+    """Checks that a guide among the preset's teachers is for the same images as the row's teacher, and is another."""
+    if run.guide == run.teacher and run.checkpoint is None:
+        raise UserError(f"{where} is the row's own teacher, which guides nowhere; name another")
+    teachers = preset.config["teachers"]
+    guided, guide = (teachers.get(name, {}).get("network") for name in (run.teacher, run.guide))
+    if guided and guide and (fault := misfit(guided["kwargs"], guide["kwargs"])):
+        raise UserError(f"{where}: {fault}")
 
 
 def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]) -> None:

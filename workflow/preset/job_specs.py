@@ -15,12 +15,15 @@ from typing import Any
 from eval.claims.experiments import Experiment, load_experiments
 from eval.claims.model import load_claims
 from eval.claims.rows import claim_rows
+from eval.figures.layout import load_figure_layout
+from eval.figures.points_layout import PointsLayout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import read_extended
 from sida.config import load_yaml
 from sida.settings.evaluation import EvaluationPoints
 from workflow.preset.checks import check_references
+from workflow.preset.figure_settings import figure_settings
 from workflow.preset.rows import Rows, nfe
 
 MONITOR = "eval.measuring.monitor:make_monitor"
@@ -90,7 +93,8 @@ class Preset(Rows):
             "teacher": self.teacher_path(str(run.teacher)),
         }
         spec |= {"init": init, **recipe, "evaluation": evaluation, "seed": self.seed_of(run), **self._common()}
-        return spec | ({"alpha": run.alpha} if run.alpha is not None else {})
+        given = {"alpha": run.alpha, "guide": self.guide_path(run)}
+        return spec | {key: value for key, value in given.items() if value is not None}
 
     def training_gpus(self, training: Mapping[str, Any]) -> int:
         """GPUs for a training's spec: as many as the preset wishes, fewer where rounds cannot be shared."""
@@ -104,7 +108,7 @@ class Preset(Rows):
             "run": name,
             "method": run.method,
             "network": self.network_path(run),
-            "guide": self.checkpoint_path(run.guide) if run.guide else None,
+            "guide": self.sampler_guide(run),
             "sampler": sampler,
             "nfe": nfe(sampler) or run.nfe,
             "dataset": self.dataset_of(run),
@@ -122,7 +126,7 @@ class Preset(Rows):
         with_data = run.method == "data" or (classes == "empirical" and protocol.labels is None)
         return {
             "network": self.network_path(run),
-            "gnet": self.checkpoint_path(run.guide) if run.guide else None,
+            "gnet": self.sampler_guide(run),
             "sampler": self.sampler_of(run),
             "seeds": f"{first}-{last}",
             "class_labels": self.class_counts(run) or classes,
@@ -141,12 +145,14 @@ class Preset(Rows):
         return spec | {"gpus": self.config["gpus"], "students": students}
 
     def figure_spec(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval figure``: the rows it shows, and the generators it draws samples of."""
+        """Spec of ``sida-eval figure``: its rows, what points stand against, and the generators it draws samples of."""
         path = self.layout("figures", name)
         needs = find_needs(path, self.runs)
-        drawn = needs.networks if read_extended(path).get("kind") == "samples" else []
-        rows = self._rows({*needs.measured, *needs.networks})
-        return {"runs": rows, "generators": [*map(self.measure_spec, drawn)]}
+        kind = read_extended(path).get("kind")
+        spec: dict[str, Any] = {"runs": self._rows({*needs.measured, *needs.networks})}
+        spec["generators"] = [*map(self.measure_spec, needs.networks if kind == "samples" else [])]
+        layout = load_figure_layout(path) if kind == "points" else None
+        return spec | ({"settings": figure_settings(self, layout)} if isinstance(layout, PointsLayout) else {})
 
     @functools.cached_property
     def experiments(self) -> dict[str, Experiment]:

@@ -18,7 +18,9 @@ from eval.claims.rules import decide_part
 from eval.claims.verdicts import main_scope
 from eval.features import extractor_assets
 from eval.figures.gather import Sources, gather
-from eval.figures.layout import CurvesLayout, PanelSpec, load_figure_layout
+from eval.figures.layout import PanelSpec, SamplesLayout, load_figure_layout
+from eval.figures.points import gather_points
+from eval.figures.points_layout import PointsLayout
 from eval.figures.select import present, sample_panels
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.published import Published, load_published
@@ -29,10 +31,18 @@ from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
 from sida.errors import UserError, suggestion
+from sida.methods import METHODS
 from sida.settings.datasets import dataset_spec
 from sida.sheet import Run
 from workflow.preset.experiments import check_experiments
+from workflow.preset.figure_settings import figure_settings
 from workflow.preset.job_specs import Preset
+
+#: Networks and losses in the training logs of methods that learn by score distillation.
+_NETWORKS = ("fake_score", "generator")
+_LOGGED = {
+    "losses": ("sid", "adversarial", "denoising", "discriminator"), "grad_norm": _NETWORKS, "weight_rms": _NETWORKS,
+}  # fmt: skip
 
 
 def check_preset(preset: Preset) -> None:
@@ -99,7 +109,11 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
     """The files and assets of a row, and whether its images can be compared under its protocol."""
     where = f"{preset.sheet}: run '{run.run}'"
     teacher = preset.config["teachers"].get(run.teacher, {}) if run.trained_here else {}
-    networks = {"guide": run.guide, "teacher": teacher.get("checkpoint")}
+    guide = preset.config["teachers"].get(run.guide)
+    networks = {
+        "guide": run.guide if guide is None else guide.get("checkpoint"),
+        "teacher": teacher.get("checkpoint"),
+    }
     if not run.without_network:
         networks["checkpoint"] = run.checkpoint
     for column, name in networks.items():
@@ -107,6 +121,9 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
             continue
         if Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
             raise UserError(f"{where}: {column}: no such file '{name}'")
+        if column == "guide" and name not in registry:
+            near = suggestion(name, preset.config["teachers"])
+            raise UserError(f"{where}: guide: no teacher of {preset.source} and no asset '{name}'{near}")
         _check_asset(name, registry, f"{where}: {column}")
     if run.method == "external" and run.without_network:
         sampler = preset.sampler_of(run)
@@ -146,11 +163,14 @@ def _check_table(preset: Preset, path: Path, measured: Measurements, published: 
 
 def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
     layout = load_figure_layout(path)
-    if isinstance(layout, CurvesLayout):
-        sources = _Pretended(measured, preset.runs, published, Path(), {}, preset)
-        gather(present(layout, preset.runs), sources)
-    else:
+    if isinstance(layout, SamplesLayout):
         sample_panels(layout, preset.runs)
+    elif isinstance(layout, PointsLayout):
+        settings = figure_settings(preset, present(layout, preset.runs))
+        sources = _Pretended(measured, preset.runs, published, Path(), {}, preset, settings=settings)
+        gather_points(present(layout, preset.runs), sources)
+    else:
+        gather(present(layout, preset.runs), _Pretended(measured, preset.runs, published, Path(), {}, preset))
 
 
 def _check_claims(path: str, evidence: Evidence) -> None:
@@ -169,10 +189,20 @@ class _Pretended(Sources):
 
     preset: Preset = field(kw_only=False)
 
+    def lacks_end(self, run: str, metric: str) -> str:
+        return self.lacks(run, PanelSpec(series=(), metric=metric))
+
+    def end(self, run: str, metric: str) -> float:
+        return self.points(run, PanelSpec(series=(), metric=metric))[-1].value
+
     def lacks(self, run: str, panel: PanelSpec) -> str:
         row = self.preset.runs[run]
         if not row.trained_here:
             return "it is not trained here"
+        if panel.log is not None:
+            group, _, name = panel.log.partition(".")
+            known = _LOGGED.get(group, ()) if row.method in METHODS and METHODS[row.method].turns is None else ()
+            return f"its training logs no '{panel.log}'{suggestion(name, known)}" if known and name not in known else ""
         if not self.preset.config["recipes"][row.recipe].get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"
         protocol = self.preset.protocol(row)

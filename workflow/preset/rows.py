@@ -87,9 +87,10 @@ class Rows:
 
     def _found(self, run: Run) -> Run:
         """A row with the files that it names."""
-        found: dict[str, Any] = {
-            key: there(path, self.own) for key in ("checkpoint", "guide") if (path := getattr(run, key))
-        }
+        named = {key: path for key in ("checkpoint", "guide") if (path := getattr(run, key))}
+        if run.guide in self.config["teachers"]:
+            del named["guide"]
+        found: dict[str, Any] = {key: there(path, self.own) for key, path in named.items()}
         if run.protocol:
             found["protocol"] = str(find("protocols", run.protocol, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)
@@ -131,6 +132,21 @@ class Rows:
         checkpoint = self.config["teachers"][name].get("checkpoint")
         return self.checkpoint_path(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
 
+    def guide_path(self, run: Run) -> str | None:
+        """Path of a row's guiding network: of a teacher of the preset, or of a checkpoint; ``None`` without one."""
+        if run.guide is None:
+            return None
+        return self.teacher_path(run.guide) if run.guide in self.config["teachers"] else self.checkpoint_path(run.guide)
+
+    def sampler_guide(self, run: Run) -> str | None:
+        """The guiding network that a row is sampled with; that of a row distilled here ends with its training."""
+        return None if run.trained_here else self.guide_path(run)
+
+    def guidance(self, run: Run) -> float:
+        """Strength of a row's guidance: in its training where it is distilled here, else in its sampling."""
+        settings = self.config["recipes"][run.recipe] if run.trained_here else self.config["samplers"][run.sampler]
+        return float(settings.get("guidance", 1))
+
     @functools.cached_property
     def left_out(self) -> dict[str, str]:
         """Rows whose checkpoint has no public address and does not lie in the cache: run to asset id.
@@ -161,9 +177,11 @@ class Rows:
     def checkpoints(self) -> dict[str, str]:
         """Published checkpoints the preset imports: folder name to asset id or path."""
         named = [run.checkpoint for run in self.runs.values() if not run.without_network]
-        named += [run.guide for run in self.runs.values()]
+        teachers = self.config["teachers"]
+        named += [run.guide for run in self.runs.values() if run.guide not in teachers]
         used = {run.teacher for run in self.runs.values() if run.trained_here or run.method == "teacher"}
-        named += [t.get("checkpoint") for name, t in self.config["teachers"].items() if name in used]
+        used |= {run.guide for run in self.runs.values()}
+        named += [t.get("checkpoint") for name, t in teachers.items() if name in used]
         return {_checkpoint_name(name): name for name in named if name and not name.endswith(".safetensors")}
 
     @property

@@ -32,6 +32,7 @@ class Specs:
             "samples": preset.sample_spec,
             "tables": preset.table_spec,
             "figures": preset.figure_spec,
+            "experiments": preset.experiment_spec,
             "preset": lambda: preset.config,
         }
         self._texts: dict[str, str] = {}
@@ -40,8 +41,8 @@ class Specs:
         """File of a spec.
 
         Args:
-            stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``; or ``preset`` for
-                the settings as a whole.
+            stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``, ``experiments``;
+                or ``preset`` for the settings as a whole.
             name: What it is a spec of: a row (and a trial of its samples), a teacher, a layout.
         """
         path = "/".join([self.folder, stage, *name]) + ".json"

@@ -57,10 +57,14 @@ class Targets:
     def tables_and_figures(self) -> list[str]:
         """Tables, figures, claims and the numbers they come from."""
         config = self.preset.config
-        kinds = {"tables": ("tex", "csv", "md", "html"), "figures": ("pdf", "png", "csv")}
-        shown = [f"{kind}/{name}.{end}" for kind, ends in kinds.items() for name in config[kind] for end in ends]
-        claims = ["claims.md", "claims.json"] if config["claims"] else []
-        return [*self.measurements, *(f"{self.results}/{name}" for name in [*shown, *claims])]
+        claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
+        return [*self.measurements, *self._files(config["tables"], config["figures"]), *claims]
+
+    def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
+        """All formats of some tables and figures."""
+        files = [f"tables/{name}.{end}" for name in tables for end in ("tex", "csv", "md", "html")]
+        files += [f"figures/{name}.{end}" for name in figures for end in ("pdf", "png", "csv")]
+        return [f"{self.results}/{file}" for file in files]
 
     def paper_files(self) -> list[str]:
         """The paper, where it is made."""
@@ -70,12 +74,17 @@ class Targets:
         """What people come for."""
         return [*self.tables_and_figures(), *self.paper_files(), f"{self.results}/index.html"]
 
+    def experiments(self) -> list[str]:
+        """Pages of single experiments."""
+        return [f"{self.results}/experiments/{name}.html" for name in self.preset.experiments]
+
     def short(self) -> list[str]:
         """Paths below the preset's folder of everything that can be asked for without naming that folder."""
         teachers = [self.preset.teacher_path(name) for name in self.preset.config["teachers"]]
         single = [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "report.html", "manifest.json")]
         paths = [
             *self.tables_and_figures(),
+            *self.experiments(),
             *single,
             *self.trials(self.rows),
             *self.networks(self.preset.runs),
@@ -95,8 +104,10 @@ class Targets:
         return [f"{folder}/shard-{begin}-{end}.safetensors" for begin, end in self.preset.shards(run)]
 
     def networks(self, runs: Iterable[str]) -> list[str]:
-        """Networks of rows; training logs lie beside the students'."""
-        return sorted({path for run in runs if (path := self.preset.network_path(self.preset.runs[run]))})
+        """Networks that rows are sampled from, guides among them; training logs lie beside the students'."""
+        rows = [self.preset.runs[run] for run in runs]
+        paths = [path for row in rows for path in (self.preset.network_path(row), self.preset.sampler_guide(row))]
+        return sorted({path for path in paths if path})
 
     # What jobs need.
 
@@ -138,7 +149,9 @@ class Targets:
         return [*self._data(dataset), *_code([teacher["network"]["class"]])]
 
     def training(self, run: str) -> dict[str, str | list[str]]:
-        """What a student's training needs: data, teacher, generators (start, stand-in for the data), downloads."""
+        """What a student's training needs: data, teacher, its guide, generators (start, stand-in for the data),
+        downloads.
+        """
         row = self.preset.runs[run]
         parents = [self.preset.network_path(self.preset.runs[name]) for name in self.preset.parents(row)]
         # Evaluations while it is trained measure as its trials do.
@@ -146,6 +159,7 @@ class Targets:
         return {
             "data": self._data(self.preset.dataset_of(row)),
             "teacher": self.preset.teacher_path(str(row.teacher)),
+            "guide": self.preset.guide_path(row) or [],
             "generators": [path for path in parents if path],
             "method": [*map(self._asset, self.preset.training_assets(run)), *_code([row.method])],
             "measuring": self._measuring(run) if evaluated else [],
@@ -154,7 +168,7 @@ class Targets:
     def generator(self, run: str) -> list[str]:
         """The network (and guide) a row samples from, and what its protocol needs."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
-        files = [self.preset.network_path(row), self.preset.checkpoint_path(row.guide) if row.guide else None]
+        files = [self.preset.network_path(row), self.preset.sampler_guide(row)]
         if row.method == "external" and row.without_network:
             files.append(source_of(str(row.checkpoint)))
         opened = row.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
@@ -172,7 +186,9 @@ class Targets:
 
     @functools.cache  # noqa: B019 - a preset lives as long as its run
     def needs(self, kind: str, name: str) -> Needs:
-        """Rows of one table or figure that can be measured here."""
+        """Rows of one table, figure or experiment that can be measured here."""
+        if kind == "experiments":
+            return self.preset.experiment_needs(name)
         return find_needs(self.preset.layout(kind, name), self.preset.measurable)
 
     def shown(self, kind: str, name: str) -> dict[str, str | list[str]]:
@@ -182,6 +198,13 @@ class Targets:
         wanted = needs.measured or (kind == "tables" and self.preset.config["table_mode"] == "measured")
         collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
         return {"networks": self.networks(needs.networks), **collected}
+
+    def answered(self, name: str) -> dict[str, str | list[str]]:
+        """Inputs of an experiment's page: its tables, its figures, and what its claims are decided from."""
+        experiment, needs = self.preset.experiments[name], self.needs("experiments", name)
+        shown = self._files(experiment.tables, experiment.figures)
+        collected = {"measurements": f"{self.results}/collected/experiments/{name}.csv"} if needs.measured else {}
+        return {"shown": shown, "networks": self.networks(needs.networks), **collected}
 
     def caption(self, kind: str, name: str) -> str:
         """Title and caption of a layout, for the report; its builder says what is wrong with it."""

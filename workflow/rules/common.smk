@@ -70,11 +70,17 @@ wildcard_constraints:
     run=any_of(PRESET.runs),
     teacher=any_of(PRESET.config["teachers"]),
     trial=r"\d+",
+    experiment=any_of(PRESET.experiments),
 
 
 def measurements_option(wildcards, input):
     """The option of tables and figures that names measurements, where they need any."""
     return ["--measurements", str(input.measurements)] if input.get("measurements") else []
+
+
+def experiments_option(wildcards, input):
+    """The option of pages that names the preset's questions, where it has any."""
+    return ["--experiments", str(input.experiments)] if input.get("experiments") else []
 
 
 def show_summary():

@@ -97,7 +97,7 @@ rule collect:
         "python -m eval collect {params.folder:q} --runs {params.runs:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
-# The measurements that one table or figure shows, so that it can be made without all the others.
+# The measurements that one table, figure or experiment shows, so that it can be made without all the others.
 rule collect_part:
     input:
         lambda wildcards: TARGETS.trials(TARGETS.needs(wildcards.kind, wildcards.name).measured),
@@ -106,7 +106,7 @@ rule collect_part:
     log:
         f"{RESULTS}/logs/collect-{{kind}}-{{name}}.log",
     wildcard_constraints:
-        kind="tables|figures",
+        kind="tables|figures|experiments",
     conda:
         "../../environment.yml"
     params:

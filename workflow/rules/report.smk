@@ -24,6 +24,7 @@ rule index:
     input:
         TARGETS.tables_and_figures(),
         TARGETS.paper_files(),
+        experiments=PRESET.config["experiments"] or [],
     output:
         f"{RESULTS}/index.html",
     log:
@@ -34,12 +35,43 @@ rule index:
         results=lambda wildcards, output: os.path.dirname(output[0]),
         title=PRESET.config["title"],
         own=["--own", str(PRESET.own[0])],
+        experiments=experiments_option,
         again=shlex.join([*AGAIN, "--cores", "2", "--configfile", *CONFIGFILES]),
     message:
         "index: everything on one page"
     shell:
-        "python -m eval page {params.results:q} --title {params.title:q} {params.own:q} --again {params.again:q}"
+        "python -m eval page {params.results:q} --title {params.title:q} {params.own:q} {params.experiments:q} --again {params.again:q}"
         " --out {output:q} 2>&1 | tee -i {log:q}"
+
+
+# One question alone: only the rows that its tables, figures and claims need are trained and measured.
+rule experiment:
+    input:
+        unpack(lambda wildcards: TARGETS.answered(wildcards.experiment)),
+        claims=PRESET.config["claims"] or [],
+    output:
+        html=f"{RESULTS}/experiments/{{experiment}}.html",
+        md=f"{RESULTS}/experiments/{{experiment}}.md",
+        json=f"{RESULTS}/experiments/{{experiment}}.json",
+    log:
+        f"{RESULTS}/logs/experiment-{{experiment}}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=lambda wildcards: SPECS.path("experiments", wildcards.experiment),
+        digest=lambda wildcards: SPECS.digest("experiments", wildcards.experiment),
+        measurements=measurements_option,
+        results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.html)),
+        own=["--own", str(PRESET.own[0])],
+        again=lambda wildcards: shlex.join(
+            [*AGAIN, "--cores", "2", "--configfile", *CONFIGFILES, "--", f"experiments/{wildcards.experiment}.html"]
+        ),
+    message:
+        "experiment {wildcards.experiment}: answering"
+    shell:
+        "python -m eval experiment --spec {params.spec:q} --claims {input.claims:q} {params.measurements:q}"
+        " --results {params.results:q} {params.own:q} --again {params.again:q} --out {output.html:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule manifest:

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from eval.claims.experiments import Experiment
 from eval.claims.write import MARKS
+from eval.report.answers import Answer
 from eval.report.paper import figure_caption, in_order, training_time
 from eval.report.pictures import reduced_png
 from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
@@ -66,27 +68,68 @@ class Quoted:
     ids: str
 
 
-def load_tables(folder: Path) -> dict[str, Page]:
+@dataclass(frozen=True)
+class Sources:
+    """Files that a page shows: those of a whole preset, or those of one experiment.
+
+    Attributes:
+        folder: Results of the preset.
+        claims: Verdicts, as JSON.
+        measurements: The rows that are behind them.
+        experiment: Limits tables and figures to its own.
+    """
+
+    folder: Path
+    claims: Path
+    measurements: Path
+    experiment: Experiment | None = None
+
+    @classmethod
+    def of(cls, folder: Path, experiment: Experiment | None = None) -> Sources:
+        """Where the other steps write them."""
+        if experiment is None:
+            return cls(folder, folder / "claims.json", folder / "measurements.csv")
+        name = experiment.id
+        collected = folder / "collected" / "experiments" / f"{name}.csv"
+        return cls(folder, folder / "experiments" / f"{name}.json", collected, experiment)
+
+    def files(self, kind: Literal["tables", "figures"], suffix: str) -> list[Path]:
+        """Files of all tables or figures that are there, in the page's order."""
+        if self.experiment is None:
+            return in_order(self.folder / kind, suffix)
+        named = (self.folder / kind / f"{name}{suffix}" for name in getattr(self.experiment, kind))
+        return [path for path in named if path.is_file()]
+
+
+def load_tables(sources: Sources) -> dict[str, Page]:
     """The tables of a preset by name, the main one first."""
-    return {path.stem: read_html(path) for path in in_order(folder / "tables", ".html")}
+    return {path.stem: read_html(path) for path in sources.files("tables", ".html")}
 
 
-def load_pictures(folder: Path, own: str | Path | None) -> list[Picture]:
+def load_pictures(sources: Sources, own: str | Path | None) -> list[Picture]:
     """The figures of a preset, in 256 colours."""
     pictures = []
-    for path in in_order(folder / "figures", ".png"):
+    for path in sources.files("figures", ".png"):
         data = b64encode(reduced_png(path)).decode("ascii")
         pictures.append(Picture(path.stem, figure_caption(path, own), f"data:image/png;base64,{data}"))
     return pictures
 
 
-def load_claims(folder: Path) -> tuple[str, list[Claim]]:
+def placed(pictures: Sequence[Picture], answers: Sequence[Answer]) -> dict[str, list[Picture]]:
+    """The picture that stands in each answer, by experiment: the first of its figures that no other has taken."""
+    by_name, found = {picture.name: picture for picture in pictures}, dict[str, list[Picture]]()
+    for answer in answers:
+        free = [name for name in answer.experiment.figures if name in by_name]
+        found[answer.experiment.id] = [by_name.pop(name) for name in free[:1]]
+    return found
+
+
+def load_claims(path: Path) -> tuple[str, list[Claim]]:
     """The sentence on what the verdicts are about, and the verdicts; none where no claims were decided.
 
     Raises:
-        UserError: ``claims.json`` has no evidence.
+        UserError: The file has no evidence.
     """
-    path = folder / "claims.json"
     if not path.is_file():
         return "", []
     record = json.loads(path.read_text(encoding="utf-8"))
@@ -122,9 +165,8 @@ def counts(verdicts: Sequence[str]) -> list[tuple[str, int]]:
     return [(word, found[word]) for word in MARKS]
 
 
-def measured_rows(folder: Path) -> Measurements:
-    """The preset's measurements; none where nothing was measured."""
-    path = folder / "measurements.csv"
+def measured_rows(path: Path) -> Measurements:
+    """Measurements of a file; none where nothing was measured."""
     return load_measurements(path) if path.is_file() else Measurements([], "no measurements")
 
 
@@ -141,16 +183,16 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
     return {name: values for name, values in facts.items() if values}
 
 
-def load_generators(folder: Path, measurements: Measurements) -> list[Generator]:
+def load_generators(sources: Sources, measurements: Measurements) -> list[Generator]:
     """One line per measured run, in the order of ``measurements.csv``."""
     shown: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
-    for table, record in _records(folder):
+    for table, record in _records(sources):
         for run in record["run"].split() if record["measured"] else []:
             shown.setdefault(run, []).append(table)
             labels.setdefault(run, record["model"])
     return [
-        _generator(run, measurements.of_run(run), labels.get(run, ""), shown.get(run, []), folder)
+        _generator(run, measurements.of_run(run), labels.get(run, ""), shown.get(run, []), sources.folder)
         for run in measurements.runs
     ]
 
@@ -168,10 +210,10 @@ def _generator(run: str, rows: list[Measurement], label: str, tables: list[str],
     )
 
 
-def load_quoted(folder: Path) -> dict[str, list[Quoted]]:
+def load_quoted(sources: Sources) -> dict[str, list[Quoted]]:
     """The published numbers of each table, row by row."""
     tables: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for table, record in _records(folder):
+    for table, record in _records(sources):
         if record["published_id"]:
             rows = tables.setdefault(table, {})
             rows.setdefault(f"{record['row']} {record['model']}", []).append(record)
@@ -193,8 +235,8 @@ def _together(ids: list[str]) -> str:
     return same + "-{" + ", ".join(name.removeprefix(f"{same}-") for name in ids) + "}"
 
 
-def _records(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    for path in in_order(folder / "tables", ".csv"):
+def _records(sources: Sources) -> Iterator[tuple[str, dict[str, str]]]:
+    for path in sources.files("tables", ".csv"):
         with open(path, encoding="utf-8", newline="") as stream:
             for record in csv.DictReader(stream):
                 yield path.stem, record

@@ -14,7 +14,7 @@ const cellAt = (row, place) => {
     if (place < 0) return cell;
   }
 };
-for (const table of document.querySelectorAll("table")) {
+for (const table of document.querySelectorAll("table:not(.answers)")) {
   const body = table.tBodies[0];
   const heads = [...table.tHead.rows[table.tHead.rows.length - 1].cells];
   const rows = [...body.rows];

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.claims.model import RULES
+from eval.claims.model import RULES, SIGNS
 from eval.claims.write import MARKS
+from eval.report.answers import answers_of, paper_scale
 from eval.report.index import content
-from eval.report.paper import in_order
 from eval.tables.html import html_text
 from sida.errors import UserError
 from sida.io import write_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from jinja2 import Template
+
+    from eval.claims.experiments import Experiment
 
 _FOLDER = Path(__file__).resolve().parent
 
 
 def write_index(
-    results: str | Path, out: str | Path, title: str = "", own: str | Path | None = None, again: str = ""
+    results: str | Path,
+    out: str | Path,
+    title: str = "",
+    own: str | Path | None = None,
+    again: str = "",
+    experiments: Sequence[Experiment] = (),
+    only: Experiment | None = None,
 ) -> Path:
     """Writes one HTML page with everything that a preset found; it needs no network and no other file.
 
@@ -31,26 +43,37 @@ def write_index(
         title: Headline.
         own: Folder of the preset; layouts in its ``figures`` (captions) come before those of ``config``.
         again: Command that makes the results again; by default that of a preset of this name in ``config``.
+        experiments: Questions, answered before everything else.
+        only: The page is about this experiment alone: its tables, figures and verdicts (``experiments/<id>.json``).
 
     Raises:
         UserError: No tables and no figures there, or a file that is not what the other steps write.
     """
     folder, out = Path(results), Path(out)
-    tables, pictures = content.load_tables(folder), content.load_pictures(folder, own)
-    if not tables and not pictures:
+    sources = content.Sources.of(folder, only)
+    tables, pictures = content.load_tables(sources), content.load_pictures(sources, own)
+    asked = [only] if only else list(experiments)
+    if not tables and not pictures and not asked:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
-    preamble, claims = content.load_claims(folder)
-    measurements = content.measured_rows(folder)
+    preamble, claims = content.load_claims(sources.claims)
+    measurements = content.measured_rows(sources.measurements)
+    answers = answers_of(asked, sources.claims, measurements) if asked else []
+    placed = content.placed(pictures, answers)
     decided = [(not measurements.rows and claim.published_verdict) or claim.verdict for claim in claims]
     text = _template().render(
         title=title or f"Results of the preset {folder.name}",
         preset=folder.name,
         tables=tables,
-        pictures=pictures,
+        pictures=[picture for picture in pictures if all(picture not in inside for inside in placed.values())],
+        answers=answers,
+        placed=placed,
+        paper_scale=paper_scale,
+        only=only,
         preamble=preamble,
         claims=claims,
         counts=content.counts(decided),
         marks=MARKS,
+        signs=SIGNS,
         rules={rule: RULES[rule] for rule in RULES if any(rule in claim.rules for claim in claims)},
         kinds=[
             kind for kind in ("measured", "published") if any(f'class="{kind} ' in t.table for t in tables.values())
@@ -58,10 +81,10 @@ def write_index(
         measured=bool(measurements.rows),
         runs=len(measurements.runs),
         origin=content.origin(measurements),
-        generators=content.load_generators(folder, measurements),
-        quoted=content.load_quoted(folder),
+        generators=content.load_generators(sources, measurements),
+        quoted=content.load_quoted(sources),
         again=again or f"snakemake --cores 2 --configfile config/{folder.name}.yaml",
-        files=_files(folder, out.parent),
+        files=_files(sources, out.parent),
     )
     write_text(out, text)
     return out
@@ -78,21 +101,22 @@ def _template() -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["rich"] = lambda text: Markup(html_text(text))
+    code = functools.partial(re.sub, r"`([^`]+)`", r"<code>\1</code>")
+    environment.filters["rich"] = lambda text: Markup(code(html_text(text)))
     environment.filters["slug"] = lambda text: text.replace(" ", "-")
     return environment.get_template("template.html")
 
 
-def _files(folder: Path, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+def _files(sources: content.Sources, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """What lies beside the page: words, and the files' names with their addresses."""
-    numbers = [path for name in ("measurements.csv",) if (path := folder / name).is_file()]
+    folder, whole = sources.folder, sources.experiment is None
     listed = {
-        "Tables": [path for suffix in (".tex", ".csv", ".md") for path in in_order(folder / "tables", suffix)],
-        "Figures": [path for suffix in (".pdf", ".csv") for path in in_order(folder / "figures", suffix)],
-        "Verdicts": sorted(folder.glob("claims.*")),
-        "Paper": sorted(folder.glob("paper.*")),
-        "Numbers": [*numbers, folder / "manifest.json"],
-        "Run": [folder / "report.html"],
+        "Tables": [path for suffix in (".tex", ".csv", ".md") for path in sources.files("tables", suffix)],
+        "Figures": [path for suffix in (".pdf", ".csv") for path in sources.files("figures", suffix)],
+        "Verdicts": sorted(folder.glob("claims.*")) if whole else [sources.claims, sources.claims.with_suffix(".md")],
+        "Paper": sorted(folder.glob("paper.*")) if whole else [],
+        "Numbers": [path for path in (sources.measurements,) if path.is_file()],
+        "Run": [folder / "manifest.json", folder / "report.html"] if whole else [],
     }
     return [
         (word, [(path.name, os.path.relpath(path, base)) for path in paths]) for word, paths in listed.items() if paths

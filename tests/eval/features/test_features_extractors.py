@@ -43,7 +43,9 @@ def hub(tmp_path_factory):
 
 def test_names():
     variants = ["dinov2_fp16", "dinov2_pil", "dinov2_tf32", "inception_clean", "inception_tf32"]
-    assert extractor_names() == sorted(["digits", "digits_backbone", "dinov2", "inception", "pixels", *variants])
+    assert extractor_names() == sorted(
+        ["digits", "digits_backbone", "dinov2", "glyphs", "inception", "pixels", *variants]
+    )
     with pytest.raises(UserError, match="did you mean 'inception'"):
         get_extractor("inceptoin")
     with pytest.raises(UserError, match="no option 'pth'"):
@@ -56,7 +58,7 @@ def test_digits_network_has_the_recorded_held_out_accuracy(digits):
     assert metadata["dataset_sha256"] == digits.sha256
     assert WEIGHTS.stat().st_size < 1_000_000
     settings = DigitsTraining(**metadata["settings"])
-    train, held_out = split(digits, settings)
+    train, held_out = split(settings)
     assert sorted(torch.cat([train, held_out]).tolist()) == list(range(len(digits)))
     features, logits = get_extractor("digits").features_and_logits(digits.images(held_out))
     accuracy = (logits.argmax(1) == digits.class_indices[held_out]).double().mean().item()

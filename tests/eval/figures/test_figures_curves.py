@@ -186,6 +186,58 @@ def test_any_logged_metric_is_plotted_and_the_kept_generator_is_the_selected_one
         read_evaluations(results / "students" / "sida-a1.0" / "evaluations.jsonl", "fd_dinov2")
 
 
+def training_log(results, run, values):
+    folder = results / "students" / run
+    folder.mkdir(parents=True, exist_ok=True)
+    records = [
+        {"nimg": 1000 * n, "weight_rms": {"generator": value}, "seconds": 1.0} for n, value in enumerate(values, 1)
+    ]
+    (folder / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+def test_quantities_of_a_training_log_are_curves(preset, tmp_path):
+    training_log(tmp_path, "sid-a1.2", [1.0, 1.5, None])
+    training_log(tmp_path, "sid-a1.0", [2.0, 2.5, 3.0])
+    series = [{"each": {"method": "sid"}, "pool_seeds": True, "label": "SiD"}]
+    panels = [{"log": "weight_rms.generator", "y_scale": "linear", "series": series}]
+    layout = tmp_path / "l.yaml"
+    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": panels}))
+    assert build(preset, layout, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
+    drawn = rows(tmp_path / "f.csv")
+    assert [(row["images"], float(row["value"])) for row in drawn] == [("1000", 1.5), ("2000", 2.0)]
+    assert {(row["metric"], row["source"], row["over"]) for row in drawn} == {
+        ("weight_rms.generator", "training log", "seeds")
+    }
+
+
+def test_a_log_without_the_quantity_is_said_to_lack_it(preset, tmp_path, capsys):
+    training_log(tmp_path, "sid-a1.2", [1.0])
+    panel = {"log": "weight_rms.fake_score", "series": [{"each": {"run": "sid-a1.2"}, "optional": True}]}
+    layout = tmp_path / "l.yaml"
+    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": [panel]}))
+    assert build(preset, layout, tmp_path / "f.pdf", "--results", str(tmp_path)) == 0
+    assert "no weight_rms.fake_score in" in capsys.readouterr().out
+    panel["series"][0]["optional"] = False
+    layout.write_text(yaml.safe_dump({"kind": "curves", "panels": [panel]}))
+    assert build(preset, layout, tmp_path / "f.pdf", "--results", str(tmp_path)) == 1
+    assert "no record has a 'weight_rms.fake_score'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("panel", "message"),
+    [
+        ({"log": "weigth_rms.generator"}, r"log: a training log has no 'weigth_rms' \(did you mean 'weight_rms'\?\)"),
+        ({"log": "weight_rms"}, r"log: 'weight_rms': give 'weight_rms.generator', say"),
+        ({"log": "seconds.generator"}, r"log: 'seconds.generator': give 'seconds' alone"),
+        ({"log": "seconds", "lines": [{"where": {"run": "x"}}]}, r"lines: are of measured metrics"),
+    ],
+)
+def test_a_fault_in_a_panel_of_a_training_log_is_one_line(tmp_path, panel, message):
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", "panels": [{"series": [], **panel}]}))
+    with pytest.raises(UserError, match=message):
+        load_figure_layout(tmp_path / "l.yaml")
+
+
 def test_seeds_are_pooled_where_all_were_evaluated():
     one = Curve("a-s0", "a", (Point(1, 5.0), Point(2, 4.0)))
     other = Curve("a-s1", "a", (Point(1, 7.0), Point(2, 4.0), Point(3, 1.0)))
@@ -368,7 +420,7 @@ def panel(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "pie"}, r"kind: must be one of curves, samples, got 'pie'"),
+        ({"kind": "pie"}, r"kind: must be one of curves, samples, points, got 'pie'"),
         ({"panels": []}, r"panels: must not be empty"),
         (panel(series=[{"each": {"method": "gdd"}}]), r"panels\[0\]\.series\[0\]\.each: no run .* matches"),
         (panel(lines=[{"where": {"method": "sid"}}]), r"lines\[0\]\.where: 2 runs match"),

@@ -181,6 +181,57 @@ def test_a_table_or_verdicts_of_another_form_are_one_line(preset, tmp_path, caps
     assert not (tmp_path / "x.html").exists()
 
 
+EXPERIMENTS = """
+experiments:
+  - id: first
+    title: The first question
+    question: Is SiDA better than its teacher?
+    prediction: No.
+    predicted: {D-01: contradicted}
+    written: WRITTEN
+    tables: [main]
+    figures: [convergence]
+    limits: Made-up numbers.
+    plan: [figures/figure1.pdf]
+  - id: second
+    title: The second question
+    question: And SiD?
+    prediction: Nobody knows.
+    predicted: {D-02: undecided}
+    written: 2030-01-01
+    figures: [convergence]
+    limits: As before.
+"""
+
+
+@pytest.mark.parametrize("written", ["2030-01-01T12:00Z", "2040-01-01"])
+def test_questions_and_answers_come_first(preset, tmp_path, written):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    (tmp_path / "e.yaml").write_text(EXPERIMENTS.replace("WRITTEN", written))
+    command = ["page", str(folder), "--experiments", str(tmp_path / "e.yaml")]
+    assert main([*command, "--out", str(folder / "index.html")]) == 0
+    text = (folder / "index.html").read_text()
+    assert not Reader(text).stack
+    assert text.index('id="questions"') < text.index('id="results"')
+    answer = text[text.index('id="first"') : text.index('id="second"')]
+    assert answer.index("Is SiDA better") < answer.index(written) < answer.index("of 1 claim as predicted")
+    verdicts = {claim["id"]: claim for claim in json.loads((folder / "claims.json").read_text())["claims"]}
+    assert f'class="badge {verdicts["D-01"]["verdict"].replace(" ", "-")}"' in answer
+    assert ("no test of it" in answer) == (written > "2035")
+    assert "<code>sida plan figures/figure1.pdf</code>" in answer
+    # Each picture once, in the first answer that names it; the other links to it.
+    assert text.count("<img ") == 1
+    assert "<img " in answer
+    assert '<a href="#figure-convergence">' in text[text.index('id="second"') :]
+    for link in re.findall(r'href="#([^"]+)"', text):
+        assert f'id="{link}"' in text, link
+    assert main([*command, "--out", str(folder / "page.md")]) == 0
+    page = (folder / "page.md").read_text()
+    assert page.index("## Questions and answers") < page.index("### second") < page.index("## Tables")
+    assert ("no test of it" in page) == (written > "2035")
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("name", ["preset", "released"])
 def test_tables_sort_and_the_page_fits_a_phone(request, tmp_path, name):

@@ -1,0 +1,77 @@
+"""How large a difference a comparison found, in a few words: ``fd +1.48 [1.30, 1.66]``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eval.claims.model import Finding, Part
+
+
+def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
+    """The effect behind a finding with the interval that its rule uses.
+
+    Args:
+        part: The comparison. A gain counts in its direction: the more, the more of what was claimed.
+        finding: Its outcome.
+
+    Returns:
+        ``what`` is measured (``fd``, ``ratio of recall``), its ``value`` and a ``text`` with the interval; None where
+        the rule has no such number or it was not measured.
+    """
+    numbers = finding.numbers
+    compared = "images" if part.rule == "SPEED" else part.quantity or part.metric
+    named = {"gain": part.metric, "ratio": f"ratio of {compared}", "slope": f"slope of {part.metric}"}
+    for key, what in named.items():
+        value = numbers.get(key)
+        if isinstance(value, (int, float)) and math.isfinite(value):
+            text = f"{what} {_shown(value, _interval(numbers, value), signed=key != 'ratio')}"
+            return {"what": what, "value": value, "signed": key != "ratio", "text": text}
+    if "diverged" in numbers:
+        what, value = "diverging share of seeds", numbers["diverged"] / numbers["seeds"]
+        text = f"{numbers['diverged']} of {numbers['seeds']} seeds diverge"
+        return {"what": what, "value": value, "signed": False, "text": text}
+    return None
+
+
+def together(amounts: Sequence[Mapping[str, Any]]) -> str:
+    """The effects of a claim: of its only comparison, or from the smallest to the largest of several."""
+    if not amounts:
+        return ""
+    if len({found["what"] for found in amounts}) > 1:
+        return "; ".join(
+            together([found for found in amounts if found["what"] == what])
+            for what in dict.fromkeys(found["what"] for found in amounts)
+        )
+    if len(amounts) == 1:
+        return str(amounts[0]["text"])
+    first, last = min(amounts, key=lambda found: found["value"]), max(amounts, key=lambda found: found["value"])
+    ends = (
+        _number(found["value"], _decimals(last["value"] - first["value"]), found["signed"]) for found in (first, last)
+    )
+    return f"{first['what']} {' to '.join(ends)} ({len(amounts)} comparisons)"
+
+
+def _interval(numbers: Mapping[str, Any], value: float) -> tuple[float, float] | None:
+    """The interval itself where a rule has one; else what it allows for noise."""
+    if {"low", "high"} <= numbers.keys():
+        return numbers["low"], numbers["high"]
+    return (value - numbers["bound"], value + numbers["bound"]) if "bound" in numbers else None
+
+
+def _shown(value: float, interval: tuple[float, float] | None, signed: bool) -> str:
+    if interval is None or not all(map(math.isfinite, interval)):
+        return _number(value, 2, signed)
+    decimals = _decimals(interval[1] - interval[0])
+    low, high = (_number(end, decimals, signed) for end in interval)
+    return f"{_number(value, decimals, signed)} [{low}, {high}]"
+
+
+def _decimals(width: float) -> int:
+    """Enough to see half of a width with two digits; three at most, which no metric here exceeds in precision."""
+    return min(3, max(0, 1 - math.floor(math.log10(width / 2)))) if width > 0 else 2
+
+
+def _number(value: float, decimals: int, signed: bool) -> str:
+    return f"{value:{'+' if signed else ''}.{decimals}f}".replace("-", "−")

@@ -1,0 +1,142 @@
+"""What drawings of curves and points share: panels, axes, legends, horizontal lines and words for what is missing."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from eval.figures import style
+from eval.figures.gather import Line
+from eval.figures.layout import CurvesLayout, PanelSpec
+from eval.figures.points_layout import PointsLayout, PointsPanel
+from eval.figures.style import METHODS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NO_DATA = "no data here yet"
+
+
+def panels_of(layout: CurvesLayout | PointsLayout, count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with a pair of axes for each panel, in the layout's columns."""
+    figure = style.new_figure(layout.width, layout.height)
+    columns = min(layout.columns, count)
+    rows = -(-count // columns)
+    ratios = list(layout.widths) if layout.widths and len(layout.widths) == columns else None
+    grid = figure.subplots(rows, columns, squeeze=False, width_ratios=ratios, sharey="row" if layout.share_y else False)
+    for axes in list(grid.flat)[count:]:
+        axes.set_axis_off()
+    return figure, list(grid.flat)[:count]
+
+
+def dress(axes: Axes, spec: PanelSpec | PointsPanel, x_label: str) -> None:
+    """Title, labels, grid and numbers of a pair of axes, after all was drawn that decides where it ends."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_title(spec.title, loc="left", fontweight="bold")
+    axes.set_xlabel(spec.x_label or x_label)
+    axes.set_ylabel(spec.y_label)
+    axes.grid(True, which="major", linewidth=0.4, color="#dddddd")
+    axes.set_axisbelow(True)
+    for axis, scale in ((axes.xaxis, spec.x_scale), (axes.yaxis, spec.y_scale)):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
+        if scale == "log":
+            low, high = axis.get_view_interval()
+            axis.set_major_locator(LogLocator(subs=_labelled(high / low)))
+            axis.set_minor_formatter(NullFormatter())
+
+
+def _labelled(ratio: float) -> tuple[float, ...]:
+    """Multiples of each power of ten that get a number, denser on short axes."""
+    for limit, multiples in ((6, (1, 1.5, 2, 3, 4, 5, 6, 8)), (30, (1, 2, 3, 5)), (300, (1, 2, 5))):
+        if ratio < limit:
+            return multiples
+    return (1,)
+
+
+def legend_below(figure: Figure, more: Mapping[str, Any]) -> None:
+    """One legend for all panels, each label once, in as many columns as the figure's width holds."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    found: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels()):
+            found.setdefault(label, handle)
+    found |= more
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    for most in range(min(6, len(found)), 0, -1):
+        # As many in each row, as nearly as it goes.
+        across = -(-len(found) // -(-len(found) // most))
+        legend = figure.legend(
+            found.values(), found.keys(), loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
+        )
+        if legend.get_window_extent(renderer).width <= figure.bbox.width:
+            return
+        legend.remove()
+
+
+def legend_inside(axes: Axes, place: Any, more: Mapping[str, Any]) -> None:
+    """A legend in a panel, with further entries."""
+    handles: list[Any]
+    handles, labels = axes.get_legend_handles_labels()
+    look: dict[str, Any] = {"framealpha": 0.9, "edgecolor": "none", "borderpad": 0.3, "handlelength": 2.4}
+    axes.legend([*handles, *more.values()], [*labels, *more], loc=place, **look)
+
+
+def _line_colour(line: Line, by_method: bool) -> str:
+    """The layout's choice; else a measured generator has the colour of its method."""
+    if line.colour is not None:
+        return style.LINE_COLOURS[line.colour]
+    if line.method == "teacher":
+        return style.LINE_COLOURS["purple"]
+    if by_method and line.method in METHODS:
+        return METHODS[line.method][0]
+    return style.LINE_COLOURS["grey"]
+
+
+def draw_lines(axes: Axes, lines: Sequence[Line], written: bool, by_method: bool = True) -> None:
+    """Horizontal lines with their names written on them, or left to the legend."""
+    by_height = sorted(lines, key=lambda line: line.value)
+    for line in lines:
+        colour = _line_colour(line, by_method)
+        # Dashes and gaps of one length, in turn by height: of two lines at one level both are seen.
+        dashes = (5.0 * (by_height.index(line) % 2), (5.0, 5.0))
+        axes.axhline(line.value, color=colour, linewidth=1.0, linestyle=dashes, zorder=1)
+        if not written:
+            axes.plot([], [], color=colour, linewidth=1.0, linestyle=(0, (5.0, 5.0)), label=line.label)
+            continue
+        # Names alternate between the ends by height, so that those of close lines do not touch.
+        right = by_height.index(line) % 2 == 0
+        axes.annotate(
+            line.label,
+            (0.985 if right else 0.015, line.value),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 1.5),
+            textcoords="offset points",
+            fontsize=6.5,
+            color=colour,
+            va="bottom",
+            ha="right" if right else "left",
+        )
+
+
+def say_no_data(axes: Axes, lines: Sequence[Line]) -> None:
+    """Writes between the lines: in the middle of the largest gap that they leave."""
+    to_axes = axes.transData + axes.transAxes.inverted()
+    low, _ = axes.get_xlim()
+    heights = sorted(float(to_axes.transform((low, line.value))[1]) for line in lines)
+    bounds = [0.0, *heights, 1.0]
+    size, start = max((upper - lower, lower) for lower, upper in itertools.pairwise(bounds))
+    place: Any = {"transform": axes.transAxes, "ha": "center", "va": "center"}
+    place["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 1.5}  # hides the grid behind it
+    axes.text(0.5, start + size / 2, NO_DATA, style="italic", color="#666666", **place)
+
+
+def short_number(value: float) -> str:
+    """Axis label: ``500``, ``10k``, ``2.5M``, ``0.2``."""
+    for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:g}{suffix}"
+    return f"{value:g}"

@@ -1,0 +1,135 @@
+"""Generated images over the nearest real ones: of the images that training saw, and of those that it did not.
+
+A copy is equal to the image below it. A new image is about as far from its nearest training image as from its nearest
+held-out one, apart from there being more training images to be near to.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import statistics
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from eval.figures import style
+from eval.figures.layout import NeighboursSpec, SamplesLayout
+from eval.figures.samples import Grid, picture
+
+if TYPE_CHECKING:
+    import torch
+    from matplotlib.figure import Figure
+
+    from eval.features.base import Extractor
+    from sida.data import Dataset
+
+_ROWS = ("generated", "nearest training", "nearest held-out")
+_REAL_ROWS = ("real", *_ROWS[1:])
+
+
+@dataclasses.dataclass(frozen=True)
+class Near:
+    """For each image of a grid its nearest one of a data set.
+
+    Attributes:
+        images: uint8 ``(N, C, H, W)``.
+        indices: Places in the data set.
+        distances: In units of the features.
+    """
+
+    images: torch.Tensor
+    indices: list[int]
+    distances: list[float]
+
+
+def draw_neighbours(layout: SamplesLayout, spec: NeighboursSpec, grids: Sequence[Grid]) -> tuple[Figure, str]:
+    """The figure, and one line of CSV per image.
+
+    Args:
+        layout: Rows, columns, size.
+        spec: The data sets, and where images are near.
+        grids: Images of each panel.
+
+    Raises:
+        UserError: No such data set or extractor, or images of another size.
+    """
+    from eval.features import get_extractor
+    from sida.data import load_dataset
+    from sida.settings.datasets import dataset_spec
+
+    extractor = get_extractor(spec.extractor)
+    found: dict[str, list[Near]] = {}
+    for key in ("training", "held_out"):
+        where = f"{layout.source}: neighbours.{key}"
+        found[key] = _nearest(extractor, load_dataset(dataset_spec(getattr(spec, key), where), where), grids)
+    return _figure(layout, grids, found), _csv(grids, found)
+
+
+def _nearest(extractor: Extractor, dataset: Dataset, grids: Sequence[Grid]) -> list[Near]:
+    from eval.memorisation import nearest
+
+    real = extractor(dataset.images(range(len(dataset))))
+    results = []
+    for grid in grids:
+        distances, indices = nearest(extractor(grid.images), real)
+        chosen = indices.tolist()
+        results.append(Near(dataset.images(chosen), chosen, distances.tolist()))
+    return results
+
+
+def _figure(layout: SamplesLayout, grids: Sequence[Grid], found: dict[str, list[Near]]) -> Figure:
+    import torch
+
+    across = min(layout.panels_per_row, len(grids))
+    down, lines = -(-len(grids) // across), 3 * layout.columns
+    pictures = []
+    for grid, train, fresh in zip(grids, found["training"], found["held_out"]):
+        # Every `columns`-th image: one of each row of the grid, which is one of each class.
+        parts = [
+            part[c :: layout.columns]
+            for c in range(layout.columns)
+            for part in (grid.images, train.images, fresh.images)
+        ]
+        pictures.append(picture(dataclasses.replace(grid, images=torch.cat(parts)), layout.rows, layout.upscale))
+    height, width = pictures[0].shape[:2]
+    # Names of the lines stand at the left of the first panels.
+    figure = style.new_figure(layout.width, down * ((layout.width - 0.9) / across * height / width + 0.42), pad=0.02)
+    axes_grid = figure.subplots(down, across, squeeze=False)
+    for axes, grid, image, train, fresh in zip(axes_grid.flat, grids, pictures, found["training"], found["held_out"]):
+        axes.imshow(image, interpolation="none")
+        axes.set_title(grid.title, fontsize=7, pad=3)
+        medians = [statistics.median(near.distances) for near in (train, fresh)]
+        axes.set_xlabel("median distance {:.2f} and {:.2f}".format(*medians), fontsize=6, labelpad=2)
+        for spine in axes.spines.values():
+            spine.set_visible(False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        if axes in axes_grid[:, 0]:
+            _name_lines(axes, height, lines, _ROWS if grid.generated else _REAL_ROWS)
+    for axes in list(axes_grid.flat)[len(grids) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _name_lines(axes: Any, height: int, lines: int, names: Sequence[str]) -> None:
+    axes.set_yticks([height / lines * (line + 0.5) for line in range(lines)])
+    axes.set_yticklabels([names[line % len(names)] for line in range(lines)], fontsize=6)
+    axes.tick_params(length=0, pad=2)
+
+
+def _csv(grids: Sequence[Grid], found: dict[str, list[Near]]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    head = ["panel", "run", "class", "seed", "data_index", "sha256"]
+    near_head = [f"{key}_{column}" for key in found for column in ("index", "distance")]
+    writer.writerow([*head, *near_head])
+    for number, grid in enumerate(grids):
+        for i, origin in enumerate(grid.origins):
+            seed, index = (origin, "") if grid.generated else ("", origin)
+            label = grid.classes[i] if grid.classes else ""
+            near = [
+                value for key in found for value in (found[key][number].indices[i], found[key][number].distances[i])
+            ]
+            writer.writerow([grid.title, grid.run, label, seed, index, grid.sha256, *near])
+    return stream.getvalue()

@@ -1,0 +1,228 @@
+"""What a figure of points shows: means over trainings with their intervals, differences of pairs, what is missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eval.figures.gather import Line, Sources, reference_line
+from eval.figures.marks import Mark, MarkSeries, Single
+from eval.figures.points_layout import COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
+from eval.figures.select import matching_rows, points_teachers
+from eval.results.summary import require_one_yardstick
+from sida.errors import UserError
+from sida.sheet import Run
+
+#: What a difference is drawn as, in the place of a method.
+DIFFERENCE = "difference"
+
+
+@dataclass(frozen=True)
+class Marks:
+    """What one pair of axes shows, and what is missing."""
+
+    spec: PointsPanel
+    curves: tuple[MarkSeries, ...]
+    lines: tuple[Line, ...]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def differences(self) -> bool:
+        """Whether its points are differences."""
+        return any(series.minus is not None for series in self.spec.series)
+
+
+def gather_points(layout: PointsLayout, sources: Sources) -> list[Marks]:
+    """Collects the data of every panel.
+
+    Raises:
+        UserError: Rows that the layout does not call optional are not there or not measured; two rows that are one
+            point with one teacher and seed; a value that is not a number.
+    """
+    found = []
+    for number, spec in enumerate(layout.panels):
+        where = f"{layout.source}: panels[{number}]"
+        panel = _Panel(layout, spec, sources, [], [])
+        curves = [panel.series(series, f"{where}.series[{n}]") for n, series in enumerate(spec.series)]
+        lines = [
+            reference_line(layout, spec.metric, line, sources, f"{where}.lines[{n}]", panel.missing)
+            for n, line in enumerate(spec.lines)
+        ]
+        kept = tuple(line for line in lines if line is not None)
+        panel.require_one_yardstick([line.run for line in kept if line.run is not None], where)
+        shown = tuple(series for series in curves if series is not None and (series.marks or series.lost))
+        found.append(Marks(spec, shown, kept, tuple(panel.missing), tuple(dict.fromkeys(panel.notes))))
+    return found
+
+
+@dataclass
+class _Panel:
+    """Reads a panel's rows."""
+
+    layout: PointsLayout
+    spec: PointsPanel
+    sources: Sources
+    missing: list[str]
+    notes: list[str]
+
+    def __post_init__(self) -> None:
+        self._lost: list[float] = []
+        self._shown: set[str] = set()
+        self._places: set[str] = set()
+
+    def series(self, series: PointSeries, where: str) -> MarkSeries | None:
+        """The points of a series; None where it is optional and has no row."""
+        self._lost.clear()
+        rows = self._rows(series, series.each, f"{where}.each")
+        if not rows:
+            return None
+        by = series.by or self.spec.by
+        values = self._values(rows, by, series, where)
+        if series.minus is not None:
+            values = self._less(values, self._rows(series, series.minus, f"{where}.minus"), by, series, where)
+        groups: dict[tuple[float | str, str | None], list[Single]] = {}
+        for (key, teacher, _), single in values.items():
+            pooled = self._group(single) if self.spec.pool_teachers else teacher
+            groups.setdefault((pooled or "" if by == TEACHER else key, pooled), []).append(single)
+        self._require_one_teacher(groups, where)
+        marks = [Mark(key, tuple(singles), self.layout.interval) for (key, _), singles in groups.items()]
+        # A path goes on by what it is along; other points from left to right.
+        along = self.spec.x is not None and self.spec.x.of == "row" and by != TEACHER
+        marks.sort(key=lambda mark: (mark.by if along and not isinstance(mark.by, str) else mark.x, mark.x))
+        method = rows[0].method if series.minus is None else DIFFERENCE
+        alpha = rows[0].alpha if len({row.alpha for row in rows}) == 1 else None
+        return MarkSeries(series.label or rows[0].label, tuple(marks), by, method, alpha, tuple(self._lost))
+
+    def _rows(self, series: PointSeries, conditions: Mapping[str, Any], where: str) -> list[Run]:
+        rows = matching_rows(self.layout, conditions, self.sources.runs)
+        if rows:
+            return rows
+        if not series.optional and not self.spec.optional:
+            raise UserError(f"{where}: no run of the sample sheet matches {dict(conditions)}; change or remove it")
+        if series.optional:
+            self.missing.append(series.label or "no run with " + ", ".join(f"{k} {v}" for k, v in conditions.items()))
+        return []
+
+    def _values(self, rows: Sequence[Run], by: str, series: PointSeries, where: str) -> dict[Any, Single]:
+        """Trainings by their point, teacher and seed."""
+        found: dict[Any, Single] = {}
+        for row in rows:
+            if series.optional and (lack := self._lacks(row, where)):
+                self.missing.append(f"{row.label} ({row.run}: {lack})")
+                continue
+            key = self._by(row, by, where)
+            place = (key, row.teacher, self._settings(row).get("seed", row.seed))
+            if place in found:
+                raise UserError(
+                    f"{where}: runs '{found[place].runs[0]}' and '{row.run}' have the same {_place(by)}; "
+                    "narrow the conditions"
+                )
+            value = self._value(row, where)
+            if not math.isfinite(value):
+                self.notes.append(f"{row.run}: {self.spec.metric} is not a finite number at its end; in no mean")
+                self._lost.append(self._x(row, key, where))
+                continue
+            found[place] = Single((row.run,), row.teacher, self._x(row, key, where), value)
+        return found
+
+    def _less(
+        self, values: Mapping[Any, Single], rows: Sequence[Run], by: str, series: PointSeries, where: str
+    ) -> dict[Any, Single]:
+        others = self._values(rows, by, series, f"{where}.minus")
+        for one, other, side in ((values, others, "minus"), (others, values, "each")):
+            alone = [single.runs[0] for place, single in one.items() if place not in other]
+            self.missing += [f"{run} (no row of {side} with the same {_place(by)})" for run in alone]
+        pairs = {place: (single, others[place]) for place, single in values.items() if place in others}
+        if not pairs and values and others and not series.optional:
+            raise UserError(f"{where}.minus: none of its rows has {_place(by)} of a row of each; change it")
+        return {
+            place: Single((*one.runs, *other.runs), one.teacher, one.x, one.value - other.value)
+            for place, (one, other) in pairs.items()
+        }
+
+    def _require_one_teacher(self, groups: Mapping[tuple[float | str, str | None], Any], where: str) -> None:
+        teachers: dict[float | str, str | None] = {}
+        for key, teacher in groups:
+            if teachers.setdefault(key, teacher) != teacher:
+                raise UserError(
+                    f"{where}: rows of teachers '{teachers[key]}' and '{teacher}' at {key}; add a teacher to the "
+                    "conditions, or set pool_teachers where they differ only in their seed"
+                )
+
+    # A row's numbers.
+
+    def _settings(self, row: Run) -> Mapping[str, Any]:
+        return self.sources.settings.get(row.run, {})
+
+    def _group(self, single: Single) -> str | None:
+        """The first of the teachers that differ from this one in nothing but their seed."""
+        group = self.sources.settings.get(single.runs[0], {}).get(TEACHER)
+        if group is None and single.teacher is not None:
+            raise UserError(
+                f"{self.layout.source}: pool_teachers: which teachers differ only in their seed stands in the preset "
+                f"(run '{single.runs[0]}'); give the figure's spec (--spec)"
+            )
+        return group
+
+    def _by(self, row: Run, by: str, where: str) -> float | str:
+        if by == TEACHER:
+            if row.teacher is None:
+                raise UserError(f"{where}: run '{row.run}' has no teacher; change the conditions")
+            return row.teacher
+        if by in COLUMNS:
+            value = self._settings(row).get(by, getattr(row, by))
+            what = f"an empty column {by}"
+        else:
+            if by not in self._settings(row):
+                raise UserError(f"{where}: run '{row.run}': {by} stands in the preset; give the figure's spec (--spec)")
+            value, what = self._settings(row)[by], f"no number as {by}: {self._settings(row)[by]!r}"
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise UserError(f"{where}: run '{row.run}' has {what}; change the conditions or by")
+        return float(value)
+
+    def _x(self, row: Run, key: float | str, where: str) -> float:
+        if self.spec.x is None:
+            return float(key)
+        source = self._x_row(row, self.spec.x, where)
+        self._places.add(source.run)
+        return self.sources.measurements.estimate(source.run, self.spec.x.metric, f"{where}: x").mean
+
+    def _x_row(self, row: Run, x: MeasuredX, where: str) -> Run:
+        if x.of == "row":
+            return row
+        found = points_teachers(self.layout, x, row, self.sources.runs)
+        if len(found) != 1:
+            names = f": {', '.join(run.run for run in found)}; pick one by x.where" if found else "; add it"
+            raise UserError(f"{where}: x: {len(found)} rows of the sheet measure the teacher '{row.teacher}'{names}")
+        return found[0]
+
+    def _value(self, row: Run, where: str) -> float:
+        if self.spec.at == "end":
+            return self.sources.end(row.run, self.spec.metric)
+        self._shown.add(row.run)
+        return self.sources.measurements.estimate(row.run, self.spec.metric, where).mean
+
+    def _lacks(self, row: Run, where: str) -> str:
+        measured = self.sources.measurements
+        if self.spec.x is not None:
+            source = self._x_row(row, self.spec.x, where)
+            if not measured.has(source.run, self.spec.x.metric):
+                return f"{self.spec.x.metric} of {source.run} was not measured"
+        if self.spec.at == "end":
+            return self.sources.lacks_end(row.run, self.spec.metric)
+        return "" if measured.has(row.run, self.spec.metric) else f"{self.spec.metric} was not measured"
+
+    def require_one_yardstick(self, lines: Sequence[str], where: str) -> None:
+        """Refuses values that one protocol measured against different files."""
+        x = self.spec.x.metric if self.spec.x is not None else ""
+        for runs, metric in (({*self._shown, *lines}, self.spec.metric), (self._places, x)):
+            rows = [row for run in sorted(runs) for row in self.sources.measurements.lines(run, metric)]
+            require_one_yardstick(rows, where)
+
+
+def _place(by: str) -> str:
+    """What two rows must not share, and pairs must."""
+    return "teacher and seed" if by == TEACHER else f"{by}, teacher and seed"

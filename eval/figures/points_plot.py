@@ -1,0 +1,176 @@
+"""Draws figures of points: means with intervals, the single trainings behind them, and differences about zero."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from eval.figures.axes import draw_lines, dress, legend_below, legend_inside, panels_of, say_no_data, short_number
+from eval.figures.marks import Mark, MarkSeries
+from eval.figures.points import Marks
+from eval.figures.points_layout import PointsLayout
+from eval.figures.style import Look, looks_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: What the legend says of intervals, by their kind.
+INTERVALS = {
+    "t95": "95 % interval of the mean",
+    "std": "± standard deviation",
+    "range": "lowest to highest",
+    "none": "",
+}
+ONE = "hollow: one training"
+SINGLE = "single trainings"
+LOST = "at the top: not a finite number, in no mean"
+#: Points (of 1/72 inch) by which series that share their places are moved apart.
+_APART = 3.0
+
+
+def draw_points(layout: PointsLayout, panels: list[Marks]) -> Figure:
+    """The figure of a layout; looks are those of :mod:`eval.figures.style`.
+
+    A point of several trainings is filled, has its interval, and its trainings as small dots; one of a single training
+    is hollow and has none. A panel without any point says so.
+    """
+    figure, grid = panels_of(layout, len(panels))
+    looks = looks_of([panel.curves for panel in panels])
+    for axes, panel in zip(grid, panels):
+        _draw_panel(layout, axes, panel, looks)
+    for axes, panel in zip(grid, panels):
+        if not panel.curves:
+            say_no_data(axes, panel.lines)
+    if layout.legend == "below":
+        legend_below(figure, _entries(layout, panels))
+    return figure
+
+
+def _entries(layout: PointsLayout, panels: Sequence[Marks]) -> dict[str, Any]:
+    """Legend entries for what is not a series."""
+    from matplotlib.lines import Line2D
+
+    marks = [mark for panel in panels for series in panel.curves for mark in series.marks]
+    grey: dict[str, Any] = {"color": "#555555", "linestyle": "none"}
+    found: dict[str, Any] = {}
+    if any(len(mark.singles) > 1 for mark in marks):
+        found[SINGLE] = Line2D([], [], marker=".", markersize=5, markeredgewidth=0, **grey)
+    if any(mark.ends for mark in marks):
+        look = {"color": "#555555", "linewidth": 6.0, "alpha": 0.25} if layout.band else {**grey, "marker": "|"}
+        found[INTERVALS[layout.interval]] = Line2D([], [], **({"markersize": 8} | look if not layout.band else look))
+    if any(len(mark.singles) == 1 for mark in marks):
+        found[ONE] = Line2D([], [], marker="o", markersize=4.5, markerfacecolor="white", **grey)
+    if any(series.lost for panel in panels for series in panel.curves):
+        found[LOST] = Line2D([], [], marker="x", markersize=5, **grey)
+    return found
+
+
+def _draw_panel(layout: PointsLayout, axes: Axes, panel: Marks, looks: dict[Any, Look]) -> None:
+    spec = panel.spec
+    axes.set_xscale(spec.x_scale)
+    axes.set_yscale(spec.y_scale)
+    if panel.differences:
+        axes.axhline(0, color="#222222", linewidth=0.8, zorder=1)
+    places = [{mark.x for mark in series.marks} for series in panel.curves]
+    shared = any(one & other for n, one in enumerate(places) for other in places[:n])
+    for number, series in enumerate(panel.curves):
+        apart = _APART * (number - (len(panel.curves) - 1) / 2) if shared else 0.0
+        _draw_series(layout, axes, panel, series, looks[series.label, series.method, series.alpha], apart)
+    draw_lines(axes, panel.lines, layout.legend == "panels")
+    if spec.diagonal is not None and panel.curves:
+        _diagonal(axes, spec.diagonal)
+    dress(axes, spec, spec.x.metric if spec.x is not None else spec.by)
+    if panel.curves and layout.legend == "panels":
+        legend_inside(axes, spec.legend, _entries(layout, [panel]))
+
+
+def _draw_series(layout: PointsLayout, axes: Axes, panel: Marks, series: MarkSeries, look: Look, apart: float) -> None:
+    from matplotlib.transforms import ScaledTranslation
+
+    spec = panel.spec
+    moved: Any = axes.transData + ScaledTranslation(apart / 72, 0, axes.figure.dpi_scale_trans)
+    common: dict[str, Any] = {"color": look.colour, "transform": moved}
+    x, y = [mark.x for mark in series.marks], [mark.value for mark in series.marks]
+    # What is drawn aside of its place does not count for matplotlib when it decides where axes end.
+    axes.update_datalim(_extent(panel, series))
+    axes.update_datalim([(place, 1.0) for place in series.lost], updatey=False)
+    axes.autoscale_view()
+    style: Any = (0, look.dashes) if look.dashes is not None else "-"
+    axes.plot(x, y, linestyle=style if spec.connect else "none", linewidth=1.0, alpha=0.75, zorder=2.5, **common)
+    for mark in series.marks:
+        several = len(mark.singles) > 1
+        if several:
+            singles = [(single.x, single.value) for single in mark.singles]
+            axes.plot(
+                *zip(*singles), ".", markersize=5, markeredgewidth=0.5, markeredgecolor="white", zorder=3.5, **common
+            )
+        if mark.ends is not None and not layout.band:
+            _bar(axes, [mark.x] * 2, _seen(mark.ends, mark.value, spec.y_scale), common)
+        if mark.x_ends is not None and spec.x is not None and spec.x.of == "row":
+            _bar(axes, _seen(mark.x_ends, mark.x, spec.x_scale), [mark.value] * 2, common)
+        face = look.colour if several else "white"
+        axes.plot([mark.x], [mark.value], look.marker, markersize=_size(look), markerfacecolor=face, zorder=4, **common)
+        if spec.name_points:
+            _name(axes, mark, look)
+    for place in series.lost:
+        aside: Any = axes.get_xaxis_transform() + ScaledTranslation(apart / 72, 0, axes.figure.dpi_scale_trans)
+        axes.plot([place], [0.98], "x", markersize=5, color=look.colour, transform=aside, zorder=4)
+    if layout.band:
+        _band(axes, series, look, spec.y_scale)
+    # One entry of the legend, with line and marker, for what was drawn in parts.
+    axes.plot(
+        [], [], color=look.colour, marker=look.marker, markersize=_size(look), linestyle=style, label=series.label
+    )
+
+
+def _extent(panel: Marks, series: MarkSeries) -> list[tuple[float, float]]:
+    """Everything of a series that must be seen: points, trainings and ends of intervals."""
+    spec, found = panel.spec, []
+    for mark in series.marks:
+        found += [(mark.x, mark.value), *((single.x, single.value) for single in mark.singles)]
+        found += [(mark.x, end) for end in _seen(mark.ends or (mark.value, mark.value), mark.value, spec.y_scale)]
+        if spec.x is not None and spec.x.of == "row":
+            found += [(end, mark.value) for end in _seen(mark.x_ends or (mark.x, mark.x), mark.x, spec.x_scale)]
+    return found
+
+
+def _diagonal(axes: Axes, name: str) -> None:
+    """Where both axes have the same value, as far as the panel goes anyway."""
+    limits = axes.get_xlim(), axes.get_ylim()
+    ends = [max(limits[0][0], limits[1][0]), min(limits[0][1], limits[1][1])]
+    if ends[0] < ends[1]:
+        axes.plot(ends, ends, color="#333333", linewidth=0.9, linestyle=(0, (3.0, 2.0)), zorder=1, label=name)
+        axes.set(xlim=limits[0], ylim=limits[1])
+
+
+def _size(look: Look) -> float:
+    return 6.5 if look.marker == "*" else 4.5
+
+
+def _bar(axes: Axes, x: Sequence[float], y: Sequence[float], common: dict[str, Any]) -> None:
+    axes.plot(x, y, linestyle="-", linewidth=1.0, alpha=0.8, solid_capstyle="butt", zorder=3, **common)
+
+
+def _seen(ends: tuple[float, float], value: float, scale: str) -> list[float]:
+    """Ends of an interval that an axis can show: a logarithmic one has no place for zero and below."""
+    return [max(ends[0], 0.2 * value) if scale == "log" else ends[0], ends[1]]
+
+
+def _band(axes: Axes, series: MarkSeries, look: Look, scale: str) -> None:
+    """The intervals as an area; where one training has none the area narrows to its point."""
+    ends = [_seen(mark.ends or (mark.value, mark.value), mark.value, scale) for mark in series.marks]
+    low, high = zip(*ends)
+    x = [mark.x for mark in series.marks]
+    axes.fill_between(x, low, high, color=look.colour, alpha=0.16, linewidth=0, zorder=1.5)
+
+
+def _name(axes: Axes, mark: Mark, look: Look) -> None:
+    from matplotlib import patheffects
+
+    text = mark.by if isinstance(mark.by, str) else short_number(mark.by)
+    rim = [patheffects.withStroke(linewidth=1.8, foreground="white")]
+    axes.annotate(
+        text, (mark.x, mark.value), xytext=(4, 3), textcoords="offset points", fontsize=6.2, color=look.colour,
+        path_effects=rim, zorder=5,
+    )  # fmt: skip

@@ -1,0 +1,208 @@
+"""Questions with their answers: what was predicted of each claim, and what its rule decided.
+
+Read from a file of experiments and from the verdicts that ``sida-eval claims`` wrote; nothing is decided here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.claims.amounts import together
+from eval.claims.experiments import EXPECTED, Experiment
+from eval.claims.model import SIGNS, Outcome
+from eval.results.summary import Measurements
+from sida.errors import UserError, suggestion
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One claim of an experiment.
+
+    Attributes:
+        id: Of the claim.
+        statement: In words.
+        predicted: The verdict that was expected.
+        verdict: The verdict that was computed.
+        effect: How large the difference is, with its interval; empty where nothing was measured.
+        evidence: A line per comparison.
+    """
+
+    id: str
+    statement: str
+    predicted: Outcome
+    verdict: Outcome
+    effect: str
+    evidence: Sequence[str]
+
+    @property
+    def as_predicted(self) -> bool:
+        """Whether it came out as expected."""
+        return self.verdict == self.predicted
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out of an experiment.
+
+    Attributes:
+        experiment: What was asked and predicted.
+        claims: Its claims, the one that it was made for first.
+        measured: First and last time of the measurements behind them; None where there are none.
+        early: The row that was measured before the prediction was written, if one was.
+    """
+
+    experiment: Experiment
+    claims: Sequence[Decided]
+    measured: tuple[str, str] | None
+    early: str | None
+
+    @property
+    def days(self) -> str:
+        """Day or days of its measurements, empty without any."""
+        days = dict.fromkeys(time[:10] for time in self.measured or ())
+        return " to ".join(days)
+
+    @property
+    def summary(self) -> str:
+        """``3 of 4 claims as predicted``."""
+        claims = "claim" if len(self.claims) == 1 else "claims"
+        return f"{sum(claim.as_predicted for claim in self.claims)} of {len(self.claims)} {claims} as predicted"
+
+    @property
+    def effect(self) -> str:
+        """``M-04: fd +1.48 [1.30, 1.66]``: of its first claim that has an effect; – where none has."""
+        return next((f"{claim.id}: {claim.effect}" for claim in self.claims if claim.effect), "–")
+
+    def require_foreseen(self) -> None:
+        """Refuses an answer that was there before its prediction.
+
+        Raises:
+            UserError: One of its rows was measured before the prediction was written.
+        """
+        if self.early is not None and self.measured is not None:
+            raise UserError(
+                f"experiment '{self.experiment.id}': row '{self.early}' was measured {self.measured[0]}, before its "
+                f"prediction was written ({self.experiment.written}); measure it again"
+            )
+
+
+def answers_of(experiments: Iterable[Experiment], verdicts: str | Path, measurements: Measurements) -> list[Answer]:
+    """The answers to experiments.
+
+    Args:
+        experiments: In the order of the answers.
+        verdicts: ``claims.json``.
+        measurements: What the verdicts were decided from; their times are compared with the predictions'.
+
+    Raises:
+        UserError: The verdicts lack a claim, or have another form.
+    """
+    path = Path(verdicts)
+    if not path.is_file():
+        raise UserError(f"{path}: no verdicts there; decide the claims first (sida-eval claims)")
+    records = {claim["id"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]}
+    times: dict[str, list[str]] = {}
+    for row in measurements.rows:
+        times.setdefault(row.run, []).append(row.date)
+    return [_answer(experiment, records, times, str(path)) for experiment in experiments]
+
+
+def _answer(
+    experiment: Experiment, records: Mapping[str, Any], times: Mapping[str, Sequence[str]], source: str
+) -> Answer:
+    claims, rows = [], dict[str, None]()
+    for name, predicted in experiment.predicted.items():
+        if name not in records:
+            raise UserError(
+                f"{source}: no verdict on '{name}' of experiment '{experiment.id}'{suggestion(name, records)}"
+            )
+        record = records[name]
+        try:
+            amounts = [finding["effect"] for finding in record["findings"] if finding["effect"]]
+            rows |= dict.fromkeys(record["rows"])
+        except KeyError as error:
+            raise UserError(f"{source}: no key {error}; decide the claims again (sida-eval claims)") from None
+        statement, verdict, lines = record["statement"], record["verdict"], record["evidence"]
+        claims.append(Decided(name, statement, EXPECTED[predicted], verdict, together(amounts), lines))
+    first = {row: min(times[row]) for row in rows if row in times}
+    earliest = min(first, key=lambda row: first[row], default=None)
+    early = earliest if earliest is not None and not experiment.foreseen(first[earliest]) else None
+    measured = (min(first.values()), max(max(times[row]) for row in first)) if first else None
+    return Answer(experiment, claims, measured, early)
+
+
+def answers_table(answers: Iterable[Answer], link: str = "#") -> str:
+    """All answers on one screen, as Markdown: what was asked, predicted and found, and the first claim's effect.
+
+    Args:
+        answers: In their order.
+        link: What stands before an experiment's id in the address of its place.
+    """
+    lines = ["| question | predicted | came out | effect |", "|---|---|---|---|"]
+    for answer in answers:
+        experiment = answer.experiment
+        predicted = ", ".join(f"{SIGNS[claim.predicted]} {claim.id}" for claim in answer.claims)
+        verdicts = (f"{SIGNS[claim.verdict]} {claim.id}" for claim in answer.claims)
+        found = ", ".join(
+            text if claim.as_predicted else f"**{text}**" for text, claim in zip(verdicts, answer.claims, strict=True)
+        )
+        cells = (f"[{experiment.question}]({link}{experiment.id})", predicted, found, answer.effect)
+        lines.append(_row(cells))
+    return "\n".join(lines)
+
+
+def answer_block(answer: Answer, picture: str = "", page: str = "", cost: str = "", evidence: bool = False) -> str:
+    """One answer as Markdown.
+
+    Args:
+        answer: The answer.
+        picture: Address of its first figure; empty to show none.
+        page: Address of the page with all tables and figures, up to the names of their places (``miniature.md#``).
+        cost: What ``sida plan`` counts for the paper's scale.
+        evidence: Whether to give the lines behind the verdicts.
+    """
+    experiment = answer.experiment
+    when = f"measured {answer.days}" if answer.days else "nothing was measured"
+    parts = [
+        f"**Question.** {experiment.question.strip()}",
+        f"**Predicted** ({experiment.written}). {experiment.prediction.strip()}",
+        f"**Came out** ({when}): {answer.summary}." + (f" {_EARLY}" if answer.early else ""),
+        "\n".join(["| claim | predicted | came out | effect |", "|---|---|---|---|", *map(_claim, answer.claims)]),
+    ]
+    if evidence:
+        parts.append("\n".join(f"- {claim.id} {line}" for claim in answer.claims for line in claim.evidence))
+    if picture and experiment.figures:
+        parts.append(f"![{experiment.title}]({picture})")
+    shown = [f"[{name}]({page}{name})" for name in (*experiment.figures, *experiment.tables)]
+    if page and shown:
+        parts.append(f"All of it: {', '.join(shown)}.")
+    parts.append(f"**What it cannot tell.** {experiment.limits.strip()}")
+    if scale := paper_scale(experiment, cost):
+        parts.append(f"**At the paper's scale.** {scale}")
+    return "\n\n".join(parts)
+
+
+_EARLY = "**Its rows were measured before the prediction was written: no test of it.**"
+
+
+def paper_scale(experiment: Experiment, cost: str = "") -> str:
+    """What would decide the rest at the paper's scale, with the command that counts its cost and what it counted."""
+    text = experiment.paper_scale.strip()
+    if not experiment.plan:
+        return text
+    command = f"`sida plan {' '.join(experiment.plan)}`"
+    return f"{text.rstrip('.')}{': ' if text else ''}{cost + ' (' + command + ')' if cost else command}."
+
+
+def _claim(claim: Decided) -> str:
+    verdict = f"{SIGNS[claim.verdict]} {claim.verdict}"
+    found = verdict if claim.as_predicted else f"**{verdict}**"
+    return _row((f"{claim.id}: {claim.statement}", f"{SIGNS[claim.predicted]} {claim.predicted}", found, claim.effect))
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,0 +1,47 @@
+"""The size of an effect in words."""
+
+from __future__ import annotations
+
+import pytest
+
+from eval.claims.amounts import amount, together
+from eval.claims.model import Finding, Operand, Part
+
+RUN = Operand(run="x")
+
+
+def text(rule, numbers, **part):
+    found = amount(Part(rule, a=RUN, b=RUN, **{"metric": "fd", **part}), Finding("supported", "", numbers))
+    return found and found["text"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "numbers", "part", "expected"),
+    [
+        ("LT", {"gain": 1.4789, "bound": 0.18}, {}, "fd +1.48 [+1.30, +1.66]"),
+        ("TRAIN", {"gain": 1.4789, "bound": 0.18, "low": 1.2, "high": 1.7}, {}, "fd +1.48 [+1.20, +1.70]"),
+        ("LT", {"gain": -41.5, "bound": 4.9}, {}, "fd −41.5 [−46.4, −36.6]"),
+        ("LT", {"gain": 0.00012, "bound": 0.00009}, {}, "fd +0.000 [+0.000, +0.000]"),
+        ("RATIO", {"ratio": 0.97, "bound": 0.02}, {"metric": "recall"}, "ratio of recall 0.970 [0.950, 0.990]"),
+        ("RATIO", {"ratio": 1.1, "bound": 0.2}, {"quantity": "memory_mb"}, "ratio of memory_mb 1.10 [0.90, 1.30]"),
+        ("SPEED", {"ratio": 1.0, "level": 6.9}, {}, "ratio of images 1.00"),
+        ("SPEED", {"ratio": 2.0, "low": 1.5, "high": float("inf")}, {}, "ratio of images 2.00"),
+        ("TREND", {"slope": 0.11, "bound": 0.3, "seeds": 3}, {}, "slope of fd +0.11 [−0.19, +0.41]"),
+        ("DIVERGES", {"diverged": 2, "seeds": 3}, {}, "2 of 3 seeds diverge"),
+        ("LT", {"gain": 0.5, "bound": 0.0}, {}, "fd +0.50 [+0.50, +0.50]"),
+        ("LT", {}, {}, None),
+        ("LT", {"gain": float("nan"), "bound": 0.1}, {}, None),
+    ],
+)
+def test_an_amount_shows_its_interval_with_digits_enough(rule, numbers, part, expected):
+    assert text(rule, numbers, **part) == expected
+
+
+def test_several_comparisons_are_a_range_by_what_they_compare():
+    parts = [Part("LT", metric="fd", a=RUN, b=RUN), Part("LT", metric="is", a=RUN, b=RUN)]
+    gains = [amount(parts[0], Finding("supported", "", {"gain": gain, "bound": 0.1})) for gain in (1.5, -0.25, 0.5)]
+    other = amount(parts[1], Finding("supported", "", {"gain": 0.3, "bound": 0.1}))
+    assert together([]) == ""
+    assert together(gains[:1]) == "fd +1.50 [+1.40, +1.60]"
+    assert together(gains) == "fd −0.25 to +1.50 (3 comparisons)"
+    assert together([*gains, other]) == "fd −0.25 to +1.50 (3 comparisons); is +0.30 [+0.20, +0.40]"

@@ -1,0 +1,87 @@
+"""Guidance: one formula for samplers and students, and which network can guide which."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sida.errors import UserError
+from sida.networks.guidance import GuidedDenoiser, check_guide
+from sida.sampling import generate, heun
+from sida.settings.guidance import misfit
+from tests.sampling.test_sampling_generate import make
+
+LABELS = torch.eye(4)
+
+
+def case(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    source = torch.Generator().manual_seed(seed)
+    return torch.randn(4, 1, 8, 8, generator=source), torch.rand(4, 1, 1, 1, generator=source) + 0.1
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return [net.eval().requires_grad_(False) for net in (make(4), make(4, seed=1), make(0, seed=2))]
+
+
+@settings(deadline=None, max_examples=20)
+@given(guidance=st.floats(0, 5))
+def test_the_formula(networks, guidance):
+    net, guide, _ = networks
+    x, sigma = case()
+    plain, guiding = net(x, sigma, LABELS), guide(x, sigma, LABELS)
+    torch.testing.assert_close(
+        GuidedDenoiser(net, guide, guidance)(x, sigma, LABELS),
+        guiding + guidance * (plain - guiding),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+def test_one_is_the_network_and_zero_the_guide_to_the_last_bit(networks):
+    net, guide, uncond = networks
+    x, sigma = case()
+    assert torch.equal(GuidedDenoiser(net, guide, 1)(x, sigma, LABELS), net(x, sigma, LABELS))
+    assert torch.equal(GuidedDenoiser(net, guide, 0)(x, sigma, LABELS), guide(x, sigma, LABELS))
+    # A guide without classes is not given any.
+    assert torch.equal(GuidedDenoiser(net, uncond, 0)(x, sigma, LABELS), uncond(x, sigma))
+    assert not torch.equal(GuidedDenoiser(net, guide, 2)(x, sigma, LABELS), net(x, sigma, LABELS))
+
+
+def test_gradients_pass_both_networks(networks):
+    net, guide, _ = networks
+    x, sigma = case()
+    along = lambda network: torch.autograd.grad(network(y := x.clone().requires_grad_(), sigma, LABELS).sum(), y)[0]
+    expected = along(guide) + 1.7 * (along(net) - along(guide))
+    torch.testing.assert_close(along(GuidedDenoiser(net, guide, 1.7)), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_a_sampler_with_guidance_uses_the_guided_denoiser(networks, which):
+    net, guide = networks[0], networks[which]
+    chosen = {"num_steps": 4, "dtype": torch.float32}
+    with torch.no_grad():
+        guided = heun(net, case()[0], LABELS, gnet=guide, guidance=1.5, **chosen)
+        assert torch.equal(guided, heun(GuidedDenoiser(net, guide, 1.5), case()[0], LABELS, **chosen))
+
+
+def test_a_guide_for_other_images_is_refused(networks):
+    net, _, uncond = networks
+    check_guide(net, uncond, "guide")
+    with pytest.raises(
+        UserError, match=r"^guide: its label_dim is 3, the guided network's 4; name a guide with 4, or 0"
+    ):
+        check_guide(net, make(3), "guide")
+    with pytest.raises(UserError, match="guiding network: its label_dim is 4, the guided network's 0"):
+        list(generate(uncond, range(2), "heun:3,guidance=2", gnet=net))
+
+
+def test_only_what_is_known_is_compared():
+    whole = {"img_resolution": 8, "img_channels": 1, "label_dim": 10}
+    assert misfit(whole, whole) is misfit(whole, {**whole, "label_dim": 0}) is misfit(whole, {}) is misfit({}, whole)
+    assert (
+        misfit(whole, {"img_resolution": 16}) == "its img_resolution is 16, the guided network's 8; name a guide with 8"
+    )
+    assert "img_channels is 3" in str(misfit(whole, {**whole, "img_channels": 3}))

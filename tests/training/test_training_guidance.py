@@ -1,0 +1,166 @@
+"""Students of a guided teacher: what guidance changes and what it leaves, digests, resuming, faults."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+
+import pytest
+import torch
+
+from sida.checkpoint import load_network, save_network
+from sida.checkpoint.network_file import read_metadata
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.io import sha256_file
+from sida.methods import METHODS
+from sida.networks import build_network
+from sida.networks.guidance import GuidedDenoiser
+from sida.training import distill, train_teacher
+from sida.training.config import DistillConfig
+from sida.training.student import StudentTrainer, make_batches, make_turns
+from tests.training.test_training_switches import EDM2, weights
+from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, results
+
+CPU = torch.device("cpu")
+SHORT = {**STUDENT, "total_kimg": 0.128, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
+UNCOND = {**DATASET, "name": "digits-uncond", "label_dim": 0}
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """A teacher; guides without and with its classes, and one for other images."""
+    without = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 0}}
+    specs = {
+        "teacher": {},
+        "uncond": {"dataset": UNCOND, "network": without},
+        "worse": {"total_kimg": 0.032, "seed": 1},
+        "five": {"network": {**NETWORK, "kwargs": {**NETWORK["kwargs"], "label_dim": 5}}},
+    }
+    folder, found = tmp_path_factory.mktemp("networks"), {}
+    for name, changes in specs.items():
+        if name == "five":
+            save_network(build_network(changes["network"]), folder / "five.safetensors", {})
+            found[name] = str(folder / "five.safetensors")
+        else:
+            found[name] = str(train_teacher({**TEACHER, "total_kimg": 0.1, **changes}, folder / name))
+    return found
+
+
+def turns_of(**settings):
+    config = DistillConfig(**{**SHORT, **settings})
+    dataset = load_dataset(config.dataset)
+    return make_turns(config, dataset, CPU), make_batches(config, dataset, CPU)
+
+
+def trained(**settings) -> torch.Tensor:
+    """Weights after four iterations."""
+    trainer = StudentTrainer(*turns_of(**settings))
+    for nimg in range(0, 64, 16):
+        trainer.iteration(nimg)
+    return trainer.turns.generator.flat.vector.clone()
+
+
+def test_a_guidance_of_one_is_the_training_without(tmp_path, networks):
+    spec = {**SHORT, "teacher": networks["teacher"]}
+    distill(spec, tmp_path / "without")
+    distill({**spec, "guidance": 1, "guide": None}, tmp_path / "one")
+    assert results(tmp_path / "one") == results(tmp_path / "without")
+    metadata = read_metadata(tmp_path / "one/network.safetensors")
+    assert "guidance" not in metadata
+    assert "guide" not in metadata["parents"]
+
+
+def test_a_guided_denoiser_of_strength_one_gives_the_same_bits(networks, monkeypatch):
+    settings = {"teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}
+    guided = trained(**settings)
+    initial = GuidedDenoiser.__init__
+    monkeypatch.setattr(GuidedDenoiser, "__init__", lambda self, net, guide, guidance: initial(self, net, guide, 1.0))
+    assert torch.equal(trained(**settings), plain := trained(teacher=networks["teacher"]))
+    assert not torch.equal(guided, plain)
+
+
+@pytest.mark.parametrize("method", ["sid", "sida"])
+@pytest.mark.parametrize("guide", ["uncond", "worse"])
+def test_guidance_changes_the_true_score_alone(networks, method, guide):
+    teacher, guide = networks["teacher"], networks[guide]
+    turns, _ = turns_of(teacher=teacher, guide=guide, guidance=2, method=method)
+    assert torch.equal(turns.generator.flat.vector, weights(teacher))
+    assert torch.equal(turns.fake_score.flat.vector, weights(teacher))
+    x, labels = torch.randn(4, 1, 8, 8), torch.eye(10)[:4]
+    (phi, _), (other, _) = load_network(teacher), load_network(guide)
+    other_labels = labels if other.label_dim else None
+    plain, guiding = phi.eval()(x, 1.0, labels), other.eval()(x, 1.0, other_labels)
+    torch.testing.assert_close(turns.true_score(x, 1.0, labels), guiding + 2 * (plain - guiding))
+    assert not any(parameter.requires_grad for parameter in turns.true_score.parameters())
+    assert not any(module.training for module in turns.true_score.modules())
+
+
+def test_strength_and_guide_make_another_run_and_paths_do_not(tmp_path, networks):
+    shutil.copy(networks["uncond"], tmp_path / "moved.safetensors")
+    spec = {**SHORT, "total_kimg": 0.016, "teacher": networks["teacher"], "guidance": 1.5}
+    digests = []
+    for change in (
+        {"guide": networks["uncond"]},
+        {"guide": str(tmp_path / "moved.safetensors")},
+        {"guide": networks["worse"]},
+        {"guide": networks["uncond"], "guidance": 3},
+        {"guidance": 1},
+    ):
+        metadata = read_metadata(distill({**spec, **change}, tmp_path / str(len(digests))))
+        digests.append(metadata["config_sha256"])
+        if change.get("guide"):
+            assert metadata["parents"]["guide"] == sha256_file(change["guide"])
+            assert metadata["guidance"] == change.get("guidance", 1.5)
+    assert digests[0] == digests[1]
+    assert len(set(digests)) == 4
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path, networks, monkeypatch):
+    spec = {**SHORT, "teacher": networks["teacher"], "guide": networks["uncond"], "guidance": 1.5}
+    distill(spec, tmp_path / "whole")
+    interrupt_after(distill, spec, tmp_path / "parts", monkeypatch, 64)
+    distill(spec, tmp_path / "parts")
+    assert results(tmp_path / "parts") == results(tmp_path / "whole")
+
+
+def test_guides_of_other_families_and_checkpointing(tmp_path, networks):
+    spec = {**TEACHER, "network": EDM2, "augment": None, "total_kimg": 0.032}
+    settings = {
+        "teacher": str(train_teacher(spec, tmp_path / "edm2")), "guide": networks["uncond"], "guidance": 1.5,
+        "augment": None,
+    }  # fmt: skip
+    plain = trained(**settings)
+    assert plain.isfinite().all()
+    assert torch.equal(trained(**settings, checkpointing=True), plain)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"guidance": 1.5}, r"student.guidance: 1.5 needs a guiding network; give its file as guide"),
+        ({"guide": "uncond"}, r"student.guide: guides nothing with a guidance of 1"),
+        ({"guidance": -1, "guide": "uncond"}, r"student.guidance: must be 0 or more, got -1"),
+        ({"guidance": 2, "guide": "nowhere.safetensors"}, r"student.guide: no such file 'nowhere.safetensors'"),
+        ({"guidance": 2, "guide": "five"}, r"student.guide: \S+: its label_dim is 5, the guided network's 10"),
+        (
+            {"guidance": 2, "guide": "uncond", "method": "gdd"},
+            r"student.guidance: 'gdd' learns from no score that could be guided; set it to 1",
+        ),
+    ],
+)
+def test_faults_are_one_line(tmp_path, networks, changes, message):
+    changes = {**changes, **({"guide": networks.get(changes["guide"], changes["guide"])} if "guide" in changes else {})}
+    with pytest.raises(UserError, match=message) as caught:
+        distill({**SHORT, "teacher": networks["teacher"], **changes}, tmp_path)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("**/*.safetensors"))
+
+
+def test_players_of_ones_own_say_that_they_take_guidance():
+    own = dataclasses.replace(METHODS["sid"], name="own", turns=copy.copy)
+    with pytest.raises(ValueError, match="'own' learns from no score"):
+        own.check(None, "data", 1.5)
+    own.check(None, "data", 1.0)
+    dataclasses.replace(own, guided=True).check(None, "data", 1.5)

@@ -1,0 +1,173 @@
+"""A preset with guided teachers and their students: specs, inputs, plan, faults, and that it runs."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eval.measuring.measure import measure
+from sida.checkpoint.network_file import read_metadata
+from sida.config import load_yaml
+from sida.errors import UserError
+from sida.io import sha256_file
+from sida.resources import ROOT
+from sida.sampling.job import SampleConfig, run_job
+from sida.training import distill, train_teacher
+from tests.workflow.test_workflow_planning import jobs_of
+from tests.workflow.workspace import Workspace
+from workflow.planning.networks import network_cost
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
+from workflow.preset.spec_files import Specs
+from workflow.preset.targets import Targets
+
+TINY = load_yaml(ROOT / "tests/workflow/tiny.yaml")
+SHEET = """\
+run\tlabel\tmethod\tteacher\talpha\trecipe\tsampler\tguide
+plain\tTeacher\tteacher\tdigits-short\t\t\theun-18\t
+guided\tGuided teacher\tteacher\tdigits-short\t\t\theun-guided\tuncond
+sida\tSiDA\tsida\tdigits-short\t1.0\tsida\tone-step\t
+sida-guided\tSiDA, guided\tsida\tdigits-short\t1.0\tsida-guided\tone-step\tuncond
+"""
+
+
+def document(**changes) -> dict:
+    """The tiny preset with a guide."""
+    made = copy.deepcopy(TINY)
+    short = made["teachers"]["digits-short"]
+    network = {**short["network"], "kwargs": {**short["network"]["kwargs"], "label_dim": 0}}
+    made["teachers"]["uncond"] = {**short, "network": network, "dataset": "digits-uncond"}
+    made["samplers"]["heun-guided"] = {"kind": "heun", "num_steps": 3, "guidance": 1.5}
+    made["recipes"]["sida-guided"] = {**made["recipes"]["sida"], "guidance": 1.5}
+    return {**made, "runs": "runs.tsv", "claims": None, **changes}
+
+
+def preset(folder: Path, sheet: str = SHEET, **changes) -> Preset:
+    (folder / "runs.tsv").write_text(sheet)
+    return Preset(document(**changes), "preset.yaml", [folder])
+
+
+def test_specs_name_the_guide_where_it_acts(tmp_path):
+    made = preset(tmp_path)
+    guide, teacher = (f"results/tiny/teachers/{name}/network.safetensors" for name in ("uncond", "digits-short"))
+    student = made.student_spec("sida-guided")
+    assert (student["teacher"], student["guide"], student["guidance"]) == (teacher, guide, 1.5)
+    assert made.measure_spec("guided")["guide"] == made.sample_spec("guided", 0)["gnet"] == guide
+    assert made.measure_spec("guided")["nfe"] == made.measure_spec("plain")["nfe"] == 5
+    # The guide of a student ends with its training.
+    assert made.measure_spec("sida-guided")["guide"] is made.sample_spec("sida-guided", 0)["gnet"] is None
+    # Specs of rows without guidance say what they said before there was any.
+    assert not {"guide", "guidance"} & made.student_spec("sida").keys()
+    (tmp_path / "plain").mkdir()
+    other = preset(tmp_path / "plain", "".join(line for line in SHEET.splitlines(True) if "uncond" not in line))
+    for stage, run in (("students", "sida"), ("measurements", "plain")):
+        assert Specs(made).digest(stage, run) == Specs(other).digest(stage, run)
+
+
+def test_the_guide_is_an_input_of_what_uses_it(tmp_path):
+    targets = Targets(preset(tmp_path), paper=False)
+    guide = "results/tiny/teachers/uncond/network.safetensors"
+    assert targets.training("sida-guided")["guide"] == guide
+    assert targets.training("sida")["guide"] == []
+    assert guide in targets.generator("guided")
+    assert not {guide} & {*targets.generator("plain"), *targets.generator("sida-guided")}
+    # A figure draws the samples of a guided teacher itself.
+    assert guide in targets.networks(["guided"])
+    assert guide not in targets.networks(["plain", "sida-guided"])
+
+
+def test_the_plan_counts_the_guide(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    jobs = jobs_of(preset(tmp_path))
+    found = jobs.behind(["sida-guided", "guided"])
+    names = {(job.kind, job.name) for job in found.values()}
+    assert {("teacher", "uncond"), ("student", "sida-guided"), ("measure", "guided")} <= names
+    plain, guided = (jobs.student(run).facts["gflop_per_image"] for run in ("sida", "sida-guided"))
+    guide = network_cost(document()["teachers"]["uncond"]["network"])
+    assert guided - plain == pytest.approx(2 * guide.forward / 1e9)
+    assert jobs.student("sida-guided").memory_gb > jobs.student("sida").memory_gb
+    hours = {run: jobs.behind([run])[f"results/tiny/measurements/{run}"].gpu_hours for run in ("plain", "guided")}
+    assert hours["guided"] > 1.5 * hours["plain"]
+
+
+def test_what_there_is_passes_the_rehearsal(tmp_path):
+    check_preset(preset(tmp_path))
+
+
+OTHER = yaml.safe_load(yaml.safe_dump(document()["teachers"]["uncond"]))
+OTHER["network"]["kwargs"]["img_resolution"] = 16
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "heun-guided\tuncond",
+            "heun-guided\t",
+            r"run 'guided': sampler 'heun-guided' has guidance 1.5, and column 'guide' is empty; name a",
+        ),
+        ("heun-18\t", "heun-18\tuncond", r"run 'plain': column 'guide' names 'uncond', but sampler 'heun-18' has no"),
+        (
+            "sida\tone-step\t\n",
+            "sida\tone-step\tuncond\n",
+            r"run 'sida': column 'guide' names 'uncond', but recipe 'sida' has no guidance; empty the cell",
+        ),
+        (
+            "one-step\tuncond",
+            "one-step\t",
+            r"run 'sida-guided': recipe 'sida-guided' has guidance 1.5, and column 'guide' is empty",
+        ),
+        ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' has guidance, which"),
+        ("\tuncond", "\tuncnod", r"run 'guided': guide: no teacher of preset.yaml and no asset 'uncnod'.*'uncond'"),
+        ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the row's own teacher"),
+        ("one-step\tuncond", "one-step\tother", r"guide 'other': its img_resolution is 16, the guided network's 8"),
+        ("\tsida\tdigits-short\t1.0\tsida-g", "\tgdd\tdigits-short\t\tsida-g", r"method 'gdd' learns from no score"),
+        ("\tuncond", "\tnone.safetensors", r"run 'guided': guide: no such file 'none.safetensors'"),
+    ],
+)
+def test_faults_are_one_line_before_the_first_job(tmp_path, old, new, message):
+    assert old in SHEET
+    teachers = document()["teachers"] | {"other": OTHER}
+    with pytest.raises(UserError, match=message) as caught:
+        check_preset(preset(tmp_path, SHEET.replace(old, new), teachers=teachers))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_workflow_trains_the_guide_first(tmp_path):
+    workspace = Workspace(tmp_path)
+    (tmp_path / "runs.tsv").write_text(SHEET)
+    (tmp_path / "preset.yaml").write_text(yaml.safe_dump(document()))
+    asked = ["measurements/sida-guided/trial-0.json", "measurements/guided/trial-0.json", "figures/samples.png"]
+    done = workspace.snakemake("-n", "--configfile", "preset.yaml", "--", *asked)
+    assert done.returncode == 0, done.stdout + done.stderr
+    planned = {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
+    assert planned["train_teacher"] == 2
+    assert planned["distill"] == 2
+
+
+def test_it_runs(tmp_path, monkeypatch):
+    """What the workflow's jobs are told, done in one process: a guided teacher, and the student of it."""
+    changed = document()
+    for teacher in changed["teachers"].values():
+        teacher["training"] = {**teacher["training"], "total_kimg": 0.256}
+    changed["recipes"]["sida-guided"] |= {"total_kimg": 0.256, "evaluation": None}
+    made = preset(tmp_path, **{key: changed[key] for key in ("teachers", "recipes")})
+    monkeypatch.chdir(tmp_path)
+    folder = Path("results/tiny")
+    for name in made.trained_teachers():
+        train_teacher(made.teacher_spec(name), folder / "teachers" / name)
+    distill(made.student_spec("sida-guided"), folder / "students/sida-guided")
+    metadata = read_metadata(folder / "students/sida-guided/network.safetensors")
+    assert metadata["guidance"] == 1.5
+    assert metadata["parents"]["guide"] == sha256_file(folder / "teachers/uncond/network.safetensors")
+    for run in ("plain", "guided", "sida-guided"):
+        measure(made.measure_spec(run), folder / "measurements" / run, [0])
+    found = [json.loads(path.read_text())["metrics"]["fd"] for path in folder.glob("measurements/*/trial-0.json")]
+    assert len(found) == len({str(value) for value in found}) == 3
+    config = SampleConfig(**made.sample_spec("guided", 0), out="samples.npz")
+    assert "200 images, 5 network evaluations each" in "".join(run_job(config))
