@@ -43,9 +43,11 @@ def test_every_row_is_shown_and_no_experiment_needs_all(preset):
     shown = set()
     for kind, name in layouts(preset):
         needs = find_needs(ROOT / f"config/{kind}/{name}.yaml", preset.runs)
-        assert 0 < len(needs.networks) < len(preset.runs) / 2, name
-        shown |= set(needs.networks)
-    assert set(preset.runs) - shown == set()
+        needed = {*needs.networks, *needs.measured}
+        assert 0 < len(needed) < len(preset.runs) / 2, name
+        shown |= needed
+    parents = {parent for run in preset.students() for parent in preset.parents(run)}
+    assert set(preset.runs) - shown - parents == set()
 
 
 def test_claims_name_rows_and_three_seeds_where_training_is_compared(preset):
@@ -150,7 +152,13 @@ def test_an_experiment_alone_runs_only_its_own_rows(tmp_path, target, jobs):
 def made_up(preset, tmp_path_factory):
     """Logs and measurements of every row; drawn, not measured."""
     folder, noise = tmp_path_factory.mktemp("made-up"), random.Random(0)
-    truth = {name: (35 if run.method == "teacher" else 1, METRICS) for name, run in preset.runs.items()}
+    truth = {
+        name: (
+            35 if run.method == "teacher" else 1,
+            {m.key: METRICS.get(m.key, 1.0) for m in preset.protocol(run).metrics},
+        )
+        for name, run in preset.runs.items()
+    }
     write_csv(folder / "measurements.csv", measurement_lines(5, 2500, truth))
     for run in preset.students():
         student = folder / "students" / run.run
