@@ -30,8 +30,8 @@ class Ours:
 
 EXTRACTORS = {
     "digits": Ours("digits", "DigitsExtractor"),
-    "digits_backbone": Ours("backbone", "DigitsBackboneExtractor"),
     "glyphs": Ours("glyphs", "GlyphsExtractor"),
+    "digits_backbone": Ours("backbone", "DigitsBackboneExtractor"),
     "pixels": Ours("pixels", "PixelExtractor"),
     "inception": Ours("inception", "InceptionExtractor", ("inception",)),
     "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),

@@ -28,11 +28,13 @@ class Mark:
         by: Value of what tells points apart; of teachers, the first that is pooled.
         singles: Its trainings.
         interval: Kind of interval, see :class:`eval.figures.points_layout.PointsLayout`.
+        scatter: Standard deviation within the points of its series and its degrees of freedom, where these are pooled.
     """
 
     by: float | str
     singles: tuple[Single, ...]
     interval: str
+    scatter: tuple[float, int] | None = None
 
     @property
     def x(self) -> float:
@@ -47,7 +49,7 @@ class Mark:
     @property
     def ends(self) -> tuple[float, float] | None:
         """Ends of the interval; None where there is none: of one training."""
-        return interval_of([single.value for single in self.singles], self.interval)
+        return interval_of([single.value for single in self.singles], self.interval, self.scatter)
 
     @property
     def x_ends(self) -> tuple[float, float] | None:
@@ -56,20 +58,24 @@ class Mark:
         return interval_of(places, self.interval) if len(set(places)) > 1 else None
 
 
-def interval_of(values: Sequence[float], kind: str) -> tuple[float, float] | None:
+def interval_of(
+    values: Sequence[float], kind: str, scatter: tuple[float, int] | None = None
+) -> tuple[float, float] | None:
     """Ends of an interval of some values.
 
     Args:
         values: Of independent trainings.
-        kind: ``t95`` (of their mean, by Student's t), ``std`` (mean ± sample standard deviation), ``range``, ``none``.
+        kind: ``t95`` (of their mean, by Student's t), ``pooled95`` (the same, given the scatter), ``std`` (mean ± sample
+            standard deviation), ``range``, ``none``.
+        scatter: Standard deviation and its degrees of freedom for ``pooled95``.
     """
     if len(values) < 2 or kind == "none":
         return None
     if kind == "range":
         return min(values), max(values)
-    half = statistics.stdev(values)
-    if kind == "t95":
-        half *= t_quantile(CONFIDENCE, len(values) - 1) / math.sqrt(len(values))
+    half, df = scatter if kind == "pooled95" and scatter is not None else (statistics.stdev(values), len(values) - 1)
+    if kind != "std":
+        half *= t_quantile(CONFIDENCE, df) / math.sqrt(len(values))
     return statistics.fmean(values) - half, statistics.fmean(values) + half
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.effects.contrast import pooled_std
 from eval.figures.gather import Line, Sources, reference_line
 from eval.figures.marks import Mark, MarkSeries, Single
 from eval.figures.points_layout import COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
@@ -88,13 +89,21 @@ class _Panel:
             pooled = self._group(single) if self.spec.pool_teachers else teacher
             groups.setdefault((pooled or "" if by == TEACHER else key, pooled), []).append(single)
         self._require_one_teacher(groups, where)
-        marks = [Mark(key, tuple(singles), self.layout.interval) for (key, _), singles in groups.items()]
+        marks = [
+            Mark(key, tuple(singles), self.layout.interval, self._scatter(groups.values()))
+            for (key, _), singles in groups.items()
+        ]
         # A path goes on by what it is along; other points from left to right.
         along = self.spec.x is not None and self.spec.x.of == "row" and by != TEACHER
         marks.sort(key=lambda mark: (mark.by if along and not isinstance(mark.by, str) else mark.x, mark.x))
         method = rows[0].method if series.minus is None else DIFFERENCE
         alpha = rows[0].alpha if len({row.alpha for row in rows}) == 1 else None
         return MarkSeries(series.label or rows[0].label, tuple(marks), by, method, alpha, tuple(self._lost))
+
+    def _scatter(self, points: Iterable[Sequence[Single]]) -> tuple[float, int] | None:
+        values = [[single.value for single in singles] for singles in points]
+        pooled = self.layout.interval == "pooled95" and any(len(cell) > 1 for cell in values)
+        return pooled_std(values) if pooled else None
 
     def _rows(self, series: PointSeries, conditions: Mapping[str, Any], where: str) -> list[Run]:
         rows = matching_rows(self.layout, conditions, self.sources.runs)

@@ -157,8 +157,10 @@ class PointsLayout:
         columns: Panels side by side.
         share_y: Whether panels of a row have one vertical scale.
         widths: Relative widths of the panels of a row.
-        interval: Over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``std`` (their
-            sample standard deviation), ``range`` (lowest to highest) or ``none``. One training has none of them.
+        interval: Over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``pooled95`` (the
+            same with one standard deviation for all points of a series: for points of two or three trainings that
+            scatter alike), ``std`` (their sample standard deviation), ``range`` (lowest to highest) or ``none``. One
+            training has none of them.
         band: Draw intervals as a band along the series instead of a bar at each point.
         legend: A legend in each panel, or one below all of them (which then also names the lines).
     """
@@ -171,7 +173,7 @@ class PointsLayout:
     columns: int = 3
     share_y: bool = False
     widths: tuple[float, ...] | None = None
-    interval: Literal["t95", "std", "range", "none"] = "t95"
+    interval: Literal["t95", "pooled95", "std", "range", "none"] = "t95"
     band: bool = False
     legend: Literal["panels", "below"] = "below"
     scope: Mapping[str, Any] | None = None
@@ -181,5 +183,7 @@ class PointsLayout:
     def __post_init__(self) -> None:
         if not self.panels:
             raise ValueError("panels: must not be empty")
+        if self.interval == "pooled95" and any(panel.x is not None and panel.x.of == "row" for panel in self.panels):
+            raise ValueError("interval: pooled95 is of values, not of places; choose t95 where both axes are the row's")
         if not (1 <= self.width <= 20 and 1 <= self.height <= 20):
             raise ValueError("width: width and height are inches between 1 and 20")

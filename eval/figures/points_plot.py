@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 #: What the legend says of intervals, by their kind.
 INTERVALS = {
     "t95": "95 % interval of the mean",
+    "pooled95": "95 % interval of the mean, pooled scatter",
     "std": "± standard deviation",
     "range": "lowest to highest",
     "none": "",

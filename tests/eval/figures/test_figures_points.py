@@ -229,6 +229,17 @@ def test_one_training_is_hollow_several_are_filled(store, tmp_path):
     assert all(low < end < high for series in panel.curves for mark in series.marks for end in mark.ends or ())
 
 
+def test_pooled_scatter_gives_all_points_of_a_series_one_width_by_their_number(store, tmp_path):
+    series = [{"each": {"run": [*(f"t1-sid-s{s}" for s in SEEDS), "t2-sid-s0", "t2-sid-s2", "t2b-sid-s0"]}}]
+    (sid,) = gathered(store, tmp_path, QUALITY | {"series": series}, interval="pooled95").curves
+    two, one, three = sid.marks
+    assert one.ends is None
+    # Squares 2 of three values one apart and 2 of two values two apart, over three degrees of freedom.
+    half = 3.18245 * (4 / 3) ** 0.5
+    assert three.ends == pytest.approx((three.value - half / 3**0.5, three.value + half / 3**0.5), abs=1e-4)
+    assert two.ends == pytest.approx((two.value - half / 2**0.5, two.value + half / 2**0.5), abs=1e-4)
+
+
 def test_what_a_figure_of_points_needs(store, tmp_path):
     runs = {run.run: run for run in read_runs(store / "runs.tsv")}
     series = [{"each": {"method": "sid", "teacher": "t1"}, "minus": {"method": "sida", "teacher": "t1"}}]
