@@ -106,11 +106,7 @@ class Part:
                 for log in logs
                 for record in _records(log.with_name("evaluations.jsonl"))
             ],
-            [
-                {"run": log.parent.name} | {key: _short(record[key]) for key in _TICK if record.get(key) is not None}
-                for log in logs
-                for record in _records(log)
-            ],
+            [{"run": log.parent.name} | _tick(record) for log in logs for record in _records(log)],
             {
                 log.parent.name: sum(float(record.get("seconds", 0)) for record in _records(log))
                 for log in sorted((results / "teachers").glob("*/train.jsonl"))

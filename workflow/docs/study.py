@@ -269,16 +269,23 @@ def opened(root: Path, folders: Sequence[Path]) -> Iterator[dict[str, Study]]:
 
 
 def draw(study: Study, results: Path, pictures: Path) -> None:
-    """Draws the study's figures with the code of today; grids of samples need the networks in ``results``."""
+    """Draws the study's figures with the code of today.
+
+    Grids of samples need the networks in ``results``; where rows were measured elsewhere, their earlier picture stays.
+    """
     from eval.report.page import reduced
 
     for name in study.preset.config["figures"]:
         spec = json.dumps(study.preset.figure_spec(name)).replace(study.preset.results, str(results))
-        study.make_figure(name, spec)
+        networks = [generator.get("network") for generator in json.loads(spec)["generators"]]
+        if all(network is None or Path(network).is_file() for network in networks):
+            study.make_figure(name, spec)
+    drawn = {path.stem: path for path in (study.unpacked / "figures").glob("*.png")}
     for path in pictures.glob("*.png"):
-        path.unlink()
-    for path in sorted((study.unpacked / "figures").glob("*.png")):
-        reduced(path, pictures / path.name)
+        if path.stem in drawn or path.stem not in study.preset.config["figures"]:
+            path.unlink()
+    for name, path in sorted(drawn.items()):
+        reduced(path, pictures / f"{name}.png")
 
 
 def _text(metric: str, estimate: Estimate) -> str:
