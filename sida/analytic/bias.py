@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sida.analytic.gaussian import Gaussians, State, gain
-from sida.analytic.loss import ExactLoss, as_images
+from sida.analytic.loss import ExactLoss, as_images, term
 from sida.analytic.quadrature import Array, normal_grid
 
 #: How far ψ's mean lags behind the generator's, as a share of the latter's distance from the data's.
@@ -40,7 +40,7 @@ def slope_errors(model: Gaussians, alphas: Array) -> dict[str, Any]:
 
 
 def unbiased_alpha(model: Gaussians, width: float) -> float | None:
-    """The α at which a lag of ψ's mean leaves ∂L/∂m as it is: −E (1 − b)(1 − a) / 2E (1 − b)(a − b), if there is one."""
+    """The α at which a lag of ψ's mean leaves ∂L/∂m alone, −E (1 − b)(1 − a) / 2E (1 − b)(a − b); None without one."""
     a = model.gains[:, 0]
     b = gain(width, model.levels.generator)
     below = 2 * model.weights @ ((1 - b) * (a - b))
@@ -90,9 +90,8 @@ def loss_slope(model: Gaussians, state: State, alpha: float) -> Array:
     times = torch.tensor(levels.times).repeat_interleave(each)
     draws = {"t": times, "noise": as_images(grid[:, 2:].expand(len(levels.times), -1, -1))}
     terms = ExactLoss(alphas=alpha, divisor=divisor).generator_loss(teacher, fake, as_images(points), None, draws=draws)
-    assert terms.sid is not None  # SiD has no other term
     weights = (torch.tensor(levels.generator_shares)[:, None] * shares).flatten()
-    slopes = torch.autograd.grad((weights * terms.sid.sum((1, 2, 3))).sum(), leaves)
+    slopes = torch.autograd.grad((weights * term(terms, "sid").sum((1, 2, 3))).sum(), leaves)
     return np.concatenate([part.numpy().ravel() for part in slopes])
 
 
@@ -110,7 +109,6 @@ def fake_score_loss_slope(model: Gaussians, state: State) -> Array:
     noise = as_images(grid[:, 2:].expand(len(levels.times), -1, -1))
     draws = {"sigma_normal": torch.tensor(levels.normals).repeat_interleave(len(grid)), "noise": noise}
     terms = ExactLoss().fake_score_loss(fake, as_images(points), None, draws=draws)
-    assert terms.denoising is not None  # SiD has no other term
     weights = (torch.tensor(levels.fake_score_shares)[:, None] * shares).flatten()
-    slopes = torch.autograd.grad((weights * terms.denoising.sum((1, 2, 3))).sum(), leaves)
+    slopes = torch.autograd.grad((weights * term(terms, "denoising").sum((1, 2, 3))).sum(), leaves)
     return np.concatenate([part.numpy().ravel() for part in slopes])

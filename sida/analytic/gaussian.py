@@ -126,7 +126,9 @@ class Gaussians:
     def fixed_point(self, alpha: float) -> float | None:
         """The width at which descent comes to rest: the smallest zero of the pull where it rises; None without one."""
         ends = 0.01 * float(self.scales.min()), 100 * float(self.scales.max())
-        rising = [w for w in self.stops(alpha, *ends) if self.pull(w * 1.0001, alpha) > 0 > self.pull(w / 1.0001, alpha)]
+        rising = [
+            w for w in self.stops(alpha, *ends) if self.pull(w * 1.0001, alpha) > 0 > self.pull(w / 1.0001, alpha)
+        ]
         return rising[0] if rising else None
 
 

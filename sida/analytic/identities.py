@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sida.analytic.loss import ExactLoss, as_images
+from sida.analytic.loss import ExactLoss, as_images, term
 from sida.analytic.mixtures import Mixture
 from sida.analytic.quadrature import normal_grid
 
@@ -53,7 +53,7 @@ class Expectation:
     nodes: tuple[int, int] = (NODES, ACROSS)
 
     def points(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """x and y ``(1, P, 2)``, noise ``(P, 2)`` and shares ``(P,)``."""
+        """X and y ``(1, P, 2)``, noise ``(P, 2)`` and shares ``(P,)``."""
         along, across = self.nodes
         grid, shares = normal_grid(along, across, along, across)
         images = self.generator.samples(grid[:, :2])
@@ -77,17 +77,28 @@ class Expectation:
 
         loss = _AtLevel(alphas=alpha, level=self.sigma)
         terms = loss.generator_loss(
-            network(self.target, None), network(frozen, error), as_images(images), None, draws={"noise": as_images(noise)}
+            network(self.target, None),
+            network(frozen, error),
+            as_images(images),
+            None,
+            draws={"noise": as_images(noise)},
         )
-        assert terms.sid is not None  # SiD has no other term
-        return (shares * terms.sid.sum((1, 2, 3))).sum()
+        return (shares * term(terms, "sid").sum((1, 2, 3))).sum()
+
+    def fisher(self) -> float:
+        """J."""
+        with torch.no_grad():
+            _, places, _, shares = self.points()
+            level = torch.as_tensor(self.sigma, dtype=torch.float64)
+            gap = self.target.denoise(places, level) - self.generator.denoise(places, level)
+            return float((shares * gap[0].square().sum(-1)).sum())
 
     def decomposition(self, alpha: float, error: Error) -> dict[str, Tensor]:
         """The right-hand sides above: ``fisher`` J, and the summands of ``value`` and ``slope``.
 
         Summands of the slope are 0-dim; their gradients by the generator's parameters are what the formula adds up.
         """
-        images, places, _, shares = self.points()
+        _, places, _, shares = self.points()
         level = torch.as_tensor(self.sigma, dtype=torch.float64)
         frozen = Mixture(self.generator.means.detach(), self.generator.scales.detach())
         still = places.detach()
@@ -135,7 +146,7 @@ def score_residual(mixture: Mixture, sigma: float, reach: float = 4.0) -> float:
 
 def projection_residual(expected: Expectation, alphas: Iterable[float]) -> float:
     """Identity 3: largest |L_α − (1 − α) J| over α, relative to J."""
-    fisher = float(expected.decomposition(0.5, wavy(1.0))["fisher"].detach())
+    fisher = expected.fisher()
     return max(abs(float(expected.loss(alpha).detach()) - (1 - alpha) * fisher) / fisher for alpha in alphas)
 
 
@@ -156,7 +167,7 @@ def error_residuals(expected: Expectation, alphas: Iterable[float], error: Error
 
 
 def divisor_error(pixels: int, scale: float, width: float, sigma: float, draws: int = 20_000) -> float:
-    """What the loss's own divisor, mean |x − f_φ| of each sample, does to identity 3: |E δ·(f* − x)/mean| over E δ²/mean.
+    """What the loss's own divisor does to identity 3: |E δ·(f* − x)/c| over E δ²/c with c = mean |x − f_φ| of a sample.
 
     Args:
         pixels: Independent pixels of an image.

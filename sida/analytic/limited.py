@@ -45,3 +45,14 @@ def reverse_kl(model: Gaussians, width: float) -> float:
     """KL(generator ‖ data) in nats."""
     ratio = (width / model.scales) ** 2
     return float(0.5 * (ratio - 1 - np.log(ratio)).sum())
+
+
+def restless_above(model: Gaussians, most: float = 4.0) -> float | None:
+    """The α above which the generator never comes to rest but widens without end; None where that is > ``most``."""
+    low, high = 1.0, most
+    if model.fixed_point(high) is not None:
+        return None
+    for _ in range(24):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if model.fixed_point(middle) is not None else (low, middle)
+    return high

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from sida.losses import SiDLoss
+from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Terms
 
 
 @dataclasses.dataclass(eq=False)
@@ -36,3 +37,8 @@ class ExactLoss(SiDLoss):
 def as_images(points: Tensor) -> Tensor:
     """Points ``(..., 2)`` as images of two channels and one pixel, ``(N, 2, 1, 1)``."""
     return points.reshape(-1, 2, 1, 1)
+
+
+def term(terms: GeneratorTerms | FakeScoreTerms | Terms, name: str) -> Tensor:
+    """A term of a loss by its name."""
+    return dict(terms.items())[name]

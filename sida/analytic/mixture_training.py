@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sida.analytic.loss import ExactLoss, as_images
+from sida.analytic.loss import ExactLoss, as_images, term
 from sida.analytic.mixtures import Mixture, two_modes
 from sida.analytic.quadrature import Levels, noise_levels, normal_grid
 
 #: Beyond this, in the units of the data, a run has diverged and stays where it is.
 AWAY = 50.0
 #: Distances are kept so many times.
-RECORDS = 40
+RECORDS = 100
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,8 @@ class Problem:
         draws = {"t": self._by_sample(torch.tensor(levels.times), len(alphas)), "noise": self._noise(len(alphas))}
         images = self._images(leaves)
         terms = loss.generator_loss(self._network(self.target), self._network(psi), images, None, draws=draws)
-        assert terms.sid is not None  # SiD has no other term
         shares = self._by_sample(torch.tensor(levels.generator_shares), len(alphas))
-        total = (shares * terms.sid).sum() / (per_run / len(levels.times))
+        total = (shares * term(terms, "sid")).sum() / (per_run / len(levels.times))
         return Mixture(*torch.autograd.grad(total, [leaves.means, leaves.scales]))
 
     def psi_slope(self, generator: Mixture, psi: Mixture) -> Mixture:
@@ -63,9 +62,8 @@ class Problem:
         leaves = Mixture(psi.means.detach().requires_grad_(), psi.scales.detach().requires_grad_())
         draws = {"sigma_normal": self._by_sample(torch.tensor(levels.normals), runs), "noise": self._noise(runs)}
         terms = ExactLoss().fake_score_loss(self._network(leaves), self._images(generator).detach(), None, draws=draws)
-        assert terms.denoising is not None  # SiD has no other term
         shares = self._by_sample(torch.tensor(levels.fake_score_shares), runs)
-        total = (shares * terms.denoising).sum() / (len(shares) / runs / len(levels.normals))
+        total = (shares * term(terms, "denoising")).sum() / (len(shares) / runs / len(levels.normals))
         return Mixture(*torch.autograd.grad(total, [leaves.means, leaves.scales]))
 
     @property
@@ -175,8 +173,8 @@ def train(problem: Problem, alphas: Sequence[float], step: float, steps: int, ra
 
 def _compared(problem: Problem, theta: Mixture, psi: Mixture, alphas: Tensor, one: int) -> tuple[Tensor, float]:
     """Cosines of all α's slopes with that of α = 1 at its own state, and the cross term's size over the α term's."""
-    here = [Mixture(m.means[[one, one]], m.scales[[one, one]]) for m in (theta, psi)]
-    slope = problem.theta_slope(*here, torch.tensor([0.0, 1.0], dtype=torch.float64))
+    theta, psi = (Mixture(m.means[[one, one]], m.scales[[one, one]]) for m in (theta, psi))
+    slope = problem.theta_slope(theta, psi, torch.tensor([0.0, 1.0], dtype=torch.float64))
     cross, both = torch.cat([slope.means.flatten(1), slope.scales], 1)
     every = cross + alphas[:, None] * (both - cross)
     # At the optimum, and at the start where ψ is φ, slopes vanish; a cosine of nothing says nothing.

@@ -27,7 +27,7 @@ class Mixture:
         return self.means.shape[1]
 
     def log_density(self, places: Tensor, sigma: Tensor) -> Tensor:
-        """ln p of the noisy variable x + σn.
+        """Ln p of the noisy variable x + σn.
 
         Args:
             places: y, ``(R, P, 2)``.
@@ -49,7 +49,7 @@ class Mixture:
         return (torch.softmax(joint, -1)[..., None] * own).sum(-2)
 
     def samples(self, latents: Tensor) -> Tensor:
-        """x = mean + scale·z of each mode, ``(R, K·P, 2)``, mode after mode, for latents ``(P, 2)``."""
+        """X = mean + scale·z of each mode, ``(R, K·P, 2)``, mode after mode, for latents ``(P, 2)``."""
         return (self.means[:, :, None] + self.scales[:, :, None, None] * latents).flatten(1, 2)
 
     def _joint(self, places: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -16,8 +16,8 @@ _BY_ALPHA = {
     "needed_ratio": "least rate of ψ over the generator's own for which the limited generator is stable",
     "width": "width at rest of the limited generator, over that of the least Fisher divergence",
     "frechet": "Fréchet distance at rest of the limited generator",
-    "distance_exact": "KL(generator ‖ data) in nats after training on the mixture with an exact ψ",
-    "distance_lagging": "KL(generator ‖ data) in nats after training on the mixture with a lagging ψ",
+    "steps_exact": "steps until half a nat from the mixture with an exact ψ",
+    "steps_lagging": "steps until half a nat from the mixture with a lagging ψ",
 }
 #: What each number is, by name; those by α for the default's α.
 NUMBERS: dict[str, str] = {
@@ -32,6 +32,9 @@ NUMBERS: dict[str, str] = {
     "closed_form": "residual of the closed forms on Gaussians against the suite's losses, relative",
     "starts_agreement": "share of starts whose end is as predicted",
     "ratios_agreement": "share of pairs of α and ψ's rate whose stability is as predicted",
+    "false_points_inside": "values of α from 0 to 1 with a width from which the generator never reaches the data",
+    "false_points_outside": "values of α below 0 or above 1 with such a width, over all such values",
+    "no_rest_above": "α above which the limited generator never comes to rest",
     "frechet_alpha": "α whose limited generator rests at the least Fréchet distance",
     "frechet_alpha_least": "least such α over shapes of the data",
     "frechet_alpha_most": "largest such α over shapes of the data",
@@ -39,12 +42,12 @@ NUMBERS: dict[str, str] = {
     "cosine_lagging": "the same with a lagging ψ",
     "cross_over_alpha_exact": "size of the slope at α = 0 over that of the α term at α = 1, median over steps, exact ψ",
     "cross_over_alpha_lagging": "the same with a lagging ψ",
-    "unbiased_alpha_narrow": "α at which a lag of ψ leaves the mean's slope as it is, generator half as wide as the data",
+    "unbiased_alpha_narrow": "α at which a lag of ψ leaves the mean's slope alone, generator half as wide as the data",
     "unbiased_alpha_right": "the same, as wide as the data",
     "unbiased_alpha_wide": "the same, twice as wide",
     "official_start": "width of a generator at the start of a distillation, over the data's",
     "mixture_diverged": "trainings on the mixture that diverged, of both kinds of ψ and every α",
-    "slowest_over_fastest": "largest over smallest distance over α after training with an exact ψ",
+    "slowest_over_fastest": "steps until half a nat, largest over smallest over α, exact ψ",
     "lag": "lag of ψ's mean in the errors of slopes, over the generator's distance",
     **{f"{name}_a{alpha}": f"{about}, α = {alpha}" for name, about in _BY_ALPHA.items() for alpha in _ALPHAS},
 }

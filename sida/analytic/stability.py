@@ -150,7 +150,10 @@ def _stays(model: Gaussians, rest: Array, alpha: Array, theta_rate: float, psi_r
     distances = np.array(trace)
     third = steps // 3
     early, late = distances[:third].max(0), distances[-third:].max(0)
-    return ["stays" if after < before and after < NEAR * width else "leaves" for before, after, width in zip(early, late, rest)]
+    return [
+        "stays" if after < before and after < NEAR * width else "leaves"
+        for before, after, width in zip(early, late, rest)
+    ]
 
 
 def _agreed(found: list[list[str]], predicted: list[list[str]]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from sida.analytic.identities import (
     score_residual,
     wavy,
 )
-from sida.analytic.limited import at_rest, resting_alpha
+from sida.analytic.limited import at_rest, resting_alpha, restless_above
 from sida.analytic.loss import ExactLoss
 from sida.analytic.mixture_training import problem, train
 from sida.analytic.mixtures import Mixture, two_modes
@@ -31,6 +31,8 @@ from sida.analytic.stability import ratios_map, starts_map
 from sida.provenance import environment
 from sida.settings.analytic import AnalyticSettings
 
+#: Nats from the data at which a training on the mixture has arrived.
+NEAR = 0.5
 #: Shapes of the data, long axis over short, over which the best α for the Fréchet distance is looked for.
 SHAPES = (1.2, 1.5, 2.0, 3.0, 5.0, 8.0)
 
@@ -60,6 +62,8 @@ def study(settings: AnalyticSettings) -> dict[str, Any]:
         "closed_form": closed_form_residual(uneven, alphas),
         "starts_agreement": starts["agreement"],
         "ratios_agreement": ratios["agreement"],
+        **_false_points(alphas, starts),
+        "no_rest_above": restless_above(uneven),
         "frechet_alpha": limited["frechet_alpha"],
         **_best_alphas(settings, levels),
         "cosine_exact": _least(exact["cosine"]),
@@ -72,11 +76,11 @@ def study(settings: AnalyticSettings) -> dict[str, Any]:
         **_by_alpha("needed_ratio", alphas, ratios["needed"]),
         **_by_alpha("width", alphas, [_over(width, limited["fisher_width"]) for width in limited["widths"]]),
         **_by_alpha("frechet", alphas, limited["frechet"]),
-        **_by_alpha("distance_exact", alphas, [row[-1] for row in exact["distance"]]),
-        **_by_alpha("distance_lagging", alphas, [row[-1] for row in lagging["distance"]]),
+        **_by_alpha("steps_exact", alphas, _arrivals(exact)),
+        **_by_alpha("steps_lagging", alphas, _arrivals(lagging)),
         "official_start": starts["official_start"],
         "mixture_diverged": sum([*exact["diverged"], *lagging["diverged"]]),
-        "slowest_over_fastest": _spread(exact["distance"]),
+        "slowest_over_fastest": _spread(_arrivals(exact)),
         "lag": LAG,
     }
     return {
@@ -100,8 +104,8 @@ def identities(settings: AnalyticSettings) -> dict[str, float]:
     means = torch.tensor([[[-0.6 * distance, 0.1], [1.1 * distance, 0.1]]], dtype=torch.float64, requires_grad=True)
     scales = torch.full((1, 2), 1.6 * scale, dtype=torch.float64, requires_grad=True)
     generator = Mixture(means, scales)
-    # All is affine in α: its ends and the middle stand for every value.
-    alphas = [min(settings.alphas), 0.5, max(settings.alphas)]
+    # All is affine in α: its ends stand for every value.
+    alphas = [min(settings.alphas), max(settings.alphas)]
     each = [Expectation(target, generator, level * scale) for level in LEVELS]
     errors = [error_residuals(expected, alphas, wavy(2 * scale)) for expected in each]
     return {
@@ -121,6 +125,16 @@ def _mixture(settings: AnalyticSettings) -> Any:
     return problem(
         settings.mode_distance, settings.mode_scale, settings.mixture_levels, settings.mixture_points, settings.t_max
     )
+
+
+def _false_points(alphas: Array, starts: dict[str, Any]) -> dict[str, float | None]:
+    false = [low is not None or high is not None for low, high in zip(starts["low"], starts["high"])]
+    inside = [found for alpha, found in zip(alphas, false) if 0 <= alpha <= 1]
+    outside = [found for alpha, found in zip(alphas, false) if not 0 <= alpha <= 1]
+    return {
+        "false_points_inside": sum(inside),
+        "false_points_outside": sum(outside) / len(outside) if outside else None,
+    }
 
 
 def _best_alphas(settings: AnalyticSettings, levels: Levels) -> dict[str, float]:
@@ -147,10 +161,18 @@ def _median(values: list[float]) -> float:
     return float(np.median([value for value in values if math.isfinite(value)]))
 
 
-def _spread(rows: list[list[float]]) -> float:
-    """Largest over smallest distance at the end."""
-    last = [row[-1] for row in rows]
-    return max(last) / min(last)
+def _arrivals(found: dict[str, Any]) -> list[float | None]:
+    """The first kept step at which each run is within :data:`NEAR` nats of the data; None where none is."""
+    return [
+        next((float(step) for step, value in zip(found["steps"], row) if value < NEAR), None)
+        for row in found["distance"]
+    ]
+
+
+def _spread(steps: list[float | None]) -> float | None:
+    """Largest over smallest, where every run arrived later than its start."""
+    known = [step for step in steps if step]
+    return max(known) / min(known) if len(known) == len(steps) else None
 
 
 def _finite(value: float | None) -> float | None:

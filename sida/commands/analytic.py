@@ -43,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
     numbers = found["numbers"]
     residual = max(numbers[f"identity_{name}"] for name in ("data", "generator", "projection"))
     print(f"{args.out}: identities hold to {residual:.1g}")
-    print(f"predicted as simulated: {numbers['starts_agreement']:.0%} of starts, {numbers['ratios_agreement']:.0%} of rates")
+    print(f"as predicted: {numbers['starts_agreement']:.0%} of starts, {numbers['ratios_agreement']:.0%} of rates")
     return 0

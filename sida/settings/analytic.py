@@ -42,7 +42,7 @@ class AnalyticSettings:
     lag: Positive = 0.3
     step: Annotated[float, Range(above=0, most=0.5)] = 0.02
     steps: Annotated[int, Range(least=100)] = 6000
-    mixture_steps: Annotated[int, Range(least=20)] = 500
+    mixture_steps: Annotated[int, Range(least=20)] = 700
     mixture_levels: Annotated[int, Range(least=4, most=64)] = 8
     mixture_points: Count = 128
 

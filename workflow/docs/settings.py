@@ -12,6 +12,7 @@ from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
 from sida.errors import UserError, suggestion
 from sida.schema import descriptions, json_schema, settings_table
+from sida.settings.analytic import AnalyticSettings
 from sida.settings.augmentation import AugmentConfig, AugmentFlags
 from sida.settings.datasets import DatasetEntry, MadeFrom
 from sida.settings.discriminator import GDDOptions
@@ -32,6 +33,7 @@ SETTINGS: dict[str, type] = {
     "recipe": Recipe,
     "gdd-options": GDDOptions,
     "evaluation": RecipeEvaluation,
+    "analytic": AnalyticSettings,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
     "dataset": DatasetEntry,
