@@ -60,11 +60,15 @@ def kinds(root: Path) -> str:
     lines = ["| kind | what | reference | keeps features | better | its own settings |", "|---|---|---|---|---|---|"]
     for name, cls in KINDS.items():
         texts = descriptions(cls)
-        own = [f"`{f.name}` ({f.default}): {texts[f.name]}" for f in dataclasses.fields(cls) if f.name not in common]
+        own = [f"`{f.name}` ({_default(f)}): {texts[f.name]}" for f in dataclasses.fields(cls) if f.name not in common]
         what = str(cls.__doc__).partition("\n")[0].rstrip(".")
         needs = ("yes" if flag else "" for flag in (cls.real is not None, cls.generated == "features"))
         lines.append(f"| `{name}` | {' | '.join([what, *needs, cls.better, ' '.join(own)])} |")
     return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def _default(field: dataclasses.Field[object]) -> object:
+    return "required" if field.default is dataclasses.MISSING else field.default
 
 
 def schemas(root: Path) -> dict[Path, str]:
