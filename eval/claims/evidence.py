@@ -14,6 +14,7 @@ from eval.results.published import Published, published_number
 from eval.results.selection import matching
 from eval.results.summary import Estimate, Measurements, other_yardstick
 from eval.results.training_logs import Point, read_evaluations
+from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
 from sida.io import read_jsonl
 from sida.sheet import Run
@@ -142,6 +143,22 @@ class Evidence:
         if not records:
             raise NotMeasuredError(f"no training log of run '{run}'")
         return records
+
+    def analytic(self, name: str) -> float | None:
+        """A number of the analytic study beside the trainings; None where its settings have no such number.
+
+        Raises:
+            NotMeasuredError: The study was not computed, or without this number.
+            UserError: A faulty file.
+        """
+        path = self.students.parent / "analytic.json" if self.students else None
+        if path is None or not path.is_file():
+            raise NotMeasuredError("no analytic study (sida analytic)")
+        numbers = read_analytic(path)["numbers"]
+        if name not in numbers:
+            raise NotMeasuredError(f"no number '{name}' in {path.name}; compute it again")
+        value: float | None = numbers[name]
+        return value
 
     def budget(self, run: str) -> int:
         """Images a run was trained on."""

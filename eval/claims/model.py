@@ -6,11 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from eval.results.selection import SELECTABLE
+from sida.analytic.numbers import NUMBERS
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
+from sida.ranges import OneOf
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
@@ -23,6 +25,9 @@ def counted(outcomes: Iterable[str]) -> str:
     found = list(outcomes)
     return ", ".join(f"{found.count(outcome)} {outcome}" for outcome in SIGNS)
 
+
+#: A number of the analytic study, or none.
+_Number = Annotated[str, OneOf(lambda: ("", *NUMBERS))]
 
 RULES = {
     "EQ": "a published number is reproduced: |m − p| within three standard errors of the difference (at least 1 % of "
@@ -50,6 +55,8 @@ RULES = {
     "RATIO": "the ratio of A to B, ± 2.6 standard errors (over trials, over training seeds or over the records of a "
     "log), lies in the given range as a whole; contradicted where it lies outside as a whole",
     "FACT": "a computed number lies in the given range",
+    "ANALYTIC": "a number of the analytic study (`sida analytic`: Gaussians and a mixture, no training) lies in the "
+    "given range; with `than` its ratio to another of them does",
     "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
     "NONE": "not decidable by these measurements; the reason is given",
 }
@@ -98,13 +105,15 @@ class Part:
         b: What it is compared with; for LTQ a published number alone.
         factor: SPEED: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest value;
             REACHES: multiple of the level.
-        low: RATIO, FACT: least value.
-        high: RATIO, FACT: largest value; DIVERGES: multiple of B's end.
+        low: RATIO, FACT, ANALYTIC: least value.
+        high: RATIO, FACT, ANALYTIC: largest value; DIVERGES: multiple of B's end.
         level: SPEED, REACHES: a run's measured mean or a published number; for SPEED B's own minimum by default.
         quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, or ``nfe``, instead
             of a metric.
         column: TREND, SPREAD: numeric column of the sheet.
         images: STABLE: from here on the curve must lie below its start; its end by default. REACHES: the most images.
+        number: ANALYTIC: name in :data:`sida.analytic.numbers.NUMBERS`.
+        than: ANALYTIC: name of the number that it is divided by.
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
         equal_budget: LT, TRAIN: both must have been trained on equally many images.
@@ -113,7 +122,7 @@ class Part:
 
     rule: Literal[
         "EQ", "LT", "LTQ", "TRAIN", "SPEED", "REACHES", "DIVERGES", "STABLE", "TREND", "SPREAD", "RATIO", "NEAR",
-        "FACT", "NONE",
+        "FACT", "ANALYTIC", "NONE",
     ]  # fmt: skip
     metric: str = "fid"
     direction: Literal["lower", "higher"] = "lower"
@@ -127,13 +136,15 @@ class Part:
     column: str = "alpha"
     images: int = 0
     fact: Literal["", "added_parameters", "best_of_ten", "innate_cifar10", "innate_imagenet64"] = ""
+    number: _Number = ""
+    than: _Number = ""
     slack: float = 0.0
     equal_budget: bool = False
     seeds: int = 3
     label: str = ""
 
     def __post_init__(self) -> None:
-        if self.rule not in ("NONE", "FACT") and self.a is None:
+        if self.rule not in ("NONE", "FACT", "ANALYTIC") and self.a is None:
             raise ValueError(f"a: rule {self.rule} needs an operand a")
         if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "RATIO", "NEAR", "SPREAD") and self.b is None:
             raise ValueError(f"b: rule {self.rule} needs an operand b")
@@ -141,6 +152,8 @@ class Part:
             raise ValueError("level: rule REACHES needs a level and a number of images")
         if self.rule == "FACT" and not self.fact:
             raise ValueError("fact: rule FACT needs the name of a computed number")
+        if self.rule == "ANALYTIC" and not self.number:
+            raise ValueError("number: rule ANALYTIC needs the name of a number of the analytic study")
         if self.rule in ("EQ", "LTQ"):
             quoted = self.a if self.rule == "EQ" else self.b
             if quoted is None or quoted.published is None:

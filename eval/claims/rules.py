@@ -14,6 +14,7 @@ from eval.claims.seeds import trained
 from eval.claims.training import diverges, reaches, speed, spread, stable, trend
 from eval.results.agreement import agreement
 from eval.results.summary import Estimate
+from sida.analytic.numbers import NUMBERS
 
 MEDIAN = 1.2533
 
@@ -166,6 +167,22 @@ def fact(part: Part, evidence: Evidence, where: str) -> Finding:
     return Finding(outcome, f"{text}: {value:.4g}, claimed {part.low:g} to {part.high:g}", {"value": value})
 
 
+def analytic(part: Part, evidence: Evidence, where: str) -> Finding:
+    """ANALYTIC: a number of the analytic study, or its ratio to another, lies in the given range."""
+    texts, values = [], []
+    for name in filter(None, (part.number, part.than)):
+        value = evidence.analytic(name)
+        if value is None:
+            raise NotMeasuredError(f"the analytic study has no {NUMBERS[name]} with its settings")
+        texts.append(f"{NUMBERS[name]}: {value:.4g}")
+        values.append(value)
+    found = values[0] / values[1] if part.than else values[0]
+    outcome: Outcome = "supported" if part.low <= found <= part.high else "contradicted"
+    text = "; ".join(texts) + (f"; ratio {found:.4g}" if part.than else "")
+    claimed = f"{part.low:g} to {part.high:g}" if math.isfinite(part.high) else f"at least {part.low:g}"
+    return Finding(outcome, f"{text}, claimed {claimed}", {"value": found})
+
+
 def none(part: Part, evidence: Evidence, where: str) -> Finding:
     """NONE: no rule applies."""
     return Finding(UNDECIDED, part.label or "no rule applies")
@@ -174,6 +191,7 @@ def none(part: Part, evidence: Evidence, where: str) -> Finding:
 _RULES: dict[str, Callable[[Part, Evidence, str], Finding]] = {
     "EQ": equal,
     "FACT": fact,
+    "ANALYTIC": analytic,
     "LT": less,
     "LTQ": quoted,
     "TRAIN": trained,

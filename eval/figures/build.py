@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.figures.layout import CurvesLayout, SamplesLayout, load_figure_layout
+from eval.figures.layout import AnalyticLayout, CurvesLayout, SamplesLayout, load_figure_layout
 from eval.figures.points_layout import PointsLayout
 from eval.figures.select import present
 from eval.results.published import load_published
@@ -60,6 +60,10 @@ def build_figure(
     shown = load_figure_layout(find("figures", str(layout), where="--layout"))
     shown = dataclasses.replace(shown, scope={**(shown.scope or {}), **(scope or {})})
     sheet = {run.run: run for run in read_runs(runs)}
+    if isinstance(shown, AnalyticLayout):
+        from eval.figures.analytic import build_analytic
+
+        return build_analytic(shown, Path(results) / "analytic.json", out), []
     if isinstance(shown, SamplesLayout):
         from eval.figures.samples import build_samples
 

@@ -197,13 +197,30 @@ class SamplesLayout:
             raise ValueError("panels: must not be empty")
 
 
-Layout = CurvesLayout | SamplesLayout | PointsLayout
+@dataclass(frozen=True)
+class AnalyticLayout:
+    """A figure of the analytic study of α (``sida analytic``): no rows of the sheet, no choice of panels."""
+
+    title: str = ""
+    caption: str = ""
+    width: float = 6.8
+    height: float = 4.9
+    scope: Mapping[str, Any] | None = None
+    source: str = ""
+
+
+Layout = CurvesLayout | SamplesLayout | PointsLayout | AnalyticLayout
 #: What a layout's ``kind`` may be.
-KINDS: dict[str, type[Layout]] = {"curves": CurvesLayout, "samples": SamplesLayout, "points": PointsLayout}
+KINDS: dict[str, type[Layout]] = {
+    "curves": CurvesLayout,
+    "samples": SamplesLayout,
+    "points": PointsLayout,
+    "analytic": AnalyticLayout,
+}
 
 
 def load_figure_layout(path: str | Path) -> Layout:
-    """Reads a figure's layout; its ``kind`` is ``curves``, ``samples`` or ``points``.
+    """Reads a figure's layout; its ``kind`` is ``curves``, ``samples``, ``points`` or ``analytic``.
 
     Raises:
         UserError: Missing file, unknown kind or key, wrong type (file and key are named).

@@ -65,8 +65,8 @@ def interval_of(
 
     Args:
         values: Of independent trainings.
-        kind: ``t95`` (of their mean, by Student's t), ``pooled95`` (the same, given the scatter), ``std`` (mean ± sample
-            standard deviation), ``range``, ``none``.
+        kind: ``t95`` (of their mean, by Student's t), ``pooled95`` (the same, given the scatter), ``std`` (mean ± one
+            sample standard deviation), ``range``, ``none``.
         scatter: Standard deviation and its degrees of freedom for ``pooled95``.
     """
     if len(values) < 2 or kind == "none":

@@ -18,14 +18,14 @@ from eval.figures.layout import NeighboursSpec, SamplesLayout
 from eval.figures.samples import Grid, picture
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
     from matplotlib.figure import Figure
 
     from eval.features.base import Extractor
     from sida.data import Dataset
 
-_ROWS = ("generated", "nearest training", "nearest held-out")
-_REAL_ROWS = ("real", *_ROWS[1:])
+_SPACE = 2  # between blocks of lines, in pixels of the images
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,19 +79,9 @@ def _nearest(extractor: Extractor, dataset: Dataset, grids: Sequence[Grid]) -> l
 
 
 def _figure(layout: SamplesLayout, grids: Sequence[Grid], found: dict[str, list[Near]]) -> Figure:
-    import torch
-
     across = min(layout.panels_per_row, len(grids))
-    down, lines = -(-len(grids) // across), 3 * layout.columns
-    pictures = []
-    for grid, train, fresh in zip(grids, found["training"], found["held_out"]):
-        # Every `columns`-th image: one of each row of the grid, which is one of each class.
-        parts = [
-            part[c :: layout.columns]
-            for c in range(layout.columns)
-            for part in (grid.images, train.images, fresh.images)
-        ]
-        pictures.append(picture(dataclasses.replace(grid, images=torch.cat(parts)), layout.rows, layout.upscale))
+    down = -(-len(grids) // across)
+    pictures = [_picture(layout, *parts) for parts in zip(grids, found["training"], found["held_out"])]
     height, width = pictures[0].shape[:2]
     # Names of the lines stand at the left of the first panels.
     figure = style.new_figure(layout.width, down * ((layout.width - 0.9) / across * height / width + 0.42), pad=0.02)
@@ -105,16 +95,36 @@ def _figure(layout: SamplesLayout, grids: Sequence[Grid], found: dict[str, list[
             spine.set_visible(False)
         axes.set_xticks([])
         axes.set_yticks([])
-        if axes in axes_grid[:, 0]:
-            _name_lines(axes, height, lines, _ROWS if grid.generated else _REAL_ROWS)
+    for row, first in enumerate(axes_grid[:, 0]):
+        kinds = {grid.generated for grid in grids[row * across : (row + 1) * across]}
+        above = "image" if len(kinds) > 1 else "generated" if kinds == {True} else "real"
+        _name_lines(first, height, layout, [above, "nearest training", "nearest held-out"])
     for axes in list(axes_grid.flat)[len(grids) :]:
         axes.set_axis_off()
     return figure
 
 
-def _name_lines(axes: Any, height: int, lines: int, names: Sequence[str]) -> None:
-    axes.set_yticks([height / lines * (line + 0.5) for line in range(lines)])
-    axes.set_yticklabels([names[line % len(names)] for line in range(lines)], fontsize=6)
+def _picture(layout: SamplesLayout, grid: Grid, train: Near, fresh: Near) -> np.ndarray:
+    """Blocks of three lines, under each other with white between them."""
+    import numpy as np
+    import torch
+
+    blocks: list[np.ndarray] = []
+    for column in range(layout.columns):
+        # Every `columns`-th image: one of each row of the grid, which is one of each class.
+        parts = torch.cat([part[column :: layout.columns] for part in (grid.images, train.images, fresh.images)])
+        block = picture(dataclasses.replace(grid, images=parts), layout.rows, layout.upscale)
+        space = np.full((_SPACE * layout.upscale, *block.shape[1:]), 255, block.dtype)
+        blocks += [space, block] if blocks else [block]
+    return np.concatenate(blocks)
+
+
+def _name_lines(axes: Any, height: int, layout: SamplesLayout, names: Sequence[str]) -> None:
+    space = _SPACE * layout.upscale
+    block = (height + space) / layout.columns - space
+    places = [(column, line) for column in range(layout.columns) for line in range(len(names))]
+    axes.set_yticks([column * (block + space) + block / len(names) * (line + 0.5) for column, line in places])
+    axes.set_yticklabels([names[line] for _, line in places], fontsize=6)
     axes.tick_params(length=0, pad=2)
 
 

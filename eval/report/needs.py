@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.figures.layout import KINDS, SamplesLayout, load_figure_layout
+from eval.figures.layout import KINDS, AnalyticLayout, SamplesLayout, load_figure_layout
 from eval.figures.points_layout import PointsLayout
 from eval.figures.select import line_runs, panel_runs, points_teachers, present, series_runs, subtracted_runs
 from eval.results.selection import read_extended
@@ -24,10 +24,12 @@ class Needs:
     Attributes:
         measured: Rows whose measurements are shown.
         networks: Rows whose network or training log is read.
+        analytic: Whether the analytic study is shown.
     """
 
     measured: list[str]
     networks: list[str]
+    analytic: bool = False
 
 
 def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
@@ -41,7 +43,10 @@ def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
     """
     everything = list(runs)
     try:
-        if read_extended(Path(path)).get("kind") in KINDS:
+        kind = read_extended(Path(path)).get("kind")
+        if kind == "analytic":
+            return Needs([], [], analytic=True)
+        if kind in KINDS:
             measured, networks = _figure(path, runs)
         elif (mapping := read_layout(path)).pop("kind", "results") == "hyperparameters":
             measured, networks = set[str](), _hyperparameters(mapping, path)
@@ -64,6 +69,7 @@ def _figure(path: str | Path, runs: Mapping[str, Run]) -> tuple[set[str], set[st
         return set(), {run.run for panel in layout.panels for run in panel_runs(layout, panel, runs)}
     if isinstance(layout, PointsLayout):
         return _points(layout, runs)
+    assert not isinstance(layout, AnalyticLayout)  # it has no rows
     panels = present(layout, runs).panels
     curves = {run.run for panel in panels for series in panel.series for run in series_runs(layout, series, runs)}
     lines = {run.run for panel in panels for line in panel.lines for run in line_runs(layout, line, runs)}

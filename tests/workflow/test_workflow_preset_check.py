@@ -56,6 +56,11 @@ CURVES = {"kind": "curves", "panels": [SID]}
     ("files", "changes", "message"),
     [
         (
+            {"figures/f.yaml": {"kind": "analytic"}},
+            {"figures": ["f"]},
+            r"f.yaml: shows the analytic study, but preset.yaml has no key 'analytic'; add analytic: \{\}",
+        ),
+        (
             {"tables/t.yaml": {"extends": "main.yaml", "rows": [{"each": {"method": "gdd"}}]}},
             {"tables": ["t"]},
             r"t.yaml: rows\[0\].each: no run of the sample sheet matches \{'method': 'gdd'\}",

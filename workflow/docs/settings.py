@@ -12,6 +12,7 @@ from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
 from sida.errors import UserError, suggestion
 from sida.schema import descriptions, json_schema, settings_table
+from sida.settings.analytic import AnalyticSettings
 from sida.settings.augmentation import AugmentConfig, AugmentFlags
 from sida.settings.datasets import DatasetEntry, MadeFrom
 from sida.settings.discriminator import GDDOptions
@@ -32,6 +33,7 @@ SETTINGS: dict[str, type] = {
     "recipe": Recipe,
     "gdd-options": GDDOptions,
     "evaluation": RecipeEvaluation,
+    "analytic": AnalyticSettings,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
     "dataset": DatasetEntry,
@@ -58,11 +60,15 @@ def kinds(root: Path) -> str:
     lines = ["| kind | what | reference | keeps features | better | its own settings |", "|---|---|---|---|---|---|"]
     for name, cls in KINDS.items():
         texts = descriptions(cls)
-        own = [f"`{f.name}` ({f.default}): {texts[f.name]}" for f in dataclasses.fields(cls) if f.name not in common]
+        own = [f"`{f.name}` ({_default(f)}): {texts[f.name]}" for f in dataclasses.fields(cls) if f.name not in common]
         what = str(cls.__doc__).partition("\n")[0].rstrip(".")
         needs = ("yes" if flag else "" for flag in (cls.real is not None, cls.generated == "features"))
         lines.append(f"| `{name}` | {' | '.join([what, *needs, cls.better, ' '.join(own)])} |")
     return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def _default(field: dataclasses.Field[object]) -> object:
+    return "required" if field.default is dataclasses.MISSING else field.default
 
 
 def schemas(root: Path) -> dict[Path, str]:

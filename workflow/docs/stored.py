@@ -3,8 +3,8 @@
 A stored study has four files. ``measurements.csv`` has a line for each run and trial with a column for each metric;
 ``evaluations.csv`` the evaluations during training; ``training.csv`` the speed, memory and size of weights in each
 record of a training log. ``study.json`` has what is the same for many lines: protocol, device, code, digests, image
-seeds, the minute of a run's first measurement, and the preset. :func:`unpack` turns them back into the files that
-tables, figures and claims are built from.
+seeds, the minute of a run's first measurement, and the preset. ``analytic.json``, where there is one, is kept as it is.
+:func:`unpack` turns them back into the files that tables, figures and claims are built from.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import io
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,8 @@ from sida.io import read_jsonl, write_json, write_text
 
 FORMAT = "sida-study/1"
 FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
+#: Kept as they are, where there are any.
+OPTIONAL = ("analytic.json",)
 _PLACE = ("run", "trial", "metric", "value")
 #: What may decide a column of the measurements, in the order in which it is tried.
 _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
@@ -75,7 +78,12 @@ def store(
     write_text(out / "evaluations.csv", _csv(found.evaluations))
     write_text(out / "training.csv", _csv(found.ticks))
     write_json(out / "study.json", facts)
-    return [out / name for name in FILES]
+    extra = [name for name in OPTIONAL if (results / name).is_file()]
+    for name in () if add else OPTIONAL:
+        (out / name).unlink(missing_ok=True)
+    for name in extra:
+        shutil.copyfile(results / name, out / name)
+    return [out / name for name in (*FILES, *extra)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +171,9 @@ def unpack(folder: str | Path, out: str | Path) -> None:
     """
     folder, out = Path(folder), Path(out)
     shared = read_study(folder)["measurements"]
+    for name in OPTIONAL:
+        if (folder / name).is_file():
+            shutil.copyfile(folder / name, out / name)
     rows: list[dict[str, str]] = []
     for record in read_csv(folder / "measurements.csv"):
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):

@@ -19,6 +19,7 @@ from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.results.summary import Estimate, load_measurements, measured_days
 from eval.results.training_logs import read_evaluations
 from eval.tables import make_table, write_table
+from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
 from sida.io import write_text
 from sida.sheet import Run
@@ -58,7 +59,7 @@ class Study:
             "trials": self.trials, "seeds": self.seeds, "mean": self.mean, "gain": self.gain, "start": self.start,
             "end": self.end, "lowest": self.lowest, "slower": self.slower, "verdict": self.verdict,
             "verdicts": self.verdicts, "fact": self.fact, "setting": self.setting, "table": self.table,
-            "experiments": self.experiments, "experiment": self.experiment,
+            "experiments": self.experiments, "experiment": self.experiment, "analytic": self.analytic,
         }  # fmt: skip
         if not words or words[0] not in queries:
             raise UserError(f"no query '{' '.join(words[:1])}'{suggestion(' '.join(words[:1]), queries)}")
@@ -118,6 +119,14 @@ class Study:
         """``17 ✓, 9 ✗, 12 –``."""
         outcomes = list(self._verdicts.values())
         return ", ".join(f"{outcomes.count(word)} {mark}" for word, mark in SIGNS.items())
+
+    def analytic(self, name: str, form: str = ".3g") -> str:
+        """A number of the analytic study, in a format of Python's; ``–`` while it is not stored, or does not exist."""
+        if name not in NUMBERS:
+            raise UserError(f"no number '{name}' of the analytic study{suggestion(name, NUMBERS)}")
+        path = self.unpacked / "analytic.json"
+        value = read_analytic(path)["numbers"].get(name) if path.is_file() else None
+        return "–" if value is None else format(value, form).replace("-", "−")
 
     def fact(self, name: str) -> str:
         """A fact about the whole study."""

@@ -149,10 +149,13 @@ class Jobs:
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
 
     def _shown(self, folder: str, name: str) -> list[str]:
+        if folder == "analytic.json":
+            return []
         if folder not in ("tables", "figures", "experiments"):
             return self.targets.trials(self.targets.rows)
         needs = self.targets.needs(folder, name.rsplit(".", 1)[0])
-        return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks)]
+        studied = self.targets.analytic if needs.analytic else []
+        return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks), *studied]
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
         """Architecture of a teacher, as the preset says; None where it does not."""

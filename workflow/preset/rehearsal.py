@@ -18,7 +18,7 @@ from eval.claims.rules import decide_part
 from eval.claims.verdicts import main_scope
 from eval.features import extractor_assets
 from eval.figures.gather import Sources, gather
-from eval.figures.layout import PanelSpec, SamplesLayout, load_figure_layout
+from eval.figures.layout import AnalyticLayout, PanelSpec, SamplesLayout, load_figure_layout
 from eval.figures.points import gather_points
 from eval.figures.points_layout import PointsLayout
 from eval.figures.select import present, sample_panels
@@ -163,7 +163,12 @@ def _check_table(preset: Preset, path: Path, measured: Measurements, published: 
 
 def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
     layout = load_figure_layout(path)
-    if isinstance(layout, SamplesLayout):
+    if isinstance(layout, AnalyticLayout):
+        if preset.config["analytic"] is None:
+            raise UserError(
+                f"{path}: shows the analytic study, but {preset.source} has no key 'analytic'; add analytic: {{}}"
+            )
+    elif isinstance(layout, SamplesLayout):
         sample_panels(layout, preset.runs)
     elif isinstance(layout, PointsLayout):
         settings = figure_settings(preset, present(layout, preset.runs))

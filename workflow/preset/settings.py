@@ -6,6 +6,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from sida.ranges import As, Count, Name, Natural, Pattern
+from sida.settings.analytic import AnalyticSettings
 from sida.settings.datasets import DatasetEntry
 from sida.settings.samplers import Sampler
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
@@ -53,6 +54,7 @@ class PresetSettings:
             for none.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
+        analytic: Settings of the analytic study of α (``{}`` changes none); null for no such study.
         table_mode: ``paper``: published numbers as printed; ``audit``: published beside measured; ``measured``: ours
             only.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
@@ -81,6 +83,7 @@ class PresetSettings:
     experiments: str | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
+    analytic: Annotated[dict[str, Any], As(AnalyticSettings)] | None = None
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False
     device: str = "cpu"

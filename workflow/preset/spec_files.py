@@ -33,6 +33,7 @@ class Specs:
             "tables": preset.table_spec,
             "figures": preset.figure_spec,
             "experiments": preset.experiment_spec,
+            "analytic": lambda _: preset.config["analytic"],
             "preset": lambda: preset.config,
         }
         self._texts: dict[str, str] = {}
@@ -41,8 +42,8 @@ class Specs:
         """File of a spec.
 
         Args:
-            stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``, ``experiments``;
-                or ``preset`` for the settings as a whole.
+            stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``, ``experiments``,
+                ``analytic``; or ``preset`` for the settings as a whole.
             name: What it is a spec of: a row (and a trial of its samples), a teacher, a layout.
         """
         path = "/".join([self.folder, stage, *name]) + ".json"

@@ -54,11 +54,16 @@ class Targets:
         """The file of all measurements; a preset without rows shows published numbers alone."""
         return [f"{self.results}/measurements.csv"] if self.rows else []
 
+    @property
+    def analytic(self) -> list[str]:
+        """The analytic study of α, where the preset has one."""
+        return [f"{self.results}/analytic.json"] if self.preset.config["analytic"] is not None else []
+
     def tables_and_figures(self) -> list[str]:
         """Tables, figures, claims and the numbers they come from."""
         config = self.preset.config
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
-        return [*self.measurements, *self._files(config["tables"], config["figures"]), *claims]
+        return [*self.measurements, *self.analytic, *self._files(config["tables"], config["figures"]), *claims]
 
     def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
         """All formats of some tables and figures."""
@@ -197,14 +202,15 @@ class Targets:
         # A table of measurements is made from them even where none of its rows can be measured.
         wanted = needs.measured or (kind == "tables" and self.preset.config["table_mode"] == "measured")
         collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
-        return {"networks": self.networks(needs.networks), **collected}
+        studied = {"analytic": self.analytic} if needs.analytic else {}
+        return {"networks": self.networks(needs.networks), **collected, **studied}
 
     def answered(self, name: str) -> dict[str, str | list[str]]:
         """Inputs of an experiment's page: its tables, its figures, and what its claims are decided from."""
         experiment, needs = self.preset.experiments[name], self.needs("experiments", name)
         shown = self._files(experiment.tables, experiment.figures)
         collected = {"measurements": f"{self.results}/collected/experiments/{name}.csv"} if needs.measured else {}
-        return {"shown": shown, "networks": self.networks(needs.networks), **collected}
+        return {"shown": shown, "networks": self.networks(needs.networks), "analytic": self.analytic, **collected}
 
     def caption(self, kind: str, name: str) -> str:
         """Title and caption of a layout, for the report; its builder says what is wrong with it."""

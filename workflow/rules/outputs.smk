@@ -97,6 +97,7 @@ rule claims:
         measurements=TARGETS.measurements,
         runs=PRESET.sheet,
         networks=TARGETS.networks(TARGETS.rows),
+        analytic=TARGETS.analytic,
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",

@@ -1,0 +1,191 @@
+"""SiD on Gaussians in closed form: gradients of both steps, fixed points, and their linear stability.
+
+Data N(0, diag s²), generator x = m + r z, ψ the denoiser of N(μ, ρ²). At noise level σ, with the gains
+a = s²/(s² + σ²) by axis and b = ρ²/(ρ² + σ²), and d = (a − b) m − (1 − b) μ, the generator's step descends by
+
+    ∂L/∂m = −(1 − a) d − (1 − a)(a − b) m − 2α (a − b) d
+    ∂L/∂r = 2r Σ (b − a)[(1 − a) − α (b − a)]                                (sum over axes)
+
+averaged over levels with 1/E|x − f_φ|, and ψ's by
+
+    ∂/∂μ = 2w (1 − b)² (μ − m)
+    ∂/∂ρ = 4w b (1 − b)/ρ Σ [b σ² − (1 − b)(r² + (m − μ)²)].
+
+Everything is a sum over axes, so the same holds for as many dimensions as one likes. Derived in docs/alpha.md.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sida.analytic.quadrature import Array, Levels
+
+
+@dataclass(frozen=True)
+class State:
+    """Where generators and their ψ are; ``(..., 2)`` for means, ``(...)`` for widths."""
+
+    m: Array
+    r: Array
+    mu: Array
+    rho: Array
+
+
+@dataclass(frozen=True)
+class Gaussians:
+    """Data N(0, diag s²) with noise levels: the closed forms.
+
+    Attributes:
+        scales: s by axis, ``(2,)``.
+        levels: Noise levels of both steps.
+    """
+
+    scales: Array
+    levels: Levels
+
+    @property
+    def gains(self) -> Array:
+        """a, ``(levels, 2)``."""
+        return gain(self.scales, self.levels.generator[:, None])
+
+    @property
+    def weights(self) -> Array:
+        """Share of each level of the generator's step over E|x − f_φ| of the data there, ``(levels,)``."""
+        spread = self.levels.generator[:, None] * np.sqrt(self.gains)
+        return self.levels.generator_shares / (math.sqrt(2 / math.pi) * spread.mean(1))
+
+    @property
+    def own_rate(self) -> float:
+        """Rate of the generator's mean towards the data's where widths agree: E (1 − a)², mean over axes."""
+        return float(self.weights @ ((1 - self.gains) ** 2).mean(1))
+
+    def following_rate(self, width: float) -> float:
+        """Rate of ψ's mean towards the generator's, 2 E w (1 − b)²."""
+        return float(2 * self._fake_score_weights @ (1 - gain(width, self.levels.fake_score)) ** 2)
+
+    @property
+    def _fake_score_weights(self) -> Array:
+        return self.levels.fake_score_shares * self.levels.fake_score_weights
+
+    def generator_slope(self, state: State, alpha: Array | float) -> tuple[Array, Array]:
+        """∂L/∂m ``(..., 2)`` and ∂L/∂r ``(...)`` of many states at once, summed over axes.
+
+        Args:
+            state: The states.
+            alpha: α of each, broadcastable to ``(...)``.
+        """
+        a, weights = self.gains, self.weights
+        gap = a - gain(state.rho[..., None, None], self.levels.generator[:, None])
+        m, mu, alpha = state.m[..., None, :], state.mu[..., None, :], np.asarray(alpha)[..., None, None]
+        d = gap * m - (1 - a + gap) * mu
+        by_m = -(1 - a) * d - (1 - a) * gap * m - 2 * alpha * gap * d
+        by_r = (-gap * ((1 - a) + alpha * gap)).sum(-1)
+        return np.einsum("...li,l->...i", by_m, weights), 2 * state.r * (by_r @ weights)
+
+    def fake_score_slope(self, state: State) -> tuple[Array, Array]:
+        """Slopes of ψ's loss by μ ``(..., 2)`` and ρ ``(...)``, summed over axes."""
+        sigma, weights = self.levels.fake_score, self._fake_score_weights
+        b = gain(state.rho[..., None], sigma)
+        behind = state.mu - state.m
+        by_mu = 2 * ((1 - b) ** 2 @ weights)[..., None] * behind
+        spread = len(self.scales) * state.r[..., None] ** 2 + (behind**2).sum(-1)[..., None]
+        by_rho = b * (1 - b) * (len(self.scales) * b * sigma**2 - (1 - b) * spread)
+        return by_mu, 4 * (by_rho @ weights) / state.rho
+
+    def fisher_slope(self, state: State) -> tuple[Array, Array]:
+        """∂J/∂m and ∂J/∂r of the Fisher divergence itself, ψ following exactly (μ, ρ of the state do not count)."""
+        a, weights = self.gains, self.weights
+        b = gain(state.r[..., None, None], self.levels.generator[:, None])
+        by_m = 2 * np.einsum("li,l->i", (1 - a) ** 2, weights) * state.m
+        return by_m, 2 * state.r * (((a - b) * (a + b - 2)).sum(-1) @ weights)
+
+    def pull(self, width: float, alpha: float) -> float:
+        """(∂L/∂r)/2r with ρ = r = ``width``: its zeros are the widths at which the generator stops."""
+        gap = gain(width, self.levels.generator)[:, None] - self.gains
+        return float(self.weights @ (gap * ((1 - self.gains) - alpha * gap)).sum(1))
+
+    def stops(self, alpha: float, low: float, high: float, count: int = 800) -> list[float]:
+        """Zeros of :meth:`pull` between two widths, ascending."""
+        grid = np.geomspace(low, high, count)
+        values = np.array([self.pull(width, alpha) for width in grid])
+        found = [float(width) for width, value in zip(grid, values) if value == 0]
+        for index in np.flatnonzero(values[:-1] * values[1:] < 0):
+            found.append(self._bisect(alpha, grid[index], grid[index + 1]))
+        return sorted(found)
+
+    def _bisect(self, alpha: float, low: float, high: float) -> float:
+        rising = self.pull(high, alpha) > 0
+        for _ in range(80):
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if (self.pull(middle, alpha) > 0) == rising else (middle, high)
+        return math.sqrt(low * high)
+
+    def fixed_point(self, alpha: float) -> float | None:
+        """The width at which descent comes to rest: the smallest zero of the pull where it rises; None without one."""
+        ends = 0.01 * float(self.scales.min()), 100 * float(self.scales.max())
+        rising = [
+            w for w in self.stops(alpha, *ends) if self.pull(w * 1.0001, alpha) > 0 > self.pull(w / 1.0001, alpha)
+        ]
+        return rising[0] if rising else None
+
+
+@dataclass(frozen=True)
+class Linear:
+    """The linearised steps at a fixed point with m = μ = 0, ρ = r.
+
+    Attributes:
+        of_m: ∂²L/∂m∂m by axis, ``(2,)``: a generator's mean on its own.
+        of_mu: ∂²L/∂m∂μ by axis: how it is pulled towards the data as ψ tells it.
+        follow_m: Rate of ψ's mean towards the generator's.
+        of_rho: ∂²L/∂r∂ρ.
+        follow_r: Rate of ψ's width towards the generator's.
+    """
+
+    of_m: Array
+    of_mu: Array
+    follow_m: float
+    of_rho: float
+    follow_r: float
+
+    def needed(self) -> float:
+        """Least ψ rate, over that of the generator, for which small steps come back; infinite where none does.
+
+        A block [[of_m, of_mu], [−q, q]] with q = ratio·follow_m is stable where its trace and determinant are
+        positive; that of the widths, with of_m = 0, where ``of_rho`` is.
+        """
+        if self.of_rho <= 0 or bool((self.of_m + self.of_mu <= 0).any()):
+            return math.inf
+        return max(0.0, float((-self.of_m / self.follow_m).max()))
+
+    def radius(self, theta_rate: float, psi_rate: float) -> float:
+        """Spectral radius of one iteration: ψ's step, then the generator's with the new ψ."""
+        blocks = [(m, mu, self.follow_m) for m, mu in zip(self.of_m, self.of_mu)] + [(0.0, self.of_rho, self.follow_r)]
+        radii = []
+        for own, other, follow in blocks:
+            q = psi_rate * follow
+            psi = np.array([[1.0, 0.0], [q, 1 - q]])
+            theta = np.array([[1 - theta_rate * own, -theta_rate * other], [0.0, 1.0]])
+            radii.append(np.abs(np.linalg.eigvals(theta @ psi)).max())
+        return float(max(radii))
+
+
+def linearise(model: Gaussians, width: float, alpha: float) -> Linear:
+    """The second derivatives of both losses at m = μ = 0, ρ = r = ``width``."""
+    a, weights = model.gains, model.weights
+    b = gain(width, model.levels.generator)[:, None]
+    gap = a - b
+    of_m = -2 * weights @ (gap * ((1 - a) + alpha * gap))
+    of_mu = weights @ ((1 - b) * ((1 - a) + 2 * alpha * gap))
+    of_rho = float(4 * weights @ (b * (1 - b) * ((1 - a) + 2 * alpha * gap)).sum(1))
+    own = gain(width, model.levels.fake_score)
+    weighted = model.levels.fake_score_shares * model.levels.fake_score_weights
+    follow_r = float(8 * len(model.scales) * weighted @ (own * (1 - own) ** 2))
+    return Linear(of_m, of_mu, model.following_rate(width), of_rho, follow_r)
+
+
+def gain(width: Array | float, sigma: Array) -> Array:
+    """width²/(width² + σ²): how much of a noisy value the best denoiser keeps."""
+    return np.square(width) / (np.square(width) + np.square(sigma))

@@ -1,0 +1,71 @@
+"""Names of the study's numbers, for claims and documentation, and its file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sida.errors import UserError
+
+FORMAT = "sida-analytic/1"
+_ALPHAS = ("-0.25", "0", "0.5", "0.75", "1", "1.2", "1.5")
+_BY_ALPHA = {
+    "collapse_below": "width at the start, over the data's, below which the generator collapses",
+    "runaway_above": "width at the start, over the data's, above which the generator grows without end",
+    "needed_ratio": "least rate of ψ over the generator's own for which the limited generator is stable",
+    "width": "width at rest of the limited generator, over that of the least Fisher divergence",
+    "frechet": "Fréchet distance at rest of the limited generator",
+    "steps_exact": "steps until half a nat from the mixture with an exact ψ",
+    "steps_lagging": "steps until half a nat from the mixture with a lagging ψ",
+}
+#: What each number is, by name; those by α for the default's α.
+NUMBERS: dict[str, str] = {
+    "identity_data": "residual of Tweedie's identity of the data, relative",
+    "identity_generator": "residual of Tweedie's identity of the generator, relative",
+    "identity_projection": "residual of L_α = (1 − α) J by the suite's loss, over J",
+    "imperfect_value": "residual of the formula of the loss with an imperfect ψ, over J",
+    "imperfect_slope": "residual of the formula of its slope, relative",
+    "divisor_2": "what the loss's own divisor does to the third identity with 2 pixels, relative",
+    "divisor_64": "the same with 64 pixels",
+    "divisor_3072": "the same with 3072 pixels",
+    "closed_form": "residual of the closed forms on Gaussians against the suite's losses, relative",
+    "starts_agreement": "share of starts whose end is as predicted",
+    "ratios_agreement": "share of pairs of α and ψ's rate whose stability is as predicted",
+    "false_points_inside": "values of α from 0 to 1 with a width from which the generator never reaches the data",
+    "false_points_outside": "values of α below 0 or above 1 with such a width, over all such values",
+    "no_rest_above": "α above which the limited generator never comes to rest",
+    "frechet_alpha": "α whose limited generator rests at the least Fréchet distance",
+    "frechet_alpha_least": "least such α over shapes of the data",
+    "frechet_alpha_most": "largest such α over shapes of the data",
+    "cosine_exact": "least cosine of slopes for any α with that of α = 1, exact ψ, mixture",
+    "cosine_lagging": "the same with a lagging ψ",
+    "cross_over_alpha_exact": "size of the slope at α = 0 over that of the α term at α = 1, median over steps, exact ψ",
+    "cross_over_alpha_lagging": "the same with a lagging ψ",
+    "unbiased_alpha_narrow": "α at which a lag of ψ leaves the mean's slope alone, generator half as wide as the data",
+    "unbiased_alpha_right": "the same, as wide as the data",
+    "unbiased_alpha_wide": "the same, twice as wide",
+    "official_start": "width of a generator at the start of a distillation, over the data's",
+    "mixture_diverged": "trainings on the mixture that diverged, of both kinds of ψ and every α",
+    "slowest_over_fastest": "steps until half a nat, largest over smallest over α, exact ψ",
+    "lag": "lag of ψ's mean in the errors of slopes, over the generator's distance",
+    **{f"{name}_a{alpha}": f"{about}, α = {alpha}" for name, about in _BY_ALPHA.items() for alpha in _ALPHAS},
+}
+
+
+def read_analytic(path: str | Path) -> dict[str, Any]:
+    """Reads what ``sida analytic`` wrote.
+
+    Raises:
+        UserError: Missing, no JSON, or another file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; make it with `sida analytic --out {path}`")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); make it again with `sida analytic`") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise UserError(f"{path}: is not written by `sida analytic` (format {FORMAT}); make it again")
+    return found
