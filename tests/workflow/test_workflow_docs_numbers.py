@@ -116,10 +116,10 @@ def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     assert re.fullmatch(r"[+−]\d+\.\d\d", study.query(["gain", "fd", "t30-sid", "t30-sida"]))
     assert re.fullmatch(r"[✓✗–] M-04", study.query(["verdict", "M-04"]))
     assert study.query(["fact", "generators"]) == str(len(load_measurements(made_up / "measurements.csv").runs))
-    table = study.query(["table", "mini-table5"])
+    table = study.query(["table", "mini-table1"])
     assert table.startswith("\n\n| Family")
     assert table.endswith("|\n\n")
-    assert f"{measured.estimate('t100-sida', 'fd').mean:.2f} ± " in table
+    assert f"{measured.estimate('uncond-sida', 'fd').mean:.2f} ± " in table
     assert study.query(["slower", "t30-sida", "t30-sid"]) == "+0 %"
     assert float(study.query(["lowest", "fd", "t30-sida"]).split()[0]) <= float(
         study.query(["end", "fd", "t30-sida"]).split()[0]
@@ -198,7 +198,7 @@ unstored = pytest.mark.xfail(not DATA.is_dir(), reason="docs/miniature/data is n
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, marks=unstored) if p.name == "findings.md" else p for p in PAGES], ids=lambda p: p.name
+    "path", [pytest.param(p, marks=unstored) if p.name in ("findings.md", "alpha.md") else p for p in PAGES], ids=lambda p: p.name
 )
 def test_every_number_between_markers_is_as_computed(path, capsys):
     assert main(["docs", "--check", str(path)]) == 0, capsys.readouterr().out
@@ -209,4 +209,4 @@ def test_no_result_is_typed_into_the_findings():
     text = MARKER.sub("", (ROOT / "docs" / "findings.md").read_text())
     found = re.findall(r"\d+\.\d+|±|\d ?%|[✓✗–] [MD]-\d+", text)
     assert set(found) <= {"0.5", "0.75", "1.0", "1.2", "1.5", "0.25"}
-    assert len(MARKER.findall((ROOT / "docs" / "findings.md").read_text())) > 100
+    assert len(MARKER.findall((ROOT / "docs" / "findings.md").read_text())) > 20
