@@ -146,7 +146,7 @@ class Study:
 
     @cached_property
     def _verdicts(self) -> dict[str, Outcome]:
-        claims = json.loads(self._decided.with_suffix(".json").read_text(encoding="utf-8"))["claims"]
+        claims = json.loads(self.verdicts_file.read_text(encoding="utf-8"))["claims"]
         return {claim["id"]: claim["verdict"] for claim in claims}
 
     def table(self, name: str) -> str:
@@ -186,20 +186,20 @@ class Study:
         if not path:
             return []
         check_experiments(self.preset)
-        answers = answers_of(load_experiments(self.root / path), self._decided.with_suffix(".json"), self.measured)
+        answers = answers_of(load_experiments(self.root / path), self.verdicts_file, self.measured)
         for answer in answers:
             answer.require_foreseen()
         return answers
 
     @cached_property
-    def _decided(self) -> Path:
-        """Page of the verdicts, written with its siblings."""
+    def verdicts_file(self) -> Path:
+        """The verdicts as JSON, decided anew from the stored results; their page lies beside it."""
         if not self.preset.config["claims"]:
             raise UserError(f"{self.facts['preset']} has no claims")
         claims, out = self.root / self.preset.config["claims"], self.unpacked / "claims.md"
         measured, runs = self.unpacked / "measurements.csv", self.root / self.preset.sheet
         decide_claims(claims, out, measurements=measured, runs=runs, results=self.unpacked)
-        return out
+        return out.with_suffix(".json")
 
     def _siblings(self, run: str) -> list[str]:
         """The rows of the sheet that differ from a row by their training seed only."""
@@ -231,7 +231,7 @@ class Study:
 
         for name in self.preset.config["tables"]:
             self._make_table(name)
-        assert self._decided.is_file()  # the page shows the verdicts
+        assert self.verdicts_file.is_file()  # the page shows the verdicts
         shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
         there = [path for path in shown if path.is_file()]
         return page_text(self.unpacked, there, link, self.facts["title"], answers=self.answers)
