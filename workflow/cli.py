@@ -19,6 +19,7 @@ VERBS = {
     "sida-eval": {
         **verbs_of(eval.commands),
         "docs": "workflow.commands.docs",
+        "power": "workflow.commands.power",
         "table": "workflow.commands.table",
     },
 }

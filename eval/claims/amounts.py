@@ -35,22 +35,26 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
     return None
 
 
-def together(amounts: Sequence[Mapping[str, Any]]) -> str:
-    """The effects of a claim: of its only comparison, or from the smallest to the largest of several."""
-    if not amounts:
-        return ""
-    if len({found["what"] for found in amounts}) > 1:
-        return "; ".join(
-            together([found for found in amounts if found["what"] == what])
-            for what in dict.fromkeys(found["what"] for found in amounts)
-        )
+def together(amounts: Sequence[Mapping[str, Any] | None]) -> str:
+    """The effects of a claim's comparisons: of its only one, or from the smallest to the largest of several.
+
+    Args:
+        amounts: One for each comparison; None where it has no number, which is said as ``2 of 3 comparisons``.
+    """
+    found = [one for one in amounts if one is not None]
+    texts = [_range([one for one in found if one["what"] == what]) for what in dict.fromkeys(a["what"] for a in found)]
+    known = "" if len(amounts) == 1 else f" ({len(found)} comparisons)"
+    if 0 < len(found) < len(amounts):
+        known = f" ({len(found)} of {len(amounts)} comparisons)"
+    return "; ".join(texts) + known if texts else ""
+
+
+def _range(amounts: Sequence[Mapping[str, Any]]) -> str:
     if len(amounts) == 1:
         return str(amounts[0]["text"])
-    first, last = min(amounts, key=lambda found: found["value"]), max(amounts, key=lambda found: found["value"])
-    ends = (
-        _number(found["value"], _decimals(last["value"] - first["value"]), found["signed"]) for found in (first, last)
-    )
-    return f"{first['what']} {' to '.join(ends)} ({len(amounts)} comparisons)"
+    first, last = min(amounts, key=lambda one: one["value"]), max(amounts, key=lambda one: one["value"])
+    decimals = _decimals(last["value"] - first["value"])
+    return f"{first['what']} {' to '.join(_number(one['value'], decimals, one['signed']) for one in (first, last))}"
 
 
 def _interval(numbers: Mapping[str, Any], value: float) -> tuple[float, float] | None:

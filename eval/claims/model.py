@@ -41,6 +41,10 @@ RULES = {
     "generators, or of the start or end of the curves where it says so",
     "SPEED": "images until the running minimum first falls to a level: the ratio B/A must reach the factor, also when "
     "evaluation noise (2.6 standard errors) and the evaluation interval count against it",
+    "COST": "what A spends (images, or seconds of training without evaluations) until its curve first falls to a "
+    "level, against B: the 95 % interval of the geometric mean of the ratios B/A over at least three pairs of equal "
+    "training seeds lies at or above the factor, or below it; a run that never reaches the level counts as a bound, "
+    "which decides in its own direction alone and where every pair says so",
     "REACHES": "within the stated number of images the running minimum falls to the factor times a level, also when "
     "evaluation noise (2.6 standard errors) counts against it; contradicted where it does not with noise in its favour",
     "DIVERGES": "at the end of its curve of evaluations a run lies above the factor times its own lowest value (or "
@@ -103,13 +107,15 @@ class Part:
         metric: Key of the metric.
         a: The generator that is claimed to be better (faster, equal to the published number).
         b: What it is compared with; for LTQ a published number alone.
-        factor: SPEED: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest value;
-            REACHES: multiple of the level.
+        factor: SPEED, COST: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest
+            value; REACHES: multiple of the level.
         low: RATIO, FACT, ANALYTIC: least value.
         high: RATIO, FACT, ANALYTIC: largest value; DIVERGES: multiple of B's end.
-        level: SPEED, REACHES: a run's measured mean or a published number; for SPEED B's own minimum by default.
+        level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
+            default.
         quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, or ``nfe``, instead
-            of a metric.
+            of a metric. COST: ``images`` (the default) or ``seconds``.
+        crossing: COST: a level is reached between two evaluations (linear), or at the first one that is not above it.
         column: TREND, SPREAD: numeric column of the sheet.
         images: STABLE: from here on the curve must lie below its start; its end by default. REACHES: the most images.
         number: ANALYTIC: name in :data:`sida.analytic.numbers.NUMBERS`.
@@ -117,12 +123,12 @@ class Part:
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
         equal_budget: LT, TRAIN: both must have been trained on equally many images.
-        seeds: TRAIN, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training seeds.
+        seeds: TRAIN, COST, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training seeds.
     """
 
     rule: Literal[
-        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "REACHES", "DIVERGES", "STABLE", "TREND", "SPREAD", "RATIO", "NEAR",
-        "FACT", "ANALYTIC", "NONE",
+        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "SPREAD", "RATIO",
+        "NEAR", "FACT", "ANALYTIC", "NONE",
     ]  # fmt: skip
     metric: str = "fid"
     direction: Literal["lower", "higher"] = "lower"
@@ -132,7 +138,8 @@ class Part:
     low: float = 0.0
     high: float = float("inf")
     level: Operand | None = None
-    quantity: Literal["img_per_s", "seconds_per_kimg", "memory_mb", "nfe"] | None = None
+    quantity: Literal["img_per_s", "seconds_per_kimg", "memory_mb", "nfe", "images", "seconds"] | None = None
+    crossing: Literal["interpolated", "evaluation"] = "interpolated"
     column: str = "alpha"
     images: int = 0
     fact: Literal["", "added_parameters", "best_of_ten", "innate_cifar10", "innate_imagenet64"] = ""
@@ -146,10 +153,12 @@ class Part:
     def __post_init__(self) -> None:
         if self.rule not in ("NONE", "FACT", "ANALYTIC") and self.a is None:
             raise ValueError(f"a: rule {self.rule} needs an operand a")
-        if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "RATIO", "NEAR", "SPREAD") and self.b is None:
+        if self.rule in ("LT", "LTQ", "TRAIN", "SPEED", "COST", "RATIO", "NEAR", "SPREAD") and self.b is None:
             raise ValueError(f"b: rule {self.rule} needs an operand b")
         if self.rule == "REACHES" and (self.level is None or not self.images):
             raise ValueError("level: rule REACHES needs a level and a number of images")
+        if self.quantity is not None and (self.quantity in ("images", "seconds")) != (self.rule == "COST"):
+            raise ValueError(f"quantity: '{self.quantity}' is none of rule {self.rule}")
         if self.rule == "FACT" and not self.fact:
             raise ValueError("fact: rule FACT needs the name of a computed number")
         if self.rule == "ANALYTIC" and not self.number:

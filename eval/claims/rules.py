@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable
 
+from eval.claims.cost import cost
 from eval.claims.evidence import Evidence, NotMeasuredError, bound
 from eval.claims.facts import FACTS
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
@@ -189,6 +190,7 @@ def none(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 _RULES: dict[str, Callable[[Part, Evidence, str], Finding]] = {
+    "COST": cost,
     "EQ": equal,
     "FACT": fact,
     "ANALYTIC": analytic,

@@ -138,7 +138,7 @@ def speed(part: Part, evidence: Evidence, where: str) -> Finding:
     if part.level is None:
         level, error, meaning = best_b.value, _error(best_b), "its lowest value"
     else:
-        level, error, meaning = _level(part.level, part.metric, curve_a + curve_b, evidence, where)
+        level, error, meaning = level_of(part.level, part.metric, curve_a + curve_b, evidence, where)
     slow = first_at_or_below(curve_b, level)
     if slow is None:
         raise NotMeasuredError(f"{evidence.label(run_b)} never reaches {level:.4g} ({meaning})")
@@ -168,7 +168,7 @@ def reaches(part: Part, evidence: Evidence, where: str) -> Finding:
     assert part.level is not None
     name = evidence.runs_of(operand_a(part), f"{where}.a")[0]
     curve = evidence.curve(name, part.metric)
-    level, error, meaning = _level(part.level, part.metric, curve, evidence, where)
+    level, error, meaning = level_of(part.level, part.metric, curve, evidence, where)
     level, error = part.factor * level, part.factor * error
     crossed = first_at_or_below(curve, level)
     late = first_at_or_below(curve, level - Z * error, shift=Z)
@@ -190,7 +190,7 @@ def reaches(part: Part, evidence: Evidence, where: str) -> Finding:
     return Finding(outcome, text, {"level": level, "images": crossed, "claimed": part.images})
 
 
-def _level(
+def level_of(
     operand: Operand, metric: str, curve: Sequence[Point], evidence: Evidence, where: str
 ) -> tuple[float, float, str]:
     """A level that curves are compared with: its value, standard error and meaning."""

@@ -86,7 +86,7 @@ def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
     Raises:
         UserError: Not of that form, or not a column of the sheet.
     """
-    from eval.results.selection import SELECTABLE
+    from eval.results.selection import SELECTABLE, parse_condition
 
     scope: dict[str, object] = {}
     for condition in conditions:
@@ -95,9 +95,9 @@ def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
             known = suggestion(key, SELECTABLE)
             raise UserError(f"--scope {condition}: give COLUMN=VALUE with a column of the sheet{known}")
         try:
-            scope[key] = float(value) if key == "alpha" else int(value) if key == "seed" else value
-        except ValueError:
-            raise UserError(f"--scope {condition}: {key} must be a number") from None
+            scope[key] = parse_condition(key, value)
+        except UserError as error:
+            raise UserError(f"--scope {condition}: {error}") from None
     return scope
 
 

@@ -122,7 +122,7 @@ def _answer(
             )
         record = records[name]
         try:
-            amounts = [finding["effect"] for finding in record["findings"] if finding["effect"]]
+            amounts = [finding["effect"] for finding in record["findings"]]
             rows |= dict.fromkeys(record["rows"])
         except KeyError as error:
             raise UserError(f"{source}: no key {error}; decide the claims again (sida-eval claims)") from None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.config import load_yaml
-from sida.errors import UserError
+from sida.errors import UserError, suggestion
 from sida.resources import find
 from sida.sheet import Run
 
@@ -35,6 +35,20 @@ def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.parent.name in ("tables", "figures") and (neighbour == path or not neighbour.is_file()):
         neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
     return read_extended(neighbour, (*seen, path)) | mapping
+
+
+def parse_condition(column: str, text: str) -> float | int | str:
+    """The value of a column of the sheet from text, as conditions hold it.
+
+    Raises:
+        UserError: Not a column that conditions may name, or not a number where it holds numbers.
+    """
+    if column not in SELECTABLE:
+        raise UserError(f"the sample sheet has no column '{column}'{suggestion(column, SELECTABLE)}")
+    try:
+        return float(text) if column == "alpha" else int(text) if column == "seed" else text
+    except ValueError:
+        raise UserError(f"{column} must be a number, got '{text}'") from None
 
 
 def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:

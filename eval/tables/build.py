@@ -24,6 +24,7 @@ from eval.tables.cells import (
     stacked,
     text_cell,
 )
+from eval.tables.effects import NOTE, effect_cell, with_effects
 from eval.tables.layout import Mode, TableLayout
 from eval.tables.lines import Line, resolve
 from eval.tables.model import Column, Row, Table
@@ -54,7 +55,7 @@ def build_table(
     published = published or {}
     printed_heads = header_records(layout, published, mode)
     layout = with_headings(layout, published)
-    lines = resolve(layout, measurements, runs, published, mode)
+    lines = with_effects(layout, resolve(layout, measurements, runs, published, mode), measurements, runs, mode)
     require_one_yardstick(measured_lines(lines, measurements), layout.source)
     if mode == "audit":
         columns, rows = (stacked if layout.audit == "rows" else side_by_side)(layout, lines)
@@ -87,6 +88,8 @@ def _one_sided(layout: TableLayout, lines: list[Line], mode: Mode) -> tuple[list
             source, bold = line.sources.get(column.id), number in best.get(column.id, ())
             if source is None:
                 cells.append(text_cell(column, lines, number))
+            elif column.effect:
+                cells.append(effect_cell(column, source))
             elif source.empty:
                 cells.append(empty_cell(source))
             else:
@@ -109,6 +112,7 @@ def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[
         notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
+    pooled += [NOTE] if any(source.effect for source in sources) else []
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
 
 

@@ -20,6 +20,19 @@ FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds")
 
 
 @dataclass(frozen=True)
+class EffectSpec:
+    """What a column of effects shows: the difference of each row to another one, over training seeds.
+
+    Attributes:
+        against: Run or label of the row that the others are compared with.
+        show: ``difference`` with its 95 % interval, or ``standardised``: in standard deviations over training seeds.
+    """
+
+    against: str
+    show: Literal["difference", "standardised"] = "difference"
+
+
+@dataclass(frozen=True)
 class ColumnSpec:
     """A column of the layout.
 
@@ -33,6 +46,7 @@ class ColumnSpec:
         scale: Measured values are multiplied by it, e.g. 100 for per cent.
         spread: Whether ``± std`` is printed.
         arrow: Whether the heading shows the direction.
+        effect: Shows the metric's difference to another row in place of its mean.
     """
 
     head: str
@@ -44,17 +58,21 @@ class ColumnSpec:
     scale: float = 1.0
     spread: bool = True
     arrow: bool = True
+    effect: EffectSpec | None = None
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
             raise ValueError("field: name either a field or a metric, not both")
         if self.field is not None and self.field not in FIELDS:
             raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, FIELDS)}")
+        if self.effect is not None and (self.metric is None or self.direction is not None):
+            raise ValueError("effect: needs a metric and no direction; the sign says which of the two is lower")
 
     @property
     def id(self) -> str:
         """Key of the column within its table."""
-        return self.key or self.metric or str(self.field)
+        effect = f"{self.metric}_{self.effect.show}" if self.effect else None
+        return self.key or effect or self.metric or str(self.field)
 
 
 @dataclass(frozen=True)
@@ -79,6 +97,8 @@ class RowSpec:
         blank: Columns (by id) where the paper's cell is blank.
         dash: Columns (by id) where the paper prints a dash.
         candidate: Whether the row may be bold.
+        against: Columns of effects: run or label of the row that this one is compared with, in place of the column's;
+            ``-`` for none.
     """
 
     run: str | None = None
@@ -97,6 +117,7 @@ class RowSpec:
     dash: tuple[str, ...] = ()
     candidate: bool = True
     optional: bool = False
+    against: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("where", "each"):

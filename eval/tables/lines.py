@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from eval.effects.contrast import Effect
 from eval.results.published import Published, published_number
 from eval.results.summary import Estimate, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
@@ -24,6 +25,8 @@ class Source:
         pool: Further runs, with other training seeds, that are pooled with it.
         estimate: The measurement of that run, or of the pool (then ``trials`` counts training seeds).
         empty: ``"blank"`` or ``"dash"`` where the paper prints nothing and nothing was measured.
+        effect: Columns of effects: the difference to another row.
+        against: Its label.
     """
 
     metric: str
@@ -32,6 +35,8 @@ class Source:
     estimate: Estimate | None = None
     empty: str | None = None
     pool: tuple[str, ...] = ()
+    effect: Effect | None = None
+    against: str = ""
 
     @property
     def runs(self) -> list[str]:

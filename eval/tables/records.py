@@ -22,6 +22,7 @@ FIELDS = (
     "run", "measured", "measured_std", "trials", "training_seeds", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
     "difference", "tolerance", "agreement",
+    "effect", "effect_low", "effect_high", "effect_df", "effect_standardised", "effect_against",
     "n", "seed_first", "seed_last", "protocol", "protocol_sha256", "reference_sha256", "extractor_sha256",
     "network_sha256", "device", "code_version", "date",
 )  # fmt: skip
@@ -88,6 +89,11 @@ def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
     }
     for name in FIELDS[FIELDS.index("protocol") :]:
         record[name] = " ".join(sorted({str(getattr(line, name)) for line in lines}))
+    if source.effect is not None:
+        effect = source.effect
+        record |= {"effect_against": source.against, "effect_standardised": repr(effect.standardised)}
+        numbers = {"": effect.value, "_low": effect.low, "_high": effect.high, "_df": effect.df}
+        record |= {f"effect{end}": repr(number) for end, number in numbers.items()}
     if source.published is not None:
         compared = agreement(source.estimate, source.published)
         record |= {

@@ -9,6 +9,7 @@ import shutil
 import pytest
 
 from eval.claims import Evidence, decide, load_claims
+from eval.effects.contrast import difference
 from eval.results.published import load_published
 from eval.results.summary import load_measurements
 from sida.errors import UserError
@@ -124,6 +125,43 @@ def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     assert float(study.query(["lowest", "fd", "t30-sida"]).split()[0]) <= float(
         study.query(["end", "fd", "t30-sida"]).split()[0]
     )
+
+
+def test_queries_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
+    study = Study(stored, ROOT, tmp_path)
+    measured = load_measurements(made_up / "measurements.csv")
+    rows = [run for run in preset.students() if run.teacher == preset.students()[0].teacher]
+    groups = [names for run in rows if len(names := study.group(run.run)) > 2 and names[0] == run.run]
+    first, second = groups[0][0], groups[1][0]
+    a, b = ({"": [measured.estimate(name, "fd").mean for name in names]} for names in groups[:2])
+    expected = difference(a, b)
+    text = f"{expected.value:+.2f} [{expected.low:.2f}, {expected.high:.2f}]".replace("-", "−")
+    assert study.query(["effect", "fd", first, second]) == text
+    assert study.query(["effect", "fd", f"run={'|'.join(groups[0])}", f"run={'|'.join(groups[1])}"]) == text
+    in_stds = f"{expected.standardised:+.1f}".replace("-", "−")
+    assert study.query(["standardised", "fd", first, second]) == in_stds
+    assert len(study.group(f"{first},{second}")) == len(groups[0] + groups[1])
+    (std, low, high) = re.findall(r"[\d.]+", study.query(["variance", "evaluation", "fd", first, second]))
+    assert float(low) < float(std) < float(high)
+    assert "| teacher seed, equal settings | not known |  |" in study.query(["variances", "fd", first, second])
+    claims = load_claims(ROOT / preset.config["claims"])
+    ids = {rule: [c.id for c in claims if c.parts and c.parts[0].rule == rule] for rule in ("TRAIN", "LT")}
+    power, claim = study.query(["power", "5%"]), ids["TRAIN"][0]
+    assert power.startswith("\n\n| claim |")
+    assert f"| {claim} |" in power
+    assert study.query(["costs"]).startswith("\n\n| claim | until |")
+    assert study.query(["needed", claim])
+    assert float(study.query(["detectable", claim])) > 0
+    for words, message in (
+        (["variance", "evalution", "fd", first], "did you mean 'evaluation'"),
+        (["variance", "teacher", "fd", first], "too few"),
+        (["effect", "fd", first, "recipe=nothing"], "no row of .* is recipe=nothing"),
+        (["effect", "fd", first, "recip=sid"], "no column 'recip'"),
+        (["cost", claim], "no comparison by rule COST"),
+        (["needed", ids["LT"][0]], "by rule TRAIN"),
+    ):
+        with pytest.raises(UserError, match=message):
+            study.query(words)
 
 
 def test_every_marker_of_the_findings_can_be_computed(stored, tmp_path):

@@ -11,11 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from eval.claims.evidence import Evidence
 from eval.claims.experiments import load_experiments
-from eval.claims.model import SIGNS, Outcome
+from eval.claims.model import SIGNS, Claim, Outcome, load_claims
 from eval.claims.verdicts import decide_claims
 from eval.figures.build import build_figure
 from eval.report.answers import Answer, answer_block, answers_of, answers_table
+from eval.results.published import load_published
+from eval.results.selection import matching, parse_condition
 from eval.results.summary import Estimate, load_measurements, measured_days
 from eval.results.training_logs import read_evaluations
 from eval.tables import make_table, write_table
@@ -24,13 +27,10 @@ from sida.errors import UserError, suggestion
 from sida.io import write_text
 from sida.sheet import Run
 from workflow.docs.costs import PAPER, planned
+from workflow.docs.effects import FORM, FORMS, queries_of_effects
 from workflow.docs.stored import read_csv, read_study, unpack
 from workflow.preset import Preset
 from workflow.preset.experiments import check_experiments
-
-#: Decimals, factor and unit of a metric in running text.
-_FORMS = {"fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %")}
-_FORM = (2, 1, "")
 
 
 class Study:
@@ -60,6 +60,7 @@ class Study:
             "end": self.end, "lowest": self.lowest, "slower": self.slower, "verdict": self.verdict,
             "verdicts": self.verdicts, "fact": self.fact, "setting": self.setting, "table": self.table,
             "experiments": self.experiments, "experiment": self.experiment, "analytic": self.analytic,
+            **queries_of_effects(self),
         }  # fmt: skip
         if not words or words[0] not in queries:
             raise UserError(f"no query '{' '.join(words[:1])}'{suggestion(' '.join(words[:1]), queries)}")
@@ -80,7 +81,7 @@ class Study:
 
     def gain(self, metric: str, worse: str, better: str) -> str:
         """Difference of the means over training seeds, with its sign."""
-        decimals, factor, unit = _FORMS.get(metric, _FORM)
+        decimals, factor, unit = FORMS.get(metric, FORM)
         difference = self._over_seeds(metric, worse).mean - self._over_seeds(metric, better).mean
         return f"{difference * factor:+.{decimals}f}{unit}".replace("-", "−")
 
@@ -145,8 +146,25 @@ class Study:
 
     @cached_property
     def _verdicts(self) -> dict[str, Outcome]:
-        claims = json.loads(self._decided.with_suffix(".json").read_text(encoding="utf-8"))["claims"]
+        claims = json.loads(self.verdicts_file.read_text(encoding="utf-8"))["claims"]
         return {claim["id"]: claim["verdict"] for claim in claims}
+
+    @cached_property
+    def claims(self) -> list[Claim]:
+        """The claims of the preset.
+
+        Raises:
+            UserError: It has none.
+        """
+        path = self.preset.config["claims"]
+        if not path:
+            raise UserError(f"{self.facts['preset']} has no claims")
+        return load_claims(self.root / path)
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """What claims about this study are decided from."""
+        return Evidence(self.measured, self.preset.runs, load_published(), self.unpacked / "students")
 
     def table(self, name: str) -> str:
         """A whole table of the preset; its markers stand on lines of their own."""
@@ -185,20 +203,20 @@ class Study:
         if not path:
             return []
         check_experiments(self.preset)
-        answers = answers_of(load_experiments(self.root / path), self._decided.with_suffix(".json"), self.measured)
+        answers = answers_of(load_experiments(self.root / path), self.verdicts_file, self.measured)
         for answer in answers:
             answer.require_foreseen()
         return answers
 
     @cached_property
-    def _decided(self) -> Path:
-        """Page of the verdicts, written with its siblings."""
+    def verdicts_file(self) -> Path:
+        """The verdicts as JSON, decided anew from the stored results; their page lies beside it."""
         if not self.preset.config["claims"]:
             raise UserError(f"{self.facts['preset']} has no claims")
         claims, out = self.root / self.preset.config["claims"], self.unpacked / "claims.md"
         measured, runs = self.unpacked / "measurements.csv", self.root / self.preset.sheet
         decide_claims(claims, out, measurements=measured, runs=runs, results=self.unpacked)
-        return out
+        return out.with_suffix(".json")
 
     def _siblings(self, run: str) -> list[str]:
         """The rows of the sheet that differ from a row by their training seed only."""
@@ -211,8 +229,21 @@ class Study:
         wanted = place(self.preset.runs[run])
         return [row.run for row in self.preset.runs.values() if place(row) == wanted]
 
+    def group(self, text: str) -> list[str]:
+        """Rows that a marker names: runs with their siblings, or conditions on the sheet."""
+        if "=" not in text:
+            return list(dict.fromkeys(name for run in text.split(",") for name in self._siblings(run)))
+        conditions: dict[str, Any] = {}
+        for part in text.split(","):
+            column, _, values = part.partition("=")
+            conditions[column] = [parse_condition(column, value) for value in values.split("|")]
+        found = [run.run for run in matching(self.preset.runs, conditions)]
+        if not found:
+            raise UserError(f"no row of {self.preset.sheet} is {text}")
+        return found
+
     def _over_seeds(self, metric: str, run: str) -> Estimate:
-        return Estimate.of([self.measured.estimate(name, metric).mean for name in self._siblings(run)])
+        return Estimate.of([self.measured.estimate(name, metric).mean for name in self.group(run)])
 
     def _curves(self, metric: str, run: str) -> list[list[float]]:
         logs = [self.unpacked / "students" / name / "evaluations.jsonl" for name in self._siblings(run)]
@@ -230,7 +261,7 @@ class Study:
 
         for name in self.preset.config["tables"]:
             self._make_table(name)
-        assert self._decided.is_file()  # the page shows the verdicts
+        assert self.verdicts_file.is_file()  # the page shows the verdicts
         shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
         there = [path for path in shown if path.is_file()]
         return page_text(self.unpacked, there, link, self.facts["title"], answers=self.answers)
@@ -298,6 +329,6 @@ def draw(study: Study, results: Path, pictures: Path) -> None:
 
 
 def _text(metric: str, estimate: Estimate) -> str:
-    decimals, factor, unit = _FORMS.get(metric, _FORM)
+    decimals, factor, unit = FORMS.get(metric, FORM)
     text = f"{estimate.mean * factor:.{decimals}f}"
     return text + (f" ± {estimate.std * factor:.{decimals}f}" if estimate.std is not None else "") + unit

@@ -44,4 +44,6 @@ def test_several_comparisons_are_a_range_by_what_they_compare():
     assert together([]) == ""
     assert together(gains[:1]) == "fd +1.50 [+1.40, +1.60]"
     assert together(gains) == "fd −0.25 to +1.50 (3 comparisons)"
-    assert together([*gains, other]) == "fd −0.25 to +1.50 (3 comparisons); is +0.30 [+0.20, +0.40]"
+    assert together([*gains, other]) == "fd −0.25 to +1.50; is +0.30 [+0.20, +0.40] (4 comparisons)"
+    assert together([gains[0], None]) == "fd +1.50 [+1.40, +1.60] (1 of 2 comparisons)"
+    assert together([None]) == ""

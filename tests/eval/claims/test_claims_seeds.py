@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
 import pytest
 
 from eval.claims import Claim, Evidence, Operand, Part, decide
+from eval.claims.power import as_table, plans
+from eval.effects.power import Scatter, detectable, seeds_needed
 from eval.results.summary import Measurements
+from eval.tables.text import to_markdown
+from sida.errors import UserError
 from sida.sheet import Run
 from tests.eval.claims.test_claims_rules import PUBLISHED, lines, spread
 
 TRAIN = {"rule": "TRAIN", "metric": "fd", "a": Operand(where={"recipe": "a"}), "b": Operand(where={"recipe": "b"})}
 
 
-def seeds(**values):
+def seeds_evidence(**values):
     """Evidence of runs ``{recipe}_{teacher}=[value of each training seed]``."""
     rows, sheet = [], {}
     for key, means in values.items():
@@ -33,20 +40,20 @@ def finding(evidence, **part):
 
 def test_the_interval_decides_and_not_two_standard_errors():
     # Difference 1 with a standard error of 0.408 and four degrees of freedom: 2.45 of them, but t is 2.776.
-    near = seeds(a_t=[0.5, 1.0, 1.5], b_t=[1.5, 2.0, 2.5])
+    near = seeds_evidence(a_t=[0.5, 1.0, 1.5], b_t=[1.5, 2.0, 2.5])
     found = finding(near)
     assert found.outcome == "not decided here"
     assert found.numbers["low"] == pytest.approx(1 - 2.776 * 0.40825, abs=1e-3)
     assert found.numbers["df"] == pytest.approx(4)
-    far = finding(seeds(a_t=[0.5, 1.0, 1.5], b_t=[1.7, 2.2, 2.7]))
+    far = finding(seeds_evidence(a_t=[0.5, 1.0, 1.5], b_t=[1.7, 2.2, 2.7]))
     assert far.outcome == "supported"
     assert "gain 1.2, 95 % interval 0.0665 to 2.33; 2.4 standard deviations over seeds" in far.evidence
-    assert finding(seeds(b_t=[0.5, 1.0, 1.5], a_t=[1.7, 2.2, 2.7])).outcome == "contradicted"
-    assert finding(seeds(b_t=[0.5, 1.0, 1.5], a_t=[1.7, 2.2, 2.7]), direction="higher").outcome == "supported"
+    assert finding(seeds_evidence(b_t=[0.5, 1.0, 1.5], a_t=[1.7, 2.2, 2.7])).outcome == "contradicted"
+    assert finding(seeds_evidence(b_t=[0.5, 1.0, 1.5], a_t=[1.7, 2.2, 2.7]), direction="higher").outcome == "supported"
 
 
 def test_seeds_are_compared_within_teachers():
-    two = seeds(a_t=[1.0, 1.2, 0.8], a_u=[3.0, 3.2, 2.8], b_t=[1.5, 1.7, 1.3], b_u=[3.7, 3.9, 3.5])
+    two = seeds_evidence(a_t=[1.0, 1.2, 0.8], a_u=[3.0, 3.2, 2.8], b_t=[1.5, 1.7, 1.3], b_u=[3.7, 3.9, 3.5])
     found = finding(two)
     assert found.outcome == "supported"
     assert found.numbers["teachers"] == 2
@@ -54,6 +61,91 @@ def test_seeds_are_compared_within_teachers():
 
 
 def test_a_teacher_of_one_side_alone_is_not_compared():
-    found = finding(seeds(a_t=[1.0, 1.2, 0.8], a_u=[3.0, 3.2, 2.8], b_t=[1.5, 1.7, 1.3]))
+    found = finding(seeds_evidence(a_t=[1.0, 1.2, 0.8], a_u=[3.0, 3.2, 2.8], b_t=[1.5, 1.7, 1.3]))
     assert found.outcome == "not decided here"
     assert "only one side of the difference has runs of u" in found.evidence
+
+
+def curves(folder, **runs):
+    """Logs of runs ``{recipe}_{teacher}=[values of each seed, every thousand images]``; a tick of 2 s each."""
+    for key, seeds in runs.items():
+        for seed, values in enumerate(seeds):
+            run = folder / f"{key}-s{seed}"
+            run.mkdir()
+            records = [{"nimg": 1000 * i, "fd": v, "num_samples": 5000} for i, v in enumerate(values)]
+            (run / "evaluations.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+            ticks = [{"nimg": 1000 * (i + 1), "seconds": 2.0 if key.startswith("a") else 1.0} for i in range(9)]
+            (run / "train.jsonl").write_text("".join(json.dumps(t) + "\n" for t in ticks))
+    found = seeds_evidence(**{key: [min(v) for v in values] for key, values in runs.items()})
+    return dataclasses.replace(found, students=folder)
+
+
+SLOW = [[10, 8, 7, 6, 5, 4], [10, 8, 7, 6, 5, 4.2], [10, 8, 7, 6, 5, 4.1]]
+FAST = [[10, 4, 3], [10, 4, 3.1], [10, 4.1, 3]]
+
+
+def test_the_cost_to_a_level_is_compared_between_equal_seeds(tmp_path):
+    found = curves(tmp_path, a_t=FAST, b_t=SLOW)
+    wins = finding(found, rule="COST", factor=4.0)
+    assert wins.outcome == "supported"
+    # Levels 4, 4.2, 4.1: reached at 1000, 967 and 1000 of A, and at 5000 of B.
+    assert wins.numbers["ratios"] == pytest.approx([5.0, 5000 / (5.8 / 6 * 1000), 5.0])
+    assert "images until fd 4 to 4.2" in wins.evidence
+    assert finding(found, rule="COST", factor=6.0).outcome == "contradicted"
+    assert finding(found, rule="COST", factor=5.1).outcome == "not decided here"
+    # A second of A's training sees half as many images.
+    seconds = finding(found, rule="COST", factor=2.4, quantity="seconds")
+    assert seconds.outcome == "supported"
+    assert seconds.numbers["ratio"] == pytest.approx(wins.numbers["ratio"] / 2)
+    assert finding(found, rule="COST", crossing="evaluation").numbers["ratios"] == [5.0, 5.0, 5.0]
+
+
+def test_runs_that_never_reach_the_level_are_counted(tmp_path):
+    slow = [*SLOW[:2], [10, 8, 7, 6, 5, 4.9]]
+    found = dataclasses.replace(
+        curves(tmp_path, a_t=[[10, 4, 3], [10, 4, 3], [10, 4, 3]], b_t=slow, l_t=[[4.5], [4.5]]), students=tmp_path
+    )
+    level = Operand(run="l_t-s0")
+    wins = finding(found, rule="COST", factor=3.0, level=level)
+    assert "ratio at least" in wins.evidence
+    assert "(1 of 3 of B never)" in wins.evidence
+    assert wins.outcome == "supported"
+    lost = finding(found, rule="COST", factor=3.0, level=level, a=TRAIN["b"], b=TRAIN["a"])
+    assert "(1 of 3 of A never)" in lost.evidence
+    assert lost.outcome == "contradicted"
+    assert finding(found, rule="COST", factor=0.1, level=level, a=TRAIN["b"], b=TRAIN["a"]).outcome == (
+        "not decided here"  # what is at most so much may be less
+    )
+
+
+def test_costs_need_pairs_and_a_level_of_their_own_teacher(tmp_path):
+    runs = {"a_t": FAST, "a_u": FAST, "b_t": SLOW, "b_u": SLOW, "l_t": [[5.0]], "l_u": [[6.0]]}
+    found = curves(tmp_path, **runs)
+    both = finding(found, rule="COST", factor=2.0, level=Operand(where={"recipe": "l"}))
+    assert both.outcome == "supported"
+    assert "fd 5 to 6" in both.evidence
+    assert both.numbers["pairs"] == 6
+    odd = finding(found, rule="COST", b=Operand(where={"recipe": "b", "teacher": "t"}))
+    assert "only one side has runs of u seed 0, u seed 1, u seed 2" in odd.evidence
+    with pytest.raises(ValueError, match="'seconds' is none of rule TRAIN"):
+        Part(**TRAIN, quantity="seconds")
+
+
+def test_plans_say_how_many_seeds_a_claim_needs():
+    found = seeds_evidence(a_t=[1.0, 1.2, 0.8], a_u=[3.0, 3.2, 2.8], b_t=[1.5, 1.7, 1.3], b_u=[3.7, 3.9, 3.5])
+    claim = Claim("X", "x", "test", (Part(**TRAIN), Part(**TRAIN | {"b": Operand(where={"recipe": "c"})})))
+    plan, absent = plans([claim], found, "10%")
+    assert (plan.claim, plan.seeds, plan.teachers) == ("X", 3, 2)
+    assert (plan.difference, plan.std_a, plan.std_b) == pytest.approx((-0.6, 0.2, 0.2))
+    scatter = Scatter(0.2, 0.2)
+    assert plan.detectable == pytest.approx(detectable(scatter, 3, 2))
+    assert plan.needed == seeds_needed(0.6, scatter, 2)
+    assert plan.smallest == pytest.approx(0.26)
+    assert plan.needed_smallest == seeds_needed(0.26, scatter, 2) > plan.needed
+    assert (absent.claim, absent.difference) == ("X/2", None)
+    assert "no measurement" in absent.reason
+    table = to_markdown(as_table([plan, absent]))
+    assert "| 3 × 2 |" in table
+    assert "X/2: no measurement" in table
+    with pytest.raises(UserError, match="--smallest tiny"):
+        plans([claim], found, "tiny")

@@ -114,7 +114,7 @@ def test_notes_state_trials_seeds_protocol_version_device_and_date(table):
         "synthetic (5e5e5e5e5e5e)",
         "0.0.0+test",
         "cpu (test)",
-        "2025-01-01",
+        "2035-01-01",
     ):
         assert part in notes
     assert "digits" in table.caption

@@ -1,0 +1,195 @@
+"""How many training seeds each claim about training needs, from the scatter that its own runs show."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from eval.claims.evidence import Evidence, NotMeasuredError
+from eval.claims.model import Claim, Part
+from eval.claims.numbers import operand_a, operand_b
+from eval.claims.seeds import blocks_of, effect_of
+from eval.effects.contrast import pooled_std
+from eval.effects.power import MOST, Scatter, detectable, seeds_needed, teachers_needed
+from eval.effects.variance import of_difference
+from eval.tables.model import Cell, Column, Row, Table
+from sida.errors import UserError
+
+NOTE = (
+    "Power 80 %, two-sided 5 %, Welch's t within teachers; standard deviations over training seeds as measured. With "
+    "three seeds of each method these are easily off by a factor of two, and the numbers of seeds by four. The seeds "
+    "for the measured difference say no more than its interval; a plan follows from the smallest difference that "
+    "matters."
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one comparison of a claim needs.
+
+    Attributes:
+        claim: Its id, with ``/n`` behind it from the second comparison on.
+        comparison: Labels of A and B.
+        metric: Key of the metric.
+        difference: Measured A − B; None where it was not measured, and so all below.
+        std_a: Standard deviation of A over training seeds within teachers.
+        std_b: That of B.
+        seeds: Training seeds of each method from each teacher (the fewest).
+        teachers: Teachers that both have.
+        detectable: Smallest difference that these seeds show with power 80 %.
+        needed: Seeds of each method from each teacher for the measured difference; None: more than a thousand.
+        smallest: Smallest difference of interest, if one was given.
+        needed_smallest: Seeds for that one; None: more than a thousand, or none was given.
+        teacher_std: Standard deviation over teachers of the difference; None with one teacher.
+        teachers_needed: Teachers with so many seeds for a statement about teachers in general; None with one teacher
+            or without such scatter.
+        reason: Why nothing is said.
+    """
+
+    claim: str
+    comparison: str
+    metric: str
+    difference: float | None = None
+    std_a: float | None = None
+    std_b: float | None = None
+    seeds: int = 0
+    teachers: int = 0
+    detectable: float | None = None
+    needed: int | None = None
+    smallest: float | None = None
+    needed_smallest: int | None = None
+    teacher_std: float | None = None
+    teachers_needed: int | None = None
+    reason: str = ""
+
+
+def plans(
+    claims: Sequence[Claim], evidence: Evidence, smallest: str | None = None, source: str = "claims"
+) -> list[Plan]:
+    """A plan for each comparison by rule TRAIN.
+
+    Args:
+        claims: Claims; those without such a comparison are passed over.
+        evidence: Measured runs.
+        smallest: Smallest difference of interest, in the metric's unit, or with ``%`` as a share of B's mean.
+        source: File named in errors.
+
+    Raises:
+        UserError: ``smallest`` is not a number above 0.
+    """
+    share, number = _parsed(smallest)
+    found = []
+    for claim in claims:
+        for place, part in enumerate(claim.parts):
+            if part.rule == "TRAIN":
+                name = f"{claim.id}/{place + 1}" if place else claim.id
+                found.append(_plan(name, part, evidence, number, share, f"{source}: {claim.id}.parts[{place}]"))
+    return found
+
+
+def _parsed(smallest: str | None) -> tuple[bool, float | None]:
+    if smallest is None:
+        return False, None
+    share = smallest.endswith("%")
+    try:
+        number = float(smallest.removesuffix("%")) / (100 if share else 1)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise UserError(f"--smallest {smallest}: must be a number above 0, or one with % (of the second method's mean)")
+    return share, number
+
+
+def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share: bool, where: str) -> Plan:
+    comparison = f"{operand_a(part)} − {operand_b(part)}"
+    try:
+        # Two seeds are enough to see a scatter, though not to decide.
+        effect, names_a, names_b = effect_of(dataclasses.replace(part, seeds=2), evidence, where)
+        comparison = f"{evidence.label(names_a[0])} − {evidence.label(names_b[0])}"
+        a, b = (
+            blocks_of(operand, names, part.metric, evidence)
+            for operand, names in ((operand_a(part), names_a), (operand_b(part), names_b))
+        )
+        scatter = Scatter(pooled_std(list(a.values()))[0], pooled_std(list(b.values()))[0])
+    except (NotMeasuredError, UserError) as reason:
+        return Plan(name, comparison, part.metric, reason=f"{reason}")
+    if share and number is not None:
+        number *= abs(statistics.fmean(value for cell in b.values() for value in cell))
+    teachers = max(1, len(effect.blocks))
+    seeds = max(2, min(len(cell) for cell in (*a.values(), *b.values())))
+    plan = Plan(
+        name,
+        comparison,
+        part.metric,
+        difference=effect.value,
+        std_a=scatter.a,
+        std_b=scatter.b,
+        seeds=seeds,
+        teachers=teachers,
+        detectable=detectable(scatter, seeds, teachers),
+        needed=seeds_needed(effect.value, scatter, teachers),
+        smallest=number,
+        needed_smallest=seeds_needed(number, scatter, teachers) if number else None,
+    )
+    if teachers < 2:
+        return plan
+    std = of_difference(a, b).std
+    further = teachers_needed(effect.value, dataclasses.replace(scatter, teacher=std), seeds) if std else None
+    return dataclasses.replace(plan, teacher_std=std, teachers_needed=further)
+
+
+def as_table(found: Sequence[Plan]) -> Table:
+    """The plans as a table; what was not measured has its reason."""
+    with_smallest = any(plan.smallest is not None for plan in found)
+    heads = ["claim", "comparison", "difference", "std A", "std B", "seeds × teachers", "detectable", "seeds for this"]
+    heads += ["seeds for the smallest"] if with_smallest else []
+    heads += ["std over teachers", "teachers for all"]
+    rows = []
+    for plan in found:
+        texts = [plan.claim, plan.comparison]
+        if plan.difference is None:
+            cells = [*map(Cell, texts), Cell(kind="missing"), *[Cell(kind="blank")] * (len(heads) - 3)]
+            rows.append(Row(tuple(cells)))
+            continue
+        texts += [_short(plan.difference, "+"), _short(plan.std_a), _short(plan.std_b)]
+        texts += [f"{plan.seeds} × {plan.teachers}", _short(plan.detectable), _count(plan.needed)]
+        if with_smallest:
+            texts.append(f"{_count(plan.needed_smallest)} ({_short(plan.smallest)})")
+        texts += [_short(plan.teacher_std), _count(plan.teachers_needed) if plan.teacher_std else "–"]
+        rows.append(Row(tuple(map(Cell, texts))))
+    reasons = [f"{plan.claim}: {plan.reason}." for plan in found if plan.difference is None]
+    columns = tuple(Column(head, number=i > 1) for i, head in enumerate(heads))
+    return Table("power", "", "", "measured", columns, tuple(rows), (*reasons, NOTE))
+
+
+def _short(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{value:{sign}.3g}".replace("-", "−")
+
+
+def _count(number: int | None) -> str:
+    return f"> {MOST:,}" if number is None else f"{number:,}"
+
+
+def by_numbers(effect: float, scatter: Scatter, seeds: int, teachers: int = 1) -> list[str]:
+    """The same for numbers that are given instead of measured ones, as lines of text.
+
+    Raises:
+        UserError: Fewer than two seeds, or standard deviations below 0.
+    """
+    from eval.effects.power import power_of
+
+    within = Scatter(scatter.a, scatter.b)
+    place = f"{seeds} training seeds of each method" + (f" from each of {teachers} teachers" if teachers > 1 else "")
+    lines = [
+        f"difference {effect:g}, standard deviations {scatter.a:g} and {scatter.b:g} over training seeds",
+        f"{place}: power {100 * power_of(effect, within, seeds, teachers):.0f} %, "
+        f"smallest difference with power 80 %: {detectable(within, seeds, teachers):.3g}",
+        f"seeds of each method{' from each teacher' * (teachers > 1)} for power 80 %: "
+        f"{_count(seeds_needed(effect, within, teachers))}",
+    ]
+    if scatter.teacher:
+        needed = _count(teachers_needed(effect, scatter, seeds))
+        lines.append(f"teachers of {seeds} seeds each, if these scatter by {scatter.teacher:g}: {needed}")
+    return lines

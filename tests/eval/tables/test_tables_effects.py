@@ -1,0 +1,95 @@
+"""Columns of effects: a row's difference to another row, with its interval over training seeds, in all file forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+import yaml
+
+from eval.effects.contrast import difference
+from eval.results.summary import Measurements, load_measurements
+from eval.tables import build_table, load_layout, to_csv, to_html, to_latex, to_markdown
+from sida.errors import UserError
+from sida.sheet import read_runs
+from tests.eval.synthetic_output import write_preset
+
+# The preset's runs have one seed each; two runs stand for two seeds here.
+SID = {"label": "SiD", "family": "One Step", "run": "sid-a1.0", "pool": ["sid-a1.2"]}
+SIDA = {"label": "SiDA", "family": "One Step", "run": "sida-a1.0", "pool": ["sid2a-a1.0"]}
+COLUMNS = [
+    {"head": "Model", "field": "label"},
+    {"head": "FD", "metric": "fd", "decimals": 2},
+    {"head": "Δ FD to SiD", "metric": "fd", "decimals": 2, "effect": {"against": "SiD"}},
+    {"head": "Δ in std", "metric": "fd", "effect": {"against": "sid-a1.0", "show": "standardised"}},
+]
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    return write_preset(tmp_path_factory.mktemp("preset"))
+
+
+def table(preset, tmp_path, rows, columns=COLUMNS, mode="measured", without=""):
+    path = tmp_path / "layout.yaml"
+    path.write_text(yaml.safe_dump({"columns": columns, "rows": rows}, allow_unicode=True))
+    runs = {run.run: run for run in read_runs(preset / "runs.tsv")}
+    measured = [row for row in load_measurements(preset / "measurements.csv").rows if row.run != without]
+    return build_table(load_layout(path), Measurements(measured), runs, mode=mode)
+
+
+def test_an_effect_is_the_difference_with_its_interval_in_every_form(preset, tmp_path):
+    made = table(preset, tmp_path, [SID, SIDA, {**SIDA, "label": "SiDA alone", "against": "-"}])
+    measured = load_measurements(preset / "measurements.csv")
+    means = [[measured.estimate(run, "fd").mean for run in (row["run"], *row["pool"])] for row in (SIDA, SID)]
+    expected = difference({"t": means[0]}, {"t": means[1]})
+    text = f"{expected.value:+.2f} [{expected.low:.2f}, {expected.high:.2f}]".replace("-", "−")
+    assert text.startswith("−1.")
+    assert [row.cells[2].plain for row in made.rows] == ["–", text, "–"]
+    assert made.rows[1].cells[3].plain == f"{expected.standardised:+.1f}".replace("-", "−")
+    assert f"| {text} |" in to_markdown(made)
+    assert f">{text}<" in to_html(made)
+    assert text.replace("−", "$-$") in to_latex(made)
+    (record,) = [r for r in csv.DictReader(io.StringIO(to_csv(made))) if r["column"] == "fd_difference" and r["effect"]]
+    assert record["run"] == "sida-a1.0 sid2a-a1.0"
+    assert record["effect_against"] == "SiD"
+    numbers = [float(record[f"effect{end}"]) for end in ("", "_low", "_high", "_df", "_standardised")]
+    assert numbers == pytest.approx([expected.value, expected.low, expected.high, expected.df, expected.standardised])
+    assert any("Welch" in note for note in made.notes)
+
+
+def test_labels_may_repeat_in_other_families(preset, tmp_path):
+    other = {**SID, "family": "Elsewhere", "run": "teacher-nfe35", "pool": ["teacher-nfe19"]}
+    rows = [SID, SIDA, other, {**SIDA, "family": "Elsewhere"}]
+    cells = [row.cells[2].plain for row in table(preset, tmp_path, rows, COLUMNS[:3]).rows]
+    assert cells[1] != cells[3]
+    assert cells[0] == cells[2] == "–"
+
+
+def test_a_row_that_is_not_measured_has_no_effect(preset, tmp_path):
+    for absent in ("sid2a-a1.0", "sid-a1.2"):
+        made = table(preset, tmp_path, [SID, SIDA], without=absent)
+        assert made.rows[1].cells[2].plain == "not measured"
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "message"),
+    [
+        ([SID, SIDA], {"effect": {"against": "SiDD"}}, r"columns\[2\].effect.against: no row .* 'SiDD'.*mean 'SiD'"),
+        ([SID, SIDA, SID], {"effect": {"against": "SiD"}}, "several rows are 'SiD'"),
+        ([SID, {**SIDA, "pool": []}], {}, "'SiDA' against 'SiD': one training seed of A"),
+        ([SID, SIDA], {"direction": "lower"}, "effect: needs a metric and no direction"),
+        ([SID, SIDA], {"effect": {"agianst": "SiD"}}, "agianst"),
+    ],
+)
+def test_faulty_effects_are_one_line(preset, tmp_path, rows, column, message):
+    if "agianst" in message:
+        message = r"effect.*(agianst|against)"
+    with pytest.raises(UserError, match=message):
+        table(preset, tmp_path, rows, [COLUMNS[0], COLUMNS[1], {**COLUMNS[2], **column}])
+
+
+def test_effects_are_of_measurements_alone(preset, tmp_path):
+    with pytest.raises(UserError, match="needs mode measured, this is mode paper"):
+        table(preset, tmp_path, [SID, SIDA], mode="paper")

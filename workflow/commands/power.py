@@ -1,0 +1,112 @@
+"""``sida-eval power``: how many training seeds and teachers the claims of a study need."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from eval.claims.power import Plan
+
+HELP = "How many training seeds each claim about training needs, from measured variances or from given numbers."
+EXAMPLES = """examples:
+  sida-eval power --store results/miniature --smallest 5%
+  sida-eval power --store docs/demo/data
+  sida-eval power --effect 0.1 --std 0.04 --seeds 3
+  sida-eval power --effect 0.1 --std 0.04 0.06 --seeds 3 --teachers 2 --teacher-std 0.05
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options."""
+    parser.add_argument("--store", metavar="DIR", help="results of a preset, or a stored study (docs/NAME/data)")
+    parser.add_argument("--config", metavar="YAML", help="with results: the preset (default: config/NAME.yaml)")
+    parser.add_argument("--claims", metavar="YAML", help="claims (default: those of the preset)")
+    parser.add_argument("--smallest", metavar="NUMBER", help="smallest difference of interest, e.g. 0.2 or 5%%")
+    parser.add_argument("--effect", type=float, metavar="NUMBER", help="a difference, instead of measured ones")
+    parser.add_argument("--std", type=float, nargs="+", metavar="NUMBER", help="its std over training seeds (A and B)")
+    parser.add_argument("--seeds", type=int, default=3, help="with --effect: training seeds (default 3)")
+    parser.add_argument("--teachers", type=int, default=1, help="with --effect: teachers (default 1)")
+    parser.add_argument("--teacher-std", type=float, default=0.0, help="with --effect: std of it over teachers")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Computes and prints."""
+    import dataclasses
+    import json
+    import textwrap
+
+    from eval.claims.power import as_table
+    from eval.tables.text import to_terminal
+    from sida.errors import UserError
+
+    if (args.store is None) == (args.effect is None):
+        raise UserError("give either --store (measured) or --effect and --std (numbers)")
+    if args.effect is not None:
+        print(_numbers(args))
+        return 0
+    found = _measured(args)
+    if args.json:
+        print(json.dumps([dataclasses.asdict(plan) for plan in found], ensure_ascii=False, indent=1))
+        return 0
+    table = as_table(found)
+    print(to_terminal(table))
+    print("\n".join(textwrap.fill(note, 100) for note in table.notes))
+    return 0
+
+
+def _numbers(args: argparse.Namespace) -> str:
+    import json
+
+    from eval.claims.power import by_numbers
+    from eval.effects.power import Scatter, detectable, power_of, seeds_needed
+    from sida.errors import UserError
+
+    if args.std is None or len(args.std) > 2:
+        raise UserError("--effect needs --std: one standard deviation over training seeds, or two, of A and of B")
+    scatter = Scatter(args.std[0], args.std[-1], args.teacher_std)
+    lines = by_numbers(args.effect, scatter, args.seeds, args.teachers)
+    if not args.json:
+        return "\n".join(lines)
+    within = Scatter(scatter.a, scatter.b)
+    numbers = {
+        "power": power_of(args.effect, within, args.seeds, args.teachers),
+        "detectable": detectable(within, args.seeds, args.teachers),
+        "needed": seeds_needed(args.effect, within, args.teachers),
+    }
+    return json.dumps(numbers, indent=1)
+
+
+def _measured(args: argparse.Namespace) -> list[Plan]:
+    import tempfile
+    from pathlib import Path
+
+    from eval.claims import Evidence, load_claims
+    from eval.claims.power import plans
+    from eval.claims.verdicts import main_scope
+    from eval.results.published import load_published
+    from eval.results.summary import load_measurements
+    from sida.errors import UserError
+    from sida.resources import ROOT
+    from workflow.docs.stored import read_study, unpack
+    from workflow.preset import Preset
+
+    store = Path(args.store)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, config = store, args.config or f"config/{store.resolve().name}.yaml"
+        if (store / "study.json").is_file():
+            folder, config = Path(temporary), args.config or read_study(store)["preset"]
+            unpack(store, folder)
+        path = Path(config) if Path(config).is_file() else ROOT / config
+        if not path.is_file():
+            raise UserError(f"--store {store}: no preset {config} of this name; give it by --config")
+        preset = Preset.load(path)
+        claims = args.claims or preset.config["claims"]
+        if not claims:
+            raise UserError(f"{config} has no claims; give them by --claims")
+        measured = load_measurements(folder / "measurements.csv")
+        evidence = Evidence(measured, preset.runs, load_published(), folder / "students")
+        known = load_claims(claims)
+        scope = main_scope(known, evidence)
+        return plans([claim for claim in known if claim.scope == scope], evidence, args.smallest, str(claims))
