@@ -236,7 +236,9 @@ unstored = pytest.mark.xfail(not DATA.is_dir(), reason="docs/miniature/data is n
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(p, marks=unstored) if p.name in ("findings.md", "alpha.md") else p for p in PAGES], ids=lambda p: p.name
+    "path",
+    [pytest.param(p, marks=unstored) if p.name in ("findings.md", "alpha.md") else p for p in PAGES],
+    ids=lambda p: p.name,
 )
 def test_every_number_between_markers_is_as_computed(path, capsys):
     assert main(["docs", "--check", str(path)]) == 0, capsys.readouterr().out

@@ -57,8 +57,8 @@ def store(
     Raises:
         UserError: Nothing was measured there.
     """
-    out = Path(out)
-    found = Part.of_results(Path(results))
+    results, out = Path(results), Path(out)
+    found = Part.of_results(results)
     if add:
         found = found.joined(Part.of_stored(out, asked))
     rows, teachers = found.rows, found.teachers
