@@ -77,8 +77,8 @@ def test_the_exact_loss_is_the_suites_for_every_alpha(alpha):
     theirs = SiDLoss(alpha=alpha).generator_loss(true, fake, images, None, draws=draws).sid
     sigma = SiDLoss().generator_sigma(images, draws)
     divisor = (images - true(images + sigma * draws["noise"])).abs().mean((1, 2, 3), keepdim=True)
-    ours = ExactLoss(alphas=torch.full((16, 1, 1, 1), alpha), divisor=divisor)
-    assert torch.allclose(ours.generator_loss(true, fake, images, None, draws=draws).sid, theirs, rtol=1e-6)
+    ours = ExactLoss(alphas=torch.full((16, 1, 1, 1), alpha, dtype=torch.float64), divisor=divisor)
+    assert torch.allclose(ours.generator_loss(true, fake, images, None, draws=draws).sid, theirs, rtol=1e-6, atol=1e-6)
 
 
 def test_the_loss_s_own_divisor_breaks_the_third_identity_less_with_more_pixels():

@@ -147,7 +147,7 @@ def stored(tmp_path):
         results, folder = tmp_path / "results", root / "docs" / "tiny" / "data"
         results.mkdir(exist_ok=True)
         write_csv(results / "measurements.csv", measurement_lines(2, 200, truth, date))
-        store(results, folder, {"preset": "preset.yaml", "title": "Tiny"})
+        store(results, folder, {"preset": "preset.yaml", "title": "Tiny"}, {})
         unpacked = tmp_path / "unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)
         unpacked.mkdir()

@@ -104,8 +104,11 @@ class Part:
     def of_results(cls, results: Path) -> Part:
         """The measured rows of a results folder."""
         rows = [{key: str(value) if value is not None else "" for key, value in row.items()} for row in _long(results)]
+        first: dict[str, str] = {}
         for row in rows:
-            row["date"] = row["date"][:10]
+            first[row["run"]] = min(first.get(row["run"], row["date"]), row["date"])
+        for row in rows:
+            row["date"] = _minute(first[row["run"]])
         logs = [results / "students" / run / "train.jsonl" for run in sorted({row["run"] for row in rows})]
         return cls(
             rows,
