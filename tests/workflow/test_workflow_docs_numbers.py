@@ -230,16 +230,7 @@ def test_counts_of_presets():
     assert 1 < int(few) < 100
 
 
-DATA = ROOT / "docs" / "miniature" / "data"
-#: Until the results of a run are stored, the pages about it hold the numbers of an earlier run and say so.
-unstored = pytest.mark.xfail(not DATA.is_dir(), reason="docs/miniature/data is not stored yet", strict=True)
-
-
-@pytest.mark.parametrize(
-    "path",
-    [pytest.param(p, marks=unstored) if p.name in ("findings.md", "alpha.md") else p for p in PAGES],
-    ids=lambda p: p.name,
-)
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_every_number_between_markers_is_as_computed(path, capsys):
     assert main(["docs", "--check", str(path)]) == 0, capsys.readouterr().out
 

@@ -17,6 +17,7 @@ from eval.claims.model import SIGNS, Claim, Outcome, load_claims
 from eval.claims.verdicts import decide_claims
 from eval.figures.build import build_figure
 from eval.report.answers import Answer, answer_block, answers_of, answers_table
+from eval.report.needs import find_needs
 from eval.results.published import load_published
 from eval.results.selection import matching, parse_condition
 from eval.results.summary import Estimate, load_measurements, measured_days
@@ -133,6 +134,7 @@ class Study:
         """A fact about the whole study."""
         known: dict[str, Callable[[], str]] = {
             "generators": lambda: str(len(self.measured.runs)),
+            "measured": lambda: f"{len(self.measured.runs)} of {len(self.preset.runs)} rows are measured.",
             "trained": lambda: str(len({row["run"] for row in read_csv(self.folder / "training.csv")})),
             "teachers": lambda: str(len(self.facts["teachers"])),
             "core-hours": lambda: f"{self.facts['seconds_of_training'] / 3600:.1f}",
@@ -260,7 +262,10 @@ class Study:
         from eval.report.page import page_text
 
         for name in self.preset.config["tables"]:
-            self._make_table(name)
+            # Of a study that grows over sessions, tables of which no row is measured yet are left out.
+            needs = find_needs(self.root / "config" / "tables" / f"{name}.yaml", self.preset.runs)
+            if {*needs.measured, *needs.networks} & set(self.measured.runs):
+                self._make_table(name)
         assert self.verdicts_file.is_file()  # the page shows the verdicts
         shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
         there = [path for path in shown if path.is_file()]
@@ -309,15 +314,18 @@ def opened(root: Path, folders: Sequence[Path]) -> Iterator[dict[str, Study]]:
 
 
 def draw(study: Study, results: Path, pictures: Path) -> None:
-    """Draws the study's figures with the code of today.
+    """Draws the study's figures with the code of today; those whose rows are not all measured yet are left out.
 
     Grids of samples need the networks in ``results``; where rows were measured elsewhere, their earlier picture stays.
     """
     from eval.report.page import reduced
 
     for name in study.preset.config["figures"]:
+        needs = find_needs(study.root / "config" / "figures" / f"{name}.yaml", study.preset.runs)
+        if not {*needs.networks, *needs.measured} <= set(study.measured.runs):
+            continue
         spec = json.dumps(study.preset.figure_spec(name)).replace(study.preset.results, str(results))
-        networks = [generator.get("network") for generator in json.loads(spec)["generators"]]
+        networks = [generator.get("network") for generator in json.loads(spec).get("generators", [])]
         if all(network is None or Path(network).is_file() for network in networks):
             study.make_figure(name, spec)
     drawn = {path.stem: path for path in (study.unpacked / "figures").glob("*.png")}
