@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,6 +163,12 @@ class Evidence:
     def budget(self, run: str) -> int:
         """Images a run was trained on."""
         return int(self.ticks(run)[-1]["nimg"])
+
+
+def same_budget(images: Iterable[int]) -> bool:
+    """Whether runs saw equally many images: up to half a percent, since a training ends with a whole batch."""
+    seen = list(images)
+    return max(seen) - min(seen) <= 0.005 * max(seen)
 
 
 def bound(a: Estimate, b: Estimate, factor: float) -> float:

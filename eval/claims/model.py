@@ -122,7 +122,7 @@ class Part:
         than: ANALYTIC: name of the number that it is divided by.
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
-        equal_budget: LT, TRAIN: both must have been trained on equally many images.
+        equal_budget: LT, TRAIN: both must have been trained on equally many images (to half a percent: the last batch).
         seeds: TRAIN, COST, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training seeds.
     """
 
@@ -213,12 +213,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The outcome of a claim, the findings of its parts and the measured rows that it names."""
+    """The outcome of a claim, the findings of its parts, and the measured and unmeasured rows that it names."""
 
     claim: Claim
     outcome: Outcome
     findings: tuple[Finding, ...]
     rows: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
 
 
 def load_claims(path: str | Path) -> list[Claim]:

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable
 
 from eval.claims.cost import cost
-from eval.claims.evidence import Evidence, NotMeasuredError, bound
+from eval.claims.evidence import Evidence, NotMeasuredError, bound, same_budget
 from eval.claims.facts import FACTS
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show
@@ -34,7 +34,7 @@ def less(part: Part, evidence: Evidence, where: str) -> Finding:
     (name_a, a), (name_b, b) = _both(part, evidence, where)
     if part.equal_budget and not evidence.by_published:
         budgets = [evidence.budget(evidence.runs_of(o, where)[0]) for o in (operand_a(part), operand_b(part))]
-        if budgets[0] != budgets[1]:
+        if not same_budget(budgets):
             raise NotMeasuredError(f"budgets differ: {budgets[0]:,} and {budgets[1]:,} training images")
     gain = (b.mean - a.mean) if part.direction == "lower" else (a.mean - b.mean)
     limit = bound(a, b, Z)

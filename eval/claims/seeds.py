@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eval.claims.evidence import Evidence, NotMeasuredError
+from eval.claims.evidence import Evidence, NotMeasuredError, same_budget
 from eval.claims.model import Finding, Operand, Part
 from eval.claims.numbers import numbers_of, operand_a, operand_b, ordered, show
 from eval.effects.contrast import Effect, difference
@@ -50,7 +50,7 @@ def effect_of(part: Part, evidence: Evidence, where: str) -> tuple[Effect, list[
     """
     a, b = operand_a(part), operand_b(part)
     names_a, names_b = (seeds_of(o, part, evidence, f"{where}.{key}") for o, key in ((a, "a"), (b, "b")))
-    if part.equal_budget and len({evidence.budget(name) for name in (*names_a, *names_b)}) > 1:
+    if part.equal_budget and not same_budget(evidence.budget(name) for name in (*names_a, *names_b)):
         raise NotMeasuredError("budgets differ between the runs")
     try:
         effect = difference(blocks_of(a, names_a, part.metric, evidence), blocks_of(b, names_b, part.metric, evidence))

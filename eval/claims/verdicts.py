@@ -35,8 +35,9 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
             decide_part(part, evidence, f"{source}: {claim.id}.parts[{number}]")
             for number, part in enumerate(claim.parts)
         ) or (Finding(UNDECIDED, claim.reason),)
-        rows = tuple(row for row in claim_rows([claim], evidence.runs) if row in evidence.measurements.runs)
-        verdicts.append(Verdict(claim, combined(findings, claim.combine, claim.ties), findings, rows))
+        named, measured = claim_rows([claim], evidence.runs), evidence.measurements.runs
+        rows, missing = (tuple(row for row in named if (row in measured) == there) for there in (True, False))
+        verdicts.append(Verdict(claim, combined(findings, claim.combine, claim.ties), findings, rows, missing))
     return verdicts
 
 

@@ -132,6 +132,7 @@ def _json(verdict: Verdict, printed: dict[str, Verdict]) -> dict[str, Any]:
         "evidence": _evidence(verdict),
         "findings": _findings(verdict),
         "rows": list(verdict.rows),
+        "unmeasured": list(verdict.unmeasured),
     }
     if claim.id in printed:
         record["by_published"] = {

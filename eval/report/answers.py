@@ -13,7 +13,7 @@ from typing import Any
 
 from eval.claims.amounts import together
 from eval.claims.experiments import EXPECTED, Experiment
-from eval.claims.model import SIGNS, Outcome
+from eval.claims.model import SIGNS, UNDECIDED, Outcome
 from eval.results.summary import Measurements
 from sida.errors import UserError, suggestion
 
@@ -29,6 +29,7 @@ class Decided:
         verdict: The verdict that was computed.
         effect: How large the difference is, with its interval; empty where nothing was measured.
         evidence: A line per comparison.
+        waits: Whether it is not decided and rows that it speaks about are not measured yet.
     """
 
     id: str
@@ -37,11 +38,17 @@ class Decided:
     verdict: Outcome
     effect: str
     evidence: Sequence[str]
+    waits: bool = False
 
     @property
     def as_predicted(self) -> bool:
         """Whether it came out as expected."""
-        return self.verdict == self.predicted
+        return self.verdict == self.predicted and not self.waits
+
+    @property
+    def unexpected(self) -> bool:
+        """Whether it came out otherwise than expected."""
+        return not (self.as_predicted or self.waits)
 
 
 @dataclass(frozen=True)
@@ -68,9 +75,11 @@ class Answer:
 
     @property
     def summary(self) -> str:
-        """``3 of 4 claims as predicted``."""
+        """``3 of 4 claims as predicted``, and how many wait for measurements."""
         claims = "claim" if len(self.claims) == 1 else "claims"
-        return f"{sum(claim.as_predicted for claim in self.claims)} of {len(self.claims)} {claims} as predicted"
+        waiting = sum(claim.waits for claim in self.claims)
+        text = f"{sum(claim.as_predicted for claim in self.claims)} of {len(self.claims)} {claims} as predicted"
+        return text + (f", {waiting} not measured yet" if waiting else "")
 
     @property
     def effect(self) -> str:
@@ -124,10 +133,12 @@ def _answer(
         try:
             amounts = [finding["effect"] for finding in record["findings"]]
             rows |= dict.fromkeys(record["rows"])
+            unmeasured = record["unmeasured"]
         except KeyError as error:
             raise UserError(f"{source}: no key {error}; decide the claims again (sida-eval claims)") from None
         statement, verdict, lines = record["statement"], record["verdict"], record["evidence"]
-        claims.append(Decided(name, statement, EXPECTED[predicted], verdict, together(amounts), lines))
+        waits = verdict == UNDECIDED and bool(unmeasured)
+        claims.append(Decided(name, statement, EXPECTED[predicted], verdict, together(amounts), lines, waits))
     first = {row: min(times[row]) for row in rows if row in times}
     earliest = min(first, key=lambda row: first[row], default=None)
     early = earliest if earliest is not None and not experiment.foreseen(first[earliest]) else None
@@ -146,9 +157,9 @@ def answers_table(answers: Iterable[Answer], link: str = "#") -> str:
     for answer in answers:
         experiment = answer.experiment
         predicted = ", ".join(f"{SIGNS[claim.predicted]} {claim.id}" for claim in answer.claims)
-        verdicts = (f"{SIGNS[claim.verdict]} {claim.id}" for claim in answer.claims)
+        verdicts = (f"{'…' if claim.waits else SIGNS[claim.verdict]} {claim.id}" for claim in answer.claims)
         found = ", ".join(
-            text if claim.as_predicted else f"**{text}**" for text, claim in zip(verdicts, answer.claims, strict=True)
+            f"**{text}**" if claim.unexpected else text for text, claim in zip(verdicts, answer.claims, strict=True)
         )
         cells = (f"[{experiment.question}]({link}{experiment.id})", predicted, found, answer.effect)
         lines.append(_row(cells))
@@ -199,8 +210,8 @@ def paper_scale(experiment: Experiment, cost: str = "") -> str:
 
 
 def _claim(claim: Decided) -> str:
-    verdict = f"{SIGNS[claim.verdict]} {claim.verdict}"
-    found = verdict if claim.as_predicted else f"**{verdict}**"
+    verdict = "… not measured yet" if claim.waits else f"{SIGNS[claim.verdict]} {claim.verdict}"
+    found = f"**{verdict}**" if claim.unexpected else verdict
     return _row((f"{claim.id}: {claim.statement}", f"{SIGNS[claim.predicted]} {claim.predicted}", found, claim.effect))
 
 

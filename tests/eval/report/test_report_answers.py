@@ -55,8 +55,9 @@ experiments:
 def made(tmp_path):
     """Decides the claims from measurements of a time; returns the answers."""
 
-    def made(date="2030-01-01T12:00:30Z"):
-        write_csv(tmp_path / "measurements.csv", measurement_lines(5, 100, TRUTH, date))
+    def made(date="2030-01-01T12:00:30Z", without=()):
+        truth = {run: values for run, values in TRUTH.items() if run not in without}
+        write_csv(tmp_path / "measurements.csv", measurement_lines(5, 100, truth, date))
         for name, text in (("runs.tsv", RUNS), ("claims.yaml", CLAIMS), ("experiments.yaml", EXPERIMENTS)):
             (tmp_path / name).write_text(text)
         inputs = ["--measurements", str(tmp_path / "measurements.csv"), "--runs", str(tmp_path / "runs.tsv")]
@@ -66,6 +67,15 @@ def made(tmp_path):
         return answers_of(experiments, tmp_path / "claims.json", load_measurements(tmp_path / "measurements.csv"))
 
     return made
+
+
+def test_a_claim_whose_rows_are_not_measured_is_neither_as_predicted_nor_otherwise(made):
+    advantage, _ = made(without=["teacher"])
+    assert [claim.waits for claim in advantage.claims] == [False, True]
+    assert advantage.summary == "1 of 2 claims as predicted, 1 not measured yet"
+    assert "… not measured yet" in answer_block(advantage)
+    assert "… T-2" in answers_table([advantage])
+    assert "**" not in answers_table([advantage])
 
 
 def test_answers_are_the_verdicts_beside_the_predictions(made):
