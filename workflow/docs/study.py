@@ -269,7 +269,12 @@ class Study:
         assert self.verdicts_file.is_file()  # the page shows the verdicts
         shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
         there = [path for path in shown if path.is_file()]
-        return page_text(self.unpacked, there, link, self.facts["title"], answers=self.answers)
+        text = page_text(self.unpacked, there, link, self.facts["title"], answers=self.answers)
+        waiting = [
+            *(n for n in self.preset.config["tables"] if not (self.unpacked / "tables" / f"{n}.md").is_file()),
+            *(path.stem for path in shown if path not in there),
+        ]
+        return text + "".join(f"\n### {name}\n\nNot all of its rows are measured yet.\n" for name in waiting)
 
     def _make_table(self, name: str) -> None:
         """Builds a table of the preset into the unpacked folder."""
