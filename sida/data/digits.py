@@ -41,7 +41,8 @@ class Digits(Dataset):
     ) -> None:
         images, classes = _read()
         chosen = split_indices(split)
-        self._pixels, self._classes = images[chosen], classes[chosen]
+        # Of the whole set the arrays themselves: a copy has another layout in memory, and training rounds otherwise.
+        self._pixels, self._classes = (images, classes) if split == "all" else (images[chosen], classes[chosen])
         shape = (len(chosen), 1, 8, 8)
         super().__init__(name, shape, self._classes if use_labels else None, max_size, random_seed, xflip)
 

@@ -5,7 +5,7 @@ from sklearn.datasets import load_digits
 
 from eval.features.train_digits import DigitsTraining
 from eval.features.train_digits import split as measuring_split
-from sida.data import load_dataset
+from sida.data import digits, load_dataset
 from sida.data.digits import split_indices
 from sida.discriminator.digits import BackboneTraining, unseen
 from sida.errors import UserError
@@ -111,3 +111,10 @@ def test_bad_specs_are_one_line_errors(extra, message):
     with pytest.raises(UserError, match=message) as caught:
         load_dataset(SPEC | extra)
     assert "\n" not in str(caught.value)
+
+
+def test_the_whole_set_is_the_arrays_themselves():
+    """A copy has another layout in memory; convolutions then round otherwise, and the demo's table changes."""
+    images = digits._read()[0]
+    assert digits.Digits().raw_images(np.arange(4)).strides == images[np.arange(4)].strides
+    assert np.shares_memory(digits.Digits()._pixels, images)
