@@ -42,7 +42,9 @@ class Digits(Dataset):
         images, classes = _read()
         chosen = split_indices(split)
         # Of the whole set the arrays themselves: a copy has another layout in memory, and training rounds otherwise.
-        self._pixels, self._classes = (images, classes) if split == "all" else (images[chosen], classes[chosen])
+        whole = split == "all"
+        self._pixels: np.ndarray = images if whole else images[chosen]
+        self._classes: np.ndarray = classes if whole else classes[chosen]
         shape = (len(chosen), 1, 8, 8)
         super().__init__(name, shape, self._classes if use_labels else None, max_size, random_seed, xflip)
 
