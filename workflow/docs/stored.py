@@ -71,7 +71,7 @@ def store(
         "seconds_of_training": round(
             sum(teachers.values()) + sum(float(tick.get("seconds", 0)) for tick in found.ticks)
         ),
-        "asked": {run: digest for run, digest in (asked or {}).items() if run in found.runs},
+        "asked": {run: digest for run, digest in asked.items() if run in found.runs},
         "measurements": shared,
     }
     write_text(out / "measurements.csv", _csv(_wide(rows)))

@@ -263,8 +263,7 @@ class Study:
 
         for name in self.preset.config["tables"]:
             # Of a study that grows over sessions, tables of which no row is measured yet are left out.
-            needs = find_needs(self.root / "config" / "tables" / f"{name}.yaml", self.preset.runs)
-            if {*needs.measured, *needs.networks} & set(self.measured.runs):
+            if self.rows_of("tables", name) & set(self.measured.runs):
                 self._make_table(name)
         assert self.verdicts_file.is_file()  # the page shows the verdicts
         shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
@@ -276,11 +275,19 @@ class Study:
         ]
         return text + "".join(f"\n### {name}\n\nNot all of its rows are measured yet.\n" for name in waiting)
 
+    def rows_of(self, kind: str, name: str) -> set[str]:
+        """Rows that a table or figure of the preset shows."""
+        needs = find_needs(self._layout(kind, name), self.preset.runs)
+        return {*needs.measured, *needs.networks}
+
+    def _layout(self, kind: str, name: str) -> Path:
+        return self.root / "config" / kind / f"{name}.yaml"
+
     def _make_table(self, name: str) -> None:
         """Builds a table of the preset into the unpacked folder."""
         spec = self.preset.table_spec(name)
         table = make_table(
-            self.root / "config" / "tables" / f"{name}.yaml",
+            self._layout("tables", name),
             self.unpacked / "measurements.csv",
             self._written("tables", name, json.dumps(spec)),
             mode="measured",
@@ -297,7 +304,7 @@ class Study:
     def make_figure(self, name: str, spec: str) -> None:
         """Draws a figure of the preset into the unpacked folder; ``spec`` as for ``sida-eval figure``."""
         build_figure(
-            self.root / "config" / "figures" / f"{name}.yaml",
+            self._layout("figures", name),
             self._written("figures", name, spec),
             self.unpacked,
             self.unpacked / "figures" / f"{name}.pdf",
@@ -326,8 +333,7 @@ def draw(study: Study, results: Path, pictures: Path) -> None:
     from eval.report.page import reduced
 
     for name in study.preset.config["figures"]:
-        needs = find_needs(study.root / "config" / "figures" / f"{name}.yaml", study.preset.runs)
-        if not {*needs.networks, *needs.measured} <= set(study.measured.runs):
+        if not study.rows_of("figures", name) <= set(study.measured.runs):
             continue
         spec = json.dumps(study.preset.figure_spec(name)).replace(study.preset.results, str(results))
         networks = [generator.get("network") for generator in json.loads(spec).get("generators", [])]
