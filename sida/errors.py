@@ -13,11 +13,15 @@ class UserError(Exception):
     """Bad input or a broken environment, explained in one line.
 
     The command lines print ``error: <message>`` without a traceback and exit with its status. Raise it with
-    the file and key (where), the fault (what) and the remedy.
+    the file and key (where), the fault (what) and the remedy. Names in it may come from a stranger's file: what a
+    terminal would obey is written as an escape, and the middle of an endless line is left out.
     """
 
     #: Exit status.
     status = 1
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 class Preempted(KeyboardInterrupt):
@@ -27,6 +31,16 @@ class Preempted(KeyboardInterrupt):
     """
 
     status = AGAIN
+
+
+def one_line(text: str, limit: int = 2000) -> str:
+    """Text as one line that no terminal obeys: control characters as escapes, at most ``limit`` characters."""
+    if len(text) > limit:
+        text = f"{text[: limit * 3 // 4]} ... {text[-limit // 5 :]}"
+    if text.isprintable():
+        return text
+    shown = (c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return "".join(shown)
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:

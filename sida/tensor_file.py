@@ -324,7 +324,7 @@ def _parse_json(path: Path, stream: BinaryIO, length: int) -> dict[str, Any]:
 def _entry(path: Path, name: str, item: Any) -> TensorEntry:
     """Checks one line of the header: known type, whole sizes, a place that fits the sizes."""
     fault = TensorFileError(path, f"damaged header at tensor '{name}'")
-    if not isinstance(item, dict) or item.get("dtype") not in ITEM_BYTES:
+    if not isinstance(item, dict) or not isinstance(item.get("dtype"), str) or item["dtype"] not in ITEM_BYTES:
         raise fault
     shape, place = item.get("shape"), item.get("data_offsets")
     if not (_whole_numbers(shape) and _whole_numbers(place) and len(place) == 2):

@@ -1,4 +1,4 @@
-"""Fixtures of all tests: golden vectors and quiet single-threaded torch."""
+"""Fixtures of all tests: golden vectors and quiet single-threaded torch; counts of the fuzzing at the end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import os
 import pytest
 import torch
 
+# A hook: pytest finds it here by its name.
+from tests.fuzz.report import pytest_terminal_summary  # noqa: F401
 from tests.golden import vectors
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -99,6 +99,15 @@ def test_cut_files_missing_files_and_strange_records(tmp_path):
         read_record(path)
 
 
+@pytest.mark.parametrize("dtype", [["F32"], {"F32": 1}, None, 1, "\x1b[2J"])
+def test_a_type_that_is_no_known_word_is_one_line(tmp_path, dtype):
+    path = tmp_path / "x.safetensors"
+    text = json.dumps({"a": {"dtype": dtype, "shape": [], "data_offsets": [0, 4]}}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(4))
+    with pytest.raises(TensorFileError, match="damaged header at tensor 'a'"):
+        read_tensors(path)
+
+
 def test_what_cannot_be_written_leaves_no_file(tmp_path):
     for bad, record, message in (
         ({"z": torch.zeros(2, dtype=torch.complex64)}, {}, "tensor 'z' of type torch.complex64 cannot be stored"),

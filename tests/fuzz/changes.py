@@ -1,0 +1,222 @@
+"""Changes that turn a genuine file into a damaged or hostile one; each is decided by a random generator alone."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import zipfile
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+#: ``change(data, random) -> data``; raises ValueError for data that it cannot take.
+Change = Callable[[bytes, Random], bytes]
+_BYTES = (0, 1, 0x7F, 0x80, 0xFF, 10, 13, 27, 34, 46, 47, 92)
+_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
+_TEXTS = (
+    b"", b"\0", b"\n", b"\x1b[2J\x1b]0;x\x07", b"../../escape", b"/etc/passwd", b"\xff\xfe", "\u202eabc".encode(),
+    b"%s", b"-1", b"1e999", b"nan", b"NaN", b"Infinity", b"null", b"true", b"{}", b"[]", b'"', b"9" * 30, b"A" * 3000,
+)  # fmt: skip
+#: Values that no reader expects where a number, a text or a list stands.
+HOSTILE = (
+    None, True, False, -1, 0, 1, 10**9, 2**31, 2**63, 10**40, 1.5, -0.0, 1e308, float("nan"), float("inf"), "",
+    "x" * 500, "\x1b[31m", "../../x", "\u202e", "a\nb", "nan", [], {}, [[]], [None], {"": None}, [1] * 2000,
+    [10**12] * 3,
+)  # fmt: skip
+
+
+def damaged(data: bytes, others: Sequence[bytes], own: Sequence[Change], rng: Random) -> bytes:
+    """A damaged copy: one to three changes, of which every second first one knows the format."""
+    general = [flip, flip, overwrite, integer, cut, drop, double, insert, swap, digits, _splice(others)]
+    result = data
+    for step in range(rng.choice((1, 1, 2, 3))):
+        change = rng.choice(own) if own and step == 0 and rng.random() < 0.5 else rng.choice(general)
+        try:
+            result = change(result, rng)
+        except ValueError:
+            result = flip(result, rng)
+    return result
+
+
+def _place(data: bytes, rng: Random) -> int:
+    """A place in the data; headers at both ends are hit more often than the rest."""
+    near = min(len(data), 512)
+    return rng.choice((rng.randrange(len(data) + 1), rng.randrange(near + 1), len(data) - rng.randrange(near + 1)))
+
+
+def flip(data: bytes, rng: Random) -> bytes:
+    """One to eight bits."""
+    result = bytearray(data)
+    for _ in range(rng.randint(1, 8) if data else 0):
+        result[min(_place(data, rng), len(data) - 1)] ^= 1 << rng.randrange(8)
+    return bytes(result)
+
+
+def overwrite(data: bytes, rng: Random) -> bytes:
+    """One to four bytes with remarkable values."""
+    result = bytearray(data)
+    for _ in range(rng.randint(1, 4) if data else 0):
+        result[min(_place(data, rng), len(data) - 1)] = rng.choice((*_BYTES, rng.randrange(256)))
+    return bytes(result)
+
+
+def integer(data: bytes, rng: Random) -> bytes:
+    """A binary integer with a remarkable value."""
+    width, order = rng.choice((1, 2, 4, 8)), rng.choice(("little", "little", "big"))
+    number = (rng.choice(_NUMBERS) % (1 << 8 * width)).to_bytes(width, order)
+    at = _place(data, rng)
+    return data[:at] + number + data[at + width :]
+
+
+def digits(data: bytes, rng: Random) -> bytes:
+    """A written number becomes another one."""
+    found = list(re.finditer(rb"-?\d+(\.\d+)?", data[:200_000]))
+    if not found:
+        raise ValueError("no numbers")
+    one = rng.choice(found)
+    text = rng.choice(
+        (b"0", b"-1", b"1e999", b"NaN", b"99999999999999999999", b"1e-320", str(rng.choice(_NUMBERS)).encode())
+    )
+    return data[: one.start()] + text + data[one.end() :]
+
+
+def cut(data: bytes, rng: Random) -> bytes:
+    """The end is missing."""
+    return data[: _place(data, rng)]
+
+
+def drop(data: bytes, rng: Random) -> bytes:
+    """A slice is missing."""
+    at = _place(data, rng)
+    return data[:at] + data[at + rng.choice((1, 2, 8, rng.randint(1, 200))) :]
+
+
+def double(data: bytes, rng: Random) -> bytes:
+    """A slice comes several times."""
+    at = _place(data, rng)
+    piece = data[at : at + rng.choice((1, 4, rng.randint(1, 300)))]
+    return data[:at] + piece * rng.choice((2, 3, 50)) + data[at:]
+
+
+def insert(data: bytes, rng: Random) -> bytes:
+    """Something foreign stands in between."""
+    at = _place(data, rng)
+    return data[:at] + rng.choice((*_TEXTS, rng.randbytes(rng.randint(1, 64)))) + data[at:]
+
+
+def swap(data: bytes, rng: Random) -> bytes:
+    """A slice is copied over another place."""
+    source, target, length = _place(data, rng), _place(data, rng), rng.randint(1, 100)
+    piece = data[source : source + length]
+    return data[:target] + piece + data[target + len(piece) :]
+
+
+def _splice(others: Sequence[bytes]) -> Change:
+    def splice(data: bytes, rng: Random) -> bytes:
+        """The beginning of this and the end of another file."""
+        other = rng.choice(others)
+        return data[: _place(data, rng)] + other[_place(other, rng) :]
+
+    return splice
+
+
+def lines(data: bytes, rng: Random) -> bytes:
+    """A line of a text goes, comes twice, moves, or gets another's cell; for tables, YAML and JSON lines."""
+    rows = data.split(b"\n")
+    at, other = rng.randrange(len(rows)), rng.randrange(len(rows))
+    kind = rng.randrange(4)
+    if kind == 0:
+        del rows[at]
+    elif kind == 1:
+        rows[at:at] = [rows[other]] * rng.choice((1, 2, 100))
+    elif kind == 2:
+        rows[at], rows[other] = rows[other], rows[at]
+    else:
+        cells = re.split(rb"([\t,:])", rows[at])
+        cells[rng.randrange(len(cells))] = rng.choice(_TEXTS)
+        rows[at] = b"".join(cells)
+    return b"\n".join(rows)
+
+
+def tokens(*known: bytes) -> Change:
+    """A change that puts one token in the place of another: keywords, opcodes, names that a format knows."""
+
+    def change(data: bytes, rng: Random) -> bytes:
+        places = [found.span() for token in known for found in re.finditer(re.escape(token), data)]
+        if not places:
+            raise ValueError("none of the tokens")
+        begin, end = rng.choice(sorted(places))
+        return data[:begin] + rng.choice(known) + data[end:]
+
+    return change
+
+
+def json_value(value: Any, rng: Random, hostile: Sequence[Any] = HOSTILE) -> Any:
+    """A JSON value with one part replaced, removed, renamed, or nested."""
+    places: list[tuple[Any, Any]] = []
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        keys = sorted(item) if isinstance(item, dict) else range(len(item)) if isinstance(item, list) else ()
+        places += [(item, key) for key in keys]
+        pending += [item[key] for key in keys]
+    if not places:
+        return rng.choice(hostile)
+    holder, key = rng.choice(places)
+    kind = rng.randrange(8)
+    if kind == 0:
+        del holder[key]
+    elif kind == 1 and isinstance(holder, dict):
+        holder[rng.choice(("\x1b[2J", "", "../x", "x" * 2000, f"{key}x"))] = holder.pop(key)
+    elif kind == 2:
+        other, at = rng.choice(places)
+        holder[key] = other[at] if at in other or (isinstance(other, list) and at < len(other)) else None
+    elif kind == 3:
+        for _ in range(rng.choice((1, 30, 200))):
+            holder[key] = [holder[key]] if rng.random() < 0.5 else {"a": holder[key]}
+    else:
+        holder[key] = rng.choice(hostile)
+    return value
+
+
+def json_text(data: bytes, rng: Random) -> bytes:
+    """A change for files that are JSON."""
+    try:
+        value = json.loads(data)
+        return json.dumps(json_value(value, rng)).encode()
+    except RecursionError:
+        raise ValueError("too deep") from None
+
+
+def zip_members(inner: Change) -> Change:
+    """A change for zip archives: ``inner`` changes one member, or one goes, comes twice, is renamed or squeezed."""
+
+    def change(data: bytes, rng: Random) -> bytes:
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                members = [(info.filename, archive.read(info)) for info in archive.infolist()]
+        except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, NotImplementedError) as error:
+            raise ValueError("no zip archive") from error
+        if not members:
+            raise ValueError("no members")
+        at = rng.randrange(len(members))
+        name, content = members[at]
+        kind, squeeze = rng.randrange(8), zipfile.ZIP_STORED
+        if kind == 0:
+            del members[at]
+        elif kind == 1:
+            members.append(members[at])
+        elif kind == 2:
+            members[at] = (rng.choice(("../" + name, "/" + name, name + "\x1b[2J", "a" * 3000, "")), content)
+        elif kind == 3:
+            squeeze = zipfile.ZIP_DEFLATED
+        else:
+            members[at] = (name, inner(content, rng))
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w", squeeze) as archive:
+            for name, content in members:
+                archive.writestr(zipfile.ZipInfo(name or "x"), content, squeeze)
+        return stream.getvalue()
+
+    return change

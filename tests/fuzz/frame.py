@@ -1,0 +1,227 @@
+"""Fuzzing of readers: genuine small files, damaged in ways that a number decides, are read in this process.
+
+How to add a reader: write a module ``tests/fuzz/<area>_readers.py`` with ``READERS = (Reader(...), ...)``. Nothing else
+is needed; ``test_fuzz_readers.py`` finds it, and its line appears at the end of ``make test-all``. A reader says
+
+- ``genuine(folder)``: writes one or several small genuine files there (some KB: cases per second decide what is found).
+  Keep them equal from run to run (seeded), or the numbers of cases lose their meaning. The reader must accept each;
+- ``read(path, folder)``: reads the damaged file at ``path``, as far as a user's command would; it may write below
+  ``folder``, which is empty again in the next case. A command line is read with ``command("sida", ...)``;
+- ``changes``: changes that know the format, ``change(data, random) -> bytes`` (:mod:`tests.fuzz.changes` has the
+  general ones, which are always used, and makers for JSON, zip archives and tables of tokens). Half of the cases begin
+  with one of them. A change raises ValueError for data that it cannot take.
+
+What a case may do: succeed, or raise one `UserError` of one printable line. It may not raise anything else, take more
+than ``seconds`` of processor time or ``megabytes`` of memory, hide that memory ran out, start a process, open a
+connection, unpickle, or write, remove or rename anything outside ``folder``. ``python -m tests.fuzz READER CASE``
+repeats a case, with its traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import io
+import random
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from sida.errors import UserError
+from tests.fuzz.changes import Change, damaged
+from tests.fuzz.guards import MemoryLimit, TooLongError, peak_memory, reset_peak, time_limit, watched
+
+#: Cases of a reader in `make test`, and in the slow set.
+QUICK, SLOW = 200, 10_000
+LONGEST_MESSAGE = 2500
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """What is fuzzed; see the head of this module.
+
+    Attributes:
+        name: Its name in reports.
+        genuine: Writes genuine files into a folder.
+        read: Reads the file at a path; may write below a folder.
+        changes: Changes that know the format.
+        seconds: Processor time that a case may take.
+        megabytes: Memory that a case may add to the process at its peak.
+        quick: Cases in `make test`; lower it where 200 take more than two seconds.
+    """
+
+    name: str
+    genuine: Callable[[Path], object]
+    read: Callable[[Path, Path], object]
+    changes: Sequence[Change] = ()
+    seconds: float = 5.0
+    megabytes: int = 128
+    quick: int = QUICK
+
+
+@dataclasses.dataclass
+class Count:
+    """What came of a number of cases."""
+
+    cases: int = 0
+    accepted: int = 0
+    refused: int = 0
+    longest: float = 0.0
+    peak_mb: float = 0.0
+
+    def add(self, other: Count) -> None:
+        """Adds another count."""
+        self.cases, self.accepted = self.cases + other.cases, self.accepted + other.accepted
+        self.refused = self.refused + other.refused
+        self.longest, self.peak_mb = max(self.longest, other.longest), max(self.peak_mb, other.peak_mb)
+
+
+class FaultError(AssertionError):
+    """A case that did what it may not."""
+
+
+def readers() -> dict[str, Reader]:
+    """All readers by name, from the modules ``tests/fuzz/*_readers.py``."""
+    found: dict[str, Reader] = {}
+    for path in sorted(Path(__file__).parent.glob("[!t]*_readers.py")):
+        for reader in importlib.import_module(f"tests.fuzz.{path.stem}").READERS:
+            assert reader.name not in found, f"two readers have the name {reader.name!r}"
+            found[reader.name] = reader
+    return found
+
+
+def command(program: str, *arguments: object) -> str:
+    """Runs ``sida`` or ``sida-eval`` with arguments in this process; returns what it printed.
+
+    Raises:
+        UserError: It ended with its one error line.
+        FaultError: It printed something that is not printable, or ended in another way.
+    """
+    from workflow import cli
+
+    main = {"sida": cli.sida_main, "sida-eval": cli.eval_main}[program]
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main([str(argument) for argument in arguments])
+    for line in out.getvalue().splitlines():
+        if not line.isprintable():
+            raise FaultError(f"it printed {line!r}")
+    if status == 0:
+        return out.getvalue()
+    message = err.getvalue()
+    if not message.startswith("error: ") or not message.endswith("\n"):
+        raise FaultError(f"status {status} with {message!r}")
+    raise UserError(message.removeprefix("error: ").removesuffix("\n"))
+
+
+@functools.cache
+def genuine_files(reader: Reader) -> dict[str, bytes]:
+    """The genuine files of a reader, by name; each is read once, so that whatever reading imports is imported."""
+    with tempfile.TemporaryDirectory() as text:
+        folder, own = Path(text) / "genuine", Path(text) / "out"
+        folder.mkdir()
+        reader.genuine(folder)
+        files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+        assert files, f"{reader.name}: no genuine files"
+        for name in files:
+            own.mkdir()
+            reader.read(folder / name, own)
+            shutil.rmtree(own)
+    return files
+
+
+def case(reader: Reader, number: int) -> tuple[str, bytes]:
+    """Name and content of the damaged file that a number stands for."""
+    rng = random.Random(f"{reader.name} {number}")
+    files = genuine_files(reader)
+    name = rng.choice(sorted(files))
+    others = [content for other, content in sorted(files.items())]
+    return name, damaged(files[name], others, reader.changes, rng)
+
+
+def fuzz(reader: Reader, numbers: range, folder: Path, most_faults: int = 5) -> Count:
+    """Reads the cases of some numbers.
+
+    Raises:
+        FaultError: What cases did that they may not, each with the command that repeats it.
+    """
+    genuine_files(reader)
+    count, faults = Count(), []
+    elsewhere, own = folder / "elsewhere", folder / "own"
+    elsewhere.mkdir(parents=True)
+    with contextlib.chdir(elsewhere), MemoryLimit():
+        for number in numbers:
+            own.mkdir()
+            try:
+                count.add(_one(reader, number, own))
+            except FaultError as fault:
+                faults.append(f"case {number} {fault}\n    python -m tests.fuzz {reader.name!r} {number}")
+            shutil.rmtree(own)
+            if len(faults) >= most_faults:
+                break
+    if faults:
+        raise FaultError(f"{reader.name}:\n  " + "\n  ".join(faults))
+    return count
+
+
+def _one(reader: Reader, number: int, own: Path) -> Count:
+    name, content = case(reader, number)
+    path = own / name
+    path.write_bytes(content)
+    before = reset_peak()
+    begin = time.process_time()
+    with _judged(reader.seconds):
+        refused = _read(reader, path, own)
+    seconds, peak = time.process_time() - begin, max(0.0, peak_memory() - before)
+    if seconds > reader.seconds:
+        raise FaultError(f"took {seconds:.1f} s of {reader.seconds:g} s")
+    if peak > reader.megabytes:
+        raise FaultError(f"took {peak:.0f} MB of {reader.megabytes} MB")
+    if any(Path.cwd().iterdir()):
+        raise FaultError(f"left {sorted(p.name for p in Path.cwd().iterdir())} in the current folder")
+    return Count(1, int(not refused), int(refused), seconds, peak)
+
+
+def _read(reader: Reader, path: Path, own: Path) -> bool:
+    """Whether the reader refuses the file, as it should."""
+    with watched(own) as seen:
+        try:
+            reader.read(path, own)
+            refused = False
+        except UserError as error:
+            refused = True
+            _check_message(error)
+    if seen:
+        raise FaultError(f"did what no reader does: {'; '.join(seen[:3])}")
+    return refused
+
+
+@contextlib.contextmanager
+def _judged(seconds: float) -> Iterator[None]:
+    """Turns whatever else is raised, and a hang, into a fault."""
+    try:
+        with time_limit(2 * seconds):
+            yield
+    except FaultError:
+        raise
+    except TooLongError:
+        raise FaultError(f"did not end within {2 * seconds:g} s") from None
+    except Exception as error:
+        raise FaultError(f"raised {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _check_message(error: UserError) -> None:
+    message = str(error)
+    if not message or not message.isprintable():
+        raise FaultError(f"was refused with {message[:300]!r}, which is not one printable line")
+    if len(message) > LONGEST_MESSAGE:
+        raise FaultError(f"was refused with a line of {len(message)} characters: {message[:100]}...")
+    reason: BaseException | None = error
+    while reason is not None:
+        if isinstance(reason, MemoryError):
+            raise FaultError(f"was refused only when memory ran out: {message}")
+        reason = reason.__cause__ or reason.__context__

@@ -1,0 +1,119 @@
+"""What holds a case of the fuzzing: processor time, memory, and what Python's audit events tell (PEP 578)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+#: Address space above what the process has: the machine's safety, not the bound of a reader.
+ROOM = 4 << 30
+_NEVER = {
+    "os.system", "subprocess.Popen", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty", "os.spawn", "os.kill",
+    "pickle.find_class", "ctypes.dlopen", "socket.connect", "socket.getaddrinfo",
+}  # fmt: skip
+#: Events whose paths must lie in the case's own folder: the event and how many of its arguments are paths.
+_CHANGING = {
+    "os.remove": 1, "os.rename": 2, "os.mkdir": 1, "os.rmdir": 1, "os.symlink": 2, "os.link": 2, "os.truncate": 1,
+    "os.chmod": 1, "os.chown": 1, "shutil.rmtree": 1, "shutil.move": 2,
+}  # fmt: skip
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_LIBRARY = os.path.dirname(os.__file__) + os.sep
+_watching: list[tuple[str, list[str]]] = []
+
+
+class TooLongError(BaseException):
+    """The time of a case is over; no reader's ``except Exception`` catches it."""
+
+
+@contextlib.contextmanager
+def watched(folder: Path) -> Iterator[list[str]]:
+    """Collects what a reader must not do meanwhile; writing is allowed below ``folder`` only."""
+    seen: list[str] = []
+    _watching.append((os.path.realpath(folder) + os.sep, seen))
+    try:
+        yield seen
+    finally:
+        _watching.pop()
+
+
+def _audit(event: str, args: tuple[Any, ...]) -> None:
+    if not _watching:
+        return
+    folder, seen = _watching[-1]
+    if event in _NEVER or (event in ("exec", "compile") and not _by_the_library(sys._getframe(1).f_code.co_filename)):
+        seen.append(f"{event} {str(args[:1])[:80]}")
+    elif event == "open":
+        path, _, flags = args
+        if isinstance(flags, int) and flags & _WRITING:
+            _inside(event, path, folder, seen)
+    elif event in _CHANGING:
+        for path in args[: _CHANGING[event]]:
+            _inside(event, path, folder, seen)
+
+
+def _by_the_library(file: str) -> bool:
+    """Whether Python's own library makes code, as it does to import a module or to make a dataclass."""
+    return file.startswith("<frozen importlib") or (file.startswith(_LIBRARY) and "site-packages" not in file)
+
+
+def _inside(event: str, path: Any, folder: str, seen: list[str]) -> None:
+    if isinstance(path, int) or path == os.devnull:
+        return
+    full = os.path.realpath(os.fsdecode(path))
+    if not full.startswith(folder) and "__pycache__" not in full:
+        seen.append(f"{event} {full[:120]}")
+
+
+sys.addaudithook(_audit)
+
+
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raises :class:`TooLongError` after so much processor time."""
+
+    def stop(*_: Any) -> None:
+        raise TooLongError
+
+    before = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+class MemoryLimit:
+    """Within this context the process may take :data:`ROOM` more address space and no more."""
+
+    def __enter__(self) -> None:
+        self._before = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + ROOM
+        highest = self._before[1]
+        resource.setrlimit(resource.RLIMIT_AS, (limit if highest < 0 else min(limit, highest), highest))
+
+    def __exit__(self, *_: Any) -> None:
+        resource.setrlimit(resource.RLIMIT_AS, self._before)
+
+
+def reset_peak() -> float:
+    """Lets the kernel's peak of resident memory begin anew, where it allows that; returns the memory now, in MB."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as stream:
+        stream.write("5")
+    return peak_memory()
+
+
+def peak_memory() -> float:
+    """Peak of the process's resident memory in MB."""
+    with open("/proc/self/status", encoding="ascii", errors="replace") as stream:
+        for line in stream:
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -1,0 +1,31 @@
+"""The one line of an error: whatever a file's names hold, a terminal obeys none of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from sida.errors import UserError, one_line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("config/müll.yaml: α must be 1, got “2”", "config/müll.yaml: α must be 1, got “2”"),
+        ("a\nb\tc\r", r"a\nb\tc\r"),
+        ("\x1b[2J\x9b31m\x7f", r"\x1b[2J\x9b31m\x7f"),
+        ("\u202egnp.exe\u2028", r"\u202egnp.exe\u2028"),
+        ("\udcff", r"\udcff"),
+        (r"already \x1b[2J", r"already \x1b[2J"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_written_as_an_escape(text, shown):
+    assert str(UserError(text)) == shown
+    assert shown.isprintable()
+
+
+def test_an_endless_line_keeps_its_ends():
+    shown = one_line("the file: " + "x" * 10**7 + "; make it again")
+    assert shown.startswith("the file: xx")
+    assert shown.endswith("xx; make it again")
+    assert len(shown) <= 2000
+    assert len(one_line("\x1b" * 10**7)) < 8000
