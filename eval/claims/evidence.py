@@ -113,6 +113,11 @@ class Evidence:
         text = self.runs[run].label if run in self.runs else run
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
+    def name(self, operand: Operand) -> str:
+        """What an operand is called, measured or not: its first row's label in the sheet, else its own words."""
+        rows = self._named(operand) if operand.run or operand.where else []
+        return self.label(rows[0]) if rows else f"{operand}"
+
     def teacher(self, run: str) -> str:
         """Id of the teacher of a run; empty where it has none."""
         return (self.runs[run].teacher or "") if run in self.runs else ""

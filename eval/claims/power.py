@@ -103,7 +103,7 @@ def _parsed(smallest: str | None) -> tuple[bool, float | None]:
 
 
 def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share: bool, where: str) -> Plan:
-    comparison = f"{operand_a(part)} − {operand_b(part)}"
+    comparison = f"{evidence.name(operand_a(part))} − {evidence.name(operand_b(part))}"
     try:
         # Two seeds are enough to see a scatter, though not to decide.
         effect, names_a, names_b = effect_of(dataclasses.replace(part, seeds=2), evidence, where)

@@ -188,7 +188,9 @@ def answer_block(answer: Answer, picture: str = "", page: str = "", cost: str = 
         parts.append("\n".join(f"- {claim.id} {line}" for claim in answer.claims for line in claim.evidence))
     if picture and experiment.figures:
         parts.append(f"![{experiment.title}]({picture})")
-    shown = [f"[{name}]({page}{name})" for name in (*experiment.figures, *experiment.tables)]
+    # A table and a figure may have one name: their headings, and so their places, begin with the kind.
+    kinds = (("figure", experiment.figures), ("table", experiment.tables))
+    shown = [f"[{kind} {name}]({page}{kind}-{name})" for kind, names in kinds for name in names]
     if page and shown:
         parts.append(f"All of it: {', '.join(shown)}.")
     parts.append(f"**What it cannot tell.** {experiment.limits.strip()}")

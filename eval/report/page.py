@@ -87,7 +87,10 @@ def page_text(
         parts += ["## Questions and answers", answers_table(answers)]
         parts += [_answer(answer, pictures, link) for answer in answers]
     if tables:
-        parts += ["## Tables", *(f"### {path.stem}\n\n{path.read_text(encoding='utf-8').strip()}" for path in tables)]
+        parts += [
+            "## Tables",
+            *(f"### Table {path.stem}\n\n{path.read_text(encoding='utf-8').strip()}" for path in tables),
+        ]
     if pictures:
         parts.append("## Figures")
         parts += [_figure(picture, f"{link}/{picture.name}", own) for picture in pictures]
@@ -121,7 +124,7 @@ def _answer(answer: Answer, pictures: Sequence[Path], link: str) -> str:
 
 def _figure(picture: Path, link: str, own: str | Path | None) -> str:
     caption = figure_caption(picture, own)
-    return f"### {picture.stem}\n\n![{picture.stem}]({link})\n\n{caption}"
+    return f"### Figure {picture.stem}\n\n![{picture.stem}]({link})\n\n{caption}"
 
 
 def reduced(source: Path, target: Path) -> Path:

@@ -214,7 +214,7 @@ def test_the_page_of_a_study_is_made_from_its_stored_files(stored, tmp_path):
     (tmp_path / "unpacked").mkdir()
     text = Study(stored, ROOT, tmp_path / "unpacked").page(pictures, "miniature")
     assert text.startswith("# A study\n")
-    assert text.count("\n### mini-table") == 8
+    assert text.count("\n### Table mini-table") == 8
     assert "(miniature/mini-figure1.png)" in text
     assert "M-72" in text
     assert "not measured" not in text

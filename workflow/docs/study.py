@@ -270,10 +270,11 @@ class Study:
         there = [path for path in shown if path.is_file()]
         text = page_text(self.unpacked, there, link, self.facts["title"], answers=self.answers)
         waiting = [
-            *(n for n in self.preset.config["tables"] if not (self.unpacked / "tables" / f"{n}.md").is_file()),
-            *(path.stem for path in shown if path not in there),
+            *(f"Table {n}" for n in self.preset.config["tables"] if not (self.unpacked / "tables" / f"{n}.md").is_file()),
+            *(f"Figure {path.stem}" for path in shown if path not in there),
         ]
-        return text + "".join(f"\n### {name}\n\nNot all of its rows are measured yet.\n" for name in waiting)
+        heading = "\n## Not measured yet\n" if waiting else ""
+        return text + heading + "".join(f"\n### {name}\n\nNot all of its rows are measured.\n" for name in waiting)
 
     def rows_of(self, kind: str, name: str) -> set[str]:
         """Rows that a table or figure of the preset shows."""

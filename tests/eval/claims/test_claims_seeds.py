@@ -133,6 +133,8 @@ def test_costs_need_pairs_and_a_level_of_their_own_teacher(tmp_path):
 
 def test_plans_say_how_many_seeds_a_claim_needs():
     found = seeds_evidence(a_t=[1.0, 1.2, 0.8], a_u=[3.0, 3.2, 2.8], b_t=[1.5, 1.7, 1.3], b_u=[3.7, 3.9, 3.5])
+    waiting = Run(run="c-s0", label="label c", method="sid", sampler="x", recipe="c", teacher="t", seed=0)
+    found = dataclasses.replace(found, runs={**found.runs, "c-s0": waiting})
     claim = Claim("X", "x", "test", (Part(**TRAIN), Part(**TRAIN | {"b": Operand(where={"recipe": "c"})})))
     plan, absent = plans([claim], found, "10%")
     assert (plan.claim, plan.seeds, plan.teachers) == ("X", 3, 2)
@@ -144,6 +146,7 @@ def test_plans_say_how_many_seeds_a_claim_needs():
     assert plan.needed_smallest == seeds_needed(0.26, scatter, 2) > plan.needed
     assert (absent.claim, absent.difference) == ("X/2", None)
     assert "no measurement" in absent.reason
+    assert absent.comparison == "a − label c"  # the sheet's labels, measured or not
     table = to_markdown(as_table([plan, absent]))
     assert "| 3 × 2 |" in table
     assert "X/2: no measurement" in table

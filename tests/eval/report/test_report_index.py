@@ -230,6 +230,25 @@ def test_questions_and_answers_come_first(preset, tmp_path, written):
     page = (folder / "page.md").read_text()
     assert page.index("## Questions and answers") < page.index("### second") < page.index("## Tables")
     assert ("no test of it" in page) == (written > "2035")
+    places = [heading.lower().replace(" ", "-") for heading in re.findall(r"^#+ (.+)$", page, re.M)]
+    for link in re.findall(r"\]\(#([^)]+)\)", page):
+        assert places.count(link) == 1, link
+
+
+def test_a_claim_whose_rows_are_not_measured_waits(preset, tmp_path):
+    folder = tmp_path / "p"
+    shutil.copytree(preset, folder)
+    verdicts = json.loads((folder / "claims.json").read_text())
+    for claim in verdicts["claims"]:
+        if claim["id"] == "D-02":
+            claim.update(verdict="not decided here", unmeasured=["somewhere"])
+    (folder / "claims.json").write_text(json.dumps(verdicts))
+    (tmp_path / "e.yaml").write_text(EXPERIMENTS.replace("WRITTEN", "2030-01-01"))
+    out = folder / "index.html"
+    assert main(["page", str(folder), "--experiments", str(tmp_path / "e.yaml"), "--out", str(out)]) == 0
+    answer = out.read_text().partition('id="second"')[2]
+    assert "… not measured yet" in answer[: answer.index("</article>")]
+
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
