@@ -269,10 +269,9 @@ class Study:
         shown = [pictures / f"{name}.png" for name in self.preset.config["figures"]]
         there = [path for path in shown if path.is_file()]
         text = page_text(self.unpacked, there, link, self.facts["title"], answers=self.answers)
-        waiting = [
-            *(f"Table {n}" for n in self.preset.config["tables"] if not (self.unpacked / "tables" / f"{n}.md").is_file()),
-            *(f"Figure {path.stem}" for path in shown if path not in there),
-        ]
+        made = self.unpacked / "tables"
+        waiting = [f"Table {name}" for name in self.preset.config["tables"] if not (made / f"{name}.md").is_file()]
+        waiting += [f"Figure {path.stem}" for path in shown if path not in there]
         heading = "\n## Not measured yet\n" if waiting else ""
         return text + heading + "".join(f"\n### {name}\n\nNot all of its rows are measured.\n" for name in waiting)
 

@@ -250,7 +250,6 @@ def test_a_claim_whose_rows_are_not_measured_waits(preset, tmp_path):
     assert "… not measured yet" in answer[: answer.index("</article>")]
 
 
-
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
 @pytest.mark.parametrize("name", ["preset", "released"])
 def test_tables_sort_and_the_page_fits_a_phone(request, tmp_path, name):
