@@ -60,9 +60,10 @@ rule all:
         f"{RESULTS}/report.html",
 
 
-# Files of specs are written by runs, not by dry runs, and only where they say something new.
+# Not called by dry runs, nor by the Snakemakes that Snakemake starts for its jobs. One workflow at a time works in a
+# preset's folder; files of specs are written only where they say something new.
 onstart:
-    SPECS.write()
+    begin()
 
 
 onsuccess:

@@ -21,8 +21,8 @@ from sida.errors import AGAIN, Preempted, UserError, suggestion
 from sida.timing import timed
 
 #: Faults of the place that a file is read from or written to, which are the user's to mend.
-_PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.ENOSPC}
-_PLACES |= {errno.ENOTDIR, errno.EPERM, errno.EROFS}
+_PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
+_PLACES |= {errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS, errno.ESTALE}
 
 
 ABOUT = "Distil diffusion teachers into one-step generators."

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sida.errors import UserError
 from sida.io import write_text
 from workflow.preset.job_specs import Preset
 
@@ -56,7 +57,14 @@ class Specs:
         return hashlib.sha256(self._texts[self.path(stage, *name)].encode()).hexdigest()
 
     def write(self) -> None:
-        """Writes the files that were asked for and do not say so yet; the others keep their times."""
+        """Writes the files that were asked for and do not say so yet; the others keep their times.
+
+        Raises:
+            UserError: A file cannot be written, or not be read for now.
+        """
         for path, text in self._texts.items():
-            if not Path(path).is_file() or Path(path).read_text(encoding="utf-8") != text:
-                write_text(path, text)
+            try:
+                if not Path(path).is_file() or Path(path).read_bytes() != text.encode():
+                    write_text(path, text)
+            except OSError as error:
+                raise UserError(f"{path}: cannot be written ({error.strerror}); mend that, then start again") from None

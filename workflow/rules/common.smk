@@ -10,6 +10,7 @@ from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import latex_lack
+from workflow.preset.lock import PresetLock
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import Specs
 from workflow.preset.targets import Targets, any_of
@@ -64,6 +65,7 @@ TARGETS = Targets(PRESET, PAPER)
 # A training runs in one process per GPU; drawing and measuring take one GPU.
 ONE_GPU = min(1, PRESET.config["gpus"])
 SPECS = Specs(PRESET)
+LOCK = PresetLock(RESULTS, sys.argv)
 
 
 wildcard_constraints:
@@ -81,6 +83,16 @@ def measurements_option(wildcards, input):
 def experiments_option(wildcards, input):
     """The option of pages that names the preset's questions, where it has any."""
     return ["--experiments", str(input.experiments)] if input.get("experiments") else []
+
+
+def begin():
+    """Takes the preset's lock, then writes the specs; ends a second workflow with one line."""
+    try:
+        LOCK.take()
+        SPECS.write()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
 
 
 def show_summary():

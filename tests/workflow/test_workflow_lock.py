@@ -1,0 +1,199 @@
+"""The lock of a preset's results: one workflow at a time, nothing to unlock by hand, whatever the file system."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+
+import pytest
+
+from sida.errors import UserError
+from tests.training.toy import fork, wait
+from tests.workflow.workspace import Workspace
+from workflow.preset import lock
+from workflow.preset.lock import PresetLock, read_holder
+
+COMMAND = ["snakemake", "--cores", "2"]
+ELSEWHERE = {"token": "t", "machine": "another", "host": "node7", "pid": 12, "since": "then", "command": "snakemake -n"}
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch):
+    """Signs of life and patience of tenths of a second."""
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    monkeypatch.setattr(lock, "PATIENCE", 0.5)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A preset's results."""
+    return tmp_path / "results/demo"
+
+
+def left_behind(folder, **changes):
+    """A file of another machine's workflow, as one finds it."""
+    folder.mkdir(parents=True)
+    (folder / lock.NAME).write_text(json.dumps({**ELSEWHERE, **changes}))
+
+
+def taken(folder):
+    held = PresetLock(folder, COMMAND)
+    held.take()
+    return held
+
+
+def test_the_second_is_refused_with_one_line_and_changes_nothing(folder, tmp_path):
+    first = taken(folder)
+    before = (folder / lock.NAME).read_bytes()
+    with pytest.raises(UserError) as caught:
+        taken(folder)
+    line = str(caught.value)
+    assert f"another workflow is at work here (process {os.getpid()} on {os.uname().nodename} since " in line
+    assert "snakemake --cores 2" in line
+    assert "\n" not in line
+    assert (folder / lock.NAME).read_bytes() == before
+    # Another preset's folder is free, and so is this one afterwards.
+    taken(tmp_path / "results/other").release()
+    first.release()
+    taken(folder).release()
+    assert (folder / lock.NAME).read_bytes() == b""
+
+
+def test_a_killed_holder_holds_nothing_nor_do_its_jobs(folder, tmp_path, capfd):
+    """A job that goes on without its workflow has the same open files, but not this one."""
+
+    def hold():
+        taken(folder)
+        job = subprocess.Popen(["sleep", "60"], close_fds=False)
+        (tmp_path / "job").write_text(str(job.pid))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    assert wait(fork(hold, tmp_path / "log")) == -signal.SIGKILL
+    job = int((tmp_path / "job").read_text())
+    taken(folder).release()
+    os.kill(job, signal.SIGKILL)
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"{folder}: the workflow before (process ")
+    assert line.endswith("snakemake --cores 2) ended without a word; this one goes on")
+
+
+def beating(path, ended):
+    """Another machine's signs of life."""
+    while not ended.wait(0.05):
+        os.utime(path)
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["local locks", "no locks"])
+@pytest.mark.parametrize("hours", [-72, 0, 72])
+def test_another_machine_s_workflow_is_known_by_its_signs_of_life(folder, monkeypatch, capfd, locks, hours):
+    """Where ``flock`` reaches one machine only, or is not there at all; the machines' clocks may be days apart."""
+    if not locks:
+        monkeypatch.setattr(
+            fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available"))
+        )
+    left_behind(folder)
+    os.utime(folder / lock.NAME, times=(time.time() + 3600 * hours,) * 2)
+    ended = threading.Event()
+    alive = threading.Thread(target=beating, args=(folder / lock.NAME, ended))
+    alive.start()
+    with pytest.raises(
+        UserError, match=r"another workflow is at work here \(process 12 on node7 since then: snakemake"
+    ):
+        taken(folder)
+    ended.set()
+    alive.join()
+    assert read_holder(folder / lock.NAME) == ELSEWHERE
+    os.utime(folder / lock.NAME, times=(time.time() + 3600 * hours,) * 2)
+    taken(folder).release()
+    lines = capfd.readouterr().err.splitlines()
+    assert "may be at work here; watching" in lines[0]
+    assert lines[-1] == (
+        f"{folder}: the workflow before (process 12 on node7 since then: snakemake -n) ended without a word; "
+        "this one goes on"
+    )
+
+
+def test_who_was_taken_over_stops(folder, tmp_path):
+    """Its machine slept, say, and showed no sign of life until another's workflow took its place."""
+
+    def hold():
+        taken(folder)
+        (folder / lock.NAME).write_text(json.dumps(ELSEWHERE))
+        time.sleep(60)
+
+    assert wait(fork(hold, tmp_path / "log")) == -signal.SIGTERM
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    assert "process 12 on node7" in line
+    assert line.endswith("has taken over here; this workflow stops")
+    assert read_holder(folder / lock.NAME) == ELSEWHERE
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00" * 100, '{"pid": 1}'])
+def test_a_file_without_a_name_in_it_holds_nothing(folder, text):
+    folder.mkdir(parents=True)
+    (folder / lock.NAME).write_text(text)
+    taken(folder).release()
+
+
+def test_what_a_file_says_stays_one_line(folder, capfd):
+    left_behind(folder, command="snakemake\n\x1b[2Jerror: " + "x" * 10_000)
+    taken(folder).release()
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert all(len(line) < 600 and line.isprintable() for line in lines)
+
+
+def test_results_that_cannot_be_written_are_one_line(tmp_path):
+    (tmp_path / "results").write_text("a file where the folder should be")
+    with pytest.raises(UserError, match=r"results/demo: cannot be written \(Not a directory\)"):
+        taken(tmp_path / "results/demo")
+
+
+def test_a_second_workflow_ends_before_any_job(tmp_path):
+    """The other holds the lock of this preset; what only looks is not refused."""
+    workspace = Workspace(tmp_path)
+    results = tmp_path / "results/published"
+    held = taken(results)
+    before = contents(results)
+    target = ("--configfile", "config/published.yaml", "--", "tables/table8.tex")
+    refused = workspace.snakemake(*target)
+    assert refused.returncode == 1
+    (line,) = [line for line in (refused.stdout + refused.stderr).splitlines() if "error" in line.lower()]
+    assert line.startswith(f"error: results/published: another workflow is at work here (process {os.getpid()} on ")
+    looked = workspace.snakemake("-n", *target)
+    assert looked.returncode == 0, looked.stderr
+    assert "table" in looked.stdout
+    assert contents(results) == before
+    held.release()
+
+
+def contents(folder):
+    """What a folder holds beside the lock; that one is touched now and then."""
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.name != lock.NAME and path.is_file()}
+
+
+@pytest.mark.slow
+def test_of_two_workflows_one_works_and_one_says_so(tmp_path):
+    """Also while jobs of the first run, which are processes of their own; other presets and looks go on beside it."""
+    workspace = Workspace(tmp_path)
+    target = ("--configfile", "tests/workflow/tiny.yaml", "--", "teachers/digits-short/network.safetensors")
+    first = workspace.start(*target)
+    while not list(tmp_path.glob("results/tiny/teachers/*/state/.lock")):
+        assert first.poll() is None, (tmp_path / "run.log").read_text()
+        time.sleep(0.1)
+    for question in ("--summary", "-n", "--list-rules"):
+        assert workspace.snakemake(question, *target).returncode == 0, question
+    beside = workspace.snakemake("--configfile", "config/published.yaml", "--", "tables/table8.tex")
+    assert beside.returncode == 0, beside.stderr
+    second = workspace.snakemake(*target)
+    assert second.returncode == 1
+    assert f"another workflow is at work here (process {first.pid} on " in second.stderr
+    assert first.wait(timeout=1200) == 0, (tmp_path / "run.log").read_text()
+    again = workspace.snakemake(*target)
+    assert "Nothing to be done" in again.stdout + again.stderr
