@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +16,10 @@ from sida.errors import UserError
 from sida.io import write_json
 
 LOCK_FILE = "assets.lock"
+
+
+class ReadOnlyCacheError(UserError):
+    """The cache cannot be written: what lies in it may be used, nothing can be added."""
 
 
 def cache_dir() -> Path:
@@ -34,8 +38,11 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
         cache: Cache folder.
         name: Any text, e.g. a target path.
         announce: Printed once when somebody else holds the lock.
+
+    Raises:
+        ReadOnlyCacheError: No lock can be written there.
     """
-    with open(_lock_path(cache, name), "a+b") as stream:
+    with _lock_stream(cache, name) as stream:
         if not _try_lock(stream):
             if announce:
                 print(announce, flush=True)
@@ -44,12 +51,18 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
 
 
 @contextlib.contextmanager
-def download_slot(cache: Path, slots: int) -> Iterator[None]:
-    """Waits for one of ``slots`` places, shared by all processes that use this cache."""
+def download_slot(cache: Path, slots: int, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
+    """Waits for one of ``slots`` places, shared by all processes that use this cache.
+
+    Args:
+        cache: Cache folder.
+        slots: Downloads at a time.
+        pause: Waits some seconds; may raise to give up.
+    """
     with contextlib.ExitStack() as stack:
-        streams = [stack.enter_context(open(_lock_path(cache, f"slot {n}"), "a+b")) for n in range(slots)]
+        streams = [stack.enter_context(_lock_stream(cache, f"slot {n}")) for n in range(slots)]
         while not any(_try_lock(stream) for stream in streams):
-            time.sleep(0.05)
+            pause(0.05)
         yield
 
 
@@ -83,12 +96,22 @@ def write_record(cache: Path, target: str, record: dict[str, Any]) -> None:
         write_json(cache / LOCK_FILE, {**read_records(cache), target: record})
 
 
-def _lock_path(cache: Path, name: str) -> Path:
-    folder = cache / ".locks"
+def remove_record(cache: Path, target: str) -> bool:
+    """Takes one entry out of ``assets.lock``; whether there was one."""
+    with file_lock(cache, LOCK_FILE):
+        records = read_records(cache)
+        known = records.pop(target, None) is not None
+        if known:
+            write_json(cache / LOCK_FILE, records)
+    return known
+
+
+def _lock_stream(cache: Path, name: str) -> BinaryIO:
+    path = cache / ".locks" / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "a+b")
     except OSError as error:
-        raise UserError(
+        raise ReadOnlyCacheError(
             f"{cache}: the cache cannot be written ({error.strerror}); set SIDA_CACHE to another folder"
         ) from None
-    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.lock"

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import os
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.assets.cache import cache_dir, download_slot, file_lock, read_records, write_record
-from sida.assets.download import Transfer, download, finish
+from sida.assets.cache import (
+    ReadOnlyCacheError,
+    cache_dir,
+    download_slot,
+    file_lock,
+    read_records,
+    remove_record,
+    write_record,
+)
+from sida.assets.content import stand_in
+from sida.assets.download import Transfer, download
+from sida.assets.part import Part
 from sida.assets.registry import Asset, find_asset, load_registry
 from sida.errors import UserError
 from sida.io import sha256_file
@@ -44,59 +54,35 @@ def fetch(
     asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
     folder = Path(cache) if cache is not None else cache_dir()
     target = folder / asset.target
-    with file_lock(folder, asset.target, f"[fetch {asset.id}] another job is fetching it; waiting"):
-        if target.exists():
-            check_cached(asset, folder)
-            return target
-        if not asset.urls or offline():
-            raise UserError(by_hand(asset, target))
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        recorded = read_records(folder).get(asset.target, {}).get("sha256", "")
-        with download_slot(folder, slots or _slots()):
-            found, url = download(asset, part, asset.sha256 or recorded, transfer or Transfer())
-        finish(part, target)
-        write_record(folder, asset.target, _record(target, found, url))
+    if _settled(asset, folder):
+        return target
+    try:
+        with file_lock(folder, asset.target, f"[fetch {asset.id}] another job is fetching it; waiting"):
+            if target.exists():
+                check_cached(asset, folder)
+            else:
+                _download(asset, folder, transfer or Transfer(), slots or _slots())
+    except ReadOnlyCacheError:
+        if not target.exists():
+            raise
+        # Nobody here can write it, so nobody has to be locked out, and nothing can be recorded.
+        check_cached(asset, folder, record=False)
     return target
 
 
-def fetch_many(
-    asset_ids: Sequence[str],
-    *,
-    registry: Mapping[str, Asset] | None = None,
-    cache: str | os.PathLike[str] | None = None,
-    transfer: Transfer | None = None,
-    parallel: int = 4,
-) -> dict[str, Path]:
-    """Fetches several assets side by side; see :func:`fetch`.
-
-    All are tried even when one fails.
-
-    Raises:
-        UserError: With the number of failures and the first reason; every reason is printed.
-    """
-    assets = dict(load_registry() if registry is None else registry)
-    for asset_id in asset_ids:
-        find_asset(assets, asset_id)
-    paths: dict[str, Path] = {}
-    faults: list[str] = []
-    with concurrent.futures.ThreadPoolExecutor(max(1, parallel)) as pool:
-        jobs = {
-            pool.submit(fetch, i, registry=assets, cache=cache, transfer=transfer, slots=parallel): i
-            for i in dict.fromkeys(asset_ids)
-        }
-        for job in concurrent.futures.as_completed(jobs):
-            try:
-                paths[jobs[job]] = job.result()
-            except UserError as error:
-                faults.append(str(error))
-    if len(faults) == 1:
-        raise UserError(faults[0])
-    if faults:
-        for fault in sorted(faults):
-            print(fault, flush=True)
-        raise UserError(f"{len(faults)} of {len(jobs)} assets are missing (listed above)")
-    return {asset_id: paths[asset_id] for asset_id in asset_ids}
+def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> None:
+    """Fetches an asset that is not there, under its lock."""
+    target = folder / asset.target
+    if not asset.urls or offline():
+        raise UserError(by_hand(asset, target))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = Part(target.with_name(target.name + ".part"))
+    recorded = read_records(folder).get(asset.target, {}).get("sha256", "")
+    with download_slot(folder, slots, transfer.pause):
+        found, url = download(asset, part, asset.sha256 or recorded, transfer)
+    transfer.pause(0)
+    part.finish(target)
+    _record(asset, folder, found, url)
 
 
 def verify(
@@ -114,39 +100,94 @@ def verify(
     folder = Path(cache) if cache is not None else cache_dir()
     if not (folder / asset.target).exists():
         return None
+    try:
+        with file_lock(folder, asset.target):
+            return check_cached(asset, folder)
+    except ReadOnlyCacheError:
+        return check_cached(asset, folder, record=False)
+
+
+def forget(
+    asset_id: str, *, registry: Mapping[str, Asset] | None = None, cache: str | os.PathLike[str] | None = None
+) -> list[str]:
+    """Forgets the hash that was recorded at an asset's first use, and what the cache holds of it.
+
+    A file without a link stays: nobody could fetch it again. Its next use records it anew.
+
+    Returns:
+        What went, in words; nothing where nothing was known.
+    """
+    asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
+    folder = Path(cache) if cache is not None else cache_dir()
+    target, gone = folder / asset.target, []
     with file_lock(folder, asset.target):
-        return check_cached(asset, folder, thorough=True)
+        part = Part(target.with_name(target.name + ".part"))
+        if part.size:
+            gone.append("the unfinished download")
+        part.remove()
+        if target.exists() and asset.urls:
+            target.unlink()
+            gone.append("the file")
+        if remove_record(folder, asset.target):
+            gone.append("its hash")
+    return gone
 
 
-def check_cached(asset: Asset, cache: Path, thorough: bool = False) -> str:
-    """Checks a file that is already there and records it if it is new (also one that was put by hand).
+def _settled(asset: Asset, cache: Path) -> bool:
+    """Whether a file is there with size and time of its last check, which found the expected hash.
 
-    A file that has size and time of its last check is not read again unless ``thorough``.
+    Needs no lock: files and records are replaced whole.
+    """
+    try:
+        stamp = _stamp(cache / asset.target)
+    except OSError:
+        return False
+    record = read_records(cache).get(asset.target, {})
+    return record.get("stamp") == stamp and record.get("sha256") == (asset.sha256 or record.get("sha256"))
+
+
+def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
+    """Reads a file that is already there, checks it, and records it if it is new (also one that was put by hand).
+
+    Args:
+        asset: Whose file.
+        cache: Cache folder.
+        record: False where the cache cannot be written.
+
+    Returns:
+        Its SHA-256.
+
+    Raises:
+        UserError: It has not the registered size, or not the registered or recorded hash.
     """
     target = cache / asset.target
-    record = read_records(cache).get(asset.target, {})
-    stamp = _stamp(target)
-    expected = asset.sha256 or record.get("sha256", "")
-    if not thorough and expected and record.get("sha256") == expected and record.get("stamp") == stamp:
-        return expected
+    known = read_records(cache).get(asset.target, {})
+    expected = asset.sha256 or known.get("sha256", "")
     size = target.stat().st_size
     if asset.size is not None and size != asset.size:
         raise UserError(f"{target}: has {size:,} bytes, {asset.size:,} are registered; delete it and fetch it again")
     found = sha256_file(target)
     if expected and found != expected:
         source = "registered" if asset.sha256 else "one in assets.lock,"
+        remedy = "" if asset.sha256 else f" (where the recorded one was wrong: sida assets forget {asset.id})"
         raise UserError(
-            f"{target}: its sha256 {found[:12]}… is not the {source} {expected[:12]}…; delete it and fetch it again"
+            f"{target}: its sha256 {found[:12]}… is not the {source} {expected[:12]}…; "
+            f"delete it and fetch it again{remedy}"
         )
-    write_record(
-        cache, asset.target, {**_record(target, found, asset.url), **({"date": record["date"]} if record else {})}
-    )
+    if not expected and (other := stand_in(target, asset.target)):
+        raise UserError(f"{target}: is {other}, not the file; delete it, and fetch the file or put it there")
+    if record:
+        _record(asset, cache, found, known.get("url", asset.url), known.get("date"))
     return found
 
 
 def describe(asset: Asset, cache: Path) -> dict[str, Any]:
     """What a cached asset is and where it came from, without dates and absolute paths: equal files, equal records."""
-    record = read_records(cache)[asset.target]
+    target = cache / asset.target
+    record = read_records(cache).get(asset.target)
+    if record is None:
+        # Put by hand into a cache that cannot be written.
+        record = {"sha256": sha256_file(target), "size": target.stat().st_size, "url": asset.url}
     facts = {name: getattr(asset, name) for name in ("id", "kind", "target", "license", "source", "note")}
     return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
 
@@ -167,9 +208,16 @@ def by_hand(asset: Asset, target: Path) -> str:
     return f"asset '{asset.id}' is missing and {why}: get it from {origin}{size} and put it at {target}{note}"
 
 
-def _record(target: Path, sha256: str, url: str) -> dict[str, Any]:
+def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None = None) -> None:
+    """Writes down what a file is; says so where nobody knew before."""
+    target, new = cache / asset.target, asset.target not in read_records(cache)
     size = target.stat().st_size
-    return {"sha256": sha256, "size": size, "url": url, "date": now(), "stamp": _stamp(target)}
+    record = {"sha256": sha256, "size": size, "url": url, "date": date or now(), "stamp": _stamp(target)}
+    write_record(cache, asset.target, record)
+    if new and not asset.sha256:
+        place = f" of {url}" if url else ""
+        line = f"[fetch {asset.id}] first use: recorded sha256 {sha256}, {size:,} bytes{place}; enforced from now on"
+        print(line, file=sys.stderr, flush=True)
 
 
 def _stamp(path: Path) -> list[int]:

@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from sida.assets import Asset
 
-HELP = "Fetch, verify or list the published networks, references and extractors."
+HELP = "Fetch, verify, forget or list the published networks, references and extractors."
 EXAMPLES = """examples:
   sida assets list --kind teacher
   sida assets fetch cifar10-uncond-sida-a1 fid-ref-cifar10 inception
   sida assets fetch --kind extractor
   sida assets verify                        (reads every cached file again)
+  sida assets forget inception              (drops its file and the hash recorded at first use)
   SIDA_OFFLINE=1 sida assets fetch inception   (says where to put the file)
 
 environment:
-  SIDA_CACHE       folder of the downloads (default: sida in the user's cache folder)
-  SIDA_OFFLINE     1: never use the network
-  SIDA_DOWNLOADS   downloads at a time over all jobs (default: 4)
-  SIDA_ASSETS      another registry
+  SIDA_CACHE         folder of the downloads (default: sida in the user's cache folder)
+  SIDA_OFFLINE       1: never use the network
+  SIDA_DOWNLOADS     downloads at a time over all jobs (default: 4)
+  SIDA_MAX_DOWNLOAD  largest file of unregistered size, in gigabytes (default: 64)
+  SIDA_ASSETS        another registry
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument("action", choices=("fetch", "verify", "list"))
+    parser.add_argument("action", choices=("fetch", "verify", "forget", "list"))
     parser.add_argument("ids", nargs="*", metavar="ID", help="ids of the registry")
     parser.add_argument("--kind", help="all assets of a kind (network, teacher, fid-reference, extractor, ...)")
     parser.add_argument("--registry", metavar="FILE", help="another registry than config/assets.tsv")
@@ -52,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
         return _list(chosen)
     if args.action == "verify":
         return _verify(chosen, registry, bool(args.ids))
+    if args.action == "forget":
+        return _forget(chosen if args.ids else [], registry)
     if not args.ids and args.kind is None:
         raise UserError("sida assets fetch: name ids or a --kind (everything would be tens of gigabytes)")
     return _fetch(chosen, registry, args)
@@ -69,6 +73,18 @@ def _fetch(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Names
     if args.record:
         cache = cache_dir()
         write_json(args.record, [describe(asset, cache) for asset in chosen])
+    return 0
+
+
+def _forget(chosen: list[Asset], registry: dict[str, Asset]) -> int:
+    from sida.assets import forget
+    from sida.errors import UserError
+
+    if not chosen:
+        raise UserError("sida assets forget: name ids; a hash that was recorded once is given up for good")
+    for asset in chosen:
+        gone = forget(asset.id, registry=registry)
+        print(f"{asset.id}: forgotten: {', '.join(gone)}" if gone else f"{asset.id}: nothing is known of it")
     return 0
 
 

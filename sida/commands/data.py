@@ -159,7 +159,7 @@ def _open(text: str) -> Dataset:
 
 
 def _encode(args: argparse.Namespace) -> int:
-    from sida.assets.fetch import fetch_many
+    from sida.assets import fetch_many
     from sida.data import LatentEncoder, load_vae, open_archive
     from sida.data.encode import encode_dataset
     from sida.errors import UserError

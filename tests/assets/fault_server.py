@@ -20,6 +20,8 @@ class Page:
     ranges: bool = True
     etag: bool = True
     length: bool = True
+    chunked: bool = False
+    headers: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -29,6 +31,8 @@ class Site:
     requests: list = dataclasses.field(default_factory=list)
     active: int = 0
     most_active: int = 0
+    #: Bytes of endless bodies.
+    sent: int = 0
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def add(self, name: str, body: bytes, **options) -> str:
@@ -94,7 +98,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         etag = f'"{hashlib.md5(page.body).hexdigest()}"'
         start = 0
         wanted = self.headers.get("Range")
-        fresh = self.headers.get("If-Range") in (None, etag)
+        fresh = kind == "any condition" or self.headers.get("If-Range") in (None, etag)
         if page.ranges and wanted and fresh:
             start = int(wanted.removeprefix("bytes=").split("-")[0])
             if start >= len(page.body):
@@ -108,6 +112,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = page.body[start:]
         if page.etag:
             self.send_header("ETag", etag)
+        for name, value in page.headers.items():
+            self.send_header(name, value)
+        if page.chunked:
+            self._chunks(body, kind == "endless")
+            return
         if page.length:
             self.send_header("Content-Length", str(len(body) + (values[0] if kind == "wrong length" else 0)))
         self.end_headers()
@@ -123,6 +132,17 @@ class Handler(http.server.BaseHTTPRequestHandler):
             time.sleep(values[1])
         else:
             self.wfile.write(body)
+
+    def _chunks(self, body: bytes, endless: bool) -> None:
+        """The body in pieces of which no length is announced; an endless one begins again and again."""
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        while True:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(body), body))
+            if not endless:
+                break
+            self.server.site.sent += len(body)
+        self.wfile.write(b"0\r\n\r\n")
 
 
 @contextlib.contextmanager

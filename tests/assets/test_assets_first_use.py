@@ -1,0 +1,184 @@
+"""Files whose hash nobody knows: what is recorded at first use is the file that the server has, whole and unpacked."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from sida.assets import Asset, Transfer, fetch, verify
+from sida.assets.cache import LOCK_FILE
+from sida.assets.registry import COLUMNS
+from sida.cli import main
+from sida.errors import UserError
+from tests.assets.fault_server import serve
+
+BODY = bytes(range(256)) * 1200
+SHA = hashlib.sha256(BODY).hexdigest()
+HASTY = Transfer(attempts=3, total_attempts=12, backoff=0.001, max_backoff=0.002, timeout=0.5, quiet=True)
+
+
+@pytest.fixture
+def site():
+    with serve() as site:
+        yield site
+
+
+def one(url: str, target: str = "some/net.pkl", **options) -> dict[str, Asset]:
+    return {"net": Asset(id="net", kind="network", url=url, target=target, **options)}
+
+
+def get(registry, cache, transfer=HASTY) -> Path:
+    return fetch("net", registry=registry, cache=cache, transfer=transfer)
+
+
+def records(cache: Path) -> dict:
+    return json.loads((cache / LOCK_FILE).read_text())
+
+
+@pytest.mark.parametrize("etag", [True, False], ids=["the server names another version", "it names none"])
+def test_a_resumed_file_is_never_of_two_versions(site, tmp_path, etag):
+    newer = bytes(reversed(BODY))
+    url = site.add("f", BODY, faults=[("cut", 5000)] + [("status", 503)] * 3, etag=etag)
+    with pytest.raises(UserError):
+        get(one(url), tmp_path)
+    site.add("f", newer, etag=etag)
+    assert get(one(url), tmp_path).read_bytes() == newer
+    assert records(tmp_path)["some/net.pkl"]["sha256"] == hashlib.sha256(newer).hexdigest()
+
+
+def test_a_part_of_another_version_is_noticed_where_the_server_ignores_the_condition(site, tmp_path):
+    newer = bytes(reversed(BODY))
+    url = site.add("f", BODY, faults=[("cut", 5000)] + [("status", 503)] * 3)
+    with pytest.raises(UserError):
+        get(one(url), tmp_path)
+    site.add("f", newer, faults=[("any condition",)])
+    assert get(one(url), tmp_path).read_bytes() == newer
+
+
+def test_a_compressed_body_is_refused_and_a_mirror_taken(site, tmp_path):
+    packed = site.add("packed", gzip.compress(BODY), headers={"Content-Encoding": "gzip"})
+    with pytest.raises(UserError, match=r"sends it compressed \(Content-Encoding: gzip\)"):
+        get(one(packed), tmp_path)
+    assert not (tmp_path / "some/net.pkl").exists()
+    assert get(one(packed, mirrors=(site.add("plain", BODY),)), tmp_path).read_bytes() == BODY
+
+
+def test_the_encoding_of_a_file_that_is_itself_compressed_is_its_own(site, tmp_path):
+    body = gzip.compress(BODY)
+    url = site.add("f", body, headers={"Content-Encoding": "x-gzip"})
+    assert get(one(url, "data/cifar.tar.gz"), tmp_path).read_bytes() == body
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"\n <!DOCTYPE html><title>Log in</title>" + b" " * 5000, "a web page"),
+        (b"\xef\xbb\xbf<HTML><body>Sorry", "a web page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "a web page"),
+        (b'{"error": "rate limit exceeded"}', "a message in JSON"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:12\nsize 4\n", "a pointer of Git LFS"),
+    ],
+)
+def test_a_page_in_the_place_of_the_file_is_refused_without_a_content_type(site, tmp_path, body, reason):
+    with pytest.raises(UserError, match=f"{reason} instead of the file"):
+        get(one(site.add("f", body)), tmp_path)
+    assert not (tmp_path / LOCK_FILE).exists()
+    (tmp_path / "some/net.pkl").write_bytes(body)
+    with pytest.raises(UserError, match=f"net.pkl: is {reason}"):
+        get(one(""), tmp_path)
+
+
+def test_json_and_text_that_are_the_file_are_taken(site, tmp_path):
+    body = b'{"latent_channels": 4}'
+    assert get(one(site.add("f", body), "vae/config.json"), tmp_path).read_bytes() == body
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_a_body_without_an_end_stops_at_the_largest_size(site, tmp_path, chunked):
+    faults = [("endless",)] * 3 if chunked else []
+    url = site.add("f", b"x" * 100_000, faults=faults, chunked=chunked)
+    patience = Transfer(attempts=2, backoff=0.001, timeout=0.5, quiet=True, largest=90_000)
+    with pytest.raises(UserError, match=r"90,000 bytes.*SIDA_MAX_DOWNLOAD"):
+        get(one(url), tmp_path, patience)
+    assert site.sent < 20_000_000
+    assert get(one(site.add("g", b"x" * 90_000, chunked=chunked)), tmp_path, patience).stat().st_size == 90_000
+
+
+def test_the_registered_size_bounds_a_chunked_body(site, tmp_path):
+    url = site.add("f", BODY, faults=[("endless",)] * 3, chunked=True)
+    with pytest.raises(UserError, match=f"more than the {len(BODY):,} bytes"):
+        get(one(url, size=len(BODY)), tmp_path)
+
+
+def test_a_body_of_unknown_length_leaves_room_on_the_disk(site, tmp_path, monkeypatch):
+    import shutil
+
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=2**29))
+    with pytest.raises(UserError, match="bytes are free"):
+        get(one(site.add("f", BODY, faults=[("endless",)] * 3, chunked=True)), tmp_path)
+
+
+def test_first_use_says_what_it_recorded(site, tmp_path, capsys):
+    url = site.add("f", BODY)
+    get(one(url), tmp_path)
+    said = capsys.readouterr().err
+    assert f"[fetch net] first use: recorded sha256 {SHA}, {len(BODY):,} bytes of {url}" in said
+    record = records(tmp_path)["some/net.pkl"]
+    assert (record["sha256"], record["size"], record["url"]) == (SHA, len(BODY), url)
+    assert record["date"].startswith(str(date.today().year))
+    get(one(url), tmp_path)
+    (tmp_path / "some/net.pkl").unlink()
+    get(one(url), tmp_path)
+    get(one(site.add("g", BODY), "other.pkl", sha256=SHA), tmp_path)
+    assert "first use" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def registry(site, tmp_path, monkeypatch):
+    """A registry file and a cache of the command's own."""
+    path = tmp_path / "assets.tsv"
+    row = {"id": "net", "kind": "network", "url": site.add("f", BODY), "target": "some/net.pkl"}
+    path.write_text("\t".join(COLUMNS) + "\n" + "\t".join(row.get(name, "") for name in COLUMNS) + "\n")
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("SIDA_ASSETS", str(path))
+    return path
+
+
+def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path, capsys):
+    site.pages["/f"].body = b"the wrong file"
+    assert main(["assets", "fetch", "net", "--quiet"]) == 0
+    site.pages["/f"].body = BODY
+    (tmp_path / "cache/some/net.pkl").unlink()
+    assert main(["assets", "fetch", "net", "--quiet"]) == 1
+    assert "sida assets forget net" in capsys.readouterr().err
+    assert main(["assets", "forget", "net"]) == 0
+    assert "net: forgotten" in capsys.readouterr().out
+    assert main(["assets", "fetch", "net", "--quiet"]) == 0
+    assert verify("net", cache=tmp_path / "cache") == SHA
+    # What can be fetched again goes with its record; names are asked for.
+    assert main(["assets", "forget", "net"]) == 0
+    assert not (tmp_path / "cache/some/net.pkl").exists()
+    assert main(["assets", "forget", "net"]) == 0
+    assert "nothing is known of it" in capsys.readouterr().out
+    assert main(["assets", "forget"]) == 1
+    assert "name ids" in capsys.readouterr().err
+
+
+def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path, capsys):
+    row = {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "a drive"}
+    registry.write_text("\t".join(COLUMNS) + "\n" + "\t".join(row.get(name, "") for name in COLUMNS) + "\n")
+    path = tmp_path / "cache/some/net.pkl"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"first")
+    assert main(["assets", "fetch", "net", "--quiet"]) == 0
+    path.write_bytes(BODY)
+    assert main(["assets", "fetch", "net", "--quiet"]) == 1
+    assert main(["assets", "forget", "net"]) == 0
+    assert main(["assets", "fetch", "net", "--quiet"]) == 0
+    assert records(tmp_path / "cache")["some/net.pkl"]["sha256"] == SHA
