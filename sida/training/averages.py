@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sida.training.learner import FlatParameters, Learner, buffers, load_buffers
+from sida.training.flat import FlatParameters
+from sida.training.learner import Learner
+from sida.training.resumable import buffers, load_buffers
 from sida.training.shards import Shards
 
 Array = npt.NDArray[np.float64]

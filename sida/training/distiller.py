@@ -11,8 +11,9 @@ from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import Draws, SiDLoss
 from sida.networks.fused import Kernels, use_fused_kernels
+from sida.training.compilation import compiled
 from sida.training.iteration import Turns
-from sida.training.learner import Learner, Reduce, compiled
+from sida.training.learner import Learner, Reduce
 from sida.training.meter import IterationRecord
 from sida.training.player import Batch, Player
 from sida.training.schedule import Schedule

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from sida.kernels import adam as kernels
-from sida.training.learner import INFINITY_REPLACEMENT, Adam, GuardReport
+from sida.training.flat import Adam
+from sida.training.learner import INFINITY_REPLACEMENT, GuardReport
 
 
 def fused_step(adam: Adam, gradient: torch.Tensor, lr: float, clip_value: float | None) -> GuardReport:

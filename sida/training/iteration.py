@@ -11,10 +11,11 @@ from sida.losses import Draws
 from sida.randomness import generator as random_generator
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import seed_layers, step_draws
-from sida.training.learner import Reduce, Resumable, join, joint_state, load_joint_state
+from sida.training.learner import Reduce, join
 from sida.training.meter import IterationRecord
 from sida.training.player import Batch, Batches, Player
 from sida.training.ranks import Ranks
+from sida.training.resumable import Resumable, joint_state, load_joint_state
 from sida.training.rounds import PlainRounds, ReplayedRounds, Rounds, RoundSpec
 from sida.training.schedule import Phase, Schedule
 

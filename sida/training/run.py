@@ -20,9 +20,10 @@ from sida.io import sweep_temporaries
 from sida.networks import build_network
 from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
 from sida.training.config import DistillConfig, TeacherConfig
-from sida.training.learner import FlatParameters, load_buffers
+from sida.training.flat import FlatParameters
 from sida.training.logs import Logs
 from sida.training.ranks import ALONE, Ranks
+from sida.training.resumable import load_buffers
 from sida.training.state import KeptState, StateStore, say
 
 P = ParamSpec("P")

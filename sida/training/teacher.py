@@ -21,7 +21,7 @@ from sida.training.background import Tensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
 from sida.training.config import TeacherConfig
 from sida.training.identity import run_digest, run_metadata
-from sida.training.learner import Learner, Reduce, Resumable, join, joint_state, load_joint_state
+from sida.training.learner import Learner, Reduce, join
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
@@ -29,6 +29,7 @@ from sida.training.pictures import Pictures
 from sida.training.plan import Plan
 from sida.training.process import prepare_process
 from sida.training.ranks import Ranks, joined, own_device
+from sida.training.resumable import Resumable, joint_state, load_joint_state
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sida.networks.edm2_layers import NORM_EPS, MPConv, normalize
-from sida.training.learner import INFINITY_REPLACEMENT, Adam, guard_gradient
+from sida.training.flat import Adam
+from sida.training.learner import INFINITY_REPLACEMENT, guard_gradient
 
 pytest.importorskip("triton")
 

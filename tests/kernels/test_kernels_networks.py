@@ -11,7 +11,7 @@ from sida.losses import SiDALoss
 from sida.networks import build_network
 from sida.networks.fused import use_fused_kernels
 from sida.training.distiller import Distiller
-from sida.training.learner import FlatParameters
+from sida.training.flat import FlatParameters
 from sida.training.schedule import Schedule
 
 pytest.importorskip("triton")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.training import distill, learner, train_teacher
-from sida.training.learner import compiled
+from sida.training import compilation, distill, train_teacher
+from sida.training.compilation import compiled
 from tests.training.toy import STUDENT, TEACHER, results
 
 
@@ -18,7 +18,7 @@ def torch_compile(monkeypatch):
         monkeypatch.setattr(torch, "compile", function)
         forget()
 
-    forget = lambda: [function.cache_clear() for function in (learner._fault, learner._say_once)]
+    forget = lambda: [function.cache_clear() for function in (compilation._fault, compilation._say_once)]
     yield replace
     forget()
 

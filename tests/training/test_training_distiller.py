@@ -15,7 +15,8 @@ from sida.losses import SiDALoss, SiDLoss
 from sida.networks import build_network
 from sida.training.batches import step_draws
 from sida.training.distiller import Distiller
-from sida.training.learner import Adam, FlatParameters, guard_gradient
+from sida.training.flat import Adam, FlatParameters
+from sida.training.learner import guard_gradient
 from sida.training.schedule import Schedule
 from tests.losses.loss_cases import tensors
 

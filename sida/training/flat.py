@@ -1,0 +1,117 @@
+"""All parameters of a network as one vector, and Adam on that vector."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+
+
+class FlatParameters:
+    """Moves a network's parameters into one contiguous float32 vector; the parameters become views of it.
+
+    Guarding, clipping, Adam, averaging, saving and (later) reducing across devices then act on one tensor. The
+    network itself does not notice. Parameters that do not require a gradient now never will: they stay as they are.
+
+    Args:
+        net: Network on its final device; not to be moved or deep-copied while the views are in use.
+        channels_last: Let the kernels of convolutions lie in the order that channels-last convolutions want.
+
+    Attributes:
+        vector: float32 ``(P,)``, in the order of ``net.parameters()``.
+        padded: ``vector`` with the zeros of :meth:`pad` behind it.
+        parameters: The network's parameters, views of ``vector``.
+    """
+
+    def __init__(self, net: torch.nn.Module, channels_last: bool = False) -> None:
+        self.parameters = list(net.parameters())
+        if not self.parameters:
+            raise ValueError("a network without parameters cannot learn")
+        self.channels_last = channels_last
+        self._learning = [p for p in self.parameters if p.requires_grad]
+        self._hold(self._joined([p.detach().float() for p in self.parameters]))
+
+    def _hold(self, padded: torch.Tensor) -> None:
+        self.padded, self.vector = padded, padded[: sum(p.numel() for p in self.parameters)]
+        for p, part in zip(self.parameters, self._parts(self.vector, self.channels_last)):
+            p.data = part
+
+    def _joined(self, parts: Sequence[torch.Tensor], zeros: int = 0) -> torch.Tensor:
+        """Tensors of the parameters' shapes as one vector in this object's order of memory, and zeros behind it."""
+        orders = [part.permute(0, 2, 3, 1) if self.channels_last and part.ndim == 4 else part for part in parts]
+        return torch.cat([*(part.reshape(-1) for part in orders), *([parts[0].new_zeros(zeros)] if zeros else [])])
+
+    def _parts(self, vector: torch.Tensor, channels_last: bool) -> list[torch.Tensor]:
+        """Views of a vector with the parameters' shapes."""
+        parts = []
+        for p, part in zip(self.parameters, vector.split([p.numel() for p in self.parameters])):
+            if channels_last and p.ndim == 4:
+                out, width, height, length = p.shape
+                parts.append(part.view(out, height, length, width).permute(0, 3, 1, 2))
+            else:
+                parts.append(part.view(p.shape))
+        return parts
+
+    def pad(self, count: int) -> None:
+        """Puts zeros behind the vector, which is another one from now on."""
+        self._hold(torch.cat([self.vector, self.vector.new_zeros(count)]))
+
+    def portable(self, vector: torch.Tensor) -> torch.Tensor:
+        """A vector of this object's order in the plain one, in which states are kept: a copy where they differ."""
+        if not self.channels_last:
+            return vector
+        return torch.cat([part.reshape(-1) for part in self._parts(vector, True)])
+
+    def arranged(self, plain: torch.Tensor) -> torch.Tensor:
+        """A vector of the plain order in this object's: a copy where they differ."""
+        return self._joined(self._parts(plain, False)) if self.channels_last else plain
+
+    def gradient(self) -> torch.Tensor:
+        """The gradients as one fresh vector like ``padded``; parameters that were not reached give zeros."""
+        parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
+        return self._joined(parts, len(self.padded) - len(self.vector))
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for p in self.parameters:
+            p.grad = None
+
+    def requires_grad_(self, flag: bool) -> None:
+        """Turns gradients on or off, of all parameters that learn."""
+        for p in self._learning:
+            p.requires_grad_(flag)
+
+
+class Adam:
+    """``v ← β₂ v + (1 − β₂) g²;  m ← β₁ m + (1 − β₁) g;  x ← x − lr · m̂ / (√v̂ + ε)`` with bias-corrected m̂, v̂.
+
+    Args:
+        vector: Parameters, changed in place; float32 ``(P,)``.
+        betas: β₁ and β₂ in [0, 1).
+        eps: ε.
+
+    Source: Adam (arXiv:1412.6980), algorithm 1.
+    """
+
+    def __init__(self, vector: torch.Tensor, betas: tuple[float, float], eps: float) -> None:
+        self.vector, self.betas, self.eps = vector, betas, eps
+        self.steps = torch.zeros((), dtype=torch.int64)
+        self.square = torch.zeros_like(vector)
+        self.mean = torch.zeros_like(vector) if betas[0] else None
+
+    @torch.no_grad()
+    def step(self, gradient: torch.Tensor, lr: float) -> None:
+        """One step against ``gradient`` ``(P,)``."""
+        beta1, beta2 = self.betas
+        self.steps += 1
+        count = int(self.steps)
+        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        if self.mean is not None:
+            gradient = self.mean.lerp_(gradient, 1 - beta1)
+        divisor = self.square.sqrt().div_(math.sqrt(1 - beta2**count)).add_(self.eps)
+        self.vector.addcdiv_(gradient, divisor, value=-lr / (1 - beta1**count))
+
+    def moments(self) -> dict[str, torch.Tensor]:
+        """The running means by name, ``(P,)`` each."""
+        return {"square": self.square} if self.mean is None else {"square": self.square, "mean": self.mean}
