@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from typing import Annotated, Any, TypeVar
 
 from sida.errors import UserError, suggestion
 from sida.ranges import As, Variants
+from sida.text_files import parse_json, parse_yaml, read_text
 
 T = TypeVar("T")
 
@@ -127,13 +129,10 @@ def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:
         where = str(path)
         if not path.is_file():
             raise UserError(f"{where}: no such file; give JSON text or the path of a JSON or YAML file")
-        text = path.read_text(encoding="utf-8")
         if path.suffix in {".yaml", ".yml"}:
             return load_yaml(path)
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from None
+        text = read_text(path)
+    value = parse_json(text, where)
     if not isinstance(value, dict):
         raise UserError(f"{where}: must be a mapping, got {_show(value)}")
     return value
@@ -143,19 +142,13 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML mapping.
 
     Raises:
-        UserError: Missing file, a syntax error (with its line), or a document that is not a mapping.
+        UserError: Missing file, another encoding than UTF-8, what :func:`~sida.text_files.parse_yaml` refuses, or a
+            document that is not a mapping.
     """
-    import yaml
-
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)})") from None
+    value = parse_yaml(read_text(path), str(path))
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a mapping of settings, got {_show(value)}")
     return value
@@ -219,8 +212,12 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, typing.cast(type, hint)):
             return value
         return from_mapping(typing.cast(type, hint), value, where)
+    if hint in (int, float) and isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise UserError(f"{where}: must be an integer of at most 64 bits, got one of {value.bit_length()}")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if hint is float and isinstance(value, float) and math.isnan(value):
+        raise UserError(f"{where}: must be a finite number, got {_show(value)}")
     if isinstance(hint, type) and (not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool)):
         names = {int: "an integer", float: "a number", str: "a text", bool: "true or false"}
         raise UserError(f"{where}: must be {names.get(hint, hint.__name__)}, got {_show(value)}")

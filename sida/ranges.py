@@ -12,6 +12,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated
 
+#: Networks and optimisers compute in float32.
+_MOST = 3.4e38
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -36,6 +39,8 @@ class Range:
         """What is wrong with a number; None where nothing is."""
         if not math.isfinite(value):
             return "must be a finite number"
+        if isinstance(value, float) and abs(value) >= _MOST:
+            return f"must be below {_MOST:.1e}, the end of numbers of 32 bits"
         low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
         high = (self.most is None or value <= self.most) and (self.below is None or value < self.below)
         if low and high:
@@ -118,6 +123,8 @@ Fraction = Annotated[float, Range(least=0, most=1)]
 Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
 #: Id of a run, teacher or data set: it names files.
-Name = Annotated[str, Pattern("[a-zA-Z0-9][a-zA-Z0-9._-]*", "of letters, digits and ._- behind a letter or digit")]
+Name = Annotated[
+    str, Pattern("[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}", "of letters, digits and ._- behind a letter or digit, 100 at most")
+]
 #: ``module:object``, imported when it is used.
 ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module:object'")]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +13,7 @@ from sida.config import from_mapping, from_texts, load_spec
 from sida.errors import UserError
 from sida.methods import METHODS, is_method
 from sida.ranges import Count, Finite, Name, Natural, OneOf
+from sida.text_files import read_text
 
 #: Methods of rows that are measured and not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
@@ -80,7 +83,8 @@ def read_runs(path: str | Path) -> list[Run]:
     A ``.json`` file is a spec of the workflow, which has the rows that a table or figure shows as ``runs``.
 
     Raises:
-        UserError: Missing file, unknown column, wrong value, or a run named twice (file and line are named).
+        UserError: Missing file, another encoding than UTF-8, unknown column, wrong value, or a run named twice (file
+            and line are named).
     """
     path = Path(path)
     if not path.is_file():
@@ -88,23 +92,45 @@ def read_runs(path: str | Path) -> list[Run]:
     if path.suffix == ".json":
         rows = load_spec(str(path)).get("runs", [])
         return [from_mapping(Run, row, f"{path}: runs[{index}]") for index, row in enumerate(rows)]
-    numbered = [
-        (number, line)
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1)
-        if line.strip() and not line.startswith("#")
-    ]
-    lines = list(csv.reader((line for _, line in numbered), delimiter="\t"))
+    lines = list(_lines(path))
     if not lines:
         raise UserError(f"{path}: the sample sheet is empty; it needs a header line and one row per generator")
-    header = lines[0]
-    runs: list[Run] = []
-    for (number, _), cells in zip(numbered[1:], lines[1:]):
-        where = f"{path}:{number}"
+    where, header = lines[0]
+    double = next((key for number, key in enumerate(header) if key in header[:number]), None)
+    if double is not None:
+        raise UserError(f"{where}: two columns are called '{double}'; remove or rename one")
+    runs: dict[str, Run] = {}
+    for where, cells in lines[1:]:
         if len(cells) > len(header):
             raise UserError(f"{where}: {len(cells)} cells but {len(header)} columns; separate cells by single tabs")
-        cells_by_column = {key: cell.strip() for key, cell in zip(header, cells) if cell.strip()}
+        cells_by_column = {key: cell for key, cell in zip(header, cells) if cell}
         run = from_texts(Run, cells_by_column, f"{where}:")
-        if any(run.run == other.run for other in runs):
-            raise UserError(f"{where}: run '{run.run}' appears twice; give each row its own id")
-        runs.append(run)
-    return runs
+        # Runs name folders, and not every file system tells A from a.
+        other = runs.setdefault(run.run.lower(), run)
+        if other is not run:
+            also = "" if other.run == run.run else f", but for its case, as '{other.run}'"
+            raise UserError(f"{where}: run '{run.run}' appears twice{also}; give each row its own id")
+    return list(runs.values())
+
+
+def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """``FILE:LINE`` and cells of each line that is neither empty nor a comment."""
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        where = f"{path}:{number}"
+        try:
+            cells = next(csv.reader([line], delimiter="\t", strict=True))
+        except csv.Error as error:
+            fault = "a quotation mark is not closed" if "unexpected end" in str(error) else str(error)
+            raise UserError(f"{where}: {fault}; mend or shorten the cell") from None
+        hidden = next((character for cell in cells for character in cell if _hidden(character)), None)
+        if hidden is not None:
+            raise UserError(f"{where}: a cell holds a character without a picture (U+{ord(hidden):04X}); remove it")
+        yield where, [cell.strip() for cell in cells]
+
+
+def _hidden(character: str) -> bool:
+    """Controls, ends of lines, and marks that turn the direction of text around, so that it reads as something else."""
+    kind = unicodedata.category(character)
+    return kind in ("Cc", "Zl", "Zp") or (kind == "Cf" and unicodedata.bidirectional(character)[-1:] in "EOI")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from sida.errors import UserError, suggestion
 from sida.resources import PUBLISHED
+from sida.text_files import read_csv
 
 
 @dataclass(frozen=True)
@@ -60,15 +60,14 @@ def load_published(folder: str | Path | None = None) -> dict[str, Published]:
         raise UserError(f"{folder}: no published numbers (*.csv) there")
     numbers: dict[str, Published] = {}
     for path in files:
-        with open(path, encoding="utf-8", newline="") as stream:
-            for line, record in enumerate(csv.DictReader(stream), start=2):
-                try:
-                    number = _published(record)
-                except KeyError as error:
-                    raise UserError(f"{path}:{line}: column {error} is missing") from None
-                if number.id in numbers:
-                    raise UserError(f"{path}:{line}: id '{number.id}' occurs twice; ids must be unique")
-                numbers[number.id] = number
+        for line, record in read_csv(path)[1]:
+            try:
+                number = _published(record)
+            except KeyError as error:
+                raise UserError(f"{path}:{line}: column {error} is missing") from None
+            if number.id in numbers:
+                raise UserError(f"{path}:{line}: id '{number.id}' occurs twice; ids must be unique")
+            numbers[number.id] = number
     return numbers
 
 

@@ -6,7 +6,6 @@ through :class:`Measurements`, so its checks (duplicates, gaps between trials, N
 
 from __future__ import annotations
 
-import csv
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sida.errors import UserError, suggestion
+from sida.text_files import read_csv
 
 
 @dataclass(frozen=True)
@@ -204,13 +204,11 @@ def load_measurements(path: str | Path) -> Measurements:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such measurements; run `sida-eval measure` or the workflow first")
-    with open(path, encoding="utf-8", newline="") as stream:
-        reader = csv.DictReader(stream)
-        absent = [name for name in COLUMNS if name not in {*(reader.fieldnames or []), *_OPTIONAL}]
-        if absent:
-            raise UserError(f"{path}: column '{absent[0]}' is missing; collect the measurements again")
-        rows = [_measurement(record, f"{path}:{reader.line_num}") for record in reader]
-    return Measurements(rows, str(path))
+    columns, lines = read_csv(path)
+    absent = [name for name in COLUMNS if name not in {*columns, *_OPTIONAL}]
+    if absent:
+        raise UserError(f"{path}: column '{absent[0]}' is missing; collect the measurements again")
+    return Measurements([_measurement(record, f"{path}:{line}") for line, record in lines], str(path))
 
 
 def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
@@ -228,7 +226,7 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
 
     def whole(name: str) -> int:
         number = _number(text[name], f"{where}: {name}")
-        if number != int(number) or number < 0:
+        if not math.isfinite(number) or number != int(number) or number < 0:
             raise UserError(f"{where}: {name}: must be a non-negative integer, got '{text[name]}'")
         return int(number)
 

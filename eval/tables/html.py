@@ -10,12 +10,14 @@ from pathlib import Path
 
 from eval.tables.model import Cell, Row, Table
 from sida.errors import UserError
+from sida.text_files import read_text
 
 _PARTS = re.compile(
     r"<h1>(?P<title>.*?)</h1>\n<p>(?P<caption>.*?)</p>\n<div>(?P<table><table>.*?</table>)</div>\n"
     r'<div class="notes">(?P<notes>.*?)</div>\n</body>',
     re.DOTALL,
 )
+_OURS = re.compile(r'</?(?:table|thead|tbody|tr|th|td|b|sup|sub|p)(?: class="[\w -]*"| colspan="\d+")*>')
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,10 @@ def read_html(path: Path) -> Page:
     Raises:
         UserError: The file holds something else.
     """
-    found = _PARTS.search(path.read_text(encoding="utf-8"))
-    if found is None:
-        raise UserError(f"{path}: holds no table; build it again")
+    found = _PARTS.search(read_text(path))
+    # The parts go into other pages as they are, and a results folder may have come from someone else.
+    if found is None or any("<" in _OURS.sub("", part) for part in found.groups()):
+        raise UserError(f"{path}: holds no table as this program writes them; build it again")
     return Page(**found.groupdict())
 
 

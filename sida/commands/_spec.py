@@ -67,17 +67,16 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
 
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
-    import yaml
-
     from sida.config import takes_text
+    from sida.text_files import parse_yaml
 
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise UserError(f"--set {override}: must be key=value, e.g. --set lr=1e-4")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise UserError(f"--set {override}: the value is not valid YAML; quote it") from None
+        value = parse_yaml(text, f"--set {key}")
+    except UserError as error:
+        raise UserError(f"{error}; quote the value") from None
     if isinstance(value, (bool, int, float)) and takes_text(cls, key):
         value = text.strip()
     elif isinstance(value, str) and not takes_text(cls, key):

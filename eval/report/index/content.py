@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from base64 import b64encode
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -20,6 +18,7 @@ from eval.report.pictures import reduced_png
 from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
 from eval.tables.html import Page, read_html
 from sida.errors import UserError
+from sida.text_files import parse_json, read_csv, read_text
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def load_claims(path: Path) -> tuple[str, list[Claim]]:
     """
     if not path.is_file():
         return "", []
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = parse_json(read_text(path), str(path))
     try:
         return record["preamble"], [_claim(claim) for claim in record["claims"]]
     except KeyError as error:
@@ -237,6 +236,5 @@ def _together(ids: list[str]) -> str:
 
 def _records(sources: Sources) -> Iterator[tuple[str, dict[str, str]]]:
     for path in sources.files("tables", ".csv"):
-        with open(path, encoding="utf-8", newline="") as stream:
-            for record in csv.DictReader(stream):
-                yield path.stem, record
+        for _, record in read_csv(path)[1]:
+            yield path.stem, record

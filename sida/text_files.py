@@ -1,0 +1,292 @@
+"""Text, JSON and YAML that other people wrote: read whole and plain, or refused in one line.
+
+What a file may not do here: stand still (a pipe), be of another encoding than UTF-8, grow when it is read (aliases that
+repeat each other), nest without end, say one thing twice, or name types of Python.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import datetime
+import functools
+import io
+import json
+import math
+import os
+import re
+import stat
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+from sida.errors import UserError
+
+#: Bytes of a text file; the largest that there are (measurements of the paper) have a few million.
+MOST_BYTES = 256 << 20
+#: Characters of YAML, which is read slowly, and values in it, with each alias counted as what it stands for.
+MOST_YAML = 4 << 20
+MOST_VALUES = 200_000
+#: Mappings and lists in each other.
+MOST_LEVELS = 60
+
+_MARKS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+_SAVE = "save it as UTF-8 (Excel: 'CSV UTF-8'; other programs: encoding or character set UTF-8)"
+# The end of a line is no matter of the text; other control characters have no business in settings and sheets.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+#: Two of them stand for one character in UTF-16; alone they cannot be written.
+_HALVES = re.compile("[\ud800-\udfff]")
+
+
+def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
+    """The text of a UTF-8 file, without a byte order mark.
+
+    Args:
+        path: An ordinary file.
+        newline: ``""`` keeps the ends of lines as they are, for :mod:`csv`; by default each is a line feed.
+
+    Raises:
+        UserError: No such file, no ordinary file, too large, another encoding (it is named), or control characters.
+    """
+    path = Path(path)
+    try:
+        # Not blocking: a pipe without a writer would be waited for.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError:
+        raise UserError(f"{str(path)!r}: is no path") from None
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    with os.fdopen(handle, "rb") as stream:
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path}: is no ordinary file; give the path of a text file")
+        content = stream.read(MOST_BYTES + 1)
+    if len(content) > MOST_BYTES:
+        raise UserError(f"{path}: is larger than {MOST_BYTES >> 20} MiB; is it the right file?")
+    text = _decoded(content, str(path))
+    return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _decoded(content: bytes, where: str) -> str:
+    for mark, name in _MARKS.items():
+        if content.startswith(mark):
+            raise UserError(f"{where}: is {name} text; {_SAVE}")
+    half = content[: 1 << 10]
+    if len(half) > 3 and (not any(half[1::2]) or not any(half[::2])):
+        raise UserError(f"{where}: looks like UTF-16 text; {_SAVE}")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = error.object[error.start]
+        character = bytes([byte]).decode("cp1252", "ignore")
+        guess = f"; in Windows-1252 it is '{character}'" if character else ""
+        raise UserError(f"{where}:{line}: is not UTF-8 text (byte 0x{byte:02x}{guess}); {_SAVE}") from None
+    found = _CONTROL.search(text)
+    if found:
+        line = text.count("\n", 0, found.start()) + 1
+        raise UserError(f"{where}:{line}: holds a control character (0x{ord(found[0]):02x}); is it a text file?")
+    return text
+
+
+def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+    """Columns and lines of a file with a heading and commas.
+
+    Returns:
+        The heading; and number and cells by column of each line. A cell that is not there is None.
+
+    Raises:
+        UserError: As :func:`read_text`; two columns of one name, a quotation mark that is not closed, a huge cell.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path, newline=""), newline=""), strict=True)
+    try:
+        columns = list(reader.fieldnames or [])
+        if (column := _double(columns)) is not None:
+            raise UserError(f"{path}:1: two columns are called '{column}'; remove or rename one")
+        return columns, [(reader.line_num, record) for record in reader]
+    except csv.Error as error:
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error}); mend the line") from None
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """JSON text as plain values.
+
+    Raises:
+        UserError: Not JSON, a key that occurs twice, NaN or an infinity, or nested without end.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON ({_reason(error)})") from None
+    check_values(value, where)
+    return value
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if (key := _double([key for key, _ in pairs])) is not None:
+        raise UserError(f"key '{key}' occurs twice; remove one of them")
+    return dict(pairs)
+
+
+def _double(keys: Iterable[Hashable]) -> Any:
+    """The first key that occurs twice, or None."""
+    seen: set[Hashable] = set()
+    return next((key for key in keys if key in seen or seen.add(key)), None)  # type: ignore[func-returns-value]
+
+
+def _no_constant(text: str) -> Any:
+    raise UserError(f"{text} is no number that JSON has; give a finite one")
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """YAML as plain values.
+
+    Raises:
+        UserError: A syntax error (with its line), a type of Python, a key that occurs twice, NaN, nested without end,
+            or aliases that stand for more than :data:`MOST_VALUES` values.
+    """
+    import yaml
+
+    if len(text) > MOST_YAML:
+        raise UserError(f"{where}: is longer than {MOST_YAML >> 20} million characters; is it the right file?")
+    loader = _loader_class()(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {}, where)
+        value = loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{where}{line}: not valid YAML ({_reason(problem)})") from None
+    except RecursionError:
+        raise UserError(f"{where}: not valid YAML (nested too deeply)") from None
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
+        # PyYAML's constructors trust the forms that their tags promise: `!!int x`, 2001-99-99, 5,000 digits.
+        raise UserError(f"{where}: not valid YAML (a value is not of its type: {_reason(error)})") from None
+    finally:
+        loader.dispose()
+    check_values(value, where)
+    return value
+
+
+@functools.cache
+def _loader_class() -> Any:
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        """PyYAML's safe loader; of two equal keys that takes the last, and levels it reads ever more slowly."""
+
+        def fetch_flow_collection_start(self, token: Any) -> None:
+            """``[`` or ``{``."""
+            self._check_levels(self.flow_level)
+            super().fetch_flow_collection_start(token)
+
+        def add_indent(self, column: int) -> bool:
+            """A mapping or list by indentation."""
+            self._check_levels(len(self.indents))
+            return bool(super().add_indent(column))
+
+        def _check_levels(self, levels: int) -> None:
+            if levels > MOST_LEVELS:
+                fault = f"nested more than {MOST_LEVELS} levels deep"
+                raise yaml.scanner.ScannerError(None, None, fault, self.get_mark())
+
+        def flatten_mapping(self, node: Any) -> None:
+            """Puts what ``<<`` brings before the mapping's own keys, which win; only those must differ."""
+            if not hasattr(node, "flat"):
+                node.flat = True
+                double = _double((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+                if double is not None:
+                    fault = f"key '{double[1]}' occurs twice; remove one of them"
+                    raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
+            super().flatten_mapping(node)
+
+    return Loader
+
+
+def _count(node: Any, sizes: dict[int, int], where: str, level: int = 0) -> int:
+    """Values that a node stands for, each alias counted anew; the work is that of the nodes themselves."""
+    if id(node) in sizes:
+        size = sizes[id(node)]
+        if size == 0:
+            raise UserError(f"{where}:{node.start_mark.line + 1}: an alias stands within what it names; write it out")
+        return size
+    if level > MOST_LEVELS:
+        raise UserError(f"{where}:{node.start_mark.line + 1}: nested more than {MOST_LEVELS} levels deep")
+    sizes[id(node)] = 0
+    size = 1
+    if not isinstance(node.value, str):
+        for item in node.value:
+            for part in item if isinstance(item, tuple) else (item,):
+                size += _count(part, sizes, where, level + 1)
+        if size > MOST_VALUES:
+            raise UserError(
+                f"{where}: its aliases stand for more than {MOST_VALUES:,} values; write out what is needed"
+            )
+    sizes[id(node)] = size
+    return size
+
+
+def check_values(value: Any, where: str) -> None:
+    """Refuses what settings cannot be: no plain value, not a number, integers without end, or too many levels.
+
+    Raises:
+        UserError: The fault.
+    """
+    level: list[Any] = [value]
+    for _ in range(MOST_LEVELS + 1):
+        inner: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                bad = next((key for key in item if not _plain(key)), None)
+                if bad is not None:
+                    raise UserError(f"{where}: a key is {_named(bad)}; quote it")
+                inner += item.values()
+            elif isinstance(item, list):
+                inner += item
+            elif not _plain(item):
+                raise UserError(f"{where}: a value is {_named(item)}; give a number or a text (quoted)")
+        if not inner:
+            return
+        level = inner
+    raise UserError(f"{where}: nested more than {MOST_LEVELS} levels deep")
+
+
+def _plain(value: Any) -> bool:
+    if isinstance(value, float):
+        return not math.isnan(value)
+    if isinstance(value, int):
+        return value.bit_length() <= 1024
+    return (
+        value is None
+        or isinstance(value, datetime.date)
+        or (isinstance(value, str) and (value.isascii() or not _HALVES.search(value)))
+    )
+
+
+def _named(value: Any) -> str:
+    if isinstance(value, float):
+        return "not a number"
+    if isinstance(value, str):
+        return f"half of a character ({value!a})"
+    if isinstance(value, int):
+        return "an integer of too many digits"
+    return f"of type {type(value).__name__}"
+
+
+def _reason(error: object) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return " ".join(str(error).split())[:200]

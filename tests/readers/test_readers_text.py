@@ -1,0 +1,199 @@
+"""Settings, sheets and other text that strangers wrote: one clear line, or plain values."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from eval.results.summary import load_measurements
+from sida.commands._spec import read_spec
+from sida.config import from_mapping, load_spec, load_yaml
+from sida.errors import UserError
+from sida.sheet import read_runs
+from sida.training.config import TeacherConfig
+
+SHEET = "run\tlabel\tmethod\na\tÄ first\tsid\nb\tsecond\tsida\n"
+
+
+def refused(function, *arguments):
+    """The one line with which arguments are refused, within seconds."""
+    start = time.monotonic()
+    with pytest.raises(UserError) as error:
+        function(*arguments)
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) < 600
+    assert time.monotonic() - start < 10
+    return text
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("encoding", "told"),
+    [("utf-16", "is UTF-16 text"), ("utf-16-le", "looks like UTF-16"), ("cp1252", "in Windows-1252 it is 'Ä'")],
+)
+def test_another_encoding_is_named_with_what_to_do(tmp_path, encoding, told):
+    message = refused(read_runs, written(tmp_path, "s.tsv", SHEET.encode(encoding)))
+    assert told in message
+    assert "save it as UTF-8" in message
+    assert told in refused(load_yaml, written(tmp_path, "s.yaml", "title: Ä\nx: 1\n".encode(encoding)))
+    assert "save it as UTF-8" in refused(load_spec, str(written(tmp_path, "s.json", '{"a": "Ä"}'.encode(encoding))))
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows_are_no_fault(tmp_path):
+    content = SHEET.replace("\n", "\r\n").encode("utf-8-sig")
+    assert [run.label for run in read_runs(written(tmp_path, "s.tsv", content))] == ["Ä first", "second"]
+    assert load_yaml(written(tmp_path, "s.yaml", "a: ä\r\n".encode("utf-8-sig"))) == {"a": "ä"}
+    assert load_spec(str(written(tmp_path, "s.json", '{"a": 1}'.encode("utf-8-sig")))) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ("../x\tlabel\tsid", "run: must be of letters"),
+        ("/etc/x\tlabel\tsid", "run: must be of letters"),
+        ("-rf\tlabel\tsid", "run: must be of letters"),
+        ("$(id)\tlabel\tsid", "run: must be of letters"),
+        ("{x}\tlabel\tsid", "run: must be of letters"),
+        ("a b\tlabel\tsid", "run: must be of letters"),
+        ("x" * 300 + "\tlabel\tsid", "run: must be of letters"),
+        ("a\t" + "x" * 200_000 + "\tsid", "field larger"),
+        ('a\t"label\tsid', "not closed"),
+        ("a\tla\x00bel\tsid", "control character"),
+        ("a\tla\u202ebel\tsid", "U\\+202E"),
+        ("a\tla\u2028bel\tsid", "U\\+2028"),
+        ("a\tlabel\tsid\tmore", "4 cells but 3 columns"),
+    ],
+)
+def test_cells_of_a_sheet_that_cannot_be(tmp_path, row, told):
+    with pytest.raises(UserError, match=told) as error:
+        read_runs(written(tmp_path, "s.tsv", f"run\tlabel\tmethod\n{row}\n"))
+    assert ":2" in str(error.value)
+
+
+def test_rows_and_columns_of_a_sheet_that_stand_twice(tmp_path):
+    double = written(tmp_path, "d.tsv", "run\tlabel\tmethod\tlabel\na\tone\tsid\ttwo\n")
+    assert "two columns are called 'label'" in refused(read_runs, double)
+    cases = written(tmp_path, "c.tsv", "run\tlabel\tmethod\nSiD\tone\tsid\nsid\ttwo\tsid\n")
+    assert "but for its case, as 'SiD'" in refused(read_runs, cases)
+
+
+def _laughs(levels, merge=False):
+    lines = ["a0: &a0 {x: 1, y: 2}" if merge else "a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    for level in range(1, levels):
+        names = ", ".join([f"*a{level - 1}"] * 9)
+        lines.append(f"a{level}: &a{level} {{<<: [{names}]}}" if merge else f"a{level}: &a{level} [{names}]")
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (_laughs(9), "aliases stand for more"),
+        (_laughs(60, merge=True), "aliases stand for more"),
+        ("a: &a [*a]", "alias stands within"),
+        ("a: &a {b: *a}", "alias stands within"),
+        ("a: " + "[" * 5000, "nested"),
+        ("a: " + "[" * 100 + "]" * 100, "nested"),
+        ("a: " + "{b: " * 3000, "nested"),
+        ("\n".join(" " * level + "a:" for level in range(2000)), "nested"),
+        ("a: !!python/object/apply:os.system ['touch pwned']", "could not determine a constructor"),
+        ("a: !!python/name:os.system ''", "could not determine a constructor"),
+        ("a: 1\nb: 2\na: 3", "key 'a' occurs twice"),
+        ("x: {a: 1, a: 1}", "key 'a' occurs twice"),
+        ("a: .nan", "not a number"),
+        ("a: 2001-99-99", "not of its type"),
+        ("a: !!int x", "not of its type"),
+        ("a: !!timestamp x", "not of its type"),
+        ("a: !!set {b}", "of type set"),
+        ("a: !!binary aGk=", "of type bytes"),
+        ("? [1, 2]\n: 3", "unhashable|of type tuple"),
+        ("a: " + "1" * 6000, "not of its type"),
+        ("a: 0x" + "f" * 6000, "too many digits"),
+        ("a: b: c", ":1: not valid YAML"),
+        ("\x00a: 1", "control character"),
+    ],
+)
+def test_yaml_that_grows_runs_or_says_two_things(tmp_path, monkeypatch, text, told):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=told):
+        load_yaml(written(tmp_path, "s.yaml", text))
+    refused(load_yaml, tmp_path / "s.yaml")
+    assert os.listdir(tmp_path) == ["s.yaml"]
+
+
+def test_yaml_with_aliases_as_people_use_them(tmp_path):
+    text = (
+        "base: &base {lr: 1, k: 2}\nbig: &big {<<: *base, lr: 3}\nboth: {<<: [*big, *base], z: 0}\nlist: [*big, *big]\n"
+    )
+    big = {"lr": 3, "k": 2}
+    found = load_yaml(written(tmp_path, "s.yaml", text))
+    assert found == {"base": {"lr": 1, "k": 2}, "big": big, "both": {**big, "z": 0}, "list": [big, big]}
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": ' + "[" * 100_000, "nested too deeply"),
+        ('{"a": ' + "[" * 500 + "]" * 500 + "}", "nested more than"),
+        ('{"a": NaN}', "NaN is no number"),
+        ('{"a": -Infinity}', "-Infinity is no number"),
+        ('{"a": 1, "a": 2}', "key 'a' occurs twice"),
+        ('{"a": ' + "1" * 5000 + "}", "not valid JSON"),
+        ('{"a": ' + "1" * 4000 + "}", "too many digits"),
+        ('{"a": "\\ud800"}', "half of a character"),
+    ],
+)
+def test_json_that_grows_or_says_two_things(text, told):
+    assert told in refused(load_spec, text)
+
+
+def test_settings_may_be_changed_by_plain_values_only():
+    assert "nested" in refused(read_spec, "{}", ["lr=" + "[" * 3000], TeacherConfig)
+    assert "quote the value" in refused(read_spec, "{}", ["lr=a: b: c"], TeacherConfig)
+
+
+def test_what_is_no_ordinary_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "s.yaml")
+    os.mkfifo(tmp_path / "s.tsv")
+    os.symlink("/dev/zero", tmp_path / "z.json")
+    os.symlink(tmp_path / "loop", tmp_path / "loop")
+    refused(load_yaml, tmp_path / "s.yaml")
+    refused(read_runs, tmp_path / "s.tsv")
+    refused(load_spec, str(tmp_path / "z.json"))
+    refused(load_spec, str(tmp_path / "loop"))
+    refused(load_spec, "x\0y")
+
+
+def test_measurements_that_are_cut_or_doubled(tmp_path):
+    assert "'run'" in refused(load_measurements, written(tmp_path, "m.csv", "run,run\na,b\n"))
+    assert "not valid CSV" in refused(load_measurements, written(tmp_path, "m.csv", 'run,metric\na,"b\nc,d\n'))
+    assert "UTF-16" in refused(load_measurements, written(tmp_path, "m.csv", "run,metric\na,b\n".encode("utf-16")))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("seed", 2**64, "at most 64 bits"),
+        ("seed", -(2**70), "at most 64 bits"),
+        ("batch_size", 10**400, "at most 64 bits"),
+        ("total_kimg", 10**400, "at most 64 bits"),
+        ("lr", 1e300, "numbers of 32 bits"),
+        ("lr", float("nan"), "must be a finite number"),
+        ("lr", float("inf"), "must be a finite number"),
+        ("threads", -1, "must be at least 1"),
+    ],
+)
+def test_numbers_beyond_every_use(key, value, told):
+    spec = {"name": "x", "dataset": {"kind": "digits", "name": "d"}, "network": {"class": "EDMPrecond"}}
+    spec |= {"total_kimg": 1, "batch_size": 2, "lr": 1e-3, key: value}
+    message = refused(from_mapping, TeacherConfig, spec, "--spec")
+    assert message.startswith(f"--spec.{key}: ")
+    assert told in message
