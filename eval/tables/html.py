@@ -49,7 +49,7 @@ def read_html(path: Path) -> Page:
     found = _PARTS.search(read_text(path))
     # The parts go into other pages as they are, and a results folder may have come from someone else.
     if found is None or any("<" in _OURS.sub("", part) for part in found.groups()):
-        raise UserError(f"{path}: holds no table as this program writes them; build it again")
+        raise UserError(f"{path}: holds no table; build it again")
     return Page(**found.groupdict())
 
 
