@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format bench lock clean
+.PHONY: help setup demo test test-all test-slurm lint format bench lock clean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ test: $(STAMP) ## the test-suite (at most 12 minutes on two cores)
 
 test-all: $(STAMP) ## also the slow tests
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(PYTEST_ARGS)
+
+test-slurm: $(STAMP) ## the workflow on a real SLURM on this machine (installs it by apt-get, as root)
+	@tests/slurm/slurm-local install
+	@SIDA_TEST_SLURM=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/slurm
 
 lint: $(STAMP) ## style, types and workflow checks
 	@$(BIN)/ruff format --check .

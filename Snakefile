@@ -42,6 +42,7 @@ include: "workflow/rules/short.smk"
 # Short, or in need of the internet: run where Snakemake runs and not as jobs of a cluster.
 localrules:
     fetch,
+    analytic,
     collect,
     collect_part,
     table,

@@ -168,6 +168,6 @@ def _scheduler(jobs: Jobs) -> Iterator[Finding]:
         yield Finding("scheduler", "note", text, "docs/cluster.md")
     elif importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         text = f"{program} is here, but not Snakemake's plugin for it"
-        yield Finding("scheduler", "note", text, "pip install snakemake-executor-plugin-slurm")
+        yield Finding("scheduler", "note", text, "make setup")
     else:
         yield Finding("scheduler", "ok", f"{program}; --workflow-profile profiles/slurm")

@@ -126,6 +126,14 @@ class Jobs:
         job.after = sorted({_product(needed) for needed in needs} & found.keys())
         found[key] = job
 
+    def job(self, path: str) -> Job:
+        """The job that makes a file, by its path, without those that it waits for.
+
+        Raises:
+            UserError: Its network or rate is unknown.
+        """
+        return self._job(path)[0]
+
     def _job(self, path: str) -> tuple[Job, list[str]]:
         if path in self.preset.archives:
             return self._archive(path), self._archive_needs(path)

@@ -78,14 +78,14 @@ class Assumptions(Settings):
     pictures_per_second: Positive
     downloads_gb: dict[str, NotNegative]
 
-    def gpu(self, name: str) -> Gpu:
-        """A card by name.
+    def gpu(self, name: str, where: str = "--gpu") -> Gpu:
+        """A card by name; `where` it was named, for errors.
 
         Raises:
             UserError: No such card.
         """
         if name not in self.gpus:
-            raise UserError(f"--gpu {name}: not in config/plan.yaml{suggestion(name, self.gpus)}")
+            raise UserError(f"{where} {name}: not in config/plan.yaml{suggestion(name, self.gpus)}")
         return Gpu(**self.gpus[name])
 
     @property

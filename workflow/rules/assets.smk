@@ -25,6 +25,8 @@ rule import_checkpoint:
         f"{RESULTS}/logs/import-{{checkpoint}}.log",
     conda:
         "../../environment.yml"
+    resources:
+        **REQUESTS.of("import"),
     params:
         source=lambda wildcards: PRESET.checkpoints[wildcards.checkpoint],
     message:

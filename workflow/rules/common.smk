@@ -10,6 +10,8 @@ from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import latex_lack
+from workflow.planning.requests import Requests
+from workflow.planning.site import load_site
 from workflow.preset.lock import PresetLock
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import Specs
@@ -24,6 +26,8 @@ try:
     # The last file given wins, as in Snakemake's merging of their keys.
     PRESET = Preset(config, ", ".join(CONFIGFILES) or "config", [Path(f).parent for f in reversed(CONFIGFILES)])
     check_preset(PRESET)
+    # Profiles of schedulers give jobs a time limit; then each asks for its own, by the plan.
+    SITE = load_site(PRESET.own) if "runtime" in (workflow.resource_settings.default_resources or {}) else None
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
@@ -55,6 +59,11 @@ os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.gete
 # Who names a network class of their own in a preset permits its files to name it.
 PERMITTED = {*os.getenv("SIDA_NETWORK_CODE", "").split(","), *PRESET.network_code}
 os.environ.update(SIDA_NETWORK_CODE=",".join(sorted(PERMITTED - {""})))
+# A run on this machine that was given a number of GPUs shares them out; a scheduler does so itself.
+if SITE is None and workflow.is_main_process and (shared := workflow.global_resources.get("gpu")):
+    os.environ.setdefault("SIDA_GPUS", str(shared.value))
+elif SITE is not None:
+    os.environ.pop("SIDA_GPUS", None)
 for run, asset in PRESET.left_out.items():
     print(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr)
 PAPER = PRESET.config["paper"]
@@ -66,6 +75,7 @@ TARGETS = Targets(PRESET, PAPER)
 ONE_GPU = min(1, PRESET.config["gpus"])
 SPECS = Specs(PRESET)
 LOCK = PresetLock(RESULTS, sys.argv)
+REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
 
 
 wildcard_constraints:

@@ -14,6 +14,8 @@ rule prepare_data:
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]
+    resources:
+        **REQUESTS.of("prepare"),
     params:
         flags=lambda wildcards: TARGETS.archive_flags(wildcards.archive),
     message:
@@ -36,10 +38,11 @@ rule encode_data:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
+        **REQUESTS.of("encode"),
         gpu=ONE_GPU,
     params:
         flags=lambda wildcards: TARGETS.archive_flags(wildcards.archive),
     message:
         "data {wildcards.archive}: encoding"
     shell:
-        "python -m sida data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
+        "python -m workflow.place {resources.gpu} sida data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"

@@ -23,6 +23,7 @@ if PRESET.config["shard_size"] is None:
                 "../../environment.yml"
             threads: PRESET.config["threads"]
             resources:
+                **REQUESTS.of("measure", trials=last - first + 1),
                 gpu=ONE_GPU,
             params:
                 spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
@@ -32,8 +33,8 @@ if PRESET.config["shard_size"] is None:
             message:
                 "measure {wildcards.run}: trials {params.trials}"
             shell:
-                "python -m eval measure --spec {params.spec:q} --out {params.folder:q} --trials {params.trials}"
-                " 2>&1 | tee -i {log:q}"
+                "python -m workflow.place {resources.gpu} eval measure --spec {params.spec:q} --out {params.folder:q}"
+                " --trials {params.trials} 2>&1 | tee -i {log:q}"
 
 else:
 
@@ -48,6 +49,7 @@ else:
             "../../environment.yml"
         threads: PRESET.config["threads"]
         resources:
+            **REQUESTS.of("shard"),
             gpu=ONE_GPU,
         params:
             spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
@@ -56,8 +58,8 @@ else:
         message:
             "measure {wildcards.run}: trial {wildcards.trial}, images {wildcards.begin} to {wildcards.end}"
         shell:
-            "python -m eval measure --spec {params.spec:q} --out {params.folder:q} --trials {wildcards.trial}"
-            " --shard {wildcards.begin}-{wildcards.end} 2>&1 | tee -i {log:q}"
+            "python -m workflow.place {resources.gpu} eval measure --spec {params.spec:q} --out {params.folder:q}"
+            " --trials {wildcards.trial} --shard {wildcards.begin}-{wildcards.end} 2>&1 | tee -i {log:q}"
 
     rule merge_shards:
         input:
@@ -68,6 +70,8 @@ else:
             f"{RESULTS}/logs/merge-{{run}}-{{trial}}.log",
         conda:
             "../../environment.yml"
+        resources:
+            **REQUESTS.of("merge"),
         params:
             spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
             digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),

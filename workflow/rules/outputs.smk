@@ -77,6 +77,7 @@ rule figure:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
+        **REQUESTS.of("figure"),
         gpu=ONE_GPU,
     params:
         spec=lambda wildcards: SPECS.path("figures", wildcards.figure),
@@ -87,7 +88,7 @@ rule figure:
     message:
         "figure {wildcards.figure}: drawing"
     shell:
-        "python -m eval figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
+        "python -m workflow.place {resources.gpu} eval figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --spec {params.spec:q} --out {output.pdf:q} 2>&1 | tee -i {log:q}"
 
 

@@ -11,6 +11,8 @@ rule paper:
         f"{RESULTS}/logs/paper.log",
     conda:
         "../../environment.yml"
+    resources:
+        **REQUESTS.of("build"),
     params:
         results=lambda wildcards, output: os.path.dirname(output.pdf),
         own=["--own", str(PRESET.own[0])],

@@ -15,6 +15,7 @@ rule sample:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
+        **REQUESTS.of("sample"),
         gpu=ONE_GPU,
     params:
         spec=lambda wildcards: SPECS.path("samples", wildcards.run, wildcards.trial),
@@ -22,4 +23,4 @@ rule sample:
     message:
         "sample {wildcards.run}: the images of trial {wildcards.trial}"
     shell:
-        "python -m sida sample --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m workflow.place {resources.gpu} sida sample --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"

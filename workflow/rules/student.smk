@@ -17,6 +17,7 @@ rule distill:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
+        **REQUESTS.of("student"),
         gpu=lambda wildcards: PRESET.training_gpus(PRESET.student_spec(wildcards.run)),
     params:
         spec=lambda wildcards: SPECS.path("students", wildcards.run),
@@ -25,8 +26,8 @@ rule distill:
     message:
         "student {wildcards.run}: distilling"
     shell:
-        "python -m sida distill --spec {params.spec:q} --out {params.folder:q} --set-aside"
-        " --processes {resources.gpu} 2>&1 | tee -i {log:q}"
+        "python -m workflow.place --nodes {resources.nodes} {resources.gpu} sida distill"
+        " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"
 
 
 # Generators that other rows start from go first, so that the longest chain does not end on one busy core.

@@ -13,6 +13,7 @@ rule train_teacher:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
+        **REQUESTS.of("teacher"),
         gpu=lambda wildcards: PRESET.training_gpus(PRESET.teacher_spec(wildcards.teacher)),
     params:
         spec=lambda wildcards: SPECS.path("teachers", wildcards.teacher),
@@ -21,5 +22,5 @@ rule train_teacher:
     message:
         "teacher {wildcards.teacher}: training"
     shell:
-        "python -m sida train-teacher --spec {params.spec:q} --out {params.folder:q} --set-aside"
-        " --processes {resources.gpu} 2>&1 | tee -i {log:q}"
+        "python -m workflow.place --nodes {resources.nodes} {resources.gpu} sida train-teacher"
+        " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"

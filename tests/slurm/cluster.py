@@ -1,0 +1,141 @@
+"""What tests do to a cluster and to workflows that run on it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+
+from sida.resources import ROOT
+from tests.workflow.workspace import Workspace
+
+T = TypeVar("T")
+#: Seconds for anything to happen; the machine may be slow.
+PATIENCE = 1200.0
+#: Without accounting; checks often, because jobs are short.
+QUICK = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3"]
+QUICK += ["--seconds-between-status-checks", "3", "--latency-wait", "30", "--jobs", "4"]
+SHEET = """run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler
+teacher\tTeacher\tEDM teacher\tteacher\tdigits-short\t\t\t\theun-10
+sid\tOne Step\tSiD\tsid\tdigits-short\t\t1.0\tsid\tone-step
+sida\tOne Step\tSiDA\tsida\tdigits-short\t\t1.0\tsida\tone-step
+sid2a\tOne Step\tSiD2A\tsid2a\tdigits-short\tsid\t1.0\tsid2a\tone-step
+"""
+
+
+def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE) -> T:
+    """What a look gives once it gives something."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if (found := look()) is not None:
+            return found
+        time.sleep(0.2)
+    raise AssertionError(f"waited {seconds:.0f} s for {what}")
+
+
+class Cluster:
+    """The commands of a running SLURM."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.environment = {**os.environ, **environment}
+
+    def run(self, *command: str) -> str:
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, timeout=120, check=True
+        ).stdout
+
+    def job(self, comment: str, folder: Path) -> str | None:
+        """Id of the running job with that comment (rule and wildcards) in a folder."""
+        lines = self.run("squeue", "-h", "-t", "R", "-o", "%A %k %Z").splitlines()
+        found = [line.split()[0] for line in lines if line.split()[1:] == [comment, str(folder)]]
+        return found[0] if found else None
+
+    def states(self, folder: Path) -> list[str]:
+        """How jobs of a folder ended, in any order."""
+        lines = self.run("squeue", "-h", "-t", "all", "-o", "%T %Z").splitlines()
+        return [line.split()[0] for line in lines if line.split()[1] == str(folder)]
+
+    def show(self, job: str) -> str:
+        return self.run("scontrol", "show", "job", job)
+
+
+class ClusterWorkspace(Workspace):
+    """A workspace whose workflow runs through the SLURM profile, with the tiny preset made smaller still.
+
+    Args:
+        cluster: The cluster.
+        folder: Empty folder.
+        site: What stands in the site file.
+        **changes: Of the preset.
+    """
+
+    def __init__(self, cluster: Cluster, folder: Path, site: Mapping[str, object] | None = None, **changes) -> None:
+        super().__init__(folder)
+        self.cluster = cluster
+        (folder / "sheet.tsv").write_text(SHEET)
+        (folder / "site.yaml").write_text(yaml.safe_dump({"partition": "main", **(site or {})}))
+        small = {"runs": "sheet.tsv", "claims": None, "figures": [], "trials_per_job": ..., **changes}
+        # Long enough to be hit on the way, with a state every now and then.
+        small |= {"teachers__digits-short__training__total_kimg": 4}
+        preset = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
+        for recipe in preset["recipes"]:
+            small |= {f"recipes__{recipe}__total_kimg": 2, f"recipes__{recipe}__evaluation__every_kimg": 1}
+        self.preset = self.config(name="small.yaml", **small)
+
+    def environment(self) -> dict[str, str]:
+        return {**super().environment(), **{k: self.cluster.environment[k] for k in ("SLURM_CONF", "PATH")}} | {
+            "SIDA_SITE": "site.yaml"
+        }
+
+    def slurm(self, *targets: str, options: tuple[str, ...] = ()) -> list[str]:
+        return ["--workflow-profile", "profiles/slurm", *QUICK, *options, "--configfile", self.preset, "--", *targets]
+
+    def command(self, *arguments: str) -> list[str]:
+        command = super().command(*arguments)
+        # A profile of a scheduler says how many jobs there are, in the place of cores.
+        return [*command[:1], *command[3:]] if "profiles/slurm" in arguments else command
+
+    def table(self) -> str:
+        return (self.folder / "results/tiny/tables/main.csv").read_text()
+
+    def log(self) -> str:
+        path = self.folder / "run.log"
+        return path.read_text(errors="replace")[-4000:] if path.exists() else ""
+
+    def ticks(self, run: str) -> int:
+        """Lines in a training's log."""
+        kind = "teachers" if run == "digits-short" else "students"
+        path = self.folder / f"results/tiny/{kind}/{run}/train.jsonl"
+        return len(path.read_text().splitlines()) if path.exists() else 0
+
+    def training(self, run: str) -> int | None:
+        """Process id of a training that goes on in this workspace."""
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdecimal():
+                continue
+            try:
+                words = (entry / "cmdline").read_bytes().split(b"\0")
+                here = os.readlink(entry / "cwd") == str(self.folder)
+            except OSError:
+                continue
+            named = any(word.endswith(f"/{run}.json".encode()) for word in words)
+            if here and named and words[1:3] == [b"-m", b"sida"]:
+                return int(entry.name)
+        return None
+
+
+def signal_training(workspace: ClusterWorkspace, run: str, number: int = signal.SIGKILL) -> None:
+    pid = wait_for(f"the process of {run}", lambda: workspace.training(run))
+    os.kill(pid, number)
+
+
+def requests_of(text: str) -> dict[str, str]:
+    """Fields of `scontrol show job`."""
+    return dict(re.findall(r"(\S+?)=(\S*)", text))

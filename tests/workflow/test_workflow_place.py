@@ -1,0 +1,137 @@
+"""A machine's GPUs are shared out among jobs: never two on one, all in use, given back however a job ends."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sida.resources import ROOT
+
+#: Says when it started and ended, and on which devices.
+JOB = """
+import os, sys, time
+start = time.monotonic()
+print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+time.sleep(float(sys.argv[1]))
+print(start, time.monotonic())
+"""
+
+
+class Machine:
+    """Starts jobs as rules do."""
+
+    def __init__(self, folder):
+        (folder / "job.py").write_text(JOB)
+        self.environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "SIDA_GPU_LOCKS": str(folder / "locks")}
+        self.environment.pop("CUDA_VISIBLE_DEVICES", None)
+
+    def start(self, gpus, seconds=0.1, pool="3", **more):
+        return subprocess.Popen(
+            [sys.executable, "-m", "workflow.place", str(gpus), "job", str(seconds)],
+            env={**self.environment, "SIDA_GPUS": pool, **more},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+@pytest.fixture
+def machine(tmp_path):
+    return Machine(tmp_path)
+
+
+def test_no_two_jobs_see_a_device_at_once_and_all_are_used(machine):
+    sizes = [1, 2, 1, 3, 1, 2, 1, 2]
+    jobs = [machine.start(size) for size in sizes]
+    seen = []
+    for size, job in zip(sizes, jobs):
+        out, error = job.communicate(timeout=120)
+        assert job.returncode == 0, error
+        names, times = out.splitlines()
+        assert len(set(names.split(","))) == size
+        seen += [(device, *map(float, times.split())) for device in names.split(",")]
+    assert {device for device, _, _ in seen} == {"0", "1", "2"}
+    for device in "012":
+        turns = sorted((start, end) for name, start, end in seen if name == device)
+        assert all(before[1] <= after[0] for before, after in itertools.pairwise(turns))
+
+
+def test_jobs_of_several_devices_do_not_wait_for_each_other_for_ever(machine):
+    jobs = [machine.start(2, 0.05) for _ in range(6)]
+    assert [job.wait(timeout=120) for job in jobs] == [0] * 6
+
+
+def test_a_killed_job_gives_its_device_back(machine):
+    first = machine.start(1, 600, pool="1")
+    assert first.stdout.readline() == "0\n"
+    second = machine.start(1, pool="1")
+    time.sleep(0.5)
+    assert second.poll() is None
+    first.kill()
+    assert second.communicate(timeout=60)[0].startswith("0\n")
+    first.communicate()
+
+
+def test_one_that_is_killed_while_it_waits_does_not_stop_the_line(machine):
+    first = machine.start(2, 1.0, pool="2")
+    assert first.stdout.readline() == "0,1\n"
+    waiting = [machine.start(2, pool="2") for _ in range(2)]
+    time.sleep(0.5)
+    waiting[0].kill()
+    assert waiting[1].wait(timeout=60) == 0
+    for job in (first, waiting[0]):
+        job.communicate()
+
+
+def test_devices_are_those_that_the_user_may_see(machine):
+    names = machine.start(2, pool="2", CUDA_VISIBLE_DEVICES="5,GPU-8a,7").communicate(timeout=60)[0]
+    assert names.startswith("5,GPU-8a\n")
+    assert machine.start(1, pool="6,4").communicate(timeout=60)[0].startswith("6\n")
+
+
+def test_a_job_without_a_gpu_and_a_run_without_a_pool_take_none(machine):
+    assert machine.start(0).communicate(timeout=60)[0].startswith("None\n")
+    assert machine.start(2, pool="").communicate(timeout=60)[0].startswith("None\n")
+    assert not (ROOT / "locks").exists()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "pool", "line"),
+    [
+        ("4", "2,6", "error: a job needs 4 GPUs, but 2 are shared here; set gpus=2 in the preset"),
+        ("1", "0,0", "error: SIDA_GPUS=0,0: must be a number of GPUs, or different names such as 0,2"),
+        ("1", "3", "error: 3 GPUs are to be shared, but CUDA_VISIBLE_DEVICES=1 names 1"),
+        ("x", "3", "usage: python -m workflow.place"),
+    ],
+)
+def test_what_cannot_be_given_is_one_line(gpus, pool, line, machine):
+    job = machine.start(gpus, pool=pool, CUDA_VISIBLE_DEVICES="1")
+    error = job.communicate(timeout=60)[1]
+    assert job.returncode == 1
+    assert error.startswith(line)
+    assert len(error.splitlines()) == 1
+
+
+def test_several_nodes_need_an_allocation(machine):
+    command = [sys.executable, "-m", "workflow.place", "--nodes", "2", "4", "sida", "distill"]
+    machine.environment.pop("SLURM_JOB_ID", None)
+    found = subprocess.run(command, env=machine.environment, capture_output=True, text=True, timeout=60)
+    assert (found.returncode, len(found.stderr.splitlines())) == (1, 1)
+    assert "SLURM_JOB_ID is not set" in found.stderr
+
+
+def test_several_nodes_each_start_a_launcher(monkeypatch):
+    from workflow.place.nodes import on_nodes
+
+    monkeypatch.setenv("SLURM_JOB_ID", "17")
+    command = on_nodes(2, 16, ["sida", "distill", "--spec", "x"])
+    assert command[:4] == ["srun", "--nodes=2", "--ntasks=2", "--ntasks-per-node=1"]
+    assert {"--nnodes=2", "--nproc-per-node=8", "--rdzv-id=17"} <= {*command}
+    assert command[-5:] == ["-m", "sida", "distill", "--spec", "x"]
+    with pytest.raises(SystemExit, match="3 GPUs cannot be shared evenly"):
+        on_nodes(2, 3, ["sida"])

@@ -1,0 +1,141 @@
+"""What jobs ask a scheduler for: time and memory of the plan that grow with attempts, GPUs, nodes, the site's words."""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+
+import pytest
+
+from sida.errors import UserError
+from sida.resources import ROOT
+from workflow.planning.requests import Requests
+from workflow.planning.site import Site, load_site
+from workflow.preset import Preset
+
+SIDA = SimpleNamespace(run="cifar10-uncond-sida-ablation-a1.0")
+
+
+@functools.cache
+def paper():
+    return Preset.load(ROOT / "config/paper.yaml")
+
+
+def asked(kind, wildcards, attempt=1, preset=None, trials=None, **site):
+    """Resources of a job as Snakemake evaluates them."""
+    words = Requests(preset or paper(), Site(**{"gpu": "H100", **site})).of(kind, trials)
+    given = {"wildcards": wildcards, "attempt": attempt}
+    values = {}
+    for name, value in words.items():
+        if callable(value):
+            try:
+                value = value(wildcards, attempt)
+            except TypeError:
+                value = value(given["wildcards"])
+        values[name] = value
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def test_time_is_the_planned_one_with_a_margin_and_grows_with_attempts():
+    planned = Requests(paper(), Site(gpu="H100"))._hours("student", SIDA, None)
+    first, second, third = (asked("student", SIDA, attempt, max_hours=1000)["runtime"] for attempt in (1, 2, 3))
+    assert first == pytest.approx(30 + 90 * planned, abs=1)
+    assert (second, third) == (pytest.approx(1.5 * first, abs=1), pytest.approx(2 * first, abs=1))
+    slower = asked("student", SIDA, margin=3.0, max_hours=1000)["runtime"]
+    assert slower == pytest.approx(30 + 180 * planned, abs=1)
+
+
+def test_no_job_asks_for_more_than_the_site_has():
+    long = SimpleNamespace(run="edm2-xxl-sid")
+    assert asked("student", long, 9)["runtime"] == 24 * 60
+    assert asked("student", long, 9, max_hours=2.5, max_memory_gb=64)["runtime"] == 150
+    assert asked("student", long, 9, max_memory_gb=64)["mem_mb"] == 64_000
+
+
+def test_what_nobody_can_plan_asks_for_the_most():
+    """The V100 has no rate in float16, in which EDM2's networks are trained."""
+    long = SimpleNamespace(run="edm2-xs-sid")
+    assert asked("student", long, gpu="V100", max_hours=7)["runtime"] == 420
+
+
+def test_a_shard_asks_for_its_part_of_a_row():
+    row = SimpleNamespace(run="edm2-m-sid", begin="0", end="10000")
+    whole = asked("measure", row, trials=10, max_hours=1000)["runtime"] - 30
+    shard = asked("shard", row, max_hours=1000)["runtime"] - 30
+    assert shard == pytest.approx(whole / 50, abs=1.1)
+
+
+@pytest.mark.parametrize(("per_node", "nodes"), [(8, 1), (4, 2), (3, 4), (1, 8)])
+def test_a_training_takes_as_many_nodes_as_its_gpus_need(per_node, nodes):
+    words = asked("student", SIDA, gpus_per_node=per_node)
+    assert words["nodes"] == nodes
+    assert words["cpus_per_task"] == paper().config["threads"] * 8 // nodes
+    # Within the allocation the job starts one launcher on each node by itself.
+    several = {"tasks": nodes, "tasks_per_gpu": 0, "mpi": "srun"}
+    assert {key: words.get(key) for key in several} == (several if nodes > 1 else dict.fromkeys(several))
+
+
+def test_jobs_with_a_gpu_go_to_its_partition():
+    words = {"partition": "main", "gpu_partition": "cards", "account": "ours", "extra": "--signal=TERM@120"}
+    measured = asked("measure", SIDA, trials=10, **words)
+    assert (measured["slurm_partition"], measured["slurm_account"]) == ("cards", "ours")
+    assert measured["slurm_extra"] == "--signal=TERM@120"
+    assert asked("merge", SIDA, **words)["slurm_partition"] == "main"
+    assert "slurm_partition" not in asked("merge", SIDA)
+
+
+def test_a_run_without_a_scheduler_asks_for_nothing():
+    alone = Requests(paper(), None)
+    assert alone.of("student") == {"nodes": 1}
+    assert alone.of("measure", 10) == alone.of("merge") == {}
+
+
+def test_a_job_does_not_plan_itself_again():
+    inside = Requests(paper(), Site(gpus_per_node=4), inside=True).of("student")
+    assert not {"runtime", "mem_mb"} & inside.keys()
+    assert inside["nodes"](SIDA) == 2
+
+
+def test_a_preset_for_processors_asks_for_the_memory_of_its_networks():
+    tiny = Preset.load(ROOT / "tests/workflow/tiny.yaml")
+    words = asked("student", SimpleNamespace(run="sida-a1.0"), preset=tiny)
+    assert 4000 < words["mem_mb"] < 6000
+    assert words["runtime"] == 31
+    assert words["nodes"] == words["cpus_per_task"] == 1
+
+
+def test_the_site_is_one_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SIDA_SITE", raising=False)
+    # The checkout's own says what is assumed without it.
+    assert load_site() == Site()
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles/site.yaml").write_text("gpu: V100\ngpus_per_node: 4\n")
+    assert load_site() == Site(gpu="V100", gpus_per_node=4)
+    (tmp_path / "other.yaml").write_text("max_hours: 2\n")
+    monkeypatch.setenv("SIDA_SITE", "other.yaml")
+    assert load_site() == Site(max_hours=2)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("partitoin: main", r"site.yaml: unknown key 'partitoin' \(did you mean 'partition'"),
+        ("max_hours: -1", "site.yaml: max_hours: must be above 0"),
+        ("gpu: H10", r"site.yaml: gpu: H10: not in config/plan.yaml \(did you mean 'H100'"),
+        ("- a", "site.yaml"),
+    ],
+)
+def test_a_faulty_site_is_one_line(text, fault, tmp_path, monkeypatch):
+    (tmp_path / "site.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIDA_SITE", "site.yaml")
+    with pytest.raises(UserError, match=fault) as caught:
+        load_site()
+    assert "\n" not in str(caught.value)
+
+
+def test_a_site_that_is_not_there(monkeypatch):
+    monkeypatch.setenv("SIDA_SITE", "nowhere.yaml")
+    with pytest.raises(UserError, match=r"SIDA_SITE=nowhere\.yaml: no such file"):
+        load_site()

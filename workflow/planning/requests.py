@@ -1,0 +1,171 @@
+"""What jobs ask a scheduler for: minutes and memory by the plan, GPUs and nodes, partition and account by the site.
+
+Values that the plan decides are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt asks for half as
+much again as the first, up to what the site allows.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sida.errors import UserError
+from workflow.planning.jobs import Job, Jobs
+from workflow.planning.rates import load_assumptions
+from workflow.planning.site import Site
+from workflow.preset import Preset
+
+#: Minutes of every job for starting Python, reading data and writing results, whatever it computes.
+START_MINUTES = 30.0
+#: GB of main memory: a process with torch and its libraries; a measuring job; what an import takes per GB of its file.
+PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
+#: What an attempt adds to the first one's request.
+GROWTH = 0.5
+#: Kinds of jobs that take the preset's GPUs.
+ON_GPU = ("teacher", "student", "measure", "shard", "sample", "figure", "encode")
+TRAINED = ("teacher", "student")
+
+Value = int | str | None | Callable[..., int | str | None]
+
+
+class Requests:
+    """Resources of a preset's jobs, by their kind.
+
+    Args:
+        preset: The preset.
+        site: The cluster; None for runs that no scheduler places, which ask for nothing.
+        inside: Within a job: time and memory were asked for already and are not planned again.
+    """
+
+    def __init__(self, preset: Preset, site: Site | None, inside: bool = False) -> None:
+        self.preset, self.site, self.inside = preset, site, inside
+
+    def of(self, kind: str, trials: int | None = None) -> dict[str, Value]:
+        """Resources of a rule beside its GPUs.
+
+        Args:
+            kind: ``teacher, student, measure, shard, merge, sample, figure, encode, prepare, import, build``.
+            trials: Trials that one job measures, where it measures whole ones.
+        """
+        if self.site is None:
+            return {"nodes": 1} if kind in TRAINED else {}
+        site = self.site
+        on_gpu = kind in ON_GPU and self.preset.config["gpus"] > 0
+        named = {
+            "slurm_partition": (site.gpu_partition or site.partition) if on_gpu else site.partition,
+            "slurm_account": site.account,
+            "slurm_extra": site.extra,
+        }
+        asked: dict[str, Value] = {key: value for key, value in named.items() if value is not None}
+        if not self.inside:
+            asked["runtime"] = lambda wildcards, attempt: self.minutes(kind, wildcards, attempt, trials)
+            asked["mem_mb"] = lambda wildcards, attempt: self.memory_mb(kind, wildcards, attempt)
+        return asked | (self._nodes(kind) if kind in TRAINED else {})
+
+    def _nodes(self, kind: str) -> dict[str, Value]:
+        """Nodes of a training; on several one launcher starts on each, from within the job (see workflow.place)."""
+        asked: dict[str, Value] = {"nodes": lambda wildcards: self.nodes(kind, wildcards)}
+        several = {"tasks": lambda nodes: nodes, "tasks_per_gpu": lambda nodes: 0, "mpi": lambda nodes: "srun"}
+        for key, value in several.items():
+            asked[key] = functools.partial(self._if_several, kind, value)
+        asked["cpus_per_task"] = lambda wildcards: self.preset.config["threads"] * self._on_a_node(kind, wildcards)
+        return asked
+
+    def _if_several(self, kind: str, value: Callable[[int], int | str], wildcards: Any) -> int | str | None:
+        nodes = self.nodes(kind, wildcards)
+        return value(nodes) if nodes > 1 else None
+
+    def gpus(self, kind: str, wildcards: Any) -> int:
+        """GPUs of a training."""
+        if kind == "teacher":
+            return self.preset.training_gpus(self.preset.teacher_spec(wildcards.teacher))
+        return self.preset.training_gpus(self.preset.student_spec(wildcards.run))
+
+    def nodes(self, kind: str, wildcards: Any) -> int:
+        """Nodes of a training: as few as hold its GPUs, each with the same number of them."""
+        assert self.site is not None
+        gpus = self.gpus(kind, wildcards)
+        fewest = max(1, math.ceil(gpus / self.site.gpus_per_node))
+        return next(nodes for nodes in range(fewest, max(gpus, 1) + 1) if gpus % nodes == 0)
+
+    def _on_a_node(self, kind: str, wildcards: Any) -> int:
+        return max(1, self.gpus(kind, wildcards) // self.nodes(kind, wildcards))
+
+    def minutes(self, kind: str, wildcards: Any, attempt: int, trials: int | None = None) -> int:
+        """Minutes that a job asks for; the most there is where its plan is unknown."""
+        assert self.site is not None
+        most = math.ceil(60 * self.site.max_hours)
+        try:
+            hours = self._hours(kind, wildcards, trials)
+        except UserError:
+            return most
+        wanted = (START_MINUTES + 60 * hours * self.site.margin) * _grown(attempt)
+        return min(most, math.ceil(wanted))
+
+    def memory_mb(self, kind: str, wildcards: Any, attempt: int) -> int:
+        """MB of main memory that a job asks for on each of its nodes."""
+        assert self.site is not None
+        most = math.ceil(1000 * self.site.max_memory_gb)
+        try:
+            wanted = 1000 * self._memory(kind, wildcards) * _grown(attempt)
+        except UserError:
+            return most
+        return min(most, math.ceil(wanted))
+
+    def _hours(self, kind: str, wildcards: Any, trials: int | None) -> float:
+        """Planned hours from a job's start to its end."""
+        preset = self.preset
+        if kind in TRAINED:
+            job = self._planned(kind, wildcards)
+            return (job.gpu_hours + job.cpu_hours) / max(1, job.gpus)
+        if kind in ("measure", "shard", "sample"):
+            share = (trials or 1) / preset.trials
+            if kind == "shard":
+                images = preset.trials * preset.protocol(preset.runs[wildcards.run]).num_samples
+                share = (int(wildcards.end) - int(wildcards.begin)) / images
+            return share * self._planned("measure", wildcards).gpu_hours
+        if kind in ("encode", "prepare"):
+            job = self._planned("archive", wildcards)
+            return job.gpu_hours + job.cpu_hours
+        return 0.0
+
+    def _memory(self, kind: str, wildcards: Any) -> float:
+        """Planned GB on one node: processes, a copy of the kept states, and the networks where there is no GPU."""
+        if kind in TRAINED:
+            job = self._planned(kind, wildcards)
+            on_cpu = job.memory_gb if self.preset.config["device"] == "cpu" else 0.0
+            return self._on_a_node(kind, wildcards) * (PROCESS_GB + on_cpu) + job.disk_gb
+        if kind == "import":
+            return PROCESS_GB + IMPORT_GB * self._planned("import", wildcards).disk_gb
+        measured = kind in ("measure", "shard", "merge", "sample", "encode")
+        return MEASURE_GB if measured and self.preset.config["device"] != "cpu" else PROCESS_GB
+
+    def _planned(self, kind: str, wildcards: Any) -> Job:
+        preset = self.preset
+        paths: Mapping[str, Callable[[], str]] = {
+            "teacher": lambda: f"{preset.results}/teachers/{wildcards.teacher}/network.safetensors",
+            "student": lambda: f"{preset.results}/students/{wildcards.run}/network.safetensors",
+            "measure": lambda: f"{preset.results}/measurements/{wildcards.run}",
+            "import": lambda: f"{preset.results}/checkpoints/{wildcards.checkpoint}/network.safetensors",
+            "archive": lambda: str(wildcards.archive),
+        }
+        return self._job(paths[kind]())
+
+    @functools.cache  # noqa: B019 - requests live as long as their run
+    def _job(self, path: str) -> Job:
+        return self._jobs.job(path)
+
+    @functools.cached_property
+    def _jobs(self) -> Jobs:
+        assert self.site is not None
+        assumptions = load_assumptions([*self.preset.own])
+        card = self.site.gpu if self.site.gpu and self.preset.config["device"] != "cpu" else None
+        card = card or ("CPU" if self.preset.config["device"] == "cpu" else "H200")
+        gpus = max(1, self.preset.config["gpus"])
+        return Jobs(self.preset, assumptions.gpu(card), card, assumptions, gpus, fresh=True)
+
+
+def _grown(attempt: int) -> float:
+    return 1 + GROWTH * (attempt - 1)

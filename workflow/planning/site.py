@@ -1,0 +1,69 @@
+"""What a cluster is like: the one short file that its users write (``profiles/site.yaml``)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from sida.config import Settings, from_mapping, load_yaml
+from sida.errors import UserError
+from sida.ranges import Count, Positive
+from sida.resources import ROOT
+from workflow.planning.rates import load_assumptions
+
+#: Environment variable that names another file.
+VARIABLE = "SIDA_SITE"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Site(Settings):
+    """A cluster.
+
+    Attributes:
+        scheduler: Of profiles/generic: ``pbs``, ``lsf`` or ``sge``.
+        gpu: Its card, by its name in ``config/plan.yaml``; null: H200, for presets with ``device: cpu`` CPU.
+        gpus_per_node: GPUs of a node; a training on more of them runs on several nodes.
+        partition: Partition or queue of jobs; null: the scheduler's own choice.
+        gpu_partition: The same for jobs with a GPU; null: as the others.
+        account: Account or project that pays; null: none is named.
+        extra: More options of the submit command, as they are.
+        max_hours: Longest time that a job may ask for; a longer training goes on in its next attempt.
+        max_memory_gb: Most memory that a job may ask for on a node.
+        margin: Asked time divided by planned time.
+    """
+
+    scheduler: Literal["pbs", "lsf", "sge"] | None = None
+    gpu: str | None = None
+    gpus_per_node: Count = 8
+    partition: str | None = None
+    gpu_partition: str | None = None
+    account: str | None = None
+    extra: str | None = None
+    max_hours: Positive = 24.0
+    max_memory_gb: Positive = 500.0
+    margin: Positive = 1.5
+
+
+def load_site(own: Iterable[Path] = ()) -> Site:
+    """Reads the file that ``SIDA_SITE`` names, else ``profiles/site.yaml`` of the current folder, else of the checkout.
+
+    Args:
+        own: Folders of the preset, whose ``plan.yaml`` may name cards.
+
+    Raises:
+        UserError: No such file, or a faulty one.
+    """
+    named = os.environ.get(VARIABLE)
+    if named and not Path(named).is_file():
+        raise UserError(f"{VARIABLE}={named}: no such file; name your site file, or unset {VARIABLE}")
+    usual = [Path("profiles/site.yaml"), ROOT / "profiles/site.yaml"]
+    path = Path(named) if named else next((path for path in usual if path.is_file()), None)
+    if path is None:
+        return Site()
+    site = from_mapping(Site, load_yaml(path), f"{path}:")
+    if site.gpu is not None:
+        load_assumptions(own).gpu(site.gpu, f"{path}: gpu:")
+    return site
