@@ -67,9 +67,9 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise UserError(f"{path}: is no ordinary file; give the path of a text file")
-        content = stream.read(MOST_BYTES + 1)
-    if len(content) > MOST_BYTES:
-        raise UserError(f"{path}: is larger than {MOST_BYTES >> 20} MiB; is it the right file?")
+        if status.st_size > MOST_BYTES:
+            raise UserError(f"{path}: is larger than {MOST_BYTES >> 20} MiB; is it the right file?")
+        content = stream.read()
     text = _decoded(content, str(path))
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
 

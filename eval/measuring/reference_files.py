@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ import numpy as np
 import torch
 
 from eval.statistics import FeatureStatistics
+from sida.data.files import MAX_MEMBER_BYTES
+from sida.data.npy import ZIP_FAULTS, Npz
 from sida.errors import UserError
 from sida.io import sha256_json
 from sida.tensor_file import explained, read_tensors, write_tensors
@@ -45,20 +46,25 @@ def read_moments(path: str | os.PathLike[str], entry: str | None = None) -> tupl
     missing = [name for name in ("mu", "sigma") if name not in content]
     if missing:
         raise UserError(f"{path}: has no '{missing[0]}'; it must hold mu and sigma")
-    mean = np.asarray(content["mu"], dtype=np.float64).reshape(-1)
-    cov = np.asarray(content["sigma"], dtype=np.float64)
-    if cov.shape != (len(mean), len(mean)):
+    try:
+        mean = np.asarray(content["mu"], dtype=np.float64).reshape(-1)
+        cov = np.asarray(content["sigma"], dtype=np.float64)
+    except (TypeError, ValueError):
+        raise UserError(f"{path}: mu and sigma must be arrays of numbers; fetch it again") from None
+    if cov.shape != (len(mean), len(mean)) or not len(mean):
         raise UserError(f"{path}: sigma has shape {cov.shape} for {len(mean)} means")
+    if not (np.isfinite(mean).all() and np.isfinite(cov).all()):
+        raise UserError(f"{path}: mu or sigma holds NaN or infinities; fetch it again")
     return mean, cov
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if "arr_0" in file.files:
-                return {"arr_0": np.empty(0)}
-            return {name: file[name] for name in file.files if name in ("mu", "sigma")}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        file = Npz(path, MAX_MEMBER_BYTES)
+        if "arr_0" in file.names:
+            return {"arr_0": np.empty(0)}
+        return {name: file.read(name) for name in file.names if name in ("mu", "sigma")}
+    except ZIP_FAULTS as error:
         raise UserError(f"{path}: not a readable .npz ({error}); fetch it again") from None
 
 
@@ -83,13 +89,13 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
         UserError: Broken file or other content.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if "arr_0" not in file.files:
-                raise UserError(f"{path}: has no 'arr_0' with reference images; precision and recall need images")
-            images = file["arr_0"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        file = Npz(path)
+        if "arr_0" not in file.names:
+            raise UserError(f"{path}: has no 'arr_0' with reference images; precision and recall need images")
+        images = file.read("arr_0")
+    except ZIP_FAULTS as error:
         raise UserError(f"{path}: not a readable .npz ({error}); fetch it again") from None
-    if images.dtype != np.uint8 or images.ndim != 4:
+    if images.dtype != np.uint8 or images.ndim != 4 or not images.size:
         raise UserError(f"{path}: arr_0 must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 

@@ -18,10 +18,15 @@ import numpy as np
 
 from sida.data.dataset import Dataset
 from sida.data.files import Files, ZipFiles, open_files
+from sida.data.npy import MAGIC, read_npy
 from sida.data.pictures import PICTURES, open_picture
 from sida.errors import UserError
 
 ARRAYS = frozenset({".npy"})
+#: Labels become rows of as many numbers.
+MAX_CLASSES = 100_000
+#: Bytes of ``dataset.json`` for each image: a name, and a class or a vector of a thousand numbers.
+_LABEL_BYTES = 24_000
 
 
 class ImageArchive(Dataset):
@@ -136,13 +141,15 @@ def decode_image(content: bytes, where: str) -> np.ndarray:
     Raises:
         UserError: Damaged data, or a picture that is neither 8-bit grey nor RGB.
     """
-    if content.startswith(b"\x93NUMPY"):
+    if content.startswith(MAGIC):
         try:
-            array = np.load(io.BytesIO(content), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+            array = read_npy(io.BytesIO(content), len(content))
+        except ValueError as error:
             raise UserError(f"{where}: damaged npy ({error})") from None
-        if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16):
+        if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16) or not array.size:
             raise UserError(f"{where}: npy must be (C, H, W) of uint8 or float32, got {describe(array)}")
+        if array.dtype != np.uint8 and not np.isfinite(array).all():
+            raise UserError(f"{where}: holds NaN or infinities; encode the image again")
         return array.astype(np.float32) if array.dtype == np.float16 else array
     picture = open_picture(content, where)
     if picture.mode not in ("L", "RGB"):
@@ -170,7 +177,10 @@ def read_labels(files: Files, members: np.ndarray, anywhere: bool = False) -> np
     if index is None:
         return None
     where = files.where(index)
-    by_name = parse_labels(files.read(index), where)
+    content = files.read(index)
+    if len(content) > (1 << 20) + _LABEL_BYTES * len(members):
+        raise UserError(f"{where}: has {len(content):,} bytes for {len(members):,} images; write it again")
+    by_name = parse_labels(content, where)
     if by_name is None:
         return None
     picked = []
@@ -190,14 +200,19 @@ def parse_labels(content: bytes, where: str) -> dict[str, Any] | None:
     """
     try:
         entries = json.loads(content)["labels"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise UserError(f"{where}: must be JSON with the key 'labels'; write it again") from None
     if entries is None:
         return None
+    found: dict[str, Any] = {}
     try:
-        return {str(name).replace("\\", "/"): label for name, label in entries}
-    except (TypeError, ValueError):
+        for name, label in entries:
+            key = str(name).replace("\\", "/")
+            if found.setdefault(key, label) != label:
+                raise UserError(f"{where}: has two labels for {key}; remove one")
+    except (TypeError, ValueError, RecursionError):
         raise UserError(f"{where}: labels must be pairs [file name, label]; write it again") from None
+    return found
 
 
 def label_array(labels: list[Any], where: str) -> np.ndarray:
@@ -209,13 +224,15 @@ def label_array(labels: list[Any], where: str) -> np.ndarray:
     if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
         if min(labels) < 0:
             raise UserError(f"{where}: class {min(labels)} is negative; classes are 0, 1, 2, …")
+        if max(labels) >= MAX_CLASSES:
+            raise UserError(f"{where}: a class is beyond {MAX_CLASSES:,}; number them 0, 1, 2, …")
         return np.array(labels, dtype=np.int64)
     try:
         vectors = np.array(labels, dtype=np.float32)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, RecursionError):
         vectors = np.empty(0, dtype=np.float32)
-    if vectors.ndim != 2:
-        raise UserError(f"{where}: labels must all be integers, or all be lists of the same length")
+    if vectors.ndim != 2 or not vectors.size or not np.isfinite(vectors).all():
+        raise UserError(f"{where}: labels must all be integers, or all be lists of numbers of the same length")
     return vectors
 
 

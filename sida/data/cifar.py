@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sida.checkpoint.pickles import parse_pickle
+from sida.data.tar_index import TAR_FAULTS, checked_members
 from sida.errors import UserError
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
@@ -33,7 +34,7 @@ def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tup
     """
     try:
         with tarfile.open(path, "r:*") as archive:
-            members = {PurePosixPath(member.name).name: member for member in archive if member.isfile()}
+            members = {PurePosixPath(member.name).name: member for member in checked_members(archive)}
             for name in batches:
                 if name not in members:
                     raise UserError(f"{path}: has no member {name}; fetch cifar-10-python.tar.gz again")
@@ -44,7 +45,7 @@ def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tup
                 yield from _read_batch(stream.read(), f"{path}: {name}")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; fetch cifar-10-python.tar.gz first") from None
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except TAR_FAULTS as error:
         # Python's message lists every compression that it tried, one per line.
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
         raise UserError(f"{path}: not a whole tar archive ({reason}); fetch it again") from None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import hashlib
 import os
+import stat
 import struct
 import tarfile
 import zipfile
@@ -20,12 +21,14 @@ from typing import Any
 
 import numpy as np
 
-from sida.data.tar_index import tar_members
+from sida.data.npy import ZIP_FAULTS
+from sida.data.tar_index import TAR_FAULTS, checked_members, tar_members
 from sida.errors import UserError
 from sida.io import sha256_file
 
 #: Refuse members that claim to be larger: no image or latent comes near, zip bombs do.
 MAX_MEMBER_BYTES = 256 << 20
+_LONGEST_NAME, _MOST_NAMES = 1000, 512 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -37,9 +40,16 @@ class Files(abc.ABC):
         names: Relative names with ``/``, bytes, sorted; shape ``(N,)``.
     """
 
-    def __init__(self, path: str | os.PathLike[str], names: list[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], names: list[bytes]) -> None:
         self.path = str(path)
-        self.names = np.array([name.encode() for name in names] or [b""], dtype=bytes)[: len(names)]
+        longest = max(map(len, names), default=0)
+        # All names take the room of the longest one.
+        if longest > _LONGEST_NAME or longest * len(names) > _MOST_NAMES:
+            raise UserError(f"{path}: {len(names):,} files, the longest name of {longest:,} bytes; that is no data set")
+        self.names = np.array(names or [b""], dtype=bytes)[: len(names)]
+        double = np.flatnonzero(self.names[1:] == self.names[:-1])
+        if len(double):
+            raise UserError(f"{self.where(int(double[0]))}: is there twice; make the archive again")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -84,14 +94,13 @@ class ZipFiles(Files):
         try:
             with zipfile.ZipFile(path) as archive:
                 members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename.encode())
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            facts = [(m.header_offset, m.compress_size, m.file_size, m.CRC, m.compress_type) for m in members]
+            self._facts = np.array(facts, dtype=np.int64).reshape(len(members), 5)
+        except ZIP_FAULTS as error:
             raise UserError(f"{path}: not a whole zip archive ({error}); fetch or prepare it again") from None
-        super().__init__(path, [m.filename for m in members])
-        facts = [(m.header_offset, m.compress_size, m.file_size, m.CRC, m.compress_type) for m in members]
-        self._facts = np.array(facts, dtype=np.int64).reshape(len(members), 5)
+        super().__init__(path, [m.filename.encode() for m in members])
         for index in np.flatnonzero((self._facts[:, 2] > MAX_MEMBER_BYTES) | (self._facts[:, 1] > MAX_MEMBER_BYTES)):
-            if not self.name(int(index)).endswith(".json"):
-                raise UserError(f"{self.where(int(index))}: claims {self._facts[index, 2]} bytes; that is no image")
+            raise UserError(f"{self.where(int(index))}: claims {self._facts[index, 2]} bytes; that is no image")
         if any(m.flag_bits & 1 for m in members):
             raise UserError(f"{path}: is encrypted; unpack it and prepare it again")
         self._open_file()
@@ -126,7 +135,7 @@ class ZipFiles(Files):
                 raise ValueError(f"compression method {method} is not supported")
             if len(content) != size or zlib.crc32(content) != crc:
                 raise ValueError("wrong checksum")
-        except (OSError, ValueError, struct.error, zlib.error) as error:
+        except (OSError, ValueError, OverflowError, struct.error, zlib.error) as error:
             raise UserError(f"{self.where(index)}: damaged ({error}); fetch or prepare the archive again") from None
         return content
 
@@ -145,20 +154,23 @@ class TarFiles(Files):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         try:
             self._tar = tarfile.open(path)  # noqa: SIM115 - stays open as long as this
-            members = {member.name: member for member in self._tar if member.isfile()}
-        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
-            raise UserError(f"{path}: not a whole tar archive ({error}); make or fetch it again") from None
-        names = sorted(members, key=lambda name: name.encode())
+            found = {_encoded(member.name, path): member for member in checked_members(self._tar)}
+        except TAR_FAULTS as error:
+            reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+            raise UserError(f"{path}: not a whole tar archive ({reason}); make or fetch it again") from None
+        names = sorted(found)
         super().__init__(path, names)
-        self._members = [members[name] for name in names]
+        self._members = [found[name] for name in names]
 
     def read(self, index: int) -> bytes:
         """Content of a member."""
         try:
+            if self._members[index].size > MAX_MEMBER_BYTES:
+                raise ValueError(f"claims {self._members[index].size} bytes")
             stream = self._tar.extractfile(self._members[index])
             assert stream is not None  # only regular files were kept
             return stream.read()
-        except (OSError, tarfile.TarError, EOFError, zlib.error) as error:
+        except TAR_FAULTS as error:
             raise UserError(f"{self.where(index)}: damaged ({error}); make or fetch the archive again") from None
 
     def digest(self) -> str:
@@ -175,13 +187,15 @@ class TarIndexFiles(Files):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         members = sorted(tar_members(path), key=lambda member: member[0].encode())
-        super().__init__(path, [name for name, _, _ in members])
+        super().__init__(path, [name.encode() for name, _, _ in members])
         self._places = np.array([place for _, *place in members], dtype=np.int64).reshape(len(members), 2)
         self._handle = open(path, "rb")  # noqa: SIM115 - stays open as long as this
 
     def read(self, index: int) -> bytes:
         """Content of a member."""
         start, size = (int(value) for value in self._places[index])
+        if size > MAX_MEMBER_BYTES:
+            raise UserError(f"{self.where(index)}: has {size} bytes; that is no image")
         content = os.pread(self._handle.fileno(), size, start)
         if len(content) < size:
             raise UserError(f"{self.where(index)}: cut off; fetch the archive again")
@@ -202,12 +216,20 @@ class FolderFiles(Files):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         if not Path(path).is_dir():
             raise UserError(f"{path}: no such folder")
-        super().__init__(path, sorted(_walk(Path(path)), key=lambda name: name.encode()))
+        super().__init__(path, sorted(_encoded(name, path) for name in _walk(Path(path))))
 
     def read(self, index: int) -> bytes:
         """Content of a file."""
         try:
-            return (Path(self.path) / self.name(index)).read_bytes()
+            # Not blocking: a pipe would wait for someone who writes.
+            handle = os.open(Path(self.path) / self.name(index), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(handle, "rb") as stream:
+                status = os.fstat(handle)
+                if not stat.S_ISREG(status.st_mode):
+                    raise UserError(f"{self.where(index)}: is no ordinary file; remove it")
+                if status.st_size > MAX_MEMBER_BYTES:
+                    raise UserError(f"{self.where(index)}: has {status.st_size} bytes; that is no image")
+                return stream.read()
         except OSError as error:
             raise UserError(f"{self.where(index)}: cannot be read ({error.strerror})") from None
 
@@ -228,9 +250,26 @@ def open_files(path: str | os.PathLike[str]) -> Files:
 
 
 def _walk(folder: Path) -> Iterator[str]:
-    for root, folders, files in os.walk(folder, followlinks=True):
+    seen: dict[tuple[int, int], str] = {}
+    for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(root).relative_to(folder)
+        # Links may lead back: each image would be there many times.
+        status = os.stat(root)
+        other = seen.setdefault((status.st_dev, status.st_ino), root)
+        if other != root:
+            raise UserError(f"{root}: is a link to, or from, {other}; remove one, its images would count twice")
         for name in files:
             if not name.startswith("."):
                 yield (relative / name).as_posix()
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"{error.filename}: cannot be read ({error.strerror}); its images would be left out")
+
+
+def _encoded(name: str, path: str | os.PathLike[str]) -> bytes:
+    try:
+        return name.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: the name {name!a} is not UTF-8; rename the file") from None

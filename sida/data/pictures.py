@@ -7,6 +7,8 @@ content to Ghostscript, a program of its own, and others have never been asked f
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,13 @@ FORMATS = {
     ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
 PICTURES = frozenset(FORMATS)
+#: The largest photograph of ImageNet has 61 million.
+MOST_PIXELS = 1 << 26
+#: What Pillow's decoders raise for damaged pictures, most of them by chance.
+_FAULTS = (
+    OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
+    RuntimeError, struct.error, zlib.error,
+)  # fmt: skip
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
 
 
@@ -40,10 +49,12 @@ def open_picture(content: bytes, where: str) -> Any:
 
     try:
         picture = Image.open(io.BytesIO(content), formats=_NAMES)
+        if picture.width * picture.height > MOST_PIXELS:
+            raise ValueError(f"{picture.width}×{picture.height} pixels are more than {MOST_PIXELS:,}")
         picture.load()
     except UnidentifiedImageError:
         reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except (*_FAULTS, Image.DecompressionBombError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
     else:
         return picture

@@ -26,10 +26,11 @@ from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
 from sida.io import atomic_path, zip_member
 from sida.progress import Progress
-from sida.ranges import Count, OneOf
+from sida.ranges import Count, OneOf, Range
 
 #: One image to be written: PNG bytes made by a worker thread, and its label.
 Job = tuple[Callable[[], bytes], Any]
+Resolution = Annotated[Count, Range(most=8192)]
 Transform = Annotated[str, OneOf(lambda: TRANSFORMS)]
 
 
@@ -52,7 +53,7 @@ class PrepareConfig(Settings):
 
     source: str
     out: str
-    resolution: Count | None = None
+    resolution: Resolution | None = None
     transform: Transform = "none"
     channels: int = 3
     labels: Literal["auto", "json", "folders", "none"] = "auto"

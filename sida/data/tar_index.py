@@ -5,7 +5,11 @@ ImageNet comes as a tar of one tar per class; those are looked into as well.
 
 from __future__ import annotations
 
+import lzma
 import os
+import struct
+import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +17,12 @@ from sida.errors import UserError
 
 _BLOCK = 512
 _FILE = b"0\0"
+_MOST_LEVELS, _LONGEST_HEADER, _MOST_MEMBERS = 3, 1 << 20, 5_000_000
+#: What Python's tar reader raises for damaged archives.
+TAR_FAULTS = (
+    tarfile.TarError, OSError, EOFError, ValueError, KeyError, IndexError, OverflowError, RecursionError, struct.error,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
 
 
 #: Name, position of the content in the archive, bytes.
@@ -34,7 +44,9 @@ def tar_members(path: str | os.PathLike[str]) -> Iterator[Member]:
         yield from _members(stream.fileno(), 0, os.fstat(stream.fileno()).st_size, str(path))
 
 
-def _members(handle: int, position: int, end: int, where: str) -> Iterator[Member]:
+def _members(handle: int, position: int, end: int, where: str, level: int = 0) -> Iterator[Member]:
+    if level > _MOST_LEVELS:
+        raise UserError(f"{where}: more than {_MOST_LEVELS} tars within each other; unpack them and give the folder")
     longer: str | None = None
     while position + _BLOCK <= end:
         header = os.pread(handle, _BLOCK, position)
@@ -44,13 +56,15 @@ def _members(handle: int, position: int, end: int, where: str) -> Iterator[Membe
         position = data - (-size // _BLOCK) * _BLOCK
         if position > end:
             raise UserError(f"{where}: is cut off within {_name(header)}; fetch it again")
+        if kind in b"Lxg" and size > _LONGEST_HEADER:
+            raise UserError(f"{where}: a header of {size} bytes; it is damaged, fetch it again")
         if kind in b"Lx":
             longer = _longer(os.pread(handle, size, data), kind) or longer
         elif kind in _FILE:
             name, longer = longer or _name(header), None
             if name.endswith(".tar"):
                 folder = name.removesuffix(".tar")
-                for member, start, length in _members(handle, data, data + size, f"{where}: {name}"):
+                for member, start, length in _members(handle, data, data + size, f"{where}: {name}", level + 1):
                     yield f"{folder}/{member.removeprefix('./')}", start, length
             else:
                 yield name, data, size
@@ -67,7 +81,10 @@ def _size(header: bytes, where: str) -> int:
             raise ValueError
         if header[124] & 0x80:
             return int.from_bytes(header[125:136])
-        return int(header[124:136].strip(b"\0 ") or b"0", 8)
+        size = int(header[124:136].strip(b"\0 ") or b"0", 8)
+        if size < 0:
+            raise ValueError
+        return size
     except ValueError:
         raise UserError(
             f"{where}: is no whole tar file, or a compressed one, which has no index; unpack it and give the folder"
@@ -89,6 +106,38 @@ def _longer(content: bytes, kind: int) -> str | None:
         if key == b"path":
             return value.decode(errors="replace")
     return None
+
+
+def checked_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Ordinary files of an archive opened by Python's reader, which also takes compressed ones.
+
+    Raises:
+        TAR_FAULTS: Any of them, for a damaged archive; also where a member's size leads back into the archive, around
+            and around.
+    """
+    archive.tarinfo = _Member
+    place = -1
+    for count, member in enumerate(archive):
+        if archive.offset <= place or member.size < 0 or count >= _MOST_MEMBERS:
+            raise tarfile.ReadError("its sizes or numbers are impossible")
+        place = archive.offset
+        if member.isfile():
+            yield member
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose further headers, which are read into memory, are short."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _HEADERS and not 0 <= self.size <= _LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        found: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return found
+
+
+_HEADERS = (
+    tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE,
+)  # fmt: skip
 
 
 def is_tar(path: str | os.PathLike[str]) -> bool:

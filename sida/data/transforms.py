@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sida.data.pictures import MOST_PIXELS
 from sida.errors import UserError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
     if picture.mode != mode:
         picture = picture.convert(mode)
     if transform == "center-crop-dhariwal":
-        return _shrink_then_crop(picture, resolution or min(picture.size))
+        return _shrink_then_crop(picture, resolution or min(picture.size), where)
     if transform == "center-crop":
         picture = _centre_square(picture)
     width, height = picture.size
@@ -63,10 +64,12 @@ def _centre_square(picture: Image) -> Image:
     return picture.crop(((width - side) // 2, (height - side) // 2, (width + side) // 2, (height + side) // 2))
 
 
-def _shrink_then_crop(picture: Image, resolution: int) -> np.ndarray:
+def _shrink_then_crop(picture: Image, resolution: int, where: str) -> np.ndarray:
     while min(picture.size) >= 2 * resolution:
         picture = picture.resize((picture.width // 2, picture.height // 2), _filters().BOX)
     scale = resolution / min(picture.size)
+    if max(picture.size) * scale * resolution > MOST_PIXELS:
+        raise UserError(f"{where}: is {picture.width}×{picture.height}, too long for its width; remove it")
     # Python's round, halves to even, as in the original: it decides the size of the long side.
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), _filters().BICUBIC)
     top, left = (picture.height - resolution) // 2, (picture.width - resolution) // 2

@@ -10,6 +10,9 @@ from typing import IO
 import numpy as np
 
 from eval.measuring.stores.base import Store
+from sida.data.archive import MAX_CLASSES
+from sida.data.files import MAX_MEMBER_BYTES
+from sida.data.npy import ZIP_FAULTS, Npz, check_packing, read_header
 from sida.errors import UserError
 from sida.io import sha256_file
 
@@ -26,7 +29,7 @@ class ArrayStore(Store):
         if path.suffix == ".npz":
             try:
                 self._zip = zipfile.ZipFile(path)
-            except (OSError, zipfile.BadZipFile) as error:
+            except ZIP_FAULTS as error:
                 raise UserError(f"{path}: not a readable .npz ({error}); make or download it again") from None
         self._member = self._choose()
         self._open()
@@ -41,7 +44,7 @@ class ArrayStore(Store):
             for size in _steps(begin - self._position):
                 self._take(size)
             rows = self._take(end - begin)
-        except (OSError, zipfile.BadZipFile, EOFError, ValueError) as error:
+        except ZIP_FAULTS as error:
             raise UserError(f"{self.path}: damaged after image {self._position} ({error}); make it again") from None
         images = np.frombuffer(rows, np.uint8).reshape(end - begin, *self._stored[1:])
         if images.ndim == 3:
@@ -62,10 +65,7 @@ class ArrayStore(Store):
         arrays = [name.removesuffix(".npy") for name in self._zip.namelist() if name.endswith(".npy")]
         for name in ("arr_1", "labels"):
             if name in arrays:
-                with np.load(self.path, allow_pickle=False) as file:
-                    found = np.asarray(file[name]).reshape(-1)
-                if np.issubdtype(found.dtype, np.integer):
-                    self.classes = found.astype(np.int64)
+                self.classes = self._read_classes(name)
                 break
         images = "arr_0" if "arr_0" in arrays else next((n for n in arrays if n in ("images", "samples")), None)
         others = [name for name in arrays if name not in ("arr_1", "labels")]
@@ -75,17 +75,33 @@ class ArrayStore(Store):
             raise UserError(f"{self.path}: has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})")
         return images
 
+    def _read_classes(self, name: str) -> np.ndarray | None:
+        try:
+            found = Npz(self.path, MAX_MEMBER_BYTES).read(name).reshape(-1)
+        except ZIP_FAULTS as error:
+            raise UserError(f"{self.path}[{name}]: not a readable array ({error}); make it again") from None
+        if not np.issubdtype(found.dtype, np.integer):
+            return None
+        if found.size and not 0 <= found.min() <= found.max() < MAX_CLASSES:
+            raise UserError(f"{self.path}[{name}]: a class is not between 0 and {MAX_CLASSES:,}; make it again")
+        return found.astype(np.int64)
+
     def _open(self) -> None:
         try:
-            self._stream: IO[bytes] = (
-                open(self.path, "rb") if self._zip is None else self._zip.open(f"{self._member}.npy")  # noqa: SIM115
-            )
-            version = np.lib.format.read_magic(self._stream)
-            reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            self._stored, fortran, self._dtype = reader(self._stream)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            if self._zip is None:
+                size = self.path.stat().st_size
+                self._stream: IO[bytes] = open(self.path, "rb")  # noqa: SIM115
+            else:
+                info = self._zip.getinfo(f"{self._member}.npy")
+                check_packing(info)
+                size, self._stream = info.file_size, self._zip.open(info)
+            header = read_header(self._stream)
+            if header.nbytes > size:
+                raise ValueError(f"claims shape {header.shape} in {size:,} bytes")
+        except ZIP_FAULTS as error:
             raise UserError(f"{self.path}: not a readable array ({error}); make it again") from None
-        if fortran:
+        self._stored, self._dtype = header.shape, header.dtype
+        if header.fortran:
             raise UserError(f"{self.path}: array is stored in Fortran order; save np.ascontiguousarray(images)")
         self._position = 0
 
@@ -101,7 +117,7 @@ class ArrayStore(Store):
         where = f"{self.path}[{self._member}]"
         if self._dtype != np.uint8:
             raise UserError(f"{where}: {self._float_hint()}")
-        if len(self._stored) not in (3, 4):
+        if len(self._stored) not in (3, 4) or 0 in self._stored[1:]:
             raise UserError(f"{where}: has shape {self._stored}; images must be (N, H, W, C)")
         self._channels_last = len(self._stored) == 3 or self._stored[3] in (1, 3)
         if not self._channels_last and self._stored[1] not in (1, 3):

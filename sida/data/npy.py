@@ -1,0 +1,146 @@
+"""Arrays in npy and npz files that strangers made.
+
+NumPy's own reader evaluates the header as Python, and makes room for what it claims before it looks whether that is
+there. Here the header is a text of one form, numbers are the only things that an array holds, and its size has to be
+that of the file.
+"""
+
+from __future__ import annotations
+
+import lzma
+import math
+import os
+import re
+import struct
+import zipfile
+import zlib
+from dataclasses import dataclass
+from typing import IO
+
+import numpy as np
+
+MAGIC = b"\x93NUMPY"
+#: What Python's zip reader raises for damaged, encrypted and strangely packed members.
+ZIP_FAULTS = (
+    zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError, IndexError, RuntimeError, OverflowError, struct.error,
+    zlib.error, lzma.LZMAError,
+)  # fmt: skip
+_MOST_HEADER = 10_000
+_TYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[?biuf]\d*)['"]""")
+_ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
+_SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\dL\s,]*)\)""")
+#: Bytes of an array in an npz from which on packing as tight as that of nothing is no packing of images.
+_LARGE, _TIGHT = 1 << 30, 100
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an npy file says about its array.
+
+    Attributes:
+        shape: Of the array.
+        dtype: Numbers or truth values.
+        fortran: Whether the first index runs fastest.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    fortran: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def read_header(stream: IO[bytes]) -> Header:
+    """Reads up to the array's first byte.
+
+    Raises:
+        ValueError: No npy file, or an array of something else than numbers.
+    """
+    start = stream.read(8)
+    if len(start) < 8 or not start.startswith(MAGIC) or start[6] not in (1, 2, 3):
+        raise ValueError("no npy file")
+    width = 2 if start[6] == 1 else 4
+    length = int.from_bytes(stream.read(width), "little")
+    if length > _MOST_HEADER:
+        raise ValueError(f"its header has {length} bytes")
+    text = stream.read(length).decode("latin-1")
+    kind, order, shape = _TYPE.search(text), _ORDER.search(text), _SHAPE.search(text)
+    if not kind and "descr" in text:
+        objects = re.search(r"descr.{1,5}\|O", text)
+        raise ValueError("Object arrays cannot be loaded" if objects else "it holds something else than plain numbers")
+    if not (kind and order and shape):
+        raise ValueError("its header is cut off or damaged")
+    try:
+        dtype = np.dtype(kind[1])
+        sizes = tuple(int(part.strip().rstrip("L")) for part in shape[1].split(",") if part.strip())
+    except (TypeError, ValueError):
+        raise ValueError("its header is damaged") from None
+    if len(sizes) > 8 or max(sizes, default=0) >= 1 << 62:
+        raise ValueError("it claims a shape that no array has")
+    return Header(sizes, dtype, order[1] == "True")
+
+
+def read_npy(stream: IO[bytes], size: int) -> np.ndarray:
+    """A whole array.
+
+    Args:
+        stream: At the first byte of the file.
+        size: Bytes of the file.
+
+    Raises:
+        ValueError: As :func:`read_header`, or the array is not as large as the rest of the file.
+    """
+    header = read_header(stream)
+    if not header.nbytes <= size or header.nbytes > 1 << 62:
+        raise ValueError(f"claims an array of shape {header.shape} {header.dtype} in {size:,} bytes")
+    content = stream.read(header.nbytes + 1)
+    if len(content) != header.nbytes:
+        raise ValueError(f"{len(content):,} bytes for an array of {header.nbytes:,}")
+    # A writeable copy, as NumPy's reader gives.
+    array = np.frombuffer(bytearray(content), header.dtype)
+    return array.reshape(header.shape, order="F" if header.fortran else "C")
+
+
+class Npz:
+    """Arrays of an npz file.
+
+    Args:
+        path: The file.
+        most_bytes: Largest array; None takes any that is not packed as only a bomb is.
+
+    Raises:
+        ZIP_FAULTS: Any of them, for a damaged file.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], most_bytes: int | None = None) -> None:
+        self.path, self.most_bytes = path, most_bytes
+        with zipfile.ZipFile(path) as archive:
+            infos = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        self._members = {info.filename.removesuffix(".npy"): info for info in infos}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the arrays."""
+        return list(self._members)
+
+    def read(self, name: str) -> np.ndarray:
+        """An array by its name; the same errors."""
+        info = self._members[name]
+        check_packing(info)
+        if self.most_bytes is not None and info.file_size > self.most_bytes:
+            raise ValueError(f"'{name}' claims {info.file_size:,} bytes")
+        with zipfile.ZipFile(self.path) as archive, archive.open(info) as stream:
+            return read_npy(stream, info.file_size)
+
+
+def check_packing(info: zipfile.ZipInfo) -> None:
+    """Refuses large members that are packed as only nothing can be.
+
+    Raises:
+        ValueError: The member is such a one.
+    """
+    if info.file_size > _LARGE and info.file_size > _TIGHT * info.compress_size:
+        raise ValueError(f"'{info.filename}' claims {info.file_size:,} bytes in {info.compress_size:,}")
