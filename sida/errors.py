@@ -7,6 +7,8 @@ from collections.abc import Iterable
 
 #: Exit status for 'start this again': EX_TEMPFAIL of sysexits.h, which no command here gives for another reason.
 AGAIN = 75
+#: Longer words are no misspelt ones, and take long to compare.
+LONGEST_WORD = 200
 
 
 class UserError(Exception):
@@ -46,7 +48,7 @@ def one_line(text: str, limit: int = 2000) -> str:
 def suggestion(word: str, known: Iterable[str]) -> str:
     """Returns ``" (did you mean 'x'?)"`` for the closest known word, or the list of known words."""
     names = sorted(set(known))
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6) if len(word) <= LONGEST_WORD else []
     if close:
         return f" (did you mean '{close[0]}'?)"
     return f" (known: {', '.join(names)})" if names else ""

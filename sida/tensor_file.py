@@ -29,7 +29,11 @@ ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
-MAX_HEADER_BYTES = 100_000_000
+MAX_HEADER_BYTES = 16 << 20
+MAX_HEADER_VALUES = 500_000
+MAX_DIMENSIONS = 32
+MAX_RECORD_DEPTH = 64
+"""A network of 2,000 tensors has a header of 300,000 bytes with 20,000 values; JSON takes up to 30 times its bytes."""
 RECORD_KEY = "sida"
 Buffer = bytes | bytearray | memoryview
 _AGAIN = "delete it and make or download it again"
@@ -209,10 +213,10 @@ def read_record(path: str | os.PathLike[str], header: Header | None = None) -> d
     """
     text = (header or read_header(path)).metadata.get(RECORD_KEY, "{}")
     try:
-        record = json.loads(text)
+        record = json.loads(text, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         record = None
-    if not isinstance(record, dict):
+    if not isinstance(record, dict) or _deeper(record, MAX_RECORD_DEPTH):
         raise TensorFileError(Path(path), f"its '{RECORD_KEY}' header is no JSON mapping", "make the file again")
     return record
 
@@ -312,8 +316,11 @@ def _refuse_other_formats(path: Path, start: bytes, size: int) -> None:
 
 
 def _parse_json(path: Path, stream: BinaryIO, length: int) -> dict[str, Any]:
+    data = stream.read(length)
+    if sum(data.count(sign) for sign in (b",", b"[", b"{")) > MAX_HEADER_VALUES:
+        raise TensorFileError(path, f"refused: a header of more than {MAX_HEADER_VALUES:,} values", _CONVERT)
     try:
-        value = json.loads(stream.read(length).decode("utf-8"))
+        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise TensorFileError(path, "not a safetensors file (unreadable header)", _CONVERT) from None
     if not isinstance(value, dict):
@@ -327,12 +334,30 @@ def _entry(path: Path, name: str, item: Any) -> TensorEntry:
     if not isinstance(item, dict) or not isinstance(item.get("dtype"), str) or item["dtype"] not in ITEM_BYTES:
         raise fault
     shape, place = item.get("shape"), item.get("data_offsets")
-    if not (_whole_numbers(shape) and _whole_numbers(place) and len(place) == 2):
+    if not (_whole_numbers(shape) and _whole_numbers(place) and len(place) == 2 and len(shape) <= MAX_DIMENSIONS):
+        raise fault
+    if math.prod(max(n, 1) for n in shape) >= 2**63:
         raise fault
     entry = TensorEntry(name, item["dtype"], tuple(shape), place[0])
     if place[1] - place[0] != entry.num_bytes:
         raise fault
     return entry
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _deeper(value: Any, depth: int) -> bool:
+    """Whether lists and mappings are nested more than ``depth`` deep."""
+    pending = [(value, 0)]
+    while pending:
+        item, level = pending.pop()
+        if isinstance(item, (dict, list)):
+            if level >= depth:
+                return True
+            pending += [(inner, level + 1) for inner in (item.values() if isinstance(item, dict) else item)]
+    return False
 
 
 def _whole_numbers(value: Any) -> TypeGuard[list[int]]:

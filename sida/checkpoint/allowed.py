@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from sida.checkpoint.inert import Allowed, Budget, DeniedError, printable
+from sida.checkpoint.inert import MAX_NESTING, Allowed, Budget, DeniedError, checked_key, printable
 from sida.checkpoint.records import (
     Array,
     BoundMethod,
@@ -52,7 +52,6 @@ _MODULES = {
     "sparse": "Embedding",
     "loss": "MSELoss BCEWithLogitsLoss CrossEntropyLoss",
 }
-MAX_NESTING = 3
 
 
 class AllowList:
@@ -89,6 +88,7 @@ class AllowList:
             raise TypeError("bytes were expected")
         if self._nesting >= MAX_NESTING:
             raise DeniedError(f"it nests more than {MAX_NESTING} torch streams")
+        self._budget.enter(data.length)
         inner = AllowList(self._where, self._budget, self._nesting + 1)
         return read_torch_stream(data, inner.resolve, self._budget, self._where)
 
@@ -98,7 +98,7 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
     """Everything that does not depend on the file."""
     makers: dict[tuple[str, str], Callable[..., Any]] = {
         ("collections", "OrderedDict"): _ordered_dict,
-        ("dnnlib.util", "EasyDict"): Settings,
+        ("dnnlib.util", "EasyDict"): _settings,
         ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent_object,
         ("torch._utils", "_rebuild_tensor"): _tensor,
         ("torch._utils", "_rebuild_tensor_v2"): _tensor,
@@ -122,7 +122,7 @@ def _fixed_entries() -> dict[tuple[str, str], Any]:
         makers[builtins, "frozenset"] = lambda items=(): frozenset(_set(items))
         makers[builtins, "bytearray"] = _bytes
         makers[builtins, "bytes"] = _bytes
-        makers[builtins, "complex"] = lambda real, imag: complex(float(real), float(imag))
+        makers[builtins, "complex"] = lambda real, imag: complex(_number(real), _number(imag))
     entries: dict[tuple[str, str], Any] = {k: Allowed(".".join(k), make) for k, make in makers.items()}
     for folder, classes in _MODULES.items():
         for name in classes.split():
@@ -146,6 +146,11 @@ def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
     for key, value in pairs:
         result[_text(key)] = value
     return result
+
+
+def _settings(items: Any = ()) -> Settings:
+    pairs = items.items() if isinstance(items, dict) else items
+    return Settings((checked_key(key), value) for key, value in pairs)
 
 
 def _persistent_object(meta: Any) -> PersistentObject:
@@ -175,12 +180,12 @@ def _size(numbers: Any) -> tuple[int, ...]:
 
 
 def _device(*parts: Any) -> Named:
-    return Named(":".join(str(part) for part in parts if isinstance(part, (str, int))))
+    return Named(":".join(printable(str(part)) for part in parts[:2] if isinstance(part, (str, int))))
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise DeniedError(f"it encodes a text as {str(encoding)[:20]!r}")
+        raise DeniedError(f"it encodes a text as {_shown(encoding)}")
     return _text(text).encode("latin-1")
 
 
@@ -205,7 +210,7 @@ def _scalar(dtype: Any, data: Any) -> Any:
 def _set(items: Any = ()) -> set[Any]:
     if not isinstance(items, (list, tuple)):
         raise TypeError("a set of something that is no list")
-    return {_text(item) if isinstance(item, str) else int(item) for item in items}
+    return {checked_key(item) for item in items}
 
 
 def _bytes(data: Any = b"") -> Any:
@@ -217,13 +222,24 @@ def _bytes(data: Any = b"") -> Any:
 def _bound_method(target: Any, name: Any, *default: Any) -> BoundMethod:
     """Genuine files refer to a hook of a module this way; anything else that wants an attribute is refused."""
     if default or not isinstance(target, (PersistentObject, PlainObject)) or not isinstance(name, str):
-        shown = target.name if isinstance(target, (Allowed, Named)) else type(target).__name__
-        raise DeniedError(f"it asks builtins.getattr for '{printable(str(name), 40)}' of '{printable(str(shown), 40)}'")
+        whose = target.name if isinstance(target, (Allowed, Named)) else type(target).__name__
+        raise DeniedError(f"it asks builtins.getattr for {_shown(name)} of '{printable(whose, 40)}'")
     return BoundMethod(target, name)
 
 
 def _not_called(*_: Any) -> Any:
     raise DeniedError("it calls numpy.ndarray")
+
+
+def _number(value: Any) -> float:
+    if not isinstance(value, (int, float)):
+        raise TypeError("a number was expected")
+    return float(value)
+
+
+def _shown(value: Any) -> str:
+    """A text, or only the type of something else: lists of shared lists have no end when they are written out."""
+    return f"'{printable(value, 40)}'" if isinstance(value, str) else f"a {type(value).__name__}"
 
 
 def _text(value: Any) -> str:

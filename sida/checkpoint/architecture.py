@@ -7,13 +7,16 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sida.checkpoint.inert import printable
+from sida.checkpoint.inert import Budget, DeniedError, printable, refusals
 from sida.checkpoint.records import BoundMethod, PersistentObject, PlainObject, Tensor
 from sida.errors import UserError, suggestion
 
 Module = PersistentObject | PlainObject
 MAX_MODULES = 50_000
 MAX_MODULE_DEPTH = 32
+MAX_NAME = 500
+MAX_ARGUMENTS, MAX_ARGUMENT_STEPS, MAX_ARGUMENT_TEXT = 100, 500, 200
+"""Constructor arguments: how many, how much is in one, and how long a text is. The largest network has 20 of 8."""
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
 # Outermost classes of the released files and ours in their place. SiDA's variants add outputs, not parameters.
 _CLASSES = {
@@ -37,54 +40,69 @@ _SWITCHES = ("use_gan", "force_normalization")
 _SHARED_ARGUMENTS = 3
 
 
-def modules(network: Module, where: str) -> Iterator[tuple[str, Module]]:
+def modules(network: Module, where: str, budget: Budget | None = None) -> Iterator[tuple[str, Module]]:
     """All modules with their dotted names, the network itself first (name ``""``), in state-dict order.
+
+    Files may let many modules share one large dictionary, so every entry that is looked at takes a step of a budget.
 
     Raises:
         UserError: A structure that no network has (cycles, endless nesting, values in place of modules).
     """
+    budget = budget or Budget()
     pending: list[tuple[str, Any, int]] = [("", network, 0)]
     count = 0
     while pending:
         name, module, depth = pending.pop()
         count += 1
-        if count > MAX_MODULES or depth > MAX_MODULE_DEPTH:
+        if count + len(pending) > MAX_MODULES or depth > MAX_MODULE_DEPTH:
             raise UserError(f"{where}: refused: more nested modules than any network has")
         if not isinstance(module, (PersistentObject, PlainObject)):
             raise UserError(f"{where}: '{printable(name)}' is no module; not a network of EDM, EDM2, SiD, SiDA or GDD")
         yield name, module
-        children = mapping(module, "_modules", where)
-        prefix = f"{name}." if name else ""
+        children = mapping(module, "_modules", where, budget)
         pending += [
-            (prefix + key, child, depth + 1) for key, child in reversed(list(children.items())) if child is not None
+            (_dotted(name, key, where), child, depth + 1)
+            for key, child in reversed(children.items())
+            if child is not None
         ]
 
 
 def tensors(network: Module, where: str) -> dict[str, Tensor]:
     """The state dict: parameters and persistent buffers by dotted name."""
     found: dict[str, Tensor] = {}
-    for name, module in modules(network, where):
-        prefix = f"{name}." if name else ""
+    budget = Budget()
+    for name, module in modules(network, where, budget):
         transient = module.state.get("_non_persistent_buffers_set")
         transient = transient if isinstance(transient, (set, frozenset)) else ()
         for group in ("_parameters", "_buffers"):
-            for key, value in mapping(module, group, where).items():
+            for key, value in mapping(module, group, where, budget).items():
                 if value is None or (group == "_buffers" and key in transient):
                     continue
+                full = _dotted(name, key, where)
                 if not isinstance(value, Tensor):
-                    raise UserError(
-                        f"{where}: '{printable(prefix + key)}' is no tensor; the file is damaged or foreign"
-                    )
-                found[prefix + key] = value
+                    raise UserError(f"{where}: '{printable(full)}' is no tensor; the file is damaged or foreign")
+                found[full] = value
+        if len(found) > MAX_MODULES:
+            raise UserError(f"{where}: refused: more tensors than any network has")
     if not found:
         raise UserError(f"{where}: the network has no tensors; not a network of EDM, EDM2, SiD, SiDA or GDD")
     return found
 
 
-def mapping(module: Module, group: str, where: str) -> Mapping[str, Any]:
-    """One of a module's dictionaries, with text keys."""
+def _dotted(name: str, key: str, where: str) -> str:
+    if len(name) + len(key) > MAX_NAME:
+        raise UserError(
+            f"{where}: refused: '{printable(name + '.' + key[:MAX_NAME])}' is longer than any network's name"
+        )
+    return f"{name}.{key}" if name else key
+
+
+def mapping(module: Module, group: str, where: str, budget: Budget, texts: bool = True) -> dict[str, Any]:
+    """One of a module's dictionaries, with text keys (hooks have numbers), at the cost of a step for each entry."""
     value = module.state.get(group, {})
-    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+    with refusals(where):
+        budget.spend(1 + (len(value) if isinstance(value, dict) else 0))
+    if not isinstance(value, dict) or (texts and not all(isinstance(key, str) for key in value)):
         raise UserError(
             f"{where}: {printable(module.class_name)}.{group} is no mapping; the file is damaged or foreign"
         )
@@ -120,11 +138,15 @@ def network_config(
             f"{where}: {printable(network.class_name)} records {len(args)} constructor arguments by position; "
             f"beyond the first {_SHARED_ARGUMENTS} the authors' classes disagree, and their files name them"
         )
+    if len(kwargs) > MAX_ARGUMENTS or not all(isinstance(key, str) and len(key) < MAX_ARGUMENT_TEXT for key in kwargs):
+        raise UserError(f"{where}: refused: constructor arguments that no network has")
     order = list(inspect.signature(NETWORKS[own]).parameters)
     given = {**dict(zip(order, args)), **kwargs}
+    with refusals(where):
+        given = {key: _json_value(value, f"{where}: {printable(key)}") for key, value in given.items()}
     family = family_of({"class": own, "kwargs": given})
     switches = {key: bool(given.pop(key)) for key in _SWITCHES if family.weight_norm and key in given}
-    result = {str(key): _json_value(value, f"{where}: {printable(str(key))}") for key, value in given.items()}
+    result = given
     if family.variance_head and "logvar_linear.weight" not in names:
         # SiDA's generators, whose class takes the argument all the same.
         result[family.variance_head] = None
@@ -142,10 +164,12 @@ def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> st
     from sida.networks.edm2_precond import copied_weight_norm, official_weight_norm
 
     flags = []
-    for _, module in modules(network, where):
+    budget = Budget()
+    for _, module in modules(network, where, budget):
         for group in _HOOKS:
-            hooks = module.state.get(group) or {}
-            for hook in hooks.values() if isinstance(hooks, dict) else ():
+            if not isinstance(module.state.get(group), dict):
+                continue
+            for hook in mapping(module, group, where, budget, texts=False).values():
                 method = hook[0] if isinstance(hook, tuple) and hook else hook
                 if isinstance(method, BoundMethod):
                     if method.target.state is module.state:
@@ -167,8 +191,12 @@ def _our_class(name: str, where: str) -> str:
     )
 
 
-def _json_value(value: Any, where: str) -> Any:
+def _json_value(value: Any, where: str, budget: Budget | None = None) -> Any:
     """Constructor arguments as JSON: lists for tuples, null for infinity."""
+    budget = budget or Budget(steps=MAX_ARGUMENT_STEPS)
+    budget.spend(1)
+    if isinstance(value, str) and len(value) > MAX_ARGUMENT_TEXT:
+        raise DeniedError(f"a constructor argument of {len(value)} characters")
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -176,5 +204,5 @@ def _json_value(value: Any, where: str) -> Any:
             raise UserError(f"{where} is not a number")
         return None if math.isinf(value) else value
     if isinstance(value, (list, tuple)) and len(value) <= 64:
-        return [_json_value(item, where) for item in value]
+        return [_json_value(item, where, budget) for item in value]
     raise UserError(f"{where}: a constructor argument of type {type(value).__name__}, which no known network takes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from pathlib import Path
@@ -55,7 +56,7 @@ def _pickle(path: Path, key: str, network_class: str | None) -> dict[str, Any]:
     tensors = architecture.tensors(network, str(path))
     config = architecture.network_config(network, tensors, str(path), network_class)
     facts = _counts(config, {name: tensor.shape for name, tensor in tensors.items()}, path)
-    entries = sorted(printable(str(k), 40) for k in value) if isinstance(value, dict) else []
+    entries = sorted(printable(str(k), 40) for k in itertools.islice(value, 100)) if isinstance(value, dict) else []
     return {**facts, "format": "pickle", "entries": entries, "class_in_file": printable(network.class_name)}
 
 

@@ -157,9 +157,13 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
     from sida.checkpoint.shapes_only import ShapesOnly
     from sida.networks import build_network
 
-    blocks = network["kwargs"].get("num_blocks", 1)
-    if isinstance(blocks, int) and blocks > num_tensors:
-        raise UserError(f"{where}: architecture claims {blocks} blocks, the file has {num_tensors} tensors; not loaded")
+    kwargs = network["kwargs"]
+    blocks, levels = kwargs.get("num_blocks", 1), kwargs.get("channel_mult", ())
+    if isinstance(blocks, int) and isinstance(levels, (list, tuple)) and blocks * max(len(levels), 1) > num_tensors:
+        raise UserError(
+            f"{where}: architecture claims {blocks * max(len(levels), 1)} blocks, the file has {num_tensors} tensors;"
+            " not loaded"
+        )
     try:
         with ShapesOnly():
             return build_network(dict(network))

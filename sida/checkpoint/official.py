@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,7 +101,8 @@ def find_network(value: Any, key: str, where: str) -> PersistentObject:
     """
     if isinstance(value, dict):
         if key not in value:
-            raise UserError(f"{where}: has no entry '{key}'{suggestion(key, (printable(str(k), 40) for k in value))}")
+            known = [printable(str(k), 40) for k in itertools.islice(value, 100)]
+            raise UserError(f"{where}: has no entry '{key}'{suggestion(key, known)}")
         value = value[key]
     if isinstance(value, PersistentObject):
         return value

@@ -3,8 +3,9 @@
 Python's own ``pickle`` imports what a file names and calls it with what the file says; a checkpoint from a stranger is
 therefore a program. This machine implements the opcodes of protocols 2 to 5 (CPython:Lib/pickletools.py documents
 them) with one difference: a name is looked up in an allow-list (:mod:`sida.checkpoint.allowed`) whose entries build
-records, and nothing else can be called. Time and memory are bounded by a budget of opcodes, and every claimed length
-is compared with the bytes that are there before anything is allocated.
+records, and nothing else can be called. Time and memory are bounded by a :class:`~sida.checkpoint.inert.Budget`: each
+opcode takes a step of it, and a call one for every item of its arguments; every claimed length is compared with the
+bytes that are there before anything is allocated.
 """
 
 from __future__ import annotations
@@ -13,7 +14,16 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from sida.checkpoint.inert import MAX_TEXT, Allowed, Budget, DeniedError, Record, RefusedError, printable
+from sida.checkpoint.inert import (
+    MAX_TEXT,
+    Allowed,
+    Budget,
+    DeniedError,
+    Record,
+    checked_key,
+    printable,
+    refusals,
+)
 from sida.checkpoint.window import Window
 from sida.errors import UserError
 
@@ -21,6 +31,8 @@ MAX_STACK = 200_000
 MAX_MARKS = 5_000
 MAX_LINE = 512
 MAX_INTEGER_BYTES = 16
+STEPS_PER_CALL = 4
+"""Also for a set: both take some hundred bytes, where the file has one or two."""
 INLINE_BYTES = 4096
 """Byte strings up to this length become ``bytes``; longer ones stay in the file as a :class:`Window`."""
 
@@ -41,7 +53,7 @@ _REFUSED = {
     ord("i"): "INST", ord("o"): "OBJ", 0x82: "EXT1", 0x83: "EXT2", 0x84: "EXT4", 0x97: "NEXT_BUFFER",
     0x98: "READONLY_BUFFER", ord("p"): "PUT", ord("g"): "GET",
 }  # fmt: skip
-_FAULTS = (IndexError, KeyError, TypeError, ValueError, OverflowError, AttributeError, RecursionError, struct.error)
+_FAULTS = (IndexError, KeyError, TypeError, ValueError, OverflowError, AttributeError, struct.error)
 
 
 class Machine:
@@ -81,16 +93,8 @@ class Machine:
         """
         self._position = start
         try:
-            while True:
-                opcode = self._read(1)[0]
-                if opcode == ord("."):
-                    return self._pop(), self._position
-                self._budget.opcodes -= 1
-                if self._budget.opcodes < 0 or len(self._stack) > MAX_STACK or len(self._marks) > MAX_MARKS:
-                    raise DeniedError("it makes far more objects than any network has")
-                self._step(opcode)
-        except DeniedError as reason:
-            raise RefusedError(f"{self._where}: refused: {reason}; no published checkpoint needs it") from None
+            with refusals(self._where):
+                return self._run()
         except EOFError:
             need, have = self._position, self._window.length
             raise UserError(
@@ -98,6 +102,14 @@ class Machine:
             ) from None
         except _FAULTS as error:
             raise UserError(f"{self._where}: damaged pickle at byte {self._position} ({_brief(error)})") from None
+
+    def _run(self) -> tuple[Any, int]:
+        while (opcode := self._read(1)[0]) != ord("."):
+            self._budget.spend(1)
+            if len(self._stack) > MAX_STACK or len(self._marks) > MAX_MARKS:
+                raise DeniedError("it makes far more objects than any network has")
+            self._step(opcode)
+        return self._pop(), self._position
 
     def _step(self, opcode: int) -> None:
         """Does one opcode, tables first, then the special ones."""
@@ -118,6 +130,7 @@ class Machine:
                 raise IndexError("stack underflow")
             self._stack[-count:] = [tuple(self._stack[-count:])]
         elif opcode in _EMPTY:
+            self._budget.spend(STEPS_PER_CALL * (_EMPTY[opcode] is set))
             self._stack.append(_EMPTY[opcode]())
         elif opcode in _LONGS:
             self._stack.append(self._long(_LONGS[opcode]))
@@ -212,7 +225,7 @@ class Machine:
 
     def _frozenset(self) -> None:
         items = self._pop_mark()
-        self._stack.append(frozenset(_key(item) for item in items))
+        self._stack.append(frozenset(checked_key(item) for item in items))
 
     def _append(self) -> None:
         item = self._pop()
@@ -233,7 +246,7 @@ class Machine:
 
     def _additems(self) -> None:
         items = self._pop_mark()
-        _expect(self._stack[-1], set).update(_key(item) for item in items)
+        _expect(self._stack[-1], set).update(checked_key(item) for item in items)
 
     @staticmethod
     def _put_items(target: Any, items: list[Any]) -> None:
@@ -241,7 +254,7 @@ class Machine:
         if len(items) % 2:
             raise ValueError("a key without value")
         for key, value in zip(items[::2], items[1::2]):
-            target[_key(key)] = value
+            target[checked_key(key)] = value
 
     def _global(self) -> None:
         module = self._line()
@@ -264,6 +277,8 @@ class Machine:
     def _call(self, function: Any, args: tuple[Any, ...]) -> None:
         if not isinstance(function, Allowed):
             raise DeniedError(f"it calls {_describe(function)}")
+        self._budget.spend(STEPS_PER_CALL)
+        self._budget.spend_on(args)
         try:
             self._stack.append(function.make(*args))
         except _FAULTS as error:
@@ -273,6 +288,7 @@ class Machine:
         state = self._pop()
         target = self._stack[-1]
         if isinstance(target, Record):
+            self._budget.spend_on(state if isinstance(state, tuple) else ())
             target.set_state(state)
         elif not (isinstance(target, dict) and isinstance(state, dict)):
             # Attributes of a dictionary (torch keeps version numbers there) carry nothing that is needed here.
@@ -310,13 +326,6 @@ def _expect(value: Any, kind: type) -> Any:
     if not isinstance(value, kind):
         raise TypeError(f"a {kind.__name__} was expected, {type(value).__name__} found")
     return value
-
-
-def _key(value: Any) -> Any:
-    """Keys whose hashes nobody can choose: crafted collisions would make dictionaries quadratic."""
-    if isinstance(value, (str, bytes, float)) or value is None or (isinstance(value, int) and abs(value) < 2**64):
-        return value
-    raise TypeError(f"{type(value).__name__} as a key")
 
 
 def _describe(value: Any) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.checkpoint.allowed import AllowList
-from sida.checkpoint.inert import Budget
+from sida.checkpoint.inert import Budget, refusals
 from sida.checkpoint.pickle_machine import Machine
 from sida.checkpoint.records import Array
 from sida.checkpoint.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
@@ -42,7 +42,7 @@ def _value(window: Window, where: str) -> Any:
     if window.length == 0:
         raise UserError(f"{where}: the file is empty; delete it and download it again")
     start = window.read_at(0, min(window.length, 16))
-    budget = Budget()
+    budget = Budget.of_file(window.length)
     resolve = AllowList(where, budget).resolve
     if is_zip(window) or start[2:].startswith(_LEGACY_START):
         return read_torch_stream(window, resolve, budget, where)
@@ -76,7 +76,8 @@ def parse_pickle(content: bytes, where: str) -> Any:
 
 def _plain_value(value: Any, window: Window, where: str) -> Any:
     try:
-        return _plain(value, {}, 0, [0], window.length)
+        with refusals(where):
+            return _plain(value, {}, 0, [0], window.length)
     except (ValueError, EOFError) as error:
         raise UserError(f"{where}: {error}; download it again, or use sida convert if it is a network") from None
 

@@ -12,7 +12,8 @@ from sida.checkpoint.window import Window
 from sida.tensor_file import ITEM_BYTES
 
 MAX_DIMENSIONS = 16
-_SIMPLE_DTYPE = re.compile(r"[biufc](1|2|4|8|16)|[SU]\d{1,4}")
+_SIMPLE_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c(8|16)|[SU][1-9]\d{0,3}")
+_MAX_ELEMENTS = 2**40
 
 
 @dataclasses.dataclass(eq=False)
@@ -86,6 +87,8 @@ class Dtype(Record):
     def __post_init__(self) -> None:
         if isinstance(self.code, bytes):
             self.code = self.code.decode("latin-1")
+        if not isinstance(self.code, str):
+            raise TypeError("a numpy type without name")
         if not _SIMPLE_DTYPE.fullmatch(self.code):
             raise DeniedError(f"a numpy array of type {self.code[:20]!r}")
 
@@ -119,8 +122,10 @@ class Array(Record):
         """
         if isinstance(data, str):
             data = data.encode("latin-1")
-        sizes_fit = isinstance(shape, tuple) and all(type(n) is int and 0 <= n < 2**40 for n in shape)
-        if not isinstance(dtype, Dtype) or not sizes_fit or not isinstance(data, (bytes, Window)) or len(shape) > 32:
+        sizes_fit = isinstance(shape, tuple) and len(shape) <= 32 and all(type(n) is int and n >= 0 for n in shape)
+        # Also where a zero makes all others meaningless: numpy has no room for them.
+        sizes_fit = sizes_fit and math.prod(max(n, 1) for n in shape) < _MAX_ELEMENTS
+        if not isinstance(dtype, Dtype) or not sizes_fit or not isinstance(data, (bytes, Window)):
             raise TypeError("an array with impossible sizes")
         self.dtype, self.shape, self.fortran, self.data = dtype, shape, bool(fortran), data
 

@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from sida.checkpoint.inert import Allowed, Budget, DeniedError
+from sida.checkpoint.inert import Allowed, Budget, DeniedError, refusals
 from sida.checkpoint.pickle_machine import Machine
 from sida.checkpoint.records import Storage
 from sida.checkpoint.window import Window, WindowStream
@@ -24,6 +24,10 @@ Resolve = Callable[[str, str], Any]
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 _LOCAL_HEADER = 30
+MAX_DIRECTORY = 4 << 20
+"""Bytes of a zip archive's directory; a network of 2,000 tensors has 300,000."""
+STEPS_PER_MEMBER = 16
+_LONGEST_KEY = 200
 
 
 def is_zip(window: Window) -> bool:
@@ -49,13 +53,15 @@ def _storage_id(key: Any) -> tuple[str, str, int]:
     _, kind, name, _, numel = key[:5]
     if len(key) == 6 and key[5] is not None:
         raise DeniedError("it holds storage views of PyTorch before 0.4")
-    if not isinstance(kind, Storage) or not isinstance(name, str) or type(numel) is not int or numel < 0:
+    named = isinstance(name, str) and len(name) <= _LONGEST_KEY
+    if not isinstance(kind, Storage) or not named or type(numel) is not int or numel < 0:
         raise TypeError("a storage with impossible sizes")
     return kind.dtype, name, numel
 
 
 def _read_zip(window: Window, resolve: Resolve, budget: Budget, where: str) -> Any:
-    parts = _zip_parts(window, where)
+    with refusals(where):
+        parts = _zip_parts(window, budget, where)
     pickles = [name for name in parts if name.endswith("/data.pkl") and name.count("/") == 1]
     if len(pickles) != 1:
         raise UserError(
@@ -80,13 +86,14 @@ def _read_zip(window: Window, resolve: Resolve, budget: Budget, where: str) -> A
     return Machine(parts[pickles[0]], resolve, budget, where, persistent).load()[0]
 
 
-def _zip_parts(window: Window, where: str) -> dict[str, Window]:
+def _zip_parts(window: Window, budget: Budget, where: str) -> dict[str, Window]:
     """The members of an archive as windows; torch stores them uncompressed, so anything else is refused."""
     try:
-        with zipfile.ZipFile(WindowStream(window)) as archive:
+        with zipfile.ZipFile(WindowStream(window, MAX_DIRECTORY)) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, EOFError, OSError, ValueError, struct.error, NotImplementedError) as error:
         raise UserError(f"{where}: damaged or cut-off zip archive ({error}); download it again") from None
+    budget.spend(STEPS_PER_MEMBER * len(members))
     parts: dict[str, Window] = {}
     total = 0
     for member in members:
@@ -132,7 +139,8 @@ def _read_legacy(window: Window, resolve: Resolve, budget: Budget, where: str) -
         raise UserError(f"{where}: written on a big-endian machine; save it again on a little-endian one")
     value, position = load(position)
     keys, position = load(position)
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
+    known = isinstance(keys, list) and len(keys) == len(storages) and all(type(key) in (str, int) for key in keys)
+    if not known or {str(key) for key in keys} != storages.keys():
         raise UserError(f"{where}: damaged torch stream: its list of storages does not match; download it again")
     for key in keys:
         storage = storages[str(key)]

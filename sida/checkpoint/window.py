@@ -82,10 +82,27 @@ class Window:
 
 
 class WindowStream(io.RawIOBase):
-    """A window as a seekable binary stream, for readers such as ``zipfile``."""
+    """A window as a seekable binary stream, for readers such as ``zipfile``.
 
-    def __init__(self, window: Window) -> None:
-        self._window, self._position = window, 0
+    Args:
+        window: The bytes.
+        most: Bytes that may be read at once.
+    """
+
+    def __init__(self, window: Window, most: int) -> None:
+        self._window, self._position, self._most = window, 0, most
+
+    def read(self, size: int = -1) -> bytes:
+        """Bytes from the position on.
+
+        Raises:
+            OSError: More at once than is allowed; nothing is allocated for them.
+        """
+        left = max(0, self._window.length - self._position)
+        size = left if size is None or size < 0 else min(size, left)
+        if size > self._most:
+            raise OSError(f"a directory of {size} bytes, larger than any network's")
+        return super().read(size) or b""
 
     def readable(self) -> bool:
         """Always true."""

@@ -12,6 +12,7 @@ EXAMPLES = """examples:
   sida info cifar_uncond_gdd_i.pkl --network-class GDDPrecond
   sida info network.safetensors --json
 """
+_WIDTH, _MOST = 300, 100
 _FIRST = (
     "file",
     "bytes",
@@ -57,12 +58,13 @@ def run(args: argparse.Namespace) -> int:
 def _show(name: str, value: Any) -> None:
     from sida.checkpoint.inert import printable
 
+    name = printable(name)
     if isinstance(value, dict):
         print(name)
-        for key, item in sorted(value.items()):
+        for key, item in sorted(value.items())[:_MOST]:
             if item is not None:
-                print(f"  {key:<20} {printable(str(item), 300)}")
+                print(f"  {printable(key):<20} {printable(str(item), _WIDTH)}")
     elif isinstance(value, list):
-        print(f"{name:<14} {printable(', '.join(map(str, value)), 300)}")
+        print(f"{name:<14} {printable(', '.join(map(str, value[:_MOST])), _WIDTH)}")
     else:
-        print(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {printable(str(value), 300)}")
+        print(f"{name:<14} {value:,}" if isinstance(value, int) else f"{name:<14} {printable(str(value), _WIDTH)}")

@@ -45,20 +45,34 @@ def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type
 
 
 _COUNTS = ("label_dim", "augment_dim")
+_LARGEST = {"img_resolution": 4096, "label_dim": 1_000_000, "num_blocks": 64}
+_LARGEST_OTHER, _LONGEST = 65_536, 32
+_INFINITE = ("sigma_max",)
 _SHARES = ("dropout", "label_dropout", "label_balance", "concat_balance", "res_balance", "attn_balance")
 
 
 def _check_ranges(options: Any) -> None:
-    """Sizes are positive, counts not negative, shares in [0, 1)."""
+    """Sizes are positive and have bounds, counts are not negative, shares in [0, 1), other numbers finite.
+
+    A file from elsewhere names them too, and building comes before its tensors are compared.
+    """
     for name, value in vars(options).items():
         if name in _SHARES:
             if not 0 <= value < 1:
                 raise ValueError(f"{name}: must be in [0, 1), got {value}")
             continue
-        lowest = 0 if name in _COUNTS else 1
+        lowest, highest = 0 if name in _COUNTS else 1, _LARGEST.get(name, _LARGEST_OTHER)
+        if isinstance(value, tuple) and len(value) > _LONGEST:
+            raise ValueError(f"{name}: must have at most {_LONGEST} entries, got {len(value)}")
         for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, int) and not isinstance(number, bool) and number < lowest:
+            if isinstance(number, float) and not math.isfinite(number) and not (name in _INFINITE and number > 0):
+                raise ValueError(f"{name}: must be a finite number, got {number}")
+            if not isinstance(number, int) or isinstance(number, bool):
+                continue
+            if number < lowest:
                 raise ValueError(f"{name}: must be at least {lowest}, got {number}")
+            if number > highest:
+                raise ValueError(f"{name}: must be at most {highest}, got {number}")
 
 
 # What a preconditioner passes to its U-Net by itself.

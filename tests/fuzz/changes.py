@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Sequence
 from random import Random
@@ -26,12 +27,12 @@ HOSTILE = (
 )  # fmt: skip
 
 
-def damaged(data: bytes, others: Sequence[bytes], own: Sequence[Change], rng: Random) -> bytes:
-    """A damaged copy: one to three changes, of which every second first one knows the format."""
+def damaged(data: bytes, others: Sequence[bytes], own: Sequence[Change], share: float, rng: Random) -> bytes:
+    """A damaged copy: one to three changes, of which about a share are among those that know the format."""
     general = [flip, flip, overwrite, integer, cut, drop, double, insert, swap, digits, _splice(others)]
     result = data
-    for step in range(rng.choice((1, 1, 2, 3))):
-        change = rng.choice(own) if own and step == 0 and rng.random() < 0.5 else rng.choice(general)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        change = rng.choice(own) if own and rng.random() < share else rng.choice(general)
         try:
             result = change(result, rng)
         except ValueError:
@@ -214,7 +215,7 @@ def zip_members(inner: Change) -> Change:
         else:
             members[at] = (name, inner(content, rng))
         stream = io.BytesIO()
-        with zipfile.ZipFile(stream, "w", squeeze) as archive:
+        with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(stream, "w", squeeze) as archive:
             for name, content in members:
                 archive.writestr(zipfile.ZipInfo(name or "x"), content, squeeze)
         return stream.getvalue()

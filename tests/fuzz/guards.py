@@ -58,15 +58,15 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
 
 
 def _by_the_library(file: str) -> bool:
-    """Whether Python's own library makes code, as it does to import a module or to make a dataclass."""
-    return file.startswith("<frozen importlib") or (file.startswith(_LIBRARY) and "site-packages" not in file)
+    """Whether a library makes code, as Python's does to import a module or to make a dataclass."""
+    return file.startswith("<frozen importlib") or file.startswith(_LIBRARY) or "site-packages" in file
 
 
 def _inside(event: str, path: Any, folder: str, seen: list[str]) -> None:
     if isinstance(path, int) or path == os.devnull:
         return
     full = os.path.realpath(os.fsdecode(path))
-    if not full.startswith(folder) and "__pycache__" not in full:
+    if not f"{full}{os.sep}".startswith(folder) and "__pycache__" not in full:
         seen.append(f"{event} {full[:120]}")
 
 
