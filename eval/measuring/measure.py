@@ -227,7 +227,7 @@ class Measurer:
             "extractors": {name: extractor.sha256 for name, extractor in self.extractors.items()},
             "network_sha256": getattr(self.source, "sha256", None),
             "spec_sha256": self.digest,
-            "environment": provenance.environment(self.spec.device),
+            "environment": {**provenance.environment(self.spec.device), "code": provenance.source_digest()},
         }
         return record if seconds is None else {**record, "seconds": round(seconds, 3)}
 

@@ -12,6 +12,7 @@ from eval.measuring.trial import TrialSums
 from eval.results.measurements import trial_path, write_measurement
 from sida.errors import UserError
 from sida.progress import Progress
+from sida.provenance import source_digest
 
 
 def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: int, begin: int, end: int) -> Path:
@@ -27,13 +28,16 @@ def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: i
     with threads(measurer.spec.threads):
         if path.is_file():
             try:
-                if TrialSums.load(path, protocol)[1]["spec_sha256"] == measurer.digest:
+                header = TrialSums.load(path, protocol)[1]
+                # Other code may have drawn other images; an older file does not say.
+                if (header["spec_sha256"], header.get("code", source_digest())) == (measurer.digest, source_digest()):
                     return path
             except UserError:
                 pass  # broken or of another protocol: it is measured again
         progress = Progress(f"measure {measurer.spec.run} trial {trial} images {begin}-{end}", end - begin, "img")
         sums = measurer.sums(trial, begin, end, progress)
-    sums.save(path, {"run": measurer.spec.run, "trial": trial, "spec_sha256": measurer.digest})
+    header = {"run": measurer.spec.run, "trial": trial, "spec_sha256": measurer.digest, "code": source_digest()}
+    sums.save(path, header)
     return path
 
 
@@ -43,7 +47,8 @@ def merge_shards(
     """Merges the shards of a trial, in any order, into ``<out>/trial-<t>.json`` and returns the record.
 
     Raises:
-        UserError: No shards, shards of another spec or trial, or missing images (the ranges are named).
+        UserError: No shards, shards of another spec or trial or made by another version of the code, or missing images
+            (the ranges are named).
     """
     measurer = Measurer(spec)
     if not shards:
@@ -53,6 +58,11 @@ def merge_shards(
         shard, header = TrialSums.load(path, measurer.protocol)
         if (header.get("trial"), header.get("spec_sha256")) != (trial, measurer.digest):
             raise UserError(f"{path}: belongs to another trial, generator or reference; measure this shard again")
+        if header.get("code", source_digest()) != source_digest():
+            raise UserError(
+                f"{path}: was measured by another version of the code ({header['code']}, here {source_digest()}); "
+                "remove it to have it measured again"
+            )
         sums.merge(shard)
     record = measurer.record(trial, sums)
     write_measurement(trial_path(out, trial), record)

@@ -97,7 +97,7 @@ def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -
 
     Raises:
         UserError: No measurements, a broken file, a file in the wrong place, or trials of one run that are not
-            comparable (other protocol, network or reference).
+            comparable (other protocol, network, reference or version of the code).
     """
     folder = Path(folder)
     if runs is not None and not runs:
@@ -130,7 +130,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
 
 
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
-    """Trials of one run must share protocol, network and reference."""
+    """Trials of one run must share protocol, network, reference and, where it is known, the code."""
     changed = []
     if first["protocol"]["sha256"] != other["protocol"]["sha256"]:
         fields = differences(first["protocol"].get("fields", {}), other["protocol"].get("fields", {}))
@@ -140,6 +140,10 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
         for key in ("network_sha256", "reference", "metric_references", "extractors")
         if first.get(key) != other.get(key)
     ]
+    # Records of before do not say it.
+    codes = [record["environment"].get("code") for record in (first, other)]
+    if all(codes) and codes[0] != codes[1]:
+        changed.append(f"the version of the code that measured it ({codes[0]}, {codes[1]})")
     if changed:
         raise UserError(
             f"{path}: differs from trial {first['trial']} of the same run in {', '.join(changed)}; "
