@@ -22,7 +22,7 @@ from sida.timing import timed
 
 #: Faults of the place that a file is read from or written to, which are the user's to mend.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
-_PLACES |= {errno.ENOSPC, errno.ENOTDIR, errno.EPERM, errno.EROFS, errno.ESTALE}
+_PLACES |= {errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS, errno.ESTALE}
 
 
 ABOUT = "Distil diffusion teachers into one-step generators."

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from sida.training.background import BackgroundWriter, copied_to_cpu
 from sida.training.ranks import Ranks
 from sida.training.run import RunFiles
 from sida.training.teacher import TeacherTrainer
+from tests import disks
 from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
 
 #: The same length and intervals, another result.
@@ -227,15 +227,8 @@ def test_a_full_disk_is_told_within_an_iteration(small_disk, unfinished, uninter
 @pytest.fixture
 def small_disk(tmp_path):
     """A tmpfs with little room left, where one may be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("no file system may be mounted here")
-    try:
+    with disks.small_disk(tmp_path / "disk") as folder:
         yield folder
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_what_killed_writers_left_is_swept(tmp_path):

@@ -1,0 +1,88 @@
+"""Disks that are full or may only be read: a file is whole or not there, one line says so, a rerun writes the same."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import pytest
+import torch
+
+from eval.commands import main as measuring_main
+from sida.checkpoint import save_network
+from sida.cli import main as method_main
+from sida.networks import build_network
+from tests import disks
+from tests.eval.measuring.test_measuring_measure import data_spec, small_protocol
+from tests.training.toy import NETWORK
+
+SPEC = json.dumps(data_spec(protocol=small_protocol(num_samples=40, trials=1)))
+PUBLISHED = ["table", "--layout", "config/tables/table8.yaml", "--mode", "paper"]
+
+
+def writers(network, measured):
+    """By what is written: the command without its place, and the place in a folder."""
+    return {
+        "shard": (measuring_main, ["measure", "--spec", SPEC, "--trials", "0", "--shard", "0-20"], "statistics"),
+        "trial": (measuring_main, ["measure", "--spec", SPEC, "--trials", "0"], "data"),
+        "measurements.csv": (measuring_main, ["collect", str(measured)], "measurements.csv"),
+        "table": (measuring_main, PUBLISHED, "table8.tex"),
+        "samples": (method_main, ["sample", "--network", str(network), "--seeds", "0-39"], "samples"),
+    }
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("network") / "network.safetensors"
+    save_network(build_network(NETWORK), path, {"method": "sid", "sampler": {"kind": "one_step", "init_sigma": 2.5}})
+    return path
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("measured")
+    assert measuring_main(["measure", "--spec", SPEC, "--out", str(folder / "data"), "--trials", "0"]) == 0
+    return folder
+
+
+def contents(folder):
+    """All files of a folder by name, hidden ones too; how long something took is left out."""
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    found = {name: re.sub(rb'"seconds": [0-9.e-]+', b"", content) for name, content in found.items()}
+    return {name: content for name, content in found.items() if name != "filler" and not name.endswith(".lock")}
+
+
+@pytest.mark.parametrize("fault", ["full", "read-only"])
+@pytest.mark.parametrize("what", ["shard", "trial", "measurements.csv", "table", "samples"])
+def test_what_cannot_be_written_is_one_line_and_the_rerun_is_the_same(
+    tmp_path,
+    network,
+    measured,
+    monkeypatch,
+    capsys,
+    what,
+    fault,
+):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")
+    main, arguments, place = writers(network, measured)[what]
+    assert main([*arguments, "--out", str(tmp_path / "alone" / place)]) == 0
+    capsys.readouterr()
+    with disks.small_disk(tmp_path / "disk") as disk:
+        if fault == "full":
+            filler = disks.fill(disk)
+        else:
+            disks.make_read_only(disk)
+        assert main([*arguments, "--out", str(disk / place)]) == 1
+        errors = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
+        assert len(errors) == 1, errors
+        assert errors[0].startswith("error: ")
+        assert {"full": "No space left on device", "read-only": "Read-only file system"}[fault] in errors[0]
+        assert contents(disk) == {}
+        if fault == "full":
+            os.unlink(filler)
+        else:
+            disks.make_read_only(disk, False)
+        assert main([*arguments, "--out", str(disk / place)]) == 0
+        assert contents(disk) == contents(tmp_path / "alone")

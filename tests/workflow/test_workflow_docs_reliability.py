@@ -1,0 +1,49 @@
+"""The page of faults: each row names a test that exists, and the number of kills that this test does."""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+
+import pytest
+
+from sida.resources import ROOT
+
+PAGE = ROOT / "docs/reliability.md"
+LINK = re.compile(r"\[(test_\w+)\]\(\.\./(tests/[\w/]+\.py)\)")
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in PAGE.read_text().splitlines()
+    if line.startswith("|") and not line.startswith(("|---", "| fault "))
+]
+
+
+@cache
+def found_in(file):
+    """Names of a file's tests, and how often some of them kill."""
+    body = ast.parse((ROOT / file).read_text()).body
+    names = {node.name for node in body if isinstance(node, ast.FunctionDef)}
+    assigned = [node for node in body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "KILLS"]
+    return names, ast.literal_eval(assigned[0].value) if assigned else {}
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
+def test_a_row_has_a_test_that_exists_and_its_number(row):
+    assert len(row) == 6
+    links = LINK.findall(row[5])
+    assert links, "no test is named"
+    numbers = set()
+    for name, file in links:
+        names, kills = found_in(file)
+        assert name in names
+        numbers.add(str(kills.get(name, "–")))
+    assert numbers == {row[2]}
+
+
+def test_every_test_that_counts_kills_has_a_row():
+    named = {name for row in ROWS for name, _ in LINK.findall(row[5])}
+    files = [path for path in (ROOT / "tests").rglob("test_*.py") if re.search(r"^KILLS = ", path.read_text(), re.M)]
+    assert len(files) >= 3
+    for path in files:
+        assert found_in(path.relative_to(ROOT))[1].keys() <= named, path.name
