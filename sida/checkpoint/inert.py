@@ -11,10 +11,10 @@ from sida.errors import UserError
 
 MAX_STEPS = 1_500_000
 """Work that a file may ask for, counted and not timed: opcodes, calls, items that a call looks at, members of archives.
-The largest published networks take 100,000; a million small objects fit into 300 MB."""
+Stand-ins of the largest published networks take 165,000; that many small objects fit into 300 MB."""
 MAX_TEXT = 256 << 20
 MAX_NESTING = 3
-_TEXT_PER_STEP = 64
+_TEXT_PER_STEP = 256
 
 
 class RefusedError(UserError):
@@ -52,6 +52,7 @@ class Budget:
 
     steps: int = MAX_STEPS
     text_bytes: int = MAX_TEXT
+    copied_bytes: int = MAX_TEXT
     nested_bytes: int = 0
 
     @classmethod
@@ -70,8 +71,11 @@ class Budget:
             raise DeniedError("it makes far more objects than any network has")
 
     def spend_on(self, values: tuple[Any, ...]) -> None:
-        """Takes away what it costs to look once at every item of every value."""
+        """Takes away what it costs to look once at every item of every value, and to copy every text."""
         self.spend(sum(_weight(value) for value in values))
+        self.copied_bytes -= sum(len(value) for value in values if isinstance(value, str))
+        if self.copied_bytes < 0:
+            raise DeniedError(f"it makes more than {MAX_TEXT >> 20} MiB of copies of its texts")
 
     def enter(self, length: int) -> None:
         """Takes the bytes of a nested stream away, so that none is read a thousand times."""

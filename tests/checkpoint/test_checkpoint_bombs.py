@@ -11,8 +11,14 @@ import zipfile
 import pytest
 
 from sida.checkpoint import read_pickle
+from sida.checkpoint.allowed import AllowList
+from sida.checkpoint.inert import MAX_STEPS, Budget
+from sida.checkpoint.pickle_machine import Machine
 from sida.checkpoint.torch_stream import LEGACY_MAGIC, LEGACY_PROTOCOL
+from sida.checkpoint.window import Window
 from sida.errors import UserError
+from sida.networks import build_network
+from tests.checkpoint.genuine import write_genuine
 from tests.checkpoint.opcodes import again, archive, bounded, data, kept, long, refused, shared, text, whole
 
 MODULUS = 2**61 - 1  # integers that differ by it have one hash
@@ -64,9 +70,9 @@ PICKLES = {
     "frozen sets of one list": (whole(ONE_LIST, call(FROZEN, again(1)) * 20_000), FAR),
     "dictionaries of one list": (whole(PAIRS, call(ORDERED, again(1)) * 9000), FAR),
     "settings of one list": (whole(PAIRS, call(SETTINGS, again(1)) * 9000), FAR),
-    "bytes of one text": (whole(ONE_TEXT, call(ENCODE, again(1), text("latin1")) * 30_000), FAR),
+    "bytes of one text": (whole(ONE_TEXT, call(ENCODE, again(1), text("latin1")) * 30_000), "256 MiB of copies"),
     "sizes of one text": (whole(ONE_TEXT, call(TENSOR, b"NK\x00", again(1), b")")), "impossible sizes"),
-    "devices of one text": (whole(ONE_TEXT, listed(call(DEVICE, again(1) * 50) * 6000)), FAR),
+    "devices of one text": (whole(ONE_TEXT, listed(call(DEVICE, again(1) * 50) * 6000)), "256 MiB of copies"),
     "an endless encoding": (whole(ENDLESS, call(ENCODE, text("x"), again(60))), "as a tuple"),
     "an endless attribute": (whole(ENDLESS, call(b"cbuiltins\ngetattr\n", LINEAR, again(60))), "getattr for a tuple"),
     "memory with a long name": (archive({"a/data.pkl": whole(ONE_TEXT, STORAGE, MEMORY * 60_000)}), "impossible sizes"),
@@ -90,6 +96,20 @@ def test_a_small_pickle_takes_little_time_and_memory(name, tmp_path):
         assert bounded(tmp_path / "n.pkl", content) is None
     else:
         refused(tmp_path / "n.pkl", content, reason)
+
+
+def test_the_largest_published_networks_take_an_eighth_of_the_steps(tmp_path):
+    """As NCSN++ of EDM, which has most modules, with thin layers."""
+    kwargs = {
+        "img_resolution": 64, "img_channels": 3, "model_channels": 4, "model_type": "SongUNet",
+        "resample_filter": [1, 3, 3, 1], "embedding_type": "fourier", "encoder_type": "residual",
+        "channel_mult_noise": 2,
+    }  # fmt: skip
+    path = write_genuine(tmp_path / "n.pkl", build_network({"class": "EDMPrecond", "kwargs": kwargs}), protocol=2)
+    window = Window.of_file(path)
+    budget = Budget.of_file(window.length)
+    Machine(window, AllowList("n.pkl", budget).resolve, budget, "n.pkl").load()
+    assert 100_000 < MAX_STEPS - budget.steps < MAX_STEPS / 8
 
 
 def test_the_directory_of_an_archive_is_bounded_before_it_is_read(tmp_path):

@@ -12,10 +12,12 @@ import tracemalloc
 import pytest
 import torch
 
-from sida.checkpoint import import_official, load_network, save_network
+from sida import tensor_file
+from sida.checkpoint import architecture, import_official, inert, load_network, save_network, torch_stream
 from sida.checkpoint.inert import printable
 from sida.errors import UserError
-from sida.networks import build_network
+from sida.networks import build_network, options
+from sida.resources import ROOT
 from sida.tensor_file import read_tensors
 from tests.checkpoint.genuine import write_genuine
 from tests.checkpoint.opcodes import again, called, kept, mapping, module, network, refused, shared, text, whole
@@ -167,6 +169,25 @@ def test_a_record_is_nested_as_deep_as_people_nest(tmp_path):
         else:
             with pytest.raises(UserError, match="no JSON mapping"):
                 read_tensors(tmp_path / "n.safetensors")
+
+
+def test_the_documented_bounds_are_these():
+    text = (ROOT / "docs" / "add-a-method.md").read_text(encoding="utf-8")
+    table = text[text.index("### Files from elsewhere") : text.index("## 4.")]
+    for bound in (
+        f"{inert.MAX_STEPS:,} steps",
+        f"members of archives ({torch_stream.STEPS_PER_MEMBER} each)",
+        f"{inert.MAX_TEXT >> 20} MiB each",
+        f"| {inert.MAX_NESTING} deep, at each depth",
+        f"`torch.save` | {torch_stream.MAX_DIRECTORY >> 20} MiB",
+        f"{architecture.MAX_MODULES:,} modules, {architecture.MAX_MODULE_DEPTH} deep",
+        f"names of {architecture.MAX_NAME} characters",
+        f"{tensor_file.MAX_HEADER_BYTES >> 20} MiB, {tensor_file.MAX_HEADER_VALUES:,} values; its record "
+        f"{tensor_file.MAX_RECORD_DEPTH} deep",
+        *(f"`{name}` {most:,}" for name, most in options._LARGEST.items()),
+        f"other whole numbers {options._LARGEST_OTHER:,}, lists of {options._LONGEST},",
+    ):
+        assert bound in table, bound
 
 
 # What is printed

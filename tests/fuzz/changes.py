@@ -35,7 +35,7 @@ def damaged(data: bytes, others: Sequence[bytes], own: Sequence[Change], share: 
         change = rng.choice(own) if own and rng.random() < share else rng.choice(general)
         try:
             result = change(result, rng)
-        except ValueError:
+        except (ValueError, RecursionError):
             result = flip(result, rng)
     return result
 

@@ -118,8 +118,9 @@ def header(data: bytes, rng: Random) -> bytes:
     if length > len(data):
         raise ValueError("no header")
     value = json.loads(data[8 : 8 + length])
-    record = value.get("__metadata__", {}).get("sida") if isinstance(value, dict) else None
-    if record is not None and rng.random() < 0.7:
+    metadata = value.get("__metadata__") if isinstance(value, dict) else None
+    record = metadata.get("sida") if isinstance(metadata, dict) else None
+    if isinstance(record, str) and rng.random() < 0.7:
         value["__metadata__"]["sida"] = json.dumps(json_value(json.loads(record), rng))
     else:
         value = json_value(value, rng)
