@@ -19,6 +19,8 @@ from sida.errors import AGAIN
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 #: Seconds that the others have to end by themselves after one has failed: to write a state, say.
 GRACE = 120.0
+#: Environment variable with the numbers of open files that keep this job's devices.
+HELD = "SIDA_HELD_FILES"
 
 
 def run_together(command: Sequence[str], count: int) -> int:
@@ -37,12 +39,14 @@ def run_together(command: Sequence[str], count: int) -> int:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
     place |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": 0}
+    # Who shares out devices holds them by open files (workflow.place): ranks that outlive this process keep theirs.
+    held = [int(number) for number in os.environ.get(HELD, "").split(",") if number]
     children: list[subprocess.Popen[bytes]] = []
     with _passed_on(children):
         try:
             for rank in range(count):
                 here = {name: str(value) for name, value in {**place, "RANK": rank, "LOCAL_RANK": rank}.items()}
-                children.append(subprocess.Popen(command, env={**os.environ, **here}))
+                children.append(subprocess.Popen(command, env={**os.environ, **here}, pass_fds=held))
             _wait(children)
         finally:
             for child in children:

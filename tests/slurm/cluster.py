@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -13,12 +12,11 @@ from typing import TypeVar
 
 import yaml
 
-from sida.resources import ROOT
-from tests.workflow.workspace import Workspace
+from tests.workflow.workspace import Workspace, kill_group
 
 T = TypeVar("T")
 #: Seconds for anything to happen; the machine may be slow.
-PATIENCE = 1200.0
+PATIENCE = 1800.0
 #: Without accounting; checks often, because jobs are short.
 QUICK = ["--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "3"]
 QUICK += ["--seconds-between-status-checks", "3", "--latency-wait", "30", "--jobs", "4"]
@@ -26,18 +24,18 @@ SHEET = """run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler
 teacher\tTeacher\tEDM teacher\tteacher\tdigits-short\t\t\t\theun-10
 sid\tOne Step\tSiD\tsid\tdigits-short\t\t1.0\tsid\tone-step
 sida\tOne Step\tSiDA\tsida\tdigits-short\t\t1.0\tsida\tone-step
-sid2a\tOne Step\tSiD2A\tsid2a\tdigits-short\tsid\t1.0\tsid2a\tone-step
 """
 
 
-def wait_for(what: str, look: Callable[[], T | None], seconds: float = PATIENCE) -> T:
-    """What a look gives once it gives something."""
-    end = time.monotonic() + seconds
+def wait_for(what: str, look: Callable[[], T | None], run: ClusterWorkspace | None = None) -> T:
+    """What a look gives once it gives something; not for ever, and not longer than a run lasts."""
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         if (found := look()) is not None:
             return found
+        assert run is None or run.process.poll() is None, f"ended before {what}: {run.log()}"
         time.sleep(0.2)
-    raise AssertionError(f"waited {seconds:.0f} s for {what}")
+    raise AssertionError(f"waited {PATIENCE:.0f} s for {what}")
 
 
 class Cluster:
@@ -83,10 +81,9 @@ class ClusterWorkspace(Workspace):
         (folder / "site.yaml").write_text(yaml.safe_dump({"partition": "main", **(site or {})}))
         small = {"runs": "sheet.tsv", "claims": None, "figures": [], "trials_per_job": ..., **changes}
         # Long enough to be hit on the way, with a state every now and then.
-        small |= {"teachers__digits-short__training__total_kimg": 4}
-        preset = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())
-        for recipe in preset["recipes"]:
-            small |= {f"recipes__{recipe}__total_kimg": 2, f"recipes__{recipe}__evaluation__every_kimg": 1}
+        small |= {"teachers__digits-short__training__total_kimg": 1.5}
+        for recipe in ("sid", "sida"):
+            small |= {f"recipes__{recipe}__total_kimg": 1, f"recipes__{recipe}__evaluation": None}
         self.preset = self.config(name="small.yaml", **small)
 
     def environment(self) -> dict[str, str]:
@@ -115,6 +112,22 @@ class ClusterWorkspace(Workspace):
         path = self.folder / f"results/tiny/{kind}/{run}/train.jsonl"
         return len(path.read_text().splitlines()) if path.exists() else 0
 
+    def begin(self, *arguments: str) -> None:
+        """Starts Snakemake."""
+        self.process = self.start(*arguments)
+
+    def end(self) -> None:
+        """Waits for its end, which must be a good one."""
+        assert self.process.wait(timeout=2 * PATIENCE) == 0, self.log()
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            kill_group(self.process)
+
+    def signal(self, run: str, number: int) -> None:
+        """Sends a signal to a training that goes on."""
+        os.kill(wait_for(f"the process of {run}", lambda: self.training(run)), number)
+
     def training(self, run: str) -> int | None:
         """Process id of a training that goes on in this workspace."""
         for entry in Path("/proc").iterdir():
@@ -131,11 +144,6 @@ class ClusterWorkspace(Workspace):
         return None
 
 
-def signal_training(workspace: ClusterWorkspace, run: str, number: int = signal.SIGKILL) -> None:
-    pid = wait_for(f"the process of {run}", lambda: workspace.training(run))
-    os.kill(pid, number)
-
-
-def requests_of(text: str) -> dict[str, str]:
+def fields_of(text: str) -> dict[str, str]:
     """Fields of `scontrol show job`."""
     return dict(re.findall(r"(\S+?)=(\S*)", text))

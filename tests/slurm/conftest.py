@@ -14,8 +14,8 @@ from sida.resources import ROOT
 from tests.slurm.cluster import Cluster
 
 TOOL = str(ROOT / "tests/slurm/slurm-local")
-#: Two fake GPUs and two CPUs on each of two nodes; memory is offered, and nothing enforces it.
-SHAPE = {"SLURM_LOCAL_NODES": "2", "SLURM_LOCAL_GPUS": "2", "SLURM_LOCAL_CPUS": "2", "SLURM_LOCAL_MEM_MB": "64000"}
+#: Two fake GPUs and four CPUs on each of two nodes; memory is offered, and nothing enforces it.
+SHAPE = {"SLURM_LOCAL_NODES": "2", "SLURM_LOCAL_GPUS": "2", "SLURM_LOCAL_CPUS": "4", "SLURM_LOCAL_MEM_MB": "64000"}
 
 
 def pytest_collection_modifyitems(items):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -30,9 +31,9 @@ class Machine:
         self.environment = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}", "SIDA_GPU_LOCKS": str(folder / "locks")}
         self.environment.pop("CUDA_VISIBLE_DEVICES", None)
 
-    def start(self, gpus, seconds=0.1, pool="3", **more):
+    def start(self, gpus, seconds=0.1, pool="3", module="job", **more):
         return subprocess.Popen(
-            [sys.executable, "-m", "workflow.place", str(gpus), "job", str(seconds)],
+            [sys.executable, "-m", "workflow.place", str(gpus), module, str(seconds)],
             env={**self.environment, "SIDA_GPUS": pool, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -75,6 +76,27 @@ def test_a_killed_job_gives_its_device_back(machine):
     first.kill()
     assert second.communicate(timeout=60)[0].startswith("0\n")
     first.communicate()
+
+
+RANKS = """
+import sys
+from sida.training.launch import run_together
+run_together([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"], 2)
+"""
+
+
+def test_processes_of_a_training_keep_its_devices_when_their_launcher_is_killed(machine, tmp_path):
+    (tmp_path / "ranks.py").write_text(RANKS)
+    launcher = machine.start(1, pool="1", module="ranks")
+    ranks = [int(launcher.stdout.readline()) for _ in range(2)]
+    launcher.kill()
+    waiting = machine.start(1, pool="1")
+    os.kill(ranks[0], signal.SIGKILL)
+    time.sleep(0.5)
+    assert waiting.poll() is None
+    os.kill(ranks[1], signal.SIGKILL)
+    assert waiting.communicate(timeout=60)[0].startswith("0\n")
+    launcher.communicate()
 
 
 def test_one_that_is_killed_while_it_waits_does_not_stop_the_line(machine):

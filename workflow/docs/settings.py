@@ -20,6 +20,7 @@ from sida.settings.evaluation import RecipeEvaluation
 from sida.settings.samplers import Sampler
 from sida.sheet import Run
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
+from workflow.planning.site import Site
 from workflow.preset.settings import PresetSettings, TeacherEntry
 
 #: Classes of settings by the anchor of their table in docs/settings.md.
@@ -42,6 +43,7 @@ SETTINGS: dict[str, type] = {
     "protocol": Protocol,
     "metric": Metric,
     "reference": ReferenceSource,
+    "site": Site,
 }
 #: Settings that are files of their own, for editors: ``# yaml-language-server: $schema=...``.
 SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments}

@@ -80,7 +80,7 @@ def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
 
 def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
     """Takes devices as they become free, until there are enough; the caller is the only one who collects."""
-    held: list[str] = []
+    held: dict[str, int] = {}
     while True:
         for name in names:
             if name in held:
@@ -93,8 +93,10 @@ def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
                 continue
             # The command that this process becomes keeps the descriptor, and with it the lock.
             os.set_inheritable(lock, True)
-            held.append(name)
+            held[name] = lock
             if len(held) == count:
+                # So that processes which the command starts can keep them too.
+                os.environ["SIDA_HELD_FILES"] = ",".join(map(str, held.values()))
                 return sorted(held, key=names.index)
         time.sleep(PAUSE)
 
