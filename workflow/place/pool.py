@@ -102,4 +102,8 @@ def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
 
 
 def _open(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Opens a lock that another user may have made: reading is enough, and making it again may be forbidden."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
