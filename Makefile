@@ -12,10 +12,15 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-slurm lint format bench lock clean
+# What `make test-versions` runs: numerics against golden values, a training from its start to its resumption, the workflow.
+QUICK := tests/losses tests/networks tests/sampling tests/checkpoint tests/eval/test_eval_frechet.py \
+  tests/eval/test_eval_scores.py tests/eval/test_eval_statistics.py tests/training/test_training_distiller.py \
+  tests/training/test_training_runs.py tests/workflow/test_workflow_smoke.py tests/workflow/test_workflow_published.py
+
+.PHONY: help setup demo test test-all test-slurm test-versions audit lint format bench lock clean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## make the environment in .venv (hash-checked packages)
 
@@ -42,6 +47,14 @@ test-slurm: $(STAMP) ## the workflow on a real SLURM on this machine (installs i
 	@tests/slurm/slurm-local install
 	@SIDA_TEST_SLURM=1 $(BIN)/python -m pytest $(PYTEST_ARGS) tests/slurm
 
+test-versions: $(STAMP) ## a quick part of the tests with the oldest supported versions (.venv-oldest, 6 GB)
+	@test -x .venv-oldest/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-oldest
+	@VIRTUAL_ENV=$(CURDIR)/.venv-oldest $(BIN)/uv pip sync --quiet --require-hashes requirements-oldest.lock
+	@.venv-oldest/bin/python -m pytest -n 2 --dist loadgroup -m "not slow" $(QUICK) $(PYTEST_ARGS)
+
+audit: $(STAMP) ## known vulnerabilities of the locked packages (needs the network)
+	@.ci/audit
+
 lint: $(STAMP) ## style, types and workflow checks
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -55,9 +68,12 @@ format: $(STAMP) ## put sources into the project's format
 bench: $(STAMP) ## speed as ratios against stated baselines
 	@$(BIN)/python -m benchmarks
 
-lock: $(STAMP) ## resolve requirements.in again into requirements.lock (needs the network)
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements.in -o requirements.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --python-version 3.11 requirements-uv.in -o requirements-uv.lock
+COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
+lock: $(STAMP) ## resolve requirements*.in again into their .lock (needs the network; UPGRADE=--upgrade takes newer versions)
+	@$(COMPILE) --universal $(UPGRADE) requirements.in -o requirements.lock
+	@$(COMPILE) --universal $(UPGRADE) requirements-uv.in -o requirements-uv.lock
+	@$(COMPILE) --universal $(UPGRADE) requirements-audit.in -o requirements-audit.lock
+	@$(COMPILE) --python-platform x86_64-manylinux_2_28 $(UPGRADE) requirements-oldest.in -o requirements-oldest.lock
 
 clean: ## remove results and caches (keeps .venv and the published numbers)
 	@find results -mindepth 1 ! -path results/published ! -path results/published/published.csv -delete

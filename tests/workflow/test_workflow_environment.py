@@ -1,17 +1,60 @@
-"""The environment files agree with each other and name no address."""
+"""The environment files agree with each other and name no address; an audit says what it could not ask."""
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import tomllib
 
+import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from sida.resources import ROOT
 
 
-def locked() -> dict[str, str]:
-    text = (ROOT / "requirements.lock").read_text()
-    return dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", text, re.M))
+def locked(name: str = "requirements.lock") -> dict[str, str]:
+    return dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / name).read_text(), re.M))
+
+
+def supported() -> dict[str, Requirement]:
+    """Packages that pyproject.toml names, by name."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *(text for extra in project["optional-dependencies"].values() for text in extra)]
+    return {requirement.name.lower(): requirement for requirement in map(Requirement, texts)}
+
+
+def test_the_locks_have_the_newest_and_the_oldest_supported_versions():
+    newest, oldest = locked(), locked("requirements-oldest.lock")
+    assert {"torch", "snakemake", "numpy"} < {*newest} & {*oldest} & {*supported()}
+    for name, requirement in supported().items():
+        for versions in (newest, oldest):
+            assert name not in versions or versions[name] in requirement.specifier, name
+        least = next(Version(each.version).release for each in requirement.specifier if each.operator == ">=")
+        assert name not in oldest or Version(oldest[name]).release[: len(least)] == least, name
+    for name in ("torch", "snakemake"):
+        assert any(each.operator == "<" for each in supported()[name].specifier)
+
+
+@pytest.mark.parametrize(
+    ("program", "status", "line"),
+    [
+        ("echo No known vulnerabilities found", 0, "audit: requirements.lock: No known vulnerabilities found"),
+        ("echo 'torch 2.14.1 PYSEC-1'; exit 1", 1, "torch 2.14.1 PYSEC-1"),
+        ("echo requests.exceptions.ConnectionError: x >&2; exit 1", 75, "cannot be reached from here"),
+    ],
+)
+def test_an_audit_that_could_ask_nobody_says_so(tmp_path, program, status, line):
+    fake = tmp_path / "pip-audit"
+    fake.write_text(f"#!/bin/sh\n{program}\n")
+    fake.chmod(0o755)
+    environment = {**os.environ, "PIP_AUDIT": str(fake)}
+    done = subprocess.run([ROOT / ".ci" / "audit"], env=environment, capture_output=True, text=True)
+    said = done.stdout + done.stderr
+    assert (done.returncode, line in said) == (status, True), said
+    assert status != 75 or len(said.splitlines()) == 1
 
 
 def test_conda_environment_has_the_locked_versions():
@@ -24,7 +67,7 @@ def test_conda_environment_has_the_locked_versions():
 
 
 def test_every_locked_package_has_hashes_and_no_address():
-    for name in ("requirements.lock", "requirements-uv.lock"):
+    for name in ("requirements.lock", "requirements-uv.lock", "requirements-audit.lock", "requirements-oldest.lock"):
         text = (ROOT / name).read_text()
         entries = re.split(r"^(?=[a-zA-Z0-9])", text, flags=re.M)
         packages = [entry for entry in entries if re.match(r"[a-zA-Z0-9]", entry)]
