@@ -67,7 +67,8 @@ class TrainingSettings(Settings):
             takes 8, and 0 of latents, which only a decoder makes visible. Decides nothing about the result.
         tensorboard: Write TensorBoard's files beside the logs; needs its package. Decides nothing about the result.
         on_divergence: What follows when a run diverges by the rules of :mod:`sida.training.divergence`: ``say`` it in
-            one line, or ``stop`` with that line. Decides nothing about the result.
+            one line, or ``stop`` with that line. A teacher whose loss has diverged at its end is no result, unless
+            this is ``publish``, which otherwise says it. Decides nothing about the result.
         checkpointing: Keep only what stands between a network's blocks for the backward pass and compute the rest
             again: less memory, more time, the same result.
         shard: ``optimizer`` cuts Adam's moments, gradients and average into one piece per process that trains
@@ -88,7 +89,7 @@ class TrainingSettings(Settings):
     state_minutes: NotNegative = 5.0
     pictures: Natural | None = None
     tensorboard: bool = False
-    on_divergence: Literal["say", "stop"] = "say"
+    on_divergence: Literal["say", "stop", "publish"] = "say"
     checkpointing: bool = False
     shard: Literal["none", "optimizer"] = "none"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,9 @@ FAR_ABOVE_BEST = 3.0
 SPIKE, TICKS = 20.0, (10, 100)
 #: Share of samples dropped for a NaN, and of iterations with gradients that were not finite, within a tick.
 NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
+
+#: A teacher's last loss per value of an image; EDM's loss of whoever does nothing but shrink the noisy image is below 4.
+LOST = 100.0
 
 
 def check_finite(tick: Mapping[str, Any], max_nan_share: float, stage: str) -> None:
@@ -58,6 +62,26 @@ def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:
         return None
     (_, value), (where, best) = evaluations[-1], min(evaluations[:-1], key=lambda point: point[1])
     return f"{key} = {value:.4g} is {value / best:.1f} times its best ({best:.4g} at image {where:,})"
+
+
+def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False) -> str | None:
+    """Why the network that a teacher's training ended with is no teacher; None where nothing says so.
+
+    Args:
+        losses: Mean loss per image of each log record, in order.
+        values: Numbers in an image.
+        uncertainty: Whether the loss is the logarithm of an error, as with EDM2's head for its variance.
+    """
+    found = [loss for loss in losses if loss is not None]
+    if not found:
+        return None
+    last, least = found[-1], min(found)
+    far = last - least > values * math.log(FAR_ABOVE_BEST) if uncertainty else last > FAR_ABOVE_BEST * least > 0
+    if far:
+        return f"its last loss per image is {last:.4g}, its lowest {least:.4g}"
+    if last > LOST * values:
+        return f"its last loss is {last / values:.4g} for each value of an image, far above that of no network at all"
+    return None
 
 
 def unhealthy(ticks: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -72,6 +72,8 @@ class TrainingLoop:
             last average the result.
         ranks: Processes that train together. All go through the same loop; the first writes and evaluates.
         picture: Draws the average beside each snapshot; None draws none.
+        lost: Says of the log's records why the last network is no result, if so; its state is kept and the run ends
+            with that line. None takes every network.
     """
 
     def __init__(
@@ -83,9 +85,10 @@ class TrainingLoop:
         evaluate: Evaluate | None = None,
         ranks: Ranks = ALONE,
         picture: Picture | None = None,
+        lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None,
     ) -> None:
         self.plan, self.trainer, self.files, self.ranks = plan, trainer, files, ranks
-        self.picture = picture
+        self.picture, self.lost = picture, lost
         self.metadata, self.evaluate = dict(metadata), evaluate
         self.nimg = 0
         # Images seen at the last log record, evaluation, kept network and state.
@@ -277,6 +280,13 @@ class TrainingLoop:
 
     def _finish(self) -> None:
         """Keeps a small last state, from which the results can be written again, and writes them."""
+        if self.lost is not None and (fault := self.lost(self.train)):
+            self._save()
+            self.files.wait()
+            raise UserError(
+                f"{self.plan.stage}: has diverged and is not published: {fault}; lower lr, "
+                "or take it as it is with on_divergence: publish"
+            )
         if self.best is None:
             self.best = {"nimg": self.nimg}
             self.best_tensors = dict(self.trainer.ema.state())

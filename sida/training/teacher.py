@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
 from sida.losses.terms import Augment
-from sida.networks import architecture, build_network, family_of, permit
+from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.randomness import derive_seed, generator
 from sida.settings.samplers import Sampler
@@ -20,6 +21,7 @@ from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import Tensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
 from sida.training.config import TeacherConfig
+from sida.training.divergence import lost
 from sida.training.identity import run_digest, run_metadata
 from sida.training.learner import Learner, Reduce, join
 from sida.training.logs import check_tensorboard
@@ -152,7 +154,6 @@ def train_teacher(
     device = own_device(config.device, where)
     check_tensorboard(config.tensorboard, where)
     prepare_process(config.threads)
-    permit(config.network["class"])
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     digest = run_digest("teacher", config, dataset.sha256, {})
     stage = f"teacher {config.name}"
@@ -172,5 +173,13 @@ def train_teacher(
         if config.power_ema:
             metadata["average_std"] = config.power_ema[0]
         picture = Pictures(Sampler(kind="heun"), config.pictures, config.device)
-        TrainingLoop(Plan.from_config(config, stage), trainer, files, metadata, ranks=ranks, picture=picture).run()
+        plan = Plan.from_config(config, stage)
+        values = math.prod(dataset.network_shape)
+
+        def diverged(ticks: Sequence[Mapping[str, Any]]) -> str | None:
+            losses = [tick["losses"].get("denoising") for tick in ticks]
+            return lost(losses, values, trainer.loss.return_logvar)
+
+        check = None if config.on_divergence == "publish" else diverged
+        TrainingLoop(plan, trainer, files, metadata, ranks=ranks, picture=picture, lost=check).run()
     return files.network

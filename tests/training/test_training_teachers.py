@@ -10,11 +10,13 @@ from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
 from sida.config import from_mapping
 from sida.data import load_dataset
+from sida.errors import UserError
 from sida.io import read_jsonl
 from sida.networks import build_network
 from sida.randomness import derive_seed
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
+from sida.training.divergence import lost
 from sida.training.identity import run_digest
 from tests.training.toy import TEACHER, as_json, interrupt_after, results
 
@@ -157,3 +159,33 @@ def test_averages_of_other_runs_or_kinds_are_one_line(averaged, tmp_path, capsys
 def test_ticks_are_those_of_a_plain_run(averaged):
     """Averages do not change what is learned."""
     assert [tick["nimg"] for tick in read_jsonl(averaged / "train.jsonl")] == [112, 208, 304, 400]
+
+
+@pytest.mark.parametrize("lr", [30.0, 1e4])
+def test_a_teacher_that_diverged_is_not_published_silently(tmp_path, lr):
+    spec = {**TEACHER, "lr": lr, "lr_decay_start": 1.0, "lr_final": 1.0, "total_kimg": 0.16, "tick_kimg": 0.032}
+    spec |= {"augment": None, "snapshot_kimg": None}
+    with pytest.raises(
+        UserError, match=r"teacher toy: has diverged and is not published: its last loss .*publish"
+    ) as told:
+        train_teacher(spec, tmp_path)
+    assert "\n" not in str(told.value)
+    assert not (tmp_path / "network.safetensors").exists()
+    with pytest.raises(UserError, match="has diverged"):
+        train_teacher(spec, tmp_path)
+    steps = len(read_jsonl(tmp_path / "train.jsonl"))
+    # Whoever wants it may have it, without another step.
+    path = train_teacher({**spec, "on_divergence": "publish"}, tmp_path)
+    assert read_metadata(path)["nimg"] == 160
+    assert len(read_jsonl(tmp_path / "train.jsonl")) == steps
+
+
+def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
+    assert lost([64.0, 40.0, 500.0, 41.0], 64) is None
+    assert "its lowest 40" in lost([64.0, 40.0, 500.0], 64)
+    assert "no network at all" in lost([1e6], 64)
+    assert lost([None, 90.0], 64) is None
+    assert lost([None], 64) is None
+    # Where the loss is a logarithm, it may be zero or less, and its ratio says nothing.
+    assert lost([64.0, 0.5, 8.0], 64, uncertainty=True) is None
+    assert "its lowest -100" in lost([64.0, -100.0, -20.0], 64, uncertainty=True)
