@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from sida.errors import AGAIN, Preempted, UserError, suggestion
+from sida.plugins import allow_typed
 from sida.timing import timed
 
 #: Faults of the place that a file is read from or written to, which are the user's to mend.
@@ -65,6 +66,7 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
         sub.set_defaults(_run=module.run)
     try:
         args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
+        allow_typed(arguments)
         with timed(args.verb):
             return int(args._run(args) or 0)
     except UserError as error:

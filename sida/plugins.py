@@ -1,13 +1,21 @@
 """Objects of other people's modules, named ``module:object``: generators, monitors, methods.
 
-A module is looked for in the working folder, then where Python looks for modules.
+A module is looked for in the working folder, then where Python looks for modules. Importing it runs it, and whoever
+sends a study, a spec or a network chooses the name. So a name from outside ``sida`` and ``eval`` is imported only with
+the word of the user, which no file can give: the environment variable ``SIDA_ALLOW_CODE``, or the name itself, typed on
+the command line.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.machinery
+import importlib.util
 import inspect
+import os
+import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +23,71 @@ from typing import Any
 from sida.errors import UserError, suggestion
 from sida.io import sha256_file
 from sida.ranges import names_object
+
+#: Modules, or ``module:object``, with commas between; a module stands for those below it, ``*`` for all.
+ALLOW = "SIDA_ALLOW_CODE"
+#: Its name when it was for network classes alone.
+_OLDER = "SIDA_NETWORK_CODE"
+#: "no": names on the command line are not the user's. The workflow says so, whose jobs get theirs from files.
+TYPED = "SIDA_TYPED_CODE"
+_OURS = ("sida", "eval")
+_NAME = re.compile(r"(?<![\w.:/-])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?![\w:/.])")
+
+
+def allowed(name: str) -> bool:
+    """Whether ``module:object`` is of this package, or the user gave their word for it."""
+    if is_ours(name):
+        return True
+    entries = {entry.strip() for key in (ALLOW, _OLDER) for entry in os.environ.get(key, "").split(",")}
+    parts = name.partition(":")[0].split(".")
+    return bool(entries & {"*", name, *(".".join(parts[: count + 1]) for count in range(len(parts)))})
+
+
+def allow(names: Iterable[str]) -> None:
+    """Gives the user's word for some names, in this process and those that it starts."""
+    words = [word for word in os.environ.get(ALLOW, "").split(",") if word]
+    os.environ[ALLOW] = ",".join(dict.fromkeys([*words, *names]))
+
+
+def allow_typed(arguments: Iterable[str]) -> None:
+    """Allows what stands on a command line itself, not in a file that it names."""
+    found = [name for argument in arguments for name in _NAME.findall(argument)]
+    if found and os.environ.get(TYPED) != "no":
+        allow(found)
+
+
+def refusal(name: str) -> str:
+    """Why a name is not imported and what the user can do, in words that follow the name."""
+    source = source_file(name)
+    lies = f" ({source})" if source else ""
+    return (
+        f"is code from outside this package{lies}, which is not run because a file names it; "
+        f"read it, and if you trust it, set {ALLOW}={name.partition(':')[0]}"
+    )
+
+
+def source_file(name: str) -> str | None:
+    """The file that importing ``module:object`` would run, found without running anything; None where there is none."""
+    places, spec = [str(Path.cwd()), *sys.path], None
+    for part in name.partition(":")[0].split("."):
+        spec = importlib.machinery.PathFinder.find_spec(part, places)
+        if spec is None:
+            return None
+        places = list(spec.submodule_search_locations or [])
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def is_ours(name: str) -> bool:
+    """Whether ``module:object`` is of this package, and not of a folder of its name which came with a study."""
+    package = re.split("[.:]", name)[0]
+    if package not in _OURS:
+        return False
+    spec = importlib.util.find_spec(package)
+    here = Path(__file__).resolve().parents[1]
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parents[1] == here
 
 
 def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType, Any]:
@@ -29,10 +102,12 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         The module and the object.
 
     Raises:
-        UserError: Not of that form, no such module, or nothing of that name in it.
+        UserError: Not of that form, from outside and not allowed, no such module, or nothing of that name in it.
     """
     if not names_object(name):
         raise UserError(f"{where}: must be 'module:{kind}', got '{name}'")
+    if not allowed(name):
+        raise UserError(f"{where}: '{name}' {refusal(name)}")
     place, _, attribute = name.partition(":")
     here = str(Path.cwd())
     # `python -m` looks into the working folder, a console script does not.

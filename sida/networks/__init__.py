@@ -1,6 +1,6 @@
 """Denoising U-Nets and their preconditioning, with the option and parameter names of the official networks."""
 
-from sida.networks.build import architecture, build_network, family_of, permit
+from sida.networks.build import architecture, build_network, family_of
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond, copied_weight_norm, official_weight_norm
 from sida.networks.edm2_unet import EDM2UNet
@@ -24,5 +24,4 @@ __all__ = [
     "copied_weight_norm",
     "family_of",
     "official_weight_norm",
-    "permit",
 ]

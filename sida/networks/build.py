@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -34,16 +33,6 @@ NETWORKS: dict[str, type[nn.Module]] = {
         EDM2UNet,
     )
 }
-
-
-#: Classes from outside this package that files may name, as ``module:object`` with commas between.
-OWN_CODE = "SIDA_NETWORK_CODE"
-_permitted: set[str] = set()
-
-
-def permit(name: str) -> None:
-    """Lets networks of this process have a class, because a specification written on this machine names it."""
-    _permitted.add(name)
 
 
 def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Module:
@@ -83,7 +72,7 @@ def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") ->
     """Family of a network, built or as ``{class, kwargs}``; modules that are not ours are taken for EDM's.
 
     Raises:
-        UserError: No such class, or one from outside that is not permitted; see :func:`find_class`.
+        UserError: No such class, or one from outside that is not allowed; see :func:`find_class`.
     """
     config = getattr(network, "init_config", None) if isinstance(network, nn.Module) else network
     if config is None:
@@ -96,22 +85,16 @@ def find_class(name: str, where: str) -> type[nn.Module]:
     """A network class of this package, or of another one by ``module:object``: a subclass of `Precond`.
 
     Building a network runs its class. A file from elsewhere must not choose what runs, so a class from outside is
-    imported only where :func:`permit` named it, or the environment variable SIDA_NETWORK_CODE does; the workflow sets
-    it to the classes that its preset names.
+    imported only with the user's word, see :mod:`sida.plugins`.
 
     Raises:
-        UserError: No such class, or one that nobody here has permitted.
+        UserError: No such class, or one that the user has not allowed.
     """
     if name in NETWORKS:
         return NETWORKS[name]
     if not names_object(name):
         known = suggestion(name, NETWORKS)
         raise UserError(f"{where}.class: unknown network '{name}'{known}; or name your own as module:object")
-    if name not in _permitted and name not in os.environ.get(OWN_CODE, "").split(","):
-        raise UserError(
-            f"{where}.class: '{name}' is code from outside this package, which is not run because a file names it; "
-            f"if you trust it, set {OWN_CODE}={name}"
-        )
     _, found = load_object(name, f"{where}.class", "class")
     if not (isinstance(found, type) and issubclass(found, Precond)):
         raise UserError(f"{where}.class: '{name}' is no subclass of sida.networks.Precond; derive it from that")

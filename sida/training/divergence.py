@@ -17,7 +17,7 @@ SPIKE, TICKS = 20.0, (10, 100)
 #: Share of samples dropped for a NaN, and of iterations with gradients that were not finite, within a tick.
 NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
 
-#: A teacher's last loss per value of an image; EDM's loss of whoever does nothing but shrink the noisy image is below 4.
+#: A teacher's last loss per value of an image; by EDM's, whoever does nothing but shrink the noisy image has below 4.
 LOST = 100.0
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-import sida.networks.build as build
 from docs.examples.flow import FlowPrecond
 from sida.checkpoint import load_network
 from sida.cli import main
 from sida.config import from_mapping
 from sida.errors import UserError
 from sida.io import read_jsonl
-from sida.networks import build_network, family_of, permit
+from sida.networks import build_network, family_of
+from sida.plugins import ALLOW
 from sida.tensor_file import read_tensors, write_tensors
 from sida.training import TeacherConfig, distill, train_teacher
 from sida.training.identity import run_digest
@@ -25,9 +25,8 @@ SPEC = {**TEACHER, "network": {"class": FLOW, "kwargs": KWARGS}, "total_kimg": 0
 
 @pytest.fixture(autouse=True)
 def fresh(monkeypatch):
-    """As in a new process: nothing was permitted yet."""
-    monkeypatch.setattr(build, "_permitted", set())
-    monkeypatch.delenv(build.OWN_CODE, raising=False)
+    """As for a user who has allowed nothing."""
+    monkeypatch.setenv(ALLOW, "")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +45,8 @@ def test_exact_velocities_give_the_clean_image():
 
 
 def test_own_family_is_distilled_and_drawn_from(teacher, tmp_path, monkeypatch):
-    monkeypatch.setenv(build.OWN_CODE, f"other:Net,{FLOW}")
+    # The variable of networks alone, as it was called first.
+    monkeypatch.setenv("SIDA_NETWORK_CODE", f"other:Net,{FLOW}")
     spec = {**STUDENT, "teacher": teacher, "method": "sid", "total_kimg": 0.16, "augment": None, "evaluation": None}
     path = distill({**spec, "warmup_kimg": 0.0}, tmp_path / "student")
     net, metadata = load_network(path)
@@ -61,15 +61,15 @@ def test_own_family_is_distilled_and_drawn_from(teacher, tmp_path, monkeypatch):
 
 
 def test_finished_teacher_is_written_again_by_its_own_spec(tmp_path, monkeypatch):
+    monkeypatch.setenv(ALLOW, FLOW)
     path = train_teacher({**SPEC, "total_kimg": 0.016, "batch_size": 16}, tmp_path)
     before = path.read_bytes()
     path.unlink()
-    monkeypatch.setattr(build, "_permitted", set())
     assert train_teacher({**SPEC, "total_kimg": 0.016, "batch_size": 16}, tmp_path).read_bytes() == before
 
 
 def test_file_alone_does_not_make_its_class_run(teacher, tmp_path):
-    with pytest.raises(UserError, match=f"'{FLOW}' is code from outside this package.*{build.OWN_CODE}={FLOW}"):
+    with pytest.raises(UserError, match=f"'{FLOW}' is code from outside this package.*{ALLOW}=docs.examples.flow"):
         load_network(teacher)
     with pytest.raises(UserError, match="is code from outside"):
         distill({**STUDENT, "teacher": teacher, "method": "sid", "augment": None, "evaluation": None}, tmp_path)
@@ -89,19 +89,20 @@ def test_module_that_a_file_names_is_not_even_imported(teacher, tmp_path, monkey
     assert not (tmp_path / "was-here").exists()
 
 
-def test_class_that_is_no_network_is_one_line():
+def test_class_that_is_no_network_is_one_line(monkeypatch):
     for name, message in (
         ("docs.examples.flow:Flow", "has no class 'Flow' .known: .*FlowPrecond"),
         ("docs.examples.flow:dataclasses", "is no subclass of sida.networks.Precond"),
         ("EDMPrecnd", "did you mean 'EDMPrecond'.*or name your own as module:object"),
     ):
-        permit(name)
+        monkeypatch.setenv(ALLOW, "docs.examples")
         with pytest.raises(UserError, match=message):
             build_network({"class": name, "kwargs": KWARGS})
 
 
 def test_source_of_the_class_is_part_of_what_a_run_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ALLOW, "own_flow")
     source = tmp_path / "own_flow.py"
     source.write_text("from docs.examples.flow import FlowPrecond\n\n\nclass Own(FlowPrecond):\n    pass\n")
     spec = {**SPEC, "network": {"class": "own_flow:Own", "kwargs": KWARGS}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import runpy
 import shutil
 import sys
@@ -22,8 +23,11 @@ PROTOCOL = "tests/workflow/tiny-protocol.yaml"
 
 
 @pytest.fixture
-def workspace(tmp_path):
-    """A working directory whose configuration and examples may be changed."""
+def workspace(tmp_path, monkeypatch):
+    """A working directory whose configuration and examples may be changed, and the word that the page asks for."""
+    page = (ROOT / "docs" / "add-a-method.md").read_text()
+    (word,) = set(re.findall(r"SIDA_ALLOW_CODE=(\S+) snakemake", page))
+    monkeypatch.setenv("SIDA_ALLOW_CODE", word)
     workspace = Workspace(tmp_path)
     (tmp_path / "config").unlink()
     shutil.copytree(ROOT / "config", tmp_path / "config")

@@ -10,8 +10,9 @@ EXAMPLES = """examples:
   sida doctor config/released.yaml
   sida doctor demo --json
 
-Looks at GPU memory, disk, packages, data, assets, LaTeX and scheduler; downloads and trains nothing. Exit status 1
-where something is lacking without which it cannot run; notes are things that it runs without.
+Looks at code that the preset names and the package does not have (which is not run before you allow it), GPU memory,
+disk, packages, data, assets, LaTeX and scheduler; downloads and trains nothing. Exit status 1 where something is
+lacking without which it cannot run; notes are things that it runs without.
 """
 
 
@@ -27,10 +28,14 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
-    from workflow.commands.plan import make_jobs
-    from workflow.planning.doctor import examine
+    from workflow.commands.plan import make_jobs, preset_file
+    from workflow.planning.doctor import Finding, examine, examine_code
 
-    findings = examine(make_jobs(args.preset, None, 1), args.targets)
+    findings = examine_code(preset_file(args.preset))
+    if any(finding.verdict == "lacks" for finding in findings):
+        findings.append(Finding("preset", "note", "not looked at: it cannot be read without its code"))
+    else:
+        findings += examine(make_jobs(args.preset, None, 1), args.targets)
     if args.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

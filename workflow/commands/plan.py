@@ -37,10 +37,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the plan."""
+    import dataclasses
     import json
 
     from sida.errors import UserError
     from workflow.planning.plan import make_plan, show_plan
+    from workflow.preset.outside_code import outside_code_of
 
     if args.gpus < 1:
         raise UserError(f"--gpus {args.gpus}: must be at least 1")
@@ -55,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
         fp16, rate = measured_rate(jobs, longest.name)
         jobs.rates[fp16] = rate
     plan = make_plan(jobs, args.targets, args.gpus)
+    plan["code"] = [dataclasses.asdict(code) for code in outside_code_of(preset_file(args.preset))]
     print(json.dumps(plan, indent=2) if args.json else show_plan(plan))
     return 0
 
@@ -66,14 +69,14 @@ def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False) -> J
     from workflow.preset import Preset
     from workflow.preset.rehearsal import check_preset
 
-    loaded = Preset.load(_preset_file(preset))
+    loaded = Preset.load(preset_file(preset))
     check_preset(loaded)
     assumptions = load_assumptions([Path(loaded.source).parent])
     gpu = gpu or ("CPU" if loaded.config["device"] == "cpu" else "H200")
     return Jobs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, fresh=fresh)
 
 
-def _preset_file(preset: str) -> Path:
+def preset_file(preset: str) -> Path:
     """The file of a preset, by its name or path.
 
     Raises:

@@ -14,6 +14,7 @@ from eval.report.pdflatex import latex_lack
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, offline
 from workflow.planning.jobs import Job, Jobs
+from workflow.preset.outside_code import allowing, outside_code_of
 
 Verdict = Literal["ok", "note", "lacks"]
 
@@ -23,7 +24,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        what: ``GPU``, ``disk``, ``packages``, ``data``, ``assets``, ``LaTeX`` or ``scheduler``.
+        what: ``code``, ``GPU``, ``disk``, ``packages``, ``data``, ``assets``, ``LaTeX`` or ``scheduler``.
         verdict: ``ok``; ``note``: it runs without; ``lacks``: it does not.
         text: What was found.
         mend: Command, or what to do; empty where nothing is to be done.
@@ -51,6 +52,22 @@ def examine(jobs: Jobs, targets: Sequence[str]) -> list[Finding]:
         *_latex(jobs),
         *_scheduler(jobs),
     ]
+
+
+def examine_code(preset: Path) -> list[Finding]:
+    """What a preset would import from outside the package, found before any of it runs.
+
+    Args:
+        preset: Its file.
+    """
+    found = []
+    for code in outside_code_of(preset):
+        text = f"{code.where} would import {code.name} from {code.source or 'nowhere: there is no such file'}"
+        mend = f"read it, and if you trust it: export {allowing([code])}"
+        found.append(
+            Finding("code", "note", f"{text}; allowed") if code.allowed else Finding("code", "lacks", text, mend)
+        )
+    return found or [Finding("code", "ok", "none from outside the package")]
 
 
 def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:

@@ -113,6 +113,8 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         f"rates: {rates} ({plan['rates_from']})",
         *plan["assumptions"],
     ]
+    for code in plan.get("code", []):
+        lines.append(f"code from outside the package: {code['name']} from {code['source']} ({code['where']}; allowed)")
     unknown = [job["name"] for job in jobs if job["facts"].get("network_unknown")]
     if unknown:
         few = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")

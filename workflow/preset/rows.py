@@ -15,12 +15,12 @@ from sida.errors import UserError, suggestion
 from sida.families import SD_VAE
 from sida.labels import remedy
 from sida.methods import find_method
-from sida.ranges import names_object
 from sida.resources import find, there
 from sida.settings.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.settings.samplers import Kind, read_sampler
 from sida.sheet import Run, read_runs
 from sida.training.config import Recipe
+from workflow.preset.outside_code import check_code
 from workflow.preset.settings import PresetSettings
 
 
@@ -35,6 +35,7 @@ class Rows:
 
     def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
         self.source, self.own = source, list(own)
+        check_code(config, source, own)
         self.config: dict[str, Any] = dataclasses.asdict(from_mapping(PresetSettings, config, f"{source}:"))
         self.name: str = self.config["preset"]
         self._find_files()
@@ -106,12 +107,6 @@ class Rows:
     def trained_teachers(self) -> list[str]:
         """Ids of the teachers that are trained here (not downloaded)."""
         return [name for name, teacher in self.config["teachers"].items() if teacher.get("training")]
-
-    @property
-    def network_code(self) -> list[str]:
-        """Network classes from outside this package that the preset names (``module:object``)."""
-        networks = [teacher.get("network") or {} for teacher in self.config["teachers"].values()]
-        return sorted({name for network in networks if names_object(name := str(network.get("class")))})
 
     def students(self) -> list[Run]:
         """Rows that are distilled here."""

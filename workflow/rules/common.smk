@@ -21,6 +21,17 @@ from sida.families import SD_VAE
 from workflow.preset import Preset
 from sida.timing import Stopwatch
 
+# The user's word for code from outside (sida/plugins.py) goes to every job, also to other machines; presets give none.
+os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
+# Jobs take our packages from this checkout, and look into the working folder only for code that is allowed.
+PLACES = [*filter(None, [os.getenv("PYTHONPATH")]), str(workflow.basedir)]
+os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=os.pathsep.join(PLACES))
+
+
+envvars:
+    "SIDA_ALLOW_CODE",
+
+
 try:
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
     # The last file given wins, as in Snakemake's merging of their keys.
@@ -56,9 +67,6 @@ SNAKEFILE = os.path.relpath(workflow.main_snakefile)
 AGAIN = ["snakemake", *([] if SNAKEFILE == "Snakefile" else ["-s", SNAKEFILE])]
 # Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
-# Who names a network class of their own in a preset permits its files to name it.
-PERMITTED = {*os.getenv("SIDA_NETWORK_CODE", "").split(","), *PRESET.network_code}
-os.environ.update(SIDA_NETWORK_CODE=",".join(sorted(PERMITTED - {""})))
 # A run on this machine that was given a number of GPUs shares them out; a scheduler does so itself.
 if SITE is None and workflow.is_main_process and (shared := workflow.global_resources.get("gpu")):
     os.environ.setdefault("SIDA_GPUS", str(shared.value))

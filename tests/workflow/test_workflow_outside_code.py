@@ -1,0 +1,199 @@
+"""A study from a stranger runs none of its code before the user has said so; its names are told before."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sida.errors import UserError
+from sida.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
+from sida.resources import ROOT
+from tests.workflow.workspace import Workspace
+from workflow.cli import eval_main, sida_main
+from workflow.preset import Preset
+
+EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
+ROW = {"run": "mine", "label": "Mine", "method": "external", "checkpoint": "evil:sample"}
+PLAIN = {"run": "data", "label": "Data", "method": "data", "sampler": "data"}
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    """Writes a stranger's study into the working folder; the user has allowed nothing yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv(ALLOW, "")
+    monkeypatch.setenv(TYPED, "")
+    (tmp_path / "evil.py").write_text(EVIL)
+
+    def write(row=PLAIN, protocol=None, **changes):
+        (tmp_path / "runs.tsv").write_text("\t".join(row) + "\n" + "\t".join(row.values()) + "\n")
+        document = yaml.safe_load((ROOT / "tests/workflow/tiny-protocol.yaml").read_text())
+        (tmp_path / "protocol.yaml").write_text(yaml.safe_dump({**document, **(protocol or {})}))
+        preset = yaml.safe_load((ROOT / "docs/examples/my-digits.yaml").read_text())
+        preset |= {"runs": "runs.tsv", "protocol": "protocol.yaml", "tables": []} | changes
+        (tmp_path / "preset.yaml").write_text(yaml.safe_dump(preset))
+        return Path("preset.yaml")
+
+    yield write
+    sys.modules.pop("evil", None)
+    assert not (tmp_path / "was-here").exists()
+
+
+METRICS = yaml.safe_load((ROOT / "tests/workflow/tiny-protocol.yaml").read_text())["metrics"]
+NAMED = {
+    "generator": ({"row": ROW}, "runs.tsv:2: checkpoint"),
+    "method": ({"row": {**PLAIN, "method": "evil:METHOD"}}, "runs.tsv:2: method"),
+    "data set": ({"datasets": {"x": {"kind": "evil:open"}}}, "preset.yaml: datasets.x.kind"),
+    "network": (
+        {"teachers": {"t": {"network": {"class": "evil:Net", "kwargs": {}}, "checkpoint": "t.safetensors"}}},
+        "preset.yaml: teachers.t.network.class",
+    ),
+    "monitor": (
+        {"recipes": {"r": {"evaluation": {"every_kimg": 1, "monitor": "evil:make"}}}},
+        "preset.yaml: recipes.r.evaluation.monitor",
+    ),
+    "metric": ({"protocol": {"metrics": [{**METRICS[0], "kind": "evil:Metric"}]}}, r"protocol.yaml: metrics\[0\].kind"),
+    "extractor": (
+        {"protocol": {"metrics": [{**METRICS[0], "extractor": "evil:Net"}]}},
+        r"protocol.yaml: metrics\[0\].extractor",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_no_name_of_a_study_is_imported_without_the_users_word(study, kind):
+    changes, where = NAMED[kind]
+    with pytest.raises(UserError, match=rf"{where}: 'evil:\w+' is code from outside .* \(evil.py\).*{ALLOW}=evil$"):
+        Preset.load(study(**changes))
+
+
+def test_a_study_cannot_give_itself_the_word(study):
+    for key in ("allow_code", "SIDA_ALLOW_CODE", "envvars"):
+        with pytest.raises(UserError, match="evil"):
+            Preset.load(study(ROW, **{key: ["evil"]}))
+
+
+def test_a_folder_of_the_study_with_our_name_is_not_ours(study, tmp_path, monkeypatch):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "__init__.py").write_text(EVIL)
+    (tmp_path / "eval" / "evil.py").write_text(EVIL)
+    assert allowed("eval.measuring.monitor:make_monitor")
+    # As in a process that has not imported our package yet, and looks here first (`python -m`).
+    for name in [name for name in sys.modules if name.partition(".")[0] == "eval"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(UserError, match="is code from outside"):
+        load_object("eval.evil:sample", "here")
+
+
+def test_the_word_is_for_a_module_and_what_lies_below_it(monkeypatch):
+    for word, name, wanted in (
+        ("docs", "docs.examples.flow:FlowPrecond", True),
+        ("x, docs.examples.flow", "docs.examples.flow:FlowPrecond", True),
+        ("docs.examples.flow:FlowPrecond", "docs.examples.flow:FlowPrecond", True),
+        ("docs.examples.flow:FlowPrecond", "docs.examples.flow:Other", False),
+        ("docs.ex", "docs.examples.flow:FlowPrecond", False),
+        ("", "docs.examples.flow:FlowPrecond", False),
+        ("*", "any.thing:at_all", True),
+        ("", "sida.training:distill", True),
+    ):
+        monkeypatch.setenv(ALLOW, word)
+        assert allowed(name) is wanted, (word, name)
+
+
+def test_the_file_that_would_run_is_found_without_running_its_packages(study, tmp_path):
+    study()
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text(EVIL)
+    (tmp_path / "pack" / "part.py").write_text(EVIL)
+    assert source_file("pack.part:x") == "pack/part.py"
+    assert source_file("pack:x") == "pack/__init__.py"
+    assert source_file("nowhere.at.all:x") is None
+
+
+def test_what_is_typed_is_the_users_word_but_not_in_a_job(study, monkeypatch):
+    study()
+    typed = ["--method", "a.b:c", "--set", "network.class=d:E", '--dataset={"kind": "f.g:h"}', "C:/x", "http://y:80"]
+    allow_typed(typed)
+    assert [allowed(name) for name in ("a.b:c", "a.b:d", "d:E", "f.g:h", "http:y")] == [True, False, True, True, False]
+    monkeypatch.setenv(ALLOW, "")
+    monkeypatch.setenv(TYPED, "no")
+    allow_typed(typed)
+    assert not allowed("a.b:c")
+
+
+def test_a_typed_extractor_needs_no_other_word(study, tmp_path, monkeypatch):
+    study()
+    monkeypatch.syspath_prepend(str(ROOT))
+    name, out = "docs.examples.spectrum:Spectrum", tmp_path / "s.safetensors"
+    data = '{"name": "digits", "kind": "digits", "max_size": 8}'
+    assert eval_main(["features", "--dataset", data, "--extractor", name, "--out", str(out)]) == 0
+    assert out.exists()
+
+
+def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, tmp_path, monkeypatch, capsys):
+    preset = str(study(ROW, datasets={"x": {"kind": "evil.nowhere:open"}}))
+    assert sida_main(["doctor", preset]) == 1
+    said = capsys.readouterr().out
+    assert "lacks  code: runs.tsv:2: checkpoint would import evil:sample from evil.py" in said
+    assert f"export {ALLOW}=evil" in said
+    assert "would import evil.nowhere:open from nowhere" in said
+    assert sida_main(["plan", "--preset", preset]) == 1
+    assert "'evil:sample' (evil.py)" in capsys.readouterr().err
+
+    preset = str(study(ROW))
+    monkeypatch.setenv(ALLOW, "evil")
+    sida_main(["doctor", preset])
+    assert (
+        "note   code: runs.tsv:2: checkpoint would import evil:sample from evil.py; allowed" in capsys.readouterr().out
+    )
+    assert sida_main(["plan", "--preset", preset]) == 0
+    assert "code from outside the package: evil:sample from evil.py" in capsys.readouterr().out
+    assert sida_main(["plan", "--preset", preset, "--json"]) == 0
+    (code,) = json.loads(capsys.readouterr().out)["code"]
+    assert (code["name"], code["source"], code["allowed"]) == ("evil:sample", "evil.py", True)
+    assert sida_main(["doctor", str(study())]) in (0, 1)
+    assert "ok     code: none from outside the package" in capsys.readouterr().out
+
+
+def test_shipped_presets_name_no_code_from_outside(monkeypatch):
+    from workflow.preset.outside_code import outside_code_of
+
+    for name in ("demo", "miniature", "published", "released", "paper"):
+        assert outside_code_of(ROOT / "config" / f"{name}.yaml") == []
+
+
+def test_the_workflow_refuses_before_any_job(tmp_path, monkeypatch):
+    workspace = Workspace(tmp_path)
+    (tmp_path / "evil.py").write_text(EVIL)
+    sheet = (
+        (ROOT / "docs/examples/my-digits.tsv").read_text().replace("docs.examples.noisy_digits:sample", "evil:sample")
+    )
+    (tmp_path / "runs.tsv").write_text(sheet)
+    preset = workspace.config("docs/examples/my-digits.yaml", runs="runs.tsv", tables=[])
+    monkeypatch.setenv(ALLOW, "")
+    result = workspace.snakemake("--configfile", preset, "-n", "--", "measurements.csv")
+    assert result.returncode != 0
+    assert "runs.tsv:3: checkpoint: 'evil:sample' is code from outside this package (evil.py)" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_jobs_import_nothing_by_chance_from_the_folder_they_are_started_in(tmp_path):
+    for name in ("csv", "jinja2"):
+        (tmp_path / f"{name}.py").write_text(EVIL)
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "__init__.py").write_text(EVIL)
+    command = [Path(sys.executable).parent / "snakemake", "-s", ROOT / "Snakefile", "--cores", "1", "--configfile"]
+    command += [ROOT / "config" / "published.yaml", "--", "results/published/tables/table1.tex"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), ALLOW: ""}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert not (tmp_path / "was-here").exists()
