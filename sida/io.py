@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
+from sida.temporaries import hold, prefix, sweep_dead
 
 #: Names that :func:`atomic_path` writes under.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
@@ -23,7 +24,8 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
-    On any exception (KeyboardInterrupt included) the temporary file is removed and ``path`` is untouched.
+    On any exception (KeyboardInterrupt included) the temporary file is removed and ``path`` is untouched. What killed
+    processes left beside it goes with the first file that this process writes there (:mod:`sida.temporaries`).
 
     Raises:
         UserError: ``path`` is a folder or a device; a rename would fail late or replace the device.
@@ -32,10 +34,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     if target.exists() and not target.is_file():
         raise UserError(f"{target}: is no ordinary file and will not be replaced; name another file to write")
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=f".tmp{target.suffix}")
-    os.close(handle)
+    sweep_dead(target.parent)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=prefix(target.name), suffix=f".tmp{target.suffix}")
     temporary = Path(name)
     try:
+        hold(handle)
         yield temporary
         # mkstemp makes files private; results are meant to be shared like any other file.
         umask = os.umask(0)
@@ -51,6 +54,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             finally:
                 os.close(directory)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
 
 

@@ -161,9 +161,8 @@ def test_ticks_are_those_of_a_plain_run(averaged):
     assert [tick["nimg"] for tick in read_jsonl(averaged / "train.jsonl")] == [112, 208, 304, 400]
 
 
-@pytest.mark.parametrize("lr", [30.0, 1e4])
-def test_a_teacher_that_diverged_is_not_published_silently(tmp_path, lr):
-    spec = {**TEACHER, "lr": lr, "lr_decay_start": 1.0, "lr_final": 1.0, "total_kimg": 0.16, "tick_kimg": 0.032}
+def test_a_teacher_that_diverged_is_not_published_silently(tmp_path):
+    spec = {**TEACHER, "lr": 30.0, "lr_decay_start": 1.0, "lr_final": 1.0, "total_kimg": 0.16, "tick_kimg": 0.032}
     spec |= {"augment": None, "snapshot_kimg": None}
     with pytest.raises(
         UserError, match=r"teacher toy: has diverged and is not published: its last loss .*publish"

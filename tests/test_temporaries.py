@@ -1,0 +1,90 @@
+"""What killed processes left half-written is swept; what a living one writes is never touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+import sida.temporaries as temporaries
+from sida.io import atomic_path, sweep_temporaries, write_text
+from sida.resources import ROOT
+
+WRITER = (
+    "import sys; from sida.io import atomic_path\n"
+    "with atomic_path(sys.argv[1]) as path: path.write_text('half'); print('in', flush=True); sys.stdin.read()"
+)
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch):
+    monkeypatch.setattr(temporaries, "_swept", set())
+
+
+def age(path, seconds: float) -> None:
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def half_written(folder):
+    return sorted(path for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_a_killed_writer_is_swept_by_the_next_and_a_living_one_is_not(tmp_path):
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "table.csv")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout.readline() == "in\n"
+        (left,) = half_written(tmp_path)
+        # However old it is: a suspended process may be.
+        age(left, 30 * temporaries.DAY)
+        write_text(tmp_path / "other.txt", "x")
+        assert half_written(tmp_path) == [left]
+        writer.kill()
+    age(left, 2 * temporaries.MINUTE)
+    temporaries._swept.clear()
+    write_text(tmp_path / "other.txt", "x")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.txt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "stays"),
+    [
+        (".a.json.0badcafe-17.abcd1234.tmp.json", 3600.0, True),
+        (".a.json.0badcafe-17.abcd1234.tmp.json", 90_000.0, False),
+        (".a.json.abcd1234.tmp.json", 3600.0, True),
+        (".a.json.abcd1234.tmp.json", 90_000.0, False),
+        (".gitignore", 90_000.0, True),
+        ("a.tmp", 90_000.0, True),
+    ],
+    ids=["another machine's", "an old one of it", "of no name", "an old one", "no temporary", "a user's"],
+)
+def test_files_whose_process_cannot_be_asked_are_swept_after_a_day(tmp_path, name, seconds, stays):
+    (tmp_path / name).write_text("half")
+    age(tmp_path / name, seconds)
+    write_text(tmp_path / "b.txt", "x")
+    assert (tmp_path / name).exists() is stays
+
+
+def test_where_there_are_no_locks_a_living_number_protects(tmp_path, monkeypatch):
+    def refuse(*args):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(temporaries.fcntl, "flock", refuse)
+    mine, dead = (tmp_path / f".a.{temporaries._host()}-{pid}.abcd1234.tmp" for pid in (os.getpid(), 2**22 + 5))
+    for path in (mine, dead):
+        path.write_text("half")
+        age(path, 90_000.0)
+    write_text(tmp_path / "b.txt", "x")
+    assert half_written(tmp_path) == [mine]
+
+
+def test_a_folder_of_one_writer_is_swept_whole(tmp_path):
+    with atomic_path(tmp_path / "a.bin") as path:
+        path.write_bytes(b"half")
+        os.link(path, tmp_path / f".again.{path.name.removeprefix('.a.bin.')}")
+    assert len(half_written(tmp_path)) == 1
+    sweep_temporaries(tmp_path)
+    assert half_written(tmp_path) == []
