@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError, suggestion
@@ -13,6 +15,21 @@ from sida.settings.guidance import misfit
 from sida.settings.samplers import read_sampler
 from sida.sheet import Run
 from workflow.preset.rows import Rows
+
+
+def check_folder(folder: Path) -> None:
+    """Checks that Snakemake can keep its records in a folder; it would end in a traceback.
+
+    Raises:
+        UserError: The folder, or ``.snakemake`` in it, cannot be written.
+    """
+    records = folder / ".snakemake"
+    place = records if records.exists() else folder
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{place}: cannot be written, and Snakemake keeps its records there; start it in a folder of your own: "
+            "snakemake -s CHECKOUT/Snakefile --configfile FILE"
+        )
 
 
 def check_references(preset: Rows) -> None:

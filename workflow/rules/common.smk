@@ -12,6 +12,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 from eval.report.pdflatex import latex_lack
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
+from workflow.preset.checks import check_folder
 from workflow.preset.lock import PresetLock
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import Specs
@@ -33,6 +34,7 @@ envvars:
 
 
 try:
+    check_folder(Path.cwd())
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
     # The last file given wins, as in Snakemake's merging of their keys.
     PRESET = Preset(config, ", ".join(CONFIGFILES) or "config", [Path(f).parent for f in reversed(CONFIGFILES)])

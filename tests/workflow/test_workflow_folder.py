@@ -1,0 +1,47 @@
+"""A folder that cannot be written is one line before anything starts."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sida.errors import UserError
+from sida.resources import ROOT
+from workflow.preset.checks import check_folder
+
+
+def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):
+    check_folder(tmp_path)
+    access, closed = os.access, {tmp_path}
+    # Root may write anywhere but on a read-only disk, which only root can make.
+    monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and access(path, mode))
+    with pytest.raises(UserError, match=r"cannot be written, .* start it in a folder of your own") as told:
+        check_folder(tmp_path)
+    assert "\n" not in str(told.value)
+    # Records that are there may lie in a folder of somebody else.
+    (tmp_path / ".snakemake").mkdir()
+    check_folder(tmp_path)
+    closed.add(tmp_path / ".snakemake")
+    with pytest.raises(UserError, match="snakemake: cannot be written"):
+        check_folder(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can mount a read-only disk")
+def test_a_read_only_disk_ends_a_run_with_that_line(tmp_path):
+    snakemake = Path(sys.executable).parent / "snakemake"
+    script = (
+        f"mount -t tmpfs none {tmp_path} && mount -o remount,ro {tmp_path} && cd {tmp_path} && "
+        f"{snakemake} -s {ROOT}/Snakefile --cores 1 -- tables/main.tex"
+    )
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=300)
+    if "mount" in done.stderr:
+        pytest.skip("nothing can be mounted here")
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert f"error: {tmp_path}: cannot be written" in done.stderr
