@@ -225,7 +225,7 @@ def iterate_tensors(path: str | os.PathLike[str], header: Header) -> Iterator[tu
     """Yields ``(name, tensor)`` one at a time, so that a caller who converts them never holds a file twice.
 
     Raises:
-        TensorFileError: The file became shorter.
+        TensorFileError: The file became shorter, or a tensor of it is larger than the memory.
     """
     import torch
 
@@ -233,7 +233,11 @@ def iterate_tensors(path: str | os.PathLike[str], header: Header) -> Iterator[tu
     with open(path, "rb") as stream:
         for entry in header.entries:
             stream.seek(header.data_start + entry.begin)
-            data = bytearray(entry.num_bytes)
+            try:
+                data = bytearray(entry.num_bytes)
+            except MemoryError:
+                reason = f"tensor '{entry.name}' has {entry.num_bytes:,} bytes, more than there is memory"
+                raise TensorFileError(Path(path), reason, "read it on a larger machine") from None
             if stream.readinto(data) != entry.num_bytes:
                 raise TensorFileError(Path(path), "cut off while it was read")
             dtype = dtypes[entry.dtype]
@@ -321,7 +325,7 @@ def _parse_json(path: Path, stream: BinaryIO, length: int) -> dict[str, Any]:
         raise TensorFileError(path, f"refused: a header of more than {MAX_HEADER_VALUES:,} values", _CONVERT)
     try:
         value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, MemoryError):
         raise TensorFileError(path, "not a safetensors file (unreadable header)", _CONVERT) from None
     if not isinstance(value, dict):
         raise TensorFileError(path, "not a safetensors file (header is no mapping)", _CONVERT)

@@ -40,7 +40,10 @@ class ShapesOnly(TorchFunctionMode):
         """Sends large factory calls to the meta device; scaling a tensor without content returns it unchanged."""
         kwargs = kwargs or {}
         if func in _FACTORIES and kwargs.get("device") is None and _num_elements(func, args, kwargs) >= REAL_BELOW:
-            return func(*args, **{**kwargs, "device": "meta"})
+            # Drawing on the meta device imports torch's compiler too; there is nothing to draw.
+            func = torch.empty if func in (torch.rand, torch.randn) else func
+            kept = {name: value for name, value in kwargs.items() if name != "generator"}
+            return func(*args, **{**kept, "device": "meta"})
         if getattr(func, "__name__", "") in _SCALING and len(args) == 2 and not kwargs:
             tensors = [a for a in args if isinstance(a, torch.Tensor)]
             if len(tensors) == 1 and tensors[0].is_meta and tensors[0].is_floating_point():
