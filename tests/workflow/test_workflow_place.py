@@ -12,6 +12,7 @@ import time
 import pytest
 
 from sida.resources import ROOT
+from tests.workflow.workspace import Workspace
 
 #: Says when it started and ended, and on which devices.
 JOB = """
@@ -157,3 +158,16 @@ def test_several_nodes_each_start_a_launcher(monkeypatch):
     assert command[-5:] == ["-m", "sida", "distill", "--spec", "x"]
     with pytest.raises(SystemExit, match="3 GPUs cannot be shared evenly"):
         on_nodes(2, 3, ["sida"])
+
+
+@pytest.mark.slow
+def test_the_profile_gives_jobs_of_the_workflow_their_devices(tmp_path, monkeypatch):
+    """A figure's job is told to take a GPU; the lock that it took says which."""
+    workspace = Workspace(tmp_path)
+    monkeypatch.setenv("SIDA_GPU_LOCKS", str(tmp_path / "locks"))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    words = ["--workflow-profile", "profiles/workstation", "--resources", "gpu=2", "--config", "gpus=1"]
+    words += ["--configfile", "config/published.yaml", "--", "figures/figure2.pdf"]
+    done = workspace.snakemake(*words, timeout=900)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert {path.name for path in (tmp_path / "locks").iterdir()} == {"line.lock", "gpu-0.lock"}
