@@ -63,7 +63,7 @@ lint: $(STAMP) ## style, types and workflow checks
 	@$(BIN)/snakemake --lint
 
 format: $(STAMP) ## put sources into the project's format
-	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet . ; $(BIN)/snakefmt --quiet Snakefile workflow
+	@$(BIN)/ruff check --fix --quiet . ; $(BIN)/ruff format --quiet . ; $(BIN)/snakefmt Snakefile workflow
 
 bench: $(STAMP) ## speed as ratios against stated baselines
 	@$(BIN)/python -m benchmarks
