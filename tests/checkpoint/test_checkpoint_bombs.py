@@ -84,7 +84,7 @@ PICKLES = {
     ),
     "an archive of many members": (wide_archive(24_000), None),
     "many sets": (whole(listed(b"\x8f" * 150_000, (b"e(" + b"\x8f" * 150_000) * 18)), FAR),
-    "many modules": (whole(listed(LINEAR * 78_000)), None),
+    "many modules": (whole(listed(LINEAR * 25_000)), None),
 }
 
 

@@ -52,7 +52,7 @@ def given(*arguments: bytes) -> bytes:
 
 
 SIZES = text("img_resolution") + b"K\x08" + text("img_channels") + b"K\x01"
-WIDE = module(CONTAINER, text("_modules") + children(20_000, IDENTITY))
+WIDE = module(CONTAINER, text("_modules") + children(10_000, IDENTITY))
 EDM, EDM2 = text("EDMPrecond"), text("Precond")
 NO_NETWORK = "arguments that no network has"
 NETWORKS = {
@@ -61,14 +61,14 @@ NETWORKS = {
         "longer than any network's name",
     ),
     "parameters that many modules share": (
-        network(entries(100_000), text("_modules") + children(8_000, shares("_parameters"))),
+        network(entries(50_000), text("_modules") + children(8_000, shares("_parameters"))),
         FAR,
     ),
     "hooks that many modules share": (
         network(
             ARGUMENTS + mapping(SIZES),
             ONE,
-            entries(100_000, lambda index: b"J" + struct.pack("<i", index)),
+            entries(50_000, lambda index: b"J" + struct.pack("<i", index)),
             text("_modules") + children(8_000, shares("_forward_pre_hooks")),
         ).replace(EDM, EDM2),
         FAR,

@@ -191,7 +191,13 @@ READERS = (
     Reader("sida info, pickle", write_pickles, lambda path, own: command("sida", "info", path), PICKLED, quick=50),
     Reader("architecture", write_configs, build, (json_text,), 0.95, quick=100),
     Reader("tensor file", write_state, lambda path, own: read_tensors(path), (header,)),
-    Reader("official pickle", write_pickles, lambda path, own: import_official(path, own / "o.safetensors"), PICKLED),
+    Reader(
+        "official pickle",
+        write_pickles,
+        lambda path, own: import_official(path, own / "o.safetensors"),
+        PICKLED,
+        quick=100,
+    ),
     Reader("weights of torch.save", write_weights, lambda path, own: read_state_dict(path), PICKLED),
     Reader("pickle of values", write_values, lambda path, own: read_pickle(path), PICKLED),
 )
