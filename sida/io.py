@@ -1,4 +1,4 @@
-"""Files that are either whole or absent (temporary name, fsync, rename), JSON, digests."""
+"""Files that are either whole or absent (temporary name, fsync, rename), JSON with the hash of its content, digests."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import os
 import re
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sida.content_hash import AGAIN, SHORT, DamagedError, places, sealed, unsealed
 from sida.errors import UserError
 from sida.temporaries import hold, prefix, sweep_dead
+from sida.text_files import parse_json, read_text
 
 #: Names that :func:`atomic_path` writes under.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
@@ -69,6 +71,13 @@ def sweep_temporaries(folder: str | os.PathLike[str]) -> None:
                 os.unlink(entry.path)
 
 
+def set_aside(path: str | os.PathLike[str]) -> Path:
+    """Renames a damaged file to ``<name>.damaged``, so that what makes it makes it again; returns the new path."""
+    target = Path(f"{os.fspath(path)}.damaged")
+    os.replace(path, target)
+    return target
+
+
 def zip_member(name: str, mode: int = 0) -> zipfile.ZipInfo:
     """A member of a zip archive with a fixed date, so that equal content gives equal bytes.
 
@@ -92,28 +101,77 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def append_jsonl(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+def write_sealed_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """As :func:`write_json`, with the hash of the record's content in it (:mod:`sida.content_hash`)."""
+    write_json(path, sealed(record))
+
+
+def read_sealed_json(path: str | os.PathLike[str], remedy: str = AGAIN) -> dict[str, Any]:
+    """Reads a JSON object, checked against the hash that it carries, and without it.
+
+    Raises:
+        UserError: It cannot be read, is no JSON object, or is damaged.
+    """
+    try:
+        record = parse_json(read_text(path), str(path))
+    except UserError as error:
+        if not (Path(path).is_file() and os.access(path, os.R_OK)):
+            raise
+        raise DamagedError(path, remedy, str(error).removeprefix(f"{path}: ")) from None
+    if not isinstance(record, dict):
+        raise DamagedError(path, remedy, "must be a JSON object")
+    return unsealed(record, path, remedy)
+
+
+def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
+    """Records as JSON lines, each with the hash of its content.
+
+    Args:
+        records: In order.
+        final: No line will follow; the hashes then also say how many lines there are, so that none can be lost.
+    """
+    known = places(len(records)) if final else [""] * len(records)
+    lines = (json.dumps(sealed(record, SHORT, place), sort_keys=True) for record, place in zip(records, known))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def append_jsonl(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """Appends one JSON object as a line, which stays when this process dies."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(record, sort_keys=True) + "\n")
+        stream.write(jsonl_text([record], final=False))
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads a file of JSON lines; a last line that was cut off by a crash is ignored."""
+    """Reads a file of JSON lines, each checked against the hash that it carries, and without it.
+
+    A last line that was cut off by a crash is ignored.
+
+    Raises:
+        UserError: A damaged line.
+    """
     records = []
-    with open(path, encoding="utf-8") as stream:
-        lines = stream.read().split("\n")
-    for number, line in enumerate(lines):
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise DamagedError(path, reason=f"not valid JSON lines ({error})") from None
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        where = f"{path}:{number}"
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            if number != len(lines) - 1:
-                raise
-    return records
+            record = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            # What was cut off has no line end, and nothing behind a whole record.
+            if number == len(lines) and "Extra data" not in str(error):
+                continue
+            raise DamagedError(where, reason=f"not valid JSON lines ({error})") from None
+        if not isinstance(record, dict):
+            raise DamagedError(where, reason="must be a JSON object")
+        records.append((where, record))
+    known = places(len(records))
+    return [unsealed(record, where, accepted=["", place]) for place, (where, record) in zip(known, records)]
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:

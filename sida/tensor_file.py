@@ -4,6 +4,10 @@ The files are safetensors, with the record in the header under the key ``sida``.
 ``safetensors`` package so that tensors can be streamed one at a time (a gigabyte is never held twice) and so that every
 way in which a file can be damaged has its own one-line explanation. The files are the same, in both directions.
 
+Each file carries two hashes beside the record: of the tensors' bytes, and of the header (with zeros in its own place),
+so that a header read alone is checked too. Files of other programs and of earlier versions have none, and are read as
+they are.
+
 Layout (huggingface/safetensors:README.md, "Format"): 8 bytes little-endian length N of the header; N bytes of JSON
 ``{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets": [begin, end]}}``; data without holes.
 """
@@ -12,12 +16,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from sida.errors import UserError
 from sida.io import atomic_path
@@ -35,8 +40,10 @@ MAX_DIMENSIONS = 32
 MAX_RECORD_DEPTH = 64
 """A network of 2,000 tensors has a header of 300,000 bytes with 20,000 values; JSON takes up to 30 times its bytes."""
 RECORD_KEY = "sida"
+DATA_HASH, HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
 Buffer = bytes | bytearray | memoryview
 _AGAIN = "delete it and make or download it again"
+_DAMAGED = "damaged: its {} not have the SHA-256 that the file carries"
 _CONVERT = "convert or download it again"
 
 
@@ -95,7 +102,7 @@ class Header:
     """What stands at the beginning of a file.
 
     Attributes:
-        metadata: Free strings by key.
+        metadata: Free strings by key, the hashes among them.
         entries: All tensors, in file order.
         data_start: Offset of the data part in the file.
     """
@@ -148,20 +155,47 @@ def write_tensor_file(
         ValueError: The pieces do not add up to the announced length.
     """
     promised = sum(entry.num_bytes for entry in entries)
+    digest = hashlib.sha256()
+
+    def header(metadata: dict[str, str]) -> bytes:
+        return _sealed_header(entries, {**metadata, DATA_HASH: digest.hexdigest(), HEADER_HASH: _BLANK})
+
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
-        header = header_bytes(entries, metadata)
-        stream.write(header)
+        length = stream.write(header(metadata))
         written = 0
         for chunk in chunks:
+            digest.update(chunk)
             written += stream.write(chunk)
         if written != promised:
             raise ValueError(f"{path}: {written} bytes of tensors were given, {promised} announced")
-        if finish is not None:
-            final = header_bytes(entries, finish())
-            if len(final) != len(header):
-                raise ValueError(f"{path}: the final metadata have another length")
-            stream.seek(0)
-            stream.write(final)
+        final = header(metadata if finish is None else finish())
+        if len(final) != length:
+            raise ValueError(f"{path}: the final metadata have another length")
+        stream.seek(0)
+        stream.write(final)
+
+
+_BLANK = "0" * 64
+
+
+def _hash_field(value: str) -> bytes:
+    return f'"{HEADER_HASH}":"{value}"'.encode()
+
+
+def _sealed_header(entries: Sequence[TensorEntry], metadata: dict[str, str]) -> bytes:
+    """The header with its own hash in the place of the blank."""
+    text = header_bytes(entries, metadata)
+    return text.replace(_hash_field(_BLANK), _hash_field(hashlib.sha256(text).hexdigest()))
+
+
+def _check_header(path: Path, text: bytes, metadata: dict[str, str]) -> None:
+    """Compares a header with the hash in it, if it has one."""
+    found = metadata.get(HEADER_HASH)
+    if found is None and DATA_HASH not in metadata:
+        return
+    blank = text.replace(_hash_field(str(found)), _hash_field(_BLANK))
+    if DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
+        raise TensorFileError(path, _DAMAGED.format("header does"))
 
 
 def encode_record(record: Mapping[str, Any], where: str) -> str:
@@ -225,11 +259,12 @@ def iterate_tensors(path: str | os.PathLike[str], header: Header) -> Iterator[tu
     """Yields ``(name, tensor)`` one at a time, so that a caller who converts them never holds a file twice.
 
     Raises:
-        TensorFileError: The file became shorter, or a tensor of it is larger than the memory.
+        TensorFileError: The file became shorter, or a tensor of it is larger than the memory; after the last tensor, so
+            that the caller has to take all of them: they are not those of the hash that the file carries.
     """
     import torch
 
-    dtypes = torch_dtypes()
+    dtypes, digest = torch_dtypes(), hashlib.sha256()
     with open(path, "rb") as stream:
         for entry in header.entries:
             stream.seek(header.data_start + entry.begin)
@@ -240,9 +275,29 @@ def iterate_tensors(path: str | os.PathLike[str], header: Header) -> Iterator[tu
                 raise TensorFileError(Path(path), reason, "read it on a larger machine") from None
             if stream.readinto(data) != entry.num_bytes:
                 raise TensorFileError(Path(path), "cut off while it was read")
+            digest.update(data)
             dtype = dtypes[entry.dtype]
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             yield entry.name, flat.reshape(entry.shape)
+    if header.metadata.get(DATA_HASH, digest.hexdigest()) != digest.hexdigest():
+        raise TensorFileError(Path(path), _DAMAGED.format("tensors do"))
+
+
+def verify_tensors(path: str | os.PathLike[str]) -> bool:
+    """Compares a file with the hashes that it carries, without torch; False: it carries none.
+
+    Raises:
+        TensorFileError: As :func:`read_tensors`.
+    """
+    header = read_header(path)
+    if DATA_HASH not in header.metadata:
+        return False
+    with open(path, "rb") as stream:
+        stream.seek(header.data_start)
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != header.metadata[DATA_HASH]:
+        raise TensorFileError(Path(path), _DAMAGED.format("tensors do"))
+    return True
 
 
 def torch_dtypes() -> dict[str, torch.dtype]:
@@ -281,11 +336,13 @@ def read_header(path: str | os.PathLike[str]) -> Header:
             raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
         if 8 + length > size:
             raise TensorFileError(path, f"cut off inside its header ({size} of {8 + length} bytes or more)")
-        stream.seek(8)
-        value = _parse_json(path, stream, length)
+        stream.seek(0)
+        text = stream.read(8 + length)
+    value = _parse_json(path, text[8:])
     metadata = value.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise TensorFileError(path, "not a safetensors file (metadata must be texts)", _CONVERT)
+    _check_header(path, text, metadata)
     entries = sorted((_entry(path, name, item) for name, item in value.items()), key=lambda e: (e.begin, e.num_bytes))
     position = 0
     for entry in entries:
@@ -319,8 +376,7 @@ def _refuse_other_formats(path: Path, start: bytes, size: int) -> None:
         raise TensorFileError(path, f"cut off after {size} bytes")
 
 
-def _parse_json(path: Path, stream: BinaryIO, length: int) -> dict[str, Any]:
-    data = stream.read(length)
+def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
     if sum(data.count(sign) for sign in (b",", b"[", b"{")) > MAX_HEADER_VALUES:
         raise TensorFileError(path, f"refused: a header of more than {MAX_HEADER_VALUES:,} values", _CONVERT)
     try:

@@ -20,6 +20,7 @@ from collections.abc import Hashable, Iterable
 from pathlib import Path
 from typing import Any
 
+from sida.content_hash import checked_rows
 from sida.errors import UserError
 
 #: Bytes of a text file; the largest that there are (measurements of the paper) have a few million.
@@ -103,16 +104,21 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, d
         The heading; and number and cells by column of each line. A cell that is not there is None.
 
     Raises:
-        UserError: As :func:`read_text`; two columns of one name, a quotation mark that is not closed, a huge cell.
+        UserError: As :func:`read_text`; two columns of one name, a quotation mark that is not closed, a huge cell;
+            a row whose hash is not that of its cells, or lost rows (:mod:`sida.content_hash`).
     """
-    reader = csv.DictReader(io.StringIO(read_text(path, newline=""), newline=""), strict=True)
+    text = read_text(path, newline="")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = list(reader.fieldnames or [])
         if (column := _double(columns)) is not None:
             raise UserError(f"{path}:1: two columns are called '{column}'; remove or rename one")
-        return columns, [(reader.line_num, record) for record in reader]
+        lines = [(reader.line_num, record) for record in reader]
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error}); mend the line") from None
+    if not lines and not text.endswith(("\n", "\r")):
+        raise UserError(f"{path}: was cut off in its heading; make it again")
+    return columns, checked_rows(columns, lines, path)
 
 
 def parse_json(text: str | bytes, where: str) -> Any:

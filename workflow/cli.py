@@ -12,9 +12,11 @@ from sida.cli import ABOUT, run_command_line, verbs_of
 VERBS = {
     "sida": {
         **verbs_of(sida.commands),
+        "crate": "workflow.commands.crate",
         "doctor": "workflow.commands.doctor",
         "new": "workflow.commands.new",
         "plan": "workflow.commands.plan",
+        "verify": "workflow.commands.verify",
     },
     "sida-eval": {
         **verbs_of(eval.commands),

@@ -11,7 +11,7 @@ from eval.claims.model import RULES, SIGNS, Finding, Verdict, counted
 from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
-from sida.io import write_json, write_text
+from sida.io import write_sealed_json, write_text
 
 MARKS = {outcome: f"{sign} {outcome}" for outcome, sign in SIGNS.items()}
 _EXPLANATION = (
@@ -40,7 +40,7 @@ def write_verdicts(
         raise UserError(f"--out {out}: must end in .md; .json is written beside it")
     printed = {verdict.claim.id: verdict for verdict in by_published}
     write_text(out, to_markdown(verdicts, printed, preamble))
-    write_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
+    write_sealed_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
     write_text(out.with_suffix(".html"), to_html(as_table(verdicts, printed, preamble)))
     return [out, out.with_suffix(".json"), out.with_suffix(".html")]
 

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.commands._options import check_output, extractor_options, pairs
     from eval.measuring.score import score_images
     from sida.config import load_spec
-    from sida.io import write_json, write_text
+    from sida.io import write_sealed_json, write_text
 
     check_output(args.out, "--out")
     check_output(args.latex, "--latex")
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     print("\n".join(score.lines()))
     print(score.latex_row())
     if args.out:
-        write_json(args.out, score.record())
+        write_sealed_json(args.out, score.record())
         print(args.out)
     if args.latex:
         write_text(args.latex, score.latex_row() + "\n")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from eval.figures import style
 from eval.figures.layout import AnalyticLayout
 from sida.analytic.numbers import read_analytic
+from sida.content_hash import csv_text
 from sida.io import write_text
 
 if TYPE_CHECKING:
@@ -207,8 +206,5 @@ def analytic_csv(study: Study) -> str:
         for alpha, values in zip(alphas, study[kind]["distance"]):
             rows += [(f"distance, {kind}", alpha, step, value, "") for step, value in zip(study[kind]["steps"], values)]
     rows += [(f"number, {name}", "", value, "", "") for name, value in study["numbers"].items()]
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["panel", "alpha", "place", "outcome", "predicted"])
-    writer.writerows([["" if value is None else value for value in row] for row in rows])
-    return stream.getvalue()
+    columns = ("panel", "alpha", "place", "outcome", "predicted")
+    return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +23,7 @@ from eval.results.training_logs import (
     read_evaluations,
     read_ticks,
 )
+from sida.content_hash import csv_text
 from sida.errors import UserError
 from sida.sheet import Run
 
@@ -271,8 +270,4 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
             std = "" if line.std is None else repr(line.std)
             records.append(common | record | {"std": std, "source": line.source})
         records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return stream.getvalue()
+    return csv_text(FIELDS, records)

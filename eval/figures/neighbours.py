@@ -6,9 +6,7 @@ held-out one, apart from there being more training images to be near to.
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eval.figures import style
 from eval.figures.layout import NeighboursSpec, SamplesLayout
 from eval.figures.samples import Grid, picture
+from sida.content_hash import csv_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -129,11 +128,9 @@ def _name_lines(axes: Any, height: int, layout: SamplesLayout, names: Sequence[s
 
 
 def _csv(grids: Sequence[Grid], found: dict[str, list[Near]]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+    rows: list[list[Any]] = []
     head = ["panel", "run", "class", "seed", "data_index", "sha256"]
     near_head = [f"{key}_{column}" for key in found for column in ("index", "distance")]
-    writer.writerow([*head, *near_head])
     for number, grid in enumerate(grids):
         for i, origin in enumerate(grid.origins):
             seed, index = (origin, "") if grid.generated else ("", origin)
@@ -141,5 +138,6 @@ def _csv(grids: Sequence[Grid], found: dict[str, list[Near]]) -> str:
             near = [
                 value for key in found for value in (found[key][number].indices[i], found[key][number].distances[i])
             ]
-            writer.writerow([grid.title, grid.run, label, seed, index, grid.sha256, *near])
-    return stream.getvalue()
+            rows.append([grid.title, grid.run, label, seed, index, grid.sha256, *near])
+    columns = [*head, *near_head]
+    return csv_text(columns, (dict(zip(columns, row, strict=True)) for row in rows))

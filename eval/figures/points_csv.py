@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from typing import Any
 
 from eval.figures.marks import Mark
 from eval.figures.points import Marks
 from eval.figures.points_layout import PointsLayout
+from sida.content_hash import csv_text
 
 FIELDS = (
     "panel", "kind", "series", "runs", "metric", "at", "by", "by_value", "x", "value", "low", "high", "x_low", "x_high",
@@ -19,22 +18,20 @@ FIELDS = (
 
 def points_csv(layout: PointsLayout, panels: list[Marks]) -> str:
     """One line per point (kind ``mean``), training (``single``), line, and missing row or series."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, restval="", lineterminator="\n")
-    writer.writeheader()
+    records: list[dict[str, Any]] = []
     for panel in panels:
         common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.metric, "at": panel.spec.at}
         common["source"] = "measurement" if panel.spec.at == "kept" else "last evaluation during training"
         for series in panel.curves:
             own = {"series": series.label, "by": series.by, "shown": True}
             for mark in series.marks:
-                writer.writerows(common | own | record for record in _records(layout, mark))
+                records += [common | own | record for record in _records(layout, mark)]
         for line in panel.lines:
             level = {"kind": "line", "series": line.label, "value": repr(line.value), "source": line.source}
-            writer.writerow(common | level | {"shown": True})
-        writer.writerows(common | {"kind": "not finite", "series": note, "shown": True} for note in panel.notes)
-        writer.writerows(common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing)
-    return stream.getvalue()
+            records.append(common | level | {"shown": True})
+        records += [common | {"kind": "not finite", "series": note, "shown": True} for note in panel.notes]
+        records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
+    return csv_text(FIELDS, records)
 
 
 def _records(layout: PointsLayout, mark: Mark) -> Iterator[dict[str, Any]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from eval.figures import style
 from eval.figures.layout import SamplesLayout
 from eval.figures.select import sample_panels
 from sida.config import load_spec
+from sida.content_hash import csv_text
 from sida.errors import UserError
 from sida.io import write_text
 from sida.sheet import Run
@@ -215,13 +214,13 @@ def _label_rows(layout: SamplesLayout, first_column: Any, classes: list[int], he
 
 def samples_csv(layout: SamplesLayout, grids: Sequence[Grid]) -> str:
     """One line per image: where it is, its seed (or index in the data) and its generator's digest."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["panel", "row", "column", "class", "seed", "data_index", "run", "nfe", "sha256"])
+    columns = ["panel", "row", "column", "class", "seed", "data_index", "run", "nfe", "sha256"]
+    rows: list[dict[str, Any]] = []
     for grid in grids:
         for i, origin in enumerate(grid.origins):
             seed, index = (origin, "") if grid.generated else ("", origin)
             row, column = divmod(i, layout.columns)
             label = grid.classes[i] if grid.classes else ""
-            writer.writerow([grid.title, row, column, label, seed, index, grid.run, grid.nfe or "", grid.sha256])
-    return stream.getvalue()
+            cells = [grid.title, row, column, label, seed, index, grid.run, grid.nfe or "", grid.sha256]
+            rows.append(dict(zip(columns, cells, strict=True)))
+    return csv_text(columns, rows)

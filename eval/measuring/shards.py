@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eval.measuring.measure import Measurer, threads
+from eval.measuring.protocol import Protocol
 from eval.measuring.trial import TrialSums
 from eval.results.measurements import trial_path, write_measurement
 from sida.errors import UserError
-from sida.progress import Progress
+from sida.io import set_aside
+from sida.progress import Progress, say
 from sida.provenance import source_digest
+from sida.tensor_file import TensorFileError, read_tensors
 
 
 def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: int, begin: int, end: int) -> Path:
@@ -32,8 +36,8 @@ def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: i
                 # Other code may have drawn other images; an older file does not say.
                 if (header["spec_sha256"], header.get("code", source_digest())) == (measurer.digest, source_digest()):
                     return path
-            except UserError:
-                pass  # broken or of another protocol: it is measured again
+            except UserError as error:
+                say(f"{error} (which is done now)")
         progress = Progress(f"measure {measurer.spec.run} trial {trial} images {begin}-{end}", end - begin, "img")
         sums = measurer.sums(trial, begin, end, progress)
     header = {"run": measurer.spec.run, "trial": trial, "spec_sha256": measurer.digest, "code": source_digest()}
@@ -47,15 +51,15 @@ def merge_shards(
     """Merges the shards of a trial, in any order, into ``<out>/trial-<t>.json`` and returns the record.
 
     Raises:
-        UserError: No shards, shards of another spec or trial or made by another version of the code, or missing images
-            (the ranges are named).
+        UserError: No shards, shards of another spec or trial or made by another version of the code, missing images
+            (the ranges are named), or a damaged shard, which is set aside so that it is measured again.
     """
     measurer = Measurer(spec)
     if not shards:
         raise UserError("merge: no shards given; measure some with `sida-eval measure --shard A-B`")
     sums = TrialSums(measurer.protocol)
     for path in shards:
-        shard, header = TrialSums.load(path, measurer.protocol)
+        shard, header = _load(path, measurer.protocol)
         if (header.get("trial"), header.get("spec_sha256")) != (trial, measurer.digest):
             raise UserError(f"{path}: belongs to another trial, generator or reference; measure this shard again")
         if header.get("code", source_digest()) != source_digest():
@@ -67,3 +71,26 @@ def merge_shards(
     record = measurer.record(trial, sums)
     write_measurement(trial_path(out, trial), record)
     return record
+
+
+def _load(path: str | os.PathLike[str], protocol: Protocol) -> tuple[TrialSums, dict[str, Any]]:
+    """A shard; one whose file is damaged is set aside."""
+    try:
+        return TrialSums.load(path, protocol)
+    except UserError as error:
+        if not _is_damaged(path):
+            raise
+        with contextlib.suppress(OSError):
+            aside = set_aside(path).name
+            raise UserError(
+                f"{error} (it is set aside as {aside}: the same workflow command measures it now)"
+            ) from None
+        raise
+
+
+def _is_damaged(path: str | os.PathLike[str]) -> bool:
+    try:
+        read_tensors(path)
+    except TensorFileError:
+        return Path(path).is_file()
+    return False

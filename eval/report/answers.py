@@ -5,7 +5,6 @@ Read from a file of experiments and from the verdicts that ``sida-eval claims`` 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from eval.claims.experiments import EXPECTED, Experiment
 from eval.claims.model import SIGNS, UNDECIDED, Outcome
 from eval.results.summary import Measurements
 from sida.errors import UserError, suggestion
+from sida.io import read_sealed_json
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def answers_of(experiments: Iterable[Experiment], verdicts: str | Path, measurem
     path = Path(verdicts)
     if not path.is_file():
         raise UserError(f"{path}: no verdicts there; decide the claims first (sida-eval claims)")
-    records = {claim["id"]: claim for claim in json.loads(path.read_text(encoding="utf-8"))["claims"]}
+    records = {claim["id"]: claim for claim in read_sealed_json(path)["claims"]}
     times: dict[str, list[str]] = {}
     for row in measurements.rows:
         times.setdefault(row.run, []).append(row.date)

@@ -15,7 +15,7 @@ from eval.results.published import load_published
 from eval.results.summary import Measurements, load_measurements
 from sida.config import from_mapping, load_spec
 from sida.errors import UserError
-from sida.io import write_json, write_text
+from sida.io import write_sealed_json, write_text
 from sida.sheet import read_runs
 
 
@@ -57,7 +57,7 @@ def write_experiment(
     sheet = {run.run: run for run in read_runs(spec)}
     evidence = Evidence(measured, sheet, load_published(), folder / "students")
     verdicts = decide([known[name] for name in experiment.claims], evidence, str(claims))
-    write_json(out.with_suffix(".json"), verdicts_record(verdicts, {}))
+    write_sealed_json(out.with_suffix(".json"), verdicts_record(verdicts, {}))
     (answer,) = answers_of([experiment], out.with_suffix(".json"), measured)
     text = f"# {experiment.title}\n\n{answer_block(answer, _picture(experiment, folder), evidence=True)}\n"
     write_text(out.with_suffix(".md"), text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import textwrap
 from pathlib import Path
@@ -11,6 +10,7 @@ from eval.claims.model import SIGNS, counted
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import to_terminal
 from sida.errors import UserError, suggestion
+from sida.io import read_sealed_json
 
 _CELLS = re.compile(r"(?<!\\)\|")
 
@@ -73,7 +73,7 @@ def _verdicts(folder: Path, width: int) -> list[str]:
     path = folder / "claims.json"
     if not path.is_file():
         return []
-    claims = json.loads(path.read_text(encoding="utf-8"))["claims"]
+    claims = read_sealed_json(path)["claims"]
     indent = " " * 22
     lines = [
         textwrap.fill(f"  {SIGNS[c['verdict']]} {c['verdict']:<16}  {c['statement']}", width, subsequent_indent=indent)

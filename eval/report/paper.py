@@ -6,7 +6,6 @@ The document only collects what the other steps wrote (``tables/*.tex``, ``figur
 
 from __future__ import annotations
 
-import json
 import re
 from itertools import count
 from pathlib import Path
@@ -16,7 +15,7 @@ from eval.report.pdflatex import compile_latex, latex_lack
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.latex import breakable, escape
 from sida.errors import UserError
-from sida.io import read_jsonl, write_text
+from sida.io import read_jsonl, read_sealed_json, write_text
 from sida.resources import find, names
 
 _NATURAL = re.compile(r"(\d+)")
@@ -117,7 +116,7 @@ def _figure(figure: Path, number: str, own: str | Path | None) -> str:
 def _claims(path: Path) -> list[str]:
     if not path.is_file():
         return []
-    record = json.loads(path.read_text(encoding="utf-8"))
+    record = read_sealed_json(path)
     lines = [r"\begin{longtable}{@{}l>{\raggedright\arraybackslash}p{0.62\linewidth}l@{}}", r"\toprule"]
     lines += [r"claim & statement & verdict \\", r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
     for claim in record["claims"]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -12,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.summary import COLUMNS
+from sida.content_hash import DamagedError, csv_text
 from sida.errors import UserError, suggestion
-from sida.io import write_json, write_text
+from sida.io import read_sealed_json, set_aside, write_sealed_json, write_text
+from sida.progress import say
 
 FORMAT = "sida-measurement/1"
+_AGAIN = "measure this trial again"
 _REQUIRED = {
     "run": str,
     "method": str,
@@ -45,28 +45,28 @@ def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     for key, value in record["metrics"].items():
         if not math.isfinite(value):
             raise UserError(f"{path}: metric '{key}' is {value}; the generator's images or features are broken")
-    write_json(path, {"format": FORMAT, **record})
+    write_sealed_json(path, {**record, "format": FORMAT})
 
 
 def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads and checks a measurement.
 
     Raises:
-        UserError: Missing or broken file, or a missing or wrong field.
+        UserError: Missing, broken or damaged file, or a missing or wrong field.
     """
     path = Path(path)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a readable measurement ({error}); measure this trial again") from None
-    if not isinstance(record, dict):
-        raise UserError(f"{path}: must be a JSON object; measure this trial again")
+    record = read_sealed_json(path, _AGAIN)
     for key, kind in _REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
             raise UserError(f"{path}: {key}: missing or not of type {kind.__name__}; measure this trial again")
     for key, value in record["metrics"].items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UserError(f"{path}: metrics.{key}: must be a finite number; measure this trial again")
+    # A metric that could not be measured says why in the details.
+    wanted = record["protocol"].get("fields", {}).get("metrics", {})
+    missing = [key for key in wanted if key not in record["metrics"] and key not in record.get("details", {})]
+    if missing or not (wanted or record["metrics"]):
+        raise UserError(f"{path}: metrics.{''.join(missing[:1]) or '*'}: was not measured; measure this trial again")
     if len(record["seeds"]) != 2:
         raise UserError(f"{path}: seeds: must be [first, last]; measure this trial again")
     return record
@@ -81,7 +81,8 @@ def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[
         return False
     try:
         record = read_measurement(path)
-    except UserError:
+    except UserError as error:
+        say(f"{error} (which is done now)")
         return False
     if record["spec_sha256"] != spec_sha256:
         return False
@@ -119,7 +120,11 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
     paths = sorted(folder.glob("trial-*.json"), key=lambda path: (len(path.name), path.name))
     records: list[dict[str, Any]] = []
     for path in paths:
-        record = read_measurement(path)
+        try:
+            record = read_measurement(path)
+        except DamagedError as error:
+            aside = _set_aside(path)
+            raise UserError(f"{error}{aside}") from None
         if record["run"] != folder.name or path.name != trial_path(folder, record["trial"]).name:
             raise UserError(
                 f"{path}: holds trial {record['trial']} of run '{record['run']}'; was it copied? measure it again"
@@ -127,6 +132,14 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
         _check_same(records[0] if records else record, record, path)
         records.append(record)
     return records
+
+
+def _set_aside(path: Path) -> str:
+    """Makes room for a damaged trial to be measured again, where that may be written; the words for it."""
+    try:
+        return f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
+    except OSError:
+        return ""
 
 
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
@@ -185,11 +198,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def write_csv(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]]) -> int:
     """Writes the long table atomically; returns its number of rows."""
     rows = long_rows(records)
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
+    write_text(path, csv_text(COLUMNS, rows))
     return len(rows)
 
 

@@ -198,8 +198,8 @@ def load_measurements(path: str | Path) -> Measurements:
     """Reads ``measurements.csv``.
 
     Raises:
-        UserError: Missing file or column, a cell of the wrong type, NaN or infinity (file and line are named),
-            duplicates or missing trials.
+        UserError: Missing file or column, a damaged row, a cell of the wrong type, NaN or infinity (file and line are
+            named), duplicates or missing trials.
     """
     path = Path(path)
     if not path.is_file():

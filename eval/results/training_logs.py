@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -138,10 +137,7 @@ def kept_images(path: Path) -> int | None:
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    try:
-        return read_jsonl(path)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON lines ({error}); restore it or train the run again") from None
+    return read_jsonl(path)
 
 
 _SNAPSHOT = re.compile(r"-(\d{6,})\.pkl$")

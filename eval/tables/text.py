@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import unicodedata
 
 from eval.tables.model import Cell, Table
 from eval.tables.records import FIELDS
+from sida.content_hash import csv_text
 
 
 def to_csv(table: Table) -> str:
     """One line per number cell with its provenance."""
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table.records)
-    return stream.getvalue()
+    return csv_text(FIELDS, table.records)
 
 
 def to_markdown(table: Table) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
+from sida.io import read_sealed_json
 
 FORMAT = "sida-analytic/1"
 _ALPHAS = ("-0.25", "0", "0.5", "0.75", "1", "1.2", "1.5")
@@ -62,10 +62,7 @@ def read_analytic(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with `sida analytic --out {path}`")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); make it again with `sida analytic`") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    found = read_sealed_json(path, "make it again with `sida analytic`")
+    if found.get("format") != FORMAT:
         raise UserError(f"{path}: is not written by `sida analytic` (format {FORMAT}); make it again")
     return found

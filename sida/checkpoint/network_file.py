@@ -81,11 +81,14 @@ def load_network(
     net = build_on_meta(metadata["network"], len(header.entries), str(path))
     check_names_and_shapes(path, {e.name: e.shape for e in header.entries}, net)
     state = net.state_dict()
-    loaded = {}
+    loaded, broken = {}, []
     for name, tensor in iterate_tensors(path, header):
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise UserError(f"{path}: tensor '{name}' holds NaN or infinity; use an earlier snapshot")
+            broken.append(name)
         loaded[name] = tensor.to(state[name].dtype)
+    # After the last tensor, so that damage is called damage.
+    if broken:
+        raise UserError(f"{path}: tensor '{broken[0]}' holds NaN or infinity; use an earlier snapshot")
     net.load_state_dict(loaded, strict=True, assign=True)
     if any(buffer.is_meta for buffer in net.buffers()):
         # Constants outside the state dict have values only when the network is built in real memory.

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.commands._spec import read_spec
     from sida.config import from_mapping
     from sida.errors import UserError
-    from sida.io import write_json
+    from sida.io import write_sealed_json
     from sida.settings.analytic import AnalyticSettings
 
     spec, where = read_spec(args.spec, args.set, AnalyticSettings)
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     # Small tensors: one thread is the fastest, and leaves the other cores to others.
     torch.set_num_threads(1)
     found = study(settings)
-    write_json(args.out, found)
+    write_sealed_json(args.out, found)
     numbers = found["numbers"]
     residual = max(numbers[f"identity_{name}"] for name in ("data", "generator", "projection"))
     print(f"{args.out}: identities hold to {residual:.1g}")

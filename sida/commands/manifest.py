@@ -14,6 +14,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of ``sida manifest``."""
     parser.add_argument("folder", help="results folder of a preset")
     parser.add_argument("--preset", help="settings of the preset as JSON or a file; their digest is recorded")
+    parser.add_argument("--command", help="command that made the results; recorded")
     parser.add_argument("--out", required=True, help="manifest to write (JSON)")
 
 
@@ -23,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
 
     from sida.config import load_spec
     from sida.errors import UserError
-    from sida.io import sha256_file, sha256_json, write_json
+    from sida.io import sha256_file, sha256_json, write_sealed_json
     from sida.provenance import environment
 
     folder = Path(args.folder)
@@ -41,10 +42,11 @@ def run(args: argparse.Namespace) -> None:
         and path.name != "report.html"
     ]
     preset = load_spec(args.preset, "--preset") if args.preset else None
-    write_json(
+    write_sealed_json(
         out,
         {
             "environment": environment(),
+            "command": args.command,
             "preset": preset,
             "preset_sha256": sha256_json(preset) if preset is not None else None,
             "files": {

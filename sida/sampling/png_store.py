@@ -12,8 +12,10 @@ import numpy as np
 
 from sida.data.archive import dataset_json, image_name
 from sida.data.pictures import encode_png
-from sida.io import atomic_path, write_json, zip_member
+from sida.errors import UserError
+from sida.io import atomic_path, read_sealed_json, write_sealed_json, zip_member
 from sida.sampling.generate import NO_CLASS, Samples
+from sida.sampling.intact import intact_png, intact_zip
 from sida.sampling.store import MODE, NpzFile, ShardFolder, Store
 
 #: Member of a shard with name, class and seed of each image; its last one.
@@ -27,6 +29,10 @@ class PngZip(Store):
 
     def _parts_folder(self) -> Path:
         return self.path.with_name(self.path.name + ".parts")
+
+    def is_intact(self, shard: int) -> bool:
+        """By the checksums of zip."""
+        return intact_zip(self.shard_path(shard))
 
     def encode(self, samples: Samples) -> list[tuple[int, int, bytes]]:
         """``(seed, class, PNG)`` of each image."""
@@ -83,6 +89,16 @@ class PngFolder(PngZip):
         """Whether the last file was written."""
         return (self.path / "dataset.json").exists()
 
+    def is_intact(self, shard: int) -> bool:
+        """By the checksums of PNG, and the hash of the shard's list."""
+        try:
+            labels = read_sealed_json(self.shard_path(shard))["images"]
+        except (UserError, KeyError):
+            return False
+        begin = shard * self.shard_size
+        names = [image_name(begin + i) for i in range(len(self.shard_seeds(shard)))]
+        return [entry[0] for entry in labels] == names and all(intact_png(self.path / name) for name in names)
+
     def write(self, shard: int, encoded: list[Any]) -> None:
         """Writes the PNG files, then the shard's list, which makes it finished."""
         position = shard * self.shard_size
@@ -93,12 +109,12 @@ class PngFolder(PngZip):
             target.write_bytes(content)
             labels.append([image_name(position), label, seed])
             position += 1
-        write_json(self.shard_path(shard), labels)
+        write_sealed_json(self.shard_path(shard), {"images": labels})
 
     def assemble(self) -> None:
         """Writes ``dataset.json``."""
         shards = (self.shard_path(shard) for shard in range(self.num_shards))
-        labels = [entry for path in shards for entry in json.loads(path.read_text(encoding="utf-8"))]
+        labels = [entry for path in shards for entry in read_sealed_json(path)["images"]]
         with atomic_path(self.path / "dataset.json") as temporary:
             temporary.write_text(_dataset_json(labels), encoding="utf-8")
 

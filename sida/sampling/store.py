@@ -8,7 +8,8 @@
 | ``FILE.npz`` | ``FILE.npz.parts/shard-….npz`` | ``arr_0`` uint8 (N, H, W, C), ``arr_1`` classes, ``seeds`` |
 
 A shard file has ``images`` uint8 (N, C, H, W), ``seeds`` and ``classes`` int64 (N,). A record beside the samples says
-what they are; samples of different kinds never mix.
+what they are; samples of different kinds never mix. Zip archives, npz and PNG carry checksums of their content: a shard
+counts as finished when they agree, and a damaged one is made again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ import abc
 import collections
 import fcntl
 import io
-import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -28,8 +28,10 @@ from typing import Any
 import numpy as np
 
 from sida.errors import UserError
-from sida.io import atomic_path, write_json, zip_member
+from sida.io import atomic_path, read_sealed_json, set_aside, write_sealed_json, zip_member
+from sida.progress import say
 from sida.sampling.generate import Samples
+from sida.sampling.intact import intact_shard, intact_zip
 
 #: Permissions of archive members once unpacked.
 MODE = 0o644
@@ -68,10 +70,7 @@ class Store(abc.ABC):
             UserError: The target holds other samples.
         """
         if self.record_path.exists():
-            try:
-                existing = json.loads(self.record_path.read_text(encoding="utf-8"))
-            except ValueError:
-                existing = {}
+            existing = read_sealed_json(self.record_path, f"remove it and {self.path}, then sample again")
             different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
             if different:
                 raise UserError(
@@ -82,10 +81,12 @@ class Store(abc.ABC):
             raise UserError(
                 f"{self.path}: exists and was not written by sida sample; choose another --out or remove it"
             )
+        if not self.is_folder and self.path.exists() and not intact_zip(self.path):
+            say(f"{self.path}: damaged; set aside as {set_aside(self.path).name} and made again")
         if not self.is_complete():
             self.parts.mkdir(parents=True, exist_ok=True)
         if not self.record_path.exists():
-            write_json(self.record_path, self.record)
+            write_sealed_json(self.record_path, self.record)
 
     def shard_seeds(self, shard: int) -> Sequence[int]:
         """Seeds of a shard."""
@@ -99,8 +100,19 @@ class Store(abc.ABC):
     suffix = ".npz"
 
     def is_done(self, shard: int) -> bool:
-        """Whether a shard is finished."""
-        return self.shard_path(shard).exists()
+        """Whether a shard is finished and whole; a damaged one is removed, so that it is made again."""
+        path = self.shard_path(shard)
+        if not path.exists():
+            return False
+        if not self.is_intact(shard):
+            say(f"{path}: damaged; removed, it is made again")
+            path.unlink(missing_ok=True)
+            return False
+        return True
+
+    @abc.abstractmethod
+    def is_intact(self, shard: int) -> bool:
+        """Whether the content of a finished shard is what was written."""
 
     @abc.abstractmethod
     def encode(self, samples: Samples) -> Any:
@@ -149,6 +161,10 @@ class ShardFolder(Store):
     def is_complete(self) -> bool:
         """Whether all shards are there."""
         return all(self.is_done(shard) for shard in range(self.num_shards))
+
+    def is_intact(self, shard: int) -> bool:
+        """By the checksums of npz, and the seeds."""
+        return intact_shard(self.shard_path(shard), self.shard_seeds(shard))
 
     def encode(self, samples: Samples) -> Samples:
         """Nothing to encode."""

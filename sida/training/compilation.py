@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import torch
 
-from sida.training.state import say
+from sida.progress import say
 
 
 def compiled(net: torch.nn.Module) -> torch.nn.Module:

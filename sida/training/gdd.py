@@ -17,12 +17,12 @@ from sida.errors import UserError
 from sida.losses import GDDLoss, Round, Terms
 from sida.losses.gdd import lazy_regularisation
 from sida.networks import Precond, architecture, build_network
+from sida.progress import say
 from sida.randomness import derive_seed
 from sida.settings.discriminator import GDDOptions, official_backbones
 from sida.training.iteration import Turns
 from sida.training.learner import Learner
 from sida.training.player import Player
-from sida.training.state import say
 
 if TYPE_CHECKING:
     from sida.training.student import Parts

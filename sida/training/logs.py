@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
-from sida.io import append_jsonl, write_text
+from sida.io import append_jsonl, jsonl_text, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -40,11 +39,10 @@ class Logs:
         self.folder, self.tensorboard = folder, tensorboard
         self._board: SummaryWriter | None = None
 
-    def restart(self, train: Records, evaluations: Records) -> None:
-        """Writes all logs as a whole, as they stood after these records."""
+    def restart(self, train: Records, evaluations: Records, final: bool = False) -> None:
+        """Writes all logs as a whole, as they stood after these records; ``final``: none will follow."""
         for name, records in (("train", train), ("evaluations", evaluations)):
-            lines = "".join(json.dumps(record, sort_keys=True) + "\n" for record in records)
-            write_text(self.folder / f"{name}.jsonl", lines)
+            write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
         if self.tensorboard:
             self._open_board(train, evaluations)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import torch
 
 from sida.errors import UserError
-from sida.progress import Progress
+from sida.progress import Progress, say
 from sida.training.averages import Average
 from sida.training.background import Tensors
 from sida.training.divergence import check_finite, rising, unhealthy
@@ -22,7 +22,7 @@ from sida.training.plan import Plan, Points
 from sida.training.process import peak_memory
 from sida.training.ranks import ALONE, Ranks
 from sida.training.run import Picture, RunFiles
-from sida.training.state import KeptState, say
+from sida.training.state import KeptState
 
 
 class Trainer(Protocol):

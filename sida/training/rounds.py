@@ -16,10 +16,10 @@ import torch
 from sida.graphs import Recording, RecordingError, Tensors
 from sida.losses import Draws, Round
 from sida.losses.terms import Augment
+from sida.progress import say
 from sida.sampling.one_step import one_step
 from sida.training.learner import Learner
 from sida.training.player import Batch, Player
-from sida.training.state import say
 
 
 @dataclasses.dataclass(frozen=True)

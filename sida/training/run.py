@@ -18,13 +18,14 @@ from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.io import sweep_temporaries
 from sida.networks import build_network
+from sida.progress import say
 from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
 from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.flat import FlatParameters
 from sida.training.logs import Logs
 from sida.training.ranks import ALONE, Ranks
 from sida.training.resumable import load_buffers
-from sida.training.state import KeptState, StateStore, say
+from sida.training.state import KeptState, StateStore
 
 P = ParamSpec("P")
 AnyConfig = TypeVar("AnyConfig", TeacherConfig, DistillConfig)
@@ -213,9 +214,11 @@ class RunFiles:
         self._logs.add(name, record)
 
     @of_the_first_rank
-    def write_logs(self, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]]) -> None:
-        """Writes ``train.jsonl`` and ``evaluations.jsonl`` as a whole."""
-        self._logs.restart(train, evaluations)
+    def write_logs(
+        self, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], final: bool = False
+    ) -> None:
+        """Writes ``train.jsonl`` and ``evaluations.jsonl`` as a whole; ``final``: none will follow."""
+        self._logs.restart(train, evaluations, final)
 
     @of_the_first_rank
     def write_snapshot(
@@ -267,7 +270,7 @@ class RunFiles:
             record: Record of the finished state.
             tensors: The network to publish, as for :func:`write_network`.
         """
-        self.write_logs(record["train"], record["evaluations"])
+        self.write_logs(record["train"], record["evaluations"], final=True)
         write_network(self.network, record["metadata"], tensors)
 
     def publish_again(self, stage: str) -> None:

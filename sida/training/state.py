@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sida.content_hash import DamagedError, sealed, unsealed
 from sida.errors import UserError
 from sida.io import sha256_file, write_text
+from sida.progress import say
 from sida.tensor_file import read_tensors, write_tensors
 
 FORMAT = "sida-state-1"
@@ -43,10 +43,10 @@ class StateStore:
         with StateStore(folder, digest) as store:
             kept = store.load()
 
-    A state is a tensor file and, written after it, a JSON file that holds its SHA-256 and the digest of its
-    configuration: a process killed at any moment leaves the previous state intact. States of several configurations
-    lie side by side; each goes on from its own. A state is removed only when its own configuration has two newer ones.
-    Another process that works on the same run is waited for.
+    A state is a tensor file and, written after it, a JSON file that holds its SHA-256, the digest of its configuration
+    and the hash of its own content: a process killed at any moment leaves the previous state intact. States of several
+    configurations lie side by side; each goes on from its own. A state is removed only when its own configuration has
+    two newer ones. Another process that works on the same run is waited for.
 
     Args:
         folder: Created when missing.
@@ -165,7 +165,7 @@ class StateStore:
             "record": dict(record),
         }
         # On one line: an indented one is made by Python code, which would hold up a training that goes on meanwhile.
-        write_text(path.with_suffix(".json"), json.dumps(header, sort_keys=True, allow_nan=False) + "\n")
+        write_text(path.with_suffix(".json"), json.dumps(sealed(header), sort_keys=True) + "\n")
         self._intact = [*self._intact, number][-KEPT:]
         for old in set(self._own) - set(self._intact):
             # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.
@@ -191,11 +191,12 @@ class StateStore:
         path = self._path(number).with_suffix(".json")
         try:
             header = json.loads(path.read_bytes())
+            header = unsealed(header, path) if isinstance(header, dict) else {}
         except OSError as error:
             raise UserError(unreadable(path, error)) from None
-        except ValueError:
+        except (ValueError, RecursionError, DamagedError):
             return None
-        return header if isinstance(header, dict) and header.keys() >= _KEYS and header["format"] == FORMAT else None
+        return header if header.keys() >= _KEYS and header["format"] == FORMAT else None
 
     def _tensors(self, number: int, sha256: str) -> dict[str, torch.Tensor] | None:
         """A state's tensors, or None if they are damaged or gone."""
@@ -213,9 +214,3 @@ class StateStore:
 def unreadable(path: Path, error: OSError) -> str:
     """The line for a state that may well be intact but cannot be read now."""
     return f"{path}: cannot be read ({error.strerror or error}); nothing was changed: mend that, then run this again"
-
-
-def say(line: str) -> None:
-    """One line for the person who watches, if anyone does."""
-    with contextlib.suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)

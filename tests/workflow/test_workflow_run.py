@@ -104,6 +104,16 @@ def test_manifest_hashes_are_right(finished):
         assert sha256_file(results / name) == entry["sha256"], name
 
 
+def test_the_finished_folder_is_whole(finished):
+    from workflow.archive.verify import verify
+
+    report = verify(finished.folder / "results/tiny")
+    assert report.faults == []
+    # One more parent for each student that starts from another's generator.
+    assert report.counts["parents that are here"] > report.counts["rows equal to their trials"] / 20
+    assert report.counts["cells of tables computed again"] > 0
+
+
 def test_students_name_their_parents(finished):
     from sida.checkpoint import read_metadata
 

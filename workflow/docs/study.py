@@ -25,7 +25,7 @@ from eval.results.training_logs import read_evaluations
 from eval.tables import make_table, write_table
 from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
-from sida.io import write_text
+from sida.io import read_sealed_json, write_text
 from sida.sheet import Run
 from workflow.docs.costs import PAPER, planned
 from workflow.docs.effects import FORM, FORMS, queries_of_effects
@@ -148,7 +148,7 @@ class Study:
 
     @cached_property
     def _verdicts(self) -> dict[str, Outcome]:
-        claims = json.loads(self.verdicts_file.read_text(encoding="utf-8"))["claims"]
+        claims = read_sealed_json(self.verdicts_file)["claims"]
         return {claim["id"]: claim["verdict"] for claim in claims}
 
     @cached_property

@@ -89,10 +89,12 @@ rule manifest:
         results=lambda wildcards, output: os.path.dirname(output[0]),
         spec=SPECS.path("preset"),
         digest=SPECS.digest("preset"),
+        again=shlex.join([*AGAIN, "--configfile", *CONFIGFILES]),
     message:
         "manifest: hashing every artefact"
     shell:
-        "python -m sida manifest {params.results:q} --preset {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m sida manifest {params.results:q} --preset {params.spec:q} --command {params.again:q} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
 
 
 rule products:

@@ -18,7 +18,8 @@ from eval.report.pictures import reduced_png
 from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
 from eval.tables.html import Page, read_html
 from sida.errors import UserError
-from sida.text_files import parse_json, read_csv, read_text
+from sida.io import read_sealed_json
+from sida.text_files import read_csv
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def load_claims(path: Path) -> tuple[str, list[Claim]]:
     """
     if not path.is_file():
         return "", []
-    record = parse_json(read_text(path), str(path))
+    record = read_sealed_json(path)
     try:
         return record["preamble"], [_claim(claim) for claim in record["claims"]]
     except KeyError as error:

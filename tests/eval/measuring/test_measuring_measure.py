@@ -28,6 +28,7 @@ from eval.measuring.shards import measure_shard, merge_shards
 from eval.precision_recall import precision_recall
 from eval.results.measurements import collect, read_measurement, trial_path
 from eval.results.summary import COLUMNS
+from sida.content_hash import KEY
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.labels import LabelCounts, write_labels
@@ -365,7 +366,7 @@ def test_commands_end_to_end(tmp_path, capsys):
     out = tmp_path / "measurements.csv"
     assert main(["collect", str(folder), "--runs", "data", "--out", str(out)]) == 0
     rows = list(csv.DictReader(out.open()))
-    assert tuple(rows[0]) == COLUMNS
+    assert tuple(rows[0]) == (*COLUMNS, KEY)
     assert len(rows) == 12
     assert {row["metric"] for row in rows} == {"fd", "is", "precision", "recall", "fd_pixel", "accuracy"}
     record = read_measurement(folder / "data" / "trial-1.json")
@@ -435,7 +436,7 @@ def test_collect_faults(tmp_path):
     with pytest.raises(UserError, match="did you mean 'sida-a1'"):
         collect(tmp_path, ["sida-a2"])
     trial_path(tmp_path / "sida-a1", 1).write_text("{")
-    with pytest.raises(UserError, match="not a readable measurement"):
+    with pytest.raises(UserError, match="damaged: not valid JSON"):
         collect(tmp_path)
 
 

@@ -1,0 +1,64 @@
+"""Whether files of samples are whole: by the checksums of content that zip archives and PNG files carry."""
+
+from __future__ import annotations
+
+import functools
+import os
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_FAULTS = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def intact_zip(path: Path) -> bool:
+    """Whether every member of a zip (or npz) has its checksum. Read once per process, path, time and size."""
+    try:
+        status = os.stat(path)
+        return _intact_zip(str(path), status.st_mtime_ns, status.st_size)
+    except OSError:
+        return False
+
+
+@functools.cache
+def _intact_zip(path: str, changed: int, size: int) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None and len(archive.namelist()) > 0
+    except _FAULTS:
+        return False
+
+
+def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
+    """Whether an npz shard is whole and holds the images of these seeds."""
+    if not intact_zip(path):
+        return False
+    try:
+        with np.load(path, allow_pickle=False) as shard:
+            return bool(np.array_equal(shard["seeds"], np.asarray(seeds)))
+    except _FAULTS:
+        return False
+
+
+def intact_png(path: Path) -> bool:
+    """Whether a PNG file ends where it should and all its chunks have their checksums."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    position = len(_SIGNATURE)
+    if content[:position] != _SIGNATURE:
+        return False
+    while position + 12 <= len(content):
+        length = int.from_bytes(content[position : position + 4], "big")
+        end = position + 8 + length
+        if zlib.crc32(content[position + 4 : end]).to_bytes(4, "big") != content[end : end + 4]:
+            return False
+        if content[position + 4 : position + 8] == b"IEND":
+            return end + 4 == len(content)
+        position = end + 4
+    return False

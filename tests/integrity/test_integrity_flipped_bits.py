@@ -1,0 +1,349 @@
+"""One flipped bit in a file of each kind is found before it is used: an error that names it, or the same value."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from eval.features.pixels import PixelExtractor
+from eval.measuring.protocol import load_protocol
+from eval.measuring.reference_files import read_own, write_own
+from eval.measuring.trial import TrialSums
+from eval.results.measurements import collect, write_csv, write_measurement
+from eval.results.summary import load_measurements
+from eval.results.training_logs import read_evaluations, read_ticks
+from eval.statistics import FeatureStatistics
+from sida.analytic.numbers import FORMAT, read_analytic
+from sida.checkpoint import load_network, read_metadata, save_network
+from sida.content_hash import KEY
+from sida.errors import UserError
+from sida.io import append_jsonl, read_jsonl, write_sealed_json
+from sida.networks import build_network
+from sida.sampling.intact import intact_png, intact_shard
+from sida.sampling.png_store import open_store
+from sida.sampling.store import Samples
+from sida.training.logs import Logs
+from sida.training.state import StateStore
+from tests.training.toy import NETWORK
+
+PROTOCOL = {
+    "name": "flips",
+    "num_samples": 40,
+    "trials": 1,
+    "resolution": 8,
+    "channels": 1,
+    "references": {"own": {"kind": "dataset"}},
+    "metrics": [
+        {"key": "fd", "kind": "frechet", "extractor": "pixels", "reference": "own"},
+        {"key": "precision", "kind": "precision", "extractor": "pixels", "reference": "own"},
+    ],
+}
+
+
+def trial(value=7.4321):
+    return {
+        **{"run": "a", "method": "sid", "trial": 0, "n": 40, "seeds": [0, 39], "nfe": 1, "spec_sha256": "5e" * 32},
+        "metrics": {"fd": value, "is": 2.25},
+        "protocol": {"name": "flips", "sha256": "4f" * 32},
+        "reference": {"name": "own", "sha256": "ae" * 32},
+        "extractors": {"pixels": "e7" * 32},
+        "environment": {"device": "cpu", "code_version": "0", "date": "2035-01-01T00:00:00Z"},
+    }
+
+
+def statistics():
+    return FeatureStatistics().update(torch.arange(160.0).reshape(40, 4).sin())
+
+
+def plain(value):
+    """Something that can be compared."""
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+class Trial:
+    def make(self, folder):
+        path = folder / "measurements/a/trial-0.json"
+        write_measurement(path, trial())
+        return path
+
+    def use(self, path):
+        (aside,) = [*path.parent.glob("*.damaged"), None][:1]
+        if aside is not None:
+            aside.unlink()
+        return collect(path.parents[1], ["a"])
+
+
+class Csv:
+    def make(self, folder):
+        write_csv(folder / "measurements.csv", [trial(), {**trial(6.5), "trial": 1}])
+        return folder / "measurements.csv"
+
+    def use(self, path):
+        return load_measurements(path).rows
+
+
+class Log:
+    def make(self, folder):
+        for nimg in (10, 20, 30):
+            append_jsonl(folder / "evaluations.jsonl", {"nimg": nimg, "fd": 5.5 / nimg, "img_per_s": 0.1 * nimg})
+        return folder / "evaluations.jsonl"
+
+    def use(self, path):
+        return [read_evaluations(path, "fd"), read_ticks(path, "img_per_s")]
+
+
+class FinalLog(Log):
+    """Of a finished run: no line can be lost."""
+
+    def make(self, folder):
+        records = [{"nimg": nimg, "fd": 5.5 / nimg, "img_per_s": 0.1 * nimg} for nimg in (10, 20, 30)]
+        Logs(folder).restart([], records, final=True)
+        return folder / "evaluations.jsonl"
+
+
+class Network:
+    def make(self, folder):
+        torch.manual_seed(0)
+        save_network(build_network(NETWORK), folder / "network.safetensors", {"method": "sid", "nimg": 400})
+        return folder / "network.safetensors"
+
+    def use(self, path):
+        net, metadata = load_network(path)
+        return [net.state_dict(), metadata]
+
+
+class NetworkHeader(Network):
+    """What is read without the tensors; only flips in the header can matter."""
+
+    def use(self, path):
+        return read_metadata(path)
+
+
+class Reference:
+    extractor = PixelExtractor()
+
+    def make(self, folder):
+        write_own(folder / "r.safetensors", "digits", "ab" * 32, self.extractor, statistics(), torch.ones(3, 4))
+        return folder / "r.safetensors"
+
+    def use(self, path):
+        own = read_own(path, {"pixels": self.extractor.sha256})
+        return [own.name, own.sha256, own.moments, own.features]
+
+
+class Statistics:
+    def make(self, folder):
+        statistics().save(folder / "s.safetensors")
+        return folder / "s.safetensors"
+
+    def use(self, path):
+        found = FeatureStatistics.load(path)
+        return [found.count, found.mean, found.cov]
+
+
+class Shard:
+    protocol = load_protocol(PROTOCOL)
+
+    def make(self, folder):
+        sums = TrialSums(self.protocol)
+        sums.statistics["pixels"].update(torch.arange(160.0).reshape(40, 4).sin())
+        sums.rows["pixels"].append((0, torch.arange(160.0).reshape(40, 4)))
+        sums.ranges.append((0, 40))
+        sums.save(folder / "shard-0-40.safetensors", {"trial": 0, "spec_sha256": "5e" * 32})
+        return folder / "shard-0-40.safetensors"
+
+    def use(self, path):
+        sums, header = TrialSums.load(path, self.protocol)
+        return [header, sums.statistics["pixels"].tensors(), sums.features("pixels"), sums.ranges]
+
+
+class StateRecord:
+    """The older of two states is gone back to."""
+
+    suffix = ".json"
+
+    def make(self, folder):
+        with StateStore(folder, "d" * 64) as store:
+            for nimg in (100, 200):
+                store.save({"nimg": nimg, "finished": True, "best": 1 / nimg}, {"x": torch.full((9,), float(nimg))})
+        return folder / f"state-000002{self.suffix}"
+
+    def use(self, path):
+        with StateStore(path.parent, "d" * 64) as store:
+            kept = store.load()
+        if kept.record == {"nimg": 100, "finished": True, "best": 0.01} and kept.tensors["x"].tolist() == [100.0] * 9:
+            raise UserError(f"{path}: went back")
+        return [kept.record, kept.tensors]
+
+
+class StateTensors(StateRecord):
+    suffix = ".safetensors"
+
+
+class Analytic:
+    def make(self, folder):
+        write_sealed_json(folder / "analytic.json", {"format": FORMAT, "numbers": {"lag": 0.125, "divisor_2": 7e-3}})
+        return folder / "analytic.json"
+
+    def use(self, path):
+        return read_analytic(path)
+
+
+def samples(count):
+    images = torch.arange(count * 64, dtype=torch.uint8).reshape(count, 1, 8, 8)
+    return Samples(list(range(count)), images, torch.arange(count) % 3)
+
+
+class NpzShard:
+    png = False
+
+    def make(self, folder):
+        self.store = open_store(str(folder / "out"), self.png, range(6), 6, {"kind": "x"})
+        self.store.write(0, [self.store.encode(samples(6))])
+        return self.store.shard_path(0)
+
+    def use(self, path):
+        if not intact_shard(path, range(6)):
+            raise UserError(f"{path}: not intact")
+        with np.load(path) as shard:
+            return {key: shard[key] for key in shard.files}
+
+
+class PngList(NpzShard):
+    png = True
+
+    def use(self, path):
+        if not self.store.is_intact(0):
+            raise UserError(f"{path}: not intact")
+        return json.loads(path.read_text())["images"]
+
+
+class Png(NpzShard):
+    png = True
+
+    def make(self, folder):
+        super().make(folder)
+        return folder / "out/00000/img00000002.png"
+
+    def use(self, path):
+        if not intact_png(path):
+            raise UserError(f"{path}: not intact")
+        return path.read_bytes()
+
+
+KINDS = [
+    Trial, Csv, Log, FinalLog, Network, NetworkHeader, Reference, Statistics, Shard, StateRecord, StateTensors,
+    Analytic, NpzShard, PngList, Png,
+]  # fmt: skip
+
+
+def outcome(artefact, path):
+    """What using a file gives, or the line that refuses it."""
+    try:
+        return plain(artefact.use(path)), None
+    except UserError as error:
+        return None, str(error)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_flipped_bit_is_never_another_value(kind, tmp_path):
+    artefact = kind()
+    path = artefact.make(tmp_path)
+    content = path.read_bytes()
+    right = plain(artefact.use(path))
+    dice = random.Random(kind.__name__)
+    places = {*range(0, len(content), max(1, len(content) // 60)), len(content) - 1}
+    found = 0
+    for place in sorted(places):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << dice.randrange(8)
+        path.write_bytes(flipped)
+        value, complaint = outcome(artefact, path)
+        assert complaint is not None or value == right, f"byte {place} of {len(content)}"
+        assert complaint is None or (path.name in complaint and "\n" not in complaint)
+        found += complaint is not None
+    needed = {NetworkHeader: 0.1, NpzShard: 0.3}.get(kind, 0.7)
+    assert found > needed * len(places), f"{found} of {len(places)}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_was_cut_off_is_never_another_value(kind, tmp_path):
+    artefact = kind()
+    path = artefact.make(tmp_path)
+    content = path.read_bytes()
+    right = plain(artefact.use(path))
+    dice = random.Random(kind.__name__)
+    for length in dice.sample(range(len(content)), min(20, len(content))):
+        path.write_bytes(content[:length])
+        value, complaint = outcome(artefact, path)
+        # The log of a run that is not finished may end with a line that a killed process had not.
+        assert kind is Log or complaint is not None or value == right, length
+
+
+def test_an_edited_digit_is_found_and_a_file_without_hash_is_read(tmp_path):
+    path = Trial().make(tmp_path)
+    text = path.read_text()
+    path.write_text(text.replace("7.4321", "7.4322"))
+    with pytest.raises(UserError, match=r"trial-0\.json: damaged: .*measure this trial again \(set aside as trial-0"):
+        collect(tmp_path / "measurements", ["a"])
+    assert path.with_name("trial-0.json.damaged").is_file()
+    assert not path.exists()
+    record = json.loads(text)
+    assert len(record.pop(KEY)) == 64
+    path.write_text(json.dumps(record))
+    assert collect(tmp_path / "measurements", ["a"])[0]["metrics"]["fd"] == 7.4321
+
+
+@pytest.mark.parametrize("fields", [{}, {"metrics": {"fd": {}, "is": {}}}])
+def test_a_trial_without_values_does_not_count_as_measured(tmp_path, fields):
+    record = trial() | {"metrics": {}, "protocol": {"name": "flips", "sha256": "4f" * 32, "fields": fields}}
+    write_measurement(tmp_path / "a/trial-0.json", record)
+    with pytest.raises(UserError, match=r"metrics\.(\*|fd): was not measured; measure this trial again"):
+        collect(tmp_path, ["a"])
+    write_measurement(tmp_path / "a/trial-0.json", record | {"details": {"fd": "none", "is": "no classes"}})
+    assert bool(fields) != _refused(tmp_path)
+
+
+def _refused(folder):
+    try:
+        collect(folder, ["a"])
+    except UserError:
+        return True
+    return False
+
+
+def test_a_log_that_ends_in_the_middle_of_a_line_and_one_whose_last_line_is_damaged(tmp_path):
+    path = Log().make(tmp_path)
+    text = path.read_text()
+    path.write_text(text[:-30])
+    assert [record["nimg"] for record in read_jsonl(path)] == [10, 20]
+    path.write_text(text[:-3] + "x" + text[-2:])
+    with pytest.raises(UserError, match=r"evaluations\.jsonl:3: damaged"):
+        read_jsonl(path)
+
+
+@pytest.mark.parametrize("kind", [Csv, FinalLog])
+def test_lost_lines_are_found(kind, tmp_path):
+    artefact = kind()
+    path = artefact.make(tmp_path)
+    lines = path.read_text().splitlines(keepends=True)
+    for kept in (lines[:-1], [*lines[:1], *lines[2:]], lines[:2]):
+        path.write_text("".join(kept))
+        with pytest.raises(UserError, match="damaged"):
+            artefact.use(path)
+
+
+def test_two_values_that_look_alike_have_equal_hashes_after_reading(tmp_path):
+    record = {"by": {10: 0.1, 9: (1, 2)}, "text": "ünï", "big": 2**80, "small": 1e-300, "zero": -0.0}
+    append_jsonl(tmp_path / "a.jsonl", record)
+    assert read_jsonl(tmp_path / "a.jsonl") == [json.loads(json.dumps(record))]

@@ -1,0 +1,277 @@
+"""`sida verify` on a results folder: whole, damaged, inconsistent, hostile; a line for each fault, exit status 1."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from eval.results.measurements import collect, read_measurement, write_csv, write_measurement
+from eval.results.summary import Estimate
+from eval.tables.records import FIELDS
+from sida.checkpoint import save_network
+from sida.content_hash import KEY, csv_text
+from sida.io import read_sealed_json, sha256_file, sha256_json, write_json, write_sealed_json, write_text
+from sida.networks import build_network
+from sida.text_files import read_csv
+from sida.training.logs import Logs
+from tests.training.toy import NETWORK
+from workflow.cli import sida_main
+
+TEACHER, STUDENT = "teachers/t/network.safetensors", "students/a/network.safetensors"
+VALUES = {"a": [7.25, 7.5], "data": [3.0, 3.125]}
+
+
+def make_table(folder, values=VALUES):
+    rows = []
+    for run, found in values.items():
+        mean = Estimate.of(found)
+        numbers = {"measured": repr(mean.mean), "measured_std": repr(mean.std), "trials": 2}
+        rows.append({"table": "main", "run": run, "metric": "fd", **numbers})
+    write_text(folder / "tables/main.csv", csv_text(FIELDS, rows))
+
+
+def make_manifest(folder):
+    assert sida_main(["manifest", str(folder), "--out", str(folder / "manifest.json")]) == 0
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A small results folder as the workflow leaves it, without a training."""
+    folder = tmp_path_factory.mktemp("verify") / "tiny"
+    torch.manual_seed(0)
+    save_network(build_network(NETWORK), folder / TEACHER, {"method": "teacher", "parents": {}})
+    parents = {"teacher": sha256_file(folder / TEACHER), "init": None}
+    save_network(build_network(NETWORK), folder / STUDENT, {"method": "sid", "parents": parents})
+    ticks = [{"nimg": nimg, "seconds": 0.5} for nimg in (10, 20)]
+    Logs(folder / "students/a").restart(ticks, [{"nimg": 20, "fd": 7.4}], final=True)
+    # As specs name files: from the folder in which the workflow was started.
+    write_json(folder / "specs/students/a.json", {"teacher": f"results/tiny/{TEACHER}", "init": None})
+    write_json(folder / "specs/measurements/a.json", {"network": f"results/tiny/{STUDENT}"})
+    for run, values in VALUES.items():
+        for trial, value in enumerate(values):
+            fields = {"metrics": {"fd": {"extractor": "pixels"}}}
+            record = {
+                **{"run": run, "method": "sid", "trial": trial, "n": 40, "seeds": [40 * trial, 40 * trial + 39]},
+                **{"nfe": 1, "metrics": {"fd": value}, "extractors": {"pixels": "e7" * 32}, "spec_sha256": "5e" * 32},
+                "protocol": {"name": "p", "fields": fields, "sha256": sha256_json(fields)},
+                "reference": {"name": "r", "sha256": "4e" * 32},
+                "metric_references": {"fd": {"name": "r", "sha256": "4e" * 32}},
+                "network_sha256": sha256_file(folder / STUDENT) if run == "a" else None,
+                "environment": {"device": "cpu", "code_version": "0", "date": "2035-01-01T00:00:00Z"},
+            }
+            write_measurement(folder / f"measurements/{run}/trial-{trial}.json", record)
+    write_csv(folder / "measurements.csv", collect(folder / "measurements"))
+    write_csv(folder / "collected/tables/main.csv", collect(folder / "measurements", ["a"]))
+    make_table(folder)
+    write_text(folder / "tables/main.tex", "7.38\n")
+    write_sealed_json(folder / "claims.json", {"preamble": "", "claims": []})
+    make_manifest(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path):
+    """A copy that a test may damage."""
+    shutil.copytree(whole, tmp_path / "tiny")
+    return tmp_path / "tiny"
+
+
+def verified(folder, capsys, *more):
+    """Exit status, faults, remarks and the last line."""
+    capsys.readouterr()
+    status = sida_main(["verify", str(folder), *more])
+    lines = capsys.readouterr().out.splitlines()
+    faults, remarks = ([x[8:] for x in lines if x.startswith(kind)] for kind in ("fault   ", "remark  "))
+    return status, faults, remarks, lines[-1]
+
+
+def test_a_whole_folder_has_no_fault(folder, capsys):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    status, faults, remarks, summary = verified(folder, capsys)
+    assert (status, faults, remarks) == (0, [], [])
+    assert "13 files as the hash in them says, 15 files as the manifest lists them, 3 parents that are here" in summary
+    assert "6 rows equal to their trials, 2 cells of tables computed again; 0 faults" in summary
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def flip(path, place=-40):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 4
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [TEACHER, STUDENT, "students/a/train.jsonl", "measurements/a/trial-1.json", "measurements.csv", "tables/main.csv",
+     "collected/tables/main.csv", "claims.json", "manifest.json"],
+)  # fmt: skip
+def test_a_flipped_bit_is_found_without_the_manifest(folder, capsys, name):
+    if name != "manifest.json":
+        (folder / "manifest.json").unlink()
+    flip(folder / name)
+    status, faults, _, summary = verified(folder, capsys)
+    assert status == 1
+    assert any(fault.startswith(name) and "damaged" in fault for fault in faults)
+    assert summary.endswith(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
+
+
+def test_files_without_a_hash_of_their_own_are_compared_with_the_manifest(folder, capsys):
+    flip(folder / "tables/main.tex", 0)
+    (folder / "students/a/evaluations.jsonl").unlink()
+    (folder / "more.txt").write_text("more")
+    faults = verified(folder, capsys)[1]
+    assert [fault.split(";")[0] for fault in faults] == [
+        "students/a/evaluations.jsonl: is missing",
+        "tables/main.tex: is not the file that the manifest lists: damaged, or made again since",
+        "more.txt: is unknown to the manifest",
+    ]
+    (folder / "manifest.json").unlink()
+    status, faults, remarks, _ = verified(folder, capsys)
+    assert (status, faults) == (0, [])
+    assert [remark.split(":")[0] for remark in remarks] == [
+        "manifest.json", "more.txt", "specs/measurements/a.json", "specs/students/a.json", "tables/main.tex",
+    ]  # fmt: skip
+    assert verified(folder, capsys, "--quiet")[2] == []
+
+
+def test_files_of_earlier_versions_are_read_and_named(folder, capsys):
+    path = folder / "measurements/a/trial-0.json"
+    record = json.loads(path.read_text())
+    del record[KEY]
+    path.write_text(json.dumps(record))
+    (folder / "manifest.json").unlink()
+    status, _, remarks, _ = verified(folder, capsys)
+    assert status == 0
+    assert (
+        "measurements/a/trial-0.json: no hash: written by an earlier version or by hand, and listed nowhere" in remarks
+    )
+
+
+def edit(path, **changes):
+    """As someone does who knows how to compute the hash again."""
+    write_measurement(path, {**read_measurement(path), **changes})
+
+
+def rewrite_table(folder):
+    make_table(folder, VALUES | {"a": [7.0, 7.5]})
+
+
+def retrain_teacher(folder):
+    save_network(build_network(NETWORK), folder / TEACHER, {"method": "teacher", "parents": {}})
+
+
+def lose_a_row(folder):
+    columns, rows = read_csv(folder / "measurements.csv")
+    kept = [row for _, row in rows][:-1]
+    write_text(folder / "measurements.csv", csv_text([c for c in columns if c != KEY], kept))
+
+
+@pytest.mark.parametrize(
+    ("change", "faults"),
+    [
+        (
+            lambda folder: edit(folder / "measurements/a/trial-0.json", metrics={"fd": 1.0}),
+            ["collected/tables/main.csv: line 2: value of fd of trial 0 of 'a' is not that of its trial",
+             "measurements.csv: line 2: value of fd of trial 0 of 'a' is not that of its trial"],
+        ),
+        (lose_a_row, ["measurements.csv: lacks fd of trial 1 of 'data'", "tables/main.csv: line 3: fd of 'data' is"]),
+        (rewrite_table, ["tables/main.csv: line 2: fd of 'a' is not what the measurements give; make the table again"]),
+        (retrain_teacher, [f"{STUDENT}: was made from another teacher than {TEACHER} is now"]),
+        (
+            lambda folder: edit(folder / "measurements/a/trial-1.json", network_sha256="0" * 64),
+            ["measurements/a/trial-1.json: was made from another network than", "collected/", "measurements.csv"],
+        ),
+        (
+            lambda folder: edit(folder / "measurements/data/trial-1.json", trial=4, seeds=[40, 79]),
+            ["measurements/data/trial-1.json: holds trial 4 of run 'data'; was it copied?", "measurements.csv: line 5",
+             "measurements.csv: lacks"],
+        ),
+        (
+            lambda folder: (folder / "measurements/data/trial-1.json").unlink(),
+            ["measurements.csv: line 5: no trial holds fd of trial 1 of 'data'"],
+        ),
+    ],
+    ids=["trial", "row", "table", "teacher", "network", "place", "gone"],
+)  # fmt: skip
+def test_what_does_not_fit_together_is_found_though_every_hash_is_right(folder, capsys, change, faults):
+    change(folder)
+    make_manifest(folder)
+    status, found, _, _ = verified(folder, capsys)
+    assert status == 1
+    assert len(found) == len(faults), found
+    for one, start in zip(found, faults):
+        assert one.startswith(start)
+
+
+def test_a_strangers_folder_leads_nowhere_else_and_ends_in_lines(folder, capsys, tmp_path):
+    (tmp_path / "secret.txt").write_text("secret")
+    os.symlink(tmp_path / "secret.txt", folder / "tables/other.csv")
+    os.symlink("/", folder / "root")
+    os.mkfifo(folder / "pipe")
+    manifest = read_sealed_json(folder / "manifest.json")
+    entry = {"sha256": sha256_file(tmp_path / "secret.txt"), "bytes": 6}
+    manifest["files"] |= {"../secret.txt": entry, "/etc/passwd": entry, "tables/../../secret.txt": entry}
+    write_sealed_json(folder / "manifest.json", manifest)
+    write_json(folder / "specs/students/a.json", ["no mapping"])
+    write_json(folder / "specs/measurements/a.json", {"network": "../../../../../etc/passwd"})
+    (folder / "claims.json").write_text("[" * 100_000)
+    (folder / "measurements/a/trial-0.json").write_text(json.dumps({"metrics": [], "protocol": 3}))
+    (folder / "measurements/a/\x1b[2J.json").write_text("{}")
+    record = read_measurement(folder / "measurements/a/trial-1.json")
+    edit(folder / "measurements/a/trial-1.json", protocol=record["protocol"] | {"fields": [1]})
+    status, faults, _, _ = verified(folder, capsys)
+    assert status == 1
+    text = "\n".join(faults)
+    for name in ("tables/other.csv: is a link", "root: is a link", "pipe: is no ordinary file", "claims.json: damaged"):
+        assert name in text
+    assert text.count("which is no path in this folder") == 3
+    assert "\x1b" not in text
+    assert "measurements/a/trial-0.json: " in text
+    assert "measurements/a/trial-1.json: " in text
+    assert "students/a/network.safetensors: " in text
+
+
+def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert sida_main(["verify", str(tmp_path / "none")]) == 1
+    assert "none: no such results folder" in capsys.readouterr().err
+
+
+def test_a_crate_is_read_back_by_its_library_with_equal_hashes(folder, tmp_path, capsys):
+    from rocrate.rocrate import ROCrate
+
+    (folder / "students/a/state").mkdir()
+    (folder / "students/a/state/.lock").touch()
+    cff = tmp_path / "mine.cff"
+    cff.write_text("title: mine\nlicense: CC-BY-4.0\nauthors:\n- {family-names: Curie, given-names: Marie}\n")
+    assert sida_main(["crate", str(folder), str(tmp_path / "crate"), "--citation", str(cff)]) == 0
+    assert sida_main(["crate", str(folder), str(tmp_path / "crate.zip")]) == 0
+    assert "crate.zip: 16 files with their hashes" in capsys.readouterr().out
+    found = ROCrate(str(tmp_path / "crate"))
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    files = [entity for entity in found.data_entities if "File" in entity.type]
+    assert {entity.id for entity in files} == names - {"students/a/state/.lock"}
+    for entity in files:
+        assert sha256_file(tmp_path / "crate" / entity.id) == entity["sha256"] == sha256_file(folder / entity.id)
+    (author,) = found.root_dataset["author"] if isinstance(found.root_dataset["author"], list) else [None]
+    assert author["name"] == "Marie Curie"
+    assert found.license == "CC-BY-4.0"
+    run = found.dereference("#run")
+    assert "the command" in run["description"]
+    assert run["instrument"]["softwareVersion"].startswith("0.1.0")
+    packed = ROCrate(str(tmp_path / "crate.zip"))
+    assert {entity.id for entity in packed.data_entities} == {entity.id for entity in found.data_entities}
+    # The crate is a results folder again.
+    assert verified(tmp_path / "crate", capsys)[:2] == (0, [])
+
+
+def test_a_damaged_folder_is_not_archived(folder, tmp_path, capsys):
+    flip(folder / "measurements.csv")
+    assert sida_main(["crate", str(folder), str(tmp_path / "crate.zip")]) == 1
+    assert "measurements.csv:" in capsys.readouterr().err
+    assert sida_main(["crate", str(folder), str(folder / "crate")]) == 1
+    assert "must be a new folder or FILE.zip outside" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]

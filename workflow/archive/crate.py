@@ -1,0 +1,136 @@
+"""A results folder as an RO-Crate: its files with their hashes, who made them, with what code, by which command.
+
+RO-Crate (w3id.org/ro/crate) is the form in which repositories such as Zenodo and WorkflowHub take research data.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sida.config import load_yaml
+from sida.errors import UserError
+from sida.io import atomic_path, read_sealed_json, sha256_file
+from sida.resources import ROOT
+from workflow.archive.files import MANIFEST
+from workflow.archive.verify import verify
+
+if TYPE_CHECKING:
+    from rocrate.rocrate import ROCrate
+
+#: Beside what the manifest lists.
+_MORE = (MANIFEST, "report.html")
+_TYPES = {".safetensors": "application/octet-stream", ".jsonl": "application/jsonl", ".md": "text/markdown"}
+_NOBODY = {"name": "authors: to be filled in"}
+
+
+def write_crate(folder: str | Path, out: str | Path, citation: str | Path | None = None) -> int:
+    """Packs a results folder; returns the number of files.
+
+    Args:
+        folder: ``results/<preset>`` with its manifest; checked as a whole first.
+        out: ``FILE.zip``, or a folder that is not there yet.
+        citation: ``CITATION.cff`` with the authors; by default that of the code.
+
+    Raises:
+        UserError: A fault in the folder, a target that is there, or the library is not installed.
+    """
+    folder, out = Path(folder), Path(out)
+    if os.path.lexists(out):
+        raise UserError(f"{out}: is there already; name another --out, or remove it")
+    if not out.name or out.resolve().is_relative_to(folder.resolve()):
+        raise UserError(f"{out}: must be a new folder or FILE.zip outside {folder}")
+    _library()
+    report = verify(folder)
+    if report.faults:
+        raise UserError(f"{folder}: {report.faults[0]} (sida verify shows all {len(report.faults)} faults); mend that")
+    if not (folder / MANIFEST).is_file():
+        raise UserError(f"{folder}: has no {MANIFEST}; make it with `sida manifest {folder} --out {folder}/{MANIFEST}`")
+    manifest = read_sealed_json(folder / MANIFEST)
+    crate, count = _described(folder, manifest, _authors(citation))
+    if out.suffix == ".zip":
+        with atomic_path(out) as temporary:
+            crate.write_zip(temporary)
+        return count
+    out.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
+    try:
+        crate.write(part)
+        part.chmod(0o755)
+        part.rename(out)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return count
+
+
+def _library() -> type[ROCrate]:
+    try:
+        from rocrate.rocrate import ROCrate
+    except ImportError:
+        raise UserError("the package rocrate is not installed; pip install 'sida-repro[archive]'") from None
+    return ROCrate
+
+
+def _authors(citation: str | Path | None) -> dict[str, Any]:
+    path = Path(citation) if citation is not None else ROOT / "CITATION.cff"
+    if citation is None and not path.is_file():
+        return {"authors": [_NOBODY]}
+    found = load_yaml(path)
+    if not isinstance(found.get("authors"), list) or not all(isinstance(a, Mapping) for a in found["authors"]):
+        raise UserError(f"{path}: authors: must be a list of names; see citation-file-format.github.io")
+    return found
+
+
+def _described(folder: Path, manifest: Mapping[str, Any], citation: Mapping[str, Any]) -> tuple[ROCrate, int]:
+    """The crate, and how many files are in it."""
+    crate = _library()()
+    preset, environment = manifest.get("preset") or {}, manifest.get("environment") or {}
+    crate.name = str(preset.get("title") or folder.name)
+    crate.description = f"Results of the preset '{preset.get('preset', folder.name)}' of sida-repro."
+    crate.license = str(citation.get("license", "to be filled in"))
+    crate.root_dataset["author"] = _people(crate, citation)
+    names = [*manifest["files"], *(name for name in _MORE if (folder / name).is_file())]
+    for name in names:
+        path = folder / name
+        kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+        facts = {"name": path.name, "sha256": sha256_file(path), "contentSize": str(path.stat().st_size)}
+        crate.add_file(path, dest_path=name, properties={**facts, "encodingFormat": kind})
+    _describe_run(crate, manifest.get("command"), environment)
+    return crate, len(names)
+
+
+def _people(crate: ROCrate, citation: Mapping[str, Any]) -> list[Any]:
+    """Authors as entities of the crate: by ORCID where there is one."""
+    from rocrate.model.person import Person
+
+    found = []
+    for number, author in enumerate(citation["authors"], start=1):
+        parts = [str(author[key]) for key in ("given-names", "family-names") if author.get(key)]
+        facts = {"name": str(author.get("name") or " ".join(parts))}
+        if author.get("affiliation"):
+            facts["affiliation"] = str(author["affiliation"])
+        person = Person(crate, str(author.get("orcid") or f"#author-{number}"), properties=facts)
+        found.append(crate.add(person))
+    return found
+
+
+def _describe_run(crate: ROCrate, command: str | None, environment: Mapping[str, Any]) -> None:
+    """The command that made the results, and the code it ran."""
+    from rocrate.model.softwareapplication import SoftwareApplication
+
+    version = str(environment.get("code_version", "unknown"))
+    names = ("python", "torch", "numpy")
+    needs = [f"{name} {environment[name]}" for name in names if name in environment]
+    facts = {"name": "sida-repro", "softwareVersion": version, "softwareRequirements": ", ".join(needs)}
+    software = crate.add(SoftwareApplication(crate, "#sida-repro", properties=facts))
+    action = {
+        "name": "Training and measuring",
+        "description": command or "the command is not recorded",
+        "endTime": str(environment.get("date", "")),
+    }
+    crate.add_action(software, identifier="#run", result=crate.root_dataset, properties=action)

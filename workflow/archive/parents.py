@@ -1,0 +1,68 @@
+"""What artefacts say that they were made from, compared with what lies in the folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from eval.results.measurements import read_measurement
+from sida.io import read_sealed_json, sha256_json
+from sida.tensor_file import read_record
+from workflow.archive.report import Report
+
+_NETWORK = "network.safetensors"
+
+
+class Parents:
+    """Hashes of a folder's networks, and the comparison with those that others name.
+
+    Args:
+        report: Gets the faults.
+        hashes: SHA-256 of each file of the folder, by its path in it.
+    """
+
+    def __init__(self, report: Report, hashes: Mapping[str, str]) -> None:
+        self.report, self.hashes = report, hashes
+        self.known = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
+
+    def check(self) -> None:
+        """Compares every student's and every trial's parents."""
+        for name in self.hashes:
+            parts = PurePosixPath(name).parts
+            if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
+                with self.report.checking(name):
+                    self._network(name, f"specs/{parts[0]}/{parts[1]}.json")
+            if parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
+                with self.report.checking(name):
+                    self._trial(name, f"specs/measurements/{parts[1]}.json")
+
+    def _network(self, name: str, spec: str) -> None:
+        parents = read_record(self.report.folder / name).get("parents") or {}
+        for role, digest in parents.items():
+            if digest is not None:
+                self._compare(name, role, digest, self._asked(spec, role))
+
+    def _trial(self, name: str, spec: str) -> None:
+        record = read_measurement(self.report.folder / name)
+        if record.get("network_sha256") is not None:
+            self._compare(name, "network", record["network_sha256"], self._asked(spec, "network"))
+        protocol = record["protocol"]
+        if "fields" in protocol and sha256_json(protocol["fields"]) != protocol["sha256"]:
+            self.report.fault(name, "its protocol does not have the digest that it names; measure this trial again")
+
+    def _asked(self, spec: str, role: str) -> str | None:
+        """The file in this folder that a spec names: by the end of its path, which leads nowhere else."""
+        if spec not in self.hashes:
+            return None
+        asked: Any = read_sealed_json(self.report.folder / spec).get(role)
+        end = "/".join(PurePosixPath(asked).parts[-3:]) if isinstance(asked, str) else ""
+        return end if end in self.hashes else None
+
+    def _compare(self, name: str, role: str, digest: str, asked: str | None) -> None:
+        if asked is not None and self.hashes[asked] != digest:
+            self.report.fault(name, f"was made from another {role} than {asked} is now; make it again")
+        elif digest in self.known:
+            self.report.counts["parents that are here"] += 1
+        else:
+            self.report.remark(name, f"its {role} ({digest[:12]}) is not in this folder: not compared")

@@ -1,0 +1,34 @@
+"""``sida verify``: whether a results folder is what it was when it was made."""
+
+from __future__ import annotations
+
+import argparse
+
+HELP = "Check a results folder: hashes, parents, and tables against measurements against trials."
+EXAMPLES = """examples:
+  sida verify results/demo
+  sida verify ~/Downloads/their-results --quiet          (faults and the summary alone)
+
+Nothing in the folder is executed, followed out of it or changed. One line per fault; exit status 1 if there is any.
+Hashes find damage and mistakes; they do not prove who made a file. Figures, verdicts and pages are compared with the
+manifest, not computed again.
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument("folder", metavar="DIR", help="results folder of a preset")
+    parser.add_argument("--quiet", action="store_true", help="leave out remarks: what has no hash or is not compared")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints faults, remarks and the summary."""
+    from workflow.archive.verify import verify
+
+    report = verify(args.folder)
+    for line in report.faults:
+        print(f"fault   {line}")
+    for line in [] if args.quiet else report.remarks:
+        print(f"remark  {line}")
+    print(report.summary)
+    return 1 if report.faults else 0
