@@ -19,7 +19,8 @@ from sida.io import write_json
 from sida.provenance import environment
 
 SECONDS, MEGABYTES, JOBS = 60, 2000, 10_000
-SHARD = 2500
+# 14 shards for each of 680 trials, and what merges and shows them: a little more than 10,000 jobs.
+SHARD = 3600
 
 
 def plan(*arguments: str) -> dict[str, float]:
