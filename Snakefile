@@ -10,7 +10,7 @@ import os
 
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.16.3")
 
 # Without this guard the demo's keys would leak into every preset given with --configfile.
 if "preset" not in config:
