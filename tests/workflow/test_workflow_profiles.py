@@ -38,12 +38,17 @@ def _child(arguments, folder, connection):
 
 def dry_run(folder, profile, preset, site=SITE):
     """Exit status and output of ``snakemake -n``."""
+    return run(folder, profile, preset, "-n", site=site)
+
+
+def run(folder, profile, preset, *arguments, site=SITE):
+    """Exit status and output of Snakemake."""
     import snakemake.cli  # noqa: F401 - once, for all children
 
     (folder / "site.yaml").write_text(site)
     cores = [] if profile in ("slurm", "generic") else ["--cores", "2"]
-    words = ["-n", "-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles" / profile), *cores]
-    words += ["--configfile", str(ROOT / f"config/{preset}.yaml")]
+    words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles" / profile), *cores]
+    words += ["--configfile", str(ROOT / f"config/{preset}.yaml"), *arguments]
     here, there = multiprocessing.Pipe(duplex=False)
     child = multiprocessing.get_context("fork").Process(target=_child, args=(words, str(folder), there))
     child.start()
@@ -71,6 +76,13 @@ def test_a_dry_run_plans_everything_and_writes_nothing(profile, preset, tmp_path
     assert status == 0, text[-3000:]
     assert "This was a dry-run" in text
     assert not (tmp_path / "results").exists()
+
+
+def test_a_run_without_cores_ends_well(tmp_path):
+    """A scheduler's profile says how many jobs there are, and nobody how many cores; this table is no job."""
+    status, text = run(tmp_path, "generic", "published", "--", "tables/table8.tex")
+    assert status == 0, text[-3000:]
+    assert (tmp_path / "results/published/tables/table8.tex").exists()
 
 
 def test_a_faulty_site_stops_a_run_with_one_line(tmp_path):

@@ -119,7 +119,9 @@ def show_summary():
     """Prints the main table, where everything lies and where the time went; never fails a finished run."""
     if os.path.isdir(f"{RESULTS}/tables"):
         subprocess.run([sys.executable, "-m", "eval", "show", RESULTS], check=False)
-    print(f"time      {STOPWATCH.summary(workflow.cores or os.cpu_count())}", file=sys.stderr)
+    # Runs of a scheduler have jobs in the place of cores, and `workflow.cores` would stop them.
+    cores = workflow.resource_settings.cores or os.cpu_count()
+    print(f"time      {STOPWATCH.summary(cores)}", file=sys.stderr)
 
 
 def explain_failure():
