@@ -9,6 +9,7 @@ verb; modules that begin with ``_`` are none. Heavy imports (torch, matplotlib) 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
 import importlib
 import os
@@ -17,7 +18,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
+from sida import terminal
 from sida.errors import AGAIN, Preempted, UserError, suggestion
+from sida.places import check_places
 from sida.plugins import allow_typed
 from sida.timing import timed
 
@@ -64,17 +67,23 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
         )
         module.arguments(sub)
         sub.set_defaults(_run=module.run)
+    terminal.speak_plainly()
     try:
-        args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
-        allow_typed(arguments)
-        with timed(args.verb):
-            return int(args._run(args) or 0)
+        try:
+            args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
+            allow_typed(arguments)
+            check_places(vars(args))
+            with timed(args.verb):
+                return int(args._run(args) or 0)
+        finally:
+            terminal.finish()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.status
     except BrokenPipeError:
         # The reader (head, less) has gone; that is not a fault of the command.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in _PLACES:

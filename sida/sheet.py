@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from sida.text_files import read_text
 
 #: Methods of rows that are measured and not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
+
+#: What tables (CSV) must not hand on: programs that open them run cells that begin like this.
+_FORMULA = re.compile(r"\s*(?:[=@]|[+-].*[(|!])")
 
 
 def methods() -> list[str]:
@@ -127,6 +131,9 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
         hidden = next((character for cell in cells for character in cell if _hidden(character)), None)
         if hidden is not None:
             raise UserError(f"{where}: a cell holds a character without a picture (U+{ord(hidden):04X}); remove it")
+        formula = next((cell for cell in cells if _FORMULA.match(cell)), None)
+        if formula is not None:
+            raise UserError(f"{where}: a spreadsheet would run '{formula[:40]}' as a formula; begin it with a letter")
         yield where, [cell.strip() for cell in cells]
 
 

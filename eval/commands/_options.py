@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,18 @@ def extractor_options(texts: Sequence[str], option: str = "--extractor-option") 
     return result
 
 
+def check_extractors(options: Mapping[str, Any], used: Iterable[str], option: str = "--extractor-option") -> None:
+    """Refuses options of a feature network that is not used: misspelt, they would say nothing and change nothing.
+
+    Raises:
+        UserError: There is one.
+    """
+    names = list(used)
+    for name in options:
+        if name not in names:
+            raise UserError(f"{option}: no feature network '{name}' is used here{suggestion(name, names)}")
+
+
 def check_output(path: str | None, option: str, suffix: str | None = None) -> None:
     """Refuses an output file that cannot be written, before anything is computed for it; None is no file.
 
@@ -75,7 +87,9 @@ def extraction_arguments(parser: argparse.ArgumentParser) -> None:
 
 def extraction_settings(args: argparse.Namespace) -> dict[str, Any]:
     """Those options as arguments of :mod:`eval.measuring.extract`."""
-    options = extractor_options(args.extractor_option).get(args.extractor)
+    given = extractor_options(args.extractor_option)
+    check_extractors(given, [args.extractor])
+    options = given.get(args.extractor)
     names = ("out", "extractor", "dataset", "images", "allow_tf32", "device")
     return {"options": options} | {name: getattr(args, name) for name in names}
 

@@ -25,13 +25,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compares and prints."""
-    import sys
     import textwrap
     from pathlib import Path
 
     from eval.report.compare import as_table, compare, compare_published
     from eval.tables.files import RENDERERS
     from eval.tables.text import to_terminal
+    from sida import terminal
     from sida.errors import UserError
     from sida.io import write_text
 
@@ -42,8 +42,9 @@ def run(args: argparse.Namespace) -> int:
         table = compare_published(args.first, args.published)
     else:
         table = as_table(compare(args.first, args.second, args.runs))
-    print(to_terminal(table, colour=sys.stdout.isatty()))
-    print("\n".join(textwrap.fill(note, 100) for note in table.notes))
+    width = terminal.width()
+    print(to_terminal(table, terminal.colour(), width))
+    print("\n".join(textwrap.fill(note, width) for note in table.notes))
     if args.out:
         write_text(args.out, renderers[Path(args.out).suffix](table))
         print(args.out)

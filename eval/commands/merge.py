@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.arguments import whole
+
 HELP = "Merge the shards of a trial into its measurement, in any order."
 EXAMPLES = """examples:
   sida-eval merge --spec spec.json --trial 3 --out measurements/sid statistics/sid/trial-3/*.safetensors
@@ -15,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("shards", nargs="+", metavar="SHARD", help="files written by sida-eval measure --shard")
     parser.add_argument("--spec", required=True, metavar="JSON", help="the spec the shards were measured with")
-    parser.add_argument("--trial", required=True, type=int, metavar="T", help="number of the trial")
+    parser.add_argument("--trial", required=True, type=whole("--trial"), metavar="T", help="number of the trial")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder for trial-<t>.json")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.arguments import whole
+
 HELP = "Score anyone's images (folder, zip, tar, npz, npy) under a protocol."
 EXAMPLES = """examples:
   sida-eval score --images my_samples/ --protocol cifar10
@@ -18,8 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--images", required=True, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
     parser.add_argument("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
-    parser.add_argument("--trials", type=int, metavar="T", help="disjoint trials (default: all that fit)")
-    parser.add_argument("--num-samples", type=int, metavar="N", help="another n: no longer comparable")
+    parser.add_argument(
+        "--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)"
+    )
+    parser.add_argument(
+        "--num-samples", type=whole("--num-samples", 2), metavar="N", help="another n: no longer comparable"
+    )
     parser.add_argument("--name", help="label of the row (default: name of the path)")
     parser.add_argument("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     parser.add_argument("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
@@ -28,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--allow-duplicates", action="store_true", help="accept equal images")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
-    parser.add_argument("--batch-size", type=int, metavar="B", help="images per batch")
+    parser.add_argument("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
     parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
     parser.add_argument("--latex", metavar="FILE", help="write the LaTeX row to a file (it is printed anyway)")
 

@@ -20,9 +20,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints."""
-    import sys
-
     from eval.report.overview import overview
+    from sida import terminal
 
-    print(overview(args.preset_dir or args.results, args.table, colour=sys.stdout.isatty()))
+    print(overview(args.preset_dir or args.results, args.table, terminal.colour(), terminal.width()))
     return 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.arguments import whole
+
 HELP = "Train the feature network that saw no digit again (rendered fonts) and print its accuracy on the digits."
 EXAMPLES = """examples:
   sida-eval train-glyphs                          # train, compare with the committed network, write nothing
@@ -14,7 +16,9 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--out", metavar="FILE", help="where to write the network (safetensors)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of images, weights and order (default: 0)")
+    parser.add_argument(
+        "--seed", type=whole("--seed"), default=0, help="seed of images, weights and order (default: 0)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

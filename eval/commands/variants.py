@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.arguments import whole
+
 HELP = "Compare variants of a feature network on one's images: the difference as a share of the spread over trials."
 EXAMPLES = """examples:
   sida-eval variants --images samples.zip --protocol imagenet512 --extractors dinov2 dinov2_fp16 --device cuda
@@ -18,8 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--extractors", required=True, nargs="+", metavar="NAME", help="the protocol's network, then its variants"
     )
-    parser.add_argument("--trials", type=int, metavar="T", help="disjoint trials (default: all that fit)")
-    parser.add_argument("--num-samples", type=int, metavar="N", help="images of a trial (default: the protocol's)")
+    parser.add_argument(
+        "--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)"
+    )
+    parser.add_argument(
+        "--num-samples", type=whole("--num-samples", 2), metavar="N", help="images of a trial (default: the protocol's)"
+    )
     parser.add_argument("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     parser.add_argument("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
     parser.add_argument("--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE")
@@ -29,12 +35,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measures and prints the table."""
-    from eval.commands._options import check_output, extractor_options, pairs
+    from eval.commands._options import check_extractors, check_output, extractor_options, pairs
     from eval.measuring.variants import compare_variants
     from sida.config import load_spec
     from sida.io import write_json
 
     check_output(args.out, "--out")
+    check_extractors(extractor_options(args.extractor_option), args.extractors)
     rows = compare_variants(
         args.images,
         args.protocol,

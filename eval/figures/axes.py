@@ -10,7 +10,7 @@ from eval.figures import style
 from eval.figures.gather import Line
 from eval.figures.layout import CurvesLayout, PanelSpec
 from eval.figures.points_layout import PointsLayout, PointsPanel
-from eval.figures.style import METHODS
+from eval.figures.style import METHODS, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,9 +35,9 @@ def dress(axes: Axes, spec: PanelSpec | PointsPanel, x_label: str) -> None:
     """Title, labels, grid and numbers of a pair of axes, after all was drawn that decides where it ends."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axes.set_title(spec.title, loc="left", fontweight="bold")
-    axes.set_xlabel(spec.x_label or x_label)
-    axes.set_ylabel(spec.y_label)
+    axes.set_title(literal(spec.title), loc="left", fontweight="bold")
+    axes.set_xlabel(literal(spec.x_label or x_label))
+    axes.set_ylabel(literal(spec.y_label))
     axes.grid(True, which="major", linewidth=0.4, color="#dddddd")
     axes.set_axisbelow(True)
     for axis, scale in ((axes.xaxis, spec.x_scale), (axes.yaxis, spec.y_scale)):
@@ -105,12 +105,12 @@ def draw_lines(axes: Axes, lines: Sequence[Line], written: bool, by_method: bool
         dashes = (5.0 * (by_height.index(line) % 2), (5.0, 5.0))
         axes.axhline(line.value, color=colour, linewidth=1.0, linestyle=dashes, zorder=1)
         if not written:
-            axes.plot([], [], color=colour, linewidth=1.0, linestyle=(0, (5.0, 5.0)), label=line.label)
+            axes.plot([], [], color=colour, linewidth=1.0, linestyle=(0, (5.0, 5.0)), label=literal(line.label))
             continue
         # Names alternate between the ends by height, so that those of close lines do not touch.
         right = by_height.index(line) % 2 == 0
         axes.annotate(
-            line.label,
+            literal(line.label),
             (0.985 if right else 0.015, line.value),
             xycoords=("axes fraction", "data"),
             xytext=(0, 1.5),

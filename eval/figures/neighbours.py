@@ -87,7 +87,7 @@ def _figure(layout: SamplesLayout, grids: Sequence[Grid], found: dict[str, list[
     axes_grid = figure.subplots(down, across, squeeze=False)
     for axes, grid, image, train, fresh in zip(axes_grid.flat, grids, pictures, found["training"], found["held_out"]):
         axes.imshow(image, interpolation="none")
-        axes.set_title(grid.title, fontsize=7, pad=3)
+        axes.set_title(style.literal(grid.title), fontsize=7, pad=3)
         medians = [statistics.median(near.distances) for near in (train, fresh)]
         axes.set_xlabel("median distance {:.2f} and {:.2f}".format(*medians), fontsize=6, labelpad=2)
         for spine in axes.spines.values():

@@ -16,7 +16,7 @@ from eval.figures.axes import (
 )
 from eval.figures.gather import Panel
 from eval.figures.layout import CurvesLayout
-from eval.figures.style import Look, looks_of
+from eval.figures.style import Look, literal, looks_of
 from eval.results.training_logs import Curve
 
 if TYPE_CHECKING:
@@ -78,7 +78,9 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     y = [p.value for p in points]
     # A white rim keeps a curve apart from what it crosses.
     rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
-    (drawn,) = axes.plot(x, y, color=look.colour, marker=look.marker, label=curve.label, path_effects=rim, zorder=3)
+    (drawn,) = axes.plot(
+        x, y, color=look.colour, marker=look.marker, label=literal(curve.label), path_effects=rim, zorder=3
+    )
     if len(points) > 25:
         drawn.set_markevery(0.09)
     if look.dashes is not None:

@@ -9,7 +9,7 @@ from eval.figures.axes import draw_lines, dress, legend_below, legend_inside, pa
 from eval.figures.marks import Mark, MarkSeries
 from eval.figures.points import Marks
 from eval.figures.points_layout import PointsLayout
-from eval.figures.style import Look, looks_of
+from eval.figures.style import Look, literal, looks_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -121,7 +121,13 @@ def _draw_series(layout: PointsLayout, axes: Axes, panel: Marks, series: MarkSer
         _band(axes, series, look, spec.y_scale)
     # One entry of the legend, with line and marker, for what was drawn in parts.
     axes.plot(
-        [], [], color=look.colour, marker=look.marker, markersize=_size(look), linestyle=style, label=series.label
+        [],
+        [],
+        color=look.colour,
+        marker=look.marker,
+        markersize=_size(look),
+        linestyle=style,
+        label=literal(series.label),
     )
 
 

@@ -189,7 +189,7 @@ def draw_grids(layout: SamplesLayout, grids: Sequence[Grid]) -> Figure:
     axes_grid = figure.subplots(down, across, squeeze=False)
     for axes, grid, image in zip(axes_grid.flat, grids, pictures):
         axes.imshow(image, interpolation="none")
-        axes.set_title(grid.title, fontsize=7, pad=3)
+        axes.set_title(style.literal(grid.title), fontsize=7, pad=3)
         # Side by side there is room for two short lines each; a grid of its own takes one.
         axes.set_xlabel((", " if across == 1 else "\n").join(grid.caption()), fontsize=5.5, labelpad=2)
         for spine in axes.spines.values():

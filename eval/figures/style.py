@@ -20,6 +20,11 @@ LINE_COLOURS = {"grey": "#333333", "purple": "#7F3C8D", "green": "#117733", "red
 DPI = 200
 
 
+def literal(text: str) -> str:
+    """Text of a sheet or layout as it stands: to Matplotlib two dollar signs are the ends of a formula."""
+    return text.replace("$", r"\$") if text.count("$") > 1 else text
+
+
 def new_figure(width: float, height: float, pad: float = 0.04) -> Figure:
     """An empty figure of the given size in inches with the suite's settings; ``pad`` is the margin in inches."""
     import matplotlib

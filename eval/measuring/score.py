@@ -15,7 +15,8 @@ from eval.measuring.measure import Measurer, MeasureSpec, threads
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.summary import Estimate
-from sida.errors import UserError
+from eval.tables.latex import escape
+from sida.errors import UserError, suggestion
 from sida.progress import Progress
 
 
@@ -119,7 +120,7 @@ class Score:
 
         The braces let it stand in text columns and in siunitx's ``S`` columns alike.
         """
-        cells = [_escape(self.name)]
+        cells = [escape(self.name)]
         for metric in self.protocol.metrics:
             values = self.values(metric.key)
             if not values:
@@ -128,8 +129,8 @@ class Score:
             spread = self.spread(metric)
             mean = _number(sum(values) / len(values), metric.decimals)
             cells.append(mean if spread is None else rf"{{{mean} $\pm$ {_number(spread, metric.decimals)}}}")
-        header = " & ".join(metric.label or metric.key for metric in self.protocol.metrics)
-        return f"% Model & {_escape(header, keep='&')}\n" + " & ".join(cells) + r" \\"
+        header = " & ".join(escape(metric.label or metric.key) for metric in self.protocol.metrics)
+        return f"% Model & {header}\n" + " & ".join(cells) + r" \\"
 
 
 def score_images(
@@ -163,6 +164,10 @@ def score_images(
         chosen = dataclasses.replace(
             chosen, name=f"{chosen.name}-n{num_samples}", num_samples=num_samples, metrics=fitting
         )
+    used = {metric.extractor for metric in chosen.metrics}
+    for unknown in [key for key in settings.get("extractors") or {} if key not in used]:
+        fault = f"protocol '{chosen.name}' uses no feature network '{unknown}'{suggestion(unknown, used)}"
+        raise UserError(f"--extractor-option: {fault}")
     files = ImageFiles(str(path), chosen)
     count = _trials(files, trials, str(path))
     if count > chosen.trials:
@@ -210,10 +215,3 @@ def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
 
 def _number(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}" if math.isfinite(value) else str(value)
-
-
-def _escape(text: str, keep: str = "") -> str:
-    for character in "\\&%$#_{}":
-        if character not in keep:
-            text = text.replace(character, r"\textbackslash{}" if character == "\\" else f"\\{character}")
-    return text

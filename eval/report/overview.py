@@ -11,6 +11,7 @@ from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import to_terminal
 from sida.errors import UserError, suggestion
 from sida.io import read_sealed_json
+from sida.text_files import read_text
 
 _CELLS = re.compile(r"(?<!\\)\|")
 
@@ -43,7 +44,7 @@ def overview(results: str | Path, name: str | None = None, colour: bool = False,
 
 def read_markdown_table(path: Path) -> tuple[Table, list[str]]:
     """Reads a table that :func:`eval.tables.to_markdown` wrote, and the notes below it."""
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     grid = [_split(line) for line in lines if line.startswith("|")]
     if len(grid) < 2:
         raise UserError(f"{path}: holds no table; build it again")

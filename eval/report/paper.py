@@ -20,6 +20,7 @@ from sida.resources import find, names
 
 _NATURAL = re.compile(r"(\d+)")
 _TABLE_NUMBER = re.compile(r"\\renewcommand\{\\thetable\}\{([^}]+)\}")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FIGURE_NUMBER = re.compile(r"figure(\d+)")
 _NUMBERED = re.compile(r"(?:table|figure)\d")
 
@@ -42,6 +43,10 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
     tables, figures = in_order(folder / "tables", ".tex"), in_order(folder / "figures", ".pdf")
     if not tables and not figures:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
+    for path in [*tables, *figures]:
+        # The name becomes part of LaTeX, and a results folder may have come from someone else.
+        if not _PLAIN_NAME.fullmatch(path.name):
+            raise UserError(f"{path}: LaTeX would not take the name as it is; rename it to letters, digits, . and -")
     source = folder / "paper.tex"
     write_text(source, paper_source(folder, tables, figures, title, own))
     return source, None if latex_lack() else compile_latex(source)
@@ -121,7 +126,7 @@ def _claims(path: Path) -> list[str]:
     lines += [r"claim & statement & verdict \\", r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
     for claim in record["claims"]:
         verdict = escape(MARKS[claim["verdict"]])
-        lines.append(rf"{claim['id']} & {escape(claim['statement'])} & {verdict} \\")
+        lines.append(rf"{escape(claim['id'])} & {escape(claim['statement'])} & {verdict} \\")
     text = escape(record.get("preamble", "")) + " The evidence is in claims.md."
     return [
         r"\clearpage",
@@ -142,7 +147,7 @@ def _provenance(folder: Path, measurements: Measurements) -> str:
     lines.append(r"\endfoot")
     for run in measurements.runs:
         rows = measurements.of_run(run)
-        network = rows[0].network_sha256[:16]
+        network = escape(rows[0].network_sha256[:16])
         trials = len({row.trial for row in rows})
         cells = [escape(run), str(trials), f"{rows[0].n:,}", rf"\texttt{{{network}}}" if network else "--"]
         lines.append(" & ".join([*cells, training_time(folder / "students" / run / "train.jsonl")]) + r" \\")

@@ -34,7 +34,7 @@ def compile_latex(source: Path) -> Path:
         UserError: LaTeX fails; its first error is named.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        options = ["-interaction=nonstopmode", "-halt-on-error", f"-output-directory={scratch}"]
+        options = ["-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={scratch}"]
         # Fixed time stamps, so that the same results give the same bytes.
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
         environment = {**os.environ, "max_print_line": "1000", "SOURCE_DATE_EPOCH": epoch, "FORCE_SOURCE_DATE": "1"}

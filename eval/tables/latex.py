@@ -34,13 +34,20 @@ _SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "–": "--", "—": "---", "\u00a0": "~",
 }  # fmt: skip
+#: Ends of lines, which end comments too, and characters that TeX calls invalid.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b")
 
 
 def escape(text: str) -> str:
-    r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD2A``."""
-    out = []
+    r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD2A``.
+
+    Nothing in the text is a command afterwards: not by its characters, nor by a line that ends, nor by what stands
+    before it (``\\`` takes a bracket or star behind it for its own).
+    """
+    text = _UNSEEN.sub(" ", text)
+    out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
     position = 0
     for match in re.finditer(r"([α-ωΔ])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b", text):
         out.append(_characters(text[position : match.start()]))
@@ -178,7 +185,8 @@ def to_latex(table: Table) -> str:
 def _prologue(table: Table) -> str:
     # In a document of its own the table keeps its number; by \\input the document counts.
     number = rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else ""
-    return _PROLOGUE.format(name=table.name, mode=table.mode, number=number) + "\n" + CHECK
+    name = re.sub(r"[^\w.-]", "-", table.name)
+    return _PROLOGUE.format(name=name, mode=table.mode, number=number) + "\n" + CHECK
 
 
 def tabular(table: Table) -> str:

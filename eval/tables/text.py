@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 from eval.tables.model import Cell, Table
 from eval.tables.records import FIELDS
 from sida.content_hash import csv_text
+
+_ENDS, _TAG = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+"), re.compile(r"<(?=[A-Za-z/!?])")
 
 
 def to_csv(table: Table) -> str:
@@ -17,18 +20,20 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """A pipe table (GitHub's dialect) with caption and notes."""
     heads = [f"{c.group} {c.title}".strip() for c in table.columns]
-    lines = [f"**{table.title}.** {table.caption}".strip(), ""] if table.title or table.caption else []
+    about = _TAG.sub("&lt;", f"**{table.title}.** {table.caption}".strip())
+    lines = [about, ""] if table.title or table.caption else []
     lines.append("| " + " | ".join(_pipe(head) for head in heads) + " |")
     lines.append("|" + "|".join(" ---: " if column.number else " --- " for column in table.columns) + "|")
     for row in table.rows:
         cells = [_markdown_cell(cell) for cell in row.cells for cell in [cell, *[Cell()] * (cell.columns - 1)]]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [line for note in table.notes for line in ("", note)]
+    lines += [line for note in table.notes for line in ("", _TAG.sub("&lt;", note))]
     return "\n".join(lines) + "\n"
 
 
 def _pipe(text: str) -> str:
-    return text.replace("|", r"\|")
+    """Text of a cell: one line, and no tag of HTML, which Markdown would take as it is."""
+    return _TAG.sub("&lt;", _ENDS.sub(" ", text)).replace("|", r"\|")
 
 
 def _markdown_cell(cell: Cell) -> str:

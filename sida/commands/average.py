@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.arguments import number, whole
+
 HELP = "Make another average of a teacher's weights from the kept ones (EDM2's post-hoc EMA)."
 EXAMPLES = """examples:
   sida average teachers/imagenet512-s/snapshots/*.safetensors --std 0.13 --out teacher-0.130.safetensors
@@ -17,8 +19,12 @@ output says how well they span the profile that was asked for: below 0.05 the re
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("sources", nargs="+", metavar="NETWORK", help="kept averages of one run")
-    parser.add_argument("--std", type=float, required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13")
-    parser.add_argument("--nimg", type=int, metavar="IMAGES", help="where its profile ends (default: the newest's)")
+    parser.add_argument(
+        "--std", type=number("--std", 0), required=True, metavar="WIDTH", help="relative width wanted, e.g. 0.13"
+    )
+    parser.add_argument(
+        "--nimg", type=whole("--nimg", 1), metavar="IMAGES", help="where its profile ends (default: the newest's)"
+    )
     parser.add_argument("--out", required=True, metavar="OUT.safetensors", help="network to write")
 
 

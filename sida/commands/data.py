@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sida.arguments import whole
+
 if TYPE_CHECKING:
     from sida.data import Dataset
 
@@ -33,33 +35,51 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     prepare = actions.add_parser("prepare", help="pictures of any size to one zip")
     prepare.add_argument("--source", required=True, help="folder, zip, tar, cifar-10-python.tar.gz, or an asset's id")
     prepare.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
-    prepare.add_argument("--resolution", type=int, metavar="N", help="height and width")
+    prepare.add_argument("--resolution", type=whole("--resolution", 1), metavar="N", help="height and width")
     prepare.add_argument("--transform", help="none, center-crop or center-crop-dhariwal (default: none)")
     prepare.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
     prepare.add_argument("--labels", help="auto (default), json, folders or none")
     prepare.add_argument("--subset", help="train (default) or test; CIFAR-10 only")
-    prepare.add_argument("--max-images", type=int, metavar="N", help="only the first N")
-    prepare.add_argument("--expect", type=int, metavar="N", help="fail unless there are N pictures")
-    prepare.add_argument("--workers", type=int, metavar="N", help="threads (default: one per processor)")
+    prepare.add_argument("--max-images", type=whole("--max-images", 1), metavar="N", help="only the first N")
+    prepare.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N pictures")
+    prepare.add_argument(
+        "--workers", type=whole("--workers", 0, 4096), metavar="N", help="threads (default: one per processor)"
+    )
     check = actions.add_parser("check", help="read every image and say what is there")
     check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")
-    check.add_argument("--expect", type=int, metavar="N", help="fail unless there are N images")
-    check.add_argument("--expect-classes", type=int, metavar="N", help="fail unless there are N classes, none empty")
-    check.add_argument("--workers", type=int, metavar="N", help="threads (default: one per processor)")
+    check.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
+    check.add_argument(
+        "--expect-classes",
+        type=whole("--expect-classes", 0),
+        metavar="N",
+        help="fail unless there are N classes, none empty",
+    )
+    check.add_argument(
+        "--workers", type=whole("--workers", 0, 4096), metavar="N", help="threads (default: one per processor)"
+    )
     check.add_argument("--json", action="store_true", help="print JSON")
     labels = actions.add_parser("labels", help="images per class, without reading one")
     labels.add_argument("source", help="folder, zip, tar, dataset.json, or .txt with a file name per line")
     labels.add_argument("--out", required=True, metavar="NAME|FILE.json", help="a name is a file in config/labels")
-    labels.add_argument("--expect", type=int, metavar="N", help="fail unless there are N images")
-    labels.add_argument("--expect-classes", type=int, metavar="N", help="fail unless there are N classes, none empty")
+    labels.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
+    labels.add_argument(
+        "--expect-classes",
+        type=whole("--expect-classes", 0),
+        metavar="N",
+        help="fail unless there are N classes, none empty",
+    )
     encode = actions.add_parser("encode", help="pixels to VAE moments")
     encode.add_argument("--source", required=True, help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
     encode.add_argument("--vae", metavar="DIR", help="diffusers AutoencoderKL (default: EDM2's, fetched if need be)")
-    encode.add_argument("--expect", type=int, metavar="N", help="fail unless there are N images")
-    encode.add_argument("--batch", type=int, default=8, metavar="N", help="images per call (default: 8)")
+    encode.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
+    encode.add_argument(
+        "--batch", type=whole("--batch", 1), default=8, metavar="N", help="images per call (default: 8)"
+    )
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
-    encode.add_argument("--workers", type=int, default=0, metavar="N", help="reading processes (default: none)")
+    encode.add_argument(
+        "--workers", type=whole("--workers", 0, 4096), default=0, metavar="N", help="reading processes (default: none)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

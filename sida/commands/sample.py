@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from sida.arguments import whole
+
 if TYPE_CHECKING:
     from sida.sampling.job import SampleConfig
 
@@ -38,7 +40,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="PATH", help="folder, FILE.zip (PNG, EDM format) or FILE.npz")
     parser.add_argument("--png", action="store_true", default=None, help="PNG files instead of npz shards in a folder")
     parser.add_argument("--sampler", help="see below (default: one_step)")
-    parser.add_argument("--batch", type=int, dest="batch_size", metavar="N", help="images per call (default: 64)")
+    parser.add_argument(
+        "--batch", type=whole("--batch", 1), dest="batch_size", metavar="N", help="images per call (default: 64)"
+    )
     parser.add_argument(
         "--class-labels",
         metavar="RULE",
@@ -49,11 +53,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vae", metavar="DIR", help="decoder of latent networks (diffusers AutoencoderKL)")
     parser.add_argument("--grid", metavar="PNG", help="also write a picture: a row per class, seeds from the first one")
     parser.add_argument("--grid-size", metavar="RxC", help="rows and columns of the grid (default: 10x10)")
-    parser.add_argument("--grid-scale", type=int, metavar="N", help="enlarge pixels of the grid N times (default: 1)")
-    parser.add_argument("--shard-size", type=int, metavar="N", help="images per shard (default: 1024)")
+    parser.add_argument(
+        "--grid-scale",
+        type=whole("--grid-scale", 1, 1000),
+        metavar="N",
+        help="enlarge pixels of the grid N times (default: 1)",
+    )
+    parser.add_argument(
+        "--shard-size", type=whole("--shard-size", 1), metavar="N", help="images per shard (default: 1024)"
+    )
     parser.add_argument("--shard", metavar="A/B", help="do only every B-th shard from the A-th (1/4 ... 4/4)")
     parser.add_argument("--device", help="cpu, cuda or cuda:1 (default: cuda if there is one)")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's)")
+    parser.add_argument(
+        "--threads", type=whole("--threads", 1, 4096), metavar="N", help="CPU threads (default: torch's)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

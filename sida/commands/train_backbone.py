@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.arguments import whole
+
 HELP = "Train the frozen digits backbone of GDD's discriminator again (seconds)."
 EXAMPLES = """examples:
   sida train-backbone                          # train, compare with the committed weights, write nothing
@@ -14,7 +16,7 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--out", metavar="FILE", help="where to write the weights (safetensors)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of weights and order (default: 0)")
+    parser.add_argument("--seed", type=whole("--seed"), default=0, help="seed of weights and order (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,6 +30,8 @@ from sida.settings.samplers import read_sampler
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_MOST_SEEDS, _MOST_LISTED = 1 << 32, 10_000_000
+
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig(Settings):
@@ -72,7 +74,7 @@ class SampleConfig(Settings):
     shard_size: Count = 1024
     shard: str | None = None
     device: str | None = None
-    threads: int | None = None
+    threads: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -121,12 +123,16 @@ def parse_seeds(text: str) -> Sequence[int]:
     """
     parts = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)\s*(?:-\s*(\d+)\s*)?", part)
+        match = re.fullmatch(r"\s*(\d{1,15})\s*(?:-\s*(\d{1,15})\s*)?", part, re.ASCII)
         if not match or int(match[2] or match[1]) < int(match[1]):
             raise UserError(f"seeds: '{part}' is not a seed or a rising range; write 0-49999 or 3,8,100-163")
         parts.append(range(int(match[1]), int(match[2] or match[1]) + 1))
+        if parts[-1].stop > _MOST_SEEDS:
+            raise UserError(f"seeds: '{part}' goes beyond 2^32 - 1, where the official tools begin again at 0")
     if len(parts) == 1:
         return parts[0]
+    if sum(map(len, parts)) > _MOST_LISTED:
+        raise UserError(f"seeds: more than {_MOST_LISTED:,} in several ranges; draw one range at a time")
     seeds = [seed for part in parts for seed in part]
     if len(set(seeds)) < len(seeds):
         raise UserError(f"seeds: '{text}' names a seed twice; list each once")

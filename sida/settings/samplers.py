@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from sida.config import Settings, from_mapping
 from sida.errors import UserError
-from sida.ranges import Count, Finite, NotNegative, Positive
+from sida.ranges import Count, Finite, NotNegative, Positive, Range
 
 Kind = Literal["one_step", "heun", "data"]
 #: The keys that a sampler of a kind reads; ``heun`` reads all but the noise level of ``one_step``.
@@ -42,7 +42,7 @@ class Sampler(Settings):
     num_steps: Count | None = None
     sigma_min: Positive = 0.002
     sigma_max: Positive = 80.0
-    rho: Positive = 7.0
+    rho: Annotated[float, Range(least=0.1, most=1000)] = 7.0
     S_churn: NotNegative = 0.0
     S_min: NotNegative = 0.0
     S_max: float = math.inf

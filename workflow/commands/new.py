@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.arguments import whole
+
 HELP = "Write a study of your own pictures: a folder with a commented preset, sheet, protocol and layouts."
 EXAMPLES = """examples:
   sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
@@ -18,7 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("study", metavar="STUDY", help="folder to make; its name becomes the preset's")
     parser.add_argument("--data", required=True, metavar="FOLDER|ZIP", help="your pictures")
-    parser.add_argument("--resolution", type=int, metavar="N", help="height and width (default: the pictures')")
+    parser.add_argument(
+        "--resolution",
+        type=whole("--resolution", 1, 8192),
+        metavar="N",
+        help="height and width (default: the pictures')",
+    )
     parser.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
     parser.add_argument("--labels", help="auto (default), json, folders or none: see `sida data prepare`")
     parser.add_argument("--device", help="cpu or cuda (default: by the resolution)")

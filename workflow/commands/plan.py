@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sida.arguments import whole
+
 if TYPE_CHECKING:
     from workflow.planning.jobs import Jobs
 
@@ -26,7 +28,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="product or row; none: the whole preset")
     parser.add_argument("--preset", default="paper", metavar="NAME|FILE", help="preset (default: paper)")
-    parser.add_argument("--gpus", type=int, default=1, metavar="N", help="GPUs there are (default: 1)")
+    parser.add_argument(
+        "--gpus", type=whole("--gpus", 1, 10**6), default=1, metavar="N", help="GPUs there are (default: 1)"
+    )
     parser.add_argument(
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )

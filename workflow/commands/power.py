@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from sida.arguments import number, whole
+
 if TYPE_CHECKING:
     from eval.claims.power import Plan
 
@@ -23,11 +25,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="YAML", help="with results: the preset (default: config/NAME.yaml)")
     parser.add_argument("--claims", metavar="YAML", help="claims (default: those of the preset)")
     parser.add_argument("--smallest", metavar="NUMBER", help="smallest difference of interest, e.g. 0.2 or 5%%")
-    parser.add_argument("--effect", type=float, metavar="NUMBER", help="a difference, instead of measured ones")
-    parser.add_argument("--std", type=float, nargs="+", metavar="NUMBER", help="its std over training seeds (A and B)")
-    parser.add_argument("--seeds", type=int, default=3, help="with --effect: training seeds (default 3)")
-    parser.add_argument("--teachers", type=int, default=1, help="with --effect: teachers (default 1)")
-    parser.add_argument("--teacher-std", type=float, default=0.0, help="with --effect: std of it over teachers")
+    parser.add_argument(
+        "--effect", type=number("--effect"), metavar="NUMBER", help="a difference, instead of measured ones"
+    )
+    parser.add_argument(
+        "--std", type=number("--std", 0), nargs="+", metavar="NUMBER", help="its std over training seeds (A and B)"
+    )
+    parser.add_argument(
+        "--seeds", type=whole("--seeds", 1, 10**6), default=3, help="with --effect: training seeds (default 3)"
+    )
+    parser.add_argument(
+        "--teachers", type=whole("--teachers", 1, 10**6), default=1, help="with --effect: teachers (default 1)"
+    )
+    parser.add_argument(
+        "--teacher-std", type=number("--teacher-std", 0), default=0.0, help="with --effect: std of it over teachers"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -39,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     from eval.claims.power import as_table
     from eval.tables.text import to_terminal
+    from sida import terminal
     from sida.errors import UserError
 
     if (args.store is None) == (args.effect is None):
@@ -51,8 +64,9 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([dataclasses.asdict(plan) for plan in found], ensure_ascii=False, indent=1))
         return 0
     table = as_table(found)
-    print(to_terminal(table))
-    print("\n".join(textwrap.fill(note, 100) for note in table.notes))
+    width = terminal.width()
+    print(to_terminal(table, width=width))
+    print("\n".join(textwrap.fill(note, width) for note in table.notes))
     return 0
 
 

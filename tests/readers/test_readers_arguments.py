@@ -1,0 +1,215 @@
+"""Arguments of the verbs: what cannot be is one line before anything is computed, and nothing is left behind."""
+
+from __future__ import annotations
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sida import terminal
+from sida.cli import run_command_line
+from sida.resources import ROOT
+from tests.eval.synthetic_output import write_preset
+from workflow import cli
+
+DIGITS = '{"name": "digits", "kind": "digits"}'
+SPEC = '{"name": "x", "dataset": {"name": "digits", "kind": "digits"}, "network": {"class": "EDMPrecond"}}'
+#: A call of each verb that writes, up to the place where it does.
+WRITING = {
+    "sida train-teacher": ["--spec", SPEC, "--out"],
+    "sida distill": ["--spec", SPEC, "--out"],
+    "sida sample": ["--sampler", "data", "--dataset", "digits", "--out"],
+    "sida data prepare": ["--source", ".", "--out"],
+    "sida data labels": [".", "--out"],
+    "sida data encode": ["--source", ".", "--out"],
+    "sida convert": ["x.pkl"],
+    "sida average": ["x.safetensors", "--std", "0.1", "--out"],
+    "sida analytic": ["--out"],
+    "sida manifest": [".", "--out"],
+    "sida train-backbone": ["--out"],
+    "sida new": ["--data", "."],
+    "sida-eval measure": ["--spec", "{}", "--out"],
+    "sida-eval merge": ["x", "--spec", "{}", "--trial", "0", "--out"],
+    "sida-eval collect": [".", "--out"],
+    "sida-eval score": ["--images", ".", "--protocol", "digits", "--out"],
+    "sida-eval variants": ["--images", ".", "--protocol", "digits", "--extractors", "digits", "--out"],
+    "sida-eval features": ["--images", ".", "--extractor", "digits", "--out"],
+    "sida-eval reference": ["--images", ".", "--extractor", "digits", "--out"],
+    "sida-eval train-digits": ["--out"],
+    "sida-eval train-glyphs": ["--out"],
+    "sida-eval table": ["--layout", "main", "--out"],
+    "sida-eval figure": ["--layout", "samples", "--runs", "x", "--results", ".", "--out"],
+    "sida-eval claims": ["--claims", "x", "--out"],
+    "sida-eval experiment": ["--spec", "x", "--claims", "x", "--results", ".", "--out"],
+    "sida-eval compare": [".", ".", "--out"],
+    "sida-eval page": [".", "--out"],
+}
+
+
+def called(capsys, command, *arguments):
+    """Status and error line of a command."""
+    program, *verb = command.split()
+    main = {"sida": cli.sida_main, "sida-eval": cli.eval_main}[program]
+    capsys.readouterr()
+    status = main([*verb, *arguments])
+    error = capsys.readouterr().err
+    assert "Traceback" not in error
+    return status, error
+
+
+@pytest.mark.parametrize("command", WRITING)
+def test_a_place_where_nothing_can_be_written_is_told_first(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("x")
+    os.symlink("circle", "circle")
+    for place in ("", " ", "/proc/x/y.json", "file/y", "a\0b", "x" * 300, "circle/y"):
+        status, error = called(capsys, command, *WRITING[command], place)
+        assert status == 1
+        assert error.count("\n") == 1
+        assert error.startswith("error: "), error
+        assert "is no name" in error or "writ" in error or "is a file" in error, error
+    assert sorted(os.listdir(tmp_path)) == ["circle", "file"]
+
+
+def test_every_verb_that_writes_is_in_the_list():
+    verbs = {f"{program} {verb}" for program, found in cli.VERBS.items() for verb in found}
+    silent = {"sida assets", "sida info", "sida doctor", "sida plan", "sida-eval show", "sida-eval power"}
+    # Pages and stored results of the documentation, and a preset's own folder, which must be there.
+    silent |= {"sida-eval docs", "sida-eval paper"}
+    known = {" ".join(command.split()[:2]) for command in WRITING}
+    assert verbs - silent - known == set() or verbs - silent - known <= {"sida verify", "sida export"}
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "told"),
+    [
+        ("sida sample", ["--threads", "-1"], "--threads: must be at least 1"),
+        ("sida sample", ["--batch", "x"], "--batch: must be an integer, got 'x'"),
+        ("sida sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
+        ("sida sample", ["--out", "o", "--seeds", "9" * 5000], "seeds"),
+        ("sida sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
+        ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=0"], "rho: must be"),
+        ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=1e-300"], "rho: must be"),
+        ("sida sample", ["--out", "o", "--sampler", "one_step,init_sigma=nan"], "init_sigma: must be a finite number"),
+        ("sida sample", ["--out", "o", "--sampler", "one_step:" + "9" * 30], "num_steps: must be an integer of at"),
+        ("sida sample", ["--grid", "g.png", "--grid-size", "9999999x9999999"], "grid_size"),
+        ("sida data check", ["digits", "--workers", "-1"], "--workers: must be at least 0"),
+        ("sida data encode", ["--source", "x", "--out", "o.zip", "--batch", "0"], "--batch: must be at least 1"),
+        ("sida average", ["x", "--std", "nan", "--out", "o"], "--std: must be a finite number"),
+        ("sida train-backbone", ["--seed", str(2**64)], "--seed: must be at most"),
+        ("sida-eval train-digits", ["--seed", "-1"], "--seed: must be at least 0"),
+        ("sida-eval merge", ["x", "--spec", "{}", "--out", "o", "--trial", "-1"], "--trial: must be at least 0"),
+        ("sida-eval score", ["--images", "x", "--protocol", "digits", "--batch-size", "0"], "--batch-size: must be at"),
+        ("sida-eval power", ["--effect", "inf", "--std", "1"], "--effect: must be a finite number"),
+        ("sida-eval power", ["--effect", "1", "--std", "-1"], "--std: must be a finite number of at least 0"),
+        ("sida-eval power", ["--effect", "1", "--std", "1", "--seeds", "0"], "--seeds: must be at least 1"),
+        ("sida plan", ["--gpus", "0"], "--gpus: must be at least 1"),
+    ],
+)
+def test_numbers_beyond_their_range(command, arguments, told, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, error = called(capsys, command, *arguments)
+    assert status == 1
+    assert told in error
+    assert error.count("\n") == 1
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("verb", ["features", "reference"])
+def test_options_of_a_feature_network_that_is_not_used(verb, tmp_path, capsys):
+    out = ["--out", str(tmp_path / "x.safetensors")]
+    given = ["--dataset", DIGITS, "--extractor", "pixels", *out, "--extractor-option"]
+    assert "did you mean 'pixels'?" in called(capsys, f"sida-eval {verb}", *given, "pixls.path=x")[1]
+    assert "no option 'pth'" in called(capsys, f"sida-eval {verb}", *given, "pixels.pth=x")[1]
+    score = ["--images", str(tmp_path), "--protocol", "digits", "--extractor-option", "digts.path=x"]
+    assert "did you mean 'digits'?" in called(capsys, "sida-eval score", *score)[1]
+    assert not list(tmp_path.iterdir())
+
+
+class Terminal(io.TextIOWrapper):
+    """A terminal of some encoding."""
+
+    def __init__(self, encoding):
+        super().__init__(io.BytesIO(), encoding=encoding, write_through=True)
+
+    def isatty(self):
+        return True
+
+    def text(self):
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = write_preset(tmp_path_factory.mktemp("p") / "made-up")
+    inputs = ["--measurements", str(folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
+    assert cli.eval_main(["table", "--layout", "main", *inputs, "--out", str(folder / "tables" / "main.tex")]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8"])
+def test_tables_in_terminals_of_every_encoding(results, encoding, monkeypatch):
+    for name in ("NO_COLOR", "TERM", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    screen = Terminal(encoding)
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert cli.eval_main(["show", str(results)]) == 0
+    assert cli.eval_main(["compare", str(results), str(results)]) == 0
+    shown = screen.text()
+    assert "\033[1m" in shown
+    assert "?" not in shown.replace("? ", "")
+    assert ("---" in shown) == (encoding != "utf-8")
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_terminals_that_want_no_colour(results, name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    screen = Terminal("utf-8")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert cli.eval_main(["show", str(results)]) == 0
+    assert "\033" not in screen.text()
+    assert "* best one-step value" in screen.text()
+
+
+def test_narrow_terminals_get_narrow_text(results, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    screen = Terminal("utf-8")
+    monkeypatch.setattr(sys, "stdout", screen)
+    assert terminal.width() == 50
+    assert cli.eval_main(["show", str(results)]) == 0
+    notes = screen.text().rpartition("─")[2].partition("page")[0].splitlines()
+    assert max(map(len, notes)) <= 50 or str(results) in "".join(notes)
+
+
+def test_a_closed_standard_output_is_no_fault(results, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    assert cli.eval_main(["show", str(results)]) == 0
+
+
+@pytest.mark.parametrize("arguments", [["show", "RESULTS"], ["--help"]])
+def test_a_reader_that_leaves_is_no_fault(results, arguments):
+    code = "import sys; from workflow.cli import eval_main; sys.exit(eval_main(sys.argv[1:]))"
+    given = [str(results) if word == "RESULTS" else word for word in arguments]
+    # The pipe's other end is closed before anything is written.
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *given], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_reader_that_leaves_at_the_last_line():
+    class Gone(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError
+
+    before, sys.stdout = sys.stdout, Gone()
+    try:
+        assert run_command_line("sida", "", {"info": "sida.commands.info"}, ["info", "--help"]) == 0
+    finally:
+        sys.stdout = before

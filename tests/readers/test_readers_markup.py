@@ -1,0 +1,142 @@
+"""Names and labels of strangers in LaTeX, HTML, Markdown, CSV and figures: text, never a command."""
+
+from __future__ import annotations
+
+import html.parser
+import io
+import re
+
+import pytest
+
+from eval.figures.style import literal, new_figure
+from eval.measuring.score import Score
+from eval.report.overview import read_markdown_table
+from eval.report.paper import build_paper
+from eval.tables.html import read_html, to_html
+from eval.tables.latex import escape, to_latex
+from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.text import to_markdown
+from sida.errors import UserError
+from sida.sheet import read_runs
+from tests.readers.test_readers_text import refused, written
+
+HOSTILE = [
+    r"\input{/etc/passwd}",
+    r"\write18{touch pwned}",
+    "100 % & more # _ ~ ^ $ { }",
+    "%\n\\input{x}",
+    "a\r\\immediate\\write18{x}",
+    "a\u2028\\input{x}",
+    "^^5cinput{x}",
+    "}} \\end{table} \\input{x}",
+    "[1cm] first",
+    "* first",
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "a | b\n\n<script>x</script>",
+    "\x1b[2J\x00 \x7f",
+]
+
+
+def table(text):
+    cells = (Cell(text), Cell(text, bold=True), Cell("1.0", spread="0.1"))
+    columns = (Column(text, name=True), Column(text, group=text), Column("FID", number=True))
+    return Table(text, text, text, "measured", columns, (Row(cells),), notes=(text,))
+
+
+#: Every command that this program's own tables have.
+OURS = set(re.findall(r"\\(?:[A-Za-z@]+|.)", to_latex(table("plain SiD2A α_x")), re.DOTALL))
+ESCAPES = {rf"\{character}" for character in "{}&%$#_ "} | {r"\textbackslash", r"\textasciitilde", r"\textasciicircum"}
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_is_no_command_of_latex(text):
+    latex = to_latex(table(text))
+    commands = set(re.findall(r"\\(?:[A-Za-z@]+|.)", latex, re.DOTALL))
+    assert commands <= OURS | ESCAPES
+    # Braces in pairs, nothing behind a comment, no second notation for a backslash.
+    bare = re.sub(r"\\.", "", latex, flags=re.DOTALL)
+    assert bare.count("{") == bare.count("}")
+    assert "^^" not in bare
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u2028]", latex)
+    assert not re.search(r"\\\\\s*[\[*]", latex)
+
+
+def test_the_row_of_a_score_is_escaped_like_a_table():
+    class Protocol:
+        name, metrics, num_samples = "p", (), 2
+
+    row = Score("a\\b_{%}^~<>&\n$", Protocol(), []).latex_row()
+    assert row.endswith("\n" + escape("a\\b_{%}^~<>& $") + " \\\\")
+    assert escape(r"a\b{}") == r"a\textbackslash{}b\{\}"
+
+
+class Tags(html.parser.HTMLParser):
+    """Names of all elements and attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.add((tag, *(name for name, _ in attributes)))
+
+
+def tags(text):
+    parser = Tags()
+    parser.feed(text)
+    return parser.seen
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_is_no_element_of_html_and_no_line_of_markdown(text, tmp_path):
+    page = to_html(table(text))
+    assert tags(page) <= tags(to_html(table("SiD2A α_x")))
+    markdown = to_markdown(table(text))
+    assert not re.search(r"<[A-Za-z/!]", markdown)
+    path = written(tmp_path, "t.md", re.sub(r"[\x00-\x09\x0b-\x1f\x7f]", "", markdown))
+    assert len(read_markdown_table(path)[0].rows) == 1
+
+
+def test_a_table_page_with_something_else_in_it_is_not_shown(tmp_path):
+    path = tmp_path / "main.html"
+    page = to_html(table("SiD2A, α_x < 5"))
+    path.write_text(page)
+    assert "SiD<sup>2</sup>A" in read_html(path).table
+    for foreign in ("<script>x</script>", '<b onclick="x">', "<img src=x>", "<td class='x' style='y'>"):
+        path.write_text(page.replace("<td", f"{foreign}<td", 1))
+        assert "holds no table" in refused(read_html, path)
+
+
+@pytest.mark.parametrize("name", ["a}b.tex", "a$b.tex", "a b.tex", "a%.tex", "-x.tex"])
+def test_files_whose_names_are_latex_are_not_put_into_a_paper(name, tmp_path):
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / name).write_text("x")
+    assert "rename it" in refused(build_paper, tmp_path)
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|x", " =1"])
+def test_cells_that_spreadsheets_run_are_refused_in_the_sheet(cell, tmp_path):
+    path = written(tmp_path, "s.tsv", f"run\tlabel\tmethod\na\t{cell}\tsid\n")
+    assert "as a formula" in refused(read_runs, path)
+
+
+def test_signs_in_labels_are_no_formulas(tmp_path):
+    path = written(tmp_path, "s.tsv", "run\tlabel\tmethod\talpha\na\t+ GAN\tsid\t-0.25\nb\t− x\tsid\t\n")
+    assert [run.label for run in read_runs(path)] == ["+ GAN", "− x"]
+
+
+def test_dollars_in_a_figure_are_dollars():
+    figure = new_figure(2, 1)
+    axes = figure.subplots()
+    for text in (r"$\frac$ and $", r"$\input{x}$", "5 $ of 6 $"):
+        axes.set_title(literal(text))
+        figure.savefig(io.BytesIO(), format="png")
+    axes.set_title(r"$\frac$")
+    with pytest.raises(ValueError):
+        figure.savefig(io.BytesIO(), format="png")
+
+
+def test_texts_that_cannot_be_shown_are_refused_by_reading(tmp_path):
+    with pytest.raises(UserError, match="control character"):
+        read_markdown_table(written(tmp_path, "t.md", "| a |\n| --- |\n| \x1b[2J |\n"))
