@@ -15,8 +15,8 @@ from eval.measuring.measure import Measurer, MeasureSpec, threads
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.summary import Estimate
-from eval.tables.latex import escape
 from sida.errors import UserError, suggestion
+from sida.latex_text import escape
 from sida.progress import Progress
 
 

@@ -1,0 +1,65 @@
+r"""Plain text as LaTeX in which nothing is a command: of tables, captions, names and whatever else people write."""
+
+from __future__ import annotations
+
+import re
+
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "θ": "theta", "λ": "lambda", "σ": "sigma", "φ": "phi", "ψ": "psi",
+    "Δ": "Delta",
+}  # fmt: skip
+_MATH = {
+    **{letter: rf"\{name}" for letter, name in _GREEK.items()},
+    "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
+    "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
+}  # fmt: skip
+#: ✓ of the AMS symbols, by its font, which every LaTeX has: a document that inputs a table need not load a package.
+CHECK_MARK = r"{\usefont{U}{msa}{m}{n}\char88}"
+_SPECIAL = {
+    "✓": CHECK_MARK,
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "–": "--", "—": "---", "\u00a0": "~",
+}  # fmt: skip
+#: Ends of lines, which end comments too, and characters that TeX calls invalid.
+_UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b")
+
+
+def escape(text: str) -> str:
+    r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD2A``.
+
+    Nothing in the text is a command afterwards: not by its characters, nor by a line that ends, nor by what stands
+    before it (``\\`` takes a bracket or star behind it for its own).
+    """
+    text = _UNSEEN.sub(" ", text)
+    out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
+    position = 0
+    for match in re.finditer(r"([α-ωΔ])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b", text):
+        out.append(_characters(text[position : match.start()]))
+        if match.group(1):
+            below = rf"\mathrm{{{match.group(2)}}}" if match.group(2) else str(match.group(3)).translate(_DIGITS)
+            out.append(rf"$\{_GREEK[match.group(1)]}_{{{below}}}$")
+        else:
+            word = r"$t_{\max}$" if match.group() == "t_max" else r"SiD$^2$A"
+            out.append(rf"$10^{match.group(4)}$" if match.group(4) else word)
+        position = match.end()
+    return "".join(out) + _characters(text[position:])
+
+
+def _characters(text: str) -> str:
+    # The empty group keeps two hyphens, as in the name of an option, from becoming a dash.
+    parts = re.split(r"(?<=-)(?=-)", text)
+    return "{}".join("".join(f"${_MATH[c]}$" if c in _MATH else _SPECIAL.get(c, c) for c in part) for part in parts)
+
+
+def breakable(text: str) -> str:
+    """Escaped text whose long hexadecimal words may be broken."""
+    parts = []
+    position = 0
+    for match in _HEX.finditer(text):
+        parts.append(escape(text[position : match.start()]))
+        word = match.group()
+        parts.append(r"\texttt{" + r"\allowbreak ".join(word[i : i + 8] for i in range(0, len(word), 8)) + "}")
+        position = match.end()
+    return "".join(parts) + escape(text[position:])
