@@ -95,6 +95,8 @@ def read_runs(path: str | Path) -> list[Run]:
         raise UserError(f"{path}: no such sample sheet; set 'runs' to a .tsv file")
     if path.suffix == ".json":
         rows = load_spec(str(path)).get("runs", [])
+        if not isinstance(rows, list):
+            raise UserError(f"{path}: runs: must be a list of rows; let the workflow write the spec again")
         return [from_mapping(Run, row, f"{path}: runs[{index}]") for index, row in enumerate(rows)]
     lines = list(_lines(path))
     if not lines:

@@ -197,3 +197,7 @@ def test_numbers_beyond_every_use(key, value, told):
     message = refused(from_mapping, TeacherConfig, spec, "--spec")
     assert message.startswith(f"--spec.{key}: ")
     assert told in message
+
+
+def test_rows_of_a_spec_that_are_no_list(tmp_path):
+    assert "must be a list of rows" in refused(read_runs, written(tmp_path, "s.json", '{"runs": 3}'))

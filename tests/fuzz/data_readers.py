@@ -1,0 +1,161 @@
+"""Data sets, images and labels: what a stranger may hand over as data, samples or statistics."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+from random import Random
+
+import numpy as np
+
+from eval.measuring.reference_files import read_batch, read_moments
+from eval.measuring.stores import open_store
+from sida.data import load_dataset
+from sida.data.check import check_dataset
+from sida.data.count_labels import count_labels
+from sida.data.pictures import open_picture
+from sida.data.prepare import PrepareConfig, prepare
+from tests.data.test_data_archive import members, npy, pictures, png, write_zip
+from tests.fuzz.changes import Change, flip, json_text, overwrite, tokens, zip_members
+from tests.fuzz.frame import Reader
+
+#: Words of npy headers.
+HEADERS = tokens(
+    b"|u1", b"|O8", b"|V9", b"<f4", b">f4", b"<i8", b"<U9", b"True ", b"False", b"(1, ", b"(9, ", b"(-1,",
+    b"(9999999999, ", b"shape", b"descr", b"fortran_order", b"\x01\x00", b"\x02\x00", b"\x03\x00",
+)  # fmt: skip
+
+
+def write_archives(folder: Path) -> None:
+    """Pixels with classes, latents, and vectors as labels."""
+    write_zip(folder / "pixels.zip", members(pictures(3), [0, 1, 2]))
+    write_zip(folder / "packed.zip", members(pictures(2), [[0.5, 1], [1, 0]]), zipfile.ZIP_DEFLATED)
+    latents = np.linspace(-1, 1, 2 * 8 * 4 * 4, dtype=np.float32).reshape(2, 8, 4, 4)
+    write_zip(folder / "latents.zip", {f"{index}.npy": npy(latent) for index, latent in enumerate(latents)})
+
+
+def read_archive(path: Path, folder: Path) -> None:
+    """As ``sida data check`` and ``sida data labels``."""
+    check_dataset(load_dataset({"name": "x", "kind": "zip", "path": str(path)}), workers=1)
+
+
+def write_labels(folder: Path) -> None:
+    """Labels beside three pictures."""
+    names = [f"00000/img{index:08d}.png" for index in range(3)]
+    for name, labels in (("classes", [0, 1, 2]), ("vectors", [[0.5, 1.0], [1e-3, 0], [2, 3]])):
+        pairs = [list(pair) for pair in zip(names, labels)]
+        (folder / f"{name}.json").write_text(json.dumps({"labels": pairs, "more": {"a": None}}))
+
+
+def read_folder(path: Path, folder: Path) -> None:
+    """A folder of pictures with these labels: as a data set, and as samples."""
+    data = folder / "data"
+    for name, content in members(pictures(3)).items():
+        (data / name).parent.mkdir(parents=True, exist_ok=True)
+        (data / name).write_bytes(path.read_bytes() if name == "dataset.json" else content)
+    dataset = load_dataset({"name": "x", "kind": "folder", "path": str(data)})
+    dataset.labels(range(len(dataset)))
+    open_store(data).read(0, 3)
+
+
+def write_pictures(folder: Path) -> None:
+    """One of each format."""
+    for suffix in ("png", "jpg", "bmp", "gif", "tif", "ppm", "webp"):
+        from PIL import Image
+
+        Image.fromarray(pictures(1)[0]).save(folder / f"x.{suffix}")
+    (folder / "grey.png").write_bytes(png(pictures(1, channels=1)[0]))
+
+
+def read_picture(path: Path, folder: Path) -> None:
+    """As it is opened everywhere."""
+    open_picture(path.read_bytes(), path.name)
+
+
+def write_arrays(folder: Path) -> None:
+    """Images as people save them, with and without classes."""
+    images = pictures(3)
+    (folder / "x.npy").write_bytes(npy(images))
+    np.savez(folder / "x.npz", images, np.arange(3))
+    np.savez_compressed(folder / "y.npz", images=images, labels=np.arange(3, dtype=np.int32))
+    (folder / "grey.npy").write_bytes(npy(images[..., 0]))
+
+
+def read_array(path: Path, folder: Path) -> None:
+    """As ``sida-eval score`` reads samples."""
+    store = open_store(path)
+    for begin in range(0, min(store.count, 64), 16):
+        store.read(begin, min(begin + 16, store.count))
+
+
+def write_statistics(folder: Path) -> None:
+    """Published statistics, and a batch of images."""
+    np.savez(folder / "mu.npz", mu=np.arange(4.0), sigma=np.eye(4))
+    np.savez(folder / "images.npz", arr_0=pictures(3), mu=np.zeros(2))
+
+
+def read_statistics(path: Path, folder: Path) -> None:
+    """Both ways in which such files are read."""
+    (read_moments if path.name == "mu.npz" else read_batch)(path)
+
+
+def write_tars(folder: Path) -> None:
+    """A plain tar, one with long names and a tar in it, and a packed one."""
+    images = [png(image) for image in pictures(3)]
+    inner = _tar({"a.png": images[0], "b.png": images[1]}, "w")
+    (folder / "plain.tar").write_bytes(_tar({"a/x.png": images[0], "b/y.png": images[1]}, "w"))
+    (folder / "long.tar").write_bytes(_tar({"n" * 150 + "/x.png": images[2], "n01.tar": inner}, "w"))
+    (folder / "packed.tar.gz").write_bytes(_tar({"x.png": images[0], "y.png": images[1]}, "w:gz"))
+
+
+def _tar(content: dict[str, bytes], mode: str) -> bytes:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode=mode) as archive:
+        for name, data in content.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return stream.getvalue()
+
+
+def read_tar(path: Path, folder: Path) -> None:
+    """As samples; plain ones also as pictures to prepare."""
+    if path.suffix == ".tar":
+        count_labels(path, "x") if path.name == "plain.tar" else None
+        prepare(PrepareConfig(source=str(path), out=str(folder / "o.zip"), labels="none", workers=1))
+    else:
+        store = open_store(path)
+        store.read(0, store.count)
+
+
+def headers(data: bytes, rng: Random) -> bytes:
+    """A tar's header with a field overwritten, and the checksum that goes with it."""
+    place = rng.randrange(0, max(len(data) - 511, 1), 512)
+    header = bytearray(data[place : place + 512])
+    if len(header) < 512:
+        raise ValueError("no header")
+    field, width = rng.choice(((0, 100), (124, 12), (124, 12), (156, 1), (257, 8), (345, 155)))
+    fill = rng.choice(
+        (b"-1\0", b"7" * 12, b"\xff" * 12, b"\x80" + b"\x7f" * 11, b"0\0", b"x", b"L", b"g", b"S", b"../")
+    )
+    header[field : field + width] = fill[:width].ljust(width, b"\0")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return data[:place] + bytes(header) + data[place + 512 :]
+
+
+_IMAGES: tuple[Change, ...] = (flip, overwrite, HEADERS)
+_INNER: Change = lambda data, rng: rng.choice(_IMAGES)(data, rng)
+_ZIP = (zip_members(json_text), zip_members(_INNER), HEADERS)
+
+READERS = (
+    Reader("data set (zip)", write_archives, read_archive, _ZIP, quick=100),
+    Reader("labels, in a folder", write_labels, read_folder, (json_text,), quick=100),
+    Reader("picture", write_pictures, read_picture, (), megabytes=400),
+    Reader("images (npy, npz)", write_arrays, read_array, (HEADERS, zip_members(_INNER))),
+    Reader("statistics (npz)", write_statistics, read_statistics, (HEADERS, zip_members(_INNER))),
+    Reader("tar of pictures", write_tars, read_tar, (headers,), quick=100),
+)  # fmt: skip

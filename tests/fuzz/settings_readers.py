@@ -1,0 +1,146 @@
+"""Sheets, settings, layouts and numbers: what a stranger may hand over as text."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from random import Random
+
+from eval.claims.model import load_claims
+from eval.figures.layout import load_figure_layout
+from eval.measuring.protocol import load_protocol
+from eval.results.published import load_published
+from eval.results.summary import COLUMNS, load_measurements
+from eval.tables.layout import load_layout
+from sida.config import from_mapping, load_spec, load_yaml
+from sida.latex_text import escape
+from sida.resources import ROOT
+from sida.sheet import read_runs
+from sida.training.config import DistillConfig, Recipe, TeacherConfig
+from tests.eval.synthetic_output import measurement_lines, write_csv
+from tests.fuzz.changes import json_text, lines, tokens
+from tests.fuzz.frame import Reader
+from workflow.preset.settings import PresetSettings
+
+CONFIG = ROOT / "config"
+#: Signs that mean something to YAML.
+YAML = tokens(
+    b": ", b"- ", b"[", b"]", b"{", b"}", b"&a ", b"*a", b"<<: *a", b"!!python/name:os.system ", b"!!int ", b"!!set ",
+    b"|\n", b"? ", b"\n", b"\n  ", b"# ", b'"', b"'", b"---\n", b".nan", b".inf", b"2001-01-01", b"0x1f", b"1:2:3",
+    b"~",
+)  # fmt: skip
+
+
+def encoded(data: bytes, rng: Random) -> bytes:
+    """Another encoding."""
+    try:
+        return data.decode().encode(rng.choice(("utf-16", "utf-16-be", "utf-32", "cp1252", "utf-8-sig", "utf-7")))
+    except UnicodeError:
+        raise ValueError("no text") from None
+
+
+def copied(*paths: str):
+    """Writes copies of files of ``config``."""
+
+    def write(folder: Path) -> None:
+        for path in paths:
+            shutil.copy(CONFIG / path, folder / Path(path).name)
+
+    return write
+
+
+def write_sheets(folder: Path) -> None:
+    """The demo's sheet, and rows as the workflow hands them on."""
+    copied("runs/demo.tsv")(folder)
+    rows = '{"runs": [{"run": "a", "label": "A", "method": "sid", "alpha": 1.2, "seed": 3, "family": "One"}]}'
+    (folder / "rows.json").write_text(rows)
+
+
+def read_sheet(path: Path, folder: Path) -> None:
+    """All rows, and their labels as LaTeX."""
+    for run in read_runs(path):
+        escape(run.label)
+
+
+def write_specs(folder: Path) -> None:
+    """Specs of both trainings."""
+    copied("recipes/cifar10.yaml")(folder)
+    teacher = '{"name": "t", "dataset": {"name": "d", "kind": "digits"}, "network": {"class": "EDMPrecond", "kwargs": '
+    teacher += '{"img_resolution": 8}}, "total_kimg": 30, "batch_size": 128, "lr": 3e-3, "betas": [0.9, 0.99]}'
+    (folder / "teacher.json").write_text(teacher)
+    student = '{"name": "s", "dataset": {"name": "d", "kind": "digits"}, "method": "sida", "teacher": "t.safetensors", '
+    student += '"total_kimg": 3, "batch_size": 12, "lr": 1e-3, "alpha": 1.0, "evaluation": {"every_kimg": 1, '
+    student += '"monitor": '
+    (folder / "student.json").write_text(student + '"a:b", "kwargs": {"n": [1, 2.5, null]}}, "options": {"x": "y"}}')
+
+
+def read_training(path: Path, folder: Path) -> None:
+    """As the verbs read them."""
+    spec = load_spec(str(path))
+    if path.suffix == ".yaml":
+        for name, recipe in spec.items():
+            from_mapping(Recipe, recipe, f"{path.name}: {name}")
+    else:
+        from_mapping(TeacherConfig if path.stem == "teacher" else DistillConfig, spec, path.name)
+
+
+def read_preset(path: Path, folder: Path) -> None:
+    """The settings alone; what they name is not there."""
+    from_mapping(PresetSettings, load_yaml(path), f"{path.name}:")
+
+
+def read_protocol(path: Path, folder: Path) -> None:
+    """As every verb that measures."""
+    load_protocol(path)
+
+
+def write_layouts(folder: Path) -> None:
+    """Layouts of a table and of a figure."""
+    copied("tables/main.yaml", "tables/table2.yaml", "figures/convergence.yaml", "figures/samples.yaml")(folder)
+
+
+def read_layouts(path: Path, folder: Path) -> None:
+    """By their names."""
+    (load_figure_layout if path.stem in ("convergence", "samples") else load_layout)(path)
+
+
+def write_claims(folder: Path) -> None:
+    """The first claims of the paper's."""
+    text = (CONFIG / "claims.yaml").read_text()
+    (folder / "claims.yaml").write_text("- id:".join(text.split("- id:")[:7]).rstrip(" "))
+
+
+def write_numbers(folder: Path) -> None:
+    """Measurements, and published numbers."""
+    rows = list(measurement_lines())[:12]
+    write_csv(folder / "measurements.csv", rows)
+    assert set(rows[0]) <= set(COLUMNS)
+    published = sorted((ROOT / "results" / "published").glob("*.csv"))[0]
+    (folder / "published.csv").write_text("".join(published.read_text().splitlines(keepends=True)[:10]))
+
+
+def read_numbers(path: Path, folder: Path) -> None:
+    """Measurements are averaged; published numbers lie in a folder."""
+    if path.name == "published.csv":
+        (folder / "p").mkdir()
+        shutil.copy(path, folder / "p" / path.name)
+        load_published(folder / "p")
+        return
+    found = load_measurements(path)
+    for run in found.runs:
+        found.nfe(run)
+
+
+_SHEET = (lines, encoded, tokens(b"\t", b'"', b"\n", b"#", b"run", b"label", b"sid", b"="))
+_YAML = (YAML, lines, encoded)
+_NUMBERS = (lines, encoded, tokens(b",", b'"', b"\n", b"nan"))
+
+READERS = (
+    Reader("sample sheet", write_sheets, read_sheet, (*_SHEET, json_text)),
+    Reader("training settings", write_specs, read_training, (json_text, *_YAML), quick=100),
+    Reader("preset", copied("demo.yaml"), read_preset, _YAML, quick=50),
+    Reader("protocol", copied("protocols/digits.yaml", "protocols/cifar10.yaml"), read_protocol, _YAML, quick=100),
+    Reader("layout", write_layouts, read_layouts, _YAML, quick=50),
+    Reader("claims", write_claims, lambda path, _: load_claims(path), _YAML, quick=30),
+    Reader("measured and published numbers", write_numbers, read_numbers, _NUMBERS),
+)  # fmt: skip
