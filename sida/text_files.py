@@ -164,8 +164,8 @@ def parse_yaml(text: str, where: str) -> Any:
 
     if len(text) > MOST_YAML:
         raise UserError(f"{where}: is longer than {MOST_YAML >> 20} million characters; is it the right file?")
-    loader = _loader_class()(text)
     try:
+        loader = _loader_class()(text)
         node = loader.get_single_node()
         if node is None:
             return None
@@ -181,8 +181,6 @@ def parse_yaml(text: str, where: str) -> Any:
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
         # PyYAML's constructors trust the forms that their tags promise: `!!int x`, 2001-99-99, 5,000 digits.
         raise UserError(f"{where}: not valid YAML (a value is not of its type: {_reason(error)})") from None
-    finally:
-        loader.dispose()
     check_values(value, where)
     return value
 
