@@ -126,7 +126,7 @@ class Measurements:
                 )
             trials[row.trial] = row
         for (run, metric), trials in self._values.items():
-            missing = sorted(set(range(max(trials) + 1)) - set(trials))
+            missing = sorted(set(range(min(max(trials), len(trials)) + 1)) - set(trials))
             if missing:
                 raise UserError(
                     f"{source}: run '{run}', metric '{metric}': trial {missing[0]} is missing; measure it and "

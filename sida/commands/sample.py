@@ -40,9 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="PATH", help="folder, FILE.zip (PNG, EDM format) or FILE.npz")
     parser.add_argument("--png", action="store_true", default=None, help="PNG files instead of npz shards in a folder")
     parser.add_argument("--sampler", help="see below (default: one_step)")
-    parser.add_argument(
-        "--batch", type=whole("--batch", 1), dest="batch_size", metavar="N", help="images per call (default: 64)"
-    )
+    parser.add_argument("--batch", type=int, dest="batch_size", metavar="N", help="images per call (default: 64)")
     parser.add_argument(
         "--class-labels",
         metavar="RULE",

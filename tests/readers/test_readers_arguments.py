@@ -87,7 +87,7 @@ def test_every_verb_that_writes_is_in_the_list():
     ("command", "arguments", "told"),
     [
         ("sida sample", ["--threads", "-1"], "--threads: must be at least 1"),
-        ("sida sample", ["--batch", "x"], "--batch: must be an integer, got 'x'"),
+        ("sida sample", ["--shard-size", "x"], "--shard-size: must be an integer, got 'x'"),
         ("sida sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "9" * 5000], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),

@@ -13,6 +13,7 @@ from sida.config import from_mapping, load_spec, load_yaml
 from sida.errors import UserError
 from sida.sheet import read_runs
 from sida.training.config import TeacherConfig
+from tests.eval.synthetic_output import measurement_lines, write_csv
 
 SHEET = "run\tlabel\tmethod\na\tÄ first\tsid\nb\tsecond\tsida\n"
 
@@ -202,3 +203,8 @@ def test_numbers_beyond_every_use(key, value, told):
 
 def test_rows_of_a_spec_that_are_no_list(tmp_path):
     assert "must be a list of rows" in refused(read_runs, written(tmp_path, "s.json", '{"runs": 3}'))
+
+
+def test_a_trial_beyond_all_others_is_a_gap_not_a_list_of_gaps(tmp_path):
+    rows = [{**row, "trial": 10**15 if row["trial"] else 0} for row in measurement_lines(trials=2)]
+    assert "trial" in refused(load_measurements, write_csv(tmp_path / "m.csv", rows))
