@@ -81,7 +81,7 @@ def test_the_figure_is_drawn_from_the_file_alone(results, tmp_path):
     assert [path.suffix for path in paths] == [".pdf", ".png", ".csv"]
     assert not remarks
     lines = paths[2].read_text().splitlines()
-    assert lines[0] == "panel,alpha,place,outcome,predicted"
+    assert lines[0] == "panel,alpha,place,outcome,predicted,content_sha256"
     assert any(line.startswith("starts,-0.25,0.3,") for line in lines)
 
 
