@@ -122,7 +122,8 @@ def test_a_block_says_everything_and_negative_results_like_others(made):
         "| T-1: SiDA \\| better than SiD. | ✓ supported | ✓ supported | fd +",
         "| ✓ supported | **✗ contradicted** | fd −",
     ]
-    order += ["- T-1 ✓ LT: fd", "![The advantage](p/curve.png)", "[curve](page.md#curve)", "[main](page.md#main)"]
+    order += ["- T-1 ✓ LT: fd", "![The advantage](p/curve.png)", "[figure curve](page.md#figure-curve)"]
+    order += ["[table main](page.md#table-main)"]
     order += ["**What it cannot tell.** Two", "Three seeds of each: 12 hours (`sida plan figures/figure1.pdf`)."]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
