@@ -21,7 +21,7 @@ from sida.tensor_file import read_tensors
 from tests.workflow.workspace import Workspace
 
 #: How often each of these tests kills; docs/reliability.md names the numbers.
-KILLS = {"test_kills_of_the_controller": 30, "test_kills_of_jobs": 10}
+KILLS = {"test_kills_of_the_controller": 30, "test_kills_of_jobs": 30}
 COLUMNS = "run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\n"
 SHEET = (
     COLUMNS + "teacher\tTeacher\tEDM\tteacher\tdigits-short\t\t\t\theun-10\n"
