@@ -41,7 +41,13 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
     registry.write_text("\n".join("\t".join(row.get(c, c * (not row)) for c in COLUMNS) for row in [{}, *rows]) + "\n")
     command = [sys.executable, "-m", "sida", "assets", "fetch", *names, "--parallel", "3", "--registry", str(registry)]
     environment = {**os.environ, "SIDA_CACHE": str(cache)}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True) as process:
+
+    def heed():
+        # Programs that a script starts in the background ignore it.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
+    with subprocess.Popen(command, cwd=ROOT, env=environment, **options) as process:
         deadline = time.monotonic() + 60
         while len(list(cache.glob("*.part"))) < 3 or any(p.stat().st_size < 1000 for p in cache.glob("*.part")):
             assert time.monotonic() < deadline

@@ -178,7 +178,7 @@ def test_a_rate_may_be_measured_here(capsys):
     [
         (["sida-b1"], "no product and no row of .*demo.yaml.*did you mean 'sida-a1.0'"),
         (["--gpu", "H20"], "--gpu H20: not in config/plan.yaml .*did you mean 'H200'"),
-        (["--gpus", "0"], "--gpus 0: must be at least 1"),
+        (["--gpus", "0"], "--gpus: must be at least 1, got 0"),
         (["--measure", "teacher-nfe35"], "--measure: these targets train no student"),
         (["--preset", "domo"], "--preset: .*did you mean 'demo'"),
     ],

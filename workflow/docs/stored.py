@@ -21,6 +21,7 @@ from typing import Any
 
 from eval.results.measurements import collect, long_rows
 from eval.results.summary import COLUMNS
+from sida.content_hash import KEY
 from sida.errors import UserError
 from sida.io import read_jsonl, write_json, write_text
 
@@ -103,7 +104,7 @@ class Part:
     @classmethod
     def of_results(cls, results: Path) -> Part:
         """The measured rows of a results folder."""
-        rows = [{key: str(value) if value is not None else "" for key, value in row.items()} for row in _long(results)]
+        rows = [{k: "" if v is None else str(v) for k, v in row.items() if k != KEY} for row in _long(results)]
         first: dict[str, str] = {}
         for row in rows:
             first[row["run"]] = min(first.get(row["run"], row["date"]), row["date"])

@@ -415,7 +415,7 @@ def write_trials(folder, trials=2, **changes):
         ({"run": "other"}, "was it copied"),
         ({"trial": 7}, "holds trial 7"),
         ({"metrics": {"fd": "x"}}, "metrics.fd: must be a finite number"),
-        ({"metrics": {"fd": float("nan")}}, "metrics.fd: must be a finite number"),
+        ({"metrics": {"fd": float("nan")}}, "NaN is no number that JSON has"),
         ({"seeds": [1]}, "first, last"),
         ({"environment": None}, "environment: missing"),
     ],

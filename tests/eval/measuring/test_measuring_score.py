@@ -320,7 +320,7 @@ def test_score_command(stand_ins, tmp_path, capsys):
     assert main([*command, "--reference", f"*={folder}", "--num-samples", "30"]) == 0
     assert "protocol 'tiny-n30'" in capsys.readouterr().out
     faults = {
-        ("--batch-size", "0"): "batch_size: must be at least 1",
+        ("--batch-size", "0"): "--batch-size: must be at least 1",
         ("--device", "tpu"): "'tpu' is no device",
         ("--reference", "fide=x"): "knows no 'fide'",
         ("--out", str(tmp_path)): "is a folder",
