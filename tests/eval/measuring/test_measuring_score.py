@@ -324,7 +324,7 @@ def test_score_command(stand_ins, tmp_path, capsys):
         ("--device", "tpu"): "'tpu' is no device",
         ("--reference", "fide=x"): "knows no 'fide'",
         ("--out", str(tmp_path)): "is a folder",
-        ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "cannot be written in",
+        ("--latex", str(tmp_path / "tiny.yaml" / "row.tex")): "is a file, not a folder",
     }
     for wrong, message in faults.items():
         assert main([*command, "--reference", f"*={folder}", *wrong]) == 1
