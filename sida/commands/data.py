@@ -42,32 +42,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--subset", help="train (default) or test; CIFAR-10 only")
     prepare.add_argument("--max-images", type=whole("--max-images", 1), metavar="N", help="only the first N")
     prepare.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N pictures")
-    prepare.add_argument(
-        "--workers", type=whole("--workers", 0, 4096), metavar="N", help="threads (default: one per processor)"
-    )
+    _workers(prepare)
     check = actions.add_parser("check", help="read every image and say what is there")
     check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")
     check.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
-    check.add_argument(
-        "--expect-classes",
-        type=whole("--expect-classes", 0),
-        metavar="N",
-        help="fail unless there are N classes, none empty",
-    )
-    check.add_argument(
-        "--workers", type=whole("--workers", 0, 4096), metavar="N", help="threads (default: one per processor)"
-    )
+    _expect_classes(check)
+    _workers(check)
     check.add_argument("--json", action="store_true", help="print JSON")
     labels = actions.add_parser("labels", help="images per class, without reading one")
     labels.add_argument("source", help="folder, zip, tar, dataset.json, or .txt with a file name per line")
     labels.add_argument("--out", required=True, metavar="NAME|FILE.json", help="a name is a file in config/labels")
     labels.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
-    labels.add_argument(
-        "--expect-classes",
-        type=whole("--expect-classes", 0),
-        metavar="N",
-        help="fail unless there are N classes, none empty",
-    )
+    _expect_classes(labels)
     encode = actions.add_parser("encode", help="pixels to VAE moments")
     encode.add_argument("--source", required=True, help="zip or folder of RGB images")
     encode.add_argument("--out", required=True, metavar="FILE.zip", help="zip to write")
@@ -79,6 +65,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     encode.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1 (default: cpu)")
     encode.add_argument(
         "--workers", type=whole("--workers", 0, 4096), default=0, metavar="N", help="reading processes (default: none)"
+    )
+
+
+def _workers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workers", type=whole("--workers", 0, 4096), metavar="N", help="threads (default: one per processor)"
+    )
+
+
+def _expect_classes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--expect-classes",
+        type=whole("--expect-classes", 0),
+        metavar="N",
+        help="fail unless there are N classes, none empty",
     )
 
 
