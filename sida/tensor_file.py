@@ -2,63 +2,41 @@
 
 The files are safetensors, with the record in the header under the key ``sida``. Written here rather than through the
 ``safetensors`` package so that tensors can be streamed one at a time (a gigabyte is never held twice) and so that every
-way in which a file can be damaged has its own one-line explanation. The files are the same, in both directions.
-
-Each file carries two hashes beside the record: of the tensors' bytes, and of the header (with zeros in its own place),
-so that a header read alone is checked too. Files of other programs and of earlier versions have none, and are read as
-they are.
-
-Layout (huggingface/safetensors:README.md, "Format"): 8 bytes little-endian length N of the header; N bytes of JSON
-``{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets": [begin, end]}}``; data without holes.
+way in which a file can be damaged has its own one-line explanation (:mod:`sida.tensor_header`). The files are the same,
+in both directions.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
 from sida.io import atomic_path
+from sida.tensor_header import (
+    DATA_HASH,
+    Header,
+    TensorEntry,
+    TensorFileError,
+    damaged,
+    entries_for,
+    no_constant,
+    read_header,
+    sealed_header,
+)
 
 if TYPE_CHECKING:
     import torch
 
-ITEM_BYTES = {
-    "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
-    "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
-}  # fmt: skip
-MAX_HEADER_BYTES = 16 << 20
-MAX_HEADER_VALUES = 500_000
-MAX_DIMENSIONS = 32
-MAX_RECORD_DEPTH = 64
-"""A network of 2,000 tensors has a header of 300,000 bytes with 20,000 values; JSON takes up to 30 times its bytes."""
+#: Of the record in the header's metadata.
 RECORD_KEY = "sida"
-DATA_HASH, HEADER_HASH = "sida_data_sha256", "sida_header_sha256"
+MAX_RECORD_DEPTH = 64
 Buffer = bytes | bytearray | memoryview
-_AGAIN = "delete it and make or download it again"
-_DAMAGED = "damaged: its {} not have the SHA-256 that the file carries"
-_CONVERT = "convert or download it again"
-
-
-class TensorFileError(UserError):
-    """A file that cannot be read as tensors.
-
-    Args:
-        path: The file.
-        reason: What is wrong with it.
-        remedy: What to do.
-    """
-
-    def __init__(self, path: Path, reason: str, remedy: str = _AGAIN) -> None:
-        super().__init__(f"{path}: {reason}; {remedy}")
-        self.reason = reason
 
 
 @contextlib.contextmanager
@@ -73,65 +51,6 @@ def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iter
         raise UserError(f"{path}: {complaint} ({error.reason}); {remedy}") from None
     except (OSError, KeyError, ValueError) as error:
         raise UserError(f"{path}: {complaint} ({error}); {remedy}") from None
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorEntry:
-    """Name, type and place of one tensor.
-
-    Attributes:
-        name: State-dict key.
-        dtype: One of :data:`ITEM_BYTES`.
-        shape: Sizes, slowest first.
-        begin: First byte, counted from the start of the data part.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of the tensor."""
-        return math.prod(self.shape) * ITEM_BYTES[self.dtype]
-
-
-@dataclasses.dataclass(frozen=True)
-class Header:
-    """What stands at the beginning of a file.
-
-    Attributes:
-        metadata: Free strings by key, the hashes among them.
-        entries: All tensors, in file order.
-        data_start: Offset of the data part in the file.
-    """
-
-    metadata: dict[str, str]
-    entries: tuple[TensorEntry, ...]
-    data_start: int
-
-
-def entries_for(specs: Iterable[tuple[str, str, Sequence[int]]]) -> tuple[TensorEntry, ...]:
-    """Lays tensors ``(name, dtype, shape)`` out one behind the other, widest item first so that all are aligned."""
-    ordered = sorted(specs, key=lambda spec: -ITEM_BYTES[spec[1]])
-    entries, position = [], 0
-    for name, dtype, shape in ordered:
-        entry = TensorEntry(name, dtype, tuple(int(n) for n in shape), position)
-        entries.append(entry)
-        position += entry.num_bytes
-    return tuple(entries)
-
-
-def header_bytes(entries: Sequence[TensorEntry], metadata: dict[str, str]) -> bytes:
-    """The length field and the JSON, padded with blanks so that the data begin at a multiple of 8 bytes."""
-    value: dict[str, Any] = {"__metadata__": metadata}
-    for entry in entries:
-        place = [entry.begin, entry.begin + entry.num_bytes]
-        value[entry.name] = {"dtype": entry.dtype, "shape": list(entry.shape), "data_offsets": place}
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def write_tensor_file(
@@ -158,7 +77,7 @@ def write_tensor_file(
     digest = hashlib.sha256()
 
     def header(metadata: dict[str, str]) -> bytes:
-        return _sealed_header(entries, {**metadata, DATA_HASH: digest.hexdigest(), HEADER_HASH: _BLANK})
+        return sealed_header(entries, metadata, digest.hexdigest())
 
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         length = stream.write(header(metadata))
@@ -173,29 +92,6 @@ def write_tensor_file(
             raise ValueError(f"{path}: the final metadata have another length")
         stream.seek(0)
         stream.write(final)
-
-
-_BLANK = "0" * 64
-
-
-def _hash_field(value: str) -> bytes:
-    return f'"{HEADER_HASH}":"{value}"'.encode()
-
-
-def _sealed_header(entries: Sequence[TensorEntry], metadata: dict[str, str]) -> bytes:
-    """The header with its own hash in the place of the blank."""
-    text = header_bytes(entries, metadata)
-    return text.replace(_hash_field(_BLANK), _hash_field(hashlib.sha256(text).hexdigest()))
-
-
-def _check_header(path: Path, text: bytes, metadata: dict[str, str]) -> None:
-    """Compares a header with the hash in it, if it has one."""
-    found = metadata.get(HEADER_HASH)
-    if found is None and DATA_HASH not in metadata:
-        return
-    blank = text.replace(_hash_field(str(found)), _hash_field(_BLANK))
-    if DATA_HASH not in metadata or hashlib.sha256(blank).hexdigest() != found:
-        raise TensorFileError(path, _DAMAGED.format("header does"))
 
 
 def encode_record(record: Mapping[str, Any], where: str) -> str:
@@ -247,7 +143,7 @@ def read_record(path: str | os.PathLike[str], header: Header | None = None) -> d
     """
     text = (header or read_header(path)).metadata.get(RECORD_KEY, "{}")
     try:
-        record = json.loads(text, parse_constant=_no_constant)
+        record = json.loads(text, parse_constant=no_constant)
     except (ValueError, RecursionError):
         record = None
     if not isinstance(record, dict) or _deeper(record, MAX_RECORD_DEPTH):
@@ -280,7 +176,7 @@ def iterate_tensors(path: str | os.PathLike[str], header: Header) -> Iterator[tu
             flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             yield entry.name, flat.reshape(entry.shape)
     if header.metadata.get(DATA_HASH, digest.hexdigest()) != digest.hexdigest():
-        raise TensorFileError(Path(path), _DAMAGED.format("tensors do"))
+        raise damaged(Path(path), "tensors do")
 
 
 def verify_tensors(path: str | os.PathLike[str]) -> bool:
@@ -296,7 +192,7 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
         stream.seek(header.data_start)
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != header.metadata[DATA_HASH]:
-        raise TensorFileError(Path(path), _DAMAGED.format("tensors do"))
+        raise damaged(Path(path), "tensors do")
     return True
 
 
@@ -318,96 +214,6 @@ def _tensor_bytes(tensor: torch.Tensor) -> Iterator[memoryview]:
         yield tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
-    """Reads and checks the header without touching the tensors.
-
-    Raises:
-        TensorFileError: No such file, empty, a pickle, not safetensors, cut off, or a header that contradicts itself.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise TensorFileError(path, "no such file", "check the path, or make the file first")
-    size = path.stat().st_size
-    with open(path, "rb") as stream:
-        start = stream.read(9)
-        _refuse_other_formats(path, start, size)
-        length = int.from_bytes(start[:8], "little")
-        if length > MAX_HEADER_BYTES:
-            raise TensorFileError(path, "not a safetensors file (impossible header length)", _CONVERT)
-        if 8 + length > size:
-            raise TensorFileError(path, f"cut off inside its header ({size} of {8 + length} bytes or more)")
-        stream.seek(0)
-        text = stream.read(8 + length)
-    value = _parse_json(path, text[8:])
-    metadata = value.pop("__metadata__", {})
-    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise TensorFileError(path, "not a safetensors file (metadata must be texts)", _CONVERT)
-    _check_header(path, text, metadata)
-    entries = sorted((_entry(path, name, item) for name, item in value.items()), key=lambda e: (e.begin, e.num_bytes))
-    position = 0
-    for entry in entries:
-        if entry.begin != position:
-            raise TensorFileError(path, f"damaged header: tensor '{entry.name}' overlaps another or leaves a hole")
-        position += entry.num_bytes
-    expected = 8 + length + position
-    if size < expected:
-        raise TensorFileError(path, f"cut off: {size} of {expected} bytes are there")
-    if size > expected:
-        raise TensorFileError(path, f"{size - expected} bytes too long for its header")
-    return Header(metadata, tuple(entries), 8 + length)
-
-
-def is_pickle(start: bytes) -> bool:
-    """Whether a file with these first nine bytes is a pickle, or torch's zip of one.
-
-    A header of 640 bytes (and of some other lengths) begins like a pickle too, but goes on with JSON.
-    """
-    stream = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
-    return stream or start[:4] == b"PK\x03\x04"
-
-
-def _refuse_other_formats(path: Path, start: bytes, size: int) -> None:
-    if size == 0:
-        raise TensorFileError(path, "the file is empty")
-    if is_pickle(start):
-        remedy = f"turn it into safetensors first: sida convert {path} OUT.safetensors"
-        raise TensorFileError(path, "this is a pickle", remedy)
-    if size < 8:
-        raise TensorFileError(path, f"cut off after {size} bytes")
-
-
-def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
-    if sum(data.count(sign) for sign in (b",", b"[", b"{")) > MAX_HEADER_VALUES:
-        raise TensorFileError(path, f"refused: a header of more than {MAX_HEADER_VALUES:,} values", _CONVERT)
-    try:
-        value = json.loads(data.decode("utf-8"), parse_constant=_no_constant)
-    except (ValueError, RecursionError, MemoryError):
-        raise TensorFileError(path, "not a safetensors file (unreadable header)", _CONVERT) from None
-    if not isinstance(value, dict):
-        raise TensorFileError(path, "not a safetensors file (header is no mapping)", _CONVERT)
-    return value
-
-
-def _entry(path: Path, name: str, item: Any) -> TensorEntry:
-    """Checks one line of the header: known type, whole sizes, a place that fits the sizes."""
-    fault = TensorFileError(path, f"damaged header at tensor '{name}'")
-    if not isinstance(item, dict) or not isinstance(item.get("dtype"), str) or item["dtype"] not in ITEM_BYTES:
-        raise fault
-    shape, place = item.get("shape"), item.get("data_offsets")
-    if not (_whole_numbers(shape) and _whole_numbers(place) and len(place) == 2 and len(shape) <= MAX_DIMENSIONS):
-        raise fault
-    if math.prod(max(n, 1) for n in shape) >= 2**63:
-        raise fault
-    entry = TensorEntry(name, item["dtype"], tuple(shape), place[0])
-    if place[1] - place[0] != entry.num_bytes:
-        raise fault
-    return entry
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
-
-
 def _deeper(value: Any, depth: int) -> bool:
     """Whether lists and mappings are nested more than ``depth`` deep."""
     pending = [(value, 0)]
@@ -418,7 +224,3 @@ def _deeper(value: Any, depth: int) -> bool:
                 return True
             pending += [(inner, level + 1) for inner in (item.values() if isinstance(item, dict) else item)]
     return False
-
-
-def _whole_numbers(value: Any) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(type(n) is int and 0 <= n < 2**63 for n in value)

@@ -12,14 +12,13 @@ import torch
 
 from sida.errors import UserError
 from sida.tensor_file import (
-    ITEM_BYTES,
-    TensorFileError,
     explained,
     read_record,
     read_tensors,
     torch_dtypes,
     write_tensors,
 )
+from sida.tensor_header import ITEM_BYTES, TensorFileError
 
 RECORD = {"format": "x/1", "ranges": [[0, 5]], "name": "ünï"}
 

@@ -16,7 +16,8 @@ from sida.errors import UserError
 from sida.io import set_aside
 from sida.progress import Progress, say
 from sida.provenance import source_digest
-from sida.tensor_file import TensorFileError, read_tensors
+from sida.tensor_file import read_tensors
+from sida.tensor_header import TensorFileError
 
 
 def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: int, begin: int, end: int) -> Path:

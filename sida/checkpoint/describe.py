@@ -15,7 +15,7 @@ from sida.checkpoint.official import find_network
 from sida.checkpoint.pickles import open_pickle
 from sida.errors import UserError
 from sida.io import sha256_file
-from sida.tensor_file import is_pickle, read_header
+from sida.tensor_header import is_pickle, read_header
 
 
 def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:

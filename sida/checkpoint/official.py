@@ -22,7 +22,8 @@ from sida.checkpoint.records import PersistentObject
 from sida.checkpoint.values import float32_pieces, stored_type
 from sida.errors import UserError, suggestion
 from sida.io import sha256_file
-from sida.tensor_file import ITEM_BYTES, RECORD_KEY, encode_record, entries_for, write_tensor_file
+from sida.tensor_file import RECORD_KEY, encode_record, write_tensor_file
+from sida.tensor_header import ITEM_BYTES, entries_for
 
 
 def import_official(

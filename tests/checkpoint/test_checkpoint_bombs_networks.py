@@ -12,7 +12,7 @@ import tracemalloc
 import pytest
 import torch
 
-from sida import tensor_file
+from sida import tensor_file, tensor_header
 from sida.checkpoint import architecture, import_official, inert, load_network, save_network, torch_stream
 from sida.checkpoint.inert import printable
 from sida.errors import UserError
@@ -193,7 +193,7 @@ def test_the_documented_bounds_are_these():
         f"`torch.save` | {torch_stream.MAX_DIRECTORY >> 20} MiB",
         f"{architecture.MAX_MODULES:,} modules, {architecture.MAX_MODULE_DEPTH} deep",
         f"names of {architecture.MAX_NAME} characters",
-        f"{tensor_file.MAX_HEADER_BYTES >> 20} MiB, {tensor_file.MAX_HEADER_VALUES:,} values; its record "
+        f"{tensor_header.MAX_HEADER_BYTES >> 20} MiB, {tensor_header.MAX_HEADER_VALUES:,} values; its record "
         f"{tensor_file.MAX_RECORD_DEPTH} deep",
         *(f"`{name}` {most:,}" for name, most in options._LARGEST.items()),
         f"other whole numbers {options._LARGEST_OTHER:,}, lists of {options._LONGEST},",

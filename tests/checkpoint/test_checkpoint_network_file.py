@@ -19,7 +19,7 @@ from sida.checkpoint.network_file import build_on_meta
 from sida.errors import UserError
 from sida.networks import EDMPrecond
 from sida.resources import ROOT
-from sida.tensor_file import DATA_HASH, HEADER_HASH, header_bytes, read_header
+from sida.tensor_header import DATA_HASH, HEADER_HASH, header_bytes, read_header
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 
