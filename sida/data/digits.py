@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,8 +96,23 @@ def split_indices(split: Split) -> np.ndarray:
 @functools.cache
 def _read() -> tuple[np.ndarray, np.ndarray]:
     """``(images uint8 (1797, 1, 8, 8), classes int64 (1797,))``."""
+    values, target = _values()
+    pixels = np.minimum(255, np.round(values * (255 / 16))).astype(np.uint8)
+    return pixels[:, None], target.astype(np.int64)
+
+
+def _values() -> tuple[np.ndarray, np.ndarray]:
+    """``(images (1797, 8, 8), classes (1797,))`` as scikit-learn's ``load_digits`` gives them, float64 from 0 to 16.
+
+    Read from its file where it lies in its place: scikit-learn takes longer to start than a small job to work.
+    """
+    package = importlib.util.find_spec("sklearn")
+    for folder in (package and package.submodule_search_locations) or ():
+        path = Path(folder, "datasets/data/digits.csv.gz")
+        if path.is_file():
+            table = np.loadtxt(path, delimiter=",")
+            return table[:, :-1].reshape(-1, 8, 8), table[:, -1]
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    pixels = np.minimum(255, np.round(bunch.images * (255 / 16))).astype(np.uint8)
-    return pixels[:, None], bunch.target.astype(np.int64)
+    return bunch.images, bunch.target

@@ -1,3 +1,6 @@
+import importlib.util
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -30,6 +33,22 @@ def test_digits_are_the_scikit_learn_ones_as_networks_see_them():
     np.testing.assert_array_equal(labels.argmax(1), bunch.target)
     assert torch.equal(labels.sum(1), torch.ones(1797))
     np.testing.assert_array_equal(data.class_indices, bunch.target)
+
+
+def test_they_are_read_without_starting_scikit_learn_and_the_same_where_its_files_lie_elsewhere(monkeypatch):
+    digits._read.cache_clear()
+    packages = dict(sys.modules)
+    for name in packages:
+        if name.partition(".")[0] == "sklearn":
+            monkeypatch.delitem(sys.modules, name)
+    read = digits._read()
+    assert not any(name.startswith("sklearn.") for name in sys.modules)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    digits._read.cache_clear()
+    for one, other in zip(read, digits._read()):
+        # The layout decides how training rounds.
+        assert (one.dtype, one.strides) == (other.dtype, other.strides)
+        np.testing.assert_array_equal(one, other)
 
 
 def test_unconditional_digits_have_labels_of_width_zero():
