@@ -19,9 +19,9 @@ SHAPE = {"SLURM_LOCAL_NODES": "2", "SLURM_LOCAL_GPUS": "2", "SLURM_LOCAL_CPUS": 
 
 
 def pytest_collection_modifyitems(items):
-    """All of these are slow and share one cluster, so one worker runs them."""
+    """Tests with the cluster are slow and share it, so one worker runs them."""
     for item in items:
-        if item.path.parent == ROOT / "tests/slurm":
+        if "cluster" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.xdist_group("slurm"))
 
