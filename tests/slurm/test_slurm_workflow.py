@@ -94,7 +94,7 @@ def test_two_processes_are_one_job_on_one_node_or_on_two(cluster, tmp_path_facto
         jobs = [line.split()[0] for line in lines if line.split()[1:] == [TRAINED["digits-short"], str(run.folder)]]
         assert len(jobs) == 1
         fields = fields_of(cluster.show(jobs[0]))
-        assert (fields["NumNodes"], fields["TRES"].rpartition("gpu=")[2]) == (str(nodes), "2")
+        assert (fields["NumNodes"], fields["TresPerJob"].rpartition("gpu:")[2]) == (str(nodes), "2")
         assert run.ticks("digits-short") > 1
     path = "results/tiny/teachers/digits-short/network.safetensors"
     one, two = (load_file(run.folder / path) for run in found.values())
