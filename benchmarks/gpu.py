@@ -78,7 +78,7 @@ CASES = [
     Case("ImageNet 64 (ADM, 296 M)", {"class": "EDMPrecond", "kwargs": IMAGENET}, 32, 2.5),
     Case("ImageNet 512 (EDM2-S, 280 M)", {"class": "EDM2Precond", "kwargs": EDM2_S}, 32, 2.2),
 ]
-SIDES = ("official order", "torch", "torch, graphs", "fused, graphs", "fused, graphs, bfloat16")
+SIDES = ("official order", "torch", "torch, graphs", "fused, graphs", "fused, graphs, again", "fused, graphs, bfloat16")
 MEMORY = 0.6
 FULL_SPEED_SECONDS = 90
 
@@ -125,7 +125,8 @@ def make(side: str, network: dict[str, Any], half: bool = True, **more: Any) -> 
         return lambda nimg, batch: plain.iteration(nimg, batch, batch)
     loss = EDM2SiDALoss(return_logvar=False) if edm2 else SiDALoss()
     kernels: Any = "fused" if "fused" in side else "torch"
-    distiller = Distiller(*nets, loss, SCHEDULE, kernels=kernels, cuda_graphs="graphs" in side, **settings)
+    ways: dict[str, Any] = {"kernels": kernels, "cuda_graphs": "graphs" in side, "recompute": "again" in side}
+    distiller = Distiller(*nets, loss, SCHEDULE, **ways, **settings)
     step = lambda nimg, batch: distiller.iteration(nimg, [batch], [batch]).losses
     step.distiller = distiller  # type: ignore[attr-defined]
     return step
@@ -171,7 +172,7 @@ GROUPS = [
     ("attention", ("sdpa", "flash", "fmha", "softmax")),
     ("memory order", ("nchwToNhwc", "nhwcToNchw", "NchwToNhwc")),
     ("matrix product", ("nvjet", "gemm", "cutlass", "gemv", "splitK")),
-    ("normalisation", ("Moments", "GroupNorm", "moments", "_sums", "_combine", "_apply", "_input_gradient",
+    ("normalisation", ("Moments", "GroupNorm", "moments", "norm_sums", "combine_", "norm_apply", "input_gradient",
                        "ComputeInternalGradients", "GammaBeta", "FusedParams", "unit_rows")),
     ("optimizer", ("_step", "_look", "multi_tensor", "addcdiv", "lerp")),
     ("concatenation", ("CatArray", "_copy_kernel")),
@@ -282,7 +283,7 @@ def main(out: Path) -> bool:
             if row["kernels"]:
                 parts = ", ".join(f"{name} {ms:.1f}" for name, ms in row["kernels"]["milliseconds"].items())
                 print(f"    {row['kernels']['count']} kernels, ms: {parts}")
-            if side == SIDES[3]:
+            if side in SIDES[3:5]:
                 missed += _missed(case, row)
     print("\nDeparture from float32 with torch's operations, 300 steps of a small network")
     faithful = fidelity()
@@ -300,14 +301,15 @@ def main(out: Path) -> bool:
 
 
 def _missed(case: Case, row: dict[str, Any]) -> list[str]:
+    """Goals that a row does not reach: that of the memory is for the side that makes activations again."""
     goals = [
         ("ratio", row["ratio"], case.ratio, row["ratio"] >= case.ratio),
         ("share of peak", row["share_of_peak"], case.share, case.share is None or row["share_of_peak"] >= case.share),
-        ("memory", row["memory_ratio"], MEMORY, row["memory_ratio"] <= MEMORY),
+        ("memory", row["memory_ratio"], MEMORY, "again" not in row["side"] or row["memory_ratio"] <= MEMORY),
         ("start", row["start_seconds"], FULL_SPEED_SECONDS, row["start_seconds"] <= FULL_SPEED_SECONDS),
     ]
     return [
-        f"{case.name}, batch {case.batch}: {name} {value:.2f} (goal {goal})"
+        f"{case.name}, batch {case.batch}, {row['side']}: {name} {value:.2f} (goal {goal})"
         for name, value, goal, kept in goals
         if not kept
     ]

@@ -13,40 +13,42 @@ from sida.kernels.elements import dropped, silu, silu_slope
 from sida.kernels.maps import like_map, rows, tile
 
 
-def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, again: bool = False) -> Tensor:
     """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory.
 
     Args:
         x: float16, bfloat16 or float32.
         scale: Float32 ``(N or 1, C)``, or None.
         dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
+        again: Whether :func:`sida.kernels.again.made_again` is used with the result.
     """
-    result: Tensor = _ScaledSilu.apply(x, scale, dropout)
+    result: Tensor = _ScaledSilu.apply(x, scale, dropout, again)
     return result
 
 
 class _ScaledSilu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float, again: bool) -> Tensor:
         x = rows(x)
         scale = None if scale is None else scale.float().contiguous()
-        n, c, height, width = x.shape
-        positions = height * width
-        block, width_c, warps = tile(c)
-        y = torch.empty_like(x)
-        seed = torch.randint(2**31, (1,), device=x.device) if dropout else x
-        factor, stride = _with_stride(scale, x)
-        _forward[(n, triton.cdiv(positions, block))](
-            x, y, factor, seed, positions, c, stride, dropout, scale is not None, dropout > 0, block, width_c,
-            num_warps=warps,
-        )  # fmt: skip
-        ctx.save_for_backward(x, y if dropout else None, scale)
+        seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
+        y = _activated(x, scale, seed, dropout)
+        ctx.save_for_backward(x, y if dropout and not again else None, seed if again else None, scale)
         ctx.dropout = dropout
+        ctx.remake = _ScaledSilu.remake
         return y
 
     @staticmethod
+    def remake(ctx: Any) -> Tensor:
+        """The result, from what is kept for the backward pass."""
+        x, _, seed, scale = ctx.saved_tensors
+        return _activated(x, scale, seed, ctx.dropout)
+
+    @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
-        x, y, scale = ctx.saved_tensors
+        x, y, seed, scale = ctx.saved_tensors
+        if seed is not None:
+            y = _ScaledSilu.remake(ctx)
         grad, grad_stride = like_map(grads[0])
         n, c, height, width = x.shape
         positions = height * width
@@ -61,8 +63,21 @@ class _ScaledSilu(torch.autograd.Function):
             scale is not None, y is not None, summed, block, width_c, num_warps=warps,
         )  # fmt: skip
         if not summed:
-            return dx, None, None
-        return dx, partial.sum((0, 1))[None] if scale.shape[0] == 1 else partial.sum(1), None
+            return dx, None, None, None
+        return dx, partial.sum((0, 1))[None] if scale.shape[0] == 1 else partial.sum(1), None, None
+
+
+def _activated(x: Tensor, scale: Tensor | None, seed: Tensor | None, dropout: float) -> Tensor:
+    n, c, height, width = x.shape
+    positions = height * width
+    block, width_c, warps = tile(c)
+    y = torch.empty_like(x)
+    factor, stride = _with_stride(scale, x)
+    _forward[(n, triton.cdiv(positions, block))](
+        x, y, factor, x if seed is None else seed, positions, c, stride, dropout, scale is not None, seed is not None,
+        block, width_c, num_warps=warps,
+    )  # fmt: skip
+    return y
 
 
 def _with_stride(scale: Tensor | None, filler: Tensor) -> tuple[Tensor, int]:

@@ -7,6 +7,7 @@ parameters are theirs; results differ by rounding. :func:`use_fused_kernels` exc
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from typing import Literal, cast
 
@@ -27,8 +28,14 @@ Kernels = Literal["torch", "fused"]
 _EXCHANGED = {"instead", "concat", "fork", "memory_format"}
 
 
-def use_fused_kernels(net: nn.Module, where: str = "kernels") -> None:
+def use_fused_kernels(net: nn.Module, where: str = "kernels", again: bool = False) -> None:
     """Makes a network's U-Net compute with fused kernels from now on; parameters and state dict stay.
+
+    Args:
+        net: Changed in place.
+        where: Place named in errors.
+        again: Whether the backward pass makes the activations before convolutions again instead of keeping them
+            (:mod:`sida.kernels.again`); the same result.
 
     Raises:
         UserError: There is no Triton here.
@@ -40,9 +47,9 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels") -> None:
 
     for module in net.modules():
         if isinstance(module, UNetBlock):
-            module.instead = _edm_block
+            module.instead = functools.partial(_edm_block, again=again)
         elif isinstance(module, EDM2Block):
-            module.instead = _edm2_block
+            module.instead = functools.partial(_edm2_block, again=again)
         elif isinstance(module, GroupNorm):
             module.instead = _normed
         elif isinstance(module, UNet):
@@ -69,14 +76,15 @@ def fused_kernels(net: nn.Module, where: str = "kernels") -> Iterator[None]:
             vars(module).update(values)
 
 
-def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
+def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
     """See :meth:`UNetBlock.forward`. Biases of convolutions are added where the next pass over the map is made."""
     from sida.kernels.group_norm import Affine, norm_act
     from sida.kernels.residual import Shares, residual
 
     shares = Shares(block.skip_scale, block.skip_scale)
-    h = _normed(block.norm0, x)
-    h = _convolved(block.conv0, h)
+    h = _normed(block.norm0, x, again=again)
+    with _forgetting(h, again):
+        h = _convolved(block.conv0, h)
     vector, bias = block.affine(emb).float(), cast(Tensor, block.conv0.bias)
     gamma, beta = block.norm1.weight, block.norm1.bias
     if block.adaptive_scale:
@@ -85,22 +93,25 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
     else:
         affine = Affine(gamma, beta, vector + bias)
     dropout = block.dropout if block.training else 0.0
-    h = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout)
+    h = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, again=again)
     bias = cast(Tensor, block.conv1.bias)
     if block.skip is not None:
         x = _convolved(block.skip, x)
         bias = bias if block.skip.bias is None else bias + block.skip.bias
-    x = residual(_convolved(block.conv1, h), x, bias, shares)
+    with _forgetting(h, again):
+        h = _convolved(block.conv1, h)
+    x = residual(h, x, bias, shares)
     if block.num_heads:
-        h = _normed(block.norm2, x, silu=False)
+        h = _normed(block.norm2, x, silu=False, again=again)
         weight, order = cast(Tensor, block.qkv.weight).flatten(1), cast(Tensor, block.qkv.bias)
-        heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
+        with _forgetting(h, again):
+            heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
         h = _pointwise(_attended(heads, block.num_heads), cast(Tensor, block.proj.weight).flatten(1))
         x = residual(h, x, block.proj.bias, shares)
     return x
 
 
-def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
+def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor:
     """See :meth:`EDM2Block.forward`."""
     from sida.kernels.activation import scaled_silu
     from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
@@ -110,14 +121,17 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
     if block.flavor == "enc":
         if block.conv_skip is not None:
             x = _magnitude_preserving(block.conv_skip, x)
+        # Its second result is made of more digits than are kept of the first: it is no function of what is kept.
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
-        h = scaled_silu(x)
+        h = scaled_silu(x, again=again)
     keep, share = sum_weights(block.res_balance)
-    h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
+    with _forgetting(h, again and block.flavor == "dec"):
+        h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
-    h = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0)
-    h = _magnitude_preserving(block.conv_res1, h, share / SILU_RMS)
+    h = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, again=again)
+    with _forgetting(h, again):
+        h = _magnitude_preserving(block.conv_res1, h, share / SILU_RMS)
     if block.flavor == "dec" and block.conv_skip is not None:
         x = _magnitude_preserving(block.conv_skip, x)
     attends = block.attn_qkv is not None and block.attn_proj is not None
@@ -133,10 +147,16 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor) -> Tensor:
     return x
 
 
-def _normed(norm: GroupNorm, x: Tensor, silu: bool = True) -> Tensor:
+def _forgetting(h: Tensor, again: bool) -> contextlib.AbstractContextManager[None]:
+    from sida.kernels.again import made_again
+
+    return made_again(h) if again else contextlib.nullcontext()
+
+
+def _normed(norm: GroupNorm, x: Tensor, silu: bool = True, again: bool = False) -> Tensor:
     from sida.kernels.group_norm import Affine, norm_act
 
-    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu)
+    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu, again=again)
 
 
 def _convolved(conv: Conv2d, x: Tensor) -> Tensor:

@@ -204,6 +204,8 @@ class Recipe(TrainingSettings):
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
         half: That half precision: ``float16`` (as all published runs) or ``bfloat16``.
         kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
+        recompute: With fused kernels, make the activations before convolutions again where gradients pass, instead of
+            keeping them: less memory, a few per cent more time, the same result.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
         options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
@@ -238,6 +240,7 @@ class Recipe(TrainingSettings):
     fp16: bool | None = None
     half: Literal["float16", "bfloat16"] = "float16"
     kernels: Literal["torch", "fused"] = "torch"
+    recompute: bool = False
     cuda_graphs: bool = True
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -276,6 +279,8 @@ class DistillConfig(Recipe, JobSettings):
             raise ValueError("guide: guides nothing with a guidance of 1; set guidance, or remove the guide")
         if self.kernels == "fused" and not self.device.startswith("cuda"):
             raise ValueError("kernels: 'fused' needs device 'cuda'; set kernels to torch")
+        if self.recompute and self.kernels != "fused":
+            raise ValueError("recompute: is for kernels 'fused'; without them take checkpointing")
         if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
             raise ValueError("half: says which half precision, and there is none without fp16 on device 'cuda'")
 

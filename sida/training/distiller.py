@@ -58,6 +58,7 @@ class Distiller(Turns):
             which all devices bring equally many (:data:`sida.training.learner.Reduce`).
         compile: Run the networks through ``torch.compile``.
         kernels: ``torch``, or ``fused``: the networks and steps of :mod:`sida.kernels` (a GPU's; other rounding).
+        recompute: With fused kernels, make the activations before convolutions again where gradients pass.
         cuda_graphs: On a GPU, record each round's kernels once and replay them.
         psi_steps: ψ's steps in an iteration.
         others: Further players, which step between ψ and θ.
@@ -91,6 +92,7 @@ class Distiller(Turns):
         reduce: Reduce | None = None,
         compile: bool = False,
         kernels: Kernels = "torch",
+        recompute: bool = False,
         cuda_graphs: bool = True,
         psi_steps: int = 1,
         others: Sequence[Player] = (),
@@ -110,7 +112,7 @@ class Distiller(Turns):
         self.true_score = true_score.eval().requires_grad_(False)
         fused = kernels == "fused"
         for net in (true_score, fake_score, generator) if fused else ():
-            use_fused_kernels(net)
+            use_fused_kernels(net, again=recompute)
         if fused:
             # As learners lay theirs out: the weights of convolutions are converted in each call.
             true_score.to(memory_format=torch.channels_last)

@@ -281,6 +281,7 @@ def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequ
         seed=config.seed,
         compile=config.compile,
         kernels=config.kernels,
+        recompute=config.recompute,
         cuda_graphs=config.cuda_graphs,
         psi_steps=parts.method.psi_steps,
         others=others,

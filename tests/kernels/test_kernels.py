@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import pytest
@@ -180,3 +181,41 @@ def test_guard_and_step(betas):
         assert int(wrong) == int(report.replaced) == 3
         torch.testing.assert_close(norm.sqrt(), report.norm)
     close(moved - vector, plain.vector - vector)
+
+
+def kept_and_gradients(make, weight, again):
+    """Whether an activation is kept by a convolution of it or by its own function, and the gradients."""
+    from sida.kernels.again import made_again
+
+    torch.manual_seed(3)
+    leaves = [leaf(2, 16, 8, 8), weight]
+    y = make(leaves[0], again)
+    with made_again(y) if again else contextlib.nullcontext():
+        z = F.conv2d(y, weight, padding=1)
+    stored = [z.grad_fn._saved_input, *y.grad_fn.saved_tensors]
+    kept = any(one is not None and one.data_ptr() == y.data_ptr() for one in stored)
+    return kept, torch.autograd.grad(z.square().sum(), leaves)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+@pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
+def test_an_activation_that_is_made_again_is_not_kept(kind, dropout):
+    from sida.kernels.activation import scaled_silu
+    from sida.kernels.group_norm import Affine, norm_act
+
+    affine, weight = Affine(leaf(16), leaf(16, seed=1)), leaf(4, 16, 3, 3, seed=2)
+    norm = lambda x, again: norm_act(x, affine, 4, 1e-5, dropout=dropout, again=again)
+    make = norm if kind == "norm_act" else lambda x, again: scaled_silu(x, None, dropout, again=again)
+    (plain, one), (less, other) = kept_and_gradients(make, weight, False), kept_and_gradients(make, weight, True)
+    assert (plain, less) == (True, False)
+    assert all(torch.equal(left, right) for left, right in zip(one, other))
+
+
+def test_nothing_is_made_again_where_nothing_is_kept():
+    from sida.kernels.activation import scaled_silu
+    from sida.kernels.again import made_again
+
+    with torch.no_grad():
+        y = scaled_silu(leaf(1, 16, 2, 2), again=True)
+        with made_again(y):
+            assert F.conv2d(y, torch.ones(1, 16, 1, 1, device=DEVICE)).shape == (1, 1, 2, 2)

@@ -74,6 +74,26 @@ def test_fused_network_computes_the_same(name):
     assert fused.state_dict().keys() == plain.state_dict().keys()
 
 
+def gradients(net, x, labels):
+    """All gradients of a pass, with the same draws each time."""
+    torch.manual_seed(3)
+    output = net(x, torch.tensor([0.5, 3.0], device=DEVICE), labels)
+    return torch.autograd.grad(output.square().sum(), [x, *net.parameters()], allow_unused=True)
+
+
+@pytest.mark.parametrize("name", ["DDPM++", pytest.param("EDM2", marks=pytest.mark.slow)])
+def test_activations_made_again_give_the_same_gradients(name):
+    plain = network(name, dropout=0.4).train()
+    again = copy.deepcopy(plain)
+    use_fused_kernels(plain)
+    use_fused_kernels(again, again=True)
+    shape = (2, plain.img_channels, 4, 4)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE).requires_grad_()
+    labels = torch.eye(4, device=DEVICE)[:2]
+    for one, other in zip(gradients(plain, x, labels), gradients(again, x, labels), strict=True):
+        assert (one is None and other is None) or torch.equal(one, other)
+
+
 def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
     nets = [network("DDPM++", channel_mult=[1], attn_resolutions=[]) for _ in range(3)]
     for number, net in enumerate(nets):

@@ -386,6 +386,7 @@ BAD = [
     ({"augment": {"p": 2}}, "p: must be between 0 and 1"),
     ({"fp16": True}, "--spec.fp16: float16 needs device 'cuda'"),
     ({"kernels": "fused"}, "kernels: 'fused' needs device 'cuda'; set kernels to torch"),
+    ({"recompute": True}, "recompute: is for kernels 'fused'; without them take checkpointing"),
     ({"half": "bfloat16"}, "half: says which half precision, and there is none without fp16 on device 'cuda'"),
 ]
 
