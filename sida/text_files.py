@@ -15,13 +15,12 @@ import json
 import math
 import os
 import re
-import stat
 from collections.abc import Hashable, Iterable
-from pathlib import Path
 from typing import Any
 
 from sida.content_hash import checked_rows
 from sida.errors import UserError
+from sida.ordinary_file import read_ordinary
 
 #: Bytes of a text file; the largest that there are (measurements of the paper) have a few million.
 MOST_BYTES = 256 << 20
@@ -54,23 +53,7 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
     Raises:
         UserError: No such file, no ordinary file, too large, another encoding (it is named), or control characters.
     """
-    path = Path(path)
-    try:
-        # Not blocking: a pipe without a writer would be waited for.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except ValueError:
-        raise UserError(f"{str(path)!r}: is no path") from None
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    with os.fdopen(handle, "rb") as stream:
-        status = os.fstat(handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path}: is no ordinary file; give the path of a text file")
-        if status.st_size > MOST_BYTES:
-            raise UserError(f"{path}: is larger than {MOST_BYTES >> 20} MiB; is it the right file?")
-        content = stream.read()
+    content = read_ordinary(path, str(path), MOST_BYTES, "give the path of a text file", "is it the right file?")
     text = _decoded(content, str(path))
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
 

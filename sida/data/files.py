@@ -10,7 +10,6 @@ from __future__ import annotations
 import abc
 import hashlib
 import os
-import stat
 import struct
 import tarfile
 import zipfile
@@ -25,6 +24,7 @@ from sida.data.npy import ZIP_FAULTS
 from sida.data.tar_index import TAR_FAULTS, checked_members, tar_members
 from sida.errors import UserError
 from sida.io import sha256_file
+from sida.ordinary_file import read_ordinary
 
 #: Refuse members that claim to be larger: no image or latent comes near, zip bombs do.
 MAX_MEMBER_BYTES = 256 << 20
@@ -220,18 +220,8 @@ class FolderFiles(Files):
 
     def read(self, index: int) -> bytes:
         """Content of a file."""
-        try:
-            # Not blocking: a pipe would wait for someone who writes.
-            handle = os.open(Path(self.path) / self.name(index), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            with os.fdopen(handle, "rb") as stream:
-                status = os.fstat(handle)
-                if not stat.S_ISREG(status.st_mode):
-                    raise UserError(f"{self.where(index)}: is no ordinary file; remove it")
-                if status.st_size > MAX_MEMBER_BYTES:
-                    raise UserError(f"{self.where(index)}: has {status.st_size} bytes; that is no image")
-                return stream.read()
-        except OSError as error:
-            raise UserError(f"{self.where(index)}: cannot be read ({error.strerror})") from None
+        path = Path(self.path) / self.name(index)
+        return read_ordinary(path, self.where(index), MAX_MEMBER_BYTES, "remove it", "that is no image")
 
     def digest(self) -> str:
         """SHA-256 over names and contents, in order."""
