@@ -126,6 +126,24 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
     return module, getattr(module, attribute)
 
 
+def load_class(name: str, where: str, base: type, known_as: str) -> type[Any]:
+    """Imports ``module:object``, which must be a class of a kind.
+
+    Args:
+        name: As for :func:`load_object`.
+        where: Place named in errors.
+        base: What it must be derived from.
+        known_as: Where users import ``base`` from, for errors.
+
+    Raises:
+        UserError: As :func:`load_object`, or it is no such class.
+    """
+    found = load_object(name, where, "class")[1]
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise UserError(f"{where}: '{name}' must be a subclass of {known_as}; derive it from that")
+    return found
+
+
 def _imported(value: Any, place: str) -> bool:
     """Whether a module's value is another module, or a function or class of another module."""
     code = inspect.isroutine(value) or inspect.isclass(value)

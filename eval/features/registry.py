@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
 from sida.errors import UserError, suggestion
-from sida.plugins import load_object
+from sida.plugins import load_class
 from sida.ranges import names_object
 
 if TYPE_CHECKING:
@@ -87,7 +87,4 @@ def _class(name: str) -> type[Extractor]:
         return getattr(importlib.import_module(f"eval.features.{ours.module}"), ours.cls)
     if not names_object(name):
         raise UserError(f"no extractor '{name}'{suggestion(name, EXTRACTORS)}")
-    cls = load_object(name, f"extractor '{name}'", "class")[1]
-    if not (isinstance(cls, type) and issubclass(cls, Extractor)):
-        raise UserError(f"extractor '{name}': must be a subclass of eval.features.Extractor")
-    return cls
+    return load_class(name, "extractor", Extractor, "eval.features.Extractor")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eval.measuring.metric import Direction, Metric, Sides, Value
 from sida.errors import UserError
-from sida.plugins import load_object
+from sida.plugins import load_class
 from sida.ranges import Count, Variants, names_object
 
 if TYPE_CHECKING:
@@ -259,10 +259,7 @@ def metric_class(kind: str, where: str = "kind") -> type[Metric]:
         return KINDS[kind]
     if not names_object(kind):
         raise UserError(f"{where}: must be one of {', '.join(KINDS)} or module:object, got '{kind}'")
-    cls = load_object(kind, where, "class")[1]
-    if not (isinstance(cls, type) and issubclass(cls, Metric)):
-        raise UserError(f"{where}: '{kind}' must be a subclass of eval.measuring.metric.Metric")
-    return cls
+    return load_class(kind, where, Metric, "eval.measuring.metric.Metric")
 
 
 #: A metric of a protocol: its kind says which settings it has.

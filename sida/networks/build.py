@@ -17,7 +17,7 @@ from sida.networks.options import check_options
 from sida.networks.precond import Precond
 from sida.networks.song_unet import SongUNet
 from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
-from sida.plugins import load_object
+from sida.plugins import load_class
 from sida.ranges import names_object
 
 NETWORKS: dict[str, type[nn.Module]] = {
@@ -95,7 +95,4 @@ def find_class(name: str, where: str) -> type[nn.Module]:
     if not names_object(name):
         known = suggestion(name, NETWORKS)
         raise UserError(f"{where}.class: unknown network '{name}'{known}; or name your own as module:object")
-    _, found = load_object(name, f"{where}.class", "class")
-    if not (isinstance(found, type) and issubclass(found, Precond)):
-        raise UserError(f"{where}.class: '{name}' is no subclass of sida.networks.Precond; derive it from that")
-    return found
+    return load_class(name, f"{where}.class", Precond, "sida.networks.Precond")
