@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import os
 import re
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from sida.errors import UserError, suggestion
 from sida.resources import find
+from sida.text_files import read_text
 
 COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
 KINDS = {
@@ -81,14 +81,14 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
         Assets by id, in file order.
 
     Raises:
-        UserError: Missing file or column, duplicate id, or a value that cannot be (with line and column).
+        UserError: No such file, no text in UTF-8, a missing column, duplicate id, or a value that cannot be (with
+            line and column).
     """
     path = Path(path) if path is not None else default_registry()
     if not path.is_file():
         raise UserError(f"{path}: no such asset registry; run from the repository or set SIDA_ASSETS")
-    with open(path, encoding="utf-8", newline="") as stream:
-        rows = list(csv.reader(stream, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if not rows or tuple(rows[0]) != COLUMNS:
+    rows = [line.split("\t") for line in read_text(path).split("\n")]
+    if tuple(rows[0]) != COLUMNS:
         raise UserError(f"{path}:1: the columns must be {' '.join(COLUMNS)} (separated by tabs)")
     assets: dict[str, Asset] = {}
     for number, row in enumerate(rows[1:], start=2):

@@ -17,18 +17,11 @@ from hypothesis import strategies as st
 from sida.assets import Asset, Transfer, fetch, fetch_many, verify
 from sida.assets.cache import LOCK_FILE, download_slot
 from sida.errors import UserError
-from tests.assets.fault_server import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()
 HASTY = Transfer(attempts=3, total_attempts=12, backoff=0.001, max_backoff=0.002, timeout=0.5, quiet=True)
-
-
-@pytest.fixture
-def site():
-    with serve() as site:
-        yield site
 
 
 def one(url: str, **options) -> dict[str, Asset]:

@@ -15,17 +15,10 @@ from sida.assets.cache import LOCK_FILE
 from sida.assets.registry import COLUMNS
 from sida.cli import main
 from sida.errors import UserError
-from tests.assets.fault_server import serve
 
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()
 HASTY = Transfer(attempts=3, total_attempts=12, backoff=0.001, max_backoff=0.002, timeout=0.5, quiet=True)
-
-
-@pytest.fixture
-def site():
-    with serve() as site:
-        yield site
 
 
 def one(url: str, target: str = "some/net.pkl", **options) -> dict[str, Asset]:

@@ -21,16 +21,9 @@ from sida.assets.fetch import describe
 from sida.assets.registry import COLUMNS
 from sida.errors import UserError
 from sida.resources import ROOT
-from tests.assets.fault_server import serve
 
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()
-
-
-@pytest.fixture
-def site():
-    with serve() as site:
-        yield site
 
 
 @pytest.mark.parametrize("fault", [("stall", 1000, 15), ("slow", 1000, 0.02)], ids=["silent servers", "slow ones"])

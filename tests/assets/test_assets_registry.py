@@ -12,7 +12,6 @@ from sida.assets import load_registry
 from sida.assets.registry import COLUMNS
 from sida.cli import main
 from sida.errors import UserError
-from tests.assets.fault_server import serve
 
 ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
@@ -79,14 +78,29 @@ def test_duplicates_and_wrong_columns_are_refused(tmp_path):
         load_registry(tmp_path / "e.tsv")
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"id\tkind\xe9\n", ":1: is not UTF-8 text"),
+        ("\t".join(COLUMNS).encode("utf-16"), "is UTF-16 text"),
+        ("\t".join(COLUMNS).encode() + b"\nnet\x1b[2J\n", ":2: holds a control character"),
+        ("\t".join(COLUMNS).encode() + b"\n" + b"x" * 200_000 + b"\n", ":2: 1 fields instead of 10"),
+    ],
+    ids=["another encoding", "UTF-16", "an escape code", "a long cell"],
+)
+def test_what_is_no_text_is_one_line(tmp_path, content, reason):
+    (tmp_path / "a.tsv").write_bytes(content)
+    with pytest.raises(UserError, match=reason):
+        load_registry(tmp_path / "a.tsv")
+
+
 @pytest.fixture
-def shop(tmp_path, monkeypatch):
+def shop(site, tmp_path, monkeypatch):
     """A registry with two files on a local server, and an empty cache."""
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
-    with serve() as site:
-        rows = [{**GOOD, "id": n, "url": site.add(n, n.encode() * 9), "target": f"t/{n}"} for n in ("one", "two")]
-        monkeypatch.setenv("SIDA_ASSETS", str(write(tmp_path / "assets.tsv", *rows)))
-        yield tmp_path / "cache"
+    rows = [{**GOOD, "id": n, "url": site.add(n, n.encode() * 9), "target": f"t/{n}"} for n in ("one", "two")]
+    monkeypatch.setenv("SIDA_ASSETS", str(write(tmp_path / "assets.tsv", *rows)))
+    return tmp_path / "cache"
 
 
 def test_the_command_fetches_lists_and_verifies(shop, capsys):

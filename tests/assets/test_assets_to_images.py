@@ -12,7 +12,6 @@ from PIL import Image
 from sida.assets.registry import COLUMNS
 from sida.cli import main
 from sida.networks import build_network
-from tests.assets.fault_server import serve
 from tests.checkpoint.genuine import MARK, write_genuine
 
 KWARGS = {
@@ -22,7 +21,7 @@ KWARGS = {
 
 
 @pytest.fixture
-def released(tmp_path, monkeypatch):
+def released(site, tmp_path, monkeypatch):
     """A one-step generator of SiDA and its teacher, published on a server that breaks the first connection."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
@@ -38,14 +37,13 @@ def released(tmp_path, monkeypatch):
         "student": write_genuine(tmp_path / "student.pkl", net, kwargs, renamed=names),
         "teacher": write_genuine(tmp_path / "teacher.pkl", net),
     }
-    with serve() as site:
-        lines = ["\t".join(COLUMNS)]
-        for name, path in files.items():
-            url = site.add(path.name, path.read_bytes(), faults=[("cut", 12_345)])
-            row = {"id": name, "kind": "network", "url": url, "target": path.name}
-            lines.append("\t".join(row.get(column, "") for column in COLUMNS))
-        (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
-        yield net.eval()
+    lines = ["\t".join(COLUMNS)]
+    for name, path in files.items():
+        url = site.add(path.name, path.read_bytes(), faults=[("cut", 12_345)])
+        row = {"id": name, "kind": "network", "url": url, "target": path.name}
+        lines.append("\t".join(row.get(column, "") for column in COLUMNS))
+    (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
+    yield net.eval()
     assert not (tmp_path / MARK).exists()
 
 

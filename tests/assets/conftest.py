@@ -1,0 +1,13 @@
+"""A server of files for tests of downloads."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.assets.fault_server import serve
+
+
+@pytest.fixture
+def site():
+    with serve() as site:
+        yield site
