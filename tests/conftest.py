@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,11 @@ os.environ.setdefault("SIDA_ALLOW_CODE", "*")
 if not torch.cuda.is_available():
     # Fused kernels run in Triton's interpreter, which must know before Triton is imported.
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# How long an example takes says how busy the machine is; after 0.2 s of it a test would fail.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
