@@ -22,7 +22,7 @@ from sida.training.plan import Plan, Points
 from sida.training.process import peak_memory
 from sida.training.ranks import ALONE, Ranks
 from sida.training.run import Picture, RunFiles
-from sida.training.state import KeptState
+from sida.training.state import KeptState, other_tensors
 
 
 class Trainer(Protocol):
@@ -271,12 +271,11 @@ class TrainingLoop:
         prefix = "best/"
         self.best_tensors = {n[len(prefix) :]: t for n, t in kept.tensors.items() if n.startswith(prefix)}
         try:
+            if self.best is not None and self.best_tensors["parameters"].shape != self.trainer.ema.flat.vector.shape:
+                raise KeyError
             self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith(prefix)})
         except (KeyError, RuntimeError):
-            raise UserError(
-                f"{kept.path}: was written by a version of the program that keeps other tensors; go on with that "
-                "version, or choose another --out"
-            ) from None
+            raise other_tensors(kept.path) from None
 
     def _finish(self) -> None:
         """Keeps a small last state, from which the results can be written again, and writes them."""

@@ -14,6 +14,10 @@ import torch
 from sida.training.learner import GuardReport
 from sida.training.ranks import ALONE, Ranks
 
+#: What is averaged over a tick, by name; and what is counted.
+GROUPS = ("losses", "grad_norm")
+COUNTS = ("images", "steps", "samples", "nan_count", "bad_gradients", "bad_steps")
+
 
 @dataclasses.dataclass
 class IterationRecord:
@@ -79,7 +83,7 @@ class TickMeter:
     def __init__(self, ranks: Ranks = ALONE) -> None:
         self._ranks = ranks
         self._pending: list[tuple[IterationRecord, int]] = []
-        self._means: dict[str, dict[str, list[float]]] = {"losses": {}, "grad_norm": {}}
+        self._means: dict[str, dict[str, list[float]]] = {group: {} for group in GROUPS}
         self._counts: dict[str, int] = {}
         self._seconds = 0.0
         self._running_since: float | None = None
@@ -112,7 +116,7 @@ class TickMeter:
         counts = dict(self._counts)
         images = counts.pop("images", 0)
         result |= {**counts, "img_per_s": images / max(self._seconds, 1e-9), "seconds": self._seconds}
-        self._means, self._counts, self._seconds = {"losses": {}, "grad_norm": {}}, {}, 0.0
+        self._means, self._counts, self._seconds = {group: {} for group in GROUPS}, {}, 0.0
         return result
 
     def state(self) -> dict[str, Any]:
@@ -130,7 +134,7 @@ class TickMeter:
         self.pause()
         share_records([record for record, _ in self._pending], self._ranks)
         for record, images in self._pending:
-            for group, values in (("losses", record.losses), ("grad_norm", record.grad_norms)):
+            for group, values in zip(GROUPS, (record.losses, record.grad_norms)):
                 for name, value in values.items():
                     entry = self._means[group].setdefault(name, [0.0, 0])
                     number = float(value)
@@ -138,14 +142,8 @@ class TickMeter:
                         entry[0] += number
                         entry[1] += 1
             bad = int(record.bad_gradients)
-            for name, count in (
-                ("images", images),
-                ("steps", 1),
-                ("samples", record.samples),
-                ("nan_count", int(record.nan_samples)),
-                ("bad_gradients", bad),
-                ("bad_steps", int(bad > 0)),
-            ):
+            counts = (images, 1, record.samples, int(record.nan_samples), bad, int(bad > 0))
+            for name, count in zip(COUNTS, counts):
                 self._counts[name] = self._counts.get(name, 0) + count
         self._pending.clear()
         if running:

@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 
 from sida.checkpoint import read_metadata, save_network
-from sida.checkpoint.network_file import write_state_dict
+from sida.checkpoint.network_file import build_on_meta, check_network_config, write_state_dict
 from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
@@ -24,8 +24,9 @@ from sida.training.config import DistillConfig, TeacherConfig
 from sida.training.flat import FlatParameters
 from sida.training.logs import Logs
 from sida.training.ranks import ALONE, Ranks
+from sida.training.record import is_record
 from sida.training.resumable import load_buffers
-from sida.training.state import KeptState, StateStore
+from sida.training.state import KeptState, StateStore, other_tensors
 
 P = ParamSpec("P")
 AnyConfig = TypeVar("AnyConfig", TeacherConfig, DistillConfig)
@@ -126,7 +127,7 @@ class RunFiles:
         self.folder, self.digest, self.ranks = folder, digest, ranks
         self.network = folder / "network.safetensors"
         self.kept: KeptState | None = None
-        self._store = StateStore(folder / "state", digest, set_aside)
+        self._store = StateStore(folder / "state", digest, set_aside, is_record)
         self._writer = BackgroundWriter()
         self._logs = Logs(folder, tensorboard)
 
@@ -278,7 +279,14 @@ class RunFiles:
         assert self.kept is not None
         say(f"[{stage}] already trained; writing its files")
         tensors = {name.removeprefix("best/"): tensor for name, tensor in self.kept.tensors.items()}
-        self.publish(self.kept.record, tensors)
+        where = str(self.kept.path.with_suffix(".json"))
+        try:
+            # A bound for what a record may ask for: no block has fewer parameters.
+            network = check_network_config(self.kept.record["metadata"]["network"], where)
+            build_on_meta(network, tensors["parameters"].numel() // 32, where)
+            self.publish(self.kept.record, tensors)
+        except (KeyError, RuntimeError):
+            raise other_tensors(self.kept.path) from None
 
 
 def _move(snapshot: Path, folder: Path) -> None:

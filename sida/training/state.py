@@ -5,22 +5,26 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+import re
+import stat
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
 
-from sida.content_hash import DamagedError, sealed, unsealed
+from sida.content_hash import sealed, unsealed
 from sida.errors import UserError
 from sida.io import sha256_file, write_text
 from sida.progress import say
 from sida.tensor_file import read_tensors, write_tensors
+from sida.text_files import parse_json
 
 FORMAT = "sida-state-1"
 KEPT = 2
-_KEYS = {"format", "digest", "tensors_sha256", "record"}
+_FIELDS = {"format": str, "digest": str, "tensors_sha256": str, "record": dict}
+_NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
 
 
 class KeptState(NamedTuple):
@@ -53,10 +57,17 @@ class StateStore:
         digest: Digest of everything that decides the run's result.
         set_aside: Start anew although the folder holds an unfinished run that this configuration cannot go on from;
             that run's states stay.
+        sound: Whether a run can go on from a record; a state with another one is damaged. None takes every record.
     """
 
-    def __init__(self, folder: Path, digest: str, set_aside: bool = False) -> None:
-        self.folder, self.digest, self.set_aside = Path(folder), digest, set_aside
+    def __init__(
+        self,
+        folder: Path,
+        digest: str,
+        set_aside: bool = False,
+        sound: Callable[[dict[str, Any]], bool] | None = None,
+    ) -> None:
+        self.folder, self.digest, self.set_aside, self._sound = Path(folder), digest, set_aside, sound
         self._lock: int | None = None
         # Numbers of this configuration's states, oldest first: all, and those known to be intact.
         self._own: list[int] = []
@@ -180,23 +191,26 @@ class StateStore:
         """Numbers of the states that were completed, oldest first."""
         try:
             # Not glob, which takes a folder that cannot be read for an empty one.
-            names = [name for name in os.listdir(self.folder) if name.startswith("state-") and name.endswith(".json")]
+            found = [_NAME.fullmatch(name) for name in os.listdir(self.folder)]
         except OSError as error:
             raise UserError(unreadable(self.folder, error)) from None
-        numbers = [name.removeprefix("state-").removesuffix(".json") for name in names]
-        return sorted(int(number) for number in numbers if number.isdigit())
+        return sorted(int(name[1]) for name in found if name)
 
     def _header(self, number: int) -> dict[str, Any] | None:
         """A state's JSON, or None if it is damaged."""
         path = self._path(number).with_suffix(".json")
         try:
-            header = json.loads(path.read_bytes())
+            if not _ordinary(path):
+                return None
+            header = parse_json(path.read_bytes(), str(path))
             header = unsealed(header, path) if isinstance(header, dict) else {}
         except OSError as error:
             raise UserError(unreadable(path, error)) from None
-        except (ValueError, RecursionError, DamagedError):
+        except UserError:
             return None
-        return header if header.keys() >= _KEYS and header["format"] == FORMAT else None
+        if not all(isinstance(header.get(key), kind) for key, kind in _FIELDS.items()) or header["format"] != FORMAT:
+            return None
+        return header if self._sound is None or self._sound(header["record"]) else None
 
     def _tensors(self, number: int, sha256: str) -> dict[str, torch.Tensor] | None:
         """A state's tensors, or None if they are damaged or gone."""
@@ -204,13 +218,26 @@ class StateStore:
         if not os.path.lexists(path):
             return None
         try:
-            if sha256_file(path) != sha256:
+            if not _ordinary(path) or sha256_file(path) != sha256:
                 return None
             return read_tensors(path)[0]
         except OSError as error:
             raise UserError(unreadable(path, error)) from None
 
 
+def _ordinary(path: Path) -> bool:
+    """Whether it is a file: a pipe would be waited for."""
+    return stat.S_ISREG(os.stat(path).st_mode)
+
+
 def unreadable(path: Path, error: OSError) -> str:
     """The line for a state that may well be intact but cannot be read now."""
     return f"{path}: cannot be read ({error.strerror or error}); nothing was changed: mend that, then run this again"
+
+
+def other_tensors(path: Path) -> UserError:
+    """The error for a state whose tensors are not those that its run keeps."""
+    return UserError(
+        f"{path}: was written by a version of the program that keeps other tensors; go on with that version, or "
+        "choose another --out"
+    )

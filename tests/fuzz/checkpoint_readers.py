@@ -19,6 +19,7 @@ from sida.checkpoint import import_official, load_network, read_pickle, read_sta
 from sida.checkpoint.network_file import build_on_meta, check_network_config
 from sida.networks import build_network
 from sida.tensor_file import read_tensors, write_tensors
+from sida.tensor_header import DATA_HASH, HEADER_HASH
 from tests.checkpoint.genuine import GenuinePickler, add_hooks, foreign_modules, write_genuine
 from tests.fuzz.changes import json_text, json_value, tokens, zip_members
 from tests.fuzz.frame import Reader, command
@@ -48,13 +49,17 @@ def network(name: str = "edm") -> torch.nn.Module:
 def write_networks(folder: Path) -> None:
     """Our own format, of two families."""
     for name in CONFIGS:
-        save_network(network(name), folder / f"{name}.safetensors", METADATA)
+        path = folder / f"{name}.safetensors"
+        save_network(network(name), path, METADATA)
+        (folder / f"{name}-unhashed.safetensors").write_bytes(unhashed(path.read_bytes()))
 
 
 def write_state(folder: Path) -> None:
     """Tensors of several types with a record."""
     tensors = {"a": torch.arange(6).reshape(2, 3), "b": torch.ones(5, dtype=torch.float64), "c": torch.zeros(0, 3)}
-    write_tensors(folder / "state.safetensors", tensors, {"format": "x/1", "ranges": [[0, 5]], "name": "n"})
+    path = folder / "state.safetensors"
+    write_tensors(path, tensors, {"format": "x/1", "ranges": [[0, 5]], "name": "n"})
+    (folder / "unhashed.safetensors").write_bytes(unhashed(path.read_bytes()))
 
 
 def write_pickles(folder: Path) -> None:
@@ -112,20 +117,38 @@ def write_configs(folder: Path) -> None:
 # Changes that know the formats
 
 
-def header(data: bytes, rng: Random) -> bytes:
-    """Changes the JSON of a header, or that of the record inside it; lengths stay right."""
+def unhashed(data: bytes) -> bytes:
+    """A tensor file without the hashes that it carries: with them no change gets any further."""
+    value, rest = parted(data)
+    for name in (DATA_HASH, HEADER_HASH):
+        value["__metadata__"].pop(name, None)
+    return joined(value, rest)
+
+
+def parted(data: bytes) -> tuple[Any, bytes]:
+    """The JSON of a tensor file's header, and what follows it."""
     length = int.from_bytes(data[:8], "little")
     if length > len(data):
         raise ValueError("no header")
-    value = json.loads(data[8 : 8 + length])
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def joined(value: Any, rest: bytes) -> bytes:
+    """The opposite of :func:`parted`."""
+    text = json.dumps(value).encode()
+    return len(text).to_bytes(8, "little") + text + rest
+
+
+def header(data: bytes, rng: Random) -> bytes:
+    """Changes the JSON of a header, or that of the record inside it; lengths stay right."""
+    value, rest = parted(data)
     metadata = value.get("__metadata__") if isinstance(value, dict) else None
     record = metadata.get("sida") if isinstance(metadata, dict) else None
     if isinstance(record, str) and rng.random() < 0.7:
         value["__metadata__"]["sida"] = json.dumps(json_value(json.loads(record), rng))
     else:
         value = json_value(value, rng)
-    text = json.dumps(value).encode()
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
+    return joined(value, rest)
 
 
 _NAMES = (

@@ -13,8 +13,8 @@ is needed; ``test_fuzz_readers.py`` finds it, and its line appears at the end of
 
 What a case may do: succeed, or raise one `UserError` of one printable line. It may not raise anything else, take more
 than ``seconds`` of processor time or ``megabytes`` of memory, hide that memory ran out, start a process, open a
-connection, unpickle, or write, remove or rename anything outside ``folder``. ``python -m tests.fuzz READER CASE``
-repeats a case, with its traceback.
+connection, unpickle, print what a terminal obeys, or write, remove or rename anything outside ``folder``.
+``python -m tests.fuzz READER CASE`` repeats a case, with its traceback.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest import mock
 
 from sida.errors import UserError
 from tests.fuzz.changes import Change, damaged
@@ -109,9 +110,7 @@ def command(program: str, *arguments: object) -> str:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = main([str(argument) for argument in arguments])
-    for line in out.getvalue().splitlines():
-        if not line.isprintable():
-            raise FaultError(f"it printed {line!r}")
+    _check_printed(out.getvalue())
     if status == 0:
         return out.getvalue()
     message = err.getvalue()
@@ -155,7 +154,8 @@ def fuzz(reader: Reader, numbers: range, folder: Path, most_faults: int = 5) -> 
     count, faults = Count(), []
     elsewhere, own = folder / "elsewhere", folder / "own"
     elsewhere.mkdir(parents=True)
-    with contextlib.chdir(elsewhere), MemoryLimit():
+    # Whether a disk has really written is not asked here, and takes longer than all else.
+    with contextlib.chdir(elsewhere), MemoryLimit(), mock.patch("os.fsync", return_value=None):
         for number in numbers:
             own.mkdir()
             try:
@@ -192,7 +192,8 @@ def judge(reader: Reader, path: Path, own: Path) -> Count:
 
 def _read(reader: Reader, path: Path, own: Path) -> bool:
     """Whether the reader refuses the file, as it should."""
-    with watched(own) as seen:
+    said = io.StringIO()
+    with watched(own) as seen, contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
             reader.read(path, own)
             refused = False
@@ -201,6 +202,7 @@ def _read(reader: Reader, path: Path, own: Path) -> bool:
             _check_message(error)
     if seen:
         raise FaultError(f"did what no reader does: {'; '.join(seen[:3])}")
+    _check_printed(said.getvalue())
     return refused
 
 
@@ -216,6 +218,12 @@ def _judged(seconds: float) -> Iterator[None]:
         raise FaultError(f"did not end within {2 * seconds:g} s") from None
     except Exception as error:
         raise FaultError(f"raised {type(error).__name__}: {str(error)[:200]}") from None
+
+
+def _check_printed(text: str) -> None:
+    for line in text.splitlines():
+        if not line.isprintable():
+            raise FaultError(f"printed {line[:300]!r}")
 
 
 def _check_message(error: UserError) -> None:

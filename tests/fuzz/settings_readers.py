@@ -12,6 +12,7 @@ from eval.measuring.protocol import load_protocol
 from eval.results.published import load_published
 from eval.results.summary import COLUMNS, load_measurements
 from eval.tables.layout import load_layout
+from sida.assets import load_registry
 from sida.config import from_mapping, load_spec, load_yaml
 from sida.latex_text import escape
 from sida.resources import ROOT
@@ -60,6 +61,12 @@ def read_sheet(path: Path, folder: Path) -> None:
     """All rows, and their labels as LaTeX."""
     for run in read_runs(path):
         escape(run.label)
+
+
+def write_assets(folder: Path) -> None:
+    """The first rows of the registry of downloads."""
+    rows = (CONFIG / "assets.tsv").read_text().splitlines(keepends=True)
+    (folder / "assets.tsv").write_text("".join(rows[:8]))
 
 
 def write_specs(folder: Path) -> None:
@@ -137,6 +144,7 @@ _NUMBERS = (lines, encoded, tokens(b",", b'"', b"\n", b"nan"))
 
 READERS = (
     Reader("sample sheet", write_sheets, read_sheet, (*_SHEET, json_text)),
+    Reader("asset registry", write_assets, lambda path, _: load_registry(path), _SHEET, quick=100),
     Reader("training settings", write_specs, read_training, (json_text, *_YAML), quick=100),
     Reader("preset", copied("demo.yaml"), read_preset, _YAML, quick=50),
     Reader("protocol", copied("protocols/digits.yaml", "protocols/cifar10.yaml"), read_protocol, _YAML, quick=100),

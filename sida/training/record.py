@@ -1,0 +1,115 @@
+"""What a kept state says beside its tensors, and whether a run can go on from that.
+
+A state's hash finds damage; whoever makes a state anew can give it a right one. So what the loop, the rules of
+divergence and the results read of a record is looked at before a run takes it up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from sida.training.meter import COUNTS, GROUPS
+
+
+def is_record(record: Any) -> bool:
+    """Whether all that :class:`sida.training.loop.TrainingLoop` keeps in a state is there, each of its kind."""
+    if not (isinstance(record, dict) and type(record.get("finished")) is bool and _count(record.get("nimg"))):
+        return False
+    done, evaluations = record.get("done"), record.get("evaluations")
+    return (
+        _finite(record)
+        and isinstance(done, dict)
+        and all(key in done and _optional(_count, done[key]) for key in ("tick", "evaluation", "snapshot"))
+        and _list(_tick, record.get("train"))
+        and _list(_evaluation, evaluations)
+        and _best(record.get("best"), evaluations, record["finished"])
+        and _meter(record.get("meter"), begun=done["tick"] != record["nimg"])
+        and (not record["finished"] or _published(record.get("metadata")))
+    )
+
+
+def _finite(record: dict[str, Any]) -> bool:
+    """Whether it can be written again: 1e999 is an infinity, which JSON does not have."""
+    try:
+        json.dumps(record, allow_nan=False)
+    except ValueError:
+        return False
+    return True
+
+
+def _number(value: Any) -> bool:
+    return (isinstance(value, float) and math.isfinite(value)) or (type(value) is int and value.bit_length() < 64)
+
+
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def _optional(kind: Callable[[Any], bool], value: Any) -> bool:
+    return value is None or kind(value)
+
+
+def _list(kind: Callable[[Any], bool], value: Any) -> bool:
+    return isinstance(value, list) and all(map(kind, value))
+
+
+def _by_name(kind: Callable[[Any], bool], value: Any) -> bool:
+    """A mapping by names that can be shown."""
+    return isinstance(value, dict) and all(name.isprintable() and kind(item) for name, item in value.items())
+
+
+def _tick(value: Any) -> bool:
+    """A line of ``train.jsonl``."""
+    return (
+        isinstance(value, dict)
+        and _count(value.get("nimg"))
+        and all(_by_name(lambda item: _optional(_number, item), value.get(group)) for group in GROUPS)
+        and all(_count(value.get(name)) for name in COUNTS if name != "images")
+    )
+
+
+def _evaluation(value: Any) -> bool:
+    """A line of ``evaluations.jsonl``."""
+    return isinstance(value, dict) and _count(value.get("nimg")) and _number(value.get(_selection(value)))
+
+
+def _selection(evaluation: dict[str, Any]) -> str | None:
+    """The name of the value that chooses; None where that is no name."""
+    name = evaluation.get("selection", "fd")
+    return name if isinstance(name, str) and name.isprintable() else None
+
+
+def _best(value: Any, evaluations: Any, finished: bool) -> bool:
+    """The best evaluation's value; without evaluations there is none before the end."""
+    if value is None:
+        return not evaluations and not finished
+    names = {_selection(evaluation) for evaluation in evaluations}
+    return isinstance(value, dict) and _count(value.get("nimg")) and all(_number(value.get(name)) for name in names)
+
+
+def _meter(value: Any, begun: bool) -> bool:
+    """A meter's state; within a tick that has begun it has counted."""
+    if not (isinstance(value, dict) and _number(value.get("seconds"))):
+        return False
+    means, counts = value.get("means"), value.get("counts")
+    return (
+        isinstance(means, dict)
+        and isinstance(counts, dict)
+        and means.keys() == set(GROUPS)
+        and all(_by_name(_mean, group) for group in means.values())
+        and _by_name(_count, counts)
+        and counts.keys() in ({*COUNTS}, *([] if begun else [set()]))
+    )
+
+
+def _mean(value: Any) -> bool:
+    """A sum, and of how many."""
+    return isinstance(value, list) and len(value) == 2 and _number(value[0]) and _count(value[1])
+
+
+def _published(value: Any) -> bool:
+    """What the network of a finished run says of itself."""
+    return isinstance(value, dict) and isinstance(value.get("network"), dict)
