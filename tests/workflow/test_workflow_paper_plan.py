@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 import zipfile
 
 import pytest
@@ -17,10 +16,8 @@ from workflow.preset.targets import Targets
 
 
 def planned(workspace, *arguments):
-    start = time.monotonic()
     result = workspace.snakemake("-n", *arguments)
     assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
-    assert time.monotonic() - start < 30
     return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE)}
 
 
