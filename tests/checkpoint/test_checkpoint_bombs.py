@@ -86,9 +86,11 @@ PICKLES = {
     "many sets": (whole(listed(b"\x8f" * 150_000, (b"e(" + b"\x8f" * 150_000) * 18)), FAR),
     "many modules": (whole(listed(LINEAR * 25_000)), None),
 }
+#: Each takes all steps that there are, as another one here does.
+AGAIN = ("frozen sets of one list", "dictionaries of one list", "many sets", "a frozen set of colliding numbers")
 
 
-@pytest.mark.parametrize("name", PICKLES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in AGAIN else []) for n in PICKLES])
 def test_a_small_pickle_takes_little_time_and_memory(name, tmp_path):
     content, reason = PICKLES[name]
     assert len(content) < 3_000_000

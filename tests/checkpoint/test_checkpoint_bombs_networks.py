@@ -80,9 +80,11 @@ NETWORKS = {
     "a class with a long name": (given().replace(EDM, text("\x1b" * 1_000_000)), r"architecture '\\x1b"),
     "many entries": (whole(mapping(*(text(f"e{i}") + b"N" for i in range(90_000)))), "has no entry 'ema'"),
 }
+#: It takes all steps that there are, as shared parameters do.
+AGAIN = ("hooks that many modules share",)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in AGAIN else []) for n in NETWORKS])
 def test_a_small_network_takes_little_time_and_memory(name, tmp_path):
     content, reason = NETWORKS[name]
     assert len(content) < 3_500_000

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -22,7 +23,7 @@ from sida.training.meter import IterationRecord
 from sida.training.plan import Plan, Points
 from sida.training.resumable import joint_state, load_joint_state
 from sida.training.run import RunFiles
-from sida.training.state import FORMAT
+from sida.training.state import FORMAT, KeptState
 from tests.fuzz.changes import json_text
 from tests.fuzz.checkpoint_readers import header, network, unhashed
 from tests.fuzz.frame import FaultError, Reader
@@ -122,7 +123,7 @@ def read_state(path: Path, own: Path) -> None:
     else:
         record = FINISHED if path.stem == "finished" else RUNNING
         put(folder, 2, json.dumps(state(record, path.read_bytes())).encode(), path.read_bytes())
-    go_on(own / "run")
+    go_on(own / "run", check_taken)
 
 
 def put(folder: Path, number: int, record: bytes, content: bytes) -> None:
@@ -131,17 +132,22 @@ def put(folder: Path, number: int, record: bytes, content: bytes) -> None:
     (folder / f"state-{number:06d}.json").write_bytes(record)
 
 
-def go_on(folder: Path) -> None:
-    """Starts the run again, and looks at what it took for its state."""
+def check_taken(kept: KeptState) -> None:
+    """What a run takes for its state is what was kept, if the file carries a hash."""
+    if kept.path.name == "state-000002":
+        found = json.loads(kept.path.with_suffix(".json").read_bytes())
+        if KEY in found and kept.record not in (RUNNING, FINISHED):
+            raise FaultError("a state with another hash than its own was taken")
+    elif kept.record != OLDER:
+        raise FaultError("the state before is not what it was")
+
+
+def go_on(folder: Path, check: Callable[[KeptState], None] = lambda kept: None) -> None:
+    """Starts the run again; ``check`` sees what it took for its state."""
     plan = Plan("fuzz", 64, 8, Points(16), evaluation=Points(16), patience=9, state_seconds=1e9)
     with RunFiles(folder, DIGEST) as files:
         assert files.kept is not None
-        if files.kept.path.name == "state-000002":
-            found = json.loads(files.kept.path.with_suffix(".json").read_bytes())
-            if KEY in found and files.kept.record not in (RUNNING, FINISHED):
-                raise FaultError("a state with another hash than its own was taken")
-        elif files.kept.record != OLDER:
-            raise FaultError("the state before is not what it was")
+        check(files.kept)
         if files.finished:
             files.publish_again("fuzz")
             return
