@@ -5,8 +5,11 @@ from __future__ import annotations
 import datetime
 import functools
 import hashlib
+import importlib.metadata
+import importlib.util
 import os
 import platform
+import runpy
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -64,16 +67,25 @@ def device_name(device: str = "cpu") -> str:
     return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
 
 
-def environment(device: str = "cpu") -> dict[str, Any]:
-    """Versions and machine facts that belong beside every measured number."""
-    import numpy
-    import torch
+def environment(device: str | None = "cpu") -> dict[str, Any]:
+    """Versions and machine facts that belong beside every measured number.
 
+    Args:
+        device: What computed it; None for what needs no torch, whose import takes seconds.
+    """
     return {
         "code_version": code_version(),
         "date": now(),
-        "device": device_name(device),
+        "device": f"cpu ({platform.machine()})" if device is None else device_name(device),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
+        "torch": _torch_version(),
+        "numpy": importlib.metadata.version("numpy"),
     }
+
+
+def _torch_version() -> str:
+    """``torch.__version__``, build included, without loading torch."""
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(runpy.run_path(str(Path(spec.origin).with_name("version.py")))["__version__"])

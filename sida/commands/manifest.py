@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     write_sealed_json(
         out,
         {
-            "environment": environment(),
+            "environment": environment(None),
             "command": args.command,
             "preset": preset,
             "preset_sha256": sha256_json(preset) if preset is not None else None,
