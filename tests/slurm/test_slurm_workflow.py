@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 
 import numpy as np
@@ -29,16 +30,18 @@ def runs(cluster, tmp_path_factory):
             run.stop()
 
 
+def going_on(run, cluster, name, but):
+    """Id of the job of a training that goes on, another one than `but`."""
+    job = cluster.job(TRAINED[name], run.folder)
+    return job if job != but and run.training(name) and run.ticks(name) else None
+
+
 def test_accidents_leave_no_trace_in_the_table(runs, cluster):
     """Jobs are cancelled, killed, sent back to the queue, and run out of time; then Snakemake itself is killed."""
     run = runs["disturbed"]
 
     def running(name, but=""):
-        def look():
-            job = cluster.job(TRAINED[name], run.folder)
-            return job if job != but and run.training(name) and run.ticks(name) else None
-
-        return wait_for(f"{name} to train", look, run)
+        return wait_for(f"{name} to train", lambda: going_on(run, cluster, name, but), run)
 
     cluster.run("scancel", running("digits-short"))
     stuck = running("sida")
@@ -79,6 +82,20 @@ def test_jobs_ask_for_what_the_plan_says(runs, cluster):
     for fields in trainings:
         assert (fields["TimeLimit"], fields["NumNodes"], fields["Partition"]) == ("00:31:00", "1", "main")
         assert 4000 < int(fields["MinMemoryNode"].removesuffix("M")) < 6000
+
+
+def test_a_training_longer_than_its_limit_goes_on_as_often_as_the_plan_says(cluster, tmp_path):
+    """Planned in three pieces, without retries for faults: it ends in its third attempt."""
+    # The plan's quarter of a second times the margin is 75 minutes, and an attempt of an hour computes for half of it.
+    run = ClusterWorkspace(cluster, tmp_path, {"max_hours": 1, "margin": 18_000})
+    run.begin(*run.slurm("teachers/digits-short/network.safetensors", options=("--retries", "0")))
+    ended = ""
+    for _ in range(2):
+        ended = wait_for("the training", functools.partial(going_on, run, cluster, "digits-short", ended), run)
+        cluster.run("scancel", ended)
+    run.end()
+    assert sorted(cluster.states(run.folder)) == ["CANCELLED", "CANCELLED", "COMPLETED"]
+    assert "train_teacher digits-short needs 3" in (run.folder / "run.log").read_text()
 
 
 def test_two_processes_are_one_job_on_one_node_or_on_two(cluster, tmp_path_factory):

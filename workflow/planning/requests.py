@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sida.errors import UserError
+from workflow.planning.attempts import PIECES
 from workflow.planning.jobs import Job, Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.planning.site import Site
@@ -62,6 +63,7 @@ class Requests:
         if not self.inside:
             asked["runtime"] = lambda wildcards, attempt: self.minutes(kind, wildcards, attempt, trials)
             asked["mem_mb"] = lambda wildcards, attempt: self.memory_mb(kind, wildcards, attempt)
+            asked[PIECES] = lambda wildcards: self.pieces(kind, wildcards, trials)
         return asked | (self._nodes(kind) if kind in TRAINED else {})
 
     def _nodes(self, kind: str) -> dict[str, Value]:
@@ -103,6 +105,23 @@ class Requests:
             return most
         wanted = (START_MINUTES + 60 * hours * self.site.margin) * _grown(attempt)
         return min(most, math.ceil(wanted))
+
+    def pieces(self, kind: str, wildcards: Any, trials: int | None = None) -> int | None:
+        """Attempts that a job needs because none may be longer than the site allows.
+
+        Returns:
+            None if one is enough; 0 if its plan is unknown. Each attempt computes for the longest time less its start.
+        """
+        assert self.site is not None
+        most = 60 * self.site.max_hours
+        try:
+            wanted = 60 * self._hours(kind, wildcards, trials) * self.site.margin
+        except UserError:
+            return 0
+        if START_MINUTES + wanted <= most:
+            return None
+        # A limit that is hardly longer than a start leaves half of it.
+        return max(2, math.ceil(wanted / max(most - START_MINUTES, most / 2)))
 
     def memory_mb(self, kind: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job asks for on each of its nodes."""

@@ -10,6 +10,7 @@ from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import latex_lack
+from workflow.planning.attempts import allow_attempts
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
 from workflow.preset.checks import check_folder
@@ -85,6 +86,8 @@ TARGETS = Targets(PRESET, PAPER)
 ONE_GPU = min(1, PRESET.config["gpus"])
 SPECS = Specs(PRESET)
 LOCK = PresetLock(RESULTS, sys.argv)
+# Rules whose jobs go on from a kept state.
+TRAININGS = ["train_teacher", "distill", "distill_parent"]
 REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
 
 
@@ -106,13 +109,16 @@ def experiments_option(wildcards, input):
 
 
 def begin():
-    """Takes the preset's lock, then writes the specs; ends a second workflow with one line."""
+    """Takes the preset's lock, then writes the specs; ends a second workflow with one line. Long jobs get their retries."""
     try:
         LOCK.take()
         SPECS.write()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    if SITE is not None:
+        for line in allow_attempts(workflow, TRAININGS):
+            print(line, file=sys.stderr)
 
 
 def show_summary():
