@@ -18,6 +18,7 @@ from sida.io import read_sealed_json, sha256_file, sha256_json, write_json, writ
 from sida.networks import build_network
 from sida.text_files import read_csv
 from sida.training.logs import Logs
+from tests.damage import DAMAGES
 from tests.training.toy import NETWORK
 from workflow.cli import sida_main
 
@@ -136,6 +137,28 @@ def test_files_without_a_hash_of_their_own_are_compared_with_the_manifest(folder
         "manifest.json", "more.txt", "specs/measurements/a.json", "specs/students/a.json", "tables/main.tex",
     ]  # fmt: skip
     assert verified(folder, capsys, "--quiet")[2] == []
+
+
+PRODUCTS = [
+    "tables/main.tex", "tables/main.md", "tables/main.html", "figures/curve.pdf", "figures/curve.png", "claims.md",
+    "claims.html", "index.html", "paper.tex", "paper.pdf", "experiments/q1.md", "experiments/q1.html",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_each_product_without_a_hash_of_its_own_is_named(folder, capsys, damage):
+    for name in PRODUCTS:
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(f"the product {name}")
+    make_manifest(folder)
+    assert verified(folder, capsys)[:2] == (0, [])
+    for name in PRODUCTS:
+        before = (folder / name).read_bytes()
+        DAMAGES[damage](folder / name)
+        status, (fault,), _, _ = verified(folder, capsys)
+        assert status == 1
+        assert fault.startswith(f"{name}: is not the file that the manifest lists")
+        (folder / name).write_bytes(before)
 
 
 def test_files_of_earlier_versions_are_read_and_named(folder, capsys):

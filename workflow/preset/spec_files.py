@@ -6,15 +6,29 @@ those jobs again whose spec says something else. Files are written when a run st
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eval.results.selection import read_extended
 from sida.errors import UserError
 from sida.io import write_text
 from workflow.preset.job_specs import Preset
+
+
+@functools.cache
+def content_digest(path: str | Path | None) -> str | None:
+    """SHA-256 of what a YAML file says, with the files that it extends; None for no file.
+
+    For the files that people write and inputs name: a change of them counts whatever their times are.
+    """
+    if path is None:
+        return None
+    text = json.dumps(read_extended(Path(path)), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class Specs:

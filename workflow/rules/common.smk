@@ -14,9 +14,10 @@ from workflow.planning.attempts import allow_attempts
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
 from workflow.preset.checks import check_folder
+from workflow.preset.file_times import mend_times
 from workflow.preset.lock import PresetLock
 from workflow.preset.rehearsal import check_preset
-from workflow.preset.spec_files import Specs
+from workflow.preset.spec_files import Specs, content_digest
 from workflow.preset.targets import Targets, any_of
 from sida.errors import UserError
 from sida.families import SD_VAE
@@ -112,6 +113,7 @@ def begin():
     """Takes the preset's lock, then writes the specs; ends a second workflow with one line. Long jobs get their retries."""
     try:
         LOCK.take()
+        mend_times(RESULTS, LOCK.path)
         SPECS.write()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

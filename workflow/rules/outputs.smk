@@ -35,6 +35,7 @@ rule table:
         mode=PRESET.config["table_mode"],
         spec=lambda wildcards: SPECS.path("tables", wildcards.table),
         digest=lambda wildcards: SPECS.digest("tables", wildcards.table),
+        layout_digest=lambda wildcards: content_digest(PRESET.layout("tables", wildcards.table)),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.tex)),
         caption=lambda wildcards: TARGETS.caption("tables", wildcards.table),
@@ -82,6 +83,7 @@ rule figure:
     params:
         spec=lambda wildcards: SPECS.path("figures", wildcards.figure),
         digest=lambda wildcards: SPECS.digest("figures", wildcards.figure),
+        layout_digest=lambda wildcards: content_digest(PRESET.layout("figures", wildcards.figure)),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.pdf)),
         caption=lambda wildcards: TARGETS.caption("figures", wildcards.figure),
@@ -108,6 +110,7 @@ rule claims:
     conda:
         "../../environment.yml"
     params:
+        claims_digest=content_digest(PRESET.config["claims"]),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(output.md),
     message:

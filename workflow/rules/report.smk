@@ -36,6 +36,7 @@ rule index:
     params:
         results=lambda wildcards, output: os.path.dirname(output[0]),
         title=PRESET.config["title"],
+        experiments_digest=content_digest(PRESET.config["experiments"]),
         own=["--own", str(PRESET.own[0])],
         experiments=experiments_option,
         again=shlex.join([*AGAIN, "--cores", "2", "--configfile", *CONFIGFILES]),
@@ -62,6 +63,7 @@ rule experiment:
     params:
         spec=lambda wildcards: SPECS.path("experiments", wildcards.experiment),
         digest=lambda wildcards: SPECS.digest("experiments", wildcards.experiment),
+        claims_digest=content_digest(PRESET.config["claims"]),
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.html)),
         own=["--own", str(PRESET.own[0])],
