@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sida.errors import UserError, suggestion
 from sida.families import Family
-from sida.official_defaults import GDD_DEFAULTS, SID_DEFAULTS, SIDA_DEFAULTS
+from sida.official_defaults import GDD_DEFAULTS, INSTANCE_DEFAULTS, SID_DEFAULTS, SIDA_DEFAULTS
 from sida.settings.discriminator import GDDOptions
+from sida.settings.instance import InstanceOptions
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
@@ -163,8 +164,34 @@ GDD_I = dataclasses.replace(
     GDD, name="gdd-i", title="GDD-I", about="the same with most of the generator's convolutions frozen"
 )
 
+
+def _instance_loss(parts: Parts) -> Any:
+    from sida.losses.instance import InstanceLoss
+
+    return InstanceLoss(parts.options.num_steps)
+
+
+def _instance_turns(parts: Parts) -> Turns:
+    from sida.training.instance import make_instance
+
+    return make_instance(parts)
+
+
+INSTANCE = Method(
+    name="instance",
+    title="Instance",
+    about="squared error to the teacher's image of the same latent; starts from the teacher",
+    start="teacher",
+    real_images=False,
+    loss=_instance_loss,
+    options=InstanceOptions,
+    turns=_instance_turns,
+    guided=True,
+    defaults=INSTANCE_DEFAULTS,
+)
+
 #: Methods by name.
-METHODS = {method.name: method for method in (SID, SIDA, SID2A, GDD, GDD_I)}
+METHODS = {method.name: method for method in (SID, SIDA, SID2A, GDD, GDD_I, INSTANCE)}
 
 
 def is_method(name: str) -> bool:

@@ -46,3 +46,6 @@ GDD_DEFAULTS = {
         "warmup_kimg": 0.0,
     },
 }  # fmt: skip
+#: Instance-based distillation's, which has no official code: its input is that of EDM's sampler, σ_max · z, and the
+#: rest is GDD's, with which it is compared.
+INSTANCE_DEFAULTS = GDD_DEFAULTS

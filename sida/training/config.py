@@ -252,7 +252,8 @@ class DistillConfig(Recipe, JobSettings):
     Attributes:
         method: Name in :data:`sida.methods.METHODS`: ``sid`` (no real images), ``sida`` (with the adversarial term),
             ``sid2a`` (sida from a distilled generator), ``gdd`` (a discriminator alone), ``gdd-i`` (most of the
-            generator frozen); or ``module:object`` of one's own.
+            generator frozen), ``instance`` (the teacher's images of the same latents); or ``module:object`` of one's
+            own.
         teacher: Path of the teacher's network.
         init: Path of the generator to start from: needed by sid2a, allowed for sid (a *restart*: fresh fake score and
             optimisers without the adversarial term, the control for SiD2A), refused by sida.

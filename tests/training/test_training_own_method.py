@@ -98,7 +98,7 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a, gdd, gdd-i or module:object"),
+        ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a, gdd, gdd-i, instance or module:object"),
         ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
         ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
         ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.Method"),

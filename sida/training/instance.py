@@ -1,0 +1,45 @@
+"""Instance-based distillation: one player, the generator, which repeats the teacher's images.
+
+Source: see :class:`sida.losses.instance.InstanceLoss`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+from sida.losses.instance import InstanceLoss
+from sida.training.iteration import Turns
+from sida.training.learner import Learner
+from sida.training.player import Player
+
+if TYPE_CHECKING:
+    from sida.training.student import Parts
+
+
+def make_instance(parts: Parts) -> Turns:
+    """The player of a configuration."""
+    config, teacher = parts.config, parts.true_score
+    loss = cast(InstanceLoss, parts.method.loss(parts))
+    generator = Learner(
+        parts.copy(parts.initial, config.weight_norm),
+        config.lr,
+        config.generator_betas or config.betas,
+        config.eps,
+        compile=config.compile,
+    )
+    player = Player(
+        "generator",
+        generator,
+        lambda given: loss.generator_terms(teacher, given),
+        lambda pixels: {"instance": 1.0},
+        "generator",
+    )
+    return Turns(
+        [player],
+        parts.schedule(),
+        seed=config.seed,
+        init_sigma=config.init_sigma,
+        ema_half_life=config.ema_half_life_kimg * 1000,
+        ema_rampup_ratio=config.ema_rampup_ratio,
+        cuda_graphs=config.cuda_graphs,
+    )

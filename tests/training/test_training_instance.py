@@ -1,0 +1,88 @@
+"""Instance-based distillation: the generator repeats what the teacher makes of the same latent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from sida.checkpoint import load_network
+from sida.cli import main
+from sida.data import load_dataset
+from sida.io import read_jsonl
+from sida.losses import Round
+from sida.losses.instance import InstanceLoss
+from sida.sampling import heun, latents_for_seeds, one_step
+from sida.training import distill, train_teacher
+from sida.training.config import DistillConfig
+from sida.training.student import make_turns
+from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
+
+INSTANCE = {
+    **STUDENT, "method": "instance", "total_kimg": 0.32, "warmup_kimg": None, "grad_clip_value": None,
+    "evaluation": None, "augment": None, "options": {"num_steps": 3},
+}  # fmt: skip
+for _key in ("lambda_adv", "adversarial_kimg"):
+    INSTANCE.pop(_key)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return str(train_teacher({**TEACHER, "total_kimg": 0.4}, tmp_path_factory.mktemp("teacher")))
+
+
+def test_targets_are_what_the_teachers_sampler_draws(teacher):
+    net, _ = load_network(teacher)
+    z, labels = latents_for_seeds(range(4), (1, 8, 8)), torch.eye(10)[[3, 1, 4, 1]]
+    drawn = heun(net, z, labels, num_steps=5)
+    loss = InstanceLoss(num_steps=5)
+    assert torch.equal(loss.targets(net, z, labels), drawn.to(torch.float32).detach())
+    images = torch.zeros_like(z)
+    terms = loss.generator_terms(net, Round(images, labels, draws={"z": z}))
+    assert torch.equal(terms["instance"], loss.targets(net, z, labels).square())
+
+
+def test_run_goes_on_where_it_stopped(tmp_path, teacher, monkeypatch):
+    spec = {**INSTANCE, "teacher": teacher}
+    distill(spec, tmp_path / "straight")
+    interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, 96)
+    distill(spec, tmp_path / "resumed")
+    assert results(tmp_path / "resumed") == results(tmp_path / "straight")
+
+
+def test_images_come_nearer_to_the_teachers(tmp_path, teacher):
+    path = distill({**INSTANCE, "teacher": teacher, "total_kimg": 2.0, "batch_gpu": 16}, tmp_path)
+    assert {name for record in read_jsonl(tmp_path / "train.jsonl") for name in record["losses"]} == {"instance"}
+    start, _ = load_network(teacher)
+    net, metadata = load_network(path)
+    assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 80.0}
+    z, labels = latents_for_seeds(range(64), (1, 8, 8)), torch.eye(10)[torch.arange(64) % 10]
+    with torch.no_grad():
+        target = heun(start, z, labels, num_steps=3)
+        before, after = ((one_step(one, z, labels, 80.0) - target).square().mean() for one in (start, net))
+    assert after < 0.7 * before
+
+
+def test_defaults_are_gdds_with_which_it_is_compared(teacher):
+    config = DistillConfig(**{**INSTANCE, "teacher": teacher, "options": {}})
+    turns = make_turns(config, load_dataset(config.dataset), torch.device("cpu"))
+    (player,) = turns.players
+    assert (turns.init_sigma, player.learner.adam.betas, player.learner.clip_value) == (80.0, (0.0, 0.99), None)
+    assert player.learner.net.init_config["class"] == "EDMPrecond"
+    assert player.learner.net.init_config["kwargs"]["dropout"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"options": {"num_steps": 1}}, "--spec.options.num_steps: must be at least 2, got 1"),
+        ({"options": {"steps": 3}}, "--spec.options: unknown key 'steps' (did you mean 'num_steps'?)"),
+        ({"real_source": "x.safetensors"}, "real_source: 'instance' sees no real images; remove it"),
+        ({"init": "x"}, "init: 'instance' starts from the teacher; remove it"),
+    ],
+)
+def test_fault_is_one_line(tmp_path, teacher, change, message, capsys):
+    spec = as_json({**INSTANCE, "teacher": teacher, **change})
+    assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert len(error) == 1
