@@ -22,7 +22,8 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
     """
     numbers = finding.numbers
     compared = "images" if part.rule == "SPEED" else part.quantity or part.metric
-    named = {"gain": part.metric, "ratio": f"ratio of {compared}", "slope": f"slope of {part.metric}"}
+    metric = f"barrier of {part.metric}" if part.rule == "BARRIER" else part.metric
+    named = {"gain": metric, "ratio": f"ratio of {compared}", "slope": f"slope of {part.metric}"}
     for key, what in named.items():
         value = numbers.get(key)
         if isinstance(value, (int, float)) and math.isfinite(value):

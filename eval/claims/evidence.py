@@ -10,6 +10,7 @@ from typing import Any
 
 from eval.claims.model import Operand, Part
 from eval.results.agreement import PUBLISHED_TRIALS
+from eval.results.barriers import barrier, read_barrier
 from eval.results.published import Published, published_number
 from eval.results.selection import matching
 from eval.results.summary import Estimate, Measurements, other_yardstick
@@ -164,6 +165,18 @@ class Evidence:
             raise NotMeasuredError(f"no number '{name}' in {path.name}; compute it again")
         value: float | None = numbers[name]
         return value
+
+    def barrier(self, run: str, loss: str) -> float:
+        """The barrier of a loss between the weights of a run and its teacher.
+
+        Raises:
+            NotMeasuredError: It was not computed.
+            UserError: A faulty file.
+        """
+        path = self.students.parent / "barriers" / f"{run}.json" if self.students else None
+        if path is None or not path.is_file():
+            raise NotMeasuredError(f"no barrier of run '{run}' (sida-eval barrier)")
+        return barrier(read_barrier(path)["curves"][loss])
 
     def budget(self, run: str) -> int:
         """Images a run was trained on."""

@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.results.barriers import LOSSES
 from eval.results.selection import SELECTABLE
 from sida.analytic.numbers import NUMBERS
 from sida.config import from_mapping, load_yaml
@@ -61,6 +62,9 @@ RULES = {
     "FACT": "a computed number lies in the given range",
     "ANALYTIC": "a number of the analytic study (`sida analytic`: Gaussians and a mixture, no training) lies in the "
     "given range; with `than` its ratio to another of them does",
+    "BARRIER": "how far a loss lies above its chord on the straight line between the weights of teacher and student "
+    "(`sida-eval barrier`): its 95 % interval over at least three training seeds of A lies in the given range; with B, "
+    "it is larger for A than for B (Welch's t)",
     "NEAR": "A is at most the given factor times B, by the rule LT against that multiple",
     "NONE": "not decidable by these measurements; the reason is given",
 }
@@ -104,13 +108,13 @@ class Part:
 
     Attributes:
         rule: See :data:`RULES`.
-        metric: Key of the metric.
+        metric: Key of the metric; BARRIER: name in :data:`eval.results.barriers.LOSSES`.
         a: The generator that is claimed to be better (faster, equal to the published number).
         b: What it is compared with; for LTQ a published number alone.
         factor: SPEED, COST: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest
             value; REACHES: multiple of the level.
-        low: RATIO, FACT, ANALYTIC: least value.
-        high: RATIO, FACT, ANALYTIC: largest value; DIVERGES: multiple of B's end.
+        low: RATIO, FACT, ANALYTIC, BARRIER: least value.
+        high: RATIO, FACT, ANALYTIC, BARRIER: largest value; DIVERGES: multiple of B's end.
         level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
             default.
         quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, or ``nfe``, instead
@@ -123,12 +127,13 @@ class Part:
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
         equal_budget: LT, TRAIN: both must have been trained on equally many images (to half a percent: the last batch).
-        seeds: TRAIN, COST, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training seeds.
+        seeds: TRAIN, BARRIER, COST, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training
+            seeds.
     """
 
     rule: Literal[
         "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "SPREAD", "RATIO",
-        "NEAR", "FACT", "ANALYTIC", "NONE",
+        "NEAR", "FACT", "ANALYTIC", "BARRIER", "NONE",
     ]  # fmt: skip
     metric: str = "fid"
     direction: Literal["lower", "higher"] = "lower"
@@ -161,6 +166,8 @@ class Part:
             raise ValueError(f"quantity: '{self.quantity}' is none of rule {self.rule}")
         if self.rule == "FACT" and not self.fact:
             raise ValueError("fact: rule FACT needs the name of a computed number")
+        if self.rule == "BARRIER" and self.metric not in LOSSES:
+            raise ValueError(f"metric: rule BARRIER needs one of {', '.join(LOSSES)}, got '{self.metric}'")
         if self.rule == "ANALYTIC" and not self.number:
             raise ValueError("number: rule ANALYTIC needs the name of a number of the analytic study")
         if self.rule in ("EQ", "LTQ"):

@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Callable
 
+from eval.claims.barriers import barriers
 from eval.claims.cost import cost
 from eval.claims.evidence import Evidence, NotMeasuredError, bound, same_budget
 from eval.claims.facts import FACTS
@@ -194,6 +195,7 @@ _RULES: dict[str, Callable[[Part, Evidence, str], Finding]] = {
     "EQ": equal,
     "FACT": fact,
     "ANALYTIC": analytic,
+    "BARRIER": barriers,
     "LT": less,
     "LTQ": quoted,
     "TRAIN": trained,

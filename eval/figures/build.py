@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from eval.figures.layout import AnalyticLayout, CurvesLayout, SamplesLayout, load_figure_layout
+from eval.figures.layout import AnalyticLayout, BarriersLayout, CurvesLayout, SamplesLayout, load_figure_layout
 from eval.figures.points_layout import PointsLayout
 from eval.figures.select import present
 from eval.results.published import load_published
@@ -64,6 +64,11 @@ def build_figure(
         from eval.figures.analytic import build_analytic
 
         return build_analytic(shown, Path(results) / "analytic.json", out), []
+    if isinstance(shown, BarriersLayout):
+        from eval.figures.barriers import build_barriers
+
+        paths, absent = build_barriers(shown, sheet, Path(results) / "barriers", out)
+        return paths, [f"not shown, no data yet: {name}" for name in absent]
     if isinstance(shown, SamplesLayout):
         from eval.figures.samples import build_samples
 

@@ -209,18 +209,39 @@ class AnalyticLayout:
     source: str = ""
 
 
-Layout = CurvesLayout | SamplesLayout | PointsLayout | AnalyticLayout
+@dataclass(frozen=True)
+class BarriersLayout:
+    """A figure of losses on the line between teachers' weights and their students' (``sida-eval barrier``).
+
+    Attributes:
+        each: Conditions on the sample sheet; rows of one label are training seeds of one curve.
+    """
+
+    each: Mapping[str, Any]
+    title: str = ""
+    caption: str = ""
+    width: float = 6.8
+    height: float = 2.9
+    scope: Mapping[str, Any] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        check_pick(self, ("each",), "give conditions")
+
+
+Layout = CurvesLayout | SamplesLayout | PointsLayout | AnalyticLayout | BarriersLayout
 #: What a layout's ``kind`` may be.
 KINDS: dict[str, type[Layout]] = {
     "curves": CurvesLayout,
     "samples": SamplesLayout,
     "points": PointsLayout,
     "analytic": AnalyticLayout,
+    "barriers": BarriersLayout,
 }
 
 
 def load_figure_layout(path: str | Path) -> Layout:
-    """Reads a figure's layout; its ``kind`` is ``curves``, ``samples``, ``points`` or ``analytic``.
+    """Reads a figure's layout; its ``kind`` is one of :data:`KINDS`.
 
     Raises:
         UserError: Missing file, unknown kind or key, wrong type (file and key are named).

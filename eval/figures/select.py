@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from eval.figures.layout import CurvesLayout, Layout, SamplesLayout, SamplesPanel, SeriesSpec
+from eval.figures.layout import BarriersLayout, CurvesLayout, Layout, SamplesLayout, SamplesPanel, SeriesSpec
 from eval.figures.picks import LineSpec
 from eval.figures.points_layout import MeasuredX, PointSeries, PointsLayout
 from eval.results.selection import matching
@@ -36,6 +36,11 @@ def present(layout: WithSeries, runs: Runs) -> WithSeries:
 def series_runs(layout: Layout, series: SeriesSpec | PointSeries, runs: Runs) -> list[Run]:
     """Runs of a series, in the sheet's order."""
     return matching_rows(layout, series.each, runs)
+
+
+def barrier_rows(layout: BarriersLayout, runs: Runs) -> list[Run]:
+    """Rows of a figure of barriers, in the sheet's order."""
+    return matching_rows(layout, layout.each, runs)
 
 
 def subtracted_runs(layout: PointsLayout, series: PointSeries, runs: Runs) -> list[Run]:

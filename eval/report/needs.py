@@ -7,9 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eval.figures.layout import KINDS, AnalyticLayout, SamplesLayout, load_figure_layout
+from eval.figures.layout import KINDS, AnalyticLayout, BarriersLayout, SamplesLayout, load_figure_layout
 from eval.figures.points_layout import PointsLayout
-from eval.figures.select import line_runs, panel_runs, points_teachers, present, series_runs, subtracted_runs
+from eval.figures.select import (
+    barrier_rows,
+    line_runs,
+    panel_runs,
+    points_teachers,
+    present,
+    series_runs,
+    subtracted_runs,
+)
 from eval.results.selection import read_extended
 from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import TableLayout, expand, load_layout, read_layout
@@ -25,11 +33,13 @@ class Needs:
         measured: Rows whose measurements are shown.
         networks: Rows whose network or training log is read.
         analytic: Whether the analytic study is shown.
+        barriers: Whether what lies between these networks and their teachers' is shown.
     """
 
     measured: list[str]
     networks: list[str]
     analytic: bool = False
+    barriers: bool = False
 
 
 def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
@@ -55,7 +65,7 @@ def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
     except UserError:
         return Needs(everything, everything)
     # Figures draw lines at measured levels beside curves of training logs: both kinds are kept apart.
-    return Needs(_in_order(measured, runs), _in_order(networks, runs))
+    return Needs(_in_order(measured, runs), _in_order(networks, runs), barriers=kind == "barriers")
 
 
 def _in_order(names: Iterable[str], runs: Mapping[str, Run]) -> list[str]:
@@ -69,6 +79,8 @@ def _figure(path: str | Path, runs: Mapping[str, Run]) -> tuple[set[str], set[st
         return set(), {run.run for panel in layout.panels for run in panel_runs(layout, panel, runs)}
     if isinstance(layout, PointsLayout):
         return _points(layout, runs)
+    if isinstance(layout, BarriersLayout):
+        return set(), {run.run for run in barrier_rows(layout, runs)}
     assert not isinstance(layout, AnalyticLayout)  # it has no rows
     panels = present(layout, runs).panels
     curves = {run.run for panel in panels for series in panel.series for run in series_runs(layout, series, runs)}

@@ -231,8 +231,9 @@ def test_every_distinct_setting_starts(preset, tmp_path):
             run(parent)
         budget = {"total_kimg": 0.08, "warmup_kimg": 0.016, "adversarial_kimg": 0.032}
         spec = shrunk(preset.student_spec(name), tmp_path, **budget)
-        spec["evaluation"] = spec["evaluation"] | {"every_kimg": 0.08}
-        spec["evaluation"]["kwargs"] |= {"num_samples": 100, "trials": 1, "protocol": str(protocol)}
+        if spec["evaluation"] is not None:
+            spec["evaluation"] = spec["evaluation"] | {"every_kimg": 0.08}
+            spec["evaluation"]["kwargs"] |= {"num_samples": 100, "trials": 1, "protocol": str(protocol)}
         distill(spec, folder)
 
     first = {}

@@ -103,4 +103,6 @@ def test_miniature_has_three_seeds_of_each():
     for run in preset.students():
         if run.method in ("gdd", "gdd-i") and run.teacher == "t30":
             by_recipe.setdefault((run.method, run.recipe), set()).add(run.seed)
-    assert by_recipe == {(method, recipe): {0, 1, 2} for method in ("gdd", "gdd-i") for recipe in ("gdd", "gdd-rash")}
+    assert by_recipe == {
+        (method, recipe): {0, 1, 2} for method in ("gdd", "gdd-i") for recipe in ("gdd", "gdd-rash", "line-gdd")
+    }

@@ -10,6 +10,7 @@ from eval.claims.experiments import Experiment, Experiments
 from eval.measuring.kinds import KINDS
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
+from eval.results.barriers import BarrierSettings
 from sida.errors import UserError, suggestion
 from sida.schema import descriptions, json_schema, settings_table
 from sida.settings.analytic import AnalyticSettings
@@ -17,6 +18,7 @@ from sida.settings.augmentation import AugmentConfig, AugmentFlags
 from sida.settings.datasets import DatasetEntry, MadeFrom
 from sida.settings.discriminator import GDDOptions
 from sida.settings.evaluation import RecipeEvaluation
+from sida.settings.instance import InstanceOptions
 from sida.settings.samplers import Sampler
 from sida.sheet import Run
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
@@ -33,8 +35,10 @@ SETTINGS: dict[str, type] = {
     "training": TeacherTraining,
     "recipe": Recipe,
     "gdd-options": GDDOptions,
+    "instance-options": InstanceOptions,
     "evaluation": RecipeEvaluation,
     "analytic": AnalyticSettings,
+    "barriers": BarrierSettings,
     "augment": AugmentConfig,
     "flags": AugmentFlags,
     "dataset": DatasetEntry,

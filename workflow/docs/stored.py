@@ -3,7 +3,8 @@
 A stored study has four files. ``measurements.csv`` has a line for each run and trial with a column for each metric;
 ``evaluations.csv`` the evaluations during training; ``training.csv`` the speed, memory and size of weights in each
 record of a training log. ``study.json`` has what is the same for many lines: protocol, device, code, digests, image
-seeds, the minute of a run's first measurement, and the preset. ``analytic.json``, where there is one, is kept as it is.
+seeds, the minute of a run's first measurement, and the preset. ``analytic.json``, where there is one, is kept as it is;
+``barriers.json`` has the curves of ``barriers/<run>.json``.
 :func:`unpack` turns them back into the files that tables, figures and claims are built from.
 """
 
@@ -24,6 +25,13 @@ from eval.results.summary import COLUMNS
 from sida.content_hash import KEY
 from sida.errors import UserError
 from sida.io import read_jsonl, write_json, write_text
+from workflow.docs.stored_barriers import (
+    Curves,
+    barriers_of_results,
+    store_barriers,
+    stored_barriers,
+    unpack_barriers,
+)
 
 FORMAT = "sida-study/1"
 FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
@@ -84,17 +92,18 @@ def store(
         (out / name).unlink(missing_ok=True)
     for name in extra:
         shutil.copyfile(results / name, out / name)
-    return [out / name for name in (*FILES, *extra)]
+    return [*(out / name for name in (*FILES, *extra)), *store_barriers(found.barriers, out)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Rows of a study: their measurements, evaluations and records of training, and the seconds of each teacher."""
+    """Rows of a study: measurements, evaluations, records of training, barriers; and the seconds of each teacher."""
 
     rows: Sequence[dict[str, str]] = ()
     evaluations: Sequence[dict[str, str]] = ()
     ticks: Sequence[dict[str, str]] = ()
     teachers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    barriers: Mapping[str, Curves] = dataclasses.field(default_factory=dict)
 
     @property
     def runs(self) -> set[str]:
@@ -123,6 +132,7 @@ class Part:
                 log.parent.name: sum(float(record.get("seconds", 0)) for record in _records(log))
                 for log in sorted((results / "teachers").glob("*/train.jsonl"))
             },
+            barriers_of_results(results),
         )
 
     @classmethod
@@ -140,7 +150,9 @@ class Part:
             lines = (line for line in read_csv(folder / name) if line["run"] in kept)
             return [{key: text for key, text in line.items() if text} for line in lines]
 
-        return cls(rows, records("evaluations.csv"), records("training.csv"), study.get("seconds_of_teachers", {}))
+        curves = {run: curves for run, curves in stored_barriers(folder).items() if run in kept}
+        seconds = study.get("seconds_of_teachers", {})
+        return cls(rows, records("evaluations.csv"), records("training.csv"), seconds, curves)
 
     def joined(self, earlier: Part) -> Part:
         """These rows, and those that only an earlier part has."""
@@ -148,7 +160,8 @@ class Part:
         def more(name: str) -> list[dict[str, str]]:
             return [*getattr(self, name), *(r for r in getattr(earlier, name) if r["run"] not in self.runs)]
 
-        return Part(more("rows"), more("evaluations"), more("ticks"), {**earlier.teachers, **self.teachers})
+        teachers, curves = {**earlier.teachers, **self.teachers}, {**earlier.barriers, **self.barriers}
+        return Part(more("rows"), more("evaluations"), more("ticks"), teachers, curves)
 
 
 def read_study(folder: str | Path) -> dict[str, Any]:
@@ -168,7 +181,8 @@ def read_study(folder: str | Path) -> dict[str, Any]:
 
 
 def unpack(folder: str | Path, out: str | Path) -> None:
-    """Writes ``measurements.csv`` and ``students/<run>/{evaluations,train}.jsonl`` as the workflow has them.
+    """Writes ``measurements.csv``, ``students/<run>/{evaluations,train}.jsonl`` and ``barriers/<run>.json`` as the
+    workflow has them.
 
     Raises:
         UserError: A faulty stored study.
@@ -178,6 +192,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
     for name in OPTIONAL:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
+    unpack_barriers(folder, out)
     rows: list[dict[str, str]] = []
     for record in read_csv(folder / "measurements.csv"):
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):

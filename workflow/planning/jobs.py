@@ -154,6 +154,8 @@ class Jobs:
             return self.student(name), _flat(self.targets.training(name).values())
         if folder == "measurements":
             return self._measure(name), self.targets.generator(name)
+        if folder == "barriers":
+            return Job("build", f"{folder}/{name}"), self.targets.compared(name.removesuffix(".json"))
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
 
     def _shown(self, folder: str, name: str) -> list[str]:
@@ -163,6 +165,7 @@ class Jobs:
             return self.targets.trials(self.targets.rows)
         needs = self.targets.needs(folder, name.rsplit(".", 1)[0])
         studied = self.targets.analytic if needs.analytic else []
+        studied = [*studied, *(self.targets.barriers(needs.networks) if needs.barriers else [])]
         return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks), *studied]
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:

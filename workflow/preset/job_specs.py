@@ -19,7 +19,7 @@ from eval.figures.layout import load_figure_layout
 from eval.figures.points_layout import PointsLayout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import Needs, find_needs
-from eval.results.selection import read_extended
+from eval.results.selection import matching, read_extended
 from sida.config import load_yaml
 from sida.settings.evaluation import EvaluationPoints
 from workflow.preset.checks import check_references
@@ -113,6 +113,27 @@ class Preset(Rows):
             "nfe": nfe(sampler) or run.nfe,
             "dataset": self.dataset_of(run),
             "protocol": self.protocol(run).content(),
+            **self._common(),
+        }
+
+    @functools.cached_property
+    def barrier_rows(self) -> list[str]:
+        """Rows whose weights are compared with their teacher's, in the sheet's order."""
+        settings = self.config["barriers"]
+        return [] if settings is None else [run.run for run in matching(self.runs, settings["where"])]
+
+    def barrier_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval barrier``: the student, its teacher, and how the line between them is measured."""
+        run = self.runs[name]
+        settings = {key: value for key, value in self.config["barriers"].items() if key != "where"}
+        return {
+            "run": name,
+            "method": run.method,
+            "teacher": self.teacher_path(str(run.teacher)),
+            "student": self.network_path(run),
+            "dataset": self.dataset_of(run),
+            "protocol": _watched(self.protocol(run)).content(),
+            **settings,
             **self._common(),
         }
 

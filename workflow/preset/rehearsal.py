@@ -8,20 +8,21 @@ matches two rows) it would refuse at the end of the run as well.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from eval.claims.evidence import Evidence
 from eval.claims.model import load_claims
+from eval.claims.rows import claim_rows
 from eval.claims.rules import decide_part
 from eval.claims.verdicts import main_scope
 from eval.features import extractor_assets
 from eval.figures.gather import Sources, gather
-from eval.figures.layout import AnalyticLayout, PanelSpec, SamplesLayout, load_figure_layout
+from eval.figures.layout import AnalyticLayout, BarriersLayout, PanelSpec, SamplesLayout, load_figure_layout
 from eval.figures.points import gather_points
 from eval.figures.points_layout import PointsLayout
-from eval.figures.select import present, sample_panels
+from eval.figures.select import barrier_rows, present, sample_panels
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.published import Published, load_published
 from eval.results.summary import Measurement, Measurements
@@ -58,6 +59,9 @@ def check_preset(preset: Preset) -> None:
         _check_protocol(path, preset.protocol(run), registry)
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
+    for name in preset.barrier_rows:
+        if not preset.runs[name].trained_here:
+            raise UserError(f"{preset.source}: barriers.where: matches run '{name}', which is not trained here")
     published = load_published()
     measurements = Measurements(list(_pretended(preset)), preset.sheet)
     for name in preset.config["tables"]:
@@ -65,7 +69,7 @@ def check_preset(preset: Preset) -> None:
     for name in preset.config["figures"]:
         _check_figure(preset, preset.layout("figures", name), measurements, published)
     if preset.config["claims"]:
-        _check_claims(preset.config["claims"], Evidence(measurements, preset.runs, published))
+        _check_claims(preset, Evidence(measurements, preset.runs, published))
     if preset.config["experiments"]:
         check_experiments(preset)
 
@@ -168,6 +172,8 @@ def _check_figure(preset: Preset, path: Path, measured: Measurements, published:
             raise UserError(
                 f"{path}: shows the analytic study, but {preset.source} has no key 'analytic'; add analytic: {{}}"
             )
+    elif isinstance(layout, BarriersLayout):
+        _check_barriers(preset, [run.run for run in barrier_rows(layout, preset.runs)], f"{path}: each")
     elif isinstance(layout, SamplesLayout):
         sample_panels(layout, preset.runs)
     elif isinstance(layout, PointsLayout):
@@ -178,14 +184,28 @@ def _check_figure(preset: Preset, path: Path, measured: Measurements, published:
         gather(present(layout, preset.runs), _Pretended(measured, preset.runs, published, Path(), {}, preset))
 
 
-def _check_claims(path: str, evidence: Evidence) -> None:
+def _check_barriers(preset: Preset, runs: Sequence[str], where: str) -> None:
+    """Requires that the preset computes what a figure or claim asks of rows."""
+    if not runs:
+        raise UserError(f"{where}: no row of {preset.sheet} matches; correct the conditions")
+    if missing := [run for run in runs if run not in preset.barrier_rows]:
+        raise UserError(
+            f"{where}: run '{missing[0]}' is none of those that 'barriers' of {preset.source} names; add it there"
+        )
+
+
+def _check_claims(preset: Preset, evidence: Evidence) -> None:
+    path = preset.config["claims"]
     claims = load_claims(path)
     scope = main_scope(claims, evidence)
     for claim in claims:
         for number, part in enumerate(claim.parts):
             # Facts do not depend on the sheet, and computing them takes seconds.
+            where = f"{path}: {claim.id}.parts[{number}]"
             if claim.scope == scope and part.rule != "FACT":
-                decide_part(part, evidence, f"{path}: {claim.id}.parts[{number}]")
+                decide_part(part, evidence, where)
+            if claim.scope == scope and part.rule == "BARRIER":
+                _check_barriers(preset, claim_rows([replace(claim, parts=(part,))], preset.runs), where)
 
 
 @dataclass(frozen=True)

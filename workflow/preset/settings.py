@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
+from eval.results.barriers import BarrierSettings
 from sida.ranges import As, Count, Name, Natural, Pattern
 from sida.settings.analytic import AnalyticSettings
 from sida.settings.datasets import DatasetEntry
@@ -55,6 +56,7 @@ class PresetSettings:
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
         analytic: Settings of the analytic study of α (``{}`` changes none); null for no such study.
+        barriers: Students whose weights are compared with their teacher's, and how finely; null for none.
         table_mode: ``paper``: published numbers as printed; ``audit``: published beside measured; ``measured``: ours
             only.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
@@ -84,6 +86,7 @@ class PresetSettings:
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     analytic: Annotated[dict[str, Any], As(AnalyticSettings)] | None = None
+    barriers: Annotated[dict[str, Any], As(BarrierSettings)] | None = None
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False
     device: str = "cpu"

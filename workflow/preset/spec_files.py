@@ -48,6 +48,7 @@ class Specs:
             "tables": preset.table_spec,
             "figures": preset.figure_spec,
             "experiments": preset.experiment_spec,
+            "barriers": preset.barrier_spec,
             "analytic": lambda _: preset.config["analytic"],
             "preset": lambda: preset.config,
         }
@@ -58,7 +59,7 @@ class Specs:
 
         Args:
             stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``, ``experiments``,
-                ``analytic``; or ``preset`` for the settings as a whole.
+                ``barriers``, ``analytic``; or ``preset`` for the settings as a whole.
             name: What it is a spec of: a row (and a trial of its samples), a teacher, a layout.
         """
         path = "/".join([self.folder, stage, *name]) + ".json"

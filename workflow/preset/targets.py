@@ -59,11 +59,17 @@ class Targets:
         """The analytic study of α, where the preset has one."""
         return [f"{self.results}/analytic.json"] if self.preset.config["analytic"] is not None else []
 
+    def barriers(self, runs: Iterable[str]) -> list[str]:
+        """What lies between the weights of these rows and their teachers', of those that the preset asks it of."""
+        wanted = set(runs)
+        return [f"{self.results}/barriers/{run}.json" for run in self.preset.barrier_rows if run in wanted]
+
     def tables_and_figures(self) -> list[str]:
         """Tables, figures, claims and the numbers they come from."""
         config = self.preset.config
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
-        return [*self.measurements, *self.analytic, *self._files(config["tables"], config["figures"]), *claims]
+        computed = [*self.measurements, *self.analytic, *self.barriers(self.rows)]
+        return [*computed, *self._files(config["tables"], config["figures"]), *claims]
 
     def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
         """All formats of some tables and figures."""
@@ -170,6 +176,10 @@ class Targets:
             "measuring": self._measuring(run) if evaluated else [],
         }
 
+    def compared(self, run: str) -> list[str]:
+        """What a row's barrier is computed from: both networks, and what its protocol needs."""
+        return [*self.generator(run), self.preset.teacher_path(str(self.preset.runs[run].teacher))]
+
     def generator(self, run: str) -> list[str]:
         """The network (and guide) a row samples from, and what its protocol needs."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
@@ -203,6 +213,7 @@ class Targets:
         wanted = needs.measured or (kind == "tables" and self.preset.config["table_mode"] == "measured")
         collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
         studied = {"analytic": self.analytic} if needs.analytic else {}
+        studied |= {"barriers": self.barriers(needs.networks)} if needs.barriers else {}
         return {"networks": self.networks(needs.networks), **collected, **studied}
 
     def answered(self, name: str) -> dict[str, str | list[str]]:
@@ -210,7 +221,8 @@ class Targets:
         experiment, needs = self.preset.experiments[name], self.needs("experiments", name)
         shown = self._files(experiment.tables, experiment.figures)
         collected = {"measurements": f"{self.results}/collected/experiments/{name}.csv"} if needs.measured else {}
-        return {"shown": shown, "networks": self.networks(needs.networks), "analytic": self.analytic, **collected}
+        computed = {"analytic": self.analytic, "barriers": self.barriers(needs.networks)}
+        return {"shown": shown, "networks": self.networks(needs.networks), **computed, **collected}
 
     def caption(self, kind: str, name: str) -> str:
         """Title and caption of a layout, for the report; its builder says what is wrong with it."""

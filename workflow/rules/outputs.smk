@@ -101,6 +101,7 @@ rule claims:
         runs=PRESET.sheet,
         networks=TARGETS.networks(TARGETS.rows),
         analytic=TARGETS.analytic,
+        barriers=TARGETS.barriers(TARGETS.rows),
     output:
         md=f"{RESULTS}/claims.md",
         json=f"{RESULTS}/claims.json",

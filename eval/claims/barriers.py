@@ -1,0 +1,72 @@
+"""BARRIER: what lies between a teacher's weights and its student's."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from eval.claims.evidence import Evidence, NotMeasuredError
+from eval.claims.model import UNDECIDED, Finding, Outcome, Part
+from eval.claims.numbers import numbers_of, operand_a, operand_b, ordered, show
+from eval.claims.seeds import seeds_of
+from eval.effects.contrast import difference, mean_interval
+from eval.results.barriers import LOSSES
+from eval.results.summary import Estimate
+from sida.errors import UserError
+
+
+def barriers(part: Part, evidence: Evidence, where: str) -> Finding:
+    """BARRIER: the barrier of A lies in the given range, or above that of B, over training seeds."""
+    a = operand_a(part)
+    names = seeds_of(a, part, evidence, f"{where}.a")
+    try:
+        return _in_range(part, names, evidence) if part.b is None else _larger(part, names, evidence, where)
+    except UserError as reason:
+        raise NotMeasuredError(f"{reason}") from None
+
+
+def _in_range(part: Part, names: Sequence[str], evidence: Evidence) -> Finding:
+    blocks = _blocks(part, names, evidence)
+    found = mean_interval(blocks)
+    outcome: Outcome = UNDECIDED
+    if part.low <= found.low and found.high <= part.high:
+        outcome = "supported"
+    elif found.high < part.low or found.low > part.high:
+        outcome = "contradicted"
+    claimed = f"above {part.low:g}" if part.high == math.inf else f"{part.low:g} to {part.high:g}"
+    claimed = f"at most {part.high:g}" if part.low == -math.inf else claimed
+    text = (
+        f"barrier of {LOSSES[part.metric]} {_told(blocks, names, evidence)}; 95 % interval {found.low:.3g} to "
+        f"{found.high:.3g}, claimed {claimed}"
+    )
+    numbers = {"gain": found.value, "low": found.low, "high": found.high, "df": found.df}
+    return Finding(outcome, text, numbers)
+
+
+def _larger(part: Part, names: Sequence[str], evidence: Evidence, where: str) -> Finding:
+    others = seeds_of(operand_b(part), part, evidence, f"{where}.b")
+    blocks, blocks_b = _blocks(part, names, evidence), _blocks(part, others, evidence)
+    effect = difference(blocks, blocks_b)
+    text = (
+        f"barrier of {LOSSES[part.metric]} {_told(blocks, names, evidence)} against "
+        f"{_told(blocks_b, others, evidence)}; larger by {effect.value:.3g}, 95 % interval {effect.low:.3g} to "
+        f"{effect.high:.3g}"
+    )
+    numbers = numbers_of(_pooled(blocks), _pooled(blocks_b), effect.value, effect.half_width)
+    return Finding(ordered(effect.value, effect.half_width), text, numbers | {"low": effect.low, "high": effect.high})
+
+
+def _blocks(part: Part, names: Sequence[str], evidence: Evidence) -> dict[str, list[float]]:
+    """Barriers of runs by teacher."""
+    blocks: dict[str, list[float]] = {}
+    for name in names:
+        blocks.setdefault(evidence.teacher(name), []).append(evidence.barrier(name, part.metric))
+    return blocks
+
+
+def _pooled(blocks: dict[str, list[float]]) -> Estimate:
+    return Estimate.of([value for values in blocks.values() for value in values])
+
+
+def _told(blocks: dict[str, list[float]], names: Sequence[str], evidence: Evidence) -> str:
+    return f"{show(_pooled(blocks))} ({evidence.label(names[0])}; {len(names)} training seeds)"

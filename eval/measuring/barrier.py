@@ -1,0 +1,187 @@
+"""Computes the losses on the line between a teacher's weights and its student's (:mod:`eval.results.barriers`).
+
+Both losses are functions of one vector of weights. Denoising is the teacher's own loss on the data, through the
+teacher's preconditioning; images in one step come through the student's, from its σ_init. Noise levels, noise, latents
+and classes are the same at each point, so that a curve has no noise of its own between its points.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+
+from eval.measuring.measure import threads
+from eval.measuring.protocol import load_protocol
+from eval.results.barriers import FORMAT, LOSSES, barrier, places
+from sida import provenance
+from sida.checkpoint import load_network
+from sida.config import Settings, from_mapping
+from sida.data import Dataset, load_dataset
+from sida.errors import UserError
+from sida.io import sha256_file, write_sealed_json
+from sida.losses import EDMLoss
+from sida.methods import SID
+from sida.networks import family_of
+from sida.progress import Progress
+from sida.randomness import generator
+from sida.ranges import Count, Natural, Range
+from sida.training.evaluation import Evaluation
+
+MONITOR = "eval.measuring.monitor:make_monitor"
+#: Data images in a batch.
+BATCH = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class BarrierSpec(Settings):
+    """A student, its teacher, and how the line between them is measured.
+
+    Attributes:
+        run: Id of the student's row.
+        method: Its method.
+        teacher: File of the teacher's network.
+        student: File of the student's network.
+        dataset: Data set of both.
+        protocol: Name, path or content; its Fréchet distance ``fd`` is measured.
+        points: Points on the line, both ends among them.
+        num_samples: Images of the Fréchet distance at each point.
+        passes: Times that each image of the data is denoised.
+        threads: CPU threads; 0 keeps torch's choice.
+        device: Torch device.
+    """
+
+    run: str
+    method: str = ""
+    teacher: str
+    student: str
+    dataset: dict[str, Any]
+    protocol: Any
+    points: Annotated[int, Range(least=3, most=1001)] = 11
+    num_samples: Annotated[int, Range(least=2)] = 2500
+    passes: Count = 2
+    threads: Natural = 0
+    device: str = "cpu"
+
+
+def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where: str = "--spec") -> dict[str, Any]:
+    """Computes both curves and writes them; returns the record.
+
+    Args:
+        spec: See :class:`BarrierSpec`.
+        out: The ``.json`` to write.
+        where: Place named in errors.
+
+    Raises:
+        UserError: Bad spec, files that are missing, or two networks that are not teacher and student.
+    """
+    told = from_mapping(BarrierSpec, spec, where)
+    if Path(out).suffix != ".json":
+        raise UserError(f"--out {out}: must end in .json")
+    with threads(told.threads), torch.no_grad():
+        line = Line(told, where)
+        progress = Progress(f"barrier {told.run}", told.points, "points")
+        curves: dict[str, list[float]] = {name: [] for name in LOSSES}
+        for number, t in enumerate(places(told.points)):
+            for name, value in line.losses(t).items():
+                curves[name].append(value)
+            progress.update(number + 1)
+    record = {
+        "format": FORMAT,
+        "run": told.run,
+        "method": told.method,
+        "points": places(told.points),
+        "curves": curves,
+        "barriers": {name: barrier(values) for name, values in curves.items()},
+        "num_samples": told.num_samples,
+        "passes": told.passes,
+        "dataset_sha256": line.dataset.sha256,
+        "protocol": load_protocol(told.protocol).record(),
+        "teacher_sha256": sha256_file(told.teacher),
+        "network_sha256": sha256_file(told.student),
+        "environment": {**provenance.environment(told.device), "code": provenance.source_digest()},
+    }
+    write_sealed_json(out, record)
+    return record
+
+
+class Line:
+    """The straight line between two networks of equal weights' shapes.
+
+    Args:
+        spec: What is measured on it.
+        where: Place named in errors.
+
+    Raises:
+        UserError: A file that is missing or no network, a student that is no one-step generator, weights of other
+            names or shapes, or data that are no pixels.
+    """
+
+    def __init__(self, spec: BarrierSpec, where: str) -> None:
+        self.spec = spec
+        self.teacher, _ = load_network(spec.teacher, spec.device)
+        self.student, metadata = load_network(spec.student, spec.device)
+        sampler = metadata.get("sampler") or {}
+        if sampler.get("kind") != "one_step":
+            raise UserError(f"{where}.student: {spec.student} is no one-step generator; give a student's network")
+        self.dataset: Dataset = load_dataset(spec.dataset, f"{where}.dataset")
+        if not self.dataset.is_pixels:
+            raise UserError(f"{where}.dataset: must be of pixels; latents are not denoised here")
+        self.ends = [self.teacher.state_dict(), self.student.state_dict()]
+        shapes = [{name: value.shape for name, value in end.items()} for end in self.ends]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{where}.student: {spec.student} has other weights than {spec.teacher}, so that there is no line "
+                "between them; give a student of this teacher"
+            )
+        self.ends = [{name: value.clone() for name, value in end.items()} for end in self.ends]
+        levels = SID.settings_of(family_of(self.teacher), f"{where}.teacher")
+        self.loss = EDMLoss(levels["P_mean"], levels["P_std"])
+        kwargs = {"dataset": spec.dataset, "protocol": spec.protocol, "num_samples": spec.num_samples}
+        self.evaluate = Evaluation(
+            {"monitor": MONITOR, "kwargs": {**kwargs, "device": spec.device}},
+            self.dataset, sampler["init_sigma"], spec.device, where,
+        )  # fmt: skip
+        watched = [metric.key for metric in load_protocol(spec.protocol).watched]
+        if "fd" not in watched:
+            raise UserError(f"{where}.protocol: has no metric 'fd' that is watched; name another protocol")
+
+    def losses(self, t: float) -> dict[str, float]:
+        """Both losses at a point, by the names of :data:`~eval.results.barriers.LOSSES`."""
+        state = {
+            name: ((1 - t) * first.double() + t * self.ends[1][name].double()).to(first.dtype)
+            for name, first in self.ends[0].items()
+        }
+        for net in (self.teacher, self.student):
+            net.load_state_dict(state)
+        return {
+            "denoising": self.denoising(),
+            "fd": float(self.evaluate(self.student, lambda: None)["fd"]),
+        }
+
+    def denoising(self) -> float:
+        """The denoising loss of the teacher's network as it is now: mean over images, noise levels and pixels."""
+        total = count = 0.0
+        for images, labels, draws in self._batches():
+            terms = self.loss(self.teacher, images, labels, draws=draws)
+            total += float(terms.double().sum())
+            count += terms.numel()
+        return total / count
+
+    def _batches(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]]:
+        device = self.spec.device
+        for number in range(self.spec.passes):
+            for begin in range(0, len(self.dataset), BATCH):
+                indices = np.arange(begin, min(begin + BATCH, len(self.dataset)))
+                source = generator(0, "barrier", number, begin)
+                images = self.dataset.images(indices).float() / 127.5 - 1
+                draws = {
+                    "sigma_normal": torch.randn((len(indices), 1, 1, 1), generator=source).to(device),
+                    "noise": torch.randn(images.shape, generator=source).to(device),
+                }
+                yield images.to(device), self.dataset.labels(indices).to(device), draws

@@ -1,0 +1,125 @@
+"""Rule BARRIER: what lies between teachers and students, over training seeds; and the figure of the curves."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from eval.claims import Claim, Operand, Part, decide
+from eval.claims.amounts import amount
+from eval.figures.build import build_figure
+from eval.results.barriers import FORMAT
+from sida.errors import UserError
+from sida.io import write_sealed_json
+from tests.eval.claims.test_claims_rules import evidence, lines
+
+A, B = Operand(where={"recipe": "a"}), Operand(where={"recipe": "b"})
+FLAT = [1.0, 1.0, 1.0]
+
+
+def hill(height):
+    return [10.0, 5.0 + height, 0.0]
+
+
+def made(folder, **barriers):
+    """Evidence of runs ``a-0`` ..., with an FD of the given barriers and a flat denoising loss."""
+    for recipe, heights in barriers.items():
+        for seed, height in enumerate(heights):
+            if height is not None:
+                record = {"format": FORMAT, "curves": {"fd": hill(height), "denoising": FLAT}}
+                write_sealed_json(folder / "barriers" / f"{recipe}-{seed}.json", record)
+    rows = [lines(f"{recipe}-{seed}", [4.0, 4.1]) for recipe, found in barriers.items() for seed in range(len(found))]
+    return evidence(*rows, students=folder / "students")
+
+
+def verdict(found, **part):
+    (decided,) = decide([Claim("X", "x", "test", (Part(rule="BARRIER", **{"metric": "fd", **part}),))], found)
+    return decided
+
+
+@pytest.mark.parametrize(
+    ("heights", "expected"),
+    [
+        ([1.0, 1.1, 0.9], "supported"),
+        ([-1.0, -1.1, -0.9], "contradicted"),
+        ([1.0, -1.0, 0.5], "not decided here"),
+        # Two training seeds are too few.
+        ([1.0, 1.1], "not decided here"),
+    ],
+)
+def test_a_barrier_is_above_zero_beyond_its_scatter_over_seeds(tmp_path, heights, expected):
+    found = verdict(made(tmp_path, a=heights), a=A)
+    assert found.outcome == expected
+    if expected == "supported":
+        assert found.findings[0].numbers["gain"] == pytest.approx(1.0)
+        assert "claimed above 0" in found.findings[0].evidence
+        told = amount(found.claim.parts[0], found.findings[0])
+        assert told["text"].startswith("barrier of fd +1.00 [")
+
+
+def test_none_is_a_range_as_well(tmp_path):
+    below = {"low": float("-inf"), "high": 0.0}
+    found = verdict(made(tmp_path, a=[-1.0, -1.1, -0.9]), a=A, **below)
+    assert found.outcome == "supported"
+    assert "claimed at most 0" in found.findings[0].evidence
+    assert verdict(made(tmp_path, a=[1.0, 1.1, 0.9]), a=A, **below).outcome == "contradicted"
+
+
+@pytest.mark.parametrize(("less", "expected"), [(1.0, "supported"), (-1.0, "contradicted"), (0.0, "not decided here")])
+def test_one_barrier_is_larger_than_another(tmp_path, less, expected):
+    heights = [1.0, 1.1, 0.9]
+    found = verdict(made(tmp_path, a=heights, b=[height - less for height in heights]), a=A, b=B)
+    assert found.outcome == expected
+    assert found.findings[0].numbers["gain"] == pytest.approx(less)
+
+
+def test_what_was_not_computed_is_not_decided(tmp_path):
+    found = verdict(made(tmp_path, a=[1.0, 1.1, None]), a=A)
+    assert found.outcome == "not decided here"
+    assert "no barrier of run 'a-2'" in found.findings[0].evidence
+
+
+def test_a_damaged_file_is_no_evidence(tmp_path):
+    found = made(tmp_path, a=[1.0, 1.1, 0.9])
+    path = tmp_path / "barriers/a-1.json"
+    path.write_text(path.read_text().replace("6.1", "9.1"))
+    with pytest.raises(UserError, match=r"a-1\.json"):
+        found.barrier("a-1", "fd")
+
+
+def test_a_loss_that_is_not_on_the_line_is_one_line():
+    with pytest.raises(ValueError, match="metric: rule BARRIER needs one of denoising, fd, got 'is'"):
+        Part(rule="BARRIER", metric="is", a=A)
+
+
+def test_figure_shows_a_curve_for_each_method_and_says_what_is_missing(tmp_path):
+    made(tmp_path, a=[1.0, 1.1, 0.9], b=[2.0, None])
+    sheet = tmp_path / "runs.tsv"
+    rows = [(f"{label}-{seed}", label, str(seed)) for label, count in (("a", 3), ("b", 2)) for seed in range(count)]
+    text = ["run\tlabel\tmethod\tteacher\trecipe\tsampler\tseed"]
+    text += [f"{run}\t{label}\tsid\tt\t{label}\tone-step\t{seed}" for run, label, seed in rows]
+    sheet.write_text("\n".join(text) + "\n")
+    layout = tmp_path / "f.yaml"
+    layout.write_text("{kind: barriers, title: Line, each: {method: sid}}")
+    paths, said = build_figure(layout, sheet, tmp_path, tmp_path / "f.pdf")
+    assert {path.suffix for path in paths} == {".pdf", ".png", ".csv"}
+    assert said == ["not shown, no data yet: b"]
+    with open(tmp_path / "f.csv", newline="") as stream:
+        lines_of = list(csv.DictReader(stream))
+    assert len(lines_of) == 2 * 4 * 3
+    shown = [(line["run"], line["t"], line["value"]) for line in lines_of if line["loss"] == "fd"]
+    assert ("a-0", "0.5", "6.0") in shown
+
+
+def test_figure_of_curves_of_other_lengths_is_one_line(tmp_path):
+    made(tmp_path, a=[1.0, 1.1, 0.9])
+    longer = {"fd": [1.0] * 5, "denoising": [1.0] * 5}
+    write_sealed_json(tmp_path / "barriers/a-1.json", {"format": FORMAT, "curves": longer})
+    (tmp_path / "runs.tsv").write_text(
+        "run\tlabel\tmethod\tteacher\trecipe\tsampler\n"
+        + "".join(f"a-{seed}\ta\tsid\tt\ta\tone-step\n" for seed in range(3))
+    )
+    (tmp_path / "f.yaml").write_text("{kind: barriers, each: {method: sid}}")
+    with pytest.raises(UserError, match="unequally many points"):
+        build_figure(tmp_path / "f.yaml", tmp_path / "runs.tsv", tmp_path, tmp_path / "f.pdf")

@@ -1,0 +1,86 @@
+"""Barriers in the workflow: which rows have one, what each is computed from, what needs it, and how it is stored."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from eval.results.barriers import FORMAT, read_barrier
+from sida.errors import UserError
+from sida.io import write_sealed_json
+from sida.resources import ROOT
+from workflow.docs.stored_barriers import barriers_of_results, store_barriers, stored_barriers, unpack_barriers
+from workflow.planning.jobs import Jobs
+from workflow.planning.rates import load_assumptions
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
+from workflow.preset.targets import Targets
+
+CURVES = {"fd": [9.123456789, 5.0, 1.0], "denoising": [0.1, 0.2, 0.3]}
+
+
+@pytest.fixture(scope="module")
+def preset():
+    return Preset.load(ROOT / "config/miniature.yaml")
+
+
+def changed(preset, **keys):
+    config = copy.deepcopy(preset.config)
+    config.update(keys)
+    return Preset(config, "config/miniature.yaml")
+
+
+def test_each_row_is_compared_with_its_teacher(preset):
+    names = ("instance", "gdd", "gdd-i", "sid", "sida")
+    assert set(preset.barrier_rows) == {f"line-{name}{seed}" for name in names for seed in ("", "-s1", "-s2")}
+    spec = preset.barrier_spec("line-gdd-s1")
+    assert spec["student"] == "results/miniature/students/line-gdd-s1/network.safetensors"
+    assert spec["teacher"] == "results/miniature/teachers/t30/network.safetensors"
+    assert {"where", "trials"}.isdisjoint(spec)
+    targets = Targets(preset, paper=False)
+    assert {spec["student"], spec["teacher"]} <= set(targets.compared("line-gdd-s1"))
+    assert "barriers/line-gdd-s1.json" in targets.short()
+    assert targets.shown("figures", "mini-barrier")["barriers"] == targets.barriers(preset.barrier_rows)
+    assert len(targets.answered("barrier")["barriers"]) == 15
+    assert targets.answered("gdd")["barriers"] == []
+
+
+def test_a_plan_counts_them_behind_their_networks(preset):
+    assumptions = load_assumptions([])
+    jobs = Jobs(preset, assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    found = jobs.behind(["barriers/line-instance.json"])
+    kinds = sorted(job.kind for job in found.values())
+    assert kinds == ["build", "student", "teacher"]
+
+
+@pytest.mark.parametrize(
+    ("barriers", "message"),
+    [
+        ({"where": {}}, "barriers.where: must name conditions"),
+        ({"where": {"recipy": "sid"}}, "the sample sheet has no column 'recipy'"),
+        ({"where": {"recipe": "sid"}, "points": 1}, "points: must be between 3 and 1001"),
+        ({"where": {"run": "teacher-t30"}}, "matches run 'teacher-t30', which is not trained here"),
+        (None, "is none of those that 'barriers' of config/miniature.yaml names"),
+    ],
+)
+def test_fault_is_one_line_before_anything_runs(preset, barriers, message):
+    with pytest.raises(UserError) as caught:
+        check_preset(changed(preset, barriers=barriers))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_stored_curves_come_back(tmp_path):
+    results, stored, unpacked = (tmp_path / name for name in ("results", "stored", "unpacked"))
+    write_sealed_json(results / "barriers/b.json", {"format": FORMAT, "run": "b", "curves": CURVES, "more": 1})
+    assert store_barriers({"a": CURVES, **barriers_of_results(results)}, stored) == [stored / "barriers.json"]
+    unpack_barriers(stored, unpacked)
+    found = read_barrier(unpacked / "barriers/b.json")["curves"]
+    assert found == {"fd": [9.123457, 5.0, 1.0], "denoising": [0.1, 0.2, 0.3]}
+    assert list(stored_barriers(stored)) == ["a", "b"]
+    assert json.loads((stored / "barriers.json").read_text())["a"]["fd"][1] == 5
+    # A study without any has no such file, and loses an old one.
+    assert store_barriers({}, stored) == []
+    assert stored_barriers(stored) == {}
