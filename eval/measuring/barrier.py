@@ -91,21 +91,21 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
             for name, value in line.losses(t).items():
                 curves[name].append(value)
             progress.update(number + 1)
-    record = {
-        "format": FORMAT,
-        "run": told.run,
-        "method": told.method,
-        "points": places(told.points),
-        "curves": curves,
-        "barriers": {name: barrier(values) for name, values in curves.items()},
-        "num_samples": told.num_samples,
-        "passes": told.passes,
-        "dataset_sha256": line.dataset.sha256,
-        "protocol": load_protocol(told.protocol).record(),
-        "teacher_sha256": sha256_file(told.teacher),
-        "network_sha256": sha256_file(told.student),
-        "environment": {**provenance.environment(told.device), "code": provenance.source_digest()},
-    }
+        record = {
+            "format": FORMAT,
+            "run": told.run,
+            "method": told.method,
+            "points": places(told.points),
+            "curves": curves,
+            "barriers": {name: barrier(values) for name, values in curves.items()},
+            "num_samples": told.num_samples,
+            "passes": told.passes,
+            "dataset_sha256": line.dataset.sha256,
+            "protocol": load_protocol(told.protocol).record(),
+            "teacher_sha256": sha256_file(told.teacher),
+            "network_sha256": sha256_file(told.student),
+            "environment": {**provenance.environment(told.device), "code": provenance.source_digest()},
+        }
     write_sealed_json(out, record)
     return record
 

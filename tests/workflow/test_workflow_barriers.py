@@ -11,7 +11,7 @@ from eval.results.barriers import FORMAT, read_barrier
 from sida.errors import UserError
 from sida.io import write_sealed_json
 from sida.resources import ROOT
-from workflow.docs.stored_barriers import barriers_of_results, store_barriers, stored_barriers, unpack_barriers
+from workflow.docs.stored_barriers import of_results, of_stored, store, unpack
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
@@ -75,12 +75,12 @@ def test_fault_is_one_line_before_anything_runs(preset, barriers, message):
 def test_stored_curves_come_back(tmp_path):
     results, stored, unpacked = (tmp_path / name for name in ("results", "stored", "unpacked"))
     write_sealed_json(results / "barriers/b.json", {"format": FORMAT, "run": "b", "curves": CURVES, "more": 1})
-    assert store_barriers({"a": CURVES, **barriers_of_results(results)}, stored) == [stored / "barriers.json"]
-    unpack_barriers(stored, unpacked)
+    assert store({"a": CURVES, **of_results(results)}, stored) == [stored / "barriers.json"]
+    unpack(stored, unpacked)
     found = read_barrier(unpacked / "barriers/b.json")["curves"]
     assert found == {"fd": [9.123457, 5.0, 1.0], "denoising": [0.1, 0.2, 0.3]}
-    assert list(stored_barriers(stored)) == ["a", "b"]
+    assert list(of_stored(stored)) == ["a", "b"]
     assert json.loads((stored / "barriers.json").read_text())["a"]["fd"][1] == 5
     # A study without any has no such file, and loses an old one.
-    assert store_barriers({}, stored) == []
-    assert stored_barriers(stored) == {}
+    assert store({}, stored) == []
+    assert of_stored(stored) == {}

@@ -25,13 +25,7 @@ from eval.results.summary import COLUMNS
 from sida.content_hash import KEY
 from sida.errors import UserError
 from sida.io import read_jsonl, write_json, write_text
-from workflow.docs.stored_barriers import (
-    Curves,
-    barriers_of_results,
-    store_barriers,
-    stored_barriers,
-    unpack_barriers,
-)
+from workflow.docs import stored_barriers
 
 FORMAT = "sida-study/1"
 FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
@@ -92,7 +86,7 @@ def store(
         (out / name).unlink(missing_ok=True)
     for name in extra:
         shutil.copyfile(results / name, out / name)
-    return [*(out / name for name in (*FILES, *extra)), *store_barriers(found.barriers, out)]
+    return [*(out / name for name in (*FILES, *extra)), *stored_barriers.store(found.barriers, out)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +97,7 @@ class Part:
     evaluations: Sequence[dict[str, str]] = ()
     ticks: Sequence[dict[str, str]] = ()
     teachers: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    barriers: Mapping[str, Curves] = dataclasses.field(default_factory=dict)
+    barriers: Mapping[str, stored_barriers.Curves] = dataclasses.field(default_factory=dict)
 
     @property
     def runs(self) -> set[str]:
@@ -132,7 +126,7 @@ class Part:
                 log.parent.name: sum(float(record.get("seconds", 0)) for record in _records(log))
                 for log in sorted((results / "teachers").glob("*/train.jsonl"))
             },
-            barriers_of_results(results),
+            stored_barriers.of_results(results),
         )
 
     @classmethod
@@ -150,7 +144,7 @@ class Part:
             lines = (line for line in read_csv(folder / name) if line["run"] in kept)
             return [{key: text for key, text in line.items() if text} for line in lines]
 
-        curves = {run: curves for run, curves in stored_barriers(folder).items() if run in kept}
+        curves = {run: curves for run, curves in stored_barriers.of_stored(folder).items() if run in kept}
         seconds = study.get("seconds_of_teachers", {})
         return cls(rows, records("evaluations.csv"), records("training.csv"), seconds, curves)
 
@@ -192,7 +186,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
     for name in OPTIONAL:
         if (folder / name).is_file():
             shutil.copyfile(folder / name, out / name)
-    unpack_barriers(folder, out)
+    stored_barriers.unpack(folder, out)
     rows: list[dict[str, str]] = []
     for record in read_csv(folder / "measurements.csv"):
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):

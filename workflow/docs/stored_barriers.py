@@ -14,7 +14,7 @@ FILE = "barriers.json"
 Curves = Mapping[str, Sequence[float]]
 
 
-def barriers_of_results(results: Path) -> dict[str, Curves]:
+def of_results(results: Path) -> dict[str, Curves]:
     """Curves by row of a results folder.
 
     Raises:
@@ -23,14 +23,14 @@ def barriers_of_results(results: Path) -> dict[str, Curves]:
     return {path.stem: read_barrier(path)["curves"] for path in sorted((results / "barriers").glob("*.json"))}
 
 
-def stored_barriers(folder: Path) -> dict[str, Curves]:
+def of_stored(folder: Path) -> dict[str, Curves]:
     """Curves by row of a stored study; none where it has no such file."""
     path = folder / FILE
     found: dict[str, Curves] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return found
 
 
-def store_barriers(barriers: Mapping[str, Curves], out: Path) -> list[Path]:
+def store(barriers: Mapping[str, Curves], out: Path) -> list[Path]:
     """Writes curves into a stored study, seven digits of each value; returns the file, or none without curves."""
     (out / FILE).unlink(missing_ok=True)
     if not barriers:
@@ -43,8 +43,8 @@ def store_barriers(barriers: Mapping[str, Curves], out: Path) -> list[Path]:
     return [out / FILE]
 
 
-def unpack_barriers(folder: Path, out: Path) -> None:
+def unpack(folder: Path, out: Path) -> None:
     """Writes ``barriers/<run>.json`` as the workflow has them, without what only their makers need."""
-    for run, curves in stored_barriers(folder).items():
+    for run, curves in of_stored(folder).items():
         record = {"format": FORMAT, "run": run, "curves": curves}
         write_sealed_json(out / "barriers" / f"{run}.json", record)
