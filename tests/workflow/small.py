@@ -37,10 +37,13 @@ def small(folder: Path) -> tuple[Workspace, tuple[str, ...]]:
 
 
 def outcome(workspace: Workspace) -> dict[str, Any]:
-    """The table as it is written but for its dates, all measured values, the logs' losses and the networks' weights."""
+    """The table as it is written but for its dates (which its rows' hashes cover), all measured values, the logs'
+    losses and the networks' weights.
+    """
     results = workspace.folder / "results/small"
     date = re.compile(r"20\d\d-\d\d-\d\d(T[\d:]+Z)?")
     found = {path.name: date.sub("", path.read_text()) for path in sorted((results / "tables").glob("main.*"))}
+    found["main.csv"] = re.sub(r",[0-9a-f]{16}$", "", found["main.csv"], flags=re.MULTILINE)
     measured = (results / "collected/tables/main.csv").read_text().splitlines()
     found["measured"] = [line.split(",")[:5] for line in measured]
     for path in sorted(results.glob("*/*/network.safetensors")):
