@@ -62,7 +62,7 @@ def test_a_long_training_gets_an_attempt_for_each_limit_and_the_retries_for_faul
     assert attempts.count("long") == 4 + 1
     assert attempts.count("short") == attempts.count("a") == 1 + 1
     assert "longer than max_hours of the site file, which go on in further attempts: 1; training long needs 4" in said
-    assert "which start anew in each attempt: 1, other a among them; cut measurements by shard_size" in said
+    assert "which start anew in each attempt: 1, other a among them; cut measurements by trials_per_job or" in said
 
 
 def test_a_training_that_nobody_can_plan_is_named():

@@ -46,7 +46,7 @@ def allow_attempts(workflow: Any, going_on: Iterable[str]) -> list[str]:
     if hopeless:
         lines.append(
             f"jobs planned longer than max_hours of the site file, which start anew in each attempt: {len(hopeless)}, "
-            f"{_name(hopeless[0])} among them; cut measurements by shard_size, or raise max_hours (docs/cluster.md)"
+            f"{_name(hopeless[0])} among them; cut measurements by trials_per_job or shard_size (docs/cluster.md)"
         )
     return lines
 
