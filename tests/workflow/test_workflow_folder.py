@@ -12,7 +12,9 @@ import pytest
 
 from sida.errors import UserError
 from sida.resources import ROOT
-from workflow.preset.checks import check_folder
+from tests.disks import make_read_only, small_disk
+from workflow.preset.checks import check_folder, closed_results
+from workflow.preset.lock import PresetLock
 
 
 def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):
@@ -29,6 +31,19 @@ def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):
     closed.add(tmp_path / ".snakemake")
     with pytest.raises(UserError, match="snakemake: cannot be written"):
         check_folder(tmp_path)
+
+
+def test_results_that_may_only_be_read_are_told(tmp_path):
+    assert closed_results(tmp_path / "none") is None
+    with small_disk(tmp_path / "demo") as disk:
+        assert closed_results(disk) is None
+        make_read_only(disk)
+        assert closed_results(disk) == (
+            f"{disk}: may only be read: nothing can be made there; start where results may be kept to make more"
+        )
+        with pytest.raises(UserError, match=r"demo: cannot be written \(Read-only file system\); mend that"):
+            PresetLock(disk, ["snakemake"]).take()
+        assert list(disk.iterdir()) == []
 
 
 @pytest.mark.slow

@@ -105,11 +105,13 @@ def flip(path, place=-40):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [TEACHER, STUDENT, "students/a/train.jsonl", "measurements/a/trial-1.json", "measurements.csv", "tables/main.csv",
-     "collected/tables/main.csv", "claims.json", "manifest.json"],
-)  # fmt: skip
+HASHED = [
+    TEACHER, STUDENT, "students/a/train.jsonl", "measurements/a/trial-1.json", "measurements.csv", "tables/main.csv",
+    "collected/tables/main.csv", "claims.json", "manifest.json",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HASHED)
 def test_a_flipped_bit_is_found_without_the_manifest(folder, capsys, name):
     if name != "manifest.json":
         (folder / "manifest.json").unlink()
@@ -118,6 +120,18 @@ def test_a_flipped_bit_is_found_without_the_manifest(folder, capsys, name):
     assert status == 1
     assert any(fault.startswith(name) and "damaged" in fault for fault in faults)
     assert summary.endswith(f"{len(faults)} fault{'s' if len(faults) > 1 else ''}")
+
+
+@pytest.mark.parametrize("name", HASHED)
+def test_a_file_that_was_cut_off_is_found_without_the_manifest(folder, capsys, name):
+    if name != "manifest.json":
+        (folder / "manifest.json").unlink()
+    whole = (folder / name).read_bytes()
+    for part in (0, 0.3, 0.6, 0.99):
+        (folder / name).write_bytes(whole[: int(part * len(whole))])
+        status, faults, _, _ = verified(folder, capsys)
+        assert status == 1
+        assert any(fault.startswith(name) for fault in faults), part
 
 
 def test_files_without_a_hash_of_their_own_are_compared_with_the_manifest(folder, capsys):

@@ -80,7 +80,8 @@ def check_own_hash(path: Path, name: str) -> bool:
     if suffix == ".csv":
         return is_hashed(read_csv(path)[0])
     if suffix == ".jsonl":
-        read_jsonl(path)
+        if not read_jsonl(path) and path.name == "train.jsonl" and path.with_name("network.safetensors").is_file():
+            raise UserError(f"{path}: damaged: holds no line of the finished run beside it; train again")
         with open(path, encoding="utf-8") as stream:
             return any(map(_line_is_hashed, stream))
     record = read_measurement(path) if _TRIAL.fullmatch(name) else read_sealed_json(path)

@@ -32,6 +32,16 @@ def check_folder(folder: Path) -> None:
         )
 
 
+def closed_results(folder: str | Path) -> str | None:
+    """What to say of results that may only be read; None where they may be written, or are not there.
+
+    No fault: what is finished is told to be so. Where something is to be made, Snakemake calls its outputs protected.
+    """
+    if not os.path.isdir(folder) or os.access(folder, os.W_OK | os.X_OK):
+        return None
+    return f"{folder}: may only be read: nothing can be made there; start where results may be kept to make more"
+
+
 def check_references(preset: Rows) -> None:
     """Checks what a schema cannot: that teachers, recipes, samplers, data sets and parents exist and fit.
 

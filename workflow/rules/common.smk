@@ -13,7 +13,7 @@ from eval.report.pdflatex import latex_lack
 from workflow.planning.attempts import allow_attempts
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
-from workflow.preset.checks import check_folder
+from workflow.preset.checks import check_folder, closed_results
 from workflow.preset.file_times import mend_times
 from workflow.preset.lock import PresetLock
 from workflow.preset.rehearsal import check_preset
@@ -66,6 +66,8 @@ def heed(record):
 logger.addFilter(heed)
 
 RESULTS = PRESET.results
+if workflow.is_main_process and (remark := closed_results(RESULTS)):
+    print(remark, file=sys.stderr)
 # How to start this workflow again from here; in the checkout Snakemake finds its file itself.
 SNAKEFILE = os.path.relpath(workflow.main_snakefile)
 AGAIN = ["snakemake", *([] if SNAKEFILE == "Snakefile" else ["-s", SNAKEFILE])]
