@@ -8,6 +8,7 @@ is the field's, its description stands under ``Attributes`` of the docstring. Ch
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -23,6 +24,8 @@ from sida.ranges import As, Variants
 from sida.text_files import parse_json, parse_yaml, read_text
 
 T = TypeVar("T")
+#: Characters up to which a parsed text is kept.
+KEPT_TEXT = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -148,10 +151,17 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    value = parse_yaml(read_text(path), str(path))
+    text = read_text(path)
+    value = copy.deepcopy(_parsed(text, str(path))) if len(text) < KEPT_TEXT else parse_yaml(text, str(path))
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a mapping of settings, got {_show(value)}")
     return value
+
+
+@functools.lru_cache(64)
+def _parsed(text: str, where: str) -> Any:
+    """A plan asks for the same layouts again and again; copying takes a small part of parsing."""
+    return parse_yaml(text, where)
 
 
 def _show(value: Any) -> str:
