@@ -216,7 +216,7 @@ class TrainingLoop:
         self.done["evaluation"] = self.nimg
         self.evaluations.append(record)
         self.files.log("evaluations", record)
-        if self.best is None or value < self.best[key]:
+        if self.best is None or value < self.best.get(key, math.inf):
             self.best = {"nimg": self.nimg, key: value}
             state = self.trainer.ema.state()
             self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}

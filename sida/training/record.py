@@ -87,7 +87,12 @@ def _best(value: Any, evaluations: Any, finished: bool) -> bool:
     if value is None:
         return not evaluations and not finished
     names = {_selection(evaluation) for evaluation in evaluations}
-    return isinstance(value, dict) and _count(value.get("nimg")) and all(_number(value.get(name)) for name in names)
+    return (
+        (bool(names) or finished)
+        and _by_name(_number, value)
+        and _count(value.get("nimg"))
+        and all(name in value for name in names)
+    )
 
 
 def _meter(value: Any, begun: bool) -> bool:

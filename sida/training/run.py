@@ -11,21 +11,19 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
-from sida.checkpoint import read_metadata, save_network
-from sida.checkpoint.network_file import build_on_meta, check_network_config, write_state_dict
+from sida.checkpoint import read_metadata
+from sida.checkpoint.network_file import write_state_dict
 from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.io import sweep_temporaries
-from sida.networks import build_network
 from sida.progress import say
 from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
 from sida.training.config import DistillConfig, TeacherConfig
-from sida.training.flat import FlatParameters
 from sida.training.logs import Logs
+from sida.training.product import check_architecture, write_network
 from sida.training.ranks import ALONE, Ranks
 from sida.training.record import is_record
-from sida.training.resumable import load_buffers
 from sida.training.state import KeptState, StateStore, other_tensors
 
 P = ParamSpec("P")
@@ -279,11 +277,8 @@ class RunFiles:
         assert self.kept is not None
         say(f"[{stage}] already trained; writing its files")
         tensors = {name.removeprefix("best/"): tensor for name, tensor in self.kept.tensors.items()}
-        where = str(self.kept.path.with_suffix(".json"))
         try:
-            # A bound for what a record may ask for: no block has fewer parameters.
-            network = check_network_config(self.kept.record["metadata"]["network"], where)
-            build_on_meta(network, tensors["parameters"].numel() // 32, where)
+            check_architecture(self.kept.path, self.kept.record["metadata"], tensors)
             self.publish(self.kept.record, tensors)
         except (KeyError, RuntimeError):
             raise other_tensors(self.kept.path) from None
@@ -295,17 +290,3 @@ def _move(snapshot: Path, folder: Path) -> None:
     for path in (snapshot.with_name(picture), snapshot):
         if path.exists():
             path.rename(folder / path.name)
-
-
-def write_network(path: Path, metadata: Mapping[str, Any], tensors: Tensors) -> None:
-    """Writes a network from the state of an average.
-
-    Args:
-        path: Target.
-        metadata: Provenance; ``network`` is the architecture.
-        tensors: ``parameters`` (one vector) and ``buffers/<name>``, see :meth:`sida.training.averages.Average.state`.
-    """
-    net = build_network(metadata["network"])
-    FlatParameters(net).vector.copy_(tensors["parameters"])
-    load_buffers(net, tensors)
-    save_network(net, path, metadata)

@@ -21,6 +21,8 @@ MADE_UP = {
     "a loss that a terminal obeys": {"train": [{**RUNNING["train"][0], **TICK, "losses": {ESCAPE: 1.0}}]},
     "a choice that a terminal obeys": {"evaluations": [{"nimg": 16, "selection": ESCAPE, ESCAPE: 1.0}]},
     "no best of the evaluations": {"best": None},
+    "a best that is no number": {"best": {"nimg": 16, "fd": 3.5, "other": [1]}},
+    "a best of no evaluation": {"evaluations": []},
     "a tick that has counted nothing": {"meter": OLDER["meter"]},
     "an event that is missing": {"done": {"tick": 16, "snapshot": 0}},
     "lists in each other": {"more": json.loads("[" * 100 + "]" * 100)},
@@ -48,6 +50,12 @@ def test_a_record_that_no_run_keeps_is_damage(states, capsys, change):
     said = capsys.readouterr().err
     assert f"{states / 'state-000002'}: this state is damaged; going back to the one before it" in said
     assert "\x1b" not in said
+
+
+def test_an_evaluation_by_another_value_is_taken_up(states):
+    record = {"evaluations": [{"nimg": 16, "selection": "is", "is": 1.5}], "best": {"nimg": 16, "is": 1.5}}
+    keep(states, 2, {**RUNNING, **record})
+    go_on(states.parent, lambda kept: None if kept.path.name == "state-000002" else pytest.fail("not taken"))
 
 
 def test_what_merely_has_the_name_of_a_state_is_not_waited_for(states):
