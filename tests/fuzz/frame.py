@@ -68,19 +68,21 @@ class Reader:
 
 @dataclasses.dataclass
 class Count:
-    """What came of a number of cases."""
+    """What came of a number of cases; ``longest`` is of reading alone, ``seconds`` of all, in processor time."""
 
     cases: int = 0
     accepted: int = 0
     refused: int = 0
     longest: float = 0.0
     peak_mb: float = 0.0
+    seconds: float = 0.0
 
     def add(self, other: Count) -> None:
         """Adds another count."""
         self.cases, self.accepted = self.cases + other.cases, self.accepted + other.accepted
         self.refused = self.refused + other.refused
         self.longest, self.peak_mb = max(self.longest, other.longest), max(self.peak_mb, other.peak_mb)
+        self.seconds += other.seconds
 
 
 class FaultError(AssertionError):
@@ -151,7 +153,7 @@ def fuzz(reader: Reader, numbers: range, folder: Path, most_faults: int = 5) -> 
         FaultError: What cases did that they may not, each with the command that repeats it.
     """
     genuine_files(reader)
-    count, faults = Count(), []
+    begin, count, faults = time.process_time(), Count(), []
     elsewhere, own = folder / "elsewhere", folder / "own"
     elsewhere.mkdir(parents=True)
     # Whether a disk has really written is not asked here, and takes longer than all else.
@@ -167,6 +169,7 @@ def fuzz(reader: Reader, numbers: range, folder: Path, most_faults: int = 5) -> 
             shutil.rmtree(own)
             if len(faults) >= most_faults:
                 break
+    count.seconds = time.process_time() - begin
     if faults:
         raise FaultError(f"{reader.name}:\n  " + "\n  ".join(faults))
     return count

@@ -29,7 +29,7 @@ def line(reader: str, count: Count) -> str:
     """A reader's line."""
     return (
         f"{reader:<28} {count.cases:>7} cases  {count.accepted:>6} accepted  {count.refused:>6} refused"
-        f"  longest {count.longest:5.2f} s  peak {count.peak_mb:4.0f} MB"
+        f"  {count.seconds:6.1f} s  longest {count.longest:5.2f} s  peak {count.peak_mb:4.0f} MB"
     )
 
 

@@ -40,6 +40,11 @@ def test_many_damaged_files_are_read_or_refused_in_one_line(name, part, tmp_path
     assert count.cases == each
 
 
+def test_the_page_of_faults_says_how_many_readers_and_cases():
+    page = (ROOT / "docs/reliability.md").read_text()
+    assert f"{SLOW:,} changed copies of genuine files for each of {len(READERS)} readers" in page
+
+
 # The frame itself
 
 
@@ -160,14 +165,14 @@ def test_the_lines_are_summed_over_processes_and_printed():
     """Reports travel between processes of pytest-xdist as JSON."""
     reports = []
     for n in (1, 2, 3):
-        kept = [as_property("sheet", Count(n, n, 0, n / 10, n)), ("other", 1)]
+        kept = [as_property("sheet", Count(n, n, 0, n / 10, n, n)), ("other", 1)]
         for when in ("setup", "call"):
             report = pytest.TestReport("t", ("t", 1, "t"), {}, "passed", None, when, user_properties=kept)
             reports.append(pytest.TestReport._from_json(json.loads(json.dumps(report._to_json()))))
     said = []
     terminal = SimpleNamespace(stats={"passed": reports}, section=said.append, write_line=said.append)
     pytest_terminal_summary(terminal)
-    assert said == ["fuzzed readers", line("sheet", Count(6, 6, 0, 0.3, 3))]
+    assert said == ["fuzzed readers", line("sheet", Count(6, 6, 0, 0.3, 3, 6))]
 
 
 @pytest.mark.slow
