@@ -15,6 +15,8 @@ from sida.training.state import StateStore
 from tests.training.toy import TEACHER, as_json, interrupt_after, results
 
 DAY = 86400
+#: Seven iterations, with a snapshot after the fourth.
+SHORT = {**TEACHER, "total_kimg": 0.1, "tick_kimg": 0.03, "snapshot_kimg": 0.06}
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def jumping(monkeypatch):
 def test_a_clock_that_jumps_changes_nothing(tmp_path, jumping, monkeypatch, capsys):
     saved, original = [], StateStore.save
     monkeypatch.setattr(StateStore, "save", lambda *arguments: saved.append(1) or original(*arguments))
-    spec = {**TEACHER, "state_minutes": 60}
+    spec = {**SHORT, "state_minutes": 60}
     assert main(["train-teacher", "--spec", as_json(spec), "--out", str(tmp_path / "jumping")]) == 0
     # A state at the snapshot and one at the end: no hour has passed.
     assert len(saved) == 2
@@ -44,13 +46,13 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path, jumping, monkeypatch, caps
 @pytest.mark.parametrize("days", [-3000, 3])
 def test_states_with_other_times_are_gone_on_from(tmp_path, monkeypatch, days):
     """The newest state is known by its number, whatever its file's time says."""
-    train_teacher(TEACHER, tmp_path / "alone")
+    train_teacher(SHORT, tmp_path / "alone")
     run = tmp_path / "run"
-    interrupt_after(train_teacher, TEACHER, run, monkeypatch, 320)
+    interrupt_after(train_teacher, SHORT, run, monkeypatch, 80)
     for number, path in enumerate(sorted((run / "state").glob("state-*"))):
         os.utime(path, times=(time.time() + (days - number) * DAY,) * 2)
     seen, original = [], StateStore.load
     monkeypatch.setattr(StateStore, "load", lambda self: seen.append(original(self)) or seen[-1])
-    train_teacher(TEACHER, run)
-    assert seen[0].record["nimg"] == 320
+    train_teacher(SHORT, run)
+    assert seen[0].record["nimg"] == 80
     assert results(run) == results(tmp_path / "alone")

@@ -2,38 +2,14 @@
 
 from __future__ import annotations
 
-import io
-import multiprocessing
-import os
-import traceback
-from contextlib import redirect_stderr, redirect_stdout
-
 import pytest
 
 from sida.resources import ROOT
+from tests.workflow.workspace import forked_snakemake
 
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
 PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if "\nruns:" in path.read_text())
 SITE = "scheduler: pbs\ngpu: H100\ngpus_per_node: 4\npartition: main\ngpu_partition: cards\naccount: ours\n"
-
-
-def _child(arguments, folder, connection):
-    os.chdir(folder)
-    os.environ["SIDA_SITE"] = "site.yaml"
-    text = io.StringIO()
-    status: object = 1
-    with redirect_stdout(text), redirect_stderr(text):
-        # Snakemake's log goes to the descriptors themselves.
-        try:
-            from snakemake.cli import main
-
-            main(arguments)
-        except SystemExit as end:
-            status = end.code
-        except BaseException:
-            traceback.print_exc()
-    connection.send((status, text.getvalue()))
-    connection.close()
 
 
 def dry_run(folder, profile, preset, site=SITE):
@@ -43,24 +19,16 @@ def dry_run(folder, profile, preset, site=SITE):
 
 def run(folder, profile, preset, *arguments, site=SITE):
     """Exit status and output of Snakemake."""
-    import snakemake.cli  # noqa: F401 - once, for all children
-
     (folder / "site.yaml").write_text(site)
     cores = [] if profile in ("slurm", "generic") else ["--cores", "2"]
     words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles" / profile), *cores]
     words += ["--configfile", str(ROOT / f"config/{preset}.yaml"), *arguments]
-    here, there = multiprocessing.Pipe(duplex=False)
-    child = multiprocessing.get_context("fork").Process(target=_child, args=(words, str(folder), there))
-    child.start()
-    there.close()
-    answer = here.recv() if here.poll(900) else (None, "no end")
-    child.join(30)
-    return answer
+    return forked_snakemake(folder, *words, environment={"SIDA_SITE": "site.yaml"})
 
 
 def quick(profile, preset):
-    """One run for each profile; the usual one is tested elsewhere."""
-    return preset == "demo" and profile != "default"
+    """One run for each profile; the usual one is tested elsewhere, and another test here runs the generic one."""
+    return preset == "demo" and profile not in ("default", "generic")
 
 
 @pytest.mark.parametrize(
