@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from eval.commands import main as measuring_main
+from eval.features import digits, glyphs
 from sida.checkpoint import save_network
 from sida.cli import main as method_main
+from sida.errors import UserError
 from sida.networks import build_network
 from tests.damage import DAMAGES
 from tests.eval.measuring.test_measuring_measure import DIGITS, small_protocol
@@ -112,3 +114,21 @@ def test_a_damaged_output_is_made_again_as_it_was(folder, command, name, damage)
     main, arguments = commands(folder, folder)[command]
     assert main(arguments) == 0
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("weights", "load"),
+    [(digits.WEIGHTS, lambda path: digits.DigitsExtractor(path=path)),
+     (glyphs.WEIGHTS, lambda path: glyphs.GlyphsExtractor(path=path))],
+    ids=["digits", "glyphs"],
+)  # fmt: skip
+def test_a_damaged_feature_network_of_the_package_is_refused(tmp_path, weights, load):
+    """It would shift every measured value of an installation, all by the same amount."""
+    copy = tmp_path / "weights.safetensors"
+    shutil.copy(weights, copy)
+    assert load(copy).sha256 == load(weights).sha256
+    for damage in DAMAGES.values():
+        shutil.copy(weights, copy)
+        damage(copy)
+        with pytest.raises(UserError, match=r"weights\.safetensors: .*(damaged|cut off)"):
+            load(copy)
