@@ -6,11 +6,14 @@ import copy
 import json
 
 import pytest
+import torch
 
 from eval.results.barriers import FORMAT, read_barrier
 from sida.errors import UserError
-from sida.io import write_sealed_json
+from sida.io import sha256_file, write_json, write_sealed_json
 from sida.resources import ROOT
+from sida.tensor_file import write_tensors
+from workflow.archive.verify import verify
 from workflow.docs.stored_barriers import of_results, of_stored, store, unpack
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
@@ -70,6 +73,24 @@ def test_fault_is_one_line_before_anything_runs(preset, barriers, message):
         check_preset(changed(preset, barriers=barriers))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_barrier_between_other_networks_is_found(tmp_path):
+    files = {
+        "teacher": tmp_path / "teachers/t/network.safetensors",
+        "student": tmp_path / "students/s/network.safetensors",
+    }
+    for role, path in files.items():
+        write_tensors(path, {"w": torch.tensor([float(len(role))])}, {"name": role})
+    asked = {role: f"results/x/{path.relative_to(tmp_path)}" for role, path in files.items()}
+    write_json(tmp_path / "specs/barriers/s.json", asked)
+    digests = {"teacher_sha256": sha256_file(files["teacher"]), "network_sha256": sha256_file(files["student"])}
+    write_sealed_json(tmp_path / "barriers/s.json", {"format": FORMAT, "run": "s", "curves": CURVES, **digests})
+    report = verify(tmp_path)
+    assert (report.faults, report.counts["parents that are here"]) == ([], 2)
+    write_tensors(files["student"], {"w": torch.tensor([0.0])}, {"name": "student"})
+    (fault,) = verify(tmp_path).faults
+    assert fault.startswith("barriers/s.json: was made from another student than students/s/network.safetensors is now")
 
 
 def test_stored_curves_come_back(tmp_path):

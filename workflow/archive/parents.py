@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from eval.results.barriers import read_barrier
 from eval.results.measurements import read_measurement
 from sida.io import read_sealed_json, sha256_json
 from sida.tensor_file import read_record
@@ -27,7 +28,7 @@ class Parents:
         self.known = {digest for name, digest in hashes.items() if name.endswith(".safetensors")}
 
     def check(self) -> None:
-        """Compares every student's and every trial's parents."""
+        """Compares the parents of every student, trial and barrier."""
         for name in self.hashes:
             parts = PurePosixPath(name).parts
             if parts[0] in ("students", "teachers") and parts[2:] == (_NETWORK,):
@@ -36,6 +37,16 @@ class Parents:
             if parts[0] == "measurements" and len(parts) == 3 and name.endswith(".json"):
                 with self.report.checking(name):
                     self._trial(name, f"specs/measurements/{parts[1]}.json")
+
+            if parts[0] == "barriers" and len(parts) == 2 and name.endswith(".json"):
+                with self.report.checking(name):
+                    self._barrier(name, f"specs/barriers/{parts[1]}")
+
+    def _barrier(self, name: str, spec: str) -> None:
+        record = read_barrier(self.report.folder / name)
+        for role, key in (("teacher", "teacher_sha256"), ("student", "network_sha256")):
+            if record.get(key) is not None:
+                self._compare(name, role, record[key], self._asked(spec, role))
 
     def _network(self, name: str, spec: str) -> None:
         parents = read_record(self.report.folder / name).get("parents") or {}
