@@ -69,23 +69,25 @@ def build_barriers(
     ]
     paths = style.save(draw_barriers(layout, groups), out, layout.title)
     write_text(out.with_suffix(".csv"), barriers_csv(groups))
-    return [*paths, out.with_suffix(".csv")], [run.label for run in rows if run.run not in there]
+    absent = dict.fromkeys(run.label for run in rows if run.run not in there)
+    return [*paths, out.with_suffix(".csv")], list(absent)
 
 
 def draw_barriers(layout: BarriersLayout, groups: list[Group]) -> Figure:
-    """Two panels: the mean over training seeds of each method, single seeds as thin lines, chords dotted."""
+    """Two panels: the mean over training seeds of each method, single seeds as thin lines, chords dotted.
+
+    Both axes are linear, so that chords are straight.
+    """
     figure = style.new_figure(layout.width, layout.height)
     looks = style.looks_of([groups])
     for axes, loss in zip(figure.subplots(1, 2), LOSSES):
         for group in groups:
             _draw(axes, group, loss, looks[group.label, group.method, None])
-        axes.set_yscale("log")
         axes.set_title(_TITLES[loss], loc="left", fontweight="bold")
         axes.set_xlabel("teacher  ←  t  →  student")
         axes.set_ylabel(_UNITS[loss])
         axes.grid(True, which="major", linewidth=0.4, color="#dddddd")
         axes.set_axisbelow(True)
-        _plain(axes)
     if groups:
         handles, names = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
@@ -101,13 +103,6 @@ def _draw(axes: Axes, group: Group, loss: str, look: style.Look) -> None:
     chord = [(1 - t) * means[0] + t * means[-1] for t in at]
     axes.plot(at, chord, color=look.colour, linewidth=0.7, linestyle=":")
     axes.plot(at, means, color=look.colour, marker=look.marker, label=style.literal(group.label))
-
-
-def _plain(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def barriers_csv(groups: list[Group]) -> str:
