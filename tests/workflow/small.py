@@ -41,7 +41,9 @@ def outcome(workspace: Workspace) -> dict[str, Any]:
     losses and the networks' weights.
     """
     results = workspace.folder / "results/small"
-    date = re.compile(r"20\d\d-\d\d-\d\d(T[\d:]+Z)?")
+    day = r"20\d\d-\d\d-\d\d(T[\d:]+Z)?"
+    # Trials of one second have one date between them.
+    date = re.compile(f"{day}( {day})*")
     found = {path.name: date.sub("", path.read_text()) for path in sorted((results / "tables").glob("main.*"))}
     found["main.csv"] = re.sub(r",[0-9a-f]{16}$", "", found["main.csv"], flags=re.MULTILINE)
     measured = (results / "collected/tables/main.csv").read_text().splitlines()
