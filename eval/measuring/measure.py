@@ -17,12 +17,13 @@ import torch
 from eval.features import extractor_names
 from eval.features.base import Extractor
 from eval.features.extraction import make_extractors, precision
+from eval.measuring.finished_trials import FinishedTrials
 from eval.measuring.pipeline import run_pass, sized
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import Reference, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
 from eval.measuring.trial import TrialSums, compute_metrics
-from eval.results.measurements import keep_current, trial_path, write_measurement
+from eval.results.measurements import keep_current, trial_path
 from sida import provenance
 from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
@@ -235,6 +236,8 @@ class Measurer:
 def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequence[int]) -> list[dict[str, Any]]:
     """Measures the trials of a generator and writes ``<out>/trial-<t>.json``; trials that are there are kept.
 
+    So are those that an earlier attempt had finished, where the same code measured them.
+
     Args:
         spec: See :class:`MeasureSpec`.
         out: Folder of this run's measurements.
@@ -251,8 +254,10 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
     for trial in trials:
         if trial >= protocol.trials:
             raise UserError(f"--trials: protocol '{protocol.name}' has the trials 0-{protocol.trials - 1}, got {trial}")
+    finished, names = FinishedTrials(out, trials), measurer.names()
     with threads(measurer.spec.threads):
-        wanted = [t for t in trials if not keep_current(trial_path(out, t), measurer.digest, measurer.names())]
+        there = lambda trial: keep_current(trial_path(out, trial), measurer.digest, names)
+        wanted = [t for t in trials if not there(t) and not finished.take_back(t, measurer.digest, names)]
         done = (len(trials) - len(wanted)) * protocol.num_samples
         total = len(trials) * protocol.num_samples
         progress = Progress(f"measure {measurer.spec.run}", total, "img", done=done)
@@ -260,7 +265,7 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
 
         def record(trial: int, sums: TrialSums, seconds: float, done: int) -> None:
             records.append(measurer.record(trial, sums, seconds))
-            write_measurement(trial_path(out, trial), records[-1])
+            finished.write(trial, records[-1])
             progress.update(done, _headline(protocol, records[-1]), force=done == total)
 
         with _beside(measurer.spec.device.startswith("cuda")) as beside:
@@ -269,6 +274,7 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
                 sums = measurer.sums(trial, 0, protocol.num_samples, progress, done)
                 done += protocol.num_samples
                 beside(functools.partial(record, trial, sums, time.monotonic() - start, done))
+    finished.forget()
     return records
 
 

@@ -18,7 +18,7 @@ SNAKEFILE = """
 from workflow.planning.attempts import PIECES, allow_attempts
 
 onstart:
-    open("said", "w").write("\\n".join(allow_attempts(workflow, ["training", "brief"])))
+    open("said", "w").write("\\n".join(allow_attempts(workflow, {"training": None, "brief": None, "trials": 3})))
 
 rule training:
     output: "{name}.trained"
@@ -28,6 +28,11 @@ rule training:
 rule brief:
     output: "{name}.brief"
     resources: **{PIECES: lambda wildcards: None}
+    shell: "echo {wildcards.name} >> attempts; exit 1"
+
+rule trials:
+    output: "{name}.trials"
+    resources: **{PIECES: lambda wildcards: {"some": 2, "none": 4}[wildcards.name]}
     shell: "echo {wildcards.name} >> attempts; exit 1"
 
 rule other:
@@ -58,18 +63,21 @@ def run(folder, *targets):
 
 
 def test_a_long_training_gets_an_attempt_for_each_limit_and_the_retries_for_faults(tmp_path):
-    attempts, said = run(tmp_path, "long.trained", "short.brief", "a.other")
+    attempts, said = run(tmp_path, "long.trained", "short.brief", "a.other", "some.trials", "none.trials")
     assert attempts.count("long") == 4 + 1
     assert attempts.count("short") == attempts.count("a") == 1 + 1
-    assert "longer than max_hours of the site file, which go on in further attempts: 1; training long needs 4" in said
-    assert "which start anew in each attempt: 1, other a among them; cut measurements by trials_per_job or" in said
+    # A rule has one number of retries, so a measurement that cannot end is sent as often as the one that can.
+    assert attempts.count("some") == attempts.count("none") == 2 + 1
+    assert "longer than max_hours of the site file, which go on in further attempts: 2; training long needs 4" in said
+    assert "which no further attempt ends: 2, " in said
+    assert "among them; cut measurements by shard_size" in said
 
 
 def test_a_training_that_nobody_can_plan_is_named():
     rule = SimpleNamespace(name="distill", restart_times=5)
     job = SimpleNamespace(rule=rule, resources={"pieces": 0}, wildcards_dict={"run": "edm2-xs-sid"})
     dag = SimpleNamespace(needrun_jobs=lambda: [job])
-    (line,) = allow_attempts(SimpleNamespace(dag=dag, execution_settings=SimpleNamespace(retries=5)), ["distill"])
+    (line,) = allow_attempts(SimpleNamespace(dag=dag, execution_settings=SimpleNamespace(retries=5)), {"distill": None})
     assert line.startswith("trainings without a plan")
     assert ": 1, distill edm2-xs-sid among them" in line
     assert rule.restart_times == 5
@@ -89,6 +97,12 @@ def planned(monkeypatch):
         return Requests(paper(), Site(**{"gpu": "H100", "margin": 1.0, **site}))
 
     return make
+
+
+@pytest.mark.parametrize(("hours", "pieces"), [(20, None), (40, 2), (48, 3), (235, 10), (236, 11)])
+def test_a_measurement_is_cut_between_its_trials(planned, hours, pieces):
+    """Ten trials, 23.5 hours in an attempt; where not even one trial fits, no attempt ends it."""
+    assert planned(hours).pieces("measure", None, 10) == pieces
 
 
 @pytest.mark.parametrize(

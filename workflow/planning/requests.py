@@ -110,7 +110,8 @@ class Requests:
         """Attempts that a job needs because none may be longer than the site allows.
 
         Returns:
-            None if one is enough; 0 if its plan is unknown. Each attempt computes for the longest time less its start.
+            None if one is enough; 0 if its plan is unknown. Each attempt computes for the longest time less its start;
+            of a measurement whole trials, and one more than there are trials says that it has no time for one.
         """
         assert self.site is not None
         most = 60 * self.site.max_hours
@@ -121,7 +122,11 @@ class Requests:
         if START_MINUTES + wanted <= most:
             return None
         # A limit that is hardly longer than a start leaves half of it.
-        return max(2, math.ceil(wanted / max(most - START_MINUTES, most / 2)))
+        there = max(most - START_MINUTES, most / 2)
+        if trials is None:
+            return max(2, math.ceil(wanted / there))
+        whole = int(there / (wanted / trials))
+        return max(2, math.ceil(trials / whole)) if whole else trials + 1
 
     def memory_mb(self, kind: str, wildcards: Any, attempt: int) -> int:
         """MB of main memory that a job asks for on each of its nodes."""

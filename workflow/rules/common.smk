@@ -91,6 +91,10 @@ SPECS = Specs(PRESET)
 LOCK = PresetLock(RESULTS, sys.argv)
 # Rules whose jobs go on from a kept state.
 TRAININGS = ["train_teacher", "distill", "distill_parent"]
+# How many attempts can bring a job further that its time limit ended: any number, or as many as it has trials.
+GOING_ON = dict.fromkeys(TRAININGS) | {
+    f"measure_{first}_{last}": last - first + 1 for first, last, _ in PRESET.measure_jobs()
+}
 REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
 
 
@@ -121,7 +125,7 @@ def begin():
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     if SITE is not None:
-        for line in allow_attempts(workflow, TRAININGS):
+        for line in allow_attempts(workflow, GOING_ON):
             print(line, file=sys.stderr)
 
 

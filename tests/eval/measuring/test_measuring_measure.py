@@ -28,6 +28,7 @@ from eval.measuring.shards import measure_shard, merge_shards
 from eval.precision_recall import precision_recall
 from eval.results.measurements import collect, read_measurement, trial_path
 from eval.results.summary import COLUMNS
+from sida import provenance
 from sida.content_hash import KEY
 from sida.data import load_dataset
 from sida.errors import UserError
@@ -230,6 +231,47 @@ def test_interrupted_and_restarted_gives_the_same_numbers(tmp_path, network, mon
     for trial in (0, 1):
         one, two = (read_measurement(trial_path(tmp_path / name, trial)) for name in ("whole", "parts"))
         assert one["metrics"] == two["metrics"]
+
+
+def test_finished_trials_outlive_the_removal_of_what_a_failed_job_promised(tmp_path, network, monkeypatch):
+    spec = network_spec(network, protocol=small_protocol(num_samples=200, trials=3))
+    out, trials = tmp_path / "student", [0, 1, 2]
+    original, code = Measurer.record, provenance.source_digest
+
+    def broken(self, trial, *args):
+        if trial == 2:
+            raise UserError("the node is gone")
+        return original(self, trial, *args)
+
+    def failed():
+        """As Snakemake leaves it; what the two finished trials held."""
+        monkeypatch.setattr(Measurer, "record", broken)
+        with pytest.raises(UserError):
+            measure(spec, out, trials)
+        monkeypatch.setattr(Measurer, "record", original)
+        found = [trial_path(out, trial).read_bytes() for trial in (0, 1)]
+        for trial in (0, 1):
+            trial_path(out, trial).unlink()
+        return found
+
+    before = failed()
+    assert [r["trial"] for r in measure(spec, out, trials)] == [2]
+    assert [trial_path(out, trial).read_bytes() for trial in (0, 1)] == before
+    assert sorted(path.name for path in out.iterdir()) == [f"trial-{trial}.json" for trial in trials]
+    # Without a copy, a finished trial is measured anew when its file is gone; so are those of other code or settings.
+    trial_path(out, 1).unlink()
+    assert [r["trial"] for r in measure(spec, out, trials)] == [1]
+    for trial in trials:
+        trial_path(out, trial).unlink()
+    failed()
+    monkeypatch.setattr(provenance, "source_digest", lambda: "newer")
+    assert [r["trial"] for r in measure(spec, out, trials)] == trials
+    monkeypatch.setattr(provenance, "source_digest", code)
+    for trial in trials:
+        trial_path(out, trial).unlink()
+    failed()
+    other = spec | {"sampler": {"kind": "one_step", "init_sigma": 2.0}}
+    assert [r["trial"] for r in measure(other, out, trials)] == trials
 
 
 @settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
