@@ -184,9 +184,9 @@ class Evidence:
 
 
 def same_budget(images: Iterable[int]) -> bool:
-    """Whether runs saw equally many images: up to half a percent, since a training ends with a whole batch."""
+    """Whether runs saw equally many images: up to one percent, since a training ends with a whole batch."""
     seen = list(images)
-    return max(seen) - min(seen) <= 0.005 * max(seen)
+    return max(seen) - min(seen) <= 0.01 * max(seen)
 
 
 def bound(a: Estimate, b: Estimate, factor: float) -> float:

@@ -126,7 +126,7 @@ class Part:
         than: ANALYTIC: name of the number that it is divided by.
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
-        equal_budget: LT, TRAIN: both must have been trained on equally many images (to half a percent: the last batch).
+        equal_budget: LT, TRAIN: both must have been trained on equally many images (to one percent: the last batch).
         seeds: TRAIN, BARRIER, COST, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training
             seeds.
     """

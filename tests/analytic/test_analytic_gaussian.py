@@ -27,8 +27,12 @@ def flat(slopes: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 @settings(max_examples=20, deadline=None)
 def test_slopes_are_those_of_the_suites_losses(means, r, rho, alpha):
     state = State(np.array(means[:2]), np.array(r), np.array(means[2:]), np.array(rho))
-    assert loss_slope(UNEVEN, state, alpha) == pytest.approx(flat(UNEVEN.generator_slope(state, alpha)), abs=1e-6)
-    assert fake_score_loss_slope(UNEVEN, state) == pytest.approx(flat(UNEVEN.fake_score_slope(state)), abs=1e-5)
+    assert loss_slope(UNEVEN, state, alpha) == pytest.approx(
+        flat(UNEVEN.generator_slope(state, alpha)), rel=1e-6, abs=1e-6
+    )
+    assert fake_score_loss_slope(UNEVEN, state) == pytest.approx(
+        flat(UNEVEN.fake_score_slope(state)), rel=1e-6, abs=1e-5
+    )
 
 
 @given(st.tuples(numbers, numbers), widths)

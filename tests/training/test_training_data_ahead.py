@@ -87,7 +87,7 @@ def test_vanished_data_are_one_line_and_the_state_goes_on(tmp_path, pictures, mo
         assert main(command) == 1
     (line,) = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("[")]
     assert line.startswith("error: ")
-    assert "No such file" in line
+    assert "no such file" in line
     assert "the last kept state is intact" in line
     shutil.move(aside, folder)
     assert main(command) == 0

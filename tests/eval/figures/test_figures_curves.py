@@ -420,7 +420,7 @@ def panel(**changes):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "pie"}, r"kind: must be one of curves, samples, points, analytic, got 'pie'"),
+        ({"kind": "pie"}, r"kind: must be one of curves, samples, points, analytic, barriers, got 'pie'"),
         ({"panels": []}, r"panels: must not be empty"),
         (panel(series=[{"each": {"method": "gdd"}}]), r"panels\[0\]\.series\[0\]\.each: no run .* matches"),
         (panel(lines=[{"where": {"method": "sid"}}]), r"lines\[0\]\.where: 2 runs match"),
