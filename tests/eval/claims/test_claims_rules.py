@@ -100,12 +100,12 @@ def test_a_single_trial_decides_nothing():
 
 def test_equal_budget_is_checked_in_the_training_logs(tmp_path):
     rows = (lines("a", spread(4.0, 0.1)), lines("b", spread(5.0, 0.1)))
-    for run, nimg in (("a", 40000), ("b", 40064)):  # the last of the batches of 128 is whole
+    for run, nimg in (("a", 8000), ("b", 8064)):  # the last of the batches of 128 is whole
         (tmp_path / run).mkdir()
         (tmp_path / run / "train.jsonl").write_text(json.dumps({"nimg": nimg}) + "\n")
     part = {"rule": "LT", "metric": "fd", "a": A, "b": B, "equal_budget": True}
     assert outcome(evidence(*rows, students=tmp_path), **part) == "supported"
-    (tmp_path / "b" / "train.jsonl").write_text('{"nimg": 39700}\n')
+    (tmp_path / "b" / "train.jsonl").write_text('{"nimg": 7900}\n')
     assert outcome(evidence(*rows, students=tmp_path), **part) == "not decided here"
     assert outcome(evidence(*rows), **part) == "not decided here"
 
