@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 
 from eval.claims.evidence import Evidence, NotMeasuredError
-from eval.claims.model import UNDECIDED, Finding, Outcome, Part
-from eval.claims.numbers import numbers_of, operand_a, operand_b, ordered, show
-from eval.claims.seeds import seeds_of
+from eval.claims.model import Finding, Part
+from eval.claims.numbers import numbers_of, operand_a, operand_b, ordered, show, within
+from eval.claims.seeds import by_teacher, seeds_of
 from eval.effects.contrast import difference, mean_interval
 from eval.results.barriers import LOSSES
 from eval.results.summary import Estimate
@@ -28,11 +28,6 @@ def barriers(part: Part, evidence: Evidence, where: str) -> Finding:
 def _in_range(part: Part, names: Sequence[str], evidence: Evidence) -> Finding:
     blocks = _blocks(part, names, evidence)
     found = mean_interval(blocks)
-    outcome: Outcome = UNDECIDED
-    if part.low <= found.low and found.high <= part.high:
-        outcome = "supported"
-    elif found.high < part.low or found.low > part.high:
-        outcome = "contradicted"
     claimed = f"above {part.low:g}" if part.high == math.inf else f"{part.low:g} to {part.high:g}"
     claimed = f"at most {part.high:g}" if part.low == -math.inf else claimed
     text = (
@@ -40,7 +35,7 @@ def _in_range(part: Part, names: Sequence[str], evidence: Evidence) -> Finding:
         f"{found.high:.3g}, claimed {claimed}"
     )
     numbers = {"gain": found.value, "low": found.low, "high": found.high, "df": found.df}
-    return Finding(outcome, text, numbers)
+    return Finding(within(found.low, found.high, part), text, numbers)
 
 
 def _larger(part: Part, names: Sequence[str], evidence: Evidence, where: str) -> Finding:
@@ -57,11 +52,7 @@ def _larger(part: Part, names: Sequence[str], evidence: Evidence, where: str) ->
 
 
 def _blocks(part: Part, names: Sequence[str], evidence: Evidence) -> dict[str, list[float]]:
-    """Barriers of runs by teacher."""
-    blocks: dict[str, list[float]] = {}
-    for name in names:
-        blocks.setdefault(evidence.teacher(name), []).append(evidence.barrier(name, part.metric))
-    return blocks
+    return by_teacher(names, lambda name: evidence.barrier(name, part.metric), evidence)
 
 
 def _pooled(blocks: dict[str, list[float]]) -> Estimate:

@@ -37,6 +37,13 @@ def ordered(gain: float, limit: float) -> Outcome:
     return "contradicted" if gain < -limit else UNDECIDED
 
 
+def within(low: float, high: float, part: Part) -> Outcome:
+    """Supported where an interval lies in a part's range, contradicted where it lies outside, undecided between."""
+    if part.low <= low and high <= part.high:
+        return "supported"
+    return "contradicted" if high < part.low or low > part.high else UNDECIDED
+
+
 def numbers_of(a: Estimate, b: Estimate, gain: float, limit: float) -> dict[str, float | int | None]:
     """The numbers behind a comparison of two means."""
     return {

@@ -11,7 +11,7 @@ from eval.claims.cost import cost
 from eval.claims.evidence import Evidence, NotMeasuredError, bound, same_budget
 from eval.claims.facts import FACTS
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
-from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show
+from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show, within
 from eval.claims.seeds import trained
 from eval.claims.training import diverges, reaches, speed, spread, stable, trend
 from eval.results.agreement import agreement
@@ -103,12 +103,11 @@ def ratio(part: Part, evidence: Evidence, where: str) -> Finding:
     text = (
         f"{what} {show(a)} ({name_a}) against {show(b)} ({name_b}); ratio {value:.3f} ± {limit:.2g}, claimed {claimed}"
     )
-    outcome: Outcome = UNDECIDED
-    if part.low <= value - limit and value + limit <= part.high:
-        outcome = "supported"
-    elif value + limit < part.low or value - limit > part.high:
-        outcome = "contradicted"
-    return Finding(outcome, text.strip(), {"a": a.mean, "b": b.mean, "ratio": value, "bound": limit})
+    return Finding(
+        within(value - limit, value + limit, part),
+        text.strip(),
+        {"a": a.mean, "b": b.mean, "ratio": value, "bound": limit},
+    )
 
 
 def _side(operand: Operand, part: Part, evidence: Evidence, where: str) -> tuple[str, Estimate]:

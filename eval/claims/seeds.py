@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from eval.claims.evidence import Evidence, NotMeasuredError, same_budget
 from eval.claims.model import Finding, Operand, Part
@@ -34,12 +34,17 @@ def over_seeds(operand: Operand, names: Sequence[str], part: Part, evidence: Evi
     return f"{evidence.label(names[0])}{place}; {len(names)} training seeds", Estimate.of(values)
 
 
-def blocks_of(operand: Operand, names: Sequence[str], metric: str, evidence: Evidence) -> dict[str, list[float]]:
-    """The values of runs by teacher."""
+def by_teacher(names: Sequence[str], value: Callable[[str], float], evidence: Evidence) -> dict[str, list[float]]:
+    """A value of each run, by the runs' teachers."""
     blocks: dict[str, list[float]] = {}
     for name in names:
-        blocks.setdefault(evidence.teacher(name), []).append(evidence.value(operand, name, metric))
+        blocks.setdefault(evidence.teacher(name), []).append(value(name))
     return blocks
+
+
+def blocks_of(operand: Operand, names: Sequence[str], metric: str, evidence: Evidence) -> dict[str, list[float]]:
+    """The values of runs by teacher."""
+    return by_teacher(names, lambda name: evidence.value(operand, name, metric), evidence)
 
 
 def effect_of(part: Part, evidence: Evidence, where: str) -> tuple[Effect, list[str], list[str]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from eval.figures import style
 from eval.figures.layout import BarriersLayout
 from eval.figures.select import barrier_rows
-from eval.results.barriers import LOSSES, places, read_barrier
+from eval.results.barriers import LOSSES, chord, places, read_barrier
 from sida.content_hash import csv_text
 from sida.errors import UserError
 from sida.io import write_text
@@ -100,8 +100,7 @@ def _draw(axes: Axes, group: Group, loss: str, look: style.Look) -> None:
     at = places(len(means))
     for values in seeds if len(seeds) > 1 else ():
         axes.plot(at, values, color=look.colour, linewidth=0.5, alpha=0.6)
-    chord = [(1 - t) * means[0] + t * means[-1] for t in at]
-    axes.plot(at, chord, color=look.colour, linewidth=0.7, linestyle=":")
+    axes.plot(at, chord(means), color=look.colour, linewidth=0.7, linestyle=":")
     axes.plot(at, means, color=look.colour, marker=look.marker, label=style.literal(group.label))
 
 

@@ -101,7 +101,7 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
             "num_samples": told.num_samples,
             "passes": told.passes,
             "dataset_sha256": line.dataset.sha256,
-            "protocol": load_protocol(told.protocol).record(),
+            "protocol": line.protocol.record(),
             "teacher_sha256": sha256_file(told.teacher),
             "network_sha256": sha256_file(told.student),
             "environment": {**provenance.environment(told.device), "code": provenance.source_digest()},
@@ -147,8 +147,8 @@ class Line:
             {"monitor": MONITOR, "kwargs": {**kwargs, "device": spec.device}},
             self.dataset, sampler["init_sigma"], spec.device, where,
         )  # fmt: skip
-        watched = [metric.key for metric in load_protocol(spec.protocol).watched]
-        if "fd" not in watched:
+        self.protocol = load_protocol(spec.protocol)
+        if "fd" not in [metric.key for metric in self.protocol.watched]:
             raise UserError(f"{where}.protocol: has no metric 'fd' that is watched; name another protocol")
 
     def losses(self, t: float) -> dict[str, float]:

@@ -59,11 +59,14 @@ def places(count: int) -> list[float]:
     return [number / (count - 1) for number in range(count)]
 
 
+def chord(values: Sequence[float]) -> list[float]:
+    """The straight line between a curve's ends, at each of its points."""
+    return [(1 - t) * values[0] + t * values[-1] for t in places(len(values))]
+
+
 def barrier(values: Sequence[float]) -> float:
     """The barrier of a loss at equally spaced points, at least three, in the loss's unit; negative below the chord."""
-    first, last = values[0], values[-1]
-    inside = list(zip(places(len(values)), values))[1:-1]
-    return max(value - ((1 - t) * first + t * last) for t, value in inside)
+    return max(value - level for value, level in list(zip(values, chord(values)))[1:-1])
 
 
 def read_barrier(path: str | Path) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from sida.networks import Precond, architecture, build_network
 from sida.progress import say
 from sida.randomness import derive_seed
 from sida.settings.discriminator import GDDOptions, official_backbones
-from sida.training.iteration import Turns
 from sida.training.learner import Learner
 from sida.training.player import Player
 
 if TYPE_CHECKING:
+    from sida.training.iteration import Turns
     from sida.training.student import Parts
 
 #: What GDD-I freezes: convolutions and the attention's last layer within the blocks of a U-Net, with their biases.
@@ -54,14 +54,7 @@ def make_gdd(parts: Parts) -> Turns:
     )
     betas = config.generator_betas or config.betas
     player = Learner(generator, config.lr, betas, config.eps, compile=config.compile)
-    return Turns(
-        _players(cast(GDDLoss, parts.method.loss(parts)), judge, player, options, config.batch_size),
-        parts.schedule(),
-        seed=config.seed,
-        init_sigma=config.init_sigma,
-        ema_half_life=config.ema_half_life_kimg * 1000,
-        ema_rampup_ratio=config.ema_rampup_ratio,
-    )
+    return parts.turns(_players(cast(GDDLoss, parts.method.loss(parts)), judge, player, options, config.batch_size))
 
 
 def make_discriminator(parts: Parts) -> ProjectedDiscriminator:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, cast
 
 from sida.losses.instance import InstanceLoss
-from sida.training.iteration import Turns
 from sida.training.learner import Learner
 from sida.training.player import Player
 
 if TYPE_CHECKING:
+    from sida.training.iteration import Turns
     from sida.training.student import Parts
 
 
@@ -34,12 +34,4 @@ def make_instance(parts: Parts) -> Turns:
         lambda pixels: {"instance": 1.0},
         "generator",
     )
-    return Turns(
-        [player],
-        parts.schedule(),
-        seed=config.seed,
-        init_sigma=config.init_sigma,
-        ema_half_life=config.ema_half_life_kimg * 1000,
-        ema_rampup_ratio=config.ema_rampup_ratio,
-        cuda_graphs=config.cuda_graphs,
-    )
+    return parts.turns([player])

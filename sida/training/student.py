@@ -207,6 +207,19 @@ class Parts:
         adversarial = config.adversarial_kimg if self.method.real_images else None
         return Schedule(config.warmup_kimg, adversarial, config.total_kimg, config.lr_decay_start, config.lr_final)
 
+    def turns(self, players: Sequence[Player]) -> Turns:
+        """Players of a method that has no fake score, as configured."""
+        config = self.config
+        return Turns(
+            players,
+            self.schedule(),
+            seed=config.seed,
+            init_sigma=config.init_sigma,
+            ema_half_life=config.ema_half_life_kimg * 1000,
+            ema_rampup_ratio=config.ema_rampup_ratio,
+            cuda_graphs=config.cuda_graphs,
+        )
+
     def augment(self) -> AugmentPipe | None:
         """The configured augmentation."""
         settings = self.config.augment

@@ -89,10 +89,8 @@ TARGETS = Targets(PRESET, PAPER)
 ONE_GPU = min(1, PRESET.config["gpus"])
 SPECS = Specs(PRESET)
 LOCK = PresetLock(RESULTS, sys.argv)
-# Rules whose jobs go on from a kept state.
-TRAININGS = ["train_teacher", "distill", "distill_parent"]
 # How many attempts can bring a job further that its time limit ended: any number, or as many as it has trials.
-GOING_ON = dict.fromkeys(TRAININGS) | {
+GOING_ON = dict.fromkeys(["train_teacher", "distill", "distill_parent"]) | {
     f"measure_{first}_{last}": last - first + 1 for first, last, _ in PRESET.measure_jobs()
 }
 REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
