@@ -39,7 +39,6 @@ def run(args: argparse.Namespace) -> None:
         and path.resolve() != out
         and not path.name.startswith(".")
         and not skipped & set(path.relative_to(folder).parts[:-1])
-        and path.name != "report.html"
     ]
     preset = load_spec(args.preset, "--preset") if args.preset else None
     write_sealed_json(

@@ -20,8 +20,10 @@ from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
 from workflow.docs.counts import COUNTS
 from workflow.docs.pages import MARKER, filled
-from workflow.docs.stored import FILES, read_csv, store, unpack
+from workflow.docs.stored import FILES, store, unpack
+from workflow.docs.stored_lines import read_csv
 from workflow.docs.study import Study
+from workflow.docs.study_page import study_page
 from workflow.preset import Preset
 from workflow.preset.row_digest import row_digest
 
@@ -212,7 +214,7 @@ def test_the_page_of_a_study_is_made_from_its_stored_files(stored, tmp_path):
     pictures.mkdir()
     shutil.copy(ROOT / "docs" / "miniature" / "mini-figure1.png", pictures)
     (tmp_path / "unpacked").mkdir()
-    text = Study(stored, ROOT, tmp_path / "unpacked").page(pictures, "miniature")
+    text = study_page(Study(stored, ROOT, tmp_path / "unpacked"), pictures, "miniature")
     assert text.startswith("# A study\n")
     assert text.count("\n### Table mini-table") == 8
     assert "(miniature/mini-figure1.png)" in text
@@ -230,7 +232,12 @@ def test_counts_of_presets():
     assert 1 < int(few) < 100
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path",
+    # Two pages count the jobs of large presets by dry runs, which takes a minute.
+    [pytest.param(p, marks=pytest.mark.slow) if p.name in ("cost.md", "cluster.md") else p for p in PAGES],
+    ids=lambda p: p.name,
+)
 def test_every_number_between_markers_is_as_computed(path, capsys):
     assert main(["docs", "--check", str(path)]) == 0, capsys.readouterr().out
 

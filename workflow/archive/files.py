@@ -18,7 +18,8 @@ from sida.text_files import read_csv
 from workflow.archive.report import Report
 
 MANIFEST = "manifest.json"
-#: Left out of the manifest: what changes while a workflow runs, and what is made after it.
+#: May be missing in the manifest: what changes while a workflow runs, what is made after it, and the report, as in
+#: earlier versions.
 UNLISTED = re.compile(
     r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|report\.html|manifest\.json|ro-crate-metadata\.json)"
 )

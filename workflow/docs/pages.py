@@ -17,7 +17,8 @@ from sida.io import write_text
 from workflow.docs.counts import COUNTS
 from workflow.docs.settings import schemas
 from workflow.docs.stored import store
-from workflow.docs.study import Study, draw, opened
+from workflow.docs.study import Study, opened
+from workflow.docs.study_page import draw, study_page
 from workflow.preset import Preset
 from workflow.preset.row_digest import row_digest
 
@@ -105,7 +106,9 @@ def write_docs(
                 raise UserError(f"{path}: no such page (*.md)")
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-            texts[path] = about.page(path.with_suffix(""), path.stem) if about else filled(old, studies, root, name)
+            texts[path] = (
+                study_page(about, path.with_suffix(""), path.stem) if about else filled(old, studies, root, name)
+            )
     changed = []
     for path, new in texts.items():
         old = path.read_text(encoding="utf-8") if path.is_file() else ""

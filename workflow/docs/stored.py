@@ -10,9 +10,7 @@ seeds, the minute of a run's first measurement, and the preset. ``analytic.json`
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import json
 import shutil
 import tempfile
@@ -24,8 +22,9 @@ from eval.results.measurements import collect, long_rows
 from eval.results.summary import COLUMNS
 from sida.content_hash import KEY
 from sida.errors import UserError
-from sida.io import read_jsonl, write_json, write_text
+from sida.io import write_json, write_text
 from workflow.docs import stored_barriers
+from workflow.docs.stored_lines import csv_text, evaluation, grouped, read_csv, records, tick, values_of
 
 FORMAT = "sida-study/1"
 FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
@@ -41,8 +40,6 @@ _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
     "run and metric": lambda row: f"{row['run']} {row['metric']}",
     "run and trial": lambda row: f"{row['run']} {row['trial']}",
 }
-_TICK = ("nimg", "img_per_s", "memory_mb", "memory_reserved_mb", "seconds")
-_BY_NETWORK = "weight_rms"
 
 
 def store(
@@ -77,9 +74,9 @@ def store(
         "asked": {run: digest for run, digest in asked.items() if run in found.runs},
         "measurements": shared,
     }
-    write_text(out / "measurements.csv", _csv(_wide(rows)))
-    write_text(out / "evaluations.csv", _csv(found.evaluations))
-    write_text(out / "training.csv", _csv(found.ticks))
+    write_text(out / "measurements.csv", csv_text(_wide(rows)))
+    write_text(out / "evaluations.csv", csv_text(found.evaluations))
+    write_text(out / "training.csv", csv_text(found.ticks))
     write_json(out / "study.json", facts)
     extra = [name for name in OPTIONAL if (results / name).is_file()]
     for name in () if add else OPTIONAL:
@@ -117,13 +114,13 @@ class Part:
         return cls(
             rows,
             [
-                {"run": log.parent.name} | _evaluation(record)
+                {"run": log.parent.name} | evaluation(record)
                 for log in logs
-                for record in _records(log.with_name("evaluations.jsonl"))
+                for record in records(log.with_name("evaluations.jsonl"))
             ],
-            [{"run": log.parent.name} | _tick(record) for log in logs for record in _records(log)],
+            [{"run": log.parent.name} | tick(record) for log in logs for record in records(log)],
             {
-                log.parent.name: sum(float(record.get("seconds", 0)) for record in _records(log))
+                log.parent.name: sum(float(record.get("seconds", 0)) for record in records(log))
                 for log in sorted((results / "teachers").glob("*/train.jsonl"))
             },
             stored_barriers.of_results(results),
@@ -140,13 +137,13 @@ class Part:
             unpack(folder, unpacked)
             rows = [row for row in read_csv(Path(unpacked) / "measurements.csv") if row["run"] in kept]
 
-        def records(name: str) -> list[dict[str, str]]:
+        def lines_of(name: str) -> list[dict[str, str]]:
             lines = (line for line in read_csv(folder / name) if line["run"] in kept)
             return [{key: text for key, text in line.items() if text} for line in lines]
 
         curves = {run: curves for run, curves in stored_barriers.of_stored(folder).items() if run in kept}
         seconds = study.get("seconds_of_teachers", {})
-        return cls(rows, records("evaluations.csv"), records("training.csv"), seconds, curves)
+        return cls(rows, lines_of("evaluations.csv"), lines_of("training.csv"), seconds, curves)
 
     def joined(self, earlier: Part) -> Part:
         """These rows, and those that only an earlier part has."""
@@ -192,16 +189,12 @@ def unpack(folder: str | Path, out: str | Path) -> None:
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):
             row = {"run": record["run"], "trial": record["trial"], "metric": metric, "value": record[metric]}
             rows.append(row | {name: _looked_up(row, name, rule, folder) for name, rule in shared.items()})
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(out / "measurements.csv", text.getvalue())
+    write_text(out / "measurements.csv", csv_text(rows, COLUMNS))
     for name, log in (("evaluations.csv", "evaluations.jsonl"), ("training.csv", "train.jsonl")):
         by_run: dict[str, list[str]] = {}
         for record in read_csv(folder / name):
-            numbers = {key: _values(key, value) for key, value in record.items() if key != "run" and value}
-            by_run.setdefault(record["run"], []).append(json.dumps(_grouped(numbers)))
+            numbers = {key: values_of(key, value) for key, value in record.items() if key != "run" and value}
+            by_run.setdefault(record["run"], []).append(json.dumps(grouped(numbers)))
         for run, lines in by_run.items():
             write_text(out / "students" / run / log, "\n".join(lines) + "\n")
 
@@ -241,70 +234,3 @@ def _wide(rows: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
         line = lines.setdefault((row["run"], row["trial"]), {"run": row["run"], "trial": row["trial"]})
         line[row["metric"]] = f"{float(row['value']):.7g}"
     return list(lines.values())
-
-
-def _records(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path) if path.is_file() else []
-
-
-def _evaluation(record: Mapping[str, Any]) -> dict[str, str]:
-    """An evaluation's numbers without its time; lists of several trials as numbers with spaces between."""
-    kept = {}
-    for key, value in record.items():
-        trials = record.get(f"{key.removesuffix('_std').removesuffix('_trials')}_trials", ())
-        if key == "seconds" or (key.endswith(("_std", "_trials")) and len(trials) < 2):
-            continue
-        kept[key] = " ".join(map(_short, value)) if isinstance(value, list) else _short(value)
-    return kept
-
-
-def _tick(record: Mapping[str, Any]) -> dict[str, str]:
-    numbers = {key: record[key] for key in _TICK if key in record}
-    numbers |= {f"{_BY_NETWORK}.{name}": value for name, value in record.get(_BY_NETWORK, {}).items()}
-    return {key: _short(value) for key, value in numbers.items() if value is not None}
-
-
-def _grouped(numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers by network in a mapping of their own, as logs have them."""
-    prefix = f"{_BY_NETWORK}."
-    found = {key: value for key, value in numbers.items() if not key.startswith(prefix)}
-    by_network = {key.removeprefix(prefix): value for key, value in numbers.items() if key.startswith(prefix)}
-    return found | ({_BY_NETWORK: by_network} if by_network else {})
-
-
-def _short(value: float | str | None) -> str:
-    """Logs hold null for what was not a number, and the name of the metric that selects."""
-    if value is None:
-        return "nan"
-    return f"{value:.7g}" if isinstance(value, float) else str(value)
-
-
-def _values(key: str, text: str) -> Any:
-    values = [_value(word) for word in text.split(" ")]
-    return values if key.endswith("_trials") else values[0] if len(values) == 1 else text
-
-
-def _value(word: str) -> int | float | str | None:
-    if word == "nan":
-        return None
-    for kind in (int, float):
-        try:
-            return kind(word)
-        except ValueError:
-            pass
-    return word
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The lines of a stored file by column."""
-    with open(path, encoding="utf-8", newline="") as stream:
-        return list(csv.DictReader(stream))

@@ -78,27 +78,6 @@ rule experiment:
         " 2>&1 | tee -i {log:q}"
 
 
-rule manifest:
-    input:
-        TARGETS.products(),
-    output:
-        f"{RESULTS}/manifest.json",
-    log:
-        f"{RESULTS}/logs/manifest.log",
-    conda:
-        "../../environment.yml"
-    params:
-        results=lambda wildcards, output: os.path.dirname(output[0]),
-        spec=SPECS.path("preset"),
-        digest=SPECS.digest("preset"),
-        again=shlex.join([*AGAIN, "--configfile", *CONFIGFILES]),
-    message:
-        "manifest: hashing every artefact"
-    shell:
-        "python -m sida manifest {params.results:q} --preset {params.spec:q} --command {params.again:q} --out {output:q}"
-        " 2>&1 | tee -i {log:q}"
-
-
 rule products:
     input:
         TARGETS.products(),
@@ -108,7 +87,6 @@ rule products:
 rule html_report:
     input:
         TARGETS.products(),
-        f"{RESULTS}/manifest.json",
         os.path.relpath(f"{workflow.basedir}/workflow/report/workflow.rst"),
     output:
         f"{RESULTS}/report.html",
@@ -127,3 +105,26 @@ rule html_report:
         "{params.again:q} products --nolock --configfile {params.configfiles:q}"
         " --report {params.part:q} > {log:q} 2>&1"
         " || {{ tail -n 20 {log:q} >&2; exit 1; }}; mv {params.part:q} {output:q}"
+
+
+# Last: it has the hash of every other file.
+rule manifest:
+    input:
+        TARGETS.products(),
+        f"{RESULTS}/report.html",
+    output:
+        f"{RESULTS}/manifest.json",
+    log:
+        f"{RESULTS}/logs/manifest.log",
+    conda:
+        "../../environment.yml"
+    params:
+        results=lambda wildcards, output: os.path.dirname(output[0]),
+        spec=SPECS.path("preset"),
+        digest=SPECS.digest("preset"),
+        again=shlex.join([*AGAIN, "--configfile", *CONFIGFILES]),
+    message:
+        "manifest: hashing every artefact"
+    shell:
+        "python -m sida manifest {params.results:q} --preset {params.spec:q} --command {params.again:q} --out {output:q}"
+        " 2>&1 | tee -i {log:q}"
