@@ -22,6 +22,10 @@ SMALL |= {"starts": [0.3, 3.0], "ratios": [0.05, 1.0], "step": 0.05}
 FIGURE = ROOT / "config/figures/mini-analytic.yaml"
 
 
+# One worker computes the study, which takes ten seconds.
+pytestmark = pytest.mark.xdist_group("analytic-study")
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")

@@ -21,6 +21,7 @@ from sida.assets.fetch import describe
 from sida.assets.registry import COLUMNS
 from sida.errors import UserError
 from sida.resources import ROOT
+from tests.signals import heed_interrupts
 
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -35,11 +36,7 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
     command = [sys.executable, "-m", "sida", "assets", "fetch", *names, "--parallel", "3", "--registry", str(registry)]
     environment = {**os.environ, "SIDA_CACHE": str(cache)}
 
-    def heed():
-        # Programs that a script starts in the background ignore it.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heed}
+    options = {"stderr": subprocess.PIPE, "text": True, "preexec_fn": heed_interrupts}
     with subprocess.Popen(command, cwd=ROOT, env=environment, **options) as process:
         deadline = time.monotonic() + 60
         while len(list(cache.glob("*.part"))) < 3 or any(p.stat().st_size < 1000 for p in cache.glob("*.part")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import random
 import re
 import signal
@@ -30,6 +31,12 @@ def finished(tmp_path_factory):
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     workspace.output = result.stdout + result.stderr
     return workspace
+
+
+def test_this_file_s_tests_share_a_worker(request):
+    """Where pytest and pytest-xdist do not fit, groups are ignored silently, and each worker makes the run."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        assert request.node.nodeid.endswith("@finished-run")
 
 
 def values(workspace: Workspace) -> dict[tuple[str, str, str], str]:

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from sida.resources import ROOT
+from tests.signals import heed_interrupts
 
 SHARED = ["Snakefile", "workflow", "profiles", "config", "sida", "eval", "tests", "environment.yml", "pyproject.toml"]
 
@@ -87,6 +88,7 @@ class Workspace:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            preexec_fn=heed_interrupts,
         )
 
 
