@@ -135,9 +135,15 @@ def test_bad_stand_in_for_the_data_is_one_line(preset, source, message):
 @pytest.mark.parametrize(
     ("target", "jobs"),
     [
-        ("figures/mini-figure9.pdf", {"train_teacher": 1, "distill": 1, "figure": 1}),
         ("tables/mini-table6.tex", {"train_teacher": 2, "distill": 4, "measure": 6, "collect_part": 1, "table": 1}),
-        ("students/t30-no-data/network.safetensors", {"train_teacher": 1, "distill": 1, "distill_parent": 1}),
+        pytest.param(
+            "figures/mini-figure9.pdf", {"train_teacher": 1, "distill": 1, "figure": 1}, marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "students/t30-no-data/network.safetensors",
+            {"train_teacher": 1, "distill": 1, "distill_parent": 1},
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_an_experiment_alone_runs_only_its_own_rows(tmp_path, target, jobs):

@@ -185,6 +185,7 @@ def interrupt_and_finish(workspace: Workspace, kills: int, sign: int, seed: int)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_kill_and_restart_ends_with_the_same_numbers(finished, tmp_path):
     workspace = Workspace(tmp_path)
     interrupt_and_finish(workspace, 1, signal.SIGKILL, seed=time.time_ns())
