@@ -1,4 +1,8 @@
-"""Queries of markers about effects: differences with intervals, components of variance, costs, power."""
+"""Queries of markers about effects: differences with intervals, components of variance, costs, power.
+
+A group of runs is a run (with those that differ from it by their seed only), several with commas between, or
+conditions on the sheet: ``recipe=sida,teacher=t30|t30b``, with ``|`` between alternatives.
+"""
 
 from __future__ import annotations
 
@@ -32,15 +36,6 @@ TERMS = {
     "training": "training seed, from one teacher",
     "teacher": "teacher seed, equal settings",
 }
-
-
-def queries_of_effects(study: Study) -> dict[str, Callable[..., str]]:
-    """The queries by name.
-
-    A group of runs is a run (with those that differ from it by their seed only), several with commas between, or
-    conditions on the sheet: ``recipe=sida,teacher=t30|t30b``, with ``|`` between alternatives.
-    """
-    return {name: lambda *words, query=query: query(study, *words) for name, query in _QUERIES.items()}
 
 
 def effect(study: Study, metric: str, first: str, second: str) -> str:
@@ -105,7 +100,8 @@ def detectable(study: Study, claim: str) -> str:
     return f"{_plan(study, claim, None).detectable:.2g}"
 
 
-_QUERIES: dict[str, Callable[..., str]] = {
+#: By name; each takes the study first.
+EFFECTS: dict[str, Callable[..., str]] = {
     "effect": effect, "standardised": standardised, "variance": variance, "variances": variances,
     "cost": cost, "costs": costs, "power": power, "needed": needed, "detectable": detectable,
 }  # fmt: skip

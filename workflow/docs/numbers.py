@@ -1,4 +1,7 @@
-"""Queries of markers about single numbers: means over trials and seeds, training logs, settings, the analytic study."""
+"""Queries of markers about single numbers: means over trials and seeds, training logs, settings, the analytic study.
+
+Where a query is over training seeds, a run stands for those that differ from it by their seed only, too.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +18,6 @@ from workflow.docs.stored_lines import read_csv
 
 if TYPE_CHECKING:
     from workflow.docs.study import Study
-
-
-def queries_of_numbers(study: Study) -> dict[str, Callable[..., str]]:
-    """The queries by name; where a query is over training seeds, a run stands for its siblings, too."""
-    return {name: lambda *words, query=query: query(study, *words) for name, query in _QUERIES.items()}
 
 
 def trials(study: Study, metric: str, run: str) -> str:
@@ -84,7 +82,8 @@ def analytic(study: Study, name: str, form: str = ".3g") -> str:
     return "–" if value is None else format(value, form).replace("-", "−")
 
 
-_QUERIES: dict[str, Callable[..., str]] = {
+#: By name; each takes the study first.
+NUMBERS_OF_STUDIES: dict[str, Callable[..., str]] = {
     "trials": trials, "mean": mean, "seeds": seeds, "gain": gain, "start": start, "end": end, "lowest": lowest,
     "slower": slower, "setting": setting, "analytic": analytic,
 }  # fmt: skip

@@ -24,7 +24,7 @@ from sida.content_hash import KEY
 from sida.errors import UserError
 from sida.io import write_json, write_text
 from workflow.docs import stored_barriers
-from workflow.docs.stored_lines import csv_text, evaluation, grouped, read_csv, records, tick, values_of
+from workflow.docs.stored_lines import evaluation, grouped, plain_csv, read_csv, records, tick, values_of
 
 FORMAT = "sida-study/1"
 FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
@@ -74,9 +74,9 @@ def store(
         "asked": {run: digest for run, digest in asked.items() if run in found.runs},
         "measurements": shared,
     }
-    write_text(out / "measurements.csv", csv_text(_wide(rows)))
-    write_text(out / "evaluations.csv", csv_text(found.evaluations))
-    write_text(out / "training.csv", csv_text(found.ticks))
+    write_text(out / "measurements.csv", plain_csv(_wide(rows)))
+    write_text(out / "evaluations.csv", plain_csv(found.evaluations))
+    write_text(out / "training.csv", plain_csv(found.ticks))
     write_json(out / "study.json", facts)
     extra = [name for name in OPTIONAL if (results / name).is_file()]
     for name in () if add else OPTIONAL:
@@ -189,7 +189,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):
             row = {"run": record["run"], "trial": record["trial"], "metric": metric, "value": record[metric]}
             rows.append(row | {name: _looked_up(row, name, rule, folder) for name, rule in shared.items()})
-    write_text(out / "measurements.csv", csv_text(rows, COLUMNS))
+    write_text(out / "measurements.csv", plain_csv(rows, COLUMNS))
     for name, log in (("evaluations.csv", "evaluations.jsonl"), ("training.csv", "train.jsonl")):
         by_run: dict[str, list[str]] = {}
         for record in read_csv(folder / name):

@@ -69,8 +69,8 @@ def _value(word: str) -> int | float | str | None:
     return word
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
-    """Rows as CSV; their columns, where none are given, in the order in which they first appear."""
+def plain_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Rows as CSV, without a hash; their columns, where none are given, in the order in which they first appear."""
     text = io.StringIO(newline="")
     names = columns or list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")

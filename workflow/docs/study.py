@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from sida.errors import UserError, suggestion
 from sida.io import read_sealed_json, write_text
 from sida.sheet import Run
 from workflow.docs.costs import PAPER, planned
-from workflow.docs.effects import queries_of_effects
-from workflow.docs.numbers import queries_of_numbers
+from workflow.docs.effects import EFFECTS
+from workflow.docs.numbers import NUMBERS_OF_STUDIES
 from workflow.docs.stored import read_study, unpack
 from workflow.docs.stored_lines import read_csv
 from workflow.preset import Preset
@@ -58,7 +58,7 @@ class Study:
         queries: dict[str, Callable[..., str]] = {
             "verdict": self.verdict, "verdicts": self.verdicts, "fact": self.fact, "table": self.table,
             "experiments": self.experiments, "experiment": self.experiment,
-            **queries_of_numbers(self), **queries_of_effects(self),
+            **{name: partial(query, self) for name, query in (NUMBERS_OF_STUDIES | EFFECTS).items()},
         }  # fmt: skip
         if not words or words[0] not in queries:
             raise UserError(f"no query '{' '.join(words[:1])}'{suggestion(' '.join(words[:1]), queries)}")
