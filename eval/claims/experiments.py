@@ -7,13 +7,13 @@ that a rule does not know what is hoped for.
 from __future__ import annotations
 
 import datetime
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.claims.entries import listed_entries
 from eval.claims.model import UNDECIDED, Outcome
-from sida.config import from_mapping, load_yaml
+from sida.config import from_mapping
 from sida.errors import UserError
 from sida.ranges import Pattern
 
@@ -97,27 +97,16 @@ def load_experiments(path: str | Path) -> list[Experiment]:
         UserError: Missing file, unknown or missing key, wrong type, an id used twice, or a claim in two experiments
             (file, experiment and key are named).
     """
-    listed = load_yaml(path).get("experiments")
-    if not isinstance(listed, list):
-        raise UserError(f"{path}: key 'experiments' must be a list of experiments")
     found: list[Experiment] = []
-    for number, entry in enumerate(listed):
-        where = f"{path}: experiments[{number}]"
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: must be a mapping with id, title, question, prediction, predicted and written")
-        experiment = from_mapping(Experiment, _plain(entry), f"{where} ({entry.get('id')})")
-        _check_new(experiment, found, f"{where} ({experiment.id})")
+    for where, entry in listed_entries(path, "experiment", "id, title, question, prediction, predicted and written"):
+        experiment = from_mapping(Experiment, _plain(entry), where)
+        for other in found:
+            if shared := sorted(set(experiment.claims) & set(other.predicted)):
+                raise UserError(
+                    f"{where}.predicted: claim '{shared[0]}' is decided in '{other.id}' already; name it once"
+                )
         found.append(experiment)
     return found
-
-
-def _check_new(experiment: Experiment, before: Sequence[Experiment], where: str) -> None:
-    for other in before:
-        if experiment.id == other.id:
-            raise UserError(f"{where}.id: occurs twice; give each experiment its own id")
-        for claim in experiment.claims:
-            if claim in other.predicted:
-                raise UserError(f"{where}.predicted: claim '{claim}' is decided in '{other.id}' already; name it once")
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:

@@ -8,10 +8,11 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.claims.entries import listed_entries
 from eval.results.barriers import LOSSES
 from eval.results.selection import SELECTABLE
 from sida.analytic.numbers import NUMBERS
-from sida.config import from_mapping, load_yaml
+from sida.config import from_mapping
 from sida.errors import UserError, suggestion
 from sida.ranges import OneOf
 
@@ -235,20 +236,9 @@ def load_claims(path: str | Path) -> list[Claim]:
     Raises:
         UserError: Missing file, unknown key, wrong type or an id used twice (file, claim and key are named).
     """
-    listed = load_yaml(path).get("claims")
-    if not isinstance(listed, list):
-        raise UserError(f"{path}: key 'claims' must be a list of claims")
     claims: list[Claim] = []
-    for number, entry in enumerate(listed):
-        where = f"{path}: claims[{number}]"
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: must be a mapping with id, statement, scope and parts")
-        where += f" ({entry.get('id')})"
-        entry = {**entry, "parts": _repeated(entry.get("parts", []), where)}
-        claim = from_mapping(Claim, entry, where)
-        if any(claim.id == other.id for other in claims):
-            raise UserError(f"{where}.id: occurs twice; give each claim its own id")
-        claims.append(claim)
+    for where, entry in listed_entries(path, "claim", "id, statement, scope and parts"):
+        claims.append(from_mapping(Claim, {**entry, "parts": _repeated(entry.get("parts", []), where)}, where))
     return claims
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from eval.figures.page import Inches, Page, PanelsPage, require_panels
 from eval.figures.picks import LineSpec, check_pick
 from eval.figures.points_layout import PointsLayout
 from eval.results.selection import read_extended
@@ -84,46 +85,28 @@ class PanelSpec:
             raise ValueError("lines: are of measured metrics; a panel of a training log has none")
 
 
-@dataclass(frozen=True)
-class CurvesLayout:
+@dataclass(frozen=True, kw_only=True)
+class CurvesLayout(PanelsPage):
     """A figure of curves over training.
 
     Attributes:
-        width: Inches; 3.3 is a column, 6.8 a page of the usual two-column paper.
-        height: Inches.
-        columns: Panels side by side.
-        share_y: Whether panels of a row have one vertical scale.
-        widths: Relative widths of the panels of a row.
         x: Unit of the horizontal axis; iterations are images divided by ``batch``.
-        legend: A legend in each panel, or one below all of them (which then also names the lines).
         colours: Whether colour and marker tell methods apart, or values of α (see :mod:`eval.figures.style`).
         final: Mark the kept generator with its independent measurement.
     """
 
     panels: tuple[PanelSpec, ...]
-    title: str = ""
-    caption: str = ""
-    width: float = 6.8
-    height: float = 3.0
-    columns: int = 3
     share_y: bool = True
-    widths: tuple[float, ...] | None = None
+    legend: Literal["panels", "below"] = "panels"
     x: Literal["images", "iterations"] = "images"
     batch: int | None = None
-    legend: Literal["panels", "below"] = "panels"
     colours: Literal["method", "alpha"] = "method"
     final: bool = True
-    scope: Mapping[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-    source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.panels:
-            raise ValueError("panels: must not be empty")
+        super().__post_init__()
         if self.x == "iterations" and not self.batch:
             raise ValueError("batch: is needed to count iterations; give the batch size")
-        if not (1 <= self.width <= 20 and 1 <= self.height <= 20):
-            raise ValueError("width: width and height are inches between 1 and 20")
 
 
 @dataclass(frozen=True)
@@ -163,8 +146,8 @@ class NeighboursSpec:
     extractor: str = "pixels"
 
 
-@dataclass(frozen=True)
-class SamplesLayout:
+@dataclass(frozen=True, kw_only=True)
+class SamplesLayout(Page):
     """A figure of sample grids, with the same seeds in every panel.
 
     Attributes:
@@ -179,9 +162,6 @@ class SamplesLayout:
     """
 
     panels: tuple[SamplesPanel, ...]
-    title: str = ""
-    caption: str = ""
-    width: float = 6.8
     rows: Count = 10
     columns: Count = 6
     by_class: bool = True
@@ -189,28 +169,20 @@ class SamplesLayout:
     upscale: Count = 8
     panels_per_row: Count = 5
     neighbours: NeighboursSpec | None = None
-    scope: Mapping[str, Any] | None = None
-    source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.panels:
-            raise ValueError("panels: must not be empty")
+        require_panels(self.panels)
 
 
-@dataclass(frozen=True)
-class AnalyticLayout:
+@dataclass(frozen=True, kw_only=True)
+class AnalyticLayout(Page):
     """A figure of the analytic study of α (``sida analytic``): no rows of the sheet, no choice of panels."""
 
-    title: str = ""
-    caption: str = ""
-    width: float = 6.8
-    height: float = 4.9
-    scope: Mapping[str, Any] | None = None
-    source: str = ""
+    height: Inches = 4.9
 
 
-@dataclass(frozen=True)
-class BarriersLayout:
+@dataclass(frozen=True, kw_only=True)
+class BarriersLayout(Page):
     """A figure of losses on the line between teachers' weights and their students' (``sida-eval barrier``).
 
     Attributes:
@@ -218,12 +190,7 @@ class BarriersLayout:
     """
 
     each: Mapping[str, Any]
-    title: str = ""
-    caption: str = ""
-    width: float = 6.8
-    height: float = 2.9
-    scope: Mapping[str, Any] | None = None
-    source: str = ""
+    height: Inches = 2.9
 
     def __post_init__(self) -> None:
         check_pick(self, ("each",), "give conditions")

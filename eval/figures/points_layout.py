@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from eval.figures.page import PanelsPage
 from eval.figures.picks import LineSpec, check_pick
 from eval.results.selection import SELECTABLE
 from sida.errors import suggestion
@@ -147,43 +148,23 @@ class PointsPanel:
             raise ValueError(f"{key}: differences may be negative and are of two rows; choose another {key}")
 
 
-@dataclass(frozen=True)
-class PointsLayout:
+@dataclass(frozen=True, kw_only=True)
+class PointsLayout(PanelsPage):
     """A figure of measured generators against what tells them apart.
 
     Attributes:
-        width: Inches; 3.3 is a column, 6.8 a page of the usual two-column paper.
-        height: Inches.
-        columns: Panels side by side.
-        share_y: Whether panels of a row have one vertical scale.
-        widths: Relative widths of the panels of a row.
         interval: Over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``pooled95`` (the
             same with one standard deviation for all points of a series: for points of two or three trainings that
             scatter alike), ``std`` (their sample standard deviation), ``range`` (lowest to highest) or ``none``. One
             training has none of them.
         band: Draw intervals as a band along the series instead of a bar at each point.
-        legend: A legend in each panel, or one below all of them (which then also names the lines).
     """
 
     panels: tuple[PointsPanel, ...]
-    title: str = ""
-    caption: str = ""
-    width: float = 6.8
-    height: float = 3.0
-    columns: int = 3
-    share_y: bool = False
-    widths: tuple[float, ...] | None = None
     interval: Literal["t95", "pooled95", "std", "range", "none"] = "t95"
     band: bool = False
-    legend: Literal["panels", "below"] = "below"
-    scope: Mapping[str, Any] | None = None
-    notes: tuple[str, ...] = ()
-    source: str = ""
 
     def __post_init__(self) -> None:
-        if not self.panels:
-            raise ValueError("panels: must not be empty")
+        super().__post_init__()
         if self.interval == "pooled95" and any(panel.x is not None and panel.x.of == "row" for panel in self.panels):
             raise ValueError("interval: pooled95 is of values, not of places; choose t95 where both axes are the row's")
-        if not (1 <= self.width <= 20 and 1 <= self.height <= 20):
-            raise ValueError("width: width and height are inches between 1 and 20")

@@ -414,7 +414,7 @@ def test_axis_labels(value, text):
 
 
 def panel(**changes):
-    return {"panels": [{"series": []} | changes]}
+    return {"panels": [{"series": []} | changes], "widths": None}
 
 
 @pytest.mark.parametrize(
@@ -422,6 +422,9 @@ def panel(**changes):
     [
         ({"kind": "pie"}, r"kind: must be one of curves, samples, points, analytic, barriers, got 'pie'"),
         ({"panels": []}, r"panels: must not be empty"),
+        ({"width": 68}, r"width: must be between 1 and 20, got 68"),
+        ({"widths": [1]}, r"widths: must be 2 positive numbers"),
+        ({"widths": [1, 0]}, r"widths: must be 2 positive numbers"),
         (panel(series=[{"each": {"method": "gdd"}}]), r"panels\[0\]\.series\[0\]\.each: no run .* matches"),
         (panel(lines=[{"where": {"method": "sid"}}]), r"lines\[0\]\.where: 2 runs match"),
         (panel(lines=[{"published": "table1-x"}]), r"lines\[0\]\.published: no published number"),
