@@ -28,10 +28,11 @@ from sida.networks import build_network
 from sida.provenance import environment
 from sida.training.config import DistillConfig, settled
 from sida.training.loop import TrainingLoop
+from sida.training.parts import make_turns
 from sida.training.plan import Plan
 from sida.training.process import prepare_process
 from sida.training.run import RunFiles
-from sida.training.student import StudentTrainer, make_batches, make_turns
+from sida.training.student import StudentTrainer, make_batches
 
 BATCH, ITERATIONS = 32, 100
 BALLAST_MB = 256

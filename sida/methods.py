@@ -18,7 +18,7 @@ from sida.settings.instance import InstanceOptions
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
     from sida.training.iteration import Turns
-    from sida.training.student import Parts
+    from sida.training.parts import Parts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -25,7 +25,7 @@ from sida.training.player import Player
 
 if TYPE_CHECKING:
     from sida.training.iteration import Turns
-    from sida.training.student import Parts
+    from sida.training.parts import Parts
 
 #: What GDD-I freezes: convolutions and the attention's last layer within the blocks of a U-Net, with their biases.
 INNATE = re.compile(r"model\.(enc|dec)\.\w+_(block\d+|in\d+|up|down)\.(conv\d|proj)\.")

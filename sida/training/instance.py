@@ -13,7 +13,7 @@ from sida.training.player import Player
 
 if TYPE_CHECKING:
     from sida.training.iteration import Turns
-    from sida.training.student import Parts
+    from sida.training.parts import Parts
 
 
 def make_instance(parts: Parts) -> Turns:

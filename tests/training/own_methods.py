@@ -11,8 +11,8 @@ from sida.methods import SID
 from sida.randomness import derive_seed
 from sida.training.iteration import Turns
 from sida.training.learner import Learner
+from sida.training.parts import make_score_distiller
 from sida.training.player import Player
-from sida.training.student import make_score_distiller
 
 
 class Judge(torch.nn.Module):

@@ -17,7 +17,7 @@ from sida.networks import build_network
 from sida.resources import ROOT
 from sida.training import distill
 from sida.training.config import DistillConfig, settled
-from sida.training.student import make_turns
+from sida.training.parts import make_turns
 from tests.training.toy import DATASET, NETWORK
 
 CPU = torch.device("cpu")

@@ -16,8 +16,8 @@ from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
 from sida.training.gdd import INNATE, freeze_innate
 from sida.training.identity import run_digest
+from sida.training.parts import make_turns
 from sida.training.state import StateStore
-from sida.training.student import make_turns
 from tests.training.processes import said, together
 from tests.training.toy import NETWORK, STUDENT, TEACHER, as_json, interrupt_after, results
 

@@ -19,7 +19,8 @@ from sida.networks import build_network
 from sida.networks.guidance import GuidedDenoiser
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
-from sida.training.student import StudentTrainer, make_batches, make_turns
+from sida.training.parts import make_turns
+from sida.training.student import StudentTrainer, make_batches
 from tests.training.test_training_switches import EDM2, weights
 from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, results
 

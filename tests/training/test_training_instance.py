@@ -14,7 +14,7 @@ from sida.losses.instance import InstanceLoss
 from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
-from sida.training.student import make_turns
+from sida.training.parts import make_turns
 from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
 
 INSTANCE = {

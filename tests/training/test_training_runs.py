@@ -23,8 +23,9 @@ from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
 from sida.training.interruption import Interruption, Wish
 from sida.training.loop import TrainingLoop
+from sida.training.parts import make_turns
 from sida.training.state import StateStore
-from sida.training.student import StudentTrainer, make_turns
+from sida.training.student import StudentTrainer
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, fork, interrupt_after, results, wait
 
 #: How often a test kills in the slow set; docs/reliability.md names the number.

@@ -17,7 +17,8 @@ from sida.networks import build_network
 from sida.training import distill, train_teacher
 from sida.training.batches import GeneratedBatches
 from sida.training.config import DistillConfig
-from sida.training.student import make_batches, make_turns
+from sida.training.parts import make_turns
+from sida.training.student import make_batches
 from tests.training.toy import STUDENT, TEACHER
 
 CPU = torch.device("cpu")

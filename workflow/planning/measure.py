@@ -57,7 +57,7 @@ def _turns(config: Any, network: Any, device: Any) -> Any:
     from sida.config import from_mapping
     from sida.methods import find_method
     from sida.networks import build_network, family_of
-    from sida.training.student import Parts, make_score_distiller
+    from sida.training.parts import Parts, make_score_distiller
 
     method = find_method(config.method)
     teacher = build_network(network).to(device)
