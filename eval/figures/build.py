@@ -109,4 +109,4 @@ def _points(layout: PointsLayout, sources: Sources) -> tuple[Figure, str, Sequen
 
     layout = present(layout, sources.runs)
     panels = gather_points(layout, sources)
-    return draw_points(layout, panels), points_csv(layout, panels), panels
+    return draw_points(layout, panels), points_csv(panels), panels

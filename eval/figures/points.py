@@ -90,7 +90,7 @@ class _Panel:
             groups.setdefault((pooled or "" if by == TEACHER else key, pooled), []).append(single)
         self._require_one_teacher(groups, where)
         marks = [
-            Mark(key, tuple(singles), self.layout.interval, self._scatter(groups.values()))
+            Mark(key, tuple(singles), self.layout.interval_of(self.spec), self._scatter(groups.values()))
             for (key, _), singles in groups.items()
         ]
         # A path goes on by what it is along; other points from left to right.
@@ -102,7 +102,7 @@ class _Panel:
 
     def _scatter(self, points: Iterable[Sequence[Single]]) -> tuple[float, int] | None:
         values = [[single.value for single in singles] for singles in points]
-        pooled = self.layout.interval == "pooled95" and any(len(cell) > 1 for cell in values)
+        pooled = self.layout.interval_of(self.spec) == "pooled95" and any(len(cell) > 1 for cell in values)
         return pooled_std(values) if pooled else None
 
     def _rows(self, series: PointSeries, conditions: Mapping[str, Any], where: str) -> list[Run]:

@@ -7,7 +7,6 @@ from typing import Any
 
 from eval.figures.marks import Mark
 from eval.figures.points import Marks
-from eval.figures.points_layout import PointsLayout
 from sida.content_hash import csv_text
 
 FIELDS = (
@@ -16,7 +15,7 @@ FIELDS = (
 )  # fmt: skip
 
 
-def points_csv(layout: PointsLayout, panels: list[Marks]) -> str:
+def points_csv(panels: list[Marks]) -> str:
     """One line per point (kind ``mean``), training (``single``), line, and missing row or series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
@@ -25,7 +24,7 @@ def points_csv(layout: PointsLayout, panels: list[Marks]) -> str:
         for series in panel.curves:
             own = {"series": series.label, "by": series.by, "shown": True}
             for mark in series.marks:
-                records += [common | own | record for record in _records(layout, mark)]
+                records += [common | own | record for record in _records(mark)]
         for line in panel.lines:
             level = {"kind": "line", "series": line.label, "value": repr(line.value), "source": line.source}
             records.append(common | level | {"shown": True})
@@ -34,7 +33,7 @@ def points_csv(layout: PointsLayout, panels: list[Marks]) -> str:
     return csv_text(FIELDS, records)
 
 
-def _records(layout: PointsLayout, mark: Mark) -> Iterator[dict[str, Any]]:
+def _records(mark: Mark) -> Iterator[dict[str, Any]]:
     low, high = mark.ends or ("", "")
     x_low, x_high = mark.x_ends or ("", "")
     yield {
@@ -47,7 +46,7 @@ def _records(layout: PointsLayout, mark: Mark) -> Iterator[dict[str, Any]]:
         "high": high,
         "x_low": x_low,
         "x_high": x_high,
-        "interval": layout.interval if mark.ends else "",
+        "interval": mark.interval if mark.ends else "",
         "count": len(mark.singles),
         "teachers": len({single.teacher for single in mark.singles}),
     }

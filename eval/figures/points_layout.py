@@ -17,6 +17,10 @@ COLUMNS = ("alpha", "seed", "nfe")
 #: Points by teacher: those that differ in nothing but their seed are one, where a panel pools teachers.
 TEACHER = "teacher"
 Scale = Literal["log", "linear"]
+#: Intervals over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``pooled95`` (the same
+#: with one standard deviation for all points of a series: for points of two or three trainings that scatter alike),
+#: ``std`` (their sample standard deviation), ``range`` (lowest to highest) or ``none``. One training has none of them.
+Interval = Literal["t95", "pooled95", "std", "range", "none"]
 
 
 @functools.cache
@@ -110,6 +114,7 @@ class PointsPanel:
         diagonal: Name of a line at which both axes have the same value; null draws none.
         name_points: Write the value of ``by`` beside each point.
         connect: Join the points of a series.
+        interval: In the place of the layout's, one of :data:`Interval`.
         legend: Place of the legend in matplotlib's words, e.g. ``lower left``.
         optional: Whether the panel is left out where no row matches its series.
     """
@@ -129,6 +134,7 @@ class PointsPanel:
     diagonal: str | None = None
     name_points: bool = False
     connect: bool = True
+    interval: Interval | None = None
     legend: str = "best"
     optional: bool = False
 
@@ -153,18 +159,22 @@ class PointsLayout(PanelsPage):
     """A figure of measured generators against what tells them apart.
 
     Attributes:
-        interval: Over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``pooled95`` (the
-            same with one standard deviation for all points of a series: for points of two or three trainings that
-            scatter alike), ``std`` (their sample standard deviation), ``range`` (lowest to highest) or ``none``. One
-            training has none of them.
+        interval: Over the trainings of a point, one of :data:`Interval`.
         band: Draw intervals as a band along the series instead of a bar at each point.
     """
 
     panels: tuple[PointsPanel, ...]
-    interval: Literal["t95", "pooled95", "std", "range", "none"] = "t95"
+    interval: Interval = "t95"
     band: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.interval == "pooled95" and any(panel.x is not None and panel.x.of == "row" for panel in self.panels):
-            raise ValueError("interval: pooled95 is of values, not of places; choose t95 where both axes are the row's")
+        for panel in self.panels:
+            if panel.x is not None and panel.x.of == "row" and self.interval_of(panel) == "pooled95":
+                raise ValueError(
+                    "interval: pooled95 is of values, not of places; choose t95 where both axes are the row's"
+                )
+
+    def interval_of(self, panel: PointsPanel) -> Interval:
+        """A panel's own interval, else that of all."""
+        return panel.interval or self.interval

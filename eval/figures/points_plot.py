@@ -57,14 +57,25 @@ def _entries(layout: PointsLayout, panels: Sequence[Marks]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if any(len(mark.singles) > 1 for mark in marks):
         found[SINGLE] = Line2D([], [], marker=".", markersize=5, markeredgewidth=0, **grey)
-    if any(mark.ends for mark in marks):
-        look = {"color": "#555555", "linewidth": 6.0, "alpha": 0.25} if layout.band else {**grey, "marker": "|"}
-        found[INTERVALS[layout.interval]] = Line2D([], [], **({"markersize": 8} | look if not layout.band else look))
+    for words in _intervals(panels):
+        if layout.band:
+            found[words] = Line2D([], [], color="#555555", linewidth=6.0, alpha=0.25)
+        else:
+            found[words] = Line2D([], [], marker="|", markersize=8, **grey)
     if any(len(mark.singles) == 1 for mark in marks):
         found[ONE] = Line2D([], [], marker="o", markersize=4.5, markerfacecolor="white", **grey)
     if any(series.lost for panel in panels for series in panel.curves):
         found[LOST] = Line2D([], [], marker="x", markersize=5, **grey)
     return found
+
+
+def _intervals(panels: Sequence[Marks]) -> list[str]:
+    """The kinds of intervals that are seen, in words; with their panels where these differ."""
+    kinds: dict[str, list[str]] = {}
+    for panel in panels:
+        for kind in {mark.interval for series in panel.curves for mark in series.marks if mark.ends}:
+            kinds.setdefault(kind, []).append(panel.spec.title)
+    return [INTERVALS[kind] if len(kinds) == 1 else f"{', '.join(t)}: {INTERVALS[kind]}" for kind, t in kinds.items()]
 
 
 def _draw_panel(layout: PointsLayout, axes: Axes, panel: Marks, looks: dict[Any, Look]) -> None:

@@ -63,8 +63,8 @@ def exact(truth):
     return [line | {"value": truth[line["run"]][1][line["metric"]]} for line in measurement_lines(2, 100, truth)]
 
 
-def layout_of(tmp_path, panel, **keys):
-    (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "points", **keys, "panels": [panel]}))
+def layout_of(tmp_path, *panels, **keys):
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "points", **keys, "panels": list(panels)}))
     return load_figure_layout(tmp_path / "l.yaml")
 
 
@@ -238,6 +238,18 @@ def test_pooled_scatter_gives_all_points_of_a_series_one_width_by_their_number(s
     half = 3.18245 * (4 / 3) ** 0.5
     assert three.ends == pytest.approx((three.value - half / 3**0.5, three.value + half / 3**0.5), abs=1e-4)
     assert two.ends == pytest.approx((two.value - half / 2**0.5, two.value + half / 2**0.5), abs=1e-4)
+
+
+def test_a_panel_may_have_an_interval_of_its_own(store, tmp_path):
+    panels = [QUALITY | {"title": "a", "series": [{"each": {"method": "sid"}}]}]
+    panels.append(panels[0] | {"title": "b", "interval": "range"})
+    layout = layout_of(tmp_path, *panels, interval="std")
+    shown = gather_points(layout, sources_of(store))
+    (low, high), values = shown[1].curves[0].marks[0].ends, [s.value for s in shown[1].curves[0].marks[0].singles]
+    assert (low, high) == (min(values), max(values))
+    assert {mark.interval for mark in shown[0].curves[0].marks} == {"std"}
+    names = [text.get_text() for text in draw_points(layout, shown).legends[0].get_texts()]
+    assert {"a: ± standard deviation", "b: lowest to highest"} <= set(names)
 
 
 def test_what_a_figure_of_points_needs(store, tmp_path):

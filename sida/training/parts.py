@@ -1,0 +1,184 @@
+"""What a configuration trains: its method's players, made of teacher, guide and initial generator."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+
+from sida.checkpoint import load_network
+from sida.config import from_mapping
+from sida.data import AugmentPipe, Dataset
+from sida.errors import UserError
+from sida.families import Family
+from sida.losses import SiDLoss
+from sida.methods import Method, find_method
+from sida.networks import architecture, build_network, family_of
+from sida.networks.checkpointing import checkpoint_blocks
+from sida.networks.guidance import GuidedDenoiser, check_guide
+from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
+from sida.training.distiller import Distiller
+from sida.training.iteration import Turns
+from sida.training.player import Player
+from sida.training.run import check_shapes
+from sida.training.schedule import Schedule
+
+AnyLoss = TypeVar("AnyLoss")
+
+
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """What a method makes its players from (:attr:`sida.methods.Method.turns`).
+
+    Attributes:
+        method: The method.
+        config: Settings, each with its value.
+        options: The method's own settings, in its dataclass; None where it has none.
+        family: Of the teacher's network.
+        teacher: The teacher, on the device.
+        initial: The network that the generator starts as.
+        device: Where networks are.
+        where: Place named in errors.
+        guide: Guiding network, on the device; None without guidance.
+    """
+
+    method: Method
+    config: SettledConfig
+    options: Any
+    family: Family
+    teacher: torch.nn.Module
+    initial: torch.nn.Module
+    device: torch.device
+    where: str
+    guide: torch.nn.Module | None = None
+
+    @property
+    def true_score(self) -> torch.nn.Module:
+        """φ, as the generator's loss asks it: the teacher, guided where the recipe says so."""
+        if self.guide is None:
+            return self.teacher
+        return GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
+
+    def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None) -> torch.nn.Module:
+        """A copy of a network that learns, with the configured dropout, precision and weight normalisation."""
+        network = copy.deepcopy(architecture(source))
+        if self.config.dropout is not None:
+            network["kwargs"]["dropout"] = self.config.dropout
+        if self.device.type == "cuda":
+            network["kwargs"]["use_fp16"] = self.config.fp16
+        if weight_norm is not None:
+            network["kwargs"]["weight_norm"] = weight_norm
+        net = build_network(network).to(self.device)
+        net.load_state_dict(source.state_dict())
+        if self.config.checkpointing:
+            checkpoint_blocks(net, f"{self.where}.checkpointing")
+        net.half_dtype = getattr(torch, self.config.half)
+        return net.requires_grad_(True)
+
+    def loss(self, cls: type[AnyLoss], **more: Any) -> AnyLoss:
+        """A loss (a dataclass) with the settings that have the names of its fields, and more."""
+        fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        settings = {field.name for field in dataclasses.fields(self.config)}
+        return cls(**{name: getattr(self.config, name) for name in fields & settings}, **more)
+
+    def schedule(self) -> Schedule:
+        """Phases and rates as configured; without real images there is no adversarial phase."""
+        config = self.config
+        adversarial = config.adversarial_kimg if self.method.real_images else None
+        return Schedule(config.warmup_kimg, adversarial, config.total_kimg, config.lr_decay_start, config.lr_final)
+
+    def turns(self, players: Sequence[Player]) -> Turns:
+        """Players of a method that has no fake score, as configured."""
+        config = self.config
+        return Turns(
+            players,
+            self.schedule(),
+            seed=config.seed,
+            init_sigma=config.init_sigma,
+            ema_half_life=config.ema_half_life_kimg * 1000,
+            ema_rampup_ratio=config.ema_rampup_ratio,
+            cuda_graphs=config.cuda_graphs,
+        )
+
+    def augment(self) -> AugmentPipe | None:
+        """The configured augmentation."""
+        settings = self.config.augment
+        return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment")
+
+
+def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Turns:
+    """What a configuration trains: its method's players, with networks, losses and schedule.
+
+    Raises:
+        UserError: A network that cannot be read or does not fit the data set, or a setting it does not have.
+    """
+    teacher, _ = load_network(config.teacher, device)
+    check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
+    config = settled(config, architecture(teacher), where)
+    if config.fp16 and device.type != "cuda":
+        raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
+    guide = None
+    if config.guide is not None:
+        guide, _ = load_network(config.guide, device)
+        check_guide(teacher, guide, f"{where}.guide: {config.guide}")
+    frozen = [net for net in (teacher, guide) if net is not None]
+    for net in frozen if device.type == "cuda" else ():
+        cast(Any, net).use_fp16, cast(Any, net).half_dtype = config.fp16, getattr(torch, config.half)
+    initial = teacher
+    if config.init is not None:
+        initial, _ = load_network(config.init, device)
+        check_shapes(initial, dataset, f"{where}.init: {config.init}")
+    method = find_method(config.method, f"{where}.method")
+    if method.options is None and config.options:
+        raise UserError(f"{where}.options: method '{config.method}' has no settings of its own; remove them")
+    options = None if method.options is None else from_mapping(method.options, config.options, f"{where}.options")
+    if config.checkpointing:
+        if config.compile:
+            raise UserError(f"{where}.checkpointing: does not go with compile; turn one of them off")
+        # The generator's gradients pass the teacher too.
+        for net in frozen:
+            checkpoint_blocks(net, f"{where}.checkpointing")
+    parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
+    return method.turns(parts) if method.turns else make_score_distiller(parts)
+
+
+def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequence[Player] = ()) -> Distiller:
+    """Teacher, fake score and generator of a configuration.
+
+    Args:
+        parts: Settings and networks.
+        loss: None makes the method's.
+        others: Further players between fake score and generator.
+    """
+    config = parts.config
+    return Distiller(
+        parts.true_score,
+        parts.copy(parts.teacher, config.fake_score_weight_norm),
+        parts.copy(parts.initial, config.weight_norm),
+        parts.method.loss(parts) if loss is None else loss,
+        parts.schedule(),
+        lr=config.lr,
+        fake_score_lr=config.fake_score_lr,
+        betas=config.betas,
+        generator_betas=config.generator_betas,
+        eps=config.eps,
+        init_sigma=config.init_sigma,
+        lambda_sid=config.lambda_sid,
+        lambda_adv=config.lambda_adv,
+        lambda_d=config.lambda_d,
+        lambda_fake_score=config.lambda_fake_score,
+        grad_clip_value=config.grad_clip_value or None,
+        augment=parts.augment(),
+        ema_half_life=config.ema_half_life_kimg * 1000,
+        ema_rampup_ratio=config.ema_rampup_ratio,
+        seed=config.seed,
+        compile=config.compile,
+        kernels=config.kernels,
+        recompute=config.recompute,
+        cuda_graphs=config.cuda_graphs,
+        psi_steps=parts.method.psi_steps,
+        others=others,
+    )
