@@ -148,7 +148,7 @@ class _Panel:
         if not pairs and values and others and not series.optional:
             raise UserError(f"{where}.minus: none of its rows has {_place(by)} of a row of each; change it")
         return {
-            place: Single((*one.runs, *other.runs), one.teacher, one.x, one.value - other.value)
+            place: Single((*one.runs, *other.runs), one.teacher, one.x, difference_of(one, other, series.share, where))
             for place, (one, other) in pairs.items()
         }
 
@@ -235,3 +235,16 @@ class _Panel:
 def _place(by: str) -> str:
     """What two rows must not share, and pairs must."""
     return "teacher and seed" if by == TEACHER else f"{by}, teacher and seed"
+
+
+def difference_of(one: Single, other: Single, share: bool, where: str) -> float:
+    """What one training's value is above another's, or with ``share`` that as a share of its own value.
+
+    Raises:
+        UserError: A share of zero or of less.
+    """
+    if not share:
+        return one.value - other.value
+    if one.value <= 0:
+        raise UserError(f"{where}.share: '{one.runs[0]}' is {one.value:g}, of which there are no shares; remove share")
+    return 1 - other.value / one.value

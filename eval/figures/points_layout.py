@@ -80,6 +80,7 @@ class PointSeries:
         each: Conditions on the sample sheet.
         minus: Conditions on other rows, and the points are differences: each row's value less that of the row with the
             same value of ``by``, teacher and seed.
+        share: Differences are shares of ``each``'s own value: 0.1 where ``minus`` is a tenth lower.
         by: What tells points apart, where it is not the panel's.
         label: Name in the legend (default the first row's in the sheet).
         optional: Whether no match, and rows without a measurement, are allowed; they are then reported as missing.
@@ -87,6 +88,7 @@ class PointSeries:
 
     each: Mapping[str, Any]
     minus: Mapping[str, Any] | None = None
+    share: bool = False
     by: str | None = None
     label: str | None = None
     optional: bool = False
@@ -95,6 +97,8 @@ class PointSeries:
         check_pick(self, ("each",), "give conditions")
         if self.minus is not None:
             check_pick(self, ("minus",), "give conditions")
+        elif self.share:
+            raise ValueError("share: is of differences; give minus, or remove it")
         check_by(self.by)
 
 

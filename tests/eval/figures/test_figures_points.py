@@ -1,6 +1,7 @@
 """Figures of points: places, means, intervals, differences of pairs, what is missing or lost, and faults."""
 
 import csv
+import dataclasses
 import json
 import math
 import statistics
@@ -14,7 +15,7 @@ from eval.figures import load_figure_layout
 from eval.figures.build import build_figure
 from eval.figures.gather import Sources
 from eval.figures.marks import interval_of
-from eval.figures.points import gather_points
+from eval.figures.points import difference_of, gather_points
 from eval.figures.points_plot import LOST, ONE, draw_points
 from eval.report.needs import find_needs
 from eval.results.summary import Measurements, load_measurements
@@ -119,6 +120,19 @@ def test_a_gain_is_of_equal_teachers_and_seeds(store, tmp_path):
     assert "t1-sid-s2 (no row of minus with the same teacher and seed)" in panel.missing
     figure = draw_points(layout_of(tmp_path, QUALITY | {"series": series}), [panel])
     assert any(list(line.get_ydata()) == [0, 0] for line in figure.axes[0].get_lines())
+
+
+def test_a_gain_may_be_a_share_of_its_own_value(store, tmp_path):
+    series = {"each": {"method": "sid"}, "minus": {"method": "sida"}, "share": True}
+    (gain,) = gathered(store, tmp_path, QUALITY | {"series": [series]}).curves
+    ones = {single.runs: single.value for mark in gain.marks for single in mark.singles}
+    assert ones["t1-sid-s0", "t1-sida-s0"] == pytest.approx(1 - fd("sida", "t1", 0) / fd("sid", "t1", 0))
+    assert len(ones) == 12
+    with pytest.raises(UserError, match=r"share: is of differences; give minus, or remove it"):
+        layout_of(tmp_path, QUALITY | {"series": [{"each": {"method": "sid"}, "share": True}]})
+    nothing = dataclasses.replace(gain.marks[0].singles[0], value=0.0)
+    with pytest.raises(UserError, match=r"x.share: 't1-sid-s0' is 0, of which there are no shares"):
+        difference_of(dataclasses.replace(nothing, runs=("t1-sid-s0",)), nothing, True, "x")
 
 
 def test_a_setting_is_a_place(store, tmp_path):
