@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from sida.ranges import Count, Range
 
@@ -54,6 +55,12 @@ class PanelsPage(Page):
         beside = min(self.columns, len(self.panels))
         if self.widths is not None and (len(self.widths) != beside or min(self.widths) <= 0):
             raise ValueError(f"widths: must be {beside} positive numbers, one for each panel of a row")
+
+    def of(self, panels: tuple[Any, ...]) -> Self:
+        """The same figure of some of its panels; where a row has become shorter, all of it are equally wide."""
+        beside = min(self.columns, len(panels))
+        widths = self.widths if self.widths is not None and len(self.widths) == beside else None
+        return dataclasses.replace(self, panels=panels, widths=widths)
 
 
 def require_panels(panels: tuple[Any, ...]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -30,7 +29,7 @@ def present(layout: WithSeries, runs: Runs) -> WithSeries:
     )
     if not panels:
         raise UserError(f"{layout.source}: no run of the sample sheet matches any of its panels; remove the figure")
-    return dataclasses.replace(layout, panels=panels)
+    return layout.of(panels)
 
 
 def series_runs(layout: Layout, series: SeriesSpec | PointSeries, runs: Runs) -> list[Run]:
