@@ -24,8 +24,9 @@ def panels_of(layout: CurvesLayout | PointsLayout, count: int) -> tuple[Figure, 
     figure = style.new_figure(layout.width, layout.height)
     columns = min(layout.columns, count)
     rows = -(-count // columns)
-    ratios = list(layout.widths) if layout.widths and len(layout.widths) == columns else None
-    grid = figure.subplots(rows, columns, squeeze=False, width_ratios=ratios, sharey="row" if layout.share_y else False)
+    grid = figure.subplots(
+        rows, columns, squeeze=False, width_ratios=layout.widths, sharey="row" if layout.share_y else False
+    )
     for axes in list(grid.flat)[count:]:
         axes.set_axis_off()
     return figure, list(grid.flat)[:count]

@@ -52,15 +52,18 @@ class PanelsPage(Page):
 
     def __post_init__(self) -> None:
         require_panels(self.panels)
-        beside = min(self.columns, len(self.panels))
-        if self.widths is not None and (len(self.widths) != beside or min(self.widths) <= 0):
-            raise ValueError(f"widths: must be {beside} positive numbers, one for each panel of a row")
+        if self.widths is not None and (len(self.widths) != self.beside or min(self.widths) <= 0):
+            raise ValueError(f"widths: must be {self.beside} positive numbers, one for each panel of a row")
+
+    @property
+    def beside(self) -> int:
+        """Panels of a full row."""
+        return min(self.columns, len(self.panels))
 
     def of(self, panels: tuple[Any, ...]) -> Self:
         """The same figure of some of its panels; where a row has become shorter, all of it are equally wide."""
-        beside = min(self.columns, len(panels))
-        widths = self.widths if self.widths is not None and len(self.widths) == beside else None
-        return dataclasses.replace(self, panels=panels, widths=widths)
+        fewer = dataclasses.replace(self, panels=panels, widths=None)
+        return dataclasses.replace(fewer, widths=self.widths) if fewer.beside == self.beside else fewer
 
 
 def require_panels(panels: tuple[Any, ...]) -> None:

@@ -92,16 +92,18 @@ class Parts:
 
     def turns(self, players: Sequence[Player]) -> Turns:
         """Players of a method that has no fake score, as configured."""
+        return Turns(players, self.schedule(), **self.of_all_turns())
+
+    def of_all_turns(self) -> dict[str, Any]:
+        """Settings that all players share, whether one of them is a fake score or not."""
         config = self.config
-        return Turns(
-            players,
-            self.schedule(),
-            seed=config.seed,
-            init_sigma=config.init_sigma,
-            ema_half_life=config.ema_half_life_kimg * 1000,
-            ema_rampup_ratio=config.ema_rampup_ratio,
-            cuda_graphs=config.cuda_graphs,
-        )
+        return {
+            "seed": config.seed,
+            "init_sigma": config.init_sigma,
+            "ema_half_life": config.ema_half_life_kimg * 1000,
+            "ema_rampup_ratio": config.ema_rampup_ratio,
+            "cuda_graphs": config.cuda_graphs,
+        }
 
     def augment(self) -> AugmentPipe | None:
         """The configured augmentation."""
@@ -165,20 +167,16 @@ def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequ
         betas=config.betas,
         generator_betas=config.generator_betas,
         eps=config.eps,
-        init_sigma=config.init_sigma,
         lambda_sid=config.lambda_sid,
         lambda_adv=config.lambda_adv,
         lambda_d=config.lambda_d,
         lambda_fake_score=config.lambda_fake_score,
         grad_clip_value=config.grad_clip_value or None,
         augment=parts.augment(),
-        ema_half_life=config.ema_half_life_kimg * 1000,
-        ema_rampup_ratio=config.ema_rampup_ratio,
-        seed=config.seed,
         compile=config.compile,
         kernels=config.kernels,
         recompute=config.recompute,
-        cuda_graphs=config.cuda_graphs,
         psi_steps=parts.method.psi_steps,
         others=others,
+        **parts.of_all_turns(),
     )
