@@ -21,7 +21,7 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
         the rule has no such number or it was not measured.
     """
     numbers = finding.numbers
-    compared = "images" if part.rule == "SPEED" else part.quantity or part.metric
+    compared = part.quantity or ("images" if part.rule in ("SPEED", "COST") else part.metric)
     metric = f"barrier of {part.metric}" if part.rule == "BARRIER" else part.metric
     named = {"gain": metric, "ratio": f"ratio of {compared}", "slope": f"slope of {part.metric}"}
     for key, what in named.items():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from eval.claims.evidence import Evidence, NotMeasuredError
@@ -92,21 +93,26 @@ def cost(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def as_table(claims: Sequence[Claim], evidence: Evidence) -> Table:
-    """Every comparison by rule COST: the levels, what both spend, and the ratio."""
+    """Every comparison by rule COST: levels, what both spend, the ratio; those by images are shown in seconds, too."""
     heads = ("claim", "until", "A", "A spends", "B", "B spends", "B / A")
     rows, notes = [], []
-    for claim in claims:
-        for number, part in enumerate(claim.parts):
-            if part.rule != "COST":
-                continue
-            name = f"{claim.id}/{number + 1}" if number else claim.id
-            try:
-                rows.append(Row(tuple(map(Cell, _line(name, part, evidence)))))
-            except NotMeasuredError as reason:
-                rows.append(Row((Cell(name), Cell(kind="missing"), *[Cell(kind="blank")] * (len(heads) - 2))))
-                notes.append(f"{name}: {reason}.")
+    for name, part in (line for claim in claims for line in _lines(claim)):
+        try:
+            rows.append(Row(tuple(map(Cell, _line(name, part, evidence)))))
+        except NotMeasuredError as reason:
+            rows.append(Row((Cell(name), Cell(kind="missing"), *[Cell(kind="blank")] * (len(heads) - 2))))
+            notes.append(f"{name}: {reason}.")
     columns = tuple(Column(head) for head in heads)
     return Table("cost", "", "", "measured", columns, tuple(rows), tuple(notes))
+
+
+def _lines(claim: Claim) -> Iterator[tuple[str, Part]]:
+    for number, part in enumerate(claim.parts):
+        if part.rule == "COST":
+            name = f"{claim.id}/{number + 1}" if number else claim.id
+            yield name, part
+            if part.quantity is None:
+                yield f"{name}, in seconds", dataclasses.replace(part, quantity="seconds")
 
 
 def _line(name: str, part: Part, evidence: Evidence) -> list[str]:
@@ -151,15 +157,15 @@ def _level(run_b: str, teacher: str, part: Part, evidence: Evidence, where: str)
     curve = evidence.curve(run_b, part.metric)
     if part.level is None:
         return min(point.value for point in curve), "the lowest value of each seed of the second"
-    chosen = part.level
+    chosen, shared = part.level, True
     if chosen.where is not None and not evidence.by_published:
         names = evidence.runs_of(chosen, f"{where}.level")
         own = [name for name in names if evidence.teacher(name) == teacher] if len(names) > 1 else names
         if len(own) != 1:
             raise NotMeasuredError(f"{len(own)} levels for teacher '{teacher}' among {', '.join(names)}; need one")
-        chosen = Operand(run=own[0])
+        chosen, shared = Operand(run=own[0]), len(names) == 1
     level, _, meaning = level_of(chosen, part.metric, curve, evidence, where)
-    return level, meaning
+    return level, meaning if shared else f"each pair's own teacher, such as {meaning}"
 
 
 def _cost(run: str, level: float, part: Part, evidence: Evidence) -> Cost:

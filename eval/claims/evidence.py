@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,14 @@ class Evidence:
         text = self.runs[run].label if run in self.runs else run
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
-    def name(self, operand: Operand) -> str:
-        """What an operand is called, measured or not: its first row's label in the sheet, else its own words."""
-        rows = self._named(operand) if operand.run or operand.where else []
-        return self.label(rows[0]) if rows else f"{operand}"
+    def name(self, operand: Operand, runs: Sequence[str] = ()) -> str:
+        """What an operand is called, and where on its curve it looks: the label of the first of its ``runs``.
+
+        Where none are given: that of its first row in the sheet, measured or not, else its own words.
+        """
+        rows = runs or (self._named(operand) if operand.run or operand.where else [])
+        place = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
+        return self.label(rows[0]) + place if rows else f"{operand}"
 
     def teacher(self, run: str) -> str:
         """Id of the teacher of a run; empty where it has none."""

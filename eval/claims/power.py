@@ -107,7 +107,7 @@ def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share
     try:
         # Two seeds are enough to see a scatter, though not to decide.
         effect, names_a, names_b = effect_of(dataclasses.replace(part, seeds=2), evidence, where)
-        comparison = f"{evidence.label(names_a[0])} − {evidence.label(names_b[0])}"
+        comparison = f"{evidence.name(operand_a(part), names_a)} − {evidence.name(operand_b(part), names_b)}"
         a, b = (
             blocks_of(operand, names, part.metric, evidence)
             for operand, names in ((operand_a(part), names_a), (operand_b(part), names_b))
@@ -143,14 +143,14 @@ def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share
 def as_table(found: Sequence[Plan]) -> Table:
     """The plans as a table; what was not measured has its reason."""
     with_smallest = any(plan.smallest is not None for plan in found)
-    heads = ["claim", "comparison", "difference", "std A", "std B", "seeds × teachers", "detectable", "seeds for this"]
-    heads += ["seeds for the smallest"] if with_smallest else []
+    heads = ["claim", "metric", "comparison", "difference", "std A", "std B", "seeds × teachers"]
+    heads += ["detectable", "seeds for this"] + ["seeds for the smallest"] * with_smallest
     heads += ["std over teachers", "teachers for all"]
     rows = []
     for plan in found:
-        texts = [plan.claim, plan.comparison]
+        texts = [plan.claim, plan.metric, plan.comparison]
         if plan.difference is None:
-            cells = [*map(Cell, texts), Cell(kind="missing"), *[Cell(kind="blank")] * (len(heads) - 3)]
+            cells = [*map(Cell, texts), Cell(kind="missing"), *[Cell(kind="blank")] * (len(heads) - 4)]
             rows.append(Row(tuple(cells)))
             continue
         texts += [_short(plan.difference, "+"), _short(plan.std_a), _short(plan.std_b)]
@@ -160,7 +160,7 @@ def as_table(found: Sequence[Plan]) -> Table:
         texts += [_short(plan.teacher_std), _count(plan.teachers_needed) if plan.teacher_std else "–"]
         rows.append(Row(tuple(map(Cell, texts))))
     reasons = [f"{plan.claim}: {plan.reason}." for plan in found if plan.difference is None]
-    columns = tuple(Column(head, number=i > 1) for i, head in enumerate(heads))
+    columns = tuple(Column(head, number=i > 2) for i, head in enumerate(heads))
     return Table("power", "", "", "measured", columns, tuple(rows), (*reasons, NOTE))
 
 

@@ -30,8 +30,7 @@ def seeds_of(operand: Operand, part: Part, evidence: Evidence, where: str) -> li
 def over_seeds(operand: Operand, names: Sequence[str], part: Part, evidence: Evidence) -> tuple[str, Estimate]:
     """Name and mean ± std over the runs of an operand."""
     values = [evidence.value(operand, name, part.metric) for name in names]
-    place = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
-    return f"{evidence.label(names[0])}{place}; {len(names)} training seeds", Estimate.of(values)
+    return f"{evidence.name(operand, names)}; {len(names)} training seeds", Estimate.of(values)
 
 
 def by_teacher(names: Sequence[str], value: Callable[[str], float], evidence: Evidence) -> dict[str, list[float]]:

@@ -26,6 +26,8 @@ def text(rule, numbers, **part):
         ("RATIO", {"ratio": 1.1, "bound": 0.2}, {"quantity": "memory_mb"}, "ratio of memory_mb 1.10 [0.90, 1.30]"),
         ("SPEED", {"ratio": 1.0, "level": 6.9}, {}, "ratio of images 1.00"),
         ("SPEED", {"ratio": 2.0, "low": 1.5, "high": float("inf")}, {}, "ratio of images 2.00"),
+        ("COST", {"ratio": 1.23, "low": 1.01, "high": 1.49}, {}, "ratio of images 1.23 [1.01, 1.49]"),
+        ("COST", {"ratio": 1.23}, {"quantity": "seconds"}, "ratio of seconds 1.23"),
         ("TREND", {"slope": 0.11, "bound": 0.3, "seeds": 3}, {}, "slope of fd +0.11 [−0.19, +0.41]"),
         ("DIVERGES", {"diverged": 2, "seeds": 3}, {}, "2 of 3 seeds diverge"),
         ("LT", {"gain": 0.5, "bound": 0.0}, {}, "fd +0.50 [+0.50, +0.50]"),

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from eval.claims import Claim, Evidence, Operand, Part, decide
+from eval.claims.cost import as_table as cost_table
 from eval.claims.power import as_table, plans
 from eval.effects.power import Scatter, detectable, seeds_needed
 from eval.results.summary import Measurements
@@ -100,6 +101,20 @@ def test_the_cost_to_a_level_is_compared_between_equal_seeds(tmp_path):
     assert finding(found, rule="COST", crossing="evaluation").numbers["ratios"] == [5.0, 5.0, 5.0]
 
 
+def test_the_table_of_costs_has_images_and_seconds(tmp_path):
+    found = curves(tmp_path, a_t=FAST, b_t=SLOW)
+    claims = [Claim("X", "x", "test", (Part(**TRAIN | {"rule": "COST"}),))]
+    images, seconds = to_markdown(cost_table(claims, found)).splitlines()[-2:]
+    assert images == (
+        "| X | fd 4 to 4.2: the lowest value of each seed of the second | a | 989 images | b | 5,000 images | "
+        "ratio 5.1 [4.8, 5.3] of 3 pairs |"
+    )
+    assert seconds.startswith("| X, in seconds | fd 4 to 4.2")
+    assert seconds.endswith("| a | 2 seconds | b | 5 seconds | ratio 2.5 [2.4, 2.7] of 3 pairs |")
+    one = [Claim("X", "x", "test", (Part(**TRAIN | {"rule": "COST", "quantity": "seconds"}),))]
+    assert to_markdown(cost_table(one, found)).count("seconds |") == 2
+
+
 def test_runs_that_never_reach_the_level_are_counted(tmp_path):
     slow = [*SLOW[:2], [10, 8, 7, 6, 5, 4.9]]
     found = dataclasses.replace(
@@ -123,7 +138,7 @@ def test_costs_need_pairs_and_a_level_of_their_own_teacher(tmp_path):
     found = curves(tmp_path, **runs)
     both = finding(found, rule="COST", factor=2.0, level=Operand(where={"recipe": "l"}))
     assert both.outcome == "supported"
-    assert "fd 5 to 6" in both.evidence
+    assert "fd 5 to 6 (each pair's own teacher, such as l;" in both.evidence
     assert both.numbers["pairs"] == 6
     odd = finding(found, rule="COST", b=Operand(where={"recipe": "b", "teacher": "t"}))
     assert "only one side has runs of u seed 0, u seed 1, u seed 2" in odd.evidence
@@ -148,7 +163,15 @@ def test_plans_say_how_many_seeds_a_claim_needs():
     assert "no measurement" in absent.reason
     assert absent.comparison == "a − label c"  # the sheet's labels, measured or not
     table = to_markdown(as_table([plan, absent]))
-    assert "| 3 × 2 |" in table
+    assert table.startswith("| claim | metric | comparison |")
+    assert "| X | fd | a − b | −0.6 | 0.2 | 0.2 | 3 × 2 |" in table
     assert "X/2: no measurement" in table
     with pytest.raises(UserError, match="--smallest tiny"):
         plans([claim], found, "tiny")
+
+
+def test_a_plan_says_where_on_the_curve_it_looks(tmp_path):
+    found = curves(tmp_path, a_t=FAST, b_t=SLOW)
+    ends = {"b": Operand(where={"recipe": "a"}, at="start"), "a": Operand(where={"recipe": "a"}, at="end")}
+    (plan,) = plans([Claim("X", "x", "test", (Part(**TRAIN | ends),))], found)
+    assert plan.comparison == "a at the end − a at the start"
