@@ -166,6 +166,14 @@ def test_the_command_prints_a_table_and_json(capsys):
     assert "fid" in student["facts"]["published"]
 
 
+def test_tables_without_published_numbers_promise_none(capsys):
+    """Their columns of effects have no mode but measured."""
+    assert main(["plan", "--preset", "miniature", "--fresh", "--json", "edm2-sida"]) == 0
+    jobs = json.loads(capsys.readouterr().out)["jobs"]
+    (student,) = (job for job in jobs if job["kind"] == "student")
+    assert student["facts"]["published"] == {}
+
+
 def test_a_rate_may_be_measured_here(capsys):
     assert main(["plan", "--preset", "tests/workflow/tiny.yaml", "--measure", "--fresh", "--json", "sida-a1.0"]) == 0
     plan = json.loads(capsys.readouterr().out)

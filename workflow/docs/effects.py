@@ -27,8 +27,11 @@ from sida.errors import UserError, suggestion
 if TYPE_CHECKING:
     from workflow.docs.study import Study
 
-#: Decimals, factor and unit of a metric in running text.
-FORMS = {"fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %")}
+#: Decimals, factor and unit of a metric, or of a quantity of a training log, in running text.
+FORMS = {
+    "fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %"),
+    "weight_rms.generator": (4, 1, ""), "weight_rms.fake_score": (4, 1, ""),
+}  # fmt: skip
 FORM = (2, 1, "")
 
 TERMS = {

@@ -58,6 +58,16 @@ def lowest(study: Study, metric: str, run: str) -> str:
     return _text(metric, Estimate.of([min(values) for values in _curves(study, metric, run)]))
 
 
+def logged(study: Study, quantity: str, run: str) -> str:
+    """A quantity at the end of the training log, over seeds: ``weight_rms.generator``."""
+    names = study.siblings(run)
+    rows = {row["run"]: row for row in read_csv(study.folder / "training.csv") if row["run"] in names}
+    values = [row.get(quantity, "") for row in rows.values()]
+    if not values or "" in values:
+        raise UserError(f"no '{quantity}' of run '{run}' is stored")
+    return _text(quantity, Estimate.of([float(value) for value in values]))
+
+
 def slower(study: Study, run: str, other: str) -> str:
     """How much more time per image a run took than another: medians over the records of their logs."""
     times = [_seconds(study, name) for name in (run, other)]
@@ -85,7 +95,7 @@ def analytic(study: Study, name: str, form: str = ".3g") -> str:
 #: By name; each takes the study first.
 NUMBERS_OF_STUDIES: dict[str, Callable[..., str]] = {
     "trials": trials, "mean": mean, "seeds": seeds, "gain": gain, "start": start, "end": end, "lowest": lowest,
-    "slower": slower, "setting": setting, "analytic": analytic,
+    "logged": logged, "slower": slower, "setting": setting, "analytic": analytic,
 }  # fmt: skip
 
 

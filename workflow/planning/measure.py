@@ -9,8 +9,8 @@ from sida.errors import UserError
 from workflow.planning.jobs import Jobs
 from workflow.planning.steps import student_cost
 
-#: Steps that are timed, after one that is not.
-STEPS = 3
+#: Steps that are timed at least, after one that is not, and seconds: small networks take as many steps as fill them.
+STEPS, SECONDS = 3, 5.0
 
 
 def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
@@ -43,14 +43,15 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
         batch = [(torch.zeros(shape, device=device), labels)]
         turns.take(nimg, lambda stream, with_images: batch)
         _wait(device)
-        start = time.perf_counter()
-        for step in range(STEPS):
-            turns.take(nimg + (step + 1) * config.batch_size, lambda stream, with_images: batch)
-        _wait(device)
+        start, steps, seconds = time.perf_counter(), 0, 0.0
+        while steps < STEPS or seconds < SECONDS:
+            steps += 1
+            turns.take(nimg + steps * config.batch_size, lambda stream, with_images: batch)
+            _wait(device)
+            seconds = time.perf_counter() - start
     except torch.OutOfMemoryError:
         raise UserError(f"--measure {run}: the device has too little memory for a round of {images} images") from None
-    seconds = (time.perf_counter() - start) / STEPS
-    return config.fp16, images * student_cost(config, network).operations / seconds
+    return config.fp16, steps * images * student_cost(config, network).operations / seconds
 
 
 def _turns(config: Any, network: Any, device: Any) -> Any:

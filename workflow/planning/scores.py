@@ -17,7 +17,10 @@ def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
         path = preset.layout("tables", name)
         if read_extended(path).get("kind", "results") == "hyperparameters":
             continue
-        table = build_table(load_layout(path), Measurements([], preset.sheet), preset.runs, published, "audit")
+        layout = load_layout(path)
+        if layout.mode == "measured":
+            continue  # no published number has a place in it
+        table = build_table(layout, Measurements([], preset.sheet), preset.runs, published, "audit")
         for record in table.records:
             if record["run"] and record["published"]:
                 text = " ± ".join(filter(None, (record["published"], record["published_std"])))
