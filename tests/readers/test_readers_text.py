@@ -119,7 +119,7 @@ def _laughs(levels, merge=False):
         ("a: " + "1" * 6000, "not of its type"),
         ("a: 0x" + "f" * 6000, "too many digits"),
         ("a: b: c", ":1: not valid YAML"),
-        ("a: \x97", "special characters are not allowed"),
+        ("a: \x97", "control characters are not allowed"),
         ("\x00a: 1", "control character"),
     ],
 )
