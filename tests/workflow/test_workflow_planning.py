@@ -19,9 +19,10 @@ from sida.resources import ROOT
 from sida.training.config import DistillConfig, settled
 from tests.workflow.workspace import Workspace
 from workflow.cli import sida_main as main
+from workflow.commands.plan import make_jobs
 from workflow.planning.doctor import examine
 from workflow.planning.jobs import Job, Jobs
-from workflow.planning.measure import _turns
+from workflow.planning.measure import _turns, typical
 from workflow.planning.rates import Gpu, load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.planning.timeline import wall_hours
@@ -172,6 +173,16 @@ def test_tables_without_published_numbers_promise_none(capsys):
     jobs = json.loads(capsys.readouterr().out)["jobs"]
     (student,) = (job for job in jobs if job["kind"] == "student")
     assert student["facts"]["published"] == {}
+
+
+def test_the_network_that_takes_the_most_is_timed_and_not_the_longest_training():
+    jobs = make_jobs("miniature", "CPU", 1, fresh=True)
+    trained = [job for job in jobs.behind([]).values() if job.kind == "student"]
+    longest = max(trained, key=lambda job: job.gpu_hours)
+    assert jobs.preset.runs[longest.name].teacher == "large"
+    found = typical(jobs, trained)
+    assert jobs.network(jobs.preset.runs[found.name].teacher) == jobs.network("t30")
+    assert found.gpu_hours == max(j.gpu_hours for j in trained if jobs.preset.runs[j.name].teacher.startswith("t"))
 
 
 def test_a_rate_may_be_measured_here(capsys):

@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
-    parser.add_argument("--measure", action="store_true", help="time a few steps of the longest training here")
+    parser.add_argument("--measure", action="store_true", help="time some steps here, of the network with most work")
     parser.add_argument("--fresh", action="store_true", help="as if nothing were there yet")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -52,13 +52,12 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--gpus {args.gpus}: must be at least 1")
     jobs = make_jobs(args.preset, args.gpu, args.gpus, args.fresh)
     if args.measure:
-        from workflow.planning.measure import measured_rate
+        from workflow.planning.measure import measured_rate, typical
 
         trained = [job for job in jobs.behind(args.targets).values() if job.kind == "student"]
         if not trained:
             raise UserError("--measure: these targets train no student; name one that does")
-        longest = max(trained, key=lambda job: job.gpu_hours)
-        fp16, rate = measured_rate(jobs, longest.name)
+        fp16, rate = measured_rate(jobs, typical(jobs, trained).name)
         jobs.rates[fp16] = rate
     plan = make_plan(jobs, args.targets, args.gpus)
     plan["code"] = [dataclasses.asdict(code) for code in outside_code_of(preset_file(args.preset))]

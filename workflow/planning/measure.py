@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import json
+import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from sida.errors import UserError
-from workflow.planning.jobs import Jobs
+from workflow.planning.jobs import Job, Jobs
 from workflow.planning.steps import student_cost
 
 #: Steps that are timed at least, after one that is not, and seconds: small networks take as many steps as fill them.
 STEPS, SECONDS = 3, 5.0
+
+
+def typical(jobs: Jobs, trained: Sequence[Job]) -> Job:
+    """The longest of the trainings that share a network, for the network that takes the most hours in all.
+
+    Args:
+        jobs: Of the preset.
+        trained: Trainings of students, at least one.
+    """
+    groups: dict[str, list[Job]] = {}
+    for job in trained:
+        network = json.dumps(jobs.network(jobs.preset.runs[job.name].teacher), sort_keys=True)
+        groups.setdefault(network, []).append(job)
+    most = max(groups.values(), key=lambda group: math.fsum(job.gpu_hours for job in group))
+    return max(most, key=lambda job: job.gpu_hours)
 
 
 def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
