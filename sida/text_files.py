@@ -90,7 +90,11 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, d
         UserError: As :func:`read_text`; two columns of one name, a quotation mark that is not closed, a huge cell;
             a row whose hash is not that of its cells, or lost rows (:mod:`sida.content_hash`).
     """
-    text = read_text(path, newline="")
+    return parse_csv(read_text(path, newline=""), path)
+
+
+def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
+    """The same of a text that was read from a file, with the ends of its lines as they were."""
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = list(reader.fieldnames or [])

@@ -6,6 +6,7 @@ through :class:`Measurements`, so its checks (duplicates, gaps between trials, N
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sida.errors import UserError, suggestion
-from sida.text_files import read_csv
+from sida.text_files import parse_csv, read_text
 
 
 @dataclass(frozen=True)
@@ -116,8 +117,11 @@ class Measurements:
     def __init__(self, rows: Iterable[Measurement], source: str = "measurements.csv") -> None:
         self.source = source
         self.rows = list(rows)
+        self._runs: dict[str, list[Measurement]] = {}
+        self._metrics = dict.fromkeys(row.metric for row in self.rows)
         self._values: dict[tuple[str, str], dict[int, Measurement]] = {}
         for row in self.rows:
+            self._runs.setdefault(row.run, []).append(row)
             trials = self._values.setdefault((row.run, row.metric), {})
             if row.trial in trials:
                 raise UserError(
@@ -136,12 +140,12 @@ class Measurements:
     @property
     def runs(self) -> list[str]:
         """Measured runs in the order of the file."""
-        return list(dict.fromkeys(row.run for row in self.rows))
+        return list(self._runs)
 
     @property
     def metrics(self) -> list[str]:
         """Measured metrics in the order of the file."""
-        return list(dict.fromkeys(row.metric for row in self.rows))
+        return list(self._metrics)
 
     def has(self, run: str, metric: str) -> bool:
         """Whether a metric was measured for a run."""
@@ -149,13 +153,13 @@ class Measurements:
 
     def of_run(self, run: str) -> list[Measurement]:
         """All lines of a run."""
-        return [row for row in self.rows if row.run == run]
+        return list(self._runs.get(run, ()))
 
     def trials(self, run: str, metric: str | None = None) -> list[int]:
         """Trials of a run (of one metric, or of any)."""
         if metric is not None:
             return sorted(self._values.get((run, metric), {}))
-        return sorted({trial for (name, _), trials in self._values.items() if name == run for trial in trials})
+        return sorted({row.trial for row in self._runs.get(run, ())})
 
     def lines(self, run: str, metric: str) -> list[Measurement]:
         """The lines of a metric of a run, by trial (empty when not measured)."""
@@ -174,7 +178,7 @@ class Measurements:
             UserError: Run or metric not measured, or a trial of the run lacks this metric.
         """
         place = f"{where}: " if where else ""
-        if run not in self.runs:
+        if run not in self._runs:
             raise UserError(f"{place}run '{run}' has no measurement in {self.source}{suggestion(run, self.runs)}")
         if not self.has(run, metric):
             known = {row.metric for row in self.of_run(run)}
@@ -191,7 +195,7 @@ class Measurements:
 
     def nfe(self, run: str) -> int | None:
         """Network evaluations per image of a run; ``None`` for the data themselves."""
-        return next((row.nfe for row in self.rows if row.run == run), None)
+        return next((row.nfe for row in self._runs.get(run, ())), None)
 
 
 def load_measurements(path: str | Path) -> Measurements:
@@ -204,11 +208,17 @@ def load_measurements(path: str | Path) -> Measurements:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such measurements; run `sida-eval measure` or the workflow first")
-    columns, lines = read_csv(path)
+    return Measurements(_parsed(read_text(path, newline=""), str(path)), str(path))
+
+
+@functools.lru_cache(2)
+def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
+    """Kept, because pages with many tables and figures read one file for each of them."""
+    columns, lines = parse_csv(text, path)
     absent = [name for name in COLUMNS if name not in {*columns, *_OPTIONAL}]
     if absent:
         raise UserError(f"{path}: column '{absent[0]}' is missing; collect the measurements again")
-    return Measurements([_measurement(record, f"{path}:{line}") for line, record in lines], str(path))
+    return tuple(_measurement(record, f"{path}:{line}") for line, record in lines)
 
 
 def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:

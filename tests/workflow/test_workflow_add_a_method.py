@@ -99,6 +99,7 @@ def test_method_of_ones_own_is_a_row(workspace):
     assert "distill" in planned.stdout + planned.stderr
 
 
+@pytest.mark.slow
 def test_network_family_of_ones_own_is_trained_distilled_and_measured(workspace):
     folder, sheet = workspace.folder, (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines()
     (folder / "own.tsv").write_text("\n".join([sheet[0], *(row for row in sheet if row.startswith("sid-a1.0"))]) + "\n")

@@ -185,27 +185,35 @@ def made_up(preset, tmp_path_factory):
     return folder
 
 
-def test_every_table_and_curve_and_the_claims_can_be_built(preset, made_up, tmp_path):
+def measured_options(preset, made_up) -> list[str]:
+    options = ["--measurements", str(made_up / "measurements.csv"), "--runs", str(ROOT / preset.sheet)]
+    return [*options, "--results", str(made_up)]
+
+
+@pytest.mark.slow
+def test_every_curve_can_be_drawn(preset, made_up, tmp_path):
     from workflow.cli import eval_main as main
 
-    common = ["--measurements", str(made_up / "measurements.csv"), "--runs", str(ROOT / preset.sheet)]
-    common += ["--results", str(made_up)]
-    for kind, name in layouts(preset):
-        layout = ROOT / f"config/{kind}/{name}.yaml"
-        if kind == "tables":
-            config = ["--config", json.dumps(preset.config), "--mode", "measured"]
-            assert (
-                main(["table", "--layout", str(layout), *common, *config, "--out", str(tmp_path / f"{name}.tex")]) == 0
-            )
-            text = (tmp_path / f"{name}.md").read_text()
-            assert "not measured" not in text
-            assert "not configured" not in text
-        elif find_needs(layout, preset.runs).measured or name == "mini-figure1":
-            spec = ["--spec", json.dumps(preset.figure_spec(name))]
-            assert (
-                main(["figure", "--layout", str(layout), *common, *spec, "--out", str(tmp_path / f"{name}.pdf")]) == 0
-            )
+    for name in (name for kind, name in layouts(preset) if kind == "figures"):
+        layout = ROOT / f"config/figures/{name}.yaml"
+        if find_needs(layout, preset.runs).measured or name == "mini-figure1":
+            words = ["figure", "--layout", str(layout), *measured_options(preset, made_up)]
+            words += ["--spec", json.dumps(preset.figure_spec(name)), "--out", str(tmp_path / f"{name}.pdf")]
+            assert main(words) == 0
             assert "missing" not in (tmp_path / f"{name}.csv").read_text()
+
+
+def test_every_table_and_the_claims_can_be_built(preset, made_up, tmp_path):
+    from workflow.cli import eval_main as main
+
+    common = measured_options(preset, made_up)
+    for name in (name for kind, name in layouts(preset) if kind == "tables"):
+        words = ["table", "--layout", str(ROOT / f"config/tables/{name}.yaml"), *common, "--mode", "measured"]
+        words += ["--config", json.dumps(preset.config), "--out", str(tmp_path / f"{name}.tex")]
+        assert main(words) == 0
+        text = (tmp_path / f"{name}.md").read_text()
+        assert "not measured" not in text
+        assert "not configured" not in text
     claims = ["--claims", str(ROOT / "config/claims-miniature.yaml"), "--out", str(tmp_path / "claims.md")]
     assert main(["claims", *claims, *common]) == 0
     verdicts = json.loads((tmp_path / "claims.json").read_text())

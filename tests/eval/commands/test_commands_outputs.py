@@ -280,7 +280,7 @@ def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(preset, tmp_pa
     assert pdf.read_bytes() == first
 
 
-@pytest.mark.parametrize("mode", ["audit", "measured"])
+@pytest.mark.parametrize("mode", [pytest.param("audit", marks=pytest.mark.slow), "measured"])
 def test_no_two_tables_and_no_two_figures_of_the_paper_have_one_number(preset, tmp_path, monkeypatch, mode):
     folder = tmp_path / "p"
     shutil.copytree(preset, folder)
