@@ -28,7 +28,6 @@ import torch
 from benchmarks.gpu import CIFAR
 from eval.features import get_extractor
 from eval.features.base import Extractor
-from eval.features.extraction import precision
 from eval.measuring.measure import measure
 from sida.checkpoint import load_network, save_network
 from sida.io import write_json
@@ -38,6 +37,7 @@ from sida.provenance import environment
 from sida.sampling import one_step
 from sida.sampling.job import SampleConfig, run_job
 from sida.sampling.replay import Evaluations
+from sida.tf32 import tf32
 
 NETWORK = {"class": "EDMPrecond", "kwargs": {**CIFAR, "label_dim": 0, "use_fp16": True}}
 BOUND, DEVICE, BATCH = 0.97, "cuda:0", 250
@@ -232,7 +232,7 @@ def extractors(table: Table, folder: Path) -> dict[str, float]:
     for name, options in variants:
         family = name.split("_")[0]
         extractor: Extractor = get_extractor(name, DEVICE, **options)
-        with precision(False):
+        with tf32(False):
             features = extractor(images)
             rates[name] = rate(functools.partial(extractor.features_and_logits, images), BATCH)
         difference = {}

@@ -12,12 +12,12 @@ import torch
 
 from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
-from eval.features.extraction import precision as allowed_precision
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes
 from sida.checkpoint import read_state_dict
 from sida.errors import UserError
 from sida.io import sha256_json
+from sida.tf32 import tf32
 
 REPOSITORY = "facebookresearch/dinov2:main"
 MODEL = "dinov2_vitl14"
@@ -101,7 +101,7 @@ class DinoV2TF32Extractor(DinoV2Extractor):
     tf32 = True
 
     def _features(self, normalised: torch.Tensor) -> torch.Tensor:
-        with allowed_precision(True):
+        with tf32(True):
             return super()._features(normalised)
 
 

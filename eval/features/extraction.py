@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,15 +35,3 @@ def make_extractors(
 def extract(images: torch.Tensor, extractors: Mapping[str, Extractor]) -> dict[str, Features]:
     """Features of uint8 images (N, C, H, W) by every extractor, one pass each."""
     return {name: Features(*extractor.features_and_logits(images)) for name, extractor in extractors.items()}
-
-
-@contextlib.contextmanager
-def precision(allow_tf32: bool) -> Iterator[None]:
-    """Allows or forbids TF32 in products and convolutions on GPUs, and restores what was set before."""
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32 = cudnn.allow_tf32 = allow_tf32
-    try:
-        yield
-    finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before

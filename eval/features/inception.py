@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from eval.features.base import Extractor, as_rgb
-from eval.features.extraction import precision
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_clean
 from sida.errors import UserError
 from sida.io import sha256_file, sha256_json
+from sida.tf32 import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets
 INPUT_SIZE = 299
@@ -123,7 +123,7 @@ class InceptionTF32Extractor(InceptionExtractor):
         self._net = self._net.to(memory_format=torch.channels_last)
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        with precision(True):
+        with tf32(True):
             return super()._forward(images, logits)
 
 

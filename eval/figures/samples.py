@@ -120,6 +120,7 @@ def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Gri
     from eval.measuring.measure import Measurer, threads
     from eval.measuring.sources import DataSource, NetworkSource
     from sida.sampling import row_classes
+    from sida.tf32 import tf32
 
     measurer = Measurer(generator, f"--spec: run '{generator.get('run')}'")
     source, spec = measurer.source, measurer.spec
@@ -127,7 +128,7 @@ def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Gri
     seeds = range(layout.first_seed, layout.first_seed + count)
     # Not more than there are images: a batch that had to be filled up would cost as much as a full one.
     batch_size = min(_BATCH, measurer.batch_size, count)
-    with threads(spec.threads):
+    with threads(spec.threads), tf32(measurer.protocol.allow_tf32):
         if isinstance(source, DataSource):
             return _real(layout, title, spec.run, source)
         if isinstance(source, NetworkSource):

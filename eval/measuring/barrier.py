@@ -31,6 +31,7 @@ from sida.networks import family_of
 from sida.progress import Progress
 from sida.randomness import generator
 from sida.ranges import Count, Natural, Range
+from sida.tf32 import tf32
 from sida.training.evaluation import Evaluation
 
 MONITOR = "eval.measuring.monitor:make_monitor"
@@ -83,7 +84,7 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
     told = from_mapping(BarrierSpec, spec, where)
     if Path(out).suffix != ".json":
         raise UserError(f"--out {out}: must end in .json")
-    with threads(told.threads), torch.no_grad():
+    with threads(told.threads), tf32(False), torch.no_grad():
         line = Line(told, where)
         progress = Progress(f"barrier {told.run}", told.points, "points")
         curves: dict[str, list[float]] = {name: [] for name in LOSSES}

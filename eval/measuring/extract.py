@@ -12,7 +12,6 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.base import Extractor
-from eval.features.extraction import precision
 from eval.measuring.pipeline import prefetch
 from eval.measuring.reference_files import write_own
 from eval.measuring.references import data_digest
@@ -23,6 +22,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.progress import Progress
 from sida.tensor_file import write_tensors
+from sida.tf32 import tf32
 from sida.training.process import check_device
 
 _BATCH = 128
@@ -159,7 +159,7 @@ def _outputs(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
     """Features and logits batch by batch, while a thread reads ahead."""
     progress = Progress(f"{extractor.name} of {images.name}", images.count, "img")
-    with precision(allow_tf32):
+    with tf32(allow_tf32):
         for done, batch in enumerate(prefetch(_batches(images), ahead=2), start=1):
             yield extractor.features_and_logits(batch)
             progress.update(min(done * _BATCH, images.count))

@@ -16,7 +16,7 @@ import torch
 
 from eval.features import extractor_names
 from eval.features.base import Extractor
-from eval.features.extraction import make_extractors, precision
+from eval.features.extraction import make_extractors
 from eval.measuring.finished_trials import FinishedTrials
 from eval.measuring.pipeline import run_pass, sized
 from eval.measuring.protocol import Protocol, load_protocol
@@ -31,6 +31,7 @@ from sida.errors import UserError, suggestion
 from sida.io import sha256_json
 from sida.progress import Progress
 from sida.ranges import Count, Natural
+from sida.tf32 import tf32
 from sida.training.process import check_device
 
 NETWORK_SAMPLERS = ("one_step", "heun")
@@ -187,7 +188,7 @@ class Measurer:
         origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
         images = sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
         # The first batch before the feature networks: images of a wrong size must not wait for a download.
-        with precision(self.protocol.allow_tf32):
+        with tf32(self.protocol.allow_tf32):
             images = itertools.chain([next(images)], images)
         report = None if progress is None else lambda count: progress.update(done + count)
         return run_pass(

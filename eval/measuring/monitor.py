@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from eval.features.base import Extractor
-from eval.features.extraction import Features, extract, make_extractors, precision
+from eval.features.extraction import Features, extract, make_extractors
 from eval.measuring.measure import default_batch_size
 from eval.measuring.measure import threads as use_threads
 from eval.measuring.protocol import Protocol, load_protocol
@@ -25,6 +25,7 @@ from eval.measuring.trial import TrialSums, compute_metrics
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.io import by_content
+from sida.tf32 import tf32
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
 SEED0 = 1 << 31
@@ -135,12 +136,12 @@ class Monitor:
 
     def part(self, generate: Generate, number: int, count: int) -> list[TrialSums]:
         """Sums of each trial over every ``count``-th batch from batch ``number`` on; see a call."""
-        with use_threads(self.threads), precision(self.protocol.allow_tf32), torch.no_grad():
+        with use_threads(self.threads), tf32(self.protocol.allow_tf32), torch.no_grad():
             return [self._sums(generate, trial, number, count) for trial in range(self.protocol.trials)]
 
     def join(self, parts: Sequence[Sequence[TrialSums]]) -> dict[str, Any]:
         """The record of a call from all of its parts; how many there are changes rounding only."""
-        with use_threads(self.threads), precision(self.protocol.allow_tf32), torch.no_grad():
+        with use_threads(self.threads), tf32(self.protocol.allow_tf32), torch.no_grad():
             trials = [self._values([part[trial] for part in parts]) for trial in range(self.protocol.trials)]
         record: dict[str, Any] = {"selection": self.protocol.selection_key, "num_samples": self.protocol.num_samples}
         for key in trials[0]:

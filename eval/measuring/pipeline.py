@@ -15,10 +15,11 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 
 from eval.features.base import Extractor
-from eval.features.extraction import extract, precision
+from eval.features.extraction import extract
 from eval.measuring.protocol import Protocol
 from eval.measuring.trial import TrialSums
 from sida.errors import UserError
+from sida.tf32 import tf32
 
 T = TypeVar("T")
 
@@ -54,7 +55,7 @@ def run_pass(
         progress: Called with the number of images done after each batch.
     """
     position = first
-    with precision(sums.protocol.allow_tf32):
+    with tf32(sums.protocol.allow_tf32):
         for batch in prefetch(batches, ahead, sums.device) if ahead else batches:
             sums.update(extract(batch.images, extractors), batch.classes, position)
             position += len(batch.images)

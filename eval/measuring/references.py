@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from eval.features.base import Extractor
-from eval.features.extraction import extract, precision
+from eval.features.extraction import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, read_batch, read_moments, read_own
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.io import sha256_file, sha256_json
+from sida.tf32 import tf32
 
 if TYPE_CHECKING:
     from eval.measuring.metric import Metric
@@ -93,7 +94,7 @@ def load_references(
         UserError: Missing file, wrong content, wrong digest or wrong size.
     """
     result = {}
-    with precision(protocol.allow_tf32):
+    with tf32(protocol.allow_tf32):
         for key, source in protocol.sources.items():
             users = [metric for metric in protocol.metrics if key in metric.references]
             moments = list(dict.fromkeys(m.extractor for m in users if m.real == "moments"))

@@ -26,6 +26,7 @@ from sida.sampling.networks import decoder_digest, network_file
 from sida.sampling.png_store import open_store
 from sida.sampling.store import Store, write_all
 from sida.settings.samplers import read_sampler
+from sida.tf32 import tf32
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,11 +89,16 @@ class SampleConfig(Settings):
 
 
 def run_job(config: SampleConfig) -> Iterator[str]:
-    """Does the job and yields a line about each thing that was written.
+    """Does the job, without TF32, and yields a line about each thing that was written.
 
     Raises:
         UserError: Bad settings, missing files, or a target that holds other samples.
     """
+    with tf32(False):
+        yield from _run(config)
+
+
+def _run(config: SampleConfig) -> Iterator[str]:
     rank, world = _share(config.shard)
     seeds, (rows, columns) = parse_seeds(config.seeds), _grid_size(config.grid_size)
     if config.threads:

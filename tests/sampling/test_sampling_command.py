@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+import sida.sampling.job
 from sida.checkpoint import save_network
 from sida.cli import main
 from sida.data import load_dataset
@@ -20,6 +21,7 @@ from sida.sampling import generate
 from sida.sampling.grid import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
 from sida.sampling.networks import network_file
+from sida.tf32 import tf32
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 9}
 UNET |= {"model_channels": 16, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
@@ -76,6 +78,24 @@ def test_shards_hold_the_images_of_their_seeds(network, expected, tmp_path):
     record = json.loads((out / "samples.json").read_text())
     assert record["nfe"] == 1
     assert len(record["network_sha256"]) == 64
+
+
+def test_images_are_drawn_without_tf32_which_torch_allows(network, tmp_path, monkeypatch):
+    """A GPU would use it in convolutions: other images than those that are measured."""
+    seen, fill = [], sida.sampling.job._fill
+
+    def allowed():
+        return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+    def watched(*arguments):
+        seen.append(allowed())
+        fill(*arguments)
+
+    monkeypatch.setattr(sida.sampling.job, "_fill", watched)
+    with tf32(True):
+        job(network, tmp_path / "out", seeds="0-3")
+        assert allowed() == (True, True)
+    assert seen == [(False, False)]
 
 
 def test_a_zip_is_a_data_set(network, expected, tmp_path):

@@ -124,6 +124,7 @@ def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     assert table.endswith("|\n\n")
     assert f"{measured.estimate('uncond-sida', 'fd').mean:.2f} ± " in table
     assert study.query(["slower", "t30-sida", "t30-sid"]) == "+0 %"
+    assert study.query(["logged", "weight_rms.fake_score", "t30-sida"]) == "1.0400 ± 0.0000"
     assert float(study.query(["lowest", "fd", "t30-sida"]).split()[0]) <= float(
         study.query(["end", "fd", "t30-sida"]).split()[0]
     )
@@ -184,6 +185,7 @@ def test_every_marker_of_the_findings_can_be_computed(stored, tmp_path):
         ("miniature verdict M-99", "no claim 'M-99'"),
         ("miniatur verdict M-01", "no count and no stored study .*did you mean 'miniature'"),
         ("miniature seeds fd", "page:2: "),
+        ("miniature logged weight_rms.student t30-sida", "no 'weight_rms.student' of run 't30-sida' is stored"),
     ],
 )
 def test_faulty_markers_name_page_and_line(stored, tmp_path, words, message):
