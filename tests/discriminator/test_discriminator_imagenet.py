@@ -46,7 +46,8 @@ def test_official_pairs():
     assert {*SMALL, *LARGE} == {name for name, asset in BACKBONES.items() if asset}
 
 
-@pytest.mark.parametrize(("resolution", "label_dim"), [(32, 10), pytest.param(64, 0, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("resolution", "label_dim"), [(32, 10), (64, 0)])
 def test_whole_discriminator_takes_a_step_at_true_size(backbones, resolution, label_dim):
     torch.manual_seed(1)
     names = official_backbones(resolution)

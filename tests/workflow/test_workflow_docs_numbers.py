@@ -167,6 +167,7 @@ def test_queries_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
             study.query(words)
 
 
+@pytest.mark.slow
 def test_every_marker_of_the_findings_can_be_computed(stored, tmp_path):
     """By made-up results of the same rows: the page's markers name runs, metrics and claims that exist."""
     study = Study(stored, ROOT, tmp_path)
