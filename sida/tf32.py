@@ -8,16 +8,21 @@ from collections.abc import Iterator
 import torch
 
 
+def set_tf32(matmul: bool, convolutions: bool) -> None:
+    """Allows or forbids it in the whole process from here on."""
+    torch.backends.cuda.matmul.allow_tf32 = matmul
+    torch.backends.cudnn.allow_tf32 = convolutions
+
+
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Allows or forbids it in the whole process, and restores what was set before.
+    """Allows or forbids it in both, in the whole process, and restores what was set before.
 
     Left alone, torch allows it in convolutions: a float32 network would then draw other images on a GPU than on a CPU.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = (matmul.allow_tf32, cudnn.allow_tf32)
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
+    set_tf32(allowed, allowed)
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        set_tf32(*before)

@@ -40,9 +40,10 @@ def prepare_process(threads: int = 1) -> None:
     """
     import torch
 
+    from sida.tf32 import set_tf32
+
     torch.set_num_threads(threads)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.allow_tf32 = False
+    set_tf32(matmul=False, convolutions=False)
     keep_freed_memory()
 
 

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from tests.workflow.workspace import Workspace
 
 
@@ -17,15 +19,21 @@ def test_the_released_preset_has_a_full_plan(tmp_path):
     assert text.count("has no public address") == 10
 
 
-def test_a_product_is_asked_for_by_its_path_below_the_presets_folder(tmp_path):
-    workspace = Workspace(tmp_path)
-    target, plans = "students/sida-a1.0/network.safetensors", []
-    # A short name and what it stands for; a name that is no product is refused by Snakemake.
-    for asked in (target, f"results/demo/{target}"):
-        result = workspace.snakemake("-n", "--configfile", "config/demo.yaml", "--", asked)
+@pytest.mark.parametrize(
+    ("preset", "target"),
+    [
+        ("demo", "students/sida-a1.0/network.safetensors"),
+        pytest.param("released", "tables/table3.tex", marks=pytest.mark.slow),
+    ],
+)
+def test_a_product_is_asked_for_by_its_path_below_the_presets_folder(tmp_path, preset, target):
+    """A short name and what it stands for; a name that is no product is refused by Snakemake."""
+    workspace, plans = Workspace(tmp_path), []
+    for asked in (target, f"results/{preset}/{target}"):
+        result = workspace.snakemake("-n", "--configfile", f"config/{preset}.yaml", "--", asked)
         assert result.returncode == 0, result.stderr[-2000:]
         counts = re.findall(r"^(\w+) +(\d+)$", result.stdout + result.stderr, re.MULTILINE)
         plans.append({name: int(count) for name, count in counts if name != "total"})
     assert plans[0] == plans[1] != {}
-    wrong = workspace.snakemake("-n", "--configfile", "config/demo.yaml", "--", "tables/main.txt")
+    wrong = workspace.snakemake("-n", "--configfile", f"config/{preset}.yaml", "--", "tables/main.txt")
     assert wrong.returncode != 0
