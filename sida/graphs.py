@@ -43,7 +43,8 @@ class Recording:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         self.graph = torch.cuda.CUDAGraph()
         device = next(iter(self.inputs.values())).device
-        kept, random = [tensor.clone() for tensor in protected], torch.cuda.get_rng_state(device)
+        # Not on the device: the recording takes the most memory that is ever taken there.
+        kept, random = [tensor.cpu() for tensor in protected], torch.cuda.get_rng_state(device)
         try:
             side = torch.cuda.Stream(device)
             side.wait_stream(torch.cuda.current_stream(device))

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.elements import dropped, silu, silu_slope
+from sida.kernels.elements import dropped, row_of, silu, silu_slope
 from sida.kernels.maps import like_map, rows, tile
 
 
@@ -22,13 +22,20 @@ def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *,
         dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
         again: Whether :func:`sida.kernels.again.made_again` is used with the result.
     """
-    result: Tensor = _ScaledSilu.apply(x, scale, dropout, again)
+    return scaled_silu_beside(x, scale, dropout, again=again)[0]
+
+
+def scaled_silu_beside(
+    x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, again: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`scaled_silu`, and x for what else is computed of it: both gradients of x are summed in one pass."""
+    result: tuple[Tensor, Tensor] = _ScaledSilu.apply(x, scale, dropout, again)
     return result
 
 
 class _ScaledSilu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float, again: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float, again: bool) -> tuple[Tensor, Tensor]:
         x = rows(x)
         scale = None if scale is None else scale.float().contiguous()
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
@@ -36,7 +43,8 @@ class _ScaledSilu(torch.autograd.Function):
         ctx.save_for_backward(x, y if dropout and not again else None, seed if again else None, scale)
         ctx.dropout = dropout
         ctx.remake = _ScaledSilu.remake
-        return y
+        ctx.set_materialize_grads(False)
+        return y, x.view_as(x)
 
     @staticmethod
     def remake(ctx: Any) -> Tensor:
@@ -45,11 +53,14 @@ class _ScaledSilu(torch.autograd.Function):
         return _activated(x, scale, seed, ctx.dropout)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        of_y, beside = grads
+        if of_y is None:
+            return beside, None, None, None
         x, y, seed, scale = ctx.saved_tensors
         if seed is not None:
             y = _ScaledSilu.remake(ctx)
-        grad, grad_stride = like_map(grads[0])
+        grad, grad_stride = like_map(of_y)
         n, c, height, width = x.shape
         positions = height * width
         block, width_c, warps = tile(c)
@@ -58,9 +69,10 @@ class _ScaledSilu(torch.autograd.Function):
         partial = x.new_empty((n, chunks, c) if summed else (0,), dtype=torch.float32)
         dx = torch.empty_like(x)
         factor, stride = _with_stride(scale, x)
+        other, other_stride = (x, c) if beside is None else like_map(beside)
         _backward[(n, chunks)](
-            x, grad, x if y is None else y, factor, dx, partial, positions, c, grad_stride, stride, ctx.dropout,
-            scale is not None, y is not None, summed, block, width_c, num_warps=warps,
+            x, grad, x if y is None else y, factor, other, dx, partial, positions, c, grad_stride, stride, other_stride,
+            ctx.dropout, scale is not None, y is not None, beside is not None, summed, block, width_c, num_warps=warps,
         )  # fmt: skip
         if not summed:
             return dx, None, None, None
@@ -89,42 +101,47 @@ def _forward(
     x, y, scale, seed, positions, C, stride, dropout,
     SCALE: tl.constexpr, DROP: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    n = tl.program_id(0)
-    row = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    n, chunk = tl.program_id(0), tl.program_id(1)
+    row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
+    channels = tl.arange(0, WIDTH)
+    col = channels[None, :]
     inside = (row < positions) & (col < C)
     base, offset = n.to(tl.int64) * positions * C, row * C + col
     u = tl.load(x + base + offset, mask=inside, other=0.0).to(tl.float32)
     if SCALE:
-        u *= tl.load(scale + n * stride + col, mask=col < C, other=0.0)
+        u *= row_of(scale + n * stride, channels, C)
     u = silu(u)
     if DROP:
-        u = dropped(u, seed, n * positions * C + offset, dropout)
+        u = dropped(u, seed, n * tl.num_programs(1) + chunk, dropout, BLOCK, WIDTH)
     tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _backward(
-    x, grad, y, scale, dx, partial, positions, C, grad_stride, stride, dropout,
-    SCALE: tl.constexpr, DROP: tl.constexpr, SUM: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    x, grad, y, scale, beside, dx, partial, positions, C, grad_stride, stride, beside_stride, dropout,
+    SCALE: tl.constexpr, DROP: tl.constexpr, BESIDE: tl.constexpr, SUM: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    channels = tl.arange(0, WIDTH)
+    col = channels[None, :]
     inside = (row < positions) & (col < C)
     base = n.to(tl.int64) * positions
     value = tl.load(x + base * C + row * C + col, mask=inside, other=0.0).to(tl.float32)
     du = tl.load(grad + base * grad_stride + row * grad_stride + col, mask=inside, other=0.0).to(tl.float32)
     factor = tl.zeros_like(col).to(tl.float32) + 1.0
     if SCALE:
-        factor = tl.load(scale + n * stride + col, mask=col < C, other=0.0)
+        factor = row_of(scale + n * stride, channels, C)
     du = du * silu_slope(value * factor)
     if DROP:
         # Where y is 0 it was dropped, or its derivative is as good as 0.
         kept = tl.load(y + base * C + row * C + col, mask=inside, other=0.0) != 0
         du = tl.where(kept, du / (1 - dropout), 0.0)
-    tl.store(dx + base * C + row * C + col, (du * factor).to(dx.dtype.element_ty), mask=inside)
+    result = du * factor
+    if BESIDE:
+        other = tl.load(beside + base * beside_stride + row * beside_stride + col, mask=inside, other=0.0)
+        result += other.to(tl.float32)
+    tl.store(dx + base * C + row * C + col, result.to(dx.dtype.element_ty), mask=inside)
     if SUM:
-        channels = tl.arange(0, WIDTH)
         place = (n * tl.num_programs(1) + chunk) * C + channels
         tl.store(partial + place, tl.sum(du * value, 0), mask=channels < C)

@@ -60,13 +60,27 @@ def norm_act(
         dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
         again: Whether :func:`sida.kernels.again.made_again` is used with y.
     """
-    result: Tensor = _NormAct.apply(x, *affine, groups, eps, silu, dropout, again)
+    return norm_act_beside(x, affine, groups, eps, silu, dropout, again=again)[0]
+
+
+def norm_act_beside(
+    x: Tensor,
+    affine: Affine,
+    groups: int,
+    eps: float,
+    silu: bool = True,
+    dropout: float = 0.0,
+    *,
+    again: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """:func:`norm_act`, and x for what else is computed of it: both gradients of x are summed in the last pass."""
+    result: tuple[Tensor, Tensor] = _NormAct.apply(x, *affine, groups, eps, silu, dropout, again)
     return result
 
 
 class _NormAct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *rest: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         affine, (groups, eps, silu, dropout, again) = Affine(*rest[:5]), rest[5:]
         affine = Affine(*(None if v is None else v.float().contiguous() for v in affine))  # type: ignore[arg-type]
         x = rows(x)
@@ -102,7 +116,8 @@ class _NormAct(torch.autograd.Function):
         ctx.save_for_backward(x, y if dropout and not again else None, seed if again else None, channel, group, *affine)
         ctx.settings = groups, silu, dropout
         ctx.remake = _NormAct.remake
-        return y
+        ctx.set_materialize_grads(False)
+        return y, x.view_as(x)
 
     @staticmethod
     def remake(ctx: Any) -> Tensor:
@@ -112,7 +127,10 @@ class _NormAct(torch.autograd.Function):
         return _applied(x, channel, seed, silu, dropout)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Any:
+    def backward(ctx: Any, *grads: Tensor | None) -> Any:
+        of_y, beside = grads
+        if of_y is None:
+            return beside, *[None] * 10
         x, y, seed, channel, group, *vectors = ctx.saved_tensors
         affine = Affine(*vectors)
         groups, silu, dropout = ctx.settings
@@ -122,13 +140,13 @@ class _NormAct(torch.autograd.Function):
         positions = height * width
         block, width_c, warps = tile(c)
         chunks = triton.cdiv(positions, block)
-        grad, stride = like_map(grads[0])
+        grad, stride = like_map(of_y)
         partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
         masked = x if y is None else y
-        flags = (n * c, dropout, silu, dropout > 0, block, width_c)
         norm_sums[(n, chunks)](
-            x, grad, masked, channel, partial, positions, c, stride, n * chunks * c, *flags, num_warps=warps
-        )
+            x, grad, masked, channel, partial, positions, c, stride, n * chunks * c, n * c, dropout,
+            silu, dropout > 0, block, width_c, num_warps=warps,
+        )  # fmt: skip
         # Factors of dx = a du + p x + q, and the vectors' gradients per sample: γ, β, before, scale, after.
         factors, out = x.new_empty((2, n, c), dtype=torch.float32), x.new_empty((5, n, c), dtype=torch.float32)
         combine_sums[(n, groups)](
@@ -153,9 +171,11 @@ class _NormAct(torch.autograd.Function):
         dx = None
         if ctx.needs_input_grad[0]:
             dx = torch.empty_like(x)
+            other, other_stride = (x, c) if beside is None else like_map(beside)
             input_gradient[(n, chunks)](
-                x, grad, masked, channel, factors, dx, positions, c, stride, *flags, num_warps=warps
-            )
+                x, grad, masked, channel, factors, other, dx, positions, c, stride, other_stride, n * c, dropout,
+                silu, dropout > 0, beside is not None, block, width_c, num_warps=warps,
+            )  # fmt: skip
         wanted = ctx.needs_input_grad[1:6]
         return (dx, *_vector_gradients(out, affine, wanted), None, None, None, None, None)
 

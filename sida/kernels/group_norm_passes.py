@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sida.kernels.elements import dropped, silu, silu_slope
+from sida.kernels.elements import dropped, row_of, silu, silu_slope
 
 
 @triton.jit
@@ -120,24 +120,25 @@ def norm_apply(
     """Y of a chunk, from the factors per channel."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    channels = tl.arange(0, WIDTH)
+    col = channels[None, :]
     inside = (row < positions) & (col < C)
     base = n.to(tl.int64) * positions * C
     offset = row * C + col
     values = tl.load(x + base + offset, mask=inside, other=0.0).to(tl.float32)
-    slope = tl.load(channel + plane + n * C + col, mask=col < C, other=0.0)
-    level = tl.load(channel + 2 * plane + n * C + col, mask=col < C, other=0.0)
-    u = slope * values + level
+    u = row_of(channel + plane + n * C, channels, C) * values + row_of(channel + 2 * plane + n * C, channels, C)
     if SILU:
         u = silu(u)
     if DROP:
-        u = dropped(u, seed, n * positions * C + offset, dropout)
+        u = dropped(u, seed, n * tl.num_programs(1) + chunk, dropout, BLOCK, WIDTH)
     tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _du(x, grad, y, channel, n, row, col, positions, C, stride, plane, dropout, SILU: tl.constexpr, DROP: tl.constexpr):
     """Gradient of u, and x, at a tile. Where y is 0 it was dropped (or its derivative is as good as 0)."""
+    # Factors are loaded as rows here, not by `row_of`: in the layout that tiles then get, sums over positions stay
+    # within a thread, and a thread holds the factors of fewer channels (64 registers instead of 100).
     inside = (row < positions) & (col < C)
     base = n.to(tl.int64) * positions
     values = tl.load(x + base * C + row * C + col, mask=inside, other=0.0).to(tl.float32)
@@ -249,18 +250,21 @@ def input_gradient(
     y,
     channel,
     factors,
+    beside,
     dx,
     positions,
     C,
     stride,
+    beside_stride,
     plane,
     dropout,
     SILU: tl.constexpr,
     DROP: tl.constexpr,
+    BESIDE: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Gradient of x at a chunk: ``a du + p x + q``."""
+    """Gradient of x at a chunk: ``a du + p x + q``, and what came for x from elsewhere."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
     col = tl.arange(0, WIDTH)[None, :]
@@ -270,5 +274,8 @@ def input_gradient(
     p = tl.load(factors + n * C + col, mask=col < C, other=0.0)
     q = tl.load(factors + plane + n * C + col, mask=col < C, other=0.0)
     result = a * du + p * values + q
-    place = n.to(tl.int64) * positions * C + row * C + col
-    tl.store(dx + place, result.to(dx.dtype.element_ty), mask=inside)
+    base = n.to(tl.int64) * positions
+    if BESIDE:
+        other = tl.load(beside + base * beside_stride + row * beside_stride + col, mask=inside, other=0.0)
+        result += other.to(tl.float32)
+    tl.store(dx + base * C + row * C + col, result.to(dx.dtype.element_ty), mask=inside)

@@ -38,8 +38,8 @@ def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
 
 
 def tile(channels: int) -> tuple[int, int, int]:
-    """Positions and channels of a tile (powers of two, all channels), and its warps."""
-    width = int(triton.next_power_of_2(channels))
+    """Positions and channels of a tile (powers of two, all channels, four at least), and its warps."""
+    width = max(4, int(triton.next_power_of_2(channels)))
     return max(1, _TILE // width), width, _WARPS
 
 

@@ -9,7 +9,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.maps import empty_map, like_map, rows, tile
+from sida.kernels.elements import row_of
+from sida.kernels.maps import empty_map, like_map, tile
 
 _PROGRAMS = 1024
 
@@ -89,10 +90,9 @@ class _Residual(torch.autograd.Function):
         shares: Shares = ctx.shares
         grad, stride = like_map(grads[0])
         n, c, height, width = grad.shape
-        dense = grad if stride == c else rows(grad)
         untouched = shares.branch == 1 and y is None and stride == c
-        of_branch = grad if untouched else torch.empty_like(dense)
-        of_skip = of_branch if shares.skip == shares.branch else torch.empty_like(dense)
+        of_branch = grad if untouched else empty_map(grad, n, c, height, width)
+        of_skip = of_branch if shares.skip == shares.branch else empty_map(grad, n, c, height, width)
         summed = ctx.needs_input_grad[2]
         block, width_c, warps = tile(c)
         total = n * height * width
@@ -140,11 +140,12 @@ def _forward(
     WIDTH: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    channels = tl.arange(0, WIDTH)
+    col = channels[None, :]
     inside = (row < total) & (col < C)
     value = tl.load(branch + row * branch_stride + col, mask=inside, other=0.0).to(tl.float32)
     if BIAS:
-        value += tl.load(bias + col, mask=col < C, other=0.0)
+        value += row_of(bias, channels, C)
     value = value * share + tl.load(skip + row * stride + col, mask=inside, other=0.0).to(tl.float32) * skip_share
     # A NaN stays one.
     value = tl.where(value > limit, limit, tl.where(value < -limit, -limit, value))

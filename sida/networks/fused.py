@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -82,7 +82,7 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
     from sida.kernels.residual import Shares, residual
 
     shares = Shares(block.skip_scale, block.skip_scale)
-    h = _normed(block.norm0, x, again=again)
+    h, x = _normed_beside(block.norm0, x, again=again)
     with _forgetting(h, again):
         h = _convolved(block.conv0, h)
     vector, bias = block.affine(emb).float(), cast(Tensor, block.conv0.bias)
@@ -102,7 +102,7 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
         h = _convolved(block.conv1, h)
     x = residual(h, x, bias, shares)
     if block.num_heads:
-        h = _normed(block.norm2, x, silu=False, again=again)
+        h, x = _normed_beside(block.norm2, x, silu=False, again=again)
         weight, order = cast(Tensor, block.qkv.weight).flatten(1), cast(Tensor, block.qkv.bias)
         with _forgetting(h, again):
             heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
@@ -113,7 +113,7 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
 
 def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor:
     """See :meth:`EDM2Block.forward`."""
-    from sida.kernels.activation import scaled_silu
+    from sida.kernels.activation import scaled_silu, scaled_silu_beside
     from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
     from sida.kernels.residual import Shares, residual
 
@@ -124,7 +124,7 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor
         # Its second result is made of more digits than are kept of the first: it is no function of what is kept.
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
-        h = scaled_silu(x, again=again)
+        h, x = scaled_silu_beside(x, again=again)
     keep, share = sum_weights(block.res_balance)
     with _forgetting(h, again and block.flavor == "dec"):
         h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
@@ -153,10 +153,15 @@ def _forgetting(h: Tensor, again: bool) -> contextlib.AbstractContextManager[Non
     return made_again(h) if again else contextlib.nullcontext()
 
 
-def _normed(norm: GroupNorm, x: Tensor, silu: bool = True, again: bool = False) -> Tensor:
-    from sida.kernels.group_norm import Affine, norm_act
+def _normed(norm: GroupNorm, x: Tensor, silu: bool = True) -> Tensor:
+    return _normed_beside(norm, x, silu)[0]
 
-    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu, again=again)
+
+def _normed_beside(norm: GroupNorm, x: Tensor, silu: bool = True, again: bool = False) -> tuple[Tensor, Tensor]:
+    """See :func:`sida.kernels.group_norm.norm_act_beside`."""
+    from sida.kernels.group_norm import Affine, norm_act_beside
+
+    return norm_act_beside(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu, again=again)
 
 
 def _convolved(conv: Conv2d, x: Tensor) -> Tensor:
@@ -222,8 +227,22 @@ def _by_kind(parameters: Tensor, num_heads: int) -> Tensor:
 def _attended(heads: Tensor, num_heads: int) -> Tensor:
     """Attention over the positions of a map ``(N, 3C, H, W)`` whose channels are ordered kind, head, channel."""
     n, width, height, length = heads.shape
-    size = width // 3 // num_heads
-    split = heads.permute(0, 2, 3, 1).view(n, height * length, 3, num_heads, size).permute(2, 0, 3, 1, 4)
-    query, key, value = split.unbind(0)
-    mixed = F.scaled_dot_product_attention(query, key, value)
+    parts: tuple[Tensor, Tensor, Tensor] = _Kinds.apply(heads, num_heads)
+    mixed = F.scaled_dot_product_attention(*parts)
     return mixed.transpose(1, 2).reshape(n, height, length, width // 3).permute(0, 3, 1, 2)
+
+
+class _Kinds(torch.autograd.Function):
+    """Query, key and value ``(N, heads, L, channels)`` as views; their gradients become a map by one copy."""
+
+    @staticmethod
+    def forward(ctx: Any, heads: Tensor, num_heads: int) -> tuple[Tensor, ...]:
+        n, width, height, length = heads.shape
+        ctx.shape = n, height, length, width
+        split = heads.permute(0, 2, 3, 1).view(n, height * length, 3, num_heads, width // 3 // num_heads)
+        return split.permute(2, 0, 3, 1, 4).unbind(0)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        joined = torch.stack([grad.transpose(1, 2) for grad in grads], 2)
+        return joined.view(ctx.shape).permute(0, 3, 1, 2), None

@@ -61,6 +61,38 @@ def test_group_norm_and_activation(kind):
     agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5), plain, x, gamma, beta, *before, *more)
 
 
+@pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
+def test_what_else_uses_a_map_adds_its_gradient_in_the_same_pass(kind):
+    from sida.kernels.activation import scaled_silu_beside
+    from sida.kernels.group_norm import Affine, norm_act_beside
+
+    gamma, beta, scale = leaf(12), leaf(12, seed=1), leaf(2, 12, seed=2)
+
+    def ours(x, *vectors):
+        y, x = norm_act_beside(x, Affine(*vectors), 2, 1e-5) if len(vectors) == 2 else scaled_silu_beside(x, *vectors)
+        # Of a wider map, as a decoder's gradient is.
+        return torch.cat([torch.zeros_like(x), y, x.square()], 1)
+
+    def plain(x, *vectors):
+        normed = lambda: F.silu(F.group_norm(x, 2, *vectors, 1e-5))
+        y = normed() if len(vectors) == 2 else F.silu(x * vectors[0][:, :, None, None])
+        return torch.cat([torch.zeros_like(x), y, x.square()], 1)
+
+    agree(ours, plain, leaf(2, 12, 4, 4), *((gamma, beta) if kind == "norm_act" else (scale,)))
+
+
+@pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
+def test_a_map_of_which_only_the_other_use_has_a_gradient(kind):
+    from sida.kernels.activation import scaled_silu_beside
+    from sida.kernels.group_norm import Affine, norm_act_beside
+
+    x = leaf(1, 8, 2, 2)
+    norm = lambda: norm_act_beside(x, Affine(leaf(8), leaf(8, seed=1)), 2, 1e-5)
+    _, same = norm() if kind == "norm_act" else scaled_silu_beside(x)
+    (gradient,) = torch.autograd.grad(same.square().sum(), x)
+    assert torch.equal(gradient, 2 * x)
+
+
 def test_group_norm_of_a_channel_without_spread_and_without_activation():
     from sida.kernels.group_norm import Affine, norm_act
 
@@ -71,21 +103,34 @@ def test_group_norm_of_a_channel_without_spread_and_without_activation():
     torch.testing.assert_close(ours, F.group_norm(x, 2, gamma, beta, 1e-5), rtol=0, atol=5e-4)
 
 
+@pytest.mark.parametrize("channels", [1, 8, 12])
 @pytest.mark.parametrize("probability", [0.3])
-def test_dropout_drops_its_share_and_passes_gradients_where_it_kept(probability):
+def test_dropout_drops_its_share_and_passes_gradients_where_it_kept(probability, channels):
     from sida.kernels.activation import scaled_silu
 
-    x = leaf(2, 8, 8, 8)
+    x = leaf(2, channels, 64, 64)
     torch.manual_seed(3)
     y = scaled_silu(x, None, probability)
     kept = y != 0
-    assert abs(float(kept.float().mean()) - (1 - probability)) < 0.06
+    assert abs(float(kept.float().mean()) - (1 - probability)) < 0.02
     torch.testing.assert_close(y[kept], (F.silu(x) / (1 - probability))[kept])
     (gradient,) = torch.autograd.grad(y.sum(), x)
     (whole,) = torch.autograd.grad(F.silu(x).sum() / (1 - probability), x)
     torch.testing.assert_close(gradient, torch.where(kept, whole, 0.0))
     torch.manual_seed(3)
     assert torch.equal(y, scaled_silu(x, None, probability))
+
+
+def test_dropout_of_neighbours_is_independent():
+    from sida.kernels.group_norm import Affine, norm_act
+
+    affine = Affine(torch.ones(16, device=DEVICE), torch.full((16,), 9.0, device=DEVICE))
+    kept = (norm_act(leaf(2, 16, 32, 48), affine, 4, 1e-5, dropout=0.5) != 0).double() - 0.5
+    rows = kept.permute(0, 2, 3, 1).reshape(2, -1, 16)
+    # Neighbours in a tile and four at a time, in the next tile (512 positions) and in the other sample.
+    for one, other in [*((rows[..., k:], rows[..., :-k]) for k in (1, 2, 3, 4, 8)),
+                       *((rows[:, k:], rows[:, :-k]) for k in (1, 4, 512)), (rows[0], rows[1])]:  # fmt: skip
+        assert abs(float((4 * one * other).mean())) < 5 / one.numel() ** 0.5
 
 
 def test_activation_with_a_factor_per_channel():
