@@ -31,6 +31,8 @@ from sida.training.process import prepare_process
 from sida.training.schedule import Schedule
 
 Batch = tuple[torch.Tensor, torch.Tensor | None]
+#: ``step(nimg, batch, draws=None) -> losses``; draws replace those of both rounds.
+Step = Callable[..., dict[str, Any]]
 SETTINGS: dict[str, Any] = {"lr": 1e-5, "eps": 1e-6, "lambda_adv": 0.01, "lambda_d": 1.0, "grad_clip_value": 1.0}
 #: Both terms from the first step on.
 SCHEDULE = Schedule(warmup_kimg=0, adversarial_kimg=0)
@@ -83,13 +85,13 @@ MEMORY = 0.6
 FULL_SPEED_SECONDS = 90
 
 
-def networks(network: dict[str, Any], half_dtype: torch.dtype | None) -> list[torch.nn.Module]:
-    """φ, ψ and θ on the GPU: near each other, far enough from their initialisation that every layer matters."""
+def networks(network: dict[str, Any], half_dtype: torch.dtype | None, device: str = "cuda") -> list[torch.nn.Module]:
+    """φ, ψ and θ on a device: near each other, far enough from their initialisation that every layer matters."""
     torch.manual_seed(0)
     spec = {"class": network["class"], "kwargs": {**network["kwargs"], "use_fp16": half_dtype is not None}}
     nets = []
-    with torch.device("cuda"):
-        net = build_network(spec).cuda().eval()
+    with torch.device(device):
+        net = build_network(spec).to(device).eval()
         with torch.no_grad():
             for scale in (0.02, 0.002, 0.002):
                 for parameter in net.parameters():
@@ -100,36 +102,37 @@ def networks(network: dict[str, Any], half_dtype: torch.dtype | None) -> list[to
     return [nets[0].requires_grad_(False), *nets[1:]]
 
 
-def batch_of(network: dict[str, Any], size: int, seed: int = 1) -> Batch:
+def batch_of(network: dict[str, Any], size: int, seed: int = 1, device: str = "cuda") -> Batch:
     """Smooth random images and classes."""
-    source = torch.Generator("cuda").manual_seed(seed)
+    source = None if device == "meta" else torch.Generator(device).manual_seed(seed)
     kwargs = network["kwargs"]
-    coarse = torch.randn(size, kwargs["img_channels"], 8, 8, generator=source, device="cuda") * 0.5
+    coarse = torch.randn(size, kwargs["img_channels"], 8, 8, generator=source, device=device) * 0.5
     images = torch.nn.functional.interpolate(coarse, size=kwargs["img_resolution"], mode="bilinear")
     if not kwargs.get("label_dim"):
         return images, None
-    classes = torch.randint(kwargs["label_dim"], (size,), generator=source, device="cuda")
+    classes = torch.randint(kwargs["label_dim"], (size,), generator=source, device=device)
     return images, torch.nn.functional.one_hot(classes, kwargs["label_dim"]).float()
 
 
-def make(side: str, network: dict[str, Any], half: bool = True, **more: Any) -> Callable[[int, Batch], dict[str, Any]]:
-    """A side's step: ``step(nimg, batch) -> losses``."""
+def make(
+    side: str, network: dict[str, Any], half: bool = True, device: str = "cuda", **more: Any
+) -> tuple[Step, list[torch.nn.Module]]:
+    """A side's step, and its φ, ψ and θ."""
     dtype = (torch.bfloat16 if "bfloat16" in side else torch.float16) if half else None
-    nets = networks(network, dtype)
+    nets = networks(network, dtype, device)
     edm2 = network["class"] == "EDM2Precond"
     settings = {**SETTINGS, "lambda_d": 100.0 if edm2 else 1.0, "grad_clip_value": None if edm2 else 1.0, **more}
     if side == "official order":
         for net in nets:
             use_plain_blocks(net)
         plain = Plain(*nets, SCHEDULE, **settings, **({"P_mean": -0.4, "P_std": 1.0} if edm2 else {}))
-        return lambda nimg, batch: plain.iteration(nimg, batch, batch)
+        return lambda nimg, batch, draws=None: plain.iteration(nimg, batch, batch, draws and [draws, draws]), nets
     loss = EDM2SiDALoss(return_logvar=False) if edm2 else SiDALoss()
     kernels: Any = "fused" if "fused" in side else "torch"
     ways: dict[str, Any] = {"kernels": kernels, "cuda_graphs": "graphs" in side, "recompute": "again" in side}
     distiller = Distiller(*nets, loss, SCHEDULE, **ways, **settings)
-    step = lambda nimg, batch: distiller.iteration(nimg, [batch], [batch]).losses
-    step.distiller = distiller  # type: ignore[attr-defined]
-    return step
+    take = lambda nimg, batch, draws=None: distiller.iteration(nimg, [batch], [batch], draws and [draws, draws])
+    return (lambda *given: take(*given).losses), nets
 
 
 def measure(side: str, case: Case) -> dict[str, Any]:
@@ -138,7 +141,7 @@ def measure(side: str, case: Case) -> dict[str, Any]:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     batch = batch_of(case.network, case.batch)
-    step = make(side, case.network)
+    step, _ = make(side, case.network)
     torch.cuda.synchronize()
     begin, nimg = time.perf_counter(), FIRST
     for _ in range(4):
@@ -194,7 +197,7 @@ def kernel_times(function: Callable[[], Any]) -> dict[str, Any]:
 
 def operations(case: Case) -> float:
     """Floating-point operations of the official order per image."""
-    step = make("official order", case.network)
+    step, _ = make("official order", case.network)
     with FlopCounterMode(display=False) as counter:
         step(FIRST, batch_of(case.network, 2))
     return counter.get_total_flops() / 2
@@ -225,12 +228,13 @@ def fidelity(steps: int = 300, size: int = 32) -> list[dict[str, Any]]:
     rows, reference = [], None
     for side, half in (("torch", False), ("fused, graphs", False), ("torch", True), ("torch, graphs", True),
                        ("fused, graphs", True), ("fused, graphs, bfloat16", True)):  # fmt: skip
-        step = make(side, network, half, lr=1e-4, lambda_adv=0.1)
-        theta = step.distiller.generator.flat  # type: ignore[attr-defined]
-        start, history = theta.portable(theta.vector).clone(), []
+        step, nets = make(side, network, half, lr=1e-4, lambda_adv=0.1)
+        # Of both orders of memory the same vector.
+        theta = lambda net=nets[2]: torch.cat([p.detach().flatten() for p in net.parameters()])
+        start, history = theta(), []
         for number in range(steps):
             history.append(step(FIRST + number * size, batches[number % len(batches)]))
-        end = theta.portable(theta.vector)
+        end = theta()
         late = history[-steps // 3 :]
         means = {name: sum(float(losses[name]) for losses in late) / len(late) for name in late[0]}
         if reference is None:

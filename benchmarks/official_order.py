@@ -178,10 +178,30 @@ def _plain_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:
         n, c, height, width = x.shape
         heads = _plain_conv(block.qkv, block.norm2(x)).reshape(n * block.num_heads, c // block.num_heads, 3, -1)
         query, key, value = heads.unbind(2)
-        score = torch.einsum("ncq,nck->nqk", query.float(), key.float() / key.shape[1] ** 0.5)
-        mixed = torch.einsum("nqk,nck->ncq", score.softmax(dim=2).to(query.dtype), value)
+        mixed = torch.einsum("nqk,nck->ncq", _AttentionWeights.apply(query, key), value)
         x = (_plain_conv(block.proj, mixed.reshape(n, c, height, width)) + x) * block.skip_scale
     return x
+
+
+class _AttentionWeights(torch.autograd.Function):
+    """Softmax in float32 of queries and keys ``(N, C, L)``; what is kept is of the maps' precision."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor) -> Tensor:
+        scale = key.shape[1] ** -0.5
+        weights = torch.einsum("ncq,nck->nqk", query.float(), key.float() * scale).softmax(dim=2).to(query.dtype)
+        ctx.save_for_backward(query, key, weights)
+        return weights
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, weights = ctx.saved_tensors
+        kept = weights.float()
+        inner = grads[0].float() * kept
+        of_score = (inner - kept * inner.sum(dim=2, keepdim=True)) * key.shape[1] ** -0.5
+        of_query = torch.einsum("nqk,nck->ncq", of_score, key.float())
+        of_key = torch.einsum("nqk,ncq->nck", of_score, query.float())
+        return of_query.to(query.dtype), of_key.to(key.dtype)
 
 
 def _plain_conv(conv: Conv2d, x: Tensor) -> Tensor:

@@ -119,7 +119,8 @@ def _forward(
 @triton.jit
 def _backward(
     x, grad, y, scale, beside, dx, partial, positions, C, grad_stride, stride, beside_stride, dropout,
-    SCALE: tl.constexpr, DROP: tl.constexpr, BESIDE: tl.constexpr, SUM: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+    SCALE: tl.constexpr, DROP: tl.constexpr, BESIDE: tl.constexpr, SUM: tl.constexpr,
+    BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]

@@ -20,61 +20,100 @@ _TILE, _WARPS = 4096, 4
 
 def pixel_norm(x: Tensor, eps: float) -> Tensor:
     """``x / (rms + eps)`` of each row: ``(R, C)``, contiguous, any float dtype."""
-    result: Tensor = _PixelNorm.apply(x, eps, False)
+    result: Tensor = _PixelNorm.apply(x, eps)
     return result
 
 
 def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """``y = x / (rms + eps)`` over the channels of a map ``(N, C, H, W)``, and ``silu(y)``; channels-last."""
-    x = rows(x)
-    flat = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-    y, s = _PixelNorm.apply(flat, eps, True)
-    n, c, height, width = x.shape
-    back = lambda t: t.view(n, height, width, c).permute(0, 3, 1, 2)
-    return back(y), back(s)
+    """``y = x / (rms + eps)`` over the channels of a map ``(N, C, H, W)``, and ``silu(y)``; channels-last.
+
+    The second can be made again (:func:`sida.kernels.again.made_again`).
+    """
+    result: tuple[Tensor, Tensor] = _PixelNormSilu.apply(x, eps)
+    return result
 
 
 class _PixelNorm(torch.autograd.Function):
+    """Keeps y, which attention keeps anyway."""
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, eps: float, silu: bool) -> Any:
+    def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
         x = x.contiguous()
-        total, c = x.shape
-        y, divisor = torch.empty_like(x), x.new_empty((total,), dtype=torch.float32)
-        s = torch.empty_like(x) if silu else y
-        block, width = _tile(c)
-        _forward[(triton.cdiv(total, block),)](x, y, s, divisor, total, c, eps, silu, block, width, num_warps=_WARPS)
+        y, divisor = torch.empty_like(x), x.new_empty((len(x),), dtype=torch.float32)
+        _normalise(x, y, None, divisor, eps)
         ctx.save_for_backward(y, divisor)
-        ctx.settings = eps, silu
+        ctx.eps = eps
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        y, divisor = ctx.saved_tensors
+        return _gradient(y, divisor, grads[0].contiguous(), None, ctx.eps, normalised=True), None
+
+
+class _PixelNormSilu(torch.autograd.Function):
+    """Keeps x, of which both results can be made again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        x = rows(x)
+        flat = _flat(x)
+        y, s, divisor = (torch.empty_like(flat), torch.empty_like(flat), flat.new_empty(len(flat), dtype=torch.float32))
+        _normalise(flat, y, s, divisor, eps)
+        ctx.save_for_backward(x, divisor)
+        ctx.eps, ctx.remake = eps, _PixelNormSilu.remake
         ctx.set_materialize_grads(False)
-        return (y, s) if silu else y
+        return _as_map(y, x), _as_map(s, x)
+
+    @staticmethod
+    def remake(ctx: Any) -> Tensor:
+        """``silu(y)``, from what is kept for the backward pass."""
+        x, divisor = ctx.saved_tensors
+        s = torch.empty_like(_flat(x))
+        _normalise(_flat(x), None, s, divisor, ctx.eps)
+        return _as_map(s, x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
-        y, divisor = ctx.saved_tensors
-        eps, silu = ctx.settings
-        total, c = y.shape
-        of_y = None if grads[0] is None else grads[0].contiguous()
-        of_s = None if not silu or grads[1] is None else grads[1].contiguous()
+        x, divisor = ctx.saved_tensors
+        of_y, of_s = (None if grad is None else _flat(grad).contiguous() for grad in grads)
         if of_y is None and of_s is None:
-            return None, None, None
-        dx = torch.empty_like(y)
-        block, width = _tile(c)
-        _backward[(triton.cdiv(total, block),)](
-            y,
-            divisor,
-            y if of_y is None else of_y,
-            y if of_s is None else of_s,
-            dx,
-            total,
-            c,
-            eps,
-            of_y is not None,
-            of_s is not None,
-            block,
-            width,
-            num_warps=_WARPS,
-        )
-        return dx, None, None
+            return None, None
+        return _as_map(_gradient(_flat(x), divisor, of_y, of_s, ctx.eps, normalised=False), x), None
+
+
+def _flat(x: Tensor) -> Tensor:
+    """A map ``(N, C, H, W)`` as ``(R, C)``: a view where its channels are contiguous."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def _as_map(flat: Tensor, like: Tensor) -> Tensor:
+    n, c, height, width = like.shape
+    return flat.view(n, height, width, c).permute(0, 3, 1, 2)
+
+
+def _normalise(x: Tensor, y: Tensor | None, s: Tensor | None, divisor: Tensor, eps: float) -> None:
+    """Writes those of y and its SiLU that are there, and what x was divided by."""
+    total, c = x.shape
+    block, width = _tile(c)
+    _forward[(triton.cdiv(total, block),)](
+        x, x if y is None else y, x if s is None else s, divisor, total, c, eps, y is not None, s is not None,
+        block, width, num_warps=_WARPS,
+    )  # fmt: skip
+
+
+def _gradient(
+    kept: Tensor, divisor: Tensor, of_y: Tensor | None, of_s: Tensor | None, eps: float, normalised: bool
+) -> Tensor:
+    """Gradient of x ``(R, C)``; ``kept`` is y where ``normalised``, else x."""
+    total, c = kept.shape
+    block, width = _tile(c)
+    dx = torch.empty_like(kept)
+    _backward[(triton.cdiv(total, block),)](
+        kept, divisor, kept if of_y is None else of_y, kept if of_s is None else of_s, dx, total, c, eps,
+        normalised, of_y is not None, of_s is not None, block, width, num_warps=_WARPS,
+    )  # fmt: skip
+    return dx
 
 
 def _tile(c: int) -> tuple[int, int]:
@@ -83,7 +122,9 @@ def _tile(c: int) -> tuple[int, int]:
 
 
 @triton.jit
-def _forward(x, y, s, divisor, total, C, eps, SILU: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+def _forward(
+    x, y, s, divisor, total, C, eps, Y: tl.constexpr, S: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     col = tl.arange(0, WIDTH)[None, :]
     inside = (row[:, None] < total) & (col < C)
@@ -92,32 +133,25 @@ def _forward(x, y, s, divisor, total, C, eps, SILU: tl.constexpr, BLOCK: tl.cons
     by = tl.sqrt(tl.sum(value * value, 1) / C) + eps
     value = value / by[:, None]
     tl.store(divisor + row, by, mask=row < total)
-    tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
-    if SILU:
+    if Y:
+        tl.store(y + place, value.to(y.dtype.element_ty), mask=inside)
+    if S:
         tl.store(s + place, silu(value).to(s.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _backward(
-    y,
-    divisor,
-    of_y,
-    of_s,
-    dx,
-    total,
-    C,
-    eps,
-    Y: tl.constexpr,
-    S: tl.constexpr,
-    BLOCK: tl.constexpr,
-    WIDTH: tl.constexpr,
-):
+    kept, divisor, of_y, of_s, dx, total, C, eps,
+    NORMALISED: tl.constexpr, Y: tl.constexpr, S: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     col = tl.arange(0, WIDTH)[None, :]
     inside = (row[:, None] < total) & (col < C)
     place = row[:, None] * C + col
-    value = tl.load(y + place, mask=inside, other=0.0).to(tl.float32)
+    value = tl.load(kept + place, mask=inside, other=0.0).to(tl.float32)
     by = tl.load(divisor + row, mask=row < total, other=1.0)
+    if not NORMALISED:
+        value = value / by[:, None]
     grad = tl.zeros_like(value)
     if Y:
         grad += tl.load(of_y + place, mask=inside, other=0.0).to(tl.float32)

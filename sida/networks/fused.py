@@ -121,12 +121,11 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor
     if block.flavor == "enc":
         if block.conv_skip is not None:
             x = _magnitude_preserving(block.conv_skip, x)
-        # Its second result is made of more digits than are kept of the first: it is no function of what is kept.
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
         h, x = scaled_silu_beside(x, again=again)
     keep, share = sum_weights(block.res_balance)
-    with _forgetting(h, again and block.flavor == "dec"):
+    with _forgetting(h, again):
         h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
     h = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, again=again)

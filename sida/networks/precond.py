@@ -157,7 +157,7 @@ class Precond(nn.Module):
         force_fp32: bool,
     ) -> Output:
         c_skip, c_out, c_in, c_noise = coefficients
-        half = self.use_fp16 and not force_fp32 and x.device.type == "cuda"
+        half = self.use_fp16 and not force_fp32 and x.is_cuda
         scaled = (x if c_in is None else c_in * x).to(self.half_dtype if half else torch.float32)
         unet = getattr(self, self.unet_name)
         if augment_labels is not None:

@@ -37,10 +37,12 @@ class FlatParameters:
         for p, part in zip(self.parameters, self._parts(self.vector, self.channels_last)):
             p.data = part
 
-    def _joined(self, parts: Sequence[torch.Tensor], zeros: int = 0) -> torch.Tensor:
+    def _joined(self, parts: Sequence[torch.Tensor], zeros: int = 0, out: torch.Tensor | None = None) -> torch.Tensor:
         """Tensors of the parameters' shapes as one vector in this object's order of memory, and zeros behind it."""
         orders = [part.permute(0, 2, 3, 1) if self.channels_last and part.ndim == 4 else part for part in parts]
-        return torch.cat([*(part.reshape(-1) for part in orders), *([parts[0].new_zeros(zeros)] if zeros else [])])
+        return torch.cat(
+            [*(part.reshape(-1) for part in orders), *([parts[0].new_zeros(zeros)] if zeros else [])], out=out
+        )
 
     def _parts(self, vector: torch.Tensor, channels_last: bool) -> list[torch.Tensor]:
         """Views of a vector with the parameters' shapes."""
@@ -67,10 +69,14 @@ class FlatParameters:
         """A vector of the plain order in this object's: a copy where they differ."""
         return self._joined(self._parts(plain, False)) if self.channels_last else plain
 
-    def gradient(self) -> torch.Tensor:
-        """The gradients as one fresh vector like ``padded``; parameters that were not reached give zeros."""
+    def gradient(self, out: torch.Tensor | None = None) -> torch.Tensor:
+        """The gradients as one vector like ``padded``; parameters that were not reached give zeros.
+
+        Args:
+            out: Where to write it; None takes fresh memory.
+        """
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
-        return self._joined(parts, len(self.padded) - len(self.vector))
+        return self._joined(parts, len(self.padded) - len(self.vector), out)
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""

@@ -113,6 +113,8 @@ class ReplayedRounds:
     def __init__(self, plain: PlainRounds, learners: Sequence[Learner]) -> None:
         self.plain, self.learners = plain, learners
         self._recordings: dict[tuple[object, ...], Recording] = {}
+        # By length: a round's gradient is gathered before another round writes its own.
+        self._gradients: dict[int, torch.Tensor] = {}
         # By player: terms of its loss, and for each time that it augments whether real images are.
         self._terms: dict[str, list[str]] = {}
         self._calls: dict[str, list[bool]] = {}
@@ -178,7 +180,10 @@ class ReplayedRounds:
         outcome = self.plain.judge(spec, images, batch, given, augment)
         self._terms[spec.player.stream] = [*outcome.losses]
         flat = spec.player.learner.flat
-        outputs = {**outcome.losses, "gradient": flat.gradient()}
+        size = len(flat.padded)
+        if size not in self._gradients:
+            self._gradients[size] = torch.empty_like(flat.padded)
+        outputs = {**outcome.losses, "gradient": flat.gradient(out=self._gradients[size])}
         flat.zero_grad()
         outputs["nan_count"] = torch.as_tensor(outcome.nan_count, device=images.device)
         return outputs

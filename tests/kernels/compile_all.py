@@ -14,7 +14,9 @@ import sida.kernels
 #: What arguments are: pointers by name, other numbers; everything else is a 32-bit integer.
 HALF, FLOAT = "*fp16", "*fp32"
 POINTERS = {
-    **dict.fromkeys(("x", "y", "grad", "dx", "branch", "skip", "of_branch", "of_skip", "of_y", "of_s", "s", "beside"), HALF),
+    **dict.fromkeys(
+        ("x", "y", "grad", "dx", "branch", "skip", "of_branch", "of_skip", "of_y", "of_s", "s", "beside", "kept"), HALF
+    ),
     **dict.fromkeys(("source", "target"), HALF),
     **dict.fromkeys(("partial", "channel", "group", "gamma", "beta", "before", "scale", "after", "factors"), FLOAT),
     **dict.fromkeys(("out", "bias", "divisor", "weight", "dw", "lengths", "along", "gain", "vector"), FLOAT),

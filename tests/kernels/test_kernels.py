@@ -242,15 +242,21 @@ def kept_and_gradients(make, weight, again):
     return kept, torch.autograd.grad(z.square().sum(), leaves)
 
 
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
+@pytest.mark.parametrize(
+    ("kind", "dropout"),
+    [("norm_act", 0.0), ("norm_act", 0.4), ("scaled_silu", 0.0), ("scaled_silu", 0.4), ("pixel_norm_silu", 0.0)],
+)
 def test_an_activation_that_is_made_again_is_not_kept(kind, dropout):
     from sida.kernels.activation import scaled_silu
     from sida.kernels.group_norm import Affine, norm_act
+    from sida.kernels.pixel_norm import pixel_norm_silu
 
     affine, weight = Affine(leaf(16), leaf(16, seed=1)), leaf(4, 16, 3, 3, seed=2)
-    norm = lambda x, again: norm_act(x, affine, 4, 1e-5, dropout=dropout, again=again)
-    make = norm if kind == "norm_act" else lambda x, again: scaled_silu(x, None, dropout, again=again)
+    make = {
+        "norm_act": lambda x, again: norm_act(x, affine, 4, 1e-5, dropout=dropout, again=again),
+        "scaled_silu": lambda x, again: scaled_silu(x, None, dropout, again=again),
+        "pixel_norm_silu": lambda x, again: pixel_norm_silu(x, NORM_EPS)[1],
+    }[kind]
     (plain, one), (less, other) = kept_and_gradients(make, weight, False), kept_and_gradients(make, weight, True)
     assert (plain, less) == (True, False)
     assert all(torch.equal(left, right) for left, right in zip(one, other))
