@@ -38,10 +38,10 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels", again: bool = Fals
             (:mod:`sida.kernels.again`); the same result.
 
     Raises:
-        UserError: There is no Triton here.
+        UserError: There is no Triton here, or too old a one.
     """
     if (reason := lack()) is not None:
-        raise UserError(f"{where}: fused kernels cannot be used: {reason}; install it, or choose 'torch'")
+        raise UserError(f"{where}: fused kernels cannot be used: {reason}; install a newer one, or choose 'torch'")
     from sida.kernels.concat import concat
     from sida.kernels.fork import fork
 
@@ -61,7 +61,7 @@ def fused_kernels(net: nn.Module, where: str = "kernels") -> Iterator[None]:
     """:func:`use_fused_kernels` for a while; what the network computed with before, it computes with afterwards.
 
     Raises:
-        UserError: There is no Triton here.
+        UserError: There is no Triton here, or too old a one.
     """
     before = [
         (module, {key: vars(module)[key] for key in _EXCHANGED & vars(module).keys()}) for module in net.modules()

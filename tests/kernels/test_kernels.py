@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sida.kernels import lack
 from sida.networks.edm2_layers import NORM_EPS, MPConv, normalize
 from sida.training.flat import Adam
 from sida.training.learner import INFINITY_REPLACEMENT, guard_gradient
 
-pytest.importorskip("triton")
+if lack() is not None:
+    pytest.skip(str(lack()), allow_module_level=True)
 
 TOLERANCE = 2e-6
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-pytest.importorskip("triton")
+from sida.kernels import lack
+
+if lack() is not None:
+    pytest.skip(str(lack()), allow_module_level=True)
 
 
 def test_all_kernels_compile():

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from sida.kernels import lack
 from sida.losses import SiDALoss
 from sida.networks import build_network
 from sida.networks.fused import use_fused_kernels
@@ -14,7 +15,8 @@ from sida.training.distiller import Distiller
 from sida.training.flat import FlatParameters
 from sida.training.schedule import Schedule
 
-pytest.importorskip("triton")
+if lack() is not None:
+    pytest.skip(str(lack()), allow_module_level=True)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = {"img_resolution": 4, "num_blocks": 1, "channel_mult": [1, 2], "attn_resolutions": [2], "dropout": 0.0}

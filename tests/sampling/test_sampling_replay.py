@@ -10,6 +10,7 @@ import torch
 
 from sida.errors import UserError
 from sida.graphs import RecordingError
+from sida.kernels import lack
 from sida.networks import fused
 from sida.networks.blocks import UNetBlock
 from sida.networks.fused import fused_kernels
@@ -158,7 +159,8 @@ def test_fused_kernels_are_named_and_recorded_and_never_silent(tmp_path):
 
 
 def test_fused_kernels_for_a_while_leave_a_network_as_it_was(monkeypatch):
-    pytest.importorskip("triton")
+    if lack() is not None:
+        pytest.skip(str(lack()))
     net = make()
     block = next(module for module in net.modules() if isinstance(module, UNetBlock))
     unet = next(module for module in net.modules() if isinstance(module, UNet))

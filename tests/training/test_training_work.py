@@ -9,7 +9,10 @@ import sys
 
 import pytest
 
-pytest.importorskip("triton")
+from sida.kernels import lack
+
+if lack() is not None:
+    pytest.skip(str(lack()), allow_module_level=True)
 
 #: The interpreter launches nothing, so this runs in a process without it.
 SCRIPT = """
