@@ -33,7 +33,7 @@ from sida.networks import layers
 
 #: Of the H200 of docs/measurements.md: a large float16 matrix product, and a copy.
 FLOPS, BYTES = 758e12, 4.27e12
-SIDES = ("official order", "torch", "fused", "fused, again")
+SIDES = ("official order", "torch", "fused", "fused, again", "fused, in passes")
 #: What a kernel belongs to, by a part of its name; the first that fits.
 GROUPS = [
     ("convolution", ("convolution",)),

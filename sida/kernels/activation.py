@@ -112,7 +112,7 @@ def _forward(
         u *= row_of(scale + n * stride, channels, C)
     u = silu(u)
     if DROP:
-        u = dropped(u, seed, n * tl.num_programs(1) + chunk, dropout, BLOCK, WIDTH)
+        u = dropped(u, seed, n * positions + row, 0, C, dropout, BLOCK, WIDTH)
     tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
 
 

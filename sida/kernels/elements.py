@@ -30,13 +30,23 @@ def row_of(vector, channels, C):
 
 
 @triton.jit
-def dropped(u, seed, tile, probability, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    """A tile with elements set to 0 at random, the others scaled up; draws are functions of seed and tile number.
+def dropped(u, seed, row, begin, C, probability, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
+    """A tile with elements set to 0 at random, the others scaled up; draws are functions of seed and place.
 
-    One call of Philox gives draws for four elements; its seven rounds cost more than all else in a pass.
+    One call of Philox gives draws for four channels; its seven rounds cost more than all else in a pass.
+
+    Args:
+        u: ``(BLOCK, WIDTH)``.
+        seed: Pointer to an integer.
+        row: Number of each position in the batch, ``(BLOCK, 1)``.
+        begin: First channel; a multiple of 4.
+        C: Channels of a position.
+        probability: Of being set to 0.
+        BLOCK: Positions of the tile.
+        WIDTH: Its channels; a multiple of 4.
     """
     quarter: tl.constexpr = WIDTH // 4
-    place = (tile * BLOCK + tl.arange(0, BLOCK)[:, None]) * quarter + tl.arange(0, quarter)[None, :]
+    place = row * ((C + 3) // 4) + begin // 4 + tl.arange(0, quarter)[None, :]
     a, b, c, d = tl.randint4x(tl.load(seed).to(tl.int32), place, n_rounds=7)
     bits = tl.join(tl.join(a, c), tl.join(b, d)).reshape(BLOCK, WIDTH).to(tl.uint32, bitcast=True)
     limit = (tl.full((), 4294967296.0, tl.float32) * probability).to(tl.uint32)

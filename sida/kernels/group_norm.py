@@ -1,10 +1,12 @@
-"""Group normalisation with everything that stands beside it in a U-Net block, in three passes over a feature map.
+"""Group normalisation with everything that stands beside it in a U-Net block, in as few passes over a feature map.
 
     u = (1 + scale) (γ (x + before − mean) / std + β) + after;    y = dropout(silu(u))
 
-Maps are channels-last, so each position's channels are contiguous. Forward: partial statistics, their combination per
-group, and one pass that writes y. Backward: partial sums, their combination, one pass that writes dx; all gradients of
-the vectors follow from the sums. u, the normalised map and the mask are never stored.
+Maps are channels-last, so each position's channels are contiguous. Small maps take one kernel each way
+(:mod:`sida.kernels.group_norm_whole`). Of large ones (:mod:`sida.kernels.group_norm_passes`) programs share the
+positions: partial statistics, their combination per group, and one pass that writes y; backward partial sums, their
+combination, one pass that writes dx. All gradients of the vectors follow from the sums. u, the normalised map and the
+mask are never stored.
 
 Source: group normalisation (arXiv:1803.08494); its use in U-Net blocks: EDM (arXiv:2206.00364), appendix F.
 """
@@ -18,7 +20,11 @@ import triton
 from torch import Tensor
 
 from sida.kernels.group_norm_passes import combine_moments, combine_sums, input_gradient, moments, norm_apply, norm_sums
-from sida.kernels.maps import like_map, rows, tile
+from sida.kernels.group_norm_whole import gradient_whole, norm_whole
+from sida.kernels.maps import like_map, narrow_tile, rows, tile
+
+#: Positions of a map up to which one kernel looks at it twice; those of larger ones are shared out to programs.
+WHOLE = 1024
 
 
 class Affine(NamedTuple):
@@ -84,37 +90,14 @@ class _NormAct(torch.autograd.Function):
         affine, (groups, eps, silu, dropout, again) = Affine(*rest[:5]), rest[5:]
         affine = Affine(*(None if v is None else v.float().contiguous() for v in affine))  # type: ignore[arg-type]
         x = rows(x)
-        n, c, height, width = x.shape
-        positions = height * width
-        block, width_c, warps = tile(c)
-        chunks = triton.cdiv(positions, block)
-        partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
-        moments[(n, chunks)](x, partial, positions, c, n * chunks * c, block, width_c, num_warps=warps)
+        n, c = x.shape[:2]
         # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
-        combine_moments[(n, groups)](
-            partial,
-            channel,
-            group,
-            *_with_strides(affine, x),
-            positions,
-            c,
-            groups,
-            eps,
-            n * chunks * c,
-            n * c,
-            n * groups,
-            chunks,
-            block,
-            _power(chunks),
-            _power(c // groups),
-            **_there(affine),
-            num_warps=1,
-        )
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
-        y = _applied(x, channel, seed, silu, dropout)
+        forward = _whole if _looks_twice(x) else _in_passes
+        y = forward(x, affine, channel, group, seed, eps, silu, dropout)
         ctx.save_for_backward(x, y if dropout and not again else None, seed if again else None, channel, group, *affine)
-        ctx.settings = groups, silu, dropout
+        ctx.settings = silu, dropout
         ctx.remake = _NormAct.remake
         ctx.set_materialize_grads(False)
         return y, x.view_as(x)
@@ -123,8 +106,7 @@ class _NormAct(torch.autograd.Function):
     def remake(ctx: Any) -> Tensor:
         """y, from what is kept for the backward pass."""
         x, _, seed, channel, *_ = ctx.saved_tensors
-        _, silu, dropout = ctx.settings
-        return _applied(x, channel, seed, silu, dropout)
+        return _applied(x, channel, seed, *ctx.settings)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> Any:
@@ -132,52 +114,139 @@ class _NormAct(torch.autograd.Function):
         if of_y is None:
             return beside, *[None] * 10
         x, y, seed, channel, group, *vectors = ctx.saved_tensors
-        affine = Affine(*vectors)
-        groups, silu, dropout = ctx.settings
         if seed is not None:
             y = _NormAct.remake(ctx)
-        n, c, height, width = x.shape
-        positions = height * width
-        block, width_c, warps = tile(c)
-        chunks = triton.cdiv(positions, block)
-        grad, stride = like_map(of_y)
-        partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
-        masked = x if y is None else y
-        norm_sums[(n, chunks)](
-            x, grad, masked, channel, partial, positions, c, stride, n * chunks * c, n * c, dropout,
-            silu, dropout > 0, block, width_c, num_warps=warps,
+        affine = Affine(*vectors)
+        backward = _gradient_whole if _looks_twice(x) else _gradient_in_passes
+        dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
+        out = backward(x, of_y, y, beside, affine, channel, group, dx, *ctx.settings)
+        return (dx, *_vector_gradients(out, affine, ctx.needs_input_grad[1:6]), None, None, None, None, None)
+
+
+def _looks_twice(x: Tensor) -> bool:
+    return x.shape[2] * x.shape[3] <= WHOLE
+
+
+def _step(c: int, groups: int) -> tuple[int, int]:
+    """Channels of a group, and of a program that looks at whole groups: rows of 32 bytes, from a multiple of 8."""
+    size = c // groups
+    count = next(count for count in range(1, 17) if count * size >= 16 and count * size % 8 == 0)
+    return size, count * size
+
+
+def _whole(
+    x: Tensor,
+    affine: Affine,
+    channel: Tensor,
+    group: Tensor,
+    seed: Tensor | None,
+    eps: float,
+    silu: bool,
+    dropout: float,
+) -> Tensor:
+    """Y by one kernel; fills ``channel`` and ``group``."""
+    n, c, height, width = x.shape
+    groups = group.shape[2]
+    size, step = _step(c, groups)
+    block, width_c, warps = narrow_tile(step)
+    y = torch.empty_like(x)
+    norm_whole[(triton.cdiv(c, step), n)](
+        x, y, channel, group, x if seed is None else seed, *_with_strides(affine, x), height * width, c, groups, eps,
+        n * c, n * groups, dropout, size, step, silu, seed is not None, *_there(affine), block, width_c,
+        num_warps=warps,
+    )  # fmt: skip
+    return y
+
+
+def _gradient_whole(
+    x: Tensor,
+    of_y: Tensor,
+    y: Tensor | None,
+    beside: Tensor | None,
+    affine: Affine,
+    channel: Tensor,
+    group: Tensor,
+    dx: Tensor | None,
+    silu: bool,
+    dropout: float,
+) -> Tensor:
+    """Gradients ``(5, N, C)`` of the vectors per sample: γ, β, before, scale, after; fills ``dx``."""
+    n, c, height, width = x.shape
+    groups = group.shape[2]
+    size, step = _step(c, groups)
+    block, width_c, warps = narrow_tile(step)
+    (grad, stride), (other, other_stride) = like_map(of_y), (x, c) if beside is None else like_map(beside)
+    out = x.new_empty((5, n, c), dtype=torch.float32)
+    gradient_whole[(triton.cdiv(c, step), n)](
+        x, grad, x if y is None else y, channel, group, other, x if dx is None else dx, out,
+        *_with_strides(affine, x)[:-2], height * width, c, groups, stride, other_stride, n * c, n * groups, dropout,
+        size, step, silu, dropout > 0, beside is not None, dx is not None, *_there(affine)[:2], block, width_c,
+        num_warps=warps,
+    )  # fmt: skip
+    return out
+
+
+def _in_passes(
+    x: Tensor,
+    affine: Affine,
+    channel: Tensor,
+    group: Tensor,
+    seed: Tensor | None,
+    eps: float,
+    silu: bool,
+    dropout: float,
+) -> Tensor:
+    """As :func:`_whole`, by three kernels."""
+    n, c, height, width = x.shape
+    positions, groups = height * width, group.shape[2]
+    block, width_c, warps = tile(c)
+    chunks = triton.cdiv(positions, block)
+    partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
+    moments[(n, chunks)](x, partial, positions, c, n * chunks * c, block, width_c, num_warps=warps)
+    combine_moments[(n, groups)](
+        partial, channel, group, *_with_strides(affine, x), positions, c, groups, eps, n * chunks * c, n * c,
+        n * groups, chunks, block, _power(chunks), _power(c // groups), *_there(affine), num_warps=1,
+    )  # fmt: skip
+    return _applied(x, channel, seed, silu, dropout)
+
+
+def _gradient_in_passes(
+    x: Tensor,
+    of_y: Tensor,
+    y: Tensor | None,
+    beside: Tensor | None,
+    affine: Affine,
+    channel: Tensor,
+    group: Tensor,
+    dx: Tensor | None,
+    silu: bool,
+    dropout: float,
+) -> Tensor:
+    """As :func:`_gradient_whole`, by three kernels."""
+    n, c, height, width = x.shape
+    positions, groups = height * width, group.shape[2]
+    block, width_c, warps = tile(c)
+    chunks = triton.cdiv(positions, block)
+    grad, stride = like_map(of_y)
+    partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
+    masked = x if y is None else y
+    norm_sums[(n, chunks)](
+        x, grad, masked, channel, partial, positions, c, stride, n * chunks * c, n * c, dropout,
+        silu, dropout > 0, block, width_c, num_warps=warps,
+    )  # fmt: skip
+    # Factors of dx = a du + p x + q.
+    factors, out = x.new_empty((2, n, c), dtype=torch.float32), x.new_empty((5, n, c), dtype=torch.float32)
+    combine_sums[(n, groups)](
+        partial, channel, group, factors, out, *_with_strides(affine, x)[:-2], positions, c, groups, n * chunks * c,
+        n * c, n * groups, chunks, _power(chunks), _power(c // groups), *_there(affine)[:2], num_warps=1,
+    )  # fmt: skip
+    if dx is not None:
+        other, other_stride = (x, c) if beside is None else like_map(beside)
+        input_gradient[(n, chunks)](
+            x, grad, masked, channel, factors, other, dx, positions, c, stride, other_stride, n * c, dropout,
+            silu, dropout > 0, beside is not None, block, width_c, num_warps=warps,
         )  # fmt: skip
-        # Factors of dx = a du + p x + q, and the vectors' gradients per sample: γ, β, before, scale, after.
-        factors, out = x.new_empty((2, n, c), dtype=torch.float32), x.new_empty((5, n, c), dtype=torch.float32)
-        combine_sums[(n, groups)](
-            partial,
-            channel,
-            group,
-            factors,
-            out,
-            *_with_strides(affine, x),
-            positions,
-            c,
-            groups,
-            n * chunks * c,
-            n * c,
-            n * groups,
-            chunks,
-            _power(chunks),
-            _power(c // groups),
-            **_there(affine),
-            num_warps=1,
-        )
-        dx = None
-        if ctx.needs_input_grad[0]:
-            dx = torch.empty_like(x)
-            other, other_stride = (x, c) if beside is None else like_map(beside)
-            input_gradient[(n, chunks)](
-                x, grad, masked, channel, factors, other, dx, positions, c, stride, other_stride, n * c, dropout,
-                silu, dropout > 0, beside is not None, block, width_c, num_warps=warps,
-            )  # fmt: skip
-        wanted = ctx.needs_input_grad[1:6]
-        return (dx, *_vector_gradients(out, affine, wanted), None, None, None, None, None)
+    return out
 
 
 def _applied(x: Tensor, channel: Tensor, seed: Tensor | None, silu: bool, dropout: float) -> Tensor:
@@ -220,6 +289,6 @@ def _with_strides(affine: Affine, filler: Tensor) -> list[Any]:
     return arguments
 
 
-def _there(affine: Affine) -> dict[str, bool]:
+def _there(affine: Affine) -> tuple[bool, bool, bool]:
     """Which of the optional vectors there are."""
-    return {name.upper(): getattr(affine, name) is not None for name in ("before", "scale", "after")}
+    return affine.before is not None, affine.scale is not None, affine.after is not None

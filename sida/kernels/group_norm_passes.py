@@ -8,7 +8,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from sida.kernels.elements import dropped, row_of, silu, silu_slope
+from sida.kernels.elements import dropped, row_of, silu
+from sida.kernels.group_norm_factors import backward_factors, forward_factors, gradient_of_u, keep_factors
 
 
 @triton.jit
@@ -34,72 +35,32 @@ def moments(x, partial, positions, C, plane, BLOCK: tl.constexpr, WIDTH: tl.cons
 
 
 @triton.jit
-def _vector(pointer, stride, n, channels, mask, THERE: tl.constexpr):
-    """An optional vector's entries, or zeros."""
-    value = tl.zeros_like(channels).to(tl.float32)
-    if THERE:
-        value = tl.load(pointer + n * stride + channels, mask=mask, other=0.0)
-    return value
-
-
-@triton.jit
 def combine_moments(
-    partial,
-    channel,
-    group,
-    gamma,
-    beta,
-    before,
-    before_stride,
-    scale,
-    scale_stride,
-    after,
-    after_stride,
-    positions,
-    C,
-    G,
-    eps,
-    plane,
-    channel_plane,
-    group_plane,
-    chunks,
-    BLOCK: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BEFORE: tl.constexpr,
-    SCALE: tl.constexpr,
-    AFTER: tl.constexpr,
-):
+    partial, channel, group, gamma, beta, before, before_stride, scale, scale_stride, after, after_stride,
+    positions, C, G, eps, plane, channel_plane, group_plane, chunks,
+    BLOCK: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
+    BEFORE: tl.constexpr, SCALE: tl.constexpr, AFTER: tl.constexpr,
+):  # fmt: skip
     """Chan's combination of partial moments, first over chunks, then over the channels of a group."""
-    n, g = tl.program_id(0), tl.program_id(1)
-    size = C // G
+    n, size = tl.program_id(0), C // G
     lane = tl.arange(0, WIDTH)
-    channels, inside = g * size + lane, lane < size
+    channels, there = tl.program_id(1) * size + lane, lane < size
     chunk = tl.arange(0, CHUNKS)[:, None]
-    there = (chunk < chunks) & inside[None, :]
+    inside = (chunk < chunks) & there[None, :]
     place = (n * chunks + chunk) * C + channels[None, :]
     counts = tl.where(chunk < chunks, tl.minimum(positions - chunk * BLOCK, BLOCK), 0).to(tl.float32)
-    means = tl.load(partial + place, mask=there, other=0.0)
-    squares = tl.load(partial + plane + place, mask=there, other=0.0)
+    means = tl.load(partial + place, mask=inside, other=0.0)
+    squares = tl.load(partial + plane + place, mask=inside, other=0.0)
     mean = tl.sum(means * counts, 0) / positions
-    away = tl.where(there, means - mean[None, :], 0.0)
+    away = tl.where(inside, means - mean[None, :], 0.0)
     square = tl.sum(squares + away * away * counts, 0)
-    moved = mean + _vector(before, before_stride, n, channels, inside, BEFORE)
-    centre = tl.sum(tl.where(inside, moved, 0.0), 0) / size
-    off = tl.where(inside, moved - centre, 0.0)
-    variance = tl.sum(square + off * off * positions, 0) / (size * positions)
-    inverse = 1 / tl.sqrt(variance + eps)
-    factor = 1 + _vector(scale, scale_stride, n, channels, inside, SCALE)
-    slope = tl.load(gamma + channels, mask=inside, other=0.0) * factor
-    level = tl.load(beta + channels, mask=inside, other=0.0) * factor
-    level += _vector(after, after_stride, n, channels, inside, AFTER)
-    here = channel + n * C + channels
-    tl.store(here, mean, mask=inside)
-    tl.store(here + channel_plane, slope * inverse, mask=inside)
-    # x + before − centre = (x − mean) + (moved − centre)
-    tl.store(here + 2 * channel_plane, (moved - centre - mean) * inverse * slope + level, mask=inside)
-    tl.store(group + n * G + g, centre)
-    tl.store(group + group_plane + n * G + g, inverse)
+    slope, level, centre, inverse = forward_factors(
+        mean, square, lane * 0, channels, there, n, gamma, beta, before, before_stride, scale, scale_stride,
+        after, after_stride, positions, size, eps, BEFORE, SCALE, AFTER,
+    )  # fmt: skip
+    keep_factors(
+        channel, group, mean, slope, level, centre, inverse, channels, there, n, C, G, size, channel_plane, group_plane
+    )
 
 
 @triton.jit
@@ -130,27 +91,19 @@ def norm_apply(
     if SILU:
         u = silu(u)
     if DROP:
-        u = dropped(u, seed, n * tl.num_programs(1) + chunk, dropout, BLOCK, WIDTH)
+        u = dropped(u, seed, n * positions + row, 0, C, dropout, BLOCK, WIDTH)
     tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def _du(x, grad, y, channel, n, row, col, positions, C, stride, plane, dropout, SILU: tl.constexpr, DROP: tl.constexpr):
-    """Gradient of u, and x, at a tile. Where y is 0 it was dropped (or its derivative is as good as 0)."""
+    """See :func:`gradient_of_u`."""
     # Factors are loaded as rows here, not by `row_of`: in the layout that tiles then get, sums over positions stay
     # within a thread, and a thread holds the factors of fewer channels (64 registers instead of 100).
+    slope = tl.load(channel + plane + n * C + col, mask=col < C, other=0.0)
+    level = tl.load(channel + 2 * plane + n * C + col, mask=col < C, other=0.0)
     inside = (row < positions) & (col < C)
-    base = n.to(tl.int64) * positions
-    values = tl.load(x + base * C + row * C + col, mask=inside, other=0.0).to(tl.float32)
-    du = tl.load(grad + base * stride + row * stride + col, mask=inside, other=0.0).to(tl.float32)
-    if DROP:
-        kept = tl.load(y + base * C + row * C + col, mask=inside, other=0.0) != 0
-        du = tl.where(kept, du / (1 - dropout), 0.0)
-    if SILU:
-        slope = tl.load(channel + plane + n * C + col, mask=col < C, other=0.0)
-        level = tl.load(channel + 2 * plane + n * C + col, mask=col < C, other=0.0)
-        du = du * silu_slope(slope * values + level)
-    return du, values
+    return gradient_of_u(x, grad, y, n, row, col, inside, slope, level, positions, C, stride, dropout, SILU, DROP)
 
 
 @triton.jit
@@ -185,62 +138,25 @@ def norm_sums(
 
 @triton.jit
 def combine_sums(
-    partial,
-    channel,
-    group,
-    factors,
-    out,
-    gamma,
-    beta,
-    before,
-    before_stride,
-    scale,
-    scale_stride,
-    after,
-    after_stride,
-    positions,
-    C,
-    G,
-    plane,
-    channel_plane,
-    group_plane,
-    chunks,
-    CHUNKS: tl.constexpr,
-    WIDTH: tl.constexpr,
-    BEFORE: tl.constexpr,
-    SCALE: tl.constexpr,
-    AFTER: tl.constexpr,
-):
+    partial, channel, group, factors, out, gamma, beta, before, before_stride, scale, scale_stride,
+    positions, C, G, plane, channel_plane, group_plane, chunks,
+    CHUNKS: tl.constexpr, WIDTH: tl.constexpr, BEFORE: tl.constexpr, SCALE: tl.constexpr,
+):  # fmt: skip
     """Per group: the factors of dx, and the gradients of the vectors."""
-    n, g = tl.program_id(0), tl.program_id(1)
-    size = C // G
+    n, size = tl.program_id(0), C // G
     lane = tl.arange(0, WIDTH)
-    channels, inside = g * size + lane, lane < size
+    channels, there = tl.program_id(1) * size + lane, lane < size
     chunk = tl.arange(0, CHUNKS)[:, None]
-    there = (chunk < chunks) & inside[None, :]
+    inside = (chunk < chunks) & there[None, :]
     place = (n * chunks + chunk) * C + channels[None, :]
-    total = tl.sum(tl.load(partial + place, mask=there, other=0.0), 0)
-    moment = tl.sum(tl.load(partial + plane + place, mask=there, other=0.0), 0)
-    mean = tl.load(channel + n * C + channels, mask=inside, other=0.0)
-    centre, inverse = tl.load(group + n * G + g), tl.load(group + group_plane + n * G + g)
-    shift = _vector(before, before_stride, n, channels, inside, BEFORE)
-    # Sum of du times the normalised map.
-    product = inverse * (moment + (mean + shift - centre) * total)
-    factor = 1 + _vector(scale, scale_stride, n, channels, inside, SCALE)
-    plain, bias = tl.load(gamma + channels, mask=inside, other=0.0), tl.load(beta + channels, mask=inside, other=0.0)
-    slope = tl.where(inside, plain * factor, 0.0)
-    one = tl.sum(slope * total, 0) / (size * positions)
-    two = tl.sum(slope * product, 0) / (size * positions)
-    p = -inverse * inverse * two
-    q = -inverse * one - p * (centre - shift)
-    here = n * C + channels
-    tl.store(factors + here, tl.zeros_like(shift) + p, mask=inside)
-    tl.store(factors + channel_plane + here, q, mask=inside)
-    tl.store(out + here, product * factor, mask=inside)
-    tl.store(out + channel_plane + here, total * factor, mask=inside)
-    tl.store(out + 2 * channel_plane + here, slope * inverse * total + (p * mean + q) * positions, mask=inside)
-    tl.store(out + 3 * channel_plane + here, plain * product + bias * total, mask=inside)
-    tl.store(out + 4 * channel_plane + here, total, mask=inside)
+    total = tl.sum(tl.load(partial + place, mask=inside, other=0.0), 0)
+    moment = tl.sum(tl.load(partial + plane + place, mask=inside, other=0.0), 0)
+    p, q = backward_factors(
+        total, moment, lane * 0, channel, group, out, channels, there, n, gamma, beta, before, before_stride,
+        scale, scale_stride, positions, C, G, size, channel_plane, group_plane, BEFORE, SCALE,
+    )  # fmt: skip
+    tl.store(factors + n * C + channels, p, mask=there)
+    tl.store(factors + channel_plane + n * C + channels, q, mask=there)
 
 
 @triton.jit

@@ -6,8 +6,9 @@ import torch
 import triton
 from torch import Tensor
 
-#: Elements of a tile: 32 for each of the threads that work on it.
+#: Elements of a tile: 32 for each of the threads that work on it, or 16.
 _TILE, _WARPS = 8192, 8
+_NARROW_TILE, _NARROW_WARPS = 2048, 4
 
 
 def rows(x: Tensor) -> Tensor:
@@ -41,6 +42,12 @@ def tile(channels: int) -> tuple[int, int, int]:
     """Positions and channels of a tile (powers of two, all channels, four at least), and its warps."""
     width = max(4, int(triton.next_power_of_2(channels)))
     return max(1, _TILE // width), width, _WARPS
+
+
+def narrow_tile(channels: int) -> tuple[int, int, int]:
+    """As :func:`tile` for a program that goes through all positions of few channels: small, so that many fit."""
+    width = max(4, int(triton.next_power_of_2(channels)))
+    return max(1, _NARROW_TILE // width), width, _NARROW_WARPS
 
 
 def _strides(shape: torch.Size | tuple[int, int, int, int]) -> tuple[int, int, int, int]:

@@ -45,8 +45,16 @@ def close(one: Tensor, other: Tensor) -> None:
     assert float((one - other).detach().norm()) <= TOLERANCE * float(other.detach().norm()) + 1e-12
 
 
+@pytest.fixture(params=["one kernel", "passes"])
+def normalising(request, monkeypatch):
+    """Both ways in which maps are normalised, whatever their size."""
+    from sida.kernels import group_norm
+
+    monkeypatch.setattr(group_norm, "WHOLE", 10**9 if request.param == "one kernel" else 0)
+
+
 @pytest.mark.parametrize("kind", ["plain", "shift", "scale and shift"])
-def test_group_norm_and_activation(kind):
+def test_group_norm_and_activation(kind, normalising):
     from sida.kernels.group_norm import Affine, norm_act
 
     # Six channels a group: no power of two; a mean far from zero.
@@ -63,8 +71,30 @@ def test_group_norm_and_activation(kind):
     agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5), plain, x, gamma, beta, *before, *more)
 
 
+@pytest.mark.parametrize(("c", "groups", "height"), [(40, 5, 6), (36, 3, 24), (96, 4, 3)])
+def test_group_norm_of_several_programs_and_looks(c, groups, height, normalising):
+    from sida.kernels.group_norm import Affine, norm_act
+
+    # Groups of 8, 12 and 24; 24 × 24 positions of 24 channels take more than one tile.
+    plain = lambda x, *v: F.silu(F.group_norm(x, groups, *v, 1e-5))
+    x = leaf(2, c, height, height, shift=2.0)
+    agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5), plain, x, leaf(c), leaf(c, seed=1))
+
+
+def test_both_ways_of_normalising_drop_the_same(monkeypatch):
+    from sida.kernels import group_norm
+
+    affine, results = group_norm.Affine(leaf(40), leaf(40, seed=1)), []
+    for limit in (0, 10**9):
+        monkeypatch.setattr(group_norm, "WHOLE", limit)
+        torch.manual_seed(3)
+        results.append(group_norm.norm_act(leaf(2, 40, 6, 6), affine, 5, 1e-5, dropout=0.4))
+    assert torch.equal(results[0] == 0, results[1] == 0)
+    close(*results)
+
+
 @pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
-def test_what_else_uses_a_map_adds_its_gradient_in_the_same_pass(kind):
+def test_what_else_uses_a_map_adds_its_gradient_in_the_same_pass(kind, normalising):
     from sida.kernels.activation import scaled_silu_beside
     from sida.kernels.group_norm import Affine, norm_act_beside
 
@@ -248,7 +278,7 @@ def kept_and_gradients(make, weight, again):
     ("kind", "dropout"),
     [("norm_act", 0.0), ("norm_act", 0.4), ("scaled_silu", 0.0), ("scaled_silu", 0.4), ("pixel_norm_silu", 0.0)],
 )
-def test_an_activation_that_is_made_again_is_not_kept(kind, dropout):
+def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising):
     from sida.kernels.activation import scaled_silu
     from sida.kernels.group_norm import Affine, norm_act
     from sida.kernels.pixel_norm import pixel_norm_silu
