@@ -94,8 +94,7 @@ class _NormAct(torch.autograd.Function):
         # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
-        forward = _whole if _looks_twice(x) else _in_passes
-        y = forward(x, affine, channel, group, seed, eps, silu, dropout)
+        y = (_whole if _looks_twice(x) else _in_passes)(_Norm(x, affine, channel, group, silu, dropout), seed, eps)
         ctx.save_for_backward(x, y if dropout and not again else None, seed if again else None, channel, group, *affine)
         ctx.settings = silu, dropout
         ctx.remake = _NormAct.remake
@@ -116,11 +115,21 @@ class _NormAct(torch.autograd.Function):
         x, y, seed, channel, group, *vectors = ctx.saved_tensors
         if seed is not None:
             y = _NormAct.remake(ctx)
-        affine = Affine(*vectors)
-        backward = _gradient_whole if _looks_twice(x) else _gradient_in_passes
+        norm = _Norm(x, Affine(*vectors), channel, group, *ctx.settings)
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        out = backward(x, of_y, y, beside, affine, channel, group, dx, *ctx.settings)
-        return (dx, *_vector_gradients(out, affine, ctx.needs_input_grad[1:6]), None, None, None, None, None)
+        out = (_gradient_whole if _looks_twice(x) else _gradient_in_passes)(norm, of_y, y, beside, dx)
+        return (dx, *_vector_gradients(out, norm.affine, ctx.needs_input_grad[1:6]), None, None, None, None, None)
+
+
+class _Norm(NamedTuple):
+    """Arguments of :func:`norm_act`, and factors per channel and group that the forward pass fills."""
+
+    x: Tensor
+    affine: Affine
+    channel: Tensor
+    group: Tensor
+    silu: bool
+    dropout: float
 
 
 def _looks_twice(x: Tensor) -> bool:
@@ -134,17 +143,9 @@ def _step(c: int, groups: int) -> tuple[int, int]:
     return size, count * size
 
 
-def _whole(
-    x: Tensor,
-    affine: Affine,
-    channel: Tensor,
-    group: Tensor,
-    seed: Tensor | None,
-    eps: float,
-    silu: bool,
-    dropout: float,
-) -> Tensor:
+def _whole(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
     """Y by one kernel; fills ``channel`` and ``group``."""
+    x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     groups = group.shape[2]
     size, step = _step(c, groups)
@@ -158,19 +159,9 @@ def _whole(
     return y
 
 
-def _gradient_whole(
-    x: Tensor,
-    of_y: Tensor,
-    y: Tensor | None,
-    beside: Tensor | None,
-    affine: Affine,
-    channel: Tensor,
-    group: Tensor,
-    dx: Tensor | None,
-    silu: bool,
-    dropout: float,
-) -> Tensor:
+def _gradient_whole(norm: _Norm, of_y: Tensor, y: Tensor | None, beside: Tensor | None, dx: Tensor | None) -> Tensor:
     """Gradients ``(5, N, C)`` of the vectors per sample: γ, β, before, scale, after; fills ``dx``."""
+    x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     groups = group.shape[2]
     size, step = _step(c, groups)
@@ -186,17 +177,9 @@ def _gradient_whole(
     return out
 
 
-def _in_passes(
-    x: Tensor,
-    affine: Affine,
-    channel: Tensor,
-    group: Tensor,
-    seed: Tensor | None,
-    eps: float,
-    silu: bool,
-    dropout: float,
-) -> Tensor:
+def _in_passes(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
     """As :func:`_whole`, by three kernels."""
+    x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     positions, groups = height * width, group.shape[2]
     block, width_c, warps = tile(c)
@@ -211,18 +194,10 @@ def _in_passes(
 
 
 def _gradient_in_passes(
-    x: Tensor,
-    of_y: Tensor,
-    y: Tensor | None,
-    beside: Tensor | None,
-    affine: Affine,
-    channel: Tensor,
-    group: Tensor,
-    dx: Tensor | None,
-    silu: bool,
-    dropout: float,
+    norm: _Norm, of_y: Tensor, y: Tensor | None, beside: Tensor | None, dx: Tensor | None
 ) -> Tensor:
     """As :func:`_gradient_whole`, by three kernels."""
+    x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     positions, groups = height * width, group.shape[2]
     block, width_c, warps = tile(c)
