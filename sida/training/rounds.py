@@ -130,6 +130,7 @@ class ReplayedRounds:
         except RecordingError as reason:
             self._given_up = True
             self._recordings.clear()
+            self._gradients.clear()
             spec.player.learner.flat.zero_grad()
             say(f"cuda_graphs: {reason}; going on kernel by kernel")
             return self.plain(spec, batch, draws, augment)
