@@ -2,10 +2,10 @@
 
 The step of :mod:`benchmarks.gpu` runs on tensors without contents (torch's device ``meta``), in the dtypes and by the
 ways of a GPU. Each operation and each fused kernel is noted with the bytes that it must read and write and the
-floating-point operations that it must do. No kernel can be faster than its bytes at the memory's rate or its
-operations at that of a large matrix product; the sum over kernels is the least time of a step, to be compared with
-what ``python -m benchmarks gpu`` measures. Memory is what is held at once: parameters, activations, gradients, without
-the optimizer's, the average's and the workspace of libraries.
+floating-point operations that it must do. No kernel can be faster than its operations at the rate of a large matrix
+product, nor than its bytes at the memory's unless a cache still holds them; the sum over kernels is the least time of a
+step, to be compared with what ``python -m benchmarks gpu`` measures. Memory is what is held at once: parameters,
+activations, gradients, without the optimizer's, the average's and the workspace of libraries.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sida.networks import layers
 #: Of the H200 of docs/measurements.md: a large float16 matrix product, and a copy.
 FLOPS, BYTES = 758e12, 4.27e12
 SIDES = ("official order", "torch", "fused", "fused, again", "fused, in passes")
-#: What a kernel belongs to, by a part of its name; the first that fits.
+#: What a kernel belongs to, by the beginning of its name; the first that fits.
 GROUPS = [
     ("convolution", ("convolution",)),
     ("attention", ("attention",)),
@@ -105,7 +105,11 @@ class Work(TorchDispatchMode):
         if name.endswith("_"):
             # Its first tensor is read and written.
             size += max(sizes([args[0]]).values(), default=0)
-        flops = flop_registry[func.overloadpacket](*args, **kwargs, out_val=result) if _counted(func) else 0
+        flops = (
+            flop_registry[func.overloadpacket](*args, **kwargs, out_val=result)
+            if func.overloadpacket in flop_registry
+            else 0
+        )
         self.kernels.append(Kernel(name, size, flops))
         return result
 
@@ -141,10 +145,6 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _tensors(one)
-
-
-def _counted(func: Any) -> bool:
-    return func.overloadpacket in flop_registry
 
 
 def _answer(func: Any, args: Any, kwargs: Any) -> Any:

@@ -13,8 +13,12 @@ from sida.kernels.elements import dropped, row_of, silu, silu_slope
 from sida.kernels.maps import like_map, rows, tile
 
 
-def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, again: bool = False) -> Tensor:
-    """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory.
+def scaled_silu(
+    x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, again: bool = False
+) -> tuple[Tensor, Tensor]:
+    """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory, and x.
+
+    What else is computed of x should take the second: both gradients are then summed in one pass.
 
     Args:
         x: float16, bfloat16 or float32.
@@ -22,13 +26,6 @@ def scaled_silu(x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *,
         dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
         again: Whether :func:`sida.kernels.again.made_again` is used with the result.
     """
-    return scaled_silu_beside(x, scale, dropout, again=again)[0]
-
-
-def scaled_silu_beside(
-    x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, again: bool = False
-) -> tuple[Tensor, Tensor]:
-    """:func:`scaled_silu`, and x for what else is computed of it: both gradients of x are summed in one pass."""
     result: tuple[Tensor, Tensor] = _ScaledSilu.apply(x, scale, dropout, again)
     return result
 

@@ -54,8 +54,10 @@ def norm_act(
     dropout: float = 0.0,
     *,
     again: bool = False,
-) -> Tensor:
-    """The module's y for a map ``(N, C, H, W)``, of the same dtype and in channels-last memory.
+) -> tuple[Tensor, Tensor]:
+    """The module's y for a map ``(N, C, H, W)``, of the same dtype and in channels-last memory, and x.
+
+    What else is computed of x should take the second: both gradients are then summed in the last pass.
 
     Args:
         x: float16, bfloat16 or float32.
@@ -66,20 +68,6 @@ def norm_act(
         dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
         again: Whether :func:`sida.kernels.again.made_again` is used with y.
     """
-    return norm_act_beside(x, affine, groups, eps, silu, dropout, again=again)[0]
-
-
-def norm_act_beside(
-    x: Tensor,
-    affine: Affine,
-    groups: int,
-    eps: float,
-    silu: bool = True,
-    dropout: float = 0.0,
-    *,
-    again: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """:func:`norm_act`, and x for what else is computed of it: both gradients of x are summed in the last pass."""
     result: tuple[Tensor, Tensor] = _NormAct.apply(x, *affine, groups, eps, silu, dropout, again)
     return result
 

@@ -51,7 +51,7 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels", again: bool = Fals
         elif isinstance(module, EDM2Block):
             module.instead = functools.partial(_edm2_block, again=again)
         elif isinstance(module, GroupNorm):
-            module.instead = _normed
+            module.instead = lambda norm, x: _normed(norm, x)[0]
         elif isinstance(module, UNet):
             module.concat, module.fork, module.memory_format = concat, fork, torch.channels_last
 
@@ -82,7 +82,7 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
     from sida.kernels.residual import Shares, residual
 
     shares = Shares(block.skip_scale, block.skip_scale)
-    h, x = _normed_beside(block.norm0, x, again=again)
+    h, x = _normed(block.norm0, x, again=again)
     with _forgetting(h, again):
         h = _convolved(block.conv0, h)
     vector, bias = block.affine(emb).float(), cast(Tensor, block.conv0.bias)
@@ -93,7 +93,7 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
     else:
         affine = Affine(gamma, beta, vector + bias)
     dropout = block.dropout if block.training else 0.0
-    h = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, again=again)
+    h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, again=again)
     bias = cast(Tensor, block.conv1.bias)
     if block.skip is not None:
         x = _convolved(block.skip, x)
@@ -102,7 +102,7 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
         h = _convolved(block.conv1, h)
     x = residual(h, x, bias, shares)
     if block.num_heads:
-        h, x = _normed_beside(block.norm2, x, silu=False, again=again)
+        h, x = _normed(block.norm2, x, silu=False, again=again)
         weight, order = cast(Tensor, block.qkv.weight).flatten(1), cast(Tensor, block.qkv.bias)
         with _forgetting(h, again):
             heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
@@ -113,7 +113,7 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
 
 def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor:
     """See :meth:`EDM2Block.forward`."""
-    from sida.kernels.activation import scaled_silu, scaled_silu_beside
+    from sida.kernels.activation import scaled_silu
     from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
     from sida.kernels.residual import Shares, residual
 
@@ -123,12 +123,12 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor
             x = _magnitude_preserving(block.conv_skip, x)
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
-        h, x = scaled_silu_beside(x, again=again)
+        h, x = scaled_silu(x, again=again)
     keep, share = sum_weights(block.res_balance)
     with _forgetting(h, again):
         h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
-    h = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, again=again)
+    h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, again=again)
     with _forgetting(h, again):
         h = _magnitude_preserving(block.conv_res1, h, share / SILU_RMS)
     if block.flavor == "dec" and block.conv_skip is not None:
@@ -152,15 +152,11 @@ def _forgetting(h: Tensor, again: bool) -> contextlib.AbstractContextManager[Non
     return made_again(h) if again else contextlib.nullcontext()
 
 
-def _normed(norm: GroupNorm, x: Tensor, silu: bool = True) -> Tensor:
-    return _normed_beside(norm, x, silu)[0]
+def _normed(norm: GroupNorm, x: Tensor, silu: bool = True, again: bool = False) -> tuple[Tensor, Tensor]:
+    """See :func:`sida.kernels.group_norm.norm_act`."""
+    from sida.kernels.group_norm import Affine, norm_act
 
-
-def _normed_beside(norm: GroupNorm, x: Tensor, silu: bool = True, again: bool = False) -> tuple[Tensor, Tensor]:
-    """See :func:`sida.kernels.group_norm.norm_act_beside`."""
-    from sida.kernels.group_norm import Affine, norm_act_beside
-
-    return norm_act_beside(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu, again=again)
+    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu, again=again)
 
 
 def _convolved(conv: Conv2d, x: Tensor) -> Tensor:

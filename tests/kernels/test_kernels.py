@@ -68,7 +68,7 @@ def test_group_norm_and_activation(kind, normalising):
         u = F.group_norm(x + wide[0] if wide else x, groups, gamma, beta, 1e-5)
         return F.silu(u * (1 + wide[1]) + wide[2] if len(wide) > 1 else u)
 
-    agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5), plain, x, gamma, beta, *before, *more)
+    agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5)[0], plain, x, gamma, beta, *before, *more)
 
 
 @pytest.mark.parametrize(("c", "groups", "height"), [(40, 5, 6), (36, 3, 24), (96, 4, 3)])
@@ -78,7 +78,7 @@ def test_group_norm_of_several_programs_and_looks(c, groups, height, normalising
     # Groups of 8, 12 and 24; 24 × 24 positions of 24 channels take more than one tile.
     plain = lambda x, *v: F.silu(F.group_norm(x, groups, *v, 1e-5))
     x = leaf(2, c, height, height, shift=2.0)
-    agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5), plain, x, leaf(c), leaf(c, seed=1))
+    agree(lambda x, *v: norm_act(x, Affine(*v), groups, 1e-5)[0], plain, x, leaf(c), leaf(c, seed=1))
 
 
 def test_both_ways_of_normalising_drop_the_same(monkeypatch):
@@ -88,20 +88,20 @@ def test_both_ways_of_normalising_drop_the_same(monkeypatch):
     for limit in (0, 10**9):
         monkeypatch.setattr(group_norm, "WHOLE", limit)
         torch.manual_seed(3)
-        results.append(group_norm.norm_act(leaf(2, 40, 6, 6), affine, 5, 1e-5, dropout=0.4))
+        results.append(group_norm.norm_act(leaf(2, 40, 6, 6), affine, 5, 1e-5, dropout=0.4)[0])
     assert torch.equal(results[0] == 0, results[1] == 0)
     close(*results)
 
 
 @pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
 def test_what_else_uses_a_map_adds_its_gradient_in_the_same_pass(kind, normalising):
-    from sida.kernels.activation import scaled_silu_beside
-    from sida.kernels.group_norm import Affine, norm_act_beside
+    from sida.kernels.activation import scaled_silu
+    from sida.kernels.group_norm import Affine, norm_act
 
     gamma, beta, scale = leaf(12), leaf(12, seed=1), leaf(2, 12, seed=2)
 
     def ours(x, *vectors):
-        y, x = norm_act_beside(x, Affine(*vectors), 2, 1e-5) if len(vectors) == 2 else scaled_silu_beside(x, *vectors)
+        y, x = norm_act(x, Affine(*vectors), 2, 1e-5) if len(vectors) == 2 else scaled_silu(x, *vectors)
         # Of a wider map, as a decoder's gradient is.
         return torch.cat([torch.zeros_like(x), y, x.square()], 1)
 
@@ -115,12 +115,12 @@ def test_what_else_uses_a_map_adds_its_gradient_in_the_same_pass(kind, normalisi
 
 @pytest.mark.parametrize("kind", ["norm_act", "scaled_silu"])
 def test_a_map_of_which_only_the_other_use_has_a_gradient(kind):
-    from sida.kernels.activation import scaled_silu_beside
-    from sida.kernels.group_norm import Affine, norm_act_beside
+    from sida.kernels.activation import scaled_silu
+    from sida.kernels.group_norm import Affine, norm_act
 
     x = leaf(1, 8, 2, 2)
-    norm = lambda: norm_act_beside(x, Affine(leaf(8), leaf(8, seed=1)), 2, 1e-5)
-    _, same = norm() if kind == "norm_act" else scaled_silu_beside(x)
+    norm = lambda: norm_act(x, Affine(leaf(8), leaf(8, seed=1)), 2, 1e-5)
+    _, same = norm() if kind == "norm_act" else scaled_silu(x)
     (gradient,) = torch.autograd.grad(same.square().sum(), x)
     assert torch.equal(gradient, 2 * x)
 
@@ -130,7 +130,7 @@ def test_group_norm_of_a_channel_without_spread_and_without_activation():
 
     x = torch.full((1, 8, 2, 2), 3.0, requires_grad=True, device=DEVICE)
     gamma, beta = leaf(8), leaf(8, seed=1)
-    ours = norm_act(x, Affine(gamma, beta), 2, 1e-5, silu=False)
+    ours = norm_act(x, Affine(gamma, beta), 2, 1e-5, silu=False)[0]
     # a x + b with a = 1/sqrt(eps): some digits are lost here, in torch as well.
     torch.testing.assert_close(ours, F.group_norm(x, 2, gamma, beta, 1e-5), rtol=0, atol=5e-4)
 
@@ -142,7 +142,7 @@ def test_dropout_drops_its_share_and_passes_gradients_where_it_kept(probability,
 
     x = leaf(2, channels, 64, 64)
     torch.manual_seed(3)
-    y = scaled_silu(x, None, probability)
+    y, _ = scaled_silu(x, None, probability)
     kept = y != 0
     assert abs(float(kept.float().mean()) - (1 - probability)) < 0.02
     torch.testing.assert_close(y[kept], (F.silu(x) / (1 - probability))[kept])
@@ -150,14 +150,14 @@ def test_dropout_drops_its_share_and_passes_gradients_where_it_kept(probability,
     (whole,) = torch.autograd.grad(F.silu(x).sum() / (1 - probability), x)
     torch.testing.assert_close(gradient, torch.where(kept, whole, 0.0))
     torch.manual_seed(3)
-    assert torch.equal(y, scaled_silu(x, None, probability))
+    assert torch.equal(y, scaled_silu(x, None, probability)[0])
 
 
 def test_dropout_of_neighbours_is_independent():
     from sida.kernels.group_norm import Affine, norm_act
 
     affine = Affine(torch.ones(16, device=DEVICE), torch.full((16,), 9.0, device=DEVICE))
-    kept = (norm_act(leaf(2, 16, 32, 48), affine, 4, 1e-5, dropout=0.5) != 0).double() - 0.5
+    kept = (norm_act(leaf(2, 16, 32, 48), affine, 4, 1e-5, dropout=0.5)[0] != 0).double() - 0.5
     rows = kept.permute(0, 2, 3, 1).reshape(2, -1, 16)
     # Neighbours in a tile and four at a time, in the next tile (512 positions) and in the other sample.
     for one, other in [*((rows[..., k:], rows[..., :-k]) for k in (1, 2, 3, 4, 8)),
@@ -169,8 +169,9 @@ def test_activation_with_a_factor_per_channel():
     from sida.kernels.activation import scaled_silu
 
     plain = lambda x, scale: F.silu(x * scale[:, :, None, None])
-    agree(scaled_silu, plain, leaf(2, 6, 4, 4), leaf(2, 6))
-    agree(scaled_silu, plain, leaf(2, 6, 4, 4), leaf(1, 6))
+    ours = lambda x, scale: scaled_silu(x, scale)[0]
+    agree(ours, plain, leaf(2, 6, 4, 4), leaf(2, 6))
+    agree(ours, plain, leaf(2, 6, 4, 4), leaf(1, 6))
 
 
 @pytest.mark.parametrize(("branch", "skip", "clip"), [(0.7, 0.7, None), (1.0, 0.9, 0.8), (1.0, 1.0, None)])
@@ -285,8 +286,8 @@ def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising
 
     affine, weight = Affine(leaf(16), leaf(16, seed=1)), leaf(4, 16, 3, 3, seed=2)
     make = {
-        "norm_act": lambda x, again: norm_act(x, affine, 4, 1e-5, dropout=dropout, again=again),
-        "scaled_silu": lambda x, again: scaled_silu(x, None, dropout, again=again),
+        "norm_act": lambda x, again: norm_act(x, affine, 4, 1e-5, dropout=dropout, again=again)[0],
+        "scaled_silu": lambda x, again: scaled_silu(x, None, dropout, again=again)[0],
         "pixel_norm_silu": lambda x, again: pixel_norm_silu(x, NORM_EPS)[1],
     }[kind]
     (plain, one), (less, other) = kept_and_gradients(make, weight, False), kept_and_gradients(make, weight, True)
@@ -299,6 +300,6 @@ def test_nothing_is_made_again_where_nothing_is_kept():
     from sida.kernels.again import made_again
 
     with torch.no_grad():
-        y = scaled_silu(leaf(1, 16, 2, 2), again=True)
+        y, _ = scaled_silu(leaf(1, 16, 2, 2), again=True)
         with made_again(y):
             assert F.conv2d(y, torch.ones(1, 16, 1, 1, device=DEVICE)).shape == (1, 1, 2, 2)

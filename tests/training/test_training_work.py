@@ -19,7 +19,7 @@ pytestmark = pytest.mark.xdist_group("step_work")
 
 #: The interpreter launches nothing, so this runs in a process without it.
 SCRIPT = """
-import dataclasses, json
+import json
 from benchmarks import gpu, step_work
 kwargs = {**gpu.SMALL, "model_channels": 32, "num_blocks": 1, "dropout": 0.1}
 network = {"class": "EDMPrecond", "kwargs": kwargs}
