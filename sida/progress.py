@@ -19,10 +19,20 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
-def say(line: str) -> None:
-    """One line for the person who watches, if anyone does."""
-    with contextlib.suppress(BrokenPipeError):
-        print(line, file=sys.stderr, flush=True)
+def say(line: str, stream: TextIO | None = None) -> None:
+    """One line for the person who watches, if anyone does.
+
+    It is written at once with its end: where Python does not buffer (``PYTHONUNBUFFERED``, as in the Makefile),
+    ``print`` writes them one after the other, and lines of processes that share a terminal run into each other.
+
+    Args:
+        line: Without its end.
+        stream: Where to; standard error by default. What a command results in goes to standard output, by ``print``.
+    """
+    stream = sys.stderr if stream is None else stream
+    with contextlib.suppress(OSError):
+        stream.write(f"{line}\n")
+        stream.flush()
 
 
 class Progress:
@@ -58,7 +68,7 @@ class Progress:
         if not force and moment - self._last < self.interval:
             return
         self._last = moment
-        print(self.line(facts), file=self._stream, flush=True)
+        say(self.line(facts), self._stream)
 
     def line(self, facts: Mapping[str, float] | None = None) -> str:
         """The current line, without printing it."""

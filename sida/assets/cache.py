@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 
 from sida.errors import UserError
 from sida.io import write_json
+from sida.progress import say
 
 LOCK_FILE = "assets.lock"
 
@@ -37,7 +38,7 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
     Args:
         cache: Cache folder.
         name: Any text, e.g. a target path.
-        announce: Printed once when somebody else holds the lock.
+        announce: Said once when somebody else holds the lock.
 
     Raises:
         ReadOnlyCacheError: No lock can be written there.
@@ -45,7 +46,7 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
     with _lock_stream(cache, name) as stream:
         if not _try_lock(stream):
             if announce:
-                print(announce, flush=True)
+                say(announce)
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
 

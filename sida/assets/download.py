@@ -16,7 +16,7 @@ from sida.assets.content import is_page, packing, stand_in
 from sida.assets.part import Part, validator
 from sida.errors import UserError
 from sida.io import sha256_file
-from sida.progress import Progress
+from sida.progress import Progress, say
 
 if TYPE_CHECKING:
     from requests import Response, Session
@@ -148,7 +148,7 @@ def _from_url(session: Session, asset: Asset, url: str, part: Part, sha256: str,
                 raise HopelessError(f"{error} ({idle} attempts)") from None
             wait = max(pause * random.uniform(0.75, 1.25), min(error.wait, 2 * transfer.max_backoff))
             if not transfer.quiet:
-                print(f"[fetch {asset.id}] {error}; trying again in {wait:.1f}s", flush=True)
+                say(f"[fetch {asset.id}] {error}; trying again in {wait:.1f}s")
             transfer.pause(wait)
             pause = min(2 * pause, transfer.max_backoff)
     raise HopelessError(f"no complete file in {transfer.total_attempts} attempts")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from sida.assets.part import Part
 from sida.assets.registry import Asset, find_asset, load_registry
 from sida.errors import UserError
 from sida.io import sha256_file
+from sida.progress import say
 from sida.provenance import now
 
 
@@ -216,8 +216,7 @@ def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None =
     write_record(cache, asset.target, record)
     if new and not asset.sha256:
         place = f" of {url}" if url else ""
-        line = f"[fetch {asset.id}] first use: recorded sha256 {sha256}, {size:,} bytes{place}; enforced from now on"
-        print(line, file=sys.stderr, flush=True)
+        say(f"[fetch {asset.id}] first use: recorded sha256 {sha256}, {size:,} bytes{place}; enforced from now on")
 
 
 def _stamp(path: Path) -> list[int]:

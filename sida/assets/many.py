@@ -14,6 +14,7 @@ from sida.assets.download import Transfer
 from sida.assets.fetch import fetch
 from sida.assets.registry import Asset, find_asset, load_registry
 from sida.errors import UserError
+from sida.progress import say
 
 #: Seconds that interrupted downloads have to end in order; a process does not wait longer for silent servers.
 _GRACE = 0.5
@@ -68,7 +69,7 @@ def fetch_many(
         raise UserError(faults[0])
     if faults:
         for fault in sorted(faults):
-            print(fault, flush=True)
+            say(fault)
         raise UserError(f"{len(faults)} of {count} assets are missing (listed above)")
     return {asset_id: paths[asset_id] for asset_id in asset_ids}
 

@@ -7,13 +7,13 @@ numbers.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from sida.graphs import Recording, RecordingError, Tensors
+from sida.progress import say
 
 #: ``record(function, inputs)``: the function of tensors by name, as it will be replayed.
 Record = Callable[[Callable[[Tensors], Tensors], Tensors], Callable[[Tensors], Tensors]]
@@ -66,7 +66,7 @@ class Evaluations:
                 kept.recordings[shapes] = self._record(lambda given: {"images": _evaluate(net, given)}, inputs)
         except RecordingError as reason:
             self._record = None
-            print(f"CUDA graphs: {reason}; going on kernel by kernel", file=sys.stderr, flush=True)
+            say(f"CUDA graphs: {reason}; going on kernel by kernel")
         if self._record is None:
             return _evaluate(net, inputs)
         # The memory of a recording is written by one evaluation after the other, whatever streams they are asked on.

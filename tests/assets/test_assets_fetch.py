@@ -233,11 +233,12 @@ def test_offline_names_every_file_and_its_place_and_asks_nobody(site, tmp_path, 
     }
     with pytest.raises(UserError, match="2 of 2 assets are missing"):
         fetch_many(["a", "b"], registry=registry, cache=tmp_path)
-    out = capsys.readouterr().out
+    said = capsys.readouterr()
+    assert said.out == ""
     for name in ("a", "b"):
         assert (
             f"get it from {site.url}/{name} ({len(BODY):,} bytes, sha256 {SHA}) and put it at {tmp_path}/x/{name}"
-            in out
+            in said.err
         )
     assert site.requests == []
 

@@ -79,10 +79,11 @@ def test_a_killed_job_gives_its_device_back(machine):
     first.communicate()
 
 
-RANKS = """
+#: A number and the end of its line are written at once: both ranks share a pipe.
+RANKS = r"""
 import sys
 from sida.training.launch import run_together
-run_together([sys.executable, "-c", "import os, time; print(os.getpid(), flush=True); time.sleep(600)"], 2)
+run_together([sys.executable, "-c", "import os, time; os.write(1, b'%d\\n' % os.getpid()); time.sleep(600)"], 2)
 """
 
 

@@ -17,13 +17,13 @@ import secrets
 import shlex
 import signal
 import socket
-import sys
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
+from sida.progress import say
 
 NAME = ".workflow.lock"
 #: Seconds between two signs of life, and how long another machine's are waited for.
@@ -150,12 +150,6 @@ def read_holder(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and {"token", "machine", "host", "pid"} <= record.keys() else None
-
-
-def say(line: str) -> None:
-    """One line for the person who watches."""
-    with contextlib.suppress(OSError):
-        print(line, file=sys.stderr, flush=True)
 
 
 def _who(holder: dict[str, Any] | None) -> str:

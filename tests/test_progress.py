@@ -1,0 +1,72 @@
+"""What a person sees of long work: whole lines, now and then, with a rate that counts this process's work alone."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sida import progress
+from sida.progress import Progress, duration, say
+
+#: Several of these share a pipe; Python does not buffer in them, as under the Makefile.
+SPEAKER = "import sys; from sida.progress import say\nfor k in range(200): say(sys.argv[1] * 60)"
+
+
+class Stream:
+    """Keeps each write for itself."""
+
+    def __init__(self):
+        self.writes = []
+
+    def write(self, text):
+        self.writes.append(text)
+
+    def flush(self):
+        pass
+
+
+def test_a_line_and_its_end_are_written_at_once():
+    stream = Stream()
+    say("one", stream)
+    Progress("train", 10, stream=stream).update(5, force=True)
+    assert stream.writes[0] == "one\n"
+    assert len(stream.writes) == 2
+    assert stream.writes[1].endswith("\n")
+
+
+def test_lines_of_processes_that_share_a_pipe_stay_whole():
+    end, start = os.pipe()
+    speakers = [subprocess.Popen([sys.executable, "-u", "-c", SPEAKER, name], stderr=start) for name in "ab"]
+    os.close(start)
+    with open(end) as pipe:
+        lines = pipe.read().splitlines()
+    assert [speaker.wait() for speaker in speakers] == [0, 0]
+    assert sorted(lines) == ["a" * 60] * 200 + ["b" * 60] * 200
+
+
+def test_nobody_who_listens_is_no_fault():
+    end, start = os.pipe()
+    os.close(end)
+    with os.fdopen(start, "w") as stream:
+        say("gone", stream)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(monkeypatch):
+    moments = itertools.count(0, 4)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(moments)))
+    stream = Stream()
+    watched = Progress("distill", 1000, done=200, interval=10, stream=stream)  # at 0 s
+    watched.update(300)  # 4 s
+    watched.update(400)  # 8 s
+    watched.update(500, {"loss": 0.25})  # 12 s; the line is made at 16 s
+    assert stream.writes == ["[distill]  500/1,000 img  50 %  19 img/s  27s left  loss 0.25\n"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-1, "0s"), (59.4, "59s"), (59.6, "1m00s"), (3599, "59m59s"), (7620, "2h07m")]
+)
+def test_durations_are_short(seconds, text):
+    assert duration(seconds) == text
