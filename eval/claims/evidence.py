@@ -14,7 +14,7 @@ from eval.results.barriers import barrier, read_barrier
 from eval.results.published import Published, published_number
 from eval.results.selection import matching
 from eval.results.summary import Estimate, Measurements, other_yardstick
-from eval.results.training_logs import Point, read_evaluations
+from eval.results.training_logs import Point, has_metric, read_evaluations
 from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
 from sida.io import read_jsonl
@@ -135,11 +135,13 @@ class Evidence:
         """Evaluations of a run during training; where they need not be finite, a NaN counts as infinity.
 
         Raises:
-            NotMeasuredError: There is no log of it.
+            NotMeasuredError: There is no log of it, or one without the metric.
         """
         path = self.students / run / "evaluations.jsonl" if self.students else None
         if path is None or not path.is_file():
             raise NotMeasuredError(f"no training log of run '{run}'")
+        if not has_metric(path, metric):
+            raise NotMeasuredError(f"the training log of run '{run}' has no '{metric}'")
         return read_evaluations(path, metric, finite)
 
     def ticks(self, run: str) -> list[dict[str, Any]]:

@@ -118,8 +118,9 @@ class Part:
         high: RATIO, FACT, ANALYTIC, BARRIER: largest value; DIVERGES: multiple of B's end.
         level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
             default.
-        quantity: RATIO: ``img_per_s``, ``seconds_per_kimg`` or ``memory_mb`` of the training logs, or ``nfe``, instead
-            of a metric. COST: ``images`` (the default) or ``seconds``.
+        quantity: RATIO: ``img_per_s``, ``seconds_per_kimg``, ``memory_mb`` or ``memory_reserved_mb`` (the most that was
+            reserved) of the training logs, or ``nfe``, instead of a metric. COST: ``images`` (the default) or
+            ``seconds``.
         crossing: COST: a level is reached between two evaluations (linear), or at the first one that is not above it.
         column: TREND, SPREAD: numeric column of the sheet.
         images: STABLE: from here on the curve must lie below its start; its end by default. REACHES: the most images.
@@ -144,7 +145,9 @@ class Part:
     low: float = 0.0
     high: float = float("inf")
     level: Operand | None = None
-    quantity: Literal["img_per_s", "seconds_per_kimg", "memory_mb", "nfe", "images", "seconds"] | None = None
+    quantity: (
+        Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserved_mb", "nfe", "images", "seconds"] | None
+    ) = None
     crossing: Literal["interpolated", "evaluation"] = "interpolated"
     column: str = "alpha"
     images: int = 0

@@ -28,6 +28,8 @@ def decide_part(part: Part, evidence: Evidence, where: str) -> Finding:
         return _RULES[part.rule](part, evidence, where)
     except NotMeasuredError as reason:
         return Finding(UNDECIDED, f"{reason}")
+    except ZeroDivisionError:
+        return Finding(UNDECIDED, "there is no ratio to a value of 0")
 
 
 def less(part: Part, evidence: Evidence, where: str) -> Finding:
@@ -49,7 +51,7 @@ def less(part: Part, evidence: Evidence, where: str) -> Finding:
 def near(part: Part, evidence: Evidence, where: str) -> Finding:
     """NEAR: A is at most ``factor`` times B."""
     (name_a, a), (name_b, b) = _both(part, evidence, where)
-    scaled = Estimate(part.factor * b.mean, None if b.std is None else part.factor * b.std, b.trials)
+    scaled = _scaled(b, part.factor)
     gain, limit = scaled.mean - a.mean, bound(a, scaled, Z)
     text = (
         f"{part.metric} {show(a)} ({name_a}) against {show(b)} ({name_b}); ratio {a.mean / b.mean:.3f}, "
@@ -95,8 +97,8 @@ def ratio(part: Part, evidence: Evidence, where: str) -> Finding:
     name_a, a = _side(operand_a(part), part, evidence, f"{where}.a")
     name_b, b = _side(operand_b(part), part, evidence, f"{where}.b")
     value = a.mean / b.mean
-    # First order; a relative error each.
-    limit = Z * abs(value) * bound(_relative(a), _relative(b), 1.0)
+    # First order, of either side's error; A itself may be 0.
+    limit = bound(_scaled(a, 1 / b.mean), _scaled(b, value / b.mean), Z)
     what = "" if part.a is not None and part.a.value is not None else part.quantity or part.metric
     claimed = f"{part.low:g} to {part.high:g}" if part.low else f"at most {part.high:g}"
     claimed = claimed if math.isfinite(part.high) else f"at least {part.low:g}"
@@ -139,13 +141,16 @@ def _both(part: Part, evidence: Evidence, where: str) -> tuple[tuple[str, Estima
     return first, evidence.estimate(operand_b(part), part.metric, f"{where}.b")
 
 
-def _relative(estimate: Estimate) -> Estimate:
-    std = None if estimate.std is None else estimate.std / abs(estimate.mean)
-    return Estimate(1.0, std, estimate.trials)
+def _scaled(estimate: Estimate, factor: float) -> Estimate:
+    std = None if estimate.std is None else abs(factor) * estimate.std
+    return Estimate(factor * estimate.mean, std, estimate.trials)
 
 
 def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
-    """Median over the ticks of a training log without the first, which includes the start-up, and its spread."""
+    """Median over the ticks of a training log without the first, which includes the start-up, and its spread.
+
+    Of reserved memory the most, without a spread.
+    """
     if quantity == "nfe":
         return Estimate(float(evidence.measurements.nfe(run) or 1), 0.0, 1)
     ticks = evidence.ticks(run)
@@ -154,6 +159,9 @@ def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
     values = [float(tick[key]) for tick in ticks if tick.get(key) is not None]
     if not values:
         raise NotMeasuredError(f"the training log of run '{run}' has no '{key}'")
+    if quantity == "memory_reserved_mb":
+        # What is reserved only grows; Table 8 prints the most.
+        return Estimate(max(values), 0.0, len(values))
     if quantity == "seconds_per_kimg":
         values = [1000 / value for value in values]
     # The median of n values scatters 1.25 times as much as their mean.

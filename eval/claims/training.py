@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from itertools import accumulate
 
 from eval.claims.evidence import Evidence, NotMeasuredError
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
@@ -78,7 +79,11 @@ def _values(evidence: Evidence, run: str, metric: str) -> list[float]:
 
 def _rise(values: Sequence[float]) -> float:
     """Largest ratio of a value to the lowest before it."""
-    return max((later / min(values[:i]) for i, later in enumerate(values) if i), default=1.0)
+    lowest = list(accumulate(values, min))
+    # Nothing rises above infinity by division.
+    return max(
+        (later / least if math.isfinite(least) else math.inf for least, later in zip(lowest, values[1:])), default=1.0
+    )
 
 
 def trend(part: Part, evidence: Evidence, where: str) -> Finding:

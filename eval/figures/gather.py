@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,16 +83,20 @@ class Sources:
         return f"no {f'{name} in ' if there else ''}{log}"
 
     def points(self, run: str, panel: PanelSpec) -> tuple[Point, ...]:
-        """Evaluations of a run, or what its training logged on the way.
+        """Evaluations of a run that gave a number, or what its training logged on the way.
 
         Raises:
-            UserError: No log, or one without the panel's metric or quantity.
+            UserError: No log, or one without the panel's metric or quantity, or without a number for it.
         """
         if panel.log is not None:
             return read_ticks(self._ticks(run), panel.log)
         if run in self.logs:
             return read_author_log(self.logs[run], panel.log_metric)
-        return read_evaluations(self._own_log(run), panel.metric)
+        path = self._own_log(run)
+        found = tuple(p for p in read_evaluations(path, panel.metric, finite=False) if math.isfinite(p.value))
+        if not found:
+            raise UserError(f"{path}: no evaluation gave a number for {panel.metric}; leave the run out of the layout")
+        return found
 
     def lacks_end(self, run: str, metric: str) -> str:
         """What keeps :meth:`end` from being known; empty where nothing does."""

@@ -68,7 +68,9 @@ class TrainingSettings(Settings):
         tensorboard: Write TensorBoard's files beside the logs; needs its package. Decides nothing about the result.
         on_divergence: What follows when a run diverges by the rules of :mod:`sida.training.divergence`: ``say`` it in
             one line, or ``stop`` with that line. A teacher whose loss has diverged at its end is no result, unless
-            this is ``publish``, which otherwise says it. Decides nothing about the result.
+            this is ``publish``, which otherwise says it, and takes a run from which nothing is left to learn (every
+            step has NaN gradients) or an evaluation that gives no number for part of the result: what shall show that
+            settings diverge. Decides nothing about the result.
         checkpointing: Keep only what stands between a network's blocks for the backward pass and compute the rest
             again: less memory, more time, the same result.
         shard: ``optimizer`` cuts Adam's moments, gradients and average into one piece per process that trains

@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sida.errors import UserError
-
 #: A value that evaluations select by, so many times the best one before.
 FAR_ABOVE_BEST = 3.0
 #: A mean gradient norm of a tick, so many times the median of the ticks before it: of at least the first number, at
@@ -21,28 +19,22 @@ NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
 LOST = 100.0
 
 
-def check_finite(tick: Mapping[str, Any], max_nan_share: float, stage: str) -> None:
-    """Ends a run in which nothing is left to learn from.
+def hopeless(tick: Mapping[str, Any], max_nan_share: float) -> str | None:
+    """Why a run ends in which nothing is left to learn from; None where something is.
 
     Args:
         tick: A record of ``train.jsonl``.
         max_nan_share: Largest share of samples that may have been dropped for a NaN.
-        stage: Label of the run.
-
-    Raises:
-        UserError: More were dropped, or every iteration had gradients that were not finite.
     """
     dropped = tick["nan_count"] / max(tick["samples"], 1)
     if dropped > max_nan_share:
-        raise UserError(
-            f"{stage}: {100 * dropped:.0f} % of the samples up to image {tick['nimg']:,} were NaN "
-            f"(max_nan_share: {max_nan_share}); lower lr or the loss weights, or allow more"
+        return (
+            f"{100 * dropped:.0f} % of the samples up to image {tick['nimg']:,} were NaN "
+            f"(max_nan_share: {max_nan_share})"
         )
     if tick["bad_steps"] == tick["steps"]:
-        raise UserError(
-            f"{stage}: every step up to image {tick['nimg']:,} had NaN or infinite gradients; "
-            "lower lr or the loss weights"
-        )
+        return f"every step up to image {tick['nimg']:,} had NaN or infinite gradients"
+    return None
 
 
 def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:

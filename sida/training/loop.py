@@ -14,9 +14,10 @@ from sida.errors import UserError
 from sida.progress import Progress, say
 from sida.training.averages import Average
 from sida.training.background import Tensors
-from sida.training.divergence import check_finite, rising, unhealthy
+from sida.training.divergence import hopeless, rising, unhealthy
 from sida.training.evaluation import shared_out
 from sida.training.interruption import Interruption, Wish
+from sida.training.logs import without_nan
 from sida.training.meter import IterationRecord, TickMeter
 from sida.training.plan import Plan, Points
 from sida.training.process import peak_memory
@@ -97,7 +98,7 @@ class TrainingLoop:
         self.evaluations: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self.best_tensors: Tensors = {}
-        # Whether evaluations ended the run before its length.
+        # Whether the log ended the run before its length.
         self.ended = False
         self.meter = TickMeter(ranks)
         # When a state was kept last, and after how many images.
@@ -173,8 +174,15 @@ class TrainingLoop:
         return self.ended or self.nimg >= self.plan.total
 
     def _selected(self) -> list[tuple[int, float]]:
-        """Images seen and the value that chooses the network, of each evaluation."""
-        return [(record["nimg"], record[record.get("selection", "fd")]) for record in self.evaluations]
+        """Images seen and the value that chooses the network, of each evaluation; infinite where it was no number."""
+        pairs = [(record["nimg"], record[record.get("selection", "fd")]) for record in self.evaluations]
+        return [(nimg, math.inf if value is None else value) for nimg, value in pairs]
+
+    def _over(self) -> bool:
+        """Whether the log says that the run ends here; a function of it, so a resumed run ends there too."""
+        if self.plan.publish_diverged and self.train and hopeless(self.train[-1], self.plan.max_nan_share):
+            return True
+        return self.plan.plateaued(self._selected())
 
     def _warn(self, faults: Sequence[str]) -> None:
         """Says that the run diverges, or stops it."""
@@ -191,10 +199,16 @@ class TrainingLoop:
         self.meter.start()
         self.done["tick"] = self.nimg
         record = {"nimg": self.nimg, **values, "weight_rms": self.trainer.weight_rms(), **peak_memory()}
-        check_finite(record, self.plan.max_nan_share, self.plan.stage)
+        fault = hopeless(record, self.plan.max_nan_share)
+        if fault and not self.plan.publish_diverged:
+            remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"
+            raise UserError(f"{self.plan.stage}: {fault}; {remedy}")
         self.train.append(record)
         self.files.log("train", record)
         self._warn(unhealthy(self.train))
+        self.ended = self._over()
+        if fault and not self.ranks.rank:
+            say(f"[{self.plan.stage}] ends at image {self.nimg:,}: {fault} (on_divergence: publish)")
 
     def _evaluate(self, evaluate: Evaluate, interruption: Interruption) -> None:
         self.meter.pause()
@@ -206,23 +220,23 @@ class TrainingLoop:
             return self._end(result)
         key = result.get("selection", "fd")
         value = result.get(key)
-        if not isinstance(value, float) or not math.isfinite(value):
+        finite = isinstance(value, float) and math.isfinite(value)
+        if not isinstance(value, float) or not (finite or self.plan.publish_diverged):
             raise UserError(
                 f"{self.plan.stage}: the evaluation at image {self.nimg:,} gave {key} = {value}, not a number"
             )
         # JSON has no NaN; a figure that is not a number is logged as null.
-        values = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in result.items()}
-        record = {"nimg": self.nimg, **values, "seconds": time.perf_counter() - start}
+        record = {"nimg": self.nimg, **without_nan(result), "seconds": time.perf_counter() - start}
         self.done["evaluation"] = self.nimg
         self.evaluations.append(record)
         self.files.log("evaluations", record)
-        if self.best is None or value < self.best.get(key, math.inf):
+        if finite and (self.best is None or value < self.best.get(key, math.inf)):
             self.best = {"nimg": self.nimg, key: value}
             state = self.trainer.ema.state()
             self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         self._warn([fault for fault in [rising(self._selected(), key)] if fault])
-        self.ended = self.plan.plateaued(self._selected())
-        if self.ended and not self.ranks.rank:
+        self.ended = self._over()
+        if self.plan.plateaued(self._selected()) and not self.ranks.rank:
             where = f"image {self.nimg:,}, {self.plan.patience} evaluations after the best one that counts"
             say(f"[{self.plan.stage}] ends at {where} (patience)")
         self.meter.start()
@@ -235,9 +249,8 @@ class TrainingLoop:
     def _show(self, progress: Progress, force: bool = False) -> None:
         latest = self.evaluations[-1] if self.evaluations else {}
         key = latest.get("selection", "fd")
-        facts = {key: latest[key]} if latest else {}
-        losses = self.train[-1]["losses"] if self.train else {}
-        facts |= {name: value for name, value in losses.items() if value is not None}
+        facts = {key: latest.get(key)} | (self.train[-1]["losses"] if self.train else {})
+        facts = {name: value for name, value in facts.items() if value is not None}
         # A run goes on when whoever read its lines has gone (a killed workflow).
         with contextlib.suppress(BrokenPipeError):
             progress.update(min(self.nimg, self.plan.total), facts, force)
@@ -266,7 +279,7 @@ class TrainingLoop:
         self.nimg = self._saved_nimg = record["nimg"]
         self.done, self.best = record["done"], record["best"]
         self.train, self.evaluations = record["train"], record["evaluations"]
-        self.ended = self.plan.plateaued(self._selected())
+        self.ended = self._over()
         self.meter.load(record["meter"])
         prefix = "best/"
         self.best_tensors = {n[len(prefix) :]: t for n, t in kept.tensors.items() if n.startswith(prefix)}

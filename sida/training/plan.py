@@ -51,6 +51,7 @@ class Plan:
         max_nan_share: Largest share of samples with NaN within a tick.
         state_seconds: Time between two kept states, beside those at events; 0 keeps one after each iteration.
         stop_diverged: Whether a run that diverges is stopped.
+        publish_diverged: Whether a run from which nothing is left to learn ends as a result instead of with an error.
     """
 
     stage: str
@@ -65,6 +66,7 @@ class Plan:
     max_nan_share: float = 1.0
     state_seconds: float = 300.0
     stop_diverged: bool = False
+    publish_diverged: bool = False
 
     @classmethod
     def from_config(cls, config: TeacherConfig | SettledConfig, stage: str) -> Plan:
@@ -77,6 +79,7 @@ class Plan:
             snapshot=None if config.snapshot_kimg is None else Points(config.snapshot_kimg * 1000),
             state_seconds=config.state_minutes * 60,
             stop_diverged=config.on_divergence == "stop",
+            publish_diverged=config.on_divergence == "publish",
         )
         if not isinstance(config, DistillConfig):
             return plan

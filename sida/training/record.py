@@ -72,8 +72,13 @@ def _tick(value: Any) -> bool:
 
 
 def _evaluation(value: Any) -> bool:
-    """A line of ``evaluations.jsonl``."""
-    return isinstance(value, dict) and _count(value.get("nimg")) and _number(value.get(_selection(value)))
+    """A line of ``evaluations.jsonl``; what chooses is null where it was no number."""
+    return (
+        isinstance(value, dict)
+        and _count(value.get("nimg"))
+        and (name := _selection(value)) in value
+        and _optional(_number, value[name])
+    )
 
 
 def _selection(evaluation: dict[str, Any]) -> str | None:
@@ -83,10 +88,10 @@ def _selection(evaluation: dict[str, Any]) -> str | None:
 
 
 def _best(value: Any, evaluations: Any, finished: bool) -> bool:
-    """The best evaluation's value; without evaluations there is none before the end."""
+    """The best evaluation's value; without evaluations that gave a number there is none before the end."""
+    names = {name for line in evaluations if line[name := _selection(line)] is not None}
     if value is None:
-        return not evaluations and not finished
-    names = {_selection(evaluation) for evaluation in evaluations}
+        return not names and not finished
     return (
         (bool(names) or finished)
         and _by_name(_number, value)

@@ -175,6 +175,38 @@ def test_a_nan_storm_is_said_before_it_stops(teacher, tmp_path, capsys):
     assert "distill toy: diverging at image" in capsys.readouterr().err
 
 
+def test_what_shall_show_that_it_diverges_is_a_result(teacher, tmp_path, capsys, monkeypatch):
+    spec = following(teacher, FALLING, lr=1e25, max_nan_share=1.0, on_divergence="publish", state_minutes=1e6)
+    metadata = read_metadata(distill(spec, tmp_path / "run"))
+    said = capsys.readouterr().err
+    ticks, evaluations = (read_jsonl(tmp_path / f"run/{name}.jsonl") for name in ("train", "evaluations"))
+    assert ticks[-1]["bad_steps"] == ticks[-1]["steps"] > 0
+    assert metadata["last_nimg"] == ticks[-1]["nimg"] == evaluations[-1]["nimg"] < 400
+    assert f"ends at image {ticks[-1]['nimg']:,}: every step up to image" in said
+    distill(spec, tmp_path / "run")
+    assert "already trained" in capsys.readouterr().err
+    GIVEN.clear()
+    crash_at(ticks[-1]["nimg"] - 16, spec, tmp_path / "cut", monkeypatch)
+    distill(spec, tmp_path / "cut")
+    assert results(tmp_path / "cut")["network"] == results(tmp_path / "run")["network"]
+
+
+def test_an_evaluation_without_a_number_stops_a_run_or_is_part_of_its_result(teacher, tmp_path, capsys):
+    values = [5.0, 4.0, "nan", "inf", 3.0, *["nan"] * 12]
+    with pytest.raises(UserError, match=r"the evaluation at image 64 gave fd = nan, not a number"):
+        distill(following(teacher, values), tmp_path / "stopped")
+    GIVEN.clear()
+    spec = following(teacher, values, on_divergence="publish")
+    metadata = read_metadata(distill(spec, tmp_path / "run"))
+    assert (metadata["nimg"], metadata["fd"], metadata["last_nimg"]) == (128, 3.0, 400)
+    logged = [record["fd"] for record in read_jsonl(tmp_path / "run/evaluations.jsonl")]
+    assert logged[:6] == [5.0, 4.0, None, None, 3.0, None]
+    assert "diverging at image 64: fd = inf" in capsys.readouterr().err
+    GIVEN.clear()
+    nothing = following(teacher, ["nan"] * 20, on_divergence="publish", total_kimg=0.064)
+    assert read_metadata(distill(nothing, tmp_path / "nothing"))["nimg"] == 64
+
+
 def test_pictures_of_fixed_seeds_beside_each_snapshot(teacher, tmp_path):
     spec = {**STUDENT, "teacher": teacher, "evaluation": None, "snapshot_kimg": 0.2}
     distill(spec, tmp_path / "with")

@@ -97,13 +97,13 @@ GIVEN: list[float] = []
 MADE: list[Any] = []
 
 
-def make_curve(values: list[float]) -> Callable[..., dict[str, Any]]:
-    """A monitor that gives one value after the other as ``fd``."""
+def make_curve(values: list[float | str]) -> Callable[..., dict[str, Any]]:
+    """A monitor that gives one value after the other as ``fd``; ``nan`` and ``inf`` as words, which JSON has."""
     MADE.append(values)
 
     def monitor(generate):
         GIVEN.append(float(values[len(GIVEN)]))
-        return {"fd": GIVEN[-1]}
+        return {"fd": GIVEN[-1], "fd_trials": [GIVEN[-1]]}
 
     return monitor
 

@@ -56,7 +56,7 @@ def cases(paper):
             reference.setdefault(key, {})[line["hyperparameter"]] = (line["paper_value"], line["code_value"])
     found = []
     for run in paper.students():
-        if "ablation" in str(run.recipe) or run.method not in METHODS:
+        if run.family == "Ablation" or run.method not in METHODS:
             continue
         network = paper.config["teachers"][run.teacher]["network"]
         config = settled(from_mapping(DistillConfig, paper.student_spec(run.run), run.run), network)

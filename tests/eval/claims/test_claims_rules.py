@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 
 from eval.claims import Claim, Evidence, Finding, Operand, Part, combined, decide, load_claims, write_verdicts
 from eval.results.published import load_published
+from eval.results.selection import matching
 from eval.results.summary import Measurement, Measurements, load_measurements
 from sida.errors import UserError
 from sida.sheet import Run, read_runs
 from tests.eval.synthetic_output import write_preset
+from workflow.preset import Preset
 
 ROOT = Path(__file__).parents[3]
 CLAIMS = ROOT / "config" / "claims.yaml"
@@ -353,7 +355,7 @@ def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, cla
 
         def add(recipe, alpha, values):
             for seed in range(3):
-                name = f"{recipe}-{alpha}-{seed}"
+                name = f"{recipe.partition('/')[2]}-{alpha}-{seed}"
                 moved = [value + 0.01 * seed for value in values]
                 curve(folder, name, [(i * 1_100_000, v) for i, v in enumerate(moved)])
                 text = (folder / name / "evaluations.jsonl").read_text().replace('"fd', '"fid')
@@ -366,13 +368,12 @@ def test_every_papers_claim_about_training_can_come_out_either_way(tmp_path, cla
         for alpha, best in {-0.25: 5, 0.0: 4.8, 0.5: 4.1, 0.75: 4.05, 1.0: 4, 1.2: 4.5, 1.5: 4.6}.items():
             end = 30 if holds and alpha > 1 else best
             best = best if holds else 4 + 0.3 * (alpha == 1.0)
-            add("ablation-sida", alpha, [8, best, min(end, 30) if holds else best])
-            add("ablation-sid2a", alpha, calm if holds else wild)
+            add("cifar10/ablation-sida", alpha, [8, best, min(end, 30) if holds else best])
+            add("cifar10/ablation-sid2a", alpha, calm if holds else wild)
         for alpha in (0.5, 0.75, 1.0):
-            add("ablation-sid", alpha, [8, 4 + (alpha if holds else 0), 4 + (alpha if holds else 0)])
-        add("adversarial-alone-sid2a", 1.0, wild if holds else calm)
-        add("pool-sample", 1.0, [8, 4.4, 4.4] if holds else [8, 3.9, 3.9])
-        add("sid2a", 1.0, calm if holds else wild)
+            add("cifar10/ablation-sid", alpha, [8, 4 + (alpha if holds else 0), 4 + (alpha if holds else 0)])
+        add("cifar10/adversarial-alone-sid2a", 1.0, wild if holds else calm)
+        add("cifar10/pool-sample", 1.0, [8, 4.4, 4.4] if holds else [8, 3.9, 3.9])
         return Evidence(Measurements(rows), sheet, PUBLISHED, folder)
 
     names = {f"C-{n}" for n in (45, 54, 55, 56, 57, 58, 59, 60)}
@@ -463,6 +464,57 @@ def test_runs_that_claims_name_are_in_the_sheet_of_the_released_checkpoints(clai
     sheet = {run.run for run in read_runs(ROOT / "config" / "runs" / "released.tsv")}
     named = {o.run for c in claims for p in c.parts for o in (p.a, p.b, p.level) if o is not None and o.run}
     assert named <= sheet
+
+
+@pytest.mark.parametrize(
+    ("preset", "file", "scope"),
+    [("paper", "claims", "paper"), ("miniature", "claims-miniature", "digits"), ("demo", "claims", "digits")],
+)
+def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset, file, scope):
+    chosen = [claim for claim in load_claims(ROOT / f"config/{file}.yaml") if claim.scope == scope]
+    whole = Preset.load(ROOT / f"config/{preset}.yaml")
+    parts = [(claim, part) for claim in chosen for part in claim.parts]
+    checked = 0
+    for claim, part in parts:
+        for operand in (part.a, part.b, part.level):
+            if operand is None or (operand.run is None and operand.where is None):
+                continue
+            named = [whole.runs[operand.run]] if operand.run else matching(whole.runs, operand.where)
+            assert named, f"{claim.id}: no row of {preset} is {operand}"
+            about_training = part.rule in ("TRAIN", "DIVERGES", "STABLE", "TREND", "SPREAD", "COST")
+            if about_training and operand is not part.level:
+                places = {place: [r for r in named if r.alpha == place] for place in {run.alpha for run in named}}
+                needed = part.seeds if preset != "demo" else 1
+                assert min(map(len, places.values())) >= needed, f"{claim.id}: too few seeds of {operand}"
+            if part.quantity is None and part.rule != "BARRIER":
+                measured = {metric.key for run in named for metric in whole.protocol(run).metrics}
+                assert part.metric in measured, f"{claim.id}: {part.metric} of {operand}"
+            checked += 1
+    assert checked > 5
+
+
+def test_a_value_of_nought_and_a_log_without_the_metric_decide_nothing(tmp_path):
+    nought = evidence(lines("a", [0.0, 0.0]), lines("b", [0.0, 0.0]), lines("c", spread(2.0, 0.1)))
+    ratio = {"rule": "RATIO", "metric": "fd", "high": 1.0}
+    assert outcome(nought, **ratio, a=A, b=B) == "not decided here"
+    assert outcome(nought, **ratio, a=A, b=Operand(run="c")) == "supported"
+    assert outcome(nought, rule="NEAR", metric="fd", a=A, b=B) == "not decided here"
+    rows = trained(tmp_path, "x", *[FELL] * 3)
+    found = evidence(*rows, students=tmp_path)
+    assert outcome(found, rule="STABLE", metric="fid", factor=3.0, a=Operand(where={"recipe": "x"})) == (
+        "not decided here"
+    )
+
+
+def test_reserved_memory_is_compared_by_the_most_of_a_run(tmp_path):
+    for run, peak in (("a", 15000.0), ("b", 13300.0)):
+        (tmp_path / run).mkdir()
+        ticks = [{"nimg": n, "memory_mb": 9000.0, "memory_reserved_mb": peak - 3000 * (n < 3)} for n in range(1, 5)]
+        (tmp_path / run / "train.jsonl").write_text("".join(json.dumps(tick) + "\n" for tick in ticks))
+    found = evidence(lines("a", [1.0, 1.1]), lines("b", [1.0, 1.1]), students=tmp_path)
+    part = {"rule": "RATIO", "a": A, "b": B, "high": 1.01}
+    assert outcome(found, **part, quantity="memory_mb") == "supported"
+    assert outcome(found, **part, quantity="memory_reserved_mb") == "contradicted"
 
 
 # Faults.
