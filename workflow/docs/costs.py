@@ -58,3 +58,31 @@ def hours(root: Path, config: str, gpu: str) -> str:
     for name, row in cells.items():
         lines.append(f"| {name} | {' | '.join(row.get(key, '') for key in columns)} | {memory[name]:.0f} GB |")
     return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def measuring(root: Path, config: str, gpu: str, part: str = "") -> str:
+    """Hours of one card to measure a preset's generators: networks, decoders and feature networks.
+
+    Args:
+        root: The repository.
+        config: The preset.
+        gpu: Card of ``config/plan.yaml``.
+        part: ``one`` or ``several``: the sum over generators of one step or of more; without it a table by protocol.
+    """
+    jobs = _jobs(root, config, gpu)
+    preset, sums = jobs.preset, {}
+    for job in jobs.behind([]).values():
+        if job.kind == "measure":
+            row = preset.runs[job.name]
+            steps = "several" if (preset.measure_spec(row.run)["nfe"] or 1) > 1 else "one"
+            key = preset.protocol(row).name, steps
+            count, before = sums.get(key, (0, 0.0))
+            sums[key] = count + 1, before + job.gpu_hours
+    if part:
+        return f"{sum(spent for (_, steps), (_, spent) in sums.items() if steps == part):,.0f}"
+    lines = ["| protocol | one step: generators | hours | several steps: generators | hours |", "|---|---|---|---|---|"]
+    for name in dict.fromkeys(name for name, _ in sums):
+        cells = [sums.get((name, steps), (0, 0.0)) for steps in ("one", "several")]
+        texts = [f"{count} | {spent:,.1f}" if count else " | " for count, spent in cells]
+        lines.append(f"| `{name}` | {' | '.join(texts)} |")
+    return "\n\n" + "\n".join(lines) + "\n\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterable, Mapping
@@ -10,9 +11,10 @@ from typing import Any
 
 from sida.assets.cache import cache_dir
 from sida.assets.registry import load_registry
-from sida.config import from_mapping
+from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.families import SD_VAE
+from sida.resources import ROOT
 from sida.training.config import DistillConfig
 from workflow.planning.networks import network_cost
 from workflow.planning.rates import Assumptions, Gpu
@@ -227,7 +229,7 @@ class Jobs:
     def _measure(self, run: str) -> Job:
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         images = self.preset.trials * protocol.num_samples
-        network = self.network(row.teacher) or self._like(row.checkpoint)
+        network = self.network(row.teacher) or self._like(row.teacher) or self._like(row.checkpoint)
         guided = row.guide is not None and not row.trained_here
         guide = self._guide(run) if guided else None
         forward, fp16 = 0.0, False
@@ -246,10 +248,17 @@ class Jobs:
         return self.network(guide) or self._like(guide)
 
     def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
-        """Architecture of a checkpoint: that of the teacher whose name its own begins with (an EMA of the same)."""
+        """Architecture of a checkpoint: that of the teacher whose name its own begins with (an EMA of the same).
+
+        Published ones are described once, in the preset that trains them.
+        """
         name = (checkpoint or "").replace("guide-", "teacher-")
-        like = [teacher for teacher in self.preset.config["teachers"] if name.startswith(teacher)]
-        return self.network(max(like, key=len)) if like else None
+        for teachers in (self.preset.config["teachers"], _published_teachers()):
+            like = [teacher for teacher, entry in teachers.items() if name.startswith(teacher) and "network" in entry]
+            if like:
+                network: dict[str, Any] = teachers[max(like, key=len)]["network"]
+                return network
+        return None
 
     def _measured(self, run: str, forward: float, fp16: bool) -> float:
         """Seconds for an image to be drawn, decoded and seen by all feature networks."""
@@ -274,6 +283,12 @@ class Jobs:
             return Job("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
         hours = images / self.assumptions.pictures_per_second / 3600
         return Job("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
+
+
+@functools.cache
+def _published_teachers() -> dict[str, dict[str, Any]]:
+    teachers: dict[str, dict[str, Any]] = load_yaml(ROOT / "config/paper.yaml")["teachers"]
+    return teachers
 
 
 def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
