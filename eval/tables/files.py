@@ -63,7 +63,7 @@ def make_table(
     if mode == "measured" and (measurements is None or runs is None):
         raise UserError("mode measured needs --measurements and --runs; or use --mode paper")
     measured = Measurements([], str(measurements or "no measurements"))
-    if measurements is not None and mode != "paper" and (mode == "measured" or Path(measurements).is_file()):
+    if measurements is not None and mode != "paper":
         measured = load_measurements(measurements)
     sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
     return build_table(rows, measured, sheet, numbers, mode)

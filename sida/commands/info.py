@@ -7,7 +7,7 @@ from typing import Any
 
 HELP = "Show a network file: architecture, parameters, origin, method, recorded hashes."
 EXAMPLES = """examples:
-  sida info results/demo/students/sida/network.safetensors
+  sida info results/demo/students/sida-a1.0/network.safetensors
   sida info edm2-img512-xs-2147483-0.135.pkl
   sida info cifar_uncond_gdd_i.pkl --network-class GDDPrecond
   sida info network.safetensors --json

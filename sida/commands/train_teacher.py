@@ -9,7 +9,7 @@ from sida.training.voice import one_voice
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
 
-HELP = "Train a diffusion teacher (EDM)."
+HELP = "Train a diffusion teacher (EDM, EDM2 or a network of one's own)."
 EXAMPLES = """examples:
   sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
   sida train-teacher --spec teacher.yaml --out OUT --set lr=1e-3 --set network.kwargs.dropout=0.1
