@@ -69,6 +69,8 @@ class Store(abc.ABC):
         Raises:
             UserError: The target holds other samples.
         """
+        # Looked at before the record, which comes first: what another process of the same job has put there has one.
+        taken = self._is_taken()
         if self.record_path.exists():
             existing = read_sealed_json(self.record_path, f"remove it and {self.path}, then sample again")
             different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
@@ -77,7 +79,7 @@ class Store(abc.ABC):
                     f"{self.path}: holds samples with other {', '.join(different)} (see {self.record_path}); "
                     "choose another --out or remove it"
                 )
-        elif self.path.exists() and not (self.is_folder and all(p.name.startswith(".") for p in self.path.iterdir())):
+        elif taken:
             raise UserError(
                 f"{self.path}: exists and was not written by sida sample; choose another --out or remove it"
             )
@@ -87,6 +89,12 @@ class Store(abc.ABC):
             self.parts.mkdir(parents=True, exist_ok=True)
         if not self.record_path.exists():
             write_sealed_json(self.record_path, self.record)
+
+    def _is_taken(self) -> bool:
+        """Whether the target holds anything."""
+        if not self.path.exists():
+            return False
+        return not self.is_folder or any(not entry.name.startswith(".") for entry in self.path.iterdir())
 
     def shard_seeds(self, shard: int) -> Sequence[int]:
         """Seeds of a shard."""

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -204,6 +205,23 @@ def test_other_samples_are_not_mixed_in(network, tmp_path):
     with pytest.raises(UserError, match="was not written by sida sample"):
         job(network, tmp_path / "mine.zip")
     assert (tmp_path / "mine.zip").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("asked", ["samples", "samples.json"])
+def test_a_process_that_starts_at_the_same_time_is_no_stranger(network, tmp_path, monkeypatch, asked):
+    """Another one of the same job makes folder and record between two looks of this one, whichever comes first."""
+    looked, rival = Path.exists, [lambda: job(network, tmp_path / "samples", seeds="0-3")]
+
+    def slowly(path):
+        found = looked(path)
+        if path.name == asked and rival:
+            rival.pop()()
+        return found
+
+    monkeypatch.setattr(Path, "exists", slowly)
+    job(network, tmp_path / "samples", seeds="0-3")
+    assert not rival
+    assert read_folder(tmp_path / "samples")["seeds"].tolist() == [0, 1, 2, 3]
 
 
 def test_class_rules_of_the_command(network, tmp_path):
