@@ -21,6 +21,10 @@ from sida.text_files import parse_json, read_text
 #: Names that :func:`atomic_path` writes under.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
 
+# It can only be read by setting it, for all threads: done once, before there are any.
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
@@ -43,9 +47,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         hold(handle)
         yield temporary
         # mkstemp makes files private; results are meant to be shared like any other file.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
+        temporary.chmod(0o666 & ~_UMASK)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, target)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -88,3 +89,21 @@ def test_a_folder_of_one_writer_is_swept_whole(tmp_path):
     assert len(half_written(tmp_path)) == 1
     sweep_temporaries(tmp_path)
     assert half_written(tmp_path) == []
+
+
+def test_threads_that_write_leave_the_umask_alone(tmp_path, monkeypatch):
+    original = os.umask
+    before = original(0o027)
+    original(before)
+
+    def slowly(mask):
+        previous = original(mask)
+        time.sleep(0.01)
+        return previous
+
+    monkeypatch.setattr(os, "umask", slowly)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda number: write_text(tmp_path / f"{number}.txt", "x"), range(16)))
+    # What this sets is what it was.
+    assert original(before) == before
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o666 & ~before}
