@@ -194,13 +194,14 @@ class RunFiles:
         """Puts snapshots of other configurations into ``snapshots/<digest>/``, and this one's back from there.
 
         So a run that goes on after another one in the same folder finds its own, and neither overwrites the other's.
+        A network that is of no run stays where it is.
 
         Raises:
             UserError: A snapshot is damaged.
         """
         shelf = self.folder / "snapshots"
         for path in sorted(shelf.glob("network-*.safetensors")):
-            owner = str(read_metadata(path)["config_sha256"])
+            owner = str(read_metadata(path).get("config_sha256", self.digest))
             if owner != self.digest:
                 (shelf / owner[:12]).mkdir(exist_ok=True)
                 _move(path, shelf / owner[:12])

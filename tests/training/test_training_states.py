@@ -12,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
+from sida.checkpoint import save_network
 from sida.cli import main
 from sida.errors import UserError
+from sida.networks import build_network
 from sida.training import run, train_teacher
 from sida.training.background import BackgroundWriter, copied_to_cpu
 from sida.training.ranks import Ranks
@@ -110,6 +112,17 @@ def test_starting_anew_over_an_unfinished_run_needs_the_users_word(unfinished, m
     (snapshot,) = [name for name in before if name.startswith("snapshots/")]
     (aside,) = (unfinished / "snapshots").glob(f"*/{Path(snapshot).name}")
     assert aside.read_bytes() == before[snapshot]
+
+
+def test_a_network_of_no_run_among_the_snapshots_stays_where_it_is(tmp_path):
+    mine = tmp_path / "snapshots" / "network-mine.safetensors"
+    mine.parent.mkdir()
+    save_network(build_network(NETWORK), mine, {"method": "teacher"})
+    before = mine.read_bytes()
+    for lr in (1e-3, 2e-3):
+        train_teacher({**TEACHER, "total_kimg": 0.016, "snapshot_kimg": 0.016, "lr": lr}, tmp_path)
+    assert mine.read_bytes() == before
+    assert len(list(mine.parent.glob("*/network-0000000016.safetensors"))) == 1
 
 
 def test_going_back_to_the_settings_goes_on_where_they_stopped(
