@@ -73,6 +73,10 @@ class Turns:
         replayed = cuda_graphs and self.device.type == "cuda"
         self._rounds: Rounds = ReplayedRounds(plain, list(self.learners.values())) if replayed else plain
 
+    def begun(self, pixels: int) -> float:
+        """Images after which all phases of the players' terms have begun, given C·H·W."""
+        return self.schedule.begun(name for player in self.players for name in player.weights(pixels))
+
     def join(self, ranks: Ranks, shard: bool = False) -> None:
         """Makes this one of several processes that train together; to be called before the first iteration.
 

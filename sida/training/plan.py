@@ -7,7 +7,6 @@ import math
 from collections.abc import Sequence
 
 from sida.config import from_mapping
-from sida.methods import find_method
 from sida.settings.evaluation import Evaluation
 from sida.training.config import DistillConfig, SettledConfig, TeacherConfig
 
@@ -69,8 +68,8 @@ class Plan:
     publish_diverged: bool = False
 
     @classmethod
-    def from_config(cls, config: TeacherConfig | SettledConfig, stage: str) -> Plan:
-        """The plan of a configuration, which counts in thousands of images."""
+    def from_config(cls, config: TeacherConfig | SettledConfig, stage: str, settled: float = 0.0) -> Plan:
+        """The plan of a configuration, which counts in thousands of images; ``settled`` is a student's, in images."""
         plan = cls(
             stage=stage,
             total=config.total_kimg * 1000,
@@ -87,13 +86,12 @@ class Plan:
         if config.evaluation is None:
             return plan
         evaluation = from_mapping(Evaluation, config.evaluation, "evaluation")
-        joins = config.adversarial_kimg if find_method(config.method, "method").real_images else 0
         return dataclasses.replace(
             plan,
             evaluation=Points(evaluation.every_kimg * 1000, evaluation.per_decade),
             patience=evaluation.patience,
             min_improvement=evaluation.min_improvement,
-            settled=max(config.warmup_kimg, joins) * 1000,
+            settled=settled,
         )
 
     def plateaued(self, evaluations: Sequence[tuple[int, float]]) -> bool:

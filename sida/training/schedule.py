@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Schedule:
             adversarial_weight=0.5 if adversarial else 0.0,
             lr_factor=self._lr_factor(nimg),
         )
+
+    def begun(self, terms: Iterable[str]) -> float:
+        """Images after which all phases of a method with these terms have begun, see :meth:`Phase.weight`."""
+        joins = self.adversarial_kimg if {"sid", "adversarial"} & set(terms) else None
+        return max(self.warmup_kimg, joins or 0.0) * 1000
 
     def _lr_factor(self, nimg: int) -> float:
         if self.total_kimg is None:

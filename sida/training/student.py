@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -125,7 +126,7 @@ def distill(
         if config.evaluation is not None:
             place = f"{where}.evaluation"
             evaluate = Evaluation(config.evaluation, dataset, config.init_sigma, config.device, place)
-        plan = Plan.from_config(config, stage)
+        plan = Plan.from_config(config, stage, turns.begun(math.prod(dataset.network_shape)))
         metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
         sampler = Sampler(kind="one_step", init_sigma=config.init_sigma)
         picture = Pictures(sampler, config.pictures, config.device)

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from sida.checkpoint import load_network, save_network
+from sida.checkpoint import load_network, read_metadata, save_network
 from sida.cli import main
 from sida.data import load_dataset
 from sida.io import read_jsonl
@@ -19,7 +19,7 @@ from sida.training.identity import run_digest
 from sida.training.parts import make_turns
 from sida.training.state import StateStore
 from tests.training.processes import said, together
-from tests.training.toy import NETWORK, STUDENT, TEACHER, as_json, interrupt_after, results
+from tests.training.toy import GIVEN, NETWORK, STUDENT, TEACHER, as_json, interrupt_after, results
 
 CPU = torch.device("cpu")
 GDD = {
@@ -97,6 +97,14 @@ def test_defaults_are_the_official_ones(teacher):
     assert [player.weights(64) for player in turns.players] == [{"real_or_fake": 64}, {"r1": 16}, {"fooling": 64}]
     assert judge.learner.net.augment is None
     assert generator.learner.net.init_config["kwargs"]["dropout"] == 0
+
+
+def test_patience_counts_from_the_first_image_where_no_term_joins_later(tmp_path, teacher):
+    GIVEN.clear()
+    watched = {"monitor": "tests.training.toy:make_curve", "kwargs": {"values": [2.0, 1.0, *[3.0] * 9]}}
+    evaluation = {"every_kimg": 0.016, "patience": 3, **watched}
+    path = distill({**GDD, "teacher": teacher, "adversarial_kimg": 200.0, "evaluation": evaluation}, tmp_path)
+    assert read_metadata(path)["last_nimg"] == 64
 
 
 def test_without_penalty_the_discriminator_takes_plain_steps(teacher):
