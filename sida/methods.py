@@ -44,6 +44,8 @@ class Method:
             (:class:`sida.training.Distiller`); a method with other networks makes its own players.
         guided: Of a method with ``turns``: whether these take the teacher's score from ``Parts.true_score``, which a
             recipe's ``guidance`` acts on. The others do.
+        fused: Of a method with ``turns``: whether these heed a recipe's ``kernels`` and ``recompute``, as those of
+            :func:`sida.training.parts.make_score_distiller` do. The others do.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Method:
     options: type | None = None
     turns: Callable[[Parts], Turns] | None = None
     guided: bool = False
+    fused: bool = False
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
         """Default settings for networks of a family: its own, else those of the family that it is like.
@@ -75,8 +78,8 @@ class Method:
         """Whether it learns from a score that can be guided."""
         return self.turns is None or self.guided
 
-    def check(self, init: str | None, real_source: str, guidance: float = 1.0) -> None:
-        """Whether a run's start, source of real images and guidance fit.
+    def check(self, init: str | None, real_source: str, guidance: float = 1.0, kernels: str = "torch") -> None:
+        """Whether a run's start, source of real images, guidance and kernels fit.
 
         Raises:
             ValueError: ``key: what is wrong``.
@@ -90,6 +93,8 @@ class Method:
             raise ValueError(f"real_source: '{self.name}' sees no real images; remove it")
         if guidance != 1 and not self.takes_guidance:
             raise ValueError(f"guidance: '{self.name}' learns from no score that could be guided; set it to 1")
+        if kernels != "torch" and self.turns is not None and not self.fused:
+            raise ValueError(f"kernels: '{self.name}' does not compute with {kernels} kernels; set it to torch")
 
 
 def _sid_loss(parts: Parts) -> SiDLoss:

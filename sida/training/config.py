@@ -205,7 +205,8 @@ class Recipe(TrainingSettings):
         compile: Run through torch.compile (changes rounding).
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
         half: That half precision: ``float16`` (as all published runs) or ``bfloat16``.
-        kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
+        kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md);
+            not for gdd, gdd-i and instance.
         recompute: With fused kernels, make the activations before convolutions again where gradients pass, instead of
             keeping them: less memory, a few per cent more time, the same result.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
@@ -275,7 +276,7 @@ class DistillConfig(Recipe, JobSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method in METHODS:
-            METHODS[self.method].check(self.init, self.real_source, self.guidance)
+            METHODS[self.method].check(self.init, self.real_source, self.guidance, self.kernels)
         if self.guidance != 1 and self.guide is None:
             raise ValueError(f"guidance: {self.guidance:g} needs a guiding network; give its file as guide, or set 1")
         if self.guidance == 1 and self.guide is not None:
@@ -324,7 +325,7 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
 
     method = find_method(config.method, f"{where}.method")
     try:
-        method.check(config.init, config.real_source, config.guidance)
+        method.check(config.init, config.real_source, config.guidance, config.kernels)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
     family, kwargs = family_of(network, f"{where}.teacher: {config.teacher}"), network["kwargs"]

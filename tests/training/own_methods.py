@@ -87,7 +87,9 @@ def adversarial(parts) -> Turns:
     return Turns(players, parts.schedule(), ema_half_life=half_life, seed=config.seed)
 
 
-JUDGED = dataclasses.replace(SID, name="judged", title="Judged", about="a discriminator beside ψ", turns=judged)
+JUDGED = dataclasses.replace(
+    SID, name="judged", title="Judged", about="a discriminator beside ψ", turns=judged, fused=True
+)
 ADVERSARIAL = dataclasses.replace(
     SID, name="adversarial", title="GAN", about="a discriminator instead of ψ", turns=adversarial, psi_steps=0
 )

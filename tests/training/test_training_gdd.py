@@ -158,6 +158,10 @@ def test_digest_tells_settings_that_were_left_out_from_those_of_other_methods(te
         ({"real_source": "x.safetensors"}, "no such file"),
         ({"init": "x"}, "init: 'gdd' starts from the teacher; remove it"),
         (
+            {"device": "cuda", "kernels": "fused"},
+            "--spec.kernels: 'gdd' does not compute with fused kernels; set it to torch",
+        ),
+        (
             {"options": {}},
             "--spec.options.backbones: 'vgg16_bn' takes images of 3 channels, not 8×8, 1; for these name",
         ),

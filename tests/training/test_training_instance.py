@@ -78,6 +78,10 @@ def test_defaults_are_gdds_with_which_it_is_compared(teacher):
         ({"options": {"steps": 3}}, "--spec.options: unknown key 'steps' (did you mean 'num_steps'?)"),
         ({"real_source": "x.safetensors"}, "real_source: 'instance' sees no real images; remove it"),
         ({"init": "x"}, "init: 'instance' starts from the teacher; remove it"),
+        (
+            {"device": "cuda", "kernels": "fused"},
+            "--spec.kernels: 'instance' does not compute with fused kernels; set it to torch",
+        ),
     ],
 )
 def test_fault_is_one_line(tmp_path, teacher, change, message, capsys):

@@ -7,10 +7,12 @@ import json
 import pytest
 import torch
 
-from sida.checkpoint import load_network
+from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
+from sida.errors import UserError
 from sida.io import read_jsonl
 from sida.training import distill, train_teacher
+from sida.training.config import DistillConfig, settled
 from sida.training.state import StateStore
 from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
 
@@ -93,6 +95,14 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     before = digest(tmp_path / "before")
     monkeypatch.setattr(identity, "source_sha256", lambda module: "edited")
     assert digest(tmp_path / "after") != before
+
+
+def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
+    spec = {**SHORT, "teacher": teacher, "device": "cuda", "kernels": "fused"}
+    network = read_metadata(teacher)["network"]
+    assert settled(DistillConfig(**{**spec, "method": f"{OWN}:JUDGED"}), network).kernels == "fused"
+    with pytest.raises(UserError, match=r"student\.kernels: 'adversarial' does not compute with fused kernels"):
+        settled(DistillConfig(**{**spec, "method": f"{OWN}:ADVERSARIAL"}), network)
 
 
 @pytest.mark.parametrize(
