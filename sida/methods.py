@@ -34,7 +34,8 @@ class Method:
         start: What the generator starts as: a copy of the ``teacher``, another distilled ``generator`` that the run
             must name (``init``), or ``either``.
         real_images: Whether it sees real images.
-        defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.families`).
+        defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.families`): all of them,
+            ``{**SID.defaults["edm"], "alpha": 1.0}`` to change one.
         loss: Makes the loss of fake score and generator, from the settings that it takes. With ``turns`` it may be any
             loss that these use.
         psi_steps: Steps of the fake score with each step of the generator.

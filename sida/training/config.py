@@ -20,6 +20,8 @@ from sida.settings.evaluation import Evaluation, RecipeEvaluation
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 #: Adam's ε in float32 and in float16.
 EPS, EPS_FP16 = 1e-8, 1e-6
+#: Null where a copy of a network does as the network, or knows nothing of the kind.
+_NORMS = ("weight_norm", "fake_score_weight_norm")
 Beta = Annotated[float, Range(least=0, below=1)]
 
 
@@ -286,7 +288,8 @@ class DistillConfig(Recipe, JobSettings):
         if self.recompute and self.kernels != "fused":
             raise ValueError("recompute: is for kernels 'fused'; without them take checkpointing")
         if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
-            raise ValueError("half: says which half precision, and there is none without fp16 on device 'cuda'")
+            fault = "says which half precision, and there is none without fp16 on device 'cuda'"
+            raise ValueError(f"half: {fault}; set fp16 to true there, or remove it")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -318,8 +321,8 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
         where: Place named in errors.
 
     Raises:
-        UserError: A setting that the teacher's family does not have, or a start or guidance that the method does not
-            have.
+        UserError: A setting that the teacher's family does not have, a start, guidance or kernels that the method does
+            not have, or a setting that neither configuration nor method give.
     """
     from sida.networks import family_of
 
@@ -331,20 +334,30 @@ def settled(config: DistillConfig, network: Mapping[str, Any], where: str = "stu
     family, kwargs = family_of(network, f"{where}.teacher: {config.teacher}"), network["kwargs"]
     _check(config, family, family.has_variance_head(network), where)
     values = {"betas": BETAS, **method.settings_of(family, f"{where}.teacher: {config.teacher}")}
-    values["logvar"] &= family.has_variance_head(network)
+    values["logvar"] = family.has_variance_head(network) and values.get("logvar")
     on_gpu = config.device.startswith("cuda")
     # Float16 is a GPU's affair; elsewhere the flag of a network does nothing.
     values["fp16"] = on_gpu and bool(kwargs.get("use_fp16", family.fp16))
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(DistillConfig)}
     given = {name: value for name, value in fields.items() if value is not None}
     fp16 = {**values, **given}["fp16"]
-    return SettledConfig(**{**fields, **values, "eps": EPS_FP16 if fp16 else EPS, **given})
+    values = {**fields, **values, "eps": EPS_FP16 if fp16 else EPS, **given}
+    left = [name for name in SettledConfig.__annotations__ if values[name] is None and name not in _NORMS]
+    if left:
+        raise UserError(
+            f"{where}.method: '{method.name}' has no default for {', '.join(left)} with {family.title} networks; "
+            "add it to the method's defaults, or set it"
+        )
+    try:
+        return SettledConfig(**values)
+    except ValueError as error:
+        raise UserError(f"{where}.{error}") from None
 
 
 def _check(config: DistillConfig, family: Family, head: bool, where: str) -> None:
     if config.augment is not None and not family.augmentation:
         raise UserError(f"{where}.augment: {family.title} networks take no augmentation; set it to null")
-    for key in ("weight_norm", "fake_score_weight_norm"):
+    for key in _NORMS:
         if getattr(config, key) and not family.weight_norm:
             raise UserError(f"{where}.{key}: {family.title} networks do not have it ({config.teacher}); remove it")
     if config.logvar and not head:

@@ -93,4 +93,5 @@ JUDGED = dataclasses.replace(
 ADVERSARIAL = dataclasses.replace(
     SID, name="adversarial", title="GAN", about="a discriminator instead of ψ", turns=adversarial, psi_steps=0
 )
+FEW = dataclasses.replace(SID, name="few", defaults={"edm": {"alpha": 1.0}, "edm2": {"alpha": 1.0}})
 NO_METHOD = "not a method"

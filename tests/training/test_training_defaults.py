@@ -137,6 +137,13 @@ def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device
     assert (config.fp16, config.eps) == expected
 
 
+def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
+    config = config_for("teacher", "sida", half="bfloat16", device="cuda")
+    with pytest.raises(UserError, match=r"student\.half: says which half precision, and there is none without fp16"):
+        settled(config, NETWORK)
+    assert settled(config_for("teacher", "sida", half="bfloat16", fp16=True, device="cuda"), NETWORK).fp16
+
+
 @pytest.mark.parametrize(
     ("family", "settings", "message"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -95,6 +96,21 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     before = digest(tmp_path / "before")
     monkeypatch.setattr(identity, "source_sha256", lambda module: "edited")
     assert digest(tmp_path / "after") != before
+
+
+def test_defaults_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):
+    network = read_metadata(teacher)["network"]
+    config = lambda **more: DistillConfig(**{**SHORT, "teacher": teacher, "method": f"{OWN}:FEW", **more})
+    left = "init_sigma, P_mean, P_std, lambda_d"
+    message = f"student.method: 'few' has no default for {left} with EDM networks; add it to the method's defaults"
+    with pytest.raises(UserError, match=re.escape(message)):
+        settled(config(), network)
+    rest = {"init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0}
+    made = settled(config(**rest), network)
+    assert (made.alpha, made.logvar, made.weight_norm) == (1.0, False, None)
+    head = {"class": "EDM2Precond", "kwargs": {"logvar_channels": 8, "model_channels": 8}}
+    with pytest.raises(UserError, match="has no default for logvar with EDM2 networks"):
+        settled(config(**rest, augment=None), head)
 
 
 def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
