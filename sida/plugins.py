@@ -21,7 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from sida.errors import UserError, suggestion
-from sida.io import sha256_file
+from sida.io import sha256_file, sha256_json
 from sida.ranges import names_object
 
 #: Modules, or ``module:object``, with commas between; a module stands for those below it, ``*`` for all.
@@ -154,3 +154,21 @@ def source_sha256(item: Any) -> str | None:
     """SHA-256 of the source file of a module or function; None where it has none."""
     source = inspect.getsourcefile(inspect.unwrap(item))
     return sha256_file(source) if source else None
+
+
+def code_sha256(module: ModuleType, found: Any) -> str | None:
+    """SHA-256 of the source of what :func:`load_object` gave; None where it has none.
+
+    It covers the named module (a package with all modules in it) and, from outside this package, those where the object
+    is defined, or the functions and classes that it holds. Of a single file it is that of its bytes.
+    """
+    folders = [Path(folder) for folder in getattr(module, "__path__", [])]
+    files = {file.resolve() for folder in folders for file in folder.rglob("*.py")}
+    # A class's own functions lie where it does, or were made for it.
+    held = [found] if inspect.isclass(found) else [found, *getattr(found, "__dict__", {}).values()]
+    makers = [sys.modules.get(one.__module__) for one in held if inspect.isroutine(one) or inspect.isclass(one)]
+    for maker in [module, *(maker for maker in makers if maker is not None and not is_ours(maker.__name__))]:
+        source = inspect.getsourcefile(maker) if getattr(maker, "__file__", None) else None
+        files |= {Path(source).resolve()} if source else set()
+    digests = sorted(map(sha256_file, files))
+    return digests[0] if len(digests) == 1 else sha256_json(digests) if digests else None

@@ -3,7 +3,8 @@
 ``module:factory`` names a callable that makes a monitor from keyword arguments. Its module may also have
 ``monitor_facts(**the same arguments)``: a JSON value with everything that decides the monitor's numbers, by content. It
 is asked without making a monitor, since a finished run needs none. Without it the arguments themselves count, files
-among them by their bytes. ``RECORDED_AS`` is the name in digests of a module that has moved since.
+among them by their bytes. Of a module from outside this package its source counts, too. ``RECORDED_AS`` is the name in
+digests of a module that has moved since.
 
 A monitor that can share its work among processes has ``part(generate, number, count)`` and ``join(parts)``, which
 together give what calling it gives; one that has not is called by the first process alone.
@@ -19,7 +20,7 @@ import torch
 
 from sida.data.dataset import Dataset
 from sida.io import by_content
-from sida.plugins import load_object
+from sida.plugins import code_sha256, is_ours, load_object
 from sida.sampling import Drawer
 from sida.settings.samplers import Sampler
 from sida.training.interruption import Interruption, Wish
@@ -137,9 +138,10 @@ def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], 
     Raises:
         UserError: No such module or factory, or arguments that it does not take.
     """
-    module, _ = load_object(evaluation["monitor"], f"{where}.monitor", "factory")
+    module, factory = load_object(evaluation["monitor"], f"{where}.monitor", "factory")
+    source = {} if is_ours(evaluation["monitor"]) else {"source_sha256": code_sha256(module, factory)}
     name = getattr(module, "RECORDED_AS", evaluation["monitor"])
     kwargs = {k: v for k, v in evaluation.get("kwargs", {}).items() if k != "dataset" or v != dataset}
     facts: Callable[..., Any] | None = getattr(module, "monitor_facts", None)
     points = {key: value for key, value in evaluation.items() if value is not None}
-    return {**points, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}
+    return {**points, **source, "monitor": name, "kwargs": by_content(kwargs) if facts is None else facts(**kwargs)}

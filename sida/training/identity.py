@@ -13,7 +13,7 @@ from sida.io import sha256_json
 from sida.methods import METHODS
 from sida.networks import architecture
 from sida.official_defaults import BETAS
-from sida.plugins import load_object, source_sha256
+from sida.plugins import code_sha256, load_object
 from sida.provenance import code_version
 from sida.ranges import names_object
 from sida.training.config import DistillConfig, TeacherConfig
@@ -31,7 +31,12 @@ LATER = {
 
 
 def run_digest(
-    kind: str, config: Config, dataset_sha256: str, parents: Mapping[str, str | None], where: str = "spec"
+    kind: str,
+    config: Config,
+    dataset_sha256: str,
+    parents: Mapping[str, str | None],
+    where: str = "spec",
+    networks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
     """Digest of everything that decides a run's result.
 
@@ -44,9 +49,11 @@ def run_digest(
         dataset_sha256: Digest of the data.
         parents: SHA-256 of the networks a student starts from.
         where: Place named in errors.
+        networks: Architectures of these networks: the source of a class from outside decides the result, too.
 
     Raises:
-        UserError: The monitor of the evaluation cannot be found, or its protocol or data cannot be read.
+        UserError: The monitor of the evaluation cannot be found, or its protocol or data cannot be read; or a network's
+            class is from outside and not allowed.
     """
     settings = dataclasses.asdict(config)
     for field in dataclasses.fields(config):
@@ -63,12 +70,13 @@ def run_digest(
         if settings.get(name, 0) is None:
             settings[name] = value
     if settings.get("method", "") not in ("", *METHODS):
-        module, _ = load_object(settings["method"], f"{where}.method", "method")
-        settings["method"] = {"name": settings["method"], "source_sha256": source_sha256(module)}
-    network = settings.get("network")
-    if network is not None and names_object(network["class"]):
-        module, _ = load_object(network["class"], f"{where}.network.class", "class")
-        settings["network"] = {**network, "source_sha256": source_sha256(module)}
+        source = code_sha256(*load_object(settings["method"], f"{where}.method", "method"))
+        settings["method"] = {"name": settings["method"], "source_sha256": source}
+    built = {"network": settings["network"]} if "network" in settings else {}
+    for name, network in {**built, **(networks or {})}.items():
+        if names_object(network["class"]):
+            source = code_sha256(*load_object(network["class"], f"{where}.{name}.class", "class"))
+            settings[name] = {**settings.get(name, {}), "source_sha256": source}
     settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
     return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
 

@@ -111,7 +111,8 @@ def distill(
         parents["guide"] = _sha256(config.guide, f"{where}.guide")
     if config.real_source != "data":
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
-    digest = run_digest("student", config, dataset.sha256, parents, where)
+    networks = {role: read_metadata(getattr(config, role))["network"] for role, digest in parents.items() if digest}
+    digest = run_digest("student", config, dataset.sha256, parents, where, networks)
     stage = f"distill {config.name}"
     folder = run_folder(outdir, "students", config.name)
     with joined(device) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:

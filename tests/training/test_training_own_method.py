@@ -12,8 +12,10 @@ from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
 from sida.errors import UserError
 from sida.io import read_jsonl
+from sida.plugins import ALLOW
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig, settled
+from sida.training.identity import run_digest
 from sida.training.state import StateStore
 from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
 
@@ -89,13 +91,45 @@ def test_a_discriminator_has_its_own_optimizer_and_state(tmp_path, teacher, monk
 
 
 def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
-    from sida.training import identity
+    """Of a package any of its modules, and the monitor's; a module far from them changes nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ALLOW, "own_package,own_monitor,own_single")
+    method = "import dataclasses\nfrom sida.methods import SID\n\nMINE = dataclasses.replace(SID, name='mine')\n"
+    sources = {
+        "own_package/__init__.py": "from own_package.inner.core import MINE\n",
+        "own_package/inner/core.py": method,
+        "own_single.py": method,
+        "own_monitor.py": "from own_factory import make\n",
+        "own_factory.py": "from tests.training.toy import make_monitor as make_ours\n\n\ndef make(**kwargs):\n"
+        "    return make_ours(**kwargs)\n",
+        "unasked.py": "",
+    }
+    for name, text in sources.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    watched = {"every_kimg": 0.1, "monitor": "own_monitor:make", "kwargs": {"samples": 32}}
 
-    spec = {**SHORT, "teacher": teacher, "method": MATCHING, "total_kimg": 0.016}
-    digest = lambda path: load_network(distill(spec, path))[1]["config_sha256"]
-    before = digest(tmp_path / "before")
-    monkeypatch.setattr(identity, "source_sha256", lambda module: "edited")
-    assert digest(tmp_path / "after") != before
+    def digests():
+        specs = {"package": {"method": "own_package:MINE"}, "single": {"method": "own_single:MINE"}}
+        specs["watched"] = {"method": "sid", "evaluation": watched}
+        config = lambda spec: settled(DistillConfig(**{**SHORT, "teacher": teacher, **spec}), network)
+        return {name: run_digest("student", config(spec), "data", {"teacher": "t"}) for name, spec in specs.items()}
+
+    network, changed = read_metadata(teacher)["network"], {}
+    before = digests()
+    for name, text in sources.items():
+        (tmp_path / name).write_text(f"{text}# another line\n")
+        after = digests()
+        changed[name] = {key for key in before if after[key] != before[key]}
+        before = after
+    assert changed == {
+        "own_package/__init__.py": {"package"},
+        "own_package/inner/core.py": {"package"},
+        "own_single.py": {"single"},
+        "own_monitor.py": {"watched"},
+        "own_factory.py": {"watched"},
+        "unasked.py": set(),
+    }
 
 
 def test_defaults_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):

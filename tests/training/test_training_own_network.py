@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from docs.examples.flow import FlowPrecond
-from sida.checkpoint import load_network
+from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
 from sida.config import from_mapping
 from sida.errors import UserError
@@ -111,3 +111,11 @@ def test_source_of_the_class_is_part_of_what_a_run_is(tmp_path, monkeypatch):
     assert run_digest("teacher", config, "data", {}) == first
     source.write_text(source.read_text() + "# another line\n")
     assert run_digest("teacher", config, "data", {}) != first
+    short = {"total_kimg": 0.016, "snapshot_kimg": None}
+    teacher = train_teacher({**spec, **short}, tmp_path / "teacher")
+    student = {**STUDENT, **short, "teacher": str(teacher), "method": "sid", "augment": None, "evaluation": None}
+    digest = lambda path: read_metadata(distill({**student, "warmup_kimg": 0.0}, path))["config_sha256"]
+    first = digest(tmp_path / "first")
+    assert digest(tmp_path / "first") == first
+    source.write_text(source.read_text() + "# and another\n")
+    assert digest(tmp_path / "second") != first
