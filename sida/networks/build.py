@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from torch import nn
 
 from sida.errors import UserError, suggestion
@@ -42,7 +43,8 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
         config: ``{"class": name, "kwargs": {...}}``: the class names and keyword arguments of this package, which are
             those of the official networks. ``net.init_config`` of a built network is such a mapping. Two
             spellings of SiDA's code are understood too: U-Nets named ``..._EncoderDecoder``, and ``use_gan`` with
-            ``force_normalization`` in place of ``weight_norm``. A class of one's own is named ``module:object``, see
+            ``force_normalization`` in place of ``weight_norm``. ``half_dtype`` is ours alone: ``bfloat16`` or
+            ``float16``, see `Precond.half_dtype`. A class of one's own is named ``module:object``, see
             :func:`find_class`.
         where: Place named in errors, e.g. file and key.
 
@@ -58,9 +60,17 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     cls = find_class(str(name), where)
     if not isinstance(kwargs, Mapping):
         raise UserError(f"{where}.kwargs: must be a mapping of constructor arguments")
-    where = f"{where}.kwargs"
-    options, inner = cls.read_options(dict(kwargs), where) if issubclass(cls, Precond) else (dict(kwargs), None)
-    return cls(**check_options(cls, options, where, extra=inner))
+    where, options = f"{where}.kwargs", dict(kwargs)
+    if not issubclass(cls, Precond):
+        return cls(**check_options(cls, options, where))
+    half = options.pop("half_dtype", None)
+    if half not in (None, "float16", "bfloat16"):
+        raise UserError(f"{where}.half_dtype: must be float16 or bfloat16")
+    options, inner = cls.read_options(options, where)
+    net = cls(**check_options(cls, options, where, extra=inner))
+    if half is not None:
+        net.half_dtype = getattr(torch, half)
+    return net
 
 
 def architecture(net: nn.Module) -> dict[str, Any]:

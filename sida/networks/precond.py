@@ -29,7 +29,6 @@ class Precond(nn.Module):
         img_channels: Channels of the images.
         label_dim: Number of classes; 0 = unconditional.
         use_fp16: Evaluate the U-Net in half precision when on CUDA; parameters, input and output stay float32.
-        half_dtype: That half precision; float16 unless it is set otherwise.
         sigma_min: Lowest noise level that samplers may use.
         sigma_max: Highest one.
         init_config: ``{"class", "kwargs"}`` from which `build_network` makes the same architecture.
@@ -39,12 +38,27 @@ class Precond(nn.Module):
     img_channels: int
     label_dim: int
     use_fp16: bool
-    half_dtype: torch.dtype = torch.float16
+    _half_dtype: torch.dtype = torch.float16
     sigma_min: float = 0.0
     sigma_max: float = math.inf
     init_config: dict[str, Any]
     unet_name: ClassVar[str] = "model"
     family: ClassVar[Family] = EDM
+
+    @property
+    def half_dtype(self) -> torch.dtype:
+        """That half precision: float16 or bfloat16; may be changed at any time.
+
+        Where it is not float16, its name is among the arguments of `init_config`, and so in files of the network.
+        """
+        return self._half_dtype
+
+    @half_dtype.setter
+    def half_dtype(self, dtype: torch.dtype) -> None:
+        self._half_dtype = dtype
+        self.init_config["kwargs"].pop("half_dtype", None)
+        if dtype != torch.float16:
+            self.init_config["kwargs"]["half_dtype"] = str(dtype).removeprefix("torch.")
 
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:

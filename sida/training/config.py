@@ -206,7 +206,8 @@ class Recipe(TrainingSettings):
             that is kept, and may end the run.
         compile: Run through torch.compile (changes rounding).
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
-        half: That half precision: ``float16`` (as all published runs) or ``bfloat16``.
+        half: That half precision: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as GDD's). The
+            network's file says it, so the network is drawn from in it.
         kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md);
             not for gdd, gdd-i and instance.
         recompute: With fused kernels, make the activations before convolutions again where gradients pass, instead of

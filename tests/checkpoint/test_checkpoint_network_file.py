@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import resource
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 
 from sida.checkpoint import load_network, read_metadata, save_network
 from sida.checkpoint.network_file import build_on_meta
+from sida.cli import main
 from sida.errors import UserError
-from sida.networks import EDMPrecond
+from sida.networks import EDMPrecond, build_network
 from sida.resources import ROOT
 from sida.tensor_header import DATA_HASH, HEADER_HASH, header_bytes, read_header
 
@@ -57,6 +59,23 @@ def rewrite(path, change) -> None:
     body = change(header, bytearray(data[8 + length :]))
     text = json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(body))
+
+
+def test_half_precision_that_is_not_float16_is_in_the_file(tmp_path, file, capsys):
+    assert load_network(file)[0].half_dtype == torch.float16
+    assert "half_dtype" not in read_metadata(file)["network"]["kwargs"]
+    path, other = tmp_path / "bfloat16.safetensors", small_net()
+    other.half_dtype = torch.bfloat16
+    save_network(other, path, METADATA)
+    loaded, metadata = load_network(path)
+    assert loaded.half_dtype == build_network(metadata["network"]).half_dtype == torch.bfloat16
+    assert main(["info", str(path)]) == 0
+    assert re.search(r"half_dtype +\"bfloat16\"", capsys.readouterr().out)
+    loaded.half_dtype = torch.float16
+    save_network(loaded, path, METADATA)
+    assert path.read_bytes() == file.read_bytes()
+    with pytest.raises(UserError, match=r"network\.kwargs\.half_dtype: must be float16 or bfloat16"):
+        build_network({"class": "EDMPrecond", "kwargs": {**metadata["network"]["kwargs"], "half_dtype": "float64"}})
 
 
 def test_a_network_comes_back_with_equal_outputs_and_its_provenance(net, file):

@@ -13,11 +13,15 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.methods import METHODS
-from sida.networks import build_network
+from sida.networks import architecture, build_network, family_of
 from sida.resources import ROOT
 from sida.training import distill
+from sida.training.averages import Average
 from sida.training.config import DistillConfig, settled
-from sida.training.parts import make_turns
+from sida.training.identity import run_metadata
+from sida.training.learner import Learner
+from sida.training.parts import Parts, make_turns
+from sida.training.product import write_network
 from tests.training.toy import DATASET, NETWORK
 
 CPU = torch.device("cpu")
@@ -142,6 +146,17 @@ def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
     with pytest.raises(UserError, match=r"student\.half: says which half precision, and there is none without fp16"):
         settled(config, NETWORK)
     assert settled(config_for("teacher", "sida", half="bfloat16", fp16=True, device="cuda"), NETWORK).fp16
+
+
+def test_students_file_says_the_half_precision_that_it_was_trained_in(tmp_path, teachers):
+    teacher, _ = load_network(teachers("edm"))
+    config = config_for(teachers("edm"), "sida", half="bfloat16", fp16=True, device="cuda")
+    config = settled(config, architecture(teacher))
+    parts = Parts(METHODS["sida"], config, None, family_of(teacher), teacher, teacher, CPU, "student")
+    average = Average(Learner(parts.copy(teacher, None), lr=1e-3))
+    metadata = run_metadata("sida", config, "0" * 64, load_dataset(DATASET), average.net, {})
+    write_network(tmp_path / "network.safetensors", metadata, average.state())
+    assert load_network(tmp_path / "network.safetensors")[0].half_dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(
