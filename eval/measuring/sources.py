@@ -162,15 +162,16 @@ class NetworkSource:
         return self.dataset() if drawn else None
 
     def identity(self) -> dict[str, Any]:
-        """Digests of the network files and of the data whose classes are drawn, and the sampler.
+        """Digests of the network files and of the data whose classes are drawn, and the sampler with its defaults.
 
         Class counts are part of the protocol's digest.
         """
+        sampler = self.drawer.sampler
         return {
             "network": self.sha256,
             "guide": sha256_file(self.guide) if self.guide else None,
             "vae": decoder_digest(self.vae),
-            "sampler": dict(self.sampler),
+            "sampler": {**sampler.facts(), "num_steps": sampler.steps},
             "labels_of": data_digest(self._label_data) if self._label_data is not None else None,
         }
 

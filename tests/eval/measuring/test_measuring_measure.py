@@ -204,7 +204,9 @@ def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_p
     trial_path(out, 2).write_text("{ cut off")
     assert [r["trial"] for r in measure(spec, out, [0, 1, 2])] == [2]
     assert measure(spec, out, [0, 1, 2]) == []
-    # A new label is written without measuring; another sampler, protocol or network is measured.
+    # A new label is written without measuring, and so is a default left out; another sampler, protocol or network is
+    # measured.
+    assert measure(spec | {"sampler": {"kind": "one_step"}}, out, [0]) == []
     assert measure(spec | {"label": "New"}, out, [0]) == []
     assert read_measurement(trial_path(out, 0))["label"] == "New"
     assert len(measure(spec | {"sampler": {"kind": "one_step", "init_sigma": 2.0}}, out, [0])) == 1
