@@ -161,12 +161,17 @@ class Measurer:
         )
 
     @functools.cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides the images; see :meth:`~eval.measuring.sources.Source.identity`."""
+        return self.source.identity()
+
+    @functools.cached_property
     def digest(self) -> str:
         """Digest of all that decides the numbers; trials with the same digest need not be measured again."""
         return sha256_json(
             {
                 "run": self.spec.run,
-                "source": self.source.identity(),
+                "source": self.identity,
                 "protocol": self.protocol.sha256,
                 "extractors": {name: extractor.sha256 for name, extractor in self.extractors.items()},
                 "references": {key: reference.sha256 for key, reference in self.references.items()},
@@ -221,6 +226,7 @@ class Measurer:
             "n": self.protocol.num_samples,
             "seeds": list(self.protocol.seeds(trial)),
             "sampler": self.spec.sampler,
+            "source": self.identity,
             "metrics": values,
             "details": details,
             "protocol": self.protocol.record(),

@@ -98,7 +98,7 @@ def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -
 
     Raises:
         UserError: No measurements, a broken file, a file in the wrong place, or trials of one run that are not
-            comparable (other protocol, network, reference or version of the code).
+            comparable (other protocol, generator, reference or version of the code).
     """
     folder = Path(folder)
     if runs is not None and not runs:
@@ -143,7 +143,7 @@ def _set_aside(path: Path) -> str:
 
 
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
-    """Trials of one run must share protocol, network, reference and, where it is known, the code."""
+    """Trials of one run must share protocol, generator, reference and, where it is known, the code."""
     changed = []
     if first["protocol"]["sha256"] != other["protocol"]["sha256"]:
         fields = differences(first["protocol"].get("fields", {}), other["protocol"].get("fields", {}))
@@ -157,6 +157,10 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
     codes = [record["environment"].get("code") for record in (first, other)]
     if all(codes) and codes[0] != codes[1]:
         changed.append(f"the version of the code that measured it ({codes[0]}, {codes[1]})")
+    # What is left is where the images come from: sampler, guide, data, function or files.
+    if not changed and first["spec_sha256"] != other["spec_sha256"]:
+        fields = differences(first.get("source", {}), other.get("source", {}), "source.")
+        changed.append("; ".join(fields) or "spec_sha256")
     if changed:
         raise UserError(
             f"{path}: differs from trial {first['trial']} of the same run in {', '.join(changed)}; "

@@ -442,6 +442,7 @@ def write_trials(folder, trials=2, **changes):
         "reference": {"name": "r", "sha256": "r"},
         "extractors": {},
         "environment": {"device": "cpu"},
+        "source": {"images": "a"},
         "spec_sha256": "s",
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -456,6 +457,8 @@ def write_trials(folder, trials=2, **changes):
         ({"protocol": {"name": "p", "sha256": "b", "fields": {"num_samples": 20}}}, "num_samples: 10 != 20"),
         ({"metric_references": {"is": {"sha256": "x"}}}, "differs from trial 0 of the same run in metric_references"),
         ({"network_sha256": "other"}, "differs from trial 0 of the same run in network_sha256"),
+        ({"spec_sha256": "t", "source": {"images": "b"}}, "of the same run in source.images: a != b; delete"),
+        ({"spec_sha256": "t"}, "of the same run in spec_sha256; delete"),
         ({"run": "other"}, "was it copied"),
         ({"trial": 7}, "holds trial 7"),
         ({"metrics": {"fd": "x"}}, "metrics.fd: must be a finite number"),
@@ -469,6 +472,22 @@ def test_collect_refuses_what_does_not_belong_together(tmp_path, changes, messag
     with pytest.raises(UserError, match=message) as caught:
         collect(tmp_path)
     assert "trial-1.json" in str(caught.value)
+
+
+def test_collect_names_what_differs_between_the_generators_of_one_run(tmp_path, network):
+    protocol = small_protocol(num_samples=100)
+    for name, sigma in (("good", 2.5), ("bad", 2.0)):
+        images = np.random.default_rng(int(10 * sigma)).integers(0, 256, (200, 8, 8, 1), dtype=np.uint8)
+        np.savez(tmp_path / f"{name}.npz", arr_0=images)
+    for trial, (name, sigma) in enumerate((("good", 2.5), ("bad", 2.0))):
+        sampler = {"kind": "one_step", "init_sigma": sigma}
+        measure(network_spec(network, protocol=protocol, sampler=sampler), tmp_path / "m" / "student", [trial])
+        files = {"kind": "images", "path": str(tmp_path / f"{name}.npz")}
+        measure(data_spec(run="theirs", protocol=protocol, sampler=files), tmp_path / "m" / "theirs", [trial])
+    with pytest.raises(UserError, match=r"trial-1.json: .* in source\.sampler\.init_sigma: 2.5 != 2.0; delete"):
+        collect(tmp_path / "m", ["student"])
+    with pytest.raises(UserError, match=r"trial-1.json: .* in source\.images: \w{64} != \w{64}; delete"):
+        collect(tmp_path / "m", ["theirs"])
 
 
 def test_collect_faults(tmp_path):
