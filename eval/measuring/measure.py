@@ -172,7 +172,7 @@ class Measurer:
             {
                 "run": self.spec.run,
                 "source": self.identity,
-                "protocol": self.protocol.sha256,
+                "protocol": self.protocol.trial_sha256,
                 "extractors": {name: extractor.sha256 for name, extractor in self.extractors.items()},
                 "references": {key: reference.sha256 for key, reference in self.references.items()},
             }
@@ -213,8 +213,9 @@ class Measurer:
         return 2 if self.spec.device.startswith("cuda") and not alone else 0
 
     def names(self) -> dict[str, Any]:
-        """What the sheet says about the generator; it does not change a number."""
-        return {key: getattr(self.spec, key) for key in ("run", "method", "label", "family", "nfe")}
+        """What a trial says of its run and protocol; what changes a number of the trial is in the digest, too."""
+        names = {key: getattr(self.spec, key) for key in ("run", "method", "label", "family", "nfe")}
+        return {**names, "protocol": self.protocol.record()}
 
     def record(self, trial: int, sums: TrialSums, seconds: float | None = None) -> dict[str, Any]:
         """The measurement of a whole trial."""
@@ -229,7 +230,6 @@ class Measurer:
             "source": self.identity,
             "metrics": values,
             "details": details,
-            "protocol": self.protocol.record(),
             "reference": next(iter(used.values()), {}),
             "metric_references": used,
             "extractors": {name: extractor.sha256 for name, extractor in self.extractors.items()},

@@ -19,7 +19,7 @@ from eval.features.base import Extractor
 from eval.features.extraction import Features, extract, make_extractors
 from eval.measuring.measure import default_batch_size
 from eval.measuring.measure import threads as use_threads
-from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol
 from eval.measuring.references import Reference, data_digest, fixed_digests, load_references
 from eval.measuring.trial import TrialSums, compute_metrics
 from sida.data import load_dataset
@@ -32,7 +32,7 @@ SEED0 = 1 << 31
 #: Where this module was when the digests of today's runs were made.
 RECORDED_AS = "eval.monitor:make_monitor"
 #: Fields of a protocol that speak about its own trials only.
-_FINAL_ONLY = {"trials", "seed0", "is_spread", "ddof"}
+_FINAL_ONLY = {*OF_ALL_TRIALS, "seed0"}
 
 
 def make_monitor(

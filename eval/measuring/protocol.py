@@ -26,6 +26,8 @@ from sida.resources import find
 Ddof = Annotated[int, Range(least=0, most=1)]
 # Labels enter by content; the last two choose a network and what is seen of its training, and change no number.
 _NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection", "watch"}
+#: How many trials there are and what their ± means: they change what is said of all trials, and none of them.
+OF_ALL_TRIALS = {"trials", "ddof", "is_spread"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +190,11 @@ class Protocol(Settings):
     def sha256(self) -> str:
         """Digest of the fields that can change a number."""
         return sha256_json(self.facts())
+
+    @functools.cached_property
+    def trial_sha256(self) -> str:
+        """Digest of those of them that can change a number of one trial, or of a part of it."""
+        return sha256_json({key: value for key, value in self.facts().items() if key not in OF_ALL_TRIALS})
 
     def facts(self) -> dict[str, Any]:
         """The content of the digest: plain values, canonical order."""

@@ -74,7 +74,7 @@ class TrialSums:
         Raises:
             UserError: Shards of different protocols or with common images.
         """
-        if self.protocol.sha256 != other.protocol.sha256:
+        if self.protocol.trial_sha256 != other.protocol.trial_sha256:
             raise UserError("shards measured under different protocols cannot be merged; measure them again")
         for begin, end in other.ranges:
             self._cover(begin, end)
@@ -110,7 +110,7 @@ class TrialSums:
             tensors[f"features/{name}"] = self.features(name)
         header: dict[str, Any] = {
             "format": FORMAT,
-            "protocol_sha256": self.protocol.sha256,
+            "protocol_sha256": self.protocol.trial_sha256,
             "ranges": self.ranges,
             **metadata,
         }
@@ -130,7 +130,7 @@ class TrialSums:
             tensors, header = read_tensors(path)
             if header.get("format") != FORMAT:
                 raise ValueError("no shard of a trial")
-        if header["protocol_sha256"] != protocol.sha256:
+        if header["protocol_sha256"] != protocol.trial_sha256:
             raise UserError(f"{path}: measured under another protocol than '{protocol.name}'; measure this shard again")
         result = cls(protocol)
         result.ranges = [(begin, end) for begin, end in header["ranges"]]

@@ -75,7 +75,8 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
 def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[str, Any]) -> bool:
     """Whether a valid measurement of the same spec is there, so that a resumed job keeps it.
 
-    Names that changed in the sheet (label, family, ...) are brought up to date in the file.
+    Names that changed in the sheet (label, family, ...), or in what the protocol says of all trials together, are
+    brought up to date in the file.
     """
     if not Path(path).is_file():
         return False

@@ -214,6 +214,23 @@ def test_trials_are_kept_when_nothing_changed_and_measured_again_otherwise(tmp_p
     assert "measure student" in capsys.readouterr().err
 
 
+def test_more_trials_or_another_spread_keep_the_trials_and_their_shards(tmp_path):
+    def spec(**changes):
+        return data_spec(protocol=small_protocol(num_samples=100) | changes)
+
+    shards = [measure_shard(spec(trials=2), tmp_path, 0, a, a + 50) for a in (0, 50)]
+    measure(spec(trials=2), tmp_path / "m" / "data", [0, 1])
+    before = [record["metrics"] for record in collect(tmp_path / "m")]
+    more = spec(trials=4, ddof=0, is_spread="splits")
+    assert [r["trial"] for r in measure(more, tmp_path / "m" / "data", [0, 1, 2, 3])] == [2, 3]
+    records = collect(tmp_path / "m")
+    assert [record["metrics"] for record in records[:2]] == before
+    assert records[0]["protocol"] == Measurer(more).protocol.record()
+    times = [path.stat().st_mtime_ns for path in shards]
+    assert [measure_shard(more, tmp_path, 0, a, a + 50).stat().st_mtime_ns for a in (0, 50)] == times
+    assert merge_shards(more, shards, tmp_path / "merged", 0)["protocol"] == records[0]["protocol"]
+
+
 def test_interrupted_and_restarted_gives_the_same_numbers(tmp_path, network, monkeypatch):
     spec = network_spec(network, protocol=small_protocol(num_samples=200, trials=2))
     measure(spec, tmp_path / "whole", [0, 1])
