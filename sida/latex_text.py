@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import re
 
+#: Every letter; TeX has no name for those that look like Latin ones.
 _GREEK = {
-    "α": "alpha", "β": "beta", "γ": "gamma", "θ": "theta", "λ": "lambda", "σ": "sigma", "φ": "phi", "ψ": "psi",
-    "Δ": "Delta",
+    "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\varepsilon", "ζ": r"\zeta", "η": r"\eta",
+    "θ": r"\theta", "ι": r"\iota", "κ": r"\kappa", "λ": r"\lambda", "μ": r"\mu", "ν": r"\nu", "ξ": r"\xi", "ο": "o",
+    "π": r"\pi", "ρ": r"\rho", "ς": r"\varsigma", "σ": r"\sigma", "τ": r"\tau", "υ": r"\upsilon", "φ": r"\phi",
+    "χ": r"\chi", "ψ": r"\psi", "ω": r"\omega", "ϵ": r"\epsilon", "ϑ": r"\vartheta", "ϕ": r"\phi", "ϱ": r"\varrho",
+    "ϖ": r"\varpi", "Γ": r"\Gamma", "Δ": r"\Delta", "Θ": r"\Theta", "Λ": r"\Lambda", "Ξ": r"\Xi", "Π": r"\Pi",
+    "Σ": r"\Sigma", "Υ": r"\Upsilon", "Φ": r"\Phi", "Ψ": r"\Psi", "Ω": r"\Omega",
+    **{letter: rf"\mathrm{{{latin}}}" for letter, latin in zip("ΑΒΕΖΗΙΚΜΝΟΡΤΧ", "ABEZHIKMNOPTX")},
 }  # fmt: skip
 _MATH = {
-    **{letter: rf"\{name}" for letter, name in _GREEK.items()},
+    **_GREEK,
     "±": r"\pm", "×": r"\times", "−": "-", "∼": r"\sim", "≤": r"\le", "≥": r"\ge", "↓": r"\downarrow",
     "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
+    "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
 }  # fmt: skip
 #: ✓ of the AMS symbols, by its font, which every LaTeX has: a document that inputs a table need not load a package.
 CHECK_MARK = r"{\usefont{U}{msa}{m}{n}\char88}"
@@ -23,6 +30,7 @@ _SPECIAL = {
 #: Ends of lines, which end comments too, and characters that TeX calls invalid.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+_WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b")
 _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b")
 
 
@@ -35,11 +43,11 @@ def escape(text: str) -> str:
     text = _UNSEEN.sub(" ", text)
     out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
     position = 0
-    for match in re.finditer(r"([α-ωΔ])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b", text):
+    for match in _WORDS.finditer(text):
         out.append(_characters(text[position : match.start()]))
         if match.group(1):
             below = rf"\mathrm{{{match.group(2)}}}" if match.group(2) else str(match.group(3)).translate(_DIGITS)
-            out.append(rf"$\{_GREEK[match.group(1)]}_{{{below}}}$")
+            out.append(rf"${_GREEK[match.group(1)]}_{{{below}}}$")
         else:
             word = r"$t_{\max}$" if match.group() == "t_max" else r"SiD$^2$A"
             out.append(rf"$10^{match.group(4)}$" if match.group(4) else word)

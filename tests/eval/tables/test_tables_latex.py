@@ -39,6 +39,8 @@ def table(tmp_path_factory):
         (r"a\b{c}", r"a\textbackslash{}b\{c\}"),
         ("(--config) 0–9", "(-{}-config) 0--9"),
         ("✓ ✗ √", r"{\usefont{U}{msa}{m}{n}\char88} $\times$ $\surd$"),
+        ("ω_max, Ω₁, ε, ο, Α_a", r"$\omega_{\mathrm{max}}$, $\Omega_{1}$, $\varepsilon$, $o$, $\mathrm{A}_{\mathrm{a}}$"),
+        ("+∞ ≈ n ≠ 0", r"+$\infty$ $\approx$ n $\ne$ 0"),
     ],
 )
 def test_latex_escaping(text, expected):
@@ -138,6 +140,15 @@ def test_latex_compiles_alone_and_by_input_with_booktabs_and_siunitx(tmp_path, t
     if text is not None:
         assert text.stdout.count("EDM teacher") == 4
         assert "345.678(9)" in text.stdout  # the table's settings stay in the table
+
+
+@needs_latex
+def test_every_greek_letter_compiles_alone_and_with_an_index(tmp_path):
+    letters = [chr(code) for code in (*range(0x391, 0x3AA), *range(0x3B1, 0x3CA)) if code != 0x3A2]
+    text = " ".join(f"{letter} {letter}_max {letter}₁" for letter in letters)
+    body = rf"\documentclass{{article}}\begin{{document}}{escape(text)}\end{{document}}"
+    (tmp_path / "greek.tex").write_text(body.replace(" ", "\n"))
+    assert "Output written on greek.pdf (1 page" in pdflatex(tmp_path, "greek.tex")
 
 
 @needs_latex
