@@ -61,12 +61,11 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         batch_size=args.batch_size,
     )
-    print("\n".join(score.lines()))
-    print(score.latex_row())
+    # Files first: whatever keeps a line from being shown does not cost what was measured.
     if args.out:
         write_sealed_json(args.out, score.record())
-        print(args.out)
+    row = score.latex_row()
     if args.latex:
-        write_text(args.latex, score.latex_row() + "\n")
-        print(args.latex)
+        write_text(args.latex, row + "\n")
+    print("\n".join([*score.lines(), row, *filter(None, (args.out, args.latex))]))
     return 0

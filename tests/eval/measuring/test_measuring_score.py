@@ -21,7 +21,7 @@ from eval.measuring.images import ImageFiles
 from eval.measuring.measure import measure
 from eval.measuring.pipeline import Batch, prefetch
 from eval.measuring.protocol import load_protocol
-from eval.measuring.score import score_images
+from eval.measuring.score import Score, score_images
 from eval.measuring.stores import open_store
 from sida.errors import UserError
 from tests.eval.metric_networks import pictures, write_hub, write_inception
@@ -331,6 +331,20 @@ def test_score_command(stand_ins, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert main([*command, "--reference", "nonsense"]) == 1
     assert "--reference: must be KEY=VALUE" in capsys.readouterr().err
+
+
+def test_files_are_written_before_anything_is_shown(tmp_path, monkeypatch):
+    path = write(tmp_path / "a.npz", images(20, size=8, channels=1))
+    command = ["score", "--images", str(path), "--protocol", "digits", "--num-samples", "20", "--name", "ω_a"]
+    out = ["--out", str(tmp_path / "score.json"), "--latex", str(tmp_path / "row.tex")]
+
+    def no_terminal(self):
+        raise UserError("no terminal")
+
+    monkeypatch.setattr(Score, "lines", no_terminal)
+    assert main([*command, *out]) == 1
+    assert json.loads((tmp_path / "score.json").read_text())["name"] == "ω_a"
+    assert (tmp_path / "row.tex").read_text().splitlines()[1].startswith(r"$\omega_{\mathrm{a}}$ & ")
 
 
 def test_size_is_checked_before_networks_are_fetched(tmp_path, monkeypatch):

@@ -39,7 +39,10 @@ def table(tmp_path_factory):
         (r"a\b{c}", r"a\textbackslash{}b\{c\}"),
         ("(--config) 0–9", "(-{}-config) 0--9"),
         ("✓ ✗ √", r"{\usefont{U}{msa}{m}{n}\char88} $\times$ $\surd$"),
-        ("ω_max, Ω₁, ε, ο, Α_a", r"$\omega_{\mathrm{max}}$, $\Omega_{1}$, $\varepsilon$, $o$, $\mathrm{A}_{\mathrm{a}}$"),
+        (
+            "ω_max, Ω₁, ε, ο, Α_a",
+            r"$\omega_{\mathrm{max}}$, $\Omega_{1}$, $\varepsilon$, $o$, $\mathrm{A}_{\mathrm{a}}$",
+        ),
         ("+∞ ≈ n ≠ 0", r"+$\infty$ $\approx$ n $\ne$ 0"),
     ],
 )
