@@ -176,6 +176,8 @@ def as_table(comparison: Comparison) -> Table:
 def compare_published(results: str | Path, published: str | Path | None = None) -> Table:
     """Measurements against the published numbers, over the layouts of Tables 1 to 7.
 
+    A measured number is compared once, in the first layout that holds one of its version.
+
     Raises:
         UserError: No measured run of ``results`` has a published number in any layout.
     """
@@ -186,12 +188,14 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
         for head in ("table", "run", "metric", "published", "measured", "Δ", "allowed", "agreement")
     )
     rows: list[Row] = []
+    seen: set[tuple[str, str]] = set()
     for name in (name for name in resources.names("tables") if re.match("table[1-7]", name)):
         path = resources.find("tables", name)
         if read_layout(path).get("kind", "results") != "results":
             continue
         records = build_table(load_layout(path), measured, {}, numbers, "audit").records
-        found = [r for r in records if r["measured"] and r["published"]]
+        found = [r for r in records if r["agreement"] and (r["run"], r["metric"]) not in seen]
+        seen |= {(r["run"], r["metric"]) for r in found}
         for i, r in enumerate(found):
             estimate = measured.estimate(r["run"], r["metric"])
             spread = f" ± {r['published_std']}" if r["published_std"] else ""

@@ -172,8 +172,8 @@ def _three(column: ColumnSpec, line: Line, number: int, best: dict[str, dict[str
 
 
 def difference_cell(column: ColumnSpec, source: Source) -> Cell:
-    """Measured minus published with the verdict of rule EQ; blank unless both are there."""
-    if source.published is None or source.estimate is None:
+    """Measured minus published with the verdict of rule EQ; blank unless both are there, of one version."""
+    if source.published is None or source.estimate is None or source.later:
         return Cell(kind="blank")
     compared = agreement.agreement(source.estimate, source.published)
     decimals = max(column.decimals, 2)

@@ -96,6 +96,7 @@ class RowSpec:
         continues: A further line of the row above: its label is not printed again.
         blank: Columns (by id) where the paper's cell is blank.
         dash: Columns (by id) where the paper prints a dash.
+        later: Columns (by id) whose released file is of a later version than the printed number: shown, not compared.
         candidate: Whether the row may be bold.
         against: Columns of effects: run or label of the row that this one is compared with, in place of the column's;
             ``-`` for none.
@@ -115,6 +116,7 @@ class RowSpec:
     continues: bool = False
     blank: tuple[str, ...] = ()
     dash: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
     candidate: bool = True
     optional: bool = False
     against: str | None = None
@@ -187,7 +189,7 @@ class TableLayout:
         if double is not None:
             raise ValueError(f"columns: '{double}' occurs twice; give one of them another key")
         for number, row in enumerate(self.rows):
-            for key in (*row.blank, *row.dash):
+            for key in (*row.blank, *row.dash, *row.later):
                 if key not in known:
                     raise ValueError(f"rows[{number}]: no column '{key}'{suggestion(key, known)}")
 

@@ -25,6 +25,7 @@ class Source:
         pool: Further runs, with other training seeds, that are pooled with it.
         estimate: The measurement of that run, or of the pool (then ``trials`` counts training seeds).
         empty: ``"blank"`` or ``"dash"`` where the paper prints nothing and nothing was measured.
+        later: Whether what was measured is of a later version than the published number, and not compared with it.
         effect: Columns of effects: the difference to another row.
         against: Its label.
     """
@@ -37,6 +38,7 @@ class Source:
     pool: tuple[str, ...] = ()
     effect: Effect | None = None
     against: str = ""
+    later: bool = False
 
     @property
     def runs(self) -> list[str]:
@@ -153,7 +155,7 @@ def _source(
                 f"{layout.trials}; measure the missing ones"
             )
     pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
-    return Source(metric, printed, run, pooled, empty, spec.pool)
+    return Source(metric, printed, run, pooled, empty, spec.pool, later=column.id in spec.later)
 
 
 def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:

@@ -94,7 +94,7 @@ def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
         record |= {"effect_against": source.against, "effect_standardised": repr(effect.standardised)}
         numbers = {"": effect.value, "_low": effect.low, "_high": effect.high, "_df": effect.df}
         record |= {f"effect{end}": repr(number) for end, number in numbers.items()}
-    if source.published is not None:
+    if source.published is not None and not source.later:
         compared = agreement(source.estimate, source.published)
         record |= {
             "difference": repr(compared.difference),
