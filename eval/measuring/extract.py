@@ -94,16 +94,19 @@ def write_reference(
         Name of the set, and its statistics.
 
     Raises:
-        UserError: No images there, no such network or device, or unknown options.
+        UserError: Fewer than two images there, no such network or device, or unknown options.
     """
     network, found = _opened(extractor, dataset, images, options, device, "reference")
+    if found.count < 2:
+        raise UserError(f"{images or found.name}: too few images for a covariance ({found.count}); give at least two")
     statistics = FeatureStatistics(ddof=ddof, device=network.device)
     kept: list[torch.Tensor] = []
     for features, _ in _outputs(found, network, allow_tf32):
         statistics.update(features)
         if keep_features:
             kept.append(features.cpu())
-    write_own(out, found.name, found.digest(), network, statistics, torch.cat(kept) if keep_features else None)
+    rows = torch.cat(kept) if keep_features else None
+    write_own(out, found.name, found.digest(), network, statistics, rows, allow_tf32)
     return found.name, statistics
 
 

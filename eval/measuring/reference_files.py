@@ -102,13 +102,18 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class OwnReference:
-    """What a file of ``sida-eval reference`` holds: one data set seen by one extractor."""
+    """What a file of ``sida-eval reference`` holds: one data set seen by one extractor.
+
+    ``allow_tf32`` is None where an older file does not say.
+    """
 
     name: str
     sha256: str
     extractor: str
     moments: Moments
     features: torch.Tensor | None
+    ddof: int
+    allow_tf32: bool | None
 
 
 def write_own(
@@ -118,8 +123,19 @@ def write_own(
     extractor: Extractor,
     statistics: FeatureStatistics,
     features: torch.Tensor | None = None,
+    allow_tf32: bool = False,
 ) -> None:
-    """Writes a reference of one's own: sums of one extractor's features, and the features if given."""
+    """Writes a reference of one's own: sums of one extractor's features, and the features if given.
+
+    Args:
+        path: Safetensors file.
+        name: Of the data set, for people.
+        dataset_sha256: Digest of its images.
+        extractor: What saw them.
+        statistics: Sums of its features.
+        features: The features float32 (N, C).
+        allow_tf32: Whether they were computed with TF32 allowed.
+    """
     tensors = {f"statistics/{key}": value for key, value in statistics.tensors().items()}
     if features is not None:
         tensors["features"] = features
@@ -130,6 +146,7 @@ def write_own(
         "extractor": extractor.name,
         "extractor_sha256": extractor.sha256,
         "ddof": statistics.ddof,
+        "allow_tf32": allow_tf32,
     }
     write_tensors(path, tensors, header)
 
@@ -164,4 +181,6 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
         extractor=name,
         moments=(statistics.mean, statistics.cov, statistics.count),
         features=tensors.get("features"),
+        ddof=header["ddof"],
+        allow_tf32=header.get("allow_tf32"),
     )

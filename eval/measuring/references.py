@@ -21,7 +21,7 @@ import torch
 from eval.features.base import Extractor
 from eval.features.extraction import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
-from eval.measuring.reference_files import Moments, read_batch, read_moments, read_own
+from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.io import sha256_file, sha256_json
@@ -101,7 +101,9 @@ def load_references(
             rows = list(dict.fromkeys(m.extractor for m in users if m.real == "features"))
             if users:
                 where = f"protocol '{protocol.name}': references.{key}"
-                result[key] = _load(source, key, where, moments, rows, extractors, files or {}, dataset)
+                result[key] = _load(
+                    source, key, where, moments, rows, extractors, files or {}, dataset, protocol.allow_tf32
+                )
     return result
 
 
@@ -114,6 +116,7 @@ def _load(
     extractors: Mapping[str, Extractor],
     files: Mapping[str, str],
     dataset: Callable[[], Dataset] | None,
+    allow_tf32: bool,
 ) -> Reference:
     given = files.get(key)
     if source.kind == "dataset" and given is None:
@@ -126,6 +129,7 @@ def _load(
         raise UserError(f"{path}: sha256 is {digest}, {where} says {source.sha256}; fetch the published file again")
     if path.suffix == ".safetensors":
         own = read_own(path, {name: extractors[name].sha256 for name in {*moments, *rows}})
+        _check_made_alike(own, source, path, where, bool(moments), allow_tf32)
         features = {} if own.features is None else {own.extractor: own.features}
         return Reference(own.name, own.sha256, {own.extractor: own.moments}, features)
     reference = Reference(path.name, digest)
@@ -142,6 +146,23 @@ def _load(
         )
         reference._features |= features
     return reference
+
+
+def _check_made_alike(
+    own: OwnReference, source: ReferenceSource, path: Path, where: str, moments: bool, allow_tf32: bool
+) -> None:
+    """Refuses a file of one's own that was made in another way than the protocol would make the reference."""
+    if own.allow_tf32 not in (None, allow_tf32):
+        made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
+        raise UserError(
+            f"{path}: was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32); "
+            f"make it again {remedy} --allow-tf32"
+        )
+    if moments and source.kind == "dataset" and own.ddof != source.cov_ddof:
+        raise UserError(
+            f"{path}: has a covariance of ddof {own.ddof}, {where} says cov_ddof {source.cov_ddof}; "
+            f"make it again with --ddof {source.cov_ddof}"
+        )
 
 
 def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callable[[], Dataset] | None) -> Dataset:

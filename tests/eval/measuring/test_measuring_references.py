@@ -17,6 +17,7 @@ from eval.measuring.references import Reference, load_references
 from eval.statistics import FeatureStatistics
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.tensor_file import read_tensors, write_tensors
 from tests.eval.metric_networks import pictures, write_inception
 
 DIGITS = {"name": "digits", "kind": "digits"}
@@ -196,6 +197,47 @@ def test_a_reference_of_ones_own_equals_the_data_set(tmp_path, capsys):
             make_extractors(["pixels"]),
             {"data": str(out)},
         )
+
+
+def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
+    out = tmp_path / "digits.safetensors"
+    make = ["reference", "--dataset", json.dumps(DIGITS), "--extractor", "digits", "--keep-features", "--out", str(out)]
+    extractors = make_extractors(["digits"])
+
+    def load(kind: str = "frechet", **changes) -> Reference:
+        source = {"kind": "dataset", "cov_ddof": changes.pop("cov_ddof", 1)}
+        metric = {"key": "m", "kind": kind, "extractor": "digits", "reference": "data"}
+        content = {"name": "p", "num_samples": 10, "trials": 1, "references": {"data": source}, "metrics": [metric]}
+        return load_references(load_protocol(content | changes), extractors, {"data": str(out)})["data"]
+
+    assert main([*make, "--allow-tf32"]) == 0
+    with pytest.raises(
+        UserError, match=r"digits.safetensors: was made with TF32, .*data asks .* without it .*; make it"
+    ):
+        load()
+    load(allow_tf32=True)
+    assert main([*make, "--ddof", "0"]) == 0
+    with pytest.raises(UserError, match=r"was made without TF32, .*; make it again with --allow-tf32"):
+        load(allow_tf32=True)
+    with pytest.raises(
+        UserError, match=r"has a covariance of ddof 0, .*data says cov_ddof 1; make it again with --ddof 1"
+    ):
+        load()
+    load("recall")  # needs no covariance
+    load(cov_ddof=0)
+    # An older file does not say.
+    tensors, header = read_tensors(out)
+    write_tensors(out, tensors, {key: value for key, value in header.items() if key != "allow_tf32"})
+    load(cov_ddof=0, allow_tf32=True)
+
+
+@pytest.mark.parametrize("ddof", ["0", "1"])
+def test_one_image_is_no_reference(tmp_path, capsys, ddof):
+    np.savez(tmp_path / "one.npz", arr_0=np.zeros((1, 8, 8, 1), np.uint8))
+    command = ["reference", "--images", str(tmp_path / "one.npz"), "--extractor", "digits", "--ddof", ddof]
+    assert main([*command, "--out", str(tmp_path / "r.safetensors")]) == 1
+    assert "one.npz: too few images for a covariance (1); give at least two" in capsys.readouterr().err
+    assert not (tmp_path / "r.safetensors").exists()
 
 
 def test_a_reference_without_features_says_how_to_make_them(tmp_path):
