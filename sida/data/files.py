@@ -14,7 +14,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -223,10 +223,10 @@ class FolderFiles(Files):
         path = Path(self.path) / self.name(index)
         return read_ordinary(path, self.where(index), MAX_MEMBER_BYTES, "remove it", "that is no image")
 
-    def digest(self) -> str:
-        """SHA-256 over names and contents, in order."""
+    def digest(self, members: Iterable[int] | None = None) -> str:
+        """SHA-256 over names and contents, in order; of these members only, where they are given."""
         total = hashlib.sha256()
-        for index in range(len(self)):
+        for index in range(len(self)) if members is None else members:
             content = self.read(index)
             total.update(f"{self.name(index)}\0{len(content)}\0".encode() + hashlib.sha256(content).digest())
         return total.hexdigest()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import os
 import re
 import tarfile
 import tracemalloc
@@ -99,6 +100,22 @@ def test_what_systems_leave_behind_is_no_picture(tmp_path):
     (folder / "._img.png").write_bytes(b"x")
     (folder / "notes.txt").write_text("x")
     assert open_store(folder).count == 5
+
+
+def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tmp_path):
+    def digest(seed: int, time: int, labels=None) -> str:
+        folder = tmp_path / f"{seed}-{time}"
+        folder.mkdir(exist_ok=True)
+        for number, picture in enumerate(images(3, seed=seed)):
+            (folder / f"{number}.bmp").write_bytes(encode(picture, form="BMP"))
+            os.utime(folder / f"{number}.bmp", (time, time))
+        (folder / "notes.txt").write_text(str(time))
+        (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
+        return open_store(folder).digest()
+
+    classes = [[f"{number}.bmp", number] for number in range(3)]
+    assert digest(0, 1) == digest(0, 2) != digest(1, 1)
+    assert digest(0, 1) != digest(0, 1, classes)
 
 
 PROTOCOL = {
