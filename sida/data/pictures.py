@@ -32,18 +32,19 @@ _FAULTS = (
 _NAMES = tuple(dict.fromkeys(FORMATS.values()))
 
 
-def open_picture(content: bytes, where: str) -> Any:
+def open_picture(content: bytes, where: str, whole: bool = False) -> Any:
     """Decodes a picture of one of :data:`FORMATS`; of several frames, the first.
 
     Args:
         content: The encoded picture.
         where: Place named in errors.
+        whole: Refuse a picture of which Pillow would give a part: the upper 8 bits of more, or one of several frames.
 
     Returns:
         A ``PIL.Image.Image`` with its pixels loaded; ``format`` is Pillow's name of what it was.
 
     Raises:
-        UserError: Damaged, or of another format.
+        UserError: Damaged, or of another format; with ``whole``, more than 8 bits or one frame.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -51,14 +52,32 @@ def open_picture(content: bytes, where: str) -> Any:
         picture = Image.open(io.BytesIO(content), formats=_NAMES)
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(f"{picture.width}×{picture.height} pixels are more than {MOST_PIXELS:,}")
+        lost = _lost(picture) if whole else None
         picture.load()
     except UnidentifiedImageError:
         reason = f"its content is none of {', '.join(_NAMES)}" if content else "it is empty"
     except (*_FAULTS, Image.DecompressionBombError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
     else:
+        if lost is not None:
+            raise UserError(f"{where}: {lost}")
         return picture
     raise UserError(f"{where}: not a readable picture ({reason}); replace or remove it")
+
+
+def _lost(picture: Any) -> str | None:
+    """What loading a picture leaves out, and the remedy; None where it is nothing."""
+    # What the decoder is told: the form of the values, and of PPM the largest one. BMP's ";16" are three values.
+    told = [word for tile in picture.tile for word in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    if picture.format == "PPM":
+        deep = any(isinstance(word, int) and word > 255 for word in told)
+    else:
+        deep = picture.format != "BMP" and any(";16" in str(word) for word in told)
+    if deep:
+        return "has more than 8 bits a value; convert all pictures to 8 bits first"
+    # What stands behind the first picture of a JPEG are previews of it.
+    frames = 1 if picture.format in ("JPEG", "MPO") else getattr(picture, "n_frames", 1)
+    return f"holds {frames} frames; save each as a picture of its own" if frames > 1 else None
 
 
 def encode_png(pixels: np.ndarray, compress_level: int = -1) -> bytes:

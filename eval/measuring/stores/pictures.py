@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,7 +37,7 @@ class PictureStore(Store):
         self.count = len(self._members)
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self._shape: tuple[int, ...] | None = None
-        self._lossy: set[int] = set()
+        self._lossy: dict[int, str] = {}
         labels = read_labels(files, self._members, anywhere=True)
         self.classes = labels if labels is not None and labels.ndim == 1 else None
 
@@ -64,25 +65,39 @@ class PictureStore(Store):
             if image.shape != self._shape:
                 raise UserError(_unequal(self.name(position), image.shape, self._shape))
         # By content, not by name: artefacts stay when a JPEG is called .png.
-        self._lossy.update(position for position, (_, jpeg) in enumerate(decoded, start=begin) if jpeg)
+        self._lossy.update({position: lossy for position, (_, lossy) in enumerate(decoded, start=begin) if lossy})
         if self._lossy:
-            count = f"{len(self._lossy):,} pictures are JPEG"
-            self.remark = f"{count}, whose artefacts raise distances; protocols take lossless images"
+            counts = ", ".join(
+                f"{count:,} pictures are {kind}" for kind, count in Counter(self._lossy.values()).items()
+            )
+            self.remark = f"{counts}, whose artefacts raise distances; protocols take lossless images"
         return np.stack(images)
 
 
-def decode_picture(encoded: bytes, name: str) -> tuple[np.ndarray, bool]:
-    """A picture as uint8 (H, W, C), grey or RGB, and whether it is a JPEG.
+def decode_picture(encoded: bytes, name: str) -> tuple[np.ndarray, str | None]:
+    """A picture as uint8 (H, W, C), grey or RGB, and how it was compressed with a loss, if it was.
 
     Raises:
-        UserError: Broken file, or a mode that cannot be measured as it is.
+        UserError: Broken file, more than 8 bits or one frame, or a mode that cannot be measured as it is.
     """
-    picture = open_picture(encoded, name)
+    picture = open_picture(encoded, name, whole=True)
     if picture.mode not in _MODES:
         raise UserError(f"{name}: has mode {picture.mode}; convert all pictures to RGB (or all to L) first")
     array = np.asarray(picture)
+    return array[..., None] if array.ndim == 2 else array, _lossy(picture.format, encoded)
+
+
+def _lossy(form: str, encoded: bytes) -> str | None:
     # Pillow calls a JPEG with further pictures behind it MPO.
-    return array[..., None] if array.ndim == 2 else array, picture.format in ("JPEG", "MPO")
+    if form in ("JPEG", "MPO"):
+        return "JPEG"
+    place = 12 if form == "WEBP" else len(encoded)
+    while place < len(encoded):  # the chunks of a RIFF file: name, size, content to an even length
+        if encoded[place : place + 4] == b"VP8 ":
+            return "lossy WebP"
+        size = int.from_bytes(encoded[place + 4 : place + 8], "little")
+        place += 8 + size + size % 2
+    return None
 
 
 def _is_picture(name: str) -> bool:

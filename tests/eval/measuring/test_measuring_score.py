@@ -7,9 +7,11 @@ import io
 import json
 import os
 import re
+import struct
 import tarfile
 import tracemalloc
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,28 @@ def encode(image: np.ndarray, mode: str | None = None, form: str = "PNG") -> byt
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     (picture.convert(mode) if mode else picture).save(stream, form)
     return stream.getvalue()
+
+
+def png16(values: np.ndarray) -> bytes:
+    """A PNG of 16 bits a value, which Pillow does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    height, width, _ = values.shape
+    lines = b"".join(b"\0" + line.astype(">u2").tobytes() for line in values)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+def tiff16(values: np.ndarray) -> bytes:
+    """The same as TIFF: one strip behind the entries and three numbers of bits."""
+    (height, width, _), content = values.shape, values.astype("<u2").tobytes()
+    longs = {256: width, 257: height, 258: 122, 259: 1, 262: 2, 273: 128, 277: 3, 278: height, 279: len(content)}
+    entries = b"".join(
+        struct.pack("<HHII", tag, 3 if tag == 258 else 4, 3 if tag == 258 else 1, value) for tag, value in longs.items()
+    )
+    return struct.pack("<2sHIH", b"II", 42, 8, len(longs)) + entries + struct.pack("<I3H", 0, 16, 16, 16) + content
 
 
 def images(count: int = 30, size: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -151,6 +175,16 @@ def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
     for mode in ("RGBA", "P", "1", "LA"):
         victim.write_bytes(encode(images(1)[0], mode))
         fault(folder, rf"img00013.png: has mode {mode}; convert all pictures to RGB")
+    deep = np.random.default_rng(0).integers(0, 1 << 16, (16, 16, 3))
+    for content in (png16(deep), b"P6 16 16\n65535\n" + deep.astype(">u2").tobytes(), tiff16(deep)):
+        victim.write_bytes(content)
+        fault(folder, r"img00013.png: has more than 8 bits a value; convert all pictures to 8 bits first")
+    for form in ("GIF", "PNG", "TIFF", "WEBP"):
+        stream = io.BytesIO()
+        first, *others = map(Image.fromarray, images(3, seed=3))
+        first.save(stream, form, save_all=True, append_images=others)
+        victim.write_bytes(stream.getvalue())
+        fault(folder, r"img00013.png: holds 3 frames; save each as a picture of its own")
     broken = {
         b"": "it is empty",
         b"<html>": "its content is none of PNG, [A-Z, ]*",
@@ -395,6 +429,22 @@ def test_jpeg_and_fewer_trials_are_said(tmp_path):
     assert "1 of the protocol's 10 trials were measured" in score.warnings()
     assert any("20 pictures are JPEG" in line for line in score.lines())
     assert score.record()["warnings"] == score.warnings()
+
+
+def test_lossy_webp_is_said_as_jpeg_is(tmp_path):
+    options = {
+        "a": {"quality": 80},
+        "b": {"quality": 80, "exif": b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0"},
+        "c": {"lossless": True},
+    }
+    for name, picture in zip(options, images(3)):
+        Image.fromarray(picture).save(tmp_path / f"{name}.webp", **options[name])
+    Image.fromarray(images(1, seed=5)[0]).save(tmp_path / "d.jpg")
+    store = open_store(tmp_path)
+    store.read(2, 3)
+    assert store.remark is None
+    store.read(0, 4)
+    assert store.remark.startswith("2 pictures are lossy WebP, 1 pictures are JPEG, whose artefacts raise distances")
 
 
 def test_prefetch_keeps_order_and_passes_errors_on():
