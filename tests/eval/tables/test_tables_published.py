@@ -64,6 +64,12 @@ def test_paper_mode_prints_the_strings_and_nothing_else(name):
     assert {c.kind for row in table.rows for c in row.cells} <= {"published", "text", "blank", "dash"}
 
 
+def test_the_caption_counts_the_teachers_evaluations_as_its_row_does():
+    table = paper("table1")
+    assert [cell.text for cell in table.rows[0].cells[1:3]] == ["VP-EDM (Karras et al., 2022)", "35"]
+    assert "the EDM teacher with 35 evaluations (18 steps)" in table.caption
+
+
 def test_trailing_zeros_and_short_numbers_stay_as_printed():
     text = to_markdown(paper("table3"))
     for literal in ("| 16.3 |", "| 11.00 |", "| 2.2 |", "1.110 ± 0.018"):
