@@ -37,10 +37,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Builds and writes the table."""
-    from eval.commands._options import parse_scope
-    from eval.tables import make_table, write_table
+    from eval.commands._options import check_output, parse_scope
+    from eval.tables import make_table, table_paths, write_table
     from sida.config import load_spec
 
+    for path in table_paths(args.out):
+        check_output(str(path), "--out")
     table = make_table(
         args.layout,
         args.measurements,

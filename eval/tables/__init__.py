@@ -1,7 +1,7 @@
 """Tables: a layout (data) and measurements become LaTeX, CSV, Markdown, HTML and terminal text."""
 
 from eval.tables.build import build_table
-from eval.tables.files import make_table, write_table
+from eval.tables.files import make_table, table_paths, write_table
 from eval.tables.html import to_html
 from eval.tables.latex import to_latex
 from eval.tables.layout import TableLayout, load_layout
@@ -17,6 +17,7 @@ __all__ = [
     "build_table",
     "load_layout",
     "make_table",
+    "table_paths",
     "to_csv",
     "to_html",
     "to_latex",

@@ -69,8 +69,8 @@ def make_table(
     return build_table(rows, measured, sheet, numbers, mode)
 
 
-def write_table(table: Table, out: str | Path) -> list[Path]:
-    """Writes ``out`` and its three siblings (``.tex``, ``.csv``, ``.md``, ``.html``); returns their paths.
+def table_paths(out: str | Path) -> list[Path]:
+    """The four files of a table of which ``out`` is one.
 
     Raises:
         UserError: ``out`` does not end in one of the four suffixes.
@@ -78,7 +78,16 @@ def write_table(table: Table, out: str | Path) -> list[Path]:
     out = Path(out)
     if out.suffix not in RENDERERS:
         raise UserError(f"--out {out}: must end in {', '.join(RENDERERS)}")
-    paths = [out.with_suffix(suffix) for suffix in RENDERERS]
-    for path in paths:
-        write_text(path, RENDERERS[path.suffix](table))
-    return paths
+    return [out.with_suffix(suffix) for suffix in RENDERERS]
+
+
+def write_table(table: Table, out: str | Path) -> list[Path]:
+    """Writes ``out`` and its three siblings (``.tex``, ``.csv``, ``.md``, ``.html``); returns their paths.
+
+    Raises:
+        UserError: ``out`` does not end in one of the four suffixes.
+    """
+    texts = {path: RENDERERS[path.suffix](table) for path in table_paths(out)}
+    for path, text in texts.items():
+        write_text(path, text)
+    return list(texts)

@@ -72,6 +72,16 @@ def test_faults_are_one_line_and_exit_status_1(preset, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("blocked", [".tex", ".csv", ".md", ".html"])
+def test_a_table_is_written_whole_or_not_at_all(preset, tmp_path, capsys, blocked):
+    capsys.readouterr()
+    (tmp_path / "t").with_suffix(blocked).mkdir()
+    inputs = ["--measurements", str(preset / "measurements.csv"), "--runs", str(preset / "runs.tsv")]
+    assert main(["table", "--layout", str(MAIN), *inputs, "--out", str(tmp_path / "t.tex")]) == 1
+    assert f"t{blocked}: is a folder; give the name of a file" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == [f"t{blocked}"]
+
+
 def test_scope_narrows_a_layout(preset, tmp_path):
     inputs = ["--measurements", str(preset / "measurements.csv"), "--runs", str(preset / "runs.tsv")]
     out = ["--out", str(tmp_path / "t.tex"), "--scope", "teacher=digits-short"]
