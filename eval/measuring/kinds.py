@@ -209,11 +209,21 @@ class Accuracy(Metric):
         self._correct = self._labelled = 0
 
     def update(self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int) -> None:
-        """Counts a batch whose classes were asked for."""
+        """Counts a batch whose classes were asked for.
+
+        Raises:
+            UserError: The extractor has no classes, or not these.
+        """
         if classes is None:
             return
         if output.logits is None:
             raise UserError(f"extractor '{self.extractor}' has no classes for accuracy")
+        last = output.logits.shape[1] - 1
+        for wrong in classes[(classes < 0) | (classes > last)].tolist():
+            raise UserError(
+                f"{self.key}: an image has class {wrong}, extractor '{self.extractor}' has the classes 0-{last}; "
+                "correct the labels or leave them out"
+            )
         self._correct += int((output.logits.argmax(1).cpu() == classes.cpu()).sum())
         self._labelled += len(classes)
 

@@ -75,13 +75,15 @@ class ArrayStore(Store):
             raise UserError(f"{self.path}: has no array 'arr_0' of images (arrays: {', '.join(arrays) or 'none'})")
         return images
 
-    def _read_classes(self, name: str) -> np.ndarray | None:
+    def _read_classes(self, name: str) -> np.ndarray:
         try:
             found = Npz(self.path, MAX_MEMBER_BYTES).read(name).reshape(-1)
         except ZIP_FAULTS as error:
             raise UserError(f"{self.path}[{name}]: not a readable array ({error}); make it again") from None
         if not np.issubdtype(found.dtype, np.integer):
-            return None
+            raise UserError(
+                f"{self.path}[{name}]: classes must be integers, got {found.dtype}; save them so, or leave them out"
+            )
         if found.size and not 0 <= found.min() <= found.max() < MAX_CLASSES:
             raise UserError(f"{self.path}[{name}]: a class is not between 0 and {MAX_CLASSES:,}; make it again")
         return found.astype(np.int64)

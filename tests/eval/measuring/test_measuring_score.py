@@ -247,6 +247,8 @@ def test_other_faults(tmp_path):
     fault(tmp_path / "b.npz", r"no array 'arr_0' of images \(arrays: mu, sigma\)")
     np.savez(tmp_path / "c.npz", arr_0=images(25), arr_1=np.arange(3))
     fault(tmp_path / "c.npz", "3 labels for 25 images")
+    np.savez(tmp_path / "d.npz", arr_0=images(25), arr_1=np.arange(25.0))
+    fault(tmp_path / "d.npz", r"\[arr_1\]: classes must be integers, got float64; save them so, or leave them out")
     folder = write(tmp_path / "labels", images(25), np.arange(25))
     (folder / "dataset.json").write_text(json.dumps({"labels": [["00/img00000.png", 1]]}))
     fault(folder, "no label for 00/img00001.png")
@@ -382,6 +384,17 @@ def test_score_command(stand_ins, tmp_path, capsys):
         assert message in capsys.readouterr().err
     assert main([*command, "--reference", "nonsense"]) == 1
     assert "--reference: must be KEY=VALUE" in capsys.readouterr().err
+
+
+def test_classes_that_the_network_does_not_have_are_no_accuracy_of_zero(tmp_path):
+    labels = np.arange(20) % 10
+    path = write(tmp_path / "a.npz", images(20, size=8, channels=1), labels)
+    dataset = {"name": "digits", "kind": "digits"}
+    assert score_images(path, "digits", num_samples=20, dataset=dataset).values("accuracy")
+    labels[13] = 77
+    write(path, images(20, size=8, channels=1), labels)
+    with pytest.raises(UserError, match=r"an image has class 77, extractor 'digits' has the classes 0-9; correct"):
+        score_images(path, "digits", num_samples=20, dataset=dataset)
 
 
 def test_files_are_written_before_anything_is_shown(tmp_path, monkeypatch):
