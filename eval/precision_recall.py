@@ -43,7 +43,7 @@ def precision_recall(
             (ledger, 65); sums are kept in float32, as on a GPU.
 
     Raises:
-        UserError: Different widths, or k or fewer samples in a set.
+        UserError: Different widths, k or fewer samples in a set, or values that are not finite.
     """
     reals, fakes = torch.as_tensor(real), torch.as_tensor(generated)
     _check(reals, fakes, k)
@@ -92,13 +92,24 @@ def distance_blocks(
         rows: float32 (N, C), best after subtracting a common mean.
         columns: float32 (M, C).
         half: Euclidean distances in float16 instead of squared ones in float32.
+
+    Raises:
+        UserError: Values that are not finite.
     """
     block = max(1, _BLOCK_ELEMENTS // max(1, len(columns)))
-    norms = columns.square().sum(1)
+    norms = _norms(columns)
     for first in range(0, len(rows), block):
         part = rows[first : first + block]
-        squared = (part @ columns.T).mul_(-2).add_(norms).add_(part.square().sum(1, keepdim=True)).clamp_(min=0)
+        squared = (part @ columns.T).mul_(-2).add_(norms).add_(_norms(part)[:, None]).clamp_(min=0)
         yield first, squared.sqrt_().to(torch.float16) if half else squared
+
+
+def _norms(rows: torch.Tensor) -> torch.Tensor:
+    """Squared norms (N,); one that is not finite would lie inside every manifold, or in none, without a word."""
+    norms = rows.square().sum(1)
+    if not norms.isfinite().all():
+        raise UserError("nearest neighbours: features have values that are not finite; make them again")
+    return norms
 
 
 def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import eval.precision_recall
 from eval.inception_score import InceptionScoreSums, inception_score
 from eval.kernel_distance import kernel_distance
+from eval.memorisation import memorisation
 from eval.precision_recall import precision_recall, radii
 from sida.errors import UserError
 
@@ -138,6 +139,23 @@ def test_precision_recall_faults():
         precision_recall(rows, rows[:, :2])
     with pytest.raises(UserError, match="k must be"):
         precision_recall(rows, rows, k=0)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_features_that_are_not_finite_have_no_neighbours(value, dtype):
+    good = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
+    bad = good[::-1].copy()
+    bad[3, 2] = value
+    for sides in ((good, bad), (bad, good)):
+        with pytest.raises(UserError, match="features have values that are not finite; make them again"):
+            precision_recall(*sides, dtype=dtype)
+    with pytest.raises(UserError, match="not finite"):
+        radii(bad)
+    good, bad = torch.from_numpy(good), torch.from_numpy(bad)
+    for sets in ((bad, good, good), (good, bad, good), (good, good, bad)):
+        with pytest.raises(UserError, match="not finite"):
+            memorisation(*sets)
 
 
 def test_kernel_distance_golden(golden, monkeypatch):
