@@ -46,7 +46,7 @@ def frechet_infinity(
         features: Features (N, C).
         mean: Reference mean (C,).
         cov: Reference covariance (C, C).
-        points: Number of subset sizes, evenly spaced from ``smallest`` to N.
+        points: Number of subset sizes, evenly spaced from ``smallest`` to N; fewer where there are fewer between them.
         smallest: Smallest subset; N // 10 or C + 1 by default, whichever is larger: singular covariances do not
             follow the line.
         ddof: Divisor N − ddof of the covariance.
@@ -61,7 +61,7 @@ def frechet_infinity(
         raise UserError(f"FID extrapolation: {total} images are too few for sizes from {smallest}; measure more")
     rng = np.random.Generator(np.random.PCG64(seed))
     rows = features.double().cpu().numpy()
-    sizes = np.linspace(smallest, total, points).round().astype(int)
+    sizes = np.unique(np.linspace(smallest, total, points).round().astype(int))
     by_n: dict[str, float] = {}
     for size in sizes:
         subset = rows[rng.permutation(total)[:size]]

@@ -163,3 +163,7 @@ def test_extrapolation_removes_most_of_the_bias():
     assert fit.slope > 0
     with pytest.raises(UserError, match="too few"):
         frechet_infinity(rows[:15], np.zeros(d), np.eye(d))
+    # Fewer sizes than points: each once.
+    fit = frechet_infinity(rows[:8, :2], np.zeros(2), np.eye(2))
+    assert list(fit.by_n) == ["3", "4", "5", "6", "7", "8"]
+    assert np.isfinite([fit.value, fit.slope]).all()
