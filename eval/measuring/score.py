@@ -192,8 +192,7 @@ def score_images(
             sums = measurer.sums(trial, 0, chosen.num_samples, progress, trial * chosen.num_samples)
             records.append(measurer.record(trial, sums))
     assert isinstance(measurer.source, ImageFiles)
-    remark = measurer.source.store.remark
-    return Score(label, chosen, records, (remark,) if remark else ())
+    return Score(label, chosen, records, measurer.source.store.remarks)
 
 
 def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:

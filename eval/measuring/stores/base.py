@@ -15,13 +15,13 @@ class Store(abc.ABC):
         path: The folder or file.
         count: Number of images.
         classes: Class of every image int64 (N,), or None.
-        remark: What must be said beside numbers of the images read so far, or None.
+        remarks: What must be said beside numbers of the images read so far.
     """
 
     path: Path
     count: int
     classes: np.ndarray | None = None
-    remark: str | None = None
+    remarks: tuple[str, ...] = ()
 
     @abc.abstractmethod
     def read(self, begin: int, end: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Set
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,6 +39,7 @@ class PictureStore(Store):
         self._pool = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
         self._shape: tuple[int, ...] | None = None
         self._lossy: dict[int, str] = {}
+        self.remarks = self._order = _order_of({Path(files.name(int(i))).parent for i in self._members})
         labels = read_labels(files, self._members, anywhere=True)
         self.classes = labels if labels is not None and labels.ndim == 1 else None
 
@@ -70,8 +72,18 @@ class PictureStore(Store):
             counts = ", ".join(
                 f"{count:,} pictures are {kind}" for kind, count in Counter(self._lossy.values()).items()
             )
-            self.remark = f"{counts}, whose artefacts raise distances; protocols take lossless images"
+            lossy = f"{counts}, whose artefacts raise distances; protocols take lossless images"
+            self.remarks = (*self._order, lossy)
         return np.stack(images)
+
+
+def _order_of(folders: Set[Path]) -> tuple[str, ...]:
+    if len(folders) < 2:
+        return ()
+    return (
+        f"images are taken folder by folder, of {len(folders):,}: if these are classes, a trial or a split of the "
+        "inception score holds few of them; put all pictures into one folder, in an order that has nothing to do with classes",
+    )
 
 
 def decode_picture(encoded: bytes, name: str) -> tuple[np.ndarray, str | None]:

@@ -455,9 +455,19 @@ def test_lossy_webp_is_said_as_jpeg_is(tmp_path):
     Image.fromarray(images(1, seed=5)[0]).save(tmp_path / "d.jpg")
     store = open_store(tmp_path)
     store.read(2, 3)
-    assert store.remark is None
+    assert store.remarks == ()
     store.read(0, 4)
-    assert store.remark.startswith("2 pictures are lossy WebP, 1 pictures are JPEG, whose artefacts raise distances")
+    (remark,) = store.remarks
+    assert remark.startswith("2 pictures are lossy WebP, 1 pictures are JPEG, whose artefacts raise distances")
+
+
+def test_folders_by_class_are_said_because_the_order_of_names_is_that_of_classes(tmp_path):
+    for name in ("cat/1", "cat/2", "dog/1"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(images(1, seed=len(name))[0]).save(tmp_path / f"{name}.png")
+    (remark,) = open_store(tmp_path).remarks
+    assert remark.startswith("images are taken folder by folder, of 2: if these are classes")
+    assert open_store(tmp_path / "cat").remarks == ()
 
 
 def test_prefetch_keeps_order_and_passes_errors_on():
