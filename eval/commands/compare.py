@@ -9,6 +9,7 @@ EXAMPLES = """examples:
   sida-eval compare results/demo results/demo-seed1
   sida-eval compare before.csv results/demo/measurements.csv --runs sida-a1.0 --out comparison.md
   sida-eval compare results/released published
+  sida-eval compare score.json results/demo --pair "My model=sida-a1.0"
 
 Runs that were measured under different protocols are refused; the differing field is named.
 """
@@ -16,9 +17,12 @@ Runs that were measured under different protocols are refused; the differing fie
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("first", metavar="A", help="results of a preset, or a measurements.csv")
+    parser.add_argument("first", metavar="A", help="results of a preset, a measurements.csv, or --out of score")
     parser.add_argument("second", metavar="B", help="the same, or the word 'published'")
     parser.add_argument("--runs", nargs="+", metavar="RUN", help="only these runs (default: all common ones)")
+    parser.add_argument(
+        "--pair", action="append", default=[], metavar="A=B", help="run A of the first against run B of the second"
+    )
     parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
     parser.add_argument("--out", metavar="FILE", help="also write a page (.md, .html or .tex)")
 
@@ -28,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
     import textwrap
     from pathlib import Path
 
+    from eval.commands._options import pairs
     from eval.report.compare import as_table, compare, compare_published
     from eval.tables.files import RENDERERS
     from eval.tables.text import to_terminal
@@ -41,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.second == "published":
         table = compare_published(args.first, args.published)
     else:
-        table = as_table(compare(args.first, args.second, args.runs))
+        table = as_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
     width = terminal.width()
     print(to_terminal(table, terminal.colour(), width))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))

@@ -15,14 +15,14 @@ from typing import Any, Literal
 
 from eval.claims.evidence import bound
 from eval.claims.numbers import Z, show
-from eval.results.measurements import differences
+from eval.results.measurements import differences, read_score
 from eval.results.published import load_published
-from eval.results.summary import Estimate, Measurements, load_measurements, other_yardstick
+from eval.results.summary import Estimate, Measurement, Measurements, load_measurements, other_yardstick
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout, read_layout
 from eval.tables.model import Cell, Column, Row, Table
 from sida import resources
-from sida.errors import UserError
+from sida.errors import UserError, suggestion
 
 Outcome = Literal["identical", "within noise", "lower", "higher", "single trial"]
 
@@ -55,71 +55,105 @@ class Comparison:
         return [d for d in self.differences if d.outcome in ("lower", "higher")]
 
 
-def compare(first: str | Path, second: str | Path, runs: Sequence[str] | None = None) -> Comparison:
-    """Compares two result folders or ``measurements.csv`` files.
+def compare(
+    first: str | Path,
+    second: str | Path,
+    runs: Sequence[str] | None = None,
+    pairs: Mapping[str, str] | None = None,
+) -> Comparison:
+    """Compares two result folders, ``measurements.csv`` files or results of ``sida-eval score``.
 
     Args:
-        first: Folder of a preset (``results/demo``) or a CSV file.
+        first: Folder of a preset (``results/demo``), a CSV file, or the JSON file of a score.
         second: The same.
         runs: Only these runs; all common ones by default.
+        pairs: Runs of the first and those of the second that they are held against, instead of common ones.
 
     Raises:
-        UserError: Nothing in common, or a run was measured under different protocols.
+        UserError: Nothing in common, no such run, or runs that were measured under different protocols.
     """
     sides = [_load(path) for path in (first, second)]
+    if pairs and runs is not None:
+        raise UserError("--runs and --pair: use only one of them")
+    if pairs:
+        return _compare_pairs(sides, (str(first), str(second)), pairs)
     wanted = [run for run in sides[0][0].runs if run in sides[1][0].runs and (runs is None or run in runs)]
     missing = [run for run in runs or [] if run not in wanted]
     if missing:
         raise UserError(f"--runs: '{missing[0]}' was not measured on both sides")
     if not wanted:
-        raise UserError(f"{first} and {second} have no measured run in common")
-    for run in wanted:
-        _check_protocol(run, sides, (str(first), str(second)))
-    found = [
-        _difference(run, metric, sides[0][0], sides[1][0])
-        for run in wanted
-        for metric in sides[0][0].metrics
-        if sides[0][0].has(run, metric) and sides[1][0].has(run, metric)
-    ]
+        raise UserError(f"{first} and {second} have no measured run in common; name two with --pair A=B")
+    found = _differences(sides, (str(first), str(second)), {run: run for run in wanted})
     chosen = [None if runs is not None else [r for r in side.runs if r not in wanted] for side, _ in sides]
     return Comparison((str(first), str(second)), tuple(found), tuple(chosen[0] or ()), tuple(chosen[1] or ()))
 
 
+def _compare_pairs(
+    sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str], pairs: Mapping[str, str]
+) -> Comparison:
+    for pair in pairs.items():
+        for (measured, _), name, run in zip(sides, names, pair):
+            if run not in measured.runs:
+                raise UserError(f"--pair: {name} has no run '{run}'{suggestion(run, measured.runs)}")
+    return Comparison(names, tuple(_differences(sides, names, pairs)), (), ())
+
+
+def _differences(
+    sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str], pairs: Mapping[str, str]
+) -> list[Difference]:
+    for pair in pairs.items():
+        _check_protocol(pair, sides, names)
+    (first, _), (second, _) = sides
+    return [
+        _difference(pair, metric, first, second)
+        for pair in pairs.items()
+        for metric in first.metrics
+        if first.has(pair[0], metric) and second.has(pair[1], metric)
+    ]
+
+
 def _load(path: str | Path) -> tuple[Measurements, Path]:
     path = Path(path)
+    if path.suffix == ".json":
+        return read_score(path), path.parent
     if path.is_dir():
         return load_measurements(path / "measurements.csv"), path
     return load_measurements(path), path.parent
 
 
-def _check_protocol(run: str, sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
+def _named(pair: tuple[str, str]) -> str:
+    return pair[0] if pair[0] == pair[1] else f"{pair[0]} / {pair[1]}"
+
+
+def _check_protocol(pair: tuple[str, str], sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
     """Refuses runs whose protocol digests differ and names the field where the trial files are there to tell."""
-    digests = [{row.protocol_sha256 for row in measured.of_run(run)} for measured, _ in sides]
+    lines = [measured.of_run(run) for (measured, _), run in zip(sides, pair)]
+    digests = [{row.protocol_sha256 for row in rows} for rows in lines]
     if digests[0] == digests[1]:
-        _check_real_side(run, sides, names)
+        _check_real_side(pair, [*lines[0], *lines[1]], names)
         return
-    fields = [_trial(folder, run).get("protocol", {}).get("fields", {}) for _, folder in sides]
+    fields = [_trial(folder, run).get("protocol", {}).get("fields", {}) for (_, folder), run in zip(sides, pair)]
     changed = ""
     if fields[0] and fields[1]:
         changed = "; ".join(differences(fields[0], fields[1]))
     if not changed:
         for name in ("protocol", "n", "reference_sha256", "protocol_sha256"):
-            values = [sorted({str(getattr(row, name)) for row in measured.of_run(run)}) for measured, _ in sides]
+            values = [sorted({str(getattr(row, name)) for row in rows}) for rows in lines]
             if values[0] != values[1]:
                 changed = f"{name}: {', '.join(values[0])} != {', '.join(values[1])}"
                 break
     raise UserError(
-        f"run '{run}' was measured under different protocols in {names[0]} and {names[1]} ({changed}); "
+        f"run '{_named(pair)}' was measured under different protocols in {names[0]} and {names[1]} ({changed}); "
         "measure one of them again under the other's protocol"
     )
 
 
-def _check_real_side(run: str, sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
+def _check_real_side(pair: tuple[str, str], rows: Sequence[Measurement], names: tuple[str, str]) -> None:
     """Refuses runs under one protocol whose reference files or feature networks differ (``--reference KEY=FILE``)."""
-    if found := other_yardstick(row for measured, _ in sides for row in measured.of_run(run)):
+    if found := other_yardstick(rows):
         raise UserError(
-            f"run '{run}' was measured under one protocol but against other files in {names[0]} and {names[1]} "
-            f"({found[2]}); measure one of them again with the other's files"
+            f"run '{_named(pair)}' was measured under one protocol but against other files in {names[0]} and "
+            f"{names[1]} ({found[2]}); measure one of them again with the other's files"
         )
 
 
@@ -133,10 +167,10 @@ def _trial(folder: Path, run: str) -> Mapping[str, Any]:
     return record if isinstance(record, Mapping) else {}
 
 
-def _difference(run: str, metric: str, first: Measurements, second: Measurements) -> Difference:
-    a, b = first.estimate(run, metric), second.estimate(run, metric)
-    change = b.mean - a.mean
-    same = [row.value for row in first.lines(run, metric)] == [row.value for row in second.lines(run, metric)]
+def _difference(pair: tuple[str, str], metric: str, first: Measurements, second: Measurements) -> Difference:
+    a, b = first.estimate(pair[0], metric), second.estimate(pair[1], metric)
+    change, run = b.mean - a.mean, _named(pair)
+    same = [row.value for row in first.lines(pair[0], metric)] == [row.value for row in second.lines(pair[1], metric)]
     if a.std is None or b.std is None:
         return Difference(run, metric, a, b, change, None, "identical" if same else "single trial")
     limit = bound(a, b, Z)

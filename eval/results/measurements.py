@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eval.results.summary import COLUMNS
+from eval.results.summary import COLUMNS, Measurements, measurements_of
 from sida.content_hash import DamagedError, csv_text
 from sida.errors import UserError, suggestion
 from sida.io import read_sealed_json, set_aside, write_sealed_json, write_text
@@ -205,6 +205,20 @@ def write_csv(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]]
     rows = long_rows(records)
     write_text(path, csv_text(COLUMNS, rows))
     return len(rows)
+
+
+def read_score(path: str | os.PathLike[str]) -> Measurements:
+    """The measurements that ``sida-eval score --out`` wrote.
+
+    Raises:
+        UserError: Missing or damaged file, or another one.
+    """
+    record = read_sealed_json(path, "score the images again")
+    try:
+        text = csv_text(COLUMNS, long_rows(record["measurements"]))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise UserError(f"{path}: is no result of sida-eval score; give its --out, or a measurements.csv") from None
+    return measurements_of(text, str(path))
 
 
 def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str = "") -> list[str]:

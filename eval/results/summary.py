@@ -208,7 +208,12 @@ def load_measurements(path: str | Path) -> Measurements:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such measurements; run `sida-eval measure` or the workflow first")
-    return Measurements(_parsed(read_text(path, newline=""), str(path)), str(path))
+    return measurements_of(read_text(path, newline=""), str(path))
+
+
+def measurements_of(text: str, source: str) -> Measurements:
+    """Reads the text of a ``measurements.csv``; see :func:`load_measurements`."""
+    return Measurements(_parsed(text, source), source)
 
 
 @functools.lru_cache(2)

@@ -82,7 +82,7 @@ def _order_of(folders: Set[Path]) -> tuple[str, ...]:
         return ()
     return (
         f"images are taken folder by folder, of {len(folders):,}: if these are classes, a trial or a split of the "
-        "inception score holds few of them; put all pictures into one folder, in an order that has nothing to do with classes",
+        "inception score holds few of them; put all pictures into one folder, in an order that is not that of classes",
     )
 
 

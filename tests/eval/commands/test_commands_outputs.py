@@ -144,6 +144,35 @@ def test_comparison_tells_changes_from_noise(preset, changed, capsys):
     assert "1 of 36 differences exceed the evaluation noise" in capsys.readouterr().out
 
 
+PIXELS = """
+{name: small, title: Small, resolution: 8, channels: 1, num_samples: 100, trials: 2, seed0: 0, quantisation: truncate,
+ references: {data: {kind: dataset, dataset: digits, cov_ddof: 1}},
+ metrics: [{key: fd, kind: frechet, extractor: pixels, reference: data, label: FD}]}
+"""
+
+
+def test_a_score_is_compared_with_any_run_by_name(tmp_path, capsys):
+    (tmp_path / "small.yaml").write_text(PIXELS)
+    images = np.random.default_rng(0).integers(0, 256, (400, 8, 8, 1), dtype=np.uint8)
+    for name, part in (("noise", images[:200]), ("half", images[200:] // 2)):
+        np.savez(tmp_path / f"{name}.npz", part)
+        options = ["--protocol", str(tmp_path / "small.yaml"), "--out", str(tmp_path / f"{name}.json")]
+        assert main(["score", "--images", str(tmp_path / f"{name}.npz"), "--name", name, *options]) == 0
+    paths = [str(tmp_path / f"{name}.json") for name in ("noise", "half")]
+    capsys.readouterr()
+    assert main(["compare", *paths]) == 1
+    assert "no measured run in common; name two with --pair A=B" in capsys.readouterr().err
+    assert main(["compare", *paths, "--pair", "noise=half"]) == 0
+    shown = capsys.readouterr().out
+    assert "noise / half" in shown
+    assert "lower" in shown
+    assert main(["compare", *paths, "--pair", "noise=hal"]) == 1
+    assert "has no run 'hal' (did you mean 'half'?)" in capsys.readouterr().err
+    (tmp_path / "other.json").write_text("{}")
+    assert main(["compare", paths[0], str(tmp_path / "other.json")]) == 1
+    assert "other.json: is no result of sida-eval score" in capsys.readouterr().err
+
+
 def test_comparison_refuses_other_protocols_and_names_the_field(preset, tmp_path):
     lines = list(measurement_lines(n=2000))
     for line in lines:
