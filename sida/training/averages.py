@@ -66,8 +66,9 @@ class Average:
 
     def state(self) -> dict[str, torch.Tensor]:
         """The average as named tensors (references where nothing is changed; a sharded one is put together)."""
-        vector = self.flat.vector if self._shards is None else self._shards.whole(self._kept)
-        return {"parameters": self.flat.portable(vector), **buffers(self._net)}
+        flat, shards = self.flat, self._shards
+        vector = flat.portable(flat.vector) if shards is None else shards.portable(self._kept, flat)
+        return {"parameters": vector, **buffers(self._net)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
         """Puts a :meth:`state` back."""

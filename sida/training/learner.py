@@ -155,14 +155,15 @@ class Learner:
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything a resumed run needs, as named tensors (references where nothing is changed or put together)."""
-        moments = self.adam.moments()
-        if self.shards is not None:
-            moments = {name: self.shards.whole(value) for name, value in moments.items()}
+        flat, shards, moments = self.flat, self.shards, self.adam.moments()
         return {
-            "parameters": self.flat.portable(self.flat.vector),
+            "parameters": flat.portable(flat.vector),
             **buffers(self.net),
             "adam/steps": self.adam.steps,
-            **{f"adam/{name}": self.flat.portable(value) for name, value in moments.items()},
+            **{
+                f"adam/{name}": flat.portable(value) if shards is None else shards.portable(value, flat)
+                for name, value in moments.items()
+            },
         }
 
     def load(self, state: dict[str, torch.Tensor]) -> None:

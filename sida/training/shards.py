@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 
+from sida.training.flat import FlatParameters
 from sida.training.ranks import Ranks
 
 #: Entries of each rank's piece that are put together at a time where nothing else needs the whole.
@@ -47,8 +48,11 @@ class Shards:
         """Puts a padded vector together, in place, from the piece of it that each rank has changed."""
         self.ranks.all_gather(padded, self.own(padded))
 
-    def whole(self, piece: torch.Tensor) -> torch.Tensor:
-        """The vector ``(P,)`` on the CPU, of which every rank has a piece; on ranks but the first their piece."""
+    def portable(self, piece: torch.Tensor, flat: FlatParameters) -> torch.Tensor:
+        """The vector of which every rank has a piece, as :meth:`FlatParameters.portable` gives it, on the CPU.
+
+        On ranks but the first, which keep no states, it is their piece.
+        """
         first = self.ranks.rank == 0
         result = torch.empty(self.ranks.world_size, self.size if first else 0, dtype=piece.dtype)
         for start in range(0, self.size, _CHUNK):
@@ -57,7 +61,7 @@ class Shards:
             self.ranks.all_gather(everyones, part)
             if first:
                 result[:, start : start + len(part)].copy_(everyones.view(self.ranks.world_size, -1))
-        return result.view(-1)[: self.count] if first else piece
+        return flat.portable(result.view(-1)[: self.count]) if first else piece
 
     def piece_of(self, vector: torch.Tensor) -> torch.Tensor:
         """This rank's piece of a whole vector ``(P,)``: a copy, padded."""

@@ -16,7 +16,10 @@ from sida.errors import AGAIN, UserError
 from sida.io import read_jsonl
 from sida.tensor_file import read_tensors
 from sida.training import distill, ranks, train_teacher
+from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
+from sida.training.learner import Learner, join
+from sida.training.ranks import joined
 from sida.training.student import StudentTrainer
 from tests.training.processes import said, started, statuses, together
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json
@@ -213,6 +216,40 @@ def test_each_process_keeps_a_piece_only(tmp_path, spec):
         assert (moments, average) == (-(-count // 3), 0)
     distill({**run, "shard": "none"}, tmp_path / "alone")
     assert_same(tmp_path / "run", tmp_path / "alone")
+
+
+def test_pieces_laid_out_for_fused_kernels_are_kept_whole_and_put_back(tmp_path):
+    """The state of three processes is that of one, and each takes its piece of it again."""
+
+    def learner():
+        torch.manual_seed(0)
+        return Learner(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Conv2d(5, 2, 3)), 1e-3, fused=True)
+
+    def task(rank):
+        with joined(torch.device("cpu")) as processes:
+            one = learner()
+            join(one, processes, shard=True)
+            average = Average(one)
+            average.shard(one.shards)
+            one.adam.square.copy_(one.shards.piece_of(torch.arange(len(one.flat.vector)).float()))
+            state, mean = one.state(), average.state()
+            if rank == 0:
+                torch.save((state, mean), tmp_path / "state.pt")
+            again = learner()
+            join(again, processes, shard=True)
+            again.load(processes.tensors_from_first(state))
+            average.load(processes.tensors_from_first(mean))
+            fits = torch.equal(again.adam.square, one.adam.square) and torch.equal(
+                average.net[0].weight, one.net[0].weight
+            )
+            return 0 if fits else 3
+
+    assert together(task, 3, tmp_path) == [0] * 3, said(tmp_path)
+    state, mean = torch.load(tmp_path / "state.pt")
+    alone = learner()
+    alone.adam.square.copy_(torch.arange(len(alone.flat.vector)).float())
+    assert all(torch.equal(state[name], value) for name, value in alone.state().items())
+    assert torch.equal(mean["parameters"], alone.state()["parameters"])
 
 
 def test_processes_share_an_evaluation(tmp_path, spec):
