@@ -19,11 +19,11 @@ from eval.measuring.stores import open_store
 from eval.statistics import FeatureStatistics
 from sida.config import load_spec
 from sida.data import load_dataset
+from sida.devices import check_device
 from sida.errors import UserError
 from sida.progress import Progress
 from sida.tensor_file import write_tensors
 from sida.tf32 import tf32
-from sida.training.process import check_device
 
 _BATCH = 128
 

@@ -27,12 +27,12 @@ from eval.results.measurements import keep_current, trial_path
 from sida import provenance
 from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
+from sida.devices import check_device
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
 from sida.progress import Progress
 from sida.ranges import Count, Natural
 from sida.tf32 import tf32
-from sida.training.process import check_device
 
 NETWORK_SAMPLERS = ("one_step", "heun")
 SAMPLERS = (*NETWORK_SAMPLERS, "data", "python", "images")

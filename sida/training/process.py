@@ -9,12 +9,6 @@ import contextlib
 import ctypes
 import os
 import sys
-from typing import TYPE_CHECKING
-
-from sida.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -45,23 +39,6 @@ def prepare_process(threads: int = 1) -> None:
     torch.set_num_threads(threads)
     set_tf32(matmul=False, convolutions=False)
     keep_freed_memory()
-
-
-def check_device(name: str, where: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        UserError: No such device here.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UserError(f"{where}.device: '{name}' is no device; use cpu or cuda") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"{where}.device: '{name}', but no GPU is available here; use cpu")
-    return device
 
 
 def keep_freed_memory() -> None:

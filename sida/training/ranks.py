@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sida.devices import check_device
 from sida.errors import AGAIN, UserError
-from sida.training.process import check_device
 
 if TYPE_CHECKING:
     import torch

@@ -46,7 +46,8 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     """
     import torch
 
-    from sida.training.process import check_device, prepare_process
+    from sida.devices import check_device
+    from sida.training.process import prepare_process
 
     config, network = jobs.settled(run), jobs.network(jobs.preset.runs[run].teacher)
     assert network is not None  # else it could not be settled
