@@ -1,4 +1,4 @@
-"""Which device a text names.
+"""The device that a text names, and that is worked on.
 
 Torch is imported late: commands ask before the numerical libraries may know their threads.
 """
@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     import torch
 
 
-def check_device(name: str, where: str) -> torch.device:
-    """The device of that name.
+def take_device(name: str, where: str) -> torch.device:
+    """The device of that name, to work on; a GPU with a number becomes this thread's current one.
+
+    Recordings, torch's global generator, Triton's kernels and the peak of memory are those of the current one.
+
+    Args:
+        name: ``cpu``, ``cuda`` or ``cuda:NUMBER``.
+        where: Place named in errors.
 
     Raises:
         UserError: No such device here.
@@ -27,4 +33,11 @@ def check_device(name: str, where: str) -> torch.device:
         raise UserError(f"{where}.device: '{name}' is no device; use cpu or cuda") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"{where}.device: '{name}', but no GPU is available here; use cpu")
+    if device.type == "cuda" and device.index is not None:
+        count = torch.cuda.device_count()
+        if device.index >= count:
+            raise UserError(
+                f"{where}.device: there is no {name} here, the last GPU is cuda:{count - 1}; use that or cpu"
+            )
+        torch.cuda.set_device(device)
     return device

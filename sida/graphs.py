@@ -52,8 +52,8 @@ class Recording:
                 for _ in range(_WARM_UP):
                     function(self.inputs)
             torch.cuda.current_stream(device).wait_stream(side)
-            # Other threads go on meanwhile: they read data ahead and write states.
-            with torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+            # Other threads go on meanwhile: they read data ahead and write states. The current device is recorded.
+            with torch.cuda.device(device), torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
                 self.outputs = dict(function(self.inputs))
         except (RuntimeError, RecordingError) as error:
             first = str(error).strip().splitlines() or [type(error).__name__]

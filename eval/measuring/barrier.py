@@ -23,6 +23,7 @@ from sida import provenance
 from sida.checkpoint import load_network
 from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
+from sida.devices import take_device
 from sida.errors import UserError
 from sida.io import sha256_file, write_sealed_json
 from sida.losses import EDMLoss
@@ -84,6 +85,7 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
     told = from_mapping(BarrierSpec, spec, where)
     if Path(out).suffix != ".json":
         raise UserError(f"--out {out}: must end in .json")
+    take_device(told.device, where)
     with threads(told.threads), tf32(False), torch.no_grad():
         line = Line(told, where)
         progress = Progress(f"barrier {told.run}", told.points, "points")

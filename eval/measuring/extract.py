@@ -19,7 +19,7 @@ from eval.measuring.stores import open_store
 from eval.statistics import FeatureStatistics
 from sida.config import load_spec
 from sida.data import load_dataset
-from sida.devices import check_device
+from sida.devices import take_device
 from sida.errors import UserError
 from sida.progress import Progress
 from sida.tensor_file import write_tensors
@@ -153,7 +153,7 @@ def _opened(
     device: str,
     where: str,
 ) -> tuple[Extractor, ImageSet]:
-    check_device(device, where)
+    take_device(device, where)
     return get_extractor(extractor, device, **(options or {})), open_set(dataset, images)
 
 

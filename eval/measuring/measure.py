@@ -27,7 +27,7 @@ from eval.results.measurements import keep_current, trial_path
 from sida import provenance
 from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
-from sida.devices import check_device
+from sida.devices import take_device
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
 from sida.progress import Progress
@@ -106,7 +106,7 @@ class Measurer:
     def __init__(self, spec: Mapping[str, Any] | MeasureSpec, where: str = "--spec") -> None:
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = load_protocol(self.spec.protocol)
-        check_device(self.spec.device, where)
+        take_device(self.spec.device, where)
         # A misspelt key would fetch the published file instead of taking the one that was given.
         self._known("references", self.spec.references, ["*", *self.protocol.references], where)
         self._known("extractors", self.spec.extractors, [*extractor_names(), *self.protocol.extractors()], where)

@@ -14,6 +14,7 @@ import torch
 
 from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
+from sida.devices import take_device
 from sida.errors import UserError
 from sida.io import sha256_file
 from sida.labels import LabelCounts, load_labels
@@ -260,9 +261,7 @@ def _device(name: str | None) -> str:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     if not re.fullmatch(r"cpu|cuda:\d+", name):
         raise UserError(f"device: must be cpu, cuda or cuda:NUMBER, got '{name}'")
-    if name.startswith("cuda:") and int(name[5:]) >= torch.cuda.device_count():
-        raise UserError(f"device: there is no {name} on this machine; use --device cpu")
-    return name
+    return str(take_device(name, "sample"))
 
 
 def _dataset(spec: Mapping[str, Any] | str | None) -> Dataset | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sida.devices import check_device
+from sida.devices import take_device
 from sida.errors import AGAIN, UserError
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ def own_device(name: str, where: str) -> torch.device:
     """
     import torch
 
-    device = check_device(name, where)
+    device = take_device(name, where)
     _, world_size, local_rank = place()
     if device.type != "cuda" or world_size == 1:
         return device
@@ -211,8 +211,7 @@ def own_device(name: str, where: str) -> torch.device:
             f"{where}.device: process {local_rank} of this machine has no GPU, there are {torch.cuda.device_count()}; "
             "start as many processes as there are GPUs (torchrun --nproc-per-node)"
         )
-    torch.cuda.set_device(local_rank)
-    return torch.device("cuda", local_rank)
+    return take_device(f"cuda:{local_rank}", where)
 
 
 @contextlib.contextmanager

@@ -46,12 +46,12 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     """
     import torch
 
-    from sida.devices import check_device
+    from sida.devices import take_device
     from sida.training.process import prepare_process
 
     config, network = jobs.settled(run), jobs.network(jobs.preset.runs[run].teacher)
     assert network is not None  # else it could not be settled
-    device = check_device(config.device, f"--measure {run}")
+    device = take_device(config.device, f"--measure {run}")
     prepare_process(config.threads)
     try:
         turns = _turns(config, network, device)
