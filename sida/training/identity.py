@@ -81,6 +81,19 @@ def run_digest(
     return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
 
 
+def common_facts(
+    config: Config, digest: str, dataset_sha256: str, parents: Mapping[str, str | None]
+) -> dict[str, object]:
+    """What processes that train together must have in common, by name; the digest last, which most of it is part of.
+
+    Their disks need not be shared, so each reads files of its own.
+    """
+    # These change no number, but what the processes say to each other.
+    talk = {"shard": config.shard, "on_divergence": config.on_divergence}
+    code = {"code version": code_version()}
+    return {**code, **parents, "dataset": dataset_sha256, **talk, "digest of all settings and files": digest}
+
+
 def _recorded(method: str) -> dict[str, Any]:
     """Values of settings that runs recorded before they could be left out."""
     values = {"init_sigma": 2.5, "betas": BETAS}

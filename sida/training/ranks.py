@@ -215,14 +215,15 @@ def own_device(name: str, where: str) -> torch.device:
 
 
 @contextlib.contextmanager
-def joined(device: torch.device) -> Iterator[Ranks]:
+def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> Iterator[Ranks]:
     """The processes that were started together; :data:`ALONE` where there is only one.
 
     Args:
         device: Of this process; its kind decides how tensors are exchanged: gloo on the CPU, nccl on GPUs.
+        facts: What all of them must have in common, by name.
 
     Raises:
-        UserError: The others cannot be reached.
+        UserError: The others cannot be reached, or a fact of one is another than the first's (on all of them).
     """
     global STORE
     rank, world_size, _ = place()
@@ -241,10 +242,25 @@ def joined(device: torch.device) -> Iterator[Ranks]:
         raise RankLostError(
             f"the {world_size} processes of this training cannot reach each other ({_reason(error)}); start them again"
         ) from None
+    _check_alike(ranks, facts or {})
     yield ranks
     # Not after an error: the others may never answer.
     dist.destroy_process_group()
     STORE = None
+
+
+def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
+    everyones = ranks.gather(facts)
+
+    def difference() -> str | None:
+        for rank, theirs in enumerate(everyones):
+            for name, value in facts.items():
+                if theirs.get(name) != value:
+                    return f"rank {rank} has another {name} than rank 0: {theirs.get(name)}, not {value}"
+        return None
+
+    if (line := ranks.from_first(difference)) is not None:
+        raise UserError(f"{line}; give all processes the same settings, files and code")
 
 
 def _reason(error: Exception) -> str:

@@ -20,7 +20,7 @@ from sida.training.background import Tensors
 from sida.training.batches import GeneratedBatches, StepBatches, step_batches
 from sida.training.config import DistillConfig, settled
 from sida.training.evaluation import Evaluation
-from sida.training.identity import run_digest, run_metadata
+from sida.training.identity import common_facts, run_digest, run_metadata
 from sida.training.iteration import Turns
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
@@ -115,7 +115,8 @@ def distill(
     digest = run_digest("student", config, dataset.sha256, parents, where, networks)
     stage = f"distill {config.name}"
     folder = run_folder(outdir, "students", config.name)
-    with joined(device) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:
+    facts = common_facts(config, digest, dataset.sha256, parents)
+    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network

@@ -22,7 +22,7 @@ from sida.training.background import Tensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
 from sida.training.config import TeacherConfig
 from sida.training.divergence import lost
-from sida.training.identity import run_digest, run_metadata
+from sida.training.identity import common_facts, run_digest, run_metadata
 from sida.training.learner import Learner, Reduce, join
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
@@ -158,7 +158,8 @@ def train_teacher(
     digest = run_digest("teacher", config, dataset.sha256, {})
     stage = f"teacher {config.name}"
     folder = run_folder(outdir, "teachers", config.name)
-    with joined(device) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:
+    facts = common_facts(config, digest, dataset.sha256, {})
+    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network

@@ -15,7 +15,7 @@ from sida.cli import main
 from sida.errors import AGAIN, UserError
 from sida.io import read_jsonl
 from sida.tensor_file import read_tensors
-from sida.training import distill, ranks, train_teacher
+from sida.training import distill, identity, ranks, train_teacher
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.learner import Learner, join
@@ -142,6 +142,27 @@ def test_bad_settings_are_told_once(tmp_path, spec, change, message):
     assert together(task, 2, tmp_path) == [1, 1]
     (line,) = said(tmp_path)
     assert line.startswith(message)
+
+
+@pytest.mark.parametrize("what", ["teacher", "lr", "shard", "code version"])
+def test_processes_that_would_not_train_the_same_are_refused(tmp_path, spec, what):
+    """Their disks may be their own, with another file or older code on one of them."""
+    other = {"lr": 2e-5, "shard": "optimizer"}
+    if what == "teacher":
+        other["teacher"] = str(train_teacher({**TEACHER, "total_kimg": 0.1, "seed": 1}, tmp_path / "other"))
+
+    def task(rank):
+        if what == "code version":
+            identity.code_version = lambda: f"1.{rank}"
+        run = {**spec, what: other[what]} if rank and what in other else spec
+        return main(["distill", "--spec", as_json(run), "--out", str(tmp_path / "run")])
+
+    assert together(task, 2, tmp_path) == [1, 1]
+    (line,) = said(tmp_path)
+    named = "digest of all settings and files" if what == "lr" else what
+    assert line.startswith(f"error: rank 1 has another {named} than rank 0: ")
+    assert line.endswith("; give all processes the same settings, files and code")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
