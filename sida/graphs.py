@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +15,18 @@ _WARM_UP = 2
 
 class RecordingError(Exception):
     """The kernels of a function cannot be recorded; the text says why."""
+
+
+@contextlib.contextmanager
+def put_back(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Tensors that change within it get their values back."""
+    # Not on their device: a recording takes the most memory that is ever taken there.
+    kept = [tensor.to("cpu", copy=True) for tensor in tensors]
+    try:
+        yield
+    finally:
+        for tensor, value in zip(tensors, kept):
+            tensor.copy_(value)
 
 
 class Recording:
@@ -43,26 +56,27 @@ class Recording:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         self.graph = torch.cuda.CUDAGraph()
         device = next(iter(self.inputs.values())).device
-        # Not on the device: the recording takes the most memory that is ever taken there.
-        kept, random = [tensor.cpu() for tensor in protected], torch.cuda.get_rng_state(device)
-        try:
-            side = torch.cuda.Stream(device)
-            side.wait_stream(torch.cuda.current_stream(device))
-            with torch.cuda.stream(side):
-                for _ in range(_WARM_UP):
-                    function(self.inputs)
-            torch.cuda.current_stream(device).wait_stream(side)
-            # Other threads go on meanwhile: they read data ahead and write states. The current device is recorded.
-            with torch.cuda.device(device), torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
-                self.outputs = dict(function(self.inputs))
-        except (RuntimeError, RecordingError) as error:
-            first = str(error).strip().splitlines() or [type(error).__name__]
-            raise RecordingError(f"a step's kernels cannot be recorded ({first[0]})") from None
-        finally:
-            torch.cuda.synchronize(device)
-            torch.cuda.set_rng_state(random, device)
-            for tensor, value in zip(protected, kept):
-                tensor.copy_(value)
+        random = torch.cuda.get_rng_state(device)
+        with put_back(protected):
+            try:
+                self._record(function, pool, device)
+            except (RuntimeError, RecordingError) as error:
+                first = str(error).strip().splitlines() or [type(error).__name__]
+                raise RecordingError(f"a step's kernels cannot be recorded ({first[0]})") from None
+            finally:
+                torch.cuda.synchronize(device)
+                torch.cuda.set_rng_state(random, device)
+
+    def _record(self, function: Callable[[Tensors], Tensors], pool: Any, device: torch.device) -> None:
+        side = torch.cuda.Stream(device)
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(_WARM_UP):
+                function(self.inputs)
+        torch.cuda.current_stream(device).wait_stream(side)
+        # Other threads go on meanwhile: they read data ahead and write states. The current device is recorded.
+        with torch.cuda.device(device), torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
+            self.outputs = dict(function(self.inputs))
 
     def __call__(self, inputs: Tensors) -> Tensors:
         """Runs the kernels on other inputs; the outputs lie where they always lie."""

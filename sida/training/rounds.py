@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 
-from sida.graphs import Recording, RecordingError, Tensors
+from sida.graphs import Recording, RecordingError, Tensors, put_back
 from sida.losses import Draws, Round
 from sida.losses.terms import Augment
 from sida.progress import say
@@ -165,11 +165,14 @@ class ReplayedRounds:
         if recording is None:
             if self._pool is None:
                 self._pool = torch.cuda.graph_pool_handle()
-            vectors = [learner.flat.vector for learner in self.learners]
-            recording = Recording(function, inputs, self._pool, vectors)
+            recording = Recording(function, inputs, self._pool, self._changing())
             # Only now it is known which terms the loss has.
             self._recordings[key()] = recording
         return dict(recording(inputs))
+
+    def _changing(self) -> list[torch.Tensor]:
+        """What a network's call may change: weights that it normalises, and buffers, which count, say."""
+        return [tensor for learner in self.learners for tensor in (learner.flat.vector, *learner.net.buffers())]
 
     def _images(self, spec: RoundSpec, given: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return self.plain.images(spec.player, (given["z"], given.get("labels")), given)
@@ -196,7 +199,7 @@ class ReplayedRounds:
             watch = _Watch(inputs["images"], inputs.get("real"))
             batch = (inputs.get("real", inputs["z"]), inputs.get("labels"))
             devices = [inputs["z"].device] if inputs["z"].is_cuda else []
-            with torch.random.fork_rng(devices), torch.no_grad():
+            with torch.random.fork_rng(devices), torch.no_grad(), put_back(self._changing()):
                 spec.player.loss(
                     Round(inputs["images"], batch[1], batch[0] if "real" in inputs else None, watch, dict(inputs))
                 )

@@ -6,14 +6,16 @@ would, so that all around it is tested. On a GPU the same tests record for real.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import unittest.mock
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
-from sida.graphs import RecordingError
+from sida.graphs import Recording, RecordingError, put_back
 from sida.losses import SiDALoss, SiDLoss, terms
 from sida.networks import build_network
 from sida.networks.guidance import GuidedDenoiser
@@ -35,14 +37,18 @@ AUGMENT = AugmentPipe.from_config({"p": 0.5})
 
 
 class StandIn:
-    """As :class:`sida.graphs.Recording`, but the function itself runs each time, always on the same memory."""
+    """As :class:`sida.graphs.Recording`, but the function itself runs each time, always on the same memory.
+
+    As before a recording it runs twice at first, and what it may not change gets its values back.
+    """
 
     made = 0
 
     def __init__(self, function, inputs, pool, protected=()):
         type(self).made += 1
         self.function, self.inputs = function, {name: tensor.clone() for name, tensor in inputs.items()}
-        with torch.random.fork_rng([]):
+        with torch.random.fork_rng([]), put_back(protected):
+            function(self.inputs)
             self.outputs = dict(function(self.inputs))
 
     def __call__(self, inputs):
@@ -115,6 +121,54 @@ def test_replayed_rounds_give_the_same_numbers(recordings, loss, augment):
     if recordings is not None:
         # ψ's rounds look the same in all phases, θ's change once; with augmentation ψ's are two recordings.
         assert recordings.made == (2 if augment else 1) + 2
+
+
+@pytest.mark.parametrize("augment", [None, AUGMENT], ids=["plain", "augmented"])
+def test_what_networks_count_is_counted_once(recordings, augment):
+    """Neither the calls before a recording nor the look at what a loss augments move a buffer on."""
+
+    def count(module, given):
+        module.calls += int(module.training)
+
+    def counting():
+        networks = nets()
+        for net in networks[1:]:
+            net.register_buffer("calls", torch.zeros((), dtype=torch.int64, device=DEVICE))
+            net.register_forward_pre_hook(count)
+        return networks
+
+    state, _ = train(distiller(SiDALoss(), replayed=False, augment=augment, networks=counting()))
+    again, _ = train(distiller(SiDALoss(), replayed=True, augment=augment, networks=counting()))
+    for name in ("fake_score/buffers/calls", "generator/buffers/calls"):
+        assert int(again[name]) == int(state[name]) > 0
+
+
+@pytest.fixture
+def graphs_without_a_gpu(monkeypatch):
+    """The names of CUDA graphs do nothing, where there is no GPU: what would be recorded runs once."""
+    if GPU:
+        return
+    nothing = lambda *args, **kwargs: contextlib.nullcontext()
+    for name in ("stream", "device", "graph"):
+        monkeypatch.setattr(torch.cuda, name, nothing)
+    for name in ("CUDAGraph", "Stream", "current_stream", "synchronize", "set_rng_state"):
+        monkeypatch.setattr(torch.cuda, name, unittest.mock.MagicMock())
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: None)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_recording_leaves_what_is_protected_as_it_was(graphs_without_a_gpu, fails):
+    count = torch.full((3,), 5, device=DEVICE)
+
+    def function(given):
+        count.add_(1)
+        if fails:
+            raise RuntimeError("no")
+        return {"y": given["x"] + count}
+
+    with pytest.raises(RecordingError) if fails else contextlib.nullcontext():
+        Recording(function, {"x": torch.ones(3, device=DEVICE)}, protected=[count])
+    assert count.tolist() == [5, 5, 5]
 
 
 def test_a_guided_teacher_is_replayed_like_another(recordings):
