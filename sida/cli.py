@@ -9,10 +9,8 @@ verb; modules that begin with ``_`` are none. Heavy imports (torch, matplotlib) 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import errno
 import importlib
-import os
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +20,7 @@ from sida import terminal
 from sida.errors import AGAIN, Preempted, UserError, suggestion
 from sida.places import check_places
 from sida.plugins import allow_typed
+from sida.progress import say
 from sida.timing import timed
 
 #: Faults of the place that a file is read from or written to, which are the user's to mend.
@@ -51,7 +50,7 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
-        print(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}", file=sys.stderr)
+        say(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}")
         return 2
     parser = argparse.ArgumentParser(prog=name, description=description)
     parsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
@@ -69,6 +68,16 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
         sub.set_defaults(_run=module.run)
     terminal.speak_plainly()
     try:
+        return _status(parser, arguments)
+    finally:
+        # From here on the status is the work's, also where its lines find no room.
+        for stream in (sys.stdout, sys.stderr):
+            terminal.let_go(stream)
+
+
+def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
+    """Parses and works; the exit status."""
+    try:
         try:
             args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
             allow_typed(arguments)
@@ -78,22 +87,20 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
         finally:
             terminal.finish()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        say(f"error: {error}")
         return error.status
     except BrokenPipeError:
         # The reader (head, less) has gone; that is not a fault of the command.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         if error.errno not in _PLACES:
             raise
         named = f"{error.filename}: " if error.filename else ""
-        print(f"error: {named}{error.strerror}; choose another place or make room there", file=sys.stderr)
+        say(f"error: {named}{error.strerror}; choose another place or make room there")
         return 1
     except Preempted:
-        print("preempted; the state is kept: run the same command again to go on", file=sys.stderr)
+        say("preempted; the state is kept: run the same command again to go on")
         return AGAIN
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        say("interrupted; run the same command again to go on")
         return 130

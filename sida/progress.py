@@ -22,6 +22,7 @@ def duration(seconds: float) -> str:
 def say(line: str, stream: TextIO | None = None) -> None:
     """One line for the person who watches, if anyone does.
 
+    Work goes on where it cannot be written: whoever read it has gone (a killed workflow), or the disk of a log is full.
     It is written at once with its end: where Python does not buffer (``PYTHONUNBUFFERED``, as in the Makefile),
     ``print`` writes them one after the other, and lines of processes that share a terminal run into each other.
 
@@ -30,6 +31,9 @@ def say(line: str, stream: TextIO | None = None) -> None:
         stream: Where to; standard error by default. What a command results in goes to standard output, by ``print``.
     """
     stream = sys.stderr if stream is None else stream
+    if stream is None:
+        # Started with a closed one.
+        return
     with contextlib.suppress(OSError):
         stream.write(f"{line}\n")
         stream.flush()

@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import unicodedata
+from typing import TextIO
 
 #: What characters of tables and messages become where the output's encoding has no such.
 _PLAIN = {
@@ -57,6 +58,17 @@ def finish() -> None:
     """
     if sys.stdout is not None:
         sys.stdout.flush()
+
+
+def let_go(stream: TextIO) -> None:
+    """Writes what a stream still holds, or throws it away: else it would fail the process when that has ended."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def colour() -> bool:

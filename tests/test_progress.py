@@ -9,6 +9,8 @@ import pytest
 
 from sida import progress
 from sida.progress import Progress, duration, say
+from sida.terminal import let_go
+from tests.training.toy import TEACHER, as_json
 
 #: Several of these share a pipe; Python does not buffer in them, as under the Makefile.
 SPEAKER = "import sys; from sida.progress import say\nfor k in range(200): say(sys.argv[1] * 60)"
@@ -52,6 +54,40 @@ def test_nobody_who_listens_is_no_fault():
     with os.fdopen(start, "w") as stream:
         say("gone", stream)
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+@pytest.fixture
+def full():
+    """A disk without room, behind a stream that Python buffers as it does by default."""
+    with open("/dev/full", "w") as stream:
+        yield stream
+        let_go(stream)
+
+
+def test_a_full_disk_behind_the_lines_is_no_fault(full):
+    watched = Progress("train", 10, stream=full)
+    for done in (5, 10):
+        watched.update(done, force=True)
+
+
+def command(arguments, **streams):
+    """Exit status of ``sida``, whose lines wait in Python's buffers."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    return subprocess.run([sys.executable, "-m", "sida", *arguments], env=environment, check=False, **streams)
+
+
+def test_a_training_succeeds_though_nobody_can_be_told(full, tmp_path):
+    spec = as_json({**TEACHER, "total_kimg": 0.032})
+    done = command(["train-teacher", "--spec", spec, "--out", str(tmp_path)], stdout=full, stderr=full)
+    assert done.returncode == 0
+    assert (tmp_path / "network.safetensors").exists()
+
+
+def test_other_commands_say_that_their_result_is_lost_and_keep_their_status(full, tmp_path):
+    done = command(["assets", "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: No space left on device")
+    assert command(["info", str(tmp_path / "none")], stderr=full).returncode == 1
 
 
 def test_the_rate_counts_what_this_process_did_and_lines_keep_their_distance(monkeypatch):

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sida import terminal
 from sida.errors import UserError
+from sida.progress import say
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -64,6 +66,12 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
     for override in overrides:
         _apply(spec, override, cls)
     return spec, where
+
+
+def tell(network: Path) -> None:
+    """Prints where a training's result lies; that it does not get through fails no training."""
+    say(str(network), sys.stdout)
+    terminal.let_go(sys.stdout)
 
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:

@@ -53,5 +53,5 @@ def run(args: argparse.Namespace) -> int:
 
     from sida.training.student import distill
 
-    print(distill(config, args.out, where=where, set_aside=args.set_aside))
+    _spec.tell(distill(config, args.out, where=where, set_aside=args.set_aside))
     return 0

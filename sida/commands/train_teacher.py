@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.commands._spec import arguments, in_processes, read_spec
+from sida.commands._spec import arguments, in_processes, read_spec, tell
 from sida.training.voice import one_voice
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
@@ -38,5 +38,5 @@ def run(args: argparse.Namespace) -> int:
 
     from sida.training.teacher import train_teacher
 
-    print(train_teacher(config, args.out, where=where, set_aside=args.set_aside))
+    tell(train_teacher(config, args.out, where=where, set_aside=args.set_aside))
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -251,9 +250,7 @@ class TrainingLoop:
         key = latest.get("selection", "fd")
         facts = {key: latest.get(key)} | (self.train[-1]["losses"] if self.train else {})
         facts = {name: value for name, value in facts.items() if value is not None}
-        # A run goes on when whoever read its lines has gone (a killed workflow).
-        with contextlib.suppress(BrokenPipeError):
-            progress.update(min(self.nimg, self.plan.total), facts, force)
+        progress.update(min(self.nimg, self.plan.total), facts, force)
 
     # States.
 
