@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class AdaptiveAugment(nn.Module):
 
     Attributes:
         p: Probability now; a buffer, so that a resumed run knows it.
-        signs: Sum and number of the signs since the last move, and iterations so far; a buffer.
+        signs: Sum and number of the signs since the last move, and iterations so far, of all devices; a buffer.
 
     Source: StyleGAN2-ADA (arXiv:2006.06676), section 3; Zyriix/GDD:training/training_loop.py.
     """
@@ -98,27 +98,27 @@ class AdaptiveAugment(nn.Module):
         return dataclasses.replace(self.pipe, p=float(self.p))(images)[0]
 
     @torch.no_grad()
-    def observe(self, logits: Sequence[Tensor], share: float = 1.0) -> None:
+    def observe(
+        self, logits: Sequence[Tensor], share: float = 1.0, add_up: Callable[[Tensor], None] | None = None
+    ) -> None:
         """Takes note of logits of real images, and moves when it is time.
 
         Args:
             logits: Of each backbone, ``(N, L)``.
             share: How much of the iteration's images these are.
+            add_up: Sums a tensor over all devices, in place; None is one device.
         """
         if self.target is None:
             return
-        together = torch.distributed.is_available() and torch.distributed.is_initialized()
-        if together:
-            share *= torch.distributed.get_world_size()
         before = int(self.signs[2] + 1e-6)
         total = torch.stack([x.sign().sum() for x in logits]).sum().double()
-        self.signs += torch.stack([total, total.new_tensor(sum(x.numel() for x in logits)), total.new_tensor(share)])
+        counted = torch.stack([total, total.new_tensor(sum(x.numel() for x in logits)), total.new_tensor(share)])
+        if add_up is not None:
+            # Each time, not only before a move: a state is the first device's, for all of them.
+            add_up(counted)
+        self.signs += counted
         after = int(self.signs[2] + 1e-6)
         if after == before or after % self.interval:
             return
-        seen = self.signs.clone()
-        if together:
-            # All devices move alike.
-            torch.distributed.all_reduce(seen)
-        self.p.add_(torch.sign(seen[0] / seen[1] - self.target) * self.move).clamp_(0, 1)
+        self.p.add_(torch.sign(self.signs[0] / self.signs[1] - self.target) * self.move).clamp_(0, 1)
         self.signs[:2] = 0

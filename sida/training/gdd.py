@@ -128,7 +128,7 @@ def _players(loss: GDDLoss, judge: Learner, generator: Learner, options: GDDOpti
         value = loss.fake_score_terms(judged, given).discriminator
         if augment is not None:
             # The loss judges real images last.
-            augment.observe(logits[-1], len(given.images) / batch_size)
+            augment.observe(logits[-1], len(given.images) / batch_size, judge.ranks.add_up)
         return _summed("real_or_fake", value, given)
 
     def penalty(given: Round) -> Terms:

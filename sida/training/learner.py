@@ -10,7 +10,7 @@ import torch
 
 from sida.training.compilation import compiled
 from sida.training.flat import Adam, FlatParameters
-from sida.training.ranks import Ranks
+from sida.training.ranks import ALONE, Ranks
 from sida.training.resumable import buffers, load_buffers
 from sida.training.shards import Shards
 
@@ -85,6 +85,8 @@ class Learner:
         self.call: torch.nn.Module = net
         self.flat = FlatParameters(net, channels_last=fused)
         self.adam = Adam(self.flat.vector, betas, eps)
+        #: The processes that train together.
+        self.ranks = ALONE
         self.shards: Shards | None = None
         self._modules = list(net.modules())
 
@@ -189,6 +191,7 @@ def join(learner: Learner, ranks: Ranks, shard: bool = False) -> None:
         ranks: The processes.
         shard: Cut its optimizer and gradient into pieces.
     """
+    learner.ranks = ranks
     if shard and ranks.world_size > 1:
         learner.shard(Shards(ranks, len(learner.flat.vector)))
     elif ranks.world_size > 1:

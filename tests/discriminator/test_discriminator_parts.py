@@ -158,6 +158,15 @@ def test_adaptive_augmentation_moves_to_its_target_and_remembers():
     assert not torch.equal(still(images), images)
 
 
+def test_adaptive_augmentation_counts_the_images_of_all_devices():
+    """So that the first device's count, in the middle of an interval, is everyone's to go on from."""
+    ada = AdaptiveAugment(AugmentPipe.from_config({"p": 0.5}), target=0.6, interval=2, move=0.25)
+    the_other = torch.tensor([-12.0, 12.0, 0.5], dtype=torch.float64)
+    for signs, p in (([0, 24, 1], 0.5), ([0, 0, 2], 0.25)):
+        ada.observe([torch.ones(4, 3)], share=0.5, add_up=lambda counted: counted.add_(the_other))
+        assert (ada.signs.tolist(), float(ada.p)) == (signs, p)
+
+
 @pytest.mark.parametrize(
     ("name", "channels", "size", "message"),
     [

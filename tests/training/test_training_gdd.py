@@ -217,3 +217,15 @@ def test_two_processes_train_as_one(tmp_path, teacher):
     for here, there in zip(one, two, strict=True):
         assert (here["nimg"], here["samples"]) == (there["nimg"], there["samples"])
         assert here["losses"] == pytest.approx(there["losses"], rel=0.01)
+
+
+def test_two_processes_keep_what_both_have_seen(tmp_path, teacher, monkeypatch):
+    """A state in the middle of an interval of the augmentation, which both go on from, has the signs of all images."""
+    options = {**GDD["options"], "ada_target": 0.6, "ada_kimg": 0.5}
+    spec = {**GDD, "teacher": teacher, "options": options, "augment": {"p": 0.1}}
+    stopped = lambda folder: interrupt_after(distill, spec, folder, monkeypatch, 48)
+    assert together(lambda rank: stopped(tmp_path / "two"), 2, tmp_path) == [0, 0], said(tmp_path)
+    stopped(tmp_path / "alone")
+    two, alone = (state_of(tmp_path / name).tensors["discriminator/buffers/augment.signs"] for name in ("two", "alone"))
+    assert two[1:].tolist() == alone[1:].tolist()
+    assert alone[1] > 0
