@@ -22,7 +22,7 @@ from sida.training.plan import Plan, Points
 from sida.training.process import peak_memory
 from sida.training.ranks import ALONE, Ranks
 from sida.training.run import Picture, RunFiles
-from sida.training.state import KeptState, other_tensors
+from sida.training.state import other_tensors
 
 
 class Trainer(Protocol):
@@ -96,6 +96,7 @@ class TrainingLoop:
         self.train: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
+        # On the first rank, which writes them.
         self.best_tensors: Tensors = {}
         # Whether the log ended the run before its length.
         self.ended = False
@@ -111,7 +112,7 @@ class TrainingLoop:
             KeyboardInterrupt: SIGINT came, or (Preempted) SIGTERM or SIGUSR1; the state was kept.
         """
         if self.files.kept is not None:
-            self._resume(self.files.kept)
+            self._resume()
         # What a killed process logged after this state is cut off; it comes again.
         self.files.write_logs(self.train, self.evaluations)
         progress = Progress(self.plan.stage, self.plan.total, done=self.nimg)
@@ -231,8 +232,10 @@ class TrainingLoop:
         self.files.log("evaluations", record)
         if finite and (self.best is None or value < self.best.get(key, math.inf)):
             self.best = {"nimg": self.nimg, key: value}
+            # All ranks put it together, the first writes it.
             state = self.trainer.ema.state()
-            self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
+            if not self.ranks.rank:
+                self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
         self._warn([fault for fault in [rising(self._selected(), key)] if fault])
         self.ended = self._over()
         if self.plan.plateaued(self._selected()) and not self.ranks.rank:
@@ -271,7 +274,8 @@ class TrainingLoop:
         self.files.save(self._record(), self.trainer.state(), best)
         self._saved, self._saved_nimg = time.monotonic(), self.nimg
 
-    def _resume(self, kept: KeptState) -> None:
+    def _resume(self) -> None:
+        kept = self.files.take_kept()
         record = kept.record
         self.nimg = self._saved_nimg = record["nimg"]
         self.done, self.best = record["done"], record["best"]
@@ -279,13 +283,15 @@ class TrainingLoop:
         self.ended = self._over()
         self.meter.load(record["meter"])
         prefix = "best/"
-        self.best_tensors = {n[len(prefix) :]: t for n, t in kept.tensors.items() if n.startswith(prefix)}
+        best = {n[len(prefix) :]: t for n, t in kept.tensors.items() if n.startswith(prefix)}
         try:
-            if self.best is not None and self.best_tensors["parameters"].shape != self.trainer.ema.flat.vector.shape:
+            if self.best is not None and best["parameters"].shape != self.trainer.ema.flat.vector.shape:
                 raise KeyError
             self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith(prefix)})
         except (KeyError, RuntimeError):
             raise other_tensors(kept.path) from None
+        if not self.ranks.rank:
+            self.best_tensors = best
 
     def _finish(self) -> None:
         """Keeps a small last state, from which the results can be written again, and writes them."""

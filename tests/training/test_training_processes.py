@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import weakref
 
 import pytest
 import torch
@@ -20,9 +21,10 @@ from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.learner import Learner, join
 from sida.training.ranks import joined
+from sida.training.run import RunFiles
 from sida.training.student import StudentTrainer
 from tests.training.processes import said, started, statuses, together
-from tests.training.toy import STUDENT, TEACHER, CrashError, as_json
+from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after
 
 # A rate near the paper's: entries whose gradient is nothing but rounding move by it, and each number of processes adds
 # up in an order of its own.
@@ -100,6 +102,29 @@ def test_another_number_of_processes_goes_on(tmp_path, spec, alone):
     assert together(sharded, 4, tmp_path / "four") == [1] * 4
     distill(spec, tmp_path / "run")
     assert_same(tmp_path / "run", alone)
+
+
+def test_a_state_that_was_gone_on_from_leaves_the_memory(tmp_path, spec, monkeypatch):
+    """The best network of it stays with the first process, which writes it again."""
+    interrupt_after(distill, spec, tmp_path / "run", monkeypatch, 48)
+
+    def task(rank):
+        read, enter, iteration = {}, RunFiles.__enter__, StudentTrainer.iteration
+
+        def watched(files):
+            read.update({name: weakref.ref(tensor) for name, tensor in enter(files).kept.tensors.items()})
+            return files
+
+        def looking(self, nimg):
+            left = {name.split("/")[0] for name, tensor in read.items() if tensor() is not None}
+            assert left <= ({"best"} if rank == 0 else set())
+            return iteration(self, nimg)
+
+        RunFiles.__enter__, StudentTrainer.iteration = watched, looking
+        distill(spec, tmp_path / "run")
+        return 0 if read else 3
+
+    assert together(task, 2, tmp_path) == [0, 0], said(tmp_path)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
