@@ -9,6 +9,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+from sida.config import from_mapping
 from sida.errors import UserError, suggestion
 from sida.families import Family
 from sida.official_defaults import GDD_DEFAULTS, INSTANCE_DEFAULTS, SID_DEFAULTS, SIDA_DEFAULTS
@@ -73,6 +74,18 @@ class Method:
                 return dict(self.defaults[name])
         known = ", ".join(self.defaults)
         raise UserError(f"{where}: method '{self.name}' is for networks of {known}, this one is of {family.name}")
+
+    def read_options(self, given: Mapping[str, Any], where: str) -> Any:
+        """The ``options`` of a recipe in the method's dataclass; None where it has none.
+
+        Raises:
+            UserError: Settings that it does not have, or with a wrong value.
+        """
+        if self.options is not None:
+            return from_mapping(self.options, given, where)
+        if given:
+            raise UserError(f"{where}: method '{self.name}' has no settings of its own; remove them")
+        return None
 
     @property
     def takes_guidance(self) -> bool:

@@ -10,7 +10,6 @@ from typing import Any, TypeVar, cast
 import torch
 
 from sida.checkpoint import load_network
-from sida.config import from_mapping
 from sida.data import AugmentPipe, Dataset
 from sida.errors import UserError
 from sida.families import Family
@@ -134,9 +133,7 @@ def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, wh
         initial, _ = load_network(config.init, device)
         check_shapes(initial, dataset, f"{where}.init: {config.init}")
     method = find_method(config.method, f"{where}.method")
-    if method.options is None and config.options:
-        raise UserError(f"{where}.options: method '{config.method}' has no settings of its own; remove them")
-    options = None if method.options is None else from_mapping(method.options, config.options, f"{where}.options")
+    options = method.read_options(config.options, f"{where}.options")
     if config.checkpointing:
         if config.compile:
             raise UserError(f"{where}.checkpointing: does not go with compile; turn one of them off")

@@ -106,6 +106,24 @@ def test_fault_in_sheet_is_one_line(tmp_path, old, new, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("docs.examples.matching:METHOD", {"weihgt": 1}, r"options: unknown key 'weihgt' \(did you mean 'weight'\?\)"),
+        ("docs.examples.matching:METHOD", {"weight": -1}, r"options.weight: must be above 0, got -1"),
+        ("gdd", {"form": "foo"}, r"options.form: must be one of"),
+        ("sid", {"weight": 1}, r"options: method 'sid' has no settings of its own; remove them"),
+    ],
+)
+def test_options_of_a_method_are_checked_before_its_teacher_is_trained(tmp_path, method, options, message):
+    text = (ROOT / DEMO["runs"]).read_text().replace("α = 1.0\tsid\t", f"α = 1.0\t{method}\t", 1)
+    (tmp_path / "runs.tsv").write_text(text)
+    document = changed("recipes/sid/options", options) | {"runs": str(tmp_path / "runs.tsv")}
+    with pytest.raises(UserError, match=f"demo.yaml: recipes.sid.{message}") as caught:
+        Preset(document, "demo.yaml")
+    assert "\n" not in str(caught.value)
+
+
 def test_comments_and_blank_lines_keep_line_numbers(tmp_path):
     sheet = tmp_path / "runs.tsv"
     sheet.write_text("# comment\nrun\tlabel\tmethod\tsampler\n\nx\tX\tdata\tdata\ny\tY\tbad\tdata\n")

@@ -134,11 +134,12 @@ def check_fit(preset: Rows, run: Run, where: str) -> None:
 
 
 def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
-    """Checks what a row that is distilled here needs: recipe, start, and stand-in for the data."""
+    """Checks what a row that is distilled here needs: recipe, options of its method, start, stand-in for the data."""
     if not run.recipe:
         raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
     if run.recipe not in recipes:
         raise UserError(f"{where}: no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
+    preset.options(run)
     start = find_method(run.method, f"{where}: method").start
     if (start == "generator" and run.init is None) or (start == "teacher" and run.init is not None):
         wanted = "must name a generator" if run.init is None else "must be empty"

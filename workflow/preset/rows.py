@@ -275,17 +275,20 @@ class Rows:
             needed += SD_VAE.assets
         return sorted({asset for asset in needed if asset})
 
+    def options(self, run: Run) -> Any:
+        """The settings that only a row's method has; None where it has none.
+
+        Raises:
+            UserError: The recipe has others, or wrong values.
+        """
+        method = find_method(run.method, f"{self.sheet}: run '{run.run}': method")
+        given = self.config["recipes"][run.recipe].get("options") or {}
+        return method.read_options(given, f"{self.source}: recipes.{run.recipe}.options")
+
     def training_assets(self, name: str) -> list[str]:
         """Registered downloads that a row's method needs for its training."""
-        run = self.runs[name]
-        method = find_method(run.method, f"{self.sheet}: run '{name}'")
-        if method.options is None or not hasattr(method.options, "assets"):
-            return []
-        recipe = self.config["recipes"][run.recipe]
-        options: Any = from_mapping(
-            method.options, recipe.get("options") or {}, f"{self.source}: recipes.{run.recipe}.options"
-        )
-        return options.assets(self.dataset_of(run)["resolution"])
+        options = self.options(self.runs[name])
+        return options.assets(self.dataset_of(self.runs[name])["resolution"]) if hasattr(options, "assets") else []
 
     def shards(self, name: str) -> list[tuple[int, int]]:
         """Bounds (first, last + 1) of the shards in which a trial of a row is measured; empty for one job."""
