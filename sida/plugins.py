@@ -15,6 +15,7 @@ import inspect
 import os
 import re
 import sys
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
@@ -102,7 +103,8 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         The module and the object.
 
     Raises:
-        UserError: Not of that form, from outside and not allowed, no such module, or nothing of that name in it.
+        UserError: Not of that form, from outside and not allowed, no such module, a fault in it, or nothing of that
+            name in it.
     """
     if not names_object(name):
         raise UserError(f"{where}: must be 'module:{kind}', got '{name}'")
@@ -115,10 +117,9 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
         sys.path.insert(0, here)
     try:
         module = importlib.import_module(place)
-    except ImportError as error:
-        raise UserError(
-            f"{where}: cannot import '{name}' ({error}); is the module in this folder or on PYTHONPATH?"
-        ) from None
+    except (Exception, SystemExit) as error:
+        fault = _fault(error, name) or f"({error}); is the module in this folder or on PYTHONPATH?"
+        raise UserError(f"{where}: cannot import '{name}' {fault}") from None
     if not hasattr(module, attribute):
         own = [key for key, value in vars(module).items() if key[0] != "_" and not _imported(value, place)]
         fault = f"the module has no {kind} '{attribute}'{suggestion(attribute, own)}"
@@ -148,6 +149,27 @@ def _imported(value: Any, place: str) -> bool:
     """Whether a module's value is another module, or a function or class of another module."""
     code = inspect.isroutine(value) or inspect.isclass(value)
     return inspect.ismodule(value) or (code and value.__module__ != place)
+
+
+def _fault(error: BaseException, name: str) -> str | None:
+    """Where and why a module ended while it was imported, in words that follow its name; None where there is no module.
+
+    Of all places it is the last in the module's own folder: what a library raises is the fault of who calls it.
+    """
+    source = source_file(name)
+    if source is None:
+        return None
+    folder = Path(source).resolve().parent
+    places = [(Path(frame.filename), frame.lineno or 0) for frame in traceback.extract_tb(error.__traceback__)]
+    words = " ".join(f"{type(error).__name__}: {error}".split())
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((Path(error.filename), error.lineno or 0))
+        words = f"{type(error).__name__}: {error.msg}"
+    inside = [place for place in places if place[0].is_file() and folder in place[0].resolve().parents]
+    own = [place for place in inside if "site-packages" not in place[0].parts]
+    file, line = own[-1] if own else (Path(source), 1)
+    shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
+    return f"({shown}, line {line}: {words}); mend it there"
 
 
 def source_sha256(item: Any) -> str | None:

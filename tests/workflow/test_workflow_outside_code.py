@@ -118,6 +118,25 @@ def test_the_file_that_would_run_is_found_without_running_its_packages(study, tm
     assert source_file("nowhere.at.all:x") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("x = 1\ndef sample(seeds:\n", r"\(faulty.py, line 2: SyntaxError: '\(' was never closed\)"),
+        ("import numpy as np\nX = np.zeros(-1)\n", r"\(faulty.py, line 2: ValueError: negative dimensions .*\)"),
+        ("\n\nimport not_there_5\n", r"\(faulty.py, line 3: ModuleNotFoundError: No module named 'not_there_5'\)"),
+        ("raise SystemExit('a\\nb')\n", r"\(faulty.py, line 1: SystemExit: a b\)"),
+        ("import faulty_part\n", r"\(faulty_part.py, line 2: ZeroDivisionError: division by zero\)"),
+    ],
+)
+def test_a_fault_of_a_module_is_one_line_with_its_place(study, tmp_path, monkeypatch, text, fault):
+    study()
+    monkeypatch.setenv(ALLOW, "faulty")
+    (tmp_path / "faulty.py").write_text(text)
+    (tmp_path / "faulty_part.py").write_text("\n1 / 0\n")
+    with pytest.raises(UserError, match=f"^here: cannot import 'faulty:sample' {fault}; mend it there$"):
+        load_object("faulty:sample", "here")
+
+
 def test_what_is_typed_is_the_users_word_but_not_in_a_job(study, monkeypatch):
     study()
     typed = ["--method", "a.b:c", "--set", "network.class=d:E", '--dataset={"kind": "f.g:h"}', "C:/x", "http://y:80"]
