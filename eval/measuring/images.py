@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from eval.measuring.outside import Duplicates
 from eval.measuring.pipeline import Batch
 from eval.measuring.protocol import Protocol
 from eval.measuring.stores import open_store
@@ -31,7 +31,8 @@ class ImageFiles:
 
     def __post_init__(self) -> None:
         self.store = open_store(self.path)
-        self._seen: dict[bytes, int] = {}
+        allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
+        self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
 
     @property
     def trials(self) -> int:
@@ -57,18 +58,8 @@ class ImageFiles:
         for first in range(begin, end, batch_size):
             images = self.store.read(first, min(first + batch_size, end))
             if not self.allow_duplicates:
-                self._check_duplicates(images, first)
+                self._duplicates.check(images, first)
             classes = None
             if self.store.classes is not None:
                 classes = torch.from_numpy(self.store.classes[first : first + len(images)])
             yield Batch(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), classes)
-
-    def _check_duplicates(self, images: Any, first: int) -> None:
-        for position, image in enumerate(images, start=first):
-            digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
-            twin = self._seen.setdefault(digest, position)
-            if twin != position:
-                raise UserError(
-                    f"{self.store.name(position)}: is the same image as {self.store.name(twin)}; remove copies, "
-                    "or allow them (--allow-duplicates) if the generator really repeats itself"
-                )

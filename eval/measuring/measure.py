@@ -141,14 +141,15 @@ class Measurer:
     def source(self) -> Source:
         """Where images come from."""
         kind, sampler = self.spec.sampler["kind"], self.spec.sampler
+        repeats = bool(sampler.get("allow_duplicates", False))
         if kind == "data":
             return DataSource(self.dataset, self.spec.vae, self.spec.device)
         if kind == "python":
-            return CallableSource(sampler["callable"], sampler.get("kwargs", {}))
+            return CallableSource(sampler["callable"], sampler.get("kwargs", {}), repeats)
         if kind == "images":
             from eval.measuring.images import ImageFiles
 
-            return ImageFiles(sampler["path"], self.protocol, bool(sampler.get("allow_duplicates", False)))
+            return ImageFiles(sampler["path"], self.protocol, repeats)
         return NetworkSource(
             str(self.spec.network),
             sampler,

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
-import numpy as np
 import torch
 
+from eval.measuring.outside import Duplicates, as_batch
 from eval.measuring.pipeline import Batch
 from eval.measuring.references import data_digest
 from sida.checkpoint import load_network
@@ -73,32 +73,54 @@ class CallableSource:
     """Anyone's generator: a Python callable ``function(seeds, **kwargs)``.
 
     It returns uint8 images (N, C, H, W), or ``(images, classes)`` when classes were asked for.
+
+    Args:
+        name: ``module:object``.
+        kwargs: Further arguments of each call.
+        allow_duplicates: False refuses a generator that gives one image for two seeds.
     """
 
     name: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
+    allow_duplicates: bool = False
 
     def __post_init__(self) -> None:
-        self._function = load_object(self.name, "sampler.callable", "function")[1]
+        self._module, self._function = load_object(self.name, "sampler.callable", "function")
+        if not callable(self._function):
+            raise UserError(f"sampler.callable: '{self.name}' is of type {type(self._function).__name__}, no function")
+        allowing = "or say allow_duplicates: true in the spec's sampler if it really repeats itself"
+        remedy = f"give each seed an image of its own, {allowing}"
+        self._duplicates = Duplicates(lambda seed: f"seed {seed} of {self.name}", remedy)
+        self._drawn_again = False
 
     def identity(self) -> dict[str, Any]:
         """Name, arguments (files among them by their bytes) and source file of the callable."""
-        kwargs = by_content(self.kwargs)
-        return {"callable": self.name, "kwargs": kwargs, "source_sha256": source_sha256(self._function)}
+        source = source_sha256(self._function, self._module)
+        return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source}
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
-        """Calls the function and checks what it returns."""
+        """Calls the function and checks what it returns; the first batch is drawn twice.
+
+        Raises:
+            UserError: Not images of these seeds, others at the second time, or the same for two seeds.
+        """
         for start in range(0, len(seeds), batch_size):
-            chosen = list(seeds[start : start + batch_size])
-            result = self._function(chosen, **self.kwargs)
-            images, classes = result if isinstance(result, tuple) else (result, None)
-            images = torch.as_tensor(images)
-            if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(chosen):
-                raise UserError(
-                    f"{self.name}: must return uint8 images of shape ({len(chosen)}, C, H, W), "
-                    f"got {images.dtype} {tuple(images.shape)}"
-                )
-            yield Batch(images, None if classes is None else torch.as_tensor(np.asarray(classes), dtype=torch.int64))
+            chosen = seeds[start : start + batch_size]
+            batch = self._draw(chosen)
+            if not self._drawn_again:
+                self._drawn_again, first = True, batch.images.clone()
+                if not torch.equal(first, self._draw(chosen).images):
+                    raise UserError(
+                        f"{self.name}: gave other images when asked for seeds {chosen[0]} to {chosen[-1]} again; the "
+                        "same seed must always give the same image: let a random stream start from each seed"
+                    )
+                batch = batch._replace(images=first)
+            if not self.allow_duplicates:
+                self._duplicates.check(batch.images.cpu().numpy(), chosen[0])
+            yield batch
+
+    def _draw(self, seeds: range) -> Batch:
+        return as_batch(self._function(list(seeds), **self.kwargs), len(seeds), self.name)
 
 
 @dataclass

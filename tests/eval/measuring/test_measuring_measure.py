@@ -32,11 +32,15 @@ from sida import provenance
 from sida.content_hash import KEY
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.io import sha256_file
 from sida.labels import LabelCounts, write_labels
 from sida.resources import find
 from sida.sampling import SeedStreams
 
 DIGITS = {"name": "digits", "kind": "digits"}
+
+
+HERE = "tests.eval.measuring.test_measuring_measure"
 
 
 def small_protocol(**changes) -> dict:
@@ -64,8 +68,30 @@ def collapsed(seeds):
     return data.images([7]).expand(len(seeds), -1, -1, -1), data.class_indices[[7]].expand(len(seeds))
 
 
+class Noisy:
+    """The same as an object that is called."""
+
+    def __call__(self, seeds):
+        return noisy(seeds)
+
+
+called, partly = Noisy(), functools.partial(noisy, std=0.3)
+
+
 def broken(seeds):
     return torch.zeros(len(seeds), 1, 8, 8)
+
+
+def nothing(seeds):
+    return None
+
+
+def classes_of_few(seeds):
+    return noisy(seeds)[0], [1, 2]
+
+
+def unseeded(seeds):
+    return torch.randint(0, 256, (len(seeds), 1, 8, 8), dtype=torch.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -345,7 +371,10 @@ def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
     protocol["metrics"].append(
         {"key": "fd_inf", "kind": "frechet_infinity", "extractor": "digits", "reference": "data"}
     )
-    sampler = {"kind": "python", "callable": "tests.eval.measuring.test_measuring_measure:collapsed"}
+    sampler = {"kind": "python", "callable": f"{HERE}:collapsed"}
+    with pytest.raises(UserError, match=r"seed 1 of .*:collapsed: is the same image as seed 0 of .*; give each seed"):
+        measure(data_spec(run="one", method="x", sampler=sampler, protocol=protocol), tmp_path, [0])
+    sampler |= {"allow_duplicates": True}
     (record,) = measure(data_spec(run="one", method="x", sampler=sampler, protocol=protocol), tmp_path, [0])
     data, extractor = load_dataset(DIGITS), get_extractor("digits", "cpu")
     features = extractor(data.images(range(len(data)))).double().numpy()
@@ -361,20 +390,35 @@ def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
 
 
 def test_an_external_python_method(tmp_path):
-    sampler = {"kind": "python", "callable": "tests.eval.measuring.test_measuring_measure:noisy"}
+    sampler = {"kind": "python", "callable": f"{HERE}:noisy"}
     spec = data_spec(run="noisy", method="noisy", sampler=sampler)
     (clean,) = measure(data_spec(), tmp_path / "data", [0])
     (noised,) = measure(spec, tmp_path / "noisy", [0])
     (worse,) = measure(spec | {"sampler": sampler | {"kwargs": {"std": 1.0}}}, tmp_path / "worse", [0])
     assert clean["metrics"]["fd"] < noised["metrics"]["fd"] < worse["metrics"]["fd"]
     for callable_, message in [
-        ("tests.eval.measuring.test_measuring_measure:broken", "must return uint8 images of shape"),
-        ("tests.eval.measuring.test_measuring_measure:nosy", "did you mean 'noisy'"),
+        (f"{HERE}:broken", "must return uint8 images of shape"),
+        (f"{HERE}:nothing", r"nothing: must return uint8 images of shape \(250, C, H, W\), .*, got NoneType"),
+        (f"{HERE}:classes_of_few", r"must return classes as whole numbers of shape \(250,\), got torch.int64 \(2,\)"),
+        (f"{HERE}:unseeded", r"unseeded: gave other images when asked for seeds 0 to 249 again; the same seed must"),
+        (f"{HERE}:DIGITS", r"is of type dict, no function"),
+        (f"{HERE}:nosy", "did you mean 'noisy'"),
         ("no_such_module:f", "cannot import"),
         ("noisy", "module:function"),
     ]:
-        with pytest.raises(UserError, match=message):
+        with pytest.raises(UserError, match=message) as caught:
             measure(spec | {"sampler": {"kind": "python", "callable": callable_}}, tmp_path / "x", [0])
+        assert "\n" not in str(caught.value)
+
+
+def test_an_object_that_is_called_counts_by_the_module_that_names_it():
+    from eval.measuring.sources import CallableSource
+
+    sources = [CallableSource(f"{HERE}:{name}") for name in ("noisy", "called", "partly")]
+    digests = [source.identity()["source_sha256"] for source in sources]
+    assert digests == [sha256_file(__file__)] * 3
+    batches = [next(source.batches(range(8), 8)) for source in sources]
+    assert all(torch.equal(batch.images, batches[0].images) for batch in batches)
 
 
 def test_unconditional_images_have_no_accuracy(tmp_path):
@@ -541,7 +585,7 @@ def test_a_decoder_and_a_callables_files_count_by_content(tmp_path):
         options = {"file": str(folder / "weights.bin"), "device": "cpu"}
         return [
             DataSource(latents, vae=str(folder)).identity(),
-            CallableSource("tests.eval.measuring.test_measuring_measure:grey", options).identity(),
+            CallableSource(f"{HERE}:grey", options).identity(),
         ]
 
     first = identities(tmp_path / "a", b"1")
