@@ -8,11 +8,15 @@ from typing import Any
 
 from sida.config import load_yaml
 from sida.errors import UserError, suggestion
+from sida.ranges import names_object
 from sida.resources import find
 from sida.sheet import Run
 
 #: Columns of the sample sheet that conditions may name.
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
+
+#: As a condition on the column ``method``: any method of one's own, named ``module:object``.
+OWN = "own"
 
 
 def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -52,12 +56,18 @@ def parse_condition(column: str, text: str) -> float | int | str:
 
 
 def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:
-    """Runs of the sample sheet whose columns equal the conditions; a list means any of its values."""
+    """Runs of the sample sheet whose columns equal the conditions; a list means any of its values, and the method
+    ``own`` any that is named ``module:object``.
+    """
 
     def fits(run: Run) -> bool:
         return all(
-            getattr(run, key) in (wanted if isinstance(wanted, list) else [wanted])
-            for key, wanted in conditions.items()
+            _meets(run, key, wanted if isinstance(wanted, list) else [wanted]) for key, wanted in conditions.items()
         )
 
     return [run for run in runs.values() if fits(run)]
+
+
+def _meets(run: Run, column: str, wanted: list[Any]) -> bool:
+    own = column == "method" and OWN in wanted and names_object(run.method)
+    return own or getattr(run, column) in wanted

@@ -14,6 +14,8 @@ from sida.resources import ROOT
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
+from workflow.preset.targets import Targets
+from workflow.preset.unshown import unshown_remark, unshown_rows
 
 TINY = ROOT / "tests/workflow/tiny.yaml"
 PRESETS = [path for path in sorted((ROOT / "config").glob("*.yaml")) if "\npreset: " in path.read_text()]
@@ -194,6 +196,43 @@ def test_default_layouts_take_whatever_rows_there_are(tmp_path, methods):
         claims=None,
     )
     check_preset(preset)
+
+
+OWN = "docs.examples.matching:METHOD"
+
+
+def with_own_method(folder: Path, **changes) -> Targets:
+    """The tiny preset with a row of a method of one's own in the place of SiDA's."""
+    rows = (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines(keepends=True)
+    (folder / "runs.tsv").write_text("".join(row.replace("\tsida\t", f"\t{OWN}\t", 1) for row in rows))
+    preset = study(folder, claims=None, **changes)
+    check_preset(preset)
+    return Targets(preset, paper=False)
+
+
+def test_default_layouts_show_methods_of_ones_own(tmp_path):
+    targets = with_own_method(tmp_path)
+    assert targets.preset.runs["sida-a1.0"].method == OWN
+    assert "sida-a1.0" in targets.needs("tables", "main").measured
+    for figure in ("convergence", "samples"):
+        assert "sida-a1.0" in targets.needs("figures", figure).networks
+    assert unshown_remark(targets) is None
+
+
+def test_rows_that_are_measured_and_shown_nowhere_are_told(tmp_path):
+    only = {"extends": "main.yaml", "rows": [{"each": {"method": ["data", "teacher", "sid2a"]}}]}
+    targets = with_own_method(tmp_path, files={"tables/few.yaml": only}, tables=["few"], figures=["samples"])
+    # sid-a1.0 is what sid2a-a1.0 starts from.
+    assert unshown_remark(targets) == (
+        "sid-a1.2, sida-a1.0: measured, but no table, figure or claim of preset.yaml shows them; "
+        "add a line to a table's rows, e.g. - {run: sid-a1.2} (docs/add-a-method.md, 4)"
+    )
+
+
+def test_presets_that_are_shipped_show_what_they_measure():
+    hidden = {path.stem: unshown_rows(Targets(Preset.load(path), paper=False)) for path in PRESETS}
+    # GDD's own table has no number for this row, and no claim asks for it.
+    assert {name: rows for name, rows in hidden.items() if rows} == {"paper": ["cifar10-cond-gdd"]}
 
 
 def test_snakemake_stops_before_the_first_job(tmp_path):

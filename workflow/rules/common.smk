@@ -19,6 +19,7 @@ from workflow.preset.lock import PresetLock
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import Specs, content_digest
 from workflow.preset.targets import Targets, any_of
+from workflow.preset.unshown import unshown_remark
 from sida.errors import UserError
 from sida.families import SD_VAE
 from workflow.preset import Preset
@@ -85,6 +86,8 @@ if PAPER and (lack := latex_lack()):
     PAPER = False
     print(f"{RESULTS}/paper.pdf is left out: {lack}", file=sys.stderr)
 TARGETS = Targets(PRESET, PAPER)
+if workflow.is_main_process and (remark := unshown_remark(TARGETS)):
+    print(remark, file=sys.stderr)
 # A training runs in one process per GPU; drawing and measuring take one GPU.
 ONE_GPU = min(1, PRESET.config["gpus"])
 SPECS = Specs(PRESET)
