@@ -87,7 +87,7 @@ def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
         (64, "RGB", ["--device", "cpu"], "cpu", "inception"),
     ],
 )
-def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, size, mode, options, device, extractor):
+def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, mode, options, device, extractor):
     from sida.training import DistillConfig, TeacherConfig
 
     data = pictures(tmp_path / "pictures", (size, size), mode, each=3)
@@ -95,7 +95,9 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, size, mode, opt
     monkeypatch.chdir(tmp_path / "mine")
     preset = Preset.load("preset.yaml")
     check_preset(preset)
-    assert preset.config["device"] == device
+    assert (preset.config["device"], preset.config["gpus"]) == (device, int(device == "cuda"))
+    assert ("--resources gpu=1 -s" in capsys.readouterr().out) == (device == "cuda")
+    assert not re.search("[Mm]inutes", Path("preset.yaml").read_text())
     teacher = from_mapping(TeacherConfig, preset.teacher_spec("edm"), "teacher")
     from_mapping(DistillConfig, preset.student_spec("sid2a"), "student")
     kwargs = dict(teacher.network["kwargs"])
@@ -104,6 +106,18 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, size, mode, opt
     build_network({"class": teacher.network["class"], "kwargs": kwargs | {"model_channels": 8}})
     assert preset.measure_spec("data")["dataset"]["path"] == "data.zip"
     assert extractor in Path("protocol.yaml").read_text()
+
+
+def test_a_further_metric_trains_no_student_again(tmp_path, monkeypatch):
+    from eval.measuring.monitor import monitor_facts
+
+    assert main(["new", str(tmp_path / "mine"), "--data", str(pictures(tmp_path / "pictures", (8, 8), each=3))]) == 0
+    monkeypatch.chdir(tmp_path / "mine")
+    before = monitor_facts("protocol.yaml"), Preset.load("preset.yaml").student_spec("sida")
+    protocol = yaml.safe_load(Path("protocol.yaml").read_text())
+    protocol["metrics"].append({"key": "spectrum", "kind": "frechet", "extractor": "pixels", "reference": "data"})
+    Path("protocol.yaml").write_text(yaml.safe_dump(protocol))
+    assert (monitor_facts("protocol.yaml"), Preset.load("preset.yaml").student_spec("sida")) == before
 
 
 def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):

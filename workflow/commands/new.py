@@ -12,7 +12,8 @@ EXAMPLES = """examples:
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
   cd flowers && snakemake --cores 2 -s CHECKOUT/Snakefile --configfile preset.yaml
 
-Sizes and rates fit the resolution (up to 16: minutes on a CPU; 32 and 64: the papers', on a GPU). See docs/own-data.md.
+Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan --preset
+flowers/preset.yaml` says how many hours they take. See docs/own-data.md.
 """
 
 

@@ -65,7 +65,7 @@ _SMALL = {
     "num_blocks": 1,
     "attn_resolutions": "[]",
     "dropout": 0.1,
-    "teacher_note": "Minutes on one CPU core. A better teacher: more kimg, channels and blocks.",
+    "teacher_note": "Small, for a CPU; `sida plan` counts the hours. A better teacher: more kimg, channels and blocks.",
     "teacher_kimg": 200,
     "teacher_batch": 128,
     "teacher_lr": "2.0e-3",
@@ -185,7 +185,9 @@ def new_study(config: StudyConfig) -> list[str]:
     return [
         f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; files {', '.join(FILES)}",
         "look at preset.yaml, then:",
-        f"  cd {config.study} && snakemake --cores 2 -s {values['snakefile']} --configfile preset.yaml",
+        f"  cd {config.study}",
+        "  sida plan --preset preset.yaml     (hours and memory; nothing runs)",
+        f"  snakemake --cores 2{values['on_gpu']} -s {values['snakefile']} --configfile preset.yaml",
     ]
 
 
@@ -230,6 +232,8 @@ def _sized(config: StudyConfig, resolution: int, channels: int, dataset: Any) ->
     for key in ("teacher_batch", "student_batch"):
         values[key] = min(values[key], len(dataset))
     values["device"] = config.device or values["device"]
+    on_gpu = values["device"] != "cpu"
+    values |= {"gpus": int(on_gpu), "on_gpu": " --resources gpu=1" if on_gpu else ""}
     extractor = "pixels" if values["num_samples"] < 10000 else "inception"
     grid = (10, 6) if dataset.label_dim else (8, 8)
     return values | {
