@@ -6,6 +6,7 @@ import csv
 import re
 import runpy
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -128,6 +129,46 @@ def external(tmp_path, **cells) -> Preset:
     sheet.write_text("\t".join(row) + "\n" + "\t".join(map(str, row.values())) + "\n")
     document = yaml.safe_load((EXAMPLES / "my-digits.yaml").read_text())
     return Preset(document | {"runs": str(sheet), "protocol": PROTOCOL, "tables": ["main"]}, "my-digits.yaml")
+
+
+def printed(begin: str) -> str:
+    """The command of the page that begins with these words, its lines joined."""
+    page = (ROOT / "docs" / "add-a-method.md").read_text().replace("\\\n", " ")
+    (line,) = re.findall(rf"^    ({re.escape(begin)}.*)$", page, re.M)
+    return line
+
+
+def test_the_line_for_another_preset_works_as_printed(workspace):
+    subprocess.run(printed("printf 'noisy"), shell=True, check=True, cwd=workspace.folder)
+    command = printed("SIDA_ALLOW_CODE=docs.examples snakemake --cores 2 -- results/demo")
+    word, _, call = command.partition(" snakemake ")
+    bare = {key: value for key, value in workspace.environment().items() if key != "SIDA_ALLOW_CODE"}
+    status = subprocess.run(
+        [workspace.command()[0], "-n", *call.split()],
+        cwd=workspace.folder,
+        env=bare | dict([word.split("=")]),
+        capture_output=True,
+        text=True,
+    )
+    said = status.stdout + status.stderr
+    assert status.returncode == 0, said[-3000:]
+    assert re.search(r"^measure_\w+ +1$", said, re.M)
+    assert "train_teacher" not in said
+
+
+def test_a_method_is_distilled_as_printed(tmp_path, monkeypatch):
+    from sida.checkpoint import save_network
+    from sida.cli import main
+    from sida.networks import build_network
+
+    config = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["teachers"]["digits-short"]["network"]
+    teacher, out = tmp_path / "teacher.safetensors", tmp_path / "student"
+    save_network(build_network(config), teacher, {})
+    words = printed("sida distill --out OUT").replace("OUT", str(out), 1).split()[1:]
+    words[words.index("--teacher") + 1] = str(teacher)
+    monkeypatch.chdir(ROOT)
+    assert main([*words, "--set", "total_kimg=0.064"]) == 0
+    assert read_metadata(out / "network.safetensors")["method"] == "docs.examples.matching:METHOD"
 
 
 def test_network_file_with_a_sampler_is_measured(tmp_path):
