@@ -20,7 +20,7 @@ from eval.measuring.references import data_digest
 from sida.checkpoint import load_network
 from sida.errors import UserError
 from sida.io import by_content, sha256_file
-from sida.plugins import load_object, source_sha256
+from sida.plugins import load_object, code_sha256
 from sida.sampling import NO_CLASS, Drawer, Samples
 from sida.sampling.networks import decoder_digest
 from sida.settings.samplers import Sampler, read_sampler
@@ -95,7 +95,7 @@ class CallableSource:
 
     def identity(self) -> dict[str, Any]:
         """Name, arguments (files among them by their bytes) and source file of the callable."""
-        source = source_sha256(self._function, self._module)
+        source = code_sha256(self._module, self._function)
         return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source}
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:

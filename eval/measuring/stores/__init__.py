@@ -22,10 +22,15 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     """Opens a folder, ``.zip``, ``.tar`` (also compressed), ``.npz`` or ``.npy``.
 
     Raises:
-        UserError: Nothing there, another kind of file, or no images in it.
+        UserError: Nothing there, another kind of file, shards of ``sida sample``, or no images in it.
     """
     path = Path(path)
     if path.is_dir():
+        if next(path.glob("shard-*.npz"), None):
+            raise UserError(
+                f"{path}: holds shards of `sida sample`, which are not read here; sample to --out {path}.zip or "
+                f"{path}.npz, or with --png into another folder"
+            )
         return PictureStore(FolderFiles(path))
     if not path.is_file():
         raise UserError(f"{path}: no such folder or file of images")

@@ -142,6 +142,19 @@ def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tm
     assert digest(0, 1) != digest(0, 1, classes)
 
 
+def test_shards_of_samples_are_refused_with_what_to_do_instead(tmp_path):
+    from sida.cli import main as sida
+
+    draw = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-7", "--out"]
+    folder = tmp_path / "drawn"
+    assert sida([*draw, str(folder)]) == 0
+    with pytest.raises(UserError, match=r"drawn: holds shards of `sida sample`, .*drawn.zip or .*drawn.npz, .*--png"):
+        open_store(folder)
+    for out in (f"{folder}.zip", f"{folder}.npz"):
+        assert sida([*draw, out]) == 0
+        assert open_store(out).count == 8
+
+
 PROTOCOL = {
     "name": "tiny",
     "num_samples": 20,
