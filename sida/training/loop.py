@@ -251,8 +251,8 @@ class TrainingLoop:
     def _show(self, progress: Progress, force: bool = False) -> None:
         latest = self.evaluations[-1] if self.evaluations else {}
         key = latest.get("selection", "fd")
-        facts = {key: latest.get(key)} | (self.train[-1]["losses"] if self.train else {})
-        facts = {name: value for name, value in facts.items() if value is not None}
+        told = {key: latest.get(key)} | (self.train[-1]["losses"] if self.train else {})
+        facts = {name: value for name, value in told.items() if value is not None}
         progress.update(min(self.nimg, self.plan.total), facts, force)
 
     # States.
