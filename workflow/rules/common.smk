@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from snakemake.dag import DAG
+from snakemake.jobs import Job
 from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -16,6 +18,7 @@ from workflow.planning.site import load_site
 from workflow.preset.checks import check_folder, closed_results
 from workflow.preset.file_times import mend_times
 from workflow.preset.lock import PresetLock
+from workflow.preset.missing_files import ask_for_missing, forget_failed
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import Specs, content_digest
 from workflow.preset.targets import Targets, any_of
@@ -97,6 +100,10 @@ GOING_ON = dict.fromkeys(["train_teacher", "distill", "distill_parent"]) | {
     f"measure_{first}_{last}": last - first + 1 for first, last, _ in PRESET.measure_jobs()
 }
 REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
+# What of a product's files is missing is made. Downloads are known by their hashes, and archives are shared by presets:
+# whoever removes a large one once it was used shall not train anew.
+ask_for_missing(DAG, left_out=["fetch", "prepare_data", "encode_data"])
+forget_failed(Job)
 
 
 wildcard_constraints:
