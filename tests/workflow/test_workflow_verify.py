@@ -219,6 +219,11 @@ def lose_a_row(folder):
         (rewrite_table, ["tables/main.csv: line 2: fd of 'a' is not what the measurements give; make the table again"]),
         (retrain_teacher, [f"{STUDENT}: was made from another teacher than {TEACHER} is now"]),
         (
+            lambda folder: (folder / STUDENT).unlink(),
+            [f"measurements/a/trial-{t}.json: was made from {STUDENT}, which is missing; run" for t in (0, 1)],
+        ),
+        (lambda folder: (folder / TEACHER).unlink(), [f"{STUDENT}: was made from {TEACHER}, which is missing; run"]),
+        (
             lambda folder: edit(folder / "measurements/a/trial-1.json", network_sha256="0" * 64),
             ["measurements/a/trial-1.json: was made from another network than", "collected/", "measurements.csv"],
         ),
@@ -232,7 +237,7 @@ def lose_a_row(folder):
             ["measurements.csv: line 5: no trial holds fd of trial 1 of 'data'"],
         ),
     ],
-    ids=["trial", "row", "table", "teacher", "network", "place", "gone"],
+    ids=["trial", "row", "table", "teacher", "no student", "no teacher", "network", "place", "gone"],
 )  # fmt: skip
 def test_what_does_not_fit_together_is_found_though_every_hash_is_right(folder, capsys, change, faults):
     change(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -67,11 +68,22 @@ class Parents:
         if spec not in self.hashes:
             return None
         asked: Any = read_sealed_json(self.report.folder / spec).get(role)
-        end = "/".join(PurePosixPath(asked).parts[-3:]) if isinstance(asked, str) else ""
-        return end if end in self.hashes else None
+        parts = PurePosixPath(asked).parts if isinstance(asked, str) else ()
+        end = "/".join(parts[-3:])
+        # A file that is not here is one of another place, unless the path leads through the preset's own folder.
+        return end if end in self.hashes or parts[:-3] == ("results", self.preset) else None
+
+    @functools.cached_property
+    def preset(self) -> str:
+        """Name of the preset, also where the folder has been given another."""
+        spec = "specs/preset.json"
+        named = read_sealed_json(self.report.folder / spec).get("preset") if spec in self.hashes else None
+        return str(named or self.report.folder.resolve().name)
 
     def _compare(self, name: str, role: str, digest: str, asked: str | None) -> None:
-        if asked is not None and self.hashes[asked] != digest:
+        if asked is not None and asked not in self.hashes:
+            self.report.fault(name, f"was made from {asked}, which is missing; run the workflow again")
+        elif asked is not None and self.hashes[asked] != digest:
             self.report.fault(name, f"was made from another {role} than {asked} is now; make it again")
         elif digest in self.known:
             self.report.counts["parents that are here"] += 1
