@@ -1,10 +1,10 @@
 """Files that are missing between products that are there: what a failed job was to make, or what somebody deleted.
 
 Snakemake removes what a failed job was to make, and asks for no missing file while what was made from it is there. So
-the run after a failed one would find nothing to do, and show the numbers of settings that nobody asks for any more. Here
-such files are asked for, and with them all that is made from them. Snakemake also keeps a record of a failed job as if it
-had made something, with the hashes of its inputs: of shards, which do not stay, a changed input would pass for the one
-that was used. Here it forgets that record.
+the run after a failed one would find nothing to do, and show the numbers of settings that nobody asks for any more.
+Such files are asked for here, and with them all that is made from them. Snakemake also keeps a record of a failed job
+as if it had made something, with the hashes of its inputs: of shards, which do not stay, a changed input would pass
+for the one that was used. That record is forgotten here.
 
 What is changed of Snakemake is not documented; ``tests/workflow/test_workflow_failed_rerun.py`` notices other versions.
 """
