@@ -21,6 +21,7 @@ from workflow.preset.lock import PresetLock
 from workflow.preset.missing_files import ask_for_missing, forget_failed
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.spec_files import Specs, content_digest
+from workflow.preset.stored_images import with_pictures
 from workflow.preset.targets import Targets, any_of
 from workflow.preset.unshown import unshown_remark
 from sida.errors import UserError
@@ -111,6 +112,11 @@ wildcard_constraints:
     teacher=any_of(PRESET.config["teachers"]),
     trial=r"\d+",
     experiment=any_of(PRESET.experiments),
+
+
+def measured_digest(wildcards):
+    """What a row's measurement is decided by: its spec, and the pictures of a folder that it measures."""
+    return with_pictures(SPECS.digest("measurements", wildcards.run), PRESET.runs[wildcards.run].checkpoint)
 
 
 def measurements_option(wildcards, input):

@@ -27,7 +27,7 @@ if PRESET.config["shard_size"] is None:
                 gpu=ONE_GPU,
             params:
                 spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
-                digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),
+                digest=measured_digest,
                 folder=lambda wildcards, output: os.path.dirname(output[0]),
                 trials=f"{first}-{last}",
             message:
@@ -53,7 +53,7 @@ else:
             gpu=ONE_GPU,
         params:
             spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
-            digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),
+            digest=measured_digest,
             folder=lambda wildcards: f"{RESULTS}/statistics/{wildcards.run}",
         message:
             "measure {wildcards.run}: trial {wildcards.trial}, images {wildcards.begin} to {wildcards.end}"
@@ -74,7 +74,7 @@ else:
             **REQUESTS.of("merge"),
         params:
             spec=lambda wildcards: SPECS.path("measurements", wildcards.run),
-            digest=lambda wildcards: SPECS.digest("measurements", wildcards.run),
+            digest=measured_digest,
             folder=lambda wildcards, output: os.path.dirname(output[0]),
         message:
             "measure {wildcards.run}: trial {wildcards.trial}, merging"
