@@ -1,10 +1,12 @@
-"""Files that are missing between products that are there: what a failed job was to make, or what somebody deleted.
+"""Files that are missing between products that are there, because a job that was to make them anew failed.
 
 Snakemake removes what a failed job was to make, and asks for no missing file while what was made from it is there. So
 the run after a failed one would find nothing to do, and show the numbers of settings that nobody asks for any more.
-Such files are asked for here, and with them all that is made from them. Snakemake also keeps a record of a failed job
-as if it had made something, with the hashes of its inputs: of shards, which do not stay, a changed input would pass
-for the one that was used. That record is forgotten here.
+Such files are asked for here, and with them all that is made from them. Files that somebody removed to make room are
+not: for them Snakemake still has the record of the job that made them, with the settings and inputs of now.
+
+Snakemake also keeps a record of a failed job as if it had made something, with the hashes of its inputs: of shards,
+which do not stay, a changed input would pass for the one that was used. That record is forgotten here.
 
 What is changed of Snakemake is not documented; ``tests/workflow/test_workflow_failed_rerun.py`` notices other versions.
 """
@@ -12,6 +14,7 @@ What is changed of Snakemake is not documented; ``tests/workflow/test_workflow_f
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Collection
 from typing import Any
 
@@ -23,7 +26,7 @@ def ask_for_missing(dag_class: Any, left_out: Collection[str] = ()) -> None:
 
     Args:
         dag_class: Snakemake's class of graphs of jobs; changed for this process.
-        left_out: Rules whose files may be removed once they were used.
+        left_out: Rules whose files are known by their contents, whatever is recorded.
     """
     check_incomplete = dag_class.check_incomplete
 
@@ -31,10 +34,10 @@ def ask_for_missing(dag_class: Any, left_out: Collection[str] = ()) -> None:
     async def check(dag: Any) -> None:
         await check_incomplete(dag)
         if dag.workflow.is_main_process and not dag.workflow.touch:
-            missing, due = await _missing_files(dag, left_out)
-            dag.forcefiles.update(missing)
+            due = await _due_files(dag, left_out)
+            dag.forcefiles.update(due)
             if due:
-                say(remark(due))
+                say(remark(sorted(map(str, due))))
 
     dag_class.check_incomplete = check
 
@@ -56,26 +59,31 @@ def forget_failed(job_class: Any) -> None:
     job_class.postprocess = ended
 
 
-async def _missing_files(dag: Any, left_out: Collection[str]) -> tuple[set[Any], list[str]]:
-    """Missing inputs that other jobs of a graph make to stay, and those of them whose products are there."""
-    missing: set[Any] = set()
-    due: set[str] = set()
+async def _due_files(dag: Any, left_out: Collection[str]) -> set[Any]:
+    """Inputs of products that are there which are missing, and which their jobs did not make with today's settings."""
+    due: set[Any] = set()
     for job in dag.jobs:
-        absent = [
-            file
-            for maker, files in dag.dependencies[job].items()
-            if maker.rule.name not in left_out
-            for file in maker.output
-            if file in files and not file.is_temp and not await file.exists()
-        ]
-        missing.update(absent)
         there = [file for file in job.output if await file.exists()]
-        if absent and there:
-            due.update(map(str, absent))
-    return missing, sorted(due)
+        if not there or not any(map(dag.workflow.persistence.metadata, there)):
+            continue
+        for maker, files in dag.dependencies[job].items():
+            wanted = [file for file in maker.output if file in files and not file.is_temp]
+            absent = [file for file in wanted if not await file.exists()]
+            if absent and maker.rule.name not in left_out and _is_outdated(dag, maker, there):
+                due.update(absent)
+    return due
+
+
+def _is_outdated(dag: Any, maker: Any, products: Collection[Any]) -> bool:
+    """Whether a job's last success is not known, was one with other settings, or was before its inputs changed."""
+    persistence = dag.workflow.persistence
+    if not persistence.has_metadata(maker) or persistence.params_changed(maker):
+        return True
+    made = min(os.stat(file).st_mtime for file in products)
+    return any(os.stat(file).st_mtime > made for file in maker.input if os.path.exists(file))
 
 
 def remark(missing: list[str]) -> str:
     """A line for people."""
     files = f"{missing[0]} and {len(missing) - 1:,} other files are" if len(missing) > 1 else f"{missing[0]} is"
-    return f"{files} missing (a job failed, or somebody deleted it): made again, with all that is made from it"
+    return f"{files} missing after a job that failed: made again, with all that is made from it"

@@ -101,8 +101,7 @@ GOING_ON = dict.fromkeys(["train_teacher", "distill", "distill_parent"]) | {
     f"measure_{first}_{last}": last - first + 1 for first, last, _ in PRESET.measure_jobs()
 }
 REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
-# What of a product's files is missing is made. Downloads are known by their hashes, and archives are shared by presets:
-# whoever removes a large one once it was used shall not train anew.
+# Downloads are known by their hashes, and archives are shared by presets.
 ask_for_missing(DAG, left_out=["fetch", "prepare_data", "encode_data"])
 forget_failed(Job)
 
