@@ -73,15 +73,15 @@ def test_an_old_student_is_not_shown_after_a_training_that_fails(tmp_path):
     config = tmp_path / "changed.yaml"
     good = config.read_text()
     document = yaml.safe_load(good)
-    document["recipes"]["sid"] |= {"init_sigma": 1.0e30, "total_kimg": 4}
+    document["recipes"]["sid"] |= {"lr": 1.0e30, "total_kimg": 4}
     config.write_text(yaml.safe_dump(document))
     assert "NaN" in run(workspace, *arguments, status=1)
     said = run(workspace, *arguments, status=1)
     assert "NaN" in said
     assert "results/small/students/sid/network.safetensors is missing after a job that failed" in said
     due = {"distill", "measure_0_1", "collect_part", "table"}
-    assert due < planned(workspace, *arguments)
-    assert due < planned(workspace, *arguments[:-1], "results/small/tables/main.tex")
+    assert due <= planned(workspace, *arguments)
+    assert due <= planned(workspace, *arguments[:-1], "results/small/tables/main.tex")
     assert "Nothing to be done" in run(workspace, *arguments[:-1], "teachers/digits-short/network.safetensors")
     config.write_text(good)
     run(workspace, *arguments)
@@ -92,7 +92,7 @@ def test_an_old_student_is_not_shown_after_a_training_that_fails(tmp_path):
     assert "Nothing to be done" in run(workspace, *arguments)
     document["teachers"]["digits-short"]["training"]["lr"] = 1.0e-4
     config.write_text(yaml.safe_dump({**yaml.safe_load(good), "teachers": document["teachers"]}))
-    assert due | {"train_teacher"} < planned(workspace, *arguments)
+    assert due | {"train_teacher"} <= planned(workspace, *arguments)
 
 
 def test_what_is_said_of_missing_files():
