@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -193,6 +194,19 @@ def test_pickled_network_is_imported_first(tmp_path):
     preset = external(tmp_path, sampler="one-step", checkpoint="downloads/mine.pkl")
     assert preset.checkpoints == {"mine": "downloads/mine.pkl"}
     assert preset.measure_spec("mine")["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
+
+
+def test_pickled_networks_of_one_name_are_imported_apart(tmp_path):
+    sheet = tmp_path / "two.tsv"
+    head = "run\tlabel\tmethod\tcheckpoint\tsampler\n"
+    rows = [f"{name}\t{name}\texternal\t{name}/network-snapshot.pkl\tone-step\n" for name in "ab"]
+    sheet.write_text(head + "".join(rows) + "c\tc\texternal\tc/mine.pkl\tone-step\n")
+    document = yaml.safe_load((EXAMPLES / "my-digits.yaml").read_text())
+    preset = Preset(document | {"runs": str(sheet), "protocol": PROTOCOL, "tables": ["main"]}, "my-digits.yaml")
+    folders = {Path(str(preset.network_path(run))).parent.name: run.checkpoint for run in preset.runs.values()}
+    assert preset.checkpoints == folders
+    assert sorted(folders.values()) == ["a/network-snapshot.pkl", "b/network-snapshot.pkl", "c/mine.pkl"]
+    assert folders["mine"] == "c/mine.pkl"
 
 
 @pytest.mark.parametrize(

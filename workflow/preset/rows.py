@@ -20,14 +20,9 @@ from sida.settings.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.settings.samplers import Kind, read_sampler
 from sida.sheet import Run, read_runs
 from sida.training.config import Recipe
+from workflow.preset.imports import import_folders
 from workflow.preset.outside_code import check_code
 from workflow.preset.settings import PresetSettings
-
-
-def _checkpoint_name(checkpoint: str) -> str:
-    """Folder of an imported checkpoint: the asset's id, which may hold dots (``...-a1.2``), or the file's stem."""
-    path = Path(checkpoint)
-    return path.stem if path.suffix in (".pkl", ".pt", ".pth") else path.name
 
 
 class Rows:
@@ -166,18 +161,25 @@ class Rows:
         """Path of a published checkpoint after its import; a .safetensors file is used where it lies."""
         if checkpoint.endswith(".safetensors"):
             return checkpoint
-        return f"{self.results}/checkpoints/{_checkpoint_name(checkpoint)}/network.safetensors"
+        return f"{self.results}/checkpoints/{self._import_folders[checkpoint]}/network.safetensors"
+
+    @functools.cached_property
+    def _import_folders(self) -> dict[str, str]:
+        return import_folders([*self._named_by_rows, *(t.get("checkpoint") for t in self.config["teachers"].values())])
+
+    @property
+    def _named_by_rows(self) -> list[str | None]:
+        named = [run.checkpoint for run in self.runs.values() if not run.without_network]
+        return named + [run.guide for run in self.runs.values() if run.guide not in self.config["teachers"]]
 
     @functools.cached_property
     def checkpoints(self) -> dict[str, str]:
         """Published checkpoints the preset imports: folder name to asset id or path."""
-        named = [run.checkpoint for run in self.runs.values() if not run.without_network]
-        teachers = self.config["teachers"]
-        named += [run.guide for run in self.runs.values() if run.guide not in teachers]
         used = {run.teacher for run in self.runs.values() if run.trained_here or run.method == "teacher"}
         used |= {run.guide for run in self.runs.values()}
-        named += [t.get("checkpoint") for name, t in teachers.items() if name in used]
-        return {_checkpoint_name(name): name for name in named if name and not name.endswith(".safetensors")}
+        teachers = self.config["teachers"]
+        named = [*self._named_by_rows, *(t.get("checkpoint") for name, t in teachers.items() if name in used)]
+        return {self._import_folders[name]: name for name in named if name in self._import_folders}
 
     @property
     def sampled(self) -> list[str]:
