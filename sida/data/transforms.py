@@ -11,17 +11,18 @@ Source: NVlabs/edm:dataset_tool.py, NVlabs/edm2:dataset_tool.py; the third is gu
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
 from sida.data.pictures import MOST_PIXELS
 from sida.errors import UserError
+from sida.settings.datasets import Transform
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TRANSFORMS = ("none", "center-crop", "center-crop-dhariwal")
+TRANSFORMS: tuple[str, ...] = get_args(Transform)
 
 
 def to_square(picture: Image, transform: str, resolution: int | None, channels: int, where: str) -> np.ndarray:

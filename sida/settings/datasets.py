@@ -35,6 +35,8 @@ KINDS = {
 }
 #: Parts of the digits: all of them, those to train on, and those that no training sees.
 Split = Literal["all", "train", "held-out"]
+#: How pictures become squares, see :mod:`sida.data.transforms`.
+Transform = Literal["none", "center-crop", "center-crop-dhariwal"]
 KindName = Annotated[str, OneOf(lambda: KINDS, or_object=True)]
 
 
@@ -113,7 +115,7 @@ class MadeFrom(Settings):
     source: str | None = None
     dataset: str | None = None
     resolution: Count | None = None
-    transform: str | None = None
+    transform: Transform | None = None
     labels: Literal["auto", "json", "folders", "none"] | None = None
 
     def __post_init__(self) -> None:

@@ -161,6 +161,25 @@ def test_a_fault_that_would_show_after_training_shows_before(tmp_path, files, ch
     assert "\n" not in str(caught.value)
 
 
+ZIP = {"kind": "zip", "path": "a.zip", "resolution": 8, "channels": 1, "label_dim": 10}
+
+
+@pytest.mark.parametrize(
+    ("datasets", "message"),
+    [
+        ({"a": {"dataset": "a"}}, r"preset.yaml: datasets.a.made_from: .* cannot be made of itself \(a of a\)"),
+        ({"a": {"dataset": "b"}, "b": {"dataset": "a"}}, r"cannot be made of itself \(a of b of a\)"),
+        ({"a": {"dataset": "digits"}}, r"datasets.a.made_from.dataset: data set 'digits' has no path"),
+        ({"a": {"source": "cifar10-pyton"}}, r"datasets.a.made_from.source: no asset .*did you mean 'cifar10-python'"),
+        ({"a": {"source": "cifar10-python", "transform": "crop"}}, r"made_from.transform: must be one of none, center"),
+    ],
+)
+def test_what_an_archive_is_made_of(tmp_path, datasets, message):
+    made = {name: {**ZIP, "path": f"{name}.zip", "made_from": origin} for name, origin in datasets.items()}
+    with pytest.raises(UserError, match=message):
+        study(tmp_path, dataset="a", datasets=made)
+
+
 def test_a_curve_needs_evaluations_in_its_recipe(tmp_path):
     recipes = yaml.safe_load(TINY.read_text())["recipes"]
     bare = {name: {k: v for k, v in recipe.items() if k != "evaluation"} for name, recipe in recipes.items()}

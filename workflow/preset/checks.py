@@ -14,6 +14,7 @@ from sida.ranges import names_object
 from sida.settings.guidance import misfit
 from sida.settings.samplers import read_sampler
 from sida.sheet import Run
+from workflow.preset.archives import find_archives
 from workflow.preset.rows import Rows
 
 
@@ -84,6 +85,7 @@ def check_references(preset: Rows) -> None:
         check_guide(preset, run, where)
         # Asked for now, not when the training is long done.
         preset.class_counts(run)
+    find_archives(preset)
 
 
 def check_object(name: str, where: str, kind: str) -> None:

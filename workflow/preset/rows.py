@@ -20,6 +20,7 @@ from sida.settings.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.settings.samplers import Kind, read_sampler
 from sida.sheet import Run, read_runs
 from sida.training.config import Recipe
+from workflow.preset.archives import find_archives
 from workflow.preset.imports import import_folders
 from workflow.preset.outside_code import check_code
 from workflow.preset.settings import PresetSettings
@@ -205,15 +206,7 @@ class Rows:
     @functools.cached_property
     def archives(self) -> dict[str, str]:
         """Archives that the workflow can make, of the data sets that rows and teachers name: path to data set."""
-        named = {self.config["dataset"], *(run.dataset for run in self.runs.values())}
-        named |= {teacher.get("dataset") for teacher in self.config["teachers"].values()}
-        found: dict[str, str] = {}
-        waiting = sorted(name for name in named if name)
-        for name in waiting:
-            if origin := self.origin(name, self.source):
-                found.setdefault(self.dataset(name, self.source)["path"], name)
-                waiting += [origin.dataset] if origin.dataset else []
-        return found
+        return find_archives(self)
 
     def sampler_of(self, run: Run) -> dict[str, Any]:
         """Settings of a row's sampler; an external row without one is a Python callable or stored images."""

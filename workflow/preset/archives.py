@@ -1,0 +1,53 @@
+"""Archives that the workflow makes: of which data set each is, and whether what it is made of can be there."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from sida.assets.registry import load_registry
+from sida.errors import UserError, suggestion
+
+if TYPE_CHECKING:
+    from workflow.preset.rows import Rows
+
+
+def find_archives(preset: Rows) -> dict[str, str]:
+    """Archives of the data sets that rows and teachers name, and of those that these are made of: path to data set.
+
+    Raises:
+        UserError: A data set that is made of itself, that has no path, or whose source is nowhere.
+    """
+    named = {preset.config["dataset"], *(run.dataset for run in preset.runs.values())}
+    named |= {teacher.get("dataset") for teacher in preset.config["teachers"].values()}
+    found: dict[str, str] = {}
+    waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(name for name in named if name)]
+    for name, children in waiting:
+        if not (origin := preset.origin(name, preset.source)):
+            continue
+        where = f"{preset.source}: datasets.{name}.made_from"
+        if name in children:
+            circle = " of ".join([*children[children.index(name) :], name])
+            raise UserError(f"{where}: a data set cannot be made of itself ({circle}); name another, or a source")
+        path = _path(preset, name, where)
+        found.setdefault(path, name)
+        if origin.dataset:
+            _path(preset, origin.dataset, f"{where}.dataset")
+            waiting.append((origin.dataset, (*children, name)))
+        elif not os.path.exists(path):
+            _check_source(str(origin.source), f"{where}.source")
+    return found
+
+
+def _path(preset: Rows, name: str, where: str) -> str:
+    path: str | None = preset.dataset(name, where).get("path")
+    if path is None:
+        raise UserError(f"{where}: data set '{name}' has no path and so is no archive; give it one, or remove this")
+    return path
+
+
+def _check_source(source: str, where: str) -> None:
+    if source not in (registry := load_registry()) and not os.path.exists(source):
+        hint = suggestion(source, registry)
+        hint = hint if len(hint) < 200 else " (see sida assets list)"
+        raise UserError(f"{where}: no asset and no file or folder '{source}'{hint}")
