@@ -180,6 +180,45 @@ def test_what_an_archive_is_made_of(tmp_path, datasets, message):
         study(tmp_path, dataset="a", datasets=made)
 
 
+@pytest.mark.parametrize(
+    ("recipe", "settings", "message"),
+    [
+        ("sid", {"recompute": True}, r"preset.yaml: recipes.sid.recompute: is for kernels 'fused'"),
+        ("sid", {"kernels": "fused"}, r"recipes.sid.kernels: 'fused' needs device 'cuda'"),
+        ("sid", {"half": "bfloat16"}, r"recipes.sid.half: says which half precision"),
+        ("sid", {"real_source": "other.safetensors"}, r"recipes.sid.real_source: 'sid' sees no real images"),
+        ("sid", {"weight_norm": "always"}, r"recipes.sid.weight_norm: EDM networks do not have it"),
+        ("sid", {"logvar": True}, r"recipes.sid.logvar: .* has no log-variance head"),
+        (
+            "sida",
+            {"real_source": "sid-a1.O"},
+            r"recipes.sida.real_source: no run of .* no file 'sid-a1.O'.*mean 'sid-a1",
+        ),
+    ],
+)
+def test_a_recipe_that_its_training_would_refuse(tmp_path, recipe, settings, message):
+    recipes = yaml.safe_load(TINY.read_text())["recipes"]
+    preset = study(tmp_path, recipes={**recipes, recipe: {**recipes[recipe], **settings}})
+    with pytest.raises(UserError, match=message):
+        check_preset(preset)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("img_resolution", 16, r"teachers.digits-short.network.kwargs.img_resolution: 16, but data set 'digits' has 8"),
+        ("img_channels", 3, r"kwargs.img_channels: 3, but data set 'digits' has 1"),
+        ("label_dim", 0, r"kwargs.label_dim: 0, but data set 'digits' has 10"),
+    ],
+)
+def test_a_teacher_of_other_images_than_its_data(tmp_path, option, value, message):
+    teachers = yaml.safe_load(TINY.read_text())["teachers"]
+    teachers["digits-short"]["network"]["kwargs"][option] = value
+    preset = study(tmp_path, teachers=teachers)
+    with pytest.raises(UserError, match=message):
+        check_preset(preset)
+
+
 def test_a_curve_needs_evaluations_in_its_recipe(tmp_path):
     recipes = yaml.safe_load(TINY.read_text())["recipes"]
     bare = {name: {k: v for k, v in recipe.items() if k != "evaluation"} for name, recipe in recipes.items()}

@@ -38,6 +38,7 @@ from sida.sheet import Run
 from workflow.preset.experiments import check_experiments
 from workflow.preset.figure_settings import figure_settings
 from workflow.preset.job_specs import Preset
+from workflow.preset.trainings import check_trainings
 
 #: Networks and losses in the training logs of methods that learn by score distillation.
 _NETWORKS = ("fake_score", "generator")
@@ -54,6 +55,7 @@ def check_preset(preset: Preset) -> None:
     Raises:
         UserError: The first fault, with its file and key.
     """
+    check_trainings(preset)
     registry = load_registry()
     for path, run in {preset.protocol_of(run): run for run in preset.runs.values()}.items():
         _check_protocol(path, preset.protocol(run), registry)
