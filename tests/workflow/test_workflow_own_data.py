@@ -138,6 +138,7 @@ def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
         ("mine", (96, 96), [], "96×96 is more than 64×64; give --resolution 64"),
         ("mine", (30, 30), [], "30×30 must be a multiple of 4; give --resolution"),
         ("mine", (8, 8), ["--labels", "maybe"], "labels: must be one of"),
+        ("mine", (8, 8), ["--device", "gpu"], "device: must be cpu, cuda, or cuda:N"),
         ("mine", (8, 8), ["--data", "nowhere"], "nowhere: no such file"),
     ],
 )

@@ -161,6 +161,12 @@ def test_a_fault_that_would_show_after_training_shows_before(tmp_path, files, ch
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("device", ["gpu", "cudaa", "cuda:", "cuda:x"])
+def test_devices_have_three_forms(tmp_path, device):
+    with pytest.raises(UserError, match=r"preset.yaml: device: must be cpu, cuda, or cuda:N"):
+        study(tmp_path, device=device)
+
+
 ZIP = {"kind": "zip", "path": "a.zip", "resolution": 8, "channels": 1, "label_dim": 10}
 
 

@@ -6,7 +6,7 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from eval.results.barriers import BarrierSettings
-from sida.ranges import As, Count, Name, Natural, Pattern
+from sida.ranges import As, Count, Device, Name, Natural, Pattern
 from sida.settings.analytic import AnalyticSettings
 from sida.settings.datasets import DatasetEntry
 from sida.settings.samplers import Sampler
@@ -60,7 +60,7 @@ class PresetSettings:
         table_mode: ``paper``: published numbers as printed; ``audit``: published beside measured; ``measured``: ours
             only.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
-        device: Torch device of training, sampling and measuring: ``cpu`` or ``cuda``.
+        device: Torch device of training, sampling and measuring: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of each job; results depend on it.
         gpus: GPUs that a training runs on; drawing and measuring run on one of them. 0 asks the scheduler for none.
         train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
@@ -89,7 +89,7 @@ class PresetSettings:
     barriers: Annotated[dict[str, Any], As(BarrierSettings)] | None = None
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False
-    device: str = "cpu"
+    device: Device = "cpu"
     threads: Count = 1
     gpus: Natural = 0
     train_teachers: bool = False

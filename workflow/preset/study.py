@@ -18,6 +18,7 @@ from typing import Any
 
 from sida.config import from_mapping
 from sida.errors import UserError
+from sida.ranges import Device
 from sida.resources import ROOT, find
 
 FILES = ("preset.yaml", "runs.tsv", "protocol.yaml", "tables/main.yaml", "figures/samples.yaml")
@@ -36,7 +37,7 @@ class StudyConfig:
         resolution: Height and width to crop and scale to; null keeps the pictures'.
         channels: 3 (RGB) or 1 (grey); null makes RGB.
         labels: As in ``sida data prepare``; null is ``auto``.
-        device: ``cpu`` or ``cuda``; null takes what fits the resolution.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; null takes what fits the resolution.
     """
 
     study: str
@@ -44,7 +45,7 @@ class StudyConfig:
     resolution: int | None = None
     channels: int | None = None
     labels: str | None = None
-    device: str | None = None
+    device: Device | None = None
 
 
 @dataclasses.dataclass(frozen=True)
