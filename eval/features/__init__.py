@@ -11,6 +11,6 @@ their own and are never mixed with the published ones.
 from __future__ import annotations
 
 from eval.features.base import Extractor
-from eval.features.registry import extractor_assets, extractor_names, get_extractor
+from eval.features.registry import extractor_assets, extractor_names, get_extractor, without_classes
 
-__all__ = ["Extractor", "extractor_assets", "extractor_names", "get_extractor"]
+__all__ = ["Extractor", "extractor_assets", "extractor_names", "get_extractor", "without_classes"]

@@ -18,24 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ours:
-    """An extractor of this package: its module and class, and what it needs of ``config/assets.tsv``.
+    """An extractor of ours: module and class, what it needs of ``config/assets.tsv``, and whether it has classes.
 
-    The assets stand here, because they are asked for when a workflow starts, which must not wait for torch.
+    The last two stand here, because they are asked for when a workflow starts, which must not wait for torch.
     """
 
     module: str
     cls: str
     assets: tuple[str, ...] = ()
+    classes: bool = False
 
 
 EXTRACTORS = {
-    "digits": Ours("digits", "DigitsExtractor"),
-    "glyphs": Ours("glyphs", "GlyphsExtractor"),
+    "digits": Ours("digits", "DigitsExtractor", classes=True),
+    "glyphs": Ours("glyphs", "GlyphsExtractor", classes=True),
     "digits_backbone": Ours("backbone", "DigitsBackboneExtractor"),
     "pixels": Ours("pixels", "PixelExtractor"),
-    "inception": Ours("inception", "InceptionExtractor", ("inception",)),
+    "inception": Ours("inception", "InceptionExtractor", ("inception",), classes=True),
     "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),
-    "inception_tf32": Ours("inception", "InceptionTF32Extractor", ("inception",)),
+    "inception_tf32": Ours("inception", "InceptionTF32Extractor", ("inception",), classes=True),
     "dinov2": Ours("dinov2", "DinoV2Extractor", ("dinov2-vitl14",)),
     "dinov2_pil": Ours("dinov2", "DinoV2PillowExtractor", ("dinov2-vitl14",)),
     "dinov2_tf32": Ours("dinov2", "DinoV2TF32Extractor", ("dinov2-vitl14",)),
@@ -55,6 +56,11 @@ def extractor_assets(name: str) -> tuple[str, ...]:
         UserError: No such extractor.
     """
     return EXTRACTORS[name].assets if name in EXTRACTORS else _class(name).assets
+
+
+def without_classes(name: str) -> bool:
+    """Whether an extractor of ours has no class probabilities; of others, only they themselves know."""
+    return name in EXTRACTORS and not EXTRACTORS[name].classes
 
 
 def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any) -> Extractor:

@@ -67,9 +67,15 @@ class InceptionScore(Metric):
     splits: Count = 10
     better: Direction = "higher"
 
+    classifies = True
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self._sums: InceptionScoreSums | None = None
+
+    def fault(self, num_samples: int) -> str | None:
+        """Each split needs an image."""
+        return f"splits: {self.splits} of {num_samples} images; give fewer" if self.splits > num_samples else None
 
     def for_samples(self, num_samples: int) -> Metric:
         """At most as many splits as images."""
@@ -127,6 +133,10 @@ class _Neighbours(Metric):
     better: Direction = "higher"
 
     generated = real = "features"
+
+    def fault(self, num_samples: int) -> str | None:
+        """An image has fewer neighbours than there are images."""
+        return f"k: {self.k} neighbours among {num_samples} images; give fewer" if self.k >= num_samples else None
 
     def shares(self, sides: Sides) -> PrecisionRecall:
         """Precision and recall."""
@@ -203,6 +213,8 @@ class Accuracy(Metric):
     """Share of images that are classified as the class that was asked for."""
 
     better: Direction = "higher"
+
+    classifies = True
 
     def __post_init__(self) -> None:
         super().__post_init__()

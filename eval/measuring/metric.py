@@ -47,6 +47,7 @@ class Metric(abc.ABC):
             features, in constant memory), ``features`` (all of them), or None.
         real: The same of real images; with it a metric needs a ``reference``.
         selects: Whether a training may choose its network by the lowest value.
+        classifies: Whether it is computed from the extractor's class probabilities.
     """
 
     key: str
@@ -60,6 +61,7 @@ class Metric(abc.ABC):
     generated: ClassVar[Literal["moments", "features"] | None] = None
     real: ClassVar[Literal["moments", "features"] | None] = None
     selects: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.real is not None and self.reference is None:
@@ -78,6 +80,10 @@ class Metric(abc.ABC):
         common = {field.name for field in dataclasses.fields(Metric)}
         facts |= {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in common}
         return facts | ({"code": source_sha256(type(self))} if names_object(self.kind) else {})
+
+    def fault(self, num_samples: int) -> str | None:
+        """Why trials of so many images cannot be measured, as ``key: what is wrong``; None where nothing says so."""
+        return None
 
     def for_samples(self, num_samples: int) -> Metric:
         """The same metric for trials of so many images, which may allow for fewer parts of them."""

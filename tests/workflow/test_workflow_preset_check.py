@@ -161,6 +161,27 @@ def test_a_fault_that_would_show_after_training_shows_before(tmp_path, files, ch
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "precision", "k": 50}, r"p.yaml: metric 'm': k: 50 neighbours among 50 images"),
+        ({"kind": "recall", "k": 51}, r"k: 51 neighbours among 50 images"),
+        ({"kind": "inception_score", "splits": 51}, r"splits: 51 of 50 images"),
+        (
+            {"kind": "inception_score", "extractor": "pixels"},
+            r"extractor 'pixels' has no classes for kind 'inception_s",
+        ),
+        ({"kind": "accuracy", "extractor": "pixels"}, r"extractor 'pixels' has no classes for kind 'accuracy'"),
+    ],
+)
+def test_a_metric_that_its_trials_cannot_have(tmp_path, changes, message):
+    asked = {"key": "m", "extractor": "digits", "reference": "data", **changes}
+    changed = protocol(metrics=[metric(), asked], num_samples=50, watch=None, selection=None)
+    preset = study(tmp_path, {"p.yaml": changed}, protocol="p.yaml", figures=[], tables=[], claims=None)
+    with pytest.raises(UserError, match=message):
+        check_preset(preset)
+
+
 @pytest.mark.parametrize("device", ["gpu", "cudaa", "cuda:", "cuda:x"])
 def test_devices_have_three_forms(tmp_path, device):
     with pytest.raises(UserError, match=r"preset.yaml: device: must be cpu, cuda, or cuda:N"):

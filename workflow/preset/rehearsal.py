@@ -17,7 +17,7 @@ from eval.claims.model import load_claims
 from eval.claims.rows import claim_rows
 from eval.claims.rules import decide_part
 from eval.claims.verdicts import main_scope
-from eval.features import extractor_assets
+from eval.features import extractor_assets, without_classes
 from eval.figures.gather import Sources, gather
 from eval.figures.layout import AnalyticLayout, BarriersLayout, PanelSpec, SamplesLayout, load_figure_layout
 from eval.figures.points import gather_points
@@ -81,6 +81,12 @@ def _check_protocol(path: str, protocol: Protocol, registry: dict[str, Asset]) -
         where = f"{path}: metric '{metric.key}'"
         for asset in _named(metric.extractor, where):
             _check_asset(asset, registry, f"{where}: extractor '{metric.extractor}'")
+        if fault := metric.fault(protocol.num_samples):
+            raise UserError(f"{where}: {fault}")
+        if metric.classifies and without_classes(metric.extractor):
+            raise UserError(
+                f"{where}: extractor '{metric.extractor}' has no classes for kind '{metric.kind}'; name another"
+            )
         for key in metric.references:
             _check_reference(path, key, protocol.sources[key], where, registry)
 
