@@ -55,12 +55,12 @@ def check_preset(preset: Preset) -> None:
     Raises:
         UserError: The first fault, with its file and key.
     """
-    check_trainings(preset)
     registry = load_registry()
     for path, run in {preset.protocol_of(run): run for run in preset.runs.values()}.items():
         _check_protocol(path, preset.protocol(run), registry)
     for run in preset.runs.values():
         _check_row(preset, run, preset.protocol(run), registry)
+    check_trainings(preset)
     for name in preset.barrier_rows:
         if not preset.runs[name].trained_here:
             raise UserError(f"{preset.source}: barriers.where: matches run '{name}', which is not trained here")
