@@ -12,8 +12,8 @@ from snakemake.utils import min_version
 
 min_version("9.16.3")
 
-# Without this guard the demo's keys would leak into every preset given with --configfile.
-if "preset" not in config:
+# Without this guard the demo's keys would leak into every preset given with --configfile. --config changes the demo.
+if not workflow.configfiles:
 
     configfile: os.path.relpath(f"{workflow.basedir}/config/demo.yaml")
 

@@ -16,6 +16,7 @@ from workflow.planning.attempts import allow_attempts
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
 from workflow.preset.checks import check_folder, closed_results
+from workflow.preset.config_files import check_files
 from workflow.preset.file_times import mend_times
 from workflow.preset.lock import PresetLock
 from workflow.preset.missing_files import ask_for_missing, forget_failed
@@ -43,6 +44,7 @@ envvars:
 try:
     check_folder(Path.cwd())
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
+    check_files(CONFIGFILES)
     # The last file given wins, as in Snakemake's merging of their keys.
     PRESET = Preset(config, ", ".join(CONFIGFILES) or "config", [Path(f).parent for f in reversed(CONFIGFILES)])
     check_preset(PRESET)
@@ -73,9 +75,8 @@ logger.addFilter(heed)
 RESULTS = PRESET.results
 if workflow.is_main_process and (remark := closed_results(RESULTS)):
     print(remark, file=sys.stderr)
-# How to start this workflow again from here; in the checkout Snakemake finds its file itself.
+# In the checkout Snakemake finds its file itself.
 SNAKEFILE = os.path.relpath(workflow.main_snakefile)
-AGAIN = ["snakemake", *([] if SNAKEFILE == "Snakefile" else ["-s", SNAKEFILE])]
 # Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
 # A run on this machine that was given a number of GPUs shares them out; a scheduler does so itself.
@@ -116,6 +117,14 @@ wildcard_constraints:
 def measured_digest(wildcards):
     """What a row's measurement is decided by: its spec, and the pictures of a folder that it measures."""
     return with_pictures(SPECS.digest("measurements", wildcards.run), PRESET.runs[wildcards.run].checkpoint)
+
+
+def again(*options):
+    """The words that start this workflow again from here, with these options and the settings it has now."""
+    snakefile = [] if SNAKEFILE == "Snakefile" else ["-s", SNAKEFILE]
+    changed = [str(word) for word in workflow.config_settings.config_args or []]
+    settings = ["--configfile", *CONFIGFILES, *(["--config", *changed] if changed else [])]
+    return ["snakemake", *snakefile, *options, *settings]
 
 
 def measurements_option(wildcards, input):

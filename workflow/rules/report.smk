@@ -39,7 +39,7 @@ rule index:
         experiments_digest=content_digest(PRESET.config["experiments"]),
         own=["--own", str(PRESET.own[0])],
         experiments=experiments_option,
-        again=shlex.join([*AGAIN, "--cores", "2", "--configfile", *CONFIGFILES]),
+        again=shlex.join(again("--cores", "2")),
     message:
         "index: everything on one page"
     shell:
@@ -67,9 +67,7 @@ rule experiment:
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.html)),
         own=["--own", str(PRESET.own[0])],
-        again=lambda wildcards: shlex.join(
-            [*AGAIN, "--cores", "2", "--configfile", *CONFIGFILES, "--", f"experiments/{wildcards.experiment}.html"]
-        ),
+        again=lambda wildcards: shlex.join([*again("--cores", "2"), "--", f"experiments/{wildcards.experiment}.html"]),
     message:
         "experiment {wildcards.experiment}: answering"
     shell:
@@ -97,13 +95,11 @@ rule html_report:
     params:
         # Temporary name with the right suffix: Snakemake chooses the format by it.
         part=f"{RESULTS}/.report-part.html",
-        again=AGAIN,
-        configfiles=CONFIGFILES,
+        again=again("products", "--nolock"),
     message:
         "report: collecting tables, figures and claims"
     shell:
-        "{params.again:q} products --nolock --configfile {params.configfiles:q}"
-        " --report {params.part:q} > {log:q} 2>&1"
+        "{params.again:q} --report {params.part:q} > {log:q} 2>&1"
         " || {{ tail -n 20 {log:q} >&2; exit 1; }}; mv {params.part:q} {output:q}"
 
 
@@ -122,7 +118,7 @@ rule manifest:
         results=lambda wildcards, output: os.path.dirname(output[0]),
         spec=SPECS.path("preset"),
         digest=SPECS.digest("preset"),
-        again=shlex.join([*AGAIN, "--configfile", *CONFIGFILES]),
+        again=shlex.join(again()),
     message:
         "manifest: hashing every artefact"
     shell:
