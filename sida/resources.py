@@ -29,6 +29,8 @@ _KINDS = {
     "recipes": ("file of recipes", ".yaml"),
     "runs": ("sample sheet", ".tsv"),
 }
+#: Endings of such files; other dots belong to names.
+_SUFFIXES = {".yaml", ".yml", ".json", ".tsv"}
 
 
 def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "") -> Path:
@@ -37,8 +39,8 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
     Args:
         kind: Folder of ``config``: ``protocols``, ``tables``, ``figures``, ``labels``, ``recipes``, ``runs``; "" is
             ``config``.
-        name: A name without suffix, looked for in each place of :func:`places`; or a path with one, taken as relative
-            to the preset's own folder, else to the current folder, else to the checkout.
+        name: A name without the kind's suffix, looked for in each place of :func:`places`; or a path with one, taken
+            as relative to the preset's own folder, else to the current folder, else to the checkout.
         own: The preset's own folders, searched first.
         where: File and key named in errors.
 
@@ -51,15 +53,22 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
     noun, suffix = _KINDS[kind]
     path, own = Path(name).expanduser(), list(own)
     prefix = f"{where}: " if where else ""
-    if path.suffix or len(path.parts) > 1:
-        found = next((base / path for base in (*own, Path(), ROOT) if (base / path).is_file()), None)
-        if found is None:
-            raise UserError(f"{prefix}no such file '{name}'; give a {noun} by its name or path")
-        return found
-    found = next((f for place in places(own) if (f := place / kind / f"{name}{suffix}").is_file()), None)
-    if found is None:
+    is_name = len(path.parts) <= 1
+    # A name may have a dot, as in 'cifar10-v1.2'.
+    named = [place / kind / f"{name}{suffix}" for place in places(own)] if is_name else []
+    given = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
+    found = next((file for file in (*named, *given) if file.is_file()), None)
+    if found is None and is_name and path.suffix not in _SUFFIXES:
         raise UserError(f"{prefix}no {noun} '{name}'{suggestion(str(name), names(kind, own))}")
+    if found is None:
+        raise UserError(f"{prefix}no such file '{name}'; give a {noun} by its name or path")
     return found
+
+
+def base_name(name: str | Path) -> str:
+    """What a file given by its name or path is called: ``curve`` of ``layouts/curve.yaml``, ``v1.2`` of itself."""
+    path = Path(name)
+    return path.stem if path.suffix in _SUFFIXES else path.name
 
 
 def there(path: str, own: Iterable[Path] = ()) -> str:

@@ -11,8 +11,9 @@ import yaml
 from eval.measuring.protocol import load_protocol
 from eval.tables import load_layout
 from sida.errors import UserError
-from sida.resources import ROOT, find, names
+from sida.resources import ROOT, base_name, find, names
 from workflow.preset import Preset
+from workflow.preset.targets import Targets
 
 
 def put(path: Path, text: str = "a: 1\n") -> Path:
@@ -78,3 +79,21 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     assert Preset(preset.config).runs == preset.runs
     with pytest.raises(UserError, match=r"no data set 'mien'.*\(did you mean 'mine'\?\)"):
         Preset(document | {"dataset": "mien"}, "preset.yaml", [study])
+
+
+def test_a_name_may_have_a_dot(tmp_path):
+    mine = put(tmp_path / "protocols/my.v2.yaml")
+    assert find("protocols", "my.v2", [tmp_path]) == find("protocols", "protocols/my.v2.yaml", [tmp_path]) == mine
+    with pytest.raises(UserError, match=r"^no protocol 'my.v3' \(did you mean 'my.v2'\?\)$"):
+        find("protocols", "my.v3", [tmp_path])
+    assert [base_name(name) for name in ("v1.2", "lay/v1.2.yaml", "main")] == ["v1.2", "v1.2", "main"]
+
+
+def test_a_layout_by_its_path_makes_a_product_of_its_name(tmp_path):
+    document = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
+    put(tmp_path / "lay/mine.yaml", "extends: ../../config/tables/main.yaml\n")
+    preset = Preset({**document, "tables": ["lay/mine.yaml"]}, "demo.yaml", [tmp_path])
+    assert f"{preset.results}/tables/mine.tex" in Targets(preset, False).tables_and_figures()
+    assert preset.layout("tables", "mine") == tmp_path / "lay/mine.yaml"
+    with pytest.raises(UserError, match=r"tables: 'main' and 'lay/main.yaml' would both make 'main'; rename or remove"):
+        Preset({**document, "tables": ["main", "lay/main.yaml"]}, "demo.yaml", [tmp_path])

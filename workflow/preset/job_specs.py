@@ -21,6 +21,8 @@ from eval.measuring.protocol import Protocol
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import matching, read_extended
 from sida.config import load_yaml
+from sida.errors import UserError
+from sida.resources import base_name
 from sida.settings.evaluation import EvaluationPoints
 from workflow.preset.checks import check_references
 from workflow.preset.figure_settings import figure_settings
@@ -35,6 +37,21 @@ def most_gpus(wished: int, batch_size: int, batch_gpu: int | None) -> int:
     """The greatest number up to ``wished`` that divides a batch into equal numbers of whole rounds; 0 for 0."""
     rounds = batch_size if batch_gpu is None else batch_size // batch_gpu
     return max((number for number in range(1, wished + 1) if rounds % number == 0), default=0)
+
+
+def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:
+    """Layouts by the names of what is made of them: a layout's own name, or that of its file.
+
+    Raises:
+        UserError: Two of one name.
+    """
+    found: dict[str, str] = {}
+    for layout in layouts:
+        name = base_name(layout)
+        if name in found:
+            raise UserError(f"{where}: '{found[name]}' and '{layout}' would both make '{name}'; rename or remove one")
+        found[name] = layout
+    return found
 
 
 class Preset(Rows):
@@ -52,12 +69,18 @@ class Preset(Rows):
 
     def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
         super().__init__(config, source, own)
+        self._layouts = {kind: named_layouts(self.config[kind], f"{source}: {kind}") for kind in ("tables", "figures")}
+        self.config |= {kind: list(layouts) for kind, layouts in self._layouts.items()}
         check_references(self)
 
     @classmethod
     def load(cls, path: str | Path) -> Preset:
         """Loads a preset file."""
         return cls(load_yaml(path), str(path), [Path(path).parent])
+
+    def layout(self, kind: str, name: str) -> Path:
+        """The layout of a table or figure (kind ``tables`` or ``figures``), by its product's name."""
+        return super().layout(kind, self._layouts[kind].get(name, name))
 
     def teacher_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
