@@ -20,6 +20,9 @@ from sida.settings.evaluation import Evaluation, RecipeEvaluation
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 #: Adam's ε in float32 and in float16.
 EPS, EPS_FP16 = 1e-8, 1e-6
+#: Settings that do not decide the result.
+BESIDE = {"state_minutes", "pictures", "tensorboard", "on_divergence", "shard"}
+BESIDE |= {"checkpointing", "recompute", "cuda_graphs"}
 #: Null where a copy of a network does as the network, or knows nothing of the kind.
 _NORMS = ("weight_norm", "fake_score_weight_norm")
 Beta = Annotated[float, Range(least=0, below=1)]

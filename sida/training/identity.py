@@ -16,13 +16,10 @@ from sida.official_defaults import BETAS
 from sida.plugins import code_sha256, load_object
 from sida.provenance import code_version
 from sida.ranges import names_object
-from sida.training.config import DistillConfig, TeacherConfig
+from sida.training.config import BESIDE, DistillConfig, TeacherConfig
 from sida.training.evaluation import evaluation_facts
 
 Config = TeacherConfig | DistillConfig
-#: Settings that do not decide the result.
-BESIDE = {"state_minutes", "pictures", "tensorboard", "on_divergence", "shard"}
-BESIDE |= {"checkpointing", "recompute", "cuda_graphs"}
 #: Settings that came after runs had been recorded: with its default value, each leaves a run what it was without it.
 LATER = {
     "teacher": {"batch_gpu", "lr_rampup_kimg", "lr_ref_batches", "data_order", "power_ema"},

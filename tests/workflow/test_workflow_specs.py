@@ -75,6 +75,21 @@ def test_a_changed_key_touches_its_own_jobs(tmp_path):
     assert changed_jobs(before, with_protocol(tmp_path, metrics=fewer)) >= measured | students
 
 
+def test_what_changes_no_result_is_no_reason_to_train_again(tmp_path):
+    """As in a run's own digest, which knows a finished training by what decides its result."""
+    document = copy.deepcopy(DEMO)
+    document["datasets"] = {"mine": {"kind": "zip", "path": "a.zip", "resolution": 8, "channels": 1, "label_dim": 10}}
+    before = digests({**document, "dataset": "mine"})
+    for training in (document["recipes"]["sida"], document["teachers"]["digits-short"]["training"]):
+        training |= {"state_minutes": 7, "pictures": 0, "on_divergence": "stop"}
+    document["datasets"]["mine"]["cache"] = True
+    changed = changed_jobs(before, {**document, "dataset": "mine"})
+    assert not {name for name in changed if not name.startswith(("tables/", "figures/"))}
+    trained = {name for name in digests(DEMO) if name.startswith(("students/", "teachers/"))}
+    for changes in ({"trials": PROTOCOL["trials"] + 1}, {"ddof": 0}, {"is_spread": "splits"}):
+        assert not changed_jobs(digests(with_protocol(tmp_path)), with_protocol(tmp_path, **changes)) & trained
+
+
 @pytest.mark.parametrize("name", ["demo", "miniature", "released"])
 def test_a_protocol_by_content_is_the_same_protocol(name):
     shipped = Preset.load(ROOT / f"config/{name}.yaml")

@@ -13,9 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from eval.measuring.protocol import OF_ALL_TRIALS
 from eval.results.selection import read_extended
 from sida.errors import UserError
 from sida.io import write_text
+from sida.training.config import BESIDE
 from workflow.preset.job_specs import Preset
 
 
@@ -68,8 +70,9 @@ class Specs:
         return path
 
     def digest(self, stage: str, *name: str) -> str:
-        """SHA-256 of what the file says (or will say)."""
-        return hashlib.sha256(self._texts[self.path(stage, *name)].encode()).hexdigest()
+        """SHA-256 of what the file says (or will say) that can change the job's result."""
+        deciding = _deciding(stage, json.loads(self._texts[self.path(stage, *name)]))
+        return hashlib.sha256((json.dumps(deciding, sort_keys=True, indent=1) + "\n").encode()).hexdigest()
 
     def write(self) -> None:
         """Writes the files that were asked for and do not say so yet; the others keep their times.
@@ -83,3 +86,17 @@ class Specs:
                     write_text(path, text)
             except OSError as error:
                 raise UserError(f"{path}: cannot be written ({error.strerror}); mend that, then start again") from None
+
+
+def _deciding(stage: str, spec: Any) -> Any:
+    """A spec without what changes no result: how its job goes about it, and trials where it takes none of them."""
+    if stage in ("teachers", "students"):
+        spec = {key: value for key, value in spec.items() if key not in BESIDE}
+    evaluation = spec.get("evaluation") if stage == "students" else None
+    holders = [spec, evaluation.get("kwargs", {})] if evaluation else [spec]
+    for holder in holders if stage in ("teachers", "students", "measurements", "samples", "barriers") else []:
+        if holder.get("dataset"):
+            holder["dataset"].pop("cache", None)
+    for key in OF_ALL_TRIALS if evaluation else ():
+        holders[1].get("protocol", {}).pop(key, None)
+    return spec
