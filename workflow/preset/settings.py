@@ -67,7 +67,6 @@ class PresetSettings:
         shard_size: Images measured by one job, merged afterwards (for clusters); null measures all trials in one job.
         trials_per_job: Trials measured by one job for samplers of many steps, so that cores share them; null for all of
             them.
-        downloads: Downloads at a time.
         samplers: How images are drawn from a generator; the sheet names one per row.
         teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
         recipes: Distillation settings by name, beside those of ``config/recipes``; the sheet adds method, teacher,
@@ -95,7 +94,6 @@ class PresetSettings:
     train_teachers: bool = False
     shard_size: Count | None = None
     trials_per_job: Count | None = None
-    downloads: Count = 4
     samplers: dict[str, Annotated[dict[str, Any], As(Sampler)]]
     teachers: dict[Name, Annotated[dict[str, Any], As(TeacherEntry)]] = dataclasses.field(default_factory=dict)
     recipes: dict[str, Annotated[dict[str, Any], As(Recipe)]] = dataclasses.field(default_factory=dict)
