@@ -15,7 +15,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 from sida.content_hash import checked_rows
@@ -203,7 +203,16 @@ def _loader_class() -> Any:
                     raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
             super().flatten_mapping(node)
 
+    # 24:00 is a text and not the 1440 of YAML 1.1, which counts in sixties: who asks for a number then says so.
+    for kind in ("int", "float"):
+        base = f"tag:yaml.org,2002:{kind}"
+        Loader.add_constructor(base, _decimal(getattr(yaml.SafeLoader, f"construct_yaml_{kind}")))
     return Loader
+
+
+def _decimal(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """A constructor of numbers that leaves those with colons as the texts that they look like."""
+    return lambda loader, node: node.value if ":" in node.value else construct(loader, node)
 
 
 def _count(node: Any, sizes: dict[int, int], where: str, level: int = 0) -> int:

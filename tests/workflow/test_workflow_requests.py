@@ -115,11 +115,14 @@ def test_the_site_is_one_file(tmp_path, monkeypatch):
     (tmp_path / "other.yaml").write_text("max_hours: 2\n")
     monkeypatch.setenv("SIDA_SITE", "other.yaml")
     assert load_site() == Site(max_hours=2)
+    (tmp_path / "other.yaml").write_text("# gpu: V100\n")
+    assert load_site() == Site()
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
+        ("max_hours: 24:00", r'site.yaml: max_hours: must be a number, got "24:00"'),
         ("partitoin: main", r"site.yaml: unknown key 'partitoin' \(did you mean 'partition'"),
         ("max_hours: -1", "site.yaml: max_hours: must be above 0"),
         ("gpu: H10", r"site.yaml: gpu: H10: not in config/plan.yaml \(did you mean 'H100'"),

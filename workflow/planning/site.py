@@ -8,10 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from sida.config import Settings, from_mapping, load_yaml
+from sida.config import Settings, from_mapping
 from sida.errors import UserError
 from sida.ranges import Count, Positive
 from sida.resources import ROOT
+from sida.text_files import parse_yaml, read_text
 from workflow.planning.rates import load_assumptions
 
 #: Environment variable that names another file.
@@ -63,7 +64,9 @@ def load_site(own: Iterable[Path] = ()) -> Site:
     path = Path(named) if named else next((path for path in usual if path.is_file()), None)
     if path is None:
         return Site()
-    site = from_mapping(Site, load_yaml(path), f"{path}:")
+    said = parse_yaml(read_text(path), str(path))
+    # All keys may be left out: then nothing is left, or comments.
+    site = from_mapping(Site, {} if said is None else said, f"{path}:")
     if site.gpu is not None:
         load_assumptions(own).gpu(site.gpu, f"{path}: gpu:")
     return site
