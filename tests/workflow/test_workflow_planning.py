@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import re
@@ -271,3 +272,22 @@ def test_only_presets_are_offered_as_presets(capsys, name):
     assert error.startswith(f"error: --preset: no preset '{name}'")
     assert "known: demo, " in error
     assert "claims," not in error
+
+
+def test_what_is_there_is_planned_again_where_its_spec_has_changed(tmp_path, monkeypatch):
+    """As Snakemake does, by its own records; what follows is made again too."""
+    tiny = Preset.load(ROOT / "tests/workflow/tiny.yaml")
+    monkeypatch.chdir(tmp_path)
+    jobs = jobs_of(tiny, "CPU", 1)
+    network, trials = "results/tiny/students/sida-a1.0/network.safetensors", jobs.targets.trials(["sida-a1.0"])
+    records = tmp_path / ".snakemake/metadata"
+    records.mkdir(parents=True)
+    for path in (network, *trials, "results/tiny/teachers/digits-short/network.safetensors"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    assert jobs.behind(["sida-a1.0"]) == {}
+    record = records / base64.urlsafe_b64encode(network.encode()).decode()
+    record.write_text(json.dumps({"params": [repr(jobs.records.specs.digest("students", "sida-a1.0"))]}))
+    assert jobs.behind(["sida-a1.0"]) == {}
+    record.write_text(json.dumps({"params": ["'of other settings'"]}))
+    assert [job.kind for job in jobs.behind(["sida-a1.0"]).values()] == ["student", "measure"]

@@ -18,6 +18,7 @@ from sida.resources import ROOT
 from sida.training.config import DistillConfig
 from workflow.planning.networks import network_cost
 from workflow.planning.rates import Assumptions, Gpu
+from workflow.planning.records import Records
 from workflow.planning.steps import StepCost, student_cost, teacher_cost
 from workflow.preset import Preset
 from workflow.preset.job_specs import MONITOR, most_gpus
@@ -83,7 +84,8 @@ class Jobs:
         self.targets = Targets(preset, False)
         self.width = max(1, min(gpus, preset.config["gpus"]))
         self.rates, self.fresh = dict(rates or {}), fresh
-        self.registry = load_registry()
+        self.registry, self.records = load_registry(), Records(preset)
+        self._looked: set[str] = set()
 
     def behind(self, targets: Iterable[str]) -> dict[str, Job]:
         """Jobs that make these targets, each after those that it waits for.
@@ -95,6 +97,7 @@ class Jobs:
             UserError: No such target.
         """
         found: dict[str, Job] = {}
+        self._looked.clear()
         wanted = [path for target in targets for path in self.paths(target)]
         everything = [*self.targets.trials(self.targets.rows), *self.targets.tables_and_figures()]
         for path in wanted or everything:
@@ -120,13 +123,28 @@ class Jobs:
 
     def _add(self, path: str, found: dict[str, Job]) -> None:
         key = _product(path)
-        if key in found or (os.path.exists(path) and not self.fresh):
+        if key in found or (os.path.exists(path) and not self.fresh and not self._outdated(path, found)):
             return
         job, needs = self._job(path)
         for needed in needs:
             self._add(needed, found)
         job.after = sorted({_product(needed) for needed in needs} & found.keys())
         found[key] = job
+
+    def _outdated(self, path: str, found: dict[str, Job]) -> bool:
+        """Whether a product that is there is made again: its spec has changed, or what it is made of is made again."""
+        ours = path in self.preset.archives or path.startswith(f"{self.preset.results}/")
+        if path in self._looked or not ours:
+            return False
+        self._looked.add(path)
+        try:
+            needs = self._job(path)[1]
+        except UserError:
+            # What it would cost is unknown, and it is there.
+            return False
+        for needed in filter(os.path.exists, needs):
+            self._add(needed, found)
+        return self.records.changed(path) or any(_product(needed) in found for needed in needs)
 
     def job(self, path: str) -> Job:
         """The job that makes a file, by its path, without those that it waits for.
