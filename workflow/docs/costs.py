@@ -70,7 +70,8 @@ def measuring(root: Path, config: str, gpu: str, part: str = "") -> str:
         part: ``one`` or ``several``: the sum over generators of one step or of more; without it a table by protocol.
     """
     jobs = _jobs(root, config, gpu)
-    preset, sums = jobs.preset, {}
+    preset = jobs.preset
+    sums: dict[tuple[str, str], tuple[int, float]] = {}
     for job in jobs.behind([]).values():
         if job.kind == "measure":
             row = preset.runs[job.name]
