@@ -37,7 +37,7 @@ rule table:
         digest=lambda wildcards: SPECS.digest("tables", wildcards.table),
         layout_digest=lambda wildcards: content_digest(PRESET.layout("tables", wildcards.table)),
         measurements=measurements_option,
-        results=RESULTS,
+        results=lambda wildcards: RESULTS,
         caption=lambda wildcards: TARGETS.caption("tables", wildcards.table),
     message:
         "table {wildcards.table}: building"
@@ -85,7 +85,7 @@ rule figure:
         digest=lambda wildcards: SPECS.digest("figures", wildcards.figure),
         layout_digest=lambda wildcards: content_digest(PRESET.layout("figures", wildcards.figure)),
         measurements=measurements_option,
-        results=RESULTS,
+        results=lambda wildcards: RESULTS,
         caption=lambda wildcards: TARGETS.caption("figures", wildcards.figure),
     message:
         "figure {wildcards.figure}: drawing"
