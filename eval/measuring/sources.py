@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
-import torch
-
 from eval.measuring.outside import Duplicates, as_batch
 from eval.measuring.pipeline import Batch
 from eval.measuring.references import data_digest
@@ -29,6 +27,9 @@ if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
     from sida.data import Dataset
     from sida.labels import LabelCounts
+
+#: Mean difference of images of the same seeds that are drawn twice, in grey levels.
+_ROUNDING = 0.5
 
 
 class Source(Interface):
@@ -109,7 +110,9 @@ class CallableSource:
             batch = self._draw(chosen)
             if not self._drawn_again:
                 self._drawn_again, first = True, batch.images.clone()
-                if not torch.equal(first, self._draw(chosen).images):
+                # A GPU's kernels may round a few values otherwise each time; other noise changes them all.
+                again = self._draw(chosen).images
+                if again.shape != first.shape or (again.short() - first.short()).abs().float().mean() > _ROUNDING:
                     raise UserError(
                         f"{self.name}: gave other images when asked for seeds {chosen[0]} to {chosen[-1]} again; the "
                         "same seed must always give the same image: let a random stream start from each seed"
