@@ -127,6 +127,6 @@ Name = Annotated[
     str, Pattern("[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}", "of letters, digits and ._- behind a letter or digit, 100 at most")
 ]
 #: Where torch computes.
-Device = Annotated[str, Pattern(r"cpu|cuda(:[0-9]+)?", "cpu, cuda, or cuda:N (one GPU, counted from 0)")]
+Device = Annotated[str, Pattern(r"(cpu|cuda(:[0-9]+)?)", "cpu, cuda, or cuda:N (one GPU, counted from 0)")]
 #: ``module:object``, imported when it is used.
 ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module:object'")]
