@@ -71,7 +71,6 @@ def check_references(preset: Rows) -> None:
             wanted = "module:function, stored images, or (with a sampler) a network file"
             raise UserError(f"{where}: column 'checkpoint' is empty; give {wanted}")
         if run.method == "external" and run.without_network:
-            check_object(str(run.checkpoint), f"{where}: checkpoint", "function")
             continue
         check_sampler(preset, run, where, samplers)
         needs_teacher = run.trained_here or (run.method == "teacher" and run.checkpoint is None)
