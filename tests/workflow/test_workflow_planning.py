@@ -210,10 +210,20 @@ def test_faults_are_one_line(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
-def test_networks_that_nobody_describes_are_named(capsys):
+def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(capsys, monkeypatch):
     """The released checkpoints say what they are when they are there."""
-    assert main(["plan", "--preset", "released", "--fresh", "cifar10-uncond-sida-a1"]) == 0
-    assert "without the evaluations of 1 networks that the preset does not describe" in capsys.readouterr().out
+    words = "without the evaluations of 1 networks that the preset does not describe"
+    plan = ["plan", "--preset", "released", "--fresh", "--json", "teacher-edm-imagenet64"]
+    hours = []
+    for described in (True, False):
+        if not described:
+            monkeypatch.setattr("workflow.planning.jobs._published_teachers", dict)
+        assert main(plan) == 0
+        hours.append(json.loads(capsys.readouterr().out)["totals"]["gpu_hours"])
+        assert main([word for word in plan if word != "--json"]) == 0
+        assert (words in capsys.readouterr().out) == (not described)
+    # 511 evaluations of 219 GFLOP for each of 500,000 images.
+    assert hours[0] - hours[1] == pytest.approx(500_000 * 511 * 219e9 / 180e12 / 3600, rel=0.02)
 
 
 def test_a_card_without_a_rate_says_so(paper):

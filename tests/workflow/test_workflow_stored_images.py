@@ -6,6 +6,7 @@ import os
 import re
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from tests.workflow.workspace import Workspace
@@ -47,6 +48,7 @@ def test_names_sizes_and_times_of_a_folder_s_files_count(tmp_path):
     assert with_pictures("spec", str(folder / "002.png")) == "spec"
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_written_over_is_measured(tmp_path):
     workspace = Workspace(tmp_path)
     for number in range(400):
