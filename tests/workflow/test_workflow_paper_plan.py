@@ -85,6 +85,7 @@ def pictures(tmp_path, monkeypatch):
     return workspace, config
 
 
+@pytest.mark.slow
 def test_an_archive_that_is_missing_is_made_and_one_that_is_there_stays(pictures):
     workspace, config = pictures
     arguments = ("--configfile", config, "--config", "runs=own.tsv", "--")

@@ -175,6 +175,7 @@ def test_tables_and_figures_get_their_rows_and_are_the_same(preset, made_up, tmp
             assert [generator["run"] for generator in spec["generators"]] == needs.networks
 
 
+@pytest.mark.slow
 def test_a_figure_of_400_rows_has_a_short_command_and_a_dry_run_writes_nothing(tmp_path):
     workspace = Workspace(tmp_path)
     rows = "\n".join(f"row-{i}\tOne step\tRow {i}\tsid\tdigits-short\tsid\tone-step\t{i}" for i in range(400))

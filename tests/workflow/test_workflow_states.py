@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sida.resources import ROOT
 from sida.training import train_teacher
 from tests.training.toy import interrupt_after
@@ -9,6 +11,7 @@ from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 
 
+@pytest.mark.slow
 def test_an_unfinished_training_of_other_settings_is_kept(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
     folder = tmp_path / "results/tiny/teachers/digits-short"

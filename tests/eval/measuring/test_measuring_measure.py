@@ -364,6 +364,7 @@ def test_shards_of_something_else_are_refused(tmp_path, network):
         measure_shard(data_spec(), tmp_path, 0, 0, 601)
 
 
+@pytest.mark.slow
 def test_a_collapsed_generator_is_measured_with_a_warning(tmp_path):
     """The distance to one point, in the measurement and where its rows are collected; no metric gives up."""
     protocol = small_protocol(num_samples=2500)
