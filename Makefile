@@ -37,7 +37,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: $(STAMP) ## train, distil and measure on 8x8 digits: minutes on two cores
 	@$(BIN)/snakemake --cores $(CORES)
 
-test: $(STAMP) ## the test-suite (at most 12 minutes on two cores)
+test: $(STAMP) ## the test-suite (about 12 minutes on two cores)
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow" $(PYTEST_ARGS)
 
 test-all: $(STAMP) ## also the slow tests
