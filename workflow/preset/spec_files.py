@@ -55,6 +55,7 @@ class Specs:
             "preset": lambda: preset.config,
         }
         self._texts: dict[str, str] = {}
+        self._digests: dict[str, str] = {}
 
     def path(self, stage: str, *name: str) -> str:
         """File of a spec.
@@ -71,8 +72,13 @@ class Specs:
 
     def digest(self, stage: str, *name: str) -> str:
         """SHA-256 of what the file says (or will say) that can change the job's result."""
-        deciding = _deciding(stage, json.loads(self._texts[self.path(stage, *name)]))
-        return hashlib.sha256((json.dumps(deciding, sort_keys=True, indent=1) + "\n").encode()).hexdigest()
+        path = self.path(stage, *name)
+        # Every trial of a row asks for its row's.
+        if path not in self._digests:
+            deciding = _deciding(stage, json.loads(self._texts[path]))
+            text = json.dumps(deciding, sort_keys=True, indent=1) + "\n"
+            self._digests[path] = hashlib.sha256(text.encode()).hexdigest()
+        return self._digests[path]
 
     def write(self) -> None:
         """Writes the files that were asked for and do not say so yet; the others keep their times.
@@ -90,13 +96,14 @@ class Specs:
 
 def _deciding(stage: str, spec: Any) -> Any:
     """A spec without what changes no result: how its job goes about it, and trials where it takes none of them."""
+    if stage not in ("teachers", "students", "measurements", "samples", "barriers"):
+        return spec
     if stage in ("teachers", "students"):
         spec = {key: value for key, value in spec.items() if key not in BESIDE}
-    evaluation = spec.get("evaluation") if stage == "students" else None
-    holders = [spec, evaluation.get("kwargs", {})] if evaluation else [spec]
-    for holder in holders if stage in ("teachers", "students", "measurements", "samples", "barriers") else []:
+    watched = (spec.get("evaluation") or {}).get("kwargs", {}) if stage == "students" else {}
+    for key in OF_ALL_TRIALS:
+        watched.get("protocol", {}).pop(key, None)
+    for holder in (spec, watched):
         if holder.get("dataset"):
             holder["dataset"].pop("cache", None)
-    for key in OF_ALL_TRIALS if evaluation else ():
-        holders[1].get("protocol", {}).pop(key, None)
     return spec
