@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import re
 import runpy
 import subprocess
 from pathlib import Path
@@ -59,12 +60,29 @@ def now() -> str:
 
 
 def device_name(device: str = "cpu") -> str:
-    """A person's name for the device: the GPU's model, or the processor architecture and thread count."""
+    """A person's name for the device: the GPU's model, or the processors' model and number, and the threads in use."""
     import torch
 
     if str(device).startswith("cuda"):
         return torch.cuda.get_device_name(device)
-    return f"cpu ({platform.machine()}, {torch.get_num_threads()} threads)"
+    threads = torch.get_num_threads()
+    return f"cpu ({processor_name()}, {threads} thread{'s' * (threads != 1)})"
+
+
+@functools.cache
+def processor_name() -> str:
+    """Number and model of the processors, on which the last digits of results depend; else their architecture."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    facts = dict(re.findall(r"^(cpu family|model|model name)\s*: (.+)$", text, re.MULTILINE))
+    # Virtual machines hide the name, not the numbers.
+    name = " ".join(re.sub(r"\((R|TM)\)", "", facts.get("model name", platform.machine())).split())
+    numbers = (
+        f", family {facts['cpu family']} model {facts['model']}" if {"cpu family", "model"} <= facts.keys() else ""
+    )
+    return f"{os.cpu_count() or 1} × {name}{numbers}"
 
 
 def environment(device: str | None = "cpu") -> dict[str, Any]:
@@ -76,7 +94,7 @@ def environment(device: str | None = "cpu") -> dict[str, Any]:
     return {
         "code_version": code_version(),
         "date": now(),
-        "device": f"cpu ({platform.machine()})" if device is None else device_name(device),
+        "device": f"cpu ({processor_name()})" if device is None else device_name(device),
         "python": platform.python_version(),
         "torch": _torch_version(),
         "numpy": importlib.metadata.version("numpy"),

@@ -7,8 +7,10 @@ import subprocess
 import sys
 
 import numpy
+import pytest
 import torch
 
+from sida import provenance
 from sida.provenance import environment
 from sida.resources import ROOT
 
@@ -16,7 +18,37 @@ from sida.resources import ROOT
 def test_versions_are_those_of_the_packages():
     found = environment()
     assert (found["torch"], found["numpy"]) == (torch.__version__, numpy.__version__)
-    assert found["device"].endswith(" threads)")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (
+            "model name\t: Intel(R) Xeon(R) Processor\ncpu family\t: 6\nmodel\t\t: 167\n" * 2,
+            "4 × Intel Xeon Processor, family 6 model 167",
+        ),
+        ("model name\t: AMD EPYC 7763 64-Core Processor  \n", "4 × AMD EPYC 7763 64-Core Processor"),
+        ("BogoMIPS\t: 50.00\n", "4 × riscv64"),
+        (None, "4 × riscv64"),
+    ],
+)
+def test_numbers_stand_beside_the_processors_that_rounded_them(monkeypatch, file, name):
+    def read(path, **_):
+        if file is None:
+            raise FileNotFoundError
+        return file
+
+    monkeypatch.setattr(provenance.Path, "read_text", read)
+    monkeypatch.setattr(provenance.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(provenance.platform, "machine", lambda: "riscv64")
+    provenance.processor_name.cache_clear()
+    try:
+        for threads, text in ((1, "1 thread"), (3, "3 threads")):
+            monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+            assert provenance.device_name("cpu") == f"cpu ({name}, {text})"
+        assert environment(None)["device"] == f"cpu ({name})"
+    finally:
+        provenance.processor_name.cache_clear()
 
 
 def test_a_manifest_is_written_without_loading_torch(tmp_path):
