@@ -154,6 +154,7 @@ class SamplesLayout(Page):
         rows: Rows of each grid.
         by_class: Row r shows class r modulo the number of classes; else each seed draws its class, all equally likely,
             as ``sida sample`` does.
+        class_names: Names of classes 0, 1, … beside the rows; without them the numbers are written.
         columns: Columns of each grid; the image in row r, column c has seed ``first_seed + r·columns + c``.
         upscale: Nearest-neighbour factor before embedding, so that small images stay crisp.
         panels_per_row: Grids side by side.
@@ -165,6 +166,7 @@ class SamplesLayout(Page):
     rows: Count = 10
     columns: Count = 6
     by_class: bool = True
+    class_names: tuple[str, ...] = ()
     first_seed: int = 0
     upscale: Count = 8
     panels_per_row: Count = 5

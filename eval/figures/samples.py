@@ -207,9 +207,11 @@ def draw_grids(layout: SamplesLayout, grids: Sequence[Grid]) -> Figure:
 
 def _label_rows(layout: SamplesLayout, first_column: Any, classes: list[int], height: int) -> None:
     step = height / layout.rows
+    shown = classes[:: layout.columns]
+    names = [layout.class_names[c] if c < len(layout.class_names) else str(c) for c in shown]
     for axes in first_column:
         axes.set_yticks([step * (row + 0.5) for row in range(layout.rows)])
-        axes.set_yticklabels([str(classes[row * layout.columns]) for row in range(layout.rows)])
+        axes.set_yticklabels([style.literal(name) for name in names])
         axes.tick_params(length=0, pad=2)
 
 

@@ -90,13 +90,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     from sida.config import from_mapping
-    from sida.data.prepare import PrepareConfig, prepare
+    from sida.data.prepare import PrepareConfig, prepare, summary
 
     given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
     given["source"] = _fetched(args.source)
     facts = prepare(from_mapping(PrepareConfig, given, "sida data prepare"))
     classes = f", {len(facts['classes'])} classes" if "classes" in facts else ", no labels"
     print(f"{args.out}: {facts['images']:,} images {facts['resolution']}×{facts['resolution']}{classes}")
+    print(summary(facts))
     return 0
 
 

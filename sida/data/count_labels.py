@@ -41,7 +41,7 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
         return _counted(_by_folder(names, str(path)), name, path)
     else:
         files = open_files(path)
-        classes = picture_labels(files, with_suffix(files, _SUFFIXES), "auto")
+        classes, _ = picture_labels(files, with_suffix(files, _SUFFIXES), "auto")
     if not classes or classes[0] is None:
         raise UserError(f"{source}: names no classes: no labels in dataset.json, and no folder per class")
     array = label_array(classes, str(source))

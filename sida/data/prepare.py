@@ -28,10 +28,18 @@ from sida.io import atomic_path, zip_member
 from sida.progress import Progress
 from sida.ranges import Count, OneOf, Range
 
-#: One image to be written: PNG bytes made by a worker thread, and its label.
-Job = tuple[Callable[[], bytes], Any]
+#: PNG bytes, the picture's kind in words, and whether it was cropped or scaled.
+Made = tuple[bytes, str, bool]
+#: One image to be written: made by a worker thread, and its label.
+Job = tuple[Callable[[], Made], Any]
 Resolution = Annotated[Count, Range(most=8192)]
 Transform = Annotated[str, OneOf(lambda: TRANSFORMS)]
+_GREY = ("1", "L", "LA", "La")
+_MODES = {
+    "1": "black and white", "L": "grey", "LA": "grey without its transparency", "P": "palette",
+    "RGBA": "RGBA without its transparency",
+}  # fmt: skip
+_MOST_FAULTS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +51,7 @@ class PrepareConfig(Settings):
         out: Zip to write.
         resolution: Height and width; null keeps the pictures' (all must then be square and alike).
         transform: See :mod:`sida.data.transforms`.
-        channels: 3 (everything becomes RGB, as in the originals) or 1 (grey).
+        channels: 3 (everything becomes RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
         subset: ``train`` or ``test`` (CIFAR-10 only).
         max_images: Stop after this many.
@@ -55,7 +63,7 @@ class PrepareConfig(Settings):
     out: str
     resolution: Resolution | None = None
     transform: Transform = "none"
-    channels: int = 3
+    channels: int | None = 3
     labels: Literal["auto", "json", "folders", "none"] = "auto"
     subset: Literal["train", "test"] = "train"
     max_images: Count | None = None
@@ -64,49 +72,79 @@ class PrepareConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.channels not in (1, 3):
+        if self.channels not in (None, 1, 3):
             raise ValueError(f"channels: must be 1 or 3, got {self.channels}")
         if not self.out.endswith(".zip"):
             raise ValueError(f"out: must end in .zip, got '{self.out}'")
 
 
 def prepare(config: PrepareConfig) -> dict[str, Any]:
-    """Writes the archive and returns facts about it (images, resolution, channels, images of each class).
+    """Writes the archive and returns facts about it.
+
+    Returns:
+        ``images``, ``resolution``, ``channels``; ``classes``: images of each class; ``class_names``: folders of the
+        classes; ``kinds``: pictures of each kind; ``resized``: pictures cropped or scaled; ``skipped``: other files by
+        their suffix.
 
     Raises:
-        UserError: A missing or broken source, a damaged picture (named), or another number than expected.
+        UserError: A missing or broken source, damaged pictures (named), or another number than expected.
     """
-    total, jobs = _jobs(config)
+    total, jobs, facts = _jobs(config)
     if config.max_images is not None:
         total = min(total, config.max_images)
     if config.expect is not None and total != config.expect:
         raise UserError(f"{config.source}: has {total:,} images, expected {config.expect:,}; is the source complete?")
     progress = Progress(f"prepare {Path(config.out).name}", total)
     labels: list[Any] = []
+    faults: list[str] = []
+    kinds: collections.Counter[str] = collections.Counter()
+    resized = 0
     with atomic_path(config.out) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         shape = None
-        for index, (png, label) in enumerate(_in_order(jobs, total, config.workers or os.cpu_count() or 1)):
+        for index, (result, label) in enumerate(_in_order(jobs, total, config.workers or os.cpu_count() or 1)):
+            if isinstance(result, UserError):
+                faults.append(str(result))
+                if len(faults) == _MOST_FAULTS:
+                    break
+                continue
+            png, kind, changed = result
             shape = shape or _png_shape(png)
             if _png_shape(png) != shape:
-                raise UserError(
-                    f"{config.source}: picture {index} is {_show(_png_shape(png))}, the first one {_show(shape)}; "
-                    "give --resolution to make them alike"
-                )
+                shapes = f"picture {index} is {_show(_png_shape(png))}, the first one {_show(shape)}"
+                faults.append(f"{config.source}: {shapes}; give --resolution to make them alike")
+                break
             name = image_name(index)
             archive.writestr(zip_member(name), png)
             labels.append([name, label])
+            kinds[kind] += 1
+            resized += changed
             progress.update(index + 1)
+        if faults:
+            more = " (reading stopped there)" if len(faults) == _MOST_FAULTS else ""
+            raise UserError("; ".join(faults) + more)
         has_labels = bool(labels) and all(label is not None for _, label in labels)
         archive.writestr(zip_member("dataset.json"), dataset_json(labels if has_labels else None))
     progress.update(total, force=True)
     width, _, channels = shape or (0, 0, 0)
-    facts: dict[str, Any] = {"images": total, "resolution": width, "channels": channels}
+    facts |= {"images": total, "resolution": width, "channels": channels, "kinds": dict(kinds), "resized": resized}
     if has_labels and isinstance(labels[0][1], int):
         facts["classes"] = dict(sorted(collections.Counter(label for _, label in labels).items()))
     return facts
 
 
-def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job]]:
+def summary(facts: dict[str, Any]) -> str:
+    """The facts of :func:`prepare` about the pictures in one line: read, converted, skipped."""
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in facts["kinds"].items())
+    form = "RGB" if facts["channels"] == 3 else "grey"
+    line = f"{facts['images']:,} pictures read ({kinds}), stored as {form}; {facts['resized']:,} cropped or scaled"
+    if skipped := facts.get("skipped"):
+        files = ", ".join(f"{count:,} {suffix}" for suffix, count in skipped.items())
+        line += f"; other files skipped: {files}"
+    return line
+
+
+def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, Any]]:
+    """Number of pictures, what makes each, and facts about the source."""
     path = Path(config.source)
     if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name and path.suffix != ".tar":
         return _cifar_jobs(config)
@@ -114,22 +152,33 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job]]:
     members = with_suffix(files, PICTURES)
     if len(members) == 0:
         raise UserError(f"{config.source}: holds no pictures; is it the right folder?")
-    labels = picture_labels(files, members, config.labels)
+    labels, names = picture_labels(files, members, config.labels)
+    channels = config.channels or (1 if all(_is_grey(files, int(member)) for member in members) else 3)
 
     def jobs() -> Iterator[Job]:
         for place, member in enumerate(members):
-            yield _PictureJob(files, int(member), config.transform, config.resolution, config.channels), labels[place]
+            yield _PictureJob(files, int(member), config.transform, config.resolution, channels), labels[place]
 
-    return len(members), jobs()
+    others = (files.name(index) for index in sorted({*range(len(files))} - {*members.tolist()}))
+    skipped = collections.Counter(Path(name).suffix or name for name in others if name != "dataset.json")
+    return len(members), jobs(), {"class_names": names, "skipped": dict(skipped)}
 
 
-def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[Job]]:
+def _is_grey(files: Files, member: int) -> bool:
+    """Whether a picture is stored without colours; a damaged one is reported later."""
+    try:
+        return open_picture(files.read(member), "").mode in _GREY
+    except UserError:
+        return True
+
+
+def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, Any]]:
     if config.resolution not in (None, 32) or config.transform != "none":
         raise UserError(f"{config.source}: CIFAR-10 is 32×32 already; leave out --resolution and --transform")
     # Read ahead of the first write: 150 MB at most, and a fault in the last batch is found at once.
     pairs = list(read_cifar10(config.source, TRAINING if config.subset == "train" else TEST))
     keep = config.labels != "none"
-    return len(pairs), ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs)
+    return len(pairs), ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,22 +189,24 @@ class _PictureJob:
     resolution: int | None
     channels: int
 
-    def __call__(self) -> bytes:
+    def __call__(self) -> Made:
         where = self.files.where(self.member)
         picture = open_picture(self.files.read(self.member), where)
-        return encode_png(to_square(picture, self.transform, self.resolution, self.channels, where), 0)
+        pixels = to_square(picture, self.transform, self.resolution, self.channels, where)
+        kind = _MODES.get(picture.mode, picture.mode)
+        return encode_png(pixels, 0), kind, pixels.shape[1::-1] != picture.size
 
 
 @dataclasses.dataclass(frozen=True)
 class _ArrayJob:
     pixels: np.ndarray
 
-    def __call__(self) -> bytes:
-        return encode_png(self.pixels, 0)
+    def __call__(self) -> Made:
+        return encode_png(self.pixels, 0), "RGB", False
 
 
-def picture_labels(files: Files, members: np.ndarray, rule: str) -> list[Any]:
-    """One label per picture: from ``dataset.json``, or the rank of its top folder's name, or None.
+def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[Any], list[str]]:
+    """One label per picture: from ``dataset.json``, or the rank of its top folder's name, or None; and those names.
 
     Args:
         files: The source.
@@ -168,23 +219,22 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> list[Any]:
     if rule in ("auto", "json"):
         found = read_labels(files, members)
         if found is not None:
-            labels: list[Any] = found.tolist()
-            return labels
+            return found.tolist(), []
         if rule == "json":
             raise UserError(f"{files.path}: has no labels in dataset.json; use --labels folders or none")
     if rule in ("auto", "folders"):
         tops = [name.partition("/")[0] if "/" in name else "" for name in (files.name(int(m)) for m in members)]
         ranks = {top: rank for rank, top in enumerate(sorted(set(tops)))}
         if len(ranks) > 1:
-            return [ranks[top] for top in tops]
+            return [ranks[top] for top in tops], [top or "(no folder)" for top in ranks]
         if rule == "folders":
             raise UserError(f"{files.path}: pictures are not in several folders; use --labels none")
-    return [None] * len(members)
+    return [None] * len(members), []
 
 
-def _in_order(jobs: Iterator[Job], total: int, workers: int) -> Iterator[tuple[bytes, Any]]:
-    """Results in order while threads work ahead a little."""
-    waiting: collections.deque[tuple[Future[bytes], Any]] = collections.deque()
+def _in_order(jobs: Iterator[Job], total: int, workers: int) -> Iterator[tuple[Made | UserError, Any]]:
+    """Results or faults in order while threads work ahead a little."""
+    waiting: collections.deque[tuple[Future[Made], Any]] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for _ in range(total):
@@ -192,13 +242,20 @@ def _in_order(jobs: Iterator[Job], total: int, workers: int) -> Iterator[tuple[b
                 waiting.append((pool.submit(make), label))
                 if len(waiting) > 4 * workers:
                     future, label = waiting.popleft()
-                    yield future.result(), label
+                    yield _result(future), label
             while waiting:
                 future, label = waiting.popleft()
-                yield future.result(), label
+                yield _result(future), label
         finally:
             for future, _ in waiting:
                 future.cancel()
+
+
+def _result(future: Future[Made]) -> Made | UserError:
+    try:
+        return future.result()
+    except UserError as error:
+        return error
 
 
 def _png_shape(png: bytes) -> tuple[int, int, int]:

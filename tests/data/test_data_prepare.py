@@ -123,7 +123,11 @@ def folder(tmp_path):
 def test_a_folder_of_classes_becomes_a_data_set(folder, tmp_path):
     out = str(tmp_path / "out.zip")
     facts = prepare(PrepareConfig(str(folder), out, resolution=8, transform="center-crop", expect=4))
-    assert facts == {"images": 4, "resolution": 8, "channels": 3, "classes": {0: 2, 1: 1, 2: 1}}
+    assert (facts["images"], facts["resolution"], facts["channels"]) == (4, 8, 3)
+    assert facts["classes"] == {0: 2, 1: 1, 2: 1}
+    assert facts["class_names"] == ["n01", "n02", "n03"]
+    assert facts["kinds"] == {"RGB": 2, "grey": 1, "RGBA without its transparency": 1}
+    assert (facts["resized"], facts["skipped"]) == (4, {".txt": 1})
     data = load_dataset({"name": "t", "kind": "zip", "path": out, "resolution": 8, "channels": 3, "label_dim": 3})
     assert data.class_indices.tolist() == [0, 0, 1, 2]
     expected = [to_square(Image.open(folder / name), "center-crop", 8, 3, "x") for name in ("n01/a.png", "n03/c.png")]
@@ -176,6 +180,22 @@ def test_a_damaged_picture_is_named(folder, tmp_path):
     with pytest.raises(UserError, match=r"n02/a.png: not a readable picture .*replace or remove it"):
         prepare(PrepareConfig(str(folder), str(tmp_path / "out.zip"), resolution=8))
     assert not (tmp_path / "out.zip").exists()
+
+
+def test_all_damaged_pictures_are_named_in_one_run(folder, tmp_path):
+    for name in ("n02/a.png", "n01/b.png"):
+        (folder / name).write_bytes(b"no picture")
+    with pytest.raises(UserError, match=r"n01/b.png: not a readable picture.*n02/a.png: not a readable picture"):
+        prepare(PrepareConfig(str(folder), str(tmp_path / "out.zip"), resolution=8))
+    assert not (tmp_path / "out.zip").exists()
+
+
+@pytest.mark.parametrize(("modes", "channels"), [(("L", "LA"), 1), (("L", "RGB"), 3)])
+def test_only_sets_that_are_all_grey_stay_grey(tmp_path, modes, channels):
+    for index, mode in enumerate(modes):
+        save(tmp_path / "set" / f"{index}.png", picture(8, 8, index, mode))
+    facts = prepare(PrepareConfig(str(tmp_path / "set"), str(tmp_path / "out.zip"), channels=None))
+    assert facts["channels"] == channels
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 
 
-def pictures(folder: Path, size: tuple[int, int], mode: str = "RGB", classes: str = "ab", each: int = 20) -> Path:
+def pictures(
+    folder: Path, size: tuple[int, int], mode: str = "RGB", classes: Sequence[str] = "ab", each: int = 20
+) -> Path:
     """Coloured noise, a folder per class."""
     draw = np.random.default_rng(0)
     for number, name in enumerate(classes):
@@ -137,6 +140,8 @@ def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
         ("mine", (8, 9), [], "is 8×9; give --resolution"),
         ("mine", (96, 96), [], "96×96 is more than 64×64; give --resolution 64"),
         ("mine", (30, 30), [], "30×30 must be a multiple of 4; give --resolution"),
+        ("mine", (8, 8), ["--resolution", "17"], "17×17 must be a multiple of 4; give --resolution 16"),
+        ("mine", (20, 20), ["--quick"], "20×20 is more than 16×16; give --resolution 16, or leave out --quick"),
         ("mine", (8, 8), ["--labels", "maybe"], "labels: must be one of"),
         ("mine", (8, 8), ["--device", "gpu"], "device: must be cpu, cuda, or cuda:N"),
         ("mine", (8, 8), ["--data", "nowhere"], "nowhere: no such file"),
@@ -150,3 +155,27 @@ def test_what_no_study_can_be_made_of_is_one_line_and_leaves_nothing(tmp_path, c
     assert len(errors) == 1
     assert message in errors[0]
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_resolution_is_refused_before_a_picture_is_read(tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures/a.png").write_bytes(b"no picture")
+    assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "pictures"), "--resolution", "17"]) == 1
+    assert "17×17 must be a multiple of 4" in capsys.readouterr().err
+
+
+def test_pictures_are_summed_up_and_names_of_classes_kept(tmp_path, monkeypatch, capsys):
+    from eval.figures.layout import load_figure_layout
+
+    data = pictures(tmp_path / "pictures", (8, 8), "L", classes=("tulip", "rose: red"), each=3)
+    (data / "notes.txt").write_text("no picture")
+    assert main(["new", str(tmp_path / "mine"), "--data", str(data), "--quick"]) == 0
+    told = capsys.readouterr().out
+    assert "6 images 8×8×1, 2 classes: rose: red, tulip" in told
+    assert "6 pictures read (6 grey), stored as grey; 0 cropped or scaled; other files skipped: 1 .txt" in told
+    monkeypatch.chdir(tmp_path / "mine")
+    assert load_figure_layout("figures/samples.yaml").class_names == ("rose: red", "tulip")
+    assert "2 classes: rose: red, tulip" in yaml.safe_load(Path("tables/main.yaml").read_text())["caption"]
+    preset = Preset.load("preset.yaml")
+    check_preset(preset)
+    assert preset.config["teachers"]["edm"]["training"]["total_kimg"] <= 20

@@ -10,6 +10,7 @@ HELP = "Write a study of your own pictures: a folder with a commented preset, sh
 EXAMPLES = """examples:
   sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is
+  sida new tryout --data pictures/ --resolution 16 --quick    ends in minutes, to see every step
   cd flowers && snakemake --cores 2 -s CHECKOUT/Snakefile --configfile preset.yaml
 
 Sizes and rates fit the resolution (up to 16: small, for a CPU; 32 and 64: the papers', for a GPU); `sida plan --preset
@@ -27,9 +28,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="height and width (default: the pictures')",
     )
-    parser.add_argument("--channels", type=int, help="3: RGB (default), 1: grey")
+    parser.add_argument("--channels", type=int, help="3: RGB, 1: grey (default: the pictures')")
     parser.add_argument("--labels", help="auto (default), json, folders or none: see `sida data prepare`")
     parser.add_argument("--device", help="cpu or cuda (default: by the resolution)")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small network and short trainings: minutes on a CPU, to try the steps"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """A new study: a folder outside the repository with a preset, its sheet, protocol, layouts and data.
 
 The files are templates of ``config/study`` with ``$name`` in place of what depends on the data. Sizes and rates come
-from :data:`SCALES`.
+from :mod:`workflow.preset.study_sizes`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ from sida.config import from_mapping
 from sida.errors import UserError
 from sida.ranges import Device
 from sida.resources import ROOT, find
+from workflow.preset.study_sizes import METRICS, QUICK, SCALES
 
 FILES = ("preset.yaml", "runs.tsv", "protocol.yaml", "tables/main.yaml", "figures/samples.yaml")
-#: Larger pictures are trained as latents.
-LARGEST = 64
+#: More classes are counted and not listed.
+_MOST_NAMES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +36,10 @@ class StudyConfig:
         data: Pictures in a folder or zip. They are copied to ``data.zip``; but a data set in the EDM format (with
             ``dataset.json``) is used where it lies unless resolution, channels or labels are given.
         resolution: Height and width to crop and scale to; null keeps the pictures'.
-        channels: 3 (RGB) or 1 (grey); null makes RGB.
+        channels: 3 (RGB) or 1 (grey); null is grey if all pictures are, else RGB.
         labels: As in ``sida data prepare``; null is ``auto``.
         device: ``cpu``, ``cuda`` or ``cuda:N``; null takes what fits the resolution.
+        quick: A small network and short trainings at up to 16×16: every step in minutes, not what a method can do.
     """
 
     study: str
@@ -46,113 +48,7 @@ class StudyConfig:
     channels: int | None = None
     labels: str | None = None
     device: Device | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """Sizes and rates for images up to a resolution.
-
-    Attributes:
-        largest: Largest height and width.
-        settings: Values of the templates' names.
-    """
-
-    largest: int
-    settings: dict[str, Any]
-
-
-_SMALL = {
-    "device": "cpu",
-    "num_blocks": 1,
-    "attn_resolutions": "[]",
-    "dropout": 0.1,
-    "teacher_note": "Small, for a CPU; `sida plan` counts the hours. A better teacher: more kimg, channels and blocks.",
-    "teacher_kimg": 200,
-    "teacher_batch": 128,
-    "teacher_lr": "2.0e-3",
-    "lr_decay_start": 0.5,
-    "lr_final": 0.0,
-    "teacher_ema_kimg": 20,
-    "augment": "null",
-    "teacher_tick": 5,
-    "recipe_note": "Rates of the demo, for networks of this size; the papers' (1e-5) are for far larger ones.",
-    "student_kimg": 60,
-    "student_batch": 32,
-    "student_lr": "5.0e-4",
-    "student_ema_kimg": 5,
-    "student_tick": 2,
-    "every_kimg": 5,
-    "adversarial": "    lambda_adv: 3\n    lambda_d: 2\n    warmup_kimg: 1\n    adversarial_kimg: 2",
-    "num_samples": 2500,
-    "trials": 10,
-    "cache": "true",
-}
-# Source: NVlabs/edm:train.py and README (teachers), Table 8 of SiDA (students).
-_LARGE = {
-    "device": "cuda",
-    "model_channels": 128,
-    "num_blocks": 4,
-    "attn_resolutions": "[16]",
-    "lr_decay_start": 1.0,
-    "lr_final": 1.0,
-    "teacher_ema_kimg": 500,
-    "teacher_tick": 50,
-    "recipe_note": "Rates of SiDA's Table 8 (batch 256); the papers train until the curve of evaluations is flat.",
-    "student_kimg": 20000,
-    "student_batch": 256,
-    "student_lr": "1.0e-5",
-    "student_ema_kimg": 500,
-    "student_tick": 50,
-    "every_kimg": 500,
-    "adversarial": "    lambda_adv: 0.01\n    lambda_d: 1",
-    "num_samples": 50000,
-    "trials": 10,
-    "cache": "false",
-}
-SCALES = (
-    Scale(8, {**_SMALL, "model_channels": 32, "channel_mult": "[1, 1]"}),
-    Scale(16, {**_SMALL, "model_channels": 64, "channel_mult": "[1, 2]"}),
-    Scale(
-        32,
-        {
-            **_LARGE,
-            "channel_mult": "[2, 2, 2]",
-            "dropout": 0.13,
-            "teacher_note": "EDM's network and rates for CIFAR-10, which trains it for 200,000 kimg (GPU days).",
-            "teacher_kimg": 100000,
-            "teacher_batch": 512,
-            "teacher_lr": "1.0e-3",
-            "augment": "{p: 0.12}",
-        },
-    ),
-    Scale(
-        LARGEST,
-        {
-            **_LARGE,
-            "channel_mult": "[1, 2, 2, 2]",
-            "dropout": 0.05,
-            "teacher_note": "EDM's network and rates for FFHQ at 64×64, which trains it for 200,000 kimg (GPU days).",
-            "teacher_kimg": 100000,
-            "teacher_batch": 256,
-            "teacher_lr": "2.0e-4",
-            "augment": "{p: 0.15}",
-        },
-    ),
-)
-#: Key, kind and further fields of a metric, label, direction, decimals: without downloads, and with Inception.
-_METRICS = {
-    "pixels": (
-        ("fd", "frechet", "reference: data", "FD (pixels)", "lower", 3),
-        ("precision", "precision", "reference: data, k: 3", "Prec.", "higher", 3),
-        ("recall", "recall", "reference: data, k: 3", "Rec.", "higher", 3),
-    ),
-    "inception": (
-        ("fd", "frechet", "reference: data", "FID", "lower", 3),
-        ("is", "inception_score", "splits: 10", "IS", "higher", 3),
-        ("precision", "precision", "reference: data, k: 3", "Prec.", "higher", 3),
-        ("recall", "recall", "reference: data, k: 3", "Rec.", "higher", 3),
-    ),
-}
+    quick: bool = False
 
 
 def new_study(config: StudyConfig) -> list[str]:
@@ -185,6 +81,7 @@ def new_study(config: StudyConfig) -> list[str]:
         raise
     return [
         f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; files {', '.join(FILES)}",
+        *values["pictures"],
         "look at preset.yaml, then:",
         f"  cd {config.study}",
         "  sida plan --preset preset.yaml     (hours and memory; nothing runs)",
@@ -196,9 +93,12 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
     """Values of the templates that follow from the data; pictures are prepared into ``data.zip``."""
     from sida.data import open_archive
     from sida.data.files import open_files
-    from sida.data.prepare import PrepareConfig, prepare
+    from sida.data.prepare import PrepareConfig, prepare, summary
 
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
+    if config.resolution is not None:
+        _settings(config, config.resolution)
+    facts: dict[str, Any] = {}
     if not wishes and open_files(config.data).find("dataset.json") is not None:
         data = Path(config.data).resolve()
         beside = data.is_relative_to(study.parent.resolve())
@@ -209,27 +109,49 @@ def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]
         dataset = open_archive(config.data)
     else:
         crop = "none" if config.resolution is None else "center-crop"
-        flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, **wishes}
-        prepare(from_mapping(PrepareConfig, flags, "sida new"))
+        flags = {"source": config.data, "out": str(part / "data.zip"), "transform": crop, "channels": None, **wishes}
+        facts = prepare(from_mapping(PrepareConfig, flags, "sida new"))
         path, kind, dataset = "data.zip", "zip", open_archive(str(part / "data.zip"))
     if not dataset.is_pixels:
         raise UserError(
             f"{config.data}: holds latents; a new study is of pictures, latents are a matter of EDM2 presets"
         )
-    return {"kind": kind, "path": json.dumps(path), **_sized(config, dataset.resolution, dataset.num_channels, dataset)}
+    names = [" ".join(name.split()) for name in facts.get("class_names", [])]
+    return {
+        "kind": kind,
+        "path": json.dumps(path),
+        "pictures": [summary(facts)] if facts else [],
+        "class_names": json.dumps(names, ensure_ascii=False),
+        **_sized(config, dataset.resolution, dataset.num_channels, dataset, names),
+    }
 
 
-def _sized(config: StudyConfig, resolution: int, channels: int, dataset: Any) -> dict[str, Any]:
-    scale = next((scale for scale in SCALES if resolution <= scale.largest), None)
+def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
+    """Sizes and rates for a resolution.
+
+    Raises:
+        UserError: No study of pictures of this size is offered.
+    """
+    scales = (QUICK,) if config.quick else SCALES
+    scale = next((scale for scale in scales if resolution <= scale.largest), None)
     if scale is None:
+        most = scales[-1].largest
+        remedy = "leave out --quick" if config.quick else "train on latents (sida data encode) with a custom preset"
         raise UserError(
-            f"{config.data}: {resolution}×{resolution} is more than {LARGEST}×{LARGEST}; give --resolution {LARGEST}, "
-            "or train on latents (sida data encode) with a preset of your own"
+            f"{config.data}: {resolution}×{resolution} is more than {most}×{most}; "
+            f"give --resolution {most}, or {remedy}"
         )
     levels = 2 ** scale.settings["channel_mult"].count(",")
     if resolution % levels:
-        raise UserError(f"{config.data}: {resolution}×{resolution} must be a multiple of {levels}; give --resolution")
-    values = dict(scale.settings)
+        near = resolution - resolution % levels or levels
+        raise UserError(
+            f"{config.data}: {resolution}×{resolution} must be a multiple of {levels}; give --resolution {near}"
+        )
+    return dict(scale.settings)
+
+
+def _sized(config: StudyConfig, resolution: int, channels: int, dataset: Any, names: list[str]) -> dict[str, Any]:
+    values = _settings(config, resolution)
     for key in ("teacher_batch", "student_batch"):
         values[key] = min(values[key], len(dataset))
     values["device"] = config.device or values["device"]
@@ -237,17 +159,18 @@ def _sized(config: StudyConfig, resolution: int, channels: int, dataset: Any) ->
     values |= {"gpus": int(on_gpu), "on_gpu": " --resources gpu=1" if on_gpu else ""}
     extractor = "pixels" if values["num_samples"] < 10000 else "inception"
     grid = (10, 6) if dataset.label_dim else (8, 8)
+    listed = f": {', '.join(names)}" if 0 < len(names) <= _MOST_NAMES else ""
     return values | {
         "resolution": resolution,
         "channels": channels,
         "label_dim": dataset.label_dim,
         "images": len(dataset),
         "size": f"{resolution}×{resolution}×{channels}",
-        "classes": f"{dataset.label_dim} classes" if dataset.label_dim else "no classes",
+        "classes": f"{dataset.label_dim} classes{listed}" if dataset.label_dim else "no classes",
         "title": f"{Path(config.study).name}, {resolution}×{resolution}",
         "snakefile": ROOT / "Snakefile" if (ROOT / "Snakefile").is_file() else "CHECKOUT/Snakefile",
-        "metrics": "\n".join(_metric(extractor, *metric) for metric in _METRICS[extractor]),
-        "columns": "\n".join(_column(*metric) for metric in _METRICS[extractor]),
+        "metrics": "\n".join(_metric(extractor, *metric) for metric in METRICS[extractor]),
+        "columns": "\n".join(_column(*metric) for metric in METRICS[extractor]),
         "rows": grid[0],
         "columns_of_images": grid[1],
         "upscale": max(1, 64 // resolution),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,7 +84,8 @@ def write_index(
         origin=content.origin(measurements),
         generators=content.load_generators(sources, measurements),
         quoted=content.load_quoted(sources),
-        again=again or f"snakemake --cores 2 --configfile config/{folder.name}.yaml",
+        again=(again := again or f"snakemake --cores 2 --configfile config/{folder.name}.yaml"),
+        setup=_setup(again),
         files=_files(sources, out.parent),
     )
     write_text(out, text)
@@ -105,6 +107,19 @@ def _template() -> Template:
     environment.filters["rich"] = lambda text: Markup(code(html_text(text)))
     environment.filters["slug"] = lambda text: text.replace(" ", "-")
     return environment.get_template("template.html")
+
+
+def _setup(again: str) -> list[str]:
+    """Commands that come before it: where its Snakefile is another folder's, the environment is there too."""
+    words = shlex.split(again)
+    if "-s" not in words:
+        return ["make setup", "source .venv/bin/activate"]
+    checkout = shlex.quote(os.path.dirname(words[words.index("-s") + 1]) or ".")
+    return [
+        "# in the folder that holds results/",
+        f"make -C {checkout} setup",
+        f"source {checkout}/.venv/bin/activate",
+    ]
 
 
 def _files(sources: content.Sources, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -80,6 +80,15 @@ def shown(folder):
     return " ".join(" ".join(reader.words).split())
 
 
+def test_run_it_again_names_only_what_is_there(preset):
+    """A study's folder has no Makefile and no environment: those are the checkout's."""
+    assert "make setup source .venv/bin/activate snakemake" in shown(preset)
+    out = preset / "study.html"
+    write_index(preset, out, again="snakemake -s '../check out/Snakefile' --cores 2")
+    text = html.unescape(out.read_text())
+    assert "make -C '../check out' setup\nsource '../check out'/.venv/bin/activate\nsnakemake -s" in text
+
+
 def test_everything_is_shown_without_clicking(preset):
     text = shown(preset)
     assert "Made up & shown" in text
