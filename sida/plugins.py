@@ -1,9 +1,10 @@
 """Objects of other people's modules, named ``module:object``: generators, monitors, methods.
 
 A module is looked for in the working folder, then where Python looks for modules. Importing it runs it, and whoever
-sends a study, a spec or a network chooses the name. So a name from outside ``sida`` and ``eval`` is imported only with
-the word of the user, which no file can give: the environment variable ``SIDA_ALLOW_CODE``, or the name itself, typed on
-the command line.
+sends a study, a spec or a network chooses the name. So a name is imported only with the permission of the user, which
+no file can give: the environment variable ``SIDA_ALLOW_CODE``, or the name itself, typed on the command line. The same
+holds for files and folders that are code. A function of this package may start a program or write a file, too: of its
+objects a file names :data:`MONITOR` and the short names of registries (methods, networks, kinds, extractors).
 """
 
 from __future__ import annotations
@@ -25,23 +26,54 @@ from sida.errors import UserError, suggestion
 from sida.io import sha256_file, sha256_json
 from sida.ranges import names_object
 
-#: Modules, or ``module:object``, with commas between; a module stands for those below it, ``*`` for all.
+#: Modules, ``module:object``, or places with a slash, with commas between; a module or folder stands for those below
+#: it, ``*`` for all.
 ALLOW = "SIDA_ALLOW_CODE"
 #: Its name when it was for network classes alone.
 _OLDER = "SIDA_NETWORK_CODE"
+#: The one object of this package that files name as ``module:object``.
+MONITOR = "eval.measuring.monitor:make_monitor"
 #: "no": names on the command line are not the user's. The workflow says so, whose jobs get theirs from files.
 TYPED = "SIDA_TYPED_CODE"
 _OURS = ("sida", "eval")
+#: Options of feature networks whose value is code: a folder with ``hubconf.py``, a TorchScript file.
+_PLACE = re.compile(r"(?:dinov2|inception)\w*\.(?:repository|path)=(.+)")
 _NAME = re.compile(r"(?<![\w.:/-])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?![\w:/.])")
 
 
 def allowed(name: str) -> bool:
-    """Whether ``module:object`` is of this package, or the user gave their word for it."""
-    if is_ours(name):
-        return True
-    entries = {entry.strip() for key in (ALLOW, _OLDER) for entry in os.environ.get(key, "").split(",")}
+    """Whether ``module:object`` is the package's :data:`MONITOR`, or the user gave permission for it."""
     parts = name.partition(":")[0].split(".")
-    return bool(entries & {"*", name, *(".".join(parts[: count + 1]) for count in range(len(parts)))})
+    names = {"*", name, *(".".join(parts[: count + 1]) for count in range(len(parts)))}
+    return is_registered(name) or bool(_entries() & names)
+
+
+def is_registered(name: str) -> bool:
+    """Whether ``module:object`` is what any file may name."""
+    return name == MONITOR and is_ours(name)
+
+
+def check_place(path: str | os.PathLike[str], kind: str, remedy: str = "") -> None:
+    """Refuses a file or folder that is code, unless the user gave permission for it or a folder above it.
+
+    Args:
+        path: The file or folder.
+        kind: What it is, for errors.
+        remedy: What to set or type; by default :data:`ALLOW` with the path.
+
+    Raises:
+        UserError: The user gave no permission.
+    """
+    place, entries = Path(path).resolve(), _entries()
+    if "*" not in entries and not any(place.is_relative_to(Path(e).resolve()) for e in entries if "/" in e):
+        remedy = remedy or f"set {ALLOW}={place}"
+        raise UserError(
+            f"{path}: is {kind}, which is not used without permission; read it, and if you trust it, {remedy}"
+        )
+
+
+def _entries() -> set[str]:
+    return {entry.strip() for key in (ALLOW, _OLDER) for entry in os.environ.get(key, "").split(",")}
 
 
 def allow(names: Iterable[str]) -> None:
@@ -53,6 +85,7 @@ def allow(names: Iterable[str]) -> None:
 def allow_typed(arguments: Iterable[str]) -> None:
     """Allows what stands on a command line itself, not in a file that it names."""
     found = [name for argument in arguments for name in _NAME.findall(argument)]
+    found += [str(Path(place).resolve()) for argument in arguments for place in _PLACE.findall(argument)]
     if found and os.environ.get(TYPED) != "no":
         allow(found)
 
@@ -61,8 +94,9 @@ def refusal(name: str) -> str:
     """Why a name is not imported and what the user can do, in words that follow the name."""
     source = source_file(name)
     lies = f" ({source})" if source else ""
+    kind = f"no object that files may name, as '{MONITOR}' is" if is_ours(name) else "code from outside this package"
     return (
-        f"is code from outside this package{lies}, which is not run because a file names it; "
+        f"is {kind}{lies}, which is not run because a file names it; "
         f"read it, and if you trust it, set {ALLOW}={name.partition(':')[0]}"
     )
 
@@ -89,6 +123,12 @@ def is_ours(name: str) -> bool:
     spec = importlib.util.find_spec(package)
     here = Path(__file__).resolve().parents[1]
     return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parents[1] == here
+
+
+def our_object(name: str) -> Any:
+    """An object of this package by ``module:object``, which our own code says and no file."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType, Any]:

@@ -17,6 +17,7 @@ from eval.features.resize import resize_bytes
 from sida.checkpoint import read_state_dict
 from sida.errors import UserError
 from sida.io import sha256_json
+from sida.plugins import check_place
 from sida.tf32 import tf32
 
 REPOSITORY = "facebookresearch/dinov2:main"
@@ -127,6 +128,8 @@ def load_hub_model(repository: str, model: str, weights: str | Path | None) -> t
     local = Path(repository).is_dir()
     if not local and (repository.startswith((".", "/", "~")) or ":" not in repository):
         raise UserError(f"{repository}: no such folder; give a copy of {REPOSITORY.split(':')[0]} or owner/name:ref")
+    if local:
+        check_place(repository, "a folder whose hubconf.py is run")
     own = weights == "hub"
     path = None if own else _weights_file(weights)
     try:

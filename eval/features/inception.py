@@ -19,8 +19,10 @@ import torch
 from eval.features.base import Extractor, as_rgb
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_clean
+from sida.assets import load_registry
 from sida.errors import UserError
 from sida.io import sha256_file, sha256_json
+from sida.plugins import check_place
 from sida.tf32 import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets
@@ -38,7 +40,8 @@ class InceptionExtractor(Extractor):
             cannot be found.
 
     Raises:
-        UserError: Missing or broken file, or one whose last layer does not give its probabilities.
+        UserError: Missing or broken file, one whose last layer does not give its probabilities, or a program other than
+            the published one, which may write files, without the user's permission.
     """
 
     name = "inception"
@@ -48,8 +51,12 @@ class InceptionExtractor(Extractor):
     ) -> None:
         super().__init__(device)
         self.path = Path(path) if path is not None else _asset()
-        self._net = load_torchscript(self.path, self.device)
+        if not self.path.is_file():
+            raise UserError(f"{path}: no such feature network; fetch it with `sida assets fetch {ASSET}`")
         self.sha256 = sha256_file(self.path)
+        if path is not None and self.sha256 != load_registry()[ASSET].sha256:
+            check_place(self.path, "a TorchScript program other than the published one")
+        self._net = load_torchscript(self.path, self.device)
         self.two_passes = two_passes
         probe = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
         with torch.inference_mode():
@@ -131,10 +138,8 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
     """Loads a TorchScript file in evaluation mode.
 
     Raises:
-        UserError: Missing or broken file.
+        UserError: Broken file.
     """
-    if not path.is_file():
-        raise UserError(f"{path}: no such feature network; fetch it with `sida assets fetch {ASSET}`")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the published file needs TorchScript, deprecated or not

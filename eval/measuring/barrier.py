@@ -29,13 +29,13 @@ from sida.io import sha256_file, write_sealed_json
 from sida.losses import EDMLoss
 from sida.methods import SID
 from sida.networks import family_of
+from sida.plugins import MONITOR
 from sida.progress import Progress
 from sida.randomness import generator
 from sida.ranges import Count, Natural, Range
 from sida.tf32 import tf32
 from sida.training.evaluation import Evaluation
 
-MONITOR = "eval.measuring.monitor:make_monitor"
 #: Data images in a batch.
 BATCH = 512
 

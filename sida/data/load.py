@@ -11,7 +11,7 @@ from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.data.latents import open_archive
 from sida.errors import UserError
-from sida.plugins import load_object
+from sida.plugins import load_object, our_object
 from sida.settings.datasets import KINDS, DatasetConfig
 
 
@@ -29,7 +29,7 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
     """
     config = spec if isinstance(spec, DatasetConfig) else from_mapping(DatasetConfig, spec, where)
     known = KINDS.get(config.kind)
-    _, opens = load_object(known.opens if known else config.kind, f"{where}.kind", "function")
+    opens = our_object(known.opens) if known else load_object(config.kind, f"{where}.kind", "function")[1]
     views = {
         "name": config.name,
         "use_labels": config.labels and config.label_dim != 0,

@@ -11,9 +11,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.features import get_extractor
+from eval.features.extraction import make_extractors
+from eval.measuring.kinds import metric_class
+from eval.measuring.sources import CallableSource
+from sida.data import load_dataset
 from sida.errors import UserError
+from sida.methods import find_method
 from sida.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
 from sida.resources import ROOT
+from sida.training.evaluation import Evaluation, evaluation_facts
+from tests.eval.metric_networks import write_inception
 from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.cli import eval_main, sida_main
 from workflow.preset import Preset
@@ -67,6 +75,72 @@ NAMED = {
 }
 
 
+OURS = "sida.io:write_text"
+CALLS = {
+    "generator": {"row": {**ROW, "checkpoint": OURS}},
+    "method": {"row": {**PLAIN, "method": OURS}},
+    "data set": {"datasets": {"x": {"kind": OURS}}},
+    "monitor": {"recipes": {"r": {"evaluation": {"every_kimg": 1, "monitor": "sida.training.launch:run_together"}}}},
+    "metric": {"protocol": {"metrics": [{**METRICS[0], "kind": OURS}]}},
+    "extractor": {"protocol": {"metrics": [{**METRICS[0], "extractor": OURS}]}},
+}
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_a_study_names_none_of_our_own_functions(study, kind):
+    with pytest.raises(UserError, match=rf"'sida.+:\w+' is no object that files may name.*{ALLOW}=sida"):
+        Preset.load(study(**CALLS[kind]))
+
+
+@pytest.mark.parametrize(
+    ("monitor", "kwargs"),
+    [
+        ("sida.training.launch:run_together", {"command": ["touch", "was-here"], "count": 1}),
+        (OURS, {"path": "was-here", "text": "x"}),
+    ],
+)
+def test_a_spec_calls_none_of_our_own_functions(study, tmp_path, monitor, kwargs):
+    study()
+    settings = {"every_kimg": 1, "monitor": monitor, "kwargs": kwargs}
+    data = load_dataset({"name": "digits", "kind": "digits", "max_size": 8})
+    with pytest.raises(UserError, match=r"spec.evaluation.monitor: .* files may name"):
+        evaluation_facts(settings, {}, "spec.evaluation")
+    with pytest.raises(UserError, match=r"spec.evaluation.monitor: .* files may name"):
+        _ = Evaluation(settings, data, 2.5, "cpu", "spec.evaluation").monitor
+    for call in (
+        lambda: CallableSource(monitor, kwargs),
+        lambda: load_dataset({"name": "x", "kind": monitor}),
+        lambda: find_method(monitor),
+        lambda: get_extractor(monitor),
+        lambda: metric_class(monitor, "metrics[0].kind"),
+    ):
+        with pytest.raises(UserError, match="files may name"):
+            call()
+
+
+def test_a_spec_runs_no_hub_folder_and_no_program_of_torchscript(study, tmp_path, monkeypatch):
+    study()
+    for name in ("hub", "pt"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "hub" / "hubconf.py").write_text(EVIL)
+    script = write_inception(tmp_path / "pt" / "inception.pt")
+    options = {"dinov2": {"repository": str(tmp_path / "hub"), "weights": "hub"}, "inception": {"path": str(script)}}
+    for name in ("dinov2", "dinov2_pil", "inception", "inception_clean"):
+        with pytest.raises(UserError, match=rf"(hub|inception.pt): is .* permission.*{ALLOW}={tmp_path}"):
+            make_extractors([name], options={name: options[name.partition("_")[0]]})
+    monkeypatch.setenv(ALLOW, f"evil,{tmp_path}/pt")
+    assert get_extractor("inception", path=str(script)).num_features == 12
+    with pytest.raises(UserError, match="permission"):
+        get_extractor("dinov2", **options["dinov2"])
+    monkeypatch.setenv(ALLOW, "")
+    # A place that is typed is the user's own choice.
+    monkeypatch.chdir(tmp_path / "pt")
+    allow_typed(["--extractor-option", "inception.path=inception.pt", "--images", str(tmp_path / "hub")])
+    assert get_extractor("inception", path="inception.pt").num_features == 12
+    with pytest.raises(UserError, match="permission"):
+        get_extractor("dinov2", **options["dinov2"])
+
+
 @pytest.mark.parametrize("kind", NAMED)
 def test_no_name_of_a_study_is_imported_without_the_users_word(study, kind):
     changes, where = NAMED[kind]
@@ -102,7 +176,9 @@ def test_the_word_is_for_a_module_and_what_lies_below_it(monkeypatch):
         ("docs.ex", "docs.examples.flow:FlowPrecond", False),
         ("", "docs.examples.flow:FlowPrecond", False),
         ("*", "any.thing:at_all", True),
-        ("", "sida.training:distill", True),
+        ("", "eval.measuring.monitor:make_monitor", True),
+        ("", "sida.training:distill", False),
+        ("sida.training", "sida.training:distill", True),
     ):
         monkeypatch.setenv(ALLOW, word)
         assert allowed(name) is wanted, (word, name)

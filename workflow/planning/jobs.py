@@ -14,6 +14,7 @@ from sida.assets.registry import load_registry
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.families import SD_VAE
+from sida.plugins import MONITOR
 from sida.resources import ROOT
 from sida.training.config import DistillConfig
 from workflow.planning.networks import network_cost
@@ -21,7 +22,7 @@ from workflow.planning.rates import Assumptions, Gpu
 from workflow.planning.records import Records
 from workflow.planning.steps import StepCost, student_cost, teacher_cost
 from workflow.preset import Preset
-from workflow.preset.job_specs import MONITOR, most_gpus
+from workflow.preset.job_specs import most_gpus
 from workflow.preset.targets import Targets
 
 #: States of a run that are kept side by side.

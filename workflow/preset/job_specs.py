@@ -22,13 +22,13 @@ from eval.report.needs import Needs, find_needs
 from eval.results.selection import matching, read_extended
 from sida.config import load_yaml
 from sida.errors import UserError
+from sida.plugins import MONITOR
 from sida.resources import base_name
 from sida.settings.evaluation import EvaluationPoints
 from workflow.preset.checks import check_references
 from workflow.preset.figure_settings import figure_settings
 from workflow.preset.rows import Rows, nfe
 
-MONITOR = "eval.measuring.monitor:make_monitor"
 #: Settings of an evaluation that say when it takes place; the others are the monitor's.
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from sida.config import load_yaml
 from sida.errors import UserError
-from sida.plugins import ALLOW, allowed, is_ours, refusal, source_file
+from sida.plugins import ALLOW, allowed, is_registered, refusal, source_file
 from sida.ranges import names_object
 from sida.resources import find
 
@@ -49,7 +49,7 @@ def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = (
     """
     found: dict[str, str] = {}
     for name, where in _named(config, source, list(own)):
-        if names_object(name) and not is_ours(name):
+        if names_object(name) and not is_registered(name):
             found.setdefault(name, where)
     return [OutsideCode(name, where, source_file(name), allowed(name)) for name, where in found.items()]
 

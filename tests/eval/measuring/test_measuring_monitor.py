@@ -14,9 +14,9 @@ from eval.measuring.monitor import SEED0, make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
 from sida.data import load_dataset
 from sida.errors import UserError
+from sida.plugins import MONITOR
 from sida.resources import find
 from sida.sampling import NO_CLASS, SeedStreams
-from workflow.preset.job_specs import MONITOR
 
 DIGITS = {"name": "digits", "kind": "digits"}
 
