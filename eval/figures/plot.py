@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["KEPT", "NO_DATA", "draw_curves", "short_number"]
+__all__ = ["EDGE", "KEPT", "NO_DATA", "draw_curves", "short_number"]
 
 KEPT = "hollow: kept generator, measured again"
+EDGE = " (on the left edge: its start)"
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
 
 
@@ -42,14 +43,22 @@ def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
         if panel.missing and not panel.curves:
             say_no_data(axes, panel.lines)
     if layout.legend == "below":
-        legend_below(figure, _kept_entry(any(panel.finals for panel in panels)))
+        legend_below(figure, _kept_entry(panels))
     return figure
 
 
-def _kept_entry(finals: bool) -> dict[str, Any]:
+def _kept_entry(panels: list[Panel]) -> dict[str, Any]:
     from matplotlib.lines import Line2D
 
-    return {KEPT: Line2D([], [], linestyle="none", **_KEPT_LOOK)} if finals else {}
+    if not any(panel.finals for panel in panels):
+        return {}
+    edge = any(_on_edge(panel, curve) for panel in panels for curve in panel.curves if curve.run in panel.finals)
+    return {KEPT + EDGE * edge: Line2D([], [], linestyle="none", **_KEPT_LOOK)}
+
+
+def _on_edge(panel: Panel, curve: Curve) -> bool:
+    """Whether the kept generator is the start, for which a logarithmic axis has no place but its left edge."""
+    return panel.spec.x_scale == "log" and curve.best.nimg == 0
 
 
 def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, looks: dict[Any, Look]) -> None:
@@ -63,7 +72,7 @@ def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, looks: dict[Any,
         axes.set_xlim(spec.x_min, spec.x_max)
     dress(axes, spec, {"images": "training images", "iterations": "iterations"}[layout.x])
     if panel.curves and layout.legend == "panels":
-        legend_inside(axes, spec.legend, _kept_entry(bool(panel.finals)))
+        legend_inside(axes, spec.legend, _kept_entry([panel]))
 
 
 def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, look: Look) -> None:
@@ -97,9 +106,13 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
             axes.plot(x, edge, color=look.colour, linewidth=0.5, alpha=max(0.3, 1.2 / crowd), zorder=1.6)
     final = panel.finals.get(curve.run)
     if final is not None:
+        place: dict[str, Any] = {}
+        if _on_edge(panel, curve):
+            place = {"transform": axes.get_yaxis_transform(), "clip_on": False}
         axes.errorbar(
             [curve.best.nimg / unit],
             [final.mean],
+            **place,
             yerr=[final.std or 0],
             fmt=look.marker,
             markersize=6.5,

@@ -216,7 +216,8 @@ class Measurer:
     def names(self) -> dict[str, Any]:
         """What a trial says of its run and protocol; what changes a number of the trial is in the digest, too."""
         names = {key: getattr(self.spec, key) for key in ("run", "method", "label", "family", "nfe")}
-        return {**names, "protocol": self.protocol.record()}
+        nimg = getattr(self.source, "metadata", {}).get("nimg")
+        return {**names, "kept_at": nimg if isinstance(nimg, int) else None, "protocol": self.protocol.record()}
 
     def record(self, trial: int, sums: TrialSums, seconds: float | None = None) -> dict[str, Any]:
         """The measurement of a whole trial."""

@@ -187,6 +187,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     "seed_first": record["seeds"][0],
                     "seed_last": record["seeds"][1],
                     "nfe": record.get("nfe"),
+                    "kept_at": record.get("kept_at"),
                     "protocol": record["protocol"]["name"],
                     "protocol_sha256": record["protocol"]["sha256"],
                     "reference_sha256": reference["sha256"] if reference else None,

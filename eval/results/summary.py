@@ -30,6 +30,7 @@ class Measurement:
     seed_first: int | None
     seed_last: int | None
     nfe: int | None
+    kept_at: int | None = field(default=None, kw_only=True)  # images seen by the network that its training kept
     protocol: str
     protocol_sha256: str
     reference_sha256: str
@@ -41,7 +42,7 @@ class Measurement:
 
 
 COLUMNS = tuple(column.name for column in fields(Measurement))
-_OPTIONAL = {"extractor_sha256"}
+_OPTIONAL = {"extractor_sha256", "kept_at"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,11 @@ class Estimate:
 def image_seeds(rows: Iterable[Measurement]) -> list[int]:
     """First and last image seeds of all lines that have them."""
     return [seed for row in rows for seed in (row.seed_first, row.seed_last) if seed is not None]
+
+
+def kept_at(rows: Iterable[Measurement]) -> dict[str, int | None]:
+    """Images seen by the network that each run's training kept; 0: its start, None: not known, or no training."""
+    return {row.run: row.kept_at for row in rows}
 
 
 def measured_days(rows: Iterable[Measurement]) -> str:
@@ -258,7 +264,8 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
         seed_first=optional("seed_first"),
         seed_last=optional("seed_last"),
         nfe=optional("nfe"),
-        **{name: text[name] for name in COLUMNS[9:]},
+        kept_at=optional("kept_at"),
+        **{name: text[name] for name in COLUMNS[COLUMNS.index("protocol") :]},
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.results.published import Published
-from eval.results.summary import Measurement, Measurements, image_seeds, measured_days, require_one_yardstick
+from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_one_yardstick
 from eval.tables.cells import (
     AUDIT_LEGEND,
     best_rows,
@@ -113,6 +113,7 @@ def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
     pooled += [NOTE] if any(source.effect for source in sources) else []
+    pooled += _kept_starts(lines, used)
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
 
 
@@ -141,6 +142,17 @@ def _how(rows: list[Measurement]) -> str:
     text += f" ({'; '.join(others)})" if others else ""
     seeds = image_seeds(rows)
     return text + (f"; image seeds {min(seeds)}–{max(seeds)}." if seeds else ".")
+
+
+def _kept_starts(lines: Sequence[Line], measured: list[Measurement]) -> list[str]:
+    """The note on rows whose training kept the network that it began from; none where there is no such row."""
+    starts, named = {run for run, at in kept_at(measured).items() if at == 0}, []
+    for line in lines:
+        runs = {run for source in line.sources.values() if source.estimate for run in source.runs}
+        if count := len(runs & starts):
+            named.append(line.label + (f" ({count} of {len(runs)} trainings)" if len(runs) > 1 else ""))
+    about = "Kept at the start of training, which no later evaluation improved on; the numbers are those of the start"
+    return [f"{about}: {'; '.join(named)}."] if named else []
 
 
 def _trials(number: int) -> str:

@@ -12,14 +12,14 @@ from typing import Any
 
 from eval.results.agreement import agreement
 from eval.results.published import Published, published_number
-from eval.results.summary import Measurement, Measurements, image_seeds
+from eval.results.summary import Measurement, Measurements, image_seeds, kept_at
 from eval.tables.cells import best_rows
 from eval.tables.layout import ColumnSpec, Mode, TableLayout
 from eval.tables.lines import Line, Source
 
 FIELDS = (
     "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
-    "run", "measured", "measured_std", "trials", "training_seeds", "measured_bold",
+    "run", "measured", "measured_std", "trials", "training_seeds", "kept_at", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
     "difference", "tolerance", "agreement",
     "effect", "effect_low", "effect_high", "effect_df", "effect_standardised", "effect_against",
@@ -83,6 +83,7 @@ def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
         "measured_std": "" if source.estimate.std is None else repr(source.estimate.std),
         "trials": len({line.trial for line in lines}),
         "training_seeds": len(source.runs),
+        "kept_at": " ".join(str(at) for at in kept_at(lines).values() if at is not None),
         "n": first.n,
         "seed_first": min(seeds, default=""),
         "seed_last": max(seeds, default=""),

@@ -16,7 +16,7 @@ from PIL import Image
 from eval.commands import main
 from eval.figures import load_figure_layout
 from eval.figures.gather import Line, Panel, Sources, gather
-from eval.figures.plot import KEPT, NO_DATA, draw_curves, short_number
+from eval.figures.plot import EDGE, KEPT, NO_DATA, draw_curves, short_number
 from eval.results.published import load_published
 from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
@@ -344,6 +344,24 @@ def test_hollow_markers_and_start_lines_are_explained_in_the_figure(tmp_path, pl
     (level,) = [drawn for drawn in axes.get_lines() if list(drawn.get_ydata()) == [4.5, 4.5]]
     assert level.get_color() == shown(axes)["SiD"][0]
     assert level.get_linestyle() == "--"
+
+
+def test_a_kept_start_has_its_hollow_marker_on_the_edge_of_a_log_axis(tmp_path):
+    points = tuple(Point(nimg, value) for nimg, value in ((0, 4.0), (1000, 5.0), (9000, 4.5)))
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump({"kind": "curves", "panels": [{"series": []}]}))
+    layout = load_figure_layout(tmp_path / "l.yaml")
+    assert layout.panels[0].x_scale == "log"
+    found = Curve("sid2a", "SiD2A", points, "trials", ("sid2a",), 0, "sid2a", 1.0)
+    figure = draw_curves(layout, [Panel(layout.panels[0], (found,), (), {"sid2a": Estimate(3.1, 0.1, 10)}, ())])
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw(renderer)
+    (axes,) = figure.axes
+    (hollow,) = [line for line in axes.get_lines() if line.get_markerfacecolor() == "white"]
+    box = hollow.get_window_extent(renderer)
+    assert (box.x0 + box.x1) / 2 == pytest.approx(axes.bbox.x0)
+    assert axes.bbox.y0 < (box.y0 + box.y1) / 2 < axes.bbox.y1
+    assert axes.get_xlim()[0] > 0
+    assert KEPT + EDGE in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 @pytest.mark.parametrize("values", [(), (2.0,), (1.8, 2.0, 2.01, 2.5), (1.0, 2.0, 3.0, 4.0, 5.0)])

@@ -117,7 +117,7 @@ def network(tmp_path_factory):
         }
     )
     path = tmp_path_factory.mktemp("network") / "network.safetensors"
-    save_network(net, path, {"method": "sid"})
+    save_network(net, path, {"method": "sid", "nimg": 0})
     return path
 
 
@@ -161,7 +161,7 @@ def test_record_says_what_it_was_measured_with(tmp_path, network):
     assert record["reference"]["name"] == "digits"
     assert set(record["extractors"]) == {"digits", "pixels"}
     assert len(record["network_sha256"]) == 64
-    assert (record["label"], record["family"], record["nfe"]) == ("SiD", "One Step", 1)
+    assert (record["label"], record["family"], record["nfe"], record["kept_at"]) == ("SiD", "One Step", 1, 0)
     assert {"code_version", "date", "device", "torch"} <= set(record["environment"])
 
 

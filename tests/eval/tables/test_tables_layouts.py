@@ -310,6 +310,24 @@ def test_pooled_rows_show_the_mean_and_spread_of_the_seeds_means(tmp_path, measu
     assert len(record["network_sha256"].split()) == 3
 
 
+def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
+    """In the note below the table in every form and in its data; an older file of measurements does not say it."""
+    lines = list(measurement_lines())
+    for line in lines:
+        line["kept_at"] = {"sid2a-a1.0": 0, "sid-a1.2": 0, "sida-a1.0": 40000}.get(line["run"], "")
+    path = write_csv(tmp_path / "m.csv", lines)
+    started = build_table(load_layout(MAIN), load_measurements(path), runs)
+    (note,) = [note for note in started.notes if note.startswith("Kept at the start")]
+    assert note.endswith(": SiD, α = 1.2; SiD2A, α = 1.0.")
+    assert all(note in text for text in (to_markdown(started), to_html(started).replace("<sup>2</sup>", "2")))
+    kept = {r["run"]: r["kept_at"] for r in csv.DictReader(io.StringIO(to_csv(started)))}
+    assert (kept["sid2a-a1.0"], kept["sida-a1.0"], kept["sid-a1.0"], kept["data"]) == ("0", "40000", "", "")
+    pooled = build_table(layout_with(tmp_path, **POOLED), load_measurements(path), runs)
+    assert any(note.endswith(": pooled (1 of 3 trainings).") for note in pooled.notes)
+    assert pooled.records[1]["kept_at"] == "0 40000"
+    assert not any("start" in note for note in table.notes)
+
+
 def test_rows_of_one_run_say_nothing_of_seeds(table):
     assert not any("training seeds" in note for note in table.notes)
 
