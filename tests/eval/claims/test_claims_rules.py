@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 
@@ -578,3 +579,10 @@ def test_repeated_parts_replace_names_everywhere(tmp_path):
     (claim,) = load_claims(path)
     assert [p.a.run for p in claim.parts] == ["p-1", "p-2", "q-1", "q-2"]
     assert [p.b.published for p in claim.parts] == ["t-1", "t-2"] * 2
+
+
+def test_claims_that_other_claims_name_exist():
+    texts = [(ROOT / "config" / name).read_text() for name in ("claims.yaml", "claims-miniature.yaml")]
+    known = {found for text in texts for found in re.findall(r"^  - id: (\S+)$", text, re.M)}
+    assert len(known) > 100
+    assert {found for text in texts for found in re.findall(r"\b[A-Z]-\d\d\b", text)} <= known
