@@ -190,8 +190,8 @@ class Jobs:
         return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks), *studied]
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
-        """Architecture of a teacher, as the preset says; None where it does not."""
-        return self.preset.config["teachers"].get(teacher or "", {}).get("network")
+        """Architecture of a teacher, as the preset says, or of a published one; None where nobody says."""
+        return self.preset.config["teachers"].get(teacher or "", {}).get("network") or self._like(teacher)
 
     def settled(self, run: str) -> Any:
         """Settings of a student, each with its value, as on a GPU if the preset is for one."""
@@ -248,7 +248,7 @@ class Jobs:
     def _measure(self, run: str) -> Job:
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         images = self.preset.trials * protocol.num_samples
-        network = self.network(row.teacher) or self._like(row.teacher) or self._like(row.checkpoint)
+        network = self.network(row.teacher) or self._like(row.checkpoint)
         guided = row.guide is not None and not row.trained_here
         guide = self._guide(run) if guided else None
         forward, fp16 = 0.0, False
@@ -263,8 +263,7 @@ class Jobs:
 
     def _guide(self, run: str) -> dict[str, Any] | None:
         """Architecture of a row's guiding network; None without one, or where the preset does not say."""
-        guide = self.preset.runs[run].guide
-        return self.network(guide) or self._like(guide)
+        return self.network(self.preset.runs[run].guide)
 
     def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
         """Architecture of a checkpoint: that of the teacher whose name its own begins with (an EMA of the same).
@@ -273,7 +272,7 @@ class Jobs:
         """
         name = (checkpoint or "").replace("guide-", "teacher-")
         for teachers in (self.preset.config["teachers"], _published_teachers()):
-            like = [teacher for teacher, entry in teachers.items() if name.startswith(teacher) and "network" in entry]
+            like = [teacher for teacher, entry in teachers.items() if name.startswith(teacher) and entry.get("network")]
             if like:
                 network: dict[str, Any] = teachers[max(like, key=len)]["network"]
                 return network
