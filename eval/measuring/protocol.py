@@ -18,7 +18,7 @@ from eval.measuring.metric import Metric
 from sida.config import Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.io import sha256_json
-from sida.labels import LabelCounts, find_labels, load_labels
+from sida.labels import LabelCounts, find_labels, is_counted
 from sida.ranges import As, Count, Natural, Range
 from sida.resources import find
 
@@ -86,8 +86,9 @@ class Protocol(Settings):
         seed0: First seed of trial 0.
         label_dist: How the classes of generated images are drawn: ``empirical`` (the data's frequencies, as in the
             published FID code) or ``uniform`` (as the generation scripts do; ledger, 63).
-        labels: Those frequencies: a data set of ``config/labels``, a ``.json`` file (``sida data labels``), or what it
-            holds. The counts are part of the digest. None reads the classes of the data set itself.
+        labels: Those frequencies: a data set of ``config/labels``, a ``.json`` file (``sida data labels``), what it
+            holds, or an asset that lists the class of each image. Part of the digest are the counts, or the name of
+            the asset. None reads the classes of the data set itself.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
             clamped to 0..1, times 255, truncated (latents; ledger, 68).
         cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (ledger, 64).
@@ -180,7 +181,14 @@ class Protocol(Settings):
         """
         if isinstance(self.labels, dict):
             return from_mapping(LabelCounts, self.labels, f"protocol '{self.name}': labels")
-        return load_labels(self.labels) if self.labels is not None else None
+        from sida.data.count_labels import counts_of
+
+        return counts_of(self.labels) if self.labels is not None else None
+
+    @property
+    def labels_asset(self) -> str | None:
+        """The asset that classes are counted from; its content is no part of the digest, as that of references."""
+        return str(self.labels) if is_counted(self.labels) else None
 
     @property
     def _labels_here(self) -> bool:
@@ -206,7 +214,7 @@ class Protocol(Settings):
         if self.labels is not None:
             # Images of others are measured without counts, so a missing file is told when classes are drawn.
             counts = self.label_counts if self._labels_here else None
-            facts["labels"] = counts.sha256 if counts else None
+            facts["labels"] = counts.sha256 if counts else self.labels_asset
         used = {key for metric in self.metrics for key in metric.references}
         facts["references"] = {key: source.facts() for key, source in self.sources.items() if key in used}
         facts["metrics"] = {metric.key: metric.facts() for metric in self.metrics}

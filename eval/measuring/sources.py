@@ -186,10 +186,16 @@ class NetworkSource:
         drawn = self.drawer.label_dim and self.protocol.label_dist == "empirical" and self.protocol.labels is None
         return self.dataset() if drawn else None
 
+    @property
+    def _labels_digest(self) -> str | None:
+        if self._counts is not None and self.protocol.labels_asset:
+            return self._counts.sha256
+        return data_digest(self._label_data) if self._label_data is not None else None
+
     def identity(self) -> dict[str, Any]:
         """Digests of the network files and of the data whose classes are drawn, and the sampler with its defaults.
 
-        Class counts are part of the protocol's digest.
+        Class counts are part of the protocol's digest, unless it names an asset.
         """
         sampler = self.drawer.sampler
         return {
@@ -197,7 +203,7 @@ class NetworkSource:
             "guide": sha256_file(self.guide) if self.guide else None,
             "vae": decoder_digest(self.vae),
             "sampler": {**sampler.facts(), "num_steps": sampler.steps},
-            "labels_of": data_digest(self._label_data) if self._label_data is not None else None,
+            "labels_of": self._labels_digest,
         }
 
     def batches(

@@ -22,6 +22,7 @@ KINDS = {
     "backbone": "a frozen network of GDD's discriminator",
     "vae": "the autoencoder of latent models",
     "dataset": "the raw files of a data set",
+    "labels": "the class of each image of a data set",
 }
 
 

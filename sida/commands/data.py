@@ -50,7 +50,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     _workers(check)
     check.add_argument("--json", action="store_true", help="print JSON")
     labels = actions.add_parser("labels", help="images per class, without reading one")
-    labels.add_argument("source", help="folder, zip, tar, dataset.json, or .txt with a file name per line")
+    labels.add_argument(
+        "source", help="folder, zip, tar, dataset.json, .txt with a file name per line, or an asset's id"
+    )
     labels.add_argument("--out", required=True, metavar="NAME|FILE.json", help="a name is a file in config/labels")
     labels.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
     _expect_classes(labels)
@@ -134,7 +136,7 @@ def _labels(args: argparse.Namespace) -> int:
     from sida.labels import write_labels
 
     path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
-    labels = count_labels(args.source, Path(args.out).stem)
+    labels = count_labels(_fetched(args.source), Path(args.out).stem)
     _expected(args, args.source, labels.images, labels.counts)
     write_labels(path, labels)
     print(f"{path}: {labels.describe()}; sha256 {labels.sha256}")

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from sida.assets import fetch
 from sida.data.archive import ARRAYS, label_array, parse_labels, with_suffix
 from sida.data.files import open_files
 from sida.data.load import load_dataset
@@ -16,7 +17,7 @@ from sida.data.pictures import PICTURES
 from sida.data.prepare import picture_labels
 from sida.data.tar_index import is_tar, tar_names
 from sida.errors import UserError
-from sida.labels import LabelCounts
+from sida.labels import LabelCounts, is_counted, load_labels
 
 _SUFFIXES = PICTURES | ARRAYS
 
@@ -51,12 +52,25 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
     return _counted([counts[label] for label in range(int(array.max()) + 1)], name, path)
 
 
+def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
+    """Class counts by name: of a file (:func:`sida.labels.find_labels`), or counted from an asset.
+
+    Raises:
+        UserError: No such counts, a broken file, or a failed download.
+    """
+    return count_labels(fetch(str(name)), str(name)) if is_counted(name) else load_labels(name)
+
+
 def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> None:
-    """Compares counts with the data set of a spec, whole, if it is at hand and has classes.
+    """Compares counts with the data set of a spec: with its size, and with the classes of the whole set at hand.
 
     Raises:
         UserError: They differ.
     """
+    sizes = {"num_images": labels.images, "label_dim": len(labels.counts)}
+    for key, found in sizes.items():
+        if found != (spec.get(key) or found):
+            raise UserError(f"{where}: '{labels.name}' has {key} {found:,}, the data set {spec[key]:,}; get it again")
     path = spec.get("path")
     if (path is not None and not Path(path).expanduser().exists()) or spec.get("label_dim") == 0:
         return

@@ -14,10 +14,11 @@ import torch
 
 from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
+from sida.data.count_labels import counts_of
 from sida.devices import take_device
 from sida.errors import UserError
 from sida.io import sha256_file
-from sida.labels import LabelCounts, load_labels
+from sida.labels import LabelCounts, is_counted
 from sida.progress import Progress
 from sida.ranges import Count
 from sida.sampling.drawer import Drawer
@@ -249,8 +250,8 @@ def _class_rule(given: int | str | dict[str, Any]) -> str | int | LabelCounts:
     if isinstance(given, dict):
         return from_mapping(LabelCounts, given, "class_labels")
     text = str(given)
-    if text.endswith(".json"):
-        return load_labels(text)
+    if text.endswith(".json") or is_counted(text):
+        return counts_of(text)
     return int(text) if text.lstrip("-").isdigit() else text
 
 

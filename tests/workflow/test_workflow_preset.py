@@ -196,16 +196,19 @@ def test_no_released_row_needs_an_archive_for_its_classes():
         protocol = load_protocol(ROOT / released.protocol_of(run))
         assert not any(source.kind == "dataset" for source in protocol.sources.values())
         if released.dataset_of(run)["label_dim"]:
-            assert protocol.label_dist == "uniform" or protocol.label_counts is not None, run.run
+            counted = (
+                protocol.labels_asset in released.assets_of(run.run) if protocol.labels_asset else protocol.label_counts
+            )
+            assert counted if protocol.label_dist == "empirical" else run.method == "teacher", run.run
 
 
 def test_class_counts_that_are_missing_are_told_before_the_first_job(tmp_path):
     protocol = yaml.safe_load((ROOT / "config/protocols/imagenet64.yaml").read_text()) | {"labels": "absent.json"}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(protocol))
     sheet = (ROOT / "config/runs/released.tsv").read_text()
-    sheet = sheet.replace("config/protocols/imagenet64-uniform.yaml", str(tmp_path / "mine.yaml"))
+    sheet = sheet.replace("config/protocols/imagenet64.yaml", str(tmp_path / "mine.yaml"))
     (tmp_path / "sheet.tsv").write_text(sheet)
     settings = yaml.safe_load((ROOT / "config/released.yaml").read_text()) | {"runs": str(tmp_path / "sheet.tsv")}
-    message = r"run 'teacher-edm-imagenet64': no class counts 'absent.json' .*sida data labels SOURCE --out absent.json"
+    message = r"run 'imagenet64-sid-a1': no class counts 'absent.json' .*sida data labels SOURCE --out absent.json"
     with pytest.raises(UserError, match=message):
         Preset(settings)

@@ -13,7 +13,7 @@ from eval.measuring.protocol import Protocol, load_protocol
 from sida.config import from_mapping, load_yaml
 from sida.errors import UserError, suggestion
 from sida.families import SD_VAE
-from sida.labels import remedy
+from sida.labels import is_counted, remedy
 from sida.methods import find_method
 from sida.resources import find, there
 from sida.settings.datasets import MadeFrom, dataset_origin, dataset_spec
@@ -233,8 +233,8 @@ class Rows:
             self._protocols[path] = load_protocol(path)
         return self._protocols[path]
 
-    def class_counts(self, run: Run) -> dict[str, Any] | None:
-        """Images per class by which a row's classes are drawn; None where it needs none.
+    def class_counts(self, run: Run) -> dict[str, Any] | str | None:
+        """Images per class by which a row's classes are drawn, or the asset that has them; None where it needs none.
 
         Raises:
             UserError: They are not here.
@@ -242,7 +242,7 @@ class Rows:
         labels = self.protocol(run).content().get("labels")
         if labels is None or run.without_network or not self.dataset_of(run).get("label_dim"):
             return None
-        if isinstance(labels, str):
+        if isinstance(labels, str) and not is_counted(labels):
             where = f"{self.sheet}: run '{run.run}'"
             raise UserError(f"{where}: no class counts '{labels}' for its protocol; {remedy(labels)}")
         return labels
@@ -268,6 +268,8 @@ class Rows:
         needed += [asset for extractor in protocol.extractors() for asset in extractor_assets(extractor)]
         if protocol.quantisation == "truncate_unit" and not run.without_network:
             needed += SD_VAE.assets
+        if isinstance(counts := self.class_counts(run), str):
+            needed.append(counts)
         return sorted({asset for asset in needed if asset})
 
     def options(self, run: Run) -> Any:

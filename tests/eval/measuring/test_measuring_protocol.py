@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import pytest
 import yaml
@@ -10,9 +11,12 @@ import yaml
 from eval.commands._options import extractor_options, pairs, parse_range, parse_trials
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.measurements import differences
+from sida.assets import load_registry
+from sida.data.count_labels import check_labels
 from sida.errors import UserError
 from sida.labels import LabelCounts, write_labels
 from sida.resources import find, names
+from sida.settings.datasets import dataset_spec
 
 PUBLISHED = ["afhqv2", "cifar10", "ffhq64", "imagenet512", "imagenet64"]
 
@@ -22,8 +26,6 @@ def content(name: str = "digits") -> dict:
 
 
 def test_all_protocols_load_and_refer_to_registered_assets():
-    from sida.assets import load_registry
-
     registry = load_registry()
     assert set(PUBLISHED) | {"digits"} <= set(names("protocols"))
     for name in names("protocols"):
@@ -115,12 +117,27 @@ def test_counts_that_are_not_here_yet_are_told_when_classes_are_drawn(tmp_path):
         _ = protocol.label_counts
 
 
+def test_classes_are_counted_from_the_authors_list_of_labels(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    monkeypatch.setenv("SIDA_OFFLINE", "1")
+    digest = load_protocol("imagenet64").sha256
+    with pytest.raises(UserError, match="labels-imagenet"):
+        _ = load_protocol("imagenet64").label_counts
+    target = tmp_path / load_registry()["labels-imagenet"].target
+    target.parent.mkdir(parents=True)
+    target.write_text(json.dumps({"labels": [["a.png", 1], ["b.png", 0], ["c.png", 1]]}))
+    protocol = load_protocol(load_protocol("imagenet64").content())
+    assert (protocol.label_counts.counts, protocol.sha256) == ((1, 2), digest)
+    with pytest.raises(UserError, match="'labels-imagenet' has num_images 3, the data set 1,281,167"):
+        check_labels(protocol.label_counts, dataset_spec("imagenet64", "x"), "x")
+
+
 @pytest.mark.parametrize("name", ["imagenet64", "imagenet512"])
 def test_uniform_classes_have_a_protocol_of_their_own_name(name):
     published, uniform = load_protocol(name), load_protocol(f"{name}-uniform")
     fields = {found.split(":")[0] for found in differences(published.facts(), uniform.facts())}
     assert fields == {"label_dist", "labels"}
-    assert published.labels == "imagenet"
+    assert published.labels == "labels-imagenet"
     assert "uniform" in uniform.title
 
 
