@@ -12,6 +12,7 @@ import argparse
 import errno
 import importlib
 import pkgutil
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
@@ -79,6 +80,9 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
     """Parses and works; the exit status."""
     try:
         try:
+            # argparse takes the two hyphens away and gives the verb an empty list.
+            if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
+                raise UserError(f"{empty}: '--' is no value; give another one")
             args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
             allow_typed(arguments)
             check_places(vars(args))

@@ -16,7 +16,7 @@ from typing import Any
 from sida.content_hash import AGAIN, SHORT, DamagedError, places, sealed, unsealed
 from sida.errors import UserError
 from sida.temporaries import hold, prefix, sweep_dead
-from sida.text_files import parse_json, read_text
+from sida.text_files import MOST_LOGGED, check_amount, parse_json, read_text
 
 #: Names that :func:`atomic_path` writes under.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
@@ -155,9 +155,11 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """
     records = []
     try:
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
+        text = Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise DamagedError(path, reason=f"not valid JSON lines ({error})") from None
+    check_amount(text, str(path), "[{,\n", MOST_LOGGED)
+    lines = text.split("\n")
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue

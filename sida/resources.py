@@ -7,6 +7,7 @@ that this package runs from; an installed package has a copy of it instead.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
     # A name may have a dot, as in 'cifar10-v1.2'.
     named = [place / kind / f"{name}{suffix}" for place in places(own)] if is_name else []
     given = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
-    found = next((file for file in (*named, *given) if file.is_file()), None)
+    found = next((file for file in (*named, *given) if os.path.isfile(file)), None)
     if found is None and is_name and path.suffix not in _SUFFIXES:
         raise UserError(f"{prefix}no {noun} '{name}'{suggestion(str(name), names(kind, own))}")
     if found is None:

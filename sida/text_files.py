@@ -26,7 +26,11 @@ from sida.ordinary_file import read_ordinary
 MOST_BYTES = 256 << 20
 #: Characters of YAML, which is read slowly, and values in it, with each alias counted as what it stands for.
 MOST_YAML = 4 << 20
-MOST_VALUES = 200_000
+MOST_VALUES = 100_000
+#: Values of JSON (brackets and commas are counted); rows of CSV and their cells.
+MOST_JSON, MOST_ROWS, MOST_CELLS = 2_000_000, 1_000_000, 12_000_000
+#: The same of all lines of a log.
+MOST_LOGGED = 4_000_000
 #: Mappings and lists in each other.
 MOST_LEVELS = 60
 
@@ -95,6 +99,8 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, d
 
 def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
     """The same of a text that was read from a file, with the ends of its lines as they were."""
+    check_amount(text, str(path), "\n", MOST_ROWS, "rows")
+    check_amount(text, str(path), ",\n", MOST_CELLS, "cells")
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     try:
         columns = list(reader.fieldnames or [])
@@ -112,8 +118,9 @@ def parse_json(text: str | bytes, where: str) -> Any:
     """JSON text as plain values.
 
     Raises:
-        UserError: Not JSON, a key that occurs twice, NaN or an infinity, or nested without end.
+        UserError: Not JSON, too much of it, a key that occurs twice, NaN or an infinity, or nested without end.
     """
+    check_amount(text, where)
     try:
         value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
     except UserError as error:
@@ -122,6 +129,16 @@ def parse_json(text: str | bytes, where: str) -> Any:
         raise UserError(f"{where}: not valid JSON ({_reason(error)})") from None
     check_values(value, where)
     return value
+
+
+def check_amount(text: str | bytes, where: str, marks: str = "[{,", most: int = MOST_JSON, of: str = "values") -> None:
+    """Refuses a text with more of some characters than any such file, before objects are made of it.
+
+    Raises:
+        UserError: It has more.
+    """
+    if sum(text.count(mark if isinstance(text, str) else mark.encode()) for mark in marks) > most:  # type: ignore[arg-type,misc]
+        raise UserError(f"{where}: has more than {most:,} {of}; is it the right file?")
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -152,7 +169,7 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > MOST_YAML:
         raise UserError(f"{where}: is longer than {MOST_YAML >> 20} million characters; is it the right file?")
     try:
-        _check_levels(text, where)
+        _check_events(text, where)
         loader = _loader_class()(text)
         node = loader.get_single_node()
         if node is None:
@@ -173,12 +190,15 @@ def parse_yaml(text: str, where: str) -> Any:
     return value
 
 
-def _check_levels(text: str, where: str) -> None:
-    """Refuses deep nesting before nodes are made of it, which takes a call within a call for each level."""
+def _check_events(text: str, where: str) -> None:
+    """Refuses many values and deep nesting before nodes are made of them, in a call within a call for each level."""
     import yaml
 
-    levels = 0
+    levels = values = 0
     for event in yaml.parse(text, Loader=_loader_class()):
+        values += not isinstance(event, yaml.CollectionEndEvent)
+        if values > MOST_VALUES:
+            raise UserError(f"{where}: holds more than {MOST_VALUES:,} values; is it the right file?")
         levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if levels > MOST_LEVELS + 1:
             line = f":{event.start_mark.line + 1}" if event.start_mark else ""

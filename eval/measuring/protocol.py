@@ -260,6 +260,8 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
     if isinstance(source, Mapping):
         where = f"protocol '{source.get('name', '?')}'"
         mapping: Mapping[str, Any] = source
+    elif not isinstance(source, (str, Path)):
+        raise UserError(f"protocol: must be a name, a file or a mapping, got {source!r:.40}")
     else:
         path = find("protocols", source)
         where, mapping = f"{path}:", load_yaml(path)

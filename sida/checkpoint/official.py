@@ -61,7 +61,7 @@ def import_official(
     value, window = open_pickle(path)
     network = find_network(value, key, where)
     tensors = architecture.tensors(network, where)
-    claimed = sum(tensor.numel * ITEM_BYTES[tensor.storage.dtype] for tensor in tensors.values())
+    claimed = sum(max(tensor.numel, tensor.span) * ITEM_BYTES[tensor.storage.dtype] for tensor in tensors.values())
     if claimed > window.length:
         raise UserError(f"{where}: refused: its tensors claim {claimed} bytes, the file has {window.length}")
     config = architecture.network_config(network, tensors, where, network_class)

@@ -57,14 +57,18 @@ class Tensor:
             raise TypeError("a tensor with impossible sizes")
         if self.numel == 0:
             return
-        last = self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride))
-        if last >= self.storage.numel or self.numel > self.storage.numel:
+        if self.offset + self.span > self.storage.numel or self.numel > self.storage.numel:
             raise DeniedError(f"a tensor claims {self.numel} elements and its storage holds {self.storage.numel}")
 
     @property
     def numel(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    @property
+    def span(self) -> int:
+        """Number of elements of the storage from the first to the last one."""
+        return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride)) if self.numel else 0
 
     @property
     def contiguous(self) -> bool:

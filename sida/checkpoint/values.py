@@ -37,7 +37,7 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     tensors = {name: item for name, item in named if isinstance(name, str) and isinstance(item, Tensor)}
     if not tensors or len(tensors) < len(value):
         raise UserError(f"{path}: holds no dictionary of tensors; give the published file of weights")
-    claimed = sum(tensor.numel for tensor in tensors.values())
+    claimed = sum(max(tensor.numel, tensor.span) for tensor in tensors.values())
     if claimed > window.length:
         raise UserError(f"{path}: refused: its tensors claim {claimed} elements, the file has {window.length} bytes")
     result = {}
@@ -101,8 +101,7 @@ def _gathered(tensor: Tensor) -> np.ndarray:
     """A strided view, copied to row-major order."""
     import numpy as np
 
-    span = 1 + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride))
-    flat = _elements(tensor, tensor.offset, span)
+    flat = _elements(tensor, tensor.offset, tensor.span)
     strides = [step * flat.itemsize for step in tensor.stride]
     return np.ascontiguousarray(np.lib.stride_tricks.as_strided(flat, tensor.shape, strides, writeable=False))
 

@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import abc
 import hashlib
+import io
 import os
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sida.data.npy import ZIP_FAULTS
+from sida.data.npy import ZIP_FAULTS, check_members
 from sida.data.tar_index import TAR_FAULTS, checked_members, tar_members
 from sida.errors import UserError
 from sida.io import sha256_file
@@ -103,6 +106,10 @@ class ZipFiles(Files):
             raise UserError(f"{self.where(int(index))}: claims {self._facts[index, 2]} bytes; that is no image")
         if any(m.flag_bits & 1 for m in members):
             raise UserError(f"{path}: is encrypted; unpack it and prepare it again")
+        try:
+            check_members(members, os.path.getsize(path))
+        except ValueError as error:
+            raise UserError(f"{path}: refused: {error}; that is no data set") from None
         self._open_file()
 
     def _open_file(self) -> None:
@@ -155,12 +162,23 @@ class TarFiles(Files):
         try:
             self._tar = tarfile.open(path)  # noqa: SIM115 - stays open as long as this
             found = {_encoded(member.name, path): member for member in checked_members(self._tar)}
+            self._members = [found[name] for name in sorted(found)]
+            self._unpack()
         except TAR_FAULTS as error:
             reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
             raise UserError(f"{path}: not a whole tar archive ({reason}); make or fetch it again") from None
-        names = sorted(found)
-        super().__init__(path, names)
-        self._members = [found[name] for name in names]
+        super().__init__(path, sorted(found))
+
+    def _unpack(self) -> None:
+        """Unpacks an archive whose names are not in their order: a way back in it begins at its first byte."""
+        packed: Any = self._tar.fileobj
+        if isinstance(packed, io.BufferedReader) or all(a.offset < b.offset for a, b in pairwise(self._members)):
+            return
+        left, plain = self._tar.offset, tempfile.TemporaryFile()  # noqa: SIM115 - stays open as long as this
+        packed.seek(0)
+        while piece := packed.read(min(left, 1 << 20)):
+            left -= plain.write(piece)
+        self._tar.fileobj = plain
 
     def read(self, index: int) -> bytes:
         """Content of a member."""

@@ -14,10 +14,14 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import IO
 
 import numpy as np
+
+from sida.data.tar_index import TIGHT, most_unpacked
 
 MAGIC = b"\x93NUMPY"
 #: What Python's zip reader raises for damaged, encrypted and strangely packed members.
@@ -30,7 +34,9 @@ _TYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[?biuf]\d*)['"]""")
 _ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\dL\s,]*)\)""")
 #: Bytes of an array in an npz from which on packing as tight as that of nothing is no packing of images.
-_LARGE, _TIGHT = 1 << 30, 100
+_LARGE = 1 << 30
+#: Bytes before a member's content.
+_LEAST_HEADER = 30
 
 
 @dataclass(frozen=True)
@@ -136,11 +142,26 @@ class Npz:
             return read_npy(stream, info.file_size)
 
 
+def check_members(members: Iterable[zipfile.ZipInfo], packed: int) -> None:
+    """Refuses members that share their bytes, or that unpack to more than an archive of so many bytes may.
+
+    Raises:
+        ValueError: They do.
+    """
+    places = sorted((member.header_offset, member.compress_size, member.file_size) for member in members)
+    for (begin, size, _), (after, *_) in pairwise(places):
+        if begin + _LEAST_HEADER + size > after:
+            raise ValueError("members share their bytes")
+    total, most = sum(size for *_, size in places), most_unpacked(packed)
+    if total > most:
+        raise ValueError(f"it unpacks to {total:,} bytes, more than {most:,}")
+
+
 def check_packing(info: zipfile.ZipInfo) -> None:
     """Refuses large members that are packed as only nothing can be.
 
     Raises:
         ValueError: The member is such a one.
     """
-    if info.file_size > _LARGE and info.file_size > _TIGHT * info.compress_size:
+    if info.file_size > _LARGE and info.file_size > TIGHT * info.compress_size:
         raise ValueError(f"'{info.filename}' claims {info.file_size:,} bytes in {info.compress_size:,}")

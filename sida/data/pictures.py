@@ -7,6 +7,7 @@ content to Ghostscript, a program of its own, and others have never been asked f
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from typing import Any
@@ -24,6 +25,18 @@ FORMATS = {
 PICTURES = frozenset(FORMATS)
 #: The largest photograph of ImageNet has 61 million.
 MOST_PIXELS = 1 << 26
+#: Scans of a progressive JPEG, and its segments; chunks of a PNG, and one more for each KiB.
+MOST_SCANS, MOST_SEGMENTS, MOST_CHUNKS = 100, 5_000, 1_000
+#: Strips or tiles of a TIFF.
+MOST_STRIPS = 1 << 18
+#: Bytes of a picture that Pillow's Python code reads value by value: GIF's blocks; plain PPM and packed BMP.
+MOST_BLOCKS, MOST_PLAIN = 16 << 20, 4 << 20
+_NUMBER = rb"(?:\s|#[^\r\n]*[\r\n])+(?:%s)"
+_SIDES = 2 * (_NUMBER % rb"\d+")
+#: Headers of PPM files whose pixels are copied as they are.
+_RAW_PPM = re.compile(rb"P(?:4%b|[56]%b%b)\s" % (_SIDES, _SIDES, _NUMBER % rb"255"))
+#: Markers of a JPEG that begin a segment.
+_SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
 #: What Pillow's decoders raise for damaged pictures, most of them by chance.
 _FAULTS = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
@@ -49,6 +62,7 @@ def open_picture(content: bytes, where: str, whole: bool = False) -> Any:
     from PIL import Image, UnidentifiedImageError
 
     try:
+        _check_work(content)
         picture = Image.open(io.BytesIO(content), formats=_NAMES)
         if picture.width * picture.height > MOST_PIXELS:
             raise ValueError(f"{picture.width}×{picture.height} pixels are more than {MOST_PIXELS:,}")
@@ -75,9 +89,63 @@ def _lost(picture: Any) -> str | None:
         deep = picture.format != "BMP" and any(";16" in str(word) for word in told)
     if deep:
         return "has more than 8 bits a value; convert all pictures to 8 bits first"
-    # What stands behind the first picture of a JPEG are previews of it.
-    frames = 1 if picture.format in ("JPEG", "MPO") else getattr(picture, "n_frames", 1)
-    return f"holds {frames} frames; save each as a picture of its own" if frames > 1 else None
+    # What stands behind the first picture of a JPEG are previews of it. To count frames is to read them all.
+    several = picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False)
+    return "holds several frames; save each as a picture of its own" if several else None
+
+
+def _check_work(content: bytes) -> None:
+    """Refuses pictures that take Pillow long to look at, whatever their size in pixels.
+
+    Raises:
+        ValueError: More scans, segments, chunks, strips or bytes than a picture has.
+    """
+    if content[:3] == b"GIF" and len(content) > MOST_BLOCKS:
+        raise ValueError(f"a GIF of more than {MOST_BLOCKS >> 20} MiB")
+    plain = content[:1] == b"P" and not _RAW_PPM.match(content, 0, 1024)
+    packed = content[:2] == b"BM" and content[30:34] in (b"\1\0\0\0", b"\2\0\0\0")
+    if (plain or packed) and len(content) > MOST_PLAIN:
+        raise ValueError(f"a plain PPM or packed BMP of more than {MOST_PLAIN >> 20} MiB")
+    if content[:2] == b"\xff\xd8":
+        _check_scans(content)
+    elif content[:4] == b"\x89PNG" and not few_chunks(content):
+        raise ValueError(f"more than {MOST_CHUNKS:,} chunks and one for each KiB")
+    elif content[:2] in (b"II", b"MM"):
+        _check_strips(content, "<" if content[:1] == b"I" else ">")
+
+
+def _check_scans(content: bytes) -> None:
+    place, scans = 2, 0
+    for _ in range(MOST_SEGMENTS):
+        found = _SEGMENT.search(content, place)
+        if found is None or found[1] == b"\xd9":
+            return
+        scans += found[1] == b"\xda"
+        if scans > MOST_SCANS:
+            raise ValueError(f"a JPEG of more than {MOST_SCANS} scans")
+        place = found.end() + int.from_bytes(content[found.end() : found.end() + 2])
+    raise ValueError(f"a JPEG of more than {MOST_SEGMENTS:,} segments")
+
+
+def few_chunks(png: bytes) -> bool:
+    """Whether a PNG has no more chunks than a picture of its bytes; IDAT of 8 KiB are the smallest in use."""
+    place, left = 8, MOST_CHUNKS + (len(png) >> 10)
+    while place < len(png) and left:
+        place += 12 + int.from_bytes(png[place : place + 4])
+        left -= 1
+    return place >= len(png)
+
+
+def _check_strips(content: bytes, order: str) -> None:
+    big = content[2:4] in (b"+\0", b"\0+")
+    wide, entry = ("Q", "HHQQ") if big else ("I", "HHII")
+    (place,) = struct.unpack_from(order + wide, content, 8 if big else 4)
+    (tags,) = struct.unpack_from(order + ("Q" if big else "H"), content, place)
+    for index in range(min(tags, 1 << 16)):
+        at = place + (8 if big else 2) + index * struct.calcsize(order + entry)
+        tag, _, count, _ = struct.unpack_from(order + entry, content, at)
+        if tag in (273, 279, 324, 325) and count > MOST_STRIPS:
+            raise ValueError(f"a TIFF of {count:,} strips, more than {MOST_STRIPS:,}")
 
 
 def encode_png(pixels: np.ndarray, compress_level: int = -1) -> bytes:

@@ -18,6 +18,8 @@ from sida.errors import UserError
 _BLOCK = 512
 _FILE = b"0\0"
 _MOST_LEVELS, _LONGEST_HEADER, _MOST_MEMBERS = 3, 1 << 20, 5_000_000
+#: Bytes that an archive may unpack to, whatever it has, and for each of its own.
+FREE, TIGHT = 64 << 20, 100
 #: What Python's tar reader raises for damaged archives.
 TAR_FAULTS = (
     tarfile.TarError, OSError, EOFError, ValueError, KeyError, IndexError, OverflowError, RecursionError, struct.error,
@@ -116,13 +118,20 @@ def checked_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             and around.
     """
     archive.tarinfo = _Member
-    place = -1
+    place, most = -1, most_unpacked(os.path.getsize(str(archive.name)))
     for count, member in enumerate(archive):
         if archive.offset <= place or member.size < 0 or count >= _MOST_MEMBERS:
             raise tarfile.ReadError("its sizes or numbers are impossible")
+        if archive.offset > most:
+            raise tarfile.ReadError(f"it unpacks to more than {most:,} bytes")
         place = archive.offset
         if member.isfile():
             yield member
+
+
+def most_unpacked(packed: int) -> int:
+    """Bytes that so many packed ones may become: pictures hardly shrink, and zeros do by a thousand and more."""
+    return max(FREE, TIGHT * packed)
 
 
 class _Member(tarfile.TarInfo):

@@ -11,6 +11,15 @@ from pathlib import Path
 
 import numpy as np
 
+from sida.checkpoint.window import Window, WindowStream
+from sida.data.files import MAX_MEMBER_BYTES
+from sida.data.npy import check_members
+from sida.data.pictures import few_chunks
+from sida.errors import UserError
+from sida.ordinary_file import read_ordinary
+
+#: Bytes of a zip archive's directory: that of a million images.
+_MOST_DIRECTORY = 64 << 20
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FAULTS = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -27,7 +36,8 @@ def intact_zip(path: Path) -> bool:
 @functools.cache
 def _intact_zip(path: str, changed: int, size: int) -> bool:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(WindowStream(Window.of_file(Path(path)), _MOST_DIRECTORY)) as archive:
+            check_members(archive.infolist(), size)
             return archive.testzip() is None and len(archive.namelist()) > 0
     except _FAULTS:
         return False
@@ -47,11 +57,11 @@ def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
 def intact_png(path: Path) -> bool:
     """Whether a PNG file ends where it should and all its chunks have their checksums."""
     try:
-        content = path.read_bytes()
-    except OSError:
+        content = read_ordinary(path, str(path), MAX_MEMBER_BYTES, "remove it", "that is no sample")
+    except UserError:
         return False
     position = len(_SIGNATURE)
-    if content[:position] != _SIGNATURE:
+    if content[:position] != _SIGNATURE or not few_chunks(content):
         return False
     while position + 12 <= len(content):
         length = int.from_bytes(content[position : position + 4], "big")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import subprocess
 import sys
@@ -118,6 +119,41 @@ def test_numbers_beyond_their_range(command, arguments, told, tmp_path, monkeypa
     assert told in error
     assert error.count("\n") == 1
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "told"),
+    [
+        (3, "protocol: must be"), (2.5, "protocol: must be"), (True, "protocol: must be"), (None, "protocol: must be"),
+        ([1], "protocol: must be"), ("x" * 300, "no protocol"), ("x" * 300 + ".yaml", "no such file"),
+        ({"name": "x" * 300}, "missing"),
+    ],
+)  # fmt: skip
+def test_protocols_that_a_spec_cannot_have(protocol, told, tmp_path, capsys):
+    spec = {"run": "x", "protocol": protocol, "dataset": json.loads(DIGITS), "sampler": {"kind": "data"}}
+    status, error = called(capsys, "sida-eval measure", "--spec", json.dumps(spec), "--out", str(tmp_path / "o"))
+    assert (status, error.count("\n")) == (1, 1)
+    assert told in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("sida info", ["x.pkl", "--key=--"]),
+        ("sida convert", ["x.pkl", "x.safetensors", "--key=--"]),
+        ("sida sample", ["--sampler", "data", "--dataset", "digits", "--out=--"]),
+        ("sida average", ["x", "--std", "0.1", "--out=--"]),
+        ("sida-eval measure", ["--spec", "{}", "--out=--"]),
+        ("sida-eval table", ["--layout=--", "--out", "x.tex"]),
+    ],
+)
+def test_two_hyphens_are_no_value(command, arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    status, error = called(capsys, command, *arguments)
+    assert (status, error.count("\n")) == (1, 1)
+    assert "=--: '--' is no value" in error
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("verb", ["features", "reference"])

@@ -1,0 +1,169 @@
+"""Small files that ask for endless work or memory: one line, before the work is done."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from unittest import mock
+
+import pytest
+import yaml
+
+from eval.measuring.stores import open_store
+from sida.checkpoint import read_state_dict
+from sida.checkpoint.inert import MAX_STEPS, MAX_TEXT
+from sida.data import pictures
+from sida.data.archive import ImageArchive
+from sida.data.cifar import read_cifar10
+from sida.data.files import MAX_MEMBER_BYTES
+from sida.data.pictures import (
+    MOST_BLOCKS,
+    MOST_CHUNKS,
+    MOST_PIXELS,
+    MOST_PLAIN,
+    MOST_SCANS,
+    MOST_SEGMENTS,
+    MOST_STRIPS,
+    open_picture,
+)  # fmt: skip
+from sida.data.tar_index import FREE
+from sida.errors import UserError
+from sida.io import read_jsonl, read_sealed_json
+from sida.resources import ROOT
+from sida.sampling.intact import intact_png, intact_zip
+from sida.text_files import (
+    MOST_BYTES,
+    MOST_CELLS,
+    MOST_JSON,
+    MOST_LEVELS,
+    MOST_LOGGED,
+    MOST_ROWS,
+    MOST_VALUES,
+    MOST_YAML,
+    parse_json,
+    parse_yaml,
+    read_csv,
+)  # fmt: skip
+from tests.fuzz.guards import peak_memory, reset_peak
+from tests.readers import bombs
+
+
+def refused(reason, function, *arguments):
+    """Requires one line, little processor time and little memory."""
+    before, begin = reset_peak(), time.process_time()
+    with pytest.raises(UserError, match=reason) as caught:
+        function(*arguments)
+    seconds, megabytes = time.process_time() - begin, peak_memory() - before
+    assert "\n" not in str(caught.value)
+    assert seconds < 3
+    assert megabytes < 128
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (bombs.jpeg(110), "more than 100 scans"),
+        (b"\xff\xd8" + b"\xff\xe5\0\2" * 6000, "more than 5,000 segments"),
+        (bombs.ppm(MOST_PLAIN // 2 + 1), "plain PPM"),
+        (bombs.ppm(comment=MOST_PLAIN), "plain PPM"),
+        (b"P5\n3000 3000 254\n" + bytes(9_000_000), "plain PPM"),
+        (b"P6#" + b"x" * MOST_PLAIN + b"\n1 1 255\n", "plain PPM"),
+        (bombs.bmp(MOST_PLAIN), "packed BMP"),
+        (bombs.gif(comment=9 << 20), "GIF of more than 16 MiB"),
+        (bombs.png(2000), "more than 1,000 chunks"),
+        (bombs.tiff(1, strips=300_000), "300,000 strips"),
+        (bombs.tiff(1, strips=300_000, order=">"), "300,000 strips"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_pictures_that_take_long_whatever_their_size(content, reason):
+    refused(reason, open_picture, content, "x")
+
+
+@pytest.mark.parametrize("content", [bombs.gif(4000), bombs.tiff(20_000)], ids=["gif", "tiff"])
+def test_frames_are_not_counted(content):
+    refused("several frames", open_picture, content, "x", True)
+    assert open_picture(content, "x").size[0] >= 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        bombs.jpeg(3), bombs.gif(), bombs.tiff(1), bombs.png(20), bombs.ppm(3 * 64, comment=9, side=8),
+        b"P6 # note\n# more\n2048 2048\n255\n" + bytes(3 << 22), b"P5 2048 2048 255 " + bytes(1 << 22),
+        b"P4 8192 8192\n" + bytes(8 << 20),
+    ],
+    ids=["jpeg", "gif", "tiff", "png", "plain ppm", "ppm", "pgm", "pbm"],
+)  # fmt: skip
+def test_ordinary_pictures_are_below_the_limits(content):
+    open_picture(content, "x", whole=True)
+
+
+@pytest.mark.parametrize("form", ["bz2", "gz"])
+def test_packed_tars_of_nothing(tmp_path, form):
+    path = bombs.packed_tar(tmp_path / f"x.tar.{form}", form, 1 << 33)
+    refused("unpacks to more than", open_store, path)
+    refused("unpacks to more than", lambda: list(read_cifar10(str(path))))
+
+
+def test_a_packed_tar_is_unpacked_once_whatever_its_order(tmp_path):
+    path = bombs.packed_tar(tmp_path / "x.tar.gz", "gz", 100_000, 300)
+    begin = time.process_time()
+    store = open_store(path)
+    assert sum(len(store._files.read(index)) for index in range(300)) == 30_000_000
+    assert time.process_time() - begin < 3
+
+
+def test_zip_archives_whose_members_share_their_bytes_or_are_nothing(tmp_path):
+    (tmp_path / "x.zip").write_bytes(bombs.overlapping_zip(1 << 20, 500))
+    refused("members share their bytes", ImageArchive, str(tmp_path / "x.zip"))
+    assert not intact_zip(tmp_path / "x.zip")
+    (tmp_path / "y.zip").write_bytes(bombs.overlapping_zip(80 << 20, 1))
+    refused("unpacks to", ImageArchive, str(tmp_path / "y.zip"))
+    begin = time.process_time()
+    assert not intact_zip(tmp_path / "y.zip")
+    assert time.process_time() - begin < 0.1
+
+
+def test_samples_of_many_chunks_or_bytes(tmp_path, monkeypatch):
+    (tmp_path / "x.png").write_bytes(bombs.png(100))
+    assert intact_png(tmp_path / "x.png")
+    monkeypatch.setattr(pictures, "MOST_CHUNKS", 50)
+    assert not intact_png(tmp_path / "x.png")
+
+
+def test_strided_tensors_count_by_what_is_read(tmp_path):
+    (tmp_path / "x.pt").write_bytes(bombs.strided(40, 10_000))
+    refused("its tensors claim", read_state_dict, tmp_path / "x.pt")
+    (tmp_path / "x.pt").write_bytes(bombs.strided(1, 10_000))
+    assert read_state_dict(tmp_path / "x.pt")["t0"].shape == (2,)
+
+
+def test_text_of_too_many_values(tmp_path):
+    refused("more than 100,000 values", parse_yaml, "a: [" + "x," * 1_000_000 + "]", "x")
+    refused("more than 2,000,000 values", parse_json, "[" + "[]," * 1_100_000 + "0]", "x")
+    path = tmp_path / "x.csv"
+    path.write_text("a,b\n" + ",\n" * 1_100_000)
+    refused("more than 1,000,000 rows", read_csv, path)
+    path.write_text(",".join("abcdefghijkl") + "\n" + (",," * 6 + "\n") * 999_000)
+    refused("more than 12,000,000 cells", read_csv, path)
+    path.write_text("{}\n" * 2_100_000)
+    refused("more than 4,000,000 values", read_jsonl, path)
+    path.write_text('{"claims": [' + "[]," * 1_100_000 + "0]}")
+    refused("more than 2,000,000 values", read_sealed_json, path)
+
+
+def test_the_page_has_the_limits_of_the_code():
+    page = (ROOT / "docs/reliability.md").read_text()
+    limits = [MOST_PIXELS, MOST_SCANS, MOST_SEGMENTS, MOST_CHUNKS, MOST_STRIPS]
+    limits += [MOST_YAML, MOST_VALUES, MOST_LEVELS, MOST_JSON, MOST_LOGGED, MOST_ROWS, MOST_CELLS, MAX_STEPS]
+    sizes = [f"{size >> 20} MiB" for size in (MOST_BLOCKS, MOST_PLAIN, FREE, MOST_BYTES, MAX_MEMBER_BYTES, MAX_TEXT)]
+    assert [limit for limit in (*(f"{limit:,}" for limit in limits), *sizes) if limit not in page] == []
+    text = (ROOT / "config/claims.yaml").read_text()
+    assert f"{len(text.encode()):,} characters" in page
+    values = sum(not isinstance(event, yaml.CollectionEndEvent) for event in yaml.parse(text, yaml.CSafeLoader))
+    assert f"{values:,} values: `config/claims.yaml`" in page
+    for scans in (9, 10):
+        with mock.patch.object(pictures, "MOST_SCANS", scans), contextlib.suppress(UserError):
+            open_picture(bombs.jpeg(0), "x")
+            assert scans == 10
