@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -130,13 +130,22 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
         except csv.Error as error:
             fault = "a quotation mark is not closed" if "unexpected end" in str(error) else str(error)
             raise UserError(f"{where}: {fault}; mend or shorten the cell") from None
-        hidden = next((character for cell in cells for character in cell if _hidden(character)), None)
+        check_cells(cells, where)
+        yield where, [cell.strip() for cell in cells]
+
+
+def check_cells(cells: Iterable[str], where: str) -> None:
+    """Refuses texts that read as something else or that a spreadsheet runs.
+
+    Raises:
+        UserError: There is one.
+    """
+    for cell in cells:
+        hidden = next((character for character in cell if _hidden(character)), None)
         if hidden is not None:
             raise UserError(f"{where}: a cell holds a character without a picture (U+{ord(hidden):04X}); remove it")
-        formula = next((cell for cell in cells if _FORMULA.match(cell)), None)
-        if formula is not None:
-            raise UserError(f"{where}: a spreadsheet would run '{formula[:40]}' as a formula; begin it with a letter")
-        yield where, [cell.strip() for cell in cells]
+        if _FORMULA.match(cell):
+            raise UserError(f"{where}: a spreadsheet would run '{cell[:40]}' as a formula; begin it with a letter")
 
 
 def _hidden(character: str) -> bool:

@@ -10,6 +10,7 @@ HELP = "Score anyone's images (folder, zip, tar, npz, npy) under a protocol."
 EXAMPLES = """examples:
   sida-eval score --images my_samples/ --protocol cifar10
   sida-eval score --images samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
+  sida-eval score --images samples.npz --protocol cifar10 --nfe 1 --table table1 --latex row.tex   (a row of Table 1)
   sida-eval score --images digits.zip --protocol digits --num-samples 1000
 Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
 result; fewer are measured and said so. --reference edm=FILE takes a local file instead of fetching the published one.
@@ -27,6 +28,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--num-samples", type=whole("--num-samples", 2), metavar="N", help="another n: no longer comparable"
     )
     parser.add_argument("--name", help="label of the row (default: name of the path)")
+    parser.add_argument("--family", default="", help="group of the row in tables, e.g. 'One Step'")
+    parser.add_argument("--nfe", type=whole("--nfe", 1), metavar="N", help="network evaluations per image, for tables")
     parser.add_argument("--dataset", metavar="JSON", help="data set for references made here (spec or file)")
     parser.add_argument("--reference", action="append", default=[], metavar="KEY=FILE", help="file of a reference")
     parser.add_argument(
@@ -37,17 +40,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
     parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
     parser.add_argument("--latex", metavar="FILE", help="write the LaTeX row to a file (it is printed anyway)")
+    parser.add_argument(
+        "--table",
+        metavar="LAYOUT",
+        help="columns, decimals and units of the LaTeX row: those of a table, e.g. table1 (default: main where the "
+        "protocol has its metrics, else the protocol's)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Scores."""
     from eval.commands._options import check_output, extractor_options, pairs
+    from eval.measuring.protocol import load_protocol
     from eval.measuring.score import score_images
+    from eval.tables.scores import latex_row, row_columns
     from sida.config import load_spec
     from sida.io import write_sealed_json, write_text
 
     check_output(args.out, "--out")
     check_output(args.latex, "--latex")
+    columns = row_columns(load_protocol(args.protocol), args.table)
     score = score_images(
         args.images,
         args.protocol,
@@ -60,11 +72,13 @@ def run(args: argparse.Namespace) -> int:
         extractors=extractor_options(args.extractor_option),
         device=args.device,
         batch_size=args.batch_size,
+        family=args.family,
+        nfe=args.nfe,
     )
     # Files first: whatever keeps a line from being shown does not cost what was measured.
     if args.out:
         write_sealed_json(args.out, score.record())
-    row = score.latex_row()
+    row = latex_row(score, columns)
     if args.latex:
         write_text(args.latex, row + "\n")
     print("\n".join([*score.lines(), row, *filter(None, (args.out, args.latex))]))

@@ -11,6 +11,7 @@ EXAMPLES = """examples:
   sida-eval table --layout table1 --mode paper --out table1.tex                         (as printed)
   sida-eval table --layout config/tables/table1.yaml --mode audit --measurements results/released/measurements.csv \\
       --runs config/runs/released.tsv --out table1.tex                                  (published | measured | Δ)
+  sida-eval table --layout table1 --add score.json --out table1.tex                     (a row more: images you scored)
 """
 
 
@@ -26,6 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--published", metavar="DIR", help="folder of published numbers (default results/published)")
     parser.add_argument("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
     parser.add_argument("--results", metavar="DIR", help="training logs for table 8 (default: beside --measurements)")
+    parser.add_argument(
+        "--add", action="append", default=[], metavar="JSON", help="a further row: what sida-eval score --out wrote"
+    )
     parser.add_argument(
         "--scope",
         action="append",
@@ -52,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
         scope=parse_scope(args.scope),
         spec=load_spec(args.spec) if args.spec else None,
         results=args.results,
+        scores=args.add,
     )
     paths = write_table(table, args.out)
     print(f"{paths[0]} (and {', '.join(path.suffix for path in paths[1:])})")

@@ -16,7 +16,6 @@ from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.summary import Estimate
 from sida.errors import UserError, suggestion
-from sida.latex_text import escape
 from sida.progress import Progress
 
 
@@ -29,12 +28,16 @@ class Score:
         protocol: Under which they were measured.
         records: One measurement per trial, as ``sida-eval measure`` writes them.
         remarks: What must be said about the images.
+        family: Group of the row in tables.
+        nfe: Network evaluations per image.
     """
 
     name: str
     protocol: Protocol
     records: Sequence[Mapping[str, Any]]
     remarks: tuple[str, ...] = ()
+    family: str = ""
+    nfe: int | None = None
 
     def values(self, key: str) -> list[float]:
         """Values of a metric over trials; empty if it could not be measured."""
@@ -115,23 +118,6 @@ class Score:
         short = [f"{len(self.records)} of the protocol's {self.protocol.trials} trials were measured"] if fewer else []
         return [*short, *self.remarks, *dict.fromkeys(found)]
 
-    def latex_row(self) -> str:
-        """A row for a booktabs table, ``Name & {1.499 ± 0.012} & ...``, under a comment that names the columns.
-
-        The braces let it stand in text columns and in siunitx's ``S`` columns alike.
-        """
-        cells = [escape(self.name)]
-        for metric in self.protocol.metrics:
-            values = self.values(metric.key)
-            if not values:
-                cells.append("--")
-                continue
-            spread = self.spread(metric)
-            mean = _number(sum(values) / len(values), metric.decimals)
-            cells.append(mean if spread is None else rf"{{{mean} $\pm$ {_number(spread, metric.decimals)}}}")
-        header = " & ".join(escape(metric.label or metric.key) for metric in self.protocol.metrics)
-        return f"% Model & {header}\n" + " & ".join(cells) + r" \\"
-
 
 def score_images(
     path: str | Path,
@@ -192,7 +178,7 @@ def score_images(
             sums = measurer.sums(trial, 0, chosen.num_samples, progress, trial * chosen.num_samples)
             records.append(measurer.record(trial, sums))
     assert isinstance(measurer.source, ImageFiles)
-    return Score(label, chosen, records, measurer.source.store.remarks)
+    return Score(label, chosen, records, measurer.source.store.remarks, spec.family, spec.nfe)
 
 
 def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:

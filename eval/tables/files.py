@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from eval.tables.hyperparameters import build_hyperparameters, load_hyper_layout
 from eval.tables.latex import to_latex
 from eval.tables.layout import Mode, load_layout, read_layout
 from eval.tables.model import Table
+from eval.tables.scores import require_one_protocol, with_scores
 from eval.tables.text import to_csv, to_markdown
 from sida.errors import UserError
 from sida.io import write_text
@@ -34,6 +35,7 @@ def make_table(
     scope: Mapping[str, object] | None = None,
     spec: Mapping[str, Any] | None = None,
     results: str | Path | None = None,
+    scores: Sequence[str | Path] = (),
 ) -> Table:
     """Builds the table of a layout of results, or of one of hyperparameters.
 
@@ -47,6 +49,7 @@ def make_table(
         scope: Conditions on the sample sheet added to every row, e.g. ``{"dataset": "digits"}``.
         spec: What a table of hyperparameters prints: ``gpus``, and ``students`` with the settings of each row.
         results: Folder with the training logs that it prints; by default that of ``measurements``.
+        scores: Files of ``sida-eval score --out``, each a further row at the end.
 
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or sheet.
@@ -66,7 +69,12 @@ def make_table(
     if measurements is not None and mode != "paper":
         measured = load_measurements(measurements)
     sheet = {run.run: run for run in read_runs(runs)} if runs is not None else {}
-    return build_table(rows, measured, sheet, numbers, mode)
+    if scores and mode == "paper":
+        raise UserError("--add: mode paper prints published numbers alone; take --mode audit or measured")
+    rows, measured, every = with_scores(rows, measured, sheet, scores)
+    table = build_table(rows, measured, every, numbers, mode)
+    require_one_protocol(table, [name for name in every if name not in sheet])
+    return table
 
 
 def table_paths(out: str | Path) -> list[Path]:

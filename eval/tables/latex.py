@@ -143,7 +143,7 @@ def tabular(table: Table) -> str:
             lines.append(r"\midrule")
         cells, place = [], 0
         for cell in row.cells:
-            cells.append(_cell(cell, table.columns[place]))
+            cells.append(row_cell(cell, table.columns[place]))
             place += cell.columns
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}%"])
@@ -179,7 +179,8 @@ def _groups(table: Table) -> list[str]:
     return [" & ".join(cells) + r" \\", "".join(rules)]
 
 
-def _cell(cell: Cell, column: Column) -> str:
+def row_cell(cell: Cell, column: Column) -> str:
+    """A cell of a row, as its column takes it."""
     if column.number and cell.columns == 1:
         return number_cell(cell)
     text = "--" if cell.kind == "dash" else escape(cell.plain if cell.kind == "missing" else cell.text)

@@ -14,7 +14,9 @@ from eval.report.overview import read_markdown_table
 from eval.report.paper import build_paper
 from eval.tables.html import read_html, to_html
 from eval.tables.latex import escape, to_latex
+from eval.tables.layout import ColumnSpec
 from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.scores import latex_row
 from eval.tables.text import to_markdown
 from sida.errors import UserError
 from sida.sheet import read_runs
@@ -63,10 +65,7 @@ def test_text_is_no_command_of_latex(text):
 
 
 def test_the_row_of_a_score_is_escaped_like_a_table():
-    class Protocol:
-        name, metrics, num_samples = "p", (), 2
-
-    row = Score("a\\b_{%}^~<>&\n$", Protocol(), []).latex_row()
+    row = latex_row(Score("a\\b_{%}^~<>&\n$", None, []), [ColumnSpec("Model", field="label")])
     assert row.endswith("\n" + escape("a\\b_{%}^~<>& $") + " \\\\")
     assert escape(r"a\b{}") == r"a\textbackslash{}b\{\}"
 

@@ -140,8 +140,11 @@ def printed(begin: str) -> str:
 
 
 def test_the_line_for_another_preset_works_as_printed(workspace):
-    subprocess.run(printed("printf 'noisy"), shell=True, check=True, cwd=workspace.folder)
-    command = printed("SIDA_ALLOW_CODE=docs.examples snakemake --cores 2 -- results/demo")
+    sheet = (workspace.folder / "config/runs/demo.tsv").read_bytes()
+    for begin in ("cp config/runs", "printf 'noisy"):
+        subprocess.run(printed(begin), shell=True, check=True, cwd=workspace.folder)
+    command = printed("SIDA_ALLOW_CODE=docs.examples snakemake --cores 2 --config runs=")
+    assert (workspace.folder / "config/runs/demo.tsv").read_bytes() == sheet
     word, _, call = command.partition(" snakemake ")
     bare = {key: value for key, value in workspace.environment().items() if key != "SIDA_ALLOW_CODE"}
     status = subprocess.run(

@@ -1,0 +1,112 @@
+"""Scores of anyone's images beside the rows of a table: one row to paste, or the table with further rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eval.results.measurements import read_score
+from eval.results.summary import Estimate, Measurements
+from eval.tables.cells import heading, measured_cell
+from eval.tables.latex import row_cell
+from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, load_layout
+from eval.tables.lines import Source
+from eval.tables.model import Cell, Table
+from sida.errors import UserError
+from sida.io import read_sealed_json
+from sida.latex_text import escape
+from sida.resources import find
+from sida.sheet import Run, check_cells
+
+if TYPE_CHECKING:
+    from eval.measuring.protocol import Protocol
+    from eval.measuring.score import Score
+
+
+def row_columns(protocol: Protocol, table: str | None = None) -> tuple[ColumnSpec, ...]:
+    """Columns of a row that stands in a table: its own, or by default those of ``main`` or of the protocol.
+
+    Args:
+        protocol: Of the images.
+        table: Layout, a name or a file; None takes ``main`` where the protocol has its metrics, else the metrics.
+
+    Raises:
+        UserError: No such layout, or one that shows nothing of this protocol or one number per model size.
+    """
+    known = {metric.key for metric in protocol.metrics}
+    columns = load_layout(find("tables", table or "main", where="--table")).columns
+    shown = {column.metric for column in columns if column.metric}
+    if table is None and not shown <= known:
+        own = [ColumnSpec(m.label or m.key, metric=m.key, decimals=m.decimals) for m in protocol.metrics]
+        return (ColumnSpec("Model", field="label"), *own)
+    if not shown & known or any(column.key or column.effect for column in columns):
+        raise UserError(
+            f"--table {table}: has no columns for the metrics of protocol '{protocol.name}' "
+            f"({', '.join(sorted(known))}); name another layout"
+        )
+    return columns
+
+
+def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
+    """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
+    texts = {"label": score.name, "family": score.family, "nfe": str(score.nfe or "")}
+    cells = []
+    for column in columns:
+        if column.metric is None:
+            text = texts.get(str(column.field), "")
+            cell = Cell(text) if text else Cell(kind="blank")
+        else:
+            cell = measured_cell(column, Source(column.metric, estimate=_estimate(score, column.metric)))
+        cells.append(row_cell(cell, heading(column)))
+    return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
+
+
+def _estimate(score: Score, key: str) -> Estimate | None:
+    values = score.values(key)
+    return (
+        Estimate(sum(values) / len(values), score.spread(score.protocol.metric(key)), len(values)) if values else None
+    )
+
+
+def with_scores(
+    layout: TableLayout, measured: Measurements, sheet: Mapping[str, Run], paths: Sequence[str | Path]
+) -> tuple[TableLayout, Measurements, dict[str, Run]]:
+    """A layout, measurements and a sheet with a further row for each file of ``sida-eval score --out``.
+
+    Raises:
+        UserError: Another file, or a name that a row of the sheet has.
+    """
+    rows, specs, runs = list(measured.rows), list(layout.rows), dict(sheet)
+    for path in paths:
+        added = read_score(path).rows
+        name = added[0].run
+        if name in runs or name in measured.runs:
+            raise UserError(f"{path}: a row is already called '{name}'; score the images under another --name")
+        family = str(read_sealed_json(Path(path))["measurements"][0].get("family") or "")
+        check_cells([name, family], str(path))
+        runs[name] = Run(name, name, "external", family=family)
+        rows += added
+        specs.append(RowSpec(run=name))
+    return dataclasses.replace(layout, rows=tuple(specs)), Measurements(rows, measured.source), runs
+
+
+def require_one_protocol(table: Table, added: Sequence[str]) -> None:
+    """Refuses an added row beside measured ones of other protocols.
+
+    Raises:
+        UserError: There is one; both protocols are named.
+    """
+    for mine in table.records:
+        others = {
+            str(record["protocol_sha256"]): record["protocol"]
+            for record in table.records
+            if record["column"] == mine["column"] and record["run"] not in added and record["protocol_sha256"]
+        }
+        if mine["run"] in added and others and mine["protocol_sha256"] not in others:
+            raise UserError(
+                f"--add: '{mine['run']}' was measured under protocol '{mine['protocol']}' "
+                f"({mine['protocol_sha256'][:12]}), column '{mine['column']}' of the table under "
+                f"{', '.join(sorted(map(str, others.values())))}; score the images under that one"
+            )

@@ -1,0 +1,90 @@
+"""Scores of anyone's images beside the rows of a table."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from eval.commands import main
+from eval.results.measurements import write_csv
+from sida.config import load_spec
+from sida.io import write_sealed_json
+
+SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two scores of digits, one of them also as measurements with a sheet, and one of another protocol."""
+    folder = tmp_path_factory.mktemp("scores")
+    for name, n, *more in (("theirs", 40), ("Mine", 40, "--nfe", "4", "--family", "Two & More"), ("small", 20)):
+        pixels = np.random.default_rng(len(name)).integers(0, 256, (80, 8, 8), dtype=np.uint8)
+        np.savez(folder / "images.npz", arr_0=pixels, arr_1=np.arange(80) % 10)
+        command = ["score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", str(n)]
+        command += ["--dataset", '{"name": "digits", "kind": "digits"}', "--trials", "2", "--name", name, *more]
+        assert main([*command, "--out", str(folder / f"{name}.json"), "--latex", str(folder / f"{name}.tex")]) == 0
+    write_csv(folder / "measurements.csv", load_spec(str(folder / "theirs.json"))["measurements"])
+    (folder / "runs.tsv").write_text(SHEET)
+    return folder
+
+
+def table(folder, out, *added, layout="main"):
+    command = ["table", "--layout", layout, "--out", str(out), *(f"--add={folder / name}" for name in added)]
+    files = ["--measurements", str(folder / "measurements.csv"), "--runs", str(folder / "runs.tsv")]
+    return main([*command, *files * (layout == "main")])
+
+
+def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
+    """Same columns, decimals and units: accuracy as per cent, precision without its spread."""
+    assert table(folder, tmp_path / "main.tex", "Mine.json") == 0
+    comment, row = (folder / "Mine.tex").read_text().splitlines()
+    assert comment == r"% Family & Model & NFE & FD & IS & Prec. & Rec. & Acc. \% & FD pixel"
+    assert row in (tmp_path / "main.tex").read_text().splitlines()
+    assert row.startswith(r"Two \& More & Mine & 4 & ")
+    with open(tmp_path / "main.csv", encoding="utf-8", newline="") as stream:
+        found = {(r["model"], r["column"]): r for r in csv.DictReader(stream)}
+    summary = json.loads((folder / "Mine.json").read_text())["summary"]
+    assert float(found["Mine", "fd"]["measured"]) == pytest.approx(summary["fd"]["mean"])
+    assert found["Mine", "fd"]["protocol"] == found["Theirs", "fd"]["protocol"] == "digits-n40"
+
+
+def test_a_score_stands_beside_published_rows_without_any_sheet(folder, tmp_path):
+    layout = tmp_path / "mine.yaml"
+    layout.write_text("extends: table1.yaml\nmetrics: {fid: fd}\n")
+    (tmp_path / "tables").mkdir()
+    layout = layout.rename(tmp_path / "tables" / "mine.yaml")
+    assert table(folder, tmp_path / "t.tex", "Mine.json", layout=str(layout)) == 0
+    lines = (tmp_path / "t.md").read_text().splitlines()
+    assert any("| SiDA, α=1.0 | 1 | " in line for line in lines)
+    last = [line for line in lines if line.startswith("|")][-1]
+    assert last.startswith("| Two & More | Mine | 4 |  | ")
+    assert last.count("±") == 2
+
+
+def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, capsys):
+    def refused(words, *command):
+        assert main([*command]) == 1
+        (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("error: ")]
+        for word in words:
+            assert word in line
+
+    out = tmp_path / "t.tex"
+    assert table(folder, out, "small.json") == 1
+    error = capsys.readouterr().err
+    assert "digits-n20" in error
+    assert "column 'fd' of the table under digits-n40" in error
+    assert table(folder, out, "theirs.json") == 1
+    assert "already called 'theirs'; score the images under another --name" in capsys.readouterr().err
+    paper = ("table", "--layout", "table1", "--mode", "paper", "--out", str(out))
+    refused(["--add", "mode audit"], *paper, "--add", str(folder / "Mine.json"))
+    record = load_spec(str(folder / "Mine.json"))
+    for line in record["measurements"]:
+        line["family"] = "=1+cmd|x"
+    write_sealed_json(tmp_path / "evil.json", record)
+    evil = ("table", "--layout", "table1", "--out", str(out), "--add", str(tmp_path / "evil.json"))
+    refused(["evil.json", "as a formula"], *evil)
+    images = ("score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20")
+    refused(["--table table5", "protocol 'digits'", "name another layout"], *images, "--table", "table5")
+    refused(["--table", "no-such"], *images, "--table", "no-such")
+    assert not out.exists()
