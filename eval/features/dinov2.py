@@ -14,6 +14,7 @@ from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes
+from sida.assets import checked, fetch
 from sida.checkpoint import read_state_dict
 from sida.errors import UserError
 from sida.io import sha256_json
@@ -159,10 +160,8 @@ def load_hub_model(repository: str, model: str, weights: str | Path | None) -> t
 
 def _weights_file(weights: str | Path | None) -> Path:
     if weights is None:
-        from sida.assets import fetch
-
         return fetch(ASSET)
-    path = Path(weights)
+    path = checked(weights)
     if not path.is_file():
         raise UserError(f"{path}: no such file of weights; fetch it with `sida assets fetch {ASSET}`")
     return path

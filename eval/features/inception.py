@@ -19,7 +19,7 @@ import torch
 from eval.features.base import Extractor, as_rgb
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_clean
-from sida.assets import load_registry
+from sida.assets import checked, fetch, load_registry
 from sida.errors import UserError
 from sida.io import sha256_file, sha256_json
 from sida.plugins import check_place
@@ -50,7 +50,7 @@ class InceptionExtractor(Extractor):
         self, device: str | torch.device = "cpu", path: str | Path | None = None, two_passes: bool = False
     ) -> None:
         super().__init__(device)
-        self.path = Path(path) if path is not None else _asset()
+        self.path = checked(path) if path is not None else fetch(ASSET)
         if not self.path.is_file():
             raise UserError(f"{path}: no such feature network; fetch it with `sida assets fetch {ASSET}`")
         self.sha256 = sha256_file(self.path)
@@ -147,9 +147,3 @@ def load_torchscript(path: Path, device: torch.device) -> Any:
     except (RuntimeError, ValueError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(f"{path}: not a TorchScript network ({reason}); delete it and fetch it again") from None
-
-
-def _asset() -> Path:
-    from sida.assets import fetch
-
-    return fetch(ASSET)

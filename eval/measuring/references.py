@@ -23,6 +23,7 @@ from eval.features.extraction import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
 from eval.statistics import FeatureStatistics
+from sida.assets import checked
 from sida.errors import UserError
 from sida.io import sha256_file, sha256_json
 from sida.tf32 import tf32
@@ -121,7 +122,7 @@ def _load(
     given = files.get(key)
     if source.kind == "dataset" and given is None:
         return from_dataset(_open_dataset(source, key, where, dataset), extractors, moments, rows, source.cov_ddof)
-    path = Path(given) if given is not None else find_file(source, key, where, files.get("*"))
+    path = checked(given if given is not None else find_file(source, key, where, files.get("*")))
     if not path.is_file():
         raise UserError(f"{path}: no such reference file ({where})")
     digest = sha256_file(path)

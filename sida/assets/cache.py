@@ -76,17 +76,21 @@ def _try_lock(stream: BinaryIO) -> bool:
 
 
 def read_records(cache: Path) -> dict[str, dict[str, Any]]:
-    """What ``assets.lock`` knows by target: ``sha256``, ``size``, ``url``, ``date``, ``stamp`` (file when checked)."""
+    """What ``assets.lock`` knows by target: ``sha256``, ``size``, ``url`` and ``date``.
+
+    Of the last check it has ``stamp`` (the file's size, times and inode) and ``checked`` (seconds since 1970).
+    """
     path = cache / LOCK_FILE
     if not path.exists():
         return {}
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
         if isinstance(value, dict) and all(
-            isinstance(v, dict) and isinstance(v.get("sha256"), str) for v in value.values()
+            isinstance(v, dict) and v.keys() >= {"size", "url"} and isinstance(v.get("sha256"), str)
+            for v in value.values()
         ):
             return value
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     raise UserError(f"{path}: damaged; restore it, or delete it to record all hashes anew")
 

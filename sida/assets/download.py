@@ -127,6 +127,9 @@ def _from_url(session: Session, asset: Asset, url: str, part: Part, sha256: str,
     """All attempts at one URL; returns the hash of the complete file."""
     idle, pause, spoilt = 0, transfer.backoff, False
     for _ in range(transfer.total_attempts):
+        if spoilt and not sha256:
+            # Nothing tells whether the next answers belong together.
+            part.remove()
         before = part.size
         try:
             _attempt(session, asset, url, part, bool(sha256), transfer)
@@ -169,7 +172,7 @@ def _attempt(session: Session, asset: Asset, url: str, part: Part, known: bool, 
                 stream.seek(start)
                 # Before the note: bytes of another version must not be taken for those of this one.
                 stream.truncate()
-                part.note(url, response.headers, total)
+                part.note(url, response.headers, total, start)
                 _receive(response, stream, start, total, asset, transfer)
     except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
         network = (requests.RequestException, urllib3.exceptions.HTTPError, ConnectionError, TimeoutError)
@@ -217,7 +220,7 @@ def _accepted(
 
 def _continued(headers: Mapping[str, str], done: int, part: Part) -> tuple[int, int]:
     """First byte and total length of an answer that continues the part, if it does."""
-    place = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("Content-Range", ""))
+    place = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("Content-Range", ""))
     if not place or int(place[1]) != done:
         part.path.unlink(missing_ok=True)
         raise BrokenError("the server sent another part than asked for; starting over")
@@ -278,11 +281,12 @@ def _fault(asset: Asset, part: Part, found: str, sha256: str) -> str | None:
     if sha256:
         recorded = "" if asset.sha256 else f"; if the recorded one was wrong: sida assets forget {asset.id}"
         return f"wrong content (sha256 {found[:12]}…, {sha256[:12]}… expected{recorded})"
-    return None
+    return "the parts of the file do not make what the server's ETag names" if part.glued() else None
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isdigit() else None
+    # ² and ³ are digits, too, and Python reads no number of thousands of them.
+    return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def _retry_after(response: Response) -> float:

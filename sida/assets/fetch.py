@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,10 @@ from sida.io import sha256_file
 from sida.progress import say
 from sida.provenance import now
 
+#: When the workflow began that a command is a job of, in seconds since 1970; the workflow sets it.
+RUN = "SIDA_RUN_STARTED"
+_STARTED = time.time()
+
 
 def fetch(
     asset_id: str,
@@ -45,7 +51,8 @@ def fetch(
 
     Returns:
         Path of the file. It has been checked against the registered hash, or, where none is registered, against the one
-        recorded in ``assets.lock`` when the file was first used.
+        recorded in ``assets.lock`` when the file was first used: once in a workflow or other command, and again where
+        size, times or inode changed.
 
     Raises:
         UserError: Unknown id, no link, offline (with the place where the file must be put), failed download, or a file
@@ -134,16 +141,33 @@ def forget(
 
 
 def _settled(asset: Asset, cache: Path) -> bool:
-    """Whether a file is there with size and time of its last check, which found the expected hash.
+    """Whether a file is as it was at its last check, which was in this run and found the expected hash.
 
-    Needs no lock: files and records are replaced whole.
+    Needs no lock: files and records are replaced whole. Disks rot without a change of stamps, hence the run.
     """
     try:
         stamp = _stamp(cache / asset.target)
     except OSError:
         return False
     record = read_records(cache).get(asset.target, {})
-    return record.get("stamp") == stamp and record.get("sha256") == (asset.sha256 or record.get("sha256"))
+    given, checked = os.environ.get(RUN, ""), record.get("checked")
+    began = float(given) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", given) else _STARTED
+    fresh = isinstance(checked, float) and began <= checked <= time.time()
+    return fresh and record.get("stamp") == stamp and record["sha256"] == (asset.sha256 or record["sha256"])
+
+
+def checked(path: str | os.PathLike[str]) -> Path:
+    """A path that a user names; a registered file in the cache is compared with its hash, as by :func:`fetch`.
+
+    Raises:
+        UserError: The content is another one.
+    """
+    path, cache = Path(path).expanduser(), cache_dir().resolve()
+    if path.is_file() and path.resolve().is_relative_to(cache):
+        target = path.resolve().relative_to(cache).as_posix()
+        for asset in [asset for asset in load_registry().values() if asset.target == target][:1]:
+            fetch(asset.id)
+    return path
 
 
 def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
@@ -212,7 +236,8 @@ def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None =
     """Writes down what a file is; says so where nobody knew before."""
     target, new = cache / asset.target, asset.target not in read_records(cache)
     size = target.stat().st_size
-    record = {"sha256": sha256, "size": size, "url": url, "date": date or now(), "stamp": _stamp(target)}
+    record = {"sha256": sha256, "size": size, "url": url, "date": date or now()}
+    record |= {"stamp": _stamp(target), "checked": time.time()}
     write_record(cache, asset.target, record)
     if new and not asset.sha256:
         place = f" of {url}" if url else ""
@@ -221,11 +246,11 @@ def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None =
 
 def _stamp(path: Path) -> list[int]:
     status = path.stat()
-    return [status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _slots() -> int:
     text = os.environ.get("SIDA_DOWNLOADS", "4")
-    if not text.isdigit() or int(text) < 1:
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) < 1:
         raise UserError(f"SIDA_DOWNLOADS: '{text}' must be a whole number above 0")
     return int(text)

@@ -123,7 +123,7 @@ def _asset(row: dict[str, str], where: str) -> Asset:
         raise UserError(f"{where}: kind '{row['kind']}' is unknown{suggestion(row['kind'], KINDS)}")
     if not row["target"] or target.is_absolute() or ".." in target.parts:
         raise UserError(f"{where}: target '{row['target']}' must be a relative path inside the cache")
-    if row["size"] and not re.fullmatch(r"[1-9]\d*", row["size"]):
+    if row["size"] and not re.fullmatch("[1-9][0-9]{0,17}", row["size"]):
         raise UserError(f"{where}: size '{row['size']}' must be a number of bytes or empty")
     if row["sha256"] and not re.fullmatch(r"[0-9a-f]{64}", row["sha256"]):
         raise UserError(f"{where}: sha256 must be 64 lower-case hexadecimal digits or empty")

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Converts and prints one line."""
     from pathlib import Path
 
-    from sida.assets import load_registry
+    from sida.assets import checked, load_registry
     from sida.checkpoint import import_official
 
     source, url, network_class = Path(args.source), args.url, args.network_class
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         source, url, network_class = fetch(asset.id), url or asset.url, network_class or asset.network_class
     given = {"method": args.method, "dataset": args.dataset}
     metadata = import_official(
-        source,
+        checked(source),
         args.target,
         key=args.key,
         origin_url=url,

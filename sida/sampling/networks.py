@@ -32,12 +32,12 @@ def network_file(source: str) -> Path:
     Raises:
         UserError: Neither a file nor a known id, or the file cannot be converted or fetched.
     """
-    from sida.assets import cache_dir, fetch, load_registry
+    from sida.assets import cache_dir, checked, fetch, load_registry
     from sida.assets.cache import file_lock
     from sida.checkpoint import import_official
     from sida.io import sha256_file
 
-    path, url, network_class = Path(source).expanduser(), None, None
+    path, url, network_class = checked(source), None, None
     if not path.exists():
         registry = load_registry()
         if path.suffix or "/" in source or source not in registry:

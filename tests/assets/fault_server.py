@@ -106,7 +106,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
             self.send_response(206)
             first = start if kind != "wrong range" else start + 1
-            self.send_header("Content-Range", f"bytes {first}-{len(page.body) - 1}/{len(page.body)}")
+            place = f"bytes {first}-{len(page.body) - 1}/{len(page.body)}"
+            self.send_header("Content-Range", values[0] if kind == "range" else place)
         else:
             self.send_response(200)
         body = page.body[start:]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import shutil
+import sys
+import time
 from datetime import date
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from sida.assets.cache import LOCK_FILE
 from sida.assets.registry import COLUMNS
 from sida.cli import main
 from sida.errors import UserError
+from sida.io import sha256_file
 
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -51,6 +55,55 @@ def test_a_part_of_another_version_is_noticed_where_the_server_ignores_the_condi
         get(one(url), tmp_path)
     site.add("f", newer, faults=[("any condition",)])
     assert get(one(url), tmp_path).read_bytes() == newer
+
+
+@pytest.mark.parametrize("name", ["md5", "sha256", "words"])
+def test_one_etag_for_two_versions_makes_no_mixture(site, tmp_path, name):
+    newer = bytes(reversed(BODY))
+    etag = hashlib.new(name, BODY).hexdigest() if name != "words" else "v1"
+    options = {"etag": False, "headers": {"ETag": f'"{etag}"'}}
+    url = site.add("f", BODY, faults=[("cut", 5000)] + [("status", 503)] * 3, **options)
+    with pytest.raises(UserError):
+        get(one(url), tmp_path)
+    # The same name again, continued whatever the condition says.
+    site.add("f", newer, faults=[("any condition",), ("cut", 100_000), ("cut", 200_000)], **options)
+    assert get(one(url), tmp_path).read_bytes() == newer
+    # A download is resumed where the server's name of the version can be checked, and begins anew where it cannot.
+    resumed = [wanted for wanted in site.asked("f") if wanted]
+    assert resumed[0:1] == ([] if name == "words" else ["bytes=5000-"])
+    assert len(resumed) <= 4
+
+
+def test_a_resumed_file_is_taken_where_the_servers_digest_agrees(site, tmp_path):
+    headers = {"ETag": f'"{SHA}"'}
+    url = site.add("f", BODY, faults=[("cut", 5000), ("any condition",)], etag=False, headers=headers)
+    assert get(one(url), tmp_path).read_bytes() == BODY
+    assert site.asked("f") == [None, "bytes=5000-"]
+
+
+@pytest.mark.parametrize("digits", ["³", "9" * 5000, "-1", "1_0"])
+def test_odd_numbers_of_a_server_are_no_numbers(site, tmp_path, digits):
+    odd = site.add("f", BODY, length=False, headers={"Content-Length": digits})
+    with pytest.raises(UserError, match="nobody says how long the file is"):
+        get(one(odd), tmp_path)
+    busy = site.add("g", BODY, faults=[("status", 503, [("Retry-After", digits)])])
+    assert get(one(busy, "g"), tmp_path).read_bytes() == BODY
+    part = site.add("h", BODY, faults=[("cut", 5000), ("range", f"bytes 5000-{len(BODY) - 1}/{digits}")])
+    assert get(one(part, "h"), tmp_path).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": ' * 100_000, '{"some/net.pkl": {"sha256": "x"}}'])
+def test_a_damaged_lock_is_one_line(site, tmp_path, text):
+    (tmp_path / LOCK_FILE).write_text(text)
+    with pytest.raises(UserError, match=r"assets\.lock: damaged; restore it"):
+        get(one(site.add("f", BODY)), tmp_path)
+
+
+def test_a_deeply_nested_note_of_a_part_is_none(site, tmp_path):
+    (tmp_path / "some").mkdir()
+    (tmp_path / "some/net.pkl.part").write_bytes(b"x" * 5000)
+    (tmp_path / "some/net.pkl.part.json").write_text("[" * 100_000)
+    assert get(one(site.add("f", BODY)), tmp_path).read_bytes() == BODY
 
 
 def test_a_compressed_body_is_refused_and_a_mirror_taken(site, tmp_path):
@@ -141,6 +194,67 @@ def registry(site, tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_ASSETS", str(path))
     return path
+
+
+def rot(cache: Path) -> Path:
+    """Changes a byte of the cached file as a disk does, which changes no time."""
+    path = cache / "some/net.pkl"
+    path.write_bytes(b"X" + path.read_bytes()[1:])
+    found, status = records(cache), path.stat()
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    (cache / LOCK_FILE).write_text(json.dumps({"some/net.pkl": {**found["some/net.pkl"], "stamp": stamp}}))
+    return path
+
+
+def test_rot_without_a_new_time_is_found_at_the_first_use_in_a_run(registry, tmp_path, monkeypatch):
+    from eval.features import get_extractor
+    from eval.measuring.protocol import load_protocol
+    from eval.measuring.references import load_references
+    from sida.sampling.networks import network_file
+
+    fetch("net", transfer=HASTY)
+    path = rot(tmp_path / "cache")
+    # Hashed in this run already: it is not read again.
+    fetch("net")
+    monkeypatch.setenv("SIDA_RUN_STARTED", str(time.time()))
+    reference = {"r": {"kind": "statistics", "file": "net.pkl"}}
+    metric = {"key": "fid", "kind": "frechet", "extractor": "pixels", "reference": "r", "label": "FID"}
+    protocol = load_protocol(
+        {"name": "p", "title": "P", "resolution": 8, "channels": 1, "num_samples": 9, "trials": 1,
+         "references": reference, "metrics": [metric]}
+    )  # fmt: skip
+    for use in (
+        lambda: fetch("net"),
+        lambda: network_file("net"),
+        lambda: network_file(str(path)),
+        lambda: get_extractor("inception", path=str(path)),
+        lambda: get_extractor("dinov2", weights=str(path)),
+        lambda: load_references(protocol, {}, {"r": str(path)}),
+    ):
+        with pytest.raises(UserError, match=r"net\.pkl: its sha256 .* is not the one in assets\.lock"):
+            use()
+    for source in ("net", str(path)):
+        assert main(["convert", source, str(tmp_path / "out.safetensors")]) == 1
+
+
+def test_a_file_is_hashed_once_in_a_run_and_when_its_inode_or_times_change(registry, tmp_path, monkeypatch):
+    hashed = []
+    inner = sha256_file
+    monkeypatch.setattr(
+        sys.modules["sida.assets.fetch"], "sha256_file", lambda path: hashed.append(path) or inner(path)
+    )
+    path = fetch("net", transfer=HASTY)
+    for change in (
+        lambda: None,
+        lambda: None,
+        lambda: path.chmod(0o600),
+        lambda: (path.rename(tmp_path / "x"), shutil.copy2(tmp_path / "x", path)),
+        lambda: monkeypatch.setenv("SIDA_RUN_STARTED", str(time.time())),
+        lambda: None,
+    ):
+        change()
+        fetch("net")
+    assert len(hashed) == 3
 
 
 def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path, capsys):

@@ -4,6 +4,7 @@ import os
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from snakemake.dag import DAG
@@ -32,6 +33,9 @@ from sida.timing import Stopwatch
 
 # The user's word for code from outside (sida/plugins.py) goes to every job, also to other machines; presets give none.
 os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
+# Each download is hashed once in a run, when it is first used (sida/assets/fetch.py).
+if workflow.is_main_process:
+    os.environ["SIDA_RUN_STARTED"] = str(time.time())
 # Jobs take our packages from this checkout, and look into the working folder only for code that is allowed.
 PLACES = [*filter(None, [os.getenv("PYTHONPATH")]), str(workflow.basedir)]
 os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=os.pathsep.join(PLACES))
@@ -39,6 +43,7 @@ os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=os.pathsep.join(PLACES))
 
 envvars:
     "SIDA_ALLOW_CODE",
+    "SIDA_RUN_STARTED",
 
 
 try:
