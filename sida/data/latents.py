@@ -160,7 +160,7 @@ def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offlin
             "latent diffusion needs the package diffusers; install the optional extra: pip install 'sida-repro[latent]'"
         ) from None
     try:
-        vae = AutoencoderKL.from_pretrained(path, local_files_only=offline)
+        vae = AutoencoderKL.from_pretrained(path, local_files_only=offline, use_safetensors=True)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path}: cannot load the VAE ({reason}); fetch it with 'sida assets fetch'") from None

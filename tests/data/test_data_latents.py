@@ -92,13 +92,38 @@ def test_without_diffusers_the_extra_is_named(monkeypatch):
         load_vae()
 
 
+def test_decode_and_encode_with_a_real_autoencoder_of_random_weights(tmp_path):
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    net = AutoencoderKL(**blocks, block_out_channels=(8, 8), norm_num_groups=4, latent_channels=4).eval()
+    net.save_pretrained(tmp_path / "vae")
+    vae = load_vae(str(tmp_path / "vae"))
+    latents = torch.randn(9, 4, 4, 4)
+    images = LatentDecoder(vae)(latents)
+    assert (images.shape, images.dtype) == ((9, 3, 8, 8), torch.uint8)
+    with torch.no_grad():
+        raw = net.decode(LatentScaling().to_raw(latents)).sample
+        moments = net.encode(images.float() / 255).latent_dist
+    assert torch.equal(images, (raw.clamp(0, 1) * 255).to(torch.uint8))
+    assert len(images.unique()) > 20
+    encoded = LatentEncoder(vae)(images)
+    torch.testing.assert_close(encoded, torch.cat([moments.mean, moments.std], 1))
+    assert encoded.shape == (9, 8, 4, 4)
+    # A folder from elsewhere may hold pickles, which are not read.
+    net.save_pretrained(tmp_path / "pickled", safe_serialization=False)
+    with pytest.raises(UserError, match="pickled: cannot load the VAE"):
+        load_vae(str(tmp_path / "pickled"))
+
+
 def test_the_vae_is_loaded_through_diffusers(monkeypatch, tmp_path):
     calls = {}
 
     class AutoencoderKL(torch.nn.Linear):
         @classmethod
-        def from_pretrained(cls, path, local_files_only):
-            calls["args"] = (path, local_files_only)
+        def from_pretrained(cls, path, local_files_only, use_safetensors):
+            calls["args"] = (path, local_files_only and use_safetensors)
             if path == "missing":
                 raise OSError("missing does not appear to have a file named config.json\nmore")
             return cls(1, 1)

@@ -118,9 +118,7 @@ def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         for job in found.values()
         if job.kind in ("student", "measure")
     )
-    wanted = {"torch": "make setup", "snakemake": "make setup"} | (
-        {"diffusers": "pip install diffusers"} if latents else {}
-    )
+    wanted = {"torch": "make setup", "snakemake": "make setup"} | ({"diffusers": "make setup"} if latents else {})
     missing = {name: mend for name, mend in wanted.items() if importlib.util.find_spec(name) is None}
     for name, mend in missing.items():
         yield Finding("packages", "lacks", f"{name} is not installed", mend)
