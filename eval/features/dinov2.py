@@ -12,18 +12,14 @@ import torch
 
 from eval.features.base import Extractor, as_rgb
 from eval.features.digits import weights_digest
+from eval.features.hub import load_hub_model
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes
-from sida.assets import checked, fetch
-from sida.checkpoint import read_state_dict
-from sida.errors import UserError
 from sida.io import sha256_json
-from sida.plugins import check_place
 from sida.tf32 import tf32
 
-REPOSITORY = "facebookresearch/dinov2:main"
 MODEL = "dinov2_vitl14"
-(ASSET,) = EXTRACTORS["dinov2"].assets
+WEIGHTS, CODE = EXTRACTORS["dinov2"].assets
 INPUT_SIZE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -33,8 +29,8 @@ class DinoV2Extractor(Extractor):
 
     Args:
         device: Where it runs.
-        repository: ``owner/name:ref`` on GitHub, or a local copy of the repository (a folder with ``hubconf.py``).
-            torch.hub runs its code.
+        repository: A copy of DINOv2's repository (a folder with ``hubconf.py``), whose code runs with the user's
+            permission; None takes the registered archive of one commit, which is unpacked in the cache.
         weights: File of the weights; None takes the registered asset, ``"hub"`` lets the repository load its own.
         model: Entry point of the repository.
 
@@ -50,15 +46,15 @@ class DinoV2Extractor(Extractor):
     def __init__(
         self,
         device: str | torch.device = "cpu",
-        repository: str = REPOSITORY,
+        repository: str | None = None,
         weights: str | Path | None = None,
         model: str = MODEL,
     ) -> None:
         super().__init__(device)
-        net = load_hub_model(repository, model, weights)
+        net, code = load_hub_model(repository or CODE, model, weights or WEIGHTS)
         self._net = net.to(self.device).eval().requires_grad_(False)
         # The digest is over the weights themselves: a file's bytes may differ where its tensors do not.
-        facts = [weights_digest(self._net.state_dict()), self.resize]
+        facts = [weights_digest(self._net.state_dict()), self.resize, code]
         self.sha256 = sha256_json(facts if self.precision is None else [*facts, self.precision])
         self._prepare()
         self._mean = torch.tensor(_MEAN, device=self.device).view(1, 3, 1, 1)
@@ -118,50 +114,3 @@ class DinoV2HalfExtractor(DinoV2Extractor):
 
     def _features(self, normalised: torch.Tensor) -> torch.Tensor:
         return super()._features(normalised.half())
-
-
-def load_hub_model(repository: str, model: str, weights: str | Path | None) -> torch.nn.Module:
-    """Loads a network through torch.hub, from GitHub or from a local folder.
-
-    Raises:
-        UserError: Anything that fails, in one line.
-    """
-    local = Path(repository).is_dir()
-    if not local and (repository.startswith((".", "/", "~")) or ":" not in repository):
-        raise UserError(f"{repository}: no such folder; give a copy of {REPOSITORY.split(':')[0]} or owner/name:ref")
-    if local:
-        check_place(repository, "a folder whose hubconf.py is run")
-    own = weights == "hub"
-    path = None if own else _weights_file(weights)
-    try:
-        net: torch.nn.Module = torch.hub.load(
-            repository,
-            model,
-            source="local" if local else "github",
-            trust_repo=True,
-            verbose=False,
-            pretrained=own,
-            **({} if local else {"skip_validation": True}),
-        )
-    except Exception as error:  # torch.hub runs foreign code, which may raise anything
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(
-            f"{repository}: cannot load '{model}' ({reason}); without network give a local copy of the repository "
-            "as option 'repository' of extractor dinov2"
-        ) from None
-    if path is not None:
-        try:
-            net.load_state_dict(read_state_dict(path))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UserError(f"{path}: does not hold the weights of '{model}' ({reason}); fetch it again") from None
-    return net
-
-
-def _weights_file(weights: str | Path | None) -> Path:
-    if weights is None:
-        return fetch(ASSET)
-    path = checked(weights)
-    if not path.is_file():
-        raise UserError(f"{path}: no such file of weights; fetch it with `sida assets fetch {ASSET}`")
-    return path

@@ -29,6 +29,7 @@ class Ours:
     classes: bool = False
 
 
+_DINOV2 = ("dinov2-vitl14", "dinov2-code")
 EXTRACTORS = {
     "digits": Ours("digits", "DigitsExtractor", classes=True),
     "glyphs": Ours("glyphs", "GlyphsExtractor", classes=True),
@@ -37,10 +38,10 @@ EXTRACTORS = {
     "inception": Ours("inception", "InceptionExtractor", ("inception",), classes=True),
     "inception_clean": Ours("inception", "InceptionCleanExtractor", ("inception",)),
     "inception_tf32": Ours("inception", "InceptionTF32Extractor", ("inception",), classes=True),
-    "dinov2": Ours("dinov2", "DinoV2Extractor", ("dinov2-vitl14",)),
-    "dinov2_pil": Ours("dinov2", "DinoV2PillowExtractor", ("dinov2-vitl14",)),
-    "dinov2_tf32": Ours("dinov2", "DinoV2TF32Extractor", ("dinov2-vitl14",)),
-    "dinov2_fp16": Ours("dinov2", "DinoV2HalfExtractor", ("dinov2-vitl14",)),
+    "dinov2": Ours("dinov2", "DinoV2Extractor", _DINOV2),
+    "dinov2_pil": Ours("dinov2", "DinoV2PillowExtractor", _DINOV2),
+    "dinov2_tf32": Ours("dinov2", "DinoV2TF32Extractor", _DINOV2),
+    "dinov2_fp16": Ours("dinov2", "DinoV2HalfExtractor", _DINOV2),
 }
 
 

@@ -19,6 +19,7 @@ KINDS = {
     "fid-reference": "statistics of a training set",
     "reference-batch": "images for precision and recall",
     "extractor": "a feature network",
+    "code": "the code of a feature network, of one commit",
     "backbone": "a frozen network of GDD's discriminator",
     "vae": "the autoencoder of latent models",
     "dataset": "the raw files of a data set",

@@ -90,16 +90,22 @@ def _forget(chosen: list[Asset], registry: dict[str, Asset]) -> int:
 
 def _list(chosen: list[Asset]) -> int:
     from sida.assets import cache_dir
+    from sida.assets.cache import read_records
 
     cache = cache_dir()
-    print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    note or link")
+    recorded = read_records(cache)
+    print(f"{'id':<32} {'kind':<15} {'bytes':>14}  state    sha256     note or link")
+    count: dict[str, int] = {}
     for asset in chosen:
+        pinned = "registry" if asset.sha256 else "lock" if asset.target in recorded else "first use"
+        count[pinned] = count.get(pinned, 0) + 1
         path = cache / asset.target
         state = "here" if path.exists() else "link" if asset.urls else "by hand"
         size = path.stat().st_size if path.exists() else asset.size
-        print(
-            f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {asset.note or asset.url}"
-        )
+        facts = f"{asset.id:<32} {asset.kind:<15} {f'{size:,}' if size else '?':>14}  {state:<7}  {pinned:<9}"
+        print(f"{facts}  {asset.note or asset.url}")
+    words = {"registry": "pinned in the registry", "lock": "pinned in assets.lock", "first use": "trusted at first use"}
+    print(f"sha256: {', '.join(f'{count.get(key, 0)} {word}' for key, word in words.items())}")
     print(f"cache: {cache}")
     return 0
 
