@@ -16,7 +16,7 @@ from typing import Any, Literal
 from eval.claims.evidence import bound
 from eval.claims.numbers import Z, show
 from eval.results.measurements import differences, read_score
-from eval.results.published import load_published
+from eval.results.published import PROTOCOLS, load_published
 from eval.results.summary import Estimate, Measurement, Measurements, load_measurements, other_yardstick
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout, read_layout
@@ -223,6 +223,7 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
     )
     rows: list[Row] = []
     seen: set[tuple[str, str]] = set()
+    apart: dict[tuple[str, str], None] = {}
     for name in (name for name in resources.names("tables") if re.match("table[1-7]", name)):
         path = resources.find("tables", name)
         if read_layout(path).get("kind", "results") != "results":
@@ -230,6 +231,9 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
         records = build_table(load_layout(path), measured, {}, numbers, "audit").records
         found = [r for r in records if r["agreement"] and (r["run"], r["metric"]) not in seen]
         seen |= {(r["run"], r["metric"]) for r in found}
+        both = [r for r in records if r["published"] and r["measured"]]
+        other = [r for r in both if r["protocol_sha256"] != PROTOCOLS.get(numbers[r["published_id"]].protocol)]
+        apart |= {(r["run"], r["metric"]): None for r in other}
         for i, r in enumerate(found):
             estimate = measured.estimate(r["run"], r["metric"])
             spread = f" ± {r['published_std']}" if r["published_std"] else ""
@@ -239,14 +243,19 @@ def compare_published(results: str | Path, published: str | Path | None = None) 
                 Cell(r["metric"]),
                 Cell(r["published"] + spread),
             ]
-            cells += [Cell(show(estimate)), Cell(f"{float(r['difference']):+.3g}".replace("-", "−"))]
+            lowest = f"; lowest of 3: {float(r['measured_lowest']):.4g}" if r["measured_lowest"] else ""
+            cells += [Cell(show(estimate) + lowest), Cell(f"{float(r['difference']):+.3g}".replace("-", "−"))]
             cells += [Cell(f"{float(r['tolerance']):.2g}"), Cell(r["agreement"], bold=r["agreement"] != "agrees")]
             rows.append(Row(tuple(cells), rule=i == 0 and bool(rows)))
-    if not rows:
+    others = [" ".join(key) for key in apart if key not in seen]
+    if not rows and not others:
         raise UserError(f"{results}: no measured run has a published number; compare two result folders instead")
     counts = Counter(row.cells[-1].text for row in rows)
     note = (
         f"{counts['agrees']} of {len(rows)} numbers agree with the published ones within the combined uncertainty; "
         f"{counts['better']} are better, {counts['worse']} worse."
     )
-    return Table("comparison", "Comparison", "", "audit", columns, tuple(rows), (note,))
+    notes = [note]
+    if others:
+        notes.append(f"Not compared, as measured under another protocol than published: {', '.join(others)}.")
+    return Table("comparison", "Comparison", "", "audit", columns, tuple(rows), tuple(notes))

@@ -10,14 +10,18 @@ a wrong reference make numbers better, too.
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from eval.results.published import Published
-from eval.results.summary import Estimate
+from eval.results.published import PROTOCOLS, Published
+from eval.results.summary import Estimate, Measurement
 
 PUBLISHED_TRIALS = 10
+#: Standard deviation of the lowest of three normal values, in that of one.
+_SPREAD_OF_LOWEST = 0.748
 _COARSE = {"precision": 0.01, "recall": 0.01}
 _HIGHER_IS_BETTER = {"is", "precision", "recall", "accuracy"}
 
@@ -31,11 +35,15 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """Difference measured − published, the tolerance it is held against, and whether higher values are better."""
+    """Difference measured − published, the tolerance it is held against, and whether higher values are better.
+
+    ``lowest`` is the lowest of the first trials, where it is compared in place of the mean.
+    """
 
     difference: float
     tolerance: float
     higher: bool = False
+    lowest: float | None = None
 
     @property
     def outcome(self) -> Outcome:
@@ -43,6 +51,29 @@ class Agreement:
         if abs(self.difference) <= self.tolerance + 1e-12:
             return "agrees"
         return "better" if (self.difference > 0) == self.higher else "worse"
+
+
+def compare(measured: Estimate, lines: Sequence[Measurement], published: Published) -> Agreement | str:
+    """Compares a measurement with a published number of the same protocol, or says why they are not compared.
+
+    Args:
+        measured: Mean over trials.
+        lines: What it is the mean of.
+        published: Number as printed. A teacher's is the lowest of three runs: it is held against the lowest of the
+            first three trials, which have the seeds of these runs.
+    """
+    others = {row.protocol for row in lines if row.protocol_sha256 != PROTOCOLS.get(published.protocol)}
+    if others:
+        changed = " as it is here" if published.protocol in others else ""
+        printed = published.protocol or "the protocol of another paper"
+        return f"measured under {', '.join(sorted(others))}{changed}, published under {printed}"
+    if not published.lowest_of:
+        return agreement(measured, published)
+    first = [row.value for row in lines if row.trial < published.lowest_of]
+    if len(first) < published.lowest_of:
+        return f"published is the lowest of {published.lowest_of} runs, measured were {len(first)} trials"
+    spread = None if measured.std is None else _SPREAD_OF_LOWEST * measured.std
+    return dataclasses.replace(agreement(Estimate(min(first), spread, 1), published), lowest=min(first))
 
 
 def agreement(measured: Estimate, published: Published) -> Agreement:

@@ -72,6 +72,7 @@ def build_table(
             *layout.notes,
             *(layout.published_notes if mode != "measured" else ()),
             *provenance_notes(lines, measurements),
+            *comparison_notes(lines),
             *(AUDIT_LEGEND if mode == "audit" else ()),
         ),
         number=layout.number,
@@ -115,6 +116,21 @@ def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[
     pooled += [NOTE] if any(source.effect for source in sources) else []
     pooled += _kept_starts(lines, used)
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
+
+
+def comparison_notes(lines: Sequence[Line]) -> list[str]:
+    """Notes on what is not compared with the published number, and on teachers' lowest values."""
+    apart: dict[str, list[str]] = {}
+    lowest = []
+    for source in (source for line in lines for source in line.sources.values()):
+        if isinstance(source.compared, str):
+            apart.setdefault(source.compared, []).append(str(source.run))
+        elif source.compared is not None and source.compared.lowest is not None:
+            lowest.append(f"{source.run} {source.compared.lowest:.3f}")
+    notes = [f"Not compared: {', '.join(dict.fromkeys(runs))} ({reason})." for reason, runs in apart.items()]
+    if lowest:
+        notes.append(f"Δ of teachers is that of the lowest of trials 0 to 2, as they publish it: {', '.join(lowest)}.")
+    return notes
 
 
 def measured_lines(lines: Sequence[Line], measurements: Measurements) -> list[Measurement]:

@@ -172,10 +172,10 @@ def _three(column: ColumnSpec, line: Line, number: int, best: dict[str, dict[str
 
 
 def difference_cell(column: ColumnSpec, source: Source) -> Cell:
-    """Measured minus published with the verdict of rule EQ; blank unless both are there, of one version."""
-    if source.published is None or source.estimate is None or source.later:
+    """Measured minus published with the verdict of rule EQ; blank where they are not compared."""
+    compared = source.compared
+    if not isinstance(compared, agreement.Agreement):
         return Cell(kind="blank")
-    compared = agreement.agreement(source.estimate, source.published)
     decimals = max(column.decimals, 2)
     text = f"{compared.difference * column.scale:+.{decimals}f}".replace("-", "−")
     return Cell(text, "difference", agreement=compared.outcome)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eval.effects.contrast import Effect
+from eval.results.agreement import Agreement, compare
 from eval.results.published import Published, published_number
 from eval.results.summary import Estimate, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
@@ -25,7 +26,7 @@ class Source:
         pool: Further runs, with other training seeds, that are pooled with it.
         estimate: The measurement of that run, or of the pool (then ``trials`` counts training seeds).
         empty: ``"blank"`` or ``"dash"`` where the paper prints nothing and nothing was measured.
-        later: Whether what was measured is of a later version than the published number, and not compared with it.
+        compared: Measured and published number by rule EQ, or why they are not compared.
         effect: Columns of effects: the difference to another row.
         against: Its label.
     """
@@ -38,7 +39,7 @@ class Source:
     pool: tuple[str, ...] = ()
     effect: Effect | None = None
     against: str = ""
-    later: bool = False
+    compared: Agreement | str | None = None
 
     @property
     def runs(self) -> list[str]:
@@ -155,7 +156,12 @@ def _source(
                 f"{layout.trials}; measure the missing ones"
             )
     pooled = Estimate.of([estimate.mean for estimate in estimates]) if spec.pool else estimates[0]
-    return Source(metric, printed, run, pooled, empty, spec.pool, later=column.id in spec.later)
+    compared: Agreement | str | None = None
+    if printed is not None:
+        lines = [line for name in names for line in measurements.lines(name, metric)]
+        later = "what was measured is of a later version than the published number"
+        compared = later if column.id in spec.later else compare(pooled, lines, printed)
+    return Source(metric, printed, run, pooled, empty, spec.pool, compared=compared)
 
 
 def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:

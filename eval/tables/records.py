@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eval.results.agreement import agreement
+from eval.results.agreement import Agreement
 from eval.results.published import Published, published_number
 from eval.results.summary import Measurement, Measurements, image_seeds, kept_at
 from eval.tables.cells import best_rows
@@ -19,7 +19,7 @@ from eval.tables.lines import Line, Source
 
 FIELDS = (
     "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
-    "run", "measured", "measured_std", "trials", "training_seeds", "kept_at", "measured_bold",
+    "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
     "difference", "tolerance", "agreement",
     "effect", "effect_low", "effect_high", "effect_df", "effect_standardised", "effect_against",
@@ -95,9 +95,9 @@ def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
         record |= {"effect_against": source.against, "effect_standardised": repr(effect.standardised)}
         numbers = {"": effect.value, "_low": effect.low, "_high": effect.high, "_df": effect.df}
         record |= {f"effect{end}": repr(number) for end, number in numbers.items()}
-    if source.published is not None and not source.later:
-        compared = agreement(source.estimate, source.published)
+    if isinstance(compared := source.compared, Agreement):
         record |= {
+            "measured_lowest": "" if compared.lowest is None else repr(compared.lowest),
             "difference": repr(compared.difference),
             "tolerance": repr(compared.tolerance),
             "agreement": compared.outcome,

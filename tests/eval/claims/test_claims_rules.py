@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.claims import Claim, Evidence, Finding, Operand, Part, combined, decide, load_claims, write_verdicts
-from eval.results.published import load_published
+from eval.results.published import PROTOCOLS, load_published
 from eval.results.selection import matching
 from eval.results.summary import Measurement, Measurements, load_measurements
 from sida.errors import UserError
@@ -127,16 +127,25 @@ def test_ltq_allows_for_rounding_and_minima():
     assert outcome(careful, **part, slack=0.02) == "not decided here"
 
 
+def test_eq_is_not_decided_by_a_measurement_under_another_protocol():
+    part = Part(rule="EQ", metric="fid", a=Operand(run="a", published="table3-sid2a-a1.0-ours-fid"))
+    for protocol, expected in (("imagenet64-uniform", "not decided here"), ("imagenet64", "supported")):
+        rows = lines("a", spread(1.114, 0.01), "fid", protocol=protocol, protocol_sha256=PROTOCOLS[protocol])
+        (verdict,) = decide([Claim("X", "x", "test", (part,))], evidence(rows))
+        assert verdict.outcome == expected
+    assert "1.11" in verdict.findings[0].evidence
+
+
 def test_eq_has_three_outcomes_and_a_number_far_better_than_printed_is_no_reproduction():
     for metric, printed, worse in (("fid", 1.516, 0.1), ("is", 10.323, -0.5)):
         operand = Operand(run="a", published=f"table1-sida-a1.0-{metric}")
         for mean, word in ((printed, "agrees"), (printed - worse, "better"), (printed + worse, "worse")):
-            found = evidence(lines("a", spread(mean, 0.01), metric))
+            found = evidence(lines("a", spread(mean, 0.01), metric, protocol_sha256=PROTOCOLS["cifar10"]))
             (verdict,) = decide([Claim("X", "x", "test", (Part(rule="EQ", metric=metric, a=operand),))], found)
             assert verdict.outcome == ("supported" if word == "agrees" else "contradicted")
             assert f"; {word}" in verdict.findings[0].evidence
     # A leak of the data, or a reference made from the samples.
-    found = evidence(lines("a", spread(0.2, 0.01), "fid"))
+    found = evidence(lines("a", spread(0.2, 0.01), "fid", protocol_sha256=PROTOCOLS["cifar10"]))
     part = {"rule": "EQ", "metric": "fid", "a": Operand(run="a", published="table1-sida-a1.0-fid")}
     assert outcome(found, **part) == "contradicted"
 

@@ -235,6 +235,7 @@ def test_a_measured_number_is_held_once_against_the_version_it_belongs_to(tmp_pa
         "edm2-l-sid": (1, {"fid": 1.907}),
         "edm2-l-sid2a": (1, {"fid": 1.413, "fd_dinov2": 40.0}),
         "teacher-edm2-l": (63, {"fid": 2.06}),
+        "imagenet64-gdd-i": (1, {"fid": 1.16}),
     }
     write_csv(tmp_path / "measurements.csv", measurement_lines(n=50000, truth=truth))
     page = tmp_path / "c.md"
@@ -244,6 +245,8 @@ def test_a_measured_number_is_held_once_against_the_version_it_belongs_to(tmp_pa
     assert "1.413" in text
     assert "1.465" not in text  # of version 2
     assert "fd_dinov2" not in text  # version 4 printed none
+    assert "lowest of 3: " in text
+    assert "another protocol than published: imagenet64-gdd-i fid." in text
 
 
 # The page
