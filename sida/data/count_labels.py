@@ -68,9 +68,9 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
         UserError: They differ.
     """
     sizes = {"num_images": labels.images, "label_dim": len(labels.counts)}
-    for key, found in sizes.items():
-        if found != (spec.get(key) or found):
-            raise UserError(f"{where}: '{labels.name}' has {key} {found:,}, the data set {spec[key]:,}; get it again")
+    for key, size in sizes.items():
+        if size != (spec.get(key) or size):
+            raise UserError(f"{where}: '{labels.name}' has {key} {size:,}, the data set {spec[key]:,}; get it again")
     path = spec.get("path")
     if (path is not None and not Path(path).expanduser().exists()) or spec.get("label_dim") == 0:
         return
