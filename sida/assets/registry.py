@@ -8,7 +8,8 @@ import re
 from pathlib import Path, PurePosixPath
 
 from sida.errors import UserError, suggestion
-from sida.resources import find
+from sida.plugins import check_place
+from sida.resources import ROOT, find
 from sida.text_files import read_text
 
 COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
@@ -67,10 +68,17 @@ class Asset:
 
 
 def default_registry() -> Path:
-    """``$SIDA_ASSETS``, else ``config/assets.tsv`` (see :mod:`sida.resources`)."""
+    """``$SIDA_ASSETS``, else ``config/assets.tsv`` (see :mod:`sida.resources`).
+
+    Raises:
+        UserError: The current folder brings another one, and the user gave no permission for it.
+    """
     if os.environ.get("SIDA_ASSETS"):
         return Path(os.environ["SIDA_ASSETS"])
-    return find("", "config/assets.tsv")
+    path, ours = find("", "config/assets.tsv"), ROOT / "config/assets.tsv"
+    if path.resolve() != ours.resolve() and path.read_bytes() != ours.read_bytes():
+        check_place(path, "a registry of downloads in the place of the suite's", f"set SIDA_ASSETS={path}")
+    return path
 
 
 def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset]:

@@ -15,6 +15,7 @@ from eval.features import get_extractor
 from eval.features.extraction import make_extractors
 from eval.measuring.kinds import metric_class
 from eval.measuring.sources import CallableSource
+from sida.assets import load_registry
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.methods import find_method
@@ -24,7 +25,9 @@ from sida.training.evaluation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
 from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.cli import eval_main, sida_main
+from workflow.planning.site import load_site
 from workflow.preset import Preset
+from workflow.preset.checks import check_profile
 
 EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
 ROW = {"run": "mine", "label": "Mine", "method": "external", "checkpoint": "evil:sample"}
@@ -280,6 +283,49 @@ def test_the_workflow_refuses_before_any_job(tmp_path, monkeypatch):
     assert "runs.tsv:3: checkpoint: 'evil:sample' is code from outside this package (evil.py)" in said
     assert "Traceback" not in said
     assert not (tmp_path / "was-here").exists()
+
+
+@pytest.mark.parametrize("place", ["profiles/default", "default"])
+def test_a_profile_of_the_folder_runs_nothing_without_permission(tmp_path, monkeypatch, place):
+    (tmp_path / place).mkdir(parents=True)
+    submit = "sh -c 'touch was-here; exit 1'"
+    profile = {"executor": "cluster-generic", "cluster-generic-submit-cmd": submit, "jobs": 1, "nolock": True}
+    (tmp_path / place / "config.yaml").write_text(yaml.safe_dump(profile))
+    words = ["-s", str(ROOT / "Snakefile"), "--configfile", str(ROOT / "config/published.yaml")]
+    words += ["--", "results/published/tables/table1.tex"]
+    status, said = forked_snakemake(tmp_path, *words, environment={ALLOW: ""})
+    assert status != 0
+    assert f"error: {place}: is a profile of Snakemake" in said
+    assert f"type --workflow-profile {place}" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "was-here").exists()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(ALLOW, "")
+    check_profile(["snakemake", "--workflow-profile", "none"])
+    monkeypatch.setenv(ALLOW, f"./{place}")
+    check_profile(["snakemake"])
+
+
+def test_a_registry_or_site_of_the_folder_is_used_with_permission_alone(study, tmp_path, monkeypatch):
+    monkeypatch.delenv("SIDA_ASSETS", raising=False)
+    monkeypatch.delenv("SIDA_SITE", raising=False)
+    (tmp_path / "config").mkdir()
+    copy = tmp_path / "config" / "assets.tsv"
+    copy.write_bytes((ROOT / "config/assets.tsv").read_bytes())
+    assert "inception" in load_registry()
+    copy.write_text(copy.read_text().replace("https://nvlabs-fi-cdn.nvidia.com", "https://example.org"))
+    with pytest.raises(UserError, match=r"config/assets.tsv: is a registry .* SIDA_ASSETS=config/assets.tsv$"):
+        load_registry()
+    assert sida_main(["assets", "list"]) == 1
+    assert sida_main(["doctor", str(study())]) == 1
+    monkeypatch.setenv("SIDA_ASSETS", "config/assets.tsv")
+    assert "example.org" in load_registry()["inception"].url
+    (tmp_path / "profiles").mkdir()
+    (tmp_path / "profiles" / "site.yaml").write_text("extra: --wrap=x\n")
+    with pytest.raises(UserError, match=r"profiles/site.yaml: is a site file.* SIDA_SITE=profiles/site.yaml$"):
+        load_site()
+    monkeypatch.setenv("SIDA_SITE", "profiles/site.yaml")
+    assert load_site().extra == "--wrap=x"
 
 
 def test_jobs_import_nothing_by_chance_from_the_folder_they_are_started_in(tmp_path):

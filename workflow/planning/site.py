@@ -10,6 +10,7 @@ from typing import Literal
 
 from sida.config import Settings, from_mapping
 from sida.errors import UserError
+from sida.plugins import check_place
 from sida.ranges import Count, Positive
 from sida.resources import ROOT
 from sida.text_files import parse_yaml, read_text
@@ -55,7 +56,7 @@ def load_site(own: Iterable[Path] = ()) -> Site:
         own: Folders of the preset, whose ``plan.yaml`` may name cards.
 
     Raises:
-        UserError: No such file, or a faulty one.
+        UserError: No such file, a faulty one, or one of the current folder without the user's permission.
     """
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_file():
@@ -64,6 +65,8 @@ def load_site(own: Iterable[Path] = ()) -> Site:
     path = Path(named) if named else next((path for path in usual if path.is_file()), None)
     if path is None:
         return Site()
+    if not named and path.resolve() != usual[1].resolve():
+        check_place(path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}")
     said = parse_yaml(read_text(path), str(path))
     # All keys may be left out: then nothing is left, or comments.
     site = from_mapping(Site, {} if said is None else said, f"{path}:")

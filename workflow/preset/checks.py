@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError, suggestion
 from sida.methods import find_method, is_method
-from sida.plugins import load_object
+from sida.plugins import check_place, load_object
 from sida.ranges import names_object
+from sida.resources import ROOT
 from sida.settings.guidance import misfit
 from sida.settings.samplers import read_sampler
 from sida.sheet import Run
@@ -31,6 +32,24 @@ def check_folder(folder: Path) -> None:
             f"{place}: cannot be written, and Snakemake keeps its records there; start it in a folder of your own: "
             "snakemake -s CHECKOUT/Snakefile --configfile FILE"
         )
+
+
+def check_profile(arguments: Sequence[str]) -> None:
+    """Refuses a profile that Snakemake took from the current folder by itself: it says what is run to start a job.
+
+    Args:
+        arguments: What the user typed; a profile that is named there, or ``none``, is the user's choice.
+
+    Raises:
+        UserError: There is one, and the user gave no permission for it.
+    """
+    # Where Snakemake looks first, in its order.
+    path = next((path for path in map(Path, ("default", "profiles/default")) if path.exists()), None)
+    ours = (ROOT / "profiles/default").resolve()
+    if path is None or path.resolve() == ours or any(word.startswith("--workflow-p") for word in arguments):
+        return
+    remedy = f"type --workflow-profile {path}, else --workflow-profile {ours if ours.is_dir() else 'none'}"
+    check_place(path, "a profile of Snakemake, which says what it runs", remedy)
 
 
 def closed_results(folder: str | Path) -> str | None:

@@ -16,7 +16,7 @@ from eval.report.pdflatex import latex_lack
 from workflow.planning.attempts import allow_attempts
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
-from workflow.preset.checks import check_folder, closed_results
+from workflow.preset.checks import check_folder, check_profile, closed_results
 from workflow.preset.config_files import check_files
 from workflow.preset.file_times import mend_times
 from workflow.preset.lock import PresetLock
@@ -33,8 +33,10 @@ from sida.timing import Stopwatch
 
 # The user's word for code from outside (sida/plugins.py) goes to every job, also to other machines; presets give none.
 os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
+# A profile may call itself a job; jobs have this of their workflow.
+JOB = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
 # Each download is hashed once in a run, when it is first used (sida/assets/fetch.py).
-if workflow.is_main_process:
+if not JOB:
     os.environ["SIDA_RUN_STARTED"] = str(time.time())
 # Jobs take our packages from this checkout, and look into the working folder only for code that is allowed.
 PLACES = [*filter(None, [os.getenv("PYTHONPATH")]), str(workflow.basedir)]
@@ -47,6 +49,8 @@ envvars:
 
 
 try:
+    if not JOB:
+        check_profile(sys.argv)
     check_folder(Path.cwd())
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
     check_files(CONFIGFILES)
