@@ -36,6 +36,7 @@ include: "workflow/rules/measure.smk"
 include: "workflow/rules/analytic.smk"
 include: "workflow/rules/barrier.smk"
 include: "workflow/rules/outputs.smk"
+include: "workflow/rules/ticks.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/short.smk"
 
@@ -48,6 +49,8 @@ localrules:
     collect_part,
     table,
     claims,
+    ticks_table,
+    ticks_claims,
     experiment,
     index,
     manifest,

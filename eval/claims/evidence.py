@@ -40,6 +40,30 @@ class Evidence:
     students: Path | None = None
     by_published: bool = False
 
+    def logged(self, operand: Operand) -> list[str]:
+        """Ids of the runs that an operand names and that have a training log, measured or not.
+
+        Raises:
+            NotMeasuredError: None of them has one.
+        """
+        named = self._named(operand) if operand.run or operand.where else []
+        found = [name for name in named if self.students and (self.students / name / "train.jsonl").is_file()]
+        if not found:
+            raise NotMeasuredError(f"no training log of {operand}")
+        return found
+
+    def require_gpus(self, runs: Iterable[str], gpus: str) -> None:
+        """Keeps times and memory of other cards away from a claim that is about some (``8 × V100``).
+
+        Raises:
+            NotMeasuredError: A run was trained on others.
+        """
+        for run in runs if gpus else ():
+            number, _, card = gpus.partition(" × ")
+            found = str(self.ticks(run)[-1].get("gpus") or "no GPU")
+            if not found.startswith(f"{number} × ") or card not in found:
+                raise NotMeasuredError(f"run '{run}' was trained on {found}; this is about {gpus}")
+
     def runs_of(self, operand: Operand, where: str) -> list[str]:
         """Ids of the measured runs that an operand names.
 

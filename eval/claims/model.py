@@ -118,9 +118,10 @@ class Part:
         high: RATIO, FACT, ANALYTIC, BARRIER: largest value; DIVERGES: multiple of B's end.
         level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
             default.
-        quantity: RATIO: ``img_per_s``, ``seconds_per_kimg``, ``memory_mb`` or ``memory_reserved_mb`` (the most that was
-            reserved) of the training logs, or ``nfe``, instead of a metric. COST: ``images`` (the default) or
-            ``seconds``.
+        quantity: RATIO: ``img_per_s``, ``seconds_per_kimg``, ``memory_mb``, ``memory_reserved_mb`` or
+            ``memory_reserved_gb`` (the most that was reserved) of the training logs, or ``nfe``, instead of a metric.
+            COST: ``images`` (the default) or ``seconds``.
+        gpus: RATIO of a quantity: the cards that it is about, ``8 × V100``; of others it decides nothing.
         crossing: COST: a level is reached between two evaluations (linear), or at the first one that is not above it.
         column: TREND, SPREAD: numeric column of the sheet.
         images: STABLE: from here on the curve must lie below its start; its end by default. REACHES: the most images.
@@ -146,9 +147,20 @@ class Part:
     high: float = float("inf")
     level: Operand | None = None
     quantity: (
-        Literal["img_per_s", "seconds_per_kimg", "memory_mb", "memory_reserved_mb", "nfe", "images", "seconds"] | None
+        Literal[
+            "img_per_s",
+            "seconds_per_kimg",
+            "memory_mb",
+            "memory_reserved_mb",
+            "memory_reserved_gb",
+            "nfe",
+            "images",
+            "seconds",
+        ]
+        | None
     ) = None
     crossing: Literal["interpolated", "evaluation"] = "interpolated"
+    gpus: str = ""
     column: str = "alpha"
     images: int = 0
     fact: Literal["", "added_parameters", "best_of_ten", "innate_cifar10", "innate_imagenet64"] = ""

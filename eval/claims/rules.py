@@ -125,17 +125,22 @@ def _side(operand: Operand, part: Part, evidence: Evidence, where: str) -> tuple
         return f"{number.row_label}, published", Estimate(float(number.nfe), 0.0, 1)
     if quoted or evidence.by_published:
         return evidence.estimate(operand, part.metric, where)
-    names = evidence.runs_of(operand, where)
+    logged = part.quantity is not None and part.quantity != "nfe"
+    names = evidence.logged(operand) if logged else evidence.runs_of(operand, where)
     if operand.where is not None and len(names) < part.seeds:
         raise NotMeasuredError(f"{len(names)} training seeds of {operand}; this ratio needs {part.seeds}")
     if part.quantity is not None:
-        logged = [_quantity(evidence, name, part.quantity) for name in names]
-        pooled = Estimate.of([estimate.mean for estimate in logged]) if len(names) > 1 else logged[0]
+        evidence.require_gpus(names, part.gpus)
+        found = [_quantity(evidence, name, part.quantity) for name in names]
+        pooled = Estimate.of([estimate.mean for estimate in found]) if len(names) > 1 else found[0]
     elif len(names) > 1:
         pooled = Estimate.of([evidence.value(operand, name, part.metric) for name in names])
     else:
         return evidence.estimate(operand, part.metric, where)
-    return evidence.label(names[0]) + (f"; {len(names)} training seeds" if len(names) > 1 else ""), pooled
+    # Logs of trainings whose generators are not measured are their beginnings.
+    ticks = logged and names[0] not in evidence.measurements.runs
+    begun = f"; from {max(1, len(evidence.ticks(names[0])) - 1)} ticks" if ticks else ""
+    return evidence.label(names[0]) + begun + (f"; {len(names)} training seeds" if len(names) > 1 else ""), pooled
 
 
 def _both(part: Part, evidence: Evidence, where: str) -> tuple[tuple[str, Estimate], tuple[str, Estimate]]:
@@ -158,13 +163,13 @@ def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
         return Estimate(float(evidence.measurements.nfe(run) or 1), 0.0, 1)
     ticks = evidence.ticks(run)
     ticks = ticks[1:] or ticks
-    key = "img_per_s" if quantity == "seconds_per_kimg" else quantity
+    key = {"seconds_per_kimg": "img_per_s", "memory_reserved_gb": "memory_reserved_mb"}.get(quantity, quantity)
     values = [float(tick[key]) for tick in ticks if tick.get(key) is not None]
     if not values:
         raise NotMeasuredError(f"the training log of run '{run}' has no '{key}'")
-    if quantity == "memory_reserved_mb":
-        # What is reserved only grows; Table 8 prints the most.
-        return Estimate(max(values), 0.0, len(values))
+    if key == "memory_reserved_mb":
+        # What is reserved only grows; Table 8 prints the most, in units of 1024 MiB.
+        return Estimate(max(values) / (1024 if quantity == "memory_reserved_gb" else 1), 0.0, len(values))
     if quantity == "seconds_per_kimg":
         values = [1000 / value for value in values]
     # The median of n values scatters 1.25 times as much as their mean.

@@ -130,7 +130,8 @@ def build_hyperparameters(
         if mode != "measured":
             lines.append(("published", _published_cells(layout, spec, number, published, records, mode)))
         if mode != "paper" and spec.text is None:
-            lines.append(("configured" if spec.setting else "measured", _own(layout, spec, settings, results, records)))
+            kind = "configured" if spec.setting else _measured(layout, spec, settings, results)
+            lines.append((kind, _own(layout, spec, settings, results, records)))
         if mode == "measured" and spec.text is not None:
             lines.append(("", [Cell(spec.text, columns=len(layout.columns))]))
         for i, (kind, cells) in enumerate(lines):
@@ -143,6 +144,9 @@ def build_hyperparameters(
     if mode != "paper":
         notes.append("Configured: settings of the preset." if settings else "No settings were given (--spec).")
         notes.append("Measured: medians (memory: maxima) over the training logs without their first record.")
+        if partial := {run: n for run in _runs(layout) if (n := _partial(run, settings, results))}:
+            listed = ", ".join(f"{run} ({n})" for run, n in partial.items())
+            notes.append(f"From N ticks: from the first log records of a training, not from a whole one: {listed}.")
     for record in records:
         record |= {"table": Path(layout.source).stem, "mode": mode}
     caption, name = layout.caption, Path(layout.source).stem
@@ -194,7 +198,7 @@ def _own(
     cells = []
     number = layout.rows.index(spec)
     for column in layout.columns:
-        run = column.sid if spec.group == METHODS["sid"].title else column.sida
+        run = _run(spec, column)
         text = _setting(spec, run, settings) if spec.setting else _logged(spec, run, results)
         cells.append(
             Cell(text, "measured") if text is not None else Cell("not configured" if spec.setting else "", "missing")
@@ -203,6 +207,31 @@ def _own(
     if len({cell.text for cell in cells}) == 1 and all(cell.kind == cells[0].kind for cell in cells) and spec.span:
         return [Cell(cells[0].text, cells[0].kind, columns=len(cells))]
     return cells
+
+
+def _runs(layout: HyperLayout) -> list[str]:
+    return [run for column in layout.columns for run in (column.sid, column.sida)]
+
+
+def _run(spec: HyperRow, column: DatasetColumn) -> str:
+    return column.sid if spec.group == METHODS["sid"].title else column.sida
+
+
+def _measured(layout: HyperLayout, spec: HyperRow, settings: Mapping[str, Any] | None, results: Any) -> str:
+    """``measured``, or ``from N ticks`` where a training of the line is not a whole one."""
+    found = [n for column in layout.columns if (n := _partial(_run(spec, column), settings, results))]
+    return f"from {min(found)} ticks" if found else "measured"
+
+
+def _partial(run: str, settings: Mapping[str, Any] | None, results: str | Path | None) -> int | None:
+    """Log records that a run's numbers come from, where its log ends before its training does; else None."""
+    path = Path(results) / "students" / run / "train.jsonl" if results is not None else None
+    student = (settings or {}).get("students", {}).get(run)
+    if path is None or student is None or not path.is_file():
+        return None
+    ticks = read_jsonl(path)
+    whole = bool(ticks) and ticks[-1]["nimg"] >= 1000 * student["settings"]["total_kimg"]
+    return None if whole else max(1, len(ticks) - 1)
 
 
 def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> str | None:

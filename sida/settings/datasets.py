@@ -32,6 +32,7 @@ KINDS = {
     "digits": Kind("sida.data.digits:open_digits", path=False),
     "zip": Kind("sida.data.load:open_stored", path=True),
     "folder": Kind("sida.data.load:open_stored", path=True),
+    "noise": Kind("sida.data.noise:open_noise", path=False),
 }
 #: Parts of the digits: all of them, those to train on, and those that no training sees.
 Split = Literal["all", "train", "held-out"]
@@ -45,9 +46,9 @@ class DatasetSettings(Settings):
     """A data set as written in ``config/datasets.yaml`` under its name.
 
     Attributes:
-        kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (the same, unpacked), or ``module:function`` of
-            your own.
-        path: Archive or folder; not for ``digits``. Relative to the preset's folder.
+        kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (the same, unpacked), ``noise`` (drawn images,
+            which time a training), or ``module:function`` of your own.
+        path: Archive or folder; not for ``digits`` and ``noise``. Relative to the preset's folder.
         resolution: Expected height and width; null accepts what is there.
         channels: Expected channels; null accepts what is there.
         label_dim: Expected number of classes; null accepts what is there, 0 leaves labels out.
@@ -82,7 +83,7 @@ class DatasetSettings(Settings):
         if kind and kind.path and self.path is None:
             raise ValueError(f"path: a data set of kind '{self.kind}' needs one; give the file or folder")
         if kind and not kind.path and self.path is not None:
-            raise ValueError(f"path: the {self.kind} are embedded; remove this key")
+            raise ValueError(f"path: {self.kind} is embedded and read from no file; remove this key")
         if kind and kind.path and self.split != "all":
             raise ValueError(
                 f"split: a data set of kind '{self.kind}' has none; remove this key (max_size takes a part)"

@@ -198,7 +198,8 @@ class TrainingLoop:
         values = self.meter.finish()
         self.meter.start()
         self.done["tick"] = self.nimg
-        record = {"nimg": self.nimg, **values, "weight_rms": self.trainer.weight_rms(), **peak_memory()}
+        memory = peak_memory(self.ranks.world_size)
+        record = {"nimg": self.nimg, **values, "weight_rms": self.trainer.weight_rms(), **memory}
         fault = hopeless(record, self.plan.max_nan_share)
         if fault and not self.plan.publish_diverged:
             remedy = "lower lr or the loss weights, or take it as it is with on_divergence: publish"

@@ -55,16 +55,17 @@ def keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, _KEEP_FREE)
 
 
-def peak_memory() -> dict[str, float]:
+def peak_memory(processes: int = 1) -> dict[str, float | str]:
     """Most memory used so far, in MiB: ``memory_mb``, by tensors on a GPU or by the process without one.
 
-    On a GPU ``memory_reserved_mb`` is what was taken from it for them.
+    On a GPU ``memory_reserved_mb`` is what was taken from it for them, and ``gpus`` the cards of these processes.
     """
     import torch
 
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
-        return {"memory_mb": allocated / 2**20, "memory_reserved_mb": reserved / 2**20}
+        cards = f"{processes} × {torch.cuda.get_device_name()}"
+        return {"memory_mb": allocated / 2**20, "memory_reserved_mb": reserved / 2**20, "gpus": cards}
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

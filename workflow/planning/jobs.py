@@ -177,7 +177,20 @@ class Jobs:
             return self._measure(name), self.targets.generator(name)
         if folder == "barriers":
             return Job("build", f"{folder}/{name}"), self.targets.compared(name.removesuffix(".json"))
+        if folder == "ticks":
+            return self._ticks(inside)
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
+
+    def _ticks(self, inside: str) -> tuple[Job, list[str]]:
+        """A row that is timed by its first log records, or what is made of these."""
+        timed, name = self.preset.timed, inside.split("/")[-2] if "/" in inside else inside.rsplit(".", 1)[0]
+        if inside.startswith("students/"):
+            job, images = self.student(name), self.preset.tick_spec(name)["total_kimg"] * 1000
+            hours = images * job.facts["gflop_per_image"] * 1e9 / self._rate(job.facts["fp16"]) / 3600
+            facts = job.facts | {"images": images, "evaluations": 0}
+            return dataclasses.replace(job, gpu_hours=hours, disk_gb=0.0, facts=facts), []
+        runs = timed.get(name) or [run for runs in timed.values() for run in runs]
+        return Job("build", f"ticks/{name}"), self.targets.ticks(dict.fromkeys(runs))
 
     def _shown(self, folder: str, name: str) -> list[str]:
         if folder == "analytic.json":

@@ -25,7 +25,7 @@ PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
 #: What an attempt adds to the first one's request.
 GROWTH = 0.5
 #: Kinds of jobs that take the preset's GPUs.
-ON_GPU = ("teacher", "student", "measure", "shard", "sample", "figure", "encode")
+ON_GPU = ("teacher", "student", "measure", "shard", "sample", "figure", "encode", "tick")
 TRAINED = ("teacher", "student")
 
 Value = int | str | None | Callable[..., int | str | None]
@@ -47,7 +47,7 @@ class Requests:
         """Resources of a rule beside its GPUs.
 
         Args:
-            kind: ``teacher, student, measure, shard, merge, sample, figure, encode, prepare, import, build``.
+            kind: ``teacher, student, measure, shard, merge, sample, figure, encode, prepare, import, tick, build``.
             trials: Trials that one job measures, where it measures whole ones.
         """
         if self.site is None:

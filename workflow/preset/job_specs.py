@@ -32,6 +32,10 @@ from workflow.preset.rows import Rows, nfe
 #: Settings of an evaluation that say when it takes place; the others are the monitor's.
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
 
+#: Log records by which a training is timed, the first of which has its start-up, and the least images of each.
+TICKS, TICK_IMAGES = 5, 2048
+_SHAPE = {"resolution": "img_resolution", "channels": "img_channels", "label_dim": "label_dim"}
+
 
 def most_gpus(wished: int, batch_size: int, batch_gpu: int | None) -> int:
     """The greatest number up to ``wished`` that divides a batch into equal numbers of whole rounds; 0 for 0."""
@@ -140,6 +144,43 @@ class Preset(Rows):
         }
 
     @functools.cached_property
+    def timed(self) -> dict[str, list[str]]:
+        """Tables of hours and memory, with the students whose first log records can fill them."""
+        layouts = {name: self.layout("tables", name) for name in self.config["tables"]}
+        tables = [name for name, path in layouts.items() if read_extended(path).get("kind") == "hyperparameters"]
+        found = {name: find_needs(layouts[name], self.runs).networks for name in tables}
+        return {name: rows for name, runs in found.items() if (rows := [r for r in runs if self.runs[r].trained_here])}
+
+    def tick_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida distill`` for :data:`TICKS` log records of a row: all terms from the start, drawn images.
+
+        Batch, rounds, precision and network are the row's, and so are hours and memory; its result is of no use.
+        """
+        spec = self.student_spec(name)
+        tick = max(spec["batch_size"], TICK_IMAGES) / 1000
+        length = {"total_kimg": TICKS * tick, "tick_kimg": tick, "warmup_kimg": 0, "adversarial_kimg": 0}
+        beside = {"evaluation": None, "snapshot_kimg": None, "pictures": 0, "state_minutes": 60}
+        network = self._teacher_network(str(self.runs[name].teacher))
+        teacher = self.tick_teacher(str(self.runs[name].teacher))
+        return {**spec, **length, **beside, "dataset": _drawn(network), "teacher": teacher}
+
+    def tick_teacher(self, name: str) -> str:
+        """Path of the stand-in for a teacher that rows are timed with."""
+        return f"{self.results}/ticks/teachers/{name}/network.safetensors"
+
+    def tick_teacher_spec(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida train-teacher`` for a network of a teacher's shape after one step."""
+        network = self._teacher_network(name)
+        step = {"total_kimg": 0.008, "batch_size": 8, "lr": 1e-4, "pictures": 0}
+        return {"name": name, "dataset": _drawn(network), "network": network, **step, **self._common()}
+
+    def _teacher_network(self, name: str) -> dict[str, Any]:
+        network: dict[str, Any] | None = self.config["teachers"][name].get("network")
+        if network is None:
+            raise UserError(f"{self.source}: teachers.{name}: has no network to time a training with; add it")
+        return network
+
+    @functools.cached_property
     def barrier_rows(self) -> list[str]:
         """Rows whose weights are compared with their teacher's, in the sheet's order."""
         settings = self.config["barriers"]
@@ -237,6 +278,12 @@ class Preset(Rows):
 
     def _common(self) -> dict[str, Any]:
         return {"threads": self.config["threads"], "device": self.config["device"]}
+
+
+def _drawn(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Spec of drawn images for a network."""
+    shape = {ours: network["kwargs"].get(theirs, 0) for ours, theirs in _SHAPE.items()}
+    return {"name": "noise", "kind": "noise", **shape}
 
 
 def _watched(protocol: Protocol) -> Protocol:

@@ -50,6 +50,8 @@ class Specs:
             "tables": preset.table_spec,
             "figures": preset.figure_spec,
             "experiments": preset.experiment_spec,
+            "ticks": preset.tick_spec,
+            "tick-teachers": preset.tick_teacher_spec,
             "barriers": preset.barrier_spec,
             "analytic": lambda _: preset.config["analytic"],
             "preset": lambda: preset.config,
@@ -62,7 +64,7 @@ class Specs:
 
         Args:
             stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``, ``experiments``,
-                ``barriers``, ``analytic``; or ``preset`` for the settings as a whole.
+                ``barriers``, ``ticks``, ``tick-teachers``, ``analytic``; or ``preset`` for the settings as a whole.
             name: What it is a spec of: a row (and a trial of its samples), a teacher, a layout.
         """
         path = "/".join([self.folder, stage, *name]) + ".json"

@@ -89,6 +89,15 @@ class Targets:
         """Pages of single experiments."""
         return [f"{self.results}/experiments/{name}.html" for name in self.preset.experiments]
 
+    def ticks(self, runs: Iterable[str]) -> list[str]:
+        """The first log records of some rows; each lies beside this network."""
+        return [f"{self.results}/ticks/students/{run}/network.safetensors" for run in runs]
+
+    def from_ticks(self) -> list[str]:
+        """Tables of hours and memory that a few log records fill, and the claims that these decide."""
+        names = [*self.preset.timed, *(["claims"] if self.preset.timed and self.preset.config["claims"] else [])]
+        return [f"{self.results}/ticks/{name}.md" for name in names]
+
     def short(self) -> list[str]:
         """Paths below the preset's folder of everything that can be asked for without naming that folder."""
         teachers = [self.preset.teacher_path(name) for name in self.preset.config["teachers"]]
@@ -96,6 +105,7 @@ class Targets:
         paths = [
             *self.tables_and_figures(),
             *self.experiments(),
+            *self.from_ticks(),
             *single,
             *self.trials(self.rows),
             *self.networks(self.preset.runs),

@@ -233,6 +233,26 @@ def test_ratio_of_logged_quantities(tmp_path):
     assert outcome(found, rule="RATIO", quantity="memory_mb", a=A, b=B) == "not decided here"
 
 
+def test_the_first_records_of_unmeasured_trainings_decide_on_hours_of_the_cards_that_are_meant(tmp_path):
+    for run, speed in (("a", 300.0), ("b", 330.0)):
+        (tmp_path / run).mkdir()
+        tick = {"nimg": 1, "img_per_s": speed, "memory_reserved_mb": 13.4 * 1024, "gpus": "8 × Tesla V100-SXM2-16GB"}
+        (tmp_path / run / "train.jsonl").write_text(5 * (json.dumps(tick) + "\n"))
+    found = evidence(students=tmp_path)
+    part = {"rule": "RATIO", "quantity": "seconds_per_kimg", "a": A}
+    (verdict,) = decide([Claim("X", "x", "test", (Part(**part, b=B, low=1.0, high=1.2),))], found)
+    assert verdict.outcome == "supported"
+    assert "from 4 ticks" in str(verdict)
+    sida = Operand(published="table8-sida-seconds-per-1k-images-cifar-10-sec-per-kimg")
+    printed = {**part, "b": sida, "low": 0.9, "high": 1.1}
+    assert outcome(found, **printed, gpus="8 × V100") == "supported"
+    (verdict,) = decide([Claim("X", "x", "test", (Part(**printed, gpus="8 × H100"),))], found)
+    assert verdict.outcome == "not decided here"
+    assert "8 × Tesla V100-SXM2-16GB" in str(verdict)
+    memory = Operand(published="table8-sida-max-memory-in-gb-reserved-per-gpu-cifar-10-mem-reserved-gb")
+    assert outcome(found, rule="RATIO", quantity="memory_reserved_gb", a=A, b=memory, low=0.9, high=1.1) == "supported"
+
+
 def test_ratio_counts_its_uncertainty():
     found = evidence(lines("a", spread(1.0, 0.05)), lines("b", spread(1.0, 0.05)))
     part = {"rule": "RATIO", "metric": "fd", "a": A, "b": B}

@@ -1,0 +1,94 @@
+# Hours and memory of each training from its first log records, in minutes: the rows' own recipes on drawn images, from teachers of
+# one step. Asked for as a target alone: ticks/table8.md and ticks/claims.md.
+
+
+rule tick_teacher:
+    output:
+        network=f"{RESULTS}/ticks/teachers/{{teacher}}/network.safetensors",
+    log:
+        f"{RESULTS}/logs/tick-teacher-{{teacher}}.log",
+    conda:
+        "../../environment.yml"
+    threads: PRESET.config["threads"]
+    resources:
+        **REQUESTS.of("tick"),
+        gpu=ONE_GPU,
+    params:
+        spec=lambda wildcards: SPECS.path("tick-teachers", wildcards.teacher),
+        digest=lambda wildcards: SPECS.digest("tick-teachers", wildcards.teacher),
+        folder=lambda wildcards, output: os.path.dirname(output.network),
+    message:
+        "ticks {wildcards.teacher}: a network of its shape"
+    shell:
+        "python -m workflow.place {resources.gpu} sida train-teacher"
+        " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
+
+
+rule tick:
+    input:
+        lambda wildcards: PRESET.tick_teacher(PRESET.runs[wildcards.run].teacher),
+    output:
+        network=f"{RESULTS}/ticks/students/{{run}}/network.safetensors",
+    log:
+        f"{RESULTS}/logs/tick-{{run}}.log",
+    wildcard_constraints:
+        run=any_of(run for runs in PRESET.timed.values() for run in runs),
+    conda:
+        "../../environment.yml"
+    threads: PRESET.config["threads"]
+    resources:
+        **REQUESTS.of("tick"),
+        gpu=lambda wildcards: PRESET.training_gpus(PRESET.student_spec(wildcards.run)),
+    params:
+        spec=lambda wildcards: SPECS.path("ticks", wildcards.run),
+        digest=lambda wildcards: SPECS.digest("ticks", wildcards.run),
+        folder=lambda wildcards, output: os.path.dirname(output.network),
+    message:
+        "ticks {wildcards.run}: timing its training"
+    shell:
+        "python -m workflow.place {resources.gpu} sida distill"
+        " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"
+
+
+rule ticks_table:
+    input:
+        lambda wildcards: TARGETS.ticks(PRESET.timed[wildcards.table]),
+        layout=lambda wildcards: PRESET.layout("tables", wildcards.table),
+    output:
+        multiext(f"{RESULTS}/ticks/{{table}}", ".md", ".tex", ".csv", ".html"),
+    log:
+        f"{RESULTS}/logs/ticks-{{table}}.log",
+    wildcard_constraints:
+        table=any_of(PRESET.timed),
+    conda:
+        "../../environment.yml"
+    params:
+        mode=PRESET.config["table_mode"],
+        spec=lambda wildcards: SPECS.path("tables", wildcards.table),
+        digest=lambda wildcards: SPECS.digest("tables", wildcards.table),
+        results=f"{RESULTS}/ticks",
+    message:
+        "ticks {wildcards.table}: building"
+    shell:
+        "python -m eval table --layout {input.layout:q} --runs {params.spec:q} --results {params.results:q}"
+        " --mode {params.mode} --spec {params.spec:q} --out {output[1]:q} 2>&1 | tee -i {log:q}"
+
+
+rule ticks_claims:
+    input:
+        TARGETS.ticks(dict.fromkeys(run for runs in PRESET.timed.values() for run in runs)),
+        claims=PRESET.config["claims"] or [],
+        runs=PRESET.sheet,
+    output:
+        multiext(f"{RESULTS}/ticks/claims", ".md", ".json", ".html"),
+    log:
+        f"{RESULTS}/logs/ticks-claims.log",
+    conda:
+        "../../environment.yml"
+    params:
+        results=f"{RESULTS}/ticks",
+    message:
+        "ticks: deciding claims about hours and memory"
+    shell:
+        "python -m eval claims --claims {input.claims:q} --runs {input.runs:q} --results {params.results:q}"
+        " --out {output[0]:q} 2>&1 | tee -i {log:q}"
