@@ -24,9 +24,6 @@ include: "workflow/rules/common.smk"
 report: "workflow/report/workflow.rst"
 
 
-container: "docker://python:3.11-slim"
-
-
 include: "workflow/rules/assets.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"

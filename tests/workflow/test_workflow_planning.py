@@ -21,9 +21,11 @@ from sida.training.config import DistillConfig, settled
 from tests.workflow.workspace import Workspace
 from workflow.cli import sida_main as main
 from workflow.commands.plan import make_jobs
+from workflow.planning import networks
 from workflow.planning.doctor import examine
 from workflow.planning.jobs import Job, Jobs
 from workflow.planning.measure import _turns, typical
+from workflow.planning.plan import make_plan, show_plan
 from workflow.planning.rates import Gpu, load_assumptions
 from workflow.planning.steps import student_cost
 from workflow.planning.timeline import wall_hours
@@ -197,7 +199,10 @@ def test_a_rate_may_be_measured_here(capsys):
     ("arguments", "message"),
     [
         (["sida-b1"], "no product and no row of .*demo.yaml.*did you mean 'sida-a1.0'"),
-        (["--gpu", "H20"], "--gpu H20: not in config/plan.yaml .*did you mean 'H200'"),
+        (
+            ["--gpu", "H20"],
+            r"--gpu H20: not in config/plan.yaml .*did you mean 'H200'.*; it has H200, .*A100-40.*B200",
+        ),
         (["--gpus", "0"], "--gpus: must be at least 1, got 0"),
         (["--measure", "teacher-nfe35"], "--measure: these targets train no student"),
         (["--preset", "domo"], "--preset: .*did you mean 'demo'"),
@@ -247,8 +252,15 @@ def test_the_doctor_says_what_is_lacking_and_mends_it(paper, tmp_path, monkeypat
     gigabytes = lambda n: types.SimpleNamespace(total_memory=n * 1e9)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90"])
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 9))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gigabytes(16))
-    assert "16 GB of memory; 5" in verdicts(paper, "imagenet64-sida-a1")["GPU"].text
+    gpu = verdicts(paper, "imagenet64-sida-a1")["GPU"]
+    assert gpu.verdict == "lacks"
+    assert "more than the 16 GB of a GPU here: imagenet64-sida-a1 (5" in gpu.text
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gigabytes(48))
+    # Table 8 reserves less than is counted.
+    assert verdicts(paper, "imagenet64-sida-a1")["GPU"].verdict == "note"
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gigabytes(80))
     gpu = verdicts(paper, "imagenet64-sida-a1")["GPU"]
     assert (gpu.verdict, gpu.mend) == ("note", "--config gpus=4")
@@ -257,6 +269,45 @@ def test_the_doctor_says_what_is_lacking_and_mends_it(paper, tmp_path, monkeypat
     monkeypatch.setenv("SIDA_OFFLINE", "1")
     findings = [f for f in examine(jobs_of(paper), ["cifar10-uncond-sida-a1"]) if f.what == "assets"]
     assert [finding.verdict for finding in findings] == ["lacks"]
+
+
+def test_the_doctor_compares_the_card_and_the_driver_with_torch(paper, monkeypatch):
+    told = lambda: [finding for finding in examine(jobs_of(paper), ["cifar10-uncond-sida-a1"]) if finding.what == "GPU"]
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr("workflow.planning.doctor.driver_cuda", lambda: 12)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "the driver runs CUDA 12; torch" in told()[0].text
+    assert "CUDA 13 or newer" in told()[0].mend
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: types.SimpleNamespace(total_memory=80e9))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90", "sm_100"])
+    for capability, lacks in (((7, 0), True), ((7, 5), False), ((8, 9), False), ((9, 0), False), ((12, 0), True)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index, found=capability: found)
+        first = told()[0]
+        assert (first.verdict == "lacks" and "no code (it has sm_75, " in first.text) == lacks, capability
+
+
+def test_gdd_on_imagenet_fits_a_card_and_a_plan_names_what_does_not(paper, capsys):
+    runs = ["imagenet64-gdd", "imagenet64-gdd-i"]
+    assert make_plan(jobs_of(paper), runs, 1)["too_large"] == ""
+    plan = make_plan(jobs_of(paper, "H100"), runs, 1)
+    assert plan["too_large"].startswith("2 of the trainings need more than the 80 GB of H100: imagenet64-gdd (92 GB)")
+    assert f"warning: {plan['too_large']}" in show_plan(plan)
+
+
+def test_counts_are_kept_in_the_cache(monkeypatch, tmp_path, capsys):
+    network = {"class": "EDMPrecond", "kwargs": {"img_resolution": 8, "img_channels": 1, "model_channels": 16}}
+    network["kwargs"] |= {"model_type": "SongUNet", "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    costs = []
+    for lines in (1, 0, 1):
+        networks._counted.cache_clear()
+        costs.append(networks.network_cost(network))
+        assert capsys.readouterr().err.count("[plan] counting operations and memory of EDMPrecond, 8×8") == lines
+        if not lines:
+            next(tmp_path.glob("counts/*.json")).write_text("[3")
+    assert costs[0] == costs[1] == costs[2]
 
 
 def test_the_doctors_exit_status(monkeypatch, capsys):

@@ -54,7 +54,10 @@ def test_every_value_is_its_codes(paper, reference):
         assert registry[teacher["checkpoint"]].target.rsplit("/", 1)[-1] == values["teacher checkpoint"]
         assert config.batch_size == int(values["batch size"])
         # Four processes: a round is the batch of one, whose images the official losses add up.
-        assert config.batch_gpu == options.loss_images == config.batch_size / int(values["GPUs"][0])
+        assert options.loss_images == config.batch_size / int(values["GPUs"][0])
+        # On ImageNet half of it, so that a training fits a card: docs/differences.md.
+        assert config.batch_gpu == 64 == options.loss_images / (1 + (run.dataset == "imagenet64"))
+        assert (config.fp16, config.half) == ((True, "bfloat16") if run.dataset == "imagenet64" else (False, "float16"))
         assert (config.lr, config.fake_score_lr) == (float(values["learning rate G"]), float(values["learning rate D"]))
         assert "0, 0.99 (D beta2 0.99^(16/17))" in values["Adam betas"]
         assert (config.betas, config.eps) == ((0.0, 0.99), 1e-8)

@@ -13,6 +13,7 @@ from typing import Literal
 from eval.report.pdflatex import latex_lack
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, offline
+from workflow.planning.cards import SMALLER, SPARE, driver_cuda, too_large, without_code
 from workflow.planning.jobs import Job, Jobs
 from workflow.preset.outside_code import allowing, outside_code_of
 
@@ -78,16 +79,31 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
 
     wanted, there = jobs.preset.config["gpus"], torch.cuda.device_count() if torch.cuda.is_available() else 0
     need = max((job.memory_gb for job in found.values()), default=0.0)
+    driver, built = driver_cuda(), int((torch.version.cuda or "0").split(".")[0])
     if not there:
+        text = f"none that torch sees; {wanted} × {need:.0f} GB are asked for"
         mend = "install a driver of NVIDIA's, run on another machine, or through a scheduler (docs/cluster.md)"
-        yield Finding("GPU", "lacks", f"none that torch sees; {wanted} × {need:.0f} GB are asked for", mend)
+        if not built:
+            text, mend = f"torch {torch.__version__} is built without CUDA", "make setup"
+        elif driver is not None and driver < built:
+            text = f"the driver runs CUDA {driver}; torch {torch.__version__} is built for CUDA {built}"
+            mend = f"install a driver of NVIDIA's for CUDA {built} or newer"
+        yield Finding("GPU", "lacks", text, mend)
         return
+    for index in range(there):
+        capability, archs = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
+        if without_code(capability, archs):
+            text = f"GPU {index} has compute capability {capability[0]}.{capability[1]}, for which"
+            mend = "take a newer card, or an older torch: requirements-oldest.lock has the oldest that is supported"
+            yield Finding(
+                "GPU", "lacks", f"{text} torch {torch.__version__} has no code (it has {', '.join(archs)})", mend
+            )
     memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(there)) / 1e9
-    if memory < need:
-        mend = (
-            "take a larger card, or a smaller batch_gpu, which changes the adversarial term (docs/differences.md, 20)"
-        )
-        yield Finding("GPU", "lacks", f"{memory:.0f} GB of memory; {need:.0f} GB are needed", mend)
+    large = too_large(found.values(), memory, "a GPU here")
+    if large:
+        close = need <= SPARE * memory
+        text = f"{large}; plans lie up to a quarter above what is reserved" if close else large
+        yield Finding("GPU", "note" if close else "lacks", text, SMALLER)
     elif there < wanted:
         yield Finding("GPU", "note", f"{there} of {wanted}; the results are the same", f"--config gpus={there}")
     else:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import json
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
+
+from sida.assets.cache import cache_dir
+from sida.io import write_json
+from sida.progress import say
+from sida.provenance import source_digest
 
 #: Images that are counted together: a prime that no width or kernel has, so that what grows with them is known by size.
 IMAGES = 11
@@ -42,19 +50,41 @@ def network_cost(network: Mapping[str, Any]) -> NetworkCost:
     Args:
         network: ``{class, kwargs}``, see :func:`sida.networks.build_network`.
     """
-    # Dropout costs nothing to speak of.
+    # Dropout costs next to nothing.
     kwargs = {key: value for key, value in network["kwargs"].items() if key != "dropout"}
     return _counted(json.dumps({**network, "kwargs": kwargs}, sort_keys=True))
 
 
 @functools.cache
 def _counted(text: str) -> NetworkCost:
+    """The counts of a network's description, which are kept in the cache: a large one takes seconds."""
+    digest = hashlib.sha256(f"{source_digest()} {version('torch')} {text}".encode()).hexdigest()
+    path = cache_dir() / "counts" / f"{digest[:32]}.json"
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        return NetworkCost(**json.loads(path.read_bytes()))
+    cost = _count(text)
+    # A cache that others own may be read-only.
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, dataclasses.asdict(cost))
+    return cost
+
+
+def _count(text: str) -> NetworkCost:
     import torch
 
     from sida.networks import build_network
+    from sida.networks.edm2_layers import MPConv
 
+    network = json.loads(text)
+    size, channels = (network["kwargs"].get(key, "?") for key in ("img_resolution", "model_channels"))
+    say(f"[plan] counting operations and memory of {network['class']}, {size}×{size}, {channels} channels")
     with torch.device("meta"):
-        net = build_network(json.loads(text))
+        net = build_network(network)
+    for layer in net.modules():
+        if isinstance(layer, MPConv):
+            # Storing normalised weights takes time here and counts nothing.
+            layer.rewrite = "never"
     forward, kept, once = _evaluate(net)
     net.requires_grad_(False)
     _, frozen, _ = _evaluate(net)

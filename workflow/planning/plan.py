@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from workflow.planning.cards import SMALLER, too_large
 from workflow.planning.jobs import Job, Jobs
 from workflow.planning.scores import published_scores
 from workflow.planning.timeline import wall_hours
@@ -38,7 +39,7 @@ def make_plan(jobs: Jobs, targets: Sequence[str], gpus: int) -> dict[str, Any]:
         gpus: GPUs there are.
 
     Returns:
-        ``preset, targets, gpu, gpus, rates, jobs`` (a list), ``totals, assumptions``.
+        ``preset, targets, gpu, gpus, rates, jobs`` (a list), ``totals, too_large, assumptions``.
 
     Raises:
         UserError: No such target, or a network or rate that nobody knows.
@@ -61,6 +62,7 @@ def make_plan(jobs: Jobs, targets: Sequence[str], gpus: int) -> dict[str, Any]:
         "rates_from": "measured here" if jobs.rates else jobs.gpu.source,
         "jobs": [{"product": product, **dataclasses.asdict(job)} for product, job in found.items()],
         "totals": _totals(found, jobs, gpus),
+        "too_large": too_large(found.values(), jobs.gpu.memory_gb, jobs.gpu_name),
         "assumptions": list(ASSUMED),
     }
 
@@ -113,6 +115,8 @@ def show_plan(plan: Mapping[str, Any]) -> str:
         f"rates: {rates} ({plan['rates_from']})",
         *plan["assumptions"],
     ]
+    if plan["too_large"]:
+        lines.append(f"warning: {plan['too_large']}; {SMALLER}")
     for code in plan.get("code", []):
         lines.append(f"code from outside the package: {code['name']} from {code['source']} ({code['where']}; allowed)")
     unknown = [job["name"] for job in jobs if job["facts"].get("network_unknown")]

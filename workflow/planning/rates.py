@@ -85,7 +85,9 @@ class Assumptions(Settings):
             UserError: No such card.
         """
         if name not in self.gpus:
-            raise UserError(f"{where} {name}: not in config/plan.yaml{suggestion(name, self.gpus)}")
+            raise UserError(
+                f"{where} {name}: not in config/plan.yaml{suggestion(name, self.gpus)}; it has {', '.join(self.gpus)}"
+            )
         return Gpu(**self.gpus[name])
 
     @property

@@ -1,0 +1,46 @@
+"""What a card or its driver cannot run: trainings beyond its memory, a torch without code for it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterable
+
+from workflow.planning.jobs import Job
+
+#: Counted memory divided by the memory that a training reserves, at most (docs/cost.md, Table 8's memory).
+SPARE = 1.25
+#: Remedy of a training that is too large.
+SMALLER = (
+    "take a larger card, `checkpointing: true`, or a smaller batch_gpu, which changes the adversarial term "
+    "(docs/differences.md, 20)"
+)
+
+
+def too_large(jobs: Iterable[Job], memory_gb: float, card: str) -> str:
+    """Names the jobs whose planned memory is more than a card's; empty where all fit."""
+    large = sorted((job for job in jobs if job.memory_gb > memory_gb), key=lambda job: -job.memory_gb)
+    if not large:
+        return ""
+    few = ", ".join(f"{job.name} ({job.memory_gb:.0f} GB)" for job in large[:3]) + (", ..." if len(large) > 3 else "")
+    return f"{len(large)} of the trainings need more than the {memory_gb:.0f} GB of {card}: {few}"
+
+
+def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
+    """Whether a build of torch has no code for a card: none of its major capability, up to its minor one.
+
+    Args:
+        capability: Of the card.
+        built: ``torch.cuda.get_arch_list()``; code for 8.0 runs on 8.9, but not on 9.0.
+    """
+    numbers = [int("".join(filter(str.isdigit, name.partition("_")[2]))) for name in built if name.startswith("sm_")]
+    return all(capability[0] != number // 10 or capability[1] < number % 10 for number in numbers)
+
+
+def driver_cuda() -> int | None:
+    """Major version of the newest CUDA that this machine's driver runs; None without a driver."""
+    version = ctypes.c_int(0)
+    try:
+        ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return version.value // 1000 or None
