@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
 from eval.figures.gather import Line
 from eval.figures.layout import CurvesLayout, PanelSpec
+from eval.figures.place import Spot, Words, write
 from eval.figures.points_layout import PointsLayout, PointsPanel
 from eval.figures.style import METHODS, literal
 
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_DATA = "no data here yet"
+#: Numbers of a logarithmic axis within a power of ten, from few to many.
+_MULTIPLES = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
 
 
 def panels_of(layout: CurvesLayout | PointsLayout, count: int) -> tuple[Figure, list[Axes]]:
@@ -34,7 +38,7 @@ def panels_of(layout: CurvesLayout | PointsLayout, count: int) -> tuple[Figure, 
 
 def dress(axes: Axes, spec: PanelSpec | PointsPanel, x_label: str) -> None:
     """Title, labels, grid and numbers of a pair of axes, after all was drawn that decides where it ends."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axes.set_title(literal(spec.title), loc="left", fontweight="bold")
     axes.set_xlabel(literal(spec.x_label or x_label))
@@ -45,16 +49,21 @@ def dress(axes: Axes, spec: PanelSpec | PointsPanel, x_label: str) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         if scale == "log":
             low, high = axis.get_view_interval()
-            axis.set_major_locator(LogLocator(subs=_labelled(high / low)))
+            # Below, numbers stand side by side and need more room.
+            multiples = _labelled(low, high, 3 if axis is axes.xaxis else 4)
+            axis.set_major_locator(
+                LogLocator(subs=multiples) if multiples else MaxNLocator(7, steps=[1, 2, 2.5, 5, 10])
+            )
             axis.set_minor_formatter(NullFormatter())
 
 
-def _labelled(ratio: float) -> tuple[float, ...]:
-    """Multiples of each power of ten that get a number, denser on short axes."""
-    for limit, multiples in ((6, (1, 1.5, 2, 3, 4, 5, 6, 8)), (30, (1, 2, 3, 5)), (300, (1, 2, 5))):
-        if ratio < limit:
+def _labelled(low: float, high: float, least: int) -> tuple[float, ...]:
+    """The fewest multiples of each power of ten that give an axis enough numbers; none where all are too few."""
+    powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    for multiples in _MULTIPLES:
+        if sum(low <= power * multiple <= high for power in powers for multiple in multiples) >= least:
             return multiples
-    return (1,)
+    return ()
 
 
 def legend_below(figure: Figure, more: Mapping[str, Any]) -> None:
@@ -98,7 +107,7 @@ def _line_colour(line: Line, by_method: bool) -> str:
 
 
 def draw_lines(axes: Axes, lines: Sequence[Line], written: bool, by_method: bool = True) -> None:
-    """Horizontal lines with their names written on them, or left to the legend."""
+    """Horizontal lines; their names are left to :func:`name_lines` or to the legend."""
     by_height = sorted(lines, key=lambda line: line.value)
     for line in lines:
         colour = _line_colour(line, by_method)
@@ -107,20 +116,20 @@ def draw_lines(axes: Axes, lines: Sequence[Line], written: bool, by_method: bool
         axes.axhline(line.value, color=colour, linewidth=1.0, linestyle=dashes, zorder=1)
         if not written:
             axes.plot([], [], color=colour, linewidth=1.0, linestyle=(0, (5.0, 5.0)), label=literal(line.label))
-            continue
-        # Names alternate between the ends by height, so that those of close lines do not touch.
-        right = by_height.index(line) % 2 == 0
-        axes.annotate(
-            literal(line.label),
-            (0.985 if right else 0.015, line.value),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 1.5),
-            textcoords="offset points",
-            fontsize=6.5,
-            color=colour,
-            va="bottom",
-            ha="right" if right else "left",
-        )
+
+
+def name_lines(axes: Axes, lines: Sequence[Line], by_method: bool = True) -> None:
+    """Writes the names of horizontal lines on them, where no curve is; those of close lines at other ends."""
+    words = []
+    for number, line in enumerate(sorted(lines, key=lambda line: line.value)):
+        ends = [(0.985, "right"), (0.015, "left")]
+        spots = [
+            Spot((x, line.value), (0, 1.5 if va == "bottom" else -1.5), ha, va, ("axes fraction", "data"))
+            for va in ("bottom", "top")
+            for x, ha in (ends if number % 2 == 0 else ends[::-1])
+        ]
+        words.append(Words(line.label, spots, _line_colour(line, by_method), 6.5))
+    write(axes, words)
 
 
 def say_no_data(axes: Axes, lines: Sequence[Line]) -> None:
@@ -139,5 +148,5 @@ def short_number(value: float) -> str:
     """Axis label: ``500``, ``10k``, ``2.5M``, ``0.2``."""
     for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
-            return f"{value / limit:g}{suffix}"
-    return f"{value:g}"
+            return f"{value / limit:g}{suffix}".replace("-", "−")
+    return f"{value:g}".replace("-", "−")

@@ -10,6 +10,7 @@ from eval.figures.axes import (
     dress,
     legend_below,
     legend_inside,
+    name_lines,
     panels_of,
     say_no_data,
     short_number,
@@ -17,7 +18,7 @@ from eval.figures.axes import (
 from eval.figures.gather import Panel
 from eval.figures.layout import CurvesLayout
 from eval.figures.style import Look, literal, looks_of
-from eval.results.training_logs import Curve
+from eval.results.training_logs import Curve, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +28,10 @@ __all__ = ["EDGE", "KEPT", "NO_DATA", "draw_curves", "short_number"]
 
 KEPT = "hollow: kept generator, measured again"
 EDGE = " (on the left edge: its start)"
+#: More bands than these are a block; more bars than these are one too.
+_MOST_BANDS, _MOST_BARS = 5, 25
+#: Points (of 1/72 inch) between curves that stand beside each other.
+_APART = 1.6
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
 
 
@@ -36,7 +41,7 @@ def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
     A panel whose optional runs have no log yet, or logs without its metric, says so.
     """
     figure, grid = panels_of(layout, len(panels))
-    looks = looks_of([panel.curves for panel in panels], layout.colours == "alpha")
+    looks = looks_of([panel.curves for panel in panels], layout.colours == "alpha", layout.legend == "below")
     for axes, panel in zip(grid, panels):
         _draw_panel(layout, axes, panel, looks)
     for axes, panel in zip(grid, panels):
@@ -44,6 +49,9 @@ def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
             say_no_data(axes, panel.lines)
     if layout.legend == "below":
         legend_below(figure, _kept_entry(panels))
+    else:
+        for axes, panel in zip(grid, panels):
+            name_lines(axes, panel.lines, layout.colours == "method")
     return figure
 
 
@@ -65,8 +73,9 @@ def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, looks: dict[Any,
     spec = panel.spec
     axes.set_xscale(spec.x_scale)
     axes.set_yscale(spec.y_scale)
-    for curve in panel.curves:
-        _draw_curve(layout, axes, panel, curve, looks[curve.label, curve.method, curve.alpha])
+    for number, curve in enumerate(panel.curves):
+        apart = _APART * (number - (len(panel.curves) - 1) / 2) if _crowded(panel) else 0.0
+        _draw_curve(layout, axes, panel, curve, looks[curve.label, curve.method, curve.alpha], apart)
     draw_lines(axes, panel.lines, layout.legend == "panels", layout.colours == "method")
     if not panel.curves and spec.x_min and spec.x_max:
         axes.set_xlim(spec.x_min, spec.x_max)
@@ -75,8 +84,15 @@ def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, looks: dict[Any,
         legend_inside(axes, spec.legend, _kept_entry([panel]))
 
 
-def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, look: Look) -> None:
+def _crowded(panel: Panel) -> bool:
+    """Whether bands would merge: then each evaluation has a bar, and curves stand a little beside each other."""
+    banded = [curve for curve in panel.curves if any(point.std for point in curve.points)]
+    return len(banded) > _MOST_BANDS and all(len(curve.points) <= _MOST_BARS for curve in banded)
+
+
+def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, look: Look, apart: float) -> None:
     from matplotlib import patheffects
+    from matplotlib.transforms import ScaledTranslation
 
     unit = layout.batch if layout.x == "iterations" and layout.batch else 1
     # A logarithmic axis has no place for the evaluation before training; the CSV keeps it.
@@ -87,23 +103,16 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     y = [p.value for p in points]
     # A white rim keeps a curve apart from what it crosses.
     rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
-    (drawn,) = axes.plot(
-        x, y, color=look.colour, marker=look.marker, label=literal(curve.label), path_effects=rim, zorder=3
-    )
+    common: dict[str, Any] = {"color": look.colour}
+    if apart:
+        common["transform"] = axes.transData + ScaledTranslation(apart / 72, 0, axes.figure.dpi_scale_trans)
+    (drawn,) = axes.plot(x, y, marker=look.marker, label=literal(curve.label), path_effects=rim, zorder=3, **common)
     if len(points) > 25:
         drawn.set_markevery(0.09)
     if look.dashes is not None:
         drawn.set_dashes(look.dashes)
-    if any(p.std for p in points):
-        low = [p.value - (p.std or 0) for p in points]
-        if panel.spec.y_scale == "log":
-            low = [max(bottom, 0.2 * p.value) for bottom, p in zip(low, points)]
-        high = [p.value + (p.std or 0) for p in points]
-        # Several bands over each other turn grey: the more there are, the fainter; their edges stay.
-        crowd = max(2, len(panel.curves))
-        axes.fill_between(x, low, high, color=look.colour, alpha=0.34 / crowd, linewidth=0, zorder=1.5)
-        for edge in (low, high):
-            axes.plot(x, edge, color=look.colour, linewidth=0.5, alpha=max(0.3, 1.2 / crowd), zorder=1.6)
+    if any(point.std for point in points):
+        _draw_spread(axes, panel, x, points, common)
     final = panel.finals.get(curve.run)
     if final is not None:
         place: dict[str, Any] = {}
@@ -123,3 +132,24 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
             linewidth=1.0,
             zorder=4,
         )
+
+
+def _draw_spread(axes: Axes, panel: Panel, x: list[float], points: list[Point], common: dict[str, Any]) -> None:
+    """The spread of a curve's evaluations: a band, or a bar for each."""
+    low = [point.value - (point.std or 0) for point in points]
+    if panel.spec.y_scale == "log":
+        low = [max(bottom, 0.2 * point.value) for bottom, point in zip(low, points)]
+    high = [point.value + (point.std or 0) for point in points]
+    if _crowded(panel):
+        # Bars that stand aside do not count for matplotlib when it decides where axes end.
+        axes.margins(x=0.08)
+        axes.update_datalim([*zip(x, low), *zip(x, high)])
+        axes.autoscale_view()
+        for place, *ends in zip(x, low, high):
+            axes.plot([place] * 2, ends, linestyle="-", linewidth=0.8, alpha=0.8, zorder=2.5, **common)
+        return
+    # Several bands over each other turn grey: the more there are, the fainter; their edges stay.
+    crowd = max(2, len(panel.curves))
+    axes.fill_between(x, low, high, alpha=0.34 / crowd, linewidth=0, zorder=1.5, **common)
+    for edge in (low, high):
+        axes.plot(x, edge, linewidth=0.5, alpha=max(0.3, 1.2 / crowd), zorder=1.6, **common)

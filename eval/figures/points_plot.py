@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from eval.figures.axes import draw_lines, dress, legend_below, legend_inside, panels_of, say_no_data, short_number
+from eval.figures.axes import (
+    draw_lines,
+    dress,
+    legend_below,
+    legend_inside,
+    name_lines,
+    panels_of,
+    say_no_data,
+    short_number,
+)
 from eval.figures.marks import Mark, MarkSeries
+from eval.figures.place import Spot, Words, write
 from eval.figures.points import Marks
 from eval.figures.points_layout import PointsLayout
 from eval.figures.style import Look, literal, looks_of
@@ -37,7 +47,7 @@ def draw_points(layout: PointsLayout, panels: list[Marks]) -> Figure:
     is hollow and has none. A panel without any point says so.
     """
     figure, grid = panels_of(layout, len(panels))
-    looks = looks_of([panel.curves for panel in panels])
+    looks = looks_of([panel.curves for panel in panels], one_legend=layout.legend == "below")
     for axes, panel in zip(grid, panels):
         _draw_panel(layout, axes, panel, looks)
     for axes, panel in zip(grid, panels):
@@ -45,6 +55,11 @@ def draw_points(layout: PointsLayout, panels: list[Marks]) -> Figure:
             say_no_data(axes, panel.lines)
     if layout.legend == "below":
         legend_below(figure, _entries(layout, panels))
+    for axes, panel in zip(grid, panels):
+        if layout.legend == "panels":
+            name_lines(axes, panel.lines)
+        if panel.spec.name_points:
+            write(axes, [_name(mark, looks[s.label, s.method, s.alpha]) for s in panel.curves for mark in s.marks])
     return figure
 
 
@@ -123,8 +138,6 @@ def _draw_series(layout: PointsLayout, axes: Axes, panel: Marks, series: MarkSer
             _bar(axes, _seen(mark.x_ends, mark.x, spec.x_scale), [mark.value] * 2, common)
         face = look.colour if several else "white"
         axes.plot([mark.x], [mark.value], look.marker, markersize=_size(look), markerfacecolor=face, zorder=4, **common)
-        if spec.name_points:
-            _name(axes, mark, look)
     for place in series.lost:
         aside: Any = axes.get_xaxis_transform() + ScaledTranslation(apart / 72, 0, axes.figure.dpi_scale_trans)
         axes.plot([place], [0.98], "x", markersize=5, color=look.colour, transform=aside, zorder=4)
@@ -183,12 +196,12 @@ def _band(axes: Axes, series: MarkSeries, look: Look, scale: str) -> None:
     axes.fill_between(x, low, high, color=look.colour, alpha=0.16, linewidth=0, zorder=1.5)
 
 
-def _name(axes: Axes, mark: Mark, look: Look) -> None:
-    from matplotlib import patheffects
-
-    text = mark.by if isinstance(mark.by, str) else short_number(mark.by)
-    rim = [patheffects.withStroke(linewidth=1.8, foreground="white")]
-    axes.annotate(
-        text, (mark.x, mark.value), xytext=(4, 3), textcoords="offset points", fontsize=6.2, color=look.colour,
-        path_effects=rim, zorder=5,
-    )  # fmt: skip
+def _name(mark: Mark, look: Look) -> Words:
+    """What tells a point apart, at one of its corners."""
+    corners = [(4, 3), (4, -3), (-4, 3), (-4, -3), (9, 0), (-9, 0), (0, 8), (0, -8)]
+    spots = [
+        Spot((mark.x, mark.value), (x, y), "left" if x > 0 else "right" if x < 0 else "center",
+             "bottom" if y > 0 else "top" if y < 0 else "center")
+        for x, y in corners
+    ]  # fmt: skip
+    return Words(mark.by if isinstance(mark.by, str) else short_number(mark.by), spots, look.colour, 6.2)

@@ -21,7 +21,8 @@ DPI = 200
 
 
 def literal(text: str) -> str:
-    """Text of a sheet or layout as it stands: to Matplotlib two dollar signs are the ends of a formula."""
+    """Text of a sheet or layout as it stands, SiD²A as in tables: to Matplotlib two dollar signs enclose a formula."""
+    text = text.replace("SiD2A", "SiD²A")
     return text.replace("$", r"\$") if text.count("$") > 1 else text
 
 
@@ -80,8 +81,8 @@ def save(figure: Figure, out: str | Path, title: str) -> list[Path]:
 
 #: Okabe & Ito's colours, which colour-blind readers can tell apart, and a marker each.
 METHODS = {"sid": ("#0072B2", "o"), "sida": ("#D55E00", "s"), "sid2a": ("#009E73", "^"), "gdd": ("#CC79A7", "D")}
-#: For what is neither a method's nor an α's own curve, in the order in which a figure shows it.
-VARIANTS = (("#6A3D9A", "v"), ("#000000", "P"), ("#E69F00", "X"), ("#56B4E9", "d"), ("#8C564B", "<"), ("#7F7F7F", ">"))
+#: For what is neither a method's nor an α's own curve, in the order in which a figure takes them. Purple: teachers.
+VARIANTS = (("#000000", "P"), ("#E69F00", "X"), ("#56B4E9", "d"), ("#8C564B", "<"), ("#999933", "v"), ("#7F7F7F", ">"))
 _ALPHAS = (-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5)
 _ALPHA_MARKERS = "os^Dv<>PXp*"
 SOLID, DASHED, DOTTED = None, (5.0, 1.5), (1.5, 1.2)
@@ -118,16 +119,17 @@ class Shown(Protocol):
         """Their α."""
 
 
-def looks_of(panels: Sequence[Sequence[Shown]], by_alpha: bool = False) -> dict[Key, Look]:
+def looks_of(panels: Sequence[Sequence[Shown]], by_alpha: bool = False, one_legend: bool = True) -> dict[Key, Look]:
     """Looks of all curves of a figure, by label, method and α.
 
-    Of several curves of one method and α in a panel, the first has the method's look and each other label a look of its
-    own, kept in the whole figure.
+    Of several curves of one method and α under one legend (the figure's or a panel's), the first has the method's look
+    and each other label another look, kept in the whole figure.
     """
     looks: dict[Key, Look] = {}
     variants = 0
+    taken: dict[Look, str] = {}
     for curves in panels:
-        taken: dict[Look, str] = {}
+        taken = taken if one_legend and not by_alpha else {}
         for curve in curves:
             key = (curve.label, curve.method, curve.alpha)
             look = looks.get(key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from eval.claims.write import MARKS
 from eval.report.pdflatex import compile_latex, latex_lack
@@ -80,7 +81,7 @@ def paper_source(
         stems = [_FIGURE_NUMBER.fullmatch(figure.stem) for figure in figures]
         numbers = _numbers([str(int(match[1])) if match else None for match in stems])
         parts += [_figure(figure, number, own) for figure, number in zip(figures, numbers)]
-    parts += _claims(folder / "claims.json")
+    parts += _claims(folder / "claims.json", bool(measurements.rows))
     parts += [r"\clearpage", r"\appendix", r"\section{Provenance}", _provenance(folder, measurements)]
     return "\n\n".join([*parts, r"\end{document}"]) + "\n"
 
@@ -118,15 +119,22 @@ def _figure(figure: Path, number: str, own: str | Path | None) -> str:
     return label + "\n".join([r"\begin{figure}[htbp]\centering", picture, text, r"\end{figure}"])
 
 
-def _claims(path: Path) -> list[str]:
+def _claims(path: Path, measured: bool) -> list[str]:
+    """The verdicts here, where anything was measured, and by published numbers alone, where the claims have them."""
     if not path.is_file():
         return []
     record = read_sealed_json(path)
-    lines = [r"\begin{longtable}{@{}l>{\raggedright\arraybackslash}p{0.62\linewidth}l@{}}", r"\toprule"]
-    lines += [r"claim & statement & verdict \\", r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
+    printed = any("by_published" in claim for claim in record["claims"])
+    heads = ["here"] * (measured or not printed) + ["as published"] * printed
+    form = (
+        rf"@{{}}l>{{\raggedright\arraybackslash}}p{{{0.78 - 0.16 * len(heads):.2f}\linewidth}}{'l' * len(heads)}@{{}}"
+    )
+    lines = [rf"\begin{{longtable}}{{{form}}}", r"\toprule", " & ".join(["claim", "statement", *heads]) + r" \\"]
+    lines += [r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
     for claim in record["claims"]:
-        verdict = escape(MARKS[claim["verdict"]])
-        lines.append(rf"{escape(claim['id'])} & {escape(claim['statement'])} & {verdict} \\")
+        verdicts = {"here": escape(MARKS[claim["verdict"]]), "as published": _printed(claim.get("by_published"))}
+        cells = [escape(claim["id"]), escape(claim["statement"]), *(verdicts[head] for head in heads)]
+        lines.append(" & ".join(cells) + r" \\")
     text = escape(record.get("preamble", "")) + " The evidence is in claims.md."
     return [
         r"\clearpage",
@@ -136,6 +144,12 @@ def _claims(path: Path) -> list[str]:
         "\n".join([*lines, r"\end{longtable}"]),
         r"\endgroup",
     ]
+
+
+def _printed(found: dict[str, Any] | None) -> str:
+    """A verdict by published numbers; a dash where only a measurement can give the rules' numbers."""
+    known = found and any(finding["numbers"] for finding in found["findings"])
+    return escape(MARKS[found["verdict"]]) if found and known else "--"
 
 
 def _provenance(folder: Path, measurements: Measurements) -> str:

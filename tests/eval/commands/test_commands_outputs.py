@@ -15,7 +15,7 @@ from PIL import Image
 from eval.commands import main
 from eval.report.compare import compare
 from eval.report.overview import overview
-from eval.report.paper import build_paper, in_order
+from eval.report.paper import build_paper, in_order, paper_source
 from eval.report.pdflatex import latex_lack
 from eval.results.summary import COLUMNS
 from sida.errors import UserError
@@ -337,6 +337,18 @@ def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(preset, tmp_pa
     with pytest.raises(UserError, match=r"paper\.tex: LaTeX stopped: Undefined control sequence"):
         build_paper(folder)
     assert pdf.read_bytes() == first
+
+
+def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monkeypatch):
+    known = {"verdict": "supported", "findings": [{"numbers": ["1"]}]}
+    unknown = {"verdict": "not decided here", "findings": [{"numbers": []}]}
+    claims = [{"id": "C", "statement": "s", "verdict": "not decided here", "by_published": p} for p in (known, unknown)]
+    monkeypatch.setattr("eval.report.paper.read_sealed_json", lambda path: {"claims": claims})
+    (tmp_path / "claims.json").write_text("{}")
+    source = paper_source(tmp_path, [], [], "")
+    assert "claim & statement & as published" in source
+    assert "not decided here" not in source
+    assert source.count("& --") == 1
 
 
 @pytest.mark.parametrize("mode", [pytest.param("audit", marks=pytest.mark.slow), "measured"])

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 
@@ -11,10 +12,11 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from eval.commands import main
-from eval.figures import load_figure_layout
+from eval.figures import load_figure_layout, style
 from eval.figures.gather import Line, Panel, Sources, gather
 from eval.figures.plot import EDGE, KEPT, NO_DATA, draw_curves, short_number
 from eval.results.published import load_published
@@ -289,7 +291,7 @@ def test_a_method_has_one_colour_and_marker_in_all_panels_of_all_figures(tmp_pat
     sizes = [[curve(f"SiD, {s}", "sid", 1.0), curve(f"SiDA, {s}", "sida", 1.0)] for s in ("XS", "S", "M", "L", "XL")]
     other = [[curve("SiDA, α = 1.0", "sida", 1.0), curve("SiD2A", "sid2a", 1.0), curve("SiD", "sid", None)]]
     looks = {}
-    for figure in (drawn(tmp_path, sizes), drawn(tmp_path, other)):
+    for figure in (drawn(tmp_path, sizes, legend="panels"), drawn(tmp_path, other)):
         for axes in figure.axes:
             for label, look in shown(axes).items():
                 looks.setdefault(label.split(",")[0], set()).add(look)
@@ -310,6 +312,42 @@ def test_a_changed_recipe_of_a_method_gets_a_look_of_its_own_kept_in_the_figure(
     first, second = (shown(axes) for axes in drawn(tmp_path, [[base, *changed], [base, changed[2]]]).axes)
     assert len(set(first.values())) == 5
     assert second == {label: first[label] for label in second}
+
+
+def test_no_two_entries_of_one_legend_look_alike(tmp_path):
+    """A second recipe of a method in another panel, as in mini-restart."""
+    figure = drawn(tmp_path, [[curve("SiD", "sid", 1.0)], [curve("SiD restarted", "sid", 1.0)]])
+    first, second = (shown(axes) for axes in figure.axes)
+    assert first["SiD"] != second["SiD restarted"]
+
+
+def test_no_curve_has_a_colour_near_the_teachers():
+    near = [
+        colour
+        for colour, _ in style.VARIANTS
+        if math.dist(to_rgb(colour), to_rgb(style.OTHERS["teacher"].colour)) < 0.2
+    ]
+    assert not near
+
+
+@pytest.mark.parametrize("values", [(9.0, 5.5), (7.3, 6.8), (60.0, 2.0), (9.0, 2.2)])
+def test_a_short_logarithmic_axis_has_enough_numbers(tmp_path, values):
+    (axes,) = drawn(tmp_path, [[curve("SiD", "sid", 1.0, values)]]).axes
+    low, high = axes.get_ylim()
+    assert 3 <= sum(low <= place <= high for place in axes.yaxis.get_majorticklocs()) <= 8
+
+
+def test_the_name_of_a_line_is_written_where_no_curve_is(tmp_path):
+    """Above the line at its right end is the curve."""
+    line = Line("its start", 5.0, None, "measured: x")
+    (axes,) = drawn(tmp_path, [[curve("SiD", "sid", 1.0, (4.0, 4.1, 5.05, 5.05))]], [line], legend="panels").axes
+    (text,) = axes.texts
+    assert (text.get_ha(), text.get_va()) != ("right", "bottom")
+
+
+def test_figures_write_sid2a_as_tables_do(tmp_path):
+    (axes,) = drawn(tmp_path, [[curve("SiD2A, α = 1.0", "sid2a", 1.0)]]).axes
+    assert list(shown(axes)) == ["SiD²A, α = 1.0"]
 
 
 def test_figure_4_names_two_methods(preset, tmp_path):
@@ -380,17 +418,20 @@ def test_the_words_of_an_empty_panel_overlap_no_line(tmp_path, values):
             assert not box.y0 <= height <= box.y1
 
 
-def test_many_bands_are_fainter_than_few_and_keep_their_edges(tmp_path):
-    def bands(count):
+def test_several_bands_are_fainter_and_more_become_bars_beside_each_other(tmp_path):
+    def panel(count):
         figure = drawn(tmp_path, [[curve(str(i), "sida", i / 4, std=0.5) for i in range(count)]], colours="alpha")
-        (axes,) = figure.axes
-        edges = [line for line in axes.get_lines() if line.get_marker() == "None" and line.get_linewidth() == 0.5]
-        assert len(edges) == 2 * count
-        return axes.collections[0].get_alpha(), edges[0].get_alpha()
+        return figure.axes[0]
 
-    few, many = bands(2), bands(7)
-    assert many[0] < 0.5 * few[0]
-    assert many[1] >= 0.3
+    few, several, many = map(panel, (2, 5, 6))
+    edges = [line for line in several.get_lines() if line.get_linewidth() == 0.5]
+    assert len(edges) == 10
+    assert several.collections[0].get_alpha() < 0.5 * few.collections[0].get_alpha()
+    assert edges[0].get_alpha() >= 0.24
+    assert not many.collections
+    bars = [line for line in many.get_lines() if line.get_marker() == "None"]
+    places = {tuple(line.get_transform().transform(line.get_xydata())[0].round(2)) for line in bars}
+    assert len(places) == len(bars) == 12
 
 
 @given(st.lists(st.tuples(st.integers(1, 10**6), st.floats(0.1, 50)), min_size=1, max_size=20), st.floats(0.1, 50))
