@@ -112,5 +112,5 @@ def _table(layout: TableLayout, runs: Mapping[str, Run]) -> set[str]:
             name = (row.run or "").replace("{column}", column.key)
             for key, value in layout.vars.items():
                 name = name.replace("{" + key + "}", str(value))
-            names |= {name, *row.pool}
+            names |= {column.run_of(run) for run in (name, *row.pool)}
     return names

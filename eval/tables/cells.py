@@ -112,14 +112,14 @@ AUDIT_LEGEND = (f"Δ = measured − published; {agreement.LEGEND}.",)
 
 
 def side_by_side(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[Row]]:
-    """Each metric becomes three columns: published, measured, difference."""
+    """Each metric becomes three columns: published, measured, difference; only measured of another protocol's runs."""
     columns: list[Column] = []
     for column in layout.columns:
         if column.metric is None:
             columns.append(heading(column))
         else:
-            title = heading(column).title
-            columns += [Column(head, None, True, title) for head in ("published", "measured", "Δ")]
+            title, heads = heading(column).title, ("measured",) if column.run else ("published", "measured", "Δ")
+            columns += [Column(head, None, True, title) for head in heads]
     best = _best(layout, lines)
     rows = []
     for number, line in enumerate(lines):
@@ -127,6 +127,9 @@ def side_by_side(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], 
         for column in layout.columns:
             if column.id not in line.sources:
                 cells.append(text_cell(column, lines, number))
+            elif column.run:
+                source = line.sources[column.id]
+                cells.append(measured_cell(column, source) if line.ours else Cell(kind="blank"))
             else:
                 cells += _three(column, line, number, best)
         rows.append(Row(tuple(cells), rule_above(lines, number), line.spec.continues))

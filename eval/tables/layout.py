@@ -47,6 +47,8 @@ class ColumnSpec:
         spread: Whether ``± std`` is printed.
         arrow: Whether the heading shows the direction.
         effect: Shows the metric's difference to another row in place of its mean.
+        run: Run of the cells in place of the row's, for which ``{run}`` stands: one measured under another protocol.
+            Such a column shows no published numbers.
     """
 
     head: str
@@ -59,6 +61,7 @@ class ColumnSpec:
     spread: bool = True
     arrow: bool = True
     effect: EffectSpec | None = None
+    run: str | None = None
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
@@ -67,6 +70,10 @@ class ColumnSpec:
             raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, FIELDS)}")
         if self.effect is not None and (self.metric is None or self.direction is not None):
             raise ValueError("effect: needs a metric and no direction; the sign says which of the two is lower")
+
+    def run_of(self, run: str) -> str:
+        """The run whose measurement stands in this column, of a row's run."""
+        return self.run.replace("{run}", run) if self.run and run else run
 
     @property
     def id(self) -> str:

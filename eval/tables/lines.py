@@ -136,18 +136,19 @@ def _source(
         else None
     )
     printed = None
-    if spec.published is not None and mode != "measured" and empty is None:
+    if spec.published is not None and mode != "measured" and empty is None and column.run is None:
         slug = str(column.metric).replace("_", "-")
         key = spec.published.replace("{column}", column.key).replace("{metric}", slug)
         printed = published_number(published, key, where.rpartition(".")[0] + ".published")
     run = _run_id(layout, spec, column, where) if mode != "paper" else None
     if run is None and mode != "measured":
         return Source(metric, printed, empty=empty)
-    names = [name for name in (run, *spec.pool) if name is not None]
+    pool = tuple(column.run_of(name) for name in spec.pool)
+    names = [name for name in (run, *pool) if name is not None]
     if layout.missing == "error" or mode == "measured":
         _check(layout, spec, number, where, names, metric, measurements, runs)
     if not names or (layout.missing == "mark" and not all(measurements.has(name, metric) for name in names)):
-        return Source(metric, printed, run, None, empty, spec.pool)
+        return Source(metric, printed, run, None, empty, pool)
     estimates = [measurements.estimate(name, metric, where) for name in names]
     for name, estimate in zip(names, estimates):
         if layout.trials is not None and estimate.trials != layout.trials:
@@ -161,13 +162,13 @@ def _source(
         lines = [line for name in names for line in measurements.lines(name, metric)]
         later = "what was measured is of a later version than the published number"
         compared = later if column.id in spec.later else compare(pooled, lines, printed)
-    return Source(metric, printed, run, pooled, empty, spec.pool, compared=compared)
+    return Source(metric, printed, run, pooled, empty, pool, compared=compared)
 
 
 def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:
     if spec.run is None:
         return None
-    run = spec.run.replace("{column}", column.key)
+    run = column.run_of(spec.run.replace("{column}", column.key))
     for name, value in layout.vars.items():
         run = run.replace("{" + name + "}", str(value))
     if "{" in run:

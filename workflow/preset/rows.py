@@ -25,6 +25,8 @@ from workflow.preset.imports import import_folders
 from workflow.preset.outside_code import check_code
 from workflow.preset.settings import PresetSettings
 
+_NOT_TRAINED: dict[str, Any] = {"teacher": None, "init": None, "alpha": None, "recipe": None}
+
 
 class Rows:
     """Settings and sample sheet of a preset; see :class:`workflow.preset.Preset`."""
@@ -40,6 +42,7 @@ class Rows:
         self.runs: dict[str, Run] = {row.run: self._found(row) for row in read_runs(self.sheet)}
         self._find_recipes()
         self._protocols: dict[str, Protocol] = {}
+        self.runs |= {run.run: run for run in self._measured_also()}
 
     @property
     def results(self) -> str:
@@ -91,6 +94,21 @@ class Rows:
         if run.protocol:
             found["protocol"] = str(find("protocols", run.protocol, self.own, f"{self.sheet}: run '{run.run}'"))
         return dataclasses.replace(run, **found)
+
+    def _measured_also(self) -> list[Run]:
+        """Rows of files once more, under the preset's further protocols; no claim or layout picks these by method."""
+        more = []
+        for own, name in self.config["also"].items():
+            path = str(find("protocols", name, self.own, f"{self.source}: also.{own}"))
+            rows = [run for run in self.runs.values() if run.checkpoint and run.sampler]
+            more += [
+                dataclasses.replace(
+                    run, run=f"{run.run}.{Path(path).stem}", method="external", protocol=path, **_NOT_TRAINED
+                )
+                for run in rows
+                if self.protocol(run).name == own
+            ]
+        return more
 
     def parents(self, run: Run) -> list[str]:
         """Runs of the sheet that a row's training needs: the generator it starts from and a stand-in for the data."""

@@ -50,6 +50,8 @@ class PresetSettings:
         dataset: Name of a data set of the preset or of ``config/datasets.yaml``; a row of the sheet may name another.
         datasets: Own data sets by name; paths are relative to the preset's folder.
         protocol: Evaluation protocol, a name or a file: n, trials, metrics, references.
+        also: Further protocols by the name of a row's own: a row with a ``checkpoint`` and a sampler is measured under
+            both, the second time as ``<run>.<protocol>``.
         claims: Claims to decide (YAML); null for none.
         experiments: Questions with predictions that were written before they ran, decided by the claims (YAML); null
             for none.
@@ -80,6 +82,7 @@ class PresetSettings:
     dataset: str
     datasets: dict[Name, Annotated[dict[str, Any], As(DatasetEntry)]] = dataclasses.field(default_factory=dict)
     protocol: str
+    also: dict[Name, str] = dataclasses.field(default_factory=dict)
     claims: str | None = None
     experiments: str | None = None
     tables: tuple[str, ...] = ()

@@ -1,0 +1,76 @@
+"""FID (clean) and KID beside Tables 1, 2, 5 and 6: config/clean.yaml behind config/released.yaml."""
+
+import pytest
+import yaml
+
+from eval.results.published import load_published
+from eval.results.summary import Measurements
+from eval.tables import build_table, load_layout
+from sida.errors import UserError
+from sida.resources import ROOT, find
+from workflow.preset import Preset
+from workflow.preset.rehearsal import _pretended, check_preset
+from workflow.preset.targets import Targets
+from workflow.preset.unshown import unshown_rows
+
+TABLES = {"clean-table1": "cifar10", "clean-table2": "cifar10", "clean-table5": "ffhq64", "clean-table6": "afhqv2"}
+
+
+def content(name):
+    return yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+
+
+@pytest.fixture(scope="module")
+def released():
+    return Preset(content("released"), "released.yaml")
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return Preset(content("released") | content("clean"), "clean.yaml")
+
+
+def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
+    check_preset(clean)
+    targets = Targets(clean, False)
+    assert unshown_rows(targets) == []
+    assert clean.assets_of("cifar10-cond-sida-a1.cifar10-clean") == ["fid-ref-cifar10-clean", "inception"]
+    # clean-fid has no statistics of these sets at 64×64: the images themselves are asked for.
+    assert clean.assets_of("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
+    assert "datasets/ffhq-64x64.zip" in targets.generator("ffhq64-sida-a1.ffhq64-clean")
+
+
+def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
+    more = set(clean.runs) - set(released.runs)
+    assert len(more) == 28
+    assert all(clean.runs[run].sampler == released.runs[run.rpartition(".")[0]].sampler for run in more)
+    assert {clean.runs[run].method for run in more} == {"external"}
+    for run in released.runs:
+        assert clean.measure_spec(run) == released.measure_spec(run)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_clean_numbers_have_columns_without_a_published_side(clean, name):
+    protocol = f"{TABLES[name]}-clean"
+    measured = Measurements(_pretended(clean))
+    layout = load_layout(find("tables", name))
+    table = build_table(layout, measured, clean.runs, load_published(), "audit")
+    heads = [(column.group, column.head) for column in table.columns]
+    assert heads[-2:] == [("FID (clean) ↓", "measured"), ("KID ×10³ ↓", "measured")]
+    found = {(r["column"], r["protocol"]) for r in table.records if r["measured"]}
+    assert {("fid_clean", protocol), ("kid_clean", protocol), ("fid", TABLES[name])} <= found
+    assert not any(r["published"] for r in table.records if r["column"].endswith("_clean"))
+    plain = build_table(
+        load_layout(find("tables", name.removeprefix("clean-"))), measured, clean.runs, load_published()
+    )
+    width = len(plain.columns)
+    assert [[c.plain for c in row.cells[:width]] for row in table.rows] == [
+        [c.plain for c in row.cells] for row in plain.rows
+    ]
+
+
+def test_rows_that_are_trained_here_and_faults():
+    demo = content("demo")
+    assert set(Preset(demo | {"also": {"digits": "digits-mini"}}, "d.yaml").runs) == set(Preset(demo, "d.yaml").runs)
+    with pytest.raises(UserError, match=r"d.yaml: also.digits: no .*'digits-min'"):
+        Preset(demo | {"also": {"digits": "digits-min"}}, "d.yaml")
