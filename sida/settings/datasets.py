@@ -30,6 +30,7 @@ class Kind:
 #: Kinds by name; ``module:function`` of one's own needs no entry.
 KINDS = {
     "digits": Kind("sida.data.digits:open_digits", path=False),
+    "counts": Kind("sida.data.classes_only:open_classes", path=False),
     "zip": Kind("sida.data.load:open_stored", path=True),
     "folder": Kind("sida.data.load:open_stored", path=True),
     "noise": Kind("sida.data.noise:open_noise", path=False),
@@ -61,6 +62,8 @@ class DatasetSettings(Settings):
             the measuring network ``digits`` saw either).
         cache: Keep what was read in memory (data sets that fit).
         sha256: Expected digest; null accepts what is there.
+        counts: Class counts for methods that see no image, which then need no archive: a name of ``config/labels``, a
+            ``.json`` file, an asset, or ``none`` without classes; null: they take the archive.
     """
 
     kind: KindName
@@ -76,9 +79,12 @@ class DatasetSettings(Settings):
     split: Split = "all"
     cache: bool = False
     sha256: str | None = None
+    counts: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.kind == "counts" and None in (self.counts, self.resolution, self.channels, self.num_images):
+            raise ValueError("counts: a data set of this kind needs counts, resolution, channels and num_images")
         kind = KINDS.get(self.kind)
         if kind and kind.path and self.path is None:
             raise ValueError(f"path: a data set of kind '{self.kind}' needs one; give the file or folder")
@@ -156,7 +162,15 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
     """
     spec = {"name": name, **_entry(name, where, brought)}
     spec.pop("made_from", None)
+    if spec.get("kind") != "counts":
+        spec.pop("counts", None)
     return spec | ({"path": there(spec["path"])} if "path" in spec else {})
+
+
+def dataset_counts(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
+    """Class counts in place of a data set's archive, see :func:`dataset_spec`; None where it has none."""
+    found: str | None = _entry(name, where, brought).get("counts")
+    return found
 
 
 def dataset_origin(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> MadeFrom | None:

@@ -310,6 +310,22 @@ def test_counts_are_kept_in_the_cache(monkeypatch, tmp_path, capsys):
     assert costs[0] == costs[1] == costs[2]
 
 
+def test_a_method_without_images_needs_class_counts_and_no_archive(paper, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    jobs = jobs_of(paper).behind(["edm2-xs-sid"])
+    assert not [job.name for job in jobs.values() if job.kind == "data" or job.name == "imagenet-train"]
+    assert (
+        "results/paper/assets/labels-imagenet.json"
+        in jobs["results/paper/students/edm2-xs-sid/network.safetensors"].after
+    )
+    assert sum(job.disk_gb for job in jobs.values()) < 20
+    found = examine(jobs_of(paper), ["ffhq64-sid-a1.2"])
+    assert [finding.verdict for finding in found if finding.what == "data"] == ["ok"]
+    assert not [finding for finding in found if "ffhq-images" in finding.mend]
+    assert "imagenet-train" in {job.name for job in jobs_of(paper).behind(["edm2-xs-sida"]).values()}
+
+
 def test_the_doctors_exit_status(monkeypatch, capsys):
     assert main(["doctor", "demo"]) == 0
     assert "ok     packages: torch, snakemake" in capsys.readouterr().out

@@ -15,6 +15,7 @@ from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, offline
 from workflow.planning.cards import SMALLER, SPARE, driver_cuda, too_large, without_code
 from workflow.planning.jobs import Job, Jobs
+from workflow.preset.archives import training_data
 from workflow.preset.outside_code import allowing, outside_code_of
 
 Verdict = Literal["ok", "note", "lacks"]
@@ -153,7 +154,7 @@ def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         run = jobs.preset.runs.get(job.name)
         entry = jobs.preset.config["teachers"].get(job.name, {})
         name = entry.get("dataset") or jobs.preset.config["dataset"]
-        dataset = jobs.preset.dataset_of(run) if run else jobs.preset.dataset(name, jobs.preset.source)
+        dataset = training_data(jobs.preset, run) if run else jobs.preset.dataset(name, jobs.preset.source)
         path = dataset.get("path")
         if path and path not in found and not os.path.exists(path):
             missing.add(path)

@@ -1,12 +1,15 @@
-"""Archives that the workflow makes: of which data set each is, and whether what it is made of can be there."""
+"""Archives that the workflow makes, of which data set each is, and trainings that need none."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sida.assets.registry import load_registry
 from sida.errors import UserError, suggestion
+from sida.methods import find_method
+from sida.settings.datasets import dataset_counts
+from sida.sheet import Run
 
 if TYPE_CHECKING:
     from workflow.preset.rows import Rows
@@ -37,6 +40,20 @@ def find_archives(preset: Rows) -> dict[str, str]:
         elif not os.path.exists(path):
             _check_source(str(origin.source), f"{where}.source")
     return found
+
+
+def training_data(preset: Rows, run: Run) -> dict[str, Any]:
+    """Spec of what a row's training reads: the classes alone, where its data set has counts and it sees no image."""
+    where = f"{preset.sheet}: run '{run.run}'"
+    spec, protocol = preset.dataset_of(run), preset.protocol(run)
+    counts = dataset_counts(run.dataset or preset.config["dataset"], where, preset.config["datasets"])
+    references = any(source.kind == "dataset" for source in protocol.sources.values())
+    if counts is None or references or find_method(run.method, where).real_images:
+        return spec
+    kept = {key: spec[key] for key in ("name", "resolution", "channels", "label_dim", "num_images") if key in spec}
+    # Of latents a mean and a standard deviation are stored, which networks see as one channel.
+    kept["channels"] //= 2 if protocol.quantisation == "truncate_unit" else 1
+    return kept | {"kind": "counts", "counts": counts}
 
 
 def _path(preset: Rows, name: str, where: str) -> str:

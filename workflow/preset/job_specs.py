@@ -25,6 +25,7 @@ from sida.errors import UserError
 from sida.plugins import MONITOR
 from sida.resources import base_name
 from sida.settings.evaluation import EvaluationPoints
+from workflow.preset.archives import training_data
 from workflow.preset.checks import check_references
 from workflow.preset.figure_settings import figure_settings
 from workflow.preset.rows import Rows, nfe
@@ -98,7 +99,7 @@ class Preset(Rows):
         """Spec of ``sida distill`` (see :class:`sida.training.DistillConfig`)."""
         run = self.runs[name]
         recipe = dict(self.config["recipes"][run.recipe])
-        dataset = self.dataset_of(run)
+        dataset = training_data(self, run)
         evaluation = recipe.pop("evaluation", None)
         if evaluation is not None:
             kwargs: dict[str, Any] = {

@@ -20,7 +20,7 @@ from sida.settings.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.settings.samplers import Kind, read_sampler
 from sida.sheet import Run, read_runs
 from sida.training.config import Recipe
-from workflow.preset.archives import find_archives
+from workflow.preset.archives import find_archives, training_data
 from workflow.preset.imports import import_folders
 from workflow.preset.outside_code import check_code
 from workflow.preset.settings import PresetSettings
@@ -303,7 +303,9 @@ class Rows:
     def training_assets(self, name: str) -> list[str]:
         """Registered downloads that a row's method needs for its training."""
         options = self.options(self.runs[name])
-        return options.assets(self.dataset_of(self.runs[name])["resolution"]) if hasattr(options, "assets") else []
+        dataset = training_data(self, self.runs[name])
+        counted = [dataset["counts"]] if is_counted(dataset.get("counts")) else []
+        return counted + (options.assets(dataset["resolution"]) if hasattr(options, "assets") else [])
 
     def shards(self, name: str) -> list[tuple[int, int]]:
         """Bounds (first, last + 1) of the shards in which a trial of a row is measured; empty for one job."""

@@ -14,6 +14,7 @@ from eval.results.selection import read_extended
 from sida.assets.registry import load_registry
 from sida.errors import UserError
 from sida.settings.datasets import MadeFrom
+from workflow.preset.archives import training_data
 from workflow.preset.job_specs import Preset
 
 
@@ -178,7 +179,7 @@ class Targets:
         # Evaluations while it is trained measure as its trials do.
         evaluated = self.preset.config["recipes"][row.recipe].get("evaluation") is not None
         return {
-            "data": self._data(self.preset.dataset_of(row)),
+            "data": self._data(training_data(self.preset, row)),
             "teacher": self.preset.teacher_path(str(row.teacher)),
             "guide": self.preset.guide_path(row) or [],
             "generators": [path for path in parents if path],

@@ -1,0 +1,63 @@
+"""Data sets of classes alone: enough for SiD, which sees no image."""
+
+from __future__ import annotations
+
+import pytest
+
+from sida.data import load_dataset
+from sida.errors import UserError
+from sida.labels import LabelCounts, write_labels
+from sida.training import distill, train_teacher
+from tests.training.toy import TEACHER
+
+SPEC = {"name": "digits", "kind": "counts", "resolution": 8, "channels": 1, "label_dim": 10, "num_images": 200}
+
+
+@pytest.fixture
+def counted(tmp_path):
+    write_labels(tmp_path / "counts.json", LabelCounts("digits", 200, (110, *[10] * 9)))
+    return SPEC | {"counts": str(tmp_path / "counts.json")}
+
+
+def test_classes_have_the_frequencies_of_the_counts_and_no_images(counted):
+    dataset = load_dataset(counted)
+    assert dataset.labels(range(200)).sum(0).tolist() == [110, *[10] * 9]
+    assert dataset.network_shape == (1, 8, 8)
+    with pytest.raises(UserError, match="data set digits: has classes and no images"):
+        dataset.images([0])
+    none = load_dataset(SPEC | {"counts": "none", "label_dim": 0})
+    assert (len(none), none.label_dim) == (200, 0)
+    assert (
+        len(
+            {
+                none.sha256,
+                dataset.sha256,
+                load_dataset(SPEC | {"counts": "none", "num_images": 100, "label_dim": 0}).sha256,
+            }
+        )
+        == 3
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"num_images": 201}, "num_images: .*has 200, the spec says 201"),
+        ({"counts": None}, "counts: a data set of this kind"),
+    ],
+)
+def test_faults_are_told(counted, change, message):
+    with pytest.raises(UserError, match=message):
+        load_dataset(counted | change)
+
+
+def test_sid_is_distilled_from_class_counts_and_sida_says_that_it_needs_images(counted, tmp_path):
+    train_teacher(TEACHER | {"total_kimg": 0.05}, tmp_path / "teacher")
+    student = {
+        "name": "toy", "method": "sid", "dataset": counted, "teacher": str(tmp_path / "teacher/network.safetensors"),
+        "total_kimg": 0.05, "batch_size": 16, "lr": 1e-3, "augment": None, "pictures": 0,
+    }  # fmt: skip
+    distill(student, tmp_path / "student")
+    assert (tmp_path / "student/network.safetensors").is_file()
+    with pytest.raises(UserError, match="has classes and no images"):
+        distill(student | {"method": "sida"}, tmp_path / "sida")
