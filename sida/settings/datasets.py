@@ -48,8 +48,8 @@ class DatasetSettings(Settings):
 
     Attributes:
         kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (the same, unpacked), ``noise`` (drawn images,
-            which time a training), or ``module:function`` of your own.
-        path: Archive or folder; not for ``digits`` and ``noise``. Relative to the preset's folder.
+            which time a training), ``counts`` (classes without images), or ``module:function`` of your own.
+        path: Archive or folder; not for ``digits``, ``noise`` and ``counts``. Relative to the preset's folder.
         resolution: Expected height and width; null accepts what is there.
         channels: Expected channels; null accepts what is there.
         label_dim: Expected number of classes; null accepts what is there, 0 leaves labels out.
