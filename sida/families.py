@@ -43,6 +43,7 @@ class Family:
             copies do.
         variance_head: Option that makes the head which predicts the loss's log-variance (null there: no head); None
             for families without. Such losses divide by the variance.
+        infinite_gradient: What takes the place of infinity in a teacher's gradients.
         fp16: Whether a network that does not say computes in float16 on CUDA.
         decoder: Of latents, for those of its networks that draw latents: a network with as many channels as these.
     """
@@ -55,6 +56,7 @@ class Family:
     augmentation: bool = True
     weight_norm: bool = False
     variance_head: str | None = None
+    infinite_gradient: float = 1e5
     fp16: bool = False
     decoder: Decoder | None = SD_VAE
 
@@ -78,6 +80,8 @@ EDM2 = Family(
     augmentation=False,
     weight_norm=True,
     variance_head="logvar_channels",
+    # NVlabs/edm2:training/training_loop.py.
+    infinite_gradient=0.0,
     fp16=True,
 )
 #: Those of size S, which SiDA trains otherwise.

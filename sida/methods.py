@@ -41,7 +41,8 @@ class Method:
             loss that these use.
         psi_steps: Steps of the fake score with each step of the generator.
         options: Dataclass of settings that only this method has (``options`` of a recipe); None is none. Where it has a
-            method ``assets(resolution)``, a workflow fetches these downloads before it trains.
+            method ``assets(resolution)``, a workflow fetches these downloads before it trains; a method
+            ``recorded(given)`` says what of them is in a run's digest.
         turns: Makes the learners with their optimizers, losses and order. None: teacher, fake score and generator
             (:class:`sida.training.Distiller`); a method with other networks makes its own players.
         guided: Of a method with ``turns``: whether these take the teacher's score from ``Parts.true_score``, which a

@@ -19,7 +19,7 @@ from sida.data.colour import COLOUR_LABELS, transform_colours
 from sida.data.draws import DrawSource
 from sida.data.transfer import sent
 from sida.data.warp import mirrored, warp
-from sida.ranges import Fraction
+from sida.ranges import NotNegative
 from sida.settings.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
 
 _LABELS = {
@@ -43,17 +43,19 @@ class AugmentPipe(AugmentFlags):
         p: Probability of each transformation before its multiplier.
     """
 
-    p: Fraction = 1.0
+    p: NotNegative = 1.0
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], where: str = "augment") -> AugmentPipe:
-        """Builds the pipe from ``{p, flags}``; ``flags`` maps fields to values, the official set when left out.
+    def from_config(
+        cls, config: Mapping[str, Any], where: str = "augment", official: Mapping[str, float] = OFFICIAL_FLAGS
+    ) -> AugmentPipe:
+        """Builds the pipe from ``{p, flags}``; ``flags`` maps fields to values, the ``official`` set when left out.
 
         Raises:
             UserError: Unknown flags or values out of range.
         """
         spec = from_mapping(AugmentConfig, config, where)
-        return cls(**(OFFICIAL_FLAGS if spec.flags is None else spec.flags), p=spec.p)
+        return cls(**(official if spec.flags is None else spec.flags), p=spec.p)
 
     @property
     def label_dim(self) -> int:

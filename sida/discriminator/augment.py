@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from sida.data import AugmentPipe
 
 #: Largest move, and side of the square that is cut out, as shares of the image.
-MOVE, CUT = 1 / 8, 1 / 2
+MOVE, CUT = 1 / 8, 1 / 5
 
 
 def differentiable_augment(images: Tensor) -> Tensor:
@@ -20,7 +20,8 @@ def differentiable_augment(images: Tensor) -> Tensor:
     Args:
         images: float32 ``(N, C, H, W)`` in [-1, 1]. Draws come from torch's global generator.
 
-    Source: DiffAugment (arXiv:2006.10738), policy "color, translation, cutout".
+    Source: DiffAugment (arXiv:2006.10738), policy "color, translation, cutout"; the square as in
+    autonomousvision/stylegan-t:training/diffaug.py, GDD's too.
     """
     return _cut_out(_moved(_coloured(images)))
 
@@ -78,7 +79,7 @@ class AdaptiveAugment(nn.Module):
         move: By how much the probability moves at a time.
 
     Attributes:
-        p: Probability now; a buffer, so that a resumed run knows it.
+        p: Probability now; a buffer, so that a resumed run knows it. It may pass 1, and does nothing more there.
         signs: Sum and number of the signs since the last move, and iterations so far, of all devices; a buffer.
 
     Source: StyleGAN2-ADA (arXiv:2006.06676), section 3; Zyriix/GDD:training/training_loop.py.
@@ -120,5 +121,5 @@ class AdaptiveAugment(nn.Module):
         after = int(self.signs[2] + 1e-6)
         if after == before or after % self.interval:
             return
-        self.p.add_(torch.sign(self.signs[0] / self.signs[1] - self.target) * self.move).clamp_(0, 1)
+        self.p.add_(torch.sign(self.signs[0] / self.signs[1] - self.target) * self.move).clamp_(min=0)
         self.signs[:2] = 0

@@ -6,11 +6,27 @@ import math
 from collections.abc import Mapping
 
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu
+from torch.nn.functional import leaky_relu, linear
 from torch.nn.utils.parametrizations import spectral_norm
 
 #: Width of a class's embedding and of the map that it is compared with.
 EMBEDDING, COMPARED = 320, 64
+
+
+class ClassProjection(nn.Linear):
+    """A linear layer, scaled as it is used, and leaky ReLU with gain √2: weights start as N(0, 1), biases as 0.
+
+    Source: StyleGAN2 (arXiv:1912.04958); Zyriix/GDD:training/networks_stylegan2.py (``FullyConnectedLayer``).
+    """
+
+    def reset_parameters(self) -> None:
+        """Draws the weights from torch's global generator."""
+        nn.init.normal_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, in)`` to ``(N, out)``."""
+        return math.sqrt(2) * leaky_relu(linear(x, self.weight / math.sqrt(self.in_features), self.bias), 0.2)
 
 
 class Head(nn.Module):
@@ -25,12 +41,15 @@ class Head(nn.Module):
         end: Nominal size at which the logits are made.
         widths: Channels of further maps by nominal size.
         label_dim: Number of classes; 0 is unconditional.
+        former: Project classes as ``GDDOptions.former`` says.
 
     Source: StyleGAN-XL (arXiv:2202.00273), section 3.1; Zyriix/GDD:pg_modules/discriminator.py, whose classes start
     from embeddings of ImageNet's; here they start at random.
     """
 
-    def __init__(self, channels: int, size: int, end: int, widths: Mapping[int, int], label_dim: int) -> None:
+    def __init__(
+        self, channels: int, size: int, end: int, widths: Mapping[int, int], label_dim: int, former: bool = False
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         while size > end:
@@ -48,13 +67,14 @@ class Head(nn.Module):
         if label_dim:
             self.embedding = nn.Linear(label_dim, EMBEDDING, bias=False)
             nn.init.normal_(self.embedding.weight)
-            self.projection = nn.Linear(EMBEDDING, COMPARED)
+            plain = lambda: nn.Sequential(nn.Linear(EMBEDDING, COMPARED), nn.LeakyReLU(0.2))
+            self.projection = plain() if former else ClassProjection(EMBEDDING, COMPARED)
 
     def forward(self, x: Tensor, class_labels: Tensor | None) -> Tensor:
         """Logits ``(N, patches)`` of a map ``(N, C, h, w)``; ``class_labels`` one-hot ``(N, label_dim)``."""
         x = self.logits(self.down(x))
         if self.embedding is not None and self.projection is not None:
             assert class_labels is not None
-            wanted = leaky_relu(self.projection(self.embedding(class_labels)), 0.2)
+            wanted = self.projection(self.embedding(class_labels))
             x = (x * wanted[:, :, None, None]).sum(1, keepdim=True) / math.sqrt(COMPARED)
         return x.flatten(1)

@@ -26,6 +26,7 @@ class ProjectedDiscriminator(nn.Module):
         diffaug: Differentiable augmentation of the images, drawn for each backbone.
         augment: Adaptive augmentation, kept with the heads because its probability is part of a run's state; whoever
             wants images augmented by it calls it.
+        former: Project classes as ``GDDOptions.former`` says.
 
     Draws for the frozen mixing, the heads and the augmentation come from torch's global generator.
 
@@ -38,6 +39,7 @@ class ProjectedDiscriminator(nn.Module):
         label_dim: int = 0,
         diffaug: bool = False,
         augment: AdaptiveAugment | None = None,
+        former: bool = False,
     ) -> None:
         super().__init__()
         self.diffaug, self.augment = diffaug, augment
@@ -48,7 +50,7 @@ class ProjectedDiscriminator(nn.Module):
         for net, mixing in zip(backbones, mixings):
             end = min(8, net.sizes[-1])
             maps = zip(mixing.channels, net.sizes)
-            self.heads.append(nn.ModuleList(Head(c, size, end, net.widths, label_dim) for c, size in maps))
+            self.heads.append(nn.ModuleList(Head(c, size, end, net.widths, label_dim, former) for c, size in maps))
 
     def forward(self, images: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
         """Logits.

@@ -23,6 +23,14 @@ OFFICIAL_FLAGS: Mapping[str, float] = {
     "translate_frac": 1,
 }
 
+#: What GDD's discriminator sees (Zyriix/GDD:train.py): its augmentation has no labels.
+GDD_FLAGS: Mapping[str, float] = dict.fromkeys(
+    (
+        "xflip", "rotate_int", "translate_int", "scale", "rotate_frac", "aniso", "translate_frac",
+        "brightness", "contrast", "lumaflip", "hue", "saturation",
+    ), 1,
+)  # fmt: skip
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentFlags(Settings):
@@ -72,7 +80,8 @@ class AugmentConfig:
 
     Attributes:
         p: Probability of each transformation before its multiplier; 0.12 (CIFAR-10) and 0.15 (FFHQ, AFHQv2) in EDM.
-        flags: Multipliers by transformation, and their strengths; null is the official set.
+        flags: Multipliers by transformation, and their strengths; null is the official set: warps alone for EDM,
+            SiD and SiDA; for GDD colours, too.
     """
 
     p: Fraction

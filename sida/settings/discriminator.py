@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from sida.config import Settings
 from sida.ranges import Count, NotNegative, OneOf, Positive, Range
@@ -44,6 +45,9 @@ class GDDOptions(Settings):
             the logits of real images comes to this; null is off.
         ada_interval: Iterations between two moves.
         ada_kimg: Thousands of images in which p could move by 1.
+        former: True takes the discriminator as it was here until 2026-11-22, that of the stored miniature: its class
+            projection has PyTorch's own initialisation and no gain, and its spectral norms stand still in the
+            generator's step.
     """
 
     backbones: tuple[Backbone, ...] | None = None
@@ -56,11 +60,19 @@ class GDDOptions(Settings):
     ada_target: Sign | None = None
     ada_interval: Count = 4
     ada_kimg: Positive = 500.0
+    former: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.backbones is not None and not self.backbones:
             raise ValueError("backbones: must name at least one; null takes the official ones")
+
+    @staticmethod
+    def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
+        """Options as a run's digest has them: with the former discriminator a run is what it was."""
+        return {name: value for name, value in given.items() if name != "former"} | (
+            {} if given.get("former") else {"former": False}
+        )
 
     def assets(self, resolution: int) -> list[str]:
         """Registered downloads of a training on images of a size."""

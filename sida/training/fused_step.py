@@ -6,12 +6,12 @@ import torch
 
 from sida.kernels import adam as kernels
 from sida.training.flat import Adam
-from sida.training.learner import INFINITY_REPLACEMENT, GuardReport
+from sida.training.learner import GuardReport
 
 
-def fused_step(adam: Adam, gradient: torch.Tensor, lr: float, clip_value: float | None) -> GuardReport:
+def fused_step(adam: Adam, gradient: torch.Tensor, lr: float, clip_value: float | None, infinity: float) -> GuardReport:
     """Guard, clip and :meth:`Adam.step`; equal to them up to rounding. The gradient is not changed."""
-    seen = kernels.look(gradient, INFINITY_REPLACEMENT)
+    seen = kernels.look(gradient, infinity)
     adam.steps += 1
     kernels.step(
         adam.vector,
@@ -22,7 +22,7 @@ def fused_step(adam: Adam, gradient: torch.Tensor, lr: float, clip_value: float 
         adam.betas,
         adam.eps,
         int(adam.steps),
-        INFINITY_REPLACEMENT,
+        infinity,
         clip_value,
     )
     return GuardReport(seen[0].sqrt(), seen[1].long())

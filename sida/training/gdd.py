@@ -19,6 +19,7 @@ from sida.losses.gdd import lazy_regularisation
 from sida.networks import Precond, architecture, build_network
 from sida.progress import say
 from sida.randomness import derive_seed
+from sida.settings.augmentation import GDD_FLAGS
 from sida.settings.discriminator import GDDOptions, official_backbones
 from sida.training.learner import Learner
 from sida.training.player import Player
@@ -45,13 +46,13 @@ def make_gdd(parts: Parts) -> Turns:
     if config.method == "gdd-i":
         share = freeze_innate(generator)
         say(f"{config.method}: {100 * share:.1f} % of the generator's parameters stay as the teacher's")
-    # The penalty is rare, so the discriminator takes its steps a little smaller and forgets a little more slowly.
-    ratio, beta2 = (
-        lazy_regularisation(options.r1_interval, config.betas[1]) if options.r1_gamma else (1, config.betas[1])
-    )
+    # The penalty is rare, so the discriminator takes its steps a little smaller and forgets a little more slowly; the
+    # official code keeps both without a penalty.
+    ratio, beta2 = lazy_regularisation(options.r1_interval, config.betas[1])
     judge = Learner(
-        make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps
-    )
+        make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps,
+        always_training=not options.former,
+    )  # fmt: skip
     betas = config.generator_betas or config.betas
     player = Learner(generator, config.lr, betas, config.eps, compile=config.compile)
     return parts.turns(_players(cast(GDDLoss, parts.method.loss(parts)), judge, player, options, config.batch_size))
@@ -67,7 +68,7 @@ def make_discriminator(parts: Parts) -> ProjectedDiscriminator:
             make_backbone(name, options.weights, teacher.img_channels, teacher.img_resolution, f"{parts.where}.options")
             for name in names
         ]
-        net = ProjectedDiscriminator(backbones, teacher.label_dim, options.diffaug, _augment(parts))
+        net = ProjectedDiscriminator(backbones, teacher.label_dim, options.diffaug, _augment(parts), options.former)
     return net.to(parts.device)
 
 
@@ -98,7 +99,7 @@ def _from_teacher(parts: Parts) -> torch.nn.Module:
 
 def _augment(parts: Parts) -> AdaptiveAugment | None:
     config, options = parts.config, parts.options
-    pipe = parts.augment()
+    pipe = parts.augment(GDD_FLAGS)
     if options.ada_target is None:
         return None if pipe is None else AdaptiveAugment(pipe)
     if pipe is None:

@@ -53,6 +53,9 @@ def run_digest(
             class is from outside and not allowed.
     """
     settings = dataclasses.asdict(config)
+    method = METHODS.get(settings.get("method", ""))
+    if recorded := getattr(method and method.options, "recorded", None):
+        settings["options"] = recorded(settings["options"])
     for field in dataclasses.fields(config):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         if field.name in BESIDE or (field.name in LATER[kind] and settings[field.name] == default):

@@ -23,9 +23,9 @@ from sida.training.schedule import Phase, Schedule
 class Turns:
     """Players that step one after the other on the images of a generator, the last of them, and its average.
 
-    The images of a turn are the current generator's, drawn anew; all learners but the player's are frozen in
-    evaluation mode. While the schedule holds the generator back, its forward and backward passes are skipped; nothing
-    else notices, because draws depend on counters only.
+    The images of a turn are the current generator's, drawn anew; all learners but the player's are frozen, in
+    evaluation mode where they have one. While the schedule holds the generator back, its forward and backward passes
+    are skipped; nothing else notices, because draws depend on counters only.
 
     Args:
         players: In the order of an iteration; the generator's comes last.

@@ -17,7 +17,7 @@ from sida.training.shards import Shards
 #: Averages a gradient vector over devices, in place. A trainer divides its losses by the images of its own device, and
 #: all devices bring equally many, so the average is the gradient of the mean over the whole batch (as in torch's DDP).
 Reduce = Callable[[torch.Tensor], None]
-#: What infinite gradients become (official value).
+#: What infinite gradients become in EDM, SiD, SiDA and GDD.
 INFINITY_REPLACEMENT = 1e5
 
 
@@ -33,19 +33,22 @@ class GuardReport(NamedTuple):
     replaced: torch.Tensor | int
 
 
-def guard_gradient(gradient: torch.Tensor, clip_value: float | None = None) -> GuardReport:
-    """In place: NaN → 0, ±∞ → ±1e5, then clipped by value; the official order.
+def guard_gradient(
+    gradient: torch.Tensor, clip_value: float | None = None, infinity: float = INFINITY_REPLACEMENT
+) -> GuardReport:
+    """In place: NaN → 0, ±∞ → ±``infinity``, then clipped by value; the official order.
 
     Args:
         gradient: All gradients of a network in one vector.
         clip_value: Largest magnitude of an entry; None does not clip.
+        infinity: What takes the place of infinity.
     """
     norm = gradient.norm()
     replaced: torch.Tensor | int = 0
     # One reduction decides whether anything is wrong; asking would make a GPU wait, so there it is always repaired.
     if gradient.is_cuda or not torch.isfinite(norm):
         replaced = gradient.numel() - torch.isfinite(gradient).sum()
-        gradient.nan_to_num_(nan=0.0, posinf=INFINITY_REPLACEMENT, neginf=-INFINITY_REPLACEMENT)
+        gradient.nan_to_num_(nan=0.0, posinf=infinity, neginf=-infinity)
         norm = gradient.norm()
     if clip_value is not None:
         gradient.clamp_(-clip_value, clip_value)
@@ -64,6 +67,8 @@ class Learner:
         reduce: Called with the gradient vector before the guard, for data-parallel training; None is one device.
         compile: Run the network through ``torch.compile``.
         fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
+        infinity: What takes the place of infinity in gradients.
+        always_training: Keep the network in training mode while it is frozen, too.
     """
 
     def __init__(
@@ -76,9 +81,11 @@ class Learner:
         reduce: Reduce | None = None,
         compile: bool = False,
         fused: bool = False,
+        infinity: float = INFINITY_REPLACEMENT,
+        always_training: bool = False,
     ) -> None:
         self.net, self.lr, self.clip_value, self.reduce = net, lr, clip_value, reduce
-        self.fused = fused
+        self.fused, self.infinity, self.always_training = fused, infinity, always_training
         self._gathered: torch.Tensor | None = None
         self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
         #: What to call: the network in the mode it was put in last.
@@ -95,13 +102,16 @@ class Learner:
         return self._mode(True)
 
     def eval(self) -> torch.nn.Module:
-        """The network in evaluation mode with its parameters frozen; gradients still flow through to the input."""
+        """The network with its parameters frozen, in evaluation mode unless it is always in training mode.
+
+        Gradients still flow through to the input.
+        """
         return self._mode(False)
 
     def _mode(self, training: bool) -> torch.nn.Module:
         for module in self._modules:
             # Module.train() costs 20 times this, several times per iteration.
-            object.__setattr__(module, "training", training)
+            object.__setattr__(module, "training", training or self.always_training)
         self.flat.requires_grad_(training)
         self.call = self._calls[training]
         return self.call
@@ -134,8 +144,8 @@ class Learner:
         if self.fused:
             from sida.training.fused_step import fused_step
 
-            return fused_step(self.adam, gradient, lr, self.clip_value)
-        report = guard_gradient(gradient, self.clip_value)
+            return fused_step(self.adam, gradient, lr, self.clip_value, self.infinity)
+        report = guard_gradient(gradient, self.clip_value, self.infinity)
         self.adam.step(gradient, lr)
         return report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import torch
@@ -18,6 +18,7 @@ from sida.methods import Method, find_method
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import GuidedDenoiser, check_guide
+from sida.settings.augmentation import OFFICIAL_FLAGS
 from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
 from sida.training.distiller import Distiller
 from sida.training.iteration import Turns
@@ -104,10 +105,10 @@ class Parts:
             "cuda_graphs": config.cuda_graphs,
         }
 
-    def augment(self) -> AugmentPipe | None:
-        """The configured augmentation."""
+    def augment(self, official: Mapping[str, float] = OFFICIAL_FLAGS) -> AugmentPipe | None:
+        """The configured augmentation; ``official`` is what it does where the flags are left out."""
         settings = self.config.augment
-        return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment")
+        return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", official)
 
 
 def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Turns:

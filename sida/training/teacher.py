@@ -54,10 +54,12 @@ class TeacherTrainer:
     ) -> None:
         self.config, self.batches = config, batches
         # Networks with a log-variance head are trained with it.
-        has_logvar = family_of(net).has_variance_head(architecture(net))
+        family = family_of(net)
+        has_logvar = family.has_variance_head(architecture(net))
         self.loss = EDMLoss(config.P_mean, config.P_std, config.sigma_data, return_logvar=has_logvar)
         self.augment = None if config.augment is None else AugmentPipe.from_config(config.augment, "augment")
-        self.learner = Learner(net, config.lr, config.betas, config.eps, reduce=reduce)
+        infinity = family.infinite_gradient
+        self.learner = Learner(net, config.lr, config.betas, config.eps, reduce=reduce, infinity=infinity)
         widths: tuple[float | None, ...] = config.power_ema or (None,)
         self.averages = {std: Average(self.learner) for std in widths}
         self._parts: dict[str, Resumable] = {"teacher": self.learner}

@@ -223,14 +223,15 @@ def test_gradients_are_reduced_before_the_guard(networks):
         max_size=20,
     ),
     clip=st.none() | st.sampled_from([0.5, 1.0]),
+    infinity=st.sampled_from([1e5, 0.0]),
 )
-def test_guard_follows_the_official_rule(values, clip):
+def test_guard_follows_the_official_rule(values, clip, infinity):
     gradient = torch.tensor(values)
-    expected = torch.nan_to_num(gradient, nan=0, posinf=1e5, neginf=-1e5)
+    expected = torch.nan_to_num(gradient, nan=0, posinf=infinity, neginf=-infinity)
     if clip is not None:
         expected = expected.clamp(-clip, clip)
     bad = int((~torch.isfinite(gradient)).sum())
-    report = guard_gradient(gradient, clip)
+    report = guard_gradient(gradient, clip, infinity)
     assert torch.equal(gradient, expected)
     assert int(report.replaced) == bad
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import pytest
@@ -107,11 +108,46 @@ def test_patience_counts_from_the_first_image_where_no_term_joins_later(tmp_path
     assert read_metadata(path)["last_nimg"] == 64
 
 
-def test_without_penalty_the_discriminator_takes_plain_steps(teacher):
+def test_without_penalty_the_discriminator_keeps_the_rate_of_a_lazy_one(teacher):
     options = {"backbones": ["digits"], "r1_gamma": 0}
     turns = turns_of({**GDD, "teacher": teacher, "options": options, "fake_score_lr": 5e-3})
     assert [player.name for player in turns.players] == ["discriminator", "generator"]
-    assert (turns.players[0].learner.lr, turns.players[0].learner.adam.betas) == (5e-3, (0.0, 0.99))
+    # Zyriix/GDD:training/training_loop.py knows the interval alone.
+    assert turns.players[0].learner.lr == pytest.approx(5e-3 * 16 / 17)
+    assert turns.players[0].learner.adam.betas == pytest.approx((0, 0.99 ** (16 / 17)))
+
+
+def fooling(turns, judge, given, batch):
+    """The generator's loss by a discriminator in its present mode, computed apart from the loop."""
+    turns.generator.eval()
+    with torch.no_grad():
+        images = turns.generator.call(80 * given["z"], torch.tensor(80.0), batch[1])
+        (logits,) = judge(images, batch[1])
+    return 64 * torch.nn.functional.softplus(-logits).mean().item()
+
+
+@pytest.mark.parametrize("former", [False, True])
+def test_discriminator_that_judges_the_generator_is_in_training_mode(teacher, former):
+    """Its spectral norms move in all four passes: fake and real images, the penalty, the generator's images."""
+    options = {"backbones": ["digits"], "former": former}
+    # So slow that no weight changes.
+    turns = turns_of({**GDD, "teacher": teacher, "lr": 1e-30, "fake_score_lr": 1e-30, "options": options})
+    alone = copy.deepcopy(turns.players[0].learner.net).train()
+    source = torch.Generator().manual_seed(0)
+    batch = (torch.rand(16, 1, 8, 8, generator=source) * 2 - 1, torch.eye(10)[torch.arange(16) % 10])
+    given = {"z": torch.randn(16, 1, 8, 8, generator=source), "noise": torch.zeros(16, 1, 8, 8)}
+    given |= {player.level: torch.zeros(16, 1, 1, 1) for player in turns.players}
+    draws = {player.stream: [given] for player in turns.players}
+    record = turns.take(0, lambda stream, real: [batch], draws)
+    for _ in range(3):
+        alone(*batch)
+    alone.train(not former)
+    assert record.losses["fooling"] == pytest.approx(fooling(turns, alone, given, batch), rel=1e-6)
+    norms = lambda net: {name: value for name, value in net.named_buffers() if name.endswith(("_u", "_v"))}
+    moved, expected = norms(turns.players[0].learner.net), norms(alone)
+    assert len(moved) == 12
+    assert all(torch.equal(moved[name], expected[name]) for name in moved)
+    assert not any(parameter.requires_grad for parameter in turns.players[0].learner.net.parameters())
 
 
 def test_innate_training_changes_only_what_is_not_frozen(tmp_path, teacher, capsys):
@@ -147,6 +183,9 @@ def test_digest_tells_settings_that_were_left_out_from_those_of_other_methods(te
     plain = digest()
     assert digest(init_sigma=80.0, betas=(0.0, 0.99)) == plain
     assert len({plain, digest(init_sigma=2.5), digest(betas=(0.0, 0.999)), digest(method="gdd-i")}) == 4
+    # Before there was another discriminator a run with the former one had this digest.
+    recorded = digest(options={"former": True}, teacher="x")
+    assert recorded == "c83cdab68de98469c506f80edab23553808f3edb089acfff4ce66d4fbb7f2323" != plain
     sid = digest(method="sida")
     assert digest(method="sida", init_sigma=2.5, betas=(0.0, 0.999)) == sid
     assert digest(method="sida", betas=(0.0, 0.99)) != sid

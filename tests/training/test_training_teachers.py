@@ -18,7 +18,9 @@ from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.divergence import lost
 from sida.training.identity import run_digest
-from tests.training.toy import TEACHER, as_json, interrupt_after, results
+from sida.training.teacher import TeacherTrainer
+from tests.training.test_training_defaults import EDM2
+from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
 
 #: EDM2's way: no ramp-down but by the number of steps, and two averages.
 EDM2_WAY = {
@@ -188,3 +190,17 @@ def test_a_loss_is_lost_by_its_end_and_not_on_its_way():
     # Where the loss is a logarithm, it may be zero or less, and its ratio says nothing.
     assert lost([64.0, 0.5, 8.0], 64, uncertainty=True) is None
     assert "its lowest -100" in lost([64.0, -100.0, -20.0], 64, uncertainty=True)
+
+
+@pytest.mark.parametrize(
+    ("network", "square"),
+    [(NETWORK, 1e10), ({"class": "EDM2Precond", "kwargs": EDM2}, 0.0)],
+    ids=lambda value: value["class"] if isinstance(value, dict) else "",
+)
+def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, square):
+    """±1e5 in NVlabs/edm:training/training_loop.py, 0 in NVlabs/edm2:training/training_loop.py."""
+    config = TeacherConfig(**{**TEACHER, "augment": None, "betas": (0.0, 0.5)})
+    batches = StepBatches(load_dataset(config.dataset), 0, 8, None, torch.device("cpu"))
+    trainer = TeacherTrainer(config, build_network(network), batches, lambda gradient: gradient.fill_(-torch.inf))
+    trainer.iteration(0)
+    assert set((2 * trainer.learner.adam.square).tolist()) == {square}
