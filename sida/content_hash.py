@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ from sida.errors import UserError
 KEY = "content_sha256"
 #: Hexadecimal digits of it in a file of its own, and in one line of many.
 WHOLE, SHORT = 64, 16
+#: Cells that programs which open a table run as a formula.
+FORMULA = re.compile(r"\s*(?:[=@]|[+-].*[(|!])")
 _REASON = "its content does not have the SHA-256 that it carries"
 AGAIN = "delete it: the command that made it makes it again"
 
@@ -95,7 +98,7 @@ def is_hashed(keys: Iterable[str | None]) -> bool:
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     """CSV with a last column for the hash of each row: of names and texts of its cells, and of its place.
 
-    Cells that are absent or None are empty.
+    Cells that are absent or None are empty. Those that spreadsheets run begin with an apostrophe.
     """
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, [*columns, KEY], lineterminator="\n")
@@ -106,6 +109,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
         if unknown:
             raise ValueError(f"no column for '{unknown[0]}'")
         cells = {name: "" if row.get(name) is None else str(row[name]) for name in columns}
+        cells = {name: f"'{text}" if FORMULA.match(text) else text for name, text in cells.items()}
         writer.writerow(sealed(cells, SHORT, place))
     return stream.getvalue()
 

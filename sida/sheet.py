@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 from sida.config import from_mapping, from_texts, load_spec
+from sida.content_hash import FORMULA
 from sida.errors import UserError
 from sida.methods import METHODS, is_method
 from sida.ranges import Count, Finite, Name, Natural, OneOf
@@ -18,9 +18,6 @@ from sida.text_files import read_text
 
 #: Methods of rows that are measured and not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
-
-#: What tables (CSV) must not hand on: programs that open them run cells that begin like this.
-_FORMULA = re.compile(r"\s*(?:[=@]|[+-].*[(|!])")
 
 
 def methods() -> list[str]:
@@ -144,7 +141,7 @@ def check_cells(cells: Iterable[str], where: str) -> None:
         hidden = next((character for character in cell if _hidden(character)), None)
         if hidden is not None:
             raise UserError(f"{where}: a cell holds a character without a picture (U+{ord(hidden):04X}); remove it")
-        if _FORMULA.match(cell):
+        if FORMULA.match(cell):
             raise UserError(f"{where}: a spreadsheet would run '{cell[:40]}' as a formula; begin it with a letter")
 
 

@@ -10,6 +10,7 @@ from eval.claims.amounts import amount
 from eval.claims.model import RULES, SIGNS, Finding, Verdict, counted
 from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
+from eval.tables.text import plain
 from sida.errors import UserError
 from sida.io import write_sealed_json, write_text
 
@@ -82,7 +83,7 @@ def to_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamb
         lines += _section(verdict, printed.get(verdict.claim.id))
     used = sorted({part.rule for verdict in verdicts for part in verdict.claim.parts})
     lines += ["## Rules", "", *(f"- **{rule}**: {RULES[rule]}." for rule in used)]
-    return "\n".join(lines) + "\n"
+    return plain("\n".join(lines)) + "\n"
 
 
 def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:

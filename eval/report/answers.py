@@ -14,6 +14,7 @@ from eval.claims.amounts import together
 from eval.claims.experiments import EXPECTED, Experiment
 from eval.claims.model import SIGNS, UNDECIDED, Outcome
 from eval.results.summary import Measurements
+from eval.tables.text import plain
 from sida.errors import UserError, suggestion
 from sida.io import read_sealed_json
 
@@ -161,7 +162,7 @@ def answers_table(answers: Iterable[Answer], link: str = "#") -> str:
         found = ", ".join(
             f"**{text}**" if claim.unexpected else text for text, claim in zip(verdicts, answer.claims, strict=True)
         )
-        cells = (f"[{experiment.question}]({link}{experiment.id})", predicted, found, answer.effect)
+        cells = (f"[{plain(experiment.question)}]({link}{experiment.id})", predicted, found, answer.effect)
         lines.append(_row(cells))
     return "\n".join(lines)
 
@@ -179,23 +180,23 @@ def answer_block(answer: Answer, picture: str = "", page: str = "", cost: str = 
     experiment = answer.experiment
     when = f"measured {answer.days}" if answer.days else "nothing was measured"
     parts = [
-        f"**Question.** {experiment.question.strip()}",
-        f"**Predicted** ({experiment.written}). {experiment.prediction.strip()}",
+        f"**Question.** {plain(experiment.question.strip())}",
+        f"**Predicted** ({experiment.written}). {plain(experiment.prediction.strip())}",
         f"**Came out** ({when}): {answer.summary}." + (f" {_EARLY}" if answer.early else ""),
         "\n".join(["| claim | predicted | came out | effect |", "|---|---|---|---|", *map(_claim, answer.claims)]),
     ]
     if evidence:
-        parts.append("\n".join(f"- {claim.id} {line}" for claim in answer.claims for line in claim.evidence))
+        parts.append("\n".join(f"- {claim.id} {plain(line)}" for claim in answer.claims for line in claim.evidence))
     if picture and experiment.figures:
-        parts.append(f"![{experiment.title}]({picture})")
+        parts.append(f"![{plain(experiment.title)}]({picture})")
     # A table and a figure may have one name: their headings, and so their places, begin with the kind.
     kinds = (("figure", experiment.figures), ("table", experiment.tables))
     shown = [f"[{kind} {name}]({page}{kind}-{name})" for kind, names in kinds for name in names]
     if page and shown:
         parts.append(f"All of it: {', '.join(shown)}.")
-    parts.append(f"**What it cannot tell.** {experiment.limits.strip()}")
+    parts.append(f"**What it cannot tell.** {plain(experiment.limits.strip())}")
     if scale := paper_scale(experiment, cost):
-        parts.append(f"**At the paper's scale.** {scale}")
+        parts.append(f"**At the paper's scale.** {plain(scale)}")
     return "\n\n".join(parts)
 
 
@@ -214,7 +215,9 @@ def paper_scale(experiment: Experiment, cost: str = "") -> str:
 def _claim(claim: Decided) -> str:
     verdict = "… not measured yet" if claim.waits else f"{SIGNS[claim.verdict]} {claim.verdict}"
     found = f"**{verdict}**" if claim.unexpected else verdict
-    return _row((f"{claim.id}: {claim.statement}", f"{SIGNS[claim.predicted]} {claim.predicted}", found, claim.effect))
+    return _row(
+        (f"{claim.id}: {plain(claim.statement)}", f"{SIGNS[claim.predicted]} {claim.predicted}", found, claim.effect)
+    )
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -13,6 +13,7 @@ from eval.report.answers import answer_block, answers_of
 from eval.report.index.write import write_index
 from eval.results.published import load_published
 from eval.results.summary import Measurements, load_measurements
+from eval.tables.text import plain
 from sida.config import from_mapping, load_spec
 from sida.errors import UserError
 from sida.io import write_sealed_json, write_text
@@ -59,7 +60,7 @@ def write_experiment(
     verdicts = decide([known[name] for name in experiment.claims], evidence, str(claims))
     write_sealed_json(out.with_suffix(".json"), verdicts_record(verdicts, {}))
     (answer,) = answers_of([experiment], out.with_suffix(".json"), measured)
-    text = f"# {experiment.title}\n\n{answer_block(answer, _picture(experiment, folder), evidence=True)}\n"
+    text = f"# {plain(experiment.title)}\n\n{answer_block(answer, _picture(experiment, folder), evidence=True)}\n"
     write_text(out.with_suffix(".md"), text)
     write_index(folder, out, experiment.title, own, again, only=experiment)
     return [out, out.with_suffix(".md"), out.with_suffix(".json")], answer.summary

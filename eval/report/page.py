@@ -15,6 +15,7 @@ from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.report.paper import figure_caption, in_order
 from eval.report.pictures import reduced_png
 from eval.results.summary import Measurements, load_measurements, measured_days
+from eval.tables.text import plain
 from sida.errors import UserError
 from sida.io import atomic_path, write_text
 
@@ -82,7 +83,7 @@ def page_text(
         answers: What the preset's experiments found.
     """
     tables = in_order(folder / "tables", ".md")
-    parts = [f"# {title or f'Results of the preset {folder.name}'}", _origin(folder)]
+    parts = [f"# {plain(title) or f'Results of the preset {folder.name}'}", _origin(folder)]
     if answers:
         parts += ["## Questions and answers", answers_table(answers)]
         parts += [_answer(answer, pictures, link) for answer in answers]
@@ -123,7 +124,7 @@ def _answer(answer: Answer, pictures: Sequence[Path], link: str) -> str:
 
 
 def _figure(picture: Path, link: str, own: str | Path | None) -> str:
-    caption = figure_caption(picture, own)
+    caption = plain(figure_caption(picture, own))
     return f"### Figure {picture.stem}\n\n![{picture.stem}]({link})\n\n{caption}"
 
 

@@ -9,7 +9,11 @@ from eval.tables.model import Cell, Table
 from eval.tables.records import FIELDS
 from sida.content_hash import csv_text
 
-_ENDS, _TAG = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+"), re.compile(r"<(?=[A-Za-z/!?])")
+_ENDS, _TAG, _LINK = (
+    re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+"),
+    re.compile(r"<(?=[A-Za-z/!?])"),
+    re.compile(r"\](?=[(:])"),
+)
 
 
 def to_csv(table: Table) -> str:
@@ -20,20 +24,25 @@ def to_csv(table: Table) -> str:
 def to_markdown(table: Table) -> str:
     """A pipe table (GitHub's dialect) with caption and notes."""
     heads = [f"{c.group} {c.title}".strip() for c in table.columns]
-    about = _TAG.sub("&lt;", f"**{table.title}.** {table.caption}".strip())
+    about = plain(f"**{table.title}.** {table.caption}".strip())
     lines = [about, ""] if table.title or table.caption else []
     lines.append("| " + " | ".join(_pipe(head) for head in heads) + " |")
     lines.append("|" + "|".join(" ---: " if column.number else " --- " for column in table.columns) + "|")
     for row in table.rows:
         cells = [_markdown_cell(cell) for cell in row.cells for cell in [cell, *[Cell()] * (cell.columns - 1)]]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [line for note in table.notes for line in ("", _TAG.sub("&lt;", note))]
+    lines += [line for note in table.notes for line in ("", plain(note))]
     return "\n".join(lines) + "\n"
 
 
+def plain(text: str) -> str:
+    """Text in Markdown without tags of HTML, which Markdown would take as they are, and without links."""
+    return _LINK.sub(r"\\]", _TAG.sub("&lt;", text))
+
+
 def _pipe(text: str) -> str:
-    """Text of a cell: one line, and no tag of HTML, which Markdown would take as it is."""
-    return _TAG.sub("&lt;", _ENDS.sub(" ", text)).replace("|", r"\|")
+    """Text of a cell: one line."""
+    return plain(_ENDS.sub(" ", text)).replace("|", r"\|")
 
 
 def _markdown_cell(cell: Cell) -> str:

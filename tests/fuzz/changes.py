@@ -154,6 +154,11 @@ def tokens(*known: bytes) -> Change:
     return change
 
 
+def bomb(*makers: Callable[[Random], bytes]) -> Change:
+    """A change that puts a small file in the data's place, which asks for much work or memory."""
+    return lambda data, rng: rng.choice(makers)(rng)
+
+
 def json_value(value: Any, rng: Random, hostile: Sequence[Any] = HOSTILE) -> Any:
     """A JSON value with one part replaced, removed, renamed, or nested."""
     places: list[tuple[Any, Any]] = []

@@ -21,8 +21,9 @@ from sida.networks import build_network
 from sida.tensor_file import read_tensors, write_tensors
 from sida.tensor_header import DATA_HASH, HEADER_HASH
 from tests.checkpoint.genuine import GenuinePickler, add_hooks, foreign_modules, write_genuine
-from tests.fuzz.changes import json_text, json_value, tokens, zip_members
+from tests.fuzz.changes import bomb, json_text, json_value, tokens, zip_members
 from tests.fuzz.frame import Reader, command
+from tests.readers import bombs
 
 TINY: dict[str, Any] = {
     "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 4,
@@ -201,6 +202,8 @@ def build(path: Path, own: Path) -> object:
     return build_on_meta(check_network_config(value, path.name), 500, path.name)
 
 
+STRIDED = bomb(lambda rng: bombs.strided(rng.choice((2, 40)), rng.choice((100, 10_000))))
+
 READERS = (
     Reader("network file", write_networks, lambda path, own: load_network(path), (header,), 0.8, quick=100),
     Reader(
@@ -221,6 +224,6 @@ READERS = (
         PICKLED,
         quick=100,
     ),
-    Reader("weights of torch.save", write_weights, lambda path, own: read_state_dict(path), PICKLED),
+    Reader("weights of torch.save", write_weights, lambda path, own: read_state_dict(path), (*PICKLED, STRIDED)),
     Reader("pickle of values", write_values, lambda path, own: read_pickle(path), PICKLED),
 )

@@ -19,8 +19,9 @@ from sida.data.count_labels import count_labels
 from sida.data.pictures import open_picture
 from sida.data.prepare import PrepareConfig, prepare
 from tests.data.test_data_archive import members, npy, pictures, png, write_zip
-from tests.fuzz.changes import Change, flip, json_text, overwrite, tokens, zip_members
+from tests.fuzz.changes import Change, bomb, flip, json_text, overwrite, tokens, zip_members
 from tests.fuzz.frame import Reader
+from tests.readers import bombs
 
 #: Words of npy headers.
 HEADERS = tokens(
@@ -147,15 +148,27 @@ def headers(data: bytes, rng: Random) -> bytes:
     return data[:place] + bytes(header) + data[place + 512 :]
 
 
+PICTURE_BOMBS = bomb(
+    lambda rng: bombs.gif(rng.choice((2, 300, 4000)), comment=rng.choice((0, 1000, 1 << 20))),
+    lambda rng: bombs.tiff(rng.choice((2, 500)), rng.choice((1, 1000, 400_000)), rng.choice("<>")),
+    lambda rng: bombs.jpeg(rng.choice((1, 80, 300))),
+    lambda rng: bombs.ppm(rng.choice((3, 10_000, 3 << 20)), rng.choice((0, 2000, 5 << 20)), rng.choice((8, 4096))),
+    lambda rng: bombs.png(rng.choice((1, 900, 20_000))),
+    lambda rng: bombs.bmp(rng.choice((100, 1 << 20, 5 << 20))),
+)
+ZIP_BOMBS = bomb(lambda rng: bombs.overlapping_zip(rng.choice((100, 1 << 20)), rng.choice((1, 3, 300))))
+TAR_BOMBS = bomb(
+    lambda rng: bombs.packed_tar(rng.choice(("gz", "bz2")), rng.choice((100, 1 << 20, 1 << 30)), rng.choice((1, 50)))
+)
 _IMAGES: tuple[Change, ...] = (flip, overwrite, HEADERS)
 _INNER: Change = lambda data, rng: rng.choice(_IMAGES)(data, rng)
-_ZIP = (zip_members(json_text), zip_members(_INNER), HEADERS)
+_ZIP = (zip_members(json_text), zip_members(_INNER), HEADERS, zip_members(PICTURE_BOMBS), ZIP_BOMBS)
 
 READERS = (
     Reader("data set (zip)", write_archives, read_archive, _ZIP, quick=100),
     Reader("labels, in a folder", write_labels, read_folder, (json_text,), quick=100),
-    Reader("picture", write_pictures, read_picture, (), megabytes=400),
+    Reader("picture", write_pictures, read_picture, (PICTURE_BOMBS,), share=0.1, megabytes=400),
     Reader("images (npy, npz)", write_arrays, read_array, (HEADERS, zip_members(_INNER))),
     Reader("statistics (npz)", write_statistics, read_statistics, (HEADERS, zip_members(_INNER))),
-    Reader("tar of pictures", write_tars, read_tar, (headers,), quick=100),
+    Reader("tar of pictures", write_tars, read_tar, (headers, headers, headers, TAR_BOMBS), quick=100),
 )  # fmt: skip

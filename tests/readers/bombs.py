@@ -9,7 +9,6 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -86,15 +85,14 @@ def strided(tensors: int, elements: int) -> bytes:
     return stream.getvalue()
 
 
-def packed_tar(path: Path, form: str, size: int, members: int = 1) -> Path:
+def packed_tar(form: str, size: int, members: int = 1) -> bytes:
     """A packed tar of members of nothing but zeros, in the reverse order of their names."""
     pack = bz2.compress if form == "bz2" else gzip.compress
     piece = pack(bytes(1 << 20))
-    with open(path, "wb") as out:
-        for index in range(members):
-            info = tarfile.TarInfo(f"{members - index:06d}.png")
-            info.size = size
-            out.write(pack(info.tobuf()))
-            out.writelines(piece for _ in range(size >> 20))
-            out.write(pack(bytes((size & ((1 << 20) - 1)) + -size % 512)))
-    return path
+    parts = []
+    for index in range(members):
+        info = tarfile.TarInfo(f"{members - index:06d}.png")
+        info.size = size
+        rest = bytes((size & ((1 << 20) - 1)) + -size % 512)
+        parts += [pack(info.tobuf()), piece * (size >> 20), pack(rest)]
+    return b"".join(parts)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import html.parser
 import io
 import re
+from pathlib import Path
 
+import jinja2
 import pytest
+from docutils.core import publish_parts
 
 from eval.figures.style import literal, new_figure
 from eval.measuring.score import Score
 from eval.report.overview import read_markdown_table
+from eval.report.page import page_text
 from eval.report.paper import build_paper
 from eval.tables.html import read_html, to_html
 from eval.tables.latex import escape, to_latex
@@ -18,8 +22,11 @@ from eval.tables.layout import ColumnSpec
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.scores import latex_row
 from eval.tables.text import to_markdown
+from sida.content_hash import csv_text
 from sida.errors import UserError
+from sida.resources import ROOT
 from sida.sheet import read_runs
+from sida.text_files import read_csv
 from tests.readers.test_readers_text import refused, written
 
 HOSTILE = [
@@ -85,6 +92,46 @@ def tags(text):
     parser = Tags()
     parser.feed(text)
     return parser.seen
+
+
+RST = [
+    ".. include:: /etc/hostname", ".. raw:: html\n\n   <script>x</script>", "`click <javascript:alert(1)>`_",
+    "http://x.example javascript:alert(1)", ":raw-html:`<img>` |x|_ [1]_ **bold**", "`x`:code: \\n", "x::", "====",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", [*RST, *HOSTILE])
+@pytest.mark.parametrize("page", ["table", "figure", "workflow"])
+def test_text_is_text_in_the_report_of_snakemake(page, text):
+    source = (ROOT / "workflow/report" / f"{page}.rst").read_text()
+    config = {"title": text, "preset": "demo", "tables": [text], "figures": [text]}
+    names = {"params": {"caption": text}, "wildcards": {"table": text, "figure": text}, "config": config}
+    rendered = jinja2.Environment().from_string(source).render(snakemake=names)
+    shown = publish_parts(rendered, writer_name="html", settings_overrides={"report_level": 5})["body"]
+    assert tags(shown) <= {(tag, *more) for tag in ("p", "ul", "li", "strong", "em", "tt") for more in [(), ("class",)]}
+    words = [html.escape(word, quote=False) for word in text.replace("\0", "").split()]
+    assert all(word in html.unescape(html.unescape(shown)) or word in shown for word in words if word.isalnum())
+    assert "system-message" not in shown
+
+
+@pytest.mark.parametrize(
+    "text", ["[x](javascript:alert(1))", "![x](http://x.example/t.png)", "[x]: javascript:a", "<b>"]
+)
+def test_text_is_no_link_of_markdown(text, tmp_path):
+    pages = [to_markdown(table(text)), page_text(tmp_path, [Path("x.png")], "p", title=text)]
+    for page in pages:
+        assert not re.search(r"(?<!\\)\](?=[(:])", page.replace("![x](p/x.png)", ""))
+        assert "<b" not in page
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "@SUM(A1)", "+cmd|' /C calc'!A0", "-2+3+cmd|x", " =1"])
+def test_no_cell_of_a_table_is_a_formula(cell, tmp_path):
+    text = csv_text(("model", "family"), [{"model": cell, "family": cell}, {"model": "-0.5", "family": "+ GAN"}])
+    (_, rows) = read_csv(written(tmp_path, "t.csv", text))
+    assert [row for _, row in rows] == [
+        {"model": f"'{cell}", "family": f"'{cell}"},
+        {"model": "-0.5", "family": "+ GAN"},
+    ]
 
 
 @pytest.mark.parametrize("text", HOSTILE)

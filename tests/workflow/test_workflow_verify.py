@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 
 import pytest
 import torch
@@ -19,7 +20,10 @@ from sida.networks import build_network
 from sida.text_files import read_csv
 from sida.training.logs import Logs
 from tests.damage import DAMAGES
+from tests.fuzz.guards import peak_memory, reset_peak
+from tests.readers import bombs
 from tests.training.toy import NETWORK
+from workflow.archive.verify import verify
 from workflow.cli import sida_main
 
 TEACHER, STUDENT = "teachers/t/network.safetensors", "students/a/network.safetensors"
@@ -317,3 +321,27 @@ def test_a_damaged_folder_is_not_archived(folder, tmp_path, capsys):
     assert sida_main(["crate", str(folder), str(folder / "crate")]) == 1
     assert "must be a new folder or FILE.zip outside" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("samples/a/shard-0.zip", bombs.overlapping_zip(1 << 20, 2000), "sizes do not agree"),
+        ("samples/a/shard-0.npz", bombs.overlapping_zip(70 << 20, 1), "sizes do not agree"),
+        ("samples/a/0.png", bombs.png(200_000), "sizes do not agree"),
+        ("claims.json", b'{"claims": [' + b"[]," * 2_100_000 + b"0]}", "more than 2,000,000 values"),
+        ("students/a/train.jsonl", b"{}\n" * 2_100_000, "more than 4,000,000 values"),
+        ("measurements.csv", b"run,metric\n" + b",\n" * 1_100_000, "more than 1,000,000 rows"),
+        ("tables/main.csv", b"run\n" + b"," * 12_100_000, "more than 12,000,000 cells"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_small_files_that_ask_for_much_are_a_line_each(name, content, told, tmp_path):
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    before, begin = reset_peak(), time.process_time()
+    report = verify(tmp_path)
+    assert time.process_time() - begin < 3
+    assert peak_memory() - before < 128
+    assert {fault.split(": ")[0] for fault in report.faults} == {name}
+    assert all(told in fault and "\n" not in fault for fault in report.faults)

@@ -72,7 +72,7 @@ def check_own_hash(path: Path, name: str) -> bool:
         return verify_tensors(path)
     if name.startswith("samples/") and suffix in (".npz", ".zip", ".png"):
         if not (intact_png(path) if suffix == ".png" else intact_zip(path)):
-            raise UserError(f"{path}: damaged: its checksums do not agree; delete it and sample again")
+            raise UserError(f"{path}: damaged: its checksums or sizes do not agree; delete it and sample again")
         return True
     if suffix not in (".json", ".jsonl", ".csv") or _NO_HASH.fullmatch(name):
         return False
