@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sida.io import read_jsonl, write_json
+from sida.files.atomic import read_jsonl, write_json
 from sida.provenance import environment
 
 LIMIT, SNAKEMAKE = 0.25, 0.10

@@ -36,7 +36,7 @@ from eval.measuring.references import load_references
 from eval.measuring.trial import TrialSums, compute_metrics
 from eval.precision_recall import precision_recall
 from eval.statistics import FeatureStatistics
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.provenance import environment
 
 IMAGES, REFERENCES, SIZE, BATCH = 2304, 500, 32, 64

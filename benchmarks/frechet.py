@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from eval.frechet import frechet_distance
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.provenance import environment
 
 DIMENSIONS = 2048

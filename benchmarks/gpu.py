@@ -22,7 +22,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.official_order import Plain, use_plain_blocks
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.losses import SiDALoss
 from sida.losses.edm2 import EDM2SiDALoss
 from sida.networks import build_network

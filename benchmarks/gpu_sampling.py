@@ -30,7 +30,7 @@ from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.measuring.measure import measure
 from sida.checkpoint import load_network, save_network
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.networks import build_network
 from sida.networks.fused import fused_kernels
 from sida.provenance import environment

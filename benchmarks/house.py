@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sida.io import write_json
+from sida.files.atomic import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 

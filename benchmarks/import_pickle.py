@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.provenance import environment
 
 TIME_BOUND, MEMORY_BOUND, REPEATS = 2.5, 1.3, 3

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.provenance import environment
 
 SECONDS, MEGABYTES, JOBS = 60, 2000, 10_000

@@ -22,7 +22,7 @@ from eval.inception_score import inception_score
 from eval.measuring.protocol import load_protocol
 from eval.precision_recall import precision_recall
 from sida.data import load_dataset
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.provenance import environment
 from sida.sampling import SeedStreams, to_uint8
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from sida.checkpoint import load_network, save_network
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.networks import build_network
 from sida.provenance import environment
 from sida.sampling import latents_for_seeds, one_step

@@ -26,7 +26,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from benchmarks import gpu
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.kernels import lack
 from sida.losses import terms
 from sida.networks import layers

@@ -23,7 +23,7 @@ import torch
 from benchmarks.training_step import NETWORK
 from sida.checkpoint import save_network
 from sida.data import load_dataset
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.networks import build_network
 from sida.provenance import environment
 from sida.training.config import DistillConfig, settled

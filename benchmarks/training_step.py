@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from benchmarks.official_order import Plain
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.losses import SiDALoss
 from sida.networks import build_network
 from sida.provenance import environment

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.training_step import FULL, TOLERANCE, Sides, compare
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.provenance import environment
 
 BOUNDS = {32: 1.3, 128: None}

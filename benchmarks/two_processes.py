@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.losses import SiDALoss
 from sida.provenance import environment
 from sida.training.distiller import Distiller

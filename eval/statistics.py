@@ -18,7 +18,7 @@ import torch
 
 from eval.exact_sum import ExactSum
 from sida.errors import UserError
-from sida.tensor_file import explained, read_tensors, write_tensors
+from sida.files.tensors import explained, read_tensors, write_tensors
 
 BLOCK = 1024
 FORMAT = "sida-feature-statistics/1"

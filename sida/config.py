@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from sida.errors import UserError, suggestion
+from sida.files.text_files import parse_json, parse_yaml, read_text
 from sida.ranges import As, Variants
-from sida.text_files import parse_json, parse_yaml, read_text
 
 T = TypeVar("T")
 #: Characters up to which a parsed text is kept.
@@ -145,7 +145,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML mapping.
 
     Raises:
-        UserError: Missing file, another encoding than UTF-8, what :func:`~sida.text_files.parse_yaml` refuses, or a
+        UserError: Missing file, another encoding than UTF-8, what :func:`~sida.files.text_files.parse_yaml` refuses, or a
             document that is not a mapping.
     """
     path = Path(path)

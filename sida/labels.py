@@ -17,7 +17,7 @@ from typing import Any
 from sida.assets.registry import load_registry
 from sida.config import from_mapping, load_spec
 from sida.errors import UserError
-from sida.io import sha256_json, write_text
+from sida.files.atomic import sha256_json, write_text
 from sida.resources import find
 
 

@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from sida.errors import UserError, suggestion
-from sida.io import sha256_file, sha256_json
+from sida.files.atomic import sha256_file, sha256_json
 from sida.ranges import names_object
 
 #: Modules, ``module:object``, or places with a slash, with commas between; a module or folder stands for those below

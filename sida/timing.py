@@ -33,7 +33,7 @@ def timed(verb: str) -> Iterator[None]:
     try:
         yield
     finally:
-        from sida.io import append_jsonl
+        from sida.files.atomic import append_jsonl
 
         append_jsonl(log, {**record, "end": time.time()})
 

@@ -10,12 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-import sida.temporaries as temporaries
-from sida.io import atomic_path, sweep_temporaries, write_text
+import sida.files.temporaries as temporaries
+from sida.files.atomic import atomic_path, sweep_temporaries, write_text
 from sida.resources import ROOT
 
 WRITER = (
-    "import sys; from sida.io import atomic_path\n"
+    "import sys; from sida.files.atomic import atomic_path\n"
     "with atomic_path(sys.argv[1]) as path: path.write_text('half'); print('in', flush=True); sys.stdin.read()"
 )
 

@@ -17,7 +17,7 @@ from eval.results.summary import Estimate, Measurements, other_yardstick
 from eval.results.training_logs import Point, has_metric, read_evaluations
 from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.sheet import Run
 
 

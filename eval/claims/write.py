@@ -12,7 +12,7 @@ from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import plain
 from sida.errors import UserError
-from sida.io import write_sealed_json, write_text
+from sida.files.atomic import write_sealed_json, write_text
 
 MARKS = {outcome: f"{sign} {outcome}" for outcome, sign in SIGNS.items()}
 _EXPLANATION = (

@@ -22,7 +22,7 @@ def compare_and_write(
         out: File to write; None writes nothing.
     """
     from eval.features.digits import read_weights, weights_digest
-    from sida.tensor_file import write_tensors
+    from sida.files.tensors import write_tensors
 
     digest = weights_digest(state)
     if committed.is_file():

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.tables.text import to_terminal
     from sida import terminal
     from sida.errors import UserError
-    from sida.io import write_text
+    from sida.files.atomic import write_text
 
     renderers = {suffix: function for suffix, function in RENDERERS.items() if suffix != ".csv"}
     if args.out and Path(args.out).suffix not in renderers:

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.commands._options import check_extractors, check_output, extractor_options, pairs
     from eval.measuring.variants import compare_variants
     from sida.config import load_spec
-    from sida.io import write_json
+    from sida.files.atomic import write_json
 
     check_output(args.out, "--out")
     check_extractors(extractor_options(args.extractor_option), args.extractors)

@@ -15,7 +15,7 @@ from torch import nn
 
 from eval.features.base import Extractor
 from sida.errors import UserError
-from sida.tensor_file import explained, read_tensors
+from sida.files.tensors import explained, read_tensors
 
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
 WIDTHS = (32, 64, 64)

@@ -15,7 +15,7 @@ from eval.features.digits import weights_digest
 from eval.features.hub import load_hub_model
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes
-from sida.io import sha256_json
+from sida.files.atomic import sha256_json
 from sida.tf32 import tf32
 
 MODEL = "dinov2_vitl14"

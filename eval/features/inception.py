@@ -21,7 +21,7 @@ from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_clean
 from sida.assets import checked, fetch, load_registry
 from sida.errors import UserError
-from sida.io import sha256_file, sha256_json
+from sida.files.atomic import sha256_file, sha256_json
 from sida.plugins import check_place
 from sida.tf32 import tf32
 

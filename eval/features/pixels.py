@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from eval.features.base import Extractor
-from sida.io import sha256_json
+from sida.files.atomic import sha256_json
 
 
 class PixelExtractor(Extractor):

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from eval.figures import style
 from eval.figures.layout import AnalyticLayout
 from sida.analytic.numbers import read_analytic
-from sida.content_hash import csv_text
-from sida.io import write_text
+from sida.files.atomic import write_text
+from sida.files.content_hash import csv_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,9 +12,9 @@ from eval.figures import style
 from eval.figures.layout import BarriersLayout
 from eval.figures.select import barrier_rows
 from eval.results.barriers import LOSSES, chord, places, read_barrier
-from sida.content_hash import csv_text
 from sida.errors import UserError
-from sida.io import write_text
+from sida.files.atomic import write_text
+from sida.files.content_hash import csv_text
 from sida.sheet import Run
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from eval.results.published import load_published
 from eval.results.summary import Measurements, load_measurements
 from sida.config import load_spec
 from sida.errors import UserError, suggestion
-from sida.io import write_text
+from sida.files.atomic import write_text
 from sida.resources import find
 from sida.sheet import read_runs
 

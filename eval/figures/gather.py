@@ -24,8 +24,8 @@ from eval.results.training_logs import (
     read_evaluations,
     read_ticks,
 )
-from sida.content_hash import csv_text
 from sida.errors import UserError
+from sida.files.content_hash import csv_text
 from sida.sheet import Run
 
 

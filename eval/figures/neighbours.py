@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from eval.figures import style
 from eval.figures.layout import NeighboursSpec, SamplesLayout
 from eval.figures.samples import Grid, picture
-from sida.content_hash import csv_text
+from sida.files.content_hash import csv_text
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.figures.marks import Mark
 from eval.figures.points import Marks
-from sida.content_hash import csv_text
+from sida.files.content_hash import csv_text
 
 FIELDS = (
     "panel", "kind", "series", "runs", "metric", "at", "by", "by_value", "x", "value", "low", "high", "x_low", "x_high",

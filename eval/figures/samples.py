@@ -11,9 +11,9 @@ from eval.figures import style
 from eval.figures.layout import SamplesLayout
 from eval.figures.select import sample_panels
 from sida.config import load_spec
-from sida.content_hash import csv_text
 from sida.errors import UserError
-from sida.io import write_text
+from sida.files.atomic import write_text
+from sida.files.content_hash import csv_text
 from sida.sheet import Run
 
 if TYPE_CHECKING:

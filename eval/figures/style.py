@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sida.io import atomic_path
+from sida.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

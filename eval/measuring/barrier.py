@@ -25,7 +25,7 @@ from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.devices import take_device
 from sida.errors import UserError
-from sida.io import sha256_file, write_sealed_json
+from sida.files.atomic import sha256_file, write_sealed_json
 from sida.losses import EDMLoss
 from sida.methods import SID
 from sida.networks import family_of

@@ -21,8 +21,8 @@ from sida.config import load_spec
 from sida.data import load_dataset
 from sida.devices import take_device
 from sida.errors import UserError
+from sida.files.tensors import write_tensors
 from sida.progress import Progress
-from sida.tensor_file import write_tensors
 from sida.tf32 import tf32
 
 _BATCH = 128

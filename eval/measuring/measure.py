@@ -29,7 +29,7 @@ from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.devices import take_device
 from sida.errors import UserError, suggestion
-from sida.io import sha256_json
+from sida.files.atomic import sha256_json
 from sida.progress import Progress
 from sida.ranges import Count, Natural
 from sida.tf32 import tf32

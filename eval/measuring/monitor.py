@@ -24,7 +24,7 @@ from eval.measuring.references import Reference, data_digest, fixed_digests, loa
 from eval.measuring.trial import TrialSums, compute_metrics
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.io import by_content
+from sida.files.atomic import by_content
 from sida.tf32 import tf32
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]

@@ -17,7 +17,7 @@ from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
 from sida.config import Settings, from_mapping, load_yaml
 from sida.errors import UserError, suggestion
-from sida.io import sha256_json
+from sida.files.atomic import sha256_json
 from sida.labels import LabelCounts, find_labels, is_counted
 from sida.ranges import As, Count, Natural, Range
 from sida.resources import find

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from eval.statistics import FeatureStatistics
-from sida.data.files import MAX_MEMBER_BYTES
-from sida.data.npy import ZIP_FAULTS, Npz
 from sida.errors import UserError
-from sida.io import sha256_json
-from sida.tensor_file import explained, read_tensors, write_tensors
+from sida.files.archives import MAX_MEMBER_BYTES
+from sida.files.atomic import sha256_json
+from sida.files.npy import ZIP_FAULTS, Npz
+from sida.files.tensors import explained, read_tensors, write_tensors
 
 if TYPE_CHECKING:
     from eval.features.base import Extractor

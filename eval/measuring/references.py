@@ -25,7 +25,7 @@ from eval.measuring.reference_files import Moments, OwnReference, read_batch, re
 from eval.statistics import FeatureStatistics
 from sida.assets import checked
 from sida.errors import UserError
-from sida.io import sha256_file, sha256_json
+from sida.files.atomic import sha256_file, sha256_json
 from sida.tf32 import tf32
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from eval.measuring.protocol import Protocol
 from eval.measuring.trial import TrialSums
 from eval.results.measurements import trial_path, write_measurement
 from sida.errors import UserError
-from sida.io import set_aside
+from sida.files.atomic import set_aside
+from sida.files.tensor_header import TensorFileError
+from sida.files.tensors import read_tensors
 from sida.progress import Progress, say
 from sida.provenance import source_digest
-from sida.tensor_file import read_tensors
-from sida.tensor_header import TensorFileError
 
 
 def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: int, begin: int, end: int) -> Path:

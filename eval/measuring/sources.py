@@ -17,7 +17,7 @@ from eval.measuring.pipeline import Batch
 from eval.measuring.references import data_digest
 from sida.checkpoint import load_network
 from sida.errors import UserError
-from sida.io import by_content, sha256_file
+from sida.files.atomic import by_content, sha256_file
 from sida.plugins import code_sha256, load_object
 from sida.sampling import NO_CLASS, Drawer, Samples
 from sida.sampling.networks import decoder_digest

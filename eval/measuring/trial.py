@@ -19,7 +19,7 @@ from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference
 from eval.statistics import FeatureStatistics
 from sida.errors import UserError
-from sida.tensor_file import explained, read_tensors, write_tensors
+from sida.files.tensors import explained, read_tensors, write_tensors
 
 FORMAT = "sida-trial-shard/1"
 

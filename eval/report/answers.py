@@ -16,7 +16,7 @@ from eval.claims.model import SIGNS, UNDECIDED, Outcome
 from eval.results.summary import Measurements
 from eval.tables.text import plain
 from sida.errors import UserError, suggestion
-from sida.io import read_sealed_json
+from sida.files.atomic import read_sealed_json
 
 
 @dataclass(frozen=True)

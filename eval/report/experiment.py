@@ -16,7 +16,7 @@ from eval.results.summary import Measurements, load_measurements
 from eval.tables.text import plain
 from sida.config import from_mapping, load_spec
 from sida.errors import UserError
-from sida.io import write_sealed_json, write_text
+from sida.files.atomic import write_sealed_json, write_text
 from sida.sheet import read_runs
 
 

@@ -10,8 +10,8 @@ from eval.claims.model import SIGNS, counted
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import to_terminal
 from sida.errors import UserError, suggestion
-from sida.io import read_sealed_json
-from sida.text_files import read_text
+from sida.files.atomic import read_sealed_json
+from sida.files.text_files import read_text
 
 _CELLS = re.compile(r"(?<!\\)\|")
 

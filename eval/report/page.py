@@ -17,7 +17,7 @@ from eval.report.pictures import reduced_png
 from eval.results.summary import Measurements, load_measurements, measured_days
 from eval.tables.text import plain
 from sida.errors import UserError
-from sida.io import atomic_path, write_text
+from sida.files.atomic import atomic_path, write_text
 
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)
 

@@ -15,7 +15,7 @@ from eval.claims.write import MARKS
 from eval.report.pdflatex import compile_latex, latex_lack
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError
-from sida.io import read_jsonl, read_sealed_json, write_text
+from sida.files.atomic import read_jsonl, read_sealed_json, write_text
 from sida.latex_text import breakable, escape
 from sida.resources import find, names
 

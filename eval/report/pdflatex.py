@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from sida.errors import UserError
-from sida.io import atomic_path
+from sida.files.atomic import atomic_path
 
 PACKAGES = "texlive-latex-recommended texlive-science"
 INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 from eval.results.selection import SELECTABLE
 from sida.errors import UserError, suggestion
-from sida.io import read_sealed_json
+from sida.files.atomic import read_sealed_json
 from sida.ranges import Count, Range
 
 FORMAT = "sida-barrier/1"

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.summary import COLUMNS, Measurements, measurements_of
-from sida.content_hash import DamagedError, csv_text
 from sida.errors import UserError, suggestion
-from sida.io import read_sealed_json, set_aside, write_sealed_json, write_text
+from sida.files.atomic import read_sealed_json, set_aside, write_sealed_json, write_text
+from sida.files.content_hash import DamagedError, csv_text
 from sida.progress import say
 
 FORMAT = "sida-measurement/1"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sida.errors import UserError, suggestion
+from sida.files.text_files import read_csv
 from sida.resources import PUBLISHED
-from sida.text_files import read_csv
 
 #: Digests of the protocols that published numbers were measured under. A changed protocol is another one.
 PROTOCOLS = {

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from sida.errors import UserError, suggestion
-from sida.text_files import parse_csv, read_text
+from sida.files.text_files import parse_csv, read_text
 
 
 @dataclass(frozen=True)

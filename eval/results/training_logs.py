@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 
 
 @dataclass(frozen=True)

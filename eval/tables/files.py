@@ -18,7 +18,7 @@ from eval.tables.model import Table
 from eval.tables.scores import require_one_protocol, with_scores
 from eval.tables.text import to_csv, to_markdown
 from sida.errors import UserError
-from sida.io import write_text
+from sida.files.atomic import write_text
 from sida.resources import find
 from sida.sheet import read_runs
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from eval.tables.model import Cell, Row, Table
 from sida.errors import UserError
-from sida.text_files import read_text
+from sida.files.text_files import read_text
 
 _PARTS = re.compile(
     r"<h1>(?P<title>.*?)</h1>\n<p>(?P<caption>.*?)</p>\n<div>(?P<table><table>.*?</table>)</div>\n"

@@ -16,7 +16,7 @@ from eval.results.published import Published, published_number
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.records import FIELDS
 from sida.errors import UserError, suggestion
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.methods import METHODS
 
 if TYPE_CHECKING:

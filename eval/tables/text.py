@@ -7,7 +7,7 @@ import unicodedata
 
 from eval.tables.model import Cell, Table
 from eval.tables.records import FIELDS
-from sida.content_hash import csv_text
+from sida.files.content_hash import csv_text
 
 _ENDS, _TAG, _LINK = (
     re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+"),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
-from sida.io import read_sealed_json
+from sida.files.atomic import read_sealed_json
 
 FORMAT = "sida-analytic/1"
 _ALPHAS = ("-0.25", "0", "0.5", "0.75", "1", "1.2", "1.5")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from sida.errors import UserError
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.progress import say
 
 LOCK_FILE = "assets.lock"

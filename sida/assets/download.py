@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from sida.assets.content import is_page, packing, stand_in
 from sida.assets.part import Part, validator
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.progress import Progress, say
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from sida.assets.download import Transfer, download
 from sida.assets.part import Part
 from sida.assets.registry import Asset, find_asset, load_registry
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.progress import say
 from sida.provenance import now
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.io import write_json
+from sida.files.atomic import write_json
 
 
 class Part:

@@ -8,9 +8,9 @@ import re
 from pathlib import Path, PurePosixPath
 
 from sida.errors import UserError, suggestion
+from sida.files.text_files import read_text
 from sida.plugins import check_place
 from sida.resources import ROOT, find
-from sida.text_files import read_text
 
 COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
 KINDS = {

@@ -14,8 +14,8 @@ from sida.checkpoint.network_file import build_on_meta, check_names_and_shapes, 
 from sida.checkpoint.official import find_network
 from sida.checkpoint.pickles import open_pickle
 from sida.errors import UserError
-from sida.io import sha256_file
-from sida.tensor_header import is_pickle, read_header
+from sida.files.atomic import sha256_file
+from sida.files.tensor_header import is_pickle, read_header
 
 
 def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:

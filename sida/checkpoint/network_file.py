@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
-from sida.tensor_file import RECORD_KEY, iterate_tensors, read_record, write_tensors
-from sida.tensor_header import Header, read_header
+from sida.files.tensor_header import Header, read_header
+from sida.files.tensors import RECORD_KEY, iterate_tensors, read_record, write_tensors
 
 if TYPE_CHECKING:
     import torch

@@ -21,9 +21,9 @@ from sida.checkpoint.pickles import open_pickle
 from sida.checkpoint.records import PersistentObject
 from sida.checkpoint.values import float32_pieces, stored_type
 from sida.errors import UserError, suggestion
-from sida.io import sha256_file
-from sida.tensor_file import RECORD_KEY, encode_record, write_tensor_file
-from sida.tensor_header import ITEM_BYTES, entries_for
+from sida.files.atomic import sha256_file
+from sida.files.tensor_header import ITEM_BYTES, entries_for
+from sida.files.tensors import RECORD_KEY, encode_record, write_tensor_file
 
 
 def import_official(

@@ -17,7 +17,7 @@ from sida.checkpoint.pickle_machine import Machine
 from sida.checkpoint.records import Storage
 from sida.checkpoint.window import Window, WindowStream
 from sida.errors import UserError
-from sida.tensor_header import ITEM_BYTES
+from sida.files.tensor_header import ITEM_BYTES
 
 #: ``resolve(module, name)`` gives the inert thing that stands for a name in a file.
 Resolve = Callable[[str, str], Any]

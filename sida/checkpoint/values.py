@@ -10,7 +10,7 @@ from sida.checkpoint.inert import printable
 from sida.checkpoint.pickles import open_pickle
 from sida.checkpoint.records import Tensor
 from sida.errors import UserError
-from sida.tensor_header import ITEM_BYTES
+from sida.files.tensor_header import ITEM_BYTES
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.commands._spec import read_spec
     from sida.config import from_mapping
     from sida.errors import UserError
-    from sida.io import write_sealed_json
+    from sida.files.atomic import write_sealed_json
     from sida.settings.analytic import AnalyticSettings
 
     spec, where = read_spec(args.spec, args.set, AnalyticSettings)

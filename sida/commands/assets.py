@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 def _fetch(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Namespace) -> int:
     from sida.assets import Transfer, cache_dir, fetch_many
     from sida.assets.fetch import describe
-    from sida.io import write_json
+    from sida.files.atomic import write_json
 
     ids = [asset.id for asset in chosen]
     paths = fetch_many(ids, registry=registry, transfer=Transfer(quiet=args.quiet), parallel=args.parallel)

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
 
     from sida.config import load_spec
     from sida.errors import UserError
-    from sida.io import sha256_file, sha256_json, write_sealed_json
+    from sida.files.atomic import sha256_file, sha256_json, write_sealed_json
     from sida.provenance import environment
 
     folder = Path(args.folder)

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from sida.discriminator.digits import WEIGHTS, BackboneTraining, train_backbone
-    from sida.tensor_file import read_tensors, write_tensors
+    from sida.files.tensors import read_tensors, write_tensors
 
     state, metadata = train_backbone(BackboneTraining(seed=args.seed))
     print(

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from sida.data.dataset import Dataset
-from sida.data.files import Files, ZipFiles, open_files
-from sida.data.npy import MAGIC, read_npy
 from sida.data.pictures import PICTURES, open_picture
 from sida.errors import UserError
+from sida.files.archives import Files, ZipFiles, open_files
+from sida.files.npy import MAGIC, read_npy
 
 ARRAYS = frozenset({".npy"})
 #: Labels become rows of as many numbers.

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from sida.checkpoint.pickles import parse_pickle
-from sida.data.tar_index import TAR_FAULTS, checked_members
 from sida.errors import UserError
+from sida.files.tar_index import TAR_FAULTS, checked_members
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)

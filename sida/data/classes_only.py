@@ -10,7 +10,7 @@ import numpy as np
 from sida.data.count_labels import counts_of
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.io import sha256_json
+from sida.files.atomic import sha256_json
 from sida.settings.datasets import DatasetConfig
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from sida.assets import fetch
 from sida.data.archive import ARRAYS, label_array, parse_labels, with_suffix
-from sida.data.files import open_files
 from sida.data.load import load_dataset
 from sida.data.pictures import PICTURES
 from sida.data.prepare import picture_labels
-from sida.data.tar_index import is_tar, tar_names
 from sida.errors import UserError
+from sida.files.archives import open_files
+from sida.files.tar_index import is_tar, tar_names
 from sida.labels import LabelCounts, is_counted, load_labels
 
 _SUFFIXES = PICTURES | ARRAYS

@@ -14,7 +14,7 @@ from sida.data.archive import dataset_json, image_name
 from sida.data.batches import read_batches
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.io import atomic_path, zip_member
+from sida.files.atomic import atomic_path, zip_member
 from sida.progress import Progress
 
 

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from sida.data.archive import ImageArchive, decode_image, image_members
-from sida.data.files import Files, open_files
 from sida.errors import UserError
 from sida.families import SD_VAE
+from sida.files.archives import Files, open_files
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,11 +20,11 @@ import numpy as np
 from sida.config import Settings
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
-from sida.data.files import Files, open_files
 from sida.data.pictures import PICTURES, encode_png, open_picture
 from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
-from sida.io import atomic_path, zip_member
+from sida.files.archives import Files, open_files
+from sida.files.atomic import atomic_path, zip_member
 from sida.progress import Progress
 from sida.ranges import Count, OneOf, Range
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sida.data import load_dataset
 from sida.data.digits import shuffled
 from sida.discriminator.backbones import Backbone
-from sida.tensor_file import explained, read_tensors
+from sida.files.tensors import explained, read_tensors
 
 WEIGHTS = Path(__file__).with_name("digits.safetensors")
 NUM_CLASSES = 10

@@ -9,7 +9,7 @@ import torch
 
 from sida.data.pictures import encode_png
 from sida.errors import UserError
-from sida.io import atomic_path
+from sida.files.atomic import atomic_path
 
 
 def row_classes(rows: int, columns: int, label_dim: int) -> list[int]:

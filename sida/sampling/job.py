@@ -17,7 +17,7 @@ from sida.data import Dataset, load_dataset
 from sida.data.count_labels import counts_of
 from sida.devices import take_device
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.labels import LabelCounts, is_counted
 from sida.progress import Progress
 from sida.ranges import Count

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from sida.data.files import FolderFiles
 from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, suggestion
 from sida.families import SD_VAE
+from sida.files.archives import FolderFiles
 from sida.networks.precond import Precond
 
 
@@ -35,7 +35,7 @@ def network_file(source: str) -> Path:
     from sida.assets import cache_dir, checked, fetch, load_registry
     from sida.assets.cache import file_lock
     from sida.checkpoint import import_official
-    from sida.io import sha256_file
+    from sida.files.atomic import sha256_file
 
     path, url, network_class = checked(source), None, None
     if not path.exists():

@@ -13,7 +13,7 @@ import numpy as np
 from sida.data.archive import dataset_json, image_name
 from sida.data.pictures import encode_png
 from sida.errors import UserError
-from sida.io import atomic_path, read_sealed_json, write_sealed_json, zip_member
+from sida.files.atomic import atomic_path, read_sealed_json, write_sealed_json, zip_member
 from sida.sampling.generate import NO_CLASS, Samples
 from sida.sampling.intact import intact_png, intact_zip
 from sida.sampling.store import MODE, NpzFile, ShardFolder, Store

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from sida.errors import UserError
-from sida.io import atomic_path, read_sealed_json, set_aside, write_sealed_json, zip_member
+from sida.files.atomic import atomic_path, read_sealed_json, set_aside, write_sealed_json, zip_member
 from sida.progress import say
 from sida.sampling.generate import Samples
 from sida.sampling.intact import intact_shard, intact_zip

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from sida.data.dataset import Dataset
-from sida.io import by_content
+from sida.files.atomic import by_content
 from sida.plugins import code_sha256, is_ours, load_object
 from sida.sampling import Drawer
 from sida.settings.samplers import Sampler

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from sida.data.dataset import Dataset
-from sida.io import sha256_json
+from sida.files.atomic import sha256_json
 from sida.methods import METHODS
 from sida.networks import architecture
 from sida.official_defaults import BETAS

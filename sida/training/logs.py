@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
-from sida.io import append_jsonl, jsonl_text, write_text
+from sida.files.atomic import append_jsonl, jsonl_text, write_text
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter

@@ -16,7 +16,7 @@ from sida.checkpoint.network_file import write_state_dict
 from sida.config import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.io import sweep_temporaries
+from sida.files.atomic import sweep_temporaries
 from sida.progress import say
 from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
 from sida.training.config import DistillConfig, TeacherConfig

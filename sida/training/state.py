@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sida.content_hash import sealed, unsealed
 from sida.errors import UserError
-from sida.io import sha256_file, write_text
+from sida.files.atomic import sha256_file, write_text
+from sida.files.content_hash import sealed, unsealed
+from sida.files.tensors import read_tensors, write_tensors
+from sida.files.text_files import parse_json
 from sida.progress import say
-from sida.tensor_file import read_tensors, write_tensors
-from sida.text_files import parse_json
 
 FORMAT = "sida-state-1"
 KEPT = 2

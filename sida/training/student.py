@@ -13,7 +13,7 @@ import torch
 from sida.checkpoint import load_network, read_metadata
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.settings.samplers import Sampler
 from sida.training.averages import Average
 from sida.training.background import Tensors

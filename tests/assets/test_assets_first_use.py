@@ -18,7 +18,7 @@ from sida.assets.cache import LOCK_FILE
 from sida.assets.registry import COLUMNS
 from sida.cli import main
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 
 BODY = bytes(range(256)) * 1200
 SHA = hashlib.sha256(BODY).hexdigest()

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from sida.data import InfiniteSampler, load_dataset, read_batches
-from sida.data.files import ZipFiles
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.archives import ZipFiles
+from sida.files.atomic import sha256_file
 from tests.golden.vectors import GOLDEN
 
 GOLDEN_ZIP = GOLDEN / "dataset" / "tiny_rgb_labels.zip"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from sida.cli import main
 from sida.data.count_labels import check_labels, count_labels
-from sida.data.tar_index import tar_names
 from sida.errors import UserError
+from sida.files.tar_index import tar_names
 from sida.labels import LabelCounts, find_labels, load_labels, write_labels
 
 CLASSES = {"n01440764": 3, "n01443537": 1, "n01484850": 5}

@@ -17,8 +17,8 @@ from sida.discriminator.digits import WEIGHTS, BackboneTraining, DigitsBackbone,
 from sida.discriminator.heads import ClassProjection
 from sida.discriminator.mixing import Mixing
 from sida.errors import UserError
+from sida.files.tensors import read_tensors
 from sida.losses import GDDLoss
-from sida.tensor_file import read_tensors
 
 
 @pytest.fixture(scope="module")

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from sida.content_hash import KEY, sealed
-from sida.tensor_file import write_tensors
+from sida.files.content_hash import KEY, sealed
+from sida.files.tensors import write_tensors
 from sida.training.averages import Average
 from sida.training.learner import Learner
 from sida.training.loop import TrainingLoop

@@ -15,7 +15,6 @@ from sida.checkpoint.inert import MAX_STEPS, MAX_TEXT
 from sida.data import pictures
 from sida.data.archive import ImageArchive
 from sida.data.cifar import read_cifar10
-from sida.data.files import MAX_MEMBER_BYTES
 from sida.data.pictures import (
     MOST_BLOCKS,
     MOST_CHUNKS,
@@ -26,12 +25,11 @@ from sida.data.pictures import (
     MOST_STRIPS,
     open_picture,
 )  # fmt: skip
-from sida.data.tar_index import FREE
 from sida.errors import UserError
-from sida.io import read_jsonl, read_sealed_json
-from sida.resources import ROOT
-from sida.sampling.intact import intact_png, intact_zip
-from sida.text_files import (
+from sida.files.archives import MAX_MEMBER_BYTES
+from sida.files.atomic import read_jsonl, read_sealed_json
+from sida.files.tar_index import FREE
+from sida.files.text_files import (
     MOST_BYTES,
     MOST_CELLS,
     MOST_JSON,
@@ -44,6 +42,8 @@ from sida.text_files import (
     parse_yaml,
     read_csv,
 )  # fmt: skip
+from sida.resources import ROOT
+from sida.sampling.intact import intact_png, intact_zip
 from tests.fuzz.guards import peak_memory, reset_peak
 from tests.readers import bombs
 

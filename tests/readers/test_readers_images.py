@@ -21,8 +21,8 @@ from eval.measuring.stores import open_store
 from sida.data import load_dataset
 from sida.data.check import check_dataset
 from sida.data.count_labels import count_labels
-from sida.data.files import FolderFiles, open_files
 from sida.data.prepare import PrepareConfig, prepare
+from sida.files.archives import FolderFiles, open_files
 from tests.data.test_data_archive import members, npy, pictures, png, write_folder, write_zip
 from tests.readers.test_readers_text import refused
 

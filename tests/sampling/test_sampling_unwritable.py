@@ -8,7 +8,7 @@ import pytest
 from sida.checkpoint import save_network
 from sida.cli import main
 from sida.errors import UserError
-from sida.io import atomic_path
+from sida.files.atomic import atomic_path
 from sida.networks import build_network
 from tests.checkpoint.genuine import write_genuine
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from sida.cli import main
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.training import train_teacher
 from sida.training.state import StateStore
 from tests.training.toy import TEACHER, as_json, interrupt_after, results

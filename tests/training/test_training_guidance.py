@@ -13,7 +13,7 @@ from sida.checkpoint import load_network, save_network
 from sida.checkpoint.network_file import read_metadata
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.methods import METHODS
 from sida.networks import build_network
 from sida.networks.guidance import GuidedDenoiser

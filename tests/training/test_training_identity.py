@@ -7,7 +7,7 @@ import yaml
 
 from sida.checkpoint.network_file import read_metadata
 from sida.errors import UserError
-from sida.io import by_content
+from sida.files.atomic import by_content
 from sida.training import distill, train_teacher
 from tests.training.toy import DATASET, STUDENT, TEACHER
 

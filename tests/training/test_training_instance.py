@@ -8,7 +8,7 @@ import torch
 from sida.checkpoint import load_network
 from sida.cli import main
 from sida.data import load_dataset
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.losses import Round
 from sida.losses.instance import InstanceLoss
 from sida.sampling import heun, latents_for_seeds, one_step

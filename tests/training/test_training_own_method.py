@@ -11,7 +11,7 @@ import torch
 from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
 from sida.errors import UserError
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.plugins import ALLOW
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig, settled

@@ -14,8 +14,8 @@ import torch
 
 from sida.cli import main
 from sida.errors import AGAIN, UserError
-from sida.io import read_jsonl
-from sida.tensor_file import read_tensors
+from sida.files.atomic import read_jsonl
+from sida.files.tensors import read_tensors
 from sida.training import distill, identity, ranks, train_teacher
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation

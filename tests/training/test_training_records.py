@@ -8,8 +8,8 @@ import os
 
 import pytest
 
-from sida.content_hash import sealed
 from sida.errors import UserError
+from sida.files.content_hash import sealed
 from sida.training.run import RunFiles
 from tests.fuzz.state_readers import DIGEST, FINISHED, OLDER, RUNNING, TICK, go_on, put, state, tensors
 

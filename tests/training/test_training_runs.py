@@ -17,7 +17,7 @@ from sida.checkpoint import load_network
 from sida.cli import main
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.io import read_jsonl, sha256_file
+from sida.files.atomic import read_jsonl, sha256_file
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig

@@ -11,7 +11,7 @@ import torch
 from sida.checkpoint import load_network
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.io import read_jsonl, sha256_file
+from sida.files.atomic import read_jsonl, sha256_file
 from sida.losses import EDM2SiDALoss
 from sida.networks import build_network
 from sida.training import distill, train_teacher

@@ -11,7 +11,7 @@ from sida.cli import main
 from sida.config import from_mapping
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.networks import build_network
 from sida.randomness import derive_seed
 from sida.training import TeacherConfig, train_teacher

@@ -17,7 +17,7 @@ from sida.checkpoint import read_metadata
 from sida.cli import main
 from sida.config import from_mapping
 from sida.errors import UserError
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
 from sida.training.divergence import rising, unhealthy

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from sida.data import load_dataset
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.training.student import StudentTrainer
 from sida.training.teacher import TeacherTrainer
 

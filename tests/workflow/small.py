@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sida.io import read_jsonl
-from sida.tensor_file import read_tensors
+from sida.files.atomic import read_jsonl
+from sida.files.tensors import read_tensors
 from tests.workflow.workspace import Workspace
 
 COLUMNS = "run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\n"

@@ -15,7 +15,7 @@ import yaml
 
 from sida.checkpoint import read_metadata
 from sida.errors import UserError
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.resources import ROOT
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset

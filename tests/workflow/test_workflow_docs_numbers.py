@@ -13,7 +13,7 @@ from eval.effects.contrast import difference
 from eval.results.published import load_published
 from eval.results.summary import load_measurements
 from sida.errors import UserError
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.resources import ROOT
 from tests.eval.synthetic_output import write_csv
 from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401

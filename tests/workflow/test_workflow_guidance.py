@@ -14,7 +14,7 @@ from eval.measuring.measure import measure
 from sida.checkpoint.network_file import read_metadata
 from sida.config import load_yaml
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.resources import ROOT
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import distill, train_teacher

@@ -78,7 +78,7 @@ NAMED = {
 }
 
 
-OURS = "sida.io:write_text"
+OURS = "sida.files.atomic:write_text"
 CALLS = {
     "generator": {"row": {**ROW, "checkpoint": OURS}},
     "method": {"row": {**PLAIN, "method": OURS}},

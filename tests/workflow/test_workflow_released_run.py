@@ -10,7 +10,7 @@ import torch
 
 from sida.assets.registry import COLUMNS
 from sida.checkpoint import read_metadata
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from tests.assets.fault_server import serve
 from tests.checkpoint.genuine import MARK, write_genuine

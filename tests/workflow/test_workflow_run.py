@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.resources import ROOT
 from tests.workflow.workspace import Workspace, kill_group
 

@@ -20,7 +20,7 @@ from sida.checkpoint import read_metadata, save_network
 from sida.cli import main
 from sida.config import from_mapping
 from sida.data.archive import dataset_json, image_name
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.networks import build_network
 from sida.resources import ROOT
 from sida.training.config import DistillConfig, settled

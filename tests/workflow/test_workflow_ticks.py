@@ -11,7 +11,7 @@ from eval.tables.files import make_table, write_table
 from sida.config import load_yaml
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.io import read_jsonl, write_text
+from sida.files.atomic import read_jsonl, write_text
 from sida.resources import ROOT
 from sida.training import distill, train_teacher
 from workflow.planning.jobs import Jobs

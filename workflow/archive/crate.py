@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from sida.config import load_yaml
 from sida.errors import UserError
-from sida.io import atomic_path, read_sealed_json, sha256_file
+from sida.files.atomic import atomic_path, read_sealed_json, sha256_file
 from sida.resources import ROOT
 from workflow.archive.files import MANIFEST
 from workflow.archive.verify import verify

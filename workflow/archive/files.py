@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from eval.results.measurements import read_measurement
-from sida.content_hash import is_hashed
 from sida.errors import UserError
-from sida.io import read_jsonl, read_sealed_json, sha256_file
+from sida.files.atomic import read_jsonl, read_sealed_json, sha256_file
+from sida.files.content_hash import is_hashed
+from sida.files.tensors import verify_tensors
+from sida.files.text_files import read_csv
 from sida.sampling.intact import intact_png, intact_zip
-from sida.tensor_file import verify_tensors
-from sida.text_files import read_csv
 from workflow.archive.report import Report
 
 MANIFEST = "manifest.json"

@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.results.measurements import long_rows, read_measurement
 from eval.results.summary import COLUMNS, Estimate, Measurements, load_measurements, other_yardstick
-from sida.text_files import read_csv
+from sida.files.text_files import read_csv
 from workflow.archive.report import Report
 
 _MEASUREMENTS = "measurements.csv"

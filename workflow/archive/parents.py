@@ -9,8 +9,8 @@ from typing import Any
 
 from eval.results.barriers import read_barrier
 from eval.results.measurements import read_measurement
-from sida.io import read_sealed_json, sha256_json
-from sida.tensor_file import read_record
+from sida.files.atomic import read_sealed_json, sha256_json
+from sida.files.tensors import read_record
 from workflow.archive.report import Report
 
 _NETWORK = "network.safetensors"

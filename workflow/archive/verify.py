@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.atomic import sha256_file
 from sida.progress import Progress
 from workflow.archive.files import UNLISTED, check_manifest, check_own_hash, list_files
 from workflow.archive.numbers import check_numbers

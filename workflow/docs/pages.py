@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sida.errors import UserError, suggestion
-from sida.io import write_text
+from sida.files.atomic import write_text
 from workflow.docs.counts import COUNTS
 from workflow.docs.settings import schemas
 from workflow.docs.stored import store

@@ -20,9 +20,9 @@ from typing import Any
 
 from eval.results.measurements import collect, long_rows
 from eval.results.summary import COLUMNS
-from sida.content_hash import KEY
 from sida.errors import UserError
-from sida.io import write_json, write_text
+from sida.files.atomic import write_json, write_text
+from sida.files.content_hash import KEY
 from workflow.docs import stored_barriers
 from workflow.docs.stored_lines import evaluation, grouped, plain_csv, read_csv, records, tick, values_of
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.results.barriers import FORMAT, read_barrier
-from sida.io import write_sealed_json, write_text
+from sida.files.atomic import write_sealed_json, write_text
 
 FILE = "barriers.json"
 #: Values at equally spaced points, by name of the loss.

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 
 _TICK = ("nimg", "img_per_s", "memory_mb", "memory_reserved_mb", "seconds")
 _BY_NETWORK = "weight_rms"

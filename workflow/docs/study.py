@@ -22,7 +22,7 @@ from eval.results.selection import matching, parse_condition
 from eval.results.summary import load_measurements, measured_days
 from eval.tables import make_table, write_table
 from sida.errors import UserError, suggestion
-from sida.io import read_sealed_json, write_text
+from sida.files.atomic import read_sealed_json, write_text
 from sida.sheet import Run
 from workflow.docs.costs import PAPER, planned
 from workflow.docs.effects import EFFECTS

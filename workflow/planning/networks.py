@@ -12,7 +12,7 @@ from importlib.metadata import version
 from typing import Any
 
 from sida.assets.cache import cache_dir
-from sida.io import write_json
+from sida.files.atomic import write_json
 from sida.progress import say
 from sida.provenance import source_digest
 

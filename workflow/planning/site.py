@@ -10,10 +10,10 @@ from typing import Literal
 
 from sida.config import Settings, from_mapping
 from sida.errors import UserError
+from sida.files.text_files import parse_yaml, read_text
 from sida.plugins import check_place
 from sida.ranges import Count, Positive
 from sida.resources import ROOT
-from sida.text_files import parse_yaml, read_text
 from workflow.planning.rates import load_assumptions
 
 #: Environment variable that names another file.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sida.io import sha256_json
+from sida.files.atomic import sha256_json
 from workflow.preset.job_specs import Preset
 
 

@@ -16,7 +16,7 @@ from typing import Any
 from eval.measuring.protocol import OF_ALL_TRIALS
 from eval.results.selection import read_extended
 from sida.errors import UserError
-from sida.io import write_text
+from sida.files.atomic import write_text
 from sida.training.config import BESIDE
 from workflow.preset.job_specs import Preset
 

@@ -92,8 +92,8 @@ def new_study(config: StudyConfig) -> list[str]:
 def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]:
     """Values of the templates that follow from the data; pictures are prepared into ``data.zip``."""
     from sida.data import open_archive
-    from sida.data.files import open_files
     from sida.data.prepare import PrepareConfig, prepare, summary
+    from sida.files.archives import open_files
 
     wishes = {key: value for key in ("resolution", "channels", "labels") if (value := getattr(config, key)) is not None}
     if config.resolution is not None:

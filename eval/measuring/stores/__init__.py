@@ -12,8 +12,8 @@ from pathlib import Path
 from eval.measuring.stores.arrays import ArrayStore
 from eval.measuring.stores.base import Store
 from eval.measuring.stores.pictures import PictureStore
-from sida.data.files import FolderFiles, TarFiles, ZipFiles
 from sida.errors import UserError
+from sida.files.archives import FolderFiles, TarFiles, ZipFiles
 
 __all__ = ["Store", "open_store"]
 

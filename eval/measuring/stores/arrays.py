@@ -11,10 +11,10 @@ import numpy as np
 
 from eval.measuring.stores.base import Store
 from sida.data.archive import MAX_CLASSES
-from sida.data.files import MAX_MEMBER_BYTES
-from sida.data.npy import ZIP_FAULTS, Npz, check_packing, read_header
 from sida.errors import UserError
-from sida.io import sha256_file
+from sida.files.archives import MAX_MEMBER_BYTES
+from sida.files.atomic import sha256_file
+from sida.files.npy import ZIP_FAULTS, Npz, check_packing, read_header
 
 
 class ArrayStore(Store):

@@ -13,9 +13,9 @@ import numpy as np
 
 from eval.measuring.stores.base import Store
 from sida.data.archive import read_labels
-from sida.data.files import Files, FolderFiles
 from sida.data.pictures import PICTURES, open_picture
 from sida.errors import UserError
+from sida.files.archives import Files, FolderFiles
 
 _MODES = {"L": 1, "RGB": 3}
 

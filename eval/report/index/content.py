@@ -18,8 +18,8 @@ from eval.report.pictures import reduced_png
 from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
 from eval.tables.html import Page, read_html
 from sida.errors import UserError
-from sida.io import read_sealed_json
-from sida.text_files import read_csv
+from sida.files.atomic import read_sealed_json
+from sida.files.text_files import read_csv
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from eval.report.answers import answers_of, paper_scale
 from eval.report.index import content
 from eval.tables.html import html_text
 from sida.errors import UserError
-from sida.io import write_text
+from sida.files.atomic import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

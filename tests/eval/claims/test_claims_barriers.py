@@ -11,7 +11,7 @@ from eval.claims.amounts import amount
 from eval.figures.build import build_figure
 from eval.results.barriers import FORMAT
 from sida.errors import UserError
-from sida.io import write_sealed_json
+from sida.files.atomic import write_sealed_json
 from tests.eval.claims.test_claims_rules import evidence, lines
 
 A, B = Operand(where={"recipe": "a"}), Operand(where={"recipe": "b"})

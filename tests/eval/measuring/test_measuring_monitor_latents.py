@@ -18,7 +18,7 @@ from eval.measuring.measure import Measurer
 from sida.checkpoint import load_network, save_network
 from sida.checkpoint.network_file import read_metadata
 from sida.data import LatentDecoder, load_dataset
-from sida.io import read_jsonl
+from sida.files.atomic import read_jsonl
 from sida.networks import build_network
 from sida.resources import find
 from sida.sampling import generate

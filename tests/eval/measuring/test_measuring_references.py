@@ -17,7 +17,7 @@ from eval.measuring.references import Reference, load_references
 from eval.statistics import FeatureStatistics
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.tensor_file import read_tensors, write_tensors
+from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.metric_networks import pictures, write_inception
 
 DIGITS = {"name": "digits", "kind": "digits"}

@@ -12,7 +12,7 @@ from eval.commands import main
 from eval.report.answers import answer_block, answers_of, answers_table
 from eval.results.summary import load_measurements
 from sida.errors import UserError
-from sida.io import read_sealed_json
+from sida.files.atomic import read_sealed_json
 from tests.eval.synthetic_output import measurement_lines, write_csv
 
 RUNS = "run\tlabel\tmethod\tsampler\nsida\tSiDA\tsida\tone\nsid\tSiD\tsid\tone\nteacher\tTeacher\tteacher\theun\n"

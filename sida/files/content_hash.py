@@ -2,7 +2,7 @@
 
 A hash finds damage (a flipped bit, a cut-off copy, a digit that was edited); it proves nothing about who wrote a file,
 since anyone can compute it again. Records without a hash are those of earlier versions, and are read as they are.
-Files of tensors have theirs in the header (:mod:`sida.tensor_header`).
+Files of tensors have theirs in the header (:mod:`sida.files.tensor_header`).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The files are safetensors, with the record in the header under the key ``sida``. Written here rather than through the
 ``safetensors`` package so that tensors can be streamed one at a time (a gigabyte is never held twice) and so that every
-way in which a file can be damaged has its own one-line explanation (:mod:`sida.tensor_header`). The files are the same,
+way in which a file can be damaged has its own one-line explanation (:mod:`sida.files.tensor_header`). The files are the same,
 in both directions.
 """
 
@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
-from sida.io import atomic_path
-from sida.tensor_header import (
+from sida.files.atomic import atomic_path
+from sida.files.tensor_header import (
     DATA_HASH,
     Header,
     TensorEntry,

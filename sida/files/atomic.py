@@ -13,10 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sida.content_hash import AGAIN, SHORT, DamagedError, places, sealed, unsealed
 from sida.errors import UserError
-from sida.temporaries import hold, prefix, sweep_dead
-from sida.text_files import MOST_LOGGED, check_amount, parse_json, read_text
+from sida.files.content_hash import AGAIN, SHORT, DamagedError, places, sealed, unsealed
+from sida.files.temporaries import hold, prefix, sweep_dead
+from sida.files.text_files import MOST_LOGGED, check_amount, parse_json, read_text
 
 #: Names that :func:`atomic_path` writes under.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
@@ -31,7 +31,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
     On any exception (KeyboardInterrupt included) the temporary file is removed and ``path`` is untouched. What killed
-    processes left beside it goes with the first file that this process writes there (:mod:`sida.temporaries`).
+    processes left beside it goes with the first file that this process writes there (:mod:`sida.files.temporaries`).
 
     Raises:
         UserError: ``path`` is a folder or a device; a rename would fail late or replace the device.
@@ -104,7 +104,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def write_sealed_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """As :func:`write_json`, with the hash of the record's content in it (:mod:`sida.content_hash`)."""
+    """As :func:`write_json`, with the hash of the record's content in it (:mod:`sida.files.content_hash`)."""
     write_json(path, sealed(record))
 
 

@@ -21,7 +21,7 @@ from typing import IO
 
 import numpy as np
 
-from sida.data.tar_index import TIGHT, most_unpacked
+from sida.files.tar_index import TIGHT, most_unpacked
 
 MAGIC = b"\x93NUMPY"
 #: What Python's zip reader raises for damaged, encrypted and strangely packed members.

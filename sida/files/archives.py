@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from sida.data.npy import ZIP_FAULTS, check_members
-from sida.data.tar_index import TAR_FAULTS, checked_members, tar_members
 from sida.errors import UserError
-from sida.io import sha256_file
-from sida.ordinary_file import read_ordinary
+from sida.files.atomic import sha256_file
+from sida.files.npy import ZIP_FAULTS, check_members
+from sida.files.ordinary_file import read_ordinary
+from sida.files.tar_index import TAR_FAULTS, checked_members, tar_members
 
 #: Refuse members that claim to be larger: no image or latent comes near, zip bombs do.
 MAX_MEMBER_BYTES = 256 << 20

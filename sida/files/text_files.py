@@ -18,9 +18,9 @@ import re
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
-from sida.content_hash import checked_rows
 from sida.errors import UserError
-from sida.ordinary_file import read_ordinary
+from sida.files.content_hash import checked_rows
+from sida.files.ordinary_file import read_ordinary
 
 #: Bytes of a text file; the largest that there are (measurements of the paper) have a few million.
 MOST_BYTES = 256 << 20
@@ -92,7 +92,7 @@ def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, d
 
     Raises:
         UserError: As :func:`read_text`; two columns of one name, a quotation mark that is not closed, a huge cell;
-            a row whose hash is not that of its cells, or lost rows (:mod:`sida.content_hash`).
+            a row whose hash is not that of its cells, or lost rows (:mod:`sida.files.content_hash`).
     """
     return parse_csv(read_text(path, newline=""), path)
 

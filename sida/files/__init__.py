@@ -1,0 +1,1 @@
+"""Files: whole-or-absent writes, text, tensor files, archives, content hashes, temporary files."""
