@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from sida.files.atomic import read_jsonl, write_json
-from sida.provenance import environment
+from sida.runtime.provenance import environment
 
 LIMIT, SNAKEMAKE = 0.25, 0.10
 

@@ -26,7 +26,7 @@ from sida.files.atomic import write_json
 from sida.losses import SiDALoss
 from sida.losses.edm2 import EDM2SiDALoss
 from sida.networks import build_network
-from sida.provenance import environment
+from sida.runtime.provenance import environment
 from sida.training.distiller import Distiller
 from sida.training.process import prepare_process
 from sida.training.schedule import Schedule

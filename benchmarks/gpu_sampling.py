@@ -33,11 +33,11 @@ from sida.checkpoint import load_network, save_network
 from sida.files.atomic import write_json
 from sida.networks import build_network
 from sida.networks.fused import fused_kernels
-from sida.provenance import environment
+from sida.runtime.provenance import environment
+from sida.runtime.tf32 import tf32
 from sida.sampling import one_step
 from sida.sampling.job import SampleConfig, run_job
 from sida.sampling.replay import Evaluations
-from sida.tf32 import tf32
 
 NETWORK = {"class": "EDMPrecond", "kwargs": {**CIFAR, "label_dim": 0, "use_fp16": True}}
 BOUND, DEVICE, BATCH = 0.97, "cuda:0", 250

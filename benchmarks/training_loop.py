@@ -25,7 +25,7 @@ from sida.checkpoint import save_network
 from sida.data import load_dataset
 from sida.files.atomic import write_json
 from sida.networks import build_network
-from sida.provenance import environment
+from sida.runtime.provenance import environment
 from sida.training.config import DistillConfig, settled
 from sida.training.loop import TrainingLoop
 from sida.training.parts import make_turns

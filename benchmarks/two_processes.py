@@ -20,7 +20,7 @@ import torch
 from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
-from sida.provenance import environment
+from sida.runtime.provenance import environment
 from sida.training.distiller import Distiller
 from sida.training.interruption import Wish
 from sida.training.process import prepare_process

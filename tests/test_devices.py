@@ -9,8 +9,8 @@ import torch
 
 from eval.commands import main as measuring
 from sida.cli import main as sida
-from sida.devices import take_device
 from sida.errors import UserError
+from sida.runtime.devices import take_device
 from sida.training.ranks import own_device
 
 

@@ -10,9 +10,9 @@ import numpy
 import pytest
 import torch
 
-from sida import provenance
-from sida.provenance import environment
 from sida.resources import ROOT
+from sida.runtime import provenance
+from sida.runtime.provenance import environment
 
 
 def test_versions_are_those_of_the_packages():

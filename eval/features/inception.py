@@ -23,7 +23,7 @@ from sida.assets import checked, fetch, load_registry
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json
 from sida.plugins import check_place
-from sida.tf32 import tf32
+from sida.runtime.tf32 import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets
 INPUT_SIZE = 299

@@ -119,8 +119,8 @@ def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Gri
 
     from eval.measuring.measure import Measurer, threads
     from eval.measuring.sources import DataSource, NetworkSource
+    from sida.runtime.tf32 import tf32
     from sida.sampling import row_classes
-    from sida.tf32 import tf32
 
     measurer = Measurer(generator, f"--spec: run '{generator.get('run')}'")
     source, spec = measurer.source, measurer.spec

@@ -19,11 +19,9 @@ import torch
 from eval.measuring.measure import threads
 from eval.measuring.protocol import load_protocol
 from eval.results.barriers import FORMAT, LOSSES, barrier, places
-from sida import provenance
 from sida.checkpoint import load_network
 from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
-from sida.devices import take_device
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, write_sealed_json
 from sida.losses import EDMLoss
@@ -31,9 +29,11 @@ from sida.methods import SID
 from sida.networks import family_of
 from sida.plugins import MONITOR
 from sida.progress import Progress
-from sida.randomness import generator
 from sida.ranges import Count, Natural, Range
-from sida.tf32 import tf32
+from sida.runtime import provenance
+from sida.runtime.devices import take_device
+from sida.runtime.randomness import generator
+from sida.runtime.tf32 import tf32
 from sida.training.evaluation import Evaluation
 
 #: Data images in a batch.

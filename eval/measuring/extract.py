@@ -19,11 +19,11 @@ from eval.measuring.stores import open_store
 from eval.statistics import FeatureStatistics
 from sida.config import load_spec
 from sida.data import load_dataset
-from sida.devices import take_device
 from sida.errors import UserError
 from sida.files.tensors import write_tensors
 from sida.progress import Progress
-from sida.tf32 import tf32
+from sida.runtime.devices import take_device
+from sida.runtime.tf32 import tf32
 
 _BATCH = 128
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.measurements import keep_current, read_measurement, trial_path, write_measurement
-from sida import provenance
+from sida.runtime import provenance
 
 
 class FinishedTrials:

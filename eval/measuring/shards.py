@@ -17,7 +17,7 @@ from sida.files.atomic import set_aside
 from sida.files.tensor_header import TensorFileError
 from sida.files.tensors import read_tensors
 from sida.progress import Progress, say
-from sida.provenance import source_digest
+from sida.runtime.provenance import source_digest
 
 
 def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: int, begin: int, end: int) -> Path:

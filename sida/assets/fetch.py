@@ -25,7 +25,7 @@ from sida.assets.registry import Asset, find_asset, load_registry
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.progress import say
-from sida.provenance import now
+from sida.runtime.provenance import now
 
 #: When the workflow began that a command is a job of, in seconds since 1970; the workflow sets it.
 RUN = "SIDA_RUN_STARTED"

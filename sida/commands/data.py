@@ -186,9 +186,9 @@ def _encode(args: argparse.Namespace) -> int:
     from sida.assets import fetch_many
     from sida.data import LatentEncoder, load_vae, open_archive
     from sida.data.encode import encode_dataset
-    from sida.devices import take_device
     from sida.errors import UserError
     from sida.families import SD_VAE
+    from sida.runtime.devices import take_device
 
     if args.batch < 1 or args.workers < 0:
         raise UserError("--batch must be at least 1 and --workers at least 0")

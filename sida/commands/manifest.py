@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> None:
     from sida.config import load_spec
     from sida.errors import UserError
     from sida.files.atomic import sha256_file, sha256_json, write_sealed_json
-    from sida.provenance import environment
+    from sida.runtime.provenance import environment
 
     folder = Path(args.folder)
     if not folder.is_dir():

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sida.randomness import derive_seed
+from sida.runtime.randomness import derive_seed
 
 
 class Order(Protocol):

@@ -15,12 +15,13 @@ import torch
 from sida.config import Settings, from_mapping
 from sida.data import Dataset, load_dataset
 from sida.data.count_labels import counts_of
-from sida.devices import take_device
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.labels import LabelCounts, is_counted
 from sida.progress import Progress
 from sida.ranges import Count
+from sida.runtime.devices import take_device
+from sida.runtime.tf32 import tf32
 from sida.sampling.drawer import Drawer
 from sida.sampling.generate import Samples
 from sida.sampling.grid import save_grid
@@ -28,7 +29,6 @@ from sida.sampling.networks import decoder_digest, network_file
 from sida.sampling.png_store import open_store
 from sida.sampling.store import Store, write_all
 from sida.settings.samplers import read_sampler
-from sida.tf32 import tf32
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +171,7 @@ class _Source:
 
     def record(self, config: SampleConfig) -> dict[str, Any]:
         """What decides the samples; kept beside them."""
-        from sida.provenance import environment
+        from sida.runtime.provenance import environment
 
         rule = self.class_labels
         return {

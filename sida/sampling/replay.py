@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from sida.graphs import Recording, RecordingError, Tensors
 from sida.progress import say
+from sida.runtime.graphs import Recording, RecordingError, Tensors
 
 #: ``record(function, inputs)``: the function of tensors by name, as it will be replayed.
 Record = Callable[[Callable[[Tensors], Tensors], Tensors], Callable[[Tensors], Tensors]]

@@ -15,7 +15,7 @@ from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
 from sida.data.transfer import sent
 from sida.errors import UserError
-from sida.randomness import derive_seed, generator
+from sida.runtime.randomness import derive_seed, generator
 from sida.sampling.networks import settled
 from sida.sampling.one_step import one_step
 from sida.sampling.quantise import to_uint8

@@ -18,7 +18,7 @@ from sida.losses import GDDLoss, Round, Terms
 from sida.losses.gdd import lazy_regularisation
 from sida.networks import Precond, architecture, build_network
 from sida.progress import say
-from sida.randomness import derive_seed
+from sida.runtime.randomness import derive_seed
 from sida.settings.augmentation import GDD_FLAGS
 from sida.settings.discriminator import GDDOptions, official_backbones
 from sida.training.learner import Learner

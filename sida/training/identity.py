@@ -14,8 +14,8 @@ from sida.methods import METHODS
 from sida.networks import architecture
 from sida.official_defaults import BETAS
 from sida.plugins import code_sha256, load_object
-from sida.provenance import code_version
 from sida.ranges import names_object
+from sida.runtime.provenance import code_version
 from sida.training.config import BESIDE, DistillConfig, TeacherConfig
 from sida.training.evaluation import evaluation_facts
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from sida.losses import Draws
-from sida.randomness import generator as random_generator
+from sida.runtime.randomness import generator as random_generator
 from sida.training.averages import Average, ema_beta
 from sida.training.batches import seed_layers, step_draws
 from sida.training.learner import Reduce, join

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sida.devices import take_device
 from sida.errors import AGAIN, UserError
+from sida.runtime.devices import take_device
 
 if TYPE_CHECKING:
     import torch

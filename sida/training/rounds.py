@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import torch
 
-from sida.graphs import Recording, RecordingError, Tensors, put_back
 from sida.losses import Draws, Round
 from sida.losses.terms import Augment
 from sida.progress import say
+from sida.runtime.graphs import Recording, RecordingError, Tensors, put_back
 from sida.sampling.one_step import one_step
 from sida.training.learner import Learner
 from sida.training.player import Batch, Player

@@ -15,7 +15,7 @@ from sida.losses import EDMLoss
 from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpointing import checkpoint_blocks
-from sida.randomness import derive_seed, generator
+from sida.runtime.randomness import derive_seed, generator
 from sida.settings.samplers import Sampler
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import Tensors

@@ -18,11 +18,11 @@ from sida.errors import UserError
 from sida.labels import LabelCounts, write_labels
 from sida.networks import build_network
 from sida.resources import ROOT
+from sida.runtime.tf32 import tf32
 from sida.sampling import generate
 from sida.sampling.grid import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job
 from sida.sampling.networks import network_file
-from sida.tf32 import tf32
 
 UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "augment_dim": 9}
 UNET |= {"model_channels": 16, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from sida.errors import UserError
-from sida.graphs import RecordingError
 from sida.kernels import lack
 from sida.networks import fused
 from sida.networks.blocks import UNetBlock
 from sida.networks.fused import fused_kernels
 from sida.networks.unet import UNet
+from sida.runtime.graphs import RecordingError
 from sida.sampling import Drawer, generate, read_sampler
 from sida.sampling import drawer as drawer_module
 from sida.sampling.generate import _ahead

@@ -8,7 +8,7 @@ import torch
 
 from sida.losses import GDDLoss, Round, SiDLoss, Terms
 from sida.methods import SID
-from sida.randomness import derive_seed
+from sida.runtime.randomness import derive_seed
 from sida.training.iteration import Turns
 from sida.training.learner import Learner
 from sida.training.parts import make_score_distiller

@@ -15,10 +15,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
-from sida.graphs import Recording, RecordingError, put_back
 from sida.losses import SiDALoss, SiDLoss, terms
 from sida.networks import build_network
 from sida.networks.guidance import GuidedDenoiser
+from sida.runtime.graphs import Recording, RecordingError, put_back
 from sida.training import rounds
 from sida.training.distiller import Distiller
 from sida.training.schedule import Schedule
@@ -37,7 +37,7 @@ AUGMENT = AugmentPipe.from_config({"p": 0.5})
 
 
 class StandIn:
-    """As :class:`sida.graphs.Recording`, but the function itself runs each time, always on the same memory.
+    """As :class:`sida.runtime.graphs.Recording`, but the function itself runs each time, always on the same memory.
 
     As before a recording it runs twice at first, and what it may not change gets its values back.
     """

@@ -13,7 +13,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.networks import build_network
-from sida.randomness import derive_seed
+from sida.runtime.randomness import derive_seed
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.divergence import lost

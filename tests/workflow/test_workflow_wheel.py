@@ -65,7 +65,9 @@ def installed(tmp_path_factory):
 def test_the_wheel_runs_without_the_checkout(installed):
     result = installed.run("python", "-c", "import sida, eval; print(sida.__file__, eval.__file__)")
     assert result.stdout.count(str(installed.site)) == 2, result.stdout + result.stderr
-    assert "nogit" in installed.run("python", "-c", "from sida.provenance import *; print(code_version())").stdout
+    assert (
+        "nogit" in installed.run("python", "-c", "from sida.runtime.provenance import *; print(code_version())").stdout
+    )
 
 
 def test_images_are_scored_from_any_directory(installed):

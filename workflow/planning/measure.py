@@ -46,7 +46,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     """
     import torch
 
-    from sida.devices import take_device
+    from sida.runtime.devices import take_device
     from sida.training.process import prepare_process
 
     config, network = jobs.settled(run), jobs.network(jobs.preset.runs[run].teacher)

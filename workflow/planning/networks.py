@@ -14,7 +14,7 @@ from typing import Any
 from sida.assets.cache import cache_dir
 from sida.files.atomic import write_json
 from sida.progress import say
-from sida.provenance import source_digest
+from sida.runtime.provenance import source_digest
 
 #: Images that are counted together: a prime that no width or kernel has, so that what grows with them is known by size.
 IMAGES = 11

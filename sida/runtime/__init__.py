@@ -1,0 +1,1 @@
+"""The machine a job runs on: devices, TF32, CUDA graphs, counter-based randomness, provenance."""
