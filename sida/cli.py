@@ -18,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from sida import terminal
+from sida.config.plugins import allow_typed
 from sida.errors import AGAIN, Preempted, UserError, suggestion
 from sida.places import check_places
-from sida.plugins import allow_typed
 from sida.progress import say
 from sida.timing import timed
 

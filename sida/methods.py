@@ -9,12 +9,12 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from sida.config import from_mapping
+from sida.config.discriminator import GDDOptions
+from sida.config.families import Family
+from sida.config.instance import InstanceOptions
+from sida.config.mapping import from_mapping
 from sida.errors import UserError, suggestion
-from sida.families import Family
 from sida.official_defaults import GDD_DEFAULTS, INSTANCE_DEFAULTS, SID_DEFAULTS, SIDA_DEFAULTS
-from sida.settings.discriminator import GDDOptions
-from sida.settings.instance import InstanceOptions
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
@@ -35,7 +35,7 @@ class Method:
         start: What the generator starts as: a copy of the ``teacher``, another distilled ``generator`` that the run
             must name (``init``), or ``either``.
         real_images: Whether it sees real images.
-        defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.families`): all of them,
+        defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.config.families`): all of them,
             ``{**SID.defaults["edm"], "alpha": 1.0}`` to change one.
         loss: Makes the loss of fake score and generator, from the settings that it takes. With ``turns`` it may be any
             loss that these use.
@@ -216,7 +216,7 @@ METHODS = {method.name: method for method in (SID, SIDA, SID2A, GDD, GDD_I, INST
 
 def is_method(name: str) -> bool:
     """Whether a name is that of a method, or of an object that should be one (which is not imported)."""
-    from sida.ranges import names_object
+    from sida.config.ranges import names_object
 
     return name in METHODS or names_object(name)
 
@@ -231,7 +231,7 @@ def find_method(name: str, where: str = "method") -> Method:
         return METHODS[name]
     if not is_method(name):
         raise UserError(f"{where}: no method '{name}'{suggestion(name, METHODS)}; or name your own as module:object")
-    from sida.plugins import load_object
+    from sida.config.plugins import load_object
 
     _, found = load_object(name, where, "method")
     if not isinstance(found, Method):

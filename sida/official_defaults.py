@@ -27,7 +27,7 @@ _SIDA_EDM2 = {
     **_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off", "logvar": True,
 }  # fmt: skip
 
-#: SiD's, by the name of a family (:mod:`sida.families`).
+#: SiD's, by the name of a family (:mod:`sida.config.families`).
 SID_DEFAULTS = {
     "edm": {**_EDM, "alpha": 1.2, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
     "edm2": _SID_EDM2,

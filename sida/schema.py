@@ -1,6 +1,6 @@
 """What a class of settings says about itself: descriptions, a JSON schema for editors, a table for the documentation.
 
-Types and ranges are those of the annotations that :mod:`sida.config` checks; descriptions are the lines under
+Types and ranges are those of the annotations that :mod:`sida.config.mapping` checks; descriptions are the lines under
 ``Attributes`` of the docstrings, those of base classes included.
 """
 
@@ -14,8 +14,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
-from sida.config import type_hints
-from sida.ranges import As, OneOf, Pattern, Variants
+from sida.config.mapping import type_hints
+from sida.config.ranges import As, OneOf, Pattern, Variants
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),

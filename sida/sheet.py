@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from sida.config import from_mapping, from_texts, load_spec
+from sida.config.mapping import from_mapping, from_texts, load_spec
+from sida.config.ranges import Count, Finite, Name, Natural, OneOf
 from sida.errors import UserError
 from sida.files.content_hash import FORMULA
 from sida.files.text_files import read_text
 from sida.methods import METHODS, is_method
-from sida.ranges import Count, Finite, Name, Natural, OneOf
 
 #: Methods of rows that are measured and not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")

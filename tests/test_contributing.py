@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 
 COPIED = ("sida", "eval", "workflow", "config", "docs/examples")
 

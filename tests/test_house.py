@@ -7,7 +7,7 @@ import re
 import pytest
 
 from benchmarks.house import imports, kept, rooms
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy
 import pytest
 import torch
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from sida.runtime import provenance
 from sida.runtime.provenance import environment
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 import sida.files.temporaries as temporaries
+from sida.config.resources import ROOT
 from sida.files.atomic import atomic_path, sweep_temporaries, write_text
-from sida.resources import ROOT
 
 WRITER = (
     "import sys; from sida.files.atomic import atomic_path\n"

@@ -14,7 +14,7 @@ import torch
 
 from eval.measuring.metric import Direction, Metric, Sides, Value
 from eval.precision_recall import radii
-from sida.ranges import Count
+from sida.config.ranges import Count
 
 ROWS = 1024  # real images whose distances are held at a time
 

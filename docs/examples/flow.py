@@ -9,7 +9,7 @@ import dataclasses
 
 from torch import Tensor
 
-from sida.families import EDM
+from sida.config.families import EDM
 from sida.networks import EDMPrecond
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from sida.config.datasets import DatasetConfig
 from sida.data import Dataset
-from sida.settings.datasets import DatasetConfig
 
 COUNT, SIZE, DIRECTIONS = 1024, 8, 4
 

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import torch
 
+from sida.config.ranges import Positive
 from sida.losses import Round, SiDLoss, Terms
 from sida.losses.noise import unit_noise
 from sida.losses.terms import Net, dropped, intact, keep
 from sida.methods import SID
-from sida.ranges import Positive
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sida.config import load_yaml
+from sida.config.mapping import load_yaml
 from sida.errors import UserError
 
 

@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 
 from eval.claims.entries import listed_entries
 from eval.claims.model import UNDECIDED, Outcome
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
+from sida.config.ranges import Pattern
 from sida.errors import UserError
-from sida.ranges import Pattern
 
 Prediction = Literal["supported", "contradicted", "undecided"]
 #: The verdict that each prediction expects.

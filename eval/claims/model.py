@@ -12,9 +12,9 @@ from eval.claims.entries import listed_entries
 from eval.results.barriers import LOSSES
 from eval.results.selection import SELECTABLE
 from sida.analytic.numbers import NUMBERS
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
+from sida.config.ranges import OneOf
 from sida.errors import UserError, suggestion
-from sida.ranges import OneOf
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures."""
     from eval.commands._options import check_output
     from eval.measuring.barrier import measure_barrier
-    from sida.config import load_spec
+    from sida.config.mapping import load_spec
 
     check_output(args.out, "--out", ".json")
     found = measure_barrier(load_spec(args.spec), args.out)

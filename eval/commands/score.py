@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.measuring.protocol import load_protocol
     from eval.measuring.score import score_images
     from eval.tables.scores import latex_row, row_columns
-    from sida.config import load_spec
+    from sida.config.mapping import load_spec
     from sida.files.atomic import write_sealed_json, write_text
 
     check_output(args.out, "--out")

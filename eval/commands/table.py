@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Builds and writes the table."""
     from eval.commands._options import check_output, parse_scope
     from eval.tables import make_table, table_paths, write_table
-    from sida.config import load_spec
+    from sida.config.mapping import load_spec
 
     for path in table_paths(args.out):
         check_output(str(path), "--out")

@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     """Measures and prints the table."""
     from eval.commands._options import check_extractors, check_output, extractor_options, pairs
     from eval.measuring.variants import compare_variants
-    from sida.config import load_spec
+    from sida.config.mapping import load_spec
     from sida.files.atomic import write_json
 
     check_output(args.out, "--out")

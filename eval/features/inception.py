@@ -20,9 +20,9 @@ from eval.features.base import Extractor, as_rgb
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_clean
 from sida.assets import checked, fetch, load_registry
+from sida.config.plugins import check_place
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json
-from sida.plugins import check_place
 from sida.runtime.tf32 import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets

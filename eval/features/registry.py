@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.features.base import Extractor
+from sida.config.plugins import load_class
+from sida.config.ranges import names_object
 from sida.errors import UserError, suggestion
-from sida.plugins import load_class
-from sida.ranges import names_object
 
 if TYPE_CHECKING:
     import torch

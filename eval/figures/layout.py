@@ -11,9 +11,9 @@ from eval.figures.page import Inches, Page, PanelsPage, require_panels
 from eval.figures.picks import LineSpec, check_pick
 from eval.figures.points_layout import PointsLayout
 from eval.results.selection import read_extended
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
+from sida.config.ranges import Count
 from sida.errors import UserError, suggestion
-from sida.ranges import Count
 
 
 @dataclass(frozen=True)

@@ -54,8 +54,8 @@ def draw_neighbours(layout: SamplesLayout, spec: NeighboursSpec, grids: Sequence
         UserError: No such data set or extractor, or images of another size.
     """
     from eval.features import get_extractor
+    from sida.config.datasets import dataset_spec
     from sida.data import load_dataset
-    from sida.settings.datasets import dataset_spec
 
     extractor = get_extractor(spec.extractor)
     found: dict[str, list[Near]] = {}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from sida.ranges import Count, Range
+from sida.config.ranges import Count, Range
 
 #: A smaller figure cannot be read, a larger one is a slip of the pen.
 Inches = Annotated[float, Range(least=1, most=20)]

@@ -26,7 +26,7 @@ Interval = Literal["t95", "pooled95", "std", "range", "none"]
 @functools.cache
 def settings_of(group: str) -> tuple[str, ...]:
     """Settings that points may stand against, by whose they are: ``recipe``, ``sampler``, ``teacher``; else none."""
-    from sida.settings.samplers import Sampler
+    from sida.config.samplers import Sampler
     from sida.training.config import Recipe, TeacherTraining
 
     classes: dict[str, type] = {"recipe": Recipe, "sampler": Sampler, "teacher": TeacherTraining}

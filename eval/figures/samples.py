@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eval.figures import style
 from eval.figures.layout import SamplesLayout
 from eval.figures.select import sample_panels
-from sida.config import load_spec
+from sida.config.mapping import load_spec
 from sida.errors import UserError
 from sida.files.atomic import write_text
 from sida.files.content_hash import csv_text

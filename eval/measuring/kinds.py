@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from eval.measuring.metric import Direction, Metric, Sides, Value
+from sida.config.plugins import load_class
+from sida.config.ranges import Count, Variants, names_object
 from sida.errors import UserError
-from sida.plugins import load_class
-from sida.ranges import Count, Variants, names_object
 
 if TYPE_CHECKING:
     import torch

@@ -24,12 +24,12 @@ from eval.measuring.references import Reference, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
 from eval.measuring.trial import TrialSums, compute_metrics
 from eval.results.measurements import keep_current, trial_path
-from sida.config import Settings, from_mapping
+from sida.config.mapping import Settings, from_mapping
+from sida.config.ranges import Count, Natural
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 from sida.progress import Progress
-from sida.ranges import Count, Natural
 from sida.runtime import provenance
 from sida.runtime.devices import take_device
 from sida.runtime.tf32 import tf32

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from sida.plugins import source_sha256
-from sida.ranges import names_object
+from sida.config.plugins import source_sha256
+from sida.config.ranges import names_object
 
 if TYPE_CHECKING:
     # Protocols are read when the workflow starts, which must not wait for torch.

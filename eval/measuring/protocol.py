@@ -15,12 +15,12 @@ from typing import Annotated, Any, Literal
 
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
-from sida.config import Settings, from_mapping, load_yaml
+from sida.config.label_counts import LabelCounts, find_labels, is_counted
+from sida.config.mapping import Settings, from_mapping, load_yaml
+from sida.config.ranges import As, Count, Natural, Range
+from sida.config.resources import find
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
-from sida.labels import LabelCounts, find_labels, is_counted
-from sida.ranges import As, Count, Natural, Range
-from sida.resources import find
 
 #: Divisor N − ddof of a variance.
 Ddof = Annotated[int, Range(least=0, most=1)]

@@ -171,8 +171,8 @@ def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callab
         return dataset()
     if source.dataset is None:
         raise UserError(f"{where}: needs the data set; give --dataset, or a file with --reference {key}=FILE")
+    from sida.config.datasets import dataset_spec
     from sida.data import load_dataset
-    from sida.settings.datasets import dataset_spec
 
     return load_dataset(dataset_spec(source.dataset, where))
 

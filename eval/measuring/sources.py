@@ -16,17 +16,17 @@ from eval.measuring.outside import Duplicates, as_batch
 from eval.measuring.pipeline import Batch
 from eval.measuring.references import data_digest
 from sida.checkpoint import load_network
+from sida.config.plugins import code_sha256, load_object
+from sida.config.samplers import Sampler, read_sampler
 from sida.errors import UserError
 from sida.files.atomic import by_content, sha256_file
-from sida.plugins import code_sha256, load_object
 from sida.sampling import NO_CLASS, Drawer, Samples
 from sida.sampling.networks import decoder_digest
-from sida.settings.samplers import Sampler, read_sampler
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
+    from sida.config.label_counts import LabelCounts
     from sida.data import Dataset
-    from sida.labels import LabelCounts
 
 #: Mean difference of images of the same seeds that are drawn twice, in grey levels.
 _ROUNDING = 0.5
@@ -132,7 +132,7 @@ class NetworkSource:
 
     Args:
         path: Network file.
-        sampler: Mapping of :class:`sida.settings.samplers.Sampler`.
+        sampler: Mapping of :class:`sida.config.samplers.Sampler`.
         protocol: Says how classes are drawn and how values become bytes.
         dataset: Opens the data set (only called for classes drawn with its frequencies, where the protocol has no
             counts of its own).

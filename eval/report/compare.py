@@ -21,7 +21,7 @@ from eval.results.summary import Estimate, Measurement, Measurements, load_measu
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout, read_layout
 from eval.tables.model import Cell, Column, Row, Table
-from sida import resources
+from sida.config import resources
 from sida.errors import UserError, suggestion
 
 Outcome = Literal["identical", "within noise", "lower", "higher", "single trial"]

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from eval.results.selection import SELECTABLE
+from sida.config.ranges import Count, Range
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_sealed_json
-from sida.ranges import Count, Range
 
 FORMAT = "sida-barrier/1"
 #: What is computed on the line, and how it is called.

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sida.config.resources import PUBLISHED
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_csv
-from sida.resources import PUBLISHED
 
 #: Digests of the protocols that published numbers were measured under. A changed protocol is another one.
 PROTOCOLS = {

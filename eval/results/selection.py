@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.config import load_yaml
+from sida.config.mapping import load_yaml
+from sida.config.ranges import names_object
+from sida.config.resources import find
 from sida.errors import UserError, suggestion
-from sida.ranges import names_object
-from sida.resources import find
 from sida.sheet import Run
 
 #: Columns of the sample sheet that conditions may name.

@@ -17,9 +17,9 @@ from eval.tables.layout import Mode, load_layout, read_layout
 from eval.tables.model import Table
 from eval.tables.scores import require_one_protocol, with_scores
 from eval.tables.text import to_csv, to_markdown
+from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import write_text
-from sida.resources import find
 from sida.sheet import read_runs
 
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html}

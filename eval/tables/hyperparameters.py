@@ -238,7 +238,7 @@ def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> st
     if settings is None or run not in settings["students"]:
         return None
     from sida.checkpoint import read_metadata
-    from sida.config import from_mapping
+    from sida.config.mapping import from_mapping
     from sida.training.config import DistillConfig, settled
 
     student, where = settings["students"][run], f"run '{run}'"
@@ -293,7 +293,7 @@ def load_hyper_layout(mapping: dict[str, Any], path: str | Path) -> HyperLayout:
     Raises:
         UserError: Unknown key or wrong type.
     """
-    from sida.config import from_mapping
+    from sida.config.mapping import from_mapping
 
     layout = from_mapping(HyperLayout, mapping | {"source": str(path)}, str(path))
     if not layout.columns or not layout.rows:

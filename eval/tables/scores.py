@@ -14,10 +14,10 @@ from eval.tables.latex import row_cell
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, load_layout
 from eval.tables.lines import Source
 from eval.tables.model import Cell, Table
+from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import read_sealed_json
 from sida.latex_text import escape
-from sida.resources import find
 from sida.sheet import Run, check_cells
 
 if TYPE_CHECKING:

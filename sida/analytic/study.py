@@ -28,8 +28,8 @@ from sida.analytic.mixtures import Mixture, two_modes
 from sida.analytic.numbers import FORMAT, NUMBERS
 from sida.analytic.quadrature import Array, Levels, noise_levels
 from sida.analytic.stability import ratios_map, starts_map
+from sida.config.analytic import AnalyticSettings
 from sida.runtime.provenance import environment
-from sida.settings.analytic import AnalyticSettings
 
 #: Nats from the data at which a training on the mixture has arrived.
 NEAR = 0.5

@@ -7,10 +7,10 @@ import os
 import re
 from pathlib import Path, PurePosixPath
 
+from sida.config.plugins import check_place
+from sida.config.resources import ROOT, find
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_text
-from sida.plugins import check_place
-from sida.resources import ROOT, find
 
 COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
 KINDS = {
@@ -68,7 +68,7 @@ class Asset:
 
 
 def default_registry() -> Path:
-    """``$SIDA_ASSETS``, else ``config/assets.tsv`` (see :mod:`sida.resources`).
+    """``$SIDA_ASSETS``, else ``config/assets.tsv`` (see :mod:`sida.config.resources`).
 
     Raises:
         UserError: The current folder brings another one, and the user gave no permission for it.

@@ -59,7 +59,7 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
     Raises:
         UserError: Unreadable spec or override.
     """
-    from sida.config import load_spec
+    from sida.config.mapping import load_spec
 
     where = "--spec" if text.lstrip().startswith("{") else str(Path(text))
     spec = copy.deepcopy(load_spec(text))
@@ -75,7 +75,7 @@ def tell(network: Path) -> None:
 
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
-    from sida.config import takes_text
+    from sida.config.mapping import takes_text
     from sida.files.text_files import parse_yaml
 
     key, equals, text = override.partition("=")

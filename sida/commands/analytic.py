@@ -23,10 +23,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Computes, writes, and prints what to look at first."""
     from sida.commands._spec import read_spec
-    from sida.config import from_mapping
+    from sida.config.analytic import AnalyticSettings
+    from sida.config.mapping import from_mapping
     from sida.errors import UserError
     from sida.files.atomic import write_sealed_json
-    from sida.settings.analytic import AnalyticSettings
 
     spec, where = read_spec(args.spec, args.set, AnalyticSettings)
     settings = from_mapping(AnalyticSettings, spec, where)

@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from sida.config import from_mapping
+    from sida.config.mapping import from_mapping
     from sida.data.prepare import PrepareConfig, prepare, summary
 
     given = {k: v for k, v in vars(args).items() if k in PrepareConfig.__dataclass_fields__ and v is not None}
@@ -132,8 +132,8 @@ def _check(args: argparse.Namespace) -> int:
 def _labels(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from sida.config.label_counts import write_labels
     from sida.data.count_labels import count_labels
-    from sida.labels import write_labels
 
     path = Path(args.out) if args.out.endswith(".json") else Path("config", "labels", f"{args.out}.json")
     labels = count_labels(_fetched(args.source), Path(args.out).stem)
@@ -171,9 +171,9 @@ def _print(facts: dict[str, Any]) -> None:
 def _open(text: str) -> Dataset:
     from pathlib import Path
 
-    from sida.config import load_spec
+    from sida.config.datasets import dataset_spec
+    from sida.config.mapping import load_spec
     from sida.data import load_dataset, open_archive
-    from sida.settings.datasets import dataset_spec
 
     if text.lstrip().startswith("{"):
         return load_dataset(load_spec(text, "dataset"))
@@ -184,10 +184,10 @@ def _open(text: str) -> Dataset:
 
 def _encode(args: argparse.Namespace) -> int:
     from sida.assets import fetch_many
+    from sida.config.families import SD_VAE
     from sida.data import LatentEncoder, load_vae, open_archive
     from sida.data.encode import encode_dataset
     from sida.errors import UserError
-    from sida.families import SD_VAE
     from sida.runtime.devices import take_device
 
     if args.batch < 1 or args.workers < 0:

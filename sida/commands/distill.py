@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Distils."""
     if (status := _spec.in_processes(args)) is not None:
         return status
-    from sida.config import from_mapping
+    from sida.config.mapping import from_mapping
     from sida.training.config import DistillConfig
     from sida.training.process import limit_library_threads
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains."""
     if (status := in_processes(args)) is not None:
         return status
-    from sida.config import from_mapping
+    from sida.config.mapping import from_mapping
     from sida.training.config import TeacherConfig
     from sida.training.process import limit_library_threads
 

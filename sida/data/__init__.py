@@ -1,5 +1,7 @@
 """Data sets, the order in which they are visited, and augmentation."""
 
+from sida.config.augmentation import OFFICIAL_FLAGS
+from sida.config.datasets import DatasetConfig
 from sida.data.archive import ImageArchive
 from sida.data.augment import AugmentPipe
 from sida.data.batches import read_batches
@@ -8,8 +10,6 @@ from sida.data.digits import Digits
 from sida.data.latents import LatentArchive, LatentDecoder, LatentEncoder, LatentScaling, load_vae, open_archive
 from sida.data.load import load_dataset
 from sida.data.order import InfiniteSampler
-from sida.settings.augmentation import OFFICIAL_FLAGS
-from sida.settings.datasets import DatasetConfig
 
 __all__ = [
     "OFFICIAL_FLAGS",

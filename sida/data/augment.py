@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from sida.config import from_mapping
+from sida.config.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
+from sida.config.mapping import from_mapping
+from sida.config.ranges import NotNegative
 from sida.data.colour import COLOUR_LABELS, transform_colours
 from sida.data.draws import DrawSource
 from sida.data.transfer import sent
 from sida.data.warp import mirrored, warp
-from sida.ranges import NotNegative
-from sida.settings.augmentation import OFFICIAL_FLAGS, AugmentConfig, AugmentFlags
 
 _LABELS = {
     "xflip": 1,

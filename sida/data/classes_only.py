@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from sida.config.datasets import DatasetConfig
 from sida.data.count_labels import counts_of
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
-from sida.settings.datasets import DatasetConfig
 
 
 class ClassesOnly(Dataset):

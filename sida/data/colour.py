@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from sida.config.augmentation import AugmentFlags
 from sida.data.draws import DrawSource
 from sida.data.transfer import sent
-from sida.settings.augmentation import AugmentFlags
 
 #: Label columns of each change, in their order.
 COLOUR_LABELS: Mapping[str, int] = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1}

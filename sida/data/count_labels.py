@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sida.assets import fetch
+from sida.config.label_counts import LabelCounts, is_counted, load_labels
 from sida.data.archive import ARRAYS, label_array, parse_labels, with_suffix
 from sida.data.load import load_dataset
 from sida.data.pictures import PICTURES
@@ -17,7 +18,6 @@ from sida.data.prepare import picture_labels
 from sida.errors import UserError
 from sida.files.archives import open_files
 from sida.files.tar_index import is_tar, tar_names
-from sida.labels import LabelCounts, is_counted, load_labels
 
 _SUFFIXES = PICTURES | ARRAYS
 
@@ -53,7 +53,7 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
 
 
 def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
-    """Class counts by name: of a file (:func:`sida.labels.find_labels`), or counted from an asset.
+    """Class counts by name: of a file (:func:`sida.config.label_counts.find_labels`), or counted from an asset.
 
     Raises:
         UserError: No such counts, a broken file, or a failed download.

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from sida.config.datasets import DatasetConfig, Split
 from sida.data.dataset import Dataset
-from sida.settings.datasets import DatasetConfig, Split
 
 #: Images of each class in the split ``held-out``.
 HELD_OUT_PER_CLASS = 30

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from sida.config.families import SD_VAE
 from sida.data.archive import ImageArchive, decode_image, image_members
 from sida.errors import UserError
-from sida.families import SD_VAE
 from sida.files.archives import Files, open_files
 
 

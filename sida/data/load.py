@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.config import from_mapping
+from sida.config.datasets import KINDS, DatasetConfig
+from sida.config.mapping import from_mapping
+from sida.config.plugins import load_object, our_object
 from sida.data.dataset import Dataset
 from sida.data.latents import open_archive
 from sida.errors import UserError
-from sida.plugins import load_object, our_object
-from sida.settings.datasets import KINDS, DatasetConfig
 
 
 def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset") -> Dataset:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sida.config.datasets import DatasetConfig
 from sida.data.dataset import Dataset
-from sida.settings.datasets import DatasetConfig
 
 #: Images that are drawn; they come again and again.
 DRAWN = 1024

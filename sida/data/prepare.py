@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from sida.config import Settings
+from sida.config.mapping import Settings
+from sida.config.ranges import Count, OneOf, Range
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
 from sida.data.pictures import PICTURES, encode_png, open_picture
@@ -26,7 +27,6 @@ from sida.errors import UserError
 from sida.files.archives import Files, open_files
 from sida.files.atomic import atomic_path, zip_member
 from sida.progress import Progress
-from sida.ranges import Count, OneOf, Range
 
 #: PNG bytes, the picture's kind in words, and whether it was cropped or scaled.
 Made = tuple[bytes, str, bool]

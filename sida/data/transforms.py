@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
+from sida.config.datasets import Transform
 from sida.data.pictures import MOST_PIXELS
 from sida.errors import UserError
-from sida.settings.datasets import Transform
 
 if TYPE_CHECKING:
     from PIL.Image import Image

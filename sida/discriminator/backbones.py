@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from sida.config.discriminator import BACKBONES
 from sida.errors import UserError
-from sida.settings.discriminator import BACKBONES
 
 _CLASSES = {
     "vgg16_bn": "imagenet:VGG16BN",
@@ -58,7 +58,7 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
     """A frozen backbone in evaluation mode.
 
     Args:
-        name: Key of :data:`sida.settings.discriminator.BACKBONES`.
+        name: Key of :data:`sida.config.discriminator.BACKBONES`.
         weights: ``published`` or ``random`` (from torch's global generator).
         image_channels: Channels of the images.
         resolution: Their size.

@@ -14,9 +14,9 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
+from sida.config.discriminator import BACKBONES
 from sida.discriminator.backbones import Backbone, normalised
 from sida.errors import UserError
-from sida.settings.discriminator import BACKBONES
 
 INPUT_SIZE = 224
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -8,8 +8,10 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from sida.config.families import EDM, Family
+from sida.config.plugins import load_class
+from sida.config.ranges import names_object
 from sida.errors import UserError, suggestion
-from sida.families import EDM, Family
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond
 from sida.networks.edm2_unet import EDM2UNet
@@ -18,8 +20,6 @@ from sida.networks.options import check_options
 from sida.networks.precond import Precond
 from sida.networks.song_unet import SongUNet
 from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
-from sida.plugins import load_class
-from sida.ranges import names_object
 
 NETWORKS: dict[str, type[nn.Module]] = {
     cls.__name__: cls
@@ -95,7 +95,7 @@ def find_class(name: str, where: str) -> type[nn.Module]:
     """A network class of this package, or of another one by ``module:object``: a subclass of `Precond`.
 
     Building a network runs its class. A file from elsewhere must not choose what runs, so a class from outside is
-    imported only with the user's word, see :mod:`sida.plugins`.
+    imported only with the user's word, see :mod:`sida.config.plugins`.
 
     Raises:
         UserError: No such class, or one that the user has not allowed.

@@ -9,8 +9,8 @@ from typing import Any, Literal, cast
 
 from torch import Tensor
 
+from sida.config.families import EDM2, EDM2_S, Family
 from sida.errors import UserError, suggestion
-from sida.families import EDM2, EDM2_S, Family
 from sida.networks.edm2_layers import MPConv, MPFourier
 from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.precond import Precond, edm_coefficients

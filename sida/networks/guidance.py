@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sida.config.guidance import SHARED, misfit
 from sida.errors import UserError
-from sida.settings.guidance import SHARED, misfit
 
 
 class GuidedDenoiser(nn.Module):

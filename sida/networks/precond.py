@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sida.config.families import EDM, Family
 from sida.errors import UserError, suggestion
-from sida.families import EDM, Family
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.options import check_options, class_name, describe

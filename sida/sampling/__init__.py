@@ -1,5 +1,6 @@
 """From seeds to images: latents, one-step and Heun sampling, quantisation, grids."""
 
+from sida.config.samplers import Sampler, heun_evaluations, read_sampler
 from sida.sampling.drawer import Drawer
 from sida.sampling.generate import NO_CLASS, Samples, generate, real_images
 from sida.sampling.grid import row_classes, tile
@@ -7,7 +8,6 @@ from sida.sampling.heun import heun, sigma_steps
 from sida.sampling.one_step import multi_step, one_step
 from sida.sampling.quantise import to_uint8
 from sida.sampling.seeds import SeedStreams, latents_for_seeds
-from sida.settings.samplers import Sampler, heun_evaluations, read_sampler
 
 __all__ = [
     "Drawer",

@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
+from sida.config.families import Decoder
+from sida.config.label_counts import LabelCounts
+from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.families import Decoder
-from sida.labels import LabelCounts
 from sida.networks import family_of
 from sida.sampling.generate import Samples, generate, real_images
 from sida.sampling.grid import row_classes
 from sida.sampling.networks import open_decoder
 from sida.sampling.replay import Evaluations
 from sida.sampling.seeds import SeedStreams
-from sida.settings.samplers import Sampler
 
 
 @dataclasses.dataclass

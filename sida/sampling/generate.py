@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 
 import torch
 
+from sida.config.label_counts import LabelCounts
+from sida.config.samplers import Sampler, read_sampler
 from sida.data.dataset import Dataset
 from sida.errors import UserError
-from sida.labels import LabelCounts
 from sida.networks.fused import fused_kernels
 from sida.networks.guidance import check_guide
 from sida.sampling.heun import sigma_range
@@ -27,7 +28,6 @@ from sida.sampling.quantise import to_uint8
 from sida.sampling.replay import Evaluations
 from sida.sampling.sampler import draw_batch
 from sida.sampling.seeds import SeedStreams, send
-from sida.settings.samplers import Sampler, read_sampler
 
 #: Class of images from networks without classes.
 NO_CLASS = -1

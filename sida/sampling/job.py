@@ -12,14 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sida.config import Settings, from_mapping
+from sida.config.label_counts import LabelCounts, is_counted
+from sida.config.mapping import Settings, from_mapping
+from sida.config.ranges import Count
+from sida.config.samplers import read_sampler
 from sida.data import Dataset, load_dataset
 from sida.data.count_labels import counts_of
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.labels import LabelCounts, is_counted
 from sida.progress import Progress
-from sida.ranges import Count
 from sida.runtime.devices import take_device
 from sida.runtime.tf32 import tf32
 from sida.sampling.drawer import Drawer
@@ -28,7 +29,6 @@ from sida.sampling.grid import save_grid
 from sida.sampling.networks import decoder_digest, network_file
 from sida.sampling.png_store import open_store
 from sida.sampling.store import Store, write_all
-from sida.settings.samplers import read_sampler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -269,8 +269,8 @@ def _dataset(spec: Mapping[str, Any] | str | None) -> Dataset | None:
     if spec is None:
         return None
     if isinstance(spec, str):
-        from sida.config import load_spec
-        from sida.settings.datasets import dataset_spec
+        from sida.config.datasets import dataset_spec
+        from sida.config.mapping import load_spec
 
         is_text = spec.lstrip().startswith("{") or Path(spec).suffix in (".json", ".yaml", ".yml")
         spec = load_spec(spec, "dataset") if is_text else dataset_spec(spec, "dataset")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from sida.config.families import SD_VAE
 from sida.data.latents import LatentDecoder, load_vae
 from sida.errors import UserError, suggestion
-from sida.families import SD_VAE
 from sida.files.archives import FolderFiles
 from sida.networks.precond import Precond
 

@@ -47,7 +47,7 @@ class Evaluations:
             net: A network in evaluation mode. It must not be evaluated through the result by two threads at a time.
             role: What it is in the draw; a role's next network takes the place of the one before.
             coming: How often the draw evaluates it.
-            kernels: What computes it, see :class:`sida.settings.samplers.Sampler`.
+            kernels: What computes it, see :class:`sida.config.samplers.Sampler`.
         """
         if self._record is None:
             return net

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
+from sida.config.samplers import Sampler
 from sida.networks import family_of
 from sida.sampling.heun import heun
 from sida.sampling.one_step import multi_step
 from sida.sampling.seeds import SeedStreams
-from sida.settings.samplers import Sampler
 
 _HEUN_KEYS = ("sigma_min", "sigma_max", "rho", "S_churn", "S_min", "S_max", "S_noise", "guidance")
 

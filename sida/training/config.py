@@ -6,15 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from sida.config import Settings
+from sida.config.augmentation import AugmentConfig
+from sida.config.datasets import DatasetConfig
+from sida.config.evaluation import Evaluation, RecipeEvaluation
+from sida.config.families import Family
+from sida.config.mapping import Settings
+from sida.config.ranges import As, Count, Finite, Fraction, Natural, NotNegative, OneOf, Positive, Range
 from sida.errors import UserError
-from sida.families import Family
 from sida.methods import METHODS, find_method
 from sida.official_defaults import BETAS
-from sida.ranges import As, Count, Finite, Fraction, Natural, NotNegative, OneOf, Positive, Range
-from sida.settings.augmentation import AugmentConfig
-from sida.settings.datasets import DatasetConfig
-from sida.settings.evaluation import Evaluation, RecipeEvaluation
 
 #: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]

@@ -18,11 +18,11 @@ from typing import Any
 
 import torch
 
+from sida.config.plugins import code_sha256, is_ours, load_object
+from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.files.atomic import by_content
-from sida.plugins import code_sha256, is_ours, load_object
 from sida.sampling import Drawer
-from sida.settings.samplers import Sampler
 from sida.training.interruption import Interruption, Wish
 from sida.training.ranks import Ranks
 

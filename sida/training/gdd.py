@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
+from sida.config.augmentation import GDD_FLAGS
+from sida.config.discriminator import GDDOptions, official_backbones
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
 from sida.errors import UserError
 from sida.losses import GDDLoss, Round, Terms
@@ -19,8 +21,6 @@ from sida.losses.gdd import lazy_regularisation
 from sida.networks import Precond, architecture, build_network
 from sida.progress import say
 from sida.runtime.randomness import derive_seed
-from sida.settings.augmentation import GDD_FLAGS
-from sida.settings.discriminator import GDDOptions, official_backbones
 from sida.training.learner import Learner
 from sida.training.player import Player
 

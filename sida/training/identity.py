@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
+from sida.config.plugins import code_sha256, load_object
+from sida.config.ranges import names_object
 from sida.data.dataset import Dataset
 from sida.files.atomic import sha256_json
 from sida.methods import METHODS
 from sida.networks import architecture
 from sida.official_defaults import BETAS
-from sida.plugins import code_sha256, load_object
-from sida.ranges import names_object
 from sida.runtime.provenance import code_version
 from sida.training.config import BESIDE, DistillConfig, TeacherConfig
 from sida.training.evaluation import evaluation_facts

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from sida.config.samplers import Sampler
 from sida.sampling import Drawer
 from sida.sampling.grid import save_grid
-from sida.settings.samplers import Sampler
 
 #: Rows and columns where nobody says how many.
 SIDE = 8

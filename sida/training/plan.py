@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from sida.config import from_mapping
-from sida.settings.evaluation import Evaluation
+from sida.config.evaluation import Evaluation
+from sida.config.mapping import from_mapping
 from sida.training.config import DistillConfig, SettledConfig, TeacherConfig
 
 

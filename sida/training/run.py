@@ -13,7 +13,7 @@ import torch
 
 from sida.checkpoint import read_metadata
 from sida.checkpoint.network_file import write_state_dict
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sweep_temporaries

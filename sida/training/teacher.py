@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
+from sida.config.samplers import Sampler
 from sida.data import AugmentPipe, load_dataset
 from sida.losses import EDMLoss
 from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.runtime.randomness import derive_seed, generator
-from sida.settings.samplers import Sampler
 from sida.training.averages import Average, ema_beta, power_beta
 from sida.training.background import Tensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches

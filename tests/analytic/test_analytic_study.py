@@ -14,8 +14,8 @@ from eval.results.summary import Measurements
 from sida.analytic.mixture_training import problem, train
 from sida.analytic.numbers import NUMBERS
 from sida.cli import main
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 
 SMALL = {"levels": 6, "mixture_levels": 4, "mixture_points": 16, "mixture_steps": 40, "steps": 300}
 SMALL |= {"starts": [0.3, 3.0], "ratios": [0.05, 1.0], "step": 0.05}

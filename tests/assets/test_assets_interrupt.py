@@ -19,8 +19,8 @@ from sida.assets import Asset, Transfer, fetch, fetch_many, verify
 from sida.assets.cache import LOCK_FILE
 from sida.assets.fetch import describe
 from sida.assets.registry import COLUMNS
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from tests.signals import heed_interrupts
 
 BODY = bytes(range(256)) * 1200

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from sida.assets import load_registry
-from sida.config import from_mapping
-from sida.settings.datasets import DatasetEntry
+from sida.config.datasets import DatasetEntry
+from sida.config.mapping import from_mapping
 from sida.sheet import read_runs
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from sida.checkpoint import load_network, read_metadata, save_network
 from sida.checkpoint.network_file import build_on_meta
 from sida.cli import main
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.tensor_header import DATA_HASH, HEADER_HASH, header_bytes, read_header
 from sida.networks import EDMPrecond, build_network
-from sida.resources import ROOT
 
 METADATA = {"method": "sid", "nimg": 3000, "dataset": "digits", "parents": {"teacher": "ab" * 32}}
 

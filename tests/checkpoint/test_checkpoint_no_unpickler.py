@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from sida.checkpoint import read_state_dict
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 
 #: Modules that make objects from what a file says, Python's own first.
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "pickletools", "cloudpickle", "dill", "joblib", "marshal", "shelve"}

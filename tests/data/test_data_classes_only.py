@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from sida.config.label_counts import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.labels import LabelCounts, write_labels
 from sida.training import distill, train_teacher
 from tests.training.toy import TEACHER
 

@@ -8,11 +8,11 @@ from sklearn.datasets import load_digits
 
 from eval.features.train_digits import DigitsTraining
 from eval.features.train_digits import split as measuring_split
+from sida.config.datasets import dataset_spec
 from sida.data import digits, load_dataset
 from sida.data.digits import split_indices
 from sida.discriminator.digits import BackboneTraining, unseen
 from sida.errors import UserError
-from sida.settings.datasets import dataset_spec
 
 SPEC = {"name": "digits", "kind": "digits"}
 

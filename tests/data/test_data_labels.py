@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.cli import main
+from sida.config.label_counts import LabelCounts, find_labels, load_labels, write_labels
 from sida.data.count_labels import check_labels, count_labels
 from sida.errors import UserError
 from sida.files.tar_index import tar_names
-from sida.labels import LabelCounts, find_labels, load_labels, write_labels
 
 CLASSES = {"n01440764": 3, "n01443537": 1, "n01484850": 5}
 COUNTS = (3, 1, 5)

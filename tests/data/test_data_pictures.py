@@ -13,9 +13,9 @@ from PIL import EpsImagePlugin, Image
 
 from eval.measuring.stores import open_store
 from sida.cli import main
+from sida.config.resources import ROOT
 from sida.data.pictures import FORMATS, PICTURES, open_picture
 from sida.errors import UserError
-from sida.resources import ROOT
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sida.config.discriminator import BACKBONES, LARGE, SMALL, official_backbones
 from sida.discriminator import ProjectedDiscriminator, make_backbone
 from sida.errors import UserError
 from sida.losses import GDDLoss
-from sida.settings.discriminator import BACKBONES, LARGE, SMALL, official_backbones
 from sida.training.learner import Learner
 
 pytest.importorskip("timm")

@@ -13,9 +13,9 @@ from eval.results.published import load_published
 from eval.results.summary import COLUMNS, load_measurements
 from eval.tables.layout import load_layout
 from sida.assets import load_registry
-from sida.config import from_mapping, load_spec, load_yaml
+from sida.config.mapping import from_mapping, load_spec, load_yaml
+from sida.config.resources import ROOT
 from sida.latex_text import escape
-from sida.resources import ROOT
 from sida.sheet import read_runs
 from sida.training.config import DistillConfig, Recipe, TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv

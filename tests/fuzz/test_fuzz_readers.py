@@ -13,8 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from tests.fuzz.frame import QUICK, SLOW, Count, FaultError, Reader, command, fuzz, readers
 from tests.fuzz.report import as_property, line, pytest_terminal_summary
 

@@ -9,16 +9,16 @@ import sys
 import pytest
 import torch
 
+from sida.config.families import EDM, EDM2, EDM2_S, SD_VAE
+from sida.config.resources import ROOT
+from sida.config.samplers import Sampler
 from sida.data.latents import LatentScaling
 from sida.errors import UserError
-from sida.families import EDM, EDM2, EDM2_S, SD_VAE
 from sida.methods import METHODS, SID
 from sida.networks import build_network, family_of
-from sida.resources import ROOT
 from sida.sampling.drawer import latent_decoder
 from sida.sampling.sampler import draw_batch
 from sida.sampling.seeds import SeedStreams
-from sida.settings.samplers import Sampler
 
 LEVELS = {"img_resolution": 8, "model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
 
@@ -87,6 +87,6 @@ def test_methods_take_the_settings_of_the_family_that_one_is_like():
 
 
 def test_settings_are_read_without_torch():
-    script = "import sys, sida.families, sida.methods, sida.settings.samplers; print('torch' in sys.modules)"
+    script = "import sys, sida.config.families, sida.methods, sida.config.samplers; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

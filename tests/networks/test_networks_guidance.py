@@ -7,10 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sida.config.guidance import misfit
 from sida.errors import UserError
 from sida.networks.guidance import GuidedDenoiser, check_guide
 from sida.sampling import generate, heun
-from sida.settings.guidance import misfit
 from tests.sampling.test_sampling_generate import make
 
 LABELS = torch.eye(4)

@@ -12,7 +12,7 @@ import pytest
 
 from sida import terminal
 from sida.cli import run_command_line
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
 from workflow import cli
 

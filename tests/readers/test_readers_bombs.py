@@ -12,6 +12,7 @@ import yaml
 from eval.measuring.stores import open_store
 from sida.checkpoint import read_state_dict
 from sida.checkpoint.inert import MAX_STEPS, MAX_TEXT
+from sida.config.resources import ROOT
 from sida.data import pictures
 from sida.data.archive import ImageArchive
 from sida.data.cifar import read_cifar10
@@ -42,7 +43,6 @@ from sida.files.text_files import (
     parse_yaml,
     read_csv,
 )  # fmt: skip
-from sida.resources import ROOT
 from sida.sampling.intact import intact_png, intact_zip
 from tests.fuzz.guards import peak_memory, reset_peak
 from tests.readers import bombs

@@ -22,10 +22,10 @@ from eval.tables.layout import ColumnSpec
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.scores import latex_row
 from eval.tables.text import to_markdown
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 from sida.files.text_files import read_csv
-from sida.resources import ROOT
 from sida.sheet import read_runs
 from tests.readers.test_readers_text import refused, written
 

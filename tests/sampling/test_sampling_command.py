@@ -13,11 +13,11 @@ from PIL import Image
 import sida.sampling.job
 from sida.checkpoint import save_network
 from sida.cli import main
+from sida.config.label_counts import LabelCounts, write_labels
+from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.labels import LabelCounts, write_labels
 from sida.networks import build_network
-from sida.resources import ROOT
 from sida.runtime.tf32 import tf32
 from sida.sampling import generate
 from sida.sampling.grid import save_grid, tile

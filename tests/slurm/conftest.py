@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from tests.slurm.cluster import Cluster
 
 TOOL = str(ROOT / "tests/slurm/slurm-local")

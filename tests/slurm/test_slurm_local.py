@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 
 TOOL = ROOT / "tests/slurm/slurm-local"
 #: What the script calls beside SLURM.

@@ -11,8 +11,8 @@ import time
 
 import pytest
 
+from sida.config.resources import ROOT
 from sida.errors import AGAIN
-from sida.resources import ROOT
 from sida.training.launch import run_together
 from tests.training.toy import TEACHER, as_json
 

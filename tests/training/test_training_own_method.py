@@ -10,9 +10,9 @@ import torch
 
 from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
+from sida.config.plugins import ALLOW
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
-from sida.plugins import ALLOW
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig, settled
 from sida.training.identity import run_digest

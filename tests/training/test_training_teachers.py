@@ -8,7 +8,7 @@ import torch
 
 from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl

@@ -15,7 +15,7 @@ from PIL import Image
 
 from sida.checkpoint import read_metadata
 from sida.cli import main
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.training import distill, train_teacher

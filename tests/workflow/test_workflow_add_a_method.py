@@ -14,9 +14,9 @@ import pytest
 import yaml
 
 from sida.checkpoint import read_metadata
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
-from sida.resources import ROOT
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from eval.results.barriers import FORMAT, read_barrier
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, write_json, write_sealed_json
 from sida.files.tensors import write_tensors
-from sida.resources import ROOT
 from workflow.archive.verify import verify
 from workflow.docs.stored_barriers import of_results, of_stored, store, unpack
 from workflow.planning.jobs import Jobs

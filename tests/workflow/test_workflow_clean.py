@@ -6,8 +6,8 @@ import yaml
 from eval.results.published import load_published
 from eval.results.summary import Measurements
 from eval.tables import build_table, load_layout
+from sida.config.resources import ROOT, find
 from sida.errors import UserError
-from sida.resources import ROOT, find
 from workflow.preset import Preset
 from workflow.preset.rehearsal import _pretended, check_preset
 from workflow.preset.targets import Targets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace, forked_snakemake
 
 

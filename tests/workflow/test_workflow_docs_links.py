@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from eval.measuring.kinds import KINDS
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from workflow.cli import VERBS
 from workflow.docs.settings import SETTINGS
 

@@ -12,9 +12,9 @@ from eval.claims import Evidence, decide, load_claims
 from eval.effects.contrast import difference
 from eval.results.published import load_published
 from eval.results.summary import load_measurements
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
-from sida.resources import ROOT
 from tests.eval.synthetic_output import write_csv
 from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main

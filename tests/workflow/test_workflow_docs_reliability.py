@@ -8,7 +8,7 @@ from functools import cache
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 
 PAGE = ROOT / "docs/reliability.md"
 LINK = re.compile(r"\[(test_\w+)\]\(\.\./(tests/[\w/]+\.py)\)")

@@ -12,7 +12,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 
 
 def locked(name: str = "requirements.lock") -> dict[str, str]:

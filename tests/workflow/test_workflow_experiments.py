@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from eval.claims.experiments import load_experiments
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.test_workflow_preset_check import study
 from workflow.docs.costs import PAPER

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from tests.disks import make_read_only, small_disk
 from workflow.preset.checks import check_folder, closed_results
 from workflow.preset.lock import PresetLock

@@ -12,9 +12,9 @@ import pytest
 from eval.claims import load_claims
 from eval.report.needs import find_needs
 from eval.results.selection import matching
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from sida.training import DistillConfig, TeacherConfig, distill, train_teacher
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.workspace import Workspace

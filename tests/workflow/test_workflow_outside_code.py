@@ -16,11 +16,11 @@ from eval.features.extraction import make_extractors
 from eval.measuring.kinds import metric_class
 from eval.measuring.sources import CallableSource
 from sida.assets import load_registry
+from sida.config.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
+from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.methods import find_method
-from sida.plugins import ALLOW, TYPED, allow_typed, allowed, load_object, source_file
-from sida.resources import ROOT
 from sida.training.evaluation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
 from tests.workflow.workspace import Workspace, forked_snakemake

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
+from sida.config.resources import ROOT
 from sida.networks import build_network
-from sida.resources import ROOT
 from workflow.cli import sida_main as main
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset

@@ -8,8 +8,8 @@ import zipfile
 import pytest
 import yaml
 
+from sida.config.resources import ROOT
 from sida.methods import METHODS
-from sida.resources import ROOT
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 from workflow.preset.job_specs import most_gpus

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace
 
 #: Says when it started and ended, and on which devices.

@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eval.results.published import load_published
 from sida.assets.registry import load_registry
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from sida.training.config import DistillConfig, settled
 from tests.workflow.workspace import Workspace
 from workflow.cli import sida_main as main

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from workflow.cli import eval_main as main
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from workflow.docs.study import opened
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from eval.measuring.protocol import load_protocol
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from sida.sheet import read_runs
 from workflow.preset import Preset
 from workflow.preset.rows import nfe

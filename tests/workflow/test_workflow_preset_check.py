@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from tests.workflow.workspace import forked_snakemake
 
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))

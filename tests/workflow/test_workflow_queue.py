@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from tests.workflow.fake_schedulers import install
 from workflow.place import queue
 

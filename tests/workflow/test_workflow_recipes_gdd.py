@@ -10,9 +10,9 @@ import pytest
 from eval.results.published import load_published
 from eval.tables.layout import load_layout
 from sida.assets.registry import load_registry
-from sida.config import from_mapping
-from sida.resources import ROOT
-from sida.settings.discriminator import GDDOptions, official_backbones
+from sida.config.discriminator import GDDOptions, official_backbones
+from sida.config.mapping import from_mapping
+from sida.config.resources import ROOT
 from sida.training.config import DistillConfig, settled
 from workflow.preset import Preset
 from workflow.preset.targets import Targets

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.resources import ROOT
 from workflow.planning.requests import Requests
 from workflow.planning.site import Site, load_site
 from workflow.preset import Preset

@@ -10,8 +10,8 @@ import yaml
 
 from eval.measuring.protocol import load_protocol
 from eval.tables import load_layout
+from sida.config.resources import ROOT, base_name, find, names
 from sida.errors import UserError
-from sida.resources import ROOT, base_name, find, names
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 

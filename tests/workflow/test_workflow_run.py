@@ -13,8 +13,8 @@ import time
 
 import pytest
 
+from sida.config.resources import ROOT
 from sida.files.atomic import sha256_file
-from sida.resources import ROOT
 from tests.workflow.workspace import Workspace, kill_group
 
 TINY = ("--configfile", "tests/workflow/tiny.yaml")

@@ -11,10 +11,10 @@ import pytest
 import yaml
 
 from sida.commands._spec import read_spec
-from sida.config import Settings, from_mapping, from_texts
+from sida.config.mapping import Settings, from_mapping, from_texts
+from sida.config.ranges import As, Count, Fraction, OneOf, Positive
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.ranges import As, Count, Fraction, OneOf, Positive
-from sida.resources import ROOT
 from sida.schema import descriptions, json_schema
 from sida.training.config import DistillConfig
 from workflow.docs.settings import SCHEMAS, SETTINGS, schemas, settings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sida.assets.registry import load_registry
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset

@@ -17,8 +17,8 @@ from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.report.needs import find_needs
 from eval.tables import make_table
-from sida.config import from_mapping
-from sida.resources import ROOT
+from sida.config.mapping import from_mapping
+from sida.config.resources import ROOT
 from sida.sheet import read_runs
 from sida.training import DistillConfig, TeacherConfig
 from sida.training.identity import run_digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from sida.training import train_teacher
 from tests.training.toy import interrupt_after
 from tests.workflow.workspace import Workspace

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import yaml
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from workflow.preset import Preset
 from workflow.preset.targets import Targets, any_of, source_of
 

@@ -8,11 +8,11 @@ import pytest
 
 from eval.claims.verdicts import decide_claims
 from eval.tables.files import make_table, write_table
-from sida.config import load_yaml
+from sida.config.mapping import load_yaml
+from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, write_text
-from sida.resources import ROOT
 from sida.training import distill, train_teacher
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from packaging.requirements import Requirement
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 
 SITE = Path(sysconfig.get_path("purelib"))
 #: Modules by the distribution that brings them, where the names differ.

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from tests.signals import heed_interrupts
 
 SHARED = ["Snakefile", "workflow", "profiles", "config", "sida", "eval", "tests", "environment.yml", "pyproject.toml"]

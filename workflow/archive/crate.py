@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sida.config import load_yaml
+from sida.config.mapping import load_yaml
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, read_sealed_json, sha256_file
-from sida.resources import ROOT
 from workflow.archive.files import MANIFEST
 from workflow.archive.verify import verify
 

@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Writes the folder."""
-    from sida.config import from_mapping
+    from sida.config.mapping import from_mapping
     from workflow.preset.study import StudyConfig, new_study
 
     given = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}

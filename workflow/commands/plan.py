@@ -85,8 +85,8 @@ def preset_file(preset: str) -> Path:
     Raises:
         UserError: None of that name; other files of ``config`` are no presets.
     """
+    from sida.config.resources import find, names
     from sida.errors import UserError, suggestion
-    from sida.resources import find, names
 
     presets = [name for name in names("") if any(line.startswith("runs:") for line in _lines(find("", name)))]
     if preset not in presets and not Path(preset).suffix:

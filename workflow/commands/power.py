@@ -101,8 +101,8 @@ def _measured(args: argparse.Namespace) -> list[Plan]:
     from eval.claims.verdicts import main_scope
     from eval.results.published import load_published
     from eval.results.summary import load_measurements
+    from sida.config.resources import ROOT
     from sida.errors import UserError
-    from sida.resources import ROOT
     from workflow.docs.stored import read_study, unpack
     from workflow.preset import Preset
 

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     if args.config:
         import json
 
-        from sida.config import load_spec
+        from sida.config.mapping import load_spec
         from workflow.preset import Preset
 
         preset = Preset(load_spec(args.config, "--config"), "--config")

@@ -11,15 +11,15 @@ from eval.measuring.kinds import KINDS
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.barriers import BarrierSettings
+from sida.config.analytic import AnalyticSettings
+from sida.config.augmentation import AugmentConfig, AugmentFlags
+from sida.config.datasets import DatasetEntry, MadeFrom
+from sida.config.discriminator import GDDOptions
+from sida.config.evaluation import RecipeEvaluation
+from sida.config.instance import InstanceOptions
+from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
 from sida.schema import descriptions, json_schema, settings_table
-from sida.settings.analytic import AnalyticSettings
-from sida.settings.augmentation import AugmentConfig, AugmentFlags
-from sida.settings.datasets import DatasetEntry, MadeFrom
-from sida.settings.discriminator import GDDOptions
-from sida.settings.evaluation import RecipeEvaluation
-from sida.settings.instance import InstanceOptions
-from sida.settings.samplers import Sampler
 from sida.sheet import Run
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 from workflow.planning.site import Site

@@ -11,11 +11,11 @@ from typing import Any
 
 from sida.assets.cache import cache_dir
 from sida.assets.registry import load_registry
-from sida.config import from_mapping, load_yaml
+from sida.config.families import SD_VAE
+from sida.config.mapping import from_mapping, load_yaml
+from sida.config.plugins import MONITOR
+from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
-from sida.families import SD_VAE
-from sida.plugins import MONITOR
-from sida.resources import ROOT
 from sida.training.config import DistillConfig
 from workflow.planning.networks import network_cost
 from workflow.planning.rates import Assumptions, Gpu

@@ -74,7 +74,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
 
 
 def _turns(config: Any, network: Any, device: Any) -> Any:
-    from sida.config import from_mapping
+    from sida.config.mapping import from_mapping
     from sida.methods import find_method
     from sida.networks import build_network, family_of
     from sida.training.parts import Parts, make_score_distiller

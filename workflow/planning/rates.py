@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from sida.assets.registry import Asset
-from sida.config import Settings, from_mapping, load_yaml
+from sida.config.mapping import Settings, from_mapping, load_yaml
+from sida.config.ranges import As, NotNegative, Positive
+from sida.config.resources import find
 from sida.errors import UserError, suggestion
-from sida.ranges import As, NotNegative, Positive
-from sida.resources import find
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from sida.config import Settings, from_mapping
+from sida.config.mapping import Settings, from_mapping
+from sida.config.plugins import check_place
+from sida.config.ranges import Count, Positive
+from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.text_files import parse_yaml, read_text
-from sida.plugins import check_place
-from sida.ranges import Count, Positive
-from sida.resources import ROOT
 from workflow.planning.rates import load_assumptions
 
 #: Environment variable that names another file.

@@ -6,9 +6,9 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from sida.assets.registry import load_registry
+from sida.config.datasets import dataset_counts
 from sida.errors import UserError, suggestion
 from sida.methods import find_method
-from sida.settings.datasets import dataset_counts
 from sida.sheet import Run
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from sida.config import load_spec, load_yaml
+from sida.config.mapping import load_spec, load_yaml
 
 
 def check_files(paths: Iterable[str]) -> None:

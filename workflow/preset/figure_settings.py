@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from eval.figures.points_layout import COLUMNS, TEACHER, PointsLayout
 from eval.figures.select import points_settings
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
+from sida.config.samplers import read_sampler
 from sida.errors import UserError
-from sida.settings.samplers import read_sampler
 from sida.sheet import Run
 from sida.training.config import DistillConfig, TeacherTraining, settled
 

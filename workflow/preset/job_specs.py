@@ -20,11 +20,11 @@ from eval.figures.points_layout import PointsLayout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import matching, read_extended
-from sida.config import load_yaml
+from sida.config.evaluation import EvaluationPoints
+from sida.config.mapping import load_yaml
+from sida.config.plugins import MONITOR
+from sida.config.resources import base_name
 from sida.errors import UserError
-from sida.plugins import MONITOR
-from sida.resources import base_name
-from sida.settings.evaluation import EvaluationPoints
 from workflow.preset.archives import training_data
 from workflow.preset.checks import check_references
 from workflow.preset.figure_settings import figure_settings
@@ -66,7 +66,7 @@ class Preset(Rows):
         config: Settings as loaded from ``config/<preset>.yaml`` (Snakemake's overrides included).
         source: File named in errors.
         own: Folders of the preset. Files, data sets, checkpoints, protocols and layouts that it or its sheet names are
-            looked for there first (:mod:`sida.resources`).
+            looked for there first (:mod:`sida.config.resources`).
 
     Raises:
         UserError: Any fault in the configuration, the sheet or between them.

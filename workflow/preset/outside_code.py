@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sida.config import load_yaml
+from sida.config.mapping import load_yaml
+from sida.config.plugins import ALLOW, allowed, is_registered, refusal, source_file
+from sida.config.ranges import names_object
+from sida.config.resources import find
 from sida.errors import UserError
-from sida.plugins import ALLOW, allowed, is_registered, refusal, source_file
-from sida.ranges import names_object
-from sida.resources import find
 
 #: Keys of presets, recipes, protocols and data sets, and columns of sheets, whose value may be ``module:object``.
 _KEYS = {"callable", "class", "extractor", "kind", "method", "monitor"}

@@ -31,9 +31,9 @@ from eval.tables.build import build_table
 from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
+from sida.config.datasets import dataset_spec
 from sida.errors import UserError, suggestion
 from sida.methods import METHODS
-from sida.settings.datasets import dataset_spec
 from sida.sheet import Run
 from workflow.preset.experiments import check_experiments
 from workflow.preset.figure_settings import figure_settings

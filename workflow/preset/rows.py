@@ -10,14 +10,14 @@ from typing import Any, get_args
 
 from eval.features import extractor_assets
 from eval.measuring.protocol import Protocol, load_protocol
-from sida.config import from_mapping, load_yaml
+from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec
+from sida.config.families import SD_VAE
+from sida.config.label_counts import is_counted, remedy
+from sida.config.mapping import from_mapping, load_yaml
+from sida.config.resources import find, there
+from sida.config.samplers import Kind, read_sampler
 from sida.errors import UserError, suggestion
-from sida.families import SD_VAE
-from sida.labels import is_counted, remedy
 from sida.methods import find_method
-from sida.resources import find, there
-from sida.settings.datasets import MadeFrom, dataset_origin, dataset_spec
-from sida.settings.samplers import Kind, read_sampler
 from sida.sheet import Run, read_runs
 from sida.training.config import Recipe
 from workflow.preset.archives import find_archives, training_data

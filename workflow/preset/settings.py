@@ -6,10 +6,10 @@ import dataclasses
 from typing import Annotated, Any, Literal
 
 from eval.results.barriers import BarrierSettings
-from sida.ranges import As, Count, Device, Name, Natural, Pattern
-from sida.settings.analytic import AnalyticSettings
-from sida.settings.datasets import DatasetEntry
-from sida.settings.samplers import Sampler
+from sida.config.analytic import AnalyticSettings
+from sida.config.datasets import DatasetEntry
+from sida.config.ranges import As, Count, Device, Name, Natural, Pattern
+from sida.config.samplers import Sampler
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 
 

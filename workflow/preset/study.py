@@ -16,10 +16,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sida.config import from_mapping
+from sida.config.mapping import from_mapping
+from sida.config.ranges import Device
+from sida.config.resources import ROOT, find
 from sida.errors import UserError
-from sida.ranges import Device
-from sida.resources import ROOT, find
 from workflow.preset.study_sizes import METRICS, QUICK, SCALES
 
 FILES = ("preset.yaml", "runs.tsv", "protocol.yaml", "tables/main.yaml", "figures/samples.yaml")

@@ -12,8 +12,8 @@ from typing import Any
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import read_extended
 from sida.assets.registry import load_registry
+from sida.config.datasets import MadeFrom
 from sida.errors import UserError
-from sida.settings.datasets import MadeFrom
 from workflow.preset.archives import training_data
 from workflow.preset.job_specs import Preset
 

@@ -6,9 +6,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from sida.config import from_mapping
+from sida.config.families import SD_VAE
+from sida.config.mapping import from_mapping
 from sida.errors import UserError, suggestion
-from sida.families import SD_VAE
 from sida.methods import find_method
 from sida.sheet import Run
 from sida.training.config import DistillConfig, TeacherConfig, settled

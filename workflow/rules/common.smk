@@ -27,11 +27,11 @@ from workflow.preset.stored_images import with_pictures
 from workflow.preset.targets import Targets, any_of
 from workflow.preset.unshown import unshown_remark
 from sida.errors import UserError
-from sida.families import SD_VAE
+from sida.config.families import SD_VAE
 from workflow.preset import Preset
 from sida.timing import Stopwatch
 
-# The user's word for code from outside (sida/plugins.py) goes to every job, also to other machines; presets give none.
+# The user's word for code from outside (sida/config/plugins.py) goes to every job, also to other machines; presets give none.
 os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
 # A profile may call itself a job; jobs have this of their workflow.
 JOB = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ

@@ -19,9 +19,9 @@ from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes, resize_clean
 from eval.features.train_digits import DigitsTraining, split, train_digits
 from sida.assets import load_registry
+from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.resources import ROOT
 from tests.eval.metric_networks import OddInception, TinyInception, load_script, pictures, write_hub, write_inception
 from tests.golden.vectors import relative_error
 

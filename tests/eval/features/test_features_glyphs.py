@@ -10,9 +10,9 @@ from eval.features.digits import read_weights, weights_digest
 from eval.features.glyph_images import FONTS, glyph_fields, render
 from eval.features.glyphs import WEIGHTS
 from eval.features.train_glyphs import GlyphTraining, train_glyphs
+from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.resources import ROOT
 
 
 @pytest.fixture(scope="module")

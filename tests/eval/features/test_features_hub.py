@@ -14,9 +14,9 @@ from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
 from sida.assets.registry import COLUMNS
 from sida.cli import main
+from sida.config.plugins import ALLOW
+from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.plugins import ALLOW
-from sida.resources import ROOT
 from tests.eval.metric_networks import HUBCONF, pictures
 
 WEIGHTS, CODE = EXTRACTORS["dinov2"].assets

@@ -8,9 +8,9 @@ import json
 import pytest
 
 from eval.figures.build import build_figure
+from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.settings.datasets import dataset_spec
 
 TRAIN = dataset_spec("digits-train", "test")
 HELD_OUT = dataset_spec("digits-heldout", "test")

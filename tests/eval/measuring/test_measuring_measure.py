@@ -28,12 +28,12 @@ from eval.measuring.shards import measure_shard, merge_shards
 from eval.precision_recall import precision_recall
 from eval.results.measurements import collect, read_measurement, trial_path
 from eval.results.summary import COLUMNS
+from sida.config.label_counts import LabelCounts, write_labels
+from sida.config.resources import find
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.content_hash import KEY
-from sida.labels import LabelCounts, write_labels
-from sida.resources import find
 from sida.runtime import provenance
 from sida.sampling import SeedStreams
 

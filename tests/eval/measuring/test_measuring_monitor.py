@@ -12,10 +12,10 @@ import yaml
 from eval.measuring.measure import measure
 from eval.measuring.monitor import SEED0, make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
+from sida.config.plugins import MONITOR
+from sida.config.resources import find
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.plugins import MONITOR
-from sida.resources import find
 from sida.sampling import NO_CLASS, SeedStreams
 
 DIGITS = {"name": "digits", "kind": "digits"}

@@ -12,11 +12,11 @@ from eval.commands._options import extractor_options, pairs, parse_range, parse_
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.measurements import differences
 from sida.assets import load_registry
+from sida.config.datasets import dataset_spec
+from sida.config.label_counts import LabelCounts, write_labels
+from sida.config.resources import find, names
 from sida.data.count_labels import check_labels
 from sida.errors import UserError
-from sida.labels import LabelCounts, write_labels
-from sida.resources import find, names
-from sida.settings.datasets import dataset_spec
 
 PUBLISHED = ["afhqv2", "cifar10", "ffhq64", "imagenet512", "imagenet64"]
 

@@ -11,9 +11,9 @@ from eval.measuring.measure import measure
 from eval.measuring.monitor import make_monitor, monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.results.measurements import long_rows
+from sida.config.datasets import dataset_spec
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.settings.datasets import dataset_spec
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from eval.report.needs import find_needs
-from sida.resources import ROOT
+from sida.config.resources import ROOT
 from workflow.preset import Preset
 
 CONFIG = ROOT / "config"

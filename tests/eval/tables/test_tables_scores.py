@@ -8,7 +8,7 @@ import pytest
 
 from eval.commands import main
 from eval.results.measurements import write_csv
-from sida.config import load_spec
+from sida.config.mapping import load_spec
 from sida.files.atomic import write_sealed_json
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"

@@ -22,9 +22,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from sida.config.ranges import names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json
-from sida.ranges import names_object
 
 #: Modules, ``module:object``, or places with a slash, with commas between; a module or folder stands for those below
 #: it, ``*`` for all.

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from sida.config import Settings
-from sida.ranges import Count, NotNegative, OneOf, Positive, Range
+from sida.config.mapping import Settings
+from sida.config.ranges import Count, NotNegative, OneOf, Positive, Range
 
 #: Frozen networks that the discriminator judges by, and the asset with the weights of each (None: in the package).
 BACKBONES: dict[str, str | None] = {

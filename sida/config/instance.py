@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated
 
-from sida.config import Settings
-from sida.ranges import Range
+from sida.config.mapping import Settings
+from sida.config.ranges import Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

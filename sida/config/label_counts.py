@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from sida.assets.registry import load_registry
-from sida.config import from_mapping, load_spec
+from sida.config.mapping import from_mapping, load_spec
+from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import sha256_json, write_text
-from sida.resources import find
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+from sida.config.ranges import As, Variants
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_json, parse_yaml, read_text
-from sida.ranges import As, Variants
 
 T = TypeVar("T")
 #: Characters up to which a parsed text is kept.

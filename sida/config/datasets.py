@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from sida.config import Settings, from_mapping, load_yaml
+from sida.config.mapping import Settings, from_mapping, load_yaml
+from sida.config.ranges import As, Count, Natural, OneOf
+from sida.config.resources import find, there
 from sida.errors import UserError, suggestion
-from sida.ranges import As, Count, Natural, OneOf
-from sida.resources import find, there
 
 
 @dataclasses.dataclass(frozen=True)

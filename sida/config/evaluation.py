@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any
 
-from sida.ranges import Count, Fraction, ObjectName, Positive, Range
+from sida.config.ranges import Count, Fraction, ObjectName, Positive, Range
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,9 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args
 
-from sida.config import Settings, from_mapping
+from sida.config.mapping import Settings, from_mapping
+from sida.config.ranges import Count, Finite, NotNegative, Positive, Range
 from sida.errors import UserError
-from sida.ranges import Count, Finite, NotNegative, Positive, Range
 
 Kind = Literal["one_step", "heun", "data"]
 #: The keys that a sampler of a kind reads; ``heun`` reads all but the noise level of ``one_step``.

@@ -10,8 +10,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from sida.config import Settings
-from sida.ranges import As, Fraction, NotNegative
+from sida.config.mapping import Settings
+from sida.config.ranges import As, Fraction, NotNegative
 
 #: What EDM, SiD and SiDA use. Flips have probability 1/2 whatever p is: no label column could be learnt without them.
 OFFICIAL_FLAGS: Mapping[str, float] = {

@@ -1,1 +1,0 @@
-"""Settings that presets and programs share, as classes; nothing here imports torch."""
