@@ -2,8 +2,8 @@
 
 from sida.checkpoint.network_file import load_network, read_metadata, save_network
 from sida.checkpoint.official import import_official
-from sida.checkpoint.pickles import read_pickle
-from sida.checkpoint.values import read_state_dict
+from sida.unpickle.pickles import read_pickle
+from sida.unpickle.values import read_state_dict
 
 __all__ = [
     "import_official",

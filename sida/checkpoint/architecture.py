@@ -7,9 +7,9 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from sida.checkpoint.inert import Budget, DeniedError, printable, refusals
-from sida.checkpoint.records import BoundMethod, PersistentObject, PlainObject, Tensor
 from sida.errors import UserError, suggestion
+from sida.unpickle.inert import Budget, DeniedError, printable, refusals
+from sida.unpickle.records import BoundMethod, PersistentObject, PlainObject, Tensor
 
 Module = PersistentObject | PlainObject
 MAX_MODULES = 50_000

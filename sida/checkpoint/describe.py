@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sida.checkpoint import architecture
-from sida.checkpoint.inert import printable
 from sida.checkpoint.network_file import build_on_meta, check_names_and_shapes, read_metadata
 from sida.checkpoint.official import find_network
-from sida.checkpoint.pickles import open_pickle
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensor_header import is_pickle, read_header
+from sida.unpickle.inert import printable
+from sida.unpickle.pickles import open_pickle
 
 
 def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:

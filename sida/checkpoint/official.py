@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from sida.checkpoint import architecture
-from sida.checkpoint.inert import printable
 from sida.checkpoint.network_file import (
     FORMAT,
     build_on_meta,
     check_names_and_shapes,
 )
-from sida.checkpoint.pickles import open_pickle
-from sida.checkpoint.records import PersistentObject
-from sida.checkpoint.values import float32_pieces, stored_type
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file
 from sida.files.tensor_header import ITEM_BYTES, entries_for
 from sida.files.tensors import RECORD_KEY, encode_record, write_tensor_file
+from sida.unpickle.inert import printable
+from sida.unpickle.pickles import open_pickle
+from sida.unpickle.records import PersistentObject
+from sida.unpickle.values import float32_pieces, stored_type
 
 
 def import_official(

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(name: str, value: Any) -> None:
-    from sida.checkpoint.inert import printable
+    from sida.unpickle.inert import printable
 
     name = printable(name)
     if isinstance(value, dict):

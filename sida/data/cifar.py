@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from sida.checkpoint.pickles import parse_pickle
 from sida.errors import UserError
 from sida.files.tar_index import TAR_FAULTS, checked_members
+from sida.unpickle.pickles import parse_pickle
 
 TRAINING = tuple(f"data_batch_{number}" for number in range(1, 6))
 TEST = ("test_batch",)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sida.checkpoint.window import Window, WindowStream
 from sida.data.pictures import few_chunks
 from sida.errors import UserError
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.npy import check_members
 from sida.files.ordinary_file import read_ordinary
+from sida.unpickle.window import Window, WindowStream
 
 #: Bytes of a zip archive's directory: that of a million images.
 _MOST_DIRECTORY = 64 << 20

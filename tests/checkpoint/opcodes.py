@@ -9,8 +9,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from sida.checkpoint.pickles import open_pickle
 from sida.errors import UserError
+from sida.unpickle.pickles import open_pickle
 from tests.fuzz.frame import Reader, judge
 from tests.fuzz.guards import MemoryLimit
 

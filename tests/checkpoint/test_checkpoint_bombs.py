@@ -11,13 +11,13 @@ import zipfile
 import pytest
 
 from sida.checkpoint import read_pickle
-from sida.checkpoint.allowed import AllowList
-from sida.checkpoint.inert import MAX_STEPS, Budget
-from sida.checkpoint.pickle_machine import Machine
-from sida.checkpoint.torch_stream import LEGACY_MAGIC, LEGACY_PROTOCOL
-from sida.checkpoint.window import Window
 from sida.errors import UserError
 from sida.networks import build_network
+from sida.unpickle.allowed import AllowList
+from sida.unpickle.inert import MAX_STEPS, Budget
+from sida.unpickle.pickle_machine import Machine
+from sida.unpickle.torch_stream import LEGACY_MAGIC, LEGACY_PROTOCOL
+from sida.unpickle.window import Window
 from tests.checkpoint.genuine import write_genuine
 from tests.checkpoint.opcodes import again, archive, bounded, data, kept, long, refused, shared, text, whole
 
@@ -131,10 +131,10 @@ def test_memory_and_recursion_at_their_end_are_one_line(tmp_path, monkeypatch):
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("sida.checkpoint.pickle_machine.Machine._step", fail)
+            patch.setattr("sida.unpickle.pickle_machine.Machine._step", fail)
             with pytest.raises(UserError, match=reason):
                 read_pickle(tmp_path / "n.pkl")
         with monkeypatch.context() as patch:
-            patch.setattr("sida.checkpoint.pickles._plain", fail)
+            patch.setattr("sida.unpickle.pickles._plain", fail)
             with pytest.raises(UserError, match=reason):
                 read_pickle(tmp_path / "n.pkl")

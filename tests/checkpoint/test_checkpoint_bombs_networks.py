@@ -12,14 +12,15 @@ import tracemalloc
 import pytest
 import torch
 
-from sida.checkpoint import architecture, import_official, inert, load_network, save_network, torch_stream
-from sida.checkpoint.inert import printable
+from sida.checkpoint import architecture, import_official, load_network, save_network
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files import tensor_header
 from sida.files import tensors as tensor_file
 from sida.files.tensors import read_tensors
 from sida.networks import build_network, options
+from sida.unpickle import inert, torch_stream
+from sida.unpickle.inert import printable
 from tests.checkpoint.genuine import write_genuine
 from tests.checkpoint.opcodes import again, called, kept, mapping, module, network, refused, shared, text, whole
 from tests.fuzz.frame import command

@@ -22,9 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sida.checkpoint import architecture, import_official, load_network, read_pickle
-from sida.checkpoint.pickles import open_pickle
 from sida.errors import UserError
 from sida.networks import build_network
+from sida.unpickle.pickles import open_pickle
 from tests.checkpoint.genuine import MARK, reduced, write_genuine
 
 SUSPICIOUS = {

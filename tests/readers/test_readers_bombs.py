@@ -11,7 +11,6 @@ import yaml
 
 from eval.measuring.stores import open_store
 from sida.checkpoint import read_state_dict
-from sida.checkpoint.inert import MAX_STEPS, MAX_TEXT
 from sida.config.resources import ROOT
 from sida.data import pictures
 from sida.data.archive import ImageArchive
@@ -44,6 +43,7 @@ from sida.files.text_files import (
     read_csv,
 )  # fmt: skip
 from sida.sampling.intact import intact_png, intact_zip
+from sida.unpickle.inert import MAX_STEPS, MAX_TEXT
 from tests.fuzz.guards import peak_memory, reset_peak
 from tests.readers import bombs
 

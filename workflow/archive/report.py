@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from sida.checkpoint.inert import printable
 from sida.errors import UserError
+from sida.unpickle.inert import printable
 
 #: What content from a stranger can make of code that expects ours.
 _UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)

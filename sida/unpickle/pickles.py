@@ -6,20 +6,20 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sida.checkpoint.allowed import AllowList
-from sida.checkpoint.inert import Budget, refusals
-from sida.checkpoint.pickle_machine import Machine
-from sida.checkpoint.records import Array
-from sida.checkpoint.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
-from sida.checkpoint.window import Window
 from sida.errors import UserError
+from sida.unpickle.allowed import AllowList
+from sida.unpickle.inert import Budget, refusals
+from sida.unpickle.pickle_machine import Machine
+from sida.unpickle.records import Array
+from sida.unpickle.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
+from sida.unpickle.window import Window
 
 MAX_VALUE_DEPTH = 64
 _LEGACY_START = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
 
 
 def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, Window]:
-    """Reads what a pickle describes: plain values and the records of :mod:`sida.checkpoint.records`.
+    """Reads what a pickle describes: plain values and the records of :mod:`sida.unpickle.records`.
 
     Args:
         path: A plain pickle (protocol 2 to 5) or a file of ``torch.save``, old or new format.

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from sida.checkpoint.inert import printable
-from sida.checkpoint.pickles import open_pickle
-from sida.checkpoint.records import Tensor
 from sida.errors import UserError
 from sida.files.tensor_header import ITEM_BYTES
+from sida.unpickle.inert import printable
+from sida.unpickle.pickles import open_pickle
+from sida.unpickle.records import Tensor
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,12 +12,12 @@ import zipfile
 from collections.abc import Callable
 from typing import Any
 
-from sida.checkpoint.inert import Allowed, Budget, DeniedError, refusals
-from sida.checkpoint.pickle_machine import Machine
-from sida.checkpoint.records import Storage
-from sida.checkpoint.window import Window, WindowStream
 from sida.errors import UserError
 from sida.files.tensor_header import ITEM_BYTES
+from sida.unpickle.inert import Allowed, Budget, DeniedError, refusals
+from sida.unpickle.pickle_machine import Machine
+from sida.unpickle.records import Storage
+from sida.unpickle.window import Window, WindowStream
 
 #: ``resolve(module, name)`` gives the inert thing that stands for a name in a file.
 Resolve = Callable[[str, str], Any]

@@ -12,8 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
-from sida.checkpoint.inert import MAX_NESTING, Allowed, Budget, DeniedError, checked_key, printable
-from sida.checkpoint.records import (
+from sida.unpickle.inert import MAX_NESTING, Allowed, Budget, DeniedError, checked_key, printable
+from sida.unpickle.records import (
     Array,
     BoundMethod,
     Dtype,
@@ -25,8 +25,8 @@ from sida.checkpoint.records import (
     Storage,
     Tensor,
 )
-from sida.checkpoint.torch_stream import read_torch_stream
-from sida.checkpoint.window import Window
+from sida.unpickle.torch_stream import read_torch_stream
+from sida.unpickle.window import Window
 
 STORAGES = {
     "FloatStorage": "F32", "HalfStorage": "F16", "DoubleStorage": "F64", "BFloat16Storage": "BF16",

@@ -2,8 +2,8 @@
 
 Python's own ``pickle`` imports what a file names and calls it with what the file says; a checkpoint from a stranger is
 therefore a program. This machine implements the opcodes of protocols 2 to 5 (CPython:Lib/pickletools.py documents
-them) with one difference: a name is looked up in an allow-list (:mod:`sida.checkpoint.allowed`) whose entries build
-records, and nothing else can be called. Time and memory are bounded by a :class:`~sida.checkpoint.inert.Budget`: each
+them) with one difference: a name is looked up in an allow-list (:mod:`sida.unpickle.allowed`) whose entries build
+records, and nothing else can be called. Time and memory are bounded by a :class:`~sida.unpickle.inert.Budget`: each
 opcode takes a step of it, and a call one for every item of its arguments; every claimed length is compared with the
 bytes that are there before anything is allocated.
 """
@@ -14,18 +14,9 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from sida.checkpoint.inert import (
-    MAX_TEXT,
-    Allowed,
-    Budget,
-    DeniedError,
-    Record,
-    checked_key,
-    printable,
-    refusals,
-)
-from sida.checkpoint.window import Window
 from sida.errors import UserError
+from sida.unpickle.inert import MAX_TEXT, Allowed, Budget, DeniedError, Record, checked_key, printable, refusals
+from sida.unpickle.window import Window
 
 MAX_STACK = 200_000
 MAX_MARKS = 5_000

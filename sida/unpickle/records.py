@@ -7,9 +7,9 @@ import math
 import re
 from typing import Any
 
-from sida.checkpoint.inert import DeniedError, Record
-from sida.checkpoint.window import Window
 from sida.files.tensor_header import ITEM_BYTES
+from sida.unpickle.inert import DeniedError, Record
+from sida.unpickle.window import Window
 
 MAX_DIMENSIONS = 16
 _SIMPLE_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c(8|16)|[SU][1-9]\d{0,3}")

@@ -1,0 +1,1 @@
+"""Allow-list pickle reader: tensors and plain values from untrusted files, nothing is executed."""
