@@ -29,9 +29,9 @@ from benchmarks.gpu import CIFAR
 from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.measuring.measure import measure
-from sida.checkpoint import load_network, save_network
 from sida.files.atomic import write_json
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network, save_network
 from sida.networks.fused import fused_kernels
 from sida.runtime.provenance import environment
 from sida.runtime.tf32 import tf32

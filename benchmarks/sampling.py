@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from sida.checkpoint import load_network, save_network
 from sida.files.atomic import write_json
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network, save_network
 from sida.runtime.provenance import environment
 from sida.sampling import latents_for_seeds, one_step
 from sida.sampling.job import SampleConfig, run_job

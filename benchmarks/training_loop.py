@@ -21,10 +21,10 @@ from typing import Any
 import torch
 
 from benchmarks.training_step import NETWORK
-from sida.checkpoint import save_network
 from sida.data import load_dataset
 from sida.files.atomic import write_json
 from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 from sida.runtime.provenance import environment
 from sida.training.config import DistillConfig, settled
 from sida.training.loop import TrainingLoop

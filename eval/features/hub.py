@@ -8,11 +8,11 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from sida.assets import checked, fetch, load_registry
-from sida.checkpoint import read_state_dict
 from sida.config.plugins import check_place
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
 from sida.files.npy import ZIP_FAULTS
+from sida.networks.checkpoint import read_state_dict
 
 #: Python files of an archive and their bytes; DINOv2 has about a hundred, of 0.7 MB together.
 _FILES, _BYTES = 2_000, 16_000_000

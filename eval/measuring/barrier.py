@@ -19,7 +19,6 @@ import torch
 from eval.measuring.measure import threads
 from eval.measuring.protocol import load_protocol
 from eval.results.barriers import FORMAT, LOSSES, barrier, places
-from sida.checkpoint import load_network
 from sida.config.mapping import Settings, from_mapping
 from sida.config.plugins import MONITOR
 from sida.config.ranges import Count, Natural, Range
@@ -29,6 +28,7 @@ from sida.files.atomic import sha256_file, write_sealed_json
 from sida.losses import EDMLoss
 from sida.methods import SID
 from sida.networks import family_of
+from sida.networks.checkpoint import load_network
 from sida.progress import Progress
 from sida.runtime import provenance
 from sida.runtime.devices import take_device

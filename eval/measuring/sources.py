@@ -15,11 +15,11 @@ from typing import Protocol as Interface
 from eval.measuring.outside import Duplicates, as_batch
 from eval.measuring.pipeline import Batch
 from eval.measuring.references import data_digest
-from sida.checkpoint import load_network
 from sida.config.plugins import code_sha256, load_object
 from sida.config.samplers import Sampler, read_sampler
 from sida.errors import UserError
 from sida.files.atomic import by_content, sha256_file
+from sida.networks.checkpoint import load_network
 from sida.sampling import NO_CLASS, Drawer, Samples
 from sida.sampling.networks import decoder_digest
 

@@ -237,8 +237,8 @@ def _partial(run: str, settings: Mapping[str, Any] | None, results: str | Path |
 def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> str | None:
     if settings is None or run not in settings["students"]:
         return None
-    from sida.checkpoint import read_metadata
     from sida.config.mapping import from_mapping
+    from sida.networks.checkpoint import read_metadata
     from sida.training.config import DistillConfig, settled
 
     student, where = settings["students"][run], f"run '{run}'"

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from sida.assets import checked, load_registry
-    from sida.checkpoint import import_official
+    from sida.networks.checkpoint import import_official
 
     source, url, network_class = Path(args.source), args.url, args.network_class
     registry = load_registry()

@@ -1,6 +1,6 @@
 """CIFAR-10's python archive, read without trusting it.
 
-The archive is a tar of pickles, which the allow-list reader of :mod:`sida.checkpoint` takes apart: nothing in them is
+The archive is a tar of pickles, which the allow-list reader of :mod:`sida.networks.checkpoint` takes apart: nothing in them is
 called, and what they claim is compared with what is there.
 """
 

@@ -34,8 +34,8 @@ def network_file(source: str) -> Path:
     """
     from sida.assets import cache_dir, checked, fetch, load_registry
     from sida.assets.cache import file_lock
-    from sida.checkpoint import import_official
     from sida.files.atomic import sha256_file
+    from sida.networks.checkpoint import import_official
 
     path, url, network_class = checked(source), None, None
     if not path.exists():

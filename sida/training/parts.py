@@ -9,7 +9,6 @@ from typing import Any, TypeVar, cast
 
 import torch
 
-from sida.checkpoint import load_network
 from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family
 from sida.data import AugmentPipe, Dataset
@@ -17,6 +16,7 @@ from sida.errors import UserError
 from sida.losses import SiDLoss
 from sida.methods import Method, find_method
 from sida.networks import architecture, build_network, family_of
+from sida.networks.checkpoint import load_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import GuidedDenoiser, check_guide
 from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.checkpoint import save_network
-from sida.checkpoint.network_file import build_on_meta, check_network_config
 from sida.networks import build_network
+from sida.networks.checkpoint import save_network
+from sida.networks.file import build_on_meta, check_network_config
 from sida.training.background import Tensors
 from sida.training.flat import FlatParameters
 from sida.training.resumable import load_buffers

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.checkpoint.network_file import build_on_meta, check_names_and_shapes, read_metadata, write_state_dict
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensor_header import Header, read_header
 from sida.files.tensors import iterate_tensors
+from sida.networks.file import build_on_meta, check_names_and_shapes, read_metadata, write_state_dict
 from sida.training.averages import inner_product, posthoc_coefficients
 
 

@@ -11,12 +11,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 
-from sida.checkpoint import read_metadata
-from sida.checkpoint.network_file import write_state_dict
 from sida.config.mapping import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sweep_temporaries
+from sida.networks.checkpoint import read_metadata
+from sida.networks.file import write_state_dict
 from sida.progress import say
 from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
 from sida.training.config import DistillConfig, TeacherConfig

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from sida.checkpoint import load_network, read_metadata
 from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
+from sida.networks.checkpoint import load_network, read_metadata
 from sida.training.averages import Average
 from sida.training.background import Tensors
 from sida.training.batches import GeneratedBatches, StepBatches, step_batches

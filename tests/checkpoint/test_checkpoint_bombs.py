@@ -10,9 +10,9 @@ import zipfile
 
 import pytest
 
-from sida.checkpoint import read_pickle
 from sida.errors import UserError
 from sida.networks import build_network
+from sida.networks.checkpoint import read_pickle
 from sida.unpickle.allowed import AllowList
 from sida.unpickle.inert import MAX_STEPS, Budget
 from sida.unpickle.pickle_machine import Machine

@@ -12,13 +12,14 @@ import tracemalloc
 import pytest
 import torch
 
-from sida.checkpoint import architecture, import_official, load_network, save_network
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files import tensor_header
 from sida.files import tensors as tensor_file
 from sida.files.tensors import read_tensors
 from sida.networks import build_network, options
+from sida.networks import official_architecture as architecture
+from sida.networks.checkpoint import import_official, load_network, save_network
 from sida.unpickle import inert, torch_stream
 from sida.unpickle.inert import printable
 from tests.checkpoint.genuine import write_genuine

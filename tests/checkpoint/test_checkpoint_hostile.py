@@ -21,9 +21,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sida.checkpoint import architecture, import_official, load_network, read_pickle
 from sida.errors import UserError
 from sida.networks import build_network
+from sida.networks import official_architecture as architecture
+from sida.networks.checkpoint import import_official, load_network, read_pickle
 from sida.unpickle.pickles import open_pickle
 from tests.checkpoint.genuine import MARK, reduced, write_genuine
 
@@ -122,7 +123,7 @@ class OnlyState:
         (reduced(builtins.type, "X", (), {}), "'builtins.type'"),
         (reduced(setattr, OnlyState, "x", 1), "'builtins.setattr'"),
         (pickle.dumps(OnlyState()), "OnlyState'"),
-        (call("sida.checkpoint", "save_network"), "'sida.checkpoint.save_network'"),
+        (call("sida.networks.checkpoint", "save_network"), "'sida.networks.checkpoint.save_network'"),
         (call("torch.storage", "os.system", text("x")), r"'torch\.storage\.os\.system'"),
         (call("builtins", "getattr", b"cos\nsystem\n", text("__call__")), "'os.system'"),
         (call("builtins", "getattr", b"cbuiltins\nset\n", text("__class__")), "builtins.getattr for '__class__'"),
@@ -362,7 +363,7 @@ def test_random_programs_never_run_hang_or_crash(tmp_path, genuine, opcodes):
 
 
 def test_the_reader_does_not_use_python_s_pickle():
-    script = "import sys; import sida.checkpoint; import sida.checkpoint.official; assert 'pickle' not in sys.modules"
+    script = "import sys; import sida.networks.checkpoint; import sida.networks.official_file; assert 'pickle' not in sys.modules"
     root = Path(__file__).resolve().parents[2]
     assert subprocess.run([sys.executable, "-c", script], cwd=root, check=False).returncode == 0
 

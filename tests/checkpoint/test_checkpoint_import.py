@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from sida.assets.registry import COLUMNS
-from sida.checkpoint import import_official, load_network
 from sida.cli import main
 from sida.errors import UserError
 from sida.networks import build_network
+from sida.networks.checkpoint import import_official, load_network
 from sida.sampling import multi_step
 from sida.sampling.networks import settled
 from tests.checkpoint.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.checkpoint import import_official, load_network, read_pickle, read_state_dict, save_network
-from sida.checkpoint.network_file import build_on_meta, check_network_config
 from sida.files.tensor_header import DATA_HASH, HEADER_HASH
 from sida.files.tensors import read_tensors, write_tensors
 from sida.networks import build_network
+from sida.networks.checkpoint import import_official, load_network, read_pickle, read_state_dict, save_network
+from sida.networks.file import build_on_meta, check_network_config
 from tests.checkpoint.genuine import GenuinePickler, add_hooks, foreign_modules, write_genuine
 from tests.fuzz.changes import bomb, json_text, json_value, tokens, zip_members
 from tests.fuzz.frame import Reader, command

@@ -11,10 +11,10 @@ import torch
 
 from eval.commands import main as measuring_main
 from eval.features import digits, glyphs
-from sida.checkpoint import save_network
 from sida.cli import main as method_main
 from sida.errors import UserError
 from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 from tests.damage import DAMAGES
 from tests.eval.measuring.test_measuring_measure import DIGITS, small_protocol
 from tests.training.toy import NETWORK, STUDENT

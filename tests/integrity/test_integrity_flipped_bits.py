@@ -18,11 +18,11 @@ from eval.results.summary import load_measurements
 from eval.results.training_logs import read_evaluations, read_ticks
 from eval.statistics import FeatureStatistics
 from sida.analytic.numbers import FORMAT, read_analytic
-from sida.checkpoint import load_network, read_metadata, save_network
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, read_jsonl, write_sealed_json
 from sida.files.content_hash import KEY
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.sampling.intact import intact_png, intact_shard
 from sida.sampling.png_store import open_store
 from sida.sampling.store import Samples

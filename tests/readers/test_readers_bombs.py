@@ -10,7 +10,6 @@ import pytest
 import yaml
 
 from eval.measuring.stores import open_store
-from sida.checkpoint import read_state_dict
 from sida.config.resources import ROOT
 from sida.data import pictures
 from sida.data.archive import ImageArchive
@@ -42,6 +41,7 @@ from sida.files.text_files import (
     parse_yaml,
     read_csv,
 )  # fmt: skip
+from sida.networks.checkpoint import read_state_dict
 from sida.sampling.intact import intact_png, intact_zip
 from sida.unpickle.inert import MAX_STEPS, MAX_TEXT
 from tests.fuzz.guards import peak_memory, reset_peak

@@ -11,13 +11,13 @@ import torch
 from PIL import Image
 
 import sida.sampling.job
-from sida.checkpoint import save_network
 from sida.cli import main
 from sida.config.label_counts import LabelCounts, write_labels
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 from sida.runtime.tf32 import tf32
 from sida.sampling import generate
 from sida.sampling.grid import save_grid, tile
@@ -376,7 +376,7 @@ def test_registered_networks_are_fetched_by_id(tmp_path, monkeypatch):
 
 def test_equal_bytes_are_converted_for_each_network_class(tmp_path, monkeypatch):
     import sida.assets
-    from sida.checkpoint import read_metadata
+    from sida.networks.checkpoint import read_metadata
     from tests.checkpoint.genuine import write_genuine
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))

@@ -135,7 +135,7 @@ def test_latents_are_drawn_ahead_in_order_and_faults_come_through():
 
 
 def test_fused_kernels_are_named_and_recorded_and_never_silent(tmp_path):
-    from sida.checkpoint import save_network
+    from sida.networks.checkpoint import save_network
 
     sampler = read_sampler("one_step:kernels=fused")
     assert sampler.facts()["kernels"] == "fused"

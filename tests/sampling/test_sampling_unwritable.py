@@ -5,11 +5,11 @@ import os
 
 import pytest
 
-from sida.checkpoint import save_network
 from sida.cli import main
 from sida.errors import UserError
 from sida.files.atomic import atomic_path
 from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 from tests.checkpoint.genuine import write_genuine
 
 KWARGS = {"img_resolution": 8, "img_channels": 1, "model_type": "SongUNet", "model_channels": 8}

@@ -8,13 +8,13 @@ import re
 import pytest
 import torch
 
-from sida.checkpoint import load_network, save_network
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.methods import METHODS
 from sida.networks import architecture, build_network, family_of
+from sida.networks.checkpoint import load_network, save_network
 from sida.training import distill
 from sida.training.averages import Average
 from sida.training.config import DistillConfig, settled

@@ -8,11 +8,11 @@ import json
 import pytest
 import torch
 
-from sida.checkpoint import load_network, read_metadata, save_network
 from sida.cli import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
 from sida.training.gdd import INNATE, freeze_innate

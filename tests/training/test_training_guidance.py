@@ -9,13 +9,13 @@ import shutil
 import pytest
 import torch
 
-from sida.checkpoint import load_network, save_network
-from sida.checkpoint.network_file import read_metadata
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods import METHODS
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network, save_network
+from sida.networks.file import read_metadata
 from sida.networks.guidance import GuidedDenoiser
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig

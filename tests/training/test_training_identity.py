@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from sida.checkpoint.network_file import read_metadata
 from sida.errors import UserError
 from sida.files.atomic import by_content
+from sida.networks.file import read_metadata
 from sida.training import distill, train_teacher
 from tests.training.toy import DATASET, STUDENT, TEACHER
 

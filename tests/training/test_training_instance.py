@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.checkpoint import load_network
 from sida.cli import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.losses import Round
 from sida.losses.instance import InstanceLoss
+from sida.networks.checkpoint import load_network
 from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig

@@ -8,11 +8,11 @@ import re
 import pytest
 import torch
 
-from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
 from sida.config.plugins import ALLOW
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
+from sida.networks.checkpoint import load_network, read_metadata
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig, settled
 from sida.training.identity import run_digest

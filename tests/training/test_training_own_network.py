@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from docs.examples.flow import FlowPrecond
-from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
 from sida.config.mapping import from_mapping
 from sida.config.plugins import ALLOW
@@ -14,6 +13,7 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
 from sida.networks import build_network, family_of
+from sida.networks.checkpoint import load_network, read_metadata
 from sida.training import TeacherConfig, distill, train_teacher
 from sida.training.identity import run_digest
 from tests.training.toy import NETWORK, STUDENT, TEACHER

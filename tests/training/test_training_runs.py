@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from sida.checkpoint import load_network
 from sida.cli import main
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
+from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig

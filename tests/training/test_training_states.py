@@ -12,10 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.checkpoint import save_network
 from sida.cli import main
 from sida.errors import UserError
 from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 from sida.training import run, train_teacher
 from sida.training.background import BackgroundWriter, copied_to_cpu
 from sida.training.ranks import Ranks

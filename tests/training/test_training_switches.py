@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sida.checkpoint import load_network
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.losses import EDM2SiDALoss
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network
 from sida.training import distill, train_teacher
 from sida.training.batches import GeneratedBatches
 from sida.training.config import DistillConfig

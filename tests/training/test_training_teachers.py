@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from sida.checkpoint import load_network, read_metadata
 from sida.cli import main
 from sida.config.mapping import from_mapping
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network, read_metadata
 from sida.runtime.randomness import derive_seed
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sida.checkpoint import read_metadata
 from sida.cli import main
 from sida.config.mapping import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
+from sida.networks.checkpoint import read_metadata
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
 from sida.training.divergence import rising, unhealthy

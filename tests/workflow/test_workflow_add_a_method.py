@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from sida.checkpoint import read_metadata
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
+from sida.networks.checkpoint import read_metadata
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 
@@ -161,9 +161,9 @@ def test_the_line_for_another_preset_works_as_printed(workspace):
 
 
 def test_a_method_is_distilled_as_printed(tmp_path, monkeypatch):
-    from sida.checkpoint import save_network
     from sida.cli import main
     from sida.networks import build_network
+    from sida.networks.checkpoint import save_network
 
     config = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["teachers"]["digits-short"]["network"]
     teacher, out = tmp_path / "teacher.safetensors", tmp_path / "student"
@@ -179,8 +179,8 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
     import torch
 
     from eval.measuring.measure import measure
-    from sida.checkpoint import save_network
     from sida.networks import build_network
+    from sida.networks.checkpoint import save_network
 
     config = yaml.safe_load((ROOT / "tests/workflow/tiny.yaml").read_text())["teachers"]["digits-short"]["network"]
     torch.manual_seed(0)

@@ -11,11 +11,11 @@ import pytest
 import yaml
 
 from eval.measuring.measure import measure
-from sida.checkpoint.network_file import read_metadata
 from sida.config.mapping import load_yaml
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
+from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import distill, train_teacher
 from tests.workflow.test_workflow_planning import jobs_of

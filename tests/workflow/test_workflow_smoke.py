@@ -16,13 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.checkpoint import read_metadata, save_network
 from sida.cli import main
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
 from sida.networks import build_network
+from sida.networks.checkpoint import read_metadata, save_network
 from sida.training.config import DistillConfig, settled
 from tests.training.processes import together
 from workflow.planning.jobs import Jobs

@@ -13,11 +13,11 @@ import torch
 from eval.results.measurements import collect, read_measurement, write_csv, write_measurement
 from eval.results.summary import Estimate
 from eval.tables.records import FIELDS
-from sida.checkpoint import save_network
 from sida.files.atomic import read_sealed_json, sha256_file, sha256_json, write_json, write_sealed_json, write_text
 from sida.files.content_hash import KEY, csv_text
 from sida.files.text_files import read_csv
 from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 from sida.training.logs import Logs
 from tests.damage import DAMAGES
 from tests.fuzz.guards import peak_memory, reset_peak

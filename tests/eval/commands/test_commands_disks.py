@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from eval.commands import main as measuring_main
-from sida.checkpoint import save_network
 from sida.cli import main as method_main
 from sida.networks import build_network
+from sida.networks.checkpoint import save_network
 from tests import disks
 from tests.eval.measuring.test_measuring_measure import data_spec, small_protocol
 from tests.training.toy import NETWORK

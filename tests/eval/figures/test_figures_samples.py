@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from eval.commands import main
 from eval.figures import load_figure_layout
 from eval.figures.samples import Grid, draw, picture
-from sida.checkpoint import load_network, save_network
 from sida.files.atomic import sha256_file
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network, save_network
 from sida.sampling import generate
 from tests.eval.synthetic_output import CURVES, write_preset
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from eval.results.barriers import barrier, places, read_barrier
-from sida.checkpoint import load_network, save_network
 from sida.losses import EDMLoss
 from sida.networks import build_network
+from sida.networks.checkpoint import load_network, save_network
 from tests.training.toy import DATASET, NETWORK
 from workflow.cli import eval_main as main
 

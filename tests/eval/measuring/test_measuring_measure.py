@@ -96,8 +96,8 @@ def unseeded(seeds):
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
-    from sida.checkpoint import save_network
     from sida.networks import build_network
+    from sida.networks.checkpoint import save_network
 
     torch.manual_seed(0)
     net = build_network(

@@ -64,7 +64,7 @@ def load_network(
     """Builds the network that a file describes and fills in every tensor.
 
     Args:
-        path: File of :func:`save_network` or :func:`sida.checkpoint.import_official`.
+        path: File of :func:`save_network` or :func:`sida.networks.checkpoint.import_official`.
         device: Where the network is put.
 
     Returns:
@@ -158,8 +158,8 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
         num_tensors: Tensors at hand; an architecture with more blocks than that is refused before it is built.
         where: File named in errors.
     """
-    from sida.checkpoint.shapes_only import ShapesOnly
     from sida.networks import build_network
+    from sida.networks.shapes_only import ShapesOnly
 
     kwargs = network["kwargs"]
     blocks, levels = kwargs.get("num_blocks", 1), kwargs.get("channel_mult", ())

@@ -8,12 +8,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from sida.checkpoint import architecture
-from sida.checkpoint.network_file import build_on_meta, check_names_and_shapes, read_metadata
-from sida.checkpoint.official import find_network
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.tensor_header import is_pickle, read_header
+from sida.networks import official_architecture as architecture
+from sida.networks.file import build_on_meta, check_names_and_shapes, read_metadata
+from sida.networks.official_file import find_network
 from sida.unpickle.inert import printable
 from sida.unpickle.pickles import open_pickle
 
@@ -32,7 +32,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
         ``origin``, ...). For a pickle also ``entries`` and ``class_in_file``.
 
     Raises:
-        UserError: As :func:`sida.checkpoint.load_network` and :func:`sida.checkpoint.import_official`.
+        UserError: As :func:`sida.networks.checkpoint.load_network` and :func:`sida.networks.checkpoint.import_official`.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,7 +1,7 @@
 """Networks on disk: safetensors of our own, and the authors' pickles read without trusting them."""
 
-from sida.checkpoint.network_file import load_network, read_metadata, save_network
-from sida.checkpoint.official import import_official
+from sida.networks.file import load_network, read_metadata, save_network
+from sida.networks.official_file import import_official
 from sida.unpickle.pickles import read_pickle
 from sida.unpickle.values import read_state_dict
 

@@ -10,16 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.checkpoint import architecture
-from sida.checkpoint.network_file import (
-    FORMAT,
-    build_on_meta,
-    check_names_and_shapes,
-)
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file
 from sida.files.tensor_header import ITEM_BYTES, entries_for
 from sida.files.tensors import RECORD_KEY, encode_record, write_tensor_file
+from sida.networks import official_architecture as architecture
+from sida.networks.file import FORMAT, build_on_meta, check_names_and_shapes
 from sida.unpickle.inert import printable
 from sida.unpickle.pickles import open_pickle
 from sida.unpickle.records import PersistentObject
