@@ -1,5 +1,5 @@
 """``python -m sida``."""
 
-from sida.cli import main
+from sida.cli.main import main
 
 raise SystemExit(main())

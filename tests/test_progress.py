@@ -8,8 +8,8 @@ import sys
 import pytest
 
 from sida import progress
+from sida.cli.terminal import let_go
 from sida.progress import Progress, duration, say
-from sida.terminal import let_go
 from tests.training.toy import TEACHER, as_json
 
 #: Several of these share a pipe; Python does not buffer in them, as under the Makefile.

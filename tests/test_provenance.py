@@ -54,7 +54,9 @@ def test_numbers_stand_beside_the_processors_that_rounded_them(monkeypatch, file
 def test_a_manifest_is_written_without_loading_torch(tmp_path):
     (tmp_path / "table.csv").write_text("a,b\n")
     out = tmp_path / "manifest.json"
-    script = "import sys; from sida.cli import main; status = main(sys.argv[1:]); print(status, 'torch' in sys.modules)"
+    script = (
+        "import sys; from sida.cli.main import main; status = main(sys.argv[1:]); print(status, 'torch' in sys.modules)"
+    )
     command = [sys.executable, "-c", script, "manifest", str(tmp_path), "--out", str(out)]
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert said.split() == ["0", "False"]

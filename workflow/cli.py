@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import eval.commands
 import sida.commands
-from sida.cli import ABOUT, run_command_line, verbs_of
+from sida.cli.main import ABOUT, run_command_line, verbs_of
 
 #: Modules of all verbs, by program.
 VERBS = {

@@ -1,11 +1,11 @@
-"""The ``sida-eval`` command line: one module per verb (see :mod:`sida.cli` for what each provides)."""
+"""The ``sida-eval`` command line: one module per verb (see :mod:`sida.cli.main` for what each provides)."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
-from sida.cli import run_command_line, verbs_of
+from sida.cli.main import run_command_line, verbs_of
 
 ABOUT = "Measure generators and build tables, figures and claims."
 

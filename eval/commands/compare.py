@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.report.compare import as_table, compare, compare_published
     from eval.tables.files import RENDERERS
     from eval.tables.text import to_terminal
-    from sida import terminal
+    from sida.cli import terminal
     from sida.errors import UserError
     from sida.files.atomic import write_text
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 HELP = "Merge the shards of a trial into its measurement, in any order."
 EXAMPLES = """examples:

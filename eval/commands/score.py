@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 HELP = "Score anyone's images (folder, zip, tar, npz, npy) under a protocol."
 EXAMPLES = """examples:

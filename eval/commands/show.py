@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints."""
     from eval.report.overview import overview
-    from sida import terminal
+    from sida.cli import terminal
 
     print(overview(args.preset_dir or args.results, args.table, terminal.colour(), terminal.width()))
     return 0

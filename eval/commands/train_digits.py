@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 HELP = "Train the embedded digits feature network again (seconds) and print its held-out accuracy."
 EXAMPLES = """examples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 HELP = "Train the feature network that saw no digit again (rendered fonts) and print its accuracy on the digits."
 EXAMPLES = """examples:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 HELP = "Compare variants of a feature network on one's images: the difference as a share of the spread over trials."
 EXAMPLES = """examples:

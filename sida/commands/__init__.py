@@ -1,1 +1,1 @@
-"""One module per verb of the ``sida`` command line; see :mod:`sida.cli` for what each provides."""
+"""One module per verb of the ``sida`` command line; see :mod:`sida.cli.main` for what each provides."""

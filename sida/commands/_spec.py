@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sida import terminal
+from sida.cli import terminal
 from sida.errors import UserError
 from sida.progress import say
 

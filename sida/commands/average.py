@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.arguments import number, whole
+from sida.cli.arguments import number, whole
 
 HELP = "Make another average of a teacher's weights from the kept ones (EDM2's post-hoc EMA)."
 EXAMPLES = """examples:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 if TYPE_CHECKING:
     from sida.data import Dataset

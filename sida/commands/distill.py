@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.voice import one_voice
 from sida.commands import _spec
 from sida.methods import METHODS
-from sida.training.voice import one_voice
 
 HELP = f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
 EXAMPLES = """examples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 if TYPE_CHECKING:
     from sida.sampling.job import SampleConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 HELP = "Train the frozen digits backbone of GDD's discriminator again (seconds)."
 EXAMPLES = """examples:

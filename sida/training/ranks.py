@@ -1,7 +1,7 @@
 """Processes that train together: who they are, what they add up, agree on and wait for.
 
 ``torchrun`` starts them and names each by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. All do the same with their own
-part of each batch; the first writes. Torch is imported late: commands ask who speaks (:mod:`sida.training.voice`)
+part of each batch; the first writes. Torch is imported late: commands ask who speaks (:mod:`sida.cli.voice`)
 before the numerical libraries may know their threads.
 """
 

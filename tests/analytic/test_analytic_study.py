@@ -13,7 +13,7 @@ from eval.figures.build import build_figure
 from eval.results.summary import Measurements
 from sida.analytic.mixture_training import problem, train
 from sida.analytic.numbers import NUMBERS
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
 

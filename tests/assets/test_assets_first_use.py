@@ -16,7 +16,7 @@ import pytest
 from sida.assets import Asset, Transfer, fetch, verify
 from sida.assets.cache import LOCK_FILE
 from sida.assets.registry import COLUMNS
-from sida.cli import main
+from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 

@@ -10,7 +10,7 @@ import pytest
 
 from sida.assets import load_registry
 from sida.assets.registry import COLUMNS
-from sida.cli import main
+from sida.cli.main import main
 from sida.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]

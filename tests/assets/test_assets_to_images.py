@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sida.assets.registry import COLUMNS
-from sida.cli import main
+from sida.cli.main import main
 from sida.networks import build_network
 from tests.checkpoint.genuine import MARK, write_genuine
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sida.assets.registry import COLUMNS
-from sida.cli import main
+from sida.cli.main import main
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network

@@ -15,7 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.tensor_header import DATA_HASH, HEADER_HASH, header_bytes, read_header

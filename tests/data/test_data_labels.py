@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.label_counts import LabelCounts, find_labels, load_labels, write_labels
 from sida.data.count_labels import check_labels, count_labels
 from sida.errors import UserError

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.data import load_dataset
 from sida.errors import UserError
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import EpsImagePlugin, Image
 
 from eval.measuring.stores import open_store
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.data.pictures import FORMATS, PICTURES, open_picture
 from sida.errors import UserError

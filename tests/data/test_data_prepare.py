@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.cifar import TEST, read_cifar10
 from sida.data.encode import encode_dataset

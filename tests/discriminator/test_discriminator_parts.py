@@ -9,7 +9,7 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.train_digits import DigitsTraining, split
-from sida.cli import main
+from sida.cli.main import main
 from sida.data import AugmentPipe, load_dataset
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
 from sida.discriminator.augment import differentiable_augment

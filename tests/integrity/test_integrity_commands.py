@@ -11,7 +11,7 @@ import torch
 
 from eval.commands import main as measuring_main
 from eval.features import digits, glyphs
-from sida.cli import main as method_main
+from sida.cli.main import main as method_main
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network

@@ -10,8 +10,8 @@ import sys
 
 import pytest
 
-from sida import terminal
-from sida.cli import run_command_line
+from sida.cli import terminal
+from sida.cli.main import run_command_line
 from sida.config.resources import ROOT
 from tests.eval.synthetic_output import write_preset
 from workflow import cli

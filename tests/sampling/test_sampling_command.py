@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import sida.sampling.job
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.label_counts import LabelCounts, write_labels
 from sida.config.resources import ROOT
 from sida.data import load_dataset

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import atomic_path
 from sida.networks import build_network

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.files.atomic import read_jsonl
 from sida.training import train_teacher
 from sida.training.state import StateStore

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.data import load_dataset
 from sida.data.archive import ImageArchive
 from sida.training import train_teacher

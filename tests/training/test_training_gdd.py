@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.networks import build_network

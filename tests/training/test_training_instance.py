@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.losses import Round

@@ -13,7 +13,7 @@ import time
 
 import pytest
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.errors import AGAIN
 from sida.training import train_teacher
 from sida.training.student import StudentTrainer

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.training import distill, train_teacher
 from tests.training.toy import STUDENT, TEACHER, as_json, results
 

@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.plugins import ALLOW
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl

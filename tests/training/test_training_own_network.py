@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from docs.examples.flow import FlowPrecond
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.mapping import from_mapping
 from sida.config.plugins import ALLOW
 from sida.errors import UserError

@@ -12,7 +12,7 @@ import weakref
 import pytest
 import torch
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.errors import AGAIN, UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file

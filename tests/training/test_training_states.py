@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.mapping import from_mapping
 from sida.data import load_dataset
 from sida.errors import UserError

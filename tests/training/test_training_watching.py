@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.mapping import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl

@@ -161,7 +161,7 @@ def test_the_line_for_another_preset_works_as_printed(workspace):
 
 
 def test_a_method_is_distilled_as_printed(tmp_path, monkeypatch):
-    from sida.cli import main
+    from sida.cli.main import main
     from sida.networks import build_network
     from sida.networks.checkpoint import save_network
 

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.data.archive import dataset_json, image_name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 HELP = "Write a study of your own pictures: a folder with a commented preset, sheet, protocol and layouts."
 EXAMPLES = """examples:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sida.arguments import whole
+from sida.cli.arguments import whole
 
 if TYPE_CHECKING:
     from workflow.planning.jobs import Jobs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sida.arguments import number, whole
+from sida.cli.arguments import number, whole
 
 if TYPE_CHECKING:
     from eval.claims.power import Plan
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     from eval.claims.power import as_table
     from eval.tables.text import to_terminal
-    from sida import terminal
+    from sida.cli import terminal
     from sida.errors import UserError
 
     if (args.store is None) == (args.effect is None):

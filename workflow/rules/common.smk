@@ -29,7 +29,7 @@ from workflow.preset.unshown import unshown_remark
 from sida.errors import UserError
 from sida.config.families import SD_VAE
 from workflow.preset import Preset
-from sida.timing import Stopwatch
+from sida.cli.timing import Stopwatch
 
 # The user's word for code from outside (sida/config/plugins.py) goes to every job, also to other machines; presets give none.
 os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")

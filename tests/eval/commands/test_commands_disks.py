@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from eval.commands import main as measuring_main
-from sida.cli import main as method_main
+from sida.cli.main import main as method_main
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from tests import disks

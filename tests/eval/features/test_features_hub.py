@@ -13,7 +13,7 @@ from eval.features import get_extractor
 from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
 from sida.assets.registry import COLUMNS
-from sida.cli import main
+from sida.cli.main import main
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
 from sida.errors import UserError

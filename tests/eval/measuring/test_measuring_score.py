@@ -144,7 +144,7 @@ def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tm
 
 
 def test_shards_of_samples_are_refused_with_what_to_do_instead(tmp_path):
-    from sida.cli import main as sida
+    from sida.cli.main import main as sida
 
     draw = ["sample", "--sampler", "data", "--dataset", "digits", "--seeds", "0-7", "--out"]
     folder = tmp_path / "drawn"

@@ -17,12 +17,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
-from sida import terminal
+from sida.cli import terminal
+from sida.cli.places import check_places
+from sida.cli.timing import timed
 from sida.config.plugins import allow_typed
 from sida.errors import AGAIN, Preempted, UserError, suggestion
-from sida.places import check_places
 from sida.progress import say
-from sida.timing import timed
 
 #: Faults of the place that a file is read from or written to, which are the user's to mend.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}

@@ -1,0 +1,1 @@
+"""Command line: parsing, verbs, terminal output, output path checks."""
