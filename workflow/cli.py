@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import eval.commands
-import sida.commands
+import sida.cli.commands
 from sida.cli.main import ABOUT, run_command_line, verbs_of
 
 #: Modules of all verbs, by program.
 VERBS = {
     "sida": {
-        **verbs_of(sida.commands),
+        **verbs_of(sida.cli.commands),
         "crate": "workflow.commands.crate",
         "doctor": "workflow.commands.doctor",
         "new": "workflow.commands.new",

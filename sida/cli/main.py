@@ -34,9 +34,9 @@ ABOUT = "Distil diffusion teachers into one-step generators."
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb of the method (:mod:`workflow.cli` has all of them); returns the exit status."""
-    import sida.commands
+    import sida.cli.commands
 
-    return run_command_line("sida", ABOUT, verbs_of(sida.commands), argv)
+    return run_command_line("sida", ABOUT, verbs_of(sida.cli.commands), argv)
 
 
 def verbs_of(commands: ModuleType) -> dict[str, str]:

@@ -248,6 +248,6 @@ def test_a_reader_that_leaves_at_the_last_line():
 
     before, sys.stdout = sys.stdout, Gone()
     try:
-        assert run_command_line("sida", "", {"info": "sida.commands.info"}, ["info", "--help"]) == 0
+        assert run_command_line("sida", "", {"info": "sida.cli.commands.info"}, ["info", "--help"]) == 0
     finally:
         sys.stdout = before

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from eval.results.summary import load_measurements
-from sida.commands._spec import read_spec
+from sida.cli.commands._spec import read_spec
 from sida.config.mapping import from_mapping, load_spec, load_yaml
 from sida.errors import UserError
 from sida.sheet import read_runs

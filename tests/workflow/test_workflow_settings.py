@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 import yaml
 
-from sida.commands._spec import read_spec
+from sida.cli.commands._spec import read_spec
 from sida.config.mapping import Settings, from_mapping, from_texts
 from sida.config.ranges import As, Count, Fraction, OneOf, Positive
 from sida.config.resources import ROOT

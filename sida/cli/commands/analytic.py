@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Computes, writes, and prints what to look at first."""
-    from sida.commands._spec import read_spec
+    from sida.cli.commands._spec import read_spec
     from sida.config.analytic import AnalyticSettings
     from sida.config.mapping import from_mapping
     from sida.errors import UserError

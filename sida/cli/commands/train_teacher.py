@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.commands._spec import arguments, in_processes, read_spec, tell
 from sida.cli.voice import one_voice
-from sida.commands._spec import arguments, in_processes, read_spec, tell
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
 

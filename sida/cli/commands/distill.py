@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from sida.cli.commands import _spec
 from sida.cli.voice import one_voice
-from sida.commands import _spec
 from sida.methods import METHODS
 
 HELP = f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
