@@ -13,12 +13,12 @@ from eval.results.agreement import PUBLISHED_TRIALS
 from eval.results.barriers import barrier, read_barrier
 from eval.results.published import Published, published_number
 from eval.results.selection import matching
+from eval.results.sheet import Run
 from eval.results.summary import Estimate, Measurements, other_yardstick
 from eval.results.training_logs import Point, has_metric, read_evaluations
 from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
-from sida.sheet import Run
 
 
 class NotMeasuredError(Exception):

@@ -8,7 +8,7 @@ from typing import Any
 
 from eval.claims.model import Claim, Operand
 from eval.results.selection import matching
-from sida.sheet import Run
+from eval.results.sheet import Run
 
 
 def claim_rows(claims: Iterable[Claim], runs: Mapping[str, Run]) -> list[str]:

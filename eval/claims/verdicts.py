@@ -13,9 +13,9 @@ from eval.claims.rules import decide_part
 from eval.claims.write import write_verdicts
 from eval.results.published import load_published
 from eval.results.selection import matching
+from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError, suggestion
-from sida.sheet import read_runs
 
 
 def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") -> list[Verdict]:

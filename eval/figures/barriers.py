@@ -12,10 +12,10 @@ from eval.figures import style
 from eval.figures.layout import BarriersLayout
 from eval.figures.select import barrier_rows
 from eval.results.barriers import LOSSES, chord, places, read_barrier
+from eval.results.sheet import Run
 from sida.errors import UserError
 from sida.files.atomic import write_text
 from sida.files.content_hash import csv_text
-from sida.sheet import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,12 +11,12 @@ from eval.figures.layout import AnalyticLayout, BarriersLayout, CurvesLayout, Sa
 from eval.figures.points_layout import PointsLayout
 from eval.figures.select import present
 from eval.results.published import load_published
+from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.config.mapping import load_spec
 from sida.config.resources import find
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
-from sida.sheet import read_runs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,6 +12,7 @@ from eval.figures.layout import CurvesLayout, Layout, PanelSpec, SeriesSpec
 from eval.figures.picks import LineSpec
 from eval.figures.select import line_runs, series_runs
 from eval.results.published import Published, published_number
+from eval.results.sheet import Run
 from eval.results.summary import Estimate, Measurements, require_one_yardstick
 from eval.results.training_logs import (
     Curve,
@@ -26,7 +27,6 @@ from eval.results.training_logs import (
 )
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
-from sida.sheet import Run
 
 
 @dataclass(frozen=True)

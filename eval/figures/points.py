@@ -12,9 +12,9 @@ from eval.figures.gather import Line, Sources, reference_line
 from eval.figures.marks import Mark, MarkSeries, Single
 from eval.figures.points_layout import COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
 from eval.figures.select import matching_rows, points_teachers
+from eval.results.sheet import Run
 from eval.results.summary import require_one_yardstick
 from sida.errors import UserError
-from sida.sheet import Run
 
 #: What a difference is drawn as, in the place of a method.
 DIFFERENCE = "difference"

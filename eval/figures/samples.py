@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from eval.figures import style
 from eval.figures.layout import SamplesLayout
 from eval.figures.select import sample_panels
+from eval.results.sheet import Run
 from sida.config.mapping import load_spec
 from sida.errors import UserError
 from sida.files.atomic import write_text
 from sida.files.content_hash import csv_text
-from sida.sheet import Run
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,8 +9,8 @@ from eval.figures.layout import BarriersLayout, CurvesLayout, Layout, SamplesLay
 from eval.figures.picks import LineSpec
 from eval.figures.points_layout import MeasuredX, PointSeries, PointsLayout
 from eval.results.selection import matching
+from eval.results.sheet import Run
 from sida.errors import UserError
-from sida.sheet import Run
 
 Runs = Mapping[str, Run]
 WithSeries = TypeVar("WithSeries", CurvesLayout, PointsLayout)

@@ -12,12 +12,12 @@ from eval.claims.write import verdicts_record
 from eval.report.answers import answer_block, answers_of
 from eval.report.index.write import write_index
 from eval.results.published import load_published
+from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.text import plain
 from sida.config.mapping import from_mapping, load_spec
 from sida.errors import UserError
 from sida.files.atomic import write_sealed_json, write_text
-from sida.sheet import read_runs
 
 
 def write_experiment(

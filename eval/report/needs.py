@@ -19,10 +19,10 @@ from eval.figures.select import (
     subtracted_runs,
 )
 from eval.results.selection import read_extended
+from eval.results.sheet import Run
 from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import TableLayout, expand, load_layout, read_layout
 from sida.errors import UserError
-from sida.sheet import Run
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.results.sheet import Run
 from sida.config.mapping import load_yaml
 from sida.config.ranges import names_object
 from sida.config.resources import find
 from sida.errors import UserError, suggestion
-from sida.sheet import Run
 
 #: Columns of the sample sheet that conditions may name.
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")

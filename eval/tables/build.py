@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eval.results.published import Published
+from eval.results.sheet import Run
 from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_one_yardstick
 from eval.tables.cells import (
     AUDIT_LEGEND,
@@ -29,7 +30,6 @@ from eval.tables.layout import Mode, TableLayout
 from eval.tables.lines import Line, resolve
 from eval.tables.model import Column, Row, Table
 from eval.tables.records import header_records, table_records, with_headings
-from sida.sheet import Run
 
 
 def build_table(

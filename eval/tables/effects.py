@@ -6,12 +6,12 @@ import dataclasses
 from collections.abc import Mapping
 
 from eval.effects.contrast import Effect, difference
+from eval.results.sheet import Run
 from eval.results.summary import Measurements
 from eval.tables.layout import ColumnSpec, EffectSpec, TableLayout
 from eval.tables.lines import Line, Source
 from eval.tables.model import Cell
 from sida.errors import UserError, suggestion
-from sida.sheet import Run
 
 #: What a row says in ``against`` to have no effect.
 NONE = "-"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.published import load_published
+from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.build import build_table
 from eval.tables.html import to_html
@@ -20,7 +21,6 @@ from eval.tables.text import to_csv, to_markdown
 from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import write_text
-from sida.sheet import read_runs
 
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html}
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from eval.results.selection import SELECTABLE, matching, read_extended
+from eval.results.sheet import Run
 from sida.config.mapping import from_mapping
 from sida.config.ranges import Range
 from sida.errors import UserError, suggestion
-from sida.sheet import Run
 
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]

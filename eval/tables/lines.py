@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from eval.effects.contrast import Effect
 from eval.results.agreement import Agreement, compare
 from eval.results.published import Published, published_number
+from eval.results.sheet import Run
 from eval.results.summary import Estimate, Measurements
 from eval.tables.layout import ColumnSpec, Mode, RowSpec, TableLayout, expand
 from sida.errors import UserError, suggestion
-from sida.sheet import Run
 
 
 @dataclass(frozen=True)

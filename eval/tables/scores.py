@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.results.measurements import read_score
+from eval.results.sheet import Run, check_cells
 from eval.results.summary import Estimate, Measurements
 from eval.tables.cells import heading, measured_cell
 from eval.tables.latex import row_cell
@@ -18,7 +19,6 @@ from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import read_sealed_json
 from sida.latex_text import escape
-from sida.sheet import Run, check_cells
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.results.sheet import read_runs
 from sida.assets import load_registry
 from sida.config.datasets import DatasetEntry
 from sida.config.mapping import from_mapping
-from sida.sheet import read_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 

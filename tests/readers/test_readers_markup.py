@@ -16,6 +16,7 @@ from eval.measuring.score import Score
 from eval.report.overview import read_markdown_table
 from eval.report.page import page_text
 from eval.report.paper import build_paper
+from eval.results.sheet import read_runs
 from eval.tables.html import read_html, to_html
 from eval.tables.latex import escape, to_latex
 from eval.tables.layout import ColumnSpec
@@ -26,7 +27,6 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 from sida.files.text_files import read_csv
-from sida.sheet import read_runs
 from tests.readers.test_readers_text import refused, written
 
 HOSTILE = [

@@ -7,11 +7,11 @@ import time
 
 import pytest
 
+from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from sida.cli.commands._spec import read_spec
 from sida.config.mapping import from_mapping, load_spec, load_yaml
 from sida.errors import UserError
-from sida.sheet import read_runs
 from sida.training.config import TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
 

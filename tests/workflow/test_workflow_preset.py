@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from eval.measuring.protocol import load_protocol
+from eval.results.sheet import read_runs
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.sheet import read_runs
 from workflow.preset import Preset
 from workflow.preset.rows import nfe
 

@@ -16,10 +16,10 @@ from eval.figures.build import build_figure
 from eval.measuring.monitor import monitor_facts
 from eval.measuring.protocol import load_protocol
 from eval.report.needs import find_needs
+from eval.results.sheet import read_runs
 from eval.tables import make_table
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
-from sida.sheet import read_runs
 from sida.training import DistillConfig, TeacherConfig
 from sida.training.identity import run_digest
 from tests.workflow.test_workflow_miniature import layouts, made_up, preset  # noqa: F401

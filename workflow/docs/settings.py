@@ -11,6 +11,7 @@ from eval.measuring.kinds import KINDS
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.barriers import BarrierSettings
+from eval.results.sheet import Run
 from sida.config.analytic import AnalyticSettings
 from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
@@ -20,7 +21,6 @@ from sida.config.instance import InstanceOptions
 from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
 from sida.schema import descriptions, json_schema, settings_table
-from sida.sheet import Run
 from sida.training.config import NetworkConfig, Recipe, TeacherTraining
 from workflow.planning.site import Site
 from workflow.preset.settings import PresetSettings, TeacherEntry

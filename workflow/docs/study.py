@@ -19,11 +19,11 @@ from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.report.needs import find_needs
 from eval.results.published import load_published
 from eval.results.selection import matching, parse_condition
+from eval.results.sheet import Run
 from eval.results.summary import load_measurements, measured_days
 from eval.tables import make_table, write_table
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_sealed_json, write_text
-from sida.sheet import Run
 from workflow.docs.costs import PAPER, planned
 from workflow.docs.effects import EFFECTS
 from workflow.docs.numbers import NUMBERS_OF_STUDIES

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from eval.results.sheet import Run
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_counts
 from sida.errors import UserError, suggestion
 from sida.methods import find_method
-from sida.sheet import Run
 
 if TYPE_CHECKING:
     from workflow.preset.rows import Rows

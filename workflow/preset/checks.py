@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.results.sheet import Run
 from sida.config.guidance import misfit
 from sida.config.plugins import check_place, load_object
 from sida.config.ranges import names_object
@@ -14,7 +15,6 @@ from sida.config.resources import ROOT
 from sida.config.samplers import read_sampler
 from sida.errors import UserError, suggestion
 from sida.methods import find_method, is_method
-from sida.sheet import Run
 from workflow.preset.archives import find_archives
 from workflow.preset.rows import Rows
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from eval.figures.points_layout import COLUMNS, TEACHER, PointsLayout
 from eval.figures.select import points_settings
+from eval.results.sheet import Run
 from sida.config.mapping import from_mapping
 from sida.config.samplers import read_sampler
 from sida.errors import UserError
-from sida.sheet import Run
 from sida.training.config import DistillConfig, TeacherTraining, settled
 
 if TYPE_CHECKING:

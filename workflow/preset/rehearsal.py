@@ -25,6 +25,7 @@ from eval.figures.points_layout import PointsLayout
 from eval.figures.select import barrier_rows, present, sample_panels
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.published import Published, load_published
+from eval.results.sheet import Run
 from eval.results.summary import Measurement, Measurements
 from eval.results.training_logs import Point
 from eval.tables.build import build_table
@@ -34,7 +35,6 @@ from sida.assets.registry import Asset, load_registry
 from sida.config.datasets import dataset_spec
 from sida.errors import UserError, suggestion
 from sida.methods import METHODS
-from sida.sheet import Run
 from workflow.preset.experiments import check_experiments
 from workflow.preset.figure_settings import figure_settings
 from workflow.preset.job_specs import Preset

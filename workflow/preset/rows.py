@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from eval.features import extractor_assets
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.sheet import Run, read_runs
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.config.families import SD_VAE
 from sida.config.label_counts import is_counted, remedy
@@ -18,7 +19,6 @@ from sida.config.resources import find, there
 from sida.config.samplers import Kind, read_sampler
 from sida.errors import UserError, suggestion
 from sida.methods import find_method
-from sida.sheet import Run, read_runs
 from sida.training.config import Recipe
 from workflow.preset.archives import find_archives, training_data
 from workflow.preset.imports import import_folders

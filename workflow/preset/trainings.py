@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from eval.results.sheet import Run
 from sida.config.families import SD_VAE
 from sida.config.mapping import from_mapping
 from sida.errors import UserError, suggestion
 from sida.methods import find_method
-from sida.sheet import Run
 from sida.training.config import DistillConfig, TeacherConfig, settled
 from workflow.preset.job_specs import Preset
 

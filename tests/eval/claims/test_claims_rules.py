@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from eval.claims import Claim, Evidence, Finding, Operand, Part, combined, decide, load_claims, write_verdicts
 from eval.results.published import PROTOCOLS, load_published
 from eval.results.selection import matching
+from eval.results.sheet import Run, read_runs
 from eval.results.summary import Measurement, Measurements, load_measurements
 from sida.errors import UserError
-from sida.sheet import Run, read_runs
 from tests.eval.synthetic_output import write_preset
 from workflow.preset import Preset
 

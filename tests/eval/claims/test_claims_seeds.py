@@ -11,10 +11,10 @@ from eval.claims import Claim, Evidence, Operand, Part, decide
 from eval.claims.cost import as_table as cost_table
 from eval.claims.power import as_table, plans
 from eval.effects.power import Scatter, detectable, seeds_needed
+from eval.results.sheet import Run
 from eval.results.summary import Measurements
 from eval.tables.text import to_markdown
 from sida.errors import UserError
-from sida.sheet import Run
 from tests.eval.claims.test_claims_rules import PUBLISHED, lines, spread
 
 TRAIN = {"rule": "TRAIN", "metric": "fd", "a": Operand(where={"recipe": "a"}), "b": Operand(where={"recipe": "b"})}

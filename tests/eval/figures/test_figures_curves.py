@@ -20,10 +20,10 @@ from eval.figures import load_figure_layout, style
 from eval.figures.gather import Line, Panel, Sources, gather
 from eval.figures.plot import EDGE, KEPT, NO_DATA, draw_curves, short_number
 from eval.results.published import load_published
+from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, Measurements
 from eval.results.training_logs import Curve, Point, first_at_or_below, pool, read_author_log, read_evaluations
 from sida.errors import UserError
-from sida.sheet import read_runs
 from tests.eval.synthetic_output import CURVES, measurement_lines, write_csv, write_preset
 
 ROOT = Path(__file__).parents[3]

@@ -18,9 +18,9 @@ from eval.figures.marks import interval_of
 from eval.figures.points import difference_of, gather_points
 from eval.figures.points_plot import LOST, ONE, draw_points
 from eval.report.needs import find_needs
+from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError
-from sida.sheet import read_runs
 from tests.eval.synthetic_output import measurement_lines, write_csv
 
 TEACHERS = {"t1": 20.0, "t1b": 24.0, "t2": 4.0, "t2b": 5.0}

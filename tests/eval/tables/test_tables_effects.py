@@ -9,10 +9,10 @@ import pytest
 import yaml
 
 from eval.effects.contrast import difference
+from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_latex, to_markdown
 from sida.errors import UserError
-from sida.sheet import read_runs
 from tests.eval.synthetic_output import write_preset
 
 # The preset's runs have one seed each; two runs stand for two seeds here.

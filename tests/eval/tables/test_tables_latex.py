@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval.report.pdflatex import latex_lack
+from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_latex, write_table
 from eval.tables.latex import escape, number_cell, number_column
 from eval.tables.model import Cell
-from sida.sheet import read_runs
 from tests.eval.synthetic_output import write_preset
 
 MAIN = Path(__file__).parents[3] / "config" / "tables" / "main.yaml"

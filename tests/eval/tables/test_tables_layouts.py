@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from eval.results.sheet import read_runs
 from eval.results.summary import COLUMNS, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal, write_table
 from sida.errors import UserError
-from sida.sheet import read_runs
 from tests.eval.synthetic_output import TRUTH, measurement_lines, write_csv, write_preset
 
 ROOT = Path(__file__).parents[3]

@@ -270,8 +270,8 @@ def test_our_numbers_stand_under_our_labels_beside_version_4(released):
 
 @pytest.mark.parametrize("name", [*TABLES, "table4-v4"])
 def test_runs_that_layouts_name_are_in_the_sheet_of_the_released_checkpoints(name):
+    from eval.results.sheet import read_runs
     from eval.tables.lines import resolve
-    from sida.sheet import read_runs
 
     sheet = {run.run for run in read_runs(ROOT / "config" / "runs" / "released.tsv")}
     layout = load_layout(ROOT / "config" / "tables" / f"{name}.yaml")
