@@ -14,10 +14,10 @@ from typing import Any
 from eval.claims.write import MARKS
 from eval.report.pdflatex import compile_latex, latex_lack
 from eval.results.summary import Measurements, load_measurements
+from eval.tables.latex_text import breakable, escape
 from sida.config.resources import find, names
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, read_sealed_json, write_text
-from sida.latex_text import breakable, escape
 
 _NATURAL = re.compile(r"(\d+)")
 _TABLE_NUMBER = re.compile(r"\\renewcommand\{\\thetable\}\{([^}]+)\}")

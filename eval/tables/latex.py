@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from eval.tables.latex_text import CHECK_MARK, breakable, escape
 from eval.tables.model import Cell, Column, Table
-from sida.latex_text import CHECK_MARK, breakable, escape
 
 CHECK = r"""\ifcsname\detokenize{siunitx_print_number:n}\endcsname\else
   \PackageError{sida}{This table needs siunitx 3}{Write \string\usepackage{booktabs,siunitx} above

@@ -12,13 +12,13 @@ from eval.results.sheet import Run, check_cells
 from eval.results.summary import Estimate, Measurements
 from eval.tables.cells import heading, measured_cell
 from eval.tables.latex import row_cell
+from eval.tables.latex_text import escape
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, load_layout
 from eval.tables.lines import Source
 from eval.tables.model import Cell, Table
 from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import read_sealed_json
-from sida.latex_text import escape
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol

@@ -12,11 +12,11 @@ from eval.measuring.protocol import load_protocol
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import COLUMNS, load_measurements
+from eval.tables.latex_text import escape
 from eval.tables.layout import load_layout
 from sida.assets import load_registry
 from sida.config.mapping import from_mapping, load_spec, load_yaml
 from sida.config.resources import ROOT
-from sida.latex_text import escape
 from sida.training.config import DistillConfig, Recipe, TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.fuzz.changes import bomb, json_text, lines, tokens
