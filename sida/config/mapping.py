@@ -2,7 +2,7 @@
 
 A setting is defined once, by a field of a dataclass: its annotation has type and range (``lr: Positive``), its default
 is the field's, its description stands under ``Attributes`` of the docstring. Checks are made here of the annotations;
-:mod:`sida.schema` makes schemas and tables of all four.
+:mod:`workflow.docs.schema` makes schemas and tables of all four.
 """
 
 from __future__ import annotations
