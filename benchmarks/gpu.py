@@ -25,9 +25,9 @@ from benchmarks.official_order import Plain, use_plain_blocks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
 from sida.losses.edm2 import EDM2SiDALoss
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.runtime.provenance import environment
-from sida.training.distiller import Distiller
 from sida.training.process import prepare_process
 from sida.training.schedule import Schedule
 

@@ -24,7 +24,7 @@ Draws = dict[str, Tensor]
 
 
 class Plain:
-    """The baseline, with the networks and settings of a :class:`sida.training.distiller.Distiller`.
+    """The baseline, with the networks and settings of a :class:`sida.methods.distiller.Distiller`.
 
     Args:
         true_score: φ, frozen.

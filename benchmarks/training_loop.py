@@ -23,16 +23,16 @@ import torch
 from benchmarks.training_step import NETWORK
 from sida.data import load_dataset
 from sida.files.atomic import write_json
+from sida.methods.build import make_turns
+from sida.methods.distillation import StudentTrainer, make_batches
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.runtime.provenance import environment
 from sida.training.config import DistillConfig, settled
 from sida.training.loop import TrainingLoop
-from sida.training.parts import make_turns
 from sida.training.plan import Plan
 from sida.training.process import prepare_process
 from sida.training.run import RunFiles
-from sida.training.student import StudentTrainer, make_batches
 
 BATCH, ITERATIONS = 32, 100
 BALLAST_MB = 256

@@ -25,9 +25,9 @@ import torch
 from benchmarks.official_order import Plain
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.runtime.provenance import environment
-from sida.training.distiller import Distiller
 from sida.training.process import prepare_process
 from sida.training.schedule import Schedule
 

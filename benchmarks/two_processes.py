@@ -20,8 +20,8 @@ import torch
 from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
+from sida.methods.distiller import Distiller
 from sida.runtime.provenance import environment
-from sida.training.distiller import Distiller
 from sida.training.interruption import Wish
 from sida.training.process import prepare_process
 from sida.training.ranks import joined

@@ -14,8 +14,8 @@ def added_parameters() -> tuple[float, str]:
     import torch
 
     from sida.losses import SiDALoss, SiDLoss
+    from sida.methods.distiller import Distiller
     from sida.networks import EDMPrecond
-    from sida.training.distiller import Distiller
     from sida.training.schedule import Schedule
 
     def count(loss: SiDLoss) -> int:
@@ -47,8 +47,8 @@ def innate_share(network: dict[str, Any]) -> tuple[float, str]:
     """Share of a published generator's parameters that GDD-I freezes; nothing is allocated for it."""
     import torch
 
+    from sida.methods.gdd import freeze_innate
     from sida.networks import build_network
-    from sida.training.gdd import freeze_innate
 
     with torch.device("meta"):
         net = build_network({"class": "GDDPrecond", "kwargs": network})

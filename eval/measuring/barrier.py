@@ -26,7 +26,7 @@ from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, write_sealed_json
 from sida.losses import EDMLoss
-from sida.methods import SID
+from sida.methods.registry import SID
 from sida.networks import family_of
 from sida.networks.checkpoint import load_network
 from sida.progress import Progress

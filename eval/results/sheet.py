@@ -14,7 +14,7 @@ from sida.config.ranges import Count, Finite, Name, Natural, OneOf
 from sida.errors import UserError
 from sida.files.content_hash import FORMULA
 from sida.files.text_files import read_text
-from sida.methods import METHODS, is_method
+from sida.methods.registry import METHODS, is_method
 
 #: Methods of rows that are measured and not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
@@ -32,7 +32,7 @@ class Run:
     Attributes:
         run: Unique id; names files and targets.
         label: Name in tables and figures.
-        method: ``data`` (resampled real images), ``teacher``, a method of :mod:`sida.methods`, ``module:object`` (a
+        method: ``data`` (resampled real images), ``teacher``, a method of :mod:`sida.methods.registry`, ``module:object`` (a
             method of your own), or ``external`` (someone else's generator or stored images).
         sampler: Name in the preset's samplers; empty for external functions and images.
         family: Group in tables.

@@ -17,7 +17,7 @@ from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.records import FIELDS
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_jsonl
-from sida.methods import METHODS
+from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from sida.training.config import SettledConfig

@@ -13,8 +13,8 @@ from sida.config.families import Family
 from sida.config.mapping import Settings
 from sida.config.ranges import As, Count, Finite, Fraction, Natural, NotNegative, OneOf, Positive, Range
 from sida.errors import UserError
-from sida.methods import METHODS, find_method
-from sida.official_defaults import BETAS
+from sida.methods.defaults import BETAS
+from sida.methods.registry import METHODS, find_method
 
 #: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
@@ -172,7 +172,7 @@ class TeacherConfig(TeacherTraining, JobSettings):
 class Recipe(TrainingSettings):
     """Settings of a distillation; the sheet adds method, teacher, start, α and seed.
 
-    *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods`) for the teacher's network family.
+    *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods.registry`) for the teacher's network family.
 
     Attributes:
         fake_score_lr: Learning rate of the fake score, or of the discriminator in its place; null takes ``lr``.
@@ -216,7 +216,7 @@ class Recipe(TrainingSettings):
         recompute: With fused kernels, make the activations before convolutions again where gradients pass, instead of
             keeping them: less memory, a few per cent more time, the same result.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
-        options: Settings that only the method has, see :class:`sida.methods.Method`.
+        options: Settings that only the method has, see :class:`sida.methods.registry.Method`.
     """
 
     fake_score_lr: Positive | None = None
@@ -259,7 +259,7 @@ class DistillConfig(Recipe, JobSettings):
     """A one-step generator to distil from a teacher.
 
     Attributes:
-        method: Name in :data:`sida.methods.METHODS`: ``sid`` (no real images), ``sida`` (with the adversarial term),
+        method: Name in :data:`sida.methods.registry.METHODS`: ``sid`` (no real images), ``sida`` (with the adversarial term),
             ``sid2a`` (sida from a distilled generator), ``gdd`` (a discriminator alone), ``gdd-i`` (most of the
             generator frozen), ``instance`` (the teacher's images of the same latents); or ``module:object`` of one's
             own.

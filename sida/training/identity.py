@@ -12,9 +12,9 @@ from sida.config.plugins import code_sha256, load_object
 from sida.config.ranges import names_object
 from sida.data.dataset import Dataset
 from sida.files.atomic import sha256_json
-from sida.methods import METHODS
+from sida.methods.defaults import BETAS
+from sida.methods.registry import METHODS
 from sida.networks import architecture
-from sida.official_defaults import BETAS
 from sida.runtime.provenance import code_version
 from sida.training.config import BESIDE, DistillConfig, TeacherConfig
 from sida.training.evaluation import evaluation_facts

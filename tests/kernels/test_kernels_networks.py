@@ -9,9 +9,9 @@ import torch
 
 from sida.kernels import lack
 from sida.losses import SiDALoss
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.networks.fused import use_fused_kernels
-from sida.training.distiller import Distiller
 from sida.training.flat import FlatParameters
 from sida.training.schedule import Schedule
 

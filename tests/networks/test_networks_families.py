@@ -14,7 +14,7 @@ from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.data.latents import LatentScaling
 from sida.errors import UserError
-from sida.methods import METHODS, SID
+from sida.methods.registry import METHODS, SID
 from sida.networks import build_network, family_of
 from sida.sampling.drawer import latent_decoder
 from sida.sampling.sampler import draw_batch
@@ -87,6 +87,8 @@ def test_methods_take_the_settings_of_the_family_that_one_is_like():
 
 
 def test_settings_are_read_without_torch():
-    script = "import sys, sida.config.families, sida.methods, sida.config.samplers; print('torch' in sys.modules)"
+    script = (
+        "import sys, sida.config.families, sida.methods.registry, sida.config.samplers; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -7,11 +7,11 @@ import dataclasses
 import torch
 
 from sida.losses import GDDLoss, Round, SiDLoss, Terms
-from sida.methods import SID
+from sida.methods.build import make_score_distiller
+from sida.methods.registry import SID
 from sida.runtime.randomness import derive_seed
 from sida.training.iteration import Turns
 from sida.training.learner import Learner
-from sida.training.parts import make_score_distiller
 from sida.training.player import Player
 
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from benchmarks.official_order import Plain
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.training.batches import step_draws
-from sida.training.distiller import Distiller
 from sida.training.flat import Adam, FlatParameters
 from sida.training.learner import guard_gradient
 from sida.training.schedule import Schedule

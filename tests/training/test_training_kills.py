@@ -15,8 +15,8 @@ import pytest
 
 from sida.cli.main import main
 from sida.errors import AGAIN
+from sida.methods.distillation import StudentTrainer
 from sida.training import train_teacher
-from sida.training.student import StudentTrainer
 from tests.training.processes import said, started, statuses
 from tests.training.toy import STUDENT, TEACHER, as_json, results
 

@@ -94,7 +94,9 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     """Of a package any of its modules, and the monitor's; a module far from them changes nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(ALLOW, "own_package,own_monitor,own_single")
-    method = "import dataclasses\nfrom sida.methods import SID\n\nMINE = dataclasses.replace(SID, name='mine')\n"
+    method = (
+        "import dataclasses\nfrom sida.methods.registry import SID\n\nMINE = dataclasses.replace(SID, name='mine')\n"
+    )
     sources = {
         "own_package/__init__.py": "from own_package.inner.core import MINE\n",
         "own_package/inner/core.py": method,
@@ -161,7 +163,7 @@ def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
         ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a, gdd, gdd-i, instance or module:object"),
         ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
         ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
-        ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.Method"),
+        ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.registry.Method"),
         ({"method": MATCHING, "real_source": "x"}, "real_source: 'matching' sees no real images"),
         ({"method": "sid", "options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
     ],

@@ -16,13 +16,13 @@ from sida.cli.main import main
 from sida.errors import AGAIN, UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
+from sida.methods.distillation import StudentTrainer
 from sida.training import distill, identity, ranks, train_teacher
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.learner import Learner, join
 from sida.training.ranks import joined
 from sida.training.run import RunFiles
-from sida.training.student import StudentTrainer
 from tests.training.processes import said, started, statuses, together
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after
 

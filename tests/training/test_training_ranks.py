@@ -8,10 +8,10 @@ import torch.distributed as dist
 
 from sida.data import load_dataset
 from sida.losses import SiDALoss
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.training.batches import StepBatches, step_draws
 from sida.training.config import TeacherConfig
-from sida.training.distiller import Distiller
 from sida.training.meter import IterationRecord, TickMeter
 from sida.training.ranks import Ranks
 from sida.training.schedule import Schedule

@@ -16,11 +16,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss, terms
+from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.networks.guidance import GuidedDenoiser
 from sida.runtime.graphs import Recording, RecordingError, put_back
 from sida.training import rounds
-from sida.training.distiller import Distiller
 from sida.training.schedule import Schedule
 
 GPU = torch.cuda.is_available()

@@ -17,15 +17,15 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
+from sida.methods.build import make_turns
+from sida.methods.distillation import StudentTrainer
 from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
 from sida.training.interruption import Interruption, Wish
 from sida.training.loop import TrainingLoop
-from sida.training.parts import make_turns
 from sida.training.state import StateStore
-from sida.training.student import StudentTrainer
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, fork, interrupt_after, results, wait
 
 #: How often a test kills in the slow set; docs/reliability.md names the number.

@@ -17,13 +17,13 @@ from sida.cli.main import main
 from sida.config.mapping import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
+from sida.methods.distillation import StudentTrainer
 from sida.networks.checkpoint import read_metadata
 from sida.training import distill, train_teacher
 from sida.training.config import DistillConfig
 from sida.training.divergence import rising, unhealthy
 from sida.training.identity import run_digest
 from sida.training.plan import Points
-from sida.training.student import StudentTrainer
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, CrashError, as_json, results
 
 

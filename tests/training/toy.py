@@ -16,7 +16,7 @@ import pytest
 
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
-from sida.training.student import StudentTrainer
+from sida.methods.distillation import StudentTrainer
 from sida.training.teacher import TeacherTrainer
 
 DATASET = {"name": "digits", "kind": "digits", "max_size": 200}

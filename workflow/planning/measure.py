@@ -75,9 +75,9 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
 
 def _turns(config: Any, network: Any, device: Any) -> Any:
     from sida.config.mapping import from_mapping
-    from sida.methods import find_method
+    from sida.methods.build import Parts, make_score_distiller
+    from sida.methods.registry import find_method
     from sida.networks import build_network, family_of
-    from sida.training.parts import Parts, make_score_distiller
 
     method = find_method(config.method)
     teacher = build_network(network).to(device)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from sida.methods import find_method
+from sida.methods.registry import find_method
 from workflow.planning.networks import NetworkCost, network_cost
 
 #: Bytes of a number in float32.

@@ -9,7 +9,7 @@ from eval.results.sheet import Run
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_counts
 from sida.errors import UserError, suggestion
-from sida.methods import find_method
+from sida.methods.registry import find_method
 
 if TYPE_CHECKING:
     from workflow.preset.rows import Rows

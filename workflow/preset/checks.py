@@ -14,7 +14,7 @@ from sida.config.ranges import names_object
 from sida.config.resources import ROOT
 from sida.config.samplers import read_sampler
 from sida.errors import UserError, suggestion
-from sida.methods import find_method, is_method
+from sida.methods.registry import find_method, is_method
 from workflow.preset.archives import find_archives
 from workflow.preset.rows import Rows
 

@@ -34,7 +34,7 @@ from eval.tables.layout import load_layout, read_layout
 from sida.assets.registry import Asset, load_registry
 from sida.config.datasets import dataset_spec
 from sida.errors import UserError, suggestion
-from sida.methods import METHODS
+from sida.methods.registry import METHODS
 from workflow.preset.experiments import check_experiments
 from workflow.preset.figure_settings import figure_settings
 from workflow.preset.job_specs import Preset

@@ -10,7 +10,7 @@ from eval.results.sheet import Run
 from sida.config.families import SD_VAE
 from sida.config.mapping import from_mapping
 from sida.errors import UserError, suggestion
-from sida.methods import find_method
+from sida.methods.registry import find_method
 from sida.training.config import DistillConfig, TeacherConfig, settled
 from workflow.preset.job_specs import Preset
 

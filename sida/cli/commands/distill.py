@@ -6,7 +6,7 @@ import argparse
 
 from sida.cli.commands import _spec
 from sida.cli.voice import one_voice
-from sida.methods import METHODS
+from sida.methods.registry import METHODS
 
 HELP = f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
 EXAMPLES = """examples:
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     config = from_mapping(DistillConfig, spec | {k: v for k, v in given.items() if v is not None}, where)
     limit_library_threads(config.threads)
 
-    from sida.training.student import distill
+    from sida.methods.distillation import distill
 
     _spec.tell(distill(config, args.out, where=where, set_aside=args.set_aside))
     return 0

@@ -25,8 +25,8 @@ from sida.training.learner import Learner
 from sida.training.player import Player
 
 if TYPE_CHECKING:
+    from sida.methods.build import Parts
     from sida.training.iteration import Turns
-    from sida.training.parts import Parts
 
 #: What GDD-I freezes: convolutions and the attention's last layer within the blocks of a U-Net, with their biases.
 INNATE = re.compile(r"model\.(enc|dec)\.\w+_(block\d+|in\d+|up|down)\.(conv\d|proj)\.")

@@ -14,6 +14,7 @@ from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
+from sida.methods.build import make_turns
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.training.averages import Average
 from sida.training.background import Tensors
@@ -25,7 +26,6 @@ from sida.training.iteration import Turns
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
-from sida.training.parts import make_turns
 from sida.training.pictures import Pictures
 from sida.training.plan import Plan
 from sida.training.process import prepare_process

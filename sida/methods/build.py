@@ -14,13 +14,13 @@ from sida.config.families import Family
 from sida.data import AugmentPipe, Dataset
 from sida.errors import UserError
 from sida.losses import SiDLoss
-from sida.methods import Method, find_method
+from sida.methods.distiller import Distiller
+from sida.methods.registry import Method, find_method
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpoint import load_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import GuidedDenoiser, check_guide
 from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
-from sida.training.distiller import Distiller
 from sida.training.iteration import Turns
 from sida.training.player import Player
 from sida.training.run import check_shapes
@@ -31,7 +31,7 @@ AnyLoss = TypeVar("AnyLoss")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a method makes its players from (:attr:`sida.methods.Method.turns`).
+    """What a method makes its players from (:attr:`sida.methods.registry.Method.turns`).
 
     Attributes:
         method: The method.

@@ -14,12 +14,12 @@ from sida.config.families import Family
 from sida.config.instance import InstanceOptions
 from sida.config.mapping import from_mapping
 from sida.errors import UserError, suggestion
-from sida.official_defaults import GDD_DEFAULTS, INSTANCE_DEFAULTS, SID_DEFAULTS, SIDA_DEFAULTS
+from sida.methods.defaults import GDD_DEFAULTS, INSTANCE_DEFAULTS, SID_DEFAULTS, SIDA_DEFAULTS
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
+    from sida.methods.build import Parts
     from sida.training.iteration import Turns
-    from sida.training.parts import Parts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class Method:
         guided: Of a method with ``turns``: whether these take the teacher's score from ``Parts.true_score``, which a
             recipe's ``guidance`` acts on. The others do.
         fused: Of a method with ``turns``: whether these heed a recipe's ``kernels`` and ``recompute``, as those of
-            :func:`sida.training.parts.make_score_distiller` do. The others do.
+            :func:`sida.methods.build.make_score_distiller` do. The others do.
     """
 
     name: str
@@ -164,7 +164,7 @@ def _gdd_loss(parts: Parts) -> Any:
 
 
 def _gdd_turns(parts: Parts) -> Turns:
-    from sida.training.gdd import make_gdd
+    from sida.methods.gdd import make_gdd
 
     return make_gdd(parts)
 
@@ -186,13 +186,13 @@ GDD_I = dataclasses.replace(
 
 
 def _instance_loss(parts: Parts) -> Any:
-    from sida.losses.instance import InstanceLoss
+    from sida.methods.instance_loss import InstanceLoss
 
     return InstanceLoss(parts.options.num_steps)
 
 
 def _instance_turns(parts: Parts) -> Turns:
-    from sida.training.instance import make_instance
+    from sida.methods.instance import make_instance
 
     return make_instance(parts)
 
@@ -235,5 +235,5 @@ def find_method(name: str, where: str = "method") -> Method:
 
     _, found = load_object(name, where, "method")
     if not isinstance(found, Method):
-        raise UserError(f"{where}: '{name}' is of type {type(found).__name__}, not a sida.methods.Method")
+        raise UserError(f"{where}: '{name}' is of type {type(found).__name__}, not a sida.methods.registry.Method")
     return found

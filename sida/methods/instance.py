@@ -1,19 +1,19 @@
 """Instance-based distillation: one player, the generator, which repeats the teacher's images.
 
-Source: see :class:`sida.losses.instance.InstanceLoss`.
+Source: see :class:`sida.methods.instance_loss.InstanceLoss`.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from sida.losses.instance import InstanceLoss
+from sida.methods.instance_loss import InstanceLoss
 from sida.training.learner import Learner
 from sida.training.player import Player
 
 if TYPE_CHECKING:
+    from sida.methods.build import Parts
     from sida.training.iteration import Turns
-    from sida.training.parts import Parts
 
 
 def make_instance(parts: Parts) -> Turns:

@@ -1,0 +1,1 @@
+"""Distillation methods: what a method is, the registry, one file per method, recipes and their resolution."""
