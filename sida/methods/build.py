@@ -15,7 +15,8 @@ from sida.data import AugmentPipe, Dataset
 from sida.errors import UserError
 from sida.losses import SiDLoss
 from sida.methods.distiller import Distiller
-from sida.methods.registry import Method, find_method
+from sida.methods.method import Method
+from sida.methods.registry import find_method
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpoint import load_network
 from sida.networks.checkpointing import checkpoint_blocks
@@ -31,7 +32,7 @@ AnyLoss = TypeVar("AnyLoss")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a method makes its players from (:attr:`sida.methods.registry.Method.turns`).
+    """What a method makes its players from (:attr:`sida.methods.method.Method.turns`).
 
     Attributes:
         method: The method.

@@ -216,7 +216,7 @@ class Recipe(TrainingSettings):
         recompute: With fused kernels, make the activations before convolutions again where gradients pass, instead of
             keeping them: less memory, a few per cent more time, the same result.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
-        options: Settings that only the method has, see :class:`sida.methods.registry.Method`.
+        options: Settings that only the method has, see :class:`sida.methods.method.Method`.
     """
 
     fake_score_lr: Positive | None = None

@@ -163,7 +163,7 @@ def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
         ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a, gdd, gdd-i, instance or module:object"),
         ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
         ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
-        ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.registry.Method"),
+        ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.method.Method"),
         ({"method": MATCHING, "real_source": "x"}, "real_source: 'matching' sees no real images"),
         ({"method": "sid", "options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
     ],
