@@ -25,10 +25,10 @@ from sida.data import load_dataset
 from sida.files.atomic import write_json
 from sida.methods.build import make_turns
 from sida.methods.distillation import StudentTrainer, make_batches
+from sida.methods.resolve import DistillConfig, settled
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.runtime.provenance import environment
-from sida.training.config import DistillConfig, settled
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
 from sida.training.process import prepare_process

@@ -27,7 +27,8 @@ Interval = Literal["t95", "pooled95", "std", "range", "none"]
 def settings_of(group: str) -> tuple[str, ...]:
     """Settings that points may stand against, by whose they are: ``recipe``, ``sampler``, ``teacher``; else none."""
     from sida.config.samplers import Sampler
-    from sida.training.config import Recipe, TeacherTraining
+    from sida.methods.recipe import Recipe
+    from sida.training.config import TeacherTraining
 
     classes: dict[str, type] = {"recipe": Recipe, "sampler": Sampler, "teacher": TeacherTraining}
     return tuple(field.name for field in fields(classes[group])) if group in classes else ()

@@ -20,7 +20,7 @@ from sida.files.atomic import read_jsonl
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
-    from sida.training.config import SettledConfig
+    from sida.methods.recipe import SettledConfig
 
 SETTINGS: dict[str, Callable[[SettledConfig, int], Any]] = {
     "batch_size": lambda c, gpus: c.batch_size,
@@ -238,8 +238,8 @@ def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> st
     if settings is None or run not in settings["students"]:
         return None
     from sida.config.mapping import from_mapping
+    from sida.methods.resolve import DistillConfig, settled
     from sida.networks.checkpoint import read_metadata
-    from sida.training.config import DistillConfig, settled
 
     student, where = settings["students"][run], f"run '{run}'"
     config = from_mapping(DistillConfig, student["settings"], where)

@@ -16,12 +16,13 @@ from sida.errors import UserError
 from sida.losses import SiDLoss
 from sida.methods.distiller import Distiller
 from sida.methods.method import Method
+from sida.methods.recipe import SettledConfig, WeightNorm
 from sida.methods.registry import find_method
+from sida.methods.resolve import DistillConfig, settled
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpoint import load_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import GuidedDenoiser, check_guide
-from sida.training.config import DistillConfig, SettledConfig, WeightNorm, settled
 from sida.training.iteration import Turns
 from sida.training.player import Player
 from sida.training.run import check_shapes

@@ -15,11 +15,11 @@ from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.build import make_turns
+from sida.methods.resolve import DistillConfig, settled
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.training.averages import Average
 from sida.training.background import Tensors
 from sida.training.batches import GeneratedBatches, StepBatches, step_batches
-from sida.training.config import DistillConfig, settled
 from sida.training.evaluation import Evaluation
 from sida.training.identity import common_facts, run_digest, run_metadata
 from sida.training.iteration import Turns

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sida.methods.distillation import distill
     from sida.methods.distiller import Distiller
+    from sida.methods.resolve import DistillConfig
     from sida.training.averages import ema_beta
-    from sida.training.config import DistillConfig, TeacherConfig
+    from sida.training.config import TeacherConfig
     from sida.training.meter import IterationRecord
     from sida.training.schedule import Phase, Schedule
     from sida.training.teacher import train_teacher

@@ -15,12 +15,13 @@ from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
 from sida.data.transfer import sent
 from sida.errors import UserError
+from sida.methods.resolve import DistillConfig
 from sida.runtime.randomness import derive_seed, generator
 from sida.sampling.networks import settled
 from sida.sampling.one_step import one_step
 from sida.sampling.quantise import to_uint8
 from sida.training.ahead import ReadAhead
-from sida.training.config import DistillConfig, TeacherConfig
+from sida.training.config import TeacherConfig
 from sida.training.ranks import Ranks
 
 Batch = tuple[torch.Tensor, torch.Tensor]

@@ -14,9 +14,10 @@ from sida.data.dataset import Dataset
 from sida.files.atomic import sha256_json
 from sida.methods.defaults import BETAS
 from sida.methods.registry import METHODS
+from sida.methods.resolve import DistillConfig
 from sida.networks import architecture
 from sida.runtime.provenance import code_version
-from sida.training.config import BESIDE, DistillConfig, TeacherConfig
+from sida.training.config import BESIDE, TeacherConfig
 from sida.training.evaluation import evaluation_facts
 
 Config = TeacherConfig | DistillConfig

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 from sida.config.evaluation import Evaluation
 from sida.config.mapping import from_mapping
-from sida.training.config import DistillConfig, SettledConfig, TeacherConfig
+from sida.methods.recipe import SettledConfig
+from sida.methods.resolve import DistillConfig
+from sida.training.config import TeacherConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,11 +15,12 @@ from sida.config.mapping import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sweep_temporaries
+from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import read_metadata
 from sida.networks.file import write_state_dict
 from sida.progress import say
 from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
-from sida.training.config import DistillConfig, TeacherConfig
+from sida.training.config import TeacherConfig
 from sida.training.logs import Logs
 from sida.training.product import check_architecture, write_network
 from sida.training.ranks import ALONE, Ranks

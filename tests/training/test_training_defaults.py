@@ -14,11 +14,11 @@ from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.methods.build import Parts, make_turns
 from sida.methods.registry import METHODS
+from sida.methods.resolve import DistillConfig, settled
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpoint import load_network, save_network
 from sida.training import distill
 from sida.training.averages import Average
-from sida.training.config import DistillConfig, settled
 from sida.training.identity import run_metadata
 from sida.training.learner import Learner
 from sida.training.product import write_network

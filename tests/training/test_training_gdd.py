@@ -13,10 +13,10 @@ from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.methods.build import make_turns
 from sida.methods.gdd import INNATE, freeze_innate
+from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.training import distill, train_teacher
-from sida.training.config import DistillConfig
 from sida.training.identity import run_digest
 from sida.training.state import StateStore
 from tests.training.processes import said, together

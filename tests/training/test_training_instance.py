@@ -11,10 +11,10 @@ from sida.files.atomic import read_jsonl
 from sida.losses import Round
 from sida.methods.build import make_turns
 from sida.methods.instance_loss import InstanceLoss
+from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training import distill, train_teacher
-from sida.training.config import DistillConfig
 from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
 
 INSTANCE = {

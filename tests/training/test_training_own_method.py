@@ -12,9 +12,9 @@ from sida.cli.main import main
 from sida.config.plugins import ALLOW
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
+from sida.methods.resolve import DistillConfig, settled
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.training import distill, train_teacher
-from sida.training.config import DistillConfig, settled
 from sida.training.identity import run_digest
 from sida.training.state import StateStore
 from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results

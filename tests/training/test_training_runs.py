@@ -19,10 +19,10 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods.build import make_turns
 from sida.methods.distillation import StudentTrainer
+from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import distill, train_teacher
-from sida.training.config import DistillConfig
 from sida.training.interruption import Interruption, Wish
 from sida.training.loop import TrainingLoop
 from sida.training.state import StateStore

@@ -14,11 +14,11 @@ from sida.files.atomic import read_jsonl, sha256_file
 from sida.losses import EDM2SiDALoss
 from sida.methods.build import make_turns
 from sida.methods.distillation import make_batches
+from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network
 from sida.training import distill, train_teacher
 from sida.training.batches import GeneratedBatches
-from sida.training.config import DistillConfig
 from tests.training.toy import STUDENT, TEACHER
 
 CPU = torch.device("cpu")

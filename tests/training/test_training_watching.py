@@ -18,9 +18,9 @@ from sida.config.mapping import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.methods.distillation import StudentTrainer
+from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import read_metadata
 from sida.training import distill, train_teacher
-from sida.training.config import DistillConfig
 from sida.training.divergence import rising, unhealthy
 from sida.training.identity import run_digest
 from sida.training.plan import Points

@@ -17,7 +17,7 @@ from sida.assets.registry import load_registry
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.training.config import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, settled
 from tests.workflow.workspace import Workspace
 from workflow.cli import sida_main as main
 from workflow.commands.plan import make_jobs

@@ -13,7 +13,7 @@ from sida.assets.registry import load_registry
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.training.config import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, settled
 from workflow.preset import Preset
 
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}

@@ -13,7 +13,7 @@ from sida.assets.registry import load_registry
 from sida.config.discriminator import GDDOptions, official_backbones
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
-from sida.training.config import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, settled
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 

@@ -15,7 +15,7 @@ from sida.config.mapping import Settings, from_mapping, from_texts
 from sida.config.ranges import As, Count, Fraction, OneOf, Positive
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.training.config import DistillConfig
+from sida.methods.resolve import DistillConfig
 from workflow.docs.schema import descriptions, json_schema
 from workflow.docs.settings import SCHEMAS, SETTINGS, schemas, settings
 from workflow.preset.settings import PresetSettings

@@ -21,9 +21,9 @@ from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
+from sida.methods.resolve import DistillConfig, settled
 from sida.networks import build_network
 from sida.networks.checkpoint import read_metadata, save_network
-from sida.training.config import DistillConfig, settled
 from tests.training.processes import together
 from workflow.planning.jobs import Jobs
 from workflow.planning.plan import make_plan, show_plan

@@ -20,7 +20,8 @@ from sida.config.evaluation import RecipeEvaluation
 from sida.config.instance import InstanceOptions
 from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
-from sida.training.config import NetworkConfig, Recipe, TeacherTraining
+from sida.methods.recipe import Recipe
+from sida.training.config import NetworkConfig, TeacherTraining
 from workflow.docs.schema import descriptions, json_schema, settings_table
 from workflow.planning.site import Site
 from workflow.preset.settings import PresetSettings, TeacherEntry

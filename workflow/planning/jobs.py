@@ -16,7 +16,7 @@ from sida.config.mapping import from_mapping, load_yaml
 from sida.config.plugins import MONITOR
 from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
-from sida.training.config import DistillConfig
+from sida.methods.resolve import DistillConfig
 from workflow.planning.networks import network_cost
 from workflow.planning.rates import Assumptions, Gpu
 from workflow.planning.records import Records
@@ -208,7 +208,7 @@ class Jobs:
 
     def settled(self, run: str) -> Any:
         """Settings of a student, each with its value, as on a GPU if the preset is for one."""
-        from sida.training.config import settled
+        from sida.methods.resolve import settled
 
         row = self.preset.runs[run]
         network = self.network(row.teacher)

@@ -11,7 +11,8 @@ from eval.results.sheet import Run
 from sida.config.mapping import from_mapping
 from sida.config.samplers import read_sampler
 from sida.errors import UserError
-from sida.training.config import DistillConfig, TeacherTraining, settled
+from sida.methods.resolve import DistillConfig, settled
+from sida.training.config import TeacherTraining
 
 if TYPE_CHECKING:
     from workflow.preset.job_specs import Preset

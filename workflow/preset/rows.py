@@ -18,8 +18,8 @@ from sida.config.mapping import from_mapping, load_yaml
 from sida.config.resources import find, there
 from sida.config.samplers import Kind, read_sampler
 from sida.errors import UserError, suggestion
+from sida.methods.recipe import Recipe
 from sida.methods.registry import find_method
-from sida.training.config import Recipe
 from workflow.preset.archives import find_archives, training_data
 from workflow.preset.imports import import_folders
 from workflow.preset.outside_code import check_code

@@ -10,7 +10,8 @@ from sida.config.analytic import AnalyticSettings
 from sida.config.datasets import DatasetEntry
 from sida.config.ranges import As, Count, Device, Name, Natural, Pattern
 from sida.config.samplers import Sampler
-from sida.training.config import NetworkConfig, Recipe, TeacherTraining
+from sida.methods.recipe import Recipe
+from sida.training.config import NetworkConfig, TeacherTraining
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

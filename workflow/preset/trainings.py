@@ -11,7 +11,8 @@ from sida.config.families import SD_VAE
 from sida.config.mapping import from_mapping
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
-from sida.training.config import DistillConfig, TeacherConfig, settled
+from sida.methods.resolve import DistillConfig, settled
+from sida.training.config import TeacherConfig
 from workflow.preset.job_specs import Preset
 
 

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     if (status := _spec.in_processes(args)) is not None:
         return status
     from sida.config.mapping import from_mapping
-    from sida.training.config import DistillConfig
+    from sida.methods.resolve import DistillConfig
     from sida.training.process import limit_library_threads
 
     spec, where = _spec.read_spec(args.spec, args.set, DistillConfig)

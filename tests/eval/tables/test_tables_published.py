@@ -329,7 +329,7 @@ def test_tables_compile_on_one_page_with_every_digit(tmp_path, released, name, m
 
 def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     from sida.config.mapping import from_mapping
-    from sida.training.config import DistillConfig
+    from sida.methods.resolve import DistillConfig
 
     preset = Preset.load(ROOT / "config" / "demo.yaml")
     preset.own.append(tmp_path)

@@ -1,0 +1,124 @@
+"""Settings of a distillation."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+from sida.config.evaluation import RecipeEvaluation
+from sida.config.ranges import As, Finite, Fraction, NotNegative, Positive, Range
+from sida.methods.resolve import DistillConfig
+from sida.training.config import Beta, TrainingSettings
+
+#: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
+WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
+
+
+#: Null where a copy of a network does as the network, or knows nothing of the kind.
+_NORMS = ("weight_norm", "fake_score_weight_norm")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Recipe(TrainingSettings):
+    """Settings of a distillation; the sheet adds method, teacher, start, α and seed.
+
+    *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods.registry`) for the teacher's network family.
+
+    Attributes:
+        fake_score_lr: Learning rate of the fake score, or of the discriminator in its place; null takes ``lr``.
+        betas: Adam's β₁ and β₂; null takes the official ones.
+        generator_betas: The generator's β₁ and β₂ where they differ; null takes ``betas``.
+        eps: Adam's ε; null takes 1e-8, or 1e-6 with float16.
+        t_max: Largest generator time, of 1000.
+        init_sigma: σ_init of the generator; null takes the official one.
+        P_mean: Mean of ln σ in the fake score's loss; null takes the official one.
+        P_std: Standard deviation of ln σ; null takes the official one.
+        lambda_sid: Weight of the SiD term.
+        lambda_adv: Weight of the generator's adversarial term.
+        lambda_d: Weight of the discriminator term; null takes the official one.
+        lambda_fake_score: Weight of the fake score's denoising term.
+        warmup_kimg: Thousands of images for which the fake score learns alone; null takes the official number.
+        adversarial_kimg: Thousands of images after which the adversarial term joins (sida, sid2a).
+        ema_half_life_kimg: Half-life of the average of the generator's weights; null takes the official one.
+        grad_clip_value: Value clip of the fake score's gradients; 0 is off, null takes the official value.
+        dropout: Dropout of student and fake score; null keeps the teacher's.
+        gamma: Weight over noise levels of the fake score's and discriminator's terms: ``edm`` (the official code),
+            ``snr``, ``constant`` or ``min-snr``, see :func:`sida.losses.noise.score_weight`.
+        adversarial_pool: ``batch`` (the paper's in-batch fakeness) or ``sample``, see :class:`sida.losses.SiDALoss`.
+        real_source: ``data``, or a run of the sheet or path of a one-step generator whose samples play the real images:
+            a control in which the adversarial term runs but brings no data in (only classes are drawn from the data).
+        weight_norm: Forced weight normalisation of an EDM2 student; null takes the official mode.
+        fake_score_weight_norm: The same of its fake score.
+        logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null takes the
+            official choice, which is false without the head that predicts it.
+        guidance: Strength w of the guidance of the teacher's score, ``D_g + w (D − D_g)``: the student learns from the
+            teacher as a sampler with this guidance uses it; other than 1 it needs a guiding network (column ``guide``
+            of the sheet). The fake score and the start stay the plain teacher's.
+        max_nan_share: Largest share of samples with NaN within a tick before the run stops.
+        evaluation: null, or ``{every_kimg, num_samples, ...}``: measuring during training, which decides the network
+            that is kept, and may end the run.
+        compile: Run through torch.compile (changes rounding).
+        fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
+        half: That half precision: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as GDD's). The
+            network's file says it, so the network is drawn from in it.
+        kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md);
+            not for gdd, gdd-i and instance.
+        recompute: With fused kernels, make the activations before convolutions again where gradients pass, instead of
+            keeping them: less memory, a few per cent more time, the same result.
+        cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
+        options: Settings that only the method has, see :class:`sida.methods.method.Method`.
+    """
+
+    fake_score_lr: Positive | None = None
+    betas: tuple[Beta, Beta] | None = None
+    generator_betas: tuple[Beta, Beta] | None = None
+    eps: Positive | None = None
+    t_max: Annotated[float, Range(above=0, most=1000)] = 800.0
+    init_sigma: Positive | None = None
+    P_mean: Finite | None = None
+    P_std: Positive | None = None
+    lambda_sid: NotNegative = 100.0
+    lambda_adv: NotNegative = 0.01
+    lambda_d: NotNegative | None = None
+    lambda_fake_score: NotNegative = 1.0
+    warmup_kimg: NotNegative | None = None
+    adversarial_kimg: NotNegative = 200.0
+    ema_half_life_kimg: Positive | None = None
+    grad_clip_value: NotNegative | None = None
+    dropout: Fraction | None = None
+    gamma: Literal["edm", "snr", "constant", "min-snr"] = "edm"
+    adversarial_pool: Literal["batch", "sample"] = "batch"
+    real_source: str = "data"
+    weight_norm: WeightNorm | None = None
+    fake_score_weight_norm: WeightNorm | None = None
+    logvar: bool | None = None
+    guidance: NotNegative = 1.0
+    max_nan_share: Fraction = 0.1
+    evaluation: Annotated[dict[str, Any], As(RecipeEvaluation)] | None = None
+    compile: bool = False
+    fp16: bool | None = None
+    half: Literal["float16", "bfloat16"] = "float16"
+    kernels: Literal["torch", "fused"] = "torch"
+    recompute: bool = False
+    cuda_graphs: bool = True
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SettledConfig(DistillConfig):
+    """A configuration in which every setting has its value; see :func:`settled`."""
+
+    alpha: float
+    betas: tuple[Beta, Beta]
+    init_sigma: float
+    P_mean: float
+    P_std: float
+    lambda_d: float
+    grad_clip_value: float
+    warmup_kimg: float
+    ema_half_life_kimg: float
+    weight_norm: WeightNorm | None
+    fake_score_weight_norm: WeightNorm | None
+    logvar: bool
+    eps: float
+    fp16: bool
