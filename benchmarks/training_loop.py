@@ -23,8 +23,7 @@ import torch
 from benchmarks.training_step import NETWORK
 from sida.data import load_dataset
 from sida.files.atomic import write_json
-from sida.methods.build import make_turns
-from sida.methods.distillation import StudentTrainer, make_batches
+from sida.methods.distillation import StudentTrainer, make_batches, make_turns
 from sida.methods.resolve import DistillConfig, settled
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network

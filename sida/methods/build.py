@@ -5,27 +5,22 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 
 from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family
-from sida.data import AugmentPipe, Dataset
-from sida.errors import UserError
+from sida.data import AugmentPipe
 from sida.losses import SiDLoss
 from sida.methods.distiller import Distiller
 from sida.methods.method import Method
 from sida.methods.recipe import SettledConfig, WeightNorm
-from sida.methods.registry import find_method
-from sida.methods.resolve import DistillConfig, settled
-from sida.networks import architecture, build_network, family_of
-from sida.networks.checkpoint import load_network
+from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
-from sida.networks.guidance import GuidedDenoiser, check_guide
+from sida.networks.guidance import GuidedDenoiser
 from sida.training.iteration import Turns
 from sida.training.player import Player
-from sida.training.run import check_shapes
 from sida.training.schedule import Schedule
 
 AnyLoss = TypeVar("AnyLoss")
@@ -111,40 +106,6 @@ class Parts:
         """The configured augmentation; ``official`` is what it does where the flags are left out."""
         settings = self.config.augment
         return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", official)
-
-
-def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Turns:
-    """What a configuration trains: its method's players, with networks, losses and schedule.
-
-    Raises:
-        UserError: A network that cannot be read or does not fit the data set, or a setting it does not have.
-    """
-    teacher, _ = load_network(config.teacher, device)
-    check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
-    config = settled(config, architecture(teacher), where)
-    if config.fp16 and device.type != "cuda":
-        raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
-    guide = None
-    if config.guide is not None:
-        guide, _ = load_network(config.guide, device)
-        check_guide(teacher, guide, f"{where}.guide: {config.guide}")
-    frozen = [net for net in (teacher, guide) if net is not None]
-    for net in frozen if device.type == "cuda" else ():
-        cast(Any, net).use_fp16, cast(Any, net).half_dtype = config.fp16, getattr(torch, config.half)
-    initial = teacher
-    if config.init is not None:
-        initial, _ = load_network(config.init, device)
-        check_shapes(initial, dataset, f"{where}.init: {config.init}")
-    method = find_method(config.method, f"{where}.method")
-    options = method.read_options(config.options, f"{where}.options")
-    if config.checkpointing:
-        if config.compile:
-            raise UserError(f"{where}.checkpointing: does not go with compile; turn one of them off")
-        # The generator's gradients pass the teacher too.
-        for net in frozen:
-            checkpoint_blocks(net, f"{where}.checkpointing")
-    parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
-    return method.turns(parts) if method.turns else make_score_distiller(parts)
 
 
 def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequence[Player] = ()) -> Distiller:

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -14,12 +14,17 @@ from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.methods.build import make_turns
+from sida.methods.build import Parts, make_score_distiller
+from sida.methods.generated_batches import GeneratedBatches
+from sida.methods.registry import find_method
 from sida.methods.resolve import DistillConfig, settled
+from sida.networks import architecture, family_of
 from sida.networks.checkpoint import load_network, read_metadata
+from sida.networks.checkpointing import checkpoint_blocks
+from sida.networks.guidance import check_guide
 from sida.training.averages import Average
 from sida.training.background import Tensors
-from sida.training.batches import GeneratedBatches, StepBatches, step_batches
+from sida.training.batches import StepBatches, step_batches
 from sida.training.evaluation import Evaluation
 from sida.training.identity import common_facts, run_digest, run_metadata
 from sida.training.iteration import Turns
@@ -160,3 +165,37 @@ def _sha256(path: str, where: str) -> str:
     if not Path(path).is_file():
         raise UserError(f"{where}: no such file '{path}'; train or download it first, or correct the path")
     return sha256_file(path)
+
+
+def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Turns:
+    """What a configuration trains: its method's players, with networks, losses and schedule.
+
+    Raises:
+        UserError: A network that cannot be read or does not fit the data set, or a setting it does not have.
+    """
+    teacher, _ = load_network(config.teacher, device)
+    check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
+    config = settled(config, architecture(teacher), where)
+    if config.fp16 and device.type != "cuda":
+        raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
+    guide = None
+    if config.guide is not None:
+        guide, _ = load_network(config.guide, device)
+        check_guide(teacher, guide, f"{where}.guide: {config.guide}")
+    frozen = [net for net in (teacher, guide) if net is not None]
+    for net in frozen if device.type == "cuda" else ():
+        cast(Any, net).use_fp16, cast(Any, net).half_dtype = config.fp16, getattr(torch, config.half)
+    initial = teacher
+    if config.init is not None:
+        initial, _ = load_network(config.init, device)
+        check_shapes(initial, dataset, f"{where}.init: {config.init}")
+    method = find_method(config.method, f"{where}.method")
+    options = method.read_options(config.options, f"{where}.options")
+    if config.checkpointing:
+        if config.compile:
+            raise UserError(f"{where}.checkpointing: does not go with compile; turn one of them off")
+        # The generator's gradients pass the teacher too.
+        for net in frozen:
+            checkpoint_blocks(net, f"{where}.checkpointing")
+    parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
+    return method.turns(parts) if method.turns else make_score_distiller(parts)

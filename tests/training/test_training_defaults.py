@@ -12,7 +12,8 @@ from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
-from sida.methods.build import Parts, make_turns
+from sida.methods.build import Parts
+from sida.methods.distillation import make_turns
 from sida.methods.registry import METHODS
 from sida.methods.resolve import DistillConfig, settled
 from sida.networks import architecture, build_network, family_of

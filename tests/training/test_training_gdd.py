@@ -11,7 +11,7 @@ import torch
 from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
-from sida.methods.build import make_turns
+from sida.methods.distillation import make_turns
 from sida.methods.gdd import INNATE, freeze_innate
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network

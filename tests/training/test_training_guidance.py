@@ -12,8 +12,7 @@ import torch
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.methods.build import make_turns
-from sida.methods.distillation import StudentTrainer, make_batches
+from sida.methods.distillation import StudentTrainer, make_batches, make_turns
 from sida.methods.registry import METHODS
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network

@@ -9,7 +9,7 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.losses import Round
-from sida.methods.build import make_turns
+from sida.methods.distillation import make_turns
 from sida.methods.instance_loss import InstanceLoss
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network

@@ -17,8 +17,7 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
-from sida.methods.build import make_turns
-from sida.methods.distillation import StudentTrainer
+from sida.methods.distillation import StudentTrainer, make_turns
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
