@@ -6,7 +6,7 @@ import torch
 
 from sida.kernels import adam as kernels
 from sida.training.flat import Adam
-from sida.training.learner import GuardReport
+from sida.training.guard import GuardReport
 
 
 def fused_step(adam: Adam, gradient: torch.Tensor, lr: float, clip_value: float | None, infinity: float) -> GuardReport:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sida.training.learner import GuardReport
+from sida.training.guard import GuardReport
 from sida.training.ranks import ALONE, Ranks
 
 #: What is averaged over a tick, by name; and what is counted.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sida.kernels import lack
 from sida.networks.edm2_layers import NORM_EPS, MPConv, normalize
 from sida.training.flat import Adam
-from sida.training.learner import INFINITY_REPLACEMENT, guard_gradient
+from sida.training.guard import INFINITY_REPLACEMENT, guard_gradient
 
 if lack() is not None:
     pytest.skip(str(lack()), allow_module_level=True)

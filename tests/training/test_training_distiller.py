@@ -16,7 +16,7 @@ from sida.methods.distiller import Distiller
 from sida.networks import build_network
 from sida.training.batches import step_draws
 from sida.training.flat import Adam, FlatParameters
-from sida.training.learner import guard_gradient
+from sida.training.guard import guard_gradient
 from sida.training.schedule import Schedule
 from tests.losses.loss_cases import tensors
 
