@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
+from eval.figures.grids import Grid, picture
 from eval.figures.layout import NeighboursSpec, SamplesLayout
-from eval.figures.samples import Grid, picture
 from sida.files.content_hash import csv_text
 
 if TYPE_CHECKING:
