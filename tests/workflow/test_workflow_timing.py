@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sida.cli.timing import Stopwatch
+from workflow.planning.stopwatch import Stopwatch
 
 
 def test_shares_of_stages_and_waiting_add_up():

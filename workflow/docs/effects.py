@@ -23,16 +23,11 @@ from eval.tables.layout import EffectSpec
 from eval.tables.model import Table
 from eval.tables.text import to_markdown
 from sida.errors import UserError, suggestion
+from workflow.docs.forms import FORM, FORMS
 
 if TYPE_CHECKING:
     from workflow.docs.study import Study
 
-#: Decimals, factor and unit of a metric, or of a quantity of a training log, in running text.
-FORMS = {
-    "fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %"),
-    "weight_rms.generator": (4, 1, ""), "weight_rms.fake_score": (4, 1, ""),
-}  # fmt: skip
-FORM = (2, 1, "")
 
 TERMS = {
     "evaluation": "evaluation: one trial of one generator",

@@ -13,7 +13,7 @@ from eval.results.summary import Estimate
 from eval.results.training_logs import read_evaluations
 from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
-from workflow.docs.effects import FORM, FORMS
+from workflow.docs.forms import FORM, FORMS
 from workflow.docs.stored_lines import read_csv
 
 if TYPE_CHECKING:
