@@ -24,7 +24,7 @@ from benchmarks.training_step import NETWORK
 from sida.data import load_dataset
 from sida.files.atomic import write_json
 from sida.methods.distillation import StudentTrainer, make_batches, make_turns
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from sida.runtime.provenance import environment
@@ -141,7 +141,7 @@ def main(out: Path) -> bool:
         folder, teacher = Path(name), Path(name) / "teacher.safetensors"
         torch.manual_seed(0)
         save_network(build_network(NETWORK), teacher, {"method": "teacher"})
-        config = settled(DistillConfig(**SETTINGS, teacher=str(teacher)), NETWORK)
+        config = resolve_recipe(DistillConfig(**SETTINGS, teacher=str(teacher)), NETWORK)
         dataset, device = load_dataset(config.dataset), torch.device("cpu")
         trainer = Counted(make_turns(config, dataset, device), make_batches(config, dataset, device))
         loop = loop_share(trainer, folder / "loop", Plan.from_config(config, "bench"))

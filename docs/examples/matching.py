@@ -14,7 +14,7 @@ from sida.config.ranges import Positive
 from sida.losses import Round, SiDLoss, Terms
 from sida.losses.noise import unit_noise
 from sida.losses.terms import Net, dropped, intact, keep
-from sida.methods.registry import SID
+from sida.methods import SID
 
 
 @dataclasses.dataclass(frozen=True)

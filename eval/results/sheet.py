@@ -32,7 +32,7 @@ class Run:
     Attributes:
         run: Unique id; names files and targets.
         label: Name in tables and figures.
-        method: ``data`` (resampled real images), ``teacher``, a method of :mod:`sida.methods.registry`, ``module:object`` (a
+        method: ``data`` (resampled real images), ``teacher``, a method of :mod:`sida.methods`, ``module:object`` (a
             method of your own), or ``external`` (someone else's generator or stored images).
         sampler: Name in the preset's samplers; empty for external functions and images.
         family: Group in tables.

@@ -20,9 +20,9 @@ from sida.files.atomic import read_jsonl
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
-    from sida.methods.recipe import SettledConfig
+    from sida.methods.recipe import ResolvedConfig
 
-SETTINGS: dict[str, Callable[[SettledConfig, int], Any]] = {
+SETTINGS: dict[str, Callable[[ResolvedConfig, int], Any]] = {
     "batch_size": lambda c, gpus: c.batch_size,
     "batch_gpu": lambda c, gpus: c.batch_gpu or c.batch_size // gpus,
     "gpus": lambda c, gpus: f"{gpus} × {c.device}",
@@ -113,7 +113,7 @@ def build_hyperparameters(
         layout: Lines and columns.
         published: Published numbers by id.
         settings: Ours; without them every such cell says 'not configured'. ``gpus``, and ``students``: for each row
-            its ``settings`` (a :class:`sida.training.DistillConfig`) and the ``network`` of its teacher (null reads it
+            its ``settings`` (a :class:`sida.methods.DistillConfig`) and the ``network`` of its teacher (null reads it
             from the teacher's file).
         results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
         mode: Overrides the layout's mode; ``audit`` where neither says.
@@ -238,7 +238,7 @@ def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> st
     if settings is None or run not in settings["students"]:
         return None
     from sida.config.mapping import from_mapping
-    from sida.methods.resolve import DistillConfig, settled
+    from sida.methods.resolve import DistillConfig, resolve_recipe
     from sida.networks.checkpoint import read_metadata
 
     student, where = settings["students"][run], f"run '{run}'"
@@ -246,7 +246,7 @@ def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> st
     # An imported teacher's file says what it is.
     network = student["network"] or read_metadata(config.teacher)["network"]
     gpus = max(1, int(settings["gpus"]))
-    values = [_text(SETTINGS[name](settled(config, network, where), gpus)) for name in spec.setting]
+    values = [_text(SETTINGS[name](resolve_recipe(config, network, where), gpus)) for name in spec.setting]
     form = spec.form if spec.form.count("{}") == len(values) else "{}"
     return form.format(*values)
 

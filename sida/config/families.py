@@ -33,7 +33,7 @@ class Family:
     """What training, sampling and measuring ask of a network's family.
 
     Attributes:
-        name: Under this name methods hold their default settings (:attr:`sida.methods.method.Method.defaults`).
+        name: Under this name methods hold their default settings (:attr:`sida.methods.Method.defaults`).
         title: Name for people.
         like: Family whose default settings a method takes where it has none under ``name``; None: there is none.
         sampler_dtype: Precision of the state of Heun's sampler in the original tool.

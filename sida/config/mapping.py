@@ -145,8 +145,8 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML mapping.
 
     Raises:
-        UserError: Missing file, another encoding than UTF-8, what :func:`~sida.files.text_files.parse_yaml` refuses, or a
-            document that is not a mapping.
+        UserError: Missing file, another encoding than UTF-8, what :func:`~sida.files.text_files.parse_yaml` refuses,
+            or a document that is not a mapping.
     """
     path = Path(path)
     if not path.is_file():

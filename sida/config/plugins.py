@@ -121,7 +121,7 @@ def is_ours(name: str) -> bool:
     if package not in _OURS:
         return False
     spec = importlib.util.find_spec(package)
-    here = Path(__file__).resolve().parents[1]
+    here = Path(__file__).resolve().parents[2]
     return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parents[1] == here
 
 

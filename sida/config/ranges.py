@@ -1,7 +1,7 @@
 """What a setting's annotation may say: ranges, names, forms and the class of an inner mapping.
 
-``lr: Positive`` or ``t_max: Annotated[float, Range(above=0, most=1000)]`` in a class of settings; :mod:`sida.config.mapping`
-checks by it, :mod:`workflow.docs.schema` tells of it.
+``lr: Positive`` or ``t_max: Annotated[float, Range(above=0, most=1000)]`` in a class of settings;
+:mod:`sida.config.mapping` checks by it, :mod:`workflow.docs.schema` tells of it.
 """
 
 from __future__ import annotations

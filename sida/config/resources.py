@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sida.errors import UserError, suggestion
 
-_PACKAGE = Path(__file__).resolve().parent
+_PACKAGE = Path(__file__).resolve().parents[1]
 #: Copies that a wheel brings along (see ``pyproject.toml``).
 _SHIPPED = _PACKAGE / "shipped"
 #: Holds ``config`` and ``results/published``: the checkout, or the copies of a wheel.

@@ -1,7 +1,7 @@
 """CIFAR-10's python archive, read without trusting it.
 
-The archive is a tar of pickles, which the allow-list reader of :mod:`sida.networks.checkpoint` takes apart: nothing in them is
-called, and what they claim is compared with what is there.
+The archive is a tar of pickles, which the allow-list reader of :mod:`sida.networks.checkpoint` takes apart: nothing in
+them is called, and what they claim is compared with what is there.
 """
 
 from __future__ import annotations

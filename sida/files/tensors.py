@@ -2,8 +2,8 @@
 
 The files are safetensors, with the record in the header under the key ``sida``. Written here rather than through the
 ``safetensors`` package so that tensors can be streamed one at a time (a gigabyte is never held twice) and so that every
-way in which a file can be damaged has its own one-line explanation (:mod:`sida.files.tensor_header`). The files are the same,
-in both directions.
+way in which a file can be damaged has its own one-line explanation (:mod:`sida.files.tensor_header`). The files are the
+same, in both directions.
 """
 
 from __future__ import annotations

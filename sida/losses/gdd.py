@@ -21,7 +21,7 @@ class GDDLoss(Loss):
 
     Methods, arguments and terms are those of :class:`SiDLoss`, with the discriminator in the place of the fake score:
     no noise is added, a head's loss is the mean over its logits, heads are added. The terms are scalars, and R1 is a
-    step of its own: the players of :mod:`sida.methods.gdd`, not :class:`sida.training.Distiller`.
+    step of its own: the players of :mod:`sida.methods.gdd`, not :class:`sida.methods.Distiller`.
 
     Attributes:
         form: ``"ns"`` (non-saturating) or ``"hinge"``.

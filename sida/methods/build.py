@@ -15,7 +15,7 @@ from sida.data import AugmentPipe
 from sida.losses import SiDLoss
 from sida.methods.distiller import Distiller
 from sida.methods.method import Method
-from sida.methods.recipe import SettledConfig, WeightNorm
+from sida.methods.recipe import ResolvedConfig, WeightNorm
 from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import GuidedDenoiser
@@ -28,7 +28,7 @@ AnyLoss = TypeVar("AnyLoss")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a method makes its players from (:attr:`sida.methods.method.Method.turns`).
+    """What a method makes its players from (:attr:`sida.methods.Method.turns`).
 
     Attributes:
         method: The method.
@@ -43,7 +43,7 @@ class Parts:
     """
 
     method: Method
-    config: SettledConfig
+    config: ResolvedConfig
     options: Any
     family: Family
     teacher: torch.nn.Module

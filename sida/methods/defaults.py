@@ -1,7 +1,7 @@
 """Default settings of the methods by network family, as the official code has them.
 
 They are what a recipe leaves out: the settings that differ between methods or families. What is the same for all
-stands in :class:`sida.training.DistillConfig`; what differs between data sets (rates, batches, augmentation) nowhere.
+stands in :class:`sida.methods.DistillConfig`; what differs between data sets (rates, batches, augmentation) nowhere.
 
 Source: mingyuanzhou/SiD, branches main and sida, and Zyriix/GDD: training scripts, their options' defaults, the loops.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -10,14 +11,18 @@ from typing import Any, cast
 
 import torch
 
+from sida.config.evaluation import Evaluation as EvaluationSettings
+from sida.config.mapping import from_mapping
 from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.build import Parts, make_score_distiller
 from sida.methods.generated_batches import GeneratedBatches
+from sida.methods.identity import student_digest
+from sida.methods.recipe import ResolvedConfig, StudentConfig
 from sida.methods.registry import find_method
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, family_of
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.networks.checkpointing import checkpoint_blocks
@@ -26,13 +31,13 @@ from sida.training.averages import Average
 from sida.training.background import Tensors
 from sida.training.batches import StepBatches, step_batches
 from sida.training.evaluation import Evaluation
-from sida.training.identity import common_facts, run_digest, run_metadata
+from sida.training.identity import common_facts, run_metadata
 from sida.training.iteration import Turns
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.pictures import Pictures
-from sida.training.plan import Plan
+from sida.training.plan import Plan, Points
 from sida.training.process import prepare_process
 from sida.training.ranks import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
@@ -109,7 +114,7 @@ def distill(
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     parents: dict[str, str | None] = {"teacher": _sha256(config.teacher, f"{where}.teacher"), "init": None}
-    config = settled(config, read_metadata(config.teacher)["network"], where)
+    config = resolve_recipe(config, read_metadata(config.teacher)["network"], where)
     if config.init is not None:
         parents["init"] = _sha256(config.init, f"{where}.init")
     if config.guide is not None:
@@ -117,7 +122,7 @@ def distill(
     if config.real_source != "data":
         parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
     networks = {role: read_metadata(getattr(config, role))["network"] for role, digest in parents.items() if digest}
-    digest = run_digest("student", config, dataset.sha256, parents, where, networks)
+    digest = student_digest(config, dataset.sha256, parents, where, networks)
     stage = f"distill {config.name}"
     folder = run_folder(outdir, "students", config.name)
     facts = common_facts(config, digest, dataset.sha256, parents)
@@ -133,7 +138,9 @@ def distill(
         if config.evaluation is not None:
             place = f"{where}.evaluation"
             evaluate = Evaluation(config.evaluation, dataset, config.init_sigma, config.device, place)
-        plan = Plan.from_config(config, stage, turns.begun(math.prod(dataset.network_shape)))
+        plan = student_plan(config, stage, turns.begun(math.prod(dataset.network_shape)))
+        if config.guidance != 1:
+            metadata["guidance"] = config.guidance
         metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
         sampler = Sampler(kind="one_step", init_sigma=config.init_sigma)
         picture = Pictures(sampler, config.pictures, config.device)
@@ -141,8 +148,29 @@ def distill(
     return files.network
 
 
+def student_plan(config: ResolvedConfig, stage: str, begun: float) -> Plan:
+    """The plan of a distillation with its evaluations.
+
+    Args:
+        config: Settings.
+        stage: Label of progress lines.
+        begun: Images after which all phases of the method have begun; evaluations before do not end a run.
+    """
+    plan = dataclasses.replace(Plan.from_config(config, stage), max_nan_share=config.max_nan_share)
+    if config.evaluation is None:
+        return plan
+    evaluation = from_mapping(EvaluationSettings, config.evaluation, "evaluation")
+    return dataclasses.replace(
+        plan,
+        evaluation=Points(evaluation.every_kimg * 1000, evaluation.per_decade),
+        patience=evaluation.patience,
+        min_improvement=evaluation.min_improvement,
+        settled=begun,
+    )
+
+
 def make_batches(
-    config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student", ranks: Ranks = ALONE
+    config: StudentConfig, dataset: Dataset, device: torch.device, where: str = "student", ranks: Ranks = ALONE
 ) -> StepBatches | GeneratedBatches:
     """Batches of a configuration: the data's, or with ``real_source`` a generator's images in their place.
 
@@ -167,7 +195,7 @@ def _sha256(path: str, where: str) -> str:
     return sha256_file(path)
 
 
-def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Turns:
+def make_turns(config: StudentConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Turns:
     """What a configuration trains: its method's players, with networks, losses and schedule.
 
     Raises:
@@ -175,7 +203,8 @@ def make_turns(config: DistillConfig, dataset: Dataset, device: torch.device, wh
     """
     teacher, _ = load_network(config.teacher, device)
     check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
-    config = settled(config, architecture(teacher), where)
+    if not isinstance(config, ResolvedConfig):
+        config = resolve_recipe(config, architecture(teacher), where)
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
     guide = None

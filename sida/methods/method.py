@@ -12,7 +12,6 @@ from sida.errors import UserError
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
-    from sida.methods.build import Parts
     from sida.training.iteration import Turns
 
 
@@ -29,8 +28,8 @@ class Method:
         start: What the generator starts as: a copy of the ``teacher``, another distilled ``generator`` that the run
             must name (``init``), or ``either``.
         real_images: Whether it sees real images.
-        defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.config.families`): all of them,
-            ``{**SID.defaults["edm"], "alpha": 1.0}`` to change one.
+        defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.config.families`): all of
+            them, ``{**SID.defaults["edm"], "alpha": 1.0}`` to change one.
         loss: Makes the loss of fake score and generator, from the settings that it takes. With ``turns`` it may be any
             loss that these use.
         psi_steps: Steps of the fake score with each step of the generator.
@@ -38,7 +37,7 @@ class Method:
             method ``assets(resolution)``, a workflow fetches these downloads before it trains; a method
             ``recorded(given)`` says what of them is in a run's digest.
         turns: Makes the learners with their optimizers, losses and order. None: teacher, fake score and generator
-            (:class:`sida.training.Distiller`); a method with other networks makes its own players.
+            (:class:`sida.methods.Distiller`); a method with other networks makes its own players.
         guided: Of a method with ``turns``: whether these take the teacher's score from ``Parts.true_score``, which a
             recipe's ``guidance`` acts on. The others do.
         fused: Of a method with ``turns``: whether these heed a recipe's ``kernels`` and ``recompute``, as those of
@@ -51,10 +50,10 @@ class Method:
     start: Literal["teacher", "generator", "either"]
     real_images: bool
     defaults: Mapping[str, Mapping[str, Any]]
-    loss: Callable[[Parts], SiDLoss]
+    loss: Callable[[Any], SiDLoss]
     psi_steps: int = 1
     options: type | None = None
-    turns: Callable[[Parts], Turns] | None = None
+    turns: Callable[[Any], Turns] | None = None
     guided: bool = False
     fused: bool = False
 

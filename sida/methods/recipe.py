@@ -5,24 +5,23 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from sida.config.evaluation import RecipeEvaluation
+from sida.config.evaluation import Evaluation, RecipeEvaluation
 from sida.config.ranges import As, Finite, Fraction, NotNegative, Positive, Range
-from sida.methods.resolve import DistillConfig
-from sida.training.config import Beta, TrainingSettings
+from sida.training.config import Beta, RunConfig, TrainingSettings
 
 #: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 
 
-#: Null where a copy of a network does as the network, or knows nothing of the kind.
-_NORMS = ("weight_norm", "fake_score_weight_norm")
+#: Settings that stay null where a copied network keeps its own mode, or has none.
+WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(TrainingSettings):
     """Settings of a distillation; the sheet adds method, teacher, start, α and seed.
 
-    *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods.registry`) for the teacher's network family.
+    *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods`) for the teacher's network family.
 
     Attributes:
         fake_score_lr: Learning rate of the fake score, or of the discriminator in its place; null takes ``lr``.
@@ -66,7 +65,7 @@ class Recipe(TrainingSettings):
         recompute: With fused kernels, make the activations before convolutions again where gradients pass, instead of
             keeping them: less memory, a few per cent more time, the same result.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
-        options: Settings that only the method has, see :class:`sida.methods.method.Method`.
+        options: Settings that only the method has, see :class:`sida.methods.Method`.
     """
 
     fake_score_lr: Positive | None = None
@@ -105,8 +104,48 @@ class Recipe(TrainingSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SettledConfig(DistillConfig):
-    """A configuration in which every setting has its value; see :func:`settled`."""
+class StudentConfig(Recipe, RunConfig):
+    """A one-step generator to distil from a teacher.
+
+    Attributes:
+        method: Name in :data:`sida.methods.METHODS`: ``sid`` (no real images), ``sida`` (with the adversarial term),
+            ``sid2a`` (sida from a distilled generator), ``gdd`` (a discriminator alone), ``gdd-i`` (most of the
+            generator frozen), ``instance`` (the teacher's images of the same latents); or ``module:object`` of one's
+            own.
+        teacher: Path of the teacher's network.
+        init: Path of the generator to start from: needed by sid2a, allowed for sid (a *restart*: fresh fake score and
+            optimisers without the adversarial term, the control for SiD2A), refused by sida.
+        guide: Path of the guiding network, with ``guidance`` other than 1: for as many pixels and channels as the
+            teacher, with as many classes or none.
+        alpha: α of the SiD term; null takes the official one.
+        evaluation: null, or ``{every_kimg, monitor: "module:factory", kwargs, ...}``; decides the network that is kept.
+    """
+
+    method: str
+    teacher: str
+    init: str | None = None
+    guide: str | None = None
+    alpha: Finite | None = None
+    evaluation: Annotated[dict[str, Any], As(Evaluation)] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.guidance != 1 and self.guide is None:
+            raise ValueError(f"guidance: {self.guidance:g} needs a guiding network; give its file as guide, or set 1")
+        if self.guidance == 1 and self.guide is not None:
+            raise ValueError("guide: guides nothing with a guidance of 1; set guidance, or remove the guide")
+        if self.kernels == "fused" and not self.device.startswith("cuda"):
+            raise ValueError("kernels: 'fused' needs device 'cuda'; set kernels to torch")
+        if self.recompute and self.kernels != "fused":
+            raise ValueError("recompute: is for kernels 'fused'; without them take checkpointing")
+        if self.half == "bfloat16" and (self.fp16 is False or not self.device.startswith("cuda")):
+            fault = "says which half precision, and there is none without fp16 on device 'cuda'"
+            raise ValueError(f"half: {fault}; set fp16 to true there, or remove it")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResolvedConfig(StudentConfig):
+    """A student's configuration in which every setting has its value; :func:`sida.methods.resolve.resolve_recipe`."""
 
     alpha: float
     betas: tuple[Beta, Beta]

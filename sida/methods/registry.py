@@ -143,5 +143,5 @@ def find_method(name: str, where: str = "method") -> Method:
 
     _, found = load_object(name, where, "method")
     if not isinstance(found, Method):
-        raise UserError(f"{where}: '{name}' is of type {type(found).__name__}, not a sida.methods.method.Method")
+        raise UserError(f"{where}: '{name}' is of type {type(found).__name__}, not a sida.methods.Method")
     return found

@@ -32,7 +32,8 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
         ``origin``, ...). For a pickle also ``entries`` and ``class_in_file``.
 
     Raises:
-        UserError: As :func:`sida.networks.checkpoint.load_network` and :func:`sida.networks.checkpoint.import_official`.
+        UserError: As :func:`sida.networks.checkpoint.load_network` and
+        :func:`sida.networks.checkpoint.import_official`.
     """
     path = Path(path)
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Training: teachers, distillation, and what both share.
+"""Training: the engine that teachers and students share, and the training of teachers.
 
 Names are loaded on first use, so that a mistake in a configuration is reported before torch is imported.
 """
@@ -9,35 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sida.methods.distillation import distill
-    from sida.methods.distiller import Distiller
-    from sida.methods.resolve import DistillConfig
     from sida.training.averages import ema_beta
     from sida.training.config import TeacherConfig
     from sida.training.meter import IterationRecord
     from sida.training.schedule import Phase, Schedule
     from sida.training.teacher import train_teacher
 
-__all__ = [
-    "DistillConfig",
-    "Distiller",
-    "IterationRecord",
-    "Phase",
-    "Schedule",
-    "TeacherConfig",
-    "distill",
-    "ema_beta",
-    "train_teacher",
-]
+__all__ = ["IterationRecord", "Phase", "Schedule", "TeacherConfig", "ema_beta", "train_teacher"]
 
 _HOMES = {
-    "DistillConfig": "config",
-    "Distiller": "distiller",
     "IterationRecord": "meter",
     "Phase": "schedule",
     "Schedule": "schedule",
     "TeacherConfig": "config",
-    "distill": "student",
     "ema_beta": "averages",
     "train_teacher": "teacher",
 }

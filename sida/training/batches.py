@@ -15,10 +15,9 @@ from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
 from sida.data.transfer import sent
 from sida.errors import UserError
-from sida.methods.resolve import DistillConfig
 from sida.runtime.randomness import derive_seed, generator
 from sida.training.ahead import ReadAhead
-from sida.training.config import TeacherConfig
+from sida.training.config import RunConfig
 from sida.training.ranks import Ranks
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -110,7 +109,7 @@ class StepBatches:
 
 
 def step_batches(
-    config: TeacherConfig | DistillConfig,
+    config: RunConfig,
     dataset: Dataset,
     device: torch.device,
     ranks: Ranks,

@@ -97,6 +97,11 @@ class TrainingSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig(TrainingSettings, JobSettings):
+    """Settings that every training run has, a teacher's and a student's."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class TeacherTraining(TrainingSettings):
     """How a preset's teacher is trained.
 
@@ -146,7 +151,7 @@ class NetworkConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class TeacherConfig(TeacherTraining, JobSettings):
+class TeacherConfig(TeacherTraining, RunConfig):
     """A diffusion teacher to train.
 
     Attributes:

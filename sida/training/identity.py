@@ -1,9 +1,9 @@
-"""What tells a run from others: the digest of all that decides its result, and the provenance in its network."""
+"""Identity of a training run: the digest of all that decides its result, and the provenance in its network file."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -12,78 +12,80 @@ from sida.config.plugins import code_sha256, load_object
 from sida.config.ranges import names_object
 from sida.data.dataset import Dataset
 from sida.files.atomic import sha256_json
-from sida.methods.defaults import BETAS
-from sida.methods.registry import METHODS
-from sida.methods.resolve import DistillConfig
 from sida.networks import architecture
 from sida.runtime.provenance import code_version
-from sida.training.config import BESIDE, TeacherConfig
-from sida.training.evaluation import evaluation_facts
+from sida.training.config import BESIDE, RunConfig, TeacherConfig
 
-Config = TeacherConfig | DistillConfig
-#: Settings that came after runs had been recorded: with its default value, each leaves a run what it was without it.
-LATER = {
-    "teacher": {"batch_gpu", "lr_rampup_kimg", "lr_ref_batches", "data_order", "power_ema"},
-    "student": {"options", "generator_betas", "half", "kernels", "guidance", "guide"},
-}
+#: Settings that have always been part of digests. Any other setting leaves a digest as it is while it has its default
+#: value, so that a setting added later changes no recorded run.
+_RECORDED = """
+    P_mean P_std adversarial_kimg adversarial_pool alpha augment batch_gpu batch_size betas compile dataset device
+    dropout ema_half_life_kimg ema_rampup_ratio eps evaluation fake_score_lr fake_score_weight_norm fp16 gamma
+    grad_clip_value init_sigma lambda_adv lambda_d lambda_fake_score lambda_sid logvar lr lr_decay_start lr_final
+    max_nan_share method name network real_source seed sigma_data snapshot_kimg t_max threads tick_kimg total_kimg
+    warmup_kimg weight_norm
+"""
+RECORDED = frozenset(_RECORDED.split())
 
 
-def run_digest(
-    kind: str,
-    config: Config,
-    dataset_sha256: str,
-    parents: Mapping[str, str | None],
-    where: str = "spec",
-    networks: Mapping[str, Mapping[str, Any]] | None = None,
-) -> str:
+def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, parents: Mapping[str, str | None]) -> str:
     """Digest of everything that decides a run's result.
-
-    Files count by content, not by path: a results folder may be moved, a retrained teacher makes another run, and so
-    does an edited protocol whose metric chooses the network that is kept.
 
     Args:
         kind: ``"teacher"`` or ``"student"``.
-        config: Settings.
+        settings: The settings that decide it, see :func:`decisive_settings`.
         dataset_sha256: Digest of the data.
         parents: SHA-256 of the networks a student starts from.
-        where: Place named in errors.
-        networks: Architectures of these networks: the source of a class from outside decides the result, too.
-
-    Raises:
-        UserError: The monitor of the evaluation cannot be found, or its protocol or data cannot be read; or a network's
-            class is from outside and not allowed.
     """
-    settings = dataclasses.asdict(config)
-    method = METHODS.get(settings.get("method", ""))
-    if recorded := getattr(method and method.options, "recorded", None):
-        settings["options"] = recorded(settings["options"])
+    dataset = {key: value for key, value in settings["dataset"].items() if key not in ("path", "cache")}
+    plain = {**settings, "dataset": dataset}
+    return sha256_json({"kind": kind, "settings": plain, "dataset": dataset_sha256, "parents": dict(parents)})
+
+
+def decisive_settings(
+    config: RunConfig, excluded: Collection[str] = (), replaced: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Settings of a run that decide its result, by name.
+
+    Args:
+        config: Settings.
+        replaced: Values that take the place of some settings.
+        excluded: Further settings that do not enter the digest at their default value.
+    """
+    settings = {**dataclasses.asdict(config), **(replaced or {})}
     for field in dataclasses.fields(config):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
-        if field.name in BESIDE or (field.name in LATER[kind] and settings[field.name] == default):
+        later = field.name not in RECORDED or field.name in excluded
+        if field.name in BESIDE or (later and settings[field.name] == default):
             del settings[field.name]
-    for path in ("teacher", "init", "guide"):
-        settings.pop(path, None)
-    if parents.get("real_source") is not None:
-        settings.pop("real_source")
-    if settings.get("evaluation") is not None:
-        settings["evaluation"] = evaluation_facts(settings["evaluation"], config.dataset, f"{where}.evaluation")
-    for name, value in _recorded(settings.get("method", "")).items():
-        if settings.get(name, 0) is None:
-            settings[name] = value
-    if settings.get("method", "") not in ("", *METHODS):
-        source = code_sha256(*load_object(settings["method"], f"{where}.method", "method"))
-        settings["method"] = {"name": settings["method"], "source_sha256": source}
-    built = {"network": settings["network"]} if "network" in settings else {}
-    for name, network in {**built, **(networks or {})}.items():
-        if names_object(network["class"]):
-            source = code_sha256(*load_object(network["class"], f"{where}.{name}.class", "class"))
-            settings[name] = {**settings.get(name, {}), "source_sha256": source}
-    settings["dataset"] = {k: v for k, v in settings["dataset"].items() if k not in ("path", "cache")}
-    return sha256_json({"kind": kind, "settings": settings, "dataset": dataset_sha256, "parents": dict(parents)})
+    return settings
+
+
+def class_source(network: Mapping[str, Any], where: str) -> dict[str, str]:
+    """SHA-256 of the source of a network's class from outside, as an entry of its settings; nothing for our classes.
+
+    Raises:
+        UserError: The class cannot be found or is not allowed.
+    """
+    if not names_object(network["class"]):
+        return {}
+    return {"source_sha256": code_sha256(*load_object(network["class"], f"{where}.class", "class"))}
+
+
+def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spec") -> str:
+    """Digest of everything that decides a teacher's training, see :func:`run_digest`.
+
+    Raises:
+        UserError: The network's class is from outside and not allowed.
+    """
+    # Teachers recorded before batches were cut leave this one out; students always had it.
+    settings = decisive_settings(config, excluded=("batch_gpu",))
+    settings["network"] = {**settings["network"], **class_source(config.network, f"{where}.network")}
+    return run_digest("teacher", settings, dataset_sha256, {})
 
 
 def common_facts(
-    config: Config, digest: str, dataset_sha256: str, parents: Mapping[str, str | None]
+    config: RunConfig, digest: str, dataset_sha256: str, parents: Mapping[str, str | None]
 ) -> dict[str, object]:
     """What processes that train together must have in common, by name; the digest last, which most of it is part of.
 
@@ -95,23 +97,16 @@ def common_facts(
     return {**code, **parents, "dataset": dataset_sha256, **talk, "digest of all settings and files": digest}
 
 
-def _recorded(method: str) -> dict[str, Any]:
-    """Values of settings that runs recorded before they could be left out."""
-    values = {"init_sigma": 2.5, "betas": BETAS}
-    own = METHODS[method].defaults["edm"] if method in METHODS else {}
-    return {name: own.get(name, value) for name, value in values.items()}
-
-
 def run_metadata(
     method: str,
-    config: Config,
+    config: RunConfig,
     digest: str,
     dataset: Dataset,
     net: torch.nn.Module,
     parents: Mapping[str, str | None],
 ) -> dict[str, Any]:
     """Provenance for the network's header, without times and paths: equal runs give equal files."""
-    metadata: dict[str, Any] = {
+    return {
         "name": config.name,
         "method": method,
         "network": architecture(net),
@@ -121,6 +116,3 @@ def run_metadata(
         "code_version": code_version(),
         "config_sha256": digest,
     }
-    if getattr(config, "guidance", 1.0) != 1:
-        metadata["guidance"] = config.guidance  # type: ignore[union-attr]
-    return metadata

@@ -6,11 +6,7 @@ import dataclasses
 import math
 from collections.abc import Sequence
 
-from sida.config.evaluation import Evaluation
-from sida.config.mapping import from_mapping
-from sida.methods.recipe import SettledConfig
-from sida.methods.resolve import DistillConfig
-from sida.training.config import TeacherConfig
+from sida.training.config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,9 +66,9 @@ class Plan:
     publish_diverged: bool = False
 
     @classmethod
-    def from_config(cls, config: TeacherConfig | SettledConfig, stage: str, settled: float = 0.0) -> Plan:
-        """The plan of a configuration, which counts in thousands of images; ``settled`` is a student's, in images."""
-        plan = cls(
+    def from_config(cls, config: RunConfig, stage: str) -> Plan:
+        """The plan of a configuration without evaluations; settings count thousands of images, plans images."""
+        return cls(
             stage=stage,
             total=config.total_kimg * 1000,
             batch_size=config.batch_size,
@@ -81,19 +77,6 @@ class Plan:
             state_seconds=config.state_minutes * 60,
             stop_diverged=config.on_divergence == "stop",
             publish_diverged=config.on_divergence == "publish",
-        )
-        if not isinstance(config, DistillConfig):
-            return plan
-        plan = dataclasses.replace(plan, max_nan_share=config.max_nan_share)
-        if config.evaluation is None:
-            return plan
-        evaluation = from_mapping(Evaluation, config.evaluation, "evaluation")
-        return dataclasses.replace(
-            plan,
-            evaluation=Points(evaluation.every_kimg * 1000, evaluation.per_decade),
-            patience=evaluation.patience,
-            min_improvement=evaluation.min_improvement,
-            settled=settled,
         )
 
     def plateaued(self, evaluations: Sequence[tuple[int, float]]) -> bool:

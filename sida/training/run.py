@@ -15,12 +15,11 @@ from sida.config.mapping import from_mapping
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sweep_temporaries
-from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import read_metadata
 from sida.networks.file import write_state_dict
 from sida.progress import say
 from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
-from sida.training.config import TeacherConfig
+from sida.training.config import RunConfig
 from sida.training.logs import Logs
 from sida.training.product import check_architecture, write_network
 from sida.training.ranks import ALONE, Ranks
@@ -28,7 +27,7 @@ from sida.training.record import is_record
 from sida.training.state import KeptState, StateStore, other_tensors
 
 P = ParamSpec("P")
-AnyConfig = TypeVar("AnyConfig", TeacherConfig, DistillConfig)
+AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Draws a network to a file.
 Picture = Callable[[torch.nn.Module, Path], None]
 #: Where runs go that name no folder: below the results like everything else, and apart from every preset.

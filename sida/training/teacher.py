@@ -22,7 +22,7 @@ from sida.training.background import Tensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
 from sida.training.config import TeacherConfig
 from sida.training.divergence import lost
-from sida.training.identity import common_facts, run_digest, run_metadata
+from sida.training.identity import common_facts, run_metadata, teacher_digest
 from sida.training.learner import Learner, Reduce, join
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
@@ -149,7 +149,7 @@ def train_teacher(
 ) -> Path:
     """Trains a teacher, or goes on where an earlier process stopped, or just writes the results of a finished run.
 
-    Arguments, result and errors are those of :func:`sida.training.distill`; the folder is by default
+    Arguments, result and errors are those of :func:`sida.methods.distill`; the folder is by default
     ``results/local/teachers/<name>`` and gets no evaluations: the network is the last average.
     """
     config, outdir = read_config(TeacherConfig, config, outdir, where)
@@ -157,7 +157,7 @@ def train_teacher(
     check_tensorboard(config.tensorboard, where)
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
-    digest = run_digest("teacher", config, dataset.sha256, {})
+    digest = teacher_digest(config, dataset.sha256)
     stage = f"teacher {config.name}"
     folder = run_folder(outdir, "teachers", config.name)
     facts = common_facts(config, digest, dataset.sha256, {})

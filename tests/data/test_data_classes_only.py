@@ -7,7 +7,8 @@ import pytest
 from sida.config.label_counts import LabelCounts, write_labels
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.training import distill, train_teacher
+from sida.methods import distill
+from sida.training import train_teacher
 from tests.training.toy import TEACHER
 
 SPEC = {"name": "digits", "kind": "counts", "resolution": 8, "channels": 1, "label_dim": 10, "num_images": 200}

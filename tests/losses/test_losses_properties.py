@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sida.errors import UserError
 from sida.losses import EDMLoss, GDDLoss, SiDALoss, SiDLoss
 from sida.losses.noise import edm_weight, lognormal_sigma, sigma_of_t
-from sida.training import Distiller, Schedule
+from sida.methods import Distiller
+from sida.training import Schedule
 
 
 class Score(torch.nn.Module):

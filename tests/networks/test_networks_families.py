@@ -14,7 +14,7 @@ from sida.config.resources import ROOT
 from sida.config.samplers import Sampler
 from sida.data.latents import LatentScaling
 from sida.errors import UserError
-from sida.methods.registry import METHODS, SID
+from sida.methods import METHODS, SID
 from sida.networks import build_network, family_of
 from sida.sampling.drawer import latent_decoder
 from sida.sampling.sampler import draw_batch

@@ -7,8 +7,8 @@ import dataclasses
 import torch
 
 from sida.losses import GDDLoss, Round, SiDLoss, Terms
+from sida.methods import SID
 from sida.methods.build import make_score_distiller
-from sida.methods.registry import SID
 from sida.runtime.randomness import derive_seed
 from sida.training.iteration import Turns
 from sida.training.learner import Learner

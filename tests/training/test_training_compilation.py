@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.training import compilation, distill, train_teacher
+from sida.methods import distill
+from sida.training import compilation, train_teacher
 from sida.training.compilation import compiled
 from tests.training.toy import STUDENT, TEACHER, results
 

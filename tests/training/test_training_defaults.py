@@ -12,13 +12,12 @@ from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
+from sida.methods import METHODS, distill
 from sida.methods.build import Parts
 from sida.methods.distillation import make_turns
-from sida.methods.registry import METHODS
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpoint import load_network, save_network
-from sida.training import distill
 from sida.training.averages import Average
 from sida.training.identity import run_metadata
 from sida.training.learner import Learner
@@ -138,21 +137,21 @@ def test_clipping_can_be_switched_off_and_a_teacher_may_lack_the_head(teachers):
 )
 def test_float16_is_the_teachers_unless_said_and_decides_eps(flag, given, device, expected):
     network = {**NETWORK, "kwargs": {**NETWORK["kwargs"], "use_fp16": flag}}
-    config = settled(config_for("teacher", "sida", fp16=given, device=device), network)
+    config = resolve_recipe(config_for("teacher", "sida", fp16=given, device=device), network)
     assert (config.fp16, config.eps) == expected
 
 
 def test_half_precision_of_a_network_that_computes_in_float32_is_one_line():
     config = config_for("teacher", "sida", half="bfloat16", device="cuda")
     with pytest.raises(UserError, match=r"student\.half: says which half precision, and there is none without fp16"):
-        settled(config, NETWORK)
-    assert settled(config_for("teacher", "sida", half="bfloat16", fp16=True, device="cuda"), NETWORK).fp16
+        resolve_recipe(config, NETWORK)
+    assert resolve_recipe(config_for("teacher", "sida", half="bfloat16", fp16=True, device="cuda"), NETWORK).fp16
 
 
 def test_students_file_says_the_half_precision_that_it_was_trained_in(tmp_path, teachers):
     teacher, _ = load_network(teachers("edm"))
     config = config_for(teachers("edm"), "sida", half="bfloat16", fp16=True, device="cuda")
-    config = settled(config, architecture(teacher))
+    config = resolve_recipe(config, architecture(teacher))
     parts = Parts(METHODS["sida"], config, None, family_of(teacher), teacher, teacher, CPU, "student")
     average = Average(Learner(parts.copy(teacher, None), lr=1e-3))
     metadata = run_metadata("sida", config, "0" * 64, load_dataset(DATASET), average.net, {})

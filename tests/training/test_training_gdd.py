@@ -11,13 +11,14 @@ import torch
 from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
+from sida.methods import distill
 from sida.methods.distillation import make_turns
 from sida.methods.gdd import INNATE, freeze_innate
+from sida.methods.identity import student_digest
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network
-from sida.training import distill, train_teacher
-from sida.training.identity import run_digest
+from sida.training import train_teacher
 from sida.training.state import StateStore
 from tests.training.processes import said, together
 from tests.training.toy import GIVEN, NETWORK, STUDENT, TEACHER, as_json, interrupt_after, results
@@ -179,7 +180,7 @@ def test_share_of_frozen_parameters_of_the_published_networks(network, share):
 
 def test_digest_tells_settings_that_were_left_out_from_those_of_other_methods(teacher):
     spec = {**GDD, "teacher": teacher, "options": {}}
-    digest = lambda **more: run_digest("student", DistillConfig(**{**spec, **more}), "data", {"teacher": "x"})
+    digest = lambda **more: student_digest(DistillConfig(**{**spec, **more}), "data", {"teacher": "x"})
     plain = digest()
     assert digest(init_sigma=80.0, betas=(0.0, 0.99)) == plain
     assert len({plain, digest(init_sigma=2.5), digest(betas=(0.0, 0.999)), digest(method="gdd-i")}) == 4

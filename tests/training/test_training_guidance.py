@@ -12,14 +12,14 @@ import torch
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
+from sida.methods import METHODS, distill
 from sida.methods.distillation import StudentTrainer, make_batches, make_turns
-from sida.methods.registry import METHODS
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
 from sida.networks.file import read_metadata
 from sida.networks.guidance import GuidedDenoiser
-from sida.training import distill, train_teacher
+from sida.training import train_teacher
 from tests.training.test_training_switches import EDM2, weights
 from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, results
 

@@ -7,8 +7,9 @@ import yaml
 
 from sida.errors import UserError
 from sida.files.atomic import by_content
+from sida.methods import distill
 from sida.networks.file import read_metadata
-from sida.training import distill, train_teacher
+from sida.training import train_teacher
 from tests.training.toy import DATASET, STUDENT, TEACHER
 
 PROTOCOL = {

@@ -9,12 +9,13 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
 from sida.losses import Round
+from sida.methods import distill
 from sida.methods.distillation import make_turns
 from sida.methods.instance_loss import InstanceLoss
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import heun, latents_for_seeds, one_step
-from sida.training import distill, train_teacher
+from sida.training import train_teacher
 from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
 
 INSTANCE = {

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sida.cli.main import main
-from sida.training import distill, train_teacher
+from sida.methods import distill
+from sida.training import train_teacher
 from tests.training.toy import STUDENT, TEACHER, as_json, results
 
 SPEC = {**STUDENT, "total_kimg": 0.032, "tick_kimg": 0.016, "snapshot_kimg": None, "evaluation": None}

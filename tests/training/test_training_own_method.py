@@ -12,10 +12,11 @@ from sida.cli.main import main
 from sida.config.plugins import ALLOW
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods import distill
+from sida.methods.identity import student_digest
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import load_network, read_metadata
-from sida.training import distill, train_teacher
-from sida.training.identity import run_digest
+from sida.training import train_teacher
 from sida.training.state import StateStore
 from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
 
@@ -94,9 +95,7 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     """Of a package any of its modules, and the monitor's; a module far from them changes nothing."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(ALLOW, "own_package,own_monitor,own_single")
-    method = (
-        "import dataclasses\nfrom sida.methods.registry import SID\n\nMINE = dataclasses.replace(SID, name='mine')\n"
-    )
+    method = "import dataclasses\nfrom sida.methods import SID\n\nMINE = dataclasses.replace(SID, name='mine')\n"
     sources = {
         "own_package/__init__.py": "from own_package.inner.core import MINE\n",
         "own_package/inner/core.py": method,
@@ -114,8 +113,8 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
     def digests():
         specs = {"package": {"method": "own_package:MINE"}, "single": {"method": "own_single:MINE"}}
         specs["watched"] = {"method": "sid", "evaluation": watched}
-        config = lambda spec: settled(DistillConfig(**{**SHORT, "teacher": teacher, **spec}), network)
-        return {name: run_digest("student", config(spec), "data", {"teacher": "t"}) for name, spec in specs.items()}
+        config = lambda spec: resolve_recipe(DistillConfig(**{**SHORT, "teacher": teacher, **spec}), network)
+        return {name: student_digest(config(spec), "data", {"teacher": "t"}) for name, spec in specs.items()}
 
     network, changed = read_metadata(teacher)["network"], {}
     before = digests()
@@ -140,21 +139,21 @@ def test_defaults_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):
     left = "init_sigma, P_mean, P_std, lambda_d"
     message = f"student.method: 'few' has no default for {left} with EDM networks; add it to the method's defaults"
     with pytest.raises(UserError, match=re.escape(message)):
-        settled(config(), network)
+        resolve_recipe(config(), network)
     rest = {"init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0}
-    made = settled(config(**rest), network)
+    made = resolve_recipe(config(**rest), network)
     assert (made.alpha, made.logvar, made.weight_norm) == (1.0, False, None)
     head = {"class": "EDM2Precond", "kwargs": {"logvar_channels": 8, "model_channels": 8}}
     with pytest.raises(UserError, match="has no default for logvar with EDM2 networks"):
-        settled(config(**rest, augment=None), head)
+        resolve_recipe(config(**rest, augment=None), head)
 
 
 def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
     spec = {**SHORT, "teacher": teacher, "device": "cuda", "kernels": "fused"}
     network = read_metadata(teacher)["network"]
-    assert settled(DistillConfig(**{**spec, "method": f"{OWN}:JUDGED"}), network).kernels == "fused"
+    assert resolve_recipe(DistillConfig(**{**spec, "method": f"{OWN}:JUDGED"}), network).kernels == "fused"
     with pytest.raises(UserError, match=r"student\.kernels: 'adversarial' does not compute with fused kernels"):
-        settled(DistillConfig(**{**spec, "method": f"{OWN}:ADVERSARIAL"}), network)
+        resolve_recipe(DistillConfig(**{**spec, "method": f"{OWN}:ADVERSARIAL"}), network)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +162,7 @@ def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
         ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a, gdd, gdd-i, instance or module:object"),
         ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
         ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
-        ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.method.Method"),
+        ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.Method"),
         ({"method": MATCHING, "real_source": "x"}, "real_source: 'matching' sees no real images"),
         ({"method": "sid", "options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
     ],

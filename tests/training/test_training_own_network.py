@@ -12,10 +12,11 @@ from sida.config.plugins import ALLOW
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors, write_tensors
+from sida.methods import distill
 from sida.networks import build_network, family_of
 from sida.networks.checkpoint import load_network, read_metadata
-from sida.training import TeacherConfig, distill, train_teacher
-from sida.training.identity import run_digest
+from sida.training import TeacherConfig, train_teacher
+from sida.training.identity import teacher_digest
 from tests.training.toy import NETWORK, STUDENT, TEACHER
 
 FLOW = "docs.examples.flow:FlowPrecond"
@@ -107,10 +108,10 @@ def test_source_of_the_class_is_part_of_what_a_run_is(tmp_path, monkeypatch):
     source.write_text("from docs.examples.flow import FlowPrecond\n\n\nclass Own(FlowPrecond):\n    pass\n")
     spec = {**SPEC, "network": {"class": "own_flow:Own", "kwargs": KWARGS}}
     config = from_mapping(TeacherConfig, spec, "teacher")
-    first = run_digest("teacher", config, "data", {})
-    assert run_digest("teacher", config, "data", {}) == first
+    first = teacher_digest(config, "data")
+    assert teacher_digest(config, "data") == first
     source.write_text(source.read_text() + "# another line\n")
-    assert run_digest("teacher", config, "data", {}) != first
+    assert teacher_digest(config, "data") != first
     short = {"total_kimg": 0.016, "snapshot_kimg": None}
     teacher = train_teacher({**spec, **short}, tmp_path / "teacher")
     student = {**STUDENT, **short, "teacher": str(teacher), "method": "sid", "augment": None, "evaluation": None}

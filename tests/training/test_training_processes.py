@@ -16,8 +16,9 @@ from sida.cli.main import main
 from sida.errors import AGAIN, UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
+from sida.methods import distill
 from sida.methods.distillation import StudentTrainer
-from sida.training import distill, identity, ranks, train_teacher
+from sida.training import identity, ranks, train_teacher
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
 from sida.training.learner import Learner, join

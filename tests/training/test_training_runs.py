@@ -17,11 +17,12 @@ from sida.cli.main import main
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
+from sida.methods import distill
 from sida.methods.distillation import StudentTrainer, make_turns
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
-from sida.training import distill, train_teacher
+from sida.training import train_teacher
 from sida.training.interruption import Interruption, Wish
 from sida.training.loop import TrainingLoop
 from sida.training.state import StateStore

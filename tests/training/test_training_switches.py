@@ -12,12 +12,13 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.losses import EDM2SiDALoss
+from sida.methods import distill
 from sida.methods.distillation import make_batches, make_turns
 from sida.methods.generated_batches import GeneratedBatches
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network
-from sida.training import distill, train_teacher
+from sida.training import train_teacher
 from tests.training.toy import STUDENT, TEACHER
 
 CPU = torch.device("cpu")

@@ -17,7 +17,7 @@ from sida.runtime.randomness import derive_seed
 from sida.training import TeacherConfig, train_teacher
 from sida.training.batches import StepBatches
 from sida.training.divergence import lost
-from sida.training.identity import run_digest
+from sida.training.identity import teacher_digest
 from sida.training.teacher import TeacherTrainer
 from tests.training.test_training_defaults import EDM2
 from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
@@ -94,7 +94,7 @@ def test_a_rate_that_has_not_risen_changes_nothing_and_one_that_falls_changes_le
 
 
 def test_settings_that_came_later_leave_old_digests():
-    digest = lambda **more: run_digest("teacher", from_mapping(TeacherConfig, {**TEACHER, **more}, "spec"), "data", {})
+    digest = lambda **more: teacher_digest(from_mapping(TeacherConfig, {**TEACHER, **more}, "spec"), "data")
     unchanged = {"lr_rampup_kimg": 0, "lr_ref_batches": 0.0, "data_order": "shuffled", "power_ema": []}
     assert digest() == digest(**unchanged)
     for key, value in EDM2_WAY.items():

@@ -17,12 +17,13 @@ from sida.cli.main import main
 from sida.config.mapping import from_mapping
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
+from sida.methods import distill
 from sida.methods.distillation import StudentTrainer
+from sida.methods.identity import student_digest
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import read_metadata
-from sida.training import distill, train_teacher
+from sida.training import train_teacher
 from sida.training.divergence import rising, unhealthy
-from sida.training.identity import run_digest
 from sida.training.plan import Points
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, CrashError, as_json, results
 
@@ -122,7 +123,7 @@ def test_a_plateau_is_found_by_a_resumed_run_too(teacher, tmp_path, monkeypatch)
 def test_without_patience_nothing_ends_early_and_the_digest_is_the_old_one(teacher):
     old = {"every_kimg": 0.1, "monitor": "tests.training.toy:make_monitor", "kwargs": {"samples": 32}}
     config = lambda **more: from_mapping(DistillConfig, {**STUDENT, "teacher": teacher, **more}, "spec")
-    digest = lambda settings: run_digest("student", settings, "data", {})
+    digest = lambda settings: student_digest(settings, "data", {})
     same = {"pictures": 3, "tensorboard": True, "on_divergence": "stop", "state_minutes": 1.0}
     assert digest(config(evaluation=old)) == digest(config(evaluation={**old, "patience": None}, **same))
     assert digest(config(evaluation=old)) != digest(config(evaluation={**old, "patience": 3}))

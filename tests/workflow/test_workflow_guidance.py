@@ -15,9 +15,10 @@ from sida.config.mapping import load_yaml
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
+from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
-from sida.training import distill, train_teacher
+from sida.training import train_teacher
 from tests.workflow.test_workflow_planning import jobs_of
 from tests.workflow.workspace import Workspace
 from workflow.planning.networks import network_cost

@@ -15,7 +15,8 @@ from eval.results.selection import matching
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.training import DistillConfig, TeacherConfig, distill, train_teacher
+from sida.methods import DistillConfig, distill
+from sida.training import TeacherConfig, train_teacher
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset

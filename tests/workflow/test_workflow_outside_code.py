@@ -20,7 +20,7 @@ from sida.config.plugins import ALLOW, TYPED, allow_typed, allowed, load_object,
 from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.methods.registry import find_method
+from sida.methods import find_method
 from sida.training.evaluation import Evaluation, evaluation_facts
 from tests.eval.metric_networks import write_inception
 from tests.workflow.workspace import Workspace, forked_snakemake

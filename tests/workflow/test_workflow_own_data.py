@@ -91,7 +91,8 @@ def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
     ],
 )
 def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, mode, options, device, extractor):
-    from sida.training import DistillConfig, TeacherConfig
+    from sida.methods import DistillConfig
+    from sida.training import TeacherConfig
 
     data = pictures(tmp_path / "pictures", (size, size), mode, each=3)
     assert main(["new", str(tmp_path / "mine"), "--data", str(data), *options]) == 0

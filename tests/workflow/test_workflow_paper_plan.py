@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from sida.config.resources import ROOT
-from sida.methods.registry import METHODS
+from sida.methods import METHODS
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 from workflow.preset.job_specs import most_gpus

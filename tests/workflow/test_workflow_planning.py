@@ -17,7 +17,7 @@ from sida.assets.registry import load_registry
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from tests.workflow.workspace import Workspace
 from workflow.cli import sida_main as main
 from workflow.commands.plan import make_jobs
@@ -97,7 +97,7 @@ TINY = {
 def test_a_real_step_takes_the_counted_operations(family, method, checkpointing):
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
     spec |= {"total_kimg": 1000, "batch_size": 2, "dropout": 0, "checkpointing": checkpointing}
-    config = settled(from_mapping(DistillConfig, spec, "spec"), TINY[family])
+    config = resolve_recipe(from_mapping(DistillConfig, spec, "spec"), TINY[family])
     turns = _turns(config, TINY[family], torch.device("cpu"))
     batch = [(torch.zeros(2, TINY[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
     with FlopCounterMode(display=False) as counter:

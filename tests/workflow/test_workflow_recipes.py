@@ -13,7 +13,7 @@ from sida.assets.registry import load_registry
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from workflow.preset import Preset
 
 DATASETS = {"afhqv2": "afhq64-v2", "cifar10": "cifar10-cond", "imagenet512-latents": "imagenet512"}
@@ -59,7 +59,7 @@ def cases(paper):
         if run.family == "Ablation" or run.method not in METHODS:
             continue
         network = paper.config["teachers"][run.teacher]["network"]
-        config = settled(from_mapping(DistillConfig, paper.student_spec(run.run), run.run), network)
+        config = resolve_recipe(from_mapping(DistillConfig, paper.student_spec(run.run), run.run), network)
         size = run.recipe.split("/")[1].split("-")[0].upper() if "imagenet512" in run.recipe else ""
         key = (METHODS[run.method], DATASETS.get(run.dataset, run.dataset), size)
         found.append(Case(paper, run.run, config, network, reference[key]))

@@ -13,7 +13,7 @@ from sida.assets.registry import load_registry
 from sida.config.discriminator import GDDOptions, official_backbones
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from workflow.preset import Preset
 from workflow.preset.targets import Targets
 
@@ -46,7 +46,7 @@ def test_every_value_is_its_codes(paper, reference):
     seen = set()
     for run in rows:
         teacher = paper.config["teachers"][run.teacher]
-        config = settled(from_mapping(DistillConfig, paper.student_spec(run.run), run.run), teacher["network"])
+        config = resolve_recipe(from_mapping(DistillConfig, paper.student_spec(run.run), run.run), teacher["network"])
         options = from_mapping(GDDOptions, config.options, run.run)
         key = (run.method.upper(), DATASETS.get(run.dataset, run.dataset))
         values = reference[key]

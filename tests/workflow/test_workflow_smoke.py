@@ -21,7 +21,7 @@ from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.checkpoint import read_metadata, save_network
 from tests.training.processes import together
@@ -66,7 +66,7 @@ def archive(path, latents, classes):
 def small_spec(run, folder):
     """A row's spec with each setting as it is at true size, on a tiny network and data, on the CPU."""
     network = paper().config["teachers"][run.teacher]["network"]
-    config = settled(from_mapping(DistillConfig, paper().student_spec(run.run), run.run), network)
+    config = resolve_recipe(from_mapping(DistillConfig, paper().student_spec(run.run), run.run), network)
     shape = {"img_resolution": SIZE, **SMALL[network["class"]]}
     tiny = {"class": network["class"], "kwargs": {**network["kwargs"], **shape}}
     torch.manual_seed(0)

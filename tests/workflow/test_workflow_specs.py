@@ -20,8 +20,10 @@ from eval.results.sheet import read_runs
 from eval.tables import make_table
 from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
-from sida.training import DistillConfig, TeacherConfig
-from sida.training.identity import run_digest
+from sida.methods import DistillConfig
+from sida.methods.identity import student_digest
+from sida.training import TeacherConfig
+from sida.training.identity import teacher_digest
 from tests.workflow.test_workflow_miniature import layouts, made_up, preset  # noqa: F401
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
@@ -113,11 +115,11 @@ def test_digests_of_recorded_runs_stay():
     """As made before recipes, specs and methods were rearranged: a finished run is still known as finished."""
     tiny = Preset.load(ROOT / "tests/workflow/tiny.yaml")
     teacher = from_mapping(TeacherConfig, tiny.teacher_spec("digits-short"), "teacher")
-    assert run_digest("teacher", teacher, "data", {})[:16] == "015b279590057ae2"
+    assert teacher_digest(teacher, "data")[:16] == "015b279590057ae2"
     recorded = {"sid-a1.0": "d7619e5fbe91efb4", "sida-a1.0": "7d7210f943b294d9", "sid2a-a1.0": "aaebefb112bec467"}
     for run, digest in recorded.items():
         student = from_mapping(DistillConfig, tiny.student_spec(run), run)
-        assert run_digest("student", student, "data", {"teacher": "t"})[:16] == digest
+        assert student_digest(student, "data", {"teacher": "t"})[:16] == digest
 
 
 def test_the_workflow_starts_without_torch():

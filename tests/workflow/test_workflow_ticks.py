@@ -13,7 +13,8 @@ from sida.config.resources import ROOT
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, write_text
-from sida.training import distill, train_teacher
+from sida.methods import distill
+from sida.training import train_teacher
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset, job_specs

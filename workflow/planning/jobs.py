@@ -206,9 +206,9 @@ class Jobs:
         """Architecture of a teacher, as the preset says, or of a published one; None where nobody says."""
         return self.preset.config["teachers"].get(teacher or "", {}).get("network") or self._like(teacher)
 
-    def settled(self, run: str) -> Any:
+    def resolve_recipe(self, run: str) -> Any:
         """Settings of a student, each with its value, as on a GPU if the preset is for one."""
-        from sida.methods.resolve import settled
+        from sida.methods.resolve import resolve_recipe
 
         row = self.preset.runs[run]
         network = self.network(row.teacher)
@@ -216,7 +216,7 @@ class Jobs:
             raise UserError(
                 f"{self.preset.source}: teachers.{row.teacher}: has no network, so that its cost is unknown; add it"
             )
-        return settled(from_mapping(DistillConfig, self.preset.student_spec(run), run), network, run)
+        return resolve_recipe(from_mapping(DistillConfig, self.preset.student_spec(run), run), network, run)
 
     def student(self, run: str) -> Job:
         """A distillation.

@@ -45,7 +45,7 @@ def student_cost(
     memory that it saves is not counted. A guiding network is evaluated and passed by gradients like the teacher.
 
     Args:
-        config: :class:`sida.methods.recipe.SettledConfig`.
+        config: :class:`sida.methods.recipe.ResolvedConfig`.
         network: ``{class, kwargs}`` of the teacher.
         gpus: GPUs that share the optimizer, where the settings ask for it (``shard``).
         guide: ``{class, kwargs}`` of the guiding network; None without guidance.

@@ -11,7 +11,7 @@ from eval.results.sheet import Run
 from sida.config.mapping import from_mapping
 from sida.config.samplers import read_sampler
 from sida.errors import UserError
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.training.config import TeacherTraining
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def _of_recipe(preset: Preset, run: Run, name: str, where: str) -> Any:
     config = from_mapping(DistillConfig, preset.student_spec(run.run), where)
     network = preset.config["teachers"][str(run.teacher)].get("network")
     # What a recipe leaves out may depend on the teacher's network, which a downloaded teacher does not tell here.
-    return getattr(settled(config, network, where) if network else config, name)
+    return getattr(resolve_recipe(config, network, where) if network else config, name)
 
 
 def _of_sampler(preset: Preset, run: Run, name: str, where: str) -> Any:

@@ -96,7 +96,7 @@ class Preset(Rows):
         return {**spec, "seed": self.config["seed"] if seed is None else seed, **self._common()}
 
     def student_spec(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida distill`` (see :class:`sida.training.DistillConfig`)."""
+        """Spec of ``sida distill`` (see :class:`sida.methods.DistillConfig`)."""
         run = self.runs[name]
         recipe = dict(self.config["recipes"][run.recipe])
         dataset = training_data(self, run)

@@ -11,7 +11,7 @@ from sida.config.families import SD_VAE
 from sida.config.mapping import from_mapping
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
-from sida.methods.resolve import DistillConfig, settled
+from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.training.config import TeacherConfig
 from workflow.preset.job_specs import Preset
 
@@ -53,7 +53,7 @@ def _check_student(preset: Preset, run: Run) -> None:
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
             # Which networks have these knows torch, whose import takes seconds; few recipes set one.
-            settled(config, network, where)
+            resolve_recipe(config, network, where)
         _check_shapes(network, spec["dataset"], f"{preset.sheet}: run '{run.run}': teacher '{run.teacher}'")
 
 

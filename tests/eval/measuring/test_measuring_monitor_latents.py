@@ -18,11 +18,11 @@ from eval.measuring.measure import Measurer
 from sida.config.resources import find
 from sida.data import LatentDecoder, load_dataset
 from sida.files.atomic import read_jsonl
+from sida.methods import distill
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
 from sida.networks.file import read_metadata
 from sida.sampling import generate
-from sida.training import distill
 from tests.eval.metric_networks import write_hub, write_inception
 from tests.training.toy import STUDENT
 
