@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from eval.features.extraction import Features
     from eval.measuring.reference_files import Moments
-    from eval.measuring.references import Reference
-    from eval.measuring.trial import TrialSums
     from eval.statistics import FeatureStatistics
 
 T = TypeVar("T")
@@ -131,8 +129,8 @@ class Sides:
 
     Args:
         metric: Whose extractor is meant.
-        sums: The trial.
-        references: The data sides by key.
+        sums: The trial (:class:`eval.measuring.trial.TrialSums`, which imports this module).
+        references: The data sides by key (:class:`eval.measuring.references.Reference`).
         device: Where features are given.
         once: What metrics of the trial have computed for each other.
     """
@@ -140,8 +138,8 @@ class Sides:
     def __init__(
         self,
         metric: Metric,
-        sums: TrialSums,
-        references: Mapping[str, Reference],
+        sums: Any,
+        references: Mapping[str, Any],
         device: str | torch.device,
         once: dict[Any, Any],
     ) -> None:
@@ -188,7 +186,7 @@ class Sides:
         return self._references[reference].features(self._extractor).to(self._device)
 
     @property
-    def _real(self) -> Reference:
+    def _real(self) -> Any:
         assert self._reference is not None  # the metric checks this
         return self._references[self._reference]
 

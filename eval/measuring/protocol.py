@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
-from sida.config.label_counts import LabelCounts, find_labels, is_counted
+from sida.assets.registry import is_counted
+from sida.config.label_counts import LabelCounts, find_labels
 from sida.config.mapping import Settings, from_mapping, load_yaml
 from sida.config.ranges import As, Count, Natural, Range
 from sida.config.resources import find

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sida.config.plugins import check_place
 from sida.config.resources import ROOT, find
@@ -152,3 +153,8 @@ def _check_targets(assets: dict[str, Asset], path: Path) -> None:
         other = places.setdefault(asset.target, asset)
         if other.url != asset.url:
             raise UserError(f"{path}: '{asset.id}' and '{other.id}' have the same target but different URLs")
+
+
+def is_counted(name: Any) -> bool:
+    """Whether class counts of this name come from a registered asset: ``labels-imagenet``."""
+    return isinstance(name, str) and name in load_registry()

@@ -12,9 +12,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from sida.assets.registry import load_registry
 from sida.config.mapping import from_mapping, load_spec
 from sida.config.resources import find
 from sida.errors import UserError
@@ -69,11 +67,6 @@ def find_labels(name: str | os.PathLike[str], protocol: str | os.PathLike[str] |
         return find("labels", Path(name), own)
     except UserError:
         return None
-
-
-def is_counted(name: Any) -> bool:
-    """Whether class counts of this name come from a registered asset: ``labels-imagenet``."""
-    return isinstance(name, str) and name in load_registry()
 
 
 def load_labels(name: str | os.PathLike[str]) -> LabelCounts:

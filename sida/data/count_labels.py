@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from sida.assets import fetch
-from sida.config.label_counts import LabelCounts, is_counted, load_labels
+from sida.assets.registry import is_counted
+from sida.config.label_counts import LabelCounts, load_labels
 from sida.data.archive import ARRAYS, label_array, parse_labels, with_suffix
 from sida.data.load import load_dataset
 from sida.data.pictures import PICTURES

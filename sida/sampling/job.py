@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from sida.config.label_counts import LabelCounts, is_counted
+from sida.assets.registry import is_counted
+from sida.config.label_counts import LabelCounts
 from sida.config.mapping import Settings, from_mapping
 from sida.config.ranges import Count
 from sida.config.samplers import read_sampler

@@ -20,6 +20,7 @@ from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
 from workflow.docs.counts import COUNTS
 from workflow.docs.pages import MARKER, filled
+from workflow.docs.queries import answer
 from workflow.docs.stored import FILES, store, unpack
 from workflow.docs.stored_lines import read_csv
 from workflow.docs.study import Study
@@ -112,21 +113,23 @@ def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     study = Study(stored, ROOT, tmp_path)
     measured = load_measurements(made_up / "measurements.csv")
     one = measured.estimate("t30-sida", "fd")
-    assert study.query(["trials", "fd", "t30-sida"]) == f"{one.mean:.2f} ± {one.std:.2f}"
+    assert answer(study, ["trials", "fd", "t30-sida"]) == f"{one.mean:.2f} ± {one.std:.2f}"
     means = [measured.estimate(f"t30-sida{s}", "accuracy").mean for s in ("", "-s1", "-s2")]
-    assert study.query(["seeds", "accuracy", "t30-sida"]).startswith(f"{100 * sum(means) / 3:.1f} ± ")
-    assert study.query(["seeds", "fd", "t100-sid"]) == study.query(["mean", "fd", "t100-sid"])  # one seed: no spread
-    assert re.fullmatch(r"[+−]\d+\.\d\d", study.query(["gain", "fd", "t30-sid", "t30-sida"]))
-    assert re.fullmatch(r"[✓✗–] M-04", study.query(["verdict", "M-04"]))
-    assert study.query(["fact", "generators"]) == str(len(load_measurements(made_up / "measurements.csv").runs))
-    table = study.query(["table", "mini-table1"])
+    assert answer(study, ["seeds", "accuracy", "t30-sida"]).startswith(f"{100 * sum(means) / 3:.1f} ± ")
+    assert answer(study, ["seeds", "fd", "t100-sid"]) == answer(
+        study, ["mean", "fd", "t100-sid"]
+    )  # one seed: no spread
+    assert re.fullmatch(r"[+−]\d+\.\d\d", answer(study, ["gain", "fd", "t30-sid", "t30-sida"]))
+    assert re.fullmatch(r"[✓✗–] M-04", answer(study, ["verdict", "M-04"]))
+    assert answer(study, ["fact", "generators"]) == str(len(load_measurements(made_up / "measurements.csv").runs))
+    table = answer(study, ["table", "mini-table1"])
     assert table.startswith("\n\n| Family")
     assert table.endswith("|\n\n")
     assert f"{measured.estimate('uncond-sida', 'fd').mean:.2f} ± " in table
-    assert study.query(["slower", "t30-sida", "t30-sid"]) == "+0 %"
-    assert study.query(["logged", "weight_rms.fake_score", "t30-sida"]) == "1.0400 ± 0.0000"
-    assert float(study.query(["lowest", "fd", "t30-sida"]).split()[0]) <= float(
-        study.query(["end", "fd", "t30-sida"]).split()[0]
+    assert answer(study, ["slower", "t30-sida", "t30-sid"]) == "+0 %"
+    assert answer(study, ["logged", "weight_rms.fake_score", "t30-sida"]) == "1.0400 ± 0.0000"
+    assert float(answer(study, ["lowest", "fd", "t30-sida"]).split()[0]) <= float(
+        answer(study, ["end", "fd", "t30-sida"]).split()[0]
     )
 
 
@@ -139,22 +142,22 @@ def test_queries_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
     a, b = ({"": [measured.estimate(name, "fd").mean for name in names]} for names in groups[:2])
     expected = difference(a, b)
     text = f"{expected.value:+.2f} [{expected.low:.2f}, {expected.high:.2f}]".replace("-", "−")
-    assert study.query(["effect", "fd", first, second]) == text
-    assert study.query(["effect", "fd", f"run={'|'.join(groups[0])}", f"run={'|'.join(groups[1])}"]) == text
+    assert answer(study, ["effect", "fd", first, second]) == text
+    assert answer(study, ["effect", "fd", f"run={'|'.join(groups[0])}", f"run={'|'.join(groups[1])}"]) == text
     in_stds = f"{expected.standardised:+.1f}".replace("-", "−")
-    assert study.query(["standardised", "fd", first, second]) == in_stds
+    assert answer(study, ["standardised", "fd", first, second]) == in_stds
     assert len(study.group(f"{first},{second}")) == len(groups[0] + groups[1])
-    (std, low, high) = re.findall(r"[\d.]+", study.query(["variance", "evaluation", "fd", first, second]))
+    (std, low, high) = re.findall(r"[\d.]+", answer(study, ["variance", "evaluation", "fd", first, second]))
     assert float(low) < float(std) < float(high)
-    assert "| teacher seed, equal settings | not known |  |" in study.query(["variances", "fd", first, second])
+    assert "| teacher seed, equal settings | not known |  |" in answer(study, ["variances", "fd", first, second])
     claims = load_claims(ROOT / preset.config["claims"])
     ids = {rule: [c.id for c in claims if c.parts and c.parts[0].rule == rule] for rule in ("TRAIN", "LT")}
-    power, claim = study.query(["power", "5%"]), ids["TRAIN"][0]
+    power, claim = answer(study, ["power", "5%"]), ids["TRAIN"][0]
     assert power.startswith("\n\n| claim |")
     assert f"| {claim} |" in power
-    assert study.query(["costs"]).startswith("\n\n| claim | until |")
-    assert study.query(["needed", claim])
-    assert float(study.query(["detectable", claim])) > 0
+    assert answer(study, ["costs"]).startswith("\n\n| claim | until |")
+    assert answer(study, ["needed", claim])
+    assert float(answer(study, ["detectable", claim])) > 0
     for words, message in (
         (["variance", "evalution", "fd", first], "did you mean 'evaluation'"),
         (["variance", "teacher", "fd", first], "too few"),
@@ -164,7 +167,7 @@ def test_queries_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
         (["needed", ids["LT"][0]], "by rule TRAIN"),
     ):
         with pytest.raises(UserError, match=message):
-            study.query(words)
+            answer(study, words)
 
 
 @pytest.mark.slow

@@ -13,6 +13,7 @@ from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.test_workflow_preset_check import study
 from workflow.docs.costs import PAPER
+from workflow.docs.queries import answer
 from workflow.docs.stored import store
 from workflow.docs.study import Study
 from workflow.planning.jobs import Jobs
@@ -158,13 +159,13 @@ def stored(tmp_path):
 
 def test_docs_write_answers_from_stored_results(stored):
     study = stored("2030-01-01T12:00:59Z")
-    table = study.query(["experiments"])
+    table = answer(study, ["experiments"])
     assert "| [Does it help?](tiny.md#adversarial) | ✓ T-1 | ✓ T-1 | T-1: fd +" in table
-    block = study.query(["experiment", "adversarial"])
+    block = answer(study, ["experiment", "adversarial"])
     assert block.startswith("\n\n**Question.** Does it help?\n\n**Predicted** (2030-01-01T12:00Z). It does.")
     assert "1 of 1 claim as predicted" in block
     with pytest.raises(UserError, match=r"no experiment 'adverserial' \(did you mean 'adversarial'\?\)"):
-        study.query(["experiment", "adverserial"])
+        answer(study, ["experiment", "adverserial"])
 
 
 @pytest.mark.parametrize("query", [["experiments"], ["experiment", "adversarial"]])
@@ -173,7 +174,7 @@ def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored, q
     with pytest.raises(
         UserError, match=r"'adversarial': row '.*' was measured 2030-01-01T11:59Z, before its prediction"
     ):
-        study.query(query)
+        answer(study, query)
     assert stored("2030-01-01T11:59:59Z", written="2030-01-01").query(query)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from eval.claims.cost import as_table as cost_table
 from eval.claims.cost import costs_of, ratio_text
@@ -24,10 +23,7 @@ from eval.tables.model import Table
 from eval.tables.text import to_markdown
 from sida.errors import UserError, suggestion
 from workflow.docs.forms import FORM, FORMS
-
-if TYPE_CHECKING:
-    from workflow.docs.study import Study
-
+from workflow.docs.study import Study
 
 TERMS = {
     "evaluation": "evaluation: one trial of one generator",

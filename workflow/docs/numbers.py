@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from eval.results.summary import Estimate
 from eval.results.training_logs import read_evaluations
@@ -15,9 +14,7 @@ from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
 from workflow.docs.forms import FORM, FORMS
 from workflow.docs.stored_lines import read_csv
-
-if TYPE_CHECKING:
-    from workflow.docs.study import Study
+from workflow.docs.study import Study
 
 
 def trials(study: Study, metric: str, run: str) -> str:

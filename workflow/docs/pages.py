@@ -15,6 +15,7 @@ from pathlib import Path
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
 from workflow.docs.counts import COUNTS
+from workflow.docs.queries import answer
 from workflow.docs.settings import schemas
 from workflow.docs.stored import store
 from workflow.docs.study import Study, opened
@@ -55,7 +56,7 @@ def _value(words: list[str], studies: Mapping[str, Study], root: Path, where: st
         if first in COUNTS:
             return COUNTS[first](root, *words[1:])
         if first in studies:
-            return studies[first].query(words[1:])
+            return answer(studies[first], words[1:])
     except (UserError, TypeError) as error:
         raise UserError(f"{where}: <!--= {' '.join(words)} -->: {error}") from None
     raise UserError(

@@ -6,7 +6,7 @@ import contextlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,6 @@ from eval.tables import make_table, write_table
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_sealed_json, write_text
 from workflow.docs.costs import PAPER, planned
-from workflow.docs.effects import EFFECTS
-from workflow.docs.numbers import NUMBERS_OF_STUDIES
 from workflow.docs.stored import read_study, unpack
 from workflow.docs.stored_lines import read_csv
 from workflow.preset import Preset
@@ -48,21 +46,6 @@ class Study:
         self.preset = Preset.load(root / self.facts["preset"])
         unpack(folder, unpacked)
         self.measured = load_measurements(unpacked / "measurements.csv")
-
-    def query(self, words: Sequence[str]) -> str:
-        """The text of one query: its name and arguments.
-
-        Raises:
-            UserError: Unknown query, run, metric or claim.
-        """
-        queries: dict[str, Callable[..., str]] = {
-            "verdict": self.verdict, "verdicts": self.verdicts, "fact": self.fact, "table": self.table,
-            "experiments": self.experiments, "experiment": self.experiment,
-            **{name: partial(query, self) for name, query in (NUMBERS_OF_STUDIES | EFFECTS).items()},
-        }  # fmt: skip
-        if not words or words[0] not in queries:
-            raise UserError(f"no query '{' '.join(words[:1])}'{suggestion(' '.join(words[:1]), queries)}")
-        return queries[words[0]](*words[1:])
 
     def verdict(self, claim: str) -> str:
         """``✓ M-04``."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from eval.results.sheet import Run
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_counts
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
-
-if TYPE_CHECKING:
-    from workflow.preset.rows import Rows
+from workflow.preset.rows import Rows
 
 
 def find_archives(preset: Rows) -> dict[str, str]:

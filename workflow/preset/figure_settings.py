@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from eval.figures.points_layout import COLUMNS, TEACHER, PointsLayout
 from eval.figures.select import points_settings
@@ -13,57 +14,58 @@ from sida.config.samplers import read_sampler
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.training.config import TeacherTraining
+from workflow.preset.rows import Rows
 
-if TYPE_CHECKING:
-    from workflow.preset.job_specs import Preset
+#: Gives the spec of a student by name.
+Specs = Callable[[str], dict[str, Any]]
 
 
-def figure_settings(preset: Preset, layout: PointsLayout) -> dict[str, dict[str, Any]]:
+def figure_settings(preset: Rows, layout: PointsLayout, specs: Specs) -> dict[str, dict[str, Any]]:
     """By row: ``seed``, ``teacher`` (the first that differs from its own in the seed alone), and what the layout names.
 
     Raises:
         UserError: A row that does not have what its points are told apart by.
     """
     wanted = points_settings(layout, preset.measurable)
-    return {name: _of(preset, preset.runs[name], keys, layout.source) for name, keys in wanted.items()}
+    return {name: _of(preset, preset.runs[name], keys, layout.source, specs) for name, keys in wanted.items()}
 
 
-def _of(preset: Preset, run: Run, keys: set[str], source: str) -> dict[str, Any]:
+def _of(preset: Rows, run: Run, keys: set[str], source: str, specs: Specs) -> dict[str, Any]:
     found: dict[str, Any] = {"seed": preset.seed_of(run)}
     if run.teacher is not None:
         found[TEACHER] = _first_alike(preset, run.teacher)
     for key in sorted(keys - {*COLUMNS, TEACHER}):
         group, _, name = key.partition(".")
-        found[key] = _SETTINGS[group](preset, run, name, f"{source}: by: {key}: run '{run.run}'")
+        found[key] = _SETTINGS[group](preset, run, name, f"{source}: by: {key}: run '{run.run}'", specs)
     return found
 
 
-def _first_alike(preset: Preset, teacher: str) -> str:
+def _first_alike(preset: Rows, teacher: str) -> str:
     teachers = preset.config["teachers"]
     without_seed = {name: {key: value for key, value in t.items() if key != "seed"} for name, t in teachers.items()}
     return next((name for name, other in without_seed.items() if other == without_seed.get(teacher)), teacher)
 
 
-def _of_recipe(preset: Preset, run: Run, name: str, where: str) -> Any:
+def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: Specs) -> Any:
     if not run.trained_here:
         raise UserError(f"{where} is not distilled here and has no recipe; give its series a 'by' of its own")
     value = preset.config["recipes"][run.recipe].get(name)
     if value is not None:
         return value
-    config = from_mapping(DistillConfig, preset.student_spec(run.run), where)
+    config = from_mapping(DistillConfig, specs(run.run), where)
     network = preset.config["teachers"][str(run.teacher)].get("network")
     # What a recipe leaves out may depend on the teacher's network, which a downloaded teacher does not tell here.
     return getattr(resolve_recipe(config, network, where) if network else config, name)
 
 
-def _of_sampler(preset: Preset, run: Run, name: str, where: str) -> Any:
+def _of_sampler(preset: Rows, run: Run, name: str, where: str, specs: Specs) -> Any:
     if run.sampler is None:
         raise UserError(f"{where} has no sampler; change the conditions")
     sampler = read_sampler(preset.sampler_of(run))
     return sampler.steps if name == "num_steps" else getattr(sampler, name)
 
 
-def _of_teacher(preset: Preset, run: Run, name: str, where: str) -> Any:
+def _of_teacher(preset: Rows, run: Run, name: str, where: str, specs: Specs) -> Any:
     training = preset.config["teachers"].get(run.teacher, {}).get("training")
     if training is None:
         raise UserError(f"{where} has no teacher that is trained here; change the conditions")

@@ -20,12 +20,13 @@ from eval.figures.points_layout import PointsLayout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import matching, read_extended
+from sida.assets.registry import is_counted
 from sida.config.evaluation import EvaluationPoints
 from sida.config.mapping import load_yaml
 from sida.config.plugins import MONITOR
 from sida.config.resources import base_name
 from sida.errors import UserError
-from workflow.preset.archives import training_data
+from workflow.preset.archives import find_archives, training_data
 from workflow.preset.checks import check_references
 from workflow.preset.figure_settings import figure_settings
 from workflow.preset.rows import Rows, nfe
@@ -94,6 +95,18 @@ class Preset(Rows):
         spec: dict[str, Any] = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
         seed = teacher.get("seed")
         return {**spec, "seed": self.config["seed"] if seed is None else seed, **self._common()}
+
+    @functools.cached_property
+    def archives(self) -> dict[str, str]:
+        """Archives that the workflow can make, of the data sets that rows and teachers name: path to data set."""
+        return find_archives(self)
+
+    def training_assets(self, name: str) -> list[str]:
+        """Registered downloads that a row's method needs for its training."""
+        options = self.options(self.runs[name])
+        dataset = training_data(self, self.runs[name])
+        counted = [dataset["counts"]] if is_counted(dataset.get("counts")) else []
+        return counted + (options.assets(dataset["resolution"]) if hasattr(options, "assets") else [])
 
     def student_spec(self, name: str) -> dict[str, Any]:
         """Spec of ``sida distill`` (see :class:`sida.methods.DistillConfig`)."""
@@ -238,7 +251,9 @@ class Preset(Rows):
         spec: dict[str, Any] = {"runs": self._rows({*needs.measured, *needs.networks})}
         spec["generators"] = [*map(self.measure_spec, needs.networks if kind == "samples" else [])]
         layout = load_figure_layout(path) if kind == "points" else None
-        return spec | ({"settings": figure_settings(self, layout)} if isinstance(layout, PointsLayout) else {})
+        return spec | (
+            {"settings": figure_settings(self, layout, self.student_spec)} if isinstance(layout, PointsLayout) else {}
+        )
 
     @functools.cached_property
     def experiments(self) -> dict[str, Experiment]:

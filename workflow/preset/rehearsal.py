@@ -185,7 +185,7 @@ def _check_figure(preset: Preset, path: Path, measured: Measurements, published:
     elif isinstance(layout, SamplesLayout):
         sample_panels(layout, preset.runs)
     elif isinstance(layout, PointsLayout):
-        settings = figure_settings(preset, present(layout, preset.runs))
+        settings = figure_settings(preset, present(layout, preset.runs), preset.student_spec)
         sources = _Pretended(measured, preset.runs, published, Path(), {}, preset, settings=settings)
         gather_points(present(layout, preset.runs), sources)
     else:

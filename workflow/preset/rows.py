@@ -11,16 +11,16 @@ from typing import Any, get_args
 from eval.features import extractor_assets
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.results.sheet import Run, read_runs
+from sida.assets.registry import is_counted
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.config.families import SD_VAE
-from sida.config.label_counts import is_counted, remedy
+from sida.config.label_counts import remedy
 from sida.config.mapping import from_mapping, load_yaml
 from sida.config.resources import find, there
 from sida.config.samplers import Kind, read_sampler
 from sida.errors import UserError, suggestion
 from sida.methods.recipe import Recipe
 from sida.methods.registry import find_method
-from workflow.preset.archives import find_archives, training_data
 from workflow.preset.imports import import_folders
 from workflow.preset.outside_code import check_code
 from workflow.preset.settings import PresetSettings
@@ -221,11 +221,6 @@ class Rows:
         """What the archive of a data set is made of; None where nobody says."""
         return dataset_origin(dataset, where, self.config["datasets"])
 
-    @functools.cached_property
-    def archives(self) -> dict[str, str]:
-        """Archives that the workflow can make, of the data sets that rows and teachers name: path to data set."""
-        return find_archives(self)
-
     def sampler_of(self, run: Run) -> dict[str, Any]:
         """Settings of a row's sampler; an external row without one is a Python callable or stored images."""
         if run.sampler is not None:
@@ -299,13 +294,6 @@ class Rows:
         method = find_method(run.method, f"{self.sheet}: run '{run.run}': method")
         given = self.config["recipes"][run.recipe].get("options") or {}
         return method.read_options(given, f"{self.source}: recipes.{run.recipe}.options")
-
-    def training_assets(self, name: str) -> list[str]:
-        """Registered downloads that a row's method needs for its training."""
-        options = self.options(self.runs[name])
-        dataset = training_data(self, self.runs[name])
-        counted = [dataset["counts"]] if is_counted(dataset.get("counts")) else []
-        return counted + (options.assets(dataset["resolution"]) if hasattr(options, "assets") else [])
 
     def shards(self, name: str) -> list[tuple[int, int]]:
         """Bounds (first, last + 1) of the shards in which a trial of a row is measured; empty for one job."""
