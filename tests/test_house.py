@@ -1,4 +1,4 @@
-"""The arrangement of the code: who may import whom, and how many rooms the measuring has."""
+"""Arrangement of the code: rooms, floors, and who may import whom."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import re
 
 import pytest
 
-from benchmarks.house import imports, kept, rooms
+from benchmarks.house import FLOORS, arrangement, imports
 from sida.config.resources import ROOT
+
+HOUSE = (("ground",), ("middle",), ("top",))
 
 
 @pytest.fixture
 def package(tmp_path):
-    """A package of three modules: top imports middle, middle imports ground."""
+    """A package of three rooms: top imports middle, middle imports ground."""
     folder = tmp_path / "house"
     (folder / "middle").mkdir(parents=True)
     (folder / "__init__.py").write_text("from house.top import x\n")
@@ -22,19 +24,40 @@ def package(tmp_path):
     return folder
 
 
-def test_rooms_arrows_and_floors_of_a_package(package):
-    found = rooms(package)
-    assert found.names == ["ground", "middle", "top"]
+def test_rooms_and_arrows_of_a_package(package):
+    found = arrangement(package, HOUSE)
+    assert found.rooms == ["ground", "middle", "top"]
     assert found.arrows == {("top", "middle"), ("middle", "ground")}
-    assert found.floors == [["ground"], ["middle"], ["top"]]
-    assert kept(found)
+    assert found.sound
 
 
-def test_a_circle_of_rooms_has_no_floors(package):
-    (package / "ground.py").write_text("import house.top\n")
-    found = rooms(package)
-    assert found.floors is None
-    assert not kept(found)
+@pytest.mark.parametrize(
+    "text",
+    ["import house.top\n", "def f():\n    import house.top\n", "if TYPE_CHECKING:\n    from house.top import f\n"],
+)
+def test_an_upward_arrow_is_found_wherever_it_stands(package, text):
+    (package / "ground.py").write_text(text)
+    found = arrangement(package, HOUSE)
+    assert found.upward == [("ground", "top")]
+    assert found.circles == [["house.ground", "house.middle.room", "house.top"]]
+
+
+def test_a_new_room_needs_a_floor(package):
+    (package / "attic.py").write_text("")
+    assert arrangement(package, HOUSE).undeclared == ["attic"]
+
+
+def test_a_circle_within_a_room_is_found(package):
+    (package / "middle" / "other.py").write_text("from house.middle.room import y\n")
+    found = arrangement(package, HOUSE)
+    assert found.circles == [["house.middle.other", "house.middle.room"]]
+    assert not found.upward
+
+
+@pytest.mark.parametrize("name", sorted(FLOORS))
+def test_the_packages_are_sound(name):
+    found = arrangement(ROOT / name, FLOORS[name])
+    assert (found.undeclared, found.upward, found.circles) == ([], [], [])
 
 
 def test_the_method_knows_neither_measuring_nor_workflow():
@@ -44,13 +67,8 @@ def test_the_method_knows_neither_measuring_nor_workflow():
         assert not [name for name in imports(path) if re.match(r"(workflow|snakemake)\b", name)], path
 
 
-def test_the_measuring_has_few_rooms_that_look_down_only():
-    found = rooms(ROOT / "eval")
-    assert kept(found), found
-
-
 def test_only_commands_see_parsed_arguments():
     for folder in ("sida", "eval"):
         for path in sorted((ROOT / folder).rglob("*.py")):
-            allowed = path.parent.name == "commands" or path == ROOT / "sida" / "cli.py"
+            allowed = path.parent.name == "commands" or path == ROOT / "sida" / "cli" / "main.py"
             assert allowed or "argparse" not in imports(path), path

@@ -39,7 +39,7 @@ def run_together(command: Sequence[str], count: int) -> int:
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
     place |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": 0}
-    # Who shares out devices holds them by open files (workflow.place): ranks that outlive this process keep theirs.
+    # Who shares out devices holds them by open files (workflow.launch): ranks that outlive this process keep theirs.
     held = [int(number) for number in os.environ.get(HELD, "").split(",") if number]
     children: list[subprocess.Popen[bytes]] = []
     with _passed_on(children):

@@ -34,7 +34,7 @@ class Machine:
 
     def start(self, gpus, seconds=0.1, pool="3", module="job", **more):
         return subprocess.Popen(
-            [sys.executable, "-m", "workflow.place", str(gpus), module, str(seconds)],
+            [sys.executable, "-m", "workflow.launch", str(gpus), module, str(seconds)],
             env={**self.environment, "SIDA_GPUS": pool, **more},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -130,7 +130,7 @@ def test_a_job_without_a_gpu_and_a_run_without_a_pool_take_none(machine):
         ("4", "2,6", "error: a job needs 4 GPUs, but 2 are shared here; set gpus=2 in the preset"),
         ("1", "0,0", "error: SIDA_GPUS=0,0: must be a number of GPUs, or different names such as 0,2"),
         ("1", "3", "error: 3 GPUs are to be shared, but CUDA_VISIBLE_DEVICES=1 names 1"),
-        ("x", "3", "usage: python -m workflow.place"),
+        ("x", "3", "usage: python -m workflow.launch"),
     ],
 )
 def test_what_cannot_be_given_is_one_line(gpus, pool, line, machine):
@@ -142,7 +142,7 @@ def test_what_cannot_be_given_is_one_line(gpus, pool, line, machine):
 
 
 def test_several_nodes_need_an_allocation(machine):
-    command = [sys.executable, "-m", "workflow.place", "--nodes", "2", "4", "sida", "distill"]
+    command = [sys.executable, "-m", "workflow.launch", "--nodes", "2", "4", "sida", "distill"]
     machine.environment.pop("SLURM_JOB_ID", None)
     found = subprocess.run(command, env=machine.environment, capture_output=True, text=True, timeout=60)
     assert (found.returncode, len(found.stderr.splitlines())) == (1, 1)

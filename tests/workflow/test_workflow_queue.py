@@ -12,7 +12,7 @@ import pytest
 
 from sida.config.resources import ROOT
 from tests.workflow.fake_schedulers import install
-from workflow.place import queue
+from workflow.launch import queue
 
 KINDS = ["pbs", "lsf", "sge"]
 PROPERTIES = {

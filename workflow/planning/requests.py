@@ -67,7 +67,7 @@ class Requests:
         return asked | (self._nodes(kind) if kind in TRAINED else {})
 
     def _nodes(self, kind: str) -> dict[str, Value]:
-        """Nodes of a training; on several one launcher starts on each, from within the job (see workflow.place)."""
+        """Nodes of a training; on several one launcher starts on each, from within the job (see workflow.launch)."""
         asked: dict[str, Value] = {"nodes": lambda wildcards: self.nodes(kind, wildcards)}
         several = {"tasks": lambda nodes: nodes, "tasks_per_gpu": lambda nodes: 0, "mpi": lambda nodes: "srun"}
         for key, value in several.items():

@@ -23,4 +23,4 @@ rule barrier:
     message:
         "barrier {wildcards.run}: losses between teacher and student"
     shell:
-        "python -m workflow.place {resources.gpu} eval barrier --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"
+        "python -m workflow.launch {resources.gpu} eval barrier --spec {params.spec:q} --out {output:q} 2>&1 | tee -i {log:q}"

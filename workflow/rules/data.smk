@@ -45,4 +45,4 @@ rule encode_data:
     message:
         "data {wildcards.archive}: encoding"
     shell:
-        "python -m workflow.place {resources.gpu} sida data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"
+        "python -m workflow.launch {resources.gpu} sida data encode {params.flags:q} --workers {threads} 2>&1 | tee -i {log:q}"

@@ -33,7 +33,7 @@ if PRESET.config["shard_size"] is None:
             message:
                 "measure {wildcards.run}: trials {params.trials}"
             shell:
-                "python -m workflow.place {resources.gpu} eval measure --spec {params.spec:q} --out {params.folder:q}"
+                "python -m workflow.launch {resources.gpu} eval measure --spec {params.spec:q} --out {params.folder:q}"
                 " --trials {params.trials} 2>&1 | tee -i {log:q}"
 
 else:
@@ -58,7 +58,7 @@ else:
         message:
             "measure {wildcards.run}: trial {wildcards.trial}, images {wildcards.begin} to {wildcards.end}"
         shell:
-            "python -m workflow.place {resources.gpu} eval measure --spec {params.spec:q} --out {params.folder:q}"
+            "python -m workflow.launch {resources.gpu} eval measure --spec {params.spec:q} --out {params.folder:q}"
             " --trials {wildcards.trial} --shard {wildcards.begin}-{wildcards.end} 2>&1 | tee -i {log:q}"
 
     rule merge_shards:

@@ -90,7 +90,7 @@ rule figure:
     message:
         "figure {wildcards.figure}: drawing"
     shell:
-        "python -m workflow.place {resources.gpu} eval figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
+        "python -m workflow.launch {resources.gpu} eval figure --layout {input.layout:q} {params.measurements:q} --runs {params.spec:q}"
         " --results {params.results:q} --spec {params.spec:q} --out {output.pdf:q} 2>&1 | tee -i {log:q}"
 
 

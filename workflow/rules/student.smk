@@ -26,7 +26,7 @@ rule distill:
     message:
         "student {wildcards.run}: distilling"
     shell:
-        "python -m workflow.place --nodes {resources.nodes} {resources.gpu} sida distill"
+        "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} sida distill"
         " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"
 
 

@@ -22,5 +22,5 @@ rule train_teacher:
     message:
         "teacher {wildcards.teacher}: training"
     shell:
-        "python -m workflow.place --nodes {resources.nodes} {resources.gpu} sida train-teacher"
+        "python -m workflow.launch --nodes {resources.nodes} {resources.gpu} sida train-teacher"
         " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"

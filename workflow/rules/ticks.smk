@@ -20,7 +20,7 @@ rule tick_teacher:
     message:
         "ticks {wildcards.teacher}: a network of its shape"
     shell:
-        "python -m workflow.place {resources.gpu} sida train-teacher"
+        "python -m workflow.launch {resources.gpu} sida train-teacher"
         " --spec {params.spec:q} --out {params.folder:q} --set-aside 2>&1 | tee -i {log:q}"
 
 
@@ -46,7 +46,7 @@ rule tick:
     message:
         "ticks {wildcards.run}: timing its training"
     shell:
-        "python -m workflow.place {resources.gpu} sida distill"
+        "python -m workflow.launch {resources.gpu} sida distill"
         " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"
 
 

@@ -1,4 +1,4 @@
-"""``python -m workflow.place [--nodes N] GPUS MODULE ...``: runs ``python -m MODULE ...`` where the job has its place.
+"""``python -m workflow.launch [--nodes N] GPUS MODULE ...``: runs ``python -m MODULE ...`` where the job has its place.
 
 Rules start what uses GPUs by it. Without a pool (``SIDA_GPUS``) and on one node it only becomes the command, so it
 imports nothing that takes time.
@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-USAGE = "usage: python -m workflow.place [--nodes N] GPUS MODULE ARGUMENTS ..."
+USAGE = "usage: python -m workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
 
 
 def main(words: Sequence[str]) -> None:
