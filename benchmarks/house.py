@@ -1,7 +1,7 @@
 """Arrangement of the code: lines, long modules, rooms and their floors, and circles of imports.
 
 A room is a module or sub-package directly in a package; an arrow is a pair of rooms of which one imports the other; a
-floor is a layer of rooms that :data:`FLOORS` declares. Every import counts, also inside functions and for type checking.
+floor is a layer of rooms that :data:`FLOORS` declares. Imports inside functions and for type checking count, too.
 """
 
 from __future__ import annotations

@@ -108,42 +108,42 @@ def distill(
         KeyboardInterrupt: SIGINT came, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1; the state was kept,
             the same call goes on.
     """
-    config, outdir = read_config(DistillConfig, config, outdir, where)
-    device = own_device(config.device, where)
-    check_tensorboard(config.tensorboard, where)
-    prepare_process(config.threads)
-    dataset = load_dataset(config.dataset, f"{where}.dataset")
-    parents: dict[str, str | None] = {"teacher": _sha256(config.teacher, f"{where}.teacher"), "init": None}
-    config = resolve_recipe(config, read_metadata(config.teacher)["network"], where)
-    if config.init is not None:
-        parents["init"] = _sha256(config.init, f"{where}.init")
-    if config.guide is not None:
-        parents["guide"] = _sha256(config.guide, f"{where}.guide")
-    if config.real_source != "data":
-        parents["real_source"] = _sha256(config.real_source, f"{where}.real_source")
-    networks = {role: read_metadata(getattr(config, role))["network"] for role, digest in parents.items() if digest}
-    digest = student_digest(config, dataset.sha256, parents, where, networks)
-    stage = f"distill {config.name}"
-    folder = run_folder(outdir, "students", config.name)
-    facts = common_facts(config, digest, dataset.sha256, parents)
-    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:
+    given, outdir = read_config(DistillConfig, config, outdir, where)
+    device = own_device(given.device, where)
+    check_tensorboard(given.tensorboard, where)
+    prepare_process(given.threads)
+    dataset = load_dataset(given.dataset, f"{where}.dataset")
+    parents: dict[str, str | None] = {"teacher": _sha256(given.teacher, f"{where}.teacher"), "init": None}
+    resolved = resolve_recipe(given, read_metadata(given.teacher)["network"], where)
+    if resolved.init is not None:
+        parents["init"] = _sha256(resolved.init, f"{where}.init")
+    if resolved.guide is not None:
+        parents["guide"] = _sha256(resolved.guide, f"{where}.guide")
+    if resolved.real_source != "data":
+        parents["real_source"] = _sha256(resolved.real_source, f"{where}.real_source")
+    networks = {role: read_metadata(getattr(resolved, role))["network"] for role, digest in parents.items() if digest}
+    digest = student_digest(resolved, dataset.sha256, parents, where, networks)
+    stage = f"distill {resolved.name}"
+    folder = run_folder(outdir, "students", resolved.name)
+    facts = common_facts(resolved, digest, dataset.sha256, parents)
+    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, resolved.tensorboard) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network
-        turns = make_turns(config, dataset, device, where)
-        turns.join(ranks, config.shard == "optimizer")
-        trainer = StudentTrainer(turns, make_batches(config, dataset, device, where, ranks))
-        metadata = run_metadata(config.method, config, digest, dataset, turns.generator.net, parents)
+        turns = make_turns(resolved, dataset, device, where)
+        turns.join(ranks, resolved.shard == "optimizer")
+        trainer = StudentTrainer(turns, make_batches(resolved, dataset, device, where, ranks))
+        metadata = run_metadata(resolved.method, resolved, digest, dataset, turns.generator.net, parents)
         evaluate = None
-        if config.evaluation is not None:
+        if resolved.evaluation is not None:
             place = f"{where}.evaluation"
-            evaluate = Evaluation(config.evaluation, dataset, config.init_sigma, config.device, place)
-        plan = student_plan(config, stage, turns.begun(math.prod(dataset.network_shape)))
-        if config.guidance != 1:
-            metadata["guidance"] = config.guidance
-        metadata["sampler"] = {"kind": "one_step", "init_sigma": config.init_sigma}
-        sampler = Sampler(kind="one_step", init_sigma=config.init_sigma)
-        picture = Pictures(sampler, config.pictures, config.device)
+            evaluate = Evaluation(resolved.evaluation, dataset, resolved.init_sigma, resolved.device, place)
+        plan = student_plan(resolved, stage, turns.begun(math.prod(dataset.network_shape)))
+        if resolved.guidance != 1:
+            metadata["guidance"] = resolved.guidance
+        metadata["sampler"] = {"kind": "one_step", "init_sigma": resolved.init_sigma}
+        sampler = Sampler(kind="one_step", init_sigma=resolved.init_sigma)
+        picture = Pictures(sampler, resolved.pictures, resolved.device)
         TrainingLoop(plan, trainer, files, metadata, evaluate, ranks, picture).run()
     return files.network
 

@@ -61,7 +61,7 @@ def decisive_settings(
     return settings
 
 
-def class_source(network: Mapping[str, Any], where: str) -> dict[str, str]:
+def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None]:
     """SHA-256 of the source of a network's class from outside, as an entry of its settings; nothing for our classes.
 
     Raises:

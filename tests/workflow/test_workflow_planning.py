@@ -56,7 +56,7 @@ def test_hours_and_memory_agree_with_table_8(paper):
     for column, sid, sida, card in TABLE8:
         jobs = jobs_of(paper, card)
         for method, run in (("sid", sid), ("sida", sida)):
-            config = jobs.settled(run)
+            config = jobs.resolved(run)
             cost = student_cost(config, jobs.network(paper.runs[run].teacher))
             hours = 1e7 * cost.operations / jobs.gpu.rate(cost.fp16, card) / 8 / 3600
             printed = published[f"table8-{method}-hours-per-10m-10-4-k-images-{column}-hours-per-10m"].value
@@ -68,7 +68,7 @@ def test_hours_and_memory_agree_with_table_8(paper):
 
 def test_a_shared_optimizer_needs_less_memory(paper):
     network = paper.config["teachers"]["teacher-edm2-xxl"]["network"]
-    config = jobs_of(paper).settled("edm2-xxl-sida")
+    config = jobs_of(paper).resolved("edm2-xxl-sida")
     sharded = dataclasses.replace(config, shard="optimizer")
     assert student_cost(sharded, network, 8).memory < 0.8 * student_cost(config, network, 8).memory
 

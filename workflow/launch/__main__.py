@@ -27,14 +27,14 @@ def main(words: Sequence[str]) -> None:
         raise SystemExit(USAGE)
     gpus, module = int(words[0]), words[1:]
     if int(nodes) > 1:
-        from workflow.place.nodes import on_nodes
+        from workflow.launch.nodes import on_nodes
 
         command = on_nodes(int(nodes), gpus, module)
     else:
         command = [sys.executable, "-m", *module]
         pool = os.environ.get("SIDA_GPUS")
         if pool and gpus:
-            from workflow.place.pool import PoolError, take
+            from workflow.launch.pool import PoolError, take
 
             try:
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(take(pool, gpus))

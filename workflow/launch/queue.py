@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from workflow.place.schedulers import SCHEDULERS, Scheduler, Wish, cancelled, in_queue, submitted
+from workflow.launch.schedulers import SCHEDULERS, Scheduler, Wish, cancelled, in_queue, submitted
 
 #: Seconds in which the status of a job may reach this machine after it left the queue.
 GRACE = 120.0

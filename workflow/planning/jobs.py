@@ -206,7 +206,7 @@ class Jobs:
         """Architecture of a teacher, as the preset says, or of a published one; None where nobody says."""
         return self.preset.config["teachers"].get(teacher or "", {}).get("network") or self._like(teacher)
 
-    def resolve_recipe(self, run: str) -> Any:
+    def resolved(self, run: str) -> Any:
         """Settings of a student, each with its value, as on a GPU if the preset is for one."""
         from sida.methods.resolve import resolve_recipe
 
@@ -224,8 +224,8 @@ class Jobs:
         Raises:
             UserError: The network of its teacher or guide, or the card's rate, is unknown.
         """
-        config, network = self.settled(run), self.network(self.preset.runs[run].teacher)
-        assert network is not None  # else it could not be settled
+        config, network = self.resolved(run), self.network(self.preset.runs[run].teacher)
+        assert network is not None  # else resolving would have failed
         guide = self._guide(run)
         if guide is None and config.guide is not None:
             raise UserError(

@@ -49,8 +49,8 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     from sida.runtime.devices import take_device
     from sida.training.process import prepare_process
 
-    config, network = jobs.settled(run), jobs.network(jobs.preset.runs[run].teacher)
-    assert network is not None  # else it could not be settled
+    config, network = jobs.resolved(run), jobs.network(jobs.preset.runs[run].teacher)
+    assert network is not None  # else resolving would have failed
     device = take_device(config.device, f"--measure {run}")
     prepare_process(config.threads)
     try:
