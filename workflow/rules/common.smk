@@ -16,6 +16,7 @@ from eval.report.pdflatex import latex_lack
 from workflow.planning.attempts import allow_attempts
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
+from workflow.planning.stopwatch import Stopwatch
 from workflow.preset.checks import check_folder, check_profile, closed_results
 from workflow.preset.config_files import check_files
 from workflow.preset.file_times import mend_times
@@ -29,7 +30,6 @@ from workflow.preset.unshown import unshown_remark
 from sida.errors import UserError
 from sida.config.families import SD_VAE
 from workflow.preset import Preset
-from sida.cli.timing import Stopwatch
 
 # The user's word for code from outside (sida/config/plugins.py) goes to every job, also to other machines; presets give none.
 os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
