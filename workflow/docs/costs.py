@@ -50,7 +50,7 @@ def hours(root: Path, config: str, gpu: str) -> str:
         millions = job.facts["images"] / 1e6
         text = f"{millions:.0f}" if millions >= 100 else f"{millions:.1f}"
         text += f": {job.gpu_hours:,.0f} h"
-        cells.setdefault(name, {})[run.method, float(run.alpha or 1)] = text
+        cells.setdefault(name, {})[run.method, 1.0 if run.alpha is None else float(run.alpha)] = text
         memory[name] = max(memory.get(name, 0.0), job.memory_gb)
     columns = {("sid", 1.0): "SiD, α = 1.0", ("sid", 1.2): "SiD, α = 1.2", ("sida", 1.0): "SiDA"}
     columns |= {("sid2a", 1.0): "SiD2A, α = 1.0", ("sid2a", 1.2): "SiD2A, α = 1.2"}
