@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 # What `make test-versions` runs: numerics against golden values, a training from its start to its resumption, the workflow.
-QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/checkpoint tests/eval/test_eval_frechet.py \
+QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/unpickle tests/eval/test_eval_frechet.py \
   tests/eval/test_eval_scores.py tests/eval/test_eval_statistics.py tests/training/test_training_distiller.py \
   tests/training/test_training_runs.py tests/workflow/test_workflow_smoke.py tests/workflow/test_workflow_published.py
 

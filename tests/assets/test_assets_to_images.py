@@ -12,7 +12,7 @@ from PIL import Image
 from sida.assets.registry import COLUMNS
 from sida.cli.main import main
 from sida.networks import build_network
-from tests.checkpoint.genuine import MARK, write_genuine
+from tests.unpickle.genuine import MARK, write_genuine
 
 KWARGS = {
     "img_resolution": 8, "img_channels": 3, "label_dim": 4, "model_type": "SongUNet", "model_channels": 8,

@@ -346,7 +346,7 @@ def test_tiles_are_in_reading_order(tmp_path):
 
 
 def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
-    from tests.checkpoint.genuine import write_genuine
+    from tests.unpickle.genuine import write_genuine
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pickle_file = write_genuine(tmp_path / "published.pkl", make())
@@ -360,7 +360,7 @@ def test_published_pickles_are_converted_once(tmp_path, monkeypatch, expected):
 
 def test_registered_networks_are_fetched_by_id(tmp_path, monkeypatch):
     import sida.assets
-    from tests.checkpoint.genuine import write_genuine
+    from tests.unpickle.genuine import write_genuine
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     fetched = []
@@ -377,7 +377,7 @@ def test_registered_networks_are_fetched_by_id(tmp_path, monkeypatch):
 def test_equal_bytes_are_converted_for_each_network_class(tmp_path, monkeypatch):
     import sida.assets
     from sida.networks.checkpoint import read_metadata
-    from tests.checkpoint.genuine import write_genuine
+    from tests.unpickle.genuine import write_genuine
 
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     pickle_file = write_genuine(tmp_path / "published.pkl", make())

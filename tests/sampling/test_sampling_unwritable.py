@@ -10,7 +10,7 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
-from tests.checkpoint.genuine import write_genuine
+from tests.unpickle.genuine import write_genuine
 
 KWARGS = {"img_resolution": 8, "img_channels": 1, "model_type": "SongUNet", "model_channels": 8}
 KWARGS |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}

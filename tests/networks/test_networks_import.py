@@ -18,8 +18,8 @@ from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network
 from sida.sampling import multi_step
 from sida.sampling.networks import settled
-from tests.checkpoint.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
 from tests.golden.vectors import relative_error
+from tests.unpickle.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
 
 TINY = {
     "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_type": "SongUNet", "model_channels": 8,

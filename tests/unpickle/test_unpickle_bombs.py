@@ -18,8 +18,8 @@ from sida.unpickle.inert import MAX_STEPS, Budget
 from sida.unpickle.pickle_machine import Machine
 from sida.unpickle.torch_stream import LEGACY_MAGIC, LEGACY_PROTOCOL
 from sida.unpickle.window import Window
-from tests.checkpoint.genuine import write_genuine
-from tests.checkpoint.opcodes import again, archive, bounded, data, kept, long, refused, shared, text, whole
+from tests.unpickle.genuine import write_genuine
+from tests.unpickle.opcodes import again, archive, bounded, data, kept, long, refused, shared, text, whole
 
 MODULUS = 2**61 - 1  # integers that differ by it have one hash
 COLLIDING = [long((index + 1) * MODULUS) for index in range(80_000)]

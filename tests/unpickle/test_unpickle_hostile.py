@@ -26,7 +26,7 @@ from sida.networks import build_network
 from sida.networks import official_architecture as architecture
 from sida.networks.checkpoint import import_official, load_network, read_pickle
 from sida.unpickle.pickles import open_pickle
-from tests.checkpoint.genuine import MARK, reduced, write_genuine
+from tests.unpickle.genuine import MARK, reduced, write_genuine
 
 SUSPICIOUS = {
     "import",

@@ -1,6 +1,6 @@
 """Small files of networks that ask for endless work or memory, or a terminal for obedience: refused, or shown harmless.
 
-See :mod:`tests.checkpoint.opcodes` for the bounds. Each pickle has less than 3.5 MB.
+See :mod:`tests.unpickle.opcodes` for the bounds. Each pickle has less than 3.5 MB.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from sida.networks import official_architecture as architecture
 from sida.networks.checkpoint import import_official, load_network, save_network
 from sida.unpickle import inert, torch_stream
 from sida.unpickle.inert import printable
-from tests.checkpoint.genuine import write_genuine
-from tests.checkpoint.opcodes import again, called, kept, mapping, module, network, refused, shared, text, whole
 from tests.fuzz.frame import command
 from tests.fuzz.guards import MemoryLimit
+from tests.unpickle.genuine import write_genuine
+from tests.unpickle.opcodes import again, called, kept, mapping, module, network, refused, shared, text, whole
 
 FAR = "far more objects than any network"
 LONG = "a" * 1_000_000
