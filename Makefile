@@ -24,13 +24,13 @@ help: ## list the commands
 
 setup: $(STAMP) ## make the environment in .venv (hash-checked packages)
 
-$(STAMP): requirements.lock pyproject.toml
+$(STAMP): requirements/main.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "error: $(PYTHON) is older than 3.11; install Python 3.11 or newer and run: make PYTHON=python3.11 $(MAKECMDGOALS)" >&2; exit 1; }
 	@echo "setting up .venv (about 20 s to 2 min, once) ..."
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	@$(BIN)/uv pip sync --quiet --require-hashes requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/uv.lock
+	@$(BIN)/uv pip sync --quiet --require-hashes requirements/main.lock
 	@$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -49,7 +49,7 @@ test-slurm: $(STAMP) ## the workflow on a real SLURM on this machine (installs i
 
 test-versions: $(STAMP) ## a quick part of the tests with the oldest supported versions (.venv-oldest, 6 GB)
 	@test -x .venv-oldest/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python .venv-oldest
-	@VIRTUAL_ENV=$(CURDIR)/.venv-oldest $(BIN)/uv pip sync --quiet --require-hashes requirements-oldest.lock
+	@VIRTUAL_ENV=$(CURDIR)/.venv-oldest $(BIN)/uv pip sync --quiet --require-hashes requirements/oldest.lock
 	@.venv-oldest/bin/python -m pytest -n 2 --dist loadgroup -m "not slow" $(QUICK) $(PYTEST_ARGS)
 
 audit: $(STAMP) ## known vulnerabilities of the locked packages (needs the network)
@@ -69,11 +69,11 @@ bench: $(STAMP) ## speed as ratios against stated baselines
 	@$(BIN)/python -m benchmarks
 
 COMPILE := $(BIN)/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --python-version 3.11
-lock: $(STAMP) ## resolve requirements*.in again into their .lock (needs the network; UPGRADE=--upgrade takes newer versions)
-	@$(COMPILE) --universal $(UPGRADE) requirements.in -o requirements.lock
-	@$(COMPILE) --universal $(UPGRADE) requirements-uv.in -o requirements-uv.lock
-	@$(COMPILE) --universal $(UPGRADE) requirements-audit.in -o requirements-audit.lock
-	@$(COMPILE) --python-platform x86_64-manylinux_2_28 $(UPGRADE) requirements-oldest.in -o requirements-oldest.lock
+lock: $(STAMP) ## resolve requirements/*.in again into their .lock (needs the network; UPGRADE=--upgrade takes newer versions)
+	@$(COMPILE) --universal $(UPGRADE) requirements/main.in -o requirements/main.lock
+	@$(COMPILE) --universal $(UPGRADE) requirements/uv.in -o requirements/uv.lock
+	@$(COMPILE) --universal $(UPGRADE) requirements/audit.in -o requirements/audit.lock
+	@$(COMPILE) --python-platform x86_64-manylinux_2_28 $(UPGRADE) requirements/oldest.in -o requirements/oldest.lock
 
 clean: ## remove results and caches (keeps .venv and the published numbers)
 	@find results -mindepth 1 ! -path results/published ! -path results/published/published.csv -delete

@@ -15,7 +15,7 @@ from packaging.version import Version
 from sida.config.resources import ROOT
 
 
-def locked(name: str = "requirements.lock") -> dict[str, str]:
+def locked(name: str = "requirements/main.lock") -> dict[str, str]:
     return dict(re.findall(r"^([a-z0-9-]+)==([^ ;]+)", (ROOT / name).read_text(), re.M))
 
 
@@ -27,7 +27,7 @@ def supported() -> dict[str, Requirement]:
 
 
 def test_the_locks_have_the_newest_and_the_oldest_supported_versions():
-    newest, oldest = locked(), locked("requirements-oldest.lock")
+    newest, oldest = locked(), locked("requirements/oldest.lock")
     assert {"torch", "snakemake", "numpy"} < {*newest} & {*oldest} & {*supported()}
     # The oldest torch brings a Triton of its own, which is too old for the extra `fused`: kernels say so.
     assert Version(oldest.pop("triton")) not in supported()["triton"].specifier
@@ -43,7 +43,7 @@ def test_the_locks_have_the_newest_and_the_oldest_supported_versions():
 @pytest.mark.parametrize(
     ("program", "status", "line"),
     [
-        ("echo No known vulnerabilities found", 0, "audit: requirements.lock: No known vulnerabilities found"),
+        ("echo No known vulnerabilities found", 0, "audit: requirements/main.lock: No known vulnerabilities found"),
         ("echo 'torch 2.14.1 PYSEC-1'; exit 1", 1, "torch 2.14.1 PYSEC-1"),
         ("echo requests.exceptions.ConnectionError: x >&2; exit 1", 75, "cannot be reached from here"),
     ],
@@ -69,7 +69,12 @@ def test_conda_environment_has_the_locked_versions():
 
 
 def test_every_locked_package_has_hashes_and_no_address():
-    for name in ("requirements.lock", "requirements-uv.lock", "requirements-audit.lock", "requirements-oldest.lock"):
+    for name in (
+        "requirements/main.lock",
+        "requirements/uv.lock",
+        "requirements/audit.lock",
+        "requirements/oldest.lock",
+    ):
         text = (ROOT / name).read_text()
         entries = re.split(r"^(?=[a-zA-Z0-9])", text, flags=re.M)
         packages = [entry for entry in entries if re.match(r"[a-zA-Z0-9]", entry)]

@@ -95,7 +95,7 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         capability, archs = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
         if without_code(capability, archs):
             text = f"GPU {index} has compute capability {capability[0]}.{capability[1]}, for which"
-            mend = "take a newer card, or an older torch: requirements-oldest.lock has the oldest that is supported"
+            mend = "take a newer card, or an older torch: requirements/oldest.lock has the oldest that is supported"
             yield Finding(
                 "GPU", "lacks", f"{text} torch {torch.__version__} has no code (it has {', '.join(archs)})", mend
             )
