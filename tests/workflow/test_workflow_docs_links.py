@@ -18,9 +18,7 @@ from sida.config.resources import ROOT
 from workflow.cli import VERBS
 from workflow.docs.settings import SETTINGS
 
-PAGES = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "config" / "README.md", *(ROOT / "docs").glob("*.md")]
-)
+PAGES = sorted([*ROOT.glob("*.md"), ROOT / "config" / "README.md", *(ROOT / "docs").glob("*.md")])
 page = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sysconfig
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
@@ -82,3 +84,20 @@ def test_every_locked_package_has_hashes_and_no_address():
         assert all("--hash=sha256:" in entry for entry in packages)
         assert "://" not in text
         assert "index-url" not in text
+
+
+def test_workflows_and_hooks_call_what_exists():
+    steps = [
+        step
+        for path in (ROOT / ".github" / "workflows").glob("*.yml")
+        for job in yaml.safe_load(path.read_text())["jobs"].values()
+        for step in job["steps"]
+    ]
+    assert {step["run"] for step in steps if "run" in step} == {".ci/run", "make audit"}
+    assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step)
+    repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+    assert {each["repo"] for each in repositories} == {"local"}
+    for hook in (hook for each in repositories for hook in each["hooks"]):
+        program, *arguments = hook["entry"].split()
+        command = [Path(sysconfig.get_path("scripts")) / Path(program).name, *arguments, "--diff", "sida/errors.py"]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0, hook["entry"]

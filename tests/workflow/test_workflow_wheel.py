@@ -65,6 +65,7 @@ def installed(tmp_path_factory):
 def test_the_wheel_runs_without_the_checkout(installed):
     result = installed.run("python", "-c", "import sida, eval; print(sida.__file__, eval.__file__)")
     assert result.stdout.count(str(installed.site)) == 2, result.stdout + result.stderr
+    assert all((installed.site / package / "py.typed").exists() for package in ("sida", "eval", "workflow"))
     assert (
         "nogit" in installed.run("python", "-c", "from sida.runtime.provenance import *; print(code_version())").stdout
     )
