@@ -9,7 +9,7 @@ from tests.workflow.workspace import forked_snakemake
 
 PROFILES = sorted(path.parent.name for path in (ROOT / "profiles").glob("*/config.yaml"))
 PRESETS = sorted(path.stem for path in (ROOT / "config").glob("*.yaml") if "\nruns:" in path.read_text())
-SITE = "scheduler: pbs\ngpu: H100\ngpus_per_node: 4\npartition: main\ngpu_partition: cards\naccount: ours\n"
+SITE = "gpu: H100\ngpus_per_node: 4\npartition: main\ngpu_partition: cards\naccount: ours\n"
 
 
 def dry_run(folder, profile, preset, site=SITE):
@@ -20,8 +20,8 @@ def dry_run(folder, profile, preset, site=SITE):
 def run(folder, profile, preset, *arguments, site=SITE):
     """Exit status and output of Snakemake."""
     (folder / "site.yaml").write_text(site)
-    cores = [] if profile in ("slurm", "generic") else ["--cores", "2"]
-    words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles" / profile), *cores]
+    more = {"slurm": [], "generic": ["--cluster-generic-submit-cmd", "sh"]}.get(profile, ["--cores", "2"])
+    words = ["-s", str(ROOT / "Snakefile"), "--workflow-profile", str(ROOT / "profiles" / profile), *more]
     words += ["--configfile", str(ROOT / f"config/{preset}.yaml"), *arguments]
     return forked_snakemake(folder, *words, environment={"SIDA_SITE": "site.yaml"})
 
@@ -59,3 +59,37 @@ def test_a_faulty_site_stops_a_run_with_one_line(tmp_path):
     assert status == 1
     assert "error: site.yaml: gpu: H1000: not in config/plan.yaml (did you mean 'H100'?)" in text
     assert "Traceback" not in text
+
+
+SNAKEFILE = """
+rule all:
+    input: "made.txt"
+
+rule half:
+    output: "{n}.half"
+    threads: 3
+    resources: gpu=1, mem_mb=9001
+    shell: "echo {wildcards.n} > {output}"
+
+rule whole:
+    input: "1.half", "2.half"
+    output: "made.txt"
+    # Fails at first, as a job that is preempted.
+    shell: "test -e again || {{ touch again; kill -9 $$; }}; cat {input} > {output}"
+"""
+
+
+@pytest.mark.slow
+def test_the_generic_profile_hands_jobs_to_the_command_that_the_user_names(tmp_path):
+    """The command gets what a job asks for and the job's script; a job that fails is sent again."""
+    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "submit").write_text('#!/bin/sh\necho "$1" >> asked.txt\nsh "$2" > log.txt 2>&1 &\necho $!\n')
+    (tmp_path / "submit").chmod(0o755)
+    command = f"{tmp_path}/submit {{threads}}-{{resources.gpu}}-{{resources.mem_mb}}-{{resources.runtime}}"
+    words = ["--workflow-profile", str(ROOT / "profiles/generic"), "--cluster-generic-submit-cmd", command]
+    words += ["--seconds-between-status-checks", "1", "--latency-wait", "10"]
+    status, text = forked_snakemake(tmp_path, *words)
+    assert status == 0, text[-3000:]
+    assert (tmp_path / "made.txt").read_text() == "1\n2\n"
+    asked = (tmp_path / "asked.txt").read_text().split()
+    assert asked == ["3-1-9001-60", "3-1-9001-60", "1-0-8000-60", "1-0-8000-60"]

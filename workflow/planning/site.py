@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
 
 from sida.config.mapping import Settings, from_mapping
 from sida.config.plugins import check_place
@@ -25,7 +24,6 @@ class Site(Settings):
     """A cluster.
 
     Attributes:
-        scheduler: Of profiles/generic: ``pbs``, ``lsf`` or ``sge``.
         gpu: Its card, by its name in ``config/plan.yaml``; null: H200, for presets with ``device: cpu`` CPU.
         gpus_per_node: GPUs of a node; a training on more of them runs on several nodes.
         partition: Partition or queue of jobs; null: the scheduler's own choice.
@@ -37,7 +35,6 @@ class Site(Settings):
         margin: Asked time divided by planned time.
     """
 
-    scheduler: Literal["pbs", "lsf", "sge"] | None = None
     gpu: str | None = None
     gpus_per_node: Count = 8
     partition: str | None = None
