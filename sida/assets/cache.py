@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 
 from sida.errors import UserError
 from sida.files.atomic import write_json
+from sida.files.locks import try_lock, wait_for_lock
 from sida.progress import say
 
 LOCK_FILE = "assets.lock"
@@ -44,10 +44,10 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
         ReadOnlyCacheError: No lock can be written there.
     """
     with _lock_stream(cache, name) as stream:
-        if not _try_lock(stream):
+        if not try_lock(stream):
             if announce:
                 say(announce)
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            wait_for_lock(stream)
         yield
 
 
@@ -62,17 +62,9 @@ def download_slot(cache: Path, slots: int, pause: Callable[[float], None] = time
     """
     with contextlib.ExitStack() as stack:
         streams = [stack.enter_context(_lock_stream(cache, f"slot {n}")) for n in range(slots)]
-        while not any(_try_lock(stream) for stream in streams):
+        while not any(try_lock(stream) for stream in streams):
             pause(0.05)
         yield
-
-
-def _try_lock(stream: BinaryIO) -> bool:
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def read_records(cache: Path) -> dict[str, dict[str, Any]]:

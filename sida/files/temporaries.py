@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import re
 import socket
 import time
 from pathlib import Path
+
+from sida.files.locks import try_lock
 
 #: Seconds after which a file is swept whose process nobody can ask, and before which none is.
 DAY, MINUTE = 86_400.0, 60.0
@@ -26,7 +27,7 @@ def hold(handle: int) -> None:
     """Locks an open file until it is closed or its process ends, however that comes."""
     # Where the file system has no locks, the name decides.
     with contextlib.suppress(OSError):
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try_lock(handle)
 
 
 def sweep_dead(folder: Path) -> None:
@@ -61,12 +62,9 @@ def _lock_is_free(path: str) -> bool | None:
     """Whether nobody holds a file's lock; None where the file system does not say."""
     with open(path, "rb") as stream:
         try:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
+            return try_lock(stream, shared=True)
         except OSError:
             return None
-    return True
 
 
 def _runs(pid: int) -> bool:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import abc
 import collections
-import fcntl
 import io
 import shutil
 import zipfile
@@ -29,6 +28,7 @@ import numpy as np
 
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, read_sealed_json, set_aside, write_sealed_json, zip_member
+from sida.files.locks import wait_for_lock
 from sida.progress import say
 from sida.sampling.generate import Samples
 from sida.sampling.intact import intact_shard, intact_zip
@@ -142,7 +142,7 @@ class Store(abc.ABC):
         if not all(self.is_done(shard) for shard in range(self.num_shards)):
             return False
         with open(self.parts.with_name(f".{self.path.name}.lock"), "a+b") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            wait_for_lock(lock)
             if not self.is_complete():
                 self.assemble()
                 self._clean()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -17,6 +16,7 @@ import torch
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, write_text
 from sida.files.content_hash import sealed, unsealed
+from sida.files.locks import try_lock, wait_for_lock
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import parse_json
 from sida.progress import say
@@ -89,11 +89,9 @@ class StateStore:
     def _wait(self) -> None:
         assert self._lock is not None
         try:
-            try:
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(self._lock):
                 say(f"{self.folder}: another process is at work on this run; waiting for it to finish")
-                fcntl.flock(self._lock, fcntl.LOCK_EX)
+                wait_for_lock(self._lock)
         except OSError as error:
             raise UserError(
                 f"{self.folder}: cannot be locked ({error.strerror}); use a file system with locks"

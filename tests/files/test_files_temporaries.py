@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_where_there_are_no_locks_a_living_number_protects(tmp_path, monkeypatch
     def refuse(*args):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(temporaries.fcntl, "flock", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     mine, dead = (tmp_path / f".a.{temporaries._host()}-{pid}.abcd1234.tmp" for pid in (os.getpid(), 2**22 + 5))
     for path in (mine, dead):
         path.write_text("half")

@@ -7,12 +7,13 @@ many is not overtaken for ever by those that want one.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from sida.files.locks import try_lock, wait_for_lock
 
 #: Seconds between looks at devices that are taken.
 PAUSE = 0.2
@@ -70,7 +71,7 @@ def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         line = _open(folder / "line.lock")
-        fcntl.flock(line, fcntl.LOCK_EX)
+        wait_for_lock(line)
         held = _collect(folder, names, count)
     except OSError as error:
         raise PoolError(f"{folder}: {error.strerror}; name another folder for locks in SIDA_GPU_LOCKS") from None
@@ -86,9 +87,7 @@ def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
             if name in held:
                 continue
             lock = _open(folder / f"gpu-{name.replace('/', '-')}.lock")
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not try_lock(lock):
                 os.close(lock)
                 continue
             # The command that this process becomes keeps the descriptor, and with it the lock.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import secrets
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
+from sida.files.locks import try_lock
 from sida.progress import say
 
 NAME = ".workflow.lock"
@@ -94,12 +94,12 @@ class PresetLock:
         """Takes the operating system's lock; whether it says anything about this machine's processes."""
         assert self._file is not None
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise self._refusal(read_holder(self.path)) from None
+            free = try_lock(self._file)
         except OSError:
             # A file system without locks.
             return False
+        if not free:
+            raise self._refusal(read_holder(self.path))
         return True
 
     def _settle(self, reaches: bool) -> None:
