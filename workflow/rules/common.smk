@@ -17,6 +17,7 @@ from workflow.planning.attempts import allow_attempts
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
 from workflow.planning.stopwatch import Stopwatch
+from workflow.planning.watch import watch
 from workflow.preset.checks import check_folder, check_profile, closed_results
 from workflow.preset.config_files import check_files
 from workflow.preset.file_times import mend_times
@@ -63,19 +64,38 @@ except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
-# Jobs print their own progress and errors; of Snakemake's only the count of finished steps is kept.
+# Jobs print their own progress and errors; of Snakemake's only the count of finished steps is kept, with its share.
 CHATTER = ("Select jobs to execute", "Execute ", "RuleException:\nCalledProcessError")
 STOPWATCH = Stopwatch()
+PROGRESS = None
+
+
+def watch_run():
+    """Begins to watch all jobs of this run that compute."""
+    jobs = [job for job in workflow.dag.needrun_jobs() if job.shellcmd]
+    outputs = {str(job.jobid): [str(path) for path in job.output] for job in jobs}
+    told = {"config": config, "source": PRESET.source, "places": [str(Path(f).parent) for f in reversed(CONFIGFILES)]}
+    return watch(told | {"outputs": outputs})
 
 
 def heed(record):
     """Notes when jobs start and end (a rule's file is its stage); says which of Snakemake's lines people see."""
+    global PROGRESS
     event = get_event(record)
-    if event == LogEvent.JOB_INFO and record.shellcmd:
+    if event == LogEvent.JOB_STARTED and PROGRESS is None and not JOB:
+        PROGRESS = watch_run()
+    elif event == LogEvent.JOB_INFO and record.shellcmd:
         stage = Path(workflow.get_rule(record.rule_name).snakefile).stem
         STOPWATCH.started(record.jobid, stage, record.threads)
-    elif event == LogEvent.JOB_FINISHED:
-        STOPWATCH.ended(record.job_id)
+        if PROGRESS:
+            PROGRESS.started(record.jobid, record.rule_msg or record.rule_name, "".join(record.log[:1]))
+    elif event in (LogEvent.JOB_FINISHED, LogEvent.JOB_ERROR):
+        number = record.job_id if event == LogEvent.JOB_FINISHED else record.jobid
+        STOPWATCH.ended(number)
+        if PROGRESS:
+            PROGRESS.ended(number, failed=event == LogEvent.JOB_ERROR)
+    elif event == LogEvent.PROGRESS and PROGRESS:
+        record.event, record.msg = None, PROGRESS.line(record.done, record.total)
     return event != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
 
 
