@@ -29,7 +29,7 @@ class EvaluationPoints:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Evaluation(EvaluationPoints):
+class EvaluationSettings(EvaluationPoints):
     """Measuring while a student is trained.
 
     Attributes:

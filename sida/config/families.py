@@ -9,6 +9,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+#: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
+WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
+
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import torch
 
 from sida.config.augmentation import OFFICIAL_FLAGS
-from sida.config.families import Family
+from sida.config.families import Family, WeightNorm
 from sida.data import AugmentPipe
 from sida.losses import SiDLoss
 from sida.methods.distiller import Distiller
 from sida.methods.method import Method
-from sida.methods.recipe import ResolvedConfig, WeightNorm
+from sida.methods.recipe import ResolvedConfig
 from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import GuidedDenoiser

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import torch
 
-from sida.config.evaluation import Evaluation as EvaluationSettings
+from sida.config.evaluation import EvaluationSettings
 from sida.config.mapping import from_mapping
 from sida.config.samplers import Sampler
 from sida.data import Dataset, load_dataset

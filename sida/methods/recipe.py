@@ -5,13 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from sida.config.evaluation import Evaluation, RecipeEvaluation
+from sida.config.evaluation import EvaluationSettings, RecipeEvaluation
+from sida.config.families import WeightNorm
 from sida.config.ranges import As, Finite, Fraction, NotNegative, Positive, Range
 from sida.training.config import Beta, RunConfig, TrainingSettings
-
-#: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
-WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
-
 
 #: Settings that stay null where a copied network keeps its own mode, or has none.
 WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
@@ -126,7 +123,7 @@ class StudentConfig(Recipe, RunConfig):
     init: str | None = None
     guide: str | None = None
     alpha: Finite | None = None
-    evaluation: Annotated[dict[str, Any], As(Evaluation)] | None = None
+    evaluation: Annotated[dict[str, Any], As(EvaluationSettings)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

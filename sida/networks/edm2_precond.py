@@ -9,13 +9,12 @@ from typing import Any, Literal, cast
 
 from torch import Tensor
 
-from sida.config.families import EDM2, EDM2_S, Family
+from sida.config.families import EDM2, EDM2_S, Family, WeightNorm
 from sida.errors import UserError, suggestion
 from sida.networks.edm2_layers import MPConv, MPFourier
 from sida.networks.edm2_unet import EDM2UNet
 from sida.networks.precond import Precond, edm_coefficients
 
-WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 _REWRITE: dict[str, Literal["never", "training", "always"]] = {
     "off": "never",
     "in_forward": "training",
