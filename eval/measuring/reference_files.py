@@ -102,10 +102,7 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class OwnReference:
-    """What a file of ``sida-eval reference`` holds: one data set seen by one extractor.
-
-    ``allow_tf32`` is None where an older file does not say.
-    """
+    """What a file of ``sida-eval reference`` holds: one data set seen by one extractor."""
 
     name: str
     sha256: str
@@ -113,7 +110,7 @@ class OwnReference:
     moments: Moments
     features: torch.Tensor | None
     ddof: int
-    allow_tf32: bool | None
+    allow_tf32: bool
 
 
 def write_own(
@@ -169,6 +166,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
             {key.removeprefix("statistics/"): value for key, value in tensors.items() if key != "features"},
             header["ddof"],
         )
+        allow_tf32 = bool(header["allow_tf32"])
     name = header["extractor"]
     for wanted, digest in extractors.items():
         if wanted != name:
@@ -182,5 +180,5 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
         moments=(statistics.mean, statistics.cov, statistics.count),
         features=tensors.get("features"),
         ddof=header["ddof"],
-        allow_tf32=header.get("allow_tf32"),
+        allow_tf32=allow_tf32,
     )

@@ -153,7 +153,7 @@ def _check_made_alike(
     own: OwnReference, source: ReferenceSource, path: Path, where: str, moments: bool, allow_tf32: bool
 ) -> None:
     """Refuses a file of one's own that was made in another way than the protocol would make the reference."""
-    if own.allow_tf32 not in (None, allow_tf32):
+    if own.allow_tf32 != allow_tf32:
         made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
         raise UserError(
             f"{path}: was made {made} TF32, {where} asks for one made {remedy} it (allow_tf32); "

@@ -34,8 +34,8 @@ def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: i
         if path.is_file():
             try:
                 header = TrialSums.load(path, protocol)[1]
-                # Other code may have drawn other images; an older file does not say.
-                if (header["spec_sha256"], header.get("code", source_digest())) == (measurer.digest, source_digest()):
+                # Other code may have drawn other images.
+                if (header["spec_sha256"], header.get("code")) == (measurer.digest, source_digest()):
                     return path
             except UserError as error:
                 say(f"{error} (which is done now)")
@@ -63,9 +63,9 @@ def merge_shards(
         shard, header = _load(path, measurer.protocol)
         if (header.get("trial"), header.get("spec_sha256")) != (trial, measurer.digest):
             raise UserError(f"{path}: belongs to another trial, generator or reference; measure this shard again")
-        if header.get("code", source_digest()) != source_digest():
+        if header.get("code") != source_digest():
             raise UserError(
-                f"{path}: was measured by another version of the code ({header['code']}, here {source_digest()}); "
+                f"{path}: was measured by another version of the code ({header.get('code')}, here {source_digest()}); "
                 "remove it to have it measured again"
             )
         sums.merge(shard)

@@ -34,7 +34,7 @@ class Measurement:
     protocol: str
     protocol_sha256: str
     reference_sha256: str
-    extractor_sha256: str = field(default="", kw_only=True)  # files of older versions lack it
+    extractor_sha256: str
     network_sha256: str
     device: str
     code_version: str
@@ -42,7 +42,7 @@ class Measurement:
 
 
 COLUMNS = tuple(column.name for column in fields(Measurement))
-_OPTIONAL = {"extractor_sha256", "kept_at"}
+_OPTIONAL = {"kept_at"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def measured_days(rows: Iterable[Measurement]) -> str:
 def other_yardstick(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
     """Two lines of one protocol and metric that were measured against other files, and which; None where all agree.
 
-    A digest that an older file of measurements lacks is not compared.
+    A metric without a feature network has no digest of one, which is not compared.
     """
     seen: dict[tuple[str, str, str], Measurement] = {}
     for row in rows:

@@ -105,9 +105,7 @@ def read_ticks(path: str | Path, quantity: str) -> tuple[Point, ...]:
     found = [(record["nimg"], _quantity(record, quantity)) for record in _records(path)]
     points = {int(nimg): Point(int(nimg), float(value)) for nimg, value in found if value is not None}
     if not points:
-        raise UserError(
-            f"{path}: no record has a '{quantity}'; logs of an older version may lack it, train the run again"
-        )
+        raise UserError(f"{path}: no record has a '{quantity}'; choose another quantity, or train the run again")
     return tuple(points[nimg] for nimg in sorted(points))
 
 

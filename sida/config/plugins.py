@@ -29,8 +29,6 @@ from sida.files.atomic import sha256_file, sha256_json
 #: Modules, ``module:object``, or places with a slash, with commas between; a module or folder stands for those below
 #: it, ``*`` for all.
 ALLOW = "SIDA_ALLOW_CODE"
-#: Its name when it was for network classes alone.
-_OLDER = "SIDA_NETWORK_CODE"
 #: The one object of this package that files name as ``module:object``.
 MONITOR = "eval.measuring.monitor:make_monitor"
 #: "no": names on the command line are not the user's. The workflow says so, whose jobs get theirs from files.
@@ -73,7 +71,7 @@ def check_place(path: str | os.PathLike[str], kind: str, remedy: str = "") -> No
 
 
 def _entries() -> set[str]:
-    return {entry.strip() for key in (ALLOW, _OLDER) for entry in os.environ.get(key, "").split(",")}
+    return {entry.strip() for entry in os.environ.get(ALLOW, "").split(",")}
 
 
 def allow(names: Iterable[str]) -> None:

@@ -1,7 +1,7 @@
 """Records that carry the hash of their content: JSON files, lines of JSON, rows of CSV; checked whenever they are read.
 
 A hash finds damage (a flipped bit, a cut-off copy, a digit that was edited); it proves nothing about who wrote a file,
-since anyone can compute it again. Records without a hash are those of earlier versions, and are read as they are.
+since anyone can compute it again. Records without a hash come from other programs and are read as is.
 Files of tensors have theirs in the header (:mod:`sida.files.tensor_header`).
 """
 

@@ -5,7 +5,7 @@ header; N bytes of JSON ``{"__metadata__": {str: str}, name: {"dtype", "shape", 
 without holes.
 
 Ours carry two hashes in the metadata: of the tensors' bytes, and of the header (with zeros in its own place), so that a
-header read alone is checked too. Files of other programs and of earlier versions have none, and are read as they are.
+header read alone is checked too. Files of other programs have none, and are read as they are.
 """
 
 from __future__ import annotations

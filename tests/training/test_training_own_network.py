@@ -46,8 +46,7 @@ def test_exact_velocities_give_the_clean_image():
 
 
 def test_own_family_is_distilled_and_drawn_from(teacher, tmp_path, monkeypatch):
-    # The variable of networks alone, as it was called first.
-    monkeypatch.setenv("SIDA_NETWORK_CODE", f"other:Net,{FLOW}")
+    monkeypatch.setenv("SIDA_ALLOW_CODE", f"other:Net,{FLOW}")
     spec = {**STUDENT, "teacher": teacher, "method": "sid", "total_kimg": 0.16, "augment": None, "evaluation": None}
     path = distill({**spec, "warmup_kimg": 0.0}, tmp_path / "student")
     net, metadata = load_network(path)

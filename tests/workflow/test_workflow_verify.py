@@ -179,7 +179,7 @@ def test_each_product_without_a_hash_of_its_own_is_named(folder, capsys, damage)
         (folder / name).write_bytes(before)
 
 
-def test_files_of_earlier_versions_are_read_and_named(folder, capsys):
+def test_files_without_a_hash_are_read_and_named(folder, capsys):
     path = folder / "measurements/a/trial-0.json"
     record = json.loads(path.read_text())
     del record[KEY]
@@ -187,9 +187,7 @@ def test_files_of_earlier_versions_are_read_and_named(folder, capsys):
     (folder / "manifest.json").unlink()
     status, _, remarks, _ = verified(folder, capsys)
     assert status == 0
-    assert (
-        "measurements/a/trial-0.json: no hash: written by an earlier version or by hand, and listed nowhere" in remarks
-    )
+    assert any(remark.startswith("measurements/a/trial-0.json: no hash: ") for remark in remarks)
 
 
 def edit(path, **changes):

@@ -23,8 +23,6 @@ from workflow.archive.verify import verify
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
 
-#: Beside what the manifest lists; manifests of earlier versions lack the report.
-_MORE = (MANIFEST, "report.html")
 _TYPES = {".safetensors": "application/octet-stream", ".jsonl": "application/jsonl", ".md": "text/markdown"}
 _NOBODY = {"name": "authors: to be filled in"}
 
@@ -94,7 +92,7 @@ def _described(folder: Path, manifest: Mapping[str, Any], citation: Mapping[str,
     crate.description = f"Results of the preset '{preset.get('preset', folder.name)}' of sida-repro."
     crate.license = str(citation.get("license", "to be filled in"))
     crate.root_dataset["author"] = _people(crate, citation)
-    names = list(dict.fromkeys([*manifest["files"], *(name for name in _MORE if (folder / name).is_file())]))
+    names = list(dict.fromkeys([*manifest["files"], MANIFEST]))
     for name in names:
         path = folder / name
         kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"

@@ -18,11 +18,8 @@ from sida.sampling.intact import intact_png, intact_zip
 from workflow.archive.report import Report
 
 MANIFEST = "manifest.json"
-#: May be missing in the manifest: what changes while a workflow runs, what is made after it, and the report, as in
-#: earlier versions.
-UNLISTED = re.compile(
-    r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|report\.html|manifest\.json|ro-crate-metadata\.json)"
-)
+#: May be missing in the manifest: what changes while a workflow runs, and what is made after it.
+UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json|ro-crate-metadata\.json)")
 #: Text that is read at once.
 MOST_BYTES = 1 << 28
 _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")

@@ -43,7 +43,7 @@ def verify(folder: str | Path) -> Report:
     faulty = {fault.split(": ")[0] for fault in report.faults}
     for name in hashes:
         if name not in own | listed | faulty and not UNLISTED.fullmatch(name):
-            report.remark(name, "no hash: written by an earlier version or by hand, and listed nowhere")
+            report.remark(name, "no hash: written by hand or by another program, and listed nowhere")
     Parents(report, hashes).check()
     check_numbers(report, hashes)
     return report

@@ -17,7 +17,6 @@ from eval.report.compare import compare
 from eval.report.overview import overview
 from eval.report.paper import build_paper, in_order, paper_source
 from eval.report.pdflatex import latex_lack
-from eval.results.summary import COLUMNS
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
 
@@ -204,9 +203,6 @@ def test_comparison_refuses_other_references_and_networks_under_one_protocol(pre
     write_csv(tmp_path / "measurements.csv", lines)
     with pytest.raises(UserError, match=r"feature network of 'is': e7e7e7e7e7e7 != bbbbbbbbbbbb"):
         compare(preset, tmp_path)
-    # A file of an older version does not know its feature networks.
-    write_csv(tmp_path / "measurements.csv", lines, [name for name in COLUMNS if name != "extractor_sha256"])
-    assert compare(preset, tmp_path).differences
 
 
 def test_comparison_faults(preset, changed, tmp_path):

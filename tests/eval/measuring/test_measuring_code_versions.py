@@ -29,15 +29,6 @@ def elsewhere(monkeypatch):
     return switch
 
 
-def without_code(path):
-    """A shard as it was written before the header said it."""
-    from eval.measuring.protocol import load_protocol
-    from eval.measuring.trial import TrialSums
-
-    sums, header = TrialSums.load(path, load_protocol(SPEC["protocol"]))
-    sums.save(path, {key: header[key] for key in ("run", "trial", "spec_sha256")})
-
-
 def test_a_shard_of_other_code_is_refused_at_the_merge_and_measured_again(tmp_path, elsewhere):
     elsewhere("other")
     foreign = measure_shard(SPEC, tmp_path, 0, 0, 20)
@@ -50,12 +41,6 @@ def test_a_shard_of_other_code_is_refused_at_the_merge_and_measured_again(tmp_pa
     measure_shard(SPEC, tmp_path, 0, 0, 20)
     assert foreign.read_bytes() != before
     merge_shards(SPEC, [own, foreign], tmp_path, 0)
-    # Older files do not say; they are taken as they were.
-    without_code(foreign)
-    before = foreign.read_bytes()
-    assert measure_shard(SPEC, tmp_path, 0, 0, 20) == foreign
-    assert foreign.read_bytes() == before
-    merge_shards(SPEC, [foreign, own], tmp_path, 0)
 
 
 def test_trials_of_two_versions_are_not_collected(tmp_path, elsewhere, capsys):

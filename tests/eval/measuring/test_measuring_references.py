@@ -17,7 +17,6 @@ from eval.measuring.references import Reference, load_references
 from eval.statistics import FeatureStatistics
 from sida.data import load_dataset
 from sida.errors import UserError
-from sida.files.tensors import read_tensors, write_tensors
 from tests.eval.metric_networks import pictures, write_inception
 
 DIGITS = {"name": "digits", "kind": "digits"}
@@ -225,10 +224,6 @@ def test_a_reference_of_ones_own_must_be_made_as_the_protocol_says(tmp_path):
         load()
     load("recall")  # needs no covariance
     load(cov_ddof=0)
-    # An older file does not say.
-    tensors, header = read_tensors(out)
-    write_tensors(out, tensors, {key: value for key, value in header.items() if key != "allow_tf32"})
-    load(cov_ddof=0, allow_tf32=True)
 
 
 @pytest.mark.parametrize("ddof", ["0", "1"])

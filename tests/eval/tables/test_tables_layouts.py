@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from eval.results.sheet import read_runs
-from eval.results.summary import COLUMNS, load_measurements
+from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_html, to_markdown, to_terminal, write_table
 from sida.errors import UserError
 from tests.eval.synthetic_output import TRUTH, measurement_lines, write_csv, write_preset
@@ -68,13 +68,10 @@ def test_rows_measured_against_other_files_are_refused(runs, tmp_path, column, w
     measured = load_measurements(write_csv(tmp_path / "m.csv", lines))
     with pytest.raises(UserError, match=rf"main.yaml: runs 'data' and 'sida-a1.0' .*\({what} of 'recall': .* != 9999"):
         build_table(load_layout(MAIN), measured, runs)
-    # Of another protocol, or another table, or an older file, nothing is compared.
+    # Of another protocol, or another table, nothing is compared.
     for line in lines:
         line["protocol_sha256"] = line["run"]
     build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines)), runs)
-    older = [name for name in COLUMNS if name != "extractor_sha256"]
-    table = build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines, older)), runs)
-    assert table.records[0]["extractor_sha256"] == ""
 
 
 def test_cells_print_mean_and_sample_std_with_the_layouts_decimals(table, measured):
@@ -311,7 +308,7 @@ def test_pooled_rows_show_the_mean_and_spread_of_the_seeds_means(tmp_path, measu
 
 
 def test_a_row_whose_training_kept_its_start_says_so(tmp_path, table, runs):
-    """In the note below the table in every form and in its data; an older file of measurements does not say it."""
+    """In the note below the table in every form and in its data."""
     lines = list(measurement_lines())
     for line in lines:
         line["kept_at"] = {"sid2a-a1.0": 0, "sid-a1.2": 0, "sida-a1.0": 40000}.get(line["run"], "")
