@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 import sysconfig
 import tomllib
 from pathlib import Path
@@ -15,6 +16,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from sida.config.resources import ROOT
+from tests.workflow.workspace import Workspace
 
 
 def locked(name: str = "requirements/main.lock") -> dict[str, str]:
@@ -61,13 +63,42 @@ def test_an_audit_that_could_ask_nobody_says_so(tmp_path, program, status, line)
     assert status != 75 or len(said.splitlines()) == 1
 
 
-def test_conda_environment_has_the_locked_versions():
+def test_conda_environment_has_every_package_in_the_locked_version():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
-    pins = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    texts = next(item["pip"] for item in environment["dependencies"] if isinstance(item, dict))
+    pins = {pin.name.lower(): str(pin.specifier) for pin in map(Requirement, texts)}
     versions = locked()
-    for pin in pins:
-        name, version = pin.split("==")
-        assert versions[name] == version
+    plugins = {f"snakemake-executor-plugin-{name}" for name in ("slurm", "cluster-generic")}
+    # torch for NVIDIA cards brings Triton along.
+    assert {*pins} == {*supported()} - {"triton"} | plugins
+    assert pins == {name: f"=={versions[name]}" for name in pins}
+    assert "[reports]" in next(text for text in texts if text.startswith("snakemake["))
+
+
+#: Stands for conda: says its version, makes an empty environment.
+CONDA = """#!/bin/sh
+case "$*" in
+    "info --json") echo '{"conda_prefix": "FOLDER", "platform": "linux-64"}' ;;
+    --version) echo "conda 25.1.0" ;;
+    *config*) echo '{"get": {"channel_priority": "strict"}}' ;;
+esac
+"""
+
+
+def test_jobs_of_a_conda_environment_find_the_package_by_themselves(tmp_path, monkeypatch):
+    """Snakemake takes PYTHONPATH from them; the environment's own Python runs them."""
+    workspace, place = Workspace(tmp_path), tmp_path / "conda" / "bin"
+    place.mkdir(parents=True)
+    python = f'#!/bin/sh\necho "$PYTHONPATH" >> {tmp_path}/seen\nexec {sys.executable} "$@"\n'
+    for name, text in (("conda", CONDA.replace("FOLDER", str(place.parent))), ("python", python)):
+        (place / name).write_text(text)
+        (place / name).chmod(0o755)
+    (place / "activate").write_text(f'export PATH="{place}:$PATH"\n')
+    monkeypatch.setenv("PATH", str(place), prepend=os.pathsep)
+    words = ["--configfile", "config/published.yaml", "--sdm", "conda", "--", "tables/table8.tex"]
+    result = workspace.snakemake(*words)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert all(str(tmp_path) in line.split(os.pathsep) for line in (tmp_path / "seen").read_text().splitlines())
 
 
 def test_every_locked_package_has_hashes_and_no_address():

@@ -4,16 +4,21 @@ import re
 
 import pytest
 
+from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace
 
 
 def test_the_released_preset_has_a_full_plan(tmp_path):
-    result = Workspace(tmp_path).snakemake("-n", "--configfile", "config/released.yaml")
+    words = ["-n", "--quiet", "host", "reason", "--configfile", "config/released.yaml"]
+    assert f"`{' '.join(words[:4])}` lists each download" in (ROOT / "docs/reproduce.md").read_text()
+    result = Workspace(tmp_path).snakemake(*words)
     assert result.returncode == 0, result.stderr[-2000:]
     text = result.stdout + result.stderr
     jobs = {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", text, re.MULTILINE)}
     measured = sum(count for name, count in jobs.items() if name.startswith("measure"))
     assert measured >= 60
+    listed = [len(re.findall(rf"^Job \d+: {job}", text, re.MULTILINE)) for job in ("asset .*: fetching", "measure ")]
+    assert listed == [jobs["fetch"], measured]
     assert jobs["fetch"] >= jobs["import_checkpoint"] >= measured
     assert (jobs["table"], jobs["figure"]) == (9, 5)
     assert text.count("has no public address") == 10

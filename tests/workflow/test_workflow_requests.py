@@ -9,6 +9,7 @@ import pytest
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
+from workflow.planning.cards import driver_memory
 from workflow.planning.requests import Requests
 from workflow.planning.site import Site, load_site
 from workflow.preset import Preset
@@ -34,6 +35,53 @@ def asked(kind, wildcards, attempt=1, preset=None, trials=None, **site):
                 value = value(given["wildcards"])
         values[name] = value
     return {name: value for name, value in values.items() if value is not None}
+
+
+def to_run(rule, **wildcards):
+    return SimpleNamespace(rule=SimpleNamespace(name=rule), wildcards=SimpleNamespace(**wildcards))
+
+
+def test_trainings_beyond_the_memory_of_their_card_are_named_before_they_run(monkeypatch):
+    jobs = [to_run("distill", run="imagenet64-gdd"), to_run("distill", run="cifar10-uncond-gdd"), to_run("fetch")]
+    line = Requests(paper(), Site(gpu="H100")).too_large(jobs)
+    assert line.startswith("warning: 1 of the trainings need more than the 80 GB of H100: imagenet64-gdd (92 GB); ")
+    assert "batch_gpu" in line
+    assert Requests(paper(), Site(gpu="H200")).too_large(jobs) == ""
+    for memory, named in ((16.0, "2 of the trainings"), (80.0, "imagenet64-gdd (92 GB)"), (141.0, ""), (None, "")):
+        monkeypatch.setattr("workflow.planning.requests.driver_memory", lambda memory=memory: memory)
+        line = Requests(paper(), None).too_large(jobs)
+        assert named in line
+        assert bool(line) == bool(named)
+
+
+def test_nothing_is_planned_without_a_training_on_a_gpu(monkeypatch):
+    monkeypatch.setattr("workflow.planning.requests.driver_memory", lambda: 1.0)
+    monkeypatch.setattr(Requests, "_planned", lambda *args: pytest.fail("planned"))
+    assert Requests(paper(), None).too_large([to_run("fetch"), to_run("measure_0_9", run="edm2-xs-sid")]) == ""
+    demo = Preset.load(ROOT / "config/demo.yaml")
+    assert Requests(demo, None).too_large([to_run("distill", run="sid-a1.0")]) == ""
+
+
+def test_the_drivers_answer_is_the_smallest_card(monkeypatch):
+    class Driver:
+        def cuDeviceGetCount(self, count):
+            count._obj.value = 2
+
+        def cuDeviceGet(self, card, index):
+            card._obj.value = index
+
+        def cuDeviceTotalMem_v2(self, size, card):
+            size._obj.value = (80_000_000_000, 16_000_000_000)[card.value]
+
+        def cuInit(self, flags):
+            assert flags == 0
+
+    monkeypatch.setattr("workflow.planning.cards.ctypes.CDLL", lambda name: Driver())
+    assert driver_memory() == 16.0
+    monkeypatch.setattr(Driver, "cuDeviceGetCount", lambda self, count: 100)
+    assert driver_memory() is None
+    monkeypatch.setattr("workflow.planning.cards.ctypes.CDLL", lambda name: object())
+    assert driver_memory() is None
 
 
 def test_time_is_the_planned_one_with_a_margin_and_grows_with_attempts():

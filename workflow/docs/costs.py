@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from eval.results.sheet import Run
     from workflow.planning.jobs import Jobs
 
 #: The preset whose targets experiments name for the paper's scale.
@@ -21,6 +22,26 @@ def _jobs(root: Path, config: str, gpu: str) -> Jobs:
 
     assumptions = load_assumptions()
     return Jobs(Preset.load(root / config), assumptions.gpu(gpu), gpu, assumptions, fresh=True)
+
+
+def _shown_in_tables(run: Run) -> bool:
+    """Whether a row is SiD or its kin, as Tables 1 to 7 have it."""
+    return run.method in ("sid", "sida", "sid2a") and run.family != "Ablation"
+
+
+def trainings(root: Path, config: str, gpu: str, part: str) -> str:
+    """Hours of one card that the shortest and the longest distillation of a preset take.
+
+    Args:
+        root: The repository.
+        config: The preset.
+        gpu: Card of ``config/plan.yaml``.
+        part: ``tables``: SiD and its kin in Tables 1 to 7; ``others``: the rest.
+    """
+    jobs = _jobs(root, config, gpu)
+    chosen = [run.run for run in jobs.preset.students() if _shown_in_tables(run) == (part == "tables")]
+    spent = [jobs.student(name).gpu_hours for name in chosen]
+    return f"{min(spent):,.0f} to {max(spent):,.0f}"
 
 
 def planned(root: Path, config: str, target: str | Sequence[str], key: str, gpu: str = "H200") -> str:
@@ -44,7 +65,7 @@ def hours(root: Path, config: str, gpu: str) -> str:
     cells: dict[str, dict[tuple[str, float], str]] = {}
     memory: dict[str, float] = {}
     for run in preset.students():
-        if run.method not in ("sid", "sida", "sid2a") or run.family == "Ablation":
+        if not _shown_in_tables(run):
             continue
         job, name = jobs.student(run.run), str(run.teacher).removeprefix("teacher-")
         millions = job.facts["images"] / 1e6

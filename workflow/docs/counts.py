@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sida.errors import UserError
-from workflow.docs.costs import hours, measuring, planned
+from workflow.docs.costs import hours, measuring, planned, trainings
 from workflow.docs.settings import kinds, settings
 
 
@@ -100,4 +100,5 @@ def published(root: Path, key: str) -> str:
 COUNTS: dict[str, Callable[..., str]] = {
     "jobs": jobs, "rules": rules, "rows": rows, "measured": measured, "claims": claims, "published": published,
     "settings": settings, "kinds": kinds, "hours": hours, "planned": planned, "measuring": measuring,
+    "trainings": trainings,
 }  # fmt: skip

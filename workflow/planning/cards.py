@@ -36,6 +36,23 @@ def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
     return all(capability[0] != number // 10 or capability[1] < number % 10 for number in numbers)
 
 
+def driver_memory() -> float | None:
+    """GB of the smallest card that the driver shows to this process; None without one. No torch: it takes seconds."""
+    count, card, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
+    found = []
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        driver.cuInit(0)
+        driver.cuDeviceGetCount(ctypes.byref(count))
+        for index in range(count.value):
+            driver.cuDeviceGet(ctypes.byref(card), index)
+            driver.cuDeviceTotalMem_v2(ctypes.byref(size), card)
+            found.append(size.value / 1e9)
+    except (OSError, AttributeError):
+        return None
+    return min(found, default=0.0) or None
+
+
 def driver_cuda() -> int | None:
     """Major version of the newest CUDA that this machine's driver runs; None without a driver."""
     version = ctypes.c_int(0)

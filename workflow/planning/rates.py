@@ -85,9 +85,8 @@ class Assumptions(Settings):
             UserError: No such card.
         """
         if name not in self.gpus:
-            raise UserError(
-                f"{where} {name}: not in config/plan.yaml{suggestion(name, self.gpus)}; it has {', '.join(self.gpus)}"
-            )
+            near = suggestion(name, [card for card in self.gpus if name in card] or self.gpus)
+            raise UserError(f"{where} {name}: not in config/plan.yaml{near}; it has {', '.join(self.gpus)}")
         return Gpu(**self.gpus[name])
 
     @property

@@ -6,13 +6,15 @@ much again as the first, up to what the site allows.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sida.errors import UserError
 from workflow.planning.attempts import PIECES
+from workflow.planning.cards import SMALLER, driver_memory, too_large
 from workflow.planning.jobs import Job, Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.planning.site import Site
@@ -27,6 +29,8 @@ GROWTH = 0.5
 #: Kinds of jobs that take the preset's GPUs.
 ON_GPU = ("teacher", "student", "measure", "shard", "sample", "figure", "encode", "tick")
 TRAINED = ("teacher", "student")
+#: Kinds of the rules that train.
+TRAINING_RULES = {"train_teacher": "teacher", "distill": "student", "distill_parent": "student", "tick": "student"}
 
 Value = int | str | None | Callable[..., int | str | None]
 
@@ -138,6 +142,26 @@ class Requests:
             return most
         return min(most, math.ceil(wanted))
 
+    def too_large(self, jobs: Iterable[Any]) -> str:
+        """Warns of trainings that are planned beyond the memory of the site's card, or of the smallest card here.
+
+        Args:
+            jobs: Snakemake's, those to run. Without a training among them, or on a CPU, none is planned.
+
+        Returns:
+            One line; empty where all fit or nobody knows the card.
+        """
+        trained = [(TRAINING_RULES[job.rule.name], job.wildcards) for job in jobs if job.rule.name in TRAINING_RULES]
+        if not trained or self.preset.config["device"] == "cpu":
+            return ""
+        memory = self._jobs.gpu.memory_gb if self.site else driver_memory()
+        planned = list[Job]()
+        for kind, wildcards in trained if memory else []:
+            with contextlib.suppress(UserError):
+                planned.append(self._planned(kind, wildcards))
+        large = too_large(planned, memory or 0.0, self._jobs.gpu_name if self.site else "a GPU here")
+        return f"warning: {large}; {SMALLER}" if large else ""
+
     def _hours(self, kind: str, wildcards: Any, trials: int | None) -> float:
         """Planned hours from a job's start to its end."""
         preset = self.preset
@@ -183,9 +207,8 @@ class Requests:
 
     @functools.cached_property
     def _jobs(self) -> Jobs:
-        assert self.site is not None
         assumptions = load_assumptions([*self.preset.own])
-        card = self.site.gpu if self.site.gpu and self.preset.config["device"] != "cpu" else None
+        card = self.site.gpu if self.site and self.site.gpu and self.preset.config["device"] != "cpu" else None
         card = card or ("CPU" if self.preset.config["device"] == "cpu" else "H200")
         gpus = max(1, self.preset.config["gpus"])
         return Jobs(self.preset, assumptions.gpu(card), card, assumptions, gpus, fresh=True)

@@ -40,8 +40,10 @@ JOB = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
 if not JOB:
     os.environ["SIDA_RUN_STARTED"] = str(time.time())
 # Jobs take our packages from this checkout, and look into the working folder only for code that is allowed.
-PLACES = [*filter(None, [os.getenv("PYTHONPATH")]), str(workflow.basedir)]
-os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=os.pathsep.join(PLACES))
+PLACES = os.pathsep.join([*filter(None, [os.getenv("PYTHONPATH")]), str(workflow.basedir)])
+os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=PLACES)
+# Snakemake takes this variable from the jobs of a conda environment, so their commands set it again.
+shell.prefix("set -euo pipefail; export PYTHONPATH={PLACES:q}; ")
 
 
 envvars:
@@ -167,7 +169,10 @@ def experiments_option(wildcards, input):
 
 
 def begin():
-    """Takes the preset's lock, then writes the specs; ends a second workflow with one line. Long jobs get their retries."""
+    """Takes the preset's lock, then writes the specs; ends a second workflow with one line. Long jobs get their retries.
+
+    Names the trainings that are planned beyond the memory of their card.
+    """
     try:
         LOCK.take()
         mend_times(RESULTS, LOCK.path)
@@ -175,6 +180,8 @@ def begin():
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    if warning := REQUESTS.too_large(workflow.dag.needrun_jobs()):
+        print(warning, file=sys.stderr)
     if SITE is not None:
         for line in allow_attempts(workflow, GOING_ON):
             print(line, file=sys.stderr)
