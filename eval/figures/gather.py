@@ -151,7 +151,8 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
     require_one_yardstick((row for run in shown for row in sources.measurements.lines(run, spec.metric)), where)
     notes = _sizes(spec, curves, finals, sources)
-    return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing), notes)
+    # A sheet without runs has the papers' numbers only: no curve is awaited.
+    return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing) if sources.runs else (), notes)
 
 
 def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate], sources: Sources) -> tuple[str, ...]:

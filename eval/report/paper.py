@@ -131,11 +131,15 @@ def _claims(path: Path, measured: bool) -> list[str]:
     )
     lines = [rf"\begin{{longtable}}{{{form}}}", r"\toprule", " & ".join(["claim", "statement", *heads]) + r" \\"]
     lines += [r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
-    for claim in record["claims"]:
+    # Where nothing was measured, a row in which published numbers have no say is a dash.
+    shown = [claim for claim in record["claims"] if "here" in heads or _printed(claim.get("by_published")) != "--"]
+    for claim in shown:
         verdicts = {"here": escape(MARKS[claim["verdict"]]), "as published": _printed(claim.get("by_published"))}
         cells = [escape(claim["id"]), escape(claim["statement"]), *(verdicts[head] for head in heads)]
         lines.append(" & ".join(cells) + r" \\")
     text = escape(record.get("preamble", "")) + " The evidence is in claims.md."
+    if left := len(record["claims"]) - len(shown):
+        text += f" Not listed: {left} of {len(record['claims'])} claims, in which published numbers have no say."
     return [
         r"\clearpage",
         r"\section{Claims}",

@@ -115,6 +115,9 @@ def test_figures_of_the_paper_show_their_lines_and_say_which_runs_are_missing(pr
     assert lines == expected.get(number, lines)
     assert len(lines) == {1: 0, 2: 2, 3: 9, 4: 2 + 5 * 4, 5: 2}[number]
     assert any(row["kind"] == "missing" for row in found)
+    published = FIGURES.parent / "runs" / "published.tsv"
+    assert build(preset, FIGURES / f"figure{number}.yaml", tmp_path / "f.pdf", "--runs", str(published)) == 0
+    assert not any(row["kind"] == "missing" for row in rows(tmp_path / "f.csv"))
 
 
 def test_every_layout_of_the_repository_loads():
