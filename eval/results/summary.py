@@ -34,7 +34,7 @@ class Measurement:
     protocol: str
     protocol_sha256: str
     reference_sha256: str
-    extractor_sha256: str
+    extractor_sha256: str = field(default="", kw_only=True)  # empty for a metric without a feature network
     network_sha256: str
     device: str
     code_version: str
