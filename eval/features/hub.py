@@ -33,12 +33,13 @@ def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[to
         UserError: Anything that fails, in one line.
     """
     registry = load_registry()
+    own = weights == "hub"
+    given = None if str(weights) in registry else checked(weights)
     if repository not in registry and not Path(repository).is_dir():
         raise UserError(f"{repository}: no such folder; give a copy of the repository, a folder with hubconf.py")
     if repository not in registry:
         check_place(repository, "a folder whose hubconf.py is run")
-    own = weights == "hub"
-    path = fetch(str(weights)) if str(weights) in registry else checked(weights)
+    path = given or fetch(str(weights))
     if not own and not path.is_file():
         raise UserError(f"{path}: no such file of weights; leave the option out to take the registered ones")
     folder = unpack(fetch(repository)) if repository in registry else Path(repository)

@@ -19,7 +19,7 @@ _BLOCK = 512
 _FILE = b"0\0"
 _MOST_LEVELS, _LONGEST_HEADER, _MOST_MEMBERS = 3, 1 << 20, 5_000_000
 #: Bytes that an archive may unpack to, whatever it has, and for each of its own.
-FREE, TIGHT = 64 << 20, 100
+FREE, TIGHT = 64 << 20, 20
 #: What Python's tar reader raises for damaged archives.
 TAR_FAULTS = (
     tarfile.TarError, OSError, EOFError, ValueError, KeyError, IndexError, OverflowError, RecursionError, struct.error,

@@ -456,7 +456,7 @@ def test_encoding_writes_a_latent_data_set(folder, tmp_path):
 def test_the_encode_command_uses_the_vae(folder, tmp_path, monkeypatch, capsys):
     class Vae(torch.nn.Module):
         @classmethod
-        def from_pretrained(cls, path, local_files_only):
+        def from_pretrained(cls, path, local_files_only, use_safetensors):
             return cls()
 
         def encode(self, x):

@@ -247,4 +247,5 @@ def test_rows_ask_for_the_downloads_that_measuring_needs():
     preset = Preset.load(ROOT / "config" / "released.yaml")
     assert preset.assets_of("cifar10-uncond-sida-a1") == ["fid-ref-cifar10", "inception"]
     latent = preset.assets_of("edm2-xs-sida")
-    assert {"fid-ref-img512", "inception", "dinov2-vitl14", "sd-vae-ft-mse", "sd-vae-ft-mse-config"} == set(latent)
+    needed = {"fid-ref-img512", "inception", "dinov2-vitl14", "dinov2-code", "sd-vae-ft-mse", "sd-vae-ft-mse-config"}
+    assert needed | {"labels-imagenet"} == set(latent)

@@ -175,7 +175,7 @@ def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored, q
         UserError, match=r"'adversarial': row '.*' was measured 2030-01-01T11:59Z, before its prediction"
     ):
         answer(study, query)
-    assert stored("2030-01-01T11:59:59Z", written="2030-01-01").query(query)
+    assert answer(stored("2030-01-01T11:59:59Z", written="2030-01-01"), query)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("experiments-*.yaml")), ids=lambda path: path.stem)
