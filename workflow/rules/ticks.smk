@@ -55,7 +55,7 @@ rule ticks_table:
         lambda wildcards: TARGETS.ticks(PRESET.timed[wildcards.table]),
         layout=lambda wildcards: PRESET.layout("tables", wildcards.table),
     output:
-        multiext(f"{RESULTS}/ticks/{{table}}", ".md", ".tex", ".csv", ".html"),
+        multiext(f"{RESULTS}/ticks/{{table}}", md=".md", tex=".tex", csv=".csv", html=".html"),
     log:
         f"{RESULTS}/logs/ticks-{{table}}.log",
     wildcard_constraints:
@@ -66,12 +66,12 @@ rule ticks_table:
         mode=PRESET.config["table_mode"],
         spec=lambda wildcards: SPECS.path("tables", wildcards.table),
         digest=lambda wildcards: SPECS.digest("tables", wildcards.table),
-        results=f"{RESULTS}/ticks",
+        results=lambda wildcards, output: os.path.dirname(output.md),
     message:
         "ticks {wildcards.table}: building"
     shell:
         "python -m eval table --layout {input.layout:q} --runs {params.spec:q} --results {params.results:q}"
-        " --mode {params.mode} --spec {params.spec:q} --out {output[1]:q} 2>&1 | tee -i {log:q}"
+        " --mode {params.mode} --spec {params.spec:q} --out {output.tex:q} 2>&1 | tee -i {log:q}"
 
 
 rule ticks_claims:
@@ -80,15 +80,15 @@ rule ticks_claims:
         claims=PRESET.config["claims"] or [],
         runs=PRESET.sheet,
     output:
-        multiext(f"{RESULTS}/ticks/claims", ".md", ".json", ".html"),
+        multiext(f"{RESULTS}/ticks/claims", md=".md", json=".json", html=".html"),
     log:
         f"{RESULTS}/logs/ticks-claims.log",
     conda:
         "../../environment.yml"
     params:
-        results=f"{RESULTS}/ticks",
+        results=lambda wildcards, output: os.path.dirname(output.md),
     message:
         "ticks: deciding claims about hours and memory"
     shell:
         "python -m eval claims --claims {input.claims:q} --runs {input.runs:q} --results {params.results:q}"
-        " --out {output[0]:q} 2>&1 | tee -i {log:q}"
+        " --out {output.md:q} 2>&1 | tee -i {log:q}"
