@@ -34,7 +34,15 @@ from unittest import mock
 
 from sida.errors import UserError
 from tests.fuzz.changes import Change, damaged
-from tests.fuzz.guards import MemoryLimit, TooLongError, peak_memory, reset_peak, time_limit, watched
+from tests.fuzz.guards import (
+    MemoryLimit,
+    TooLongError,
+    peak_memory,
+    reset_peak,
+    return_freed_memory,
+    time_limit,
+    watched,
+)
 
 #: Cases of a reader in `make test`, and in the slow set.
 QUICK, SLOW = 200, 10_000
@@ -153,6 +161,7 @@ def fuzz(reader: Reader, numbers: range, folder: Path, most_faults: int = 5) -> 
         FaultError: What cases did that they may not, each with the command that repeats it.
     """
     genuine_files(reader)
+    return_freed_memory()
     begin, count, faults = time.process_time(), Count(), []
     elsewhere, own = folder / "elsewhere", folder / "own"
     elsewhere.mkdir(parents=True)

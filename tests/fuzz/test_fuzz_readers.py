@@ -15,6 +15,7 @@ import pytest
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
+from sida.training.process import keep_freed_memory
 from tests.fuzz.frame import QUICK, SLOW, Count, FaultError, Reader, command, fuzz, readers
 from tests.fuzz.report import as_property, line, pytest_terminal_summary
 
@@ -135,6 +136,16 @@ def test_what_a_case_may_not_do_is_found_with_its_number(read, reason, tmp_path)
         fuzz(reader(read), range(7, 8), tmp_path)
     assert "case 7 " in str(caught.value)
     assert "python -m tests.fuzz 'example' 7" in str(caught.value)
+
+
+def test_memory_is_found_in_a_process_that_keeps_what_it_freed(tmp_path):
+    """As after a training in the same test worker."""
+    keep_freed_memory()
+    kept = [bytes(1000) * 1000 for _ in range(500)]
+    del kept
+    read, reason = FAULTS["memory"]
+    with pytest.raises(FaultError, match=reason):
+        fuzz(reader(read), range(7, 8), tmp_path)
 
 
 def test_accepted_and_refused_cases_are_counted(tmp_path):
