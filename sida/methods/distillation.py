@@ -44,7 +44,7 @@ from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 
 
 class StudentTrainer:
-    """What an iteration changes, with its source of batches.
+    """Networks and optimizers that an iteration changes, with their source of batches.
 
     Args:
         turns: The method's players.
@@ -88,7 +88,7 @@ def distill(
     where: str = "student",
     set_aside: bool = False,
 ) -> Path:
-    """Distils a student, or goes on where an earlier process stopped, or just writes the results of a finished run.
+    """Distils a student, resumes an unfinished run, or writes the results of a finished run again.
 
     Args:
         config: Settings, or a mapping of them (which may name the folder under ``outdir``).
@@ -97,7 +97,7 @@ def distill(
             evaluation), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.
         where: Place named in errors.
         set_aside: Start anew although the folder holds an unfinished run of another configuration. Its state stays
-            there and is gone on from when its settings come back.
+            there, and a run with its settings resumes from it.
 
     Returns:
         Path of the network.
@@ -106,7 +106,7 @@ def distill(
         UserError: Bad settings, data or networks; too many NaNs; a kept state that cannot be read, or one of an
             unfinished run of another configuration (without ``set_aside``).
         KeyboardInterrupt: SIGINT came, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1; the state was kept,
-            the same call goes on.
+            and the same call resumes.
     """
     given, outdir = read_config(DistillConfig, config, outdir, where)
     device = own_device(given.device, where)
