@@ -13,9 +13,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 # What `make test-versions` runs: numerics against golden values, a training from its start to its resumption, the workflow.
-QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/unpickle tests/eval/test_eval_frechet.py \
-  tests/eval/test_eval_scores.py tests/eval/test_eval_statistics.py tests/training/test_training_distiller.py \
-  tests/training/test_training_runs.py tests/workflow/test_workflow_smoke.py tests/workflow/test_workflow_published.py
+QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/unpickle tests/eval/test_frechet.py \
+  tests/eval/test_scores.py tests/eval/test_statistics.py tests/training/test_distiller.py \
+  tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_published.py
 
 .PHONY: help setup demo test test-all test-slurm test-versions audit lint format bench lock clean
 

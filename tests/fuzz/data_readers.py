@@ -18,7 +18,7 @@ from sida.data.check import check_dataset
 from sida.data.count_labels import count_labels
 from sida.data.pictures import open_picture
 from sida.data.prepare import PrepareConfig, prepare
-from tests.data.test_data_archive import members, npy, pictures, png, write_zip
+from tests.data.test_archive import members, npy, pictures, png, write_zip
 from tests.fuzz.changes import Change, bomb, flip, json_text, overwrite, tokens, zip_members
 from tests.fuzz.frame import Reader
 from tests.readers import bombs

@@ -1,7 +1,7 @@
 """Fuzzing of readers: genuine small files, damaged in ways that a number decides, are read in this process.
 
 How to add a reader: write a module ``tests/fuzz/<area>_readers.py`` with ``READERS = (Reader(...), ...)``. Nothing else
-is needed; ``test_fuzz_readers.py`` finds it, and its line appears at the end of ``make test-all``. A reader says
+is needed; ``tests/fuzz/test_readers.py`` finds it, and its line appears at the end of ``make test-all``. A reader says
 
 - ``genuine(folder)``: writes one or several small genuine files there (some KB: cases per second decide what is found).
   Keep them equal from run to run (seeded), or the numbers of cases lose their meaning. The reader must accept each;

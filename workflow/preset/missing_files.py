@@ -8,7 +8,7 @@ not: for them Snakemake still has the record of the job that made them, with the
 Snakemake also keeps a record of a failed job as if it had made something, with the hashes of its inputs: of shards,
 which do not stay, a changed input would pass for the one that was used. That record is forgotten here.
 
-What is changed of Snakemake is not documented; ``tests/workflow/test_workflow_failed_rerun.py`` notices other versions.
+What is changed of Snakemake is not documented; ``tests/workflow/test_failed_rerun.py`` notices other versions.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from tests.damage import DAMAGES
-from tests.eval.measuring.test_measuring_measure import DIGITS, small_protocol
+from tests.eval.measuring.test_measure import DIGITS, small_protocol
 from tests.training.toy import NETWORK, STUDENT
 
 SHEET = (

@@ -15,7 +15,7 @@ from eval.results.sheet import Run
 from eval.results.summary import Measurements
 from eval.tables.text import to_markdown
 from sida.errors import UserError
-from tests.eval.claims.test_claims_rules import PUBLISHED, lines, spread
+from tests.eval.claims.test_rules import PUBLISHED, lines, spread
 
 TRAIN = {"rule": "TRAIN", "metric": "fd", "a": Operand(where={"recipe": "a"}), "b": Operand(where={"recipe": "b"})}
 

@@ -19,7 +19,7 @@ from sida.methods import distill
 from sida.networks.file import read_metadata
 from sida.sampling.job import SampleConfig, run_job
 from sida.training import train_teacher
-from tests.workflow.test_workflow_planning import jobs_of
+from tests.workflow.test_planning import jobs_of
 from tests.workflow.workspace import Workspace
 from workflow.planning.networks import network_cost
 from workflow.preset import Preset

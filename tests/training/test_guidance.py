@@ -20,7 +20,7 @@ from sida.networks.checkpoint import load_network, save_network
 from sida.networks.file import read_metadata
 from sida.networks.guidance import GuidedDenoiser
 from sida.training import train_teacher
-from tests.training.test_training_switches import EDM2, weights
+from tests.training.test_switches import EDM2, weights
 from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, results
 
 CPU = torch.device("cpu")

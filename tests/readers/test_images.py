@@ -23,8 +23,8 @@ from sida.data.check import check_dataset
 from sida.data.count_labels import count_labels
 from sida.data.prepare import PrepareConfig, prepare
 from sida.files.archives import FolderFiles, open_files
-from tests.data.test_data_archive import members, npy, pictures, png, write_folder, write_zip
-from tests.readers.test_readers_text import refused
+from tests.data.test_archive import members, npy, pictures, png, write_folder, write_zip
+from tests.readers.test_text import refused
 
 GENUINE = members(pictures(3), [0, 1, 2])
 

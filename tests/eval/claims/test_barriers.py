@@ -12,7 +12,7 @@ from eval.figures.build import build_figure
 from eval.results.barriers import FORMAT
 from sida.errors import UserError
 from sida.files.atomic import write_sealed_json
-from tests.eval.claims.test_claims_rules import evidence, lines
+from tests.eval.claims.test_rules import evidence, lines
 
 A, B = Operand(where={"recipe": "a"}), Operand(where={"recipe": "b"})
 FLAT = [1.0, 1.0, 1.0]

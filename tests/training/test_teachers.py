@@ -19,7 +19,7 @@ from sida.training.batches import StepBatches
 from sida.training.divergence import lost
 from sida.training.identity import teacher_digest
 from sida.training.teacher import TeacherTrainer
-from tests.training.test_training_defaults import EDM2
+from tests.training.test_defaults import EDM2
 from tests.training.toy import NETWORK, TEACHER, as_json, interrupt_after, results
 
 #: EDM2's way: no ramp-down but by the number of steps, and two averages.

@@ -16,7 +16,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from tests.eval.synthetic_output import write_csv
-from tests.workflow.test_workflow_miniature import made_up, preset  # noqa: F401
+from tests.workflow.test_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
 from workflow.docs.counts import COUNTS
 from workflow.docs.pages import MARKER, filled

@@ -20,7 +20,7 @@ from sida.sampling import drawer as drawer_module
 from sida.sampling.generate import _ahead
 from sida.sampling.job import SampleConfig, run_job
 from sida.sampling.replay import Evaluations
-from tests.sampling.test_sampling_generate import EDM2, build_network, make
+from tests.sampling.test_generate import EDM2, build_network, make
 
 
 class Recorder:

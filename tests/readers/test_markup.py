@@ -27,7 +27,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 from sida.files.text_files import read_csv
-from tests.readers.test_readers_text import refused, written
+from tests.readers.test_text import refused, written
 
 HOSTILE = [
     r"\input{/etc/passwd}",

@@ -12,7 +12,7 @@ from eval.measuring import shards
 from eval.measuring.shards import measure_shard, merge_shards
 from sida.errors import UserError
 from sida.runtime import provenance
-from tests.eval.measuring.test_measuring_measure import data_spec, small_protocol
+from tests.eval.measuring.test_measure import data_spec, small_protocol
 
 SPEC = data_spec(protocol=small_protocol(num_samples=40, trials=2))
 

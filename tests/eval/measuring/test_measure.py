@@ -40,7 +40,7 @@ from sida.sampling import SeedStreams
 DIGITS = {"name": "digits", "kind": "digits"}
 
 
-HERE = "tests.eval.measuring.test_measuring_measure"
+HERE = "tests.eval.measuring.test_measure"
 
 
 def small_protocol(**changes) -> dict:

@@ -24,7 +24,7 @@ from sida.methods import DistillConfig
 from sida.methods.identity import student_digest
 from sida.training import TeacherConfig
 from sida.training.identity import teacher_digest
-from tests.workflow.test_workflow_miniature import layouts, made_up, preset  # noqa: F401
+from tests.workflow.test_miniature import layouts, made_up, preset  # noqa: F401
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
 from workflow.preset.spec_files import Specs

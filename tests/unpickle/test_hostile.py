@@ -364,7 +364,7 @@ def test_random_programs_never_run_hang_or_crash(tmp_path, genuine, opcodes):
 
 
 def test_the_reader_does_not_use_python_s_pickle():
-    # Networks bring torch, which imports pickle; test_unpickle_no_unpickler.py searches the sources of all packages.
+    # Networks bring torch, which imports pickle; test_no_unpickler.py searches the sources of all packages.
     modules = ", ".join(f"sida.unpickle.{path.stem}" for path in (ROOT / "sida" / "unpickle").glob("[a-z]*.py"))
     script = f"import sys, {modules}; assert 'sida.unpickle.values' in sys.modules; assert 'pickle' not in sys.modules"
     assert subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=False).returncode == 0

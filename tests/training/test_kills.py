@@ -1,6 +1,6 @@
 """kill -9 of one of two processes that train together: the others end, and all go on from the newest state.
 
-(Kills of a training of one process: test_training_runs.py.)
+(Kills of a training of one process: test_runs.py.)
 """
 
 from __future__ import annotations

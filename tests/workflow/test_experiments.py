@@ -11,7 +11,7 @@ from eval.claims.experiments import load_experiments
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
-from tests.workflow.test_workflow_preset_check import study
+from tests.workflow.test_preset_check import study
 from workflow.docs.costs import PAPER
 from workflow.docs.queries import answer
 from workflow.docs.stored import store

@@ -11,7 +11,7 @@ from sida.config.guidance import misfit
 from sida.errors import UserError
 from sida.networks.guidance import GuidedDenoiser, check_guide
 from sida.sampling import generate, heun
-from tests.sampling.test_sampling_generate import make
+from tests.sampling.test_generate import make
 
 LABELS = torch.eye(4)
 

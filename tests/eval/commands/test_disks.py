@@ -14,7 +14,7 @@ from sida.cli.main import main as method_main
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from tests import disks
-from tests.eval.measuring.test_measuring_measure import data_spec, small_protocol
+from tests.eval.measuring.test_measure import data_spec, small_protocol
 from tests.training.toy import NETWORK
 
 SPEC = json.dumps(data_spec(protocol=small_protocol(num_samples=40, trials=1)))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from sida.errors import UserError
-from tests.workflow.test_workflow_requests import paper
+from tests.workflow.test_requests import paper
 from workflow.planning.attempts import allow_attempts
 from workflow.planning.requests import Requests
 from workflow.planning.site import Site
