@@ -31,8 +31,13 @@ def without_blocks(text: str) -> str:
 def anchors(path: Path) -> set[str]:
     """Anchors of a page's headings, as forges make them."""
     headings = re.findall(r"^#+ +(.*)$", path.read_text(), flags=re.M)
-    plain = (re.sub(r"[`*]", "", heading).strip().lower() for heading in headings)
-    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+    return {named(heading) for heading in headings}
+
+
+def named(heading: str) -> str:
+    """The anchor of a heading."""
+    plain = re.sub(r"[`*]", "", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", plain).replace(" ", "-")
 
 
 @page
@@ -52,6 +57,25 @@ def test_every_page_is_in_the_index():
     index = (ROOT / "docs" / "README.md").read_text()
     for path in PAGES:
         assert path.name == "README.md" or re.search(rf"\]\([./]*{re.escape(path.name)}\)", index), path.name
+
+
+def section(path: Path, anchor: str) -> str:
+    """The text below a heading, up to the next heading of its level or above; blanks are single, markers left out."""
+    text = re.sub(r"<!--.*?-->", "", path.read_text(), flags=re.S)
+    for found in re.finditer(r"^(#+) +(.*)$", text, flags=re.M):
+        if named(found[2]) == anchor:
+            end = re.compile(rf"^#{{1,{len(found[1])}}} ", flags=re.M).search(text, found.end())
+            return " ".join(text[found.end() : end.start() if end else len(text)].split())
+    return ""
+
+
+def test_questions_of_a_newcomer_are_answered_where_the_page_says():
+    questions = ROOT / "docs" / "questions.md"
+    rows = re.findall(r"^\| (.+\?) \| “(.+)” \| \[.*\]\((.+)#(.+)\) \|$", questions.read_text(), flags=re.M)
+    assert len(rows) == 25
+    for question, phrase, name, anchor in rows:
+        answer = section((questions.parent / name).resolve(), anchor)
+        assert answer.count(phrase) == 1, f"'{question}': {answer.count(phrase)} times in {name}#{anchor}: {phrase}"
 
 
 def code(path: Path) -> Iterator[str]:
