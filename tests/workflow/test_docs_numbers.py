@@ -125,7 +125,8 @@ def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     table = answer(study, ["table", "mini-table1"])
     assert table.startswith("\n\n| Family")
     assert table.endswith("|\n\n")
-    assert f"{measured.estimate('uncond-sida', 'fd').mean:.2f} ± " in table
+    assert f"{measured.estimate('uncond-sida', 'fd').mean:.2f}\u00a0±\u00a0" in table
+    assert not re.search(r"[^|] [^|]", re.sub(r"\| | \|", "|", table))
     assert answer(study, ["slower", "t30-sida", "t30-sid"]) == "+0 %"
     assert answer(study, ["logged", "weight_rms.fake_score", "t30-sida"]) == "1.0400 ± 0.0000"
     assert float(answer(study, ["lowest", "fd", "t30-sida"]).split()[0]) <= float(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
@@ -97,12 +98,12 @@ class Study:
         return Evidence(self.measured, self.preset.runs, load_published(), self.unpacked / "students")
 
     def table(self, name: str) -> str:
-        """A whole table of the preset; its markers stand on lines of their own."""
+        """A whole table of the preset, whose cells do not break; its markers stand on lines of their own."""
         if name not in self.preset.config["tables"]:
             raise UserError(f"no table '{name}'{suggestion(name, self.preset.config['tables'])}")
         self.make_table(name)
         lines = (self.unpacked / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
-        return "\n".join(["", "", *(line for line in lines if line.startswith("|")), "", ""])
+        return "\n".join(["", "", *(_unbroken(line) for line in lines if line.startswith("|")), "", ""])
 
     def experiments(self) -> str:
         """All questions with their answers in a table of one screen; its markers stand on lines of their own."""
@@ -208,6 +209,11 @@ class Study:
             measurements=self.unpacked / "measurements.csv",
             spec=spec,
         )
+
+
+def _unbroken(line: str) -> str:
+    """A row of a Markdown table with no-break spaces inside its cells."""
+    return "|".join(re.sub(r"(?<=\S) (?=\S)", "\u00a0", cell) for cell in line.split("|"))
 
 
 @contextlib.contextmanager
