@@ -19,6 +19,7 @@ from sida.files.atomic import read_jsonl
 from sida.networks.checkpoint import read_metadata
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
+from workflow.preset.targets import Targets
 
 EXAMPLES = ROOT / "docs" / "examples"
 PROTOCOL = "tests/workflow/tiny-protocol.yaml"
@@ -186,7 +187,7 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
     torch.manual_seed(0)
     save_network(build_network(config), tmp_path / "mine.safetensors", {})
     preset = external(tmp_path, sampler="one-step", checkpoint=tmp_path / "mine.safetensors")
-    spec = preset.measure_spec("mine")
+    spec = preset.specs.measurement("mine")
     assert (spec["network"], spec["nfe"]) == (str(tmp_path / "mine.safetensors"), 1)
     (record,) = measure(spec, tmp_path / "out", [0])
     assert record["method"] == "external"
@@ -195,8 +196,8 @@ def test_network_file_with_a_sampler_is_measured(tmp_path):
 
 def test_pickled_network_is_imported_first(tmp_path):
     preset = external(tmp_path, sampler="one-step", checkpoint="downloads/mine.pkl")
-    assert preset.checkpoints == {"mine": "downloads/mine.pkl"}
-    assert preset.measure_spec("mine")["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
+    assert preset.paths.checkpoints == {"mine": "downloads/mine.pkl"}
+    assert preset.specs.measurement("mine")["network"] == "results/my-digits/checkpoints/mine/network.safetensors"
 
 
 def test_pickled_networks_of_one_name_are_imported_apart(tmp_path):
@@ -206,8 +207,8 @@ def test_pickled_networks_of_one_name_are_imported_apart(tmp_path):
     sheet.write_text(head + "".join(rows) + "c\tc\texternal\tc/mine.pkl\tone-step\n")
     document = yaml.safe_load((EXAMPLES / "my-digits.yaml").read_text())
     preset = Preset(document | {"runs": str(sheet), "protocol": PROTOCOL, "tables": ["main"]}, "my-digits.yaml")
-    folders = {Path(str(preset.network_path(run))).parent.name: run.checkpoint for run in preset.runs.values()}
-    assert preset.checkpoints == folders
+    folders = {Path(str(preset.paths.network(run))).parent.name: run.checkpoint for run in preset.runs.values()}
+    assert preset.paths.checkpoints == folders
     assert sorted(folders.values()) == ["a/network-snapshot.pkl", "b/network-snapshot.pkl", "c/mine.pkl"]
     assert folders["mine"] == "c/mine.pkl"
 
@@ -222,9 +223,9 @@ def test_pickled_networks_of_one_name_are_imported_apart(tmp_path):
 )
 def test_rows_without_a_network(tmp_path, cells, sampler):
     preset = external(tmp_path, **cells)
-    spec = preset.measure_spec("mine")
+    spec = preset.specs.measurement("mine")
     assert (spec["network"], spec["sampler"], spec["nfe"]) == (None, sampler, cells.get("nfe"))
-    assert preset.checkpoints == {}
+    assert preset.paths.checkpoints == {}
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ def test_fault_in_an_external_row_is_one_line(tmp_path, cells, message):
 
 def test_rows_ask_for_the_downloads_that_measuring_needs():
     preset = Preset.load(ROOT / "config" / "released.yaml")
-    assert preset.assets_of("cifar10-uncond-sida-a1") == ["fid-ref-cifar10", "inception"]
-    latent = preset.assets_of("edm2-xs-sida")
+    assert Targets(preset, False).assets_of("cifar10-uncond-sida-a1") == ["fid-ref-cifar10", "inception"]
+    latent = Targets(preset, False).assets_of("edm2-xs-sida")
     needed = {"fid-ref-img512", "inception", "dinov2-vitl14", "dinov2-code", "sd-vae-ft-mse", "sd-vae-ft-mse-config"}
     assert needed | {"labels-imagenet"} == set(latent)

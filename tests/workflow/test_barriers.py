@@ -38,7 +38,7 @@ def changed(preset, **keys):
 def test_each_row_is_compared_with_its_teacher(preset):
     names = ("instance", "gdd", "gdd-i", "sid", "sida")
     assert set(preset.barrier_rows) == {f"line-{name}{seed}" for name in names for seed in ("", "-s1", "-s2")}
-    spec = preset.barrier_spec("line-gdd-s1")
+    spec = preset.specs.barrier("line-gdd-s1")
     assert spec["student"] == "results/miniature/students/line-gdd-s1/network.safetensors"
     assert spec["teacher"] == "results/miniature/teachers/t30/network.safetensors"
     assert {"where", "trials"}.isdisjoint(spec)

@@ -9,9 +9,8 @@ from eval.tables import build_table, load_layout
 from sida.config.resources import ROOT, find
 from sida.errors import UserError
 from workflow.preset import Preset
-from workflow.preset.rehearsal import _pretended, check_preset
+from workflow.preset.rehearsal import _pretended, check_preset, unshown_rows
 from workflow.preset.targets import Targets
-from workflow.preset.unshown import unshown_rows
 
 TABLES = {"clean-table1": "cifar10", "clean-table2": "cifar10", "clean-table5": "ffhq64", "clean-table6": "afhqv2"}
 
@@ -34,9 +33,12 @@ def test_the_preset_passes_its_check_and_shows_all_it_measures(clean):
     check_preset(clean)
     targets = Targets(clean, False)
     assert unshown_rows(targets) == []
-    assert clean.assets_of("cifar10-cond-sida-a1.cifar10-clean") == ["fid-ref-cifar10-clean", "inception"]
+    assert Targets(clean, False).assets_of("cifar10-cond-sida-a1.cifar10-clean") == [
+        "fid-ref-cifar10-clean",
+        "inception",
+    ]
     # clean-fid has no statistics of these sets at 64×64: the images themselves are asked for.
-    assert clean.assets_of("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
+    assert Targets(clean, False).assets_of("ffhq64-sida-a1.ffhq64-clean") == ["inception"]
     assert "datasets/ffhq-64x64.zip" in targets.generator("ffhq64-sida-a1.ffhq64-clean")
 
 
@@ -46,7 +48,7 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
     assert all(clean.runs[run].sampler == released.runs[run.rpartition(".")[0]].sampler for run in more)
     assert {clean.runs[run].method for run in more} == {"external"}
     for run in released.runs:
-        assert clean.measure_spec(run) == released.measure_spec(run)
+        assert clean.specs.measurement(run) == released.specs.measurement(run)
 
 
 @pytest.mark.parametrize("name", TABLES)

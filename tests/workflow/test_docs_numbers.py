@@ -26,7 +26,7 @@ from workflow.docs.stored_lines import read_csv
 from workflow.docs.study import Study
 from workflow.docs.study_page import study_page
 from workflow.preset import Preset
-from workflow.preset.row_digest import row_digest
+from workflow.preset.spec_files import row_digest
 
 ABOUT = {"preset": "config/miniature.yaml", "title": "A study"}
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -67,10 +67,10 @@ def asked(folder, *experiments, claims=CLAIMS, **changes):
 def test_an_experiment_needs_the_rows_of_its_claims_tables_and_figures_alone(tmp_path):
     preset = asked(tmp_path, ADVERSARIAL, TEACHER)
     check_preset(preset)
-    needs = preset.experiment_needs("adversarial")
+    needs = preset.specs.experiment_needs("adversarial")
     assert (needs.measured, needs.networks) == (["sid-a1.0", "sida-a1.0"],) * 2
-    assert set(preset.experiment_needs("teacher").measured) == set(preset.runs)  # the main table has all
-    spec = preset.experiment_spec("adversarial")
+    assert set(preset.specs.experiment_needs("teacher").measured) == set(preset.runs)  # the main table has all
+    spec = preset.specs.experiment("adversarial")
     assert [row["run"] for row in spec["runs"]] == ["sid-a1.0", "sida-a1.0"]
     assert spec["experiment"]["predicted"] == {"T-1": "supported"}
 

@@ -8,8 +8,8 @@ import time
 import pytest
 
 from tests.workflow.workspace import Workspace
-from workflow.preset.file_times import mend_times
 from workflow.preset.spec_files import content_digest
+from workflow.preset.startup import fix_times
 
 DAY = 86_400
 
@@ -30,12 +30,12 @@ def test_what_is_dated_in_the_future_is_dated_now_and_nothing_else(tmp_path, cap
     os.utime(results / "students", (time.time() + DAY,) * 2)
     before = {path: path.stat().st_mtime_ns for path in (*kept, elsewhere)}
     clock = dated(results / ".workflow.lock", 0)
-    assert mend_times(results, clock) == 4
+    assert fix_times(results, clock) == 4
     assert "results/demo: 4 files were dated in the future; they are dated now" in capfd.readouterr().err
     for path in (*ahead, results / "students"):
         assert abs(path.stat().st_mtime - time.time()) < 50
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    assert mend_times(results, clock) == 0
+    assert fix_times(results, clock) == 0
     assert capfd.readouterr().err == ""
 
 
@@ -43,7 +43,7 @@ def test_what_time_it_is_is_the_disks_to_say(tmp_path):
     """A server's clock runs a day ahead of this machine's: what it dated a minute ago is no file of the future."""
     path, clock = dated(tmp_path / "a.csv", DAY - 60), dated(tmp_path / ".workflow.lock", DAY)
     before = path.stat().st_mtime_ns
-    assert mend_times(tmp_path, clock) == 0
+    assert fix_times(tmp_path, clock) == 0
     assert path.stat().st_mtime_ns == before
 
 

@@ -13,8 +13,8 @@ import pytest
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.disks import make_read_only, small_disk
-from workflow.preset.checks import check_folder, closed_results
 from workflow.preset.lock import PresetLock
+from workflow.preset.startup import check_folder, closed_results
 
 
 def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):

@@ -24,7 +24,7 @@ from tests.workflow.workspace import Workspace
 from workflow.planning.networks import network_cost
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
-from workflow.preset.spec_files import Specs
+from workflow.preset.spec_files import SpecFiles
 from workflow.preset.targets import Targets
 
 TINY = load_yaml(ROOT / "tests/workflow/tiny.yaml")
@@ -56,18 +56,18 @@ def preset(folder: Path, sheet: str = SHEET, **changes) -> Preset:
 def test_specs_name_the_guide_where_it_acts(tmp_path):
     made = preset(tmp_path)
     guide, teacher = (f"results/tiny/teachers/{name}/network.safetensors" for name in ("uncond", "digits-short"))
-    student = made.student_spec("sida-guided")
+    student = made.specs.student("sida-guided")
     assert (student["teacher"], student["guide"], student["guidance"]) == (teacher, guide, 1.5)
-    assert made.measure_spec("guided")["guide"] == made.sample_spec("guided", 0)["gnet"] == guide
-    assert made.measure_spec("guided")["nfe"] == made.measure_spec("plain")["nfe"] == 5
+    assert made.specs.measurement("guided")["guide"] == made.specs.sample("guided", 0)["gnet"] == guide
+    assert made.specs.measurement("guided")["nfe"] == made.specs.measurement("plain")["nfe"] == 5
     # The guide of a student ends with its training.
-    assert made.measure_spec("sida-guided")["guide"] is made.sample_spec("sida-guided", 0)["gnet"] is None
+    assert made.specs.measurement("sida-guided")["guide"] is made.specs.sample("sida-guided", 0)["gnet"] is None
     # Specs of rows without guidance say what they said before there was any.
-    assert not {"guide", "guidance"} & made.student_spec("sida").keys()
+    assert not {"guide", "guidance"} & made.specs.student("sida").keys()
     (tmp_path / "plain").mkdir()
     other = preset(tmp_path / "plain", "".join(line for line in SHEET.splitlines(True) if "uncond" not in line))
     for stage, run in (("students", "sida"), ("measurements", "plain")):
-        assert Specs(made).digest(stage, run) == Specs(other).digest(stage, run)
+        assert SpecFiles(made).digest(stage, run) == SpecFiles(other).digest(stage, run)
 
 
 def test_the_guide_is_an_input_of_what_uses_it(tmp_path):
@@ -88,10 +88,10 @@ def test_the_plan_counts_the_guide(tmp_path, monkeypatch):
     found = jobs.behind(["sida-guided", "guided"])
     names = {(job.kind, job.name) for job in found.values()}
     assert {("teacher", "uncond"), ("student", "sida-guided"), ("measure", "guided")} <= names
-    plain, guided = (jobs.student(run).facts["gflop_per_image"] for run in ("sida", "sida-guided"))
+    plain, guided = (jobs.costs.student(run).facts["gflop_per_image"] for run in ("sida", "sida-guided"))
     guide = network_cost(document()["teachers"]["uncond"]["network"])
     assert guided - plain == pytest.approx(2 * guide.forward / 1e9)
-    assert jobs.student("sida-guided").memory_gb > jobs.student("sida").memory_gb
+    assert jobs.costs.student("sida-guided").memory_gb > jobs.costs.student("sida").memory_gb
     hours = {run: jobs.behind([run])[f"results/tiny/measurements/{run}"].gpu_hours for run in ("plain", "guided")}
     assert hours["guided"] > 1.5 * hours["plain"]
 
@@ -161,14 +161,14 @@ def test_it_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = Path("results/tiny")
     for name in made.trained_teachers():
-        train_teacher(made.teacher_spec(name), folder / "teachers" / name)
-    distill(made.student_spec("sida-guided"), folder / "students/sida-guided")
+        train_teacher(made.specs.teacher(name), folder / "teachers" / name)
+    distill(made.specs.student("sida-guided"), folder / "students/sida-guided")
     metadata = read_metadata(folder / "students/sida-guided/network.safetensors")
     assert metadata["guidance"] == 1.5
     assert metadata["parents"]["guide"] == sha256_file(folder / "teachers/uncond/network.safetensors")
     for run in ("plain", "guided", "sida-guided"):
-        measure(made.measure_spec(run), folder / "measurements" / run, [0])
+        measure(made.specs.measurement(run), folder / "measurements" / run, [0])
     found = [json.loads(path.read_text())["metrics"]["fd"] for path in folder.glob("measurements/*/trial-0.json")]
     assert len(found) == len({str(value) for value in found}) == 3
-    config = SampleConfig(**made.sample_spec("guided", 0), out="samples.npz")
+    config = SampleConfig(**made.specs.sample("guided", 0), out="samples.npz")
     assert "200 images, 5 network evaluations each" in "".join(run_job(config))

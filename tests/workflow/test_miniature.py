@@ -35,9 +35,9 @@ def layouts(preset):
 
 def test_all_specs_are_valid(preset):
     for run in preset.students():
-        from_mapping(DistillConfig, preset.student_spec(run.run), run.run)
+        from_mapping(DistillConfig, preset.specs.student(run.run), run.run)
     for name in preset.trained_teachers():
-        from_mapping(TeacherConfig, preset.teacher_spec(name), name)
+        from_mapping(TeacherConfig, preset.specs.teacher(name), name)
 
 
 def test_every_row_is_shown_and_no_experiment_needs_all(preset):
@@ -75,19 +75,19 @@ def test_claims_name_rows_and_three_seeds_where_training_is_compared(preset):
 
 def test_controls_change_one_thing(preset):
     def without(run, *keys):
-        return {key: value for key, value in preset.student_spec(run).items() if key not in ("name", *keys)}
+        return {key: value for key, value in preset.specs.student(run).items() if key not in ("name", *keys)}
 
     for teacher in ("t30", "t30b"):
         base = f"{teacher}-sida"
         assert without(f"{teacher}-no-data", "real_source") == without(base)
-        source = preset.student_spec(f"{teacher}-no-data")["real_source"]
+        source = preset.specs.student(f"{teacher}-no-data")["real_source"]
         assert source.endswith(f"students/{teacher}-sid/network.safetensors")
         assert without(f"{teacher}-pool-sample", "adversarial_pool") == without(base)
     frame = ("grad_clip_value", "warmup_kimg")
     assert without("t30-sid-clipped", *frame) == without("t30-sid", *frame)
     assert without("t30-sida-unclipped", *frame, "adversarial_kimg") == without("t30-sida", *frame, "adversarial_kimg")
-    assert {preset.student_spec("t30-sid-clipped")[key] for key in frame} == {1}
-    assert {preset.student_spec(f"t30-{name}").get(key, 0) for key in frame for name in ("sid", "sida-unclipped")} == {
+    assert {preset.specs.student("t30-sid-clipped")[key] for key in frame} == {1}
+    assert {preset.specs.student(f"t30-{name}").get(key, 0) for key in frame for name in ("sid", "sida-unclipped")} == {
         0
     }
     norms = ("weight_norm", "fake_score_weight_norm")
@@ -95,20 +95,20 @@ def test_controls_change_one_thing(preset):
     for method in ("sid", "sida"):
         assert without(f"edm2-{method}-nologvar", "logvar") == without(f"edm2-{method}")
     assert without("lag-sida-a0.5", "fake_score_lr") == without("alpha-sida-a0.5")
-    restart, sid2a = preset.student_spec("t30-restart"), preset.student_spec("t30-sid2a")
+    restart, sid2a = preset.specs.student("t30-restart"), preset.specs.student("t30-sid2a")
     assert [restart[key] == sid2a[key] for key in ("init", "total_kimg", "lr", "warmup_kimg", "teacher")] == [True] * 5
 
 
 def test_further_teachers_differ_from_the_first_by_their_seed(preset):
     for name in ("t10", "t30", "t50", "t100", "t200"):
-        first, other = preset.teacher_spec(name), preset.teacher_spec(f"{name}b")
+        first, other = preset.specs.teacher(name), preset.specs.teacher(f"{name}b")
         assert {key for key in first if first[key] != other[key]} == {"name", "seed"}
 
 
 def test_ways_to_spend_one_budget_see_equally_many_images(preset):
     def images(run):
         row = preset.runs[run]
-        return preset.student_spec(run)["total_kimg"] + (images(row.init) if row.init else 0)
+        return preset.specs.student(run)["total_kimg"] + (images(row.init) if row.init else 0)
 
     for rows in (
         ["t30-sid", "t30-sida", "t30-sid2a", "t30-restart", "t30-gdd"],
@@ -172,7 +172,7 @@ def made_up(preset, tmp_path_factory):
     for run in preset.students():
         student = folder / "students" / run.run
         student.mkdir(parents=True)
-        total = int(preset.student_spec(run.run)["total_kimg"] * 1000)
+        total = int(preset.specs.student(run.run)["total_kimg"] * 1000)
         evaluations, ticks = [], []
         for nimg in range(0, total + 1, total // 10):
             fd = 25 / (1 + nimg / 2000) + noise.uniform(2, 3)
@@ -199,7 +199,7 @@ def test_every_curve_can_be_drawn(preset, made_up, tmp_path):
         layout = ROOT / f"config/figures/{name}.yaml"
         if find_needs(layout, preset.runs).measured or name == "mini-figure1":
             words = ["figure", "--layout", str(layout), *measured_options(preset, made_up)]
-            words += ["--spec", json.dumps(preset.figure_spec(name)), "--out", str(tmp_path / f"{name}.pdf")]
+            words += ["--spec", json.dumps(preset.specs.figure(name)), "--out", str(tmp_path / f"{name}.pdf")]
             assert main(words) == 0
             assert "missing" not in (tmp_path / f"{name}.csv").read_text()
 
@@ -235,7 +235,7 @@ def test_every_distinct_setting_starts(preset, tmp_path):
 
     protocol = ROOT / preset.config["protocol"]
     for name in preset.trained_teachers():
-        spec = shrunk(preset.teacher_spec(name), tmp_path, total_kimg=0.08)
+        spec = shrunk(preset.specs.teacher(name), tmp_path, total_kimg=0.08)
         train_teacher(spec, tmp_path / "teachers" / name)
 
     def run(name: str) -> None:
@@ -245,7 +245,7 @@ def test_every_distinct_setting_starts(preset, tmp_path):
         for parent in preset.parents(preset.runs[name]):
             run(parent)
         budget = {"total_kimg": 0.08, "warmup_kimg": 0.016, "adversarial_kimg": 0.032}
-        spec = shrunk(preset.student_spec(name), tmp_path, **budget)
+        spec = shrunk(preset.specs.student(name), tmp_path, **budget)
         if spec["evaluation"] is not None:
             spec["evaluation"] = spec["evaluation"] | {"every_kimg": 0.08}
             spec["evaluation"]["kwargs"] |= {"num_samples": 100, "trials": 1, "protocol": str(protocol)}
@@ -261,7 +261,7 @@ def test_every_distinct_setting_starts(preset, tmp_path):
 
     small = yaml.safe_load(protocol.read_text()) | {"num_samples": 200, "trials": 1}
     for name in ["data", "teacher-edm2", "uncond-sida", "edm2-sida", "t30-sida"]:
-        spec = json.loads(json.dumps(preset.measure_spec(name)).replace("results/miniature", str(tmp_path)))
+        spec = json.loads(json.dumps(preset.specs.measurement(name)).replace("results/miniature", str(tmp_path)))
         (record,) = measure(spec | {"protocol": small}, tmp_path / "measurements" / name, [0])
         assert record["metrics"]["fd"] > 0
         assert ("accuracy" in record["metrics"]) == (not name.startswith("uncond"))

@@ -27,7 +27,7 @@ from tests.workflow.workspace import Workspace, forked_snakemake
 from workflow.cli import eval_main, sida_main
 from workflow.planning.site import load_site
 from workflow.preset import Preset
-from workflow.preset.checks import check_profile
+from workflow.preset.startup import check_profile
 
 EVIL = "import pathlib\npathlib.Path('was-here').touch()\n\n\ndef sample(seeds):\n    raise SystemExit\n"
 ROW = {"run": "mine", "label": "Mine", "method": "external", "checkpoint": "evil:sample"}

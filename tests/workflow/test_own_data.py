@@ -102,13 +102,13 @@ def test_sizes_and_rates_fit_the_pictures(tmp_path, monkeypatch, capsys, size, m
     assert (preset.config["device"], preset.config["gpus"]) == (device, int(device == "cuda"))
     assert ("--resources gpu=1 -s" in capsys.readouterr().out) == (device == "cuda")
     assert not re.search("[Mm]inutes", Path("preset.yaml").read_text())
-    teacher = from_mapping(TeacherConfig, preset.teacher_spec("edm"), "teacher")
-    from_mapping(DistillConfig, preset.student_spec("sid2a"), "student")
+    teacher = from_mapping(TeacherConfig, preset.specs.teacher("edm"), "teacher")
+    from_mapping(DistillConfig, preset.specs.student("sid2a"), "student")
     kwargs = dict(teacher.network["kwargs"])
     assert kwargs["img_channels"] == (1 if mode == "L" else 3)
     assert kwargs["label_dim"] == (0 if "none" in options else 2)
     build_network({"class": teacher.network["class"], "kwargs": kwargs | {"model_channels": 8}})
-    assert preset.measure_spec("data")["dataset"]["path"] == "data.zip"
+    assert preset.specs.measurement("data")["dataset"]["path"] == "data.zip"
     assert extractor in Path("protocol.yaml").read_text()
 
 
@@ -117,11 +117,11 @@ def test_a_further_metric_trains_no_student_again(tmp_path, monkeypatch):
 
     assert main(["new", str(tmp_path / "mine"), "--data", str(pictures(tmp_path / "pictures", (8, 8), each=3))]) == 0
     monkeypatch.chdir(tmp_path / "mine")
-    before = monitor_facts("protocol.yaml"), Preset.load("preset.yaml").student_spec("sida")
+    before = monitor_facts("protocol.yaml"), Preset.load("preset.yaml").specs.student("sida")
     protocol = yaml.safe_load(Path("protocol.yaml").read_text())
     protocol["metrics"].append({"key": "spectrum", "kind": "frechet", "extractor": "pixels", "reference": "data"})
     Path("protocol.yaml").write_text(yaml.safe_dump(protocol))
-    assert (monitor_facts("protocol.yaml"), Preset.load("preset.yaml").student_spec("sida")) == before
+    assert (monitor_facts("protocol.yaml"), Preset.load("preset.yaml").specs.student("sida")) == before
 
 
 def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
@@ -130,7 +130,7 @@ def test_a_prepared_data_set_stays_where_it_is(tmp_path, monkeypatch):
     assert main(["new", str(tmp_path / "mine"), "--data", str(tmp_path / "mine.zip")]) == 0
     assert not (tmp_path / "mine/data.zip").exists()
     monkeypatch.chdir(tmp_path)
-    assert Preset.load("mine/preset.yaml").measure_spec("data")["dataset"]["path"] == "mine/../mine.zip"
+    assert Preset.load("mine/preset.yaml").specs.measurement("data")["dataset"]["path"] == "mine/../mine.zip"
 
 
 @pytest.mark.parametrize(

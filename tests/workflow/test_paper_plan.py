@@ -12,7 +12,7 @@ from sida.config.resources import ROOT
 from sida.methods import METHODS
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
-from workflow.preset.job_specs import most_gpus
+from workflow.preset.specs import most_gpus
 from workflow.preset.targets import Targets
 
 
@@ -107,8 +107,8 @@ def test_each_training_takes_as_many_gpus_as_can_share_its_rounds():
     preset = Preset.load(ROOT / "config/paper.yaml")
     taken = {}
     for run in preset.students():
-        spec = preset.student_spec(run.run)
-        taken[run.run] = preset.training_gpus(spec)
+        spec = preset.specs.student(run.run)
+        taken[run.run] = preset.specs.training_gpus(spec)
         assert spec["batch_size"] % (taken[run.run] * spec["batch_gpu"]) == 0, run.run
     assert taken["cifar10-uncond-sida-a1"] == preset.config["gpus"] == 8
     # Four rounds of 64 images.

@@ -22,13 +22,13 @@ from tests.workflow.workspace import Workspace
 from workflow.cli import sida_main as main
 from workflow.commands.plan import make_jobs
 from workflow.planning import networks
+from workflow.planning.costs import Job
 from workflow.planning.doctor import examine
-from workflow.planning.jobs import Job, Jobs
+from workflow.planning.jobs import Jobs
 from workflow.planning.measure import _turns, typical
-from workflow.planning.plan import make_plan, show_plan
+from workflow.planning.plan import make_plan, show_plan, wall_hours
 from workflow.planning.rates import Gpu, load_assumptions
 from workflow.planning.steps import student_cost
-from workflow.planning.timeline import wall_hours
 from workflow.preset import Preset
 
 #: Columns of Table 8: key, rows, card. Its hours are the only published ones.
@@ -56,9 +56,9 @@ def test_hours_and_memory_agree_with_table_8(paper):
     for column, sid, sida, card in TABLE8:
         jobs = jobs_of(paper, card)
         for method, run in (("sid", sid), ("sida", sida)):
-            config = jobs.resolved(run)
-            cost = student_cost(config, jobs.network(paper.runs[run].teacher))
-            hours = 1e7 * cost.operations / jobs.gpu.rate(cost.fp16, card) / 8 / 3600
+            config = jobs.costs.resolved(run)
+            cost = student_cost(config, jobs.costs.network(paper.runs[run].teacher))
+            hours = 1e7 * cost.operations / jobs.costs.gpu.rate(cost.fp16, card) / 8 / 3600
             printed = published[f"table8-{method}-hours-per-10m-10-4-k-images-{column}-hours-per-10m"].value
             assert hours == pytest.approx(printed, rel=0.08), run
             reserved = published[f"table8-{method}-max-memory-in-gb-reserved-per-gpu-{column}-mem-reserved-gb"].value
@@ -184,7 +184,7 @@ def test_the_network_that_takes_the_most_is_timed_and_not_the_longest_training()
     longest = max(trained, key=lambda job: job.gpu_hours)
     assert jobs.preset.runs[longest.name].teacher == "large"
     found = typical(jobs, trained)
-    assert jobs.network(jobs.preset.runs[found.name].teacher) == jobs.network("t30")
+    assert jobs.costs.network(jobs.preset.runs[found.name].teacher) == jobs.costs.network("t30")
     assert found.gpu_hours == max(j.gpu_hours for j in trained if jobs.preset.runs[j.name].teacher.startswith("t"))
 
 
@@ -223,7 +223,7 @@ def test_released_networks_are_those_of_the_papers_preset_and_others_are_named(c
     hours = []
     for described in (True, False):
         if not described:
-            monkeypatch.setattr("workflow.planning.jobs._published_teachers", dict)
+            monkeypatch.setattr("workflow.planning.costs._published_teachers", dict)
         assert main(plan) == 0
         hours.append(json.loads(capsys.readouterr().out)["totals"]["gpu_hours"])
         assert main([word for word in plan if word != "--json"]) == 0

@@ -14,6 +14,7 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from workflow.preset import Preset
 from workflow.preset.rows import nfe
+from workflow.preset.targets import Targets
 
 DEMO = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())
 
@@ -135,8 +136,8 @@ def test_specs_carry_everything_and_are_plain_json():
     import json
 
     preset = Preset(DEMO, "config/demo.yaml")
-    teacher, student = preset.teacher_spec("digits-short"), preset.student_spec("sid2a-a1.0")
-    measure = preset.measure_spec("teacher-nfe35")
+    teacher, student = preset.specs.teacher("digits-short"), preset.specs.student("sid2a-a1.0")
+    measure = preset.specs.measurement("teacher-nfe35")
     for spec in (teacher, student, measure):
         assert json.loads(json.dumps(spec)) == spec
         assert spec["dataset"]["kind"] == "digits"
@@ -144,17 +145,17 @@ def test_specs_carry_everything_and_are_plain_json():
     assert student["init"] == "results/demo/students/sid-a1.0/network.safetensors"
     assert student["alpha"] == 1.0
     assert measure["nfe"] == 35
-    assert preset.measure_spec("data")["network"] is None
+    assert preset.specs.measurement("data")["network"] is None
 
 
 def test_many_steps_are_measured_in_parts():
     preset = Preset(DEMO, "config/demo.yaml")
     one_step = ["data", "sid-a1.0", "sida-a1.0", "sid2a-a1.0"]
     slow = [(first, first + 1, ["teacher-nfe35"]) for first in range(0, 10, 2)]
-    assert preset.measure_jobs() == [(0, 9, one_step), *slow]
-    uneven = Preset(changed("trials_per_job", 4), "config/demo.yaml").measure_jobs()
+    assert Targets(preset, False).measure_jobs() == [(0, 9, one_step), *slow]
+    uneven = Targets(Preset(changed("trials_per_job", 4), "config/demo.yaml"), False).measure_jobs()
     assert [job[:2] for job in uneven] == [(0, 9), (0, 3), (4, 7), (8, 9)]
-    whole = Preset(changed("trials_per_job", None), "config/demo.yaml").measure_jobs()
+    whole = Targets(Preset(changed("trials_per_job", None), "config/demo.yaml"), False).measure_jobs()
     assert whole == [(0, 9, list(preset.runs))]
 
 
@@ -175,17 +176,17 @@ def test_every_shipped_preset_is_valid(path):
 def test_images_of_a_trial_are_those_it_measures():
     preset = Preset(DEMO, "config/demo.yaml")
     assert preset.sampled == list(preset.runs)
-    spec, measured = preset.sample_spec("teacher-nfe35", 2), preset.measure_spec("teacher-nfe35")
+    spec, measured = preset.specs.sample("teacher-nfe35", 2), preset.specs.measurement("teacher-nfe35")
     assert (spec["seeds"], spec["class_labels"]) == ("5000-7499", "empirical")
     assert {key: spec[key] for key in ("network", "sampler", "dataset")} == {
         key: measured[key] for key in ("network", "sampler", "dataset")
     }
     released = Preset.load(ROOT / "config/released.yaml")
     # Latent networks need a decoder, and networks without classes no data.
-    assert not any("edm2" in str(released.network_path(released.runs[run])) for run in released.sampled)
+    assert not any("edm2" in str(released.paths.network(released.runs[run])) for run in released.sampled)
     unconditional = next(run for run in released.sampled if "afhq" in run)
-    assert released.sample_spec(unconditional, 0)["dataset"] is None
-    conditional = released.sample_spec("cifar10-cond-sida-a1", 0)
+    assert released.specs.sample(unconditional, 0)["dataset"] is None
+    conditional = released.specs.sample("cifar10-cond-sida-a1", 0)
     assert conditional["dataset"] is None
     assert conditional["class_labels"]["counts"] == (5_000,) * 10
 
@@ -197,7 +198,9 @@ def test_no_released_row_needs_an_archive_for_its_classes():
         assert not any(source.kind == "dataset" for source in protocol.sources.values())
         if released.dataset_of(run)["label_dim"]:
             counted = (
-                protocol.labels_asset in released.assets_of(run.run) if protocol.labels_asset else protocol.label_counts
+                protocol.labels_asset in Targets(released, False).assets_of(run.run)
+                if protocol.labels_asset
+                else protocol.label_counts
             )
             assert counted if protocol.label_dist == "empirical" else run.method == "teacher", run.run
 

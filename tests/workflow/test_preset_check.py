@@ -13,9 +13,8 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.rehearsal import check_preset, unshown_remark, unshown_rows
 from workflow.preset.targets import Targets
-from workflow.preset.unshown import unshown_remark, unshown_rows
 
 TINY = ROOT / "tests/workflow/tiny.yaml"
 PRESETS = [path for path in sorted((ROOT / "config").glob("*.yaml")) if "\npreset: " in path.read_text()]

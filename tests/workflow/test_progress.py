@@ -10,7 +10,7 @@ import pytest
 
 from sida.config.resources import ROOT
 from workflow.planning.progress import START_SECONDS, Bars, RunProgress
-from workflow.planning.weights import planned_seconds
+from workflow.planning.watch import planned_seconds
 from workflow.preset import Preset
 
 

@@ -59,7 +59,7 @@ def cases(paper):
         if run.family == "Ablation" or run.method not in METHODS:
             continue
         network = paper.config["teachers"][run.teacher]["network"]
-        config = resolve_recipe(from_mapping(DistillConfig, paper.student_spec(run.run), run.run), network)
+        config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), network)
         size = run.recipe.split("/")[1].split("-")[0].upper() if "imagenet512" in run.recipe else ""
         key = (METHODS[run.method], DATASETS.get(run.dataset, run.dataset), size)
         found.append(Case(paper, run.run, config, network, reference[key]))
@@ -241,4 +241,4 @@ def test_a_recipe_of_ones_own_goes_before_the_shared_ones(tmp_path):
 
     config = {**load_yaml(ROOT / "config/paper.yaml"), "runs": "own.tsv", "tables": [], "figures": [], "claims": None}
     preset = Preset(config, "own.yaml", [tmp_path])
-    assert preset.student_spec("imagenet64-sida-a1")["total_kimg"] == 1
+    assert preset.specs.student("imagenet64-sida-a1")["total_kimg"] == 1

@@ -46,7 +46,7 @@ def test_every_value_is_its_codes(paper, reference):
     seen = set()
     for run in rows:
         teacher = paper.config["teachers"][run.teacher]
-        config = resolve_recipe(from_mapping(DistillConfig, paper.student_spec(run.run), run.run), teacher["network"])
+        config = resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run.run), run.run), teacher["network"])
         options = from_mapping(GDDOptions, config.options, run.run)
         key = (run.method.upper(), DATASETS.get(run.dataset, run.dataset))
         values = reference[key]

@@ -64,7 +64,7 @@ def test_a_preset_carries_its_data_sets_protocol_and_layouts(tmp_path, monkeypat
     put(study / "data/mine.zip", "")
     monkeypatch.chdir(elsewhere)
     preset = Preset.load(preset_file)
-    spec = preset.measure_spec("sida-a1.0")
+    spec = preset.specs.measurement("sida-a1.0")
     assert spec["dataset"] == {
         "name": "mine",
         "kind": "zip",

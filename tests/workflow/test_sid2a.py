@@ -38,11 +38,11 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
     assert {run.run for run in preset.students()} == rows
     for run in preset.students():
         assert vars(run) == vars(paper.runs[run.run])
-        ours, theirs = preset.student_spec(run.run), paper.student_spec(run.run)
+        ours, theirs = preset.specs.student(run.run), paper.specs.student(run.run)
         assert {key for key in ours if ours[key] != theirs[key]} == {"init", "teacher"}
         start = preset.runs[run.init].checkpoint
         assert registry[start].urls[0].endswith(STARTS[run.run.split("-sid2a")[0]])
-        assert Targets(preset, False).training(run.run)["generators"] == [preset.checkpoint_path(start)]
+        assert Targets(preset, False).training(run.run)["generators"] == [preset.paths.checkpoint(start)]
 
 
 def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe(preset):

@@ -27,7 +27,7 @@ from sida.training.identity import teacher_digest
 from tests.workflow.test_miniature import layouts, made_up, preset  # noqa: F401
 from tests.workflow.workspace import Workspace
 from workflow.preset import Preset
-from workflow.preset.spec_files import Specs
+from workflow.preset.spec_files import SpecFiles
 
 DEMO = yaml.safe_load((ROOT / "config/demo.yaml").read_text())
 PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
@@ -35,7 +35,7 @@ PROTOCOL = yaml.safe_load((ROOT / "config/protocols/digits.yaml").read_text())
 
 def digests(document: dict) -> dict[str, str]:
     made = Preset(document, "demo.yaml")
-    specs = Specs(made)
+    specs = SpecFiles(made)
     named = [("teachers", name) for name in made.trained_teachers()]
     named += [("students", run.run) for run in made.students()] + [("measurements", run) for run in made.runs]
     named += [("samples", run, "0") for run in made.sampled]
@@ -102,7 +102,7 @@ def test_a_protocol_by_content_is_the_same_protocol(name):
         if protocol.labels_asset is None:  # counts from a download are in neither
             assert load_protocol(content).label_counts == protocol.label_counts or protocol.label_counts.source
     for run in shipped.students():
-        evaluation = shipped.student_spec(run.run)["evaluation"]
+        evaluation = shipped.specs.student(run.run)["evaluation"]
         if evaluation is None:
             # Its last network is kept, and nothing of a protocol decides which.
             assert not shipped.config["recipes"][run.recipe].get("evaluation"), run.run
@@ -115,25 +115,25 @@ def test_a_protocol_by_content_is_the_same_protocol(name):
 def test_digests_of_recorded_runs_stay():
     """As made before recipes, specs and methods were rearranged: a finished run is still known as finished."""
     tiny = Preset.load(ROOT / "tests/workflow/tiny.yaml")
-    teacher = from_mapping(TeacherConfig, tiny.teacher_spec("digits-short"), "teacher")
+    teacher = from_mapping(TeacherConfig, tiny.specs.teacher("digits-short"), "teacher")
     assert teacher_digest(teacher, "data")[:16] == "015b279590057ae2"
     recorded = {"sid-a1.0": "d7619e5fbe91efb4", "sida-a1.0": "7d7210f943b294d9", "sid2a-a1.0": "aaebefb112bec467"}
     for run, digest in recorded.items():
-        student = from_mapping(DistillConfig, tiny.student_spec(run), run)
+        student = from_mapping(DistillConfig, tiny.specs.student(run), run)
         assert student_digest(student, "data", {"teacher": "t"})[:16] == digest
 
 
 def test_the_workflow_starts_without_torch():
     code = "from workflow.preset import Preset; from workflow.preset.rehearsal import check_preset; import sys; "
     code += "from workflow.preset import spec_files, targets; p = Preset.load('config/demo.yaml'); check_preset(p); "
-    code += "p.student_spec('sida-a1.0'), p.figure_spec('samples'); print('torch' in sys.modules)"
+    code += "p.specs.student('sida-a1.0'), p.specs.figure('samples'); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 
 
 def test_files_are_written_where_they_say_something_new(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    specs = Specs(Preset(DEMO, "demo.yaml"))
+    specs = SpecFiles(Preset(DEMO, "demo.yaml"))
     path = tmp_path / specs.path("students", "sida-a1.0")
     other = tmp_path / specs.path("samples", "sida-a1.0", "3")
     assert not path.exists()
@@ -154,7 +154,7 @@ def test_files_are_written_where_they_say_something_new(tmp_path, monkeypatch):
 def test_tables_and_figures_get_their_rows_and_are_the_same(preset, made_up, tmp_path, kind):  # noqa: F811
     measured = made_up / "measurements.csv"
     for name in (name for found, name in layouts(preset) if found == kind):
-        spec = preset.table_spec(name) if kind == "tables" else preset.figure_spec(name)
+        spec = preset.specs.table(name) if kind == "tables" else preset.specs.figure(name)
         own = tmp_path / f"{name}.json"
         own.write_text(json.dumps(spec))
         needs = find_needs(ROOT / f"config/{kind}/{name}.yaml", preset.runs)

@@ -15,7 +15,7 @@ from workflow.preset import Preset
 def test_an_unfinished_training_of_other_settings_is_kept(tmp_path, monkeypatch):
     workspace = Workspace(tmp_path)
     folder = tmp_path / "results/tiny/teachers/digits-short"
-    spec = Preset.load(ROOT / "tests/workflow/tiny.yaml").teacher_spec("digits-short")
+    spec = Preset.load(ROOT / "tests/workflow/tiny.yaml").specs.teacher("digits-short")
     interrupt_after(train_teacher, {**spec, "lr": 1e-3}, folder, monkeypatch, 768)
     before = {path: path.read_bytes() for path in (folder / "state").glob("state-*")}
     assert len(before) == 4

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.workflow.workspace import Workspace
-from workflow.preset.stored_images import folder_digest, with_pictures
+from workflow.preset.spec_files import folder_digest, with_pictures
 
 SHEET = "run\tlabel\tmethod\tcheckpoint\tsampler\nmine\tMine\texternal\tpictures\t\ndata\tData\tdata\t\tdata\n"
 

@@ -56,7 +56,7 @@ def test_downloads_come_first():
     released = Targets(Preset.load(ROOT / "config/released.yaml"), paper=False)
     run = released.preset.runs["cifar10-uncond-sida-a1"]
     imported, *assets = released.generator(run.run)
-    assert imported == released.preset.network_path(run)
+    assert imported == released.preset.paths.network(run)
     assert assets == [f"results/released/assets/{name}.json" for name in ("fid-ref-cifar10", "inception")]
     assert released.checkpoint(run.checkpoint) == f"results/released/assets/{run.checkpoint}.json"
     published = Targets(Preset.load(ROOT / "config/published.yaml"), paper=False)

@@ -17,7 +17,7 @@ from sida.methods import distill
 from sida.training import train_teacher
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
-from workflow.preset import Preset, job_specs
+from workflow.preset import Preset, specs
 from workflow.preset.targets import Targets
 
 CLAIMS = """
@@ -42,18 +42,18 @@ def preset(tmp_path):
 
 def test_the_first_records_fill_the_table_and_decide_claims_marked_as_such(preset, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(job_specs, "TICK_IMAGES", 64)
-    assert preset.timed == {"t8": ["sid-a1.0", "sida-a1.0"]}
-    train_teacher(preset.tick_teacher_spec("digits-short"), "results/tiny/ticks/teachers/digits-short")
-    for run in preset.timed["t8"]:
-        spec = preset.tick_spec(run)
-        assert spec["batch_size"] == preset.student_spec(run)["batch_size"]
+    monkeypatch.setattr(specs, "TICK_IMAGES", 64)
+    assert preset.specs.timed == {"t8": ["sid-a1.0", "sida-a1.0"]}
+    train_teacher(preset.specs.tick_teacher("digits-short"), "results/tiny/ticks/teachers/digits-short")
+    for run in preset.specs.timed["t8"]:
+        spec = preset.specs.tick(run)
+        assert spec["batch_size"] == preset.specs.student(run)["batch_size"]
         path = distill(spec, f"results/tiny/ticks/students/{run}")
         assert str(path) in Targets(preset, False).ticks([run])
         ticks = read_jsonl(path.with_name("train.jsonl"))
         assert [tick["nimg"] for tick in ticks] == [64, 128, 192, 256, 320]
         assert "sid" in ticks[0]["losses"], "the generator learns from the first step"
-    layout, spec = preset.layout("tables", "t8"), preset.table_spec("t8")
+    layout, spec = preset.layout("tables", "t8"), preset.specs.table("t8")
     write_table(make_table(layout, mode="audit", spec=spec, results="results/tiny/ticks"), "t8.tex")
     page = (tmp_path / "t8.md").read_text()
     lines = page.splitlines()
@@ -72,7 +72,7 @@ def test_a_target_of_the_paper_times_its_eight_recipes_without_data_and_download
     targets, assumptions = Targets(paper, False), load_assumptions()
     assert {"ticks/table8.md", "ticks/claims.md"} <= set(targets.short())
     assert len(paper.timed["table8"]) == 8
-    spec = paper.tick_spec("imagenet64-sida-a1")
+    spec = paper.specs.tick("imagenet64-sida-a1")
     data = load_dataset(spec["dataset"])
     assert (data.num_channels, data.resolution, data.label_dim) == (3, 64, 1000)
     assert (spec["total_kimg"], spec["warmup_kimg"], spec["evaluation"]) == (5 * 8.192, 0, None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from workflow.planning.stopwatch import Stopwatch
+from workflow.planning.progress import Stopwatch
 
 
 def test_shares_of_stages_and_waiting_add_up():

@@ -1,10 +1,13 @@
-"""The files of a results folder: listed without following links, and each compared with the hash that it carries."""
+"""Files of a results folder: listed without following links, each compared with its own hash; report of the check."""
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import json
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +18,7 @@ from sida.files.content_hash import is_hashed
 from sida.files.tensors import verify_tensors
 from sida.files.text_files import read_csv
 from sida.sampling.intact import intact_png, intact_zip
-from workflow.archive.report import Report
+from sida.unpickle.inert import printable
 
 MANIFEST = "manifest.json"
 #: May be missing in the manifest: what changes while a workflow runs, and what is made after it.
@@ -26,6 +29,52 @@ _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
 _STATE = re.compile(r"(.*/)?state/state-\d+\.json")
 #: JSON that says what was asked for, or what was downloaded.
 _NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json")
+#: What content from a stranger can make of code that expects ours.
+_UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
+
+
+@dataclasses.dataclass
+class Report:
+    """Faults and remarks, a line each, and what was compared.
+
+    Attributes:
+        folder: The results folder.
+        faults: What is not as it should be.
+        remarks: What could not be compared, or carries no hash.
+        counts: Comparisons that were made, by what they are.
+    """
+
+    folder: Path
+    faults: list[str] = dataclasses.field(default_factory=list)
+    remarks: list[str] = dataclasses.field(default_factory=list)
+    counts: Counter[str] = dataclasses.field(default_factory=Counter)
+
+    def fault(self, name: str, what: str) -> None:
+        """Adds a fault of a file, by its path in the folder."""
+        self.faults.append(f"{printable(name, 200)}: {printable(what, 400)}")
+
+    def remark(self, name: str, what: str) -> None:
+        """Adds a remark on a file."""
+        self.remarks.append(f"{printable(name, 200)}: {printable(what, 400)}")
+
+    @contextlib.contextmanager
+    def checking(self, name: str) -> Iterator[None]:
+        """Makes a fault of whatever a file's content does to the code inside."""
+        try:
+            yield
+        except UserError as error:
+            self.fault(name, str(error).removeprefix(f"{self.folder / name}: "))
+        except OSError as error:
+            self.fault(name, f"cannot be read ({error.strerror or error})")
+        except _UNUSABLE as error:
+            self.fault(name, f"its content is not what such a file holds ({type(error).__name__}); make it again")
+
+    @property
+    def summary(self) -> str:
+        """One line: what was compared, and how many faults there are."""
+        compared = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
+        faults = f"{len(self.faults):,} fault{'s' * (len(self.faults) != 1)}"
+        return f"{printable(str(self.folder), 200)}: {compared or 'nothing to compare'}; {faults}"
 
 
 def list_files(report: Report) -> dict[str, int]:

@@ -11,7 +11,7 @@ from eval.results.barriers import read_barrier
 from eval.results.measurements import read_measurement
 from sida.files.atomic import read_sealed_json, sha256_json
 from sida.files.tensors import read_record
-from workflow.archive.report import Report
+from workflow.archive.files import Report
 
 _NETWORK = "network.safetensors"
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
+from eval.results.measurements import long_rows, read_measurement
+from eval.results.summary import COLUMNS, Estimate, Measurements, load_measurements, other_yardstick
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
+from sida.files.text_files import read_csv
 from sida.progress import Progress
-from workflow.archive.files import UNLISTED, check_manifest, check_own_hash, list_files
-from workflow.archive.numbers import check_numbers
+from workflow.archive.files import UNLISTED, Report, check_manifest, check_own_hash, list_files
 from workflow.archive.parents import Parents
-from workflow.archive.report import Report
+
+_MEASUREMENTS = "measurements.csv"
 
 
 def verify(folder: str | Path) -> Report:
@@ -47,3 +54,85 @@ def verify(folder: str | Path) -> Report:
     Parents(report, hashes).check()
     check_numbers(report, hashes)
     return report
+
+
+def check_numbers(report: Report, names: Iterable[str]) -> None:
+    """Compares trials with the CSV files that collect them, and these with the CSV files of tables.
+
+    Args:
+        report: Gets the faults.
+        names: Files of the folder.
+    """
+    trials: dict[tuple[str, ...], dict[str, str]] = {}
+    names = list(names)
+    for name in names:
+        if name.startswith("measurements/") and name.endswith(".json"):
+            # A fault of the trial itself is found where its hash is compared.
+            with Report(report.folder).checking(name):
+                record = read_measurement(report.folder / name)
+                if name != f"measurements/{record['run']}/trial-{record['trial']}.json":
+                    report.fault(name, f"holds trial {record['trial']} of run '{record['run']}'; was it copied?")
+                for row in _as_read(long_rows([record])):
+                    trials[_key(row)] = row
+    for name in names:
+        if name == _MEASUREMENTS or (name.startswith("collected/") and name.endswith(".csv")):
+            with report.checking(name):
+                _check_collected(report, name, trials)
+    if _MEASUREMENTS in names:
+        with report.checking(_MEASUREMENTS):
+            measured = load_measurements(report.folder / _MEASUREMENTS)
+            if found := other_yardstick(measured.rows):
+                report.fault(_MEASUREMENTS, f"runs '{found[0].run}' and '{found[1].run}' have another {found[2]}")
+            for name in names:
+                if name.startswith("tables/") and name.endswith(".csv"):
+                    with report.checking(name):
+                        _check_table(report, name, measured)
+
+
+def _as_read(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Rows as they are once they have been written and read."""
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    stream.seek(0)
+    return list(csv.DictReader(stream))
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(str(row.get(column)) for column in ("run", "trial", "metric"))
+
+
+def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...], Mapping[str, str]]) -> None:
+    """Requires the rows of the trials of the runs that a file collects: all of them, equal, and no others."""
+    columns, rows = read_csv(report.folder / name)
+    seen = set()
+    for line, row in rows:
+        key = _key(row)
+        seen.add(key)
+        label = f"{key[2]} of trial {key[1]} of '{key[0]}'"
+        if key not in trials:
+            report.fault(name, f"line {line}: no trial holds {label}")
+        elif different := [c for c in COLUMNS if c in columns and (row[c] or "") != trials[key][c]]:
+            report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
+        else:
+            report.counts["rows equal to their trials"] += 1
+    runs = {run for run, _, _ in seen}
+    for run, trial, metric in sorted(key for key in trials.keys() - seen if key[0] in runs):
+        report.fault(name, f"lacks {metric} of trial {trial} of '{run}'; collect again")
+
+
+def _check_table(report: Report, name: str, measured: Measurements) -> None:
+    columns, rows = read_csv(report.folder / name)
+    if not {"run", "metric", "measured", "measured_std"} <= set(columns):
+        return
+    for line, row in rows:
+        if row["measured"] and all(run in measured.runs for run in str(row["run"]).split()):
+            estimates = [measured.estimate(run, str(row["metric"])) for run in str(row["run"]).split()]
+            found = estimates[0] if len(estimates) == 1 else Estimate.of([estimate.mean for estimate in estimates])
+            std = "" if found.std is None else repr(found.std)
+            if (row["measured"], row["measured_std"]) != (repr(found.mean), std):
+                cell = f"{row['metric']} of '{row['run']}'"
+                report.fault(name, f"line {line}: {cell} is not what the measurements give; make the table again")
+            else:
+                report.counts["cells of tables computed again"] += 1

@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         if not trained:
             raise UserError("--measure: these targets train no student; name one that does")
         fp16, rate = measured_rate(jobs, typical(jobs, trained).name)
-        jobs.rates[fp16] = rate
+        jobs.costs.rates[fp16] = rate
     plan = make_plan(jobs, args.targets, args.gpus)
     plan["code"] = [dataclasses.asdict(code) for code in outside_code_of(preset_file(args.preset))]
     print(json.dumps(plan, indent=2) if args.json else show_plan(plan))

@@ -24,5 +24,5 @@ def run(args: argparse.Namespace) -> int:
         from workflow.preset import Preset
 
         preset = Preset(load_spec(args.config, "--config"), "--config")
-        args.spec = json.dumps(preset.table_spec(args.layout))
+        args.spec = json.dumps(preset.specs.table(args.layout))
     return table.run(args)

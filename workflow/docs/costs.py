@@ -40,7 +40,7 @@ def trainings(root: Path, config: str, gpu: str, part: str) -> str:
     """
     jobs = _jobs(root, config, gpu)
     chosen = [run.run for run in jobs.preset.students() if _shown_in_tables(run) == (part == "tables")]
-    spent = [jobs.student(name).gpu_hours for name in chosen]
+    spent = [jobs.costs.student(name).gpu_hours for name in chosen]
     return f"{min(spent):,.0f} to {max(spent):,.0f}"
 
 
@@ -67,7 +67,7 @@ def hours(root: Path, config: str, gpu: str) -> str:
     for run in preset.students():
         if not _shown_in_tables(run):
             continue
-        job, name = jobs.student(run.run), str(run.teacher).removeprefix("teacher-")
+        job, name = jobs.costs.student(run.run), str(run.teacher).removeprefix("teacher-")
         millions = job.facts["images"] / 1e6
         text = f"{millions:.0f}" if millions >= 100 else f"{millions:.1f}"
         text += f": {job.gpu_hours:,.0f} h"
@@ -96,7 +96,7 @@ def measuring(root: Path, config: str, gpu: str, part: str = "") -> str:
     for job in jobs.behind([]).values():
         if job.kind == "measure":
             row = preset.runs[job.name]
-            steps = "several" if (preset.measure_spec(row.run)["nfe"] or 1) > 1 else "one"
+            steps = "several" if (preset.specs.measurement(row.run)["nfe"] or 1) > 1 else "one"
             key = preset.protocol(row).name, steps
             count, before = sums.get(key, (0, 0.0))
             sums[key] = count + 1, before + job.gpu_hours

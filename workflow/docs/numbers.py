@@ -74,7 +74,7 @@ def slower(study: Study, run: str, other: str) -> str:
 def setting(study: Study, run: str, key: str) -> str:
     """What a run was trained with, e.g. ``lambda_adv``."""
     study.siblings(run)
-    spec = study.preset.student_spec(run)
+    spec = study.preset.specs.student(run)
     if key not in spec:
         raise UserError(f"run '{run}' has no setting '{key}'{suggestion(key, spec)}")
     return f"{spec[key]:g}" if isinstance(spec[key], float) else str(spec[key])

@@ -21,7 +21,7 @@ from workflow.docs.stored import store
 from workflow.docs.study import Study, opened
 from workflow.docs.study_page import draw, study_page
 from workflow.preset import Preset
-from workflow.preset.row_digest import row_digest
+from workflow.preset.spec_files import row_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"<!--= (?P<words>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)

@@ -51,7 +51,7 @@ def store(
         results: Folder of a preset: ``measurements.csv`` (or trials below ``measurements/``) and training logs.
         out: Folder to write.
         about: Further facts for ``study.json``: ``preset`` (its configuration file) and ``title``.
-        asked: Digests by row of what the preset asks for now (:func:`workflow.preset.row_digest.row_digest`).
+        asked: Digests by row of what the preset asks for now (:func:`workflow.preset.spec_files.row_digest`).
         add: Rows that ``out`` holds and these results lack stay, where their digest is the same.
 
     Raises:

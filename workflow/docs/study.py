@@ -29,7 +29,7 @@ from workflow.docs.costs import PAPER, planned
 from workflow.docs.stored import read_study, unpack
 from workflow.docs.stored_lines import read_csv
 from workflow.preset import Preset
-from workflow.preset.experiments import check_experiments
+from workflow.preset.checks import check_experiments
 
 
 class Study:
@@ -183,7 +183,7 @@ class Study:
 
     def make_table(self, name: str) -> None:
         """Builds a table of the preset into the unpacked folder."""
-        spec = self.preset.table_spec(name)
+        spec = self.preset.specs.table(name)
         table = make_table(
             self._layout("tables", name),
             self.unpacked / "measurements.csv",

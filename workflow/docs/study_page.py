@@ -40,7 +40,7 @@ def draw(study: Study, results: Path, pictures: Path) -> None:
     for name in study.preset.config["figures"]:
         if not study.rows_of("figures", name) <= set(study.measured.runs):
             continue
-        spec = json.dumps(study.preset.figure_spec(name)).replace(study.preset.results, str(results))
+        spec = json.dumps(study.preset.specs.figure(name)).replace(study.preset.results, str(results))
         networks = [generator.get("network") for generator in json.loads(spec).get("generators", [])]
         if all(network is None or Path(network).is_file() for network in networks):
             study.make_figure(name, spec)

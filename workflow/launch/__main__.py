@@ -7,6 +7,7 @@ imports nothing that takes time.
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Sequence
 
@@ -27,8 +28,6 @@ def main(words: Sequence[str]) -> None:
         raise SystemExit(USAGE)
     gpus, module = int(words[0]), words[1:]
     if int(nodes) > 1:
-        from workflow.launch.nodes import on_nodes
-
         command = on_nodes(int(nodes), gpus, module)
     else:
         command = [sys.executable, "-m", *module]
@@ -42,6 +41,42 @@ def main(words: Sequence[str]) -> None:
                 raise SystemExit(f"error: {error}") from None
     sys.stdout.flush()
     os.execvp(command[0], command)
+
+
+def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
+    """The command that runs a module on several nodes.
+
+    Args:
+        nodes: Number of nodes.
+        gpus: GPUs of all of them together, a multiple of `nodes`; as many processes are started.
+        module: Name of the module and its arguments.
+
+    Returns:
+        ``srun ... torchrun ... -m module``; the processes meet at a free port of this node.
+
+    Raises:
+        SystemExit: Not within an allocation, or GPUs that cannot be shared evenly.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        raise SystemExit(
+            f"error: --nodes {nodes}: several nodes need an allocation of SLURM, and SLURM_JOB_ID is not set"
+        )
+    if gpus % nodes or not gpus:
+        raise SystemExit(f"error: --nodes {nodes}: {gpus} GPUs cannot be shared evenly")
+    srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
+    # A process that fails ends them all; else the others would wait for it.
+    srun.append("--kill-on-bad-exit=1")
+    meet = ["--rdzv-backend=c10d", f"--rdzv-id={job}", f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={gpus // nodes}"]
+    signals = "--signals-to-handle=SIGTERM,SIGINT,SIGUSR1"
+    return [*srun, *torchrun, *meet, signals, "-m", *module]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":

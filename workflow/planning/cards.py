@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable
 
-from workflow.planning.jobs import Job
+from workflow.planning.costs import Job
 
 #: Counted memory divided by the memory that a training reserves, at most (docs/cost.md, Table 8's memory).
 SPARE = 1.25

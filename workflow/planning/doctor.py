@@ -14,7 +14,8 @@ from eval.report.pdflatex import latex_lack
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, offline
 from workflow.planning.cards import SMALLER, SPARE, driver_cuda, too_large, without_code
-from workflow.planning.jobs import Job, Jobs
+from workflow.planning.costs import Job
+from workflow.planning.jobs import Jobs
 from workflow.preset.archives import training_data
 from workflow.preset.outside_code import allowing, outside_code_of
 
@@ -166,7 +167,7 @@ def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
 
 def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
     wanted = [job for job in found.values() if job.kind == "fetch" and job.download_gb]
-    missing = [jobs.registry[job.name] for job in wanted]
+    missing = [jobs.costs.registry[job.name] for job in wanted]
     hand = [asset for asset in missing if not asset.urls]
     for asset in hand:
         yield Finding("assets", "lacks", f"{asset.id} has no link", by_hand(asset, cache_dir() / asset.target))

@@ -1,61 +1,24 @@
-"""The jobs behind a target: what the workflow's rules would run, found without Snakemake, and what each costs."""
+"""Jobs behind a target: what the workflow's rules would run, found without Snakemake."""
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import math
+import base64
+import json
 import os
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from sida.assets.cache import cache_dir
-from sida.assets.registry import load_registry
 from sida.config.families import SD_VAE
-from sida.config.mapping import from_mapping, load_yaml
-from sida.config.plugins import MONITOR
-from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
-from sida.methods.resolve import DistillConfig
-from workflow.planning.networks import network_cost
+from workflow.planning.costs import Costs, Job
 from workflow.planning.rates import Assumptions, Gpu
-from workflow.planning.records import Records
-from workflow.planning.steps import StepCost, student_cost, teacher_cost
 from workflow.preset import Preset
-from workflow.preset.job_specs import most_gpus
+from workflow.preset.spec_files import SpecFiles
 from workflow.preset.targets import Targets
 
-#: States of a run that are kept side by side.
-GENERATIONS = 2
-
-
-@dataclasses.dataclass
-class Job:
-    """A job.
-
-    Attributes:
-        kind: ``fetch``, ``import``, ``data``, ``teacher``, ``student``, ``measure``; ``build`` for tables and figures.
-        name: What it makes.
-        after: Products that it waits for, by their paths.
-        gpus: GPUs that it keeps at once.
-        gpu_hours: Hours of one GPU, or all its GPUs' together.
-        cpu_hours: Hours without a GPU.
-        memory_gb: On each of its GPUs.
-        download_gb: What it loads from elsewhere.
-        disk_gb: What it leaves on disk.
-        facts: For people: images, operations, published scores.
-    """
-
-    kind: str
-    name: str
-    after: list[str] = dataclasses.field(default_factory=list)
-    gpus: int = 0
-    gpu_hours: float = 0.0
-    cpu_hours: float = 0.0
-    memory_gb: float = 0.0
-    download_gb: float = 0.0
-    disk_gb: float = 0.0
-    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+#: Folders of results whose jobs have a spec of the name that follows.
+_STAGES = {"teachers", "students", "measurements", "barriers", "tables", "figures"}
 
 
 class Jobs:
@@ -65,9 +28,9 @@ class Jobs:
         preset: The preset.
         gpu: The card they run on.
         gpu_name: Its name.
-        assumptions: What cannot be counted.
+        assumptions: Sizes and rates that cannot be counted.
         gpus: GPUs there are; a training takes as many of them as the preset wishes.
-        rates: Operations a second by fp16, in place of the card's; a measurement.
+        rates: Measured operations a second by fp16; they replace the card's.
         fresh: Count what is there already as well.
     """
 
@@ -81,11 +44,9 @@ class Jobs:
         rates: Mapping[bool, float] | None = None,
         fresh: bool = False,
     ) -> None:
-        self.preset, self.gpu, self.gpu_name, self.assumptions = preset, gpu, gpu_name, assumptions
-        self.targets = Targets(preset, False)
-        self.width = max(1, min(gpus, preset.config["gpus"]))
-        self.rates, self.fresh = dict(rates or {}), fresh
-        self.registry, self.records = load_registry(), Records(preset)
+        self.costs = Costs(preset, gpu, gpu_name, assumptions, gpus, rates, fresh)
+        self.preset, self.fresh = preset, fresh
+        self.targets, self.records = Targets(preset, False), Records(preset)
         self._looked: set[str] = set()
 
     def behind(self, targets: Iterable[str]) -> dict[str, Job]:
@@ -157,24 +118,19 @@ class Jobs:
 
     def _job(self, path: str) -> tuple[Job, list[str]]:
         if path in self.preset.archives:
-            return self._archive(path), self._archive_needs(path)
+            return self.costs.archive(path), self._archive_needs(path)
         folder, _, inside = path.removeprefix(f"{self.preset.results}/").partition("/")
         name = inside.partition("/")[0]
         if folder == "assets":
-            asset = self.registry[name.removesuffix(".json")]
-            cached = not self.fresh and (cache_dir() / asset.target).exists()
-            size = 0.0 if cached else self.assumptions.gigabytes(asset)
-            return Job("fetch", asset.id, download_gb=size, disk_gb=size), []
+            return self.costs.fetch(name.removesuffix(".json")), []
         if folder == "checkpoints":
-            needs = [self.targets.checkpoint(name)]
-            source = self.registry.get(self.preset.checkpoints[name])
-            return Job("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0), needs
+            return self.costs.imported(name), [self.targets.checkpoint(name)]
         if folder == "teachers":
-            return self._teacher(name), self.targets.teacher(name)
+            return self.costs.teacher(name), self.targets.teacher(name)
         if folder == "students":
-            return self.student(name), _flat(self.targets.training(name).values())
+            return self.costs.student(name), _flat(self.targets.training(name).values())
         if folder == "measurements":
-            return self._measure(name), self.targets.generator(name)
+            return self.costs.measurement(name), self.targets.generator(name)
         if folder == "barriers":
             return Job("build", f"{folder}/{name}"), self.targets.compared(name.removesuffix(".json"))
         if folder == "ticks":
@@ -183,12 +139,9 @@ class Jobs:
 
     def _ticks(self, inside: str) -> tuple[Job, list[str]]:
         """A row that is timed by its first log records, or what is made of these."""
-        timed, name = self.preset.timed, inside.split("/")[-2] if "/" in inside else inside.rsplit(".", 1)[0]
+        timed, name = self.preset.specs.timed, inside.split("/")[-2] if "/" in inside else inside.rsplit(".", 1)[0]
         if inside.startswith("students/"):
-            job, images = self.student(name), self.preset.tick_spec(name)["total_kimg"] * 1000
-            hours = images * job.facts["gflop_per_image"] * 1e9 / self._rate(job.facts["fp16"]) / 3600
-            facts = job.facts | {"images": images, "evaluations": 0}
-            return dataclasses.replace(job, gpu_hours=hours, disk_gb=0.0, facts=facts), []
+            return self.costs.tick(name), []
         runs = timed.get(name) or [run for runs in timed.values() for run in runs]
         return Job("build", f"ticks/{name}"), self.targets.ticks(dict.fromkeys(runs))
 
@@ -202,131 +155,9 @@ class Jobs:
         studied = [*studied, *(self.targets.barriers(needs.networks) if needs.barriers else [])]
         return [*self.targets.trials(needs.measured), *self.targets.networks(needs.networks), *studied]
 
-    def network(self, teacher: str | None) -> dict[str, Any] | None:
-        """Architecture of a teacher, as the preset says, or of a published one; None where nobody says."""
-        return self.preset.config["teachers"].get(teacher or "", {}).get("network") or self._like(teacher)
-
-    def resolved(self, run: str) -> Any:
-        """Settings of a student, each with its value, as on a GPU if the preset is for one."""
-        from sida.methods.resolve import resolve_recipe
-
-        row = self.preset.runs[run]
-        network = self.network(row.teacher)
-        if network is None:
-            raise UserError(
-                f"{self.preset.source}: teachers.{row.teacher}: has no network, so that its cost is unknown; add it"
-            )
-        return resolve_recipe(from_mapping(DistillConfig, self.preset.student_spec(run), run), network, run)
-
-    def student(self, run: str) -> Job:
-        """A distillation.
-
-        Raises:
-            UserError: The network of its teacher or guide, or the card's rate, is unknown.
-        """
-        config, network = self.resolved(run), self.network(self.preset.runs[run].teacher)
-        assert network is not None  # else resolving would have failed
-        guide = self._guide(run)
-        if guide is None and config.guide is not None:
-            raise UserError(
-                f"{self.preset.sheet}: run '{run}': guide '{self.preset.runs[run].guide}' is not known by its network, "
-                "so that its cost is unknown; name a teacher of the preset"
-            )
-        cost, images = student_cost(config, network, self.width, guide), config.total_kimg * 1000
-        seconds = images * cost.operations / self._rate(cost.fp16)
-        evaluations = 0
-        if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
-            evaluations = _evaluations(config.evaluation, config.total_kimg)
-            watched = config.evaluation["kwargs"]
-            drawn = evaluations * watched["num_samples"] * watched.get("trials", 1)
-            seconds += drawn * self._measured(run, network_cost(network).forward, cost.fp16)
-        job = self._training("student", run, cost, seconds)
-        # Rounds that are cut would change the batch that the adversarial scalar is pooled over.
-        job.gpus = most_gpus(job.gpus, config.batch_size, config.batch_gpu)
-        job.facts |= {"images": images, "evaluations": evaluations}
-        return job
-
-    def _teacher(self, name: str) -> Job:
-        teacher = self.preset.config["teachers"][name]
-        cost, images = teacher_cost(teacher["training"], teacher["network"]), teacher["training"]["total_kimg"] * 1000
-        job = self._training("teacher", name, cost, images * cost.operations / self._rate(cost.fp16))
-        job.facts["images"] = images
-        return job
-
-    def _training(self, kind: str, name: str, cost: StepCost, seconds: float) -> Job:
-        disk = (GENERATIONS * cost.state + cost.network) / 1e9
-        facts = {"gflop_per_image": cost.operations / 1e9, "fp16": cost.fp16}
-        return Job(kind, name, [], self.width, seconds / 3600, 0.0, cost.memory / 1e9, 0.0, disk, facts)
-
-    def _measure(self, run: str) -> Job:
-        row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
-        images = self.preset.trials * protocol.num_samples
-        network = self.network(row.teacher) or self._like(row.checkpoint)
-        guided = row.guide is not None and not row.trained_here
-        guide = self._guide(run) if guided else None
-        forward, fp16 = 0.0, False
-        if network is not None and not row.without_network:
-            sampler = self.preset.measure_spec(run)["nfe"] or 1
-            forward = sampler * network_cost(network).forward
-            forward += sampler * network_cost(guide).forward if guide else 0.0
-            fp16 = bool(network["kwargs"].get("use_fp16", False))
-        hours = images * self._measured(run, forward, fp16) / 3600
-        unknown = None in (network, guide if guided else network) and not row.without_network
-        return Job("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
-
-    def _guide(self, run: str) -> dict[str, Any] | None:
-        """Architecture of a row's guiding network; None without one, or where the preset does not say."""
-        return self.network(self.preset.runs[run].guide)
-
-    def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
-        """Architecture of a checkpoint: that of the teacher whose name its own begins with (an EMA of the same).
-
-        Published ones are described once, in the preset that trains them.
-        """
-        name = (checkpoint or "").replace("guide-", "teacher-")
-        for teachers in (self.preset.config["teachers"], _published_teachers()):
-            like = [teacher for teacher, entry in teachers.items() if name.startswith(teacher) and entry.get("network")]
-            if like:
-                network: dict[str, Any] = teachers[max(like, key=len)]["network"]
-                return network
-        return None
-
-    def _measured(self, run: str, forward: float, fp16: bool) -> float:
-        """Seconds for an image to be drawn, decoded and seen by all feature networks."""
-        protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.foreign
-        seconds = forward / self._rate(fp16) if forward else 0.0
-        others = sum(getattr(foreign, str(name), 0.0) for name in {*protocol.extractors()})
-        others += foreign.vae_decode if protocol.quantisation == "truncate_unit" else 0.0
-        return seconds + (others * 1e9 / self._rate(False) if others else 0.0)
-
-    def _rate(self, fp16: bool) -> float:
-        return self.rates.get(fp16) or self.gpu.rate(fp16, self.gpu_name)
-
     def _archive_needs(self, path: str) -> list[str]:
-        vae = SD_VAE.assets if self.targets.origin(path).dataset else ()
+        vae = SD_VAE.assets if self.preset.archive_origin(path).dataset else ()
         return [*self.targets.sources(path), *(f"{self.preset.results}/assets/{asset}.json" for asset in vae)]
-
-    def _archive(self, path: str) -> Job:
-        dataset = self.preset.dataset(self.preset.archives[path], self.preset.source)
-        images, numbers = dataset.get("num_images") or 0, dataset["channels"] * dataset["resolution"] ** 2
-        if self.targets.origin(path).dataset:
-            hours = images * self.assumptions.foreign.vae_encode * 1e9 / self._rate(False) / 3600
-            return Job("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
-        hours = images / self.assumptions.pictures_per_second / 3600
-        return Job("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
-
-
-@functools.cache
-def _published_teachers() -> dict[str, dict[str, Any]]:
-    teachers: dict[str, dict[str, Any]] = load_yaml(ROOT / "config/paper.yaml")["teachers"]
-    return teachers
-
-
-def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
-    """Number of evaluations of a training, the one before it included."""
-    share = max(1.0, total_kimg / points["every_kimg"])
-    per_decade = points.get("per_decade")
-    return 1 + (int(share) if per_decade is None else 1 + int(per_decade * math.log10(share)))
 
 
 def _product(path: str) -> str:
@@ -338,3 +169,34 @@ def _product(path: str) -> str:
 
 def _flat(values: Iterable[Any]) -> list[str]:
     return [path for value in values for path in ([value] if isinstance(value, str) else value)]
+
+
+class Records:
+    """Snakemake's records of finished jobs in the current folder.
+
+    Args:
+        preset: The preset whose products are looked at.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        self.results, self.specs = preset.results, SpecFiles(preset)
+
+    def changed(self, path: str) -> bool:
+        """Whether a product was made with another spec; False where there is no record, as Snakemake takes it."""
+        stage, _, inside = path.removeprefix(f"{self.results}/").partition("/")
+        name, slash, _ = inside.partition("/")
+        if stage not in _STAGES or not path.startswith(f"{self.results}/"):
+            return False
+        params = _params(path)
+        return params is not None and repr(self.specs.digest(stage, name if slash else Path(name).stem)) not in params
+
+
+def _params(path: str) -> list[str] | None:
+    """Parameters of the job that made a file, as Snakemake 9 writes them; None without a record."""
+    name = base64.urlsafe_b64encode(path.encode()).decode()
+    record = Path(".snakemake/metadata") / name
+    try:
+        params: list[str] | None = json.loads(record.read_bytes()).get("params")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return params

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from sida.errors import UserError
-from workflow.planning.jobs import Job, Jobs
+from workflow.planning.costs import Job
+from workflow.planning.jobs import Jobs
 from workflow.planning.steps import student_cost
 
 #: Steps that are timed at least, after one that is not, and seconds: small networks take as many steps as fill them.
@@ -25,7 +26,7 @@ def typical(jobs: Jobs, trained: Sequence[Job]) -> Job:
     """
     groups: dict[str, list[Job]] = {}
     for job in trained:
-        network = json.dumps(jobs.network(jobs.preset.runs[job.name].teacher), sort_keys=True)
+        network = json.dumps(jobs.costs.network(jobs.preset.runs[job.name].teacher), sort_keys=True)
         groups.setdefault(network, []).append(job)
     most = max(groups.values(), key=lambda group: math.fsum(job.gpu_hours for job in group))
     return max(most, key=lambda job: job.gpu_hours)
@@ -49,7 +50,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     from sida.runtime.devices import take_device
     from sida.training.process import prepare_process
 
-    config, network = jobs.resolved(run), jobs.network(jobs.preset.runs[run].teacher)
+    config, network = jobs.costs.resolved(run), jobs.costs.network(jobs.preset.runs[run].teacher)
     assert network is not None  # else resolving would have failed
     device = take_device(config.device, f"--measure {run}")
     prepare_process(config.threads)

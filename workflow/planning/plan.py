@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import heapq
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from eval.results.published import load_published
+from eval.results.selection import read_extended
+from eval.results.summary import Measurements
+from eval.tables.build import build_table
+from eval.tables.layout import load_layout
 from workflow.planning.cards import SMALLER, too_large
-from workflow.planning.jobs import Job, Jobs
-from workflow.planning.scores import published_scores
-from workflow.planning.timeline import wall_hours
+from workflow.planning.costs import Job
+from workflow.planning.jobs import Jobs
+from workflow.preset import Preset
 
 #: Kinds of jobs in the order of the table, with their titles.
 KINDS = {
@@ -50,25 +57,25 @@ def make_plan(jobs: Jobs, targets: Sequence[str], gpus: int) -> dict[str, Any]:
         if job.kind == "student":
             job.facts["published"] = scores.get(job.name, {})
     rates = {
-        "float16": jobs.rates.get(True) or _known(jobs, True),
-        "float32": jobs.rates.get(False) or _known(jobs, False),
+        "float16": jobs.costs.rates.get(True) or _known(jobs, True),
+        "float32": jobs.costs.rates.get(False) or _known(jobs, False),
     }
     return {
         "preset": jobs.preset.name,
         "targets": list(targets),
-        "gpu": jobs.gpu_name,
+        "gpu": jobs.costs.gpu_name,
         "gpus": gpus,
         "tflops": {name: None if rate is None else rate / 1e12 for name, rate in rates.items()},
-        "rates_from": "measured here" if jobs.rates else jobs.gpu.source,
+        "rates_from": "measured here" if jobs.costs.rates else jobs.costs.gpu.source,
         "jobs": [{"product": product, **dataclasses.asdict(job)} for product, job in found.items()],
         "totals": _totals(found, jobs, gpus),
-        "too_large": too_large(found.values(), jobs.gpu.memory_gb, jobs.gpu_name),
+        "too_large": too_large(found.values(), jobs.costs.gpu.memory_gb, jobs.costs.gpu_name),
         "assumptions": list(ASSUMED),
     }
 
 
 def _known(jobs: Jobs, fp16: bool) -> float | None:
-    rate = jobs.gpu.float16 if fp16 else jobs.gpu.float32
+    rate = jobs.costs.gpu.float16 if fp16 else jobs.costs.gpu.float32
     return None if rate is None else rate * 1e12
 
 
@@ -81,7 +88,7 @@ def _totals(found: Mapping[str, Job], jobs: Jobs, gpus: int) -> dict[str, Any]:
         "memory_gb": max((job.memory_gb for job in found.values()), default=0.0),
         "gpu_hours": hours,
         "cpu_hours": sum(job.cpu_hours for job in found.values()),
-        "kwh": hours * jobs.gpu.watts / 1000,
+        "kwh": hours * jobs.costs.gpu.watts / 1000,
         "wall_hours": wall_hours(found, gpus),
     }
 
@@ -140,3 +147,67 @@ def _row(title: str, jobs: Sequence[Mapping[str, Any]], score: str) -> tuple[str
 
 def _score(job: Mapping[str, Any]) -> str:
     return ", ".join(f"{metric} {text}" for metric, text in job["facts"].get("published", {}).items())
+
+
+def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
+    """What each row should reach, by run: metric to ``value ± std`` as printed; of two tables, the later one's."""
+    published, scores = load_published(), dict[str, dict[str, str]]()
+    for name in preset.config["tables"]:
+        path = preset.layout("tables", name)
+        if read_extended(path).get("kind", "results") == "hyperparameters":
+            continue
+        layout = load_layout(path)
+        if layout.mode == "measured":
+            continue  # no published number has a place in it
+        table = build_table(layout, Measurements([], preset.sheet), preset.runs, published, "audit")
+        for record in table.records:
+            if record["run"] and record["published"]:
+                text = " ± ".join(filter(None, (record["published"], record["published_std"])))
+                scores.setdefault(record["run"], {})[record["metric"]] = text
+    return scores
+
+
+def wall_hours(jobs: Mapping[str, Job], gpus: int) -> float:
+    """Hours until the last job ends; a job without a GPU runs beside the others.
+
+    Args:
+        jobs: By product; each is named before those that wait for it.
+        gpus: GPUs there are.
+    """
+
+    def hours(job: Job) -> float:
+        return job.cpu_hours + (job.gpu_hours / job.gpus if job.gpus else 0.0)
+
+    after: dict[str, list[str]] = {name: [] for name in jobs}
+    for name, job in jobs.items():
+        for other in job.after:
+            after[other].append(name)
+
+    @functools.cache
+    def chain(name: str) -> float:
+        return hours(jobs[name]) + max(map(chain, after[name]), default=0.0)
+
+    missing = {name: len(job.after) for name, job in jobs.items()}
+    ready = [(-chain(name), name) for name, count in missing.items() if not count]
+    heapq.heapify(ready)
+    running: list[tuple[float, str]] = []
+    now, free = 0.0, gpus
+    while ready or running:
+        waiting = []
+        while ready:
+            entry = heapq.heappop(ready)
+            job = jobs[entry[1]]
+            if min(job.gpus, gpus) <= free:
+                free -= min(job.gpus, gpus)
+                heapq.heappush(running, (now + hours(job), entry[1]))
+            else:
+                waiting.append(entry)
+        for entry in waiting:
+            heapq.heappush(ready, entry)
+        now, name = heapq.heappop(running)
+        free += min(jobs[name].gpus, gpus)
+        for other in after[name]:
+            missing[other] -= 1
+            if not missing[other]:
+                heapq.heappush(ready, (-chain(other), other))
+    return now

@@ -15,7 +15,8 @@ from typing import Any
 from sida.errors import UserError
 from workflow.planning.attempts import PIECES
 from workflow.planning.cards import SMALLER, driver_memory, too_large
-from workflow.planning.jobs import Job, Jobs
+from workflow.planning.costs import Job
+from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.planning.site import Site
 from workflow.preset import Preset
@@ -86,8 +87,8 @@ class Requests:
     def gpus(self, kind: str, wildcards: Any) -> int:
         """GPUs of a training."""
         if kind == "teacher":
-            return self.preset.training_gpus(self.preset.teacher_spec(wildcards.teacher))
-        return self.preset.training_gpus(self.preset.student_spec(wildcards.run))
+            return self.preset.specs.training_gpus(self.preset.specs.teacher(wildcards.teacher))
+        return self.preset.specs.training_gpus(self.preset.specs.student(wildcards.run))
 
     def nodes(self, kind: str, wildcards: Any) -> int:
         """Nodes of a training: as few as hold its GPUs, each with the same number of them."""
@@ -154,12 +155,12 @@ class Requests:
         trained = [(TRAINING_RULES[job.rule.name], job.wildcards) for job in jobs if job.rule.name in TRAINING_RULES]
         if not trained or self.preset.config["device"] == "cpu":
             return ""
-        memory = self._jobs.gpu.memory_gb if self.site else driver_memory()
+        memory = self._jobs.costs.gpu.memory_gb if self.site else driver_memory()
         planned = list[Job]()
         for kind, wildcards in trained if memory else []:
             with contextlib.suppress(UserError):
                 planned.append(self._planned(kind, wildcards))
-        large = too_large(planned, memory or 0.0, self._jobs.gpu_name if self.site else "a GPU here")
+        large = too_large(planned, memory or 0.0, self._jobs.costs.gpu_name if self.site else "a GPU here")
         return f"warning: {large}; {SMALLER}" if large else ""
 
     def _hours(self, kind: str, wildcards: Any, trials: int | None) -> float:

@@ -1,29 +1,40 @@
-"""Watch over a run from Snakemake's process: has its jobs weighed, and keeps the bars of a terminal."""
+"""Progress of a run in Snakemake's process: planned seconds of its jobs, and a terminal's bars.
+
+Counting networks loads torch, so a process of its own (``python -m workflow.planning.watch``) plans the jobs.
+"""
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+from sida.errors import UserError
 from sida.progress import say
+from workflow.planning.jobs import Jobs
 from workflow.planning.progress import Bars, RunProgress
+from workflow.planning.rates import load_assumptions
+from workflow.preset import Preset
 
 #: Seconds before jobs are weighed: a shorter run needs no time left, and its jobs have the cores.
 WEIGH_AFTER = 20.0
+_OF_A_ROW = re.compile(r"(measurements|samples|statistics)/([^/]+)(?:/trial-\d+/shard-(\d+)-(\d+))?")
 
 
 def watch(told: Mapping[str, Any]) -> RunProgress:
     """Begins to watch a run.
 
     Args:
-        told: For :mod:`workflow.planning.weights`: ``config``, ``source``, ``places``, and ``outputs`` of each job.
+        told: ``config``, ``source``, ``places``, and ``outputs`` of each job.
     """
     progress = RunProgress(map(int, told["outputs"]))
     timer = threading.Timer(WEIGH_AFTER, _weigh, (progress, json.dumps(told)))
@@ -36,7 +47,7 @@ def watch(told: Mapping[str, Any]) -> RunProgress:
 
 
 def _weigh(progress: RunProgress, told: str) -> None:
-    command = [sys.executable, "-m", "workflow.planning.weights"]
+    command = [sys.executable, "-m", "workflow.planning.watch"]
     process = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
     if process.returncode:
         lines = process.stderr.splitlines() or [f"status {process.returncode}"]
@@ -62,3 +73,43 @@ def _begin_to_draw(progress: RunProgress) -> Callable[[], None]:
     drawing = threading.Thread(target=draw, daemon=True)
     drawing.start()
     return end
+
+
+def planned_seconds(preset: Preset, outputs: Mapping[str, list[str]]) -> dict[str, float]:
+    """Seconds of each job by the plan, on the usual card of the preset's device; 0 where the plan has no cost.
+
+    Args:
+        preset: The preset.
+        outputs: Files that each job makes.
+    """
+    card, assumptions = "CPU" if preset.config["device"] == "cpu" else "H200", load_assumptions([*preset.own])
+    jobs = Jobs(preset, assumptions.gpu(card), card, assumptions, max(1, preset.config["gpus"]), fresh=True)
+    found = dict.fromkeys(outputs, 0.0)
+    for job, paths in outputs.items():
+        with contextlib.suppress(UserError):
+            found[job] = _seconds(jobs, paths)
+    return found
+
+
+def _seconds(jobs: Jobs, paths: list[str]) -> float:
+    preset, path, share = jobs.preset, paths[0], 1.0
+    if of_a_row := _OF_A_ROW.match(path.removeprefix(f"{preset.results}/")):
+        _, run, begin, end = of_a_row.groups()
+        path, share = f"{preset.results}/measurements/{run}", len(paths) / preset.trials
+        if begin:
+            share = (int(end) - int(begin)) / (preset.trials * preset.protocol(preset.runs[run]).num_samples)
+    elif not path.endswith("network.safetensors") and path not in preset.archives:
+        return 0.0
+    job = jobs.job(path)
+    return 3600 * share * (job.gpu_hours + job.cpu_hours) / max(1, job.gpus)
+
+
+def _main() -> None:
+    told: dict[str, Any] = json.load(sys.stdin)
+    os.nice(19)
+    preset = Preset(told["config"], told["source"], [Path(place) for place in told["places"]])
+    print(json.dumps(planned_seconds(preset, told["outputs"])))
+
+
+if __name__ == "__main__":
+    _main()

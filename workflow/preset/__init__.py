@@ -1,5 +1,56 @@
-"""A preset as Python: its settings and sheet, checked as a whole, and a spec for every job."""
+"""Presets: settings and sample sheet, checked as a whole, with the paths of networks and the specs of jobs.
 
-from workflow.preset.job_specs import Preset
+The workflow and the command line read presets through this package, so both accept the same files and report the same
+faults. Specs are described in ``docs/architecture.md``.
+"""
 
-__all__ = ["Preset"]
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sida.config.datasets import MadeFrom
+from sida.config.mapping import load_yaml
+from workflow.preset.archives import find_archives
+from workflow.preset.checks import check_references
+from workflow.preset.paths import Paths
+from workflow.preset.rows import Rows
+from workflow.preset.specs import Specs
+
+
+class Preset(Rows):
+    """A validated preset: its rows, with ``paths`` of networks and ``specs`` of jobs.
+
+    Args:
+        config: Settings as loaded from ``config/<preset>.yaml`` (Snakemake's overrides included).
+        source: File named in errors.
+        own: Folders of the preset. Files, data sets, checkpoints, protocols and layouts that the preset or its sheet
+            names are looked for there first (:mod:`sida.config.resources`).
+
+    Raises:
+        UserError: Any fault in the configuration, the sheet or between them.
+    """
+
+    def __init__(self, config: Mapping[str, Any], source: str = "config", own: Sequence[Path] = ()) -> None:
+        super().__init__(config, source, own)
+        self.paths = Paths(self)
+        self.specs = Specs(self, self.paths)
+        check_references(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Preset:
+        """Loads a preset file."""
+        return cls(load_yaml(path), str(path), [Path(path).parent])
+
+    @functools.cached_property
+    def archives(self) -> dict[str, str]:
+        """Archives that the workflow can make, of the data sets that rows and teachers name: path to data set."""
+        return find_archives(self)
+
+    def archive_origin(self, path: str) -> MadeFrom:
+        """Source of an archive that the workflow makes."""
+        found = self.origin(self.archives[path], self.source)
+        assert found is not None  # archives have one
+        return found

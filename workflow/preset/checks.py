@@ -2,64 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+from eval.claims.model import load_claims
 from eval.results.sheet import Run
 from sida.config.guidance import misfit
-from sida.config.plugins import check_place, load_object
+from sida.config.plugins import load_object
 from sida.config.ranges import names_object
-from sida.config.resources import ROOT
 from sida.config.samplers import read_sampler
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method, is_method
 from workflow.preset.archives import find_archives
 from workflow.preset.rows import Rows
-
-
-def check_folder(folder: Path) -> None:
-    """Checks that Snakemake can keep its records in a folder; it would end in a traceback.
-
-    Raises:
-        UserError: The folder, or ``.snakemake`` in it, cannot be written.
-    """
-    records = folder / ".snakemake"
-    place = records if records.exists() else folder
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UserError(
-            f"{place}: cannot be written, and Snakemake keeps its records there; start it in a folder of your own: "
-            "snakemake -s CHECKOUT/Snakefile --configfile FILE"
-        )
-
-
-def check_profile(arguments: Sequence[str]) -> None:
-    """Refuses a profile that Snakemake took from the current folder by itself: it says what is run to start a job.
-
-    Args:
-        arguments: What the user typed; a profile that is named there, or ``none``, is the user's choice.
-
-    Raises:
-        UserError: There is one, and the user gave no permission for it.
-    """
-    # Where Snakemake looks first, in its order.
-    path = next((path for path in map(Path, ("default", "profiles/default")) if path.exists()), None)
-    ours = (ROOT / "profiles/default").resolve()
-    if path is None or path.resolve() == ours or any(word.startswith("--workflow-p") for word in arguments):
-        return
-    remedy = f"type --workflow-profile {path}, else --workflow-profile {ours if ours.is_dir() else 'none'}"
-    check_place(path, "a profile of Snakemake, which says what it runs", remedy)
-
-
-def closed_results(folder: str | Path) -> str | None:
-    """What to say of results that may only be read; None where they may be written, or are not there.
-
-    No fault: what is finished is told to be so. Where something is to be made, Snakemake calls its outputs protected.
-    """
-    if not os.path.isdir(folder) or os.access(folder, os.W_OK | os.X_OK):
-        return None
-    return f"{folder}: may only be read: nothing can be made there; start where results may be kept to make more"
 
 
 def check_references(preset: Rows) -> None:
@@ -184,3 +139,40 @@ def check_order(preset: Rows, start: str, parent: str, where: str) -> None:
         if name not in seen:
             seen.add(name)
             waiting += preset.parents(preset.runs[name])
+
+
+def check_experiments(preset: Rows) -> None:
+    """Checks that experiments name what the preset has, and that no claim of it goes without a prediction.
+
+    Raises:
+        UserError: The first fault, with its experiment and key.
+    """
+    path, known = preset.config["experiments"], preset.experiments
+    if not preset.config["claims"]:
+        raise UserError(
+            f"{preset.source}: experiments are decided by claims, and the preset has none; add key 'claims'"
+        )
+    claims = {claim.id: claim for claim in load_claims(preset.config["claims"])}
+    for experiment in known.values():
+        where = f"{path}: {experiment.id}"
+        for claim in experiment.claims:
+            if claim not in claims:
+                source = preset.config["claims"]
+                raise UserError(f"{where}.predicted: no claim '{claim}' in {source}{suggestion(claim, claims)}")
+        for kind in ("tables", "figures"):
+            listed = preset.config[kind]
+            for name in getattr(experiment, kind):
+                if name not in listed:
+                    raise UserError(
+                        f"{where}.{kind}: '{name}' is not in {preset.source}: {kind}{suggestion(name, listed)}"
+                    )
+    scopes = {claims[name].scope: experiment.id for experiment in known.values() for name in experiment.claims}
+    if len(scopes) > 1:
+        listed = ", ".join(f"'{scope}' ({name})" for scope, name in scopes.items())
+        raise UserError(f"{path}: claims of several scopes: {listed}; a preset decides those of one")
+    predicted = {name for experiment in known.values() for name in experiment.claims}
+    forgotten = [claim.id for claim in claims.values() if claim.scope in scopes and claim.id not in predicted]
+    if forgotten:
+        raise UserError(
+            f"{path}: no experiment predicts {', '.join(forgotten)}; name each claim in one (key 'predicted')"
+        )

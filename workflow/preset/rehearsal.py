@@ -35,11 +35,14 @@ from sida.assets.registry import Asset, load_registry
 from sida.config.datasets import dataset_spec
 from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS
-from workflow.preset.experiments import check_experiments
+from workflow.preset import Preset
+from workflow.preset.checks import check_experiments
 from workflow.preset.figure_settings import figure_settings
-from workflow.preset.job_specs import Preset
+from workflow.preset.targets import Targets
 from workflow.preset.trainings import check_trainings
 
+#: Rows that a remark names; of more it gives the number.
+NAMED = 5
 #: Networks and losses in the training logs of methods that learn by score distillation.
 _NETWORKS = ("fake_score", "generator")
 _LOGGED = {
@@ -185,7 +188,7 @@ def _check_figure(preset: Preset, path: Path, measured: Measurements, published:
     elif isinstance(layout, SamplesLayout):
         sample_panels(layout, preset.runs)
     elif isinstance(layout, PointsLayout):
-        settings = figure_settings(preset, present(layout, preset.runs), preset.student_spec)
+        settings = figure_settings(preset, present(layout, preset.runs), preset.specs.student)
         sources = _Pretended(measured, preset.runs, published, Path(), {}, preset, settings=settings)
         gather_points(present(layout, preset.runs), sources)
     else:
@@ -253,3 +256,33 @@ class _Pretended(Sources):
         if lack := self.lacks(run, panel):
             raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {lack}")
         return (Point(1, 1.0),)
+
+
+def unshown_rows(targets: Targets) -> list[str]:
+    """Rows whose numbers no table, figure or claim of a preset takes, and that no other row starts from.
+
+    A preset without tables wants its measurements alone: there are none.
+    """
+    config, runs = targets.preset.config, targets.preset.runs
+    if not config["tables"]:
+        return []
+    shown = set(targets.parents)
+    for kind in ("tables", "figures"):
+        for name in config[kind]:
+            shown.update(targets.needs(kind, name).measured)
+    if config["claims"]:
+        shown.update(claim_rows(load_claims(config["claims"]), runs))
+    return [name for name in targets.rows if name not in shown]
+
+
+def unshown_remark(targets: Targets) -> str | None:
+    """What to say of :func:`unshown_rows`; None where there are none."""
+    rows = unshown_rows(targets)
+    if not rows:
+        return None
+    more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+    line = f"- {{run: {rows[0]}}}"
+    return (
+        f"{', '.join(rows[:NAMED])}{more}: measured, but no table, figure or claim of {targets.preset.source} shows "
+        f"{'it' if len(rows) == 1 else 'them'}; add a line to a table's rows, e.g. {line} (docs/add-a-method.md, 4)"
+    )

@@ -8,20 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
-from eval.features import extractor_assets
+from eval.claims.experiments import Experiment, load_experiments
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.results.selection import matching
 from eval.results.sheet import Run, read_runs
 from sida.assets.registry import is_counted
 from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec
-from sida.config.families import SD_VAE
 from sida.config.label_counts import remedy
 from sida.config.mapping import from_mapping, load_yaml
-from sida.config.resources import find, there
+from sida.config.resources import base_name, find, there
 from sida.config.samplers import Kind, read_sampler
 from sida.errors import UserError, suggestion
 from sida.methods.recipe import Recipe
 from sida.methods.registry import find_method
-from workflow.preset.imports import import_folders
 from workflow.preset.outside_code import check_code
 from workflow.preset.settings import PresetSettings
 
@@ -36,6 +35,8 @@ class Rows:
         check_code(config, source, own)
         self.config: dict[str, Any] = dataclasses.asdict(from_mapping(PresetSettings, config, f"{source}:"))
         self.name: str = self.config["preset"]
+        self._layouts = {kind: named_layouts(self.config[kind], f"{source}: {kind}") for kind in ("tables", "figures")}
+        self.config |= {kind: list(layouts) for kind, layouts in self._layouts.items()}
         self._find_files()
         self.sheet: str = self.config["runs"]
         self.own.append(Path(self.sheet).parent)
@@ -50,8 +51,8 @@ class Rows:
         return f"results/{self.name}"
 
     def layout(self, kind: str, name: str) -> Path:
-        """The layout of a table or figure (kind ``tables`` or ``figures``)."""
-        return find(kind, name, self.own, f"{self.source}: {kind}")
+        """The layout of a table or figure (kind ``tables`` or ``figures``), by its product's name."""
+        return find(kind, self._layouts[kind].get(name, name), self.own, f"{self.source}: {kind}")
 
     def _find_files(self) -> None:
         """Replaces names by paths, so that the settings as JSON mean the same without the preset's folder."""
@@ -126,31 +127,6 @@ class Rows:
         """Rows that are distilled here."""
         return [run for run in self.runs.values() if run.trained_here]
 
-    def network_path(self, run: Run) -> str | None:
-        """Path of the network a row samples from; ``None`` for rows without one."""
-        if run.without_network:
-            return None
-        if run.checkpoint is not None:
-            return self.checkpoint_path(run.checkpoint)
-        if run.method == "teacher":
-            return self.teacher_path(str(run.teacher))
-        return f"{self.results}/students/{run.run}/network.safetensors"
-
-    def teacher_path(self, name: str) -> str:
-        """Path of a teacher's network: trained here, or imported from its checkpoint."""
-        checkpoint = self.config["teachers"][name].get("checkpoint")
-        return self.checkpoint_path(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
-
-    def guide_path(self, run: Run) -> str | None:
-        """Path of a row's guiding network: of a teacher of the preset, or of a checkpoint; ``None`` without one."""
-        if run.guide is None:
-            return None
-        return self.teacher_path(run.guide) if run.guide in self.config["teachers"] else self.checkpoint_path(run.guide)
-
-    def sampler_guide(self, run: Run) -> str | None:
-        """The guiding network that a row is sampled with; that of a row distilled here ends with its training."""
-        return None if run.trained_here else self.guide_path(run)
-
     def guidance(self, run: Run) -> float:
         """Strength of a row's guidance: in its training where it is distilled here, else in its sampling."""
         settings = self.config["recipes"][run.recipe] if run.trained_here else self.config["samplers"][run.sampler]
@@ -165,7 +141,7 @@ class Rows:
         from sida.assets.cache import cache_dir
         from sida.assets.registry import load_registry
 
-        registry = load_registry() if self.checkpoints else {}
+        registry = load_registry() if any(self.checkpoints) else {}
         gone = {
             name for name, asset in registry.items() if not asset.urls and not (cache_dir() / asset.target).exists()
         }
@@ -176,29 +152,11 @@ class Rows:
         """Rows that can be measured here: all but :attr:`left_out`."""
         return {name: run for name, run in self.runs.items() if name not in self.left_out}
 
-    def checkpoint_path(self, checkpoint: str) -> str:
-        """Path of a published checkpoint after its import; a .safetensors file is used where it lies."""
-        if checkpoint.endswith(".safetensors"):
-            return checkpoint
-        return f"{self.results}/checkpoints/{self._import_folders[checkpoint]}/network.safetensors"
-
-    @functools.cached_property
-    def _import_folders(self) -> dict[str, str]:
-        return import_folders([*self._named_by_rows, *(t.get("checkpoint") for t in self.config["teachers"].values())])
-
     @property
-    def _named_by_rows(self) -> list[str | None]:
+    def checkpoints(self) -> list[str | None]:
+        """Checkpoints that rows name as their network or guide; None where a row names none."""
         named = [run.checkpoint for run in self.runs.values() if not run.without_network]
         return named + [run.guide for run in self.runs.values() if run.guide not in self.config["teachers"]]
-
-    @functools.cached_property
-    def checkpoints(self) -> dict[str, str]:
-        """Published checkpoints the preset imports: folder name to asset id or path."""
-        used = {run.teacher for run in self.runs.values() if run.trained_here or run.method == "teacher"}
-        used |= {run.guide for run in self.runs.values()}
-        teachers = self.config["teachers"]
-        named = [*self._named_by_rows, *(t.get("checkpoint") for name, t in teachers.items() if name in used)]
-        return {self._import_folders[name]: name for name in named if name in self._import_folders}
 
     @property
     def sampled(self) -> list[str]:
@@ -273,18 +231,6 @@ class Rows:
             raise UserError(f"{self.sheet}: protocols differ in trials: {counts}; use one number within a preset")
         return counts[self.config["protocol"]]
 
-    def assets_of(self, name: str) -> list[str]:
-        """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
-        run = self.runs[name]
-        protocol = self.protocol(run)
-        needed = [source.asset for source in protocol.sources.values()]
-        needed += [asset for extractor in protocol.extractors() for asset in extractor_assets(extractor)]
-        if protocol.quantisation == "truncate_unit" and not run.without_network:
-            needed += SD_VAE.assets
-        if isinstance(counts := self.class_counts(run), str):
-            needed.append(counts)
-        return sorted({asset for asset in needed if asset})
-
     def options(self, run: Run) -> Any:
         """The settings that only a row's method has; None where it has none.
 
@@ -303,21 +249,40 @@ class Rows:
         total = self.protocol(self.runs[name]).num_samples
         return [(begin, min(begin + size, total)) for begin in range(0, total, size)]
 
-    def measure_jobs(self) -> list[tuple[int, int, list[str]]]:
-        """Jobs of the evaluation without shards: first trial, last trial, rows; those of many steps in parts."""
-        size = self.config["trials_per_job"] or self.trials
-        slow = [name for name, run in self.runs.items() if self._many_steps(run)] if size < self.trials else []
-        quick = [name for name in self.runs if name not in slow]
-        parts = [(first, min(first + size, self.trials) - 1) for first in range(0, self.trials, size)]
-        jobs = [(0, self.trials - 1, quick)] if quick else []
-        return jobs + [(first, last, slow) for first, last in parts if slow]
+    @functools.cached_property
+    def barrier_rows(self) -> list[str]:
+        """Rows whose weights are compared with their teacher's, in the sheet's order."""
+        settings = self.config["barriers"]
+        return [] if settings is None else [run.run for run in matching(self.runs, settings["where"])]
 
-    def _many_steps(self, run: Run) -> bool:
-        return (nfe(self.sampler_of(run)) or run.nfe or 1) > 1
+    @functools.cached_property
+    def experiments(self) -> dict[str, Experiment]:
+        """Experiments by id, in the order of their file; none where the preset has no such file.
+
+        Raises:
+            UserError: A faulty file.
+        """
+        path = self.config["experiments"]
+        return {experiment.id: experiment for experiment in load_experiments(path)} if path else {}
 
     def seed_of(self, run: Run) -> int:
         """Training seed of a row."""
         return self.config["seed"] if run.seed is None else run.seed
+
+
+def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:
+    """Layouts by the names of what is made of them: a layout's own name, or that of its file.
+
+    Raises:
+        UserError: Two of one name.
+    """
+    found: dict[str, str] = {}
+    for layout in layouts:
+        name = base_name(layout)
+        if name in found:
+            raise UserError(f"{where}: '{found[name]}' and '{layout}' would both make '{name}'; rename or remove one")
+        found[name] = layout
+    return found
 
 
 def nfe(sampler: Mapping[str, Any]) -> int | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,9 @@ from typing import Any
 from eval.measuring.protocol import OF_ALL_TRIALS
 from eval.results.selection import read_extended
 from sida.errors import UserError
-from sida.files.atomic import write_text
+from sida.files.atomic import sha256_json, write_text
 from sida.training.config import BESIDE
-from workflow.preset.job_specs import Preset
+from workflow.preset import Preset
 
 
 @functools.cache
@@ -33,8 +34,8 @@ def content_digest(path: str | Path | None) -> str | None:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-class Specs:
-    """Specs of a preset's jobs, made when a job asks for its own.
+class SpecFiles:
+    """Files of a preset's specs, each made when a job asks for it.
 
     Args:
         preset: The preset.
@@ -43,16 +44,16 @@ class Specs:
     def __init__(self, preset: Preset) -> None:
         self.folder = f"{preset.results}/specs"
         self._makers: dict[str, Callable[..., dict[str, Any]]] = {
-            "teachers": preset.teacher_spec,
-            "students": preset.student_spec,
-            "measurements": preset.measure_spec,
-            "samples": preset.sample_spec,
-            "tables": preset.table_spec,
-            "figures": preset.figure_spec,
-            "experiments": preset.experiment_spec,
-            "ticks": preset.tick_spec,
-            "tick-teachers": preset.tick_teacher_spec,
-            "barriers": preset.barrier_spec,
+            "teachers": preset.specs.teacher,
+            "students": preset.specs.student,
+            "measurements": preset.specs.measurement,
+            "samples": preset.specs.sample,
+            "tables": preset.specs.table,
+            "figures": preset.specs.figure,
+            "experiments": preset.specs.experiment,
+            "ticks": preset.specs.tick,
+            "tick-teachers": preset.specs.tick_teacher,
+            "barriers": preset.specs.barrier,
             "analytic": lambda _: preset.config["analytic"],
             "preset": lambda: preset.config,
         }
@@ -109,3 +110,57 @@ def _deciding(stage: str, spec: Any) -> Any:
         if holder.get("dataset"):
             holder["dataset"].pop("cache", None)
     return spec
+
+
+def row_digest(preset: Preset, run: str) -> str:
+    """SHA-256 of what a row's numbers depend on: how it is measured and trained, from which teacher and which rows.
+
+    Args:
+        preset: The preset.
+        run: A row of its sheet.
+    """
+    row = preset.runs[run]
+    asked: dict[str, Any] = {"measure": preset.specs.measurement(run)}
+    if row.trained_here:
+        asked["student"] = preset.specs.student(run)
+        asked["parents"] = {parent: row_digest(preset, parent) for parent in preset.parents(row)}
+    if row.teacher in preset.trained_teachers():
+        asked["teacher"] = preset.specs.teacher(str(row.teacher))
+    return sha256_json(asked)
+
+
+def with_pictures(digest: str, checkpoint: str | None) -> str:
+    """The digest of a measurement's spec, and of the files of a folder that it measures.
+
+    Args:
+        digest: Of the spec.
+        checkpoint: As in the sheet.
+
+    Returns:
+        The digest as it is where no folder is measured: nothing else is measured again.
+    """
+    if checkpoint is None or not os.path.isdir(checkpoint):
+        return digest
+    return hashlib.sha256(f"{digest} {folder_digest(checkpoint)}".encode()).hexdigest()
+
+
+@functools.cache
+def folder_digest(folder: str | os.PathLike[str]) -> str:
+    """SHA-256 of names, sizes and times of a folder's files, but for hidden ones: 50,000 are a fraction of a second."""
+    digest = hashlib.sha256()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        digest.update(f"{os.path.relpath(parent, folder)}/\n".encode(errors="surrogateescape"))
+        for name in sorted(files):
+            if not name.startswith("."):
+                digest.update(f"{name} {_told(os.path.join(parent, name))}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _told(path: str) -> str:
+    try:
+        status = os.stat(path)
+    except OSError:
+        # Measuring says what is wrong with it.
+        return "unreadable"
+    return f"{status.st_size} {status.st_mtime_ns}"

@@ -9,13 +9,16 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from eval.features import extractor_assets
 from eval.report.needs import Needs, find_needs
 from eval.results.selection import read_extended
-from sida.assets.registry import load_registry
-from sida.config.datasets import MadeFrom
+from eval.results.sheet import Run
+from sida.assets.registry import is_counted, load_registry
+from sida.config.families import SD_VAE
 from sida.errors import UserError
+from workflow.preset import Preset
 from workflow.preset.archives import training_data
-from workflow.preset.job_specs import Preset
+from workflow.preset.rows import nfe
 
 
 def any_of(names: Iterable[str]) -> str:
@@ -96,12 +99,15 @@ class Targets:
 
     def from_ticks(self) -> list[str]:
         """Tables of hours and memory that a few log records fill, and the claims that these decide."""
-        names = [*self.preset.timed, *(["claims"] if self.preset.timed and self.preset.config["claims"] else [])]
+        names = [
+            *self.preset.specs.timed,
+            *(["claims"] if self.preset.specs.timed and self.preset.config["claims"] else []),
+        ]
         return [f"{self.results}/ticks/{name}.md" for name in names]
 
     def short(self) -> list[str]:
         """Paths below the preset's folder of everything that can be asked for without naming that folder."""
-        teachers = [self.preset.teacher_path(name) for name in self.preset.config["teachers"]]
+        teachers = [self.preset.paths.teacher(name) for name in self.preset.config["teachers"]]
         single = [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "report.html", "manifest.json")]
         paths = [
             *self.tables_and_figures(),
@@ -128,37 +134,36 @@ class Targets:
     def networks(self, runs: Iterable[str]) -> list[str]:
         """Networks that rows are sampled from, guides among them; training logs lie beside the students'."""
         rows = [self.preset.runs[run] for run in runs]
-        paths = [path for row in rows for path in (self.preset.network_path(row), self.preset.sampler_guide(row))]
+        paths = [
+            path for row in rows for path in (self.preset.paths.network(row), self.preset.paths.sampler_guide(row))
+        ]
         return sorted({path for path in paths if path})
 
     # What jobs need.
 
     def checkpoint(self, name: str) -> str:
         """What an import reads: an asset, which must be fetched first; or else a file that is there."""
-        source = self.preset.checkpoints[name]
+        source = self.preset.paths.checkpoints[name]
         return source if os.path.exists(source) else self._asset(source)
 
     def sources(self, path: str) -> list[str]:
         """What an archive is made of, as far as the workflow makes it: an asset or another archive."""
-        origin = self.origin(path)
+        origin = self.preset.archive_origin(path)
         if origin.dataset:
             return [str(self.preset.dataset(origin.dataset, self.preset.source)["path"])]
         return [self._asset(origin.source)] if origin.source in load_registry() else []
 
     def archive_flags(self, path: str) -> list[str]:
         """Options of ``sida data prepare`` or ``encode`` for an archive."""
-        origin, dataset = self.origin(path), self.preset.dataset(self.preset.archives[path], self.preset.source)
+        origin, dataset = (
+            self.preset.archive_origin(path),
+            self.preset.dataset(self.preset.archives[path], self.preset.source),
+        )
         values = {"source": origin.source or self.sources(path)[0], "out": path, "resolution": origin.resolution}
         values |= {"transform": origin.transform, "labels": origin.labels, "expect": dataset.get("num_images")}
         if origin.dataset:
             values["device"] = self.preset.config["device"]
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
-
-    def origin(self, path: str) -> MadeFrom:
-        """What an archive that the workflow makes is made of."""
-        found = self.preset.origin(self.preset.archives[path], self.preset.source)
-        assert found is not None  # archives have one
-        return found
 
     def _data(self, dataset: Mapping[str, Any]) -> list[str]:
         """The archive of a data set, where the workflow makes it."""
@@ -175,26 +180,26 @@ class Targets:
         downloads.
         """
         row = self.preset.runs[run]
-        parents = [self.preset.network_path(self.preset.runs[name]) for name in self.preset.parents(row)]
+        parents = [self.preset.paths.network(self.preset.runs[name]) for name in self.preset.parents(row)]
         # Evaluations while it is trained measure as its trials do.
         evaluated = self.preset.config["recipes"][row.recipe].get("evaluation") is not None
         return {
             "data": self._data(training_data(self.preset, row)),
-            "teacher": self.preset.teacher_path(str(row.teacher)),
-            "guide": self.preset.guide_path(row) or [],
+            "teacher": self.preset.paths.teacher(str(row.teacher)),
+            "guide": self.preset.paths.guide(row) or [],
             "generators": [path for path in parents if path],
-            "method": [*map(self._asset, self.preset.training_assets(run)), *_code([row.method])],
+            "method": [*map(self._asset, self.training_assets(run)), *_code([row.method])],
             "measuring": self._measuring(run) if evaluated else [],
         }
 
     def compared(self, run: str) -> list[str]:
         """What a row's barrier is computed from: both networks, and what its protocol needs."""
-        return [*self.generator(run), self.preset.teacher_path(str(self.preset.runs[run].teacher))]
+        return [*self.generator(run), self.preset.paths.teacher(str(self.preset.runs[run].teacher))]
 
     def generator(self, run: str) -> list[str]:
         """The network (and guide) a row samples from, and what its protocol needs."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
-        files = [self.preset.network_path(row), self.preset.sampler_guide(row)]
+        files = [self.preset.paths.network(row), self.preset.paths.sampler_guide(row)]
         if row.method == "external" and row.without_network:
             files.append(source_of(str(row.checkpoint)))
         opened = row.method == "data" or any(source.kind == "dataset" for source in protocol.sources.values())
@@ -205,7 +210,42 @@ class Targets:
         """Downloads of a row's protocol, and sources of metric kinds and extractors of one's own."""
         protocol = self.preset.protocol(self.preset.runs[run])
         named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
-        return [*map(self._asset, self.preset.assets_of(run)), *_code(named)]
+        return [*map(self._asset, self.assets_of(run)), *_code(named)]
+
+    def assets_of(self, name: str) -> list[str]:
+        """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
+        run = self.preset.runs[name]
+        protocol = self.preset.protocol(run)
+        needed = [source.asset for source in protocol.sources.values()]
+        needed += [asset for extractor in protocol.extractors() for asset in extractor_assets(extractor)]
+        if protocol.quantisation == "truncate_unit" and not run.without_network:
+            needed += SD_VAE.assets
+        if isinstance(counts := self.preset.class_counts(run), str):
+            needed.append(counts)
+        return sorted({asset for asset in needed if asset})
+
+    def measure_jobs(self) -> list[tuple[int, int, list[str]]]:
+        """Jobs of the evaluation without shards: first trial, last trial, rows; those of many steps in parts."""
+        size = self.preset.config["trials_per_job"] or self.preset.trials
+        slow = (
+            [name for name, run in self.preset.runs.items() if self._many_steps(run)]
+            if size < self.preset.trials
+            else []
+        )
+        quick = [name for name in self.preset.runs if name not in slow]
+        parts = [(first, min(first + size, self.preset.trials) - 1) for first in range(0, self.preset.trials, size)]
+        jobs = [(0, self.preset.trials - 1, quick)] if quick else []
+        return jobs + [(first, last, slow) for first, last in parts if slow]
+
+    def _many_steps(self, run: Run) -> bool:
+        return (nfe(self.preset.sampler_of(run)) or run.nfe or 1) > 1
+
+    def training_assets(self, name: str) -> list[str]:
+        """Registered downloads that a row's method needs for its training."""
+        options = self.preset.options(self.preset.runs[name])
+        dataset = training_data(self.preset, self.preset.runs[name])
+        counted = [dataset["counts"]] if is_counted(dataset.get("counts")) else []
+        return counted + (options.assets(dataset["resolution"]) if hasattr(options, "assets") else [])
 
     def _asset(self, name: str) -> str:
         return f"{self.results}/assets/{name}.json"
@@ -214,7 +254,7 @@ class Targets:
     def needs(self, kind: str, name: str) -> Needs:
         """Rows of one table, figure or experiment that can be measured here."""
         if kind == "experiments":
-            return self.preset.experiment_needs(name)
+            return self.preset.specs.experiment_needs(name)
         return find_needs(self.preset.layout(kind, name), self.preset.measurable)
 
     def shown(self, kind: str, name: str) -> dict[str, str | list[str]]:

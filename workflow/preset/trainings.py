@@ -13,7 +13,7 @@ from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.training.config import TeacherConfig
-from workflow.preset.job_specs import Preset
+from workflow.preset import Preset
 
 
 def check_trainings(preset: Preset) -> None:
@@ -24,7 +24,7 @@ def check_trainings(preset: Preset) -> None:
     """
     for name in preset.trained_teachers():
         where = f"{preset.source}: teachers.{name}"
-        spec = preset.teacher_spec(name)
+        spec = preset.specs.teacher(name)
         from_mapping(TeacherConfig, spec, where)
         _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
     seen = set[tuple[Any, ...]]()
@@ -38,7 +38,7 @@ def check_trainings(preset: Preset) -> None:
 
 def _check_student(preset: Preset, run: Run) -> None:
     where = f"{preset.source}: recipes.{run.recipe}"
-    spec = preset.student_spec(run.run)
+    spec = preset.specs.student(run.run)
     config = from_mapping(DistillConfig, spec, where)
     try:
         find_method(run.method, where).check(config.init, config.real_source, config.guidance, config.kernels)

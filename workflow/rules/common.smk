@@ -13,24 +13,20 @@ from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import latex_lack
+from sida.config.families import SD_VAE
+from sida.errors import UserError
 from workflow.planning.attempts import allow_attempts
+from workflow.planning.progress import Stopwatch
 from workflow.planning.requests import Requests
 from workflow.planning.site import load_site
-from workflow.planning.stopwatch import Stopwatch
 from workflow.planning.watch import watch
-from workflow.preset.checks import check_folder, check_profile, closed_results
-from workflow.preset.config_files import check_files
-from workflow.preset.file_times import mend_times
+from workflow.preset import Preset
 from workflow.preset.lock import PresetLock
 from workflow.preset.missing_files import ask_for_missing, forget_failed
-from workflow.preset.rehearsal import check_preset
-from workflow.preset.spec_files import Specs, content_digest
-from workflow.preset.stored_images import with_pictures
+from workflow.preset.rehearsal import check_preset, unshown_remark
+from workflow.preset.spec_files import SpecFiles, content_digest, with_pictures
+from workflow.preset.startup import check_files, check_folder, check_profile, closed_results, fix_times
 from workflow.preset.targets import Targets, any_of
-from workflow.preset.unshown import unshown_remark
-from sida.errors import UserError
-from sida.config.families import SD_VAE
-from workflow.preset import Preset
 
 # The user's word for code from outside (sida/config/plugins.py) goes to every job, also to other machines; presets give none.
 os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
@@ -126,11 +122,11 @@ if workflow.is_main_process and (remark := unshown_remark(TARGETS)):
     print(remark, file=sys.stderr)
 # A training runs in one process per GPU; drawing and measuring take one GPU.
 ONE_GPU = min(1, PRESET.config["gpus"])
-SPECS = Specs(PRESET)
+SPECS = SpecFiles(PRESET)
 LOCK = PresetLock(RESULTS, sys.argv)
 # How many attempts can bring a job further that its time limit ended: any number, or as many as it has trials.
 GOING_ON = dict.fromkeys(["train_teacher", "distill", "distill_parent"]) | {
-    f"measure_{first}_{last}": last - first + 1 for first, last, _ in PRESET.measure_jobs()
+    f"measure_{first}_{last}": last - first + 1 for first, last, _ in TARGETS.measure_jobs()
 }
 REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
 # Downloads are known by their hashes, and archives are shared by presets.
@@ -175,7 +171,7 @@ def begin():
     """
     try:
         LOCK.take()
-        mend_times(RESULTS, LOCK.path)
+        fix_times(RESULTS, LOCK.path)
         SPECS.write()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,7 +10,7 @@ rule prepare_data:
     log:
         f"{RESULTS}/logs/prepare/{{archive}}.log",
     wildcard_constraints:
-        archive=any_of(path for path in PRESET.archives if TARGETS.origin(path).source),
+        archive=any_of(path for path in PRESET.archives if PRESET.archive_origin(path).source),
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]
@@ -33,7 +33,7 @@ rule encode_data:
     log:
         f"{RESULTS}/logs/encode/{{archive}}.log",
     wildcard_constraints:
-        archive=any_of(path for path in PRESET.archives if TARGETS.origin(path).dataset),
+        archive=any_of(path for path in PRESET.archives if PRESET.archive_origin(path).dataset),
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]

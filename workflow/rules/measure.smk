@@ -4,7 +4,7 @@
 
 if PRESET.config["shard_size"] is None:
 
-    for first, last, rows in PRESET.measure_jobs():
+    for first, last, rows in TARGETS.measure_jobs():
 
         rule:
             name:

@@ -18,7 +18,7 @@ rule distill:
     threads: PRESET.config["threads"]
     resources:
         **REQUESTS.of("student"),
-        gpu=lambda wildcards: PRESET.training_gpus(PRESET.student_spec(wildcards.run)),
+        gpu=lambda wildcards: PRESET.specs.training_gpus(PRESET.specs.student(wildcards.run)),
     params:
         spec=lambda wildcards: SPECS.path("students", wildcards.run),
         digest=lambda wildcards: SPECS.digest("students", wildcards.run),

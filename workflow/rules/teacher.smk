@@ -14,7 +14,7 @@ rule train_teacher:
     threads: PRESET.config["threads"]
     resources:
         **REQUESTS.of("teacher"),
-        gpu=lambda wildcards: PRESET.training_gpus(PRESET.teacher_spec(wildcards.teacher)),
+        gpu=lambda wildcards: PRESET.specs.training_gpus(PRESET.specs.teacher(wildcards.teacher)),
     params:
         spec=lambda wildcards: SPECS.path("teachers", wildcards.teacher),
         digest=lambda wildcards: SPECS.digest("teachers", wildcards.teacher),

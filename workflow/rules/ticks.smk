@@ -26,19 +26,19 @@ rule tick_teacher:
 
 rule tick:
     input:
-        lambda wildcards: PRESET.tick_teacher(PRESET.runs[wildcards.run].teacher),
+        lambda wildcards: PRESET.paths.tick_teacher(PRESET.runs[wildcards.run].teacher),
     output:
         network=f"{RESULTS}/ticks/students/{{run}}/network.safetensors",
     log:
         f"{RESULTS}/logs/tick-{{run}}.log",
     wildcard_constraints:
-        run=any_of(run for runs in PRESET.timed.values() for run in runs),
+        run=any_of(run for runs in PRESET.specs.timed.values() for run in runs),
     conda:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
         **REQUESTS.of("tick"),
-        gpu=lambda wildcards: PRESET.training_gpus(PRESET.student_spec(wildcards.run)),
+        gpu=lambda wildcards: PRESET.specs.training_gpus(PRESET.specs.student(wildcards.run)),
     params:
         spec=lambda wildcards: SPECS.path("ticks", wildcards.run),
         digest=lambda wildcards: SPECS.digest("ticks", wildcards.run),
@@ -52,14 +52,14 @@ rule tick:
 
 rule ticks_table:
     input:
-        lambda wildcards: TARGETS.ticks(PRESET.timed[wildcards.table]),
+        lambda wildcards: TARGETS.ticks(PRESET.specs.timed[wildcards.table]),
         layout=lambda wildcards: PRESET.layout("tables", wildcards.table),
     output:
         multiext(f"{RESULTS}/ticks/{{table}}", md=".md", tex=".tex", csv=".csv", html=".html"),
     log:
         f"{RESULTS}/logs/ticks-{{table}}.log",
     wildcard_constraints:
-        table=any_of(PRESET.timed),
+        table=any_of(PRESET.specs.timed),
     conda:
         "../../environment.yml"
     params:
@@ -76,7 +76,7 @@ rule ticks_table:
 
 rule ticks_claims:
     input:
-        TARGETS.ticks(dict.fromkeys(run for runs in PRESET.timed.values() for run in runs)),
+        TARGETS.ticks(dict.fromkeys(run for runs in PRESET.specs.timed.values() for run in runs)),
         claims=PRESET.config["claims"] or [],
         runs=PRESET.sheet,
     output:

@@ -339,10 +339,10 @@ def test_table_8_prints_the_settings_that_training_receives(tmp_path):
     layout.write_text(f"extends: {ROOT / 'config' / 'tables' / 'table8.yaml'}\n{columns}")
     mapping = read_layout(layout)
     mapping.pop("kind")
-    spec = preset.table_spec("t8")
+    spec = preset.specs.table("t8")
     table = build_hyperparameters(load_hyper_layout(mapping, layout), PUBLISHED, spec, tmp_path, "measured")
     found = {row.cells[1].text: row.cells[2].text for row in table.rows if row.cells[1].text}
-    config = from_mapping(DistillConfig, preset.student_spec("sida-a1.0"), "demo")
+    config = from_mapping(DistillConfig, preset.specs.student("sida-a1.0"), "demo")
     assert found["Batch size"] == str(config.batch_size)
     assert float(found["Learning rate of (ψ, θ)"]) == config.lr
     assert found["Loss scaling of (λ_sid, λ_adv)"] == f"({config.lambda_sid:g}, {config.lambda_adv:g})"

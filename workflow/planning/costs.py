@@ -1,0 +1,226 @@
+"""Cost of one job: hours, memory, downloads and disk, counted on its networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sida.assets.cache import cache_dir
+from sida.assets.registry import load_registry
+from sida.config.mapping import from_mapping, load_yaml
+from sida.config.plugins import MONITOR
+from sida.config.resources import ROOT
+from sida.errors import UserError
+from sida.methods.resolve import DistillConfig
+from workflow.planning.networks import network_cost
+from workflow.planning.rates import Assumptions, Gpu
+from workflow.planning.steps import StepCost, student_cost, teacher_cost
+from workflow.preset import Preset
+from workflow.preset.specs import most_gpus
+
+#: States of a run that are kept side by side.
+GENERATIONS = 2
+
+
+@dataclasses.dataclass
+class Job:
+    """A job.
+
+    Attributes:
+        kind: ``fetch``, ``import``, ``data``, ``teacher``, ``student``, ``measure``; ``build`` for tables and figures.
+        name: What it makes.
+        after: Products that it waits for, by their paths.
+        gpus: GPUs that it keeps at once.
+        gpu_hours: Hours of one GPU, or all its GPUs' together.
+        cpu_hours: Hours without a GPU.
+        memory_gb: On each of its GPUs.
+        download_gb: What it loads from elsewhere.
+        disk_gb: What it leaves on disk.
+        facts: For people: images, operations, published scores.
+    """
+
+    kind: str
+    name: str
+    after: list[str] = dataclasses.field(default_factory=list)
+    gpus: int = 0
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+    memory_gb: float = 0.0
+    download_gb: float = 0.0
+    disk_gb: float = 0.0
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Costs:
+    """Jobs of a preset with their costs, without those that they wait for.
+
+    Args:
+        preset: The preset.
+        gpu: The card they run on.
+        gpu_name: Its name.
+        assumptions: Sizes and rates that cannot be counted.
+        gpus: GPUs there are; a training takes as many of them as the preset wishes.
+        rates: Measured operations a second by fp16; they replace the card's.
+        fresh: Count downloads that are in the cache as well.
+    """
+
+    def __init__(
+        self,
+        preset: Preset,
+        gpu: Gpu,
+        gpu_name: str,
+        assumptions: Assumptions,
+        gpus: int = 1,
+        rates: Mapping[bool, float] | None = None,
+        fresh: bool = False,
+    ) -> None:
+        self.preset, self.gpu, self.gpu_name, self.assumptions = preset, gpu, gpu_name, assumptions
+        self.width = max(1, min(gpus, preset.config["gpus"]))
+        self.rates, self.fresh, self.registry = dict(rates or {}), fresh, load_registry()
+
+    def fetch(self, name: str) -> Job:
+        """A download."""
+        asset = self.registry[name]
+        cached = not self.fresh and (cache_dir() / asset.target).exists()
+        size = 0.0 if cached else self.assumptions.gigabytes(asset)
+        return Job("fetch", asset.id, download_gb=size, disk_gb=size)
+
+    def imported(self, name: str) -> Job:
+        """The import of a published checkpoint, by its folder."""
+        source = self.registry.get(self.preset.paths.checkpoints[name])
+        return Job("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0)
+
+    def tick(self, run: str) -> Job:
+        """The first log records of a row, by which it is timed."""
+        job, images = self.student(run), self.preset.specs.tick(run)["total_kimg"] * 1000
+        hours = images * job.facts["gflop_per_image"] * 1e9 / self._rate(job.facts["fp16"]) / 3600
+        facts = job.facts | {"images": images, "evaluations": 0}
+        return dataclasses.replace(job, gpu_hours=hours, disk_gb=0.0, facts=facts)
+
+    def network(self, teacher: str | None) -> dict[str, Any] | None:
+        """Architecture of a teacher, as the preset says, or of a published one; None where nobody says."""
+        return self.preset.config["teachers"].get(teacher or "", {}).get("network") or self._like(teacher)
+
+    def resolved(self, run: str) -> Any:
+        """Settings of a student, each with its value, as on a GPU if the preset is for one."""
+        from sida.methods.resolve import resolve_recipe
+
+        row = self.preset.runs[run]
+        network = self.network(row.teacher)
+        if network is None:
+            raise UserError(
+                f"{self.preset.source}: teachers.{row.teacher}: has no network, so that its cost is unknown; add it"
+            )
+        return resolve_recipe(from_mapping(DistillConfig, self.preset.specs.student(run), run), network, run)
+
+    def student(self, run: str) -> Job:
+        """A distillation.
+
+        Raises:
+            UserError: The network of its teacher or guide, or the card's rate, is unknown.
+        """
+        config, network = self.resolved(run), self.network(self.preset.runs[run].teacher)
+        assert network is not None  # else resolving would have failed
+        guide = self._guide(run)
+        if guide is None and config.guide is not None:
+            raise UserError(
+                f"{self.preset.sheet}: run '{run}': guide '{self.preset.runs[run].guide}' is not known by its network, "
+                "so that its cost is unknown; name a teacher of the preset"
+            )
+        cost, images = student_cost(config, network, self.width, guide), config.total_kimg * 1000
+        seconds = images * cost.operations / self._rate(cost.fp16)
+        evaluations = 0
+        if config.evaluation is not None and config.evaluation["monitor"] == MONITOR:
+            evaluations = _evaluations(config.evaluation, config.total_kimg)
+            watched = config.evaluation["kwargs"]
+            drawn = evaluations * watched["num_samples"] * watched.get("trials", 1)
+            seconds += drawn * self._measured(run, network_cost(network).forward, cost.fp16)
+        job = self._training("student", run, cost, seconds)
+        # Rounds that are cut would change the batch that the adversarial scalar is pooled over.
+        job.gpus = most_gpus(job.gpus, config.batch_size, config.batch_gpu)
+        job.facts |= {"images": images, "evaluations": evaluations}
+        return job
+
+    def teacher(self, name: str) -> Job:
+        """The training of a teacher."""
+        teacher = self.preset.config["teachers"][name]
+        cost, images = teacher_cost(teacher["training"], teacher["network"]), teacher["training"]["total_kimg"] * 1000
+        job = self._training("teacher", name, cost, images * cost.operations / self._rate(cost.fp16))
+        job.facts["images"] = images
+        return job
+
+    def _training(self, kind: str, name: str, cost: StepCost, seconds: float) -> Job:
+        disk = (GENERATIONS * cost.state + cost.network) / 1e9
+        facts = {"gflop_per_image": cost.operations / 1e9, "fp16": cost.fp16}
+        return Job(kind, name, [], self.width, seconds / 3600, 0.0, cost.memory / 1e9, 0.0, disk, facts)
+
+    def measurement(self, run: str) -> Job:
+        """All trials of a row."""
+        row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
+        images = self.preset.trials * protocol.num_samples
+        network = self.network(row.teacher) or self._like(row.checkpoint)
+        guided = row.guide is not None and not row.trained_here
+        guide = self._guide(run) if guided else None
+        forward, fp16 = 0.0, False
+        if network is not None and not row.without_network:
+            sampler = self.preset.specs.measurement(run)["nfe"] or 1
+            forward = sampler * network_cost(network).forward
+            forward += sampler * network_cost(guide).forward if guide else 0.0
+            fp16 = bool(network["kwargs"].get("use_fp16", False))
+        hours = images * self._measured(run, forward, fp16) / 3600
+        unknown = None in (network, guide if guided else network) and not row.without_network
+        return Job("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
+
+    def _guide(self, run: str) -> dict[str, Any] | None:
+        """Architecture of a row's guiding network; None without one, or where the preset does not say."""
+        return self.network(self.preset.runs[run].guide)
+
+    def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
+        """Architecture of a checkpoint: that of the teacher whose name its own begins with (an EMA of the same).
+
+        Published ones are described once, in the preset that trains them.
+        """
+        name = (checkpoint or "").replace("guide-", "teacher-")
+        for teachers in (self.preset.config["teachers"], _published_teachers()):
+            like = [teacher for teacher, entry in teachers.items() if name.startswith(teacher) and entry.get("network")]
+            if like:
+                network: dict[str, Any] = teachers[max(like, key=len)]["network"]
+                return network
+        return None
+
+    def _measured(self, run: str, forward: float, fp16: bool) -> float:
+        """Seconds for an image to be drawn, decoded and seen by all feature networks."""
+        protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.foreign
+        seconds = forward / self._rate(fp16) if forward else 0.0
+        others = sum(getattr(foreign, str(name), 0.0) for name in {*protocol.extractors()})
+        others += foreign.vae_decode if protocol.quantisation == "truncate_unit" else 0.0
+        return seconds + (others * 1e9 / self._rate(False) if others else 0.0)
+
+    def _rate(self, fp16: bool) -> float:
+        return self.rates.get(fp16) or self.gpu.rate(fp16, self.gpu_name)
+
+    def archive(self, path: str) -> Job:
+        """An archive of a data set."""
+        dataset = self.preset.dataset(self.preset.archives[path], self.preset.source)
+        images, numbers = dataset.get("num_images") or 0, dataset["channels"] * dataset["resolution"] ** 2
+        if self.preset.archive_origin(path).dataset:
+            hours = images * self.assumptions.foreign.vae_encode * 1e9 / self._rate(False) / 3600
+            return Job("data", path, [], 1, hours, disk_gb=images * numbers * 4 / 1e9)
+        hours = images / self.assumptions.pictures_per_second / 3600
+        return Job("data", path, cpu_hours=hours, disk_gb=images * numbers / 1e9)
+
+
+@functools.cache
+def _published_teachers() -> dict[str, dict[str, Any]]:
+    teachers: dict[str, dict[str, Any]] = load_yaml(ROOT / "config/paper.yaml")["teachers"]
+    return teachers
+
+
+def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
+    """Number of evaluations of a training, the one before it included."""
+    share = max(1.0, total_kimg / points["every_kimg"])
+    per_decade = points.get("per_decade")
+    return 1 + (int(share) if per_decade is None else 1 + int(per_decade * math.log10(share)))

@@ -1,0 +1,91 @@
+"""Paths of a preset's networks: trained here, imported, or used where they lie."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from eval.results.sheet import Run
+from workflow.preset.rows import Rows
+
+
+class Paths:
+    """Paths of networks by row, teacher and checkpoint.
+
+    Args:
+        rows: Settings and sample sheet of the preset.
+    """
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows, self._teachers, self.results = rows, rows.config["teachers"], rows.results
+
+    def network(self, run: Run) -> str | None:
+        """Path of the network a row samples from; ``None`` for rows without one."""
+        if run.without_network:
+            return None
+        if run.checkpoint is not None:
+            return self.checkpoint(run.checkpoint)
+        if run.method == "teacher":
+            return self.teacher(str(run.teacher))
+        return f"{self.results}/students/{run.run}/network.safetensors"
+
+    def teacher(self, name: str) -> str:
+        """Path of a teacher's network: trained here, or imported from its checkpoint."""
+        checkpoint = self._teachers[name].get("checkpoint")
+        return self.checkpoint(checkpoint) if checkpoint else f"{self.results}/teachers/{name}/network.safetensors"
+
+    def tick_teacher(self, name: str) -> str:
+        """Path of the network that replaces a teacher while rows are timed."""
+        return f"{self.results}/ticks/teachers/{name}/network.safetensors"
+
+    def guide(self, run: Run) -> str | None:
+        """Path of a row's guiding network: of a teacher of the preset, or of a checkpoint; ``None`` without one."""
+        if run.guide is None:
+            return None
+        return self.teacher(run.guide) if run.guide in self._teachers else self.checkpoint(run.guide)
+
+    def sampler_guide(self, run: Run) -> str | None:
+        """Path of the guiding network of a row's sampler; rows distilled here use their guide in training only."""
+        return None if run.trained_here else self.guide(run)
+
+    def checkpoint(self, checkpoint: str) -> str:
+        """Path of a published checkpoint after its import; a .safetensors file is used where it lies."""
+        if checkpoint.endswith(".safetensors"):
+            return checkpoint
+        return f"{self.results}/checkpoints/{self._import_folders[checkpoint]}/network.safetensors"
+
+    @functools.cached_property
+    def checkpoints(self) -> dict[str, str]:
+        """Published checkpoints the preset imports: folder name to asset id or path."""
+        runs = self._rows.runs.values()
+        used = {run.teacher for run in runs if run.trained_here or run.method == "teacher"}
+        used |= {run.guide for run in runs}
+        named = self._rows.checkpoints
+        named += [teacher.get("checkpoint") for name, teacher in self._teachers.items() if name in used]
+        return {self._import_folders[name]: name for name in named if name in self._import_folders}
+
+    @functools.cached_property
+    def _import_folders(self) -> dict[str, str]:
+        return import_folders([*self._rows.checkpoints, *(t.get("checkpoint") for t in self._teachers.values())])
+
+
+def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:
+    """A folder for each checkpoint that is imported, by its asset id or path.
+
+    The folder is the asset's id, which may contain dots (``...-a1.2``), or the file's stem. Checkpoints of equal stems
+    (``a/network-snapshot.pkl``, ``b/network-snapshot.pkl``) get a digest of their path at the end.
+    """
+    names = {name: _plain(name) for name in checkpoints if name and not name.endswith(".safetensors")}
+    shared = Counter(names.values())
+    return {
+        name: folder if shared[folder] == 1 else f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+        for name, folder in names.items()
+    }
+
+
+def _plain(checkpoint: str) -> str:
+    path = Path(checkpoint)
+    return path.stem if path.suffix in (".pkl", ".pt", ".pth") else path.name

@@ -1,0 +1,240 @@
+"""Specs of jobs: everything that decides the result of one job, as a mapping."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from eval.claims.model import load_claims
+from eval.claims.rows import claim_rows
+from eval.figures.layout import load_figure_layout
+from eval.figures.points_layout import PointsLayout
+from eval.measuring.protocol import Protocol
+from eval.report.needs import Needs, find_needs
+from eval.results.selection import read_extended
+from sida.config.evaluation import EvaluationPoints
+from sida.config.plugins import MONITOR
+from sida.errors import UserError
+from workflow.preset.archives import training_data
+from workflow.preset.figure_settings import figure_settings
+from workflow.preset.paths import Paths
+from workflow.preset.rows import Rows, nfe
+
+#: Settings of an evaluation that say when it takes place; the others are the monitor's.
+_POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
+
+#: Log records by which a training is timed, the first of which has its start-up, and the least images of each.
+TICKS, TICK_IMAGES = 5, 2048
+_SHAPE = {"resolution": "img_resolution", "channels": "img_channels", "label_dim": "label_dim"}
+
+
+def most_gpus(wished: int, batch_size: int, batch_gpu: int | None) -> int:
+    """The greatest number up to ``wished`` that divides a batch into equal numbers of whole rounds; 0 for 0."""
+    rounds = batch_size if batch_gpu is None else batch_size // batch_gpu
+    return max((number for number in range(1, wished + 1) if rounds % number == 0), default=0)
+
+
+class Specs:
+    """Specs of a preset's jobs. A spec is everything that decides the result of one job.
+
+    Args:
+        rows: Settings and sample sheet of the preset.
+        paths: Paths of its networks.
+    """
+
+    def __init__(self, rows: Rows, paths: Paths) -> None:
+        self.rows, self.paths, self.config = rows, paths, rows.config
+
+    def teacher(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida train-teacher`` (see :class:`sida.training.TeacherConfig`)."""
+        teacher = self.config["teachers"][name]
+        dataset = self.rows.dataset(
+            teacher.get("dataset") or self.config["dataset"], f"{self.rows.source}: teachers.{name}"
+        )
+        spec: dict[str, Any] = {"name": name, "dataset": dataset, "network": teacher["network"], **teacher["training"]}
+        seed = teacher.get("seed")
+        return {**spec, "seed": self.config["seed"] if seed is None else seed, **self._common()}
+
+    def student(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida distill`` (see :class:`sida.methods.DistillConfig`)."""
+        run = self.rows.runs[name]
+        recipe = dict(self.config["recipes"][run.recipe])
+        dataset = training_data(self.rows, run)
+        evaluation = recipe.pop("evaluation", None)
+        if evaluation is not None:
+            kwargs: dict[str, Any] = {
+                "dataset": dataset,
+                "protocol": _watched(self.rows.protocol(run)).content(),
+                "device": self.config["device"],
+            }
+            kwargs |= {key: value for key, value in evaluation.items() if key not in _POINTS}
+            points = {key: value for key, value in evaluation.items() if key in _POINTS}
+            evaluation = {**points, "monitor": MONITOR, "kwargs": kwargs}
+        source = recipe.get("real_source", "data")
+        if source != "data" and source in self.rows.runs:
+            recipe["real_source"] = self.paths.network(self.rows.runs[source])
+        init = self.paths.network(self.rows.runs[run.init]) if run.init else None
+        spec: dict[str, Any] = {
+            "name": name,
+            "method": run.method,
+            "dataset": dataset,
+            "teacher": self.paths.teacher(str(run.teacher)),
+        }
+        spec |= {"init": init, **recipe, "evaluation": evaluation, "seed": self.rows.seed_of(run), **self._common()}
+        given = {"alpha": run.alpha, "guide": self.paths.guide(run)}
+        return spec | {key: value for key, value in given.items() if value is not None}
+
+    def training_gpus(self, training: Mapping[str, Any]) -> int:
+        """GPUs for a training's spec: as many as the preset wishes, fewer where rounds cannot be shared."""
+        return most_gpus(self.config["gpus"], training["batch_size"], training.get("batch_gpu"))
+
+    def measurement(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval measure``: the generator, how to sample it, and the protocol."""
+        run = self.rows.runs[name]
+        sampler = self.rows.sampler_of(run)
+        return {
+            "run": name,
+            "method": run.method,
+            "network": self.paths.network(run),
+            "guide": self.paths.sampler_guide(run),
+            "sampler": sampler,
+            "nfe": nfe(sampler) or run.nfe,
+            "dataset": self.rows.dataset_of(run),
+            "protocol": self.rows.protocol(run).content(),
+            **self._common(),
+        }
+
+    @functools.cached_property
+    def timed(self) -> dict[str, list[str]]:
+        """Tables of hours and memory, with the students whose first log records can fill them."""
+        layouts = {name: self.rows.layout("tables", name) for name in self.config["tables"]}
+        tables = [name for name, path in layouts.items() if read_extended(path).get("kind") == "hyperparameters"]
+        found = {name: find_needs(layouts[name], self.rows.runs).networks for name in tables}
+        return {
+            name: rows for name, runs in found.items() if (rows := [r for r in runs if self.rows.runs[r].trained_here])
+        }
+
+    def tick(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida distill`` for :data:`TICKS` log records of a row: all terms from the start, drawn images.
+
+        Batch, rounds, precision and network are the row's, and so are hours and memory; its result is of no use.
+        """
+        spec = self.student(name)
+        tick = max(spec["batch_size"], TICK_IMAGES) / 1000
+        length = {"total_kimg": TICKS * tick, "tick_kimg": tick, "warmup_kimg": 0, "adversarial_kimg": 0}
+        beside = {"evaluation": None, "snapshot_kimg": None, "pictures": 0, "state_minutes": 60}
+        network = self._teacher_network(str(self.rows.runs[name].teacher))
+        teacher = self.paths.tick_teacher(str(self.rows.runs[name].teacher))
+        return {**spec, **length, **beside, "dataset": _drawn(network), "teacher": teacher}
+
+    def tick_teacher(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida train-teacher`` for a network of a teacher's shape after one step."""
+        network = self._teacher_network(name)
+        step = {"total_kimg": 0.008, "batch_size": 8, "lr": 1e-4, "pictures": 0}
+        return {"name": name, "dataset": _drawn(network), "network": network, **step, **self._common()}
+
+    def _teacher_network(self, name: str) -> dict[str, Any]:
+        network: dict[str, Any] | None = self.config["teachers"][name].get("network")
+        if network is None:
+            raise UserError(f"{self.rows.source}: teachers.{name}: has no network to time a training with; add it")
+        return network
+
+    def barrier(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval barrier``: the student, its teacher, and how the line between them is measured."""
+        run = self.rows.runs[name]
+        settings = {key: value for key, value in self.config["barriers"].items() if key != "where"}
+        return {
+            "run": name,
+            "method": run.method,
+            "teacher": self.paths.teacher(str(run.teacher)),
+            "student": self.paths.network(run),
+            "dataset": self.rows.dataset_of(run),
+            "protocol": _watched(self.rows.protocol(run)).content(),
+            **settings,
+            **self._common(),
+        }
+
+    def sample(self, name: str, trial: int | str) -> dict[str, Any]:
+        """Spec of ``sida sample`` for the images that a trial of a row measures."""
+        run = self.rows.runs[name]
+        protocol, dataset = self.rows.protocol(run), self.rows.dataset_of(run)
+        first, last = protocol.seeds(int(trial))
+        # Without classes there are no frequencies to read, so the data need not be there; nor where they are counted.
+        classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
+        with_data = run.method == "data" or (classes == "empirical" and protocol.labels is None)
+        return {
+            "network": self.paths.network(run),
+            "gnet": self.paths.sampler_guide(run),
+            "sampler": self.rows.sampler_of(run),
+            "seeds": f"{first}-{last}",
+            "class_labels": self.rows.class_counts(run) or classes,
+            "dataset": dataset if with_data else None,
+            **self._common(),
+        }
+
+    def table(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval table``: the rows it shows and, for a table of settings, what they are trained with."""
+        path = self.rows.layout("tables", name)
+        needs = find_needs(path, self.rows.runs)
+        spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
+        if read_extended(path).get("kind") != "hyperparameters":
+            return spec
+        students = {run: self._settings(run) for run in needs.networks if self.rows.runs[run].trained_here}
+        return spec | {"gpus": self.config["gpus"], "students": students}
+
+    def figure(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval figure``: its rows, what points stand against, and the generators it draws samples of."""
+        path = self.rows.layout("figures", name)
+        needs = find_needs(path, self.rows.runs)
+        kind = read_extended(path).get("kind")
+        spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
+        spec["generators"] = [*map(self.measurement, needs.networks if kind == "samples" else [])]
+        layout = load_figure_layout(path) if kind == "points" else None
+        return spec | (
+            {"settings": figure_settings(self.rows, layout, self.student)} if isinstance(layout, PointsLayout) else {}
+        )
+
+    def experiment_needs(self, name: str) -> Needs:
+        """Rows that an experiment's tables, figures and claims need and that can be measured here."""
+        experiment = self.rows.experiments[name]
+        layouts = [(kind, layout) for kind in ("tables", "figures") for layout in getattr(experiment, kind)]
+        needs = [find_needs(self.rows.layout(kind, layout), self.rows.measurable) for kind, layout in layouts]
+        claims = [claim for claim in load_claims(self.config["claims"]) if claim.id in experiment.predicted]
+        # Rules read measurements and, some of them, the training logs, which lie beside the networks.
+        compared = claim_rows(claims, self.rows.measurable)
+        measured = {*compared, *(run for need in needs for run in need.measured)}
+        networks = {*compared, *(run for need in needs for run in need.networks)}
+        return Needs(
+            [run for run in self.rows.runs if run in measured], [run for run in self.rows.runs if run in networks]
+        )
+
+    def experiment(self, name: str) -> dict[str, Any]:
+        """Spec of ``sida-eval experiment``: what was asked and predicted, and the rows that answer it."""
+        needs = self.experiment_needs(name)
+        rows = self._sheet({*needs.measured, *needs.networks})
+        return {"experiment": {**dataclasses.asdict(self.rows.experiments[name])}, "runs": rows}
+
+    def _settings(self, run: str) -> dict[str, Any]:
+        network = self.config["teachers"][str(self.rows.runs[run].teacher)].get("network")
+        return {"settings": self.student(run), "network": network}
+
+    def _sheet(self, names: Collection[str]) -> list[dict[str, Any]]:
+        """Rows as the sheet has them, in its order."""
+        rows = (run for name, run in self.rows.runs.items() if name in names)
+        return [{key: value for key, value in vars(run).items() if value not in (None, "")} for run in rows]
+
+    def _common(self) -> dict[str, Any]:
+        return {"threads": self.config["threads"], "device": self.config["device"]}
+
+
+def _drawn(network: Mapping[str, Any]) -> dict[str, Any]:
+    """Spec of drawn images for a network."""
+    shape = {ours: network["kwargs"].get(theirs, 0) for ours, theirs in _SHAPE.items()}
+    return {"name": "noise", "kind": "noise", **shape}
+
+
+def _watched(protocol: Protocol) -> Protocol:
+    """What an evaluation during training can use of a protocol: a change of the rest is no reason to train again."""
+    return dataclasses.replace(protocol, metrics=protocol.watched or protocol.metrics)
