@@ -15,6 +15,7 @@ from sida.files.atomic import sha256_file, write_json, write_sealed_json
 from sida.files.tensors import write_tensors
 from workflow.archive.verify import verify
 from workflow.docs.stored_barriers import of_results, of_stored, store, unpack
+from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
@@ -52,7 +53,7 @@ def test_each_row_is_compared_with_its_teacher(preset):
 
 def test_a_plan_has_a_job_for_each(preset):
     assumptions = load_assumptions([])
-    jobs = Jobs(preset, assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    jobs = Jobs(Costs(preset, assumptions.gpu("H200"), "H200", assumptions, fresh=True))
     job = jobs.job("results/miniature/barriers/line-instance.json")
     assert (job.kind, job.name) == ("build", "barriers/line-instance.json")
 

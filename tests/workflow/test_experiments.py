@@ -16,6 +16,7 @@ from workflow.docs.costs import PAPER
 from workflow.docs.queries import answer
 from workflow.docs.stored import store
 from workflow.docs.study import Study
+from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
@@ -126,7 +127,9 @@ def test_the_page_of_an_experiment_is_a_target_that_needs_its_rows_alone(small):
     assert inputs["networks"] == targets.networks(["sid-a1.0", "sida-a1.0"])
     assert inputs["measurements"] == "results/tiny/collected/experiments/adversarial.csv"
     assumptions = load_assumptions()
-    found = Jobs(small, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True).behind(["experiments/adversarial.html"])
+    found = Jobs(Costs(small, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True)).behind(
+        ["experiments/adversarial.html"]
+    )
     assert sorted((job.kind, job.name) for job in found.values() if job.kind != "build") == [
         ("measure", "sid-a1.0"),
         ("measure", "sida-a1.0"),
@@ -181,7 +184,7 @@ def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored, q
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("experiments-*.yaml")), ids=lambda path: path.stem)
 def test_targets_at_the_paper_s_scale_exist(path):
     assumptions = load_assumptions()
-    jobs = Jobs(Preset.load(ROOT / PAPER), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    jobs = Jobs(Costs(Preset.load(ROOT / PAPER), assumptions.gpu("H200"), "H200", assumptions, fresh=True))
     for experiment in load_experiments(path):
         for target in experiment.plan:
             assert jobs.paths(target), experiment.id

@@ -22,7 +22,7 @@ from tests.workflow.workspace import Workspace
 from workflow.cli import sida_main as main
 from workflow.commands.plan import make_jobs
 from workflow.planning import networks
-from workflow.planning.costs import Job
+from workflow.planning.costs import Costs, Job
 from workflow.planning.doctor import examine
 from workflow.planning.jobs import Jobs
 from workflow.planning.measure import _turns, typical
@@ -47,7 +47,7 @@ def paper():
 
 def jobs_of(preset, gpu="H200", gpus=8, **more):
     assumptions = load_assumptions()
-    return Jobs(preset, assumptions.gpu(gpu), gpu, assumptions, gpus, **more)
+    return Jobs(Costs(preset, assumptions.gpu(gpu), gpu, assumptions, gpus, **more))
 
 
 def test_hours_and_memory_agree_with_table_8(paper):

@@ -6,6 +6,7 @@ import pytest
 
 from sida.assets.registry import load_registry
 from sida.config.resources import ROOT
+from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
@@ -47,7 +48,7 @@ def test_every_row_is_trained_as_in_the_paper_preset_and_starts_from_the_scripts
 
 def test_a_plan_counts_the_published_networks_that_the_preset_does_not_describe(preset):
     assumptions = load_assumptions()
-    jobs = Jobs(preset, assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    jobs = Jobs(Costs(preset, assumptions.gpu("H200"), "H200", assumptions, fresh=True))
     found = jobs.behind(["cifar10-uncond-sid2a-a1.2"]).values()
     (student,) = [job for job in found if job.kind == "student"]
     assert student.name == "cifar10-uncond-sid2a-a1.2"

@@ -25,6 +25,7 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.checkpoint import read_metadata, save_network
 from tests.training.processes import together
+from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.plan import make_plan, show_plan
 from workflow.planning.rates import load_assumptions
@@ -124,7 +125,7 @@ def test_teachers_have_the_published_numbers_of_parameters():
 @pytest.mark.slow
 def test_every_recipe_has_a_plan():
     assumptions = load_assumptions()
-    plan = make_plan(Jobs(paper(), assumptions.gpu("H200"), "H200", assumptions, 8, fresh=True), [], 8)
+    plan = make_plan(Jobs(Costs(paper(), assumptions.gpu("H200"), "H200", assumptions, 8, fresh=True)), [], 8)
     text = show_plan(plan)
     for run in paper().students():
         assert f"  {run.run} " in text

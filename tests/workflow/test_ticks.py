@@ -15,6 +15,7 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl, write_text
 from sida.methods import distill
 from sida.training import train_teacher
+from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset, specs
@@ -76,7 +77,7 @@ def test_a_target_of_the_paper_times_its_eight_recipes_without_data_and_download
     data = load_dataset(spec["dataset"])
     assert (data.num_channels, data.resolution, data.label_dim) == (3, 64, 1000)
     assert (spec["total_kimg"], spec["warmup_kimg"], spec["evaluation"]) == (5 * 8.192, 0, None)
-    jobs = Jobs(paper, assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    jobs = Jobs(Costs(paper, assumptions.gpu("H200"), "H200", assumptions, fresh=True))
     path = f"{paper.results}/ticks/students/cifar10-uncond-sida-a1/network.safetensors"
     assert 0.001 < jobs.job(path).gpu_hours < 0.1
     assert not [job for job in (jobs._job(path)[1]) if "asset" in job]

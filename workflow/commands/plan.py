@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False) -> Jobs:
     """Jobs of a preset, by its name or file, on a card; None takes the usual one for the preset's device."""
+    from workflow.planning.costs import Costs
     from workflow.planning.jobs import Jobs
     from workflow.planning.rates import load_assumptions
     from workflow.preset import Preset
@@ -76,7 +77,7 @@ def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False) -> J
     check_preset(loaded)
     assumptions = load_assumptions([Path(loaded.source).parent])
     gpu = gpu or ("CPU" if loaded.config["device"] == "cpu" else "H200")
-    return Jobs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, fresh=fresh)
+    return Jobs(Costs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, fresh=fresh))
 
 
 def preset_file(preset: str) -> Path:

@@ -16,12 +16,13 @@ PAPER = "config/paper.yaml"
 
 
 def _jobs(root: Path, config: str, gpu: str) -> Jobs:
+    from workflow.planning.costs import Costs
     from workflow.planning.jobs import Jobs
     from workflow.planning.rates import load_assumptions
     from workflow.preset import Preset
 
     assumptions = load_assumptions()
-    return Jobs(Preset.load(root / config), assumptions.gpu(gpu), gpu, assumptions, fresh=True)
+    return Jobs(Costs(Preset.load(root / config), assumptions.gpu(gpu), gpu, assumptions, fresh=True))
 
 
 def _shown_in_tables(run: Run) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from sida.config.families import SD_VAE
 from sida.errors import UserError, suggestion
 from workflow.planning.costs import Costs, Job
-from workflow.planning.rates import Assumptions, Gpu
 from workflow.preset import Preset
 from workflow.preset.spec_files import SpecFiles
 from workflow.preset.targets import Targets
@@ -25,28 +24,12 @@ class Jobs:
     """Jobs of a preset, by the path of their product.
 
     Args:
-        preset: The preset.
-        gpu: The card they run on.
-        gpu_name: Its name.
-        assumptions: Sizes and rates that cannot be counted.
-        gpus: GPUs there are; a training takes as many of them as the preset wishes.
-        rates: Measured operations a second by fp16; they replace the card's.
-        fresh: Count what is there already as well.
+        costs: Costs of the preset's jobs; where they are fresh, products that are there are made again.
     """
 
-    def __init__(
-        self,
-        preset: Preset,
-        gpu: Gpu,
-        gpu_name: str,
-        assumptions: Assumptions,
-        gpus: int = 1,
-        rates: Mapping[bool, float] | None = None,
-        fresh: bool = False,
-    ) -> None:
-        self.costs = Costs(preset, gpu, gpu_name, assumptions, gpus, rates, fresh)
-        self.preset, self.fresh = preset, fresh
-        self.targets, self.records = Targets(preset, False), Records(preset)
+    def __init__(self, costs: Costs) -> None:
+        self.costs, self.preset = costs, costs.preset
+        self.targets, self.records = Targets(costs.preset, False), Records(costs.preset)
         self._looked: set[str] = set()
 
     def behind(self, targets: Iterable[str]) -> dict[str, Job]:
@@ -85,7 +68,7 @@ class Jobs:
 
     def _add(self, path: str, found: dict[str, Job]) -> None:
         key = _product(path)
-        if key in found or (os.path.exists(path) and not self.fresh and not self._outdated(path, found)):
+        if key in found or (os.path.exists(path) and not self.costs.fresh and not self._outdated(path, found)):
             return
         job, needs = self._job(path)
         for needed in needs:

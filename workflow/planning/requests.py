@@ -15,7 +15,7 @@ from typing import Any
 from sida.errors import UserError
 from workflow.planning.attempts import PIECES
 from workflow.planning.cards import SMALLER, driver_memory, too_large
-from workflow.planning.costs import Job
+from workflow.planning.costs import Costs, Job
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.planning.site import Site
@@ -212,7 +212,7 @@ class Requests:
         card = self.site.gpu if self.site and self.site.gpu and self.preset.config["device"] != "cpu" else None
         card = card or ("CPU" if self.preset.config["device"] == "cpu" else "H200")
         gpus = max(1, self.preset.config["gpus"])
-        return Jobs(self.preset, assumptions.gpu(card), card, assumptions, gpus, fresh=True)
+        return Jobs(Costs(self.preset, assumptions.gpu(card), card, assumptions, gpus, fresh=True))
 
 
 def _grown(attempt: int) -> float:

@@ -20,6 +20,7 @@ from typing import Any
 
 from sida.errors import UserError
 from sida.progress import say
+from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.progress import Bars, RunProgress
 from workflow.planning.rates import load_assumptions
@@ -83,7 +84,7 @@ def planned_seconds(preset: Preset, outputs: Mapping[str, list[str]]) -> dict[st
         outputs: Files that each job makes.
     """
     card, assumptions = "CPU" if preset.config["device"] == "cpu" else "H200", load_assumptions([*preset.own])
-    jobs = Jobs(preset, assumptions.gpu(card), card, assumptions, max(1, preset.config["gpus"]), fresh=True)
+    jobs = Jobs(Costs(preset, assumptions.gpu(card), card, assumptions, max(1, preset.config["gpus"]), fresh=True))
     found = dict.fromkeys(outputs, 0.0)
     for job, paths in outputs.items():
         with contextlib.suppress(UserError):

@@ -71,7 +71,7 @@ def check_files(paths: Iterable[str]) -> None:
         (load_spec if Path(path).suffix == ".json" else load_yaml)(path)
 
 
-def mend_times(folder: str | os.PathLike[str], clock: str | os.PathLike[str]) -> int:
+def fix_times(folder: str | os.PathLike[str], clock: str | os.PathLike[str]) -> int:
     """Dates what is dated in the future to now, and says so; returns how many files and folders.
 
     Args:
