@@ -54,7 +54,7 @@ def _range(amounts: Sequence[Mapping[str, Any]]) -> str:
     if len(amounts) == 1:
         return str(amounts[0]["text"])
     first, last = min(amounts, key=lambda one: one["value"]), max(amounts, key=lambda one: one["value"])
-    decimals = _decimals(last["value"] - first["value"])
+    decimals = decimals_of(last["value"] - first["value"])
     return f"{first['what']} {' to '.join(_number(one['value'], decimals, one['signed']) for one in (first, last))}"
 
 
@@ -68,12 +68,12 @@ def _interval(numbers: Mapping[str, Any], value: float) -> tuple[float, float] |
 def _shown(value: float, interval: tuple[float, float] | None, signed: bool) -> str:
     if interval is None or not all(map(math.isfinite, interval)):
         return _number(value, 2, signed)
-    decimals = _decimals(interval[1] - interval[0])
+    decimals = decimals_of(interval[1] - interval[0])
     low, high = (_number(end, decimals, signed) for end in interval)
     return f"{_number(value, decimals, signed)} [{low}, {high}]"
 
 
-def _decimals(width: float) -> int:
+def decimals_of(width: float) -> int:
     """Enough to see half of a width with two digits; three at most, which no metric here exceeds in precision."""
     return min(3, max(0, 1 - math.floor(math.log10(width / 2)))) if width > 0 else 2
 

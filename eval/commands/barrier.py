@@ -10,7 +10,8 @@ EXAMPLES = """examples:
   sida-eval barrier --spec '{"run": "x", "teacher": "teacher.safetensors", "student": "student.safetensors",
                              "dataset": {"name": "digits", "kind": "digits"}, "protocol": "digits"}' --out x.json
 
-A preset's key `barriers` names the rows whose specs the workflow writes. What is computed: docs/protocol.md.
+A preset's key `barriers` names the rows whose specs the workflow writes. docs/reference/statistics.md
+says how barriers are computed.
 """
 
 

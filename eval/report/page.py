@@ -7,17 +7,19 @@ Pictures are copied into a folder beside the page, reduced to 256 colours, so th
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from eval.claims.experiments import Experiment
+from eval.claims.model import counted
 from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.report.paper import figure_caption, in_order
 from eval.report.pictures import reduced_png
 from eval.results.summary import Measurements, load_measurements, measured_days
 from eval.tables.text import plain
 from sida.errors import UserError
-from sida.files.atomic import atomic_path, write_text
+from sida.files.atomic import atomic_path, read_sealed_json, write_text
 
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)
 
@@ -71,6 +73,7 @@ def page_text(
     title: str = "",
     own: str | Path | None = None,
     answers: Sequence[Answer] = (),
+    costs: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The page's Markdown.
 
@@ -81,12 +84,13 @@ def page_text(
         title: Headline.
         own: Folder of the preset, see :func:`write_page`.
         answers: What the preset's experiments found.
+        costs: Cost of an experiment at the paper's scale, by its id.
     """
     tables = in_order(folder / "tables", ".md")
-    parts = [f"# {plain(title) or f'Results of the preset {folder.name}'}", _origin(folder)]
+    parts = [f"# {plain(title) or f'Results of the preset {folder.name}'}", _origin(folder) + _verdicts(folder)]
     if answers:
         parts += ["## Questions and answers", answers_table(answers)]
-        parts += [_answer(answer, pictures, link) for answer in answers]
+        parts += [_answer(answer, pictures, link, costs.get(answer.experiment.id, "")) for answer in answers]
     if tables:
         parts += [
             "## Tables",
@@ -117,10 +121,20 @@ def _origin(folder: Path) -> str:
     return f"{made} {', '.join(facts)}."
 
 
-def _answer(answer: Answer, pictures: Sequence[Path], link: str) -> str:
+def _verdicts(folder: Path) -> str:
+    """How many claims have which verdict; empty where no claim is decided."""
+    path = folder / "claims.json"
+    return (
+        f"\nClaims: {counted(claim['verdict'] for claim in read_sealed_json(path)['claims'])}."
+        if path.is_file()
+        else ""
+    )
+
+
+def _answer(answer: Answer, pictures: Sequence[Path], link: str, cost: str) -> str:
     names = {picture.stem: picture.name for picture in pictures}
     shown = [f"{link}/{names[name]}" for name in answer.experiment.figures[:1] if name in names]
-    return f"### {answer.experiment.id}\n\n{answer_block(answer, shown[0] if shown else '', page='#')}"
+    return f"### {answer.experiment.id}\n\n{answer_block(answer, shown[0] if shown else '', '#', cost)}"
 
 
 def _figure(picture: Path, link: str, own: str | Path | None) -> str:

@@ -16,8 +16,10 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 from tests.eval.synthetic_output import write_csv
+from tests.workflow.test_docs_links import DOCS
 from tests.workflow.test_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
+from workflow.docs.answers import in_words
 from workflow.docs.counts import COUNTS
 from workflow.docs.pages import MARKER, filled
 from workflow.docs.queries import answer
@@ -29,7 +31,7 @@ from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
 
 ABOUT = {"preset": "config/miniature.yaml", "title": "A study"}
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *DOCS]
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +136,19 @@ def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
     )
 
 
+def test_effects_in_words():
+    def found(what, value, **numbers):
+        return {"effect": {"what": what, "value": value, "signed": not what.startswith("ratio")}, "numbers": numbers}
+
+    assert in_words([found("fd", 1.1, low=0.97, high=1.24)]) == "FD 1.10 lower, 95 % interval 0.97 to 1.24"
+    assert in_words([found("fd", -0.9, low=-1.2, high=-0.6)]) == "FD 0.90 higher, 95 % interval 0.60 to 1.20"
+    assert in_words([found("is", 0.7, low=-0.1, high=1.5)]).endswith(
+        " 0.70 higher, 95 % interval 0.10 lower to 1.50 higher"
+    )
+    assert in_words([found("ratio of images", 1.2, low=1, high=1.5)]).startswith("ratio of images 1.20, 95 %")
+    assert in_words([found("recall", 0.2), found("recall", -0.1)]) == "recall 0.10 lower to 0.20 higher (2 comparisons)"
+
+
 def test_queries_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
     study = Study(stored, ROOT, tmp_path)
     measured = load_measurements(made_up / "measurements.csv")
@@ -156,6 +171,8 @@ def test_queries_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
     power, claim = answer(study, ["power", "5%"]), ids["TRAIN"][0]
     assert power.startswith("\n\n| claim |")
     assert f"| {claim} |" in power
+    assert re.match(r"(Yes|No|Not decided): FD \d", answer(study, ["answer", claim]))
+    assert answer(study, ["word", claim]) in ("yes", "no", "not decided")
     assert answer(study, ["costs"]).startswith("\n\n| claim | until |")
     assert answer(study, ["needed", claim])
     assert float(answer(study, ["detectable", claim])) > 0
@@ -217,14 +234,12 @@ def test_the_command_fills_markers_and_check_changes_nothing(tmp_path, capsys):
 
 
 def test_the_page_of_a_study_is_made_from_its_stored_files(stored, tmp_path):
-    pictures = tmp_path / "miniature"
-    pictures.mkdir()
-    shutil.copy(ROOT / "docs" / "miniature" / "mini-figure1.png", pictures)
+    shutil.copy(ROOT / "docs" / "miniature" / "mini-figure1.png", stored.parent)
     (tmp_path / "unpacked").mkdir()
-    text = study_page(Study(stored, ROOT, tmp_path / "unpacked"), pictures, "miniature")
+    text = study_page(Study(stored, ROOT, tmp_path / "unpacked"), "../miniature")
     assert text.startswith("# A study\n")
     assert text.count("\n### Table mini-table") == 8
-    assert "(miniature/mini-figure1.png)" in text
+    assert "(../miniature/mini-figure1.png)" in text
     assert "M-72" in text
     assert "not measured" not in text
 
@@ -253,5 +268,5 @@ def test_no_result_is_typed_into_the_findings():
     """Outside of markers the page has no decimals but values of α, no spreads, shares and verdicts."""
     text = MARKER.sub("", (ROOT / "docs" / "findings.md").read_text())
     found = re.findall(r"\d+\.\d+|±|\d ?%|[✓✗–] [MD]-\d+", text)
-    assert set(found) <= {"0.5", "0.75", "1.0", "1.2", "1.5", "0.25"}
+    assert set(found) <= {"1.0", "1.2", "1.5", "0.25", "5 %"}  # values of α, and 95 % intervals
     assert len(MARKER.findall((ROOT / "docs" / "findings.md").read_text())) > 20

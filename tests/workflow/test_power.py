@@ -12,7 +12,7 @@ from workflow.cli import eval_main as main
 
 
 def test_the_example_of_the_documentation_is_what_the_command_prints(capsys):
-    text = (ROOT / "docs" / "protocol.md").read_text()
+    text = (ROOT / "docs" / "reference" / "statistics.md").read_text()
     command, output = re.search(r"    \$ sida-eval (power [^\n]*)\n((?:    [^\n]+\n)+)", text).groups()
     assert main(command.split()) == 0
     assert capsys.readouterr().out == re.sub(r"^    ", "", output, flags=re.M)

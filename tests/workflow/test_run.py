@@ -264,8 +264,8 @@ def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finis
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("SiDA: <!--= tiny mean fd sida-a1.0 -->?<!--/-->\n")
     results = finished.folder / "results/tiny"
-    write_docs(results=results, config="tests/workflow/tiny.yaml", page="docs/tiny.md", root=tmp_path)
-    page = (tmp_path / "docs/tiny.md").read_text()
+    write_docs(results=results, config="tests/workflow/tiny.yaml", page="docs/reference/tiny.md", root=tmp_path)
+    page = (tmp_path / "docs/reference/tiny.md").read_text()
     table = (results / "tables/main.md").read_text().split("\n\n")
     assert all(part.strip() in page for part in table if part.startswith("|"))
     for claim in json.loads((results / "claims.json").read_text())["claims"]:
@@ -284,4 +284,4 @@ def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finis
             lines[i] = ",".join(cells)
     data.write_text("".join(lines))
     stale = write_docs(check=True, root=tmp_path)
-    assert [line.partition(":")[0] for line in stale] == ["README.md", "docs/tiny.md"]
+    assert [line.partition(":")[0] for line in stale] == ["README.md", "docs/reference/tiny.md"]

@@ -8,7 +8,7 @@ HELP = "Compute every number of the documentation again: pages of stored results
 EXAMPLES = """examples:
   sida-eval docs                      write the pages of all stored studies and all numbers between markers
   sida-eval docs --check              change nothing; say what is stale
-  sida-eval docs --store results/miniature --config config/miniature.yaml --page docs/miniature.md
+  sida-eval docs --store results/miniature --config config/miniature.yaml --page docs/reference/miniature.md
                                       first keep the results of a run beside the page (docs/miniature/data)
 
 Markers look like <!--= miniature seeds fd t30-sida -->5.43 ± 0.15<!--/-->; they are invisible in rendered pages.
@@ -17,7 +17,9 @@ Markers look like <!--= miniature seeds fd t30-sida -->5.43 ± 0.15<!--/-->; the
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("pages", nargs="*", metavar="PAGE.md", help="pages (default: README.md and docs/*.md)")
+    parser.add_argument(
+        "pages", nargs="*", metavar="PAGE.md", help="pages (default: README.md, docs/*.md and docs/reference/*.md)"
+    )
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where something is stale")
     parser.add_argument("--store", metavar="DIR", help="results of a preset to keep beside its page first")
     parser.add_argument("--config", metavar="YAML", help="with --store: the preset's configuration")

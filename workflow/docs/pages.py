@@ -79,11 +79,11 @@ def write_docs(
     """Writes (or only names) what is stale; returns a line for each page and schema.
 
     Args:
-        pages: Pages; by default ``README.md`` and ``docs/*.md``.
+        pages: Pages; by default ``README.md``, ``docs/*.md`` and ``docs/reference/*.md``.
         check: Change nothing.
         results: Results of a preset to keep beside their page first.
         config: With ``results``: the preset's configuration.
-        page: With ``results``: ``docs/NAME.md``.
+        page: With ``results``: ``docs/reference/NAME.md``.
         title: With ``results``: headline of the page; by default the preset's title.
         add: With ``results``: stored rows that these results lack stay, where the preset asks for the same still.
         root: The repository.
@@ -94,22 +94,21 @@ def write_docs(
     if results and check:
         raise UserError("--store and --check exclude each other")
     kept = _keep(results, config, page, title, add, root) if results else None
-    everything = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
+    docs, reference = root / "docs", root / "docs" / "reference"
+    everything = [root / "README.md", *sorted(docs.glob("*.md")), *sorted(reference.glob("*.md"))]
     wanted = [Path(page).resolve() for page in pages] or [*everything, *([kept] if kept else [])]
     # The schemas of a repository are written with its pages.
     texts = schemas(root) if (root / "workflow").is_dir() else {}
-    with opened(root, sorted((root / "docs").glob("*/data"))) as studies:
+    with opened(root, sorted(docs.glob("*/data"))) as studies:
         if results and kept:
-            draw(studies[kept.stem], Path(results), kept.with_suffix(""))
+            draw(studies[kept.stem], Path(results), docs / kept.stem)
         for path in dict.fromkeys(wanted):
-            about = studies.get(path.stem) if path.parent == root / "docs" else None
+            about = studies.get(path.stem) if path.parent == reference else None
             if path.suffix != ".md" or not (about or path.is_file()):
                 raise UserError(f"{path}: no such page (*.md)")
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-            texts[path] = (
-                study_page(about, path.with_suffix(""), path.stem) if about else filled(old, studies, root, name)
-            )
+            texts[path] = study_page(about, f"../{path.stem}") if about else filled(old, studies, root, name)
     changed = []
     for path, new in texts.items():
         old = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -125,15 +124,15 @@ def _keep(results: str | Path, config: str | None, page: str | None, title: str 
     """Keeps results beside their page, as far as they are text; returns the page."""
     if not config or not page:
         raise UserError(
-            "--store needs --config (the preset) and --page (docs/NAME.md, with its data in docs/NAME/data)"
+            "--store needs --config (the preset) and --page (docs/reference/NAME.md, with its data in docs/NAME/data)"
         )
     path = root / page
-    if path.suffix != ".md" or path.parent != root / "docs":
-        raise UserError(f"--page {page}: must be docs/NAME.md")
+    if path.suffix != ".md" or path.parent != root / "docs" / "reference":
+        raise UserError(f"--page {page}: must be docs/reference/NAME.md")
     preset = Preset.load(root / config)
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": config, "title": title or preset.config["title"]}
-    store(results, path.with_suffix("") / "data", about, asked, add)
+    store(results, root / "docs" / path.stem / "data", about, asked, add)
     return path
 
 

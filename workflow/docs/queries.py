@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from sida.errors import UserError, suggestion
+from workflow.docs.answers import answer as answer_to
+from workflow.docs.answers import word
 from workflow.docs.effects import EFFECTS
 from workflow.docs.numbers import NUMBERS_OF_STUDIES
 from workflow.docs.study import Study
@@ -19,7 +21,7 @@ def answer(study: Study, words: Sequence[str]) -> str:
     """
     queries: dict[str, Callable[..., str]] = {
         "verdict": study.verdict, "verdicts": study.verdicts, "fact": study.fact, "table": study.table,
-        "experiments": study.experiments, "experiment": study.experiment,
+        "answer": partial(answer_to, study), "word": partial(word, study),
         **{name: partial(query, study) for name, query in (NUMBERS_OF_STUDIES | EFFECTS).items()},
     }  # fmt: skip
     if not words or words[0] not in queries:

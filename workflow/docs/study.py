@@ -16,7 +16,7 @@ from eval.claims.experiments import load_experiments
 from eval.claims.model import SIGNS, Claim, Outcome, load_claims
 from eval.claims.verdicts import decide_claims
 from eval.figures.build import build_figure
-from eval.report.answers import Answer, answer_block, answers_of, answers_table
+from eval.report.answers import Answer, answers_of
 from eval.report.needs import find_needs
 from eval.results.published import load_published
 from eval.results.selection import matching, parse_condition
@@ -25,7 +25,6 @@ from eval.results.summary import load_measurements, measured_days
 from eval.tables import make_table, write_table
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_sealed_json, write_text
-from workflow.docs.costs import PAPER, planned
 from workflow.docs.stored import read_study, unpack
 from workflow.docs.stored_lines import read_csv
 from workflow.preset import Preset
@@ -76,9 +75,13 @@ class Study:
         return known[name]()
 
     @cached_property
+    def decided(self) -> dict[str, dict[str, Any]]:
+        """Records of ``claims.json`` by claim."""
+        return {claim["id"]: claim for claim in read_sealed_json(self.verdicts_file)["claims"]}
+
+    @property
     def _verdicts(self) -> dict[str, Outcome]:
-        claims = read_sealed_json(self.verdicts_file)["claims"]
-        return {claim["id"]: claim["verdict"] for claim in claims}
+        return {name: claim["verdict"] for name, claim in self.decided.items()}
 
     @cached_property
     def claims(self) -> list[Claim]:
@@ -104,24 +107,6 @@ class Study:
         self.make_table(name)
         lines = (self.unpacked / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
         return "\n".join(["", "", *(_unbroken(line) for line in lines if line.startswith("|")), "", ""])
-
-    def experiments(self) -> str:
-        """All questions with their answers in a table of one screen; its markers stand on lines of their own."""
-        return f"\n\n{answers_table(self.answers, f'{self.folder.parent.name}.md#')}\n\n"
-
-    def experiment(self, name: str) -> str:
-        """One question: prediction, answer, first figure, limits and the cost of more."""
-        known = {answer.experiment.id: answer for answer in self.answers}
-        if name not in known:
-            raise UserError(f"no experiment '{name}'{suggestion(name, known)}")
-        return f"\n\n{self._block(known[name], f'{self.folder.parent.name}.md#')}\n\n"
-
-    def _block(self, answer: Answer, page: str) -> str:
-        experiment, pictures = answer.experiment, self.folder.parent
-        there = [name for name in experiment.figures[:1] if (pictures / f"{name}.png").is_file()]
-        picture = f"{pictures.name}/{there[0]}.png" if there else ""
-        hours = planned(self.root, PAPER, experiment.plan, "gpu_hours") if experiment.plan else ""
-        return answer_block(answer, picture, page, f"{hours} hours of an H200" if hours else "")
 
     @cached_property
     def answers(self) -> list[Answer]:

@@ -6,25 +6,27 @@ import json
 from pathlib import Path
 
 from eval.report.page import page_text, reduced
+from workflow.docs.costs import PAPER, planned
 from workflow.docs.study import Study
 
 
-def study_page(study: Study, pictures: Path, link: str) -> str:
-    """The study's page: tables and verdicts built anew, with the pictures that are there.
+def study_page(study: Study, link: str) -> str:
+    """The study's page: tables and verdicts built anew, with the stored pictures.
 
     Args:
-        study: The study.
-        pictures: Folder of its pictures.
-        link: That folder as the page links it.
+        study: The study; its pictures lie in the folder above its data.
+        link: The pictures' folder as the page links it.
     """
     for name in study.preset.config["tables"]:
         # Of a study that grows over sessions, tables of which no row is measured yet are left out.
         if study.rows_of("tables", name) & set(study.measured.runs):
             study.make_table(name)
     assert study.verdicts_file.is_file()  # the page shows the verdicts
-    shown = [pictures / f"{name}.png" for name in study.preset.config["figures"]]
+    shown = [study.folder.parent / f"{name}.png" for name in study.preset.config["figures"]]
     there = [path for path in shown if path.is_file()]
-    text = page_text(study.unpacked, there, link, study.facts["title"], answers=study.answers)
+    asked = {answer.experiment.id: answer.experiment.plan for answer in study.answers if answer.experiment.plan}
+    costs = {name: f"{planned(study.root, PAPER, plan, 'gpu_hours')} hours of an H200" for name, plan in asked.items()}
+    text = page_text(study.unpacked, there, link, study.facts["title"], answers=study.answers, costs=costs)
     made = study.unpacked / "tables"
     waiting = [f"Table {name}" for name in study.preset.config["tables"] if not (made / f"{name}.md").is_file()]
     waiting += [f"Figure {path.stem}" for path in shown if path not in there]
