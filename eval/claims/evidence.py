@@ -15,10 +15,9 @@ from eval.results.published import Published, published_number
 from eval.results.selection import matching
 from eval.results.sheet import Run
 from eval.results.summary import Estimate, Measurements, other_yardstick
-from eval.results.training_logs import Point, has_metric, read_evaluations
+from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
-from sida.files.atomic import read_jsonl
 
 
 class NotMeasuredError(Exception):
@@ -175,7 +174,7 @@ class Evidence:
             NotMeasuredError: There is no log of it, or it is empty.
         """
         path = self.students / run / "train.jsonl" if self.students else None
-        records = read_jsonl(path) if path is not None and path.is_file() else []
+        records = read_log(path) if path is not None and path.is_file() else []
         if not records:
             raise NotMeasuredError(f"no training log of run '{run}'")
         return records

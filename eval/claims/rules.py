@@ -164,7 +164,7 @@ def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
     ticks = evidence.ticks(run)
     ticks = ticks[1:] or ticks
     key = {"seconds_per_kimg": "img_per_s", "memory_reserved_gb": "memory_reserved_mb"}.get(quantity, quantity)
-    values = [float(tick[key]) for tick in ticks if tick.get(key) is not None]
+    values = [float(tick[key]) for tick in ticks if tick.get(key)]
     if not values:
         raise NotMeasuredError(f"the training log of run '{run}' has no '{key}'")
     if key == "memory_reserved_mb":

@@ -13,10 +13,10 @@ from typing import Any
 from eval.claims.amounts import together
 from eval.claims.experiments import EXPECTED, Experiment
 from eval.claims.model import SIGNS, UNDECIDED, Outcome
+from eval.claims.read import read_verdicts
 from eval.results.summary import Measurements
 from eval.tables.text import plain
 from sida.errors import UserError, suggestion
-from sida.files.atomic import read_sealed_json
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def answers_of(experiments: Iterable[Experiment], verdicts: str | Path, measurem
     path = Path(verdicts)
     if not path.is_file():
         raise UserError(f"{path}: no verdicts there; decide the claims first (sida-eval claims)")
-    records = {claim["id"]: claim for claim in read_sealed_json(path)["claims"]}
+    records = {claim["id"]: claim for claim in read_verdicts(path)["claims"]}
     times: dict[str, list[str]] = {}
     for row in measurements.rows:
         times.setdefault(row.run, []).append(row.date)

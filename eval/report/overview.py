@@ -7,10 +7,10 @@ import textwrap
 from pathlib import Path
 
 from eval.claims.model import SIGNS, counted
+from eval.claims.read import read_verdicts
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import to_terminal
 from sida.errors import UserError, suggestion
-from sida.files.atomic import read_sealed_json
 from sida.files.text_files import read_text
 
 _CELLS = re.compile(r"(?<!\\)\|")
@@ -74,7 +74,7 @@ def _verdicts(folder: Path, width: int) -> list[str]:
     path = folder / "claims.json"
     if not path.is_file():
         return []
-    claims = read_sealed_json(path)["claims"]
+    claims = read_verdicts(path)["claims"]
     indent = " " * 22
     lines = [
         textwrap.fill(f"  {SIGNS[c['verdict']]} {c['verdict']:<16}  {c['statement']}", width, subsequent_indent=indent)

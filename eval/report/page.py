@@ -13,13 +13,15 @@ from types import MappingProxyType
 
 from eval.claims.experiments import Experiment
 from eval.claims.model import counted
+from eval.claims.read import read_verdicts
 from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.report.paper import figure_caption, in_order
 from eval.report.pictures import reduced_png
 from eval.results.summary import Measurements, load_measurements, measured_days
 from eval.tables.text import plain
 from sida.errors import UserError
-from sida.files.atomic import atomic_path, read_sealed_json, write_text
+from sida.files.atomic import atomic_path, write_text
+from sida.files.text_files import read_text
 
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)
 
@@ -94,14 +96,14 @@ def page_text(
     if tables:
         parts += [
             "## Tables",
-            *(f"### Table {path.stem}\n\n{path.read_text(encoding='utf-8').strip()}" for path in tables),
+            *(f"### Table {path.stem}\n\n{read_text(path).strip()}" for path in tables),
         ]
     if pictures:
         parts.append("## Figures")
         parts += [_figure(picture, f"{link}/{picture.name}", own) for picture in pictures]
     claims = folder / "claims.md"
     if claims.is_file():
-        parts.append(_HEADING.sub(lambda found: "#" + found.group(), claims.read_text(encoding="utf-8").strip()))
+        parts.append(_HEADING.sub(lambda found: "#" + found.group(), read_text(claims).strip()))
     return "\n\n".join(parts) + "\n"
 
 
@@ -125,7 +127,7 @@ def _verdicts(folder: Path) -> str:
     """How many claims have which verdict; empty where no claim is decided."""
     path = folder / "claims.json"
     return (
-        f"\nClaims: {counted(claim['verdict'] for claim in read_sealed_json(path)['claims'])}."
+        f"\nClaims: {counted(claim['verdict'] for claim in read_verdicts(path)['claims'])}."
         if path.is_file()
         else ""
     )

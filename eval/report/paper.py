@@ -11,13 +11,16 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from eval.claims.read import read_verdicts
 from eval.claims.write import MARKS
 from eval.report.pdflatex import compile_latex, latex_lack
 from eval.results.summary import Measurements, load_measurements
+from eval.results.training_logs import read_log
 from eval.tables.latex_text import breakable, escape
 from sida.config.resources import find, names
 from sida.errors import UserError
-from sida.files.atomic import read_jsonl, read_sealed_json, write_text
+from sida.files.atomic import write_text
+from sida.files.text_files import read_text
 
 _NATURAL = re.compile(r"(\d+)")
 _TABLE_NUMBER = re.compile(r"\\renewcommand\{\\thetable\}\{([^}]+)\}")
@@ -59,7 +62,7 @@ def in_order(folder: Path, suffix: str) -> list[Path]:
     def key(path: Path) -> list[str | int]:
         rank = 0 if path.stem == "main" else 1 if _NUMBERED.search(path.stem) else 2
         parts: list[str | int] = [rank]
-        return parts + [int(part) if part.isdigit() else part for part in _NATURAL.split(path.stem)]
+        return parts + [int(part) if part.isdecimal() else part for part in _NATURAL.split(path.stem)]
 
     return sorted(folder.glob(f"*{suffix}"), key=key) if folder.is_dir() else []
 
@@ -73,7 +76,7 @@ def paper_source(
     parts = [_PREAMBLE.replace("TITLE", escape(title or f"Results of the preset {folder.name}"))]
     if tables:
         parts.append(r"\section{Tables}")
-        found = [_TABLE_NUMBER.search(table.read_text(encoding="utf-8")) for table in tables]
+        found = [_TABLE_NUMBER.search(read_text(table)) for table in tables]
         for table, number in zip(tables, _numbers([match[1] if match else None for match in found])):
             parts.append(rf"\renewcommand{{\thetable}}{{{number}}}" + "\n" + rf"\input{{tables/{table.name}}}")
     if figures:
@@ -123,7 +126,7 @@ def _claims(path: Path, measured: bool) -> list[str]:
     """The verdicts here, where anything was measured, and by published numbers alone, where the claims have them."""
     if not path.is_file():
         return []
-    record = read_sealed_json(path)
+    record = read_verdicts(path)
     printed = any("by_published" in claim for claim in record["claims"])
     heads = ["here"] * (measured or not printed) + ["as published"] * printed
     form = (
@@ -190,7 +193,7 @@ def training_time(log: Path) -> str:
     """Summed training time of a run as ``1.4 min`` or ``12.3 h``; a dash without a log."""
     if not log.is_file():
         return "--"
-    seconds = sum(float(tick.get("seconds") or 0) for tick in read_jsonl(log))
+    seconds = sum(float(tick.get("seconds") or 0) for tick in read_log(log))
     return f"{seconds / 60:.1f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from eval.results.summary import COLUMNS, Measurements, measurements_of
@@ -62,14 +63,42 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     for key, value in record["metrics"].items():
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             raise UserError(f"{path}: metrics.{key}: must be a finite number; measure this trial again")
+    if wrong := [place for place, good in _parts(record) if not good]:
+        raise UserError(f"{path}: {wrong[0]}: not what a measurement holds there; {_AGAIN}")
     # A metric that could not be measured says why in the details.
     wanted = record["protocol"].get("fields", {}).get("metrics", {})
     missing = [key for key in wanted if key not in record["metrics"] and key not in record.get("details", {})]
     if missing or not (wanted or record["metrics"]):
         raise UserError(f"{path}: metrics.{''.join(missing[:1]) or '*'}: was not measured; measure this trial again")
-    if len(record["seeds"]) != 2:
-        raise UserError(f"{path}: seeds: must be [first, last]; measure this trial again")
     return record
+
+
+def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+    """Places of a record below its fields, and whether each holds what others read there."""
+    protocol, seeds, fields = record["protocol"], record["seeds"], record["protocol"].get("fields", {})
+    metrics = fields.get("metrics", {}) if isinstance(fields, dict) else None
+    references = record.get("metric_references", {})
+    yield "seeds", len(seeds) == 2 and all(type(seed) is int for seed in seeds)
+    yield "protocol", isinstance(protocol.get("name"), str) and isinstance(protocol.get("sha256"), str)
+    yield (
+        "protocol.fields.metrics",
+        isinstance(metrics, dict)
+        and all(
+            isinstance(metric, dict) and isinstance(metric.get("extractor", ""), (str, NoneType))
+            for metric in metrics.values()
+        ),
+    )
+    yield (
+        "metric_references",
+        isinstance(references, dict)
+        and all(
+            not found or (isinstance(found, dict) and isinstance(found.get("sha256"), str))
+            for found in references.values()
+        ),
+    )
+    yield "extractors", all(isinstance(digest, (str, NoneType)) for digest in record["extractors"].values())
+    yield "details", isinstance(record.get("details", {}), dict)
+    yield "source", isinstance(record.get("source", {}), dict)
 
 
 def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[str, Any]) -> bool:

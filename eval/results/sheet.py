@@ -13,7 +13,7 @@ from sida.config.mapping import from_mapping, from_texts, load_spec
 from sida.config.ranges import Count, Finite, Name, Natural, OneOf
 from sida.errors import UserError
 from sida.files.content_hash import FORMULA
-from sida.files.text_files import read_text
+from sida.files.text_files import MOST_LINES, check_amount, read_text
 from sida.methods.registry import METHODS, is_method
 
 #: Methods of rows that are measured and not distilled here.
@@ -118,7 +118,9 @@ def read_runs(path: str | Path) -> list[Run]:
 
 def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     """``FILE:LINE`` and cells of each line that is neither empty nor a comment."""
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
+    text = read_text(path)
+    check_amount(text, str(path), "\n", MOST_LINES, "lines")
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip() or line.startswith("#"):
             continue
         where = f"{path}:{number}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,9 @@ from typing import Any
 
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
+
+#: What records hold of themselves, besides metrics and losses.
+_NUMBERS = ("nimg", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
 
 
 @dataclass(frozen=True)
@@ -70,19 +74,21 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
     if not path.is_file():
         raise UserError(f"{path}: no such training log; train the run with an 'evaluation' in its recipe")
     points = []
-    for number, record in enumerate(_records(path), start=1):
+    for number, record in enumerate(read_log(path), start=1):
         if metric not in record or "nimg" not in record:
             known = ", ".join(sorted(record))
             raise UserError(f"{path}:{number}: no '{metric}' in this evaluation (it has {known}); change the layout")
         # JSON has no NaN: the log has null in its place.
-        value = math.nan if record[metric] is None else float(record[metric])
+        where = f"{path}:{number}: {metric}"
+        value = math.nan if record[metric] is None else _number(record[metric], where)
         if math.isnan(value) and not finite:
             value = math.inf
         if math.isnan(value):
             raise UserError(f"{path}:{number}: {metric} is NaN; look at the run's train.jsonl")
-        trials = record.get(f"{metric}_trials") or [value]
-        std = record.get(f"{metric}_std")
-        std = float(std) if std is not None and len(trials) > 1 else None
+        trials, std = record.get(f"{metric}_trials") or [value], record.get(f"{metric}_std")
+        if not isinstance(trials, list):
+            raise UserError(f"{where}_trials: must be a list of numbers; train the run again")
+        std = _number(std, f"{where}_std") if std is not None and len(trials) > 1 else None
         points.append(Point(int(record["nimg"]), value, std, len(trials), record.get("num_samples")))
     if not points:
         raise UserError(f"{path}: holds no evaluation yet; let the run reach its first one")
@@ -102,8 +108,9 @@ def read_ticks(path: str | Path, quantity: str) -> tuple[Point, ...]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such training log; train the run first")
-    found = [(record["nimg"], _quantity(record, quantity)) for record in _records(path)]
-    points = {int(nimg): Point(int(nimg), float(value)) for nimg, value in found if value is not None}
+    found = [(int(record["nimg"]), _quantity(record, quantity)) for record in read_log(path)]
+    where = f"{path}: {quantity}"
+    points = {nimg: Point(nimg, _number(value, where)) for nimg, value in found if value is not None}
     if not points:
         raise UserError(f"{path}: no record has a '{quantity}'; choose another quantity, or train the run again")
     return tuple(points[nimg] for nimg in sorted(points))
@@ -117,25 +124,46 @@ def _quantity(record: Mapping[str, Any], quantity: str) -> float | None:
 
 def has_quantity(path: Path, quantity: str) -> bool:
     """Whether a record of a training log holds a quantity."""
-    return any(_quantity(record, quantity) is not None for record in _records(path))
+    return any(_quantity(record, quantity) is not None for record in read_log(path))
 
 
 def has_metric(path: Path, metric: str) -> bool:
     """Whether every evaluation of a log holds a metric."""
-    return all(metric in record for record in _records(path))
+    return all(metric in record for record in read_log(path))
 
 
 def kept_images(path: Path) -> int | None:
     """Images seen by the network that a training kept: the one with the lowest value of what its log selects by."""
-    records = _records(path)
     # Logs of other monitors need not name it (see sida.training.loop).
-    values = {record["nimg"]: record.get(record.get("selection", "fd")) for record in records}
-    known = {nimg: value for nimg, value in values.items() if value is not None}
+    values = {int(record["nimg"]): record.get(str(record.get("selection", "fd"))) for record in read_log(path)}
+    known = {nimg: _number(value, f"{path}: selection") for nimg, value in values.items() if value is not None}
     return min(known, key=lambda nimg: known[nimg]) if known else None
 
 
-def _records(path: Path) -> list[dict[str, Any]]:
-    return read_jsonl(path)
+def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Records of ``train.jsonl`` or ``evaluations.jsonl``, in the order of the file.
+
+    Raises:
+        UserError: A damaged line, one without the images seen, or with something else in the place of a number.
+    """
+    records = read_jsonl(path)
+    for number, record in enumerate(records, start=1):
+        for key in _NUMBERS:
+            if key in record or key == "nimg":
+                known = key != "nimg" and record[key] is None
+                value = 0.0 if known else _number(record.get(key), f"{path}:{number}: {key}")
+                if not 0 <= value < 1e18:
+                    raise UserError(f"{path}:{number}: {key}: cannot be {value:g}; train the run again")
+    return records
+
+
+def _number(value: Any, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise UserError(f"{where}: must be a number; train the run again")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 _SNAPSHOT = re.compile(r"-(\d{6,})\.pkl$")
@@ -170,7 +198,7 @@ def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point,
         name = metric or next(iter(results))
         if name not in results:
             raise UserError(f"{path}:{number}: no metric '{name}' (it has {', '.join(results)})")
-        values.setdefault(int(snapshot.group(1)) * 1000, []).append(float(results[name]))
+        values.setdefault(int(snapshot.group(1)) * 1000, []).append(_number(results[name], f"{path}:{number}: {name}"))
     return tuple(_mean_point(nimg, numbers) for nimg, numbers in sorted(values.items()))
 
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eval.results.published import Published, published_number
+from eval.results.training_logs import read_log
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.records import FIELDS
 from sida.errors import UserError, suggestion
-from sida.files.atomic import read_jsonl
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
@@ -229,7 +229,7 @@ def _partial(run: str, settings: Mapping[str, Any] | None, results: str | Path |
     student = (settings or {}).get("students", {}).get(run)
     if path is None or student is None or not path.is_file():
         return None
-    ticks = read_jsonl(path)
+    ticks = read_log(path)
     whole = bool(ticks) and ticks[-1]["nimg"] >= 1000 * student["settings"]["total_kimg"]
     return None if whole else max(1, len(ticks) - 1)
 
@@ -263,7 +263,7 @@ def _logged(spec: HyperRow, run: str, results: str | Path | None) -> str | None:
     path = Path(results) / "students" / run / "train.jsonl" if results is not None else None
     if path is None or not path.is_file():
         return None
-    value = log_quantity(read_jsonl(path), str(spec.log))
+    value = log_quantity(read_log(path), str(spec.log))
     return None if value is None else f"{value:.3g}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from sida.config.plugins import check_place
 from sida.config.resources import ROOT, find
 from sida.errors import UserError, suggestion
-from sida.files.text_files import read_text
+from sida.files.text_files import MOST_LINES, check_amount, read_text
 
 COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
 KINDS = {
@@ -98,7 +98,9 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
     path = Path(path) if path is not None else default_registry()
     if not path.is_file():
         raise UserError(f"{path}: no such asset registry; run from the repository or set SIDA_ASSETS")
-    rows = [line.split("\t") for line in read_text(path).split("\n")]
+    text = read_text(path)
+    check_amount(text, str(path), "\n", MOST_LINES, "lines")
+    rows = [line.split("\t") for line in text.split("\n")]
     if tuple(rows[0]) != COLUMNS:
         raise UserError(f"{path}:1: the columns must be {' '.join(COLUMNS)} (separated by tabs)")
     assets: dict[str, Asset] = {}

@@ -31,6 +31,8 @@ MOST_VALUES = 100_000
 MOST_JSON, MOST_ROWS, MOST_CELLS = 2_000_000, 1_000_000, 12_000_000
 #: The same of all lines of a log.
 MOST_LOGGED = 4_000_000
+#: Lines of a sample sheet and of a registry of downloads.
+MOST_LINES = 100_000
 #: Mappings and lists in each other.
 MOST_LEVELS = 60
 

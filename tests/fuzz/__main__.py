@@ -1,4 +1,8 @@
-"""Repeats a case of the fuzzing with its traceback: ``python -m tests.fuzz READER CASE [FILE]``; FILE keeps it."""
+"""Repeats a case of the fuzzing with its traceback, or counts many cases of readers into a file.
+
+``python -m tests.fuzz READER CASE [FILE]``; FILE keeps the case.
+``python -m tests.fuzz count FILE [READER ...]`` writes what comes of 10,000 cases; by default of all readers.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +12,18 @@ import time
 from pathlib import Path
 
 from sida.errors import UserError
-from tests.fuzz.frame import case, readers
+from tests.fuzz.frame import SLOW, FaultError, case, fuzz, readers
 from tests.fuzz.guards import MemoryLimit, peak_memory, reset_peak
+from tests.fuzz.report import line, store
 
 
 def main(arguments: list[str]) -> int:
     known = readers()
+    if arguments[:1] == ["count"] and len(arguments) > 1 and set(arguments[2:]) <= set(known):
+        return count(Path(arguments[1]).resolve(), arguments[2:] or list(known))
     if len(arguments) < 2 or arguments[0] not in known:
-        print(f"usage: python -m tests.fuzz READER CASE [FILE]; readers: {', '.join(known)}", file=sys.stderr)
+        usage = "python -m tests.fuzz READER CASE [FILE], or count FILE [READER ...]"
+        print(f"usage: {usage}; readers: {', '.join(known)}", file=sys.stderr)
         return 2
     reader = known[arguments[0]]
     name, content = case(reader, int(arguments[1]))
@@ -32,6 +40,22 @@ def main(arguments: list[str]) -> int:
         finally:
             print(f"{time.process_time() - begin:.2f} s, {peak_memory() - before:.0f} MB")
     return 0
+
+
+def count(file: Path, names: list[str]) -> int:
+    """Reads all cases of readers; stores the counts of those without a fault beside what the file holds."""
+    status = 0
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                found = fuzz(readers()[name], range(SLOW), Path(folder))
+            except FaultError as fault:
+                print(fault, flush=True)
+                status = 1
+                continue
+        store(file, name, found)
+        print(line(name, found), flush=True)
+    return status
 
 
 sys.exit(main(sys.argv[1:]))

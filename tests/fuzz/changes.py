@@ -227,3 +227,10 @@ def zip_members(inner: Change) -> Change:
         return stream.getvalue()
 
     return change
+
+
+#: Text of nothing but brackets and commas, from a few to more than readers take.
+_MANY = (10, 10, 1000, 1000, 1000, 100_000)
+JSON_BOMBS = bomb(lambda rng: b'{"a": [' + b"[]," * rng.choice((*_MANY, 1_100_000)) + b"0]}")
+YAML_BOMBS = bomb(lambda rng: b"a: [" + b"x," * rng.choice((*_MANY, 300_000)) + b"]")
+CSV_BOMBS = bomb(lambda rng: b"run,metric\n" + rng.choice((b",\n", b",,,,")) * rng.choice((*_MANY, 4 << 20)))

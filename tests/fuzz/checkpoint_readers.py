@@ -20,7 +20,7 @@ from sida.files.tensors import read_tensors, write_tensors
 from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network, read_pickle, read_state_dict, save_network
 from sida.networks.file import build_on_meta, check_network_config
-from tests.fuzz.changes import bomb, json_text, json_value, tokens, zip_members
+from tests.fuzz.changes import JSON_BOMBS, bomb, json_text, json_value, tokens, zip_members
 from tests.fuzz.frame import Reader, command
 from tests.readers import bombs
 from tests.unpickle.genuine import GenuinePickler, add_hooks, foreign_modules, write_genuine
@@ -190,7 +190,9 @@ def opcodes(data: bytes, rng: Random) -> bytes:
     return data
 
 
-PICKLED = (opcodes, opcodes, tokens(*_NAMES), zip_members(opcodes))
+STRIDED = bomb(lambda rng: bombs.strided(rng.choice((2, 40)), rng.choice((100, 10_000))))
+HEADER_BOMBS = bomb(lambda rng: joined({"a": [[]] * rng.choice((10, 10, 1000, 1000, 100_000, 600_000))}, b""))
+PICKLED = (opcodes, opcodes, tokens(*_NAMES), zip_members(opcodes), STRIDED)
 
 
 def build(path: Path, own: Path) -> object:
@@ -202,21 +204,20 @@ def build(path: Path, own: Path) -> object:
     return build_on_meta(check_network_config(value, path.name), 500, path.name)
 
 
-STRIDED = bomb(lambda rng: bombs.strided(rng.choice((2, 40)), rng.choice((100, 10_000))))
-
+HEADERS = (header, header, header, HEADER_BOMBS)
 READERS = (
-    Reader("network file", write_networks, lambda path, own: load_network(path), (header,), 0.8, quick=100),
+    Reader("network file", write_networks, lambda path, own: load_network(path), HEADERS, 0.8, quick=100),
     Reader(
         "sida info, network file",
         write_networks,
         lambda path, own: command("sida", "info", path),
-        (header,),
+        HEADERS,
         0.8,
         quick=50,
     ),
     Reader("sida info, pickle", write_pickles, lambda path, own: command("sida", "info", path), PICKLED, quick=50),
-    Reader("architecture", write_configs, build, (json_text,), 0.95, quick=100),
-    Reader("tensor file", write_state, lambda path, own: read_tensors(path), (header,)),
+    Reader("architecture", write_configs, build, (*[json_text] * 19, JSON_BOMBS), 0.95, quick=100),
+    Reader("tensor file", write_state, lambda path, own: read_tensors(path), HEADERS),
     Reader(
         "official pickle",
         write_pickles,
@@ -224,6 +225,6 @@ READERS = (
         PICKLED,
         quick=100,
     ),
-    Reader("weights of torch.save", write_weights, lambda path, own: read_state_dict(path), (*PICKLED, STRIDED)),
+    Reader("weights of torch.save", write_weights, lambda path, own: read_state_dict(path), PICKLED),
     Reader("pickle of values", write_values, lambda path, own: read_pickle(path), PICKLED),
 )

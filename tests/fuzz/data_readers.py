@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 from random import Random
 
@@ -15,11 +17,13 @@ from eval.measuring.reference_files import read_batch, read_moments
 from eval.measuring.stores import open_store
 from sida.data import load_dataset
 from sida.data.check import check_dataset
+from sida.data.cifar import read_cifar10
 from sida.data.count_labels import count_labels
 from sida.data.pictures import open_picture
 from sida.data.prepare import PrepareConfig, prepare
 from tests.data.test_archive import members, npy, pictures, png, write_zip
-from tests.fuzz.changes import Change, bomb, flip, json_text, overwrite, tokens, zip_members
+from tests.fuzz.changes import JSON_BOMBS, Change, bomb, flip, json_text, overwrite, tokens, zip_members
+from tests.fuzz.checkpoint_readers import opcodes
 from tests.fuzz.frame import Reader
 from tests.readers import bombs
 
@@ -132,6 +136,34 @@ def read_tar(path: Path, folder: Path) -> None:
         store.read(0, store.count)
 
 
+def write_cifar(folder: Path) -> None:
+    """CIFAR-10's five batches of one picture each, plain and packed."""
+    batches = {}
+    for number in range(1, 6):
+        batch = {"data": np.full((1, 3072), number, np.uint8), "labels": [number], "filenames": ["x.png"]}
+        batches[f"cifar-10-batches-py/data_batch_{number}"] = pickle.dumps(batch, protocol=2)
+    (folder / "plain.tar").write_bytes(_tar(batches, "w"))
+    (folder / "cifar.tar.gz").write_bytes(_tar(batches, "w:gz"))
+
+
+def tar_members(inner: Change) -> Change:
+    """A change for tar archives: ``inner`` changes one member; the archive is plain then."""
+
+    def change(data: bytes, rng: Random) -> bytes:
+        try:
+            with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                found = {member.name: archive.extractfile(member) for member in archive if member.isreg()}
+                members = {name: stream.read() for name, stream in found.items() if stream}
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise ValueError("no tar archive") from error
+        if not members:
+            raise ValueError("no members")
+        name = rng.choice(sorted(members))
+        return _tar({**members, name: inner(members[name], rng)}, "w")
+
+    return change
+
+
 def headers(data: bytes, rng: Random) -> bytes:
     """A tar's header with a field overwritten, and the checksum that goes with it."""
     place = rng.randrange(0, max(len(data) - 511, 1), 512)
@@ -157,18 +189,41 @@ PICTURE_BOMBS = bomb(
     lambda rng: bombs.bmp(rng.choice((100, 1 << 20, 5 << 20))),
 )
 ZIP_BOMBS = bomb(lambda rng: bombs.overlapping_zip(rng.choice((100, 1 << 20)), rng.choice((1, 3, 300))))
-TAR_BOMBS = bomb(
-    lambda rng: bombs.packed_tar(rng.choice(("gz", "bz2")), rng.choice((100, 1 << 20, 1 << 30)), rng.choice((1, 50)))
+NPZ_BOMBS = bomb(
+    lambda rng: bombs.overlapping_zip(size := rng.choice((100, 1 << 20)), rng.choice((1, 300)), ".npy", npy_head(size))
 )
+TAR_BOMBS = bomb(lambda rng: packed(rng, "{:06d}.png"))
+CIFAR_BOMBS = bomb(lambda rng: packed(rng, "data_batch_{}"))
 _IMAGES: tuple[Change, ...] = (flip, overwrite, HEADERS)
 _INNER: Change = lambda data, rng: rng.choice(_IMAGES)(data, rng)
 _ZIP = (zip_members(json_text), zip_members(_INNER), HEADERS, zip_members(PICTURE_BOMBS), ZIP_BOMBS)
+_NPZ = (HEADERS, HEADERS, zip_members(_INNER), zip_members(_INNER), NPZ_BOMBS)
+
+
+def packed(rng: Random, name: str) -> bytes:
+    """A packed tar of nothing."""
+    return bombs.packed_tar(
+        rng.choice(("gz", "bz2")), rng.choice((100, 1 << 20, 1 << 30)), rng.choice((1, 5, 50)), name
+    )
+
+
+def npy_head(size: int) -> bytes:
+    """The head of an array of so many bytes."""
+    return npy(np.zeros(size, np.uint8))[:-size]
+
 
 READERS = (
     Reader("data set (zip)", write_archives, read_archive, _ZIP, quick=100),
-    Reader("labels, in a folder", write_labels, read_folder, (json_text,), quick=100),
+    Reader("labels, in a folder", write_labels, read_folder, (*[json_text] * 9, JSON_BOMBS), quick=100),
     Reader("picture", write_pictures, read_picture, (PICTURE_BOMBS,), share=0.1, megabytes=400),
-    Reader("images (npy, npz)", write_arrays, read_array, (HEADERS, zip_members(_INNER))),
-    Reader("statistics (npz)", write_statistics, read_statistics, (HEADERS, zip_members(_INNER))),
+    Reader("images (npy, npz)", write_arrays, read_array, _NPZ),
+    Reader("statistics (npz)", write_statistics, read_statistics, _NPZ),
     Reader("tar of pictures", write_tars, read_tar, (headers, headers, headers, TAR_BOMBS), quick=100),
+    Reader(
+        "archive of CIFAR-10",
+        write_cifar,
+        lambda path, _: list(read_cifar10(str(path))),
+        (headers, tar_members(opcodes), tar_members(opcodes), CIFAR_BOMBS),
+        quick=100,
+    ),
 )  # fmt: skip

@@ -1,13 +1,22 @@
-"""One line per fuzzed reader at the end of the tests; counts travel as properties of reports, between processes too."""
+"""Counts of fuzzed readers: a line each at the end of the tests, and stored for the documentation.
+
+They travel as properties of reports, between processes too.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import json
+from pathlib import Path
 from typing import Any
 
+from sida.files.atomic import write_json
 from tests.fuzz.frame import Count
 
 PROPERTY = "fuzz"
+#: What ``python -m tests.fuzz count tests/fuzz/counted.json`` found, by reader; docs/reliability.md shows it.
+COUNTED = Path(__file__).with_name("counted.json")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -36,3 +45,10 @@ def line(reader: str, count: Count) -> str:
 def as_property(reader: str, count: Count) -> tuple[str, dict[str, Any]]:
     """Name and value for pytest's ``record_property``."""
     return PROPERTY, {"reader": reader, "count": dataclasses.asdict(count)}
+
+
+def store(file: Path, reader: str, count: Count) -> None:
+    """Puts a reader's counts, rounded, into a file such as :data:`COUNTED`."""
+    known = json.loads(file.read_text()) if file.exists() else {}
+    found = {name: round(value, 2) for name, value in dataclasses.asdict(count).items()}
+    write_json(file, {**known, reader: {**found, "date": datetime.date.today().isoformat()}})

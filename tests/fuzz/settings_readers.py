@@ -21,7 +21,7 @@ from sida.methods.recipe import Recipe
 from sida.methods.resolve import DistillConfig
 from sida.training.config import TeacherConfig
 from tests.eval.synthetic_output import measurement_lines, write_csv
-from tests.fuzz.changes import bomb, json_text, lines, tokens
+from tests.fuzz.changes import CSV_BOMBS, JSON_BOMBS, YAML_BOMBS, json_text, lines, tokens
 from tests.fuzz.frame import Reader
 from workflow.preset.settings import PresetSettings
 
@@ -140,15 +140,12 @@ def read_numbers(path: Path, folder: Path) -> None:
         found.nfe(run)
 
 
-JSON_BOMBS = bomb(lambda rng: b'{"a": [' + b"[]," * rng.choice((10, 1000, 1_100_000)) + b"0]}")
-YAML_BOMBS = bomb(lambda rng: b"a: [" + b"x," * rng.choice((10, 1000, 1000, 300_000)) + b"]")
-CSV_BOMBS = bomb(lambda rng: b"run,metric\n" + rng.choice((b",\n", b",,,,")) * rng.choice((10, 1000, 4 << 20)))
-_SHEET = (lines, encoded, tokens(b"\t", b'"', b"\n", b"#", b"run", b"label", b"sid", b"="))
+_SHEET = (lines, encoded, CSV_BOMBS, tokens(b"\t", b'"', b"\n", b"#", b"run", b"label", b"sid", b"="))
 _YAML = (YAML, lines, encoded, YAML, lines, YAML_BOMBS)
 _NUMBERS = (lines, encoded, CSV_BOMBS, tokens(b",", b'"', b"\n", b"nan"))
 
 READERS = (
-    Reader("sample sheet", write_sheets, read_sheet, (*_SHEET, json_text)),
+    Reader("sample sheet", write_sheets, read_sheet, (*_SHEET, json_text, JSON_BOMBS)),
     Reader("asset registry", write_assets, lambda path, _: load_registry(path), _SHEET, quick=100),
     Reader("training settings", write_specs, read_training, (json_text, json_text, JSON_BOMBS, *_YAML), quick=100),
     Reader("preset", copied("demo.yaml"), read_preset, _YAML, quick=50),

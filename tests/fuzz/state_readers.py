@@ -24,8 +24,8 @@ from sida.training.plan import Plan, Points
 from sida.training.resumable import joint_state, load_joint_state
 from sida.training.run import RunFiles
 from sida.training.state import FORMAT, KeptState
-from tests.fuzz.changes import json_text
-from tests.fuzz.checkpoint_readers import header, network, unhashed
+from tests.fuzz.changes import JSON_BOMBS, json_text
+from tests.fuzz.checkpoint_readers import HEADER_BOMBS, header, network, unhashed
 from tests.fuzz.frame import FaultError, Reader
 
 DIGEST = "d" * 64
@@ -162,4 +162,9 @@ def record_or_header(data: bytes, rng: Random) -> bytes:
     return (json_text if data.startswith(b"{") else header)(data, rng)
 
 
-READERS = (Reader("kept state", write_states, read_state, (record_or_header,), 0.8, quick=50),)
+def bombs(data: bytes, rng: Random) -> bytes:
+    """A record or a header of nothing but brackets."""
+    return (JSON_BOMBS if data.startswith(b"{") else HEADER_BOMBS)(data, rng)
+
+
+READERS = (Reader("kept state", write_states, read_state, (*[record_or_header] * 9, bombs), 0.8, quick=50),)

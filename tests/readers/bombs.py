@@ -65,12 +65,12 @@ def bmp(size: int) -> bytes:
     return b"BM" + struct.pack("<IHHI", 1078 + size, 0, 0, 1078) + head + bytes(1024) + b"\1\2" * (size // 2)
 
 
-def overlapping_zip(size: int, times: int) -> bytes:
-    """A zip archive that lists its one member again and again, under other names."""
+def overlapping_zip(size: int, times: int, suffix: str = ".png", head: bytes = b"") -> bytes:
+    """A zip archive that lists its one member again and again, under other names; the member is zeros after a head."""
     stream = io.BytesIO()
     with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
         for index in range(times):
-            archive.writestr(f"{index:06d}.png", bytes(size) if not index else b"")
+            archive.writestr(f"{index:06d}{suffix}", head + bytes(size) if not index else b"")
         first = archive.filelist[0]
         for info in archive.filelist[1:]:
             for name in ("header_offset", "CRC", "compress_size", "file_size", "compress_type"):
@@ -85,13 +85,13 @@ def strided(tensors: int, elements: int) -> bytes:
     return stream.getvalue()
 
 
-def packed_tar(form: str, size: int, members: int = 1) -> bytes:
+def packed_tar(form: str, size: int, members: int = 1, name: str = "{:06d}.png") -> bytes:
     """A packed tar of members of nothing but zeros, in the reverse order of their names."""
     pack = bz2.compress if form == "bz2" else gzip.compress
     piece = pack(bytes(1 << 20))
     parts = []
     for index in range(members):
-        info = tarfile.TarInfo(f"{members - index:06d}.png")
+        info = tarfile.TarInfo(name.format(members - index))
         info.size = size
         rest = bytes((size & ((1 << 20) - 1)) + -size % 512)
         parts += [pack(info.tobuf()), piece * (size >> 20), pack(rest)]

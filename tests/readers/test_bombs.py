@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from eval.measuring.stores import open_store
+from eval.results.sheet import read_runs
+from sida.assets import load_registry
 from sida.config.resources import ROOT
 from sida.data import pictures
 from sida.data.archive import ImageArchive
@@ -33,6 +35,7 @@ from sida.files.text_files import (
     MOST_CELLS,
     MOST_JSON,
     MOST_LEVELS,
+    MOST_LINES,
     MOST_LOGGED,
     MOST_ROWS,
     MOST_VALUES,
@@ -141,6 +144,13 @@ def test_strided_tensors_count_by_what_is_read(tmp_path):
     assert read_state_dict(tmp_path / "x.pt")["t0"].shape == (2,)
 
 
+@pytest.mark.parametrize("reader", [read_runs, load_registry])
+def test_sheets_of_too_many_lines(tmp_path, reader):
+    path = tmp_path / "x.tsv"
+    path.write_text("run\n" + ",\n" * (MOST_LINES + 1))
+    refused("more than 100,000 lines", reader, path)
+
+
 def test_text_of_too_many_values(tmp_path):
     refused("more than 100,000 values", parse_yaml, "a: [" + "x," * 1_000_000 + "]", "x")
     refused("more than 2,000,000 values", parse_json, "[" + "[]," * 1_100_000 + "0]", "x")
@@ -158,13 +168,23 @@ def test_text_of_too_many_values(tmp_path):
 def test_the_page_has_the_limits_of_the_code():
     page = (ROOT / "docs/reliability.md").read_text()
     limits = [MOST_PIXELS, MOST_SCANS, MOST_SEGMENTS, MOST_CHUNKS, MOST_STRIPS]
-    limits += [MOST_YAML, MOST_VALUES, MOST_LEVELS, MOST_JSON, MOST_LOGGED, MOST_ROWS, MOST_CELLS, MAX_STEPS]
+    limits += [
+        MOST_YAML,
+        MOST_VALUES,
+        MOST_LEVELS,
+        MOST_JSON,
+        MOST_LOGGED,
+        MOST_ROWS,
+        MOST_CELLS,
+        MOST_LINES,
+        MAX_STEPS,
+    ]
     sizes = [f"{size >> 20} MiB" for size in (MOST_BLOCKS, MOST_PLAIN, FREE, MOST_BYTES, MAX_MEMBER_BYTES, MAX_TEXT)]
     assert [limit for limit in (*(f"{limit:,}" for limit in limits), *sizes) if limit not in page] == []
     text = (ROOT / "config/claims.yaml").read_text()
-    assert f"{len(text.encode()):,} characters" in page
+    assert f"{round(len(text.encode()), -3):,} characters" in page
     values = sum(not isinstance(event, yaml.CollectionEndEvent) for event in yaml.parse(text, yaml.CSafeLoader))
-    assert f"{values:,} values: `config/claims.yaml`" in page
+    assert f"{round(values, -3):,} values: `config/claims.yaml`, rounded" in page
     for scans in (9, 10):
         with mock.patch.object(pictures, "MOST_SCANS", scans), contextlib.suppress(UserError):
             open_picture(bombs.jpeg(0), "x")

@@ -8,73 +8,27 @@ import shutil
 import time
 
 import pytest
-import torch
 
-from eval.results.measurements import collect, read_measurement, write_csv, write_measurement
-from eval.results.summary import Estimate
-from eval.tables.records import FIELDS
-from sida.files.atomic import read_sealed_json, sha256_file, sha256_json, write_json, write_sealed_json, write_text
+from eval.results.measurements import read_measurement, write_measurement
+from sida.files.atomic import read_sealed_json, sha256_file, write_json, write_sealed_json, write_text
 from sida.files.content_hash import KEY, csv_text
 from sida.files.text_files import read_csv
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
-from sida.training.logs import Logs
 from tests.damage import DAMAGES
 from tests.fuzz.guards import peak_memory, reset_peak
 from tests.readers import bombs
 from tests.training.toy import NETWORK
+from tests.workflow.results_folder import STUDENT, TEACHER, VALUES, write_manifest, write_results, write_table
 from workflow.archive.verify import verify
 from workflow.cli import sida_main
-
-TEACHER, STUDENT = "teachers/t/network.safetensors", "students/a/network.safetensors"
-VALUES = {"a": [7.25, 7.5], "data": [3.0, 3.125]}
-
-
-def make_table(folder, values=VALUES):
-    rows = []
-    for run, found in values.items():
-        mean = Estimate.of(found)
-        numbers = {"measured": repr(mean.mean), "measured_std": repr(mean.std), "trials": 2}
-        rows.append({"table": "main", "run": run, "metric": "fd", **numbers})
-    write_text(folder / "tables/main.csv", csv_text(FIELDS, rows))
-
-
-def make_manifest(folder):
-    assert sida_main(["manifest", str(folder), "--out", str(folder / "manifest.json")]) == 0
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A small results folder as the workflow leaves it, without a training."""
+    """A small results folder."""
     folder = tmp_path_factory.mktemp("verify") / "tiny"
-    torch.manual_seed(0)
-    save_network(build_network(NETWORK), folder / TEACHER, {"method": "teacher", "parents": {}})
-    parents = {"teacher": sha256_file(folder / TEACHER), "init": None}
-    save_network(build_network(NETWORK), folder / STUDENT, {"method": "sid", "parents": parents})
-    ticks = [{"nimg": nimg, "seconds": 0.5} for nimg in (10, 20)]
-    Logs(folder / "students/a").restart(ticks, [{"nimg": 20, "fd": 7.4}], final=True)
-    # As specs name files: from the folder in which the workflow was started.
-    write_json(folder / "specs/students/a.json", {"teacher": f"results/tiny/{TEACHER}", "init": None})
-    write_json(folder / "specs/measurements/a.json", {"network": f"results/tiny/{STUDENT}"})
-    for run, values in VALUES.items():
-        for trial, value in enumerate(values):
-            fields = {"metrics": {"fd": {"extractor": "pixels"}}}
-            record = {
-                **{"run": run, "method": "sid", "trial": trial, "n": 40, "seeds": [40 * trial, 40 * trial + 39]},
-                **{"nfe": 1, "metrics": {"fd": value}, "extractors": {"pixels": "e7" * 32}, "spec_sha256": "5e" * 32},
-                "protocol": {"name": "p", "fields": fields, "sha256": sha256_json(fields)},
-                "reference": {"name": "r", "sha256": "4e" * 32},
-                "metric_references": {"fd": {"name": "r", "sha256": "4e" * 32}},
-                "network_sha256": sha256_file(folder / STUDENT) if run == "a" else None,
-                "environment": {"device": "cpu", "code_version": "0", "date": "2035-01-01T00:00:00Z"},
-            }
-            write_measurement(folder / f"measurements/{run}/trial-{trial}.json", record)
-    write_csv(folder / "measurements.csv", collect(folder / "measurements"))
-    write_csv(folder / "collected/tables/main.csv", collect(folder / "measurements", ["a"]))
-    make_table(folder)
-    write_text(folder / "tables/main.tex", "7.38\n")
-    write_sealed_json(folder / "claims.json", {"preamble": "", "claims": []})
-    make_manifest(folder)
+    write_results(folder)
     return folder
 
 
@@ -168,7 +122,7 @@ def test_each_product_without_a_hash_of_its_own_is_named(folder, capsys, damage)
     for name in PRODUCTS:
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(f"the product {name}")
-    make_manifest(folder)
+    write_manifest(folder)
     assert verified(folder, capsys)[:2] == (0, [])
     for name in PRODUCTS:
         before = (folder / name).read_bytes()
@@ -196,7 +150,7 @@ def edit(path, **changes):
 
 
 def rewrite_table(folder):
-    make_table(folder, VALUES | {"a": [7.0, 7.5]})
+    write_table(folder, VALUES | {"a": [7.0, 7.5]})
 
 
 def retrain_teacher(folder):
@@ -243,7 +197,7 @@ def lose_a_row(folder):
 )  # fmt: skip
 def test_what_does_not_fit_together_is_found_though_every_hash_is_right(folder, capsys, change, faults):
     change(folder)
-    make_manifest(folder)
+    write_manifest(folder)
     status, found, _, _ = verified(folder, capsys)
     assert status == 1
     assert len(found) == len(faults), found

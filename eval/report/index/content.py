@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eval.claims.experiments import Experiment
+from eval.claims.read import read_verdicts
 from eval.claims.write import MARKS
 from eval.report.answers import Answer
 from eval.report.paper import figure_caption, in_order, training_time
@@ -18,8 +19,10 @@ from eval.report.pictures import reduced_png
 from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
 from eval.tables.html import Page, read_html
 from sida.errors import UserError
-from sida.files.atomic import read_sealed_json
 from sida.files.text_files import read_csv
+
+#: Columns of a table's CSV file that the page reads.
+_SHOWN = ("row", "model", "run", "measured", "published_id", "published", "published_std")
 
 
 @dataclass(frozen=True)
@@ -128,15 +131,12 @@ def load_claims(path: Path) -> tuple[str, list[Claim]]:
     """The sentence on what the verdicts are about, and the verdicts; none where no claims were decided.
 
     Raises:
-        UserError: The file has no evidence.
+        UserError: The file holds something else.
     """
     if not path.is_file():
         return "", []
-    record = read_sealed_json(path)
-    try:
-        return record["preamble"], [_claim(claim) for claim in record["claims"]]
-    except KeyError as error:
-        raise UserError(f"{path}: no key {error}; decide the claims again (sida-eval claims)") from None
+    record = read_verdicts(path)
+    return record.get("preamble", ""), [_claim(claim) for claim in record["claims"]]
 
 
 def _claim(record: dict[str, Any]) -> Claim:
@@ -237,5 +237,8 @@ def _together(ids: list[str]) -> str:
 
 def _records(sources: Sources) -> Iterator[tuple[str, dict[str, str]]]:
     for path in sources.files("tables", ".csv"):
-        for _, record in read_csv(path)[1]:
-            yield path.stem, record
+        columns, rows = read_csv(path)
+        if missing := [name for name in _SHOWN if name not in columns]:
+            raise UserError(f"{path}: has no column '{missing[0]}'; build the table again")
+        for _, record in rows:
+            yield path.stem, {name: record[name] or "" for name in _SHOWN}

@@ -92,6 +92,7 @@ def write_index(
     return out
 
 
+@functools.cache
 def _template() -> Template:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

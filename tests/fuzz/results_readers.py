@@ -1,0 +1,232 @@
+"""Results: what a stranger may hand over as a results folder, verified, collected, compared and shown."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from eval.results.measurements import read_measurement
+from eval.results.summary import load_measurements
+from sida.config.resources import ROOT
+from sida.errors import UserError
+from sida.files.content_hash import KEY
+from sida.files.text_files import read_csv
+from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
+from tests.fuzz.changes import CSV_BOMBS, JSON_BOMBS, Change, bomb, json_text, lines, tokens
+from tests.fuzz.checkpoint_readers import header
+from tests.fuzz.data_readers import PICTURE_BOMBS, ZIP_BOMBS
+from tests.fuzz.frame import FaultError, Reader, command
+from tests.fuzz.settings_readers import encoded
+from tests.workflow.results_folder import write_results
+from workflow.archive.verify import verify
+
+Files = Mapping[str, bytes]
+#: Stands for a slash in the name of a genuine file, which says where in the folder it belongs.
+SLASH = "~"
+
+
+# The folders, each made once and written anew for each case
+
+
+@functools.cache
+def small() -> Files:
+    """A whole folder with every kind of file that `sida verify` reads."""
+    return _made(write_results)
+
+
+@functools.cache
+def shown() -> Files:
+    """A folder with made-up measurements, and the table and verdicts made of them."""
+
+    def make(folder: Path) -> None:
+        write_preset(folder)
+        write_csv(folder / "measurements.csv", measurement_lines(trials=2))
+        made = ["--measurements", folder / "measurements.csv", "--runs", folder / "runs.tsv"]
+        command("sida-eval", "table", "--layout", "main", *made, "--out", folder / "tables/main.tex")
+        first = "- id:".join((ROOT / "config/claims.yaml").read_text().split("- id:")[:7]).rstrip(" ")
+        (folder / "claims.yaml").write_text(first)
+        made += ["--claims", folder / "claims.yaml", "--scope", "digits", "--results", folder]
+        command("sida-eval", "claims", *made, "--out", folder / "claims.md")
+
+    return _made(make)
+
+
+def _made(make: Callable[[Path], object]) -> Files:
+    with tempfile.TemporaryDirectory() as text, redirect_stdout(io.StringIO()):
+        folder = Path(text) / "tiny"
+        make(folder)
+        return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def put(files: Files, path: Path, own: Path) -> Path:
+    """The folder with the damaged file in its place."""
+    folder = own / "tiny"
+    for name, content in {**files, place(path): path.read_bytes()}.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
+
+
+def place(path: Path) -> str:
+    """Where in the folder a file belongs."""
+    return path.name.removeprefix("plain").replace(SLASH, "/")
+
+
+def genuine(files: Callable[[], Files], *ends: str) -> Callable[[Path], None]:
+    """Writes the files with these ends, and JSON also without the hashes, with which no change gets any further."""
+
+    def write(folder: Path) -> None:
+        for name, content in files().items():
+            if name.endswith(ends):
+                (folder / name.replace("/", SLASH)).write_bytes(content)
+                if name.endswith((".json", ".jsonl")):
+                    (folder / f"plain{name.replace('/', SLASH)}").write_bytes(unsealed(content))
+
+    return write
+
+
+def unsealed(content: bytes) -> bytes:
+    """JSON, or lines of it, without hashes."""
+    texts = content.splitlines() if content.count(b"\n") > 1 and b"{\n" not in content else [content]
+    values = [json.loads(text) for text in texts]
+    return b"\n".join(json.dumps({key: item for key, item in value.items() if key != KEY}).encode() for value in values)
+
+
+# What reads them
+
+
+def read_verified(path: Path, own: Path) -> None:
+    """`sida verify`: with the manifest every change is a fault, without it hashes and content decide."""
+    name, content = place(path), path.read_bytes()
+    folder = put(small(), path, own)
+    listed = not path.name.startswith("plain") and bool(hashlib.sha256(content).digest()[0] % 2)
+    if not listed and name != "manifest.json":
+        (folder / "manifest.json").unlink()
+    report = verify(folder)
+    for line in (*report.faults, *report.remarks, report.summary):
+        if not line.isprintable():
+            raise FaultError(f"printed {line[:300]!r}")
+    if listed and content != small()[name] and not report.faults:
+        raise FaultError(f"{name}: another content than the manifest's was taken")
+    if report.faults:
+        raise UserError(report.faults[0])
+
+
+def read_trial(path: Path, own: Path) -> None:
+    """`sida-eval collect`: a trial with its hash is what was written, and what is collected can be read."""
+    put({}, path, own)
+    name = place(path)
+    command("sida-eval", "collect", own / "tiny/measurements", "--out", own / "measurements.csv")
+    record = read_measurement(own / "tiny" / name)
+    if KEY in json.loads(path.read_bytes()) and record != without_hash(small()[name]):
+        raise FaultError("a trial with another hash than its own was taken")
+    load_measurements(own / "measurements.csv")
+    no_formula(own / "measurements.csv")
+
+
+def without_hash(content: bytes) -> dict[str, Any]:
+    """A genuine record as it is read."""
+    return {key: value for key, value in json.loads(content).items() if key != KEY}
+
+
+def read_measured(path: Path, own: Path) -> None:
+    """`sida-eval table`, `claims`, `compare` and `show`, one of them for each case."""
+    folder = put(shown(), path, own)
+    made = ["--measurements", folder / "measurements.csv", "--runs", folder / "runs.tsv"]
+    verb = ("table", "claims", "compare", "show")[hashlib.sha256(path.read_bytes()).digest()[0] % 4]
+    if verb == "table":
+        command("sida-eval", "table", "--layout", "main", *made, "--out", own / "x.tex")
+        no_formula(own / "x.csv")
+        no_command((own / "x.html").read_text())
+    elif verb == "claims":
+        made += ["--claims", folder / "claims.yaml", "--scope", "digits", "--results", folder]
+        command("sida-eval", "claims", *made, "--out", own / "x.md")
+        no_command((own / "x.html").read_text())
+    elif verb == "compare":
+        command("sida-eval", "compare", folder, folder / "measurements.csv")
+    else:
+        command("sida-eval", "show", folder)
+
+
+def read_shown(path: Path, own: Path) -> None:
+    """`sida-eval page`, as HTML or as Markdown."""
+    folder = put(shown(), path, own)
+    if hashlib.sha256(path.read_bytes()).digest()[0] % 4:
+        command("sida-eval", "page", folder, "--out", own / "x.html")
+        no_command((own / "x.html").read_text())
+    else:
+        command("sida-eval", "page", folder, "--out", own / "x.md")
+
+
+def no_formula(path: Path) -> None:
+    """Requires a CSV file without a cell that a spreadsheet runs."""
+    for _, row in read_csv(path)[1]:
+        if any(str(cell).startswith(("=", "@")) for cell in row.values()):
+            raise FaultError("wrote a formula into CSV")
+
+
+def no_command(text: str) -> None:
+    """Requires a page without an element that came with the values."""
+    if "<script>alert" in text or "<img src=x" in text:
+        raise FaultError("wrote an element into HTML")
+
+
+# Changes that know the formats
+
+
+COMMANDS = tokens(
+    b'"a"', b'"data"', b"sid-a1.0", b"sida-a1.0", b"fd", b"<script>alert(1)</script>", b"=1+1", b"@SUM(A1)",
+    b"<img src=x onerror=alert(1)>", b"../../x", b"<b>", b"</table>", b"javascript:alert(1)", b"0", b"nan", b"null",
+)  # fmt: skip
+
+
+def any_json(data: bytes, rng: Random) -> bytes:
+    """A change of JSON, of one of its lines, or of a tensor file's header."""
+    if not data.startswith((b"{", b"[")):
+        return header(data, rng)
+    rows = data.split(b"\n")
+    if data.startswith(b"{\n") or len(rows) < 2:
+        return json_text(data, rng)
+    at = rng.randrange(len(rows))
+    rows[at] = json_text(rows[at], rng)
+    return b"\n".join(rows)
+
+
+PNG_BOMBS = bomb(lambda rng: PICTURE_BOMBS(b"", rng))
+_JSON: tuple[Change, ...] = (any_json, any_json, any_json, COMMANDS)
+_BOMBS: Change = lambda data, rng: rng.choice((JSON_BOMBS, CSV_BOMBS, ZIP_BOMBS))(data, rng)
+
+READERS = (
+    Reader(
+        "results folder (verify)",
+        genuine(small, ".json", ".jsonl", ".csv", ".safetensors", ".tex"),
+        read_verified,
+        (*_JSON, lines, _BOMBS),
+        quick=50,
+    ),
+    Reader("trials (collect)", genuine(small, "trial-0.json"), read_trial, (*_JSON, *_JSON, JSON_BOMBS), 0.9, quick=50),
+    Reader(
+        "measurements (table, claims, compare)",
+        genuine(shown, "measurements.csv", "a1.0/evaluations.jsonl", "a1.0/train.jsonl"),
+        read_measured,
+        (lines, lines, encoded, COMMANDS, COMMANDS, any_json, _BOMBS),
+        0.7,
+        quick=50,
+    ),
+    Reader(
+        "results folder (page)",
+        genuine(shown, "claims.json", "tables/main.csv", "tables/main.html", "tables/main.md", "train.jsonl"),
+        read_shown,
+        (*_JSON, lines, lines, _BOMBS),
+        0.7,
+        quick=30,
+    ),
+)  # fmt: skip

@@ -1,0 +1,69 @@
+"""A small results folder as the workflow leaves it, made without a training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from eval.results.measurements import collect, write_csv, write_measurement
+from eval.results.summary import Estimate
+from eval.tables.records import FIELDS
+from sida.files.atomic import sha256_file, sha256_json, write_json, write_sealed_json, write_text
+from sida.files.content_hash import csv_text
+from sida.networks import build_network
+from sida.networks.checkpoint import save_network
+from sida.training.logs import Logs
+from tests.training.toy import NETWORK
+from workflow.cli import sida_main
+
+TEACHER, STUDENT = "teachers/t/network.safetensors", "students/a/network.safetensors"
+VALUES = {"a": [7.25, 7.5], "data": [3.0, 3.125]}
+
+
+def write_results(folder: Path) -> None:
+    """Networks, logs, specs, trials, collected values, a table, claims and the manifest."""
+    torch.manual_seed(0)
+    save_network(build_network(NETWORK), folder / TEACHER, {"method": "teacher", "parents": {}})
+    parents = {"teacher": sha256_file(folder / TEACHER), "init": None}
+    save_network(build_network(NETWORK), folder / STUDENT, {"method": "sid", "parents": parents})
+    ticks = [{"nimg": nimg, "seconds": 0.5} for nimg in (10, 20)]
+    Logs(folder / "students/a").restart(ticks, [{"nimg": 20, "fd": 7.4}], final=True)
+    # As specs name files: from the folder in which the workflow was started.
+    write_json(folder / "specs/students/a.json", {"teacher": f"results/tiny/{TEACHER}", "init": None})
+    write_json(folder / "specs/measurements/a.json", {"network": f"results/tiny/{STUDENT}"})
+    for run, values in VALUES.items():
+        for trial, value in enumerate(values):
+            fields = {"metrics": {"fd": {"extractor": "pixels"}}}
+            record = {
+                **{"run": run, "method": "sid", "trial": trial, "n": 40, "seeds": [40 * trial, 40 * trial + 39]},
+                **{"nfe": 1, "metrics": {"fd": value}, "extractors": {"pixels": "e7" * 32}, "spec_sha256": "5e" * 32},
+                "protocol": {"name": "p", "fields": fields, "sha256": sha256_json(fields)},
+                "reference": {"name": "r", "sha256": "4e" * 32},
+                "metric_references": {"fd": {"name": "r", "sha256": "4e" * 32}},
+                "network_sha256": sha256_file(folder / STUDENT) if run == "a" else None,
+                "environment": {"device": "cpu", "code_version": "0", "date": "2035-01-01T00:00:00Z"},
+            }
+            write_measurement(folder / f"measurements/{run}/trial-{trial}.json", record)
+    write_csv(folder / "measurements.csv", collect(folder / "measurements"))
+    write_csv(folder / "collected/tables/main.csv", collect(folder / "measurements", ["a"]))
+    write_table(folder)
+    write_text(folder / "tables/main.tex", "7.38\n")
+    write_sealed_json(folder / "claims.json", {"preamble": "", "claims": []})
+    write_manifest(folder)
+
+
+def write_table(folder: Path, values: Mapping[str, Sequence[float]] = VALUES) -> None:
+    """The CSV of the table."""
+    rows = []
+    for run, found in values.items():
+        mean = Estimate.of(found)
+        numbers = {"measured": repr(mean.mean), "measured_std": repr(mean.std), "trials": 2}
+        rows.append({"table": "main", "run": run, "metric": "fd", **numbers})
+    write_text(folder / "tables/main.csv", csv_text(FIELDS, rows))
+
+
+def write_manifest(folder: Path) -> None:
+    """The manifest of what is there."""
+    assert sida_main(["manifest", str(folder), "--out", str(folder / "manifest.json")]) == 0
