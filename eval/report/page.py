@@ -127,9 +127,7 @@ def _verdicts(folder: Path) -> str:
     """How many claims have which verdict; empty where no claim is decided."""
     path = folder / "claims.json"
     return (
-        f"\nClaims: {counted(claim['verdict'] for claim in read_verdicts(path)['claims'])}."
-        if path.is_file()
-        else ""
+        f"\nClaims: {counted(claim['verdict'] for claim in read_verdicts(path)['claims'])}." if path.is_file() else ""
     )
 
 
