@@ -1,10 +1,45 @@
-"""The form of the pages: sizes of the style page and of the glossary."""
+"""The form of the pages: a short version first, plain sentences, and sizes of the style page and of the glossary."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
+
 from sida.config.resources import ROOT
+from tests.workflow.test_docs_links import DOCS, without_blocks
+
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")), *DOCS]
+OPENERS = re.compile(
+    r"(?:^[-*|>\d. ]*|[.!?|] +)\**((?:What|Whoever|Those of|That which)\b[^.?|\n]*[.|\n])", re.MULTILINE
+)
+LITERARY = re.compile(r"\b(?:mends|mended|lacks|goes on where|gone on from|your word|one's own)\b")
+
+
+def text_of(path):
+    """A page's own text: without blocks of code, what a program writes, and names of tests."""
+    text = re.sub(r"<!--=.*?<!--/-->", "", without_blocks(path.read_text()), flags=re.S)
+    return re.sub(r"\btest_\w+|`[^`\n]*`", "", text)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_opens_with_its_short_version(path):
+    lines = text_of(path).splitlines()
+    assert lines[0].startswith("# ")
+    end = next((i for i, line in enumerate(lines) if line.startswith(("## ", "|"))), len(lines))
+    short = [line for line in lines[1:end] if line.strip()]
+    assert 1 <= len(short) <= 10, f"{path.name}: {len(short)} lines before the first heading or table"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path in PAGES if path.name not in ("style.md", "miniature.md", "demo.md")],
+    ids=lambda path: path.name,
+)
+def test_sentences_are_plain(path):
+    text = text_of(path)
+    found = [match[1] for match in OPENERS.finditer(text)] + LITERARY.findall(text)
+    assert not found, f"{path.name}: see docs/style.md: {found}"
 
 
 def test_the_style_page_is_one_page_with_thirty_examples():
