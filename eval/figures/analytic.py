@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.layout import AnalyticLayout
-from sida.analytic.numbers import read_analytic
-from sida.files.atomic import write_text
+from eval.figures.kind import Drawing, FigureKind, Inches, Runs
+from eval.figures.sources import Sources
+from eval.results.selection import Needs
 from sida.files.content_hash import csv_text
 
 if TYPE_CHECKING:
@@ -29,24 +29,27 @@ _OUTCOMES = {
 _BIAS = {"narrow": ("#D55E00", "½ as wide"), "right": ("#333333", "as wide"), "wide": ("#0072B2", "2× as wide")}
 
 
-def build_analytic(layout: AnalyticLayout, study: Path, out: Path) -> list[Path]:
-    """Writes ``.pdf``, ``.png`` and ``.csv``; returns their paths.
+@dataclass(frozen=True, kw_only=True)
+class Analytic(FigureKind):
+    """The analytic study of α (``sida analytic``): no rows of the sheet, no choice of panels."""
 
-    Args:
-        layout: Size and title.
-        study: What ``sida analytic`` wrote.
-        out: The ``.pdf``.
+    height: Inches = 4.9
 
-    Raises:
-        UserError: No such study.
-    """
-    found = read_analytic(study)
-    paths = style.save(draw_analytic(layout, found), out, layout.title)
-    write_text(out.with_suffix(".csv"), analytic_csv(found))
-    return [*paths, out.with_suffix(".csv")]
+    def needs(self, runs: Runs) -> Needs:
+        """The study."""
+        return Needs([], [], analytic=True)
+
+    def check(self, sources: Sources) -> None:
+        """Refuses a preset without the study."""
+        sources.analytic(self.source)
+
+    def build(self, sources: Sources) -> Drawing:
+        """Draws the six panels."""
+        study = sources.analytic(self.source)
+        return Drawing(_draw(self, study), analytic_csv(study))
 
 
-def draw_analytic(layout: AnalyticLayout, study: Study) -> Figure:
+def _draw(layout: Analytic, study: Study) -> Figure:
     """Six panels; the data of each is in the study under the same name."""
     figure = style.new_figure(layout.width, layout.height)
     panels: tuple[tuple[str, Callable[[Axes, Study], None]], ...] = (

@@ -5,16 +5,14 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.layout import BarriersLayout
-from eval.figures.select import barrier_rows
-from eval.results.barriers import LOSSES, chord, places, read_barrier
+from eval.figures.kind import Drawing, FigureKind, Inches, Runs, check_pick
+from eval.figures.sources import BarrierCurves, Sources
+from eval.results.barriers import LOSSES, chord, places
+from eval.results.selection import Needs
 from eval.results.sheet import Run
-from sida.errors import UserError
-from sida.files.atomic import write_text
 from sida.files.content_hash import csv_text
 
 if TYPE_CHECKING:
@@ -39,41 +37,48 @@ class Group:
 
     label: str
     method: str
-    curves: Mapping[str, Mapping[str, list[float]]]
+    curves: Mapping[str, BarrierCurves]
     alpha: None = None
 
 
-def build_barriers(
-    layout: BarriersLayout, runs: Mapping[str, Run], folder: Path, out: Path
-) -> tuple[list[Path], list[str]]:
-    """Writes ``.pdf``, ``.png`` and ``.csv``; returns their paths, and rows whose barrier is not there yet.
+@dataclass(frozen=True, kw_only=True)
+class Barriers(FigureKind):
+    """Losses on the line between teachers' weights and their students' (``sida-eval barrier``).
 
-    Args:
-        layout: Which rows.
-        runs: The sample sheet.
-        folder: ``barriers`` of the results.
-        out: The ``.pdf``.
-
-    Raises:
-        UserError: A faulty file, or curves of unequally many points.
+    Attributes:
+        each: Conditions on the sample sheet; rows of one label are training seeds of one curve.
     """
-    rows = barrier_rows(layout, runs)
-    there = {run.run: read_barrier(path)["curves"] for run in rows if (path := folder / f"{run.run}.json").is_file()}
-    if len({len(values) for curves in there.values() for values in curves.values()}) > 1:
-        raise UserError(f"{folder}: barriers of unequally many points; make them again with the same settings")
-    first = {run.label: run for run in reversed(rows) if run.run in there}
-    labels = dict.fromkeys(run.label for run in rows if run.run in there)
-    groups = [
-        Group(label, first[label].method, {r.run: there[r.run] for r in rows if r.label == label and r.run in there})
-        for label in labels
-    ]
-    paths = style.save(draw_barriers(layout, groups), out, layout.title)
-    write_text(out.with_suffix(".csv"), barriers_csv(groups))
-    absent = dict.fromkeys(run.label for run in rows if run.run not in there)
-    return [*paths, out.with_suffix(".csv")], list(absent)
+
+    each: Mapping[str, Any]
+    height: Inches = 2.9
+
+    def __post_init__(self) -> None:
+        check_pick(self, ("each",), "give conditions")
+
+    def needs(self, runs: Runs) -> Needs:
+        """The rows' networks, and the barriers between them and their teachers'."""
+        return Needs([], [run.run for run in self.pick(self.each, runs)], barriers=True)
+
+    def check(self, sources: Sources) -> None:
+        """Refuses rows whose barriers the preset does not compute."""
+        self._curves(sources)
+
+    def build(self, sources: Sources) -> Drawing:
+        """Draws two panels: denoising loss and FD in one step."""
+        rows, there = self.pick(self.each, sources.runs), self._curves(sources)
+        by_label: dict[str, list[Run]] = {}
+        for run in rows:
+            if run.run in there:
+                by_label.setdefault(run.label, []).append(run)
+        groups = [Group(k, runs[0].method, {run.run: there[run.run] for run in runs}) for k, runs in by_label.items()]
+        absent = dict.fromkeys(run.label for run in rows if run.run not in there)
+        return Drawing(_draw(self, groups), _csv(groups), list(absent))
+
+    def _curves(self, sources: Sources) -> dict[str, BarrierCurves]:
+        return sources.barriers([run.run for run in self.pick(self.each, sources.runs)], f"{self.source}: each")
 
 
-def draw_barriers(layout: BarriersLayout, groups: list[Group]) -> Figure:
+def _draw(layout: Barriers, groups: list[Group]) -> Figure:
     """Two panels: the mean over training seeds of each method, single seeds as thin lines, chords dotted.
 
     Both axes are linear, so that chords are straight.
@@ -82,7 +87,7 @@ def draw_barriers(layout: BarriersLayout, groups: list[Group]) -> Figure:
     looks = style.looks_of([groups])
     for axes, loss in zip(figure.subplots(1, 2), LOSSES):
         for group in groups:
-            _draw(axes, group, loss, looks[group.label, group.method, None])
+            _draw_group(axes, group, loss, looks[group.label, group.method, None])
         axes.set_title(_TITLES[loss], loc="left", fontweight="bold")
         axes.set_xlabel("teacher  ←  t  →  student")
         axes.set_ylabel(_UNITS[loss])
@@ -94,7 +99,7 @@ def draw_barriers(layout: BarriersLayout, groups: list[Group]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, group: Group, loss: str, look: style.Look) -> None:
+def _draw_group(axes: Axes, group: Group, loss: str, look: style.Look) -> None:
     seeds = [curves[loss] for curves in group.curves.values()]
     means = [statistics.fmean(values) for values in zip(*seeds)]
     at = places(len(means))
@@ -104,7 +109,7 @@ def _draw(axes: Axes, group: Group, loss: str, look: style.Look) -> None:
     axes.plot(at, means, color=look.colour, marker=look.marker, label=style.literal(group.label))
 
 
-def barriers_csv(groups: list[Group]) -> str:
+def _csv(groups: list[Group]) -> str:
     """One line per loss, run and point."""
     rows = [
         (loss, group.label, run, t, value)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from eval.figures.layout import AnalyticLayout, BarriersLayout, CurvesLayout, SamplesLayout, load_figure_layout
-from eval.figures.points_layout import PointsLayout
-from eval.figures.select import present
+from eval.figures import style
+from eval.figures.kinds import load_figure_layout
+from eval.figures.sources import Sources
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
@@ -17,12 +16,6 @@ from sida.config.mapping import load_spec
 from sida.config.resources import find
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from eval.figures.gather import Panel, Sources
-    from eval.figures.points import Marks
 
 
 def build_figure(
@@ -60,53 +53,24 @@ def build_figure(
     shown = load_figure_layout(find("figures", str(layout), where="--layout"))
     shown = dataclasses.replace(shown, scope={**(shown.scope or {}), **(scope or {})})
     sheet = {run.run: run for run in read_runs(runs)}
-    if isinstance(shown, AnalyticLayout):
-        from eval.figures.analytic import build_analytic
-
-        return build_analytic(shown, Path(results) / "analytic.json", out), []
-    if isinstance(shown, BarriersLayout):
-        from eval.figures.barriers import build_barriers
-
-        paths, absent = build_barriers(shown, sheet, Path(results) / "barriers", out)
-        return paths, [f"not shown, no data yet: {name}" for name in absent]
-    if isinstance(shown, SamplesLayout):
-        from eval.figures.samples import build_samples
-
-        paths, absent = build_samples(shown, sheet, spec, out)
-        return paths, [f"not shown, no data yet: {name}" for name in absent]
-    from eval.figures import style
-    from eval.figures.gather import Sources
-
     for name in logs or {}:
         if name not in sheet:
             raise UserError(f"--log {name}: give RUN=FILE with a run of the sample sheet{suggestion(name, sheet)}")
     there = measurements is not None and Path(measurements).is_file()
     measured = load_measurements(measurements) if there and measurements else Measurements([], "no measurements")
     official = {name: Path(path) for name, path in (logs or {}).items()}
-    settings = load_spec(spec).get("settings", {}) if spec else {}
-    students = Path(results) / "students"
-    sources = Sources(measured, sheet, load_published(published), students, official, settings=settings)
-    figure, data, panels = _points(shown, sources) if isinstance(shown, PointsLayout) else _curves(shown, sources)
+    given = load_spec(spec) if spec else None
+    sources = Sources(
+        measured,
+        sheet,
+        load_published(published),
+        Path(results),
+        official,
+        settings=given.get("settings", {}) if given else {},
+        generators=given.get("generators", False) if given is not None else None,
+    )
+    figure, data, missing, notes = shown.build(sources)
     write_text(out.with_suffix(".csv"), data)
     paths = [*style.save(figure, out, shown.title), out.with_suffix(".csv")]
-    missing = [f"not shown, no data yet: {name}" for panel in panels for name in panel.missing]
-    return paths, [*missing, *dict.fromkeys(f"note: {note}" for panel in panels for note in panel.notes)]
-
-
-def _curves(layout: CurvesLayout, sources: Sources) -> tuple[Figure, str, Sequence[Panel]]:
-    from eval.figures.gather import curves_csv, gather
-    from eval.figures.plot import draw_curves
-
-    layout = present(layout, sources.runs)
-    panels = gather(layout, sources)
-    return draw_curves(layout, panels), curves_csv(layout, panels), panels
-
-
-def _points(layout: PointsLayout, sources: Sources) -> tuple[Figure, str, Sequence[Marks]]:
-    from eval.figures.points import gather_points
-    from eval.figures.points_csv import points_csv
-    from eval.figures.points_plot import draw_points
-
-    layout = present(layout, sources.runs)
-    panels = gather_points(layout, sources)
-    return draw_points(layout, panels), points_csv(panels), panels
+    remarks = [f"not shown, no data yet: {name}" for name in missing]
+    return paths, [*remarks, *dict.fromkeys(f"note: {note}" for note in notes)]

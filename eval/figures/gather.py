@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
-from eval.figures.layout import CurvesLayout, Layout, PanelSpec, SeriesSpec
-from eval.figures.picks import LineSpec
-from eval.figures.select import line_runs, series_runs
-from eval.results.published import Published, published_number
-from eval.results.sheet import Run
-from eval.results.summary import Estimate, Measurements, require_one_yardstick
-from eval.results.training_logs import (
-    Curve,
-    Point,
-    has_metric,
-    has_quantity,
-    kept_images,
-    pool,
-    read_author_log,
-    read_evaluations,
-    read_ticks,
-)
+from eval.figures.kind import LineSpec, PanelsFigure
+from eval.figures.layout import CurvesLayout, PanelSpec, SeriesSpec
+from eval.figures.sources import Sources
+from eval.results.published import published_number
+from eval.results.summary import Estimate, require_one_yardstick
+from eval.results.training_logs import Curve, pool
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 
@@ -52,74 +39,6 @@ class Panel:
     finals: Mapping[str, Estimate]
     missing: tuple[str, ...]
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Everything figures are drawn from.
-
-    Attributes:
-        students: Folder with one folder per training run (``<run>/evaluations.jsonl``).
-        logs: Official metric logs by run id; they take precedence over ``students``.
-        settings: Of each row what figures of points need of its preset: its seed, settings by the names that layouts
-            use (``recipe.lambda_d``) and the first of the teachers that differ from its own in their seed alone.
-    """
-
-    measurements: Measurements
-    runs: Mapping[str, Run]
-    published: Mapping[str, Published]
-    students: Path
-    logs: Mapping[str, Path]
-    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
-
-    def lacks(self, run: str, panel: PanelSpec) -> str:
-        """What keeps a run's curve from being drawn; empty where nothing does."""
-        if panel.log is None and run in self.logs:
-            return ""
-        log, name = (self._own_log(run), panel.metric) if panel.log is None else (self._ticks(run), panel.log)
-        there = log.is_file()
-        if there and (has_metric(log, name) if panel.log is None else has_quantity(log, name)):
-            return ""
-        return f"no {f'{name} in ' if there else ''}{log}"
-
-    def points(self, run: str, panel: PanelSpec) -> tuple[Point, ...]:
-        """Evaluations of a run that gave a number, or what its training logged on the way.
-
-        Raises:
-            UserError: No log, or one without the panel's metric or quantity, or without a number for it.
-        """
-        if panel.log is not None:
-            return read_ticks(self._ticks(run), panel.log)
-        if run in self.logs:
-            return read_author_log(self.logs[run], panel.log_metric)
-        path = self._own_log(run)
-        found = tuple(p for p in read_evaluations(path, panel.metric, finite=False) if math.isfinite(p.value))
-        if not found:
-            raise UserError(f"{path}: no evaluation gave a number for {panel.metric}; leave the run out of the layout")
-        return found
-
-    def lacks_end(self, run: str, metric: str) -> str:
-        """What keeps :meth:`end` from being known; empty where nothing does."""
-        log = self._own_log(run)
-        return "" if log.is_file() and has_metric(log, metric) else f"no {metric} in {log}"
-
-    def end(self, run: str, metric: str) -> float:
-        """The last evaluation of our training; infinite where it had diverged.
-
-        Raises:
-            UserError: No log, or one without the metric.
-        """
-        return read_evaluations(self._own_log(run), metric, finite=False)[-1].value
-
-    def kept(self, run: str) -> int | None:
-        """Images at which our training kept its best network."""
-        return None if run in self.logs else kept_images(self._own_log(run))
-
-    def _own_log(self, run: str) -> Path:
-        return self.students / run / "evaluations.jsonl"
-
-    def _ticks(self, run: str) -> Path:
-        return self.students / run / "train.jsonl"
 
 
 def gather(layout: CurvesLayout, sources: Sources) -> list[Panel]:
@@ -168,7 +87,7 @@ def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate],
 def _series(
     layout: CurvesLayout, spec: PanelSpec, series: SeriesSpec, sources: Sources, where: str, missing: list[str]
 ) -> list[Curve]:
-    found = series_runs(layout, series, sources.runs)
+    found = layout.pick(series.each, sources.runs)
     if not found and spec.optional:
         return []
     if not found:
@@ -182,18 +101,19 @@ def _series(
             missing.append(f"{name} (not in the sample sheet)")
     groups: dict[str, list[Curve]] = {}
     for run in found:
-        if series.optional and (lack := sources.lacks(run.run, spec)):
+        if series.optional and (lack := sources.lacks(run.run, spec.metric, spec.log)):
             missing.append(f"{run.label} ({run.run}: {lack})")
             continue
         label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))
-        points, kept = sources.points(run.run, spec), None if spec.log else sources.kept(run.run)
+        points = sources.points(run.run, spec.metric, spec.log, spec.log_metric)
+        kept = None if spec.log else sources.kept(run.run)
         curve = Curve(run.run, label, points, "trials", (run.run,), kept, run.method, run.alpha)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
     return [pool(group, group[0].label) for group in groups.values()]
 
 
 def reference_line(
-    layout: Layout, metric: str, line: LineSpec, sources: Sources, where: str, missing: list[str]
+    layout: PanelsFigure, metric: str, line: LineSpec, sources: Sources, where: str, missing: list[str]
 ) -> Line | None:
     """A horizontal line of a figure at a metric's level; None, and a name in ``missing``, where there is nothing."""
     if line.published is not None:
@@ -201,7 +121,7 @@ def reference_line(
         std = float(number.std) if number.std else None
         label = line.label or f"{number.row_label} {number.text}"
         return Line(label, number.value, std, f"published: {number.id}", line.colour)
-    found = line_runs(layout, line, sources.runs)
+    found = layout.line_rows(line, sources.runs)
     if line.where is None and not found:
         return None
     if line.optional and (not found or (len(found) == 1 and not sources.measurements.has(found[0].run, metric))):

@@ -1,17 +1,13 @@
-"""What a figure shows, as data (``config/figures/*.yaml``): panels, series and reference lines, never numbers."""
+"""Layouts of curves over training and of grids of samples."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from eval.figures.page import Inches, Page, PanelsPage, require_panels
-from eval.figures.picks import LineSpec, check_pick
-from eval.figures.points_layout import PointsLayout
-from eval.results.selection import read_extended
-from sida.config.mapping import from_mapping
+from eval.figures.kind import FigureKind, LineSpec, PanelsFigure, Runs, check_pick, require_panels
+from eval.results.sheet import Run
 from sida.config.ranges import Count
 from sida.errors import UserError, suggestion
 
@@ -86,7 +82,7 @@ class PanelSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CurvesLayout(PanelsPage):
+class CurvesLayout(PanelsFigure):
     """A figure of curves over training.
 
     Attributes:
@@ -147,7 +143,7 @@ class NeighboursSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplesLayout(Page):
+class SamplesLayout(FigureKind):
     """A figure of sample grids, with the same seeds in every panel.
 
     Attributes:
@@ -175,49 +171,29 @@ class SamplesLayout(Page):
     def __post_init__(self) -> None:
         require_panels(self.panels)
 
+    def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[Run]:
+        """Rows of a panel; ``where`` must find one."""
+        if panel.where is not None:
+            return self.pick(panel.where, runs)
+        if panel.each is not None:
+            return self.pick(panel.each, runs)
+        return self.pick(panel.first or {}, runs)[:1]
 
-@dataclass(frozen=True, kw_only=True)
-class AnalyticLayout(Page):
-    """A figure of the analytic study of α (``sida analytic``): no rows of the sheet, no choice of panels."""
+    def grids(self, runs: Runs) -> tuple[list[tuple[SamplesPanel, Run]], list[str]]:
+        """Each grid to draw with its run, and the names of optional panels without one.
 
-    height: Inches = 4.9
-
-
-@dataclass(frozen=True, kw_only=True)
-class BarriersLayout(Page):
-    """A figure of losses on the line between teachers' weights and their students' (``sida-eval barrier``).
-
-    Attributes:
-        each: Conditions on the sample sheet; rows of one label are training seeds of one curve.
-    """
-
-    each: Mapping[str, Any]
-    height: Inches = 2.9
-
-    def __post_init__(self) -> None:
-        check_pick(self, ("each",), "give conditions")
-
-
-Layout = CurvesLayout | SamplesLayout | PointsLayout | AnalyticLayout | BarriersLayout
-#: What a layout's ``kind`` may be.
-KINDS: dict[str, type[Layout]] = {
-    "curves": CurvesLayout,
-    "samples": SamplesLayout,
-    "points": PointsLayout,
-    "analytic": AnalyticLayout,
-    "barriers": BarriersLayout,
-}
-
-
-def load_figure_layout(path: str | Path) -> Layout:
-    """Reads a figure's layout; its ``kind`` is one of :data:`KINDS`.
-
-    Raises:
-        UserError: Missing file, unknown kind or key, wrong type (file and key are named).
-    """
-    mapping = read_extended(Path(path))
-    kind = mapping.pop("kind", None)
-    if kind not in KINDS:
-        raise UserError(f"{path}: kind: must be one of {', '.join(KINDS)}, got {kind!r}")
-    mapping["source"] = str(path)
-    return from_mapping(KINDS[kind], mapping, f"{path}:")
+        Raises:
+            UserError: ``where`` does not pick exactly one run, or nothing is left to draw.
+        """
+        shown: list[tuple[SamplesPanel, Run]] = []
+        missing = []
+        for number, panel in enumerate(self.panels):
+            where, found = f"{self.source}: panels[{number}].where", self.panel_rows(panel, runs)
+            if panel.where is not None and len(found) != 1:
+                if found or not panel.optional:
+                    raise UserError(f"{where}: {len(found)} runs match {dict(panel.where)}; it must pick exactly one")
+                missing.append(panel.title or f"{where} {dict(panel.where)}")
+            shown += [(panel, run) for run in found]
+        if not shown:
+            raise UserError(f"{self.source}: nothing to draw: none of its runs is in the sample sheet")
+        return shown, missing

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from eval.effects.contrast import pooled_std
-from eval.figures.gather import Line, Sources, reference_line
+from eval.figures.gather import Line, reference_line
 from eval.figures.marks import Mark, MarkSeries, Single
 from eval.figures.points_layout import COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
-from eval.figures.select import matching_rows, points_teachers
+from eval.figures.sources import Sources
 from eval.results.sheet import Run
 from eval.results.summary import require_one_yardstick
 from sida.errors import UserError
+from sida.files.content_hash import csv_text
 
 #: What a difference is drawn as, in the place of a method.
 DIFFERENCE = "difference"
@@ -106,7 +107,7 @@ class _Panel:
         return pooled_std(values) if pooled else None
 
     def _rows(self, series: PointSeries, conditions: Mapping[str, Any], where: str) -> list[Run]:
-        rows = matching_rows(self.layout, conditions, self.sources.runs)
+        rows = self.layout.pick(conditions, self.sources.runs)
         if rows:
             return rows
         if not series.optional and not self.spec.optional:
@@ -202,7 +203,7 @@ class _Panel:
     def _x_row(self, row: Run, x: MeasuredX, where: str) -> Run:
         if x.of == "row":
             return row
-        found = points_teachers(self.layout, x, row, self.sources.runs)
+        found = self.layout.teachers(x, row, self.sources.runs)
         if len(found) != 1:
             names = f": {', '.join(run.run for run in found)}; pick one by x.where" if found else "; add it"
             raise UserError(f"{where}: x: {len(found)} rows of the sheet measure the teacher '{row.teacher}'{names}")
@@ -248,3 +249,49 @@ def difference_of(one: Single, other: Single, share: bool, where: str) -> float:
     if one.value <= 0:
         raise UserError(f"{where}.share: '{one.runs[0]}' is {one.value:g}, of which there are no shares; remove share")
     return 1 - other.value / one.value
+
+
+_COLUMNS = (
+    "panel", "kind", "series", "runs", "metric", "at", "by", "by_value", "x", "value", "low", "high", "x_low", "x_high",
+    "interval", "count", "teachers", "source", "shown",
+)  # fmt: skip
+
+
+def points_csv(panels: list[Marks]) -> str:
+    """One line per point (kind ``mean``), training (``single``), line, and missing row or series."""
+    records: list[dict[str, Any]] = []
+    for panel in panels:
+        common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.metric, "at": panel.spec.at}
+        common["source"] = "measurement" if panel.spec.at == "kept" else "last evaluation during training"
+        for series in panel.curves:
+            own = {"series": series.label, "by": series.by, "shown": True}
+            for mark in series.marks:
+                records += [common | own | record for record in _records(mark)]
+        for line in panel.lines:
+            level = {"kind": "line", "series": line.label, "value": repr(line.value), "source": line.source}
+            records.append(common | level | {"shown": True})
+        records += [common | {"kind": "not finite", "series": note, "shown": True} for note in panel.notes]
+        records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
+    return csv_text(_COLUMNS, records)
+
+
+def _records(mark: Mark) -> Iterator[dict[str, Any]]:
+    low, high = mark.ends or ("", "")
+    x_low, x_high = mark.x_ends or ("", "")
+    yield {
+        "kind": "mean",
+        "runs": " ".join(run for single in mark.singles for run in single.runs[:1]),
+        "by_value": mark.by,
+        "x": repr(mark.x),
+        "value": repr(mark.value),
+        "low": low,
+        "high": high,
+        "x_low": x_low,
+        "x_high": x_high,
+        "interval": mark.interval if mark.ends else "",
+        "count": len(mark.singles),
+        "teachers": len({single.teacher for single in mark.singles}),
+    }
+    for single in mark.singles:
+        place = {"by_value": mark.by, "x": repr(single.x), "value": repr(single.value), "count": 1}
+        yield {"kind": "single", "runs": " minus ".join(single.runs), **place}

@@ -1,4 +1,4 @@
-"""What a figure of points shows, as data: measured generators against what tells them apart."""
+"""Layout of a figure of points: measured generators against a column, a setting or another metric."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from eval.figures.page import PanelsPage
-from eval.figures.picks import LineSpec, check_pick
+from eval.figures.kind import LineSpec, PanelsFigure, Runs, check_pick
 from eval.results.selection import SELECTABLE
+from eval.results.sheet import Run
 from sida.errors import suggestion
 
 #: Columns of the sample sheet that are numbers.
@@ -160,7 +160,7 @@ class PointsPanel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PointsLayout(PanelsPage):
+class PointsLayout(PanelsFigure):
     """A figure of measured generators against what tells them apart.
 
     Attributes:
@@ -183,3 +183,15 @@ class PointsLayout(PanelsPage):
     def interval_of(self, panel: PointsPanel) -> Interval:
         """A panel's own interval, else that of all."""
         return panel.interval or self.interval
+
+    def panel_rows(self, panel: PointsPanel, runs: Runs) -> list[tuple[PointSeries, Run]]:
+        """Rows of a panel with their series, those that a difference takes away included."""
+        return [
+            (series, run)
+            for series in panel.series
+            for run in (*self.pick(series.each, runs), *(self.pick(series.minus, runs) if series.minus else ()))
+        ]
+
+    def teachers(self, x: MeasuredX, run: Run, runs: Runs) -> list[Run]:
+        """Rows that measure a row's teacher; a horizontal axis is made of one."""
+        return self.pick({**(x.where or {}), "method": "teacher", "teacher": run.teacher}, runs)

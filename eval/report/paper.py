@@ -107,7 +107,7 @@ def figure_caption(figure: Path, own: str | Path | None = None) -> str:
     places = [Path(own)] if own else []
     if figure.stem not in names("figures", places):
         return figure.stem
-    from eval.figures.layout import load_figure_layout
+    from eval.figures.kinds import load_figure_layout
 
     found = load_figure_layout(find("figures", figure.stem, places))
     heading = found.title.partition(". ")[2] or found.title

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,27 @@ SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "r
 
 #: As a condition on the column ``method``: any method of one's own, named ``module:object``.
 OWN = "own"
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Rows of the sheet and studies that a table or figure shows.
+
+    Attributes:
+        measured: Rows whose measurements are shown.
+        networks: Rows whose network or training log is read.
+        analytic: Whether the analytic study is shown.
+        barriers: Whether the barriers between these networks and their teachers' are shown.
+        sampled: Whether images of these networks are drawn.
+        settings: By row the settings that are shown; None where no row's settings are.
+    """
+
+    measured: Collection[str]
+    networks: Collection[str]
+    analytic: bool = False
+    barriers: bool = False
+    sampled: bool = False
+    settings: Mapping[str, Collection[str]] | None = None
 
 
 def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from eval.figures.points_layout import COLUMNS, TEACHER, PointsLayout
-from eval.figures.select import points_settings
+from eval.figures.kind import FigureKind
+from eval.figures.points_layout import COLUMNS, TEACHER
 from eval.results.sheet import Run
 from sida.config.mapping import from_mapping
 from sida.config.samplers import read_sampler
@@ -20,14 +20,18 @@ from workflow.preset.rows import Rows
 Specs = Callable[[str], dict[str, Any]]
 
 
-def figure_settings(preset: Rows, layout: PointsLayout, specs: Specs) -> dict[str, dict[str, Any]]:
-    """By row: ``seed``, ``teacher`` (the first that differs from its own in the seed alone), and what the layout names.
+def figure_settings(preset: Rows, layout: FigureKind, specs: Specs) -> dict[str, dict[str, Any]]:
+    """Settings that a figure shows, by row that can be measured here.
+
+    Each row has its ``seed``, ``teacher`` (the first that differs from its own in the seed alone), and those that the
+    layout names.
 
     Raises:
         UserError: A row that does not have what its points are told apart by.
     """
-    wanted = points_settings(layout, preset.measurable)
-    return {name: _of(preset, preset.runs[name], keys, layout.source, specs) for name, keys in wanted.items()}
+    wanted = layout.needs(preset.runs).settings or {}
+    there = {name: set(keys) for name, keys in wanted.items() if name in preset.measurable}
+    return {name: _of(preset, preset.runs[name], keys, layout.source, specs) for name, keys in there.items()}
 
 
 def _of(preset: Rows, run: Run, keys: set[str], source: str, specs: Specs) -> dict[str, Any]:

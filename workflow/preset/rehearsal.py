@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from eval.claims.evidence import Evidence
 from eval.claims.model import load_claims
@@ -18,11 +19,8 @@ from eval.claims.rows import claim_rows
 from eval.claims.rules import decide_part
 from eval.claims.verdicts import main_scope
 from eval.features import extractor_assets, without_classes
-from eval.figures.gather import Sources, gather
-from eval.figures.layout import AnalyticLayout, BarriersLayout, PanelSpec, SamplesLayout, load_figure_layout
-from eval.figures.points import gather_points
-from eval.figures.points_layout import PointsLayout
-from eval.figures.select import barrier_rows, present, sample_panels
+from eval.figures.kinds import load_figure_layout
+from eval.figures.sources import BarrierCurves, Sources
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.published import Published, load_published
 from eval.results.sheet import Run
@@ -178,21 +176,8 @@ def _check_table(preset: Preset, path: Path, measured: Measurements, published: 
 
 def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
     layout = load_figure_layout(path)
-    if isinstance(layout, AnalyticLayout):
-        if preset.config["analytic"] is None:
-            raise UserError(
-                f"{path}: shows the analytic study, but {preset.source} has no key 'analytic'; add analytic: {{}}"
-            )
-    elif isinstance(layout, BarriersLayout):
-        _check_barriers(preset, [run.run for run in barrier_rows(layout, preset.runs)], f"{path}: each")
-    elif isinstance(layout, SamplesLayout):
-        sample_panels(layout, preset.runs)
-    elif isinstance(layout, PointsLayout):
-        settings = figure_settings(preset, present(layout, preset.runs), preset.specs.student)
-        sources = _Pretended(measured, preset.runs, published, Path(), {}, preset, settings=settings)
-        gather_points(present(layout, preset.runs), sources)
-    else:
-        gather(present(layout, preset.runs), _Pretended(measured, preset.runs, published, Path(), {}, preset))
+    settings = figure_settings(preset, layout, preset.specs.student)
+    layout.check(_Pretended(measured, preset.runs, published, Path(), settings=settings, preset=preset))
 
 
 def _check_barriers(preset: Preset, runs: Sequence[str], where: str) -> None:
@@ -221,41 +206,52 @@ def _check_claims(preset: Preset, evidence: Evidence) -> None:
 
 @dataclass(frozen=True)
 class _Pretended(Sources):
-    """Training logs of the rows whose recipe asks for evaluations."""
+    """Measurements of all rows, training logs of those whose recipe asks for evaluations, and the preset's studies."""
 
-    preset: Preset = field(kw_only=False)
+    preset: Preset = field(kw_only=True)
 
     def lacks_end(self, run: str, metric: str) -> str:
-        return self.lacks(run, PanelSpec(series=(), metric=metric))
+        return self.lacks(run, metric)
 
     def end(self, run: str, metric: str) -> float:
-        return self.points(run, PanelSpec(series=(), metric=metric))[-1].value
+        return self.points(run, metric)[-1].value
 
-    def lacks(self, run: str, panel: PanelSpec) -> str:
+    def lacks(self, run: str, metric: str, log: str | None = None) -> str:
         row = self.preset.runs[run]
         if not row.trained_here:
             return "it is not trained here"
-        if panel.log is not None:
-            group, _, name = panel.log.partition(".")
+        if log is not None:
+            group, _, name = log.partition(".")
             known = _LOGGED.get(group, ()) if row.method in METHODS and METHODS[row.method].turns is None else ()
-            return f"its training logs no '{panel.log}'{suggestion(name, known)}" if known and name not in known else ""
+            return f"its training logs no '{log}'{suggestion(name, known)}" if known and name not in known else ""
         if not self.preset.config["recipes"][row.recipe].get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"
         protocol = self.preset.protocol(row)
-        keys = [metric.key for metric in protocol.watched]
-        if panel.metric in keys:
+        keys = [watched.key for watched in protocol.watched]
+        if metric in keys:
             return ""
-        if panel.metric in [metric.key for metric in protocol.metrics]:
-            return f"'{panel.metric}' is not measured during training (it needs stored features, or is not in 'watch')"
-        return f"its protocol has no metric '{panel.metric}'{suggestion(panel.metric, keys)}"
+        if metric in [measured.key for measured in protocol.metrics]:
+            return f"'{metric}' is not measured during training (it needs stored features, or is not in 'watch')"
+        return f"its protocol has no metric '{metric}'{suggestion(metric, keys)}"
 
     def kept(self, run: str) -> int | None:
         return None
 
-    def points(self, run: str, panel: PanelSpec) -> tuple[Point, ...]:
-        if lack := self.lacks(run, panel):
+    def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
+        if lack := self.lacks(run, metric, log):
             raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {lack}")
         return (Point(1, 1.0),)
+
+    def analytic(self, where: str) -> dict[str, Any]:
+        if self.preset.config["analytic"] is None:
+            raise UserError(
+                f"{where}: shows the analytic study, but {self.preset.source} has no key 'analytic'; add analytic: {{}}"
+            )
+        return {}
+
+    def barriers(self, runs: Sequence[str], where: str) -> dict[str, BarrierCurves]:
+        _check_barriers(self.preset, runs, where)
+        return {}
 
 
 def unshown_rows(targets: Targets) -> list[str]:

@@ -9,11 +9,10 @@ from typing import Any
 
 from eval.claims.model import load_claims
 from eval.claims.rows import claim_rows
-from eval.figures.layout import load_figure_layout
-from eval.figures.points_layout import PointsLayout
+from eval.figures.kinds import load_figure_layout
 from eval.measuring.protocol import Protocol
-from eval.report.needs import Needs, find_needs
-from eval.results.selection import read_extended
+from eval.report.needs import find_needs
+from eval.results.selection import Needs, read_extended
 from sida.config.evaluation import EvaluationPoints
 from sida.config.plugins import MONITOR
 from sida.errors import UserError
@@ -188,13 +187,11 @@ class Specs:
         """Spec of ``sida-eval figure``: its rows, what points stand against, and the generators it draws samples of."""
         path = self.rows.layout("figures", name)
         needs = find_needs(path, self.rows.runs)
-        kind = read_extended(path).get("kind")
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
-        spec["generators"] = [*map(self.measurement, needs.networks if kind == "samples" else [])]
-        layout = load_figure_layout(path) if kind == "points" else None
-        return spec | (
-            {"settings": figure_settings(self.rows, layout, self.student)} if isinstance(layout, PointsLayout) else {}
-        )
+        spec["generators"] = [*map(self.measurement, needs.networks if needs.sampled else [])]
+        if needs.settings is None:
+            return spec
+        return spec | {"settings": figure_settings(self.rows, load_figure_layout(path), self.student)}
 
     def experiment_needs(self, name: str) -> Needs:
         """Rows that an experiment's tables, figures and claims need and that can be measured here."""

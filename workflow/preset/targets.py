@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eval.features import extractor_assets
-from eval.report.needs import Needs, find_needs
-from eval.results.selection import read_extended
+from eval.report.needs import find_needs
+from eval.results.selection import Needs, read_extended
 from eval.results.sheet import Run
 from sida.assets.registry import is_counted, load_registry
 from sida.config.families import SD_VAE

@@ -17,8 +17,9 @@ from PIL import Image
 
 from eval.commands import main
 from eval.figures import load_figure_layout, style
-from eval.figures.gather import Line, Panel, Sources, gather
+from eval.figures.gather import Line, Panel, gather
 from eval.figures.plot import EDGE, KEPT, NO_DATA, draw_curves, short_number
+from eval.figures.sources import Sources
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Estimate, Measurements
@@ -363,7 +364,7 @@ def test_figure_4_names_two_methods(preset, tmp_path):
         (tmp_path / "students" / name / "evaluations.jsonl").write_text(log)
     layout = load_figure_layout(FIGURES / "figure4.yaml")
     runs = {run.run: run for run in read_runs(tmp_path / "released.tsv")}
-    sources = Sources(Measurements([], "none"), runs, load_published(), tmp_path / "students", {})
+    sources = Sources(Measurements([], "none"), runs, load_published(), tmp_path)
     figure = draw_curves(layout, gather(layout, sources))
     assert {label for axes in figure.axes for label in shown(axes)} == {"SiD", "SiDA"}
     (legend,) = figure.legends

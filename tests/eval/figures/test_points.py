@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from eval.figures import load_figure_layout
 from eval.figures.build import build_figure
-from eval.figures.gather import Sources
 from eval.figures.marks import interval_of
 from eval.figures.points import difference_of, gather_points
 from eval.figures.points_plot import LOST, ONE, draw_points
+from eval.figures.sources import Sources
 from eval.report.needs import find_needs
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
@@ -73,7 +73,7 @@ def sources_of(store, settings=True, measurements=None):
     measured = load_measurements(store / "measurements.csv") if measurements is None else measurements
     runs = {run.run: run for run in read_runs(store / "runs.tsv")}
     known = json.loads((store / "spec.json").read_text())["settings"] if settings else {}
-    return Sources(measured, runs, {}, store / "students", {}, settings=known)
+    return Sources(measured, runs, {}, store, settings=known)
 
 
 def gathered(store, tmp_path, panel, **keys):
@@ -195,7 +195,7 @@ def test_a_teacher_measured_twice_must_be_picked(store, tmp_path):
     sheet = (store / "runs.tsv").read_text() + "teacher-t1-19\tTeacher\tteacher\tt1\t\t\theun-10\t\n"
     (tmp_path / "runs.tsv").write_text(sheet)
     runs = {run.run: run for run in read_runs(tmp_path / "runs.tsv")}
-    sources = Sources(load_measurements(store / "measurements.csv"), runs, {}, store / "students", {})
+    sources = Sources(load_measurements(store / "measurements.csv"), runs, {}, store)
     with pytest.raises(UserError, match=r"x: 2 rows of the sheet measure the teacher 't1': .*pick one by x.where"):
         gather_points(layout_of(tmp_path, QUALITY), sources)
     picked = QUALITY | {"x": {"metric": "fd", "of": "teacher", "where": {"sampler": "heun"}}}

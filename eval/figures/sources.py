@@ -1,0 +1,140 @@
+"""Everything that figures are made from: measurements, rows of the sheet, published numbers, training logs, studies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.results.barriers import read_barrier
+from eval.results.published import Published
+from eval.results.sheet import Run
+from eval.results.summary import Measurements
+from eval.results.training_logs import (
+    Point,
+    has_metric,
+    has_quantity,
+    kept_images,
+    read_author_log,
+    read_evaluations,
+    read_ticks,
+)
+from sida.analytic.numbers import read_analytic
+from sida.errors import UserError
+
+#: Losses on the line between two networks' weights by name, see :mod:`eval.results.barriers`.
+BarrierCurves = Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Data of a figure.
+
+    Attributes:
+        measurements: All measurements.
+        runs: Sample sheet by run id.
+        published: Published numbers by id.
+        results: Results of the preset, with ``students/<run>/``, ``barriers/<run>.json`` and ``analytic.json``.
+        logs: Official metric logs by run id; they take precedence over the logs in ``results``.
+        settings: By row the settings that a figure's spec holds: its seed, settings by the names that layouts use
+            (``recipe.lambda_d``) and the first of the teachers that differ from its own in their seed alone.
+        generators: Specs of ``sida-eval measure`` of the generators to sample; None where there is no spec.
+    """
+
+    measurements: Measurements
+    runs: Mapping[str, Run]
+    published: Mapping[str, Published]
+    results: Path
+    logs: Mapping[str, Path] = field(default_factory=dict)
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
+    generators: Any = field(default=None, kw_only=True)
+
+    def lacks(self, run: str, metric: str, log: str | None = None) -> str:
+        """Reason why a run's curve cannot be drawn; empty if it can.
+
+        Args:
+            run: Row of the sheet.
+            metric: Key of the metric.
+            log: Quantity of ``train.jsonl`` in the metric's place.
+        """
+        if log is None and run in self.logs:
+            return ""
+        return self.lacks_end(run, metric) if log is None else _lack(self._train_log(run), log, has_quantity)
+
+    def lacks_end(self, run: str, metric: str) -> str:
+        """Reason why :meth:`end` is unknown; empty if it is known."""
+        return _lack(self._evaluations(run), metric, has_metric)
+
+    def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
+        """Evaluations of a run that gave a number, or what its training logged.
+
+        Args:
+            run: Row of the sheet.
+            metric: Key of the metric.
+            log: Quantity of ``train.jsonl`` in the metric's place.
+            log_metric: Name of the metric in official logs.
+
+        Raises:
+            UserError: No log, or one without the metric or quantity, or without a number for it.
+        """
+        if log is not None:
+            return read_ticks(self._train_log(run), log)
+        if run in self.logs:
+            return read_author_log(self.logs[run], log_metric)
+        path = self._evaluations(run)
+        found = tuple(p for p in read_evaluations(path, metric, finite=False) if math.isfinite(p.value))
+        if not found:
+            raise UserError(f"{path}: no evaluation gave a number for {metric}; leave the run out of the layout")
+        return found
+
+    def end(self, run: str, metric: str) -> float:
+        """The last evaluation of our training; infinite where it had diverged.
+
+        Raises:
+            UserError: No log, or one without the metric.
+        """
+        return read_evaluations(self._evaluations(run), metric, finite=False)[-1].value
+
+    def kept(self, run: str) -> int | None:
+        """Images at which our training kept its best network."""
+        return None if run in self.logs else kept_images(self._evaluations(run))
+
+    def analytic(self, where: str) -> dict[str, Any]:
+        """The analytic study of α (``sida analytic``).
+
+        Args:
+            where: Layout that shows it, for messages.
+
+        Raises:
+            UserError: No such study.
+        """
+        return read_analytic(self.results / "analytic.json")
+
+    def barriers(self, runs: Sequence[str], where: str) -> dict[str, BarrierCurves]:
+        """Curves of the rows whose barrier was computed (``sida-eval barrier``).
+
+        Args:
+            runs: Rows of the sheet.
+            where: Place in the layout that names them, for messages.
+
+        Raises:
+            UserError: A faulty file, or curves of unequally many points.
+        """
+        folder = self.results / "barriers"
+        found = {run: read_barrier(path)["curves"] for run in runs if (path := folder / f"{run}.json").is_file()}
+        if len({len(values) for curves in found.values() for values in curves.values()}) > 1:
+            raise UserError(f"{folder}: barriers of unequally many points; make them again with the same settings")
+        return found
+
+    def _evaluations(self, run: str) -> Path:
+        return self.results / "students" / run / "evaluations.jsonl"
+
+    def _train_log(self, run: str) -> Path:
+        return self.results / "students" / run / "train.jsonl"
+
+
+def _lack(log: Path, name: str, has: Any) -> str:
+    there = log.is_file()
+    return "" if there and has(log, name) else f"no {f'{name} in ' if there else ''}{log}"
