@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import textwrap
 from pathlib import Path
 
 from eval.claims.model import SIGNS, counted
 from eval.claims.read import read_verdicts
-from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.text import to_terminal
+from eval.tables.files import load_table
+from eval.tables.text import one_line, to_terminal
 from sida.errors import UserError, suggestion
-from sida.files.text_files import read_text
-
-_CELLS = re.compile(r"(?<!\\)\|")
 
 
 def overview(results: str | Path, name: str | None = None, colour: bool = False, width: int = 100) -> str:
@@ -29,41 +25,18 @@ def overview(results: str | Path, name: str | None = None, colour: bool = False,
         UserError: No such folder, or no (such) table in it.
     """
     folder = Path(results)
-    tables = sorted((folder / "tables").glob("*.md")) if folder.is_dir() else []
+    tables = sorted((folder / "tables").glob("*.json")) if folder.is_dir() else []
     if not tables:
         raise UserError(f"{folder}: no tables there yet; run the workflow first")
     names = [path.stem for path in tables]
     chosen = name or ("main" if "main" in names else names[0])
     if chosen not in names:
         raise UserError(f"{folder}/tables: no table '{chosen}'{suggestion(chosen, names)}")
-    text, notes = read_markdown_table(folder / "tables" / f"{chosen}.md")
-    lines = ["", to_terminal(text, colour, width)]
-    lines += [_wrapped(note, width) for note in [*notes, "" if colour else "* best one-step value"] if note]
+    table = load_table(folder / "tables" / f"{chosen}.json")
+    lines = ["", to_terminal(table, colour, width)]
+    notes = [one_line(note) for note in table.notes] + ([] if colour else ["* best one-step value"])
+    lines += [_wrapped(note, width) for note in notes if note]
     return "\n".join([*lines, "", *_verdicts(folder, width), *_paths(folder, chosen)])
-
-
-def read_markdown_table(path: Path) -> tuple[Table, list[str]]:
-    """Reads a table that :func:`eval.tables.to_markdown` wrote, and the notes below it."""
-    lines = read_text(path).splitlines()
-    grid = [_split(line) for line in lines if line.startswith("|")]
-    if len(grid) < 2:
-        raise UserError(f"{path}: holds no table; build it again")
-    columns = tuple(Column(head, number=mark.strip().endswith(":")) for head, mark in zip(grid[0], grid[1]))
-    rows = [
-        Row(tuple(_cell(text) for text in cells), rule=number > 0 and columns[0].head == "Family" and bool(cells[0]))
-        for number, cells in enumerate(grid[2:])
-    ]
-    last = max(i for i, line in enumerate(lines) if line.startswith("|"))
-    return Table(path.stem, "", "", "", columns, tuple(rows)), [line for line in lines[last + 1 :] if line.strip()]
-
-
-def _split(line: str) -> list[str]:
-    return [text.strip().replace(r"\|", "|") for text in _CELLS.split(line)[1:-1]]
-
-
-def _cell(text: str) -> Cell:
-    bold = len(text) > 4 and text.startswith("**") and text.endswith("**")
-    return Cell(text.strip("*"), bold=bold)
 
 
 def _wrapped(text: str, width: int) -> str:

@@ -18,7 +18,8 @@ from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.report.paper import figure_caption, in_order
 from eval.report.pictures import reduced_png
 from eval.results.summary import Measurements, load_measurements, measured_days
-from eval.tables.text import plain
+from eval.tables.files import load_table
+from eval.tables.text import plain, to_markdown
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
 from sida.files.text_files import read_text
@@ -51,7 +52,7 @@ def write_page(
     folder, out = Path(results), Path(out)
     if out.suffix != ".md":
         raise UserError(f"--out {out}: must end in .html, or in .md (pictures go into a folder beside it)")
-    tables, figures = in_order(folder / "tables", ".md"), in_order(folder / "figures", ".png")
+    tables, figures = in_order(folder / "tables", ".json"), in_order(folder / "figures", ".png")
     if not tables and not figures:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
     pictures = out.with_suffix("")
@@ -80,7 +81,7 @@ def page_text(
     """The page's Markdown.
 
     Args:
-        folder: Has ``tables/*.md``, ``claims.md`` and ``measurements.csv``, as far as they are made.
+        folder: Has ``tables/*.json``, ``claims.md`` and ``measurements.csv``, as far as they are made.
         pictures: Figures in their order.
         link: Their folder as the page links to it.
         title: Headline.
@@ -88,7 +89,7 @@ def page_text(
         answers: What the preset's experiments found.
         costs: Cost of an experiment at the paper's scale, by its id.
     """
-    tables = in_order(folder / "tables", ".md")
+    tables = in_order(folder / "tables", ".json")
     parts = [f"# {plain(title) or f'Results of the preset {folder.name}'}", _origin(folder) + _verdicts(folder)]
     if answers:
         parts += ["## Questions and answers", answers_table(answers)]
@@ -96,7 +97,7 @@ def page_text(
     if tables:
         parts += [
             "## Tables",
-            *(f"### Table {path.stem}\n\n{read_text(path).strip()}" for path in tables),
+            *(f"### Table {path.stem}\n\n{to_markdown(load_table(path)).strip()}" for path in tables),
         ]
     if pictures:
         parts.append("## Figures")

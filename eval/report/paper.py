@@ -16,14 +16,13 @@ from eval.claims.write import MARKS
 from eval.report.pdflatex import compile_latex, latex_lack
 from eval.results.summary import Measurements, load_measurements
 from eval.results.training_logs import read_log
+from eval.tables.files import load_table
 from eval.tables.latex_text import breakable, escape
 from sida.config.resources import find, names
 from sida.errors import UserError
 from sida.files.atomic import write_text
-from sida.files.text_files import read_text
 
 _NATURAL = re.compile(r"(\d+)")
-_TABLE_NUMBER = re.compile(r"\\renewcommand\{\\thetable\}\{([^}]+)\}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _FIGURE_NUMBER = re.compile(r"figure(\d+)")
 _NUMBERED = re.compile(r"(?:table|figure)\d")
@@ -76,8 +75,8 @@ def paper_source(
     parts = [_PREAMBLE.replace("TITLE", escape(title or f"Results of the preset {folder.name}"))]
     if tables:
         parts.append(r"\section{Tables}")
-        found = [_TABLE_NUMBER.search(read_text(table)) for table in tables]
-        for table, number in zip(tables, _numbers([match[1] if match else None for match in found])):
+        given = [load_table(table.with_suffix(".json")).number for table in tables]
+        for table, number in zip(tables, _numbers([escape(str(number)) if number else None for number in given])):
             parts.append(rf"\renewcommand{{\thetable}}{{{number}}}" + "\n" + rf"\input{{tables/{table.name}}}")
     if figures:
         parts += [r"\clearpage", r"\section{Figures}"]

@@ -1,7 +1,7 @@
-"""Tables: a layout (data) and measurements become LaTeX, CSV, Markdown, HTML and terminal text."""
+"""Tables: a layout and measurements become data, which LaTeX, CSV, Markdown, HTML and terminal text are made of."""
 
 from eval.tables.build import build_table
-from eval.tables.files import make_table, table_paths, write_table
+from eval.tables.files import load_table, make_table, table_paths, write_table
 from eval.tables.html import to_html
 from eval.tables.latex import to_latex
 from eval.tables.layout import TableLayout, load_layout
@@ -16,6 +16,7 @@ __all__ = [
     "TableLayout",
     "build_table",
     "load_layout",
+    "load_table",
     "make_table",
     "table_paths",
     "to_csv",

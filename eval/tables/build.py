@@ -76,7 +76,7 @@ def build_table(
             *(AUDIT_LEGEND if mode == "audit" else ()),
         ),
         number=layout.number,
-        records=[*printed_heads, *table_records(layout, lines, measurements, mode)],
+        records=(*printed_heads, *table_records(layout, lines, measurements, mode)),
     )
 
 

@@ -18,11 +18,21 @@ from eval.tables.layout import Mode, load_layout, read_layout
 from eval.tables.model import Table
 from eval.tables.scores import require_one_protocol, with_scores
 from eval.tables.text import to_csv, to_markdown
+from sida.config.mapping import from_mapping
 from sida.config.resources import find
 from sida.errors import UserError
-from sida.files.atomic import write_text
+from sida.files.atomic import json_text, read_sealed_json, write_text
+from sida.files.content_hash import sealed
 
-RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html}
+FORMAT = "sida-table/1"
+
+
+def to_json(table: Table) -> str:
+    """The table as data, sealed; :func:`load_table` reads it."""
+    return json_text(sealed({"format": FORMAT, **dataclasses.asdict(table)}))
+
+
+RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html, ".json": to_json}
 
 
 def make_table(
@@ -78,10 +88,10 @@ def make_table(
 
 
 def table_paths(out: str | Path) -> list[Path]:
-    """The four files of a table of which ``out`` is one.
+    """The files of a table of which ``out`` is one.
 
     Raises:
-        UserError: ``out`` does not end in one of the four suffixes.
+        UserError: ``out`` does not end in one of their suffixes.
     """
     out = Path(out)
     if out.suffix not in RENDERERS:
@@ -90,12 +100,28 @@ def table_paths(out: str | Path) -> list[Path]:
 
 
 def write_table(table: Table, out: str | Path) -> list[Path]:
-    """Writes ``out`` and its three siblings (``.tex``, ``.csv``, ``.md``, ``.html``); returns their paths.
+    """Writes ``out`` and its siblings (``.tex``, ``.csv``, ``.md``, ``.html``, ``.json``); returns their paths.
 
     Raises:
-        UserError: ``out`` does not end in one of the four suffixes.
+        UserError: ``out`` does not end in one of their suffixes.
     """
     texts = {path: RENDERERS[path.suffix](table) for path in table_paths(out)}
     for path, text in texts.items():
         write_text(path, text)
     return list(texts)
+
+
+def load_table(path: str | Path) -> Table:
+    """Reads the ``.json`` of a table.
+
+    Raises:
+        UserError: Missing, damaged, or another file.
+    """
+    record = read_sealed_json(path, "build the table again")
+    if record.pop("format", None) != FORMAT:
+        raise UserError(f"{path}: holds no table (format {FORMAT}); build it again")
+    table = from_mapping(Table, record, f"{path}:")
+    for number, row in enumerate(table.rows):
+        if sum(cell.columns for cell in row.cells) != len(table.columns):
+            raise UserError(f"{path}: rows[{number}]: has not one cell for each column; build the table again")
+    return table

@@ -150,7 +150,7 @@ def build_hyperparameters(
     for record in records:
         record |= {"table": Path(layout.source).stem, "mode": mode}
     caption, name = layout.caption, Path(layout.source).stem
-    return Table(name, layout.title, caption, mode, columns, tuple(rows), tuple(notes), layout.number, records)
+    return Table(name, layout.title, caption, mode, columns, tuple(rows), tuple(notes), layout.number, tuple(records))
 
 
 def _published_cells(

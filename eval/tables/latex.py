@@ -14,32 +14,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from pathlib import Path
 
 from eval.tables.latex_text import CHECK_MARK, breakable, escape
 from eval.tables.model import Cell, Column, Table
+from eval.tables.templates import template
 
-CHECK = r"""\ifcsname\detokenize{siunitx_print_number:n}\endcsname\else
-  \PackageError{sida}{This table needs siunitx 3}{Write \string\usepackage{booktabs,siunitx} above
-    \string\begin{document}; Debian: texlive-latex-recommended texlive-science.}%
-\fi"""
-# Local to the table. Digits come in the document's text font and in the weight around them; nothing is rounded, grouped
-# or left out, whatever the document has set for its own numbers. Versions before 3.1 do not know both keys that keep
-# the sign of -0.00 and the spread 0.00; there they are passed over. ± and − are those of the math fonts, because text
-# fonts may have them as bitmaps only (Computer Modern without cm-super).
-SETUP = r"""\sisetup{mode=text,reset-text-series=false,uncertainty-mode=separate,retain-explicit-plus,%
-  round-mode=none,group-digits=none}%
-\csname\detokenize{keys_set_known:nn}\endcsname{siunitx}{retain-negative-zero,retain-zero-uncertainty}%
-\protected\def\textpm{\ensuremath{\pm}}\protected\def\textminus{\ensuremath{-}}%
-% Bold digits are wider: \sidaroom reserves the difference in the other rows, so that all rows stay in line.
-\protected\def\sidaroom#1{\setbox2\hbox{#1}\setbox4\hbox{\sidabold#1}\kern\dimexpr\wd4-\wd2\relax}%
-\def\sidanoroom#1{}%
-\protected\def\sidabold{\bfseries\boldmath\let\sidaroom\sidanoroom}%"""
+_FOLDER = Path(__file__).resolve().parent
+
 MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
 # Differences stacked under numbers with spreads: their mark stays close to them, not behind the space for a spread, and
 # their sign hangs out to the left (the cell beside it has no spread either), of which TeX need not warn.
 HANGS = ",table-align-uncertainty=false,table-align-text-after=false"
-HANGING = r"\hfuzz=1em"
 _DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
 
 
@@ -110,43 +96,24 @@ def number_cell(cell: Cell) -> str:
 
 def to_latex(table: Table) -> str:
     """The complete ``.tex`` file."""
-    label = re.sub(r"[^A-Za-z0-9-]", "-", table.name)
-    body = "\n".join([_prologue(table), r"\begin{table}[htbp]", r"\centering"])
-    if table.caption or table.title:
-        body += "\n" + rf"\caption{{{escape(table.caption or table.title)}}}\label{{tab:{label}}}\vspace{{4pt}}"
-    body += "\n" + r"\begingroup" + SETUP + "\n" + r"\long\def\sidatabular{%" + "\n" + tabular(table) + "\n}%\n" + _FIT
-    if table.notes:
-        notes = r"\par ".join(breakable(note) for note in table.notes)
-        body += r"\par\smallskip" + "\n" + r"\begin{minipage}{\linewidth}\scriptsize\raggedright " + notes
-        body += r"\end{minipage}" + "\n"
-    return body + r"\endgroup" + "\n" + r"\end{table}" + "\n" + r"\sidatableend" + "\n"
-
-
-def _prologue(table: Table) -> str:
+    shape = "".join(_shape(table, place) for place in range(len(table.columns)))
     # In a document of its own the table keeps its number; by \\input the document counts.
     number = rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else ""
-    name = re.sub(r"[^\w.-]", "-", table.name)
-    return _PROLOGUE.format(name=name, mode=table.mode, number=number) + "\n" + CHECK
-
-
-def tabular(table: Table) -> str:
-    """The ``tabular`` environment alone."""
-    shape = "".join(_shape(table, place) for place in range(len(table.columns)))
-    lines = [HANGING] if HANGS in shape else []
-    lines += [rf"\begin{{tabular}}{{@{{}}{shape}@{{}}}}", r"\toprule"]
-    if table.grouped:
-        lines += _groups(table)
-    lines.append(" & ".join(_heading(column) for column in table.columns) + r" \\")
-    lines.append(r"\midrule")
-    for row in table.rows:
-        if row.rule:
-            lines.append(r"\midrule")
-        cells, place = [], 0
-        for cell in row.cells:
-            cells.append(row_cell(cell, table.columns[place]))
-            place += cell.columns
-        lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}%"])
+    text = template(_FOLDER / "latex.tex").render(
+        table=table,
+        name=re.sub(r"[^\w.-]", "-", table.name),
+        mode=re.sub(r"\W", "-", table.mode),
+        label=re.sub(r"[^A-Za-z0-9-]", "-", table.name),
+        number=number,
+        caption=escape(table.caption or table.title),
+        shape=shape,
+        hangs=HANGS in shape,
+        groups=_groups(table) if table.grouped else [],
+        heads=[_heading(column) for column in table.columns],
+        cell_of=row_cell,
+        notes=[breakable(note) for note in table.notes],
+    )
+    return text + "\n"
 
 
 def _at(cells: tuple[Cell, ...], place: int) -> Cell:
@@ -170,12 +137,13 @@ def _heading(column: Column) -> str:
 
 def _groups(table: Table) -> list[str]:
     """The upper heading with a line under each group."""
-    cells, rules = [], []
-    for group, columns in groupby(enumerate(table.columns, 1), key=lambda item: item[1].group):
-        places = [place for place, _ in columns]
-        cells.append(rf"\multicolumn{{{len(places)}}}{{c}}{{{escape(group)}}}" if group else " & " * (len(places) - 1))
+    cells, rules, place = [], [], 1
+    for group, columns in table.groups:
+        width = len(columns)
+        cells.append(rf"\multicolumn{{{width}}}{{c}}{{{escape(group)}}}" if group else " & " * (width - 1))
         if group:
-            rules.append(rf"\cmidrule(lr){{{places[0]}-{places[-1]}}}")
+            rules.append(rf"\cmidrule(lr){{{place}-{place + width - 1}}}")
+        place += width
     return [" & ".join(cells) + r" \\", "".join(rules)]
 
 
@@ -190,29 +158,3 @@ def row_cell(cell: Cell, column: Column) -> str:
         text = rf"\textbf{{{text}}}"
     text += MARKS[cell.agreement]
     return rf"\multicolumn{{{cell.columns}}}{{c}}{{{text}}}" if cell.columns > 1 or cell.kind == "dash" else text
-
-
-_PROLOGUE = r"""%% {name} ({mode}). Compile this file alone, or \input it in a document that loads booktabs and siunitx.
-\expandafter\ifx\csname @nodocument\endcsname\relax
-  \let\sidatableend\relax
-\else
-  \documentclass[10pt]{{article}}
-  \usepackage[T1]{{fontenc}}
-  \IfFileExists{{lmodern.sty}}{{\usepackage{{lmodern}}}}{{\renewcommand{{\encodingdefault}}{{OT1}}}}
-  \usepackage[a4paper,margin=18mm]{{geometry}}
-  \usepackage{{booktabs,siunitx}}
-  \pagestyle{{empty}}
-  \begin{{document}}{number}
-  \def\sidatableend{{\end{{document}}}}
-\fi"""
-
-# The largest type size at which the table fits the line; never scaled, so strokes stay even. Before the type becomes
-# smaller, the space between columns and then that around ± is given up.
-_FIT = r"""\def\sidafits#1#2{\ifdim\wd0>\linewidth#1\setlength{\tabcolsep}{#2}\setbox0\hbox{\sidatabular}\fi}%
-\small\setbox0\hbox{\sidatabular}%
-\sidafits{\small}{4.5pt}\sidafits{\small}{3pt}\sidafits{\small\sisetup{tight-spacing}}{3pt}%
-\sidafits{\footnotesize}{3pt}\sidafits{\scriptsize}{3pt}\sidafits{\scriptsize}{2pt}%
-\sidafits{\fontsize{6}{7.2}\selectfont}{3pt}\sidafits{\fontsize{6}{7.2}\selectfont}{2pt}%
-\sidafits{\tiny}{1.5pt}\sidafits{\tiny}{1pt}%
-\noindent\makebox[\linewidth]{\box0}%
-"""

@@ -1,11 +1,14 @@
-"""A table as data: columns, rows of cells, notes and the records of its CSV. Renderers know nothing else."""
+"""A table as data: columns, rows of cells, notes and the records of its CSV. Renderers read nothing else."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Literal
 
 from eval.results.agreement import MARKS, Outcome
+from sida.config.ranges import Count
 
 Kind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
 
@@ -28,7 +31,7 @@ class Cell:
     spread: str | None = None
     bold: bool = False
     agreement: Outcome | None = None
-    columns: int = 1
+    columns: Count = 1
 
     @property
     def plain(self) -> str:
@@ -81,9 +84,19 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     number: int | str | None = None
-    records: list[dict[str, Any]] = field(default_factory=list)
+    records: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def grouped(self) -> bool:
         """Whether any column has an upper heading."""
         return any(column.group for column in self.columns)
+
+    @property
+    def groups(self) -> list[tuple[str, list[Column]]]:
+        """Upper headings from left to right with the columns below each."""
+        return [(name, list(columns)) for name, columns in groupby(self.columns, key=lambda column: column.group)]
+
+    def placed(self, row: Row) -> list[tuple[Column, Cell]]:
+        """Cells of a row, each with its first column."""
+        places = [sum(cell.columns for cell in row.cells[:number]) for number in range(len(row.cells))]
+        return [(self.columns[place], cell) for place, cell in zip(places, row.cells)]

@@ -40,9 +40,14 @@ def plain(text: str) -> str:
     return _LINK.sub(r"\\]", _TAG.sub("&lt;", text))
 
 
+def one_line(text: str) -> str:
+    """Text without line ends and control characters, which a terminal would obey."""
+    return _ENDS.sub(" ", text)
+
+
 def _pipe(text: str) -> str:
     """Text of a cell: one line."""
-    return plain(_ENDS.sub(" ", text)).replace("|", r"\|")
+    return plain(one_line(text)).replace("|", r"\|")
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -66,8 +71,8 @@ def to_terminal(table: Table, colour: bool = False, width: int = 100) -> str:
 
 def _aligned(table: Table, colour: bool, sign: str) -> str:
     cells = [[c for cell in row.cells for c in [cell, *[Cell()] * (cell.columns - 1)]] for row in table.rows]
-    grid = [[f"{c.group} {c.title}".strip() for c in table.columns]]
-    grid += [[c.plain + ("*" if c.bold and c.plain and not colour else "") for c in row] for row in cells]
+    grid = [[one_line(f"{c.group} {c.title}".strip()) for c in table.columns]]
+    grid += [[one_line(c.plain) + ("*" if c.bold and c.plain and not colour else "") for c in row] for row in cells]
     bold = [[False] * len(table.columns), *([c.bold for c in row] for row in cells)]
     _align_spreads(table, grid)
     grid = [[text.replace(" ± ", sign) for text in line] for line in grid]

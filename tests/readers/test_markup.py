@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html.parser
 import io
+import json
 import re
 from pathlib import Path
 
@@ -13,19 +15,21 @@ from docutils.core import publish_parts
 
 from eval.figures.style import literal, new_figure
 from eval.measuring.score import Score
-from eval.report.overview import read_markdown_table
+from eval.report.index import write_index
+from eval.report.overview import overview
 from eval.report.page import page_text
 from eval.report.paper import build_paper
 from eval.results.sheet import read_runs
-from eval.tables.html import read_html, to_html
+from eval.tables.files import load_table, to_json, write_table
+from eval.tables.html import to_html
 from eval.tables.latex import escape, to_latex
 from eval.tables.layout import ColumnSpec
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.scores import latex_row
 from eval.tables.text import to_markdown
 from sida.config.resources import ROOT
-from sida.errors import UserError
-from sida.files.content_hash import csv_text
+from sida.files.atomic import write_sealed_json
+from sida.files.content_hash import csv_text, unsealed
 from sida.files.text_files import read_csv
 from tests.readers.test_text import refused, written
 
@@ -140,18 +144,26 @@ def test_text_is_no_element_of_html_and_no_line_of_markdown(text, tmp_path):
     assert tags(page) <= tags(to_html(table("SiD2A α_x")))
     markdown = to_markdown(table(text))
     assert not re.search(r"<[A-Za-z/!]", markdown)
-    path = written(tmp_path, "t.md", re.sub(r"[\x00-\x09\x0b-\x1f\x7f]", "", markdown))
-    assert len(read_markdown_table(path)[0].rows) == 1
+    assert sum(line.startswith("|") for line in markdown.splitlines()) == 3
 
 
-def test_a_table_page_with_something_else_in_it_is_not_shown(tmp_path):
-    path = tmp_path / "main.html"
-    page = to_html(table("SiD2A, α_x < 5"))
-    path.write_text(page)
-    assert "SiD<sup>2</sup>A" in read_html(path).table
-    for foreign in ("<script>x</script>", '<b onclick="x">', "<img src=x>", "<td class='x' style='y'>"):
-        path.write_text(page.replace("<td", f"{foreign}<td", 1))
-        assert "holds no table" in refused(read_html, path)
+@pytest.mark.parametrize("text", HOSTILE)
+def test_a_stored_table_is_shown_as_text(text, tmp_path):
+    """In the terminal, on the page and in Markdown; nobody knows who wrote the folder."""
+    shown = dataclasses.replace(table(text), name="main")
+    write_table(shown, tmp_path / "tables/main.tex")
+    assert load_table(tmp_path / "tables/main.json") == shown
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u2028]", overview(tmp_path))
+    page = write_index(tmp_path, tmp_path / "index.html").read_text()
+    assert {tag for tag in tags(page) if tag[0] in ("script", "img")} == set()
+    assert not re.search(r"<[A-Za-z/!]", page_text(tmp_path, [], "p"))
+
+
+@pytest.mark.parametrize("change", [{"format": "x"}, {"rows": [{"cells": []}]}, {"columns": []}, {"rows": 3}])
+def test_a_file_that_is_no_table_is_refused(change, tmp_path):
+    path = tmp_path / "main.json"
+    write_sealed_json(path, unsealed(json.loads(to_json(table("x"))), path) | change)
+    assert "main.json" in refused(load_table, path)
 
 
 @pytest.mark.parametrize("name", ["a}b.tex", "a$b.tex", "a b.tex", "a%.tex", "-x.tex"])
@@ -181,8 +193,3 @@ def test_dollars_in_a_figure_are_dollars():
     axes.set_title(r"$\frac$")
     with pytest.raises(ValueError):
         figure.savefig(io.BytesIO(), format="png")
-
-
-def test_texts_that_cannot_be_shown_are_refused_by_reading(tmp_path):
-    with pytest.raises(UserError, match="control character"):
-        read_markdown_table(written(tmp_path, "t.md", "| a |\n| --- |\n| \x1b[2J |\n"))

@@ -22,7 +22,7 @@ from eval.results.published import load_published
 from eval.results.selection import matching, parse_condition
 from eval.results.sheet import Run
 from eval.results.summary import load_measurements, measured_days
-from eval.tables import make_table, write_table
+from eval.tables import Table, make_table, to_markdown, write_table
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_sealed_json, write_text
 from workflow.docs.stored import read_study, unpack
@@ -104,8 +104,7 @@ class Study:
         """A whole table of the preset, whose cells do not break; its markers stand on lines of their own."""
         if name not in self.preset.config["tables"]:
             raise UserError(f"no table '{name}'{suggestion(name, self.preset.config['tables'])}")
-        self.make_table(name)
-        lines = (self.unpacked / "tables" / f"{name}.md").read_text(encoding="utf-8").splitlines()
+        lines = to_markdown(self.make_table(name)).splitlines()
         return "\n".join(["", "", *(_unbroken(line) for line in lines if line.startswith("|")), "", ""])
 
     @cached_property
@@ -166,8 +165,8 @@ class Study:
     def _layout(self, kind: str, name: str) -> Path:
         return self.root / "config" / kind / f"{name}.yaml"
 
-    def make_table(self, name: str) -> None:
-        """Builds a table of the preset into the unpacked folder."""
+    def make_table(self, name: str) -> Table:
+        """Builds a table of the preset, also into the unpacked folder."""
         spec = self.preset.specs.table(name)
         table = make_table(
             self._layout("tables", name),
@@ -178,6 +177,7 @@ class Study:
             results=self.unpacked,
         )
         write_table(table, self.unpacked / "tables" / f"{name}.tex")
+        return table
 
     def _written(self, kind: str, name: str, spec: str) -> Path:
         path = self.unpacked / "specs" / kind / f"{name}.json"

@@ -77,7 +77,7 @@ class Targets:
 
     def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
         """All formats of some tables and figures."""
-        files = [f"tables/{name}.{end}" for name in tables for end in ("tex", "csv", "md", "html")]
+        files = [f"tables/{name}.{end}" for name in tables for end in ("tex", "csv", "md", "html", "json")]
         files += [f"figures/{name}.{end}" for name in figures for end in ("pdf", "png", "csv")]
         return [f"{self.results}/{file}" for file in files]
 

@@ -27,6 +27,7 @@ rule table:
             caption="../report/table.rst",
             labels={"table": "{table}", "format": "page"},
         ),
+        json=f"{RESULTS}/tables/{{table}}.json",
     log:
         f"{RESULTS}/logs/table-{{table}}.log",
     conda:

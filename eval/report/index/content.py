@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -17,11 +17,10 @@ from eval.report.answers import Answer
 from eval.report.paper import figure_caption, in_order, training_time
 from eval.report.pictures import reduced_png
 from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
-from eval.tables.html import Page, read_html
-from sida.errors import UserError
-from sida.files.text_files import read_csv
+from eval.tables.files import load_table
+from eval.tables.model import Table
 
-#: Columns of a table's CSV file that the page reads.
+#: Keys of a table's records that the page reads.
 _SHOWN = ("row", "model", "run", "measured", "published_id", "published", "published_std")
 
 
@@ -104,9 +103,9 @@ class Sources:
         return [path for path in named if path.is_file()]
 
 
-def load_tables(sources: Sources) -> dict[str, Page]:
+def load_tables(sources: Sources) -> dict[str, Table]:
     """The tables of a preset by name, the main one first."""
-    return {path.stem: read_html(path) for path in sources.files("tables", ".html")}
+    return {path.stem: load_table(path) for path in sources.files("tables", ".json")}
 
 
 def load_pictures(sources: Sources, own: str | Path | None) -> list[Picture]:
@@ -183,11 +182,11 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
     return {name: values for name, values in facts.items() if values}
 
 
-def load_generators(sources: Sources, measurements: Measurements) -> list[Generator]:
+def load_generators(sources: Sources, measurements: Measurements, tables: Mapping[str, Table]) -> list[Generator]:
     """One line per measured run, in the order of ``measurements.csv``."""
     shown: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
-    for table, record in _records(sources):
+    for table, record in _records(tables):
         for run in record["run"].split() if record["measured"] else []:
             shown.setdefault(run, []).append(table)
             labels.setdefault(run, record["model"])
@@ -210,14 +209,14 @@ def _generator(run: str, rows: list[Measurement], label: str, tables: list[str],
     )
 
 
-def load_quoted(sources: Sources) -> dict[str, list[Quoted]]:
+def load_quoted(tables: Mapping[str, Table]) -> dict[str, list[Quoted]]:
     """The published numbers of each table, row by row."""
-    tables: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for table, record in _records(sources):
+    found: dict[str, dict[str, list[dict[str, str]]]] = {}
+    for table, record in _records(tables):
         if record["published_id"]:
-            rows = tables.setdefault(table, {})
+            rows = found.setdefault(table, {})
             rows.setdefault(f"{record['row']} {record['model']}", []).append(record)
-    return {table: [_quoted(cells) for cells in rows.values()] for table, rows in tables.items()}
+    return {table: [_quoted(cells) for cells in rows.values()] for table, rows in found.items()}
 
 
 def _quoted(cells: list[dict[str, str]]) -> Quoted:
@@ -235,10 +234,7 @@ def _together(ids: list[str]) -> str:
     return same + "-{" + ", ".join(name.removeprefix(f"{same}-") for name in ids) + "}"
 
 
-def _records(sources: Sources) -> Iterator[tuple[str, dict[str, str]]]:
-    for path in sources.files("tables", ".csv"):
-        columns, rows = read_csv(path)
-        if missing := [name for name in _SHOWN if name not in columns]:
-            raise UserError(f"{path}: has no column '{missing[0]}'; build the table again")
-        for _, record in rows:
-            yield path.stem, {name: record[name] or "" for name in _SHOWN}
+def _records(tables: Mapping[str, Table]) -> Iterator[tuple[str, dict[str, str]]]:
+    for table, found in tables.items():
+        for record in found.records:
+            yield table, {name: "" if record.get(name) is None else str(record[name]) for name in _SHOWN}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import shlex
@@ -13,14 +12,15 @@ from eval.claims.model import RULES, SIGNS
 from eval.claims.write import MARKS
 from eval.report.answers import answers_of, paper_scale
 from eval.report.index import content
-from eval.tables.html import html_text
+from eval.tables.html import html_text, page_of
+from eval.tables.templates import template
 from sida.errors import UserError
 from sida.files.atomic import write_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from jinja2 import Template
+    from markupsafe import Markup
 
     from eval.claims.experiments import Experiment
 
@@ -61,10 +61,10 @@ def write_index(
     answers = answers_of(asked, sources.claims, measurements) if asked else []
     placed = content.placed(pictures, answers)
     decided = [(not measurements.rows and claim.published_verdict) or claim.verdict for claim in claims]
-    text = _template().render(
+    text = template(_FOLDER / "template.html", rich=_rich, slug=_slug).render(
         title=title or f"Results of the preset {folder.name}",
         preset=folder.name,
-        tables=tables,
+        tables={name: page_of(table) for name, table in tables.items()},
         pictures=[picture for picture in pictures if all(picture not in inside for inside in placed.values())],
         answers=answers,
         placed=placed,
@@ -76,14 +76,12 @@ def write_index(
         marks=MARKS,
         signs=SIGNS,
         rules={rule: RULES[rule] for rule in RULES if any(rule in claim.rules for claim in claims)},
-        kinds=[
-            kind for kind in ("measured", "published") if any(f'class="{kind} ' in t.table for t in tables.values())
-        ],
+        kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
         measured=bool(measurements.rows),
         runs=len(measurements.runs),
         origin=content.origin(measurements),
-        generators=content.load_generators(sources, measurements),
-        quoted=content.load_quoted(sources),
+        generators=content.load_generators(sources, measurements, tables),
+        quoted=content.load_quoted(tables),
         again=(again := again or f"snakemake --cores 2 --configfile config/{folder.name}.yaml"),
         setup=_setup(again),
         files=_files(sources, out.parent),
@@ -92,22 +90,14 @@ def write_index(
     return out
 
 
-@functools.cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+def _rich(text: str) -> Markup:
     from markupsafe import Markup
 
-    environment = Environment(
-        loader=FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    code = functools.partial(re.sub, r"`([^`]+)`", r"<code>\1</code>")
-    environment.filters["rich"] = lambda text: Markup(code(html_text(text)))
-    environment.filters["slug"] = lambda text: text.replace(" ", "-")
-    return environment.get_template("template.html")
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", html_text(text)))
+
+
+def _slug(text: str) -> str:
+    return text.replace(" ", "-")
 
 
 def _setup(again: str) -> list[str]:

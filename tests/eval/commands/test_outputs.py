@@ -71,7 +71,7 @@ def test_faults_are_one_line_and_exit_status_1(preset, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("blocked", [".tex", ".csv", ".md", ".html"])
+@pytest.mark.parametrize("blocked", [".tex", ".csv", ".md", ".html", ".json"])
 def test_a_table_is_written_whole_or_not_at_all(preset, tmp_path, capsys, blocked):
     capsys.readouterr()
     (tmp_path / "t").with_suffix(blocked).mkdir()

@@ -169,7 +169,7 @@ def test_terminal_lines_fit_a_hundred_columns_and_align(table):
 def test_four_files_are_written_and_any_of_their_names_will_do(tmp_path, table):
     for name in ("a.tex", "b.html"):
         paths = write_table(table, tmp_path / name)
-        assert sorted(path.suffix for path in paths) == [".csv", ".html", ".md", ".tex"]
+        assert sorted(path.suffix for path in paths) == [".csv", ".html", ".json", ".md", ".tex"]
         assert all(path.stat().st_size > 200 for path in paths)
     with pytest.raises(UserError, match=r"must end in \.tex, \.csv, \.md, \.html"):
         write_table(table, tmp_path / "c.pdf")
