@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.claims.entries import listed_entries
 from eval.claims.model import UNDECIDED, Outcome
+from eval.results.selection import listed_entries
 from sida.config.mapping import from_mapping
 from sida.config.ranges import Pattern
 from sida.errors import UserError

@@ -8,9 +8,8 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from eval.claims.entries import listed_entries
 from eval.results.barriers import LOSSES
-from eval.results.selection import SELECTABLE
+from eval.results.selection import SELECTABLE, listed_entries
 from sida.analytic.numbers import NUMBERS
 from sida.config.mapping import from_mapping
 from sida.config.ranges import OneOf

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eval.claims.evidence import Evidence
-from eval.claims.model import UNDECIDED, Claim, Finding, Outcome, Verdict, counted, load_claims
-from eval.claims.rows import claim_rows
+from eval.claims.model import UNDECIDED, Claim, Finding, Operand, Outcome, Verdict, counted, load_claims
 from eval.claims.rules import decide_part
 from eval.claims.write import write_verdicts
 from eval.results.published import load_published
 from eval.results.selection import matching
-from eval.results.sheet import read_runs
+from eval.results.sheet import Run, read_runs
 from eval.results.summary import Measurements, load_measurements
 from sida.errors import UserError, suggestion
 
@@ -93,7 +93,7 @@ def decide_claims(
         scopes = {claim.scope for claim in known}
         raise UserError(f"--scope {scope}: no claim has this scope{suggestion(scope, scopes)}")
     verdicts = decide(chosen, evidence, str(claims))
-    printed = decide(chosen, replace(evidence, by_published=True), str(claims)) if scope == "paper" else []
+    printed = decide(chosen, dataclasses.replace(evidence, by_published=True), str(claims)) if scope == "paper" else []
     protocols = sorted({row.protocol for row in measured.rows})
     about = f"Measured under the protocol {', '.join(protocols)}" if protocols else "Nothing was measured"
     text = f"{about}. The statements are about {'the papers’ data sets' if scope == 'paper' else scope}"
@@ -116,3 +116,27 @@ def main_scope(claims: list[Claim], evidence: Evidence) -> str:
                 counts[claim.scope] += named or found
     best = max(counts, key=lambda scope: counts[scope])
     return best if counts[best] else "paper"
+
+
+def claim_rows(claims: Iterable[Claim], runs: Mapping[str, Run]) -> list[str]:
+    """Ids of the rows that claims name, by id or by conditions, in the order of the sheet."""
+    named: set[str] = set()
+    for claim in claims:
+        for operand in _operands(claim):
+            if operand.run is not None:
+                named.add(operand.run)
+            elif operand.where is not None:
+                named |= {run.run for run in matching(runs, operand.where)}
+    return [name for name in runs if name in named]
+
+
+def _operands(value: Any) -> Iterator[Operand]:
+    """Operands anywhere in a claim: which keys of a part hold one is the model's matter."""
+    if isinstance(value, Operand):
+        yield value
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _operands(item)
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _operands(getattr(value, field.name))

@@ -6,6 +6,7 @@ Pictures are copied into a folder beside the page, reduced to 256 colours, so th
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,10 +17,10 @@ from eval.claims.model import counted
 from eval.claims.read import read_verdicts
 from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.report.paper import figure_caption, in_order
-from eval.report.pictures import reduced_png
 from eval.results.summary import Measurements, load_measurements, measured_days
 from eval.tables.files import load_table
 from eval.tables.text import plain, to_markdown
+from sida.data.pictures import open_picture
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
 from sida.files.text_files import read_text
@@ -148,3 +149,13 @@ def reduced(source: Path, target: Path) -> Path:
     with atomic_path(target) as temporary:
         temporary.write_bytes(reduced_png(source))
     return target
+
+
+def reduced_png(source: Path) -> bytes:
+    """A PNG file of the same size in 256 colours, a fraction of the bytes."""
+    from PIL import Image
+
+    stream = io.BytesIO()
+    picture = open_picture(source.read_bytes(), str(source)).convert("RGB")
+    picture.quantize(256, dither=Image.Dither.NONE).save(stream, format="PNG", optimize=True)
+    return stream.getvalue()

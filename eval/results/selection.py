@@ -1,8 +1,8 @@
-"""What layouts of tables and figures share: files that extend each other, and rows chosen from the sample sheet."""
+"""Layouts, claims and experiments as YAML: files that extend each other, listed entries, and rows that they choose."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,35 @@ def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     if path.parent.name in ("tables", "figures") and (neighbour == path or not neighbour.is_file()):
         neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
     return read_extended(neighbour, (*seen, path)) | mapping
+
+
+def listed_entries(path: str | Path, kind: str, keys: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The entries of the list ``<kind>s`` of a YAML file, each with its place for messages.
+
+    Args:
+        path: YAML file.
+        kind: What an entry is: ``claim``.
+        keys: The keys that an entry must have, in words.
+
+    Yields:
+        Place (file, number, id) and settings of an entry.
+
+    Raises:
+        UserError: Missing file, no list, an entry that is no mapping, or an id used twice.
+    """
+    listed = load_yaml(path).get(f"{kind}s")
+    if not isinstance(listed, list):
+        raise UserError(f"{path}: key '{kind}s' must be a list of {kind}s")
+    before: list[Any] = []
+    for number, entry in enumerate(listed):
+        where = f"{path}: {kind}s[{number}]"
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: must be a mapping with {keys}")
+        where += f" ({entry.get('id')})"
+        if "id" in entry and entry["id"] in before:
+            raise UserError(f"{where}.id: occurs twice; give each {kind} its own id")
+        before.append(entry.get("id"))
+        yield where, entry
 
 
 def parse_condition(column: str, text: str) -> float | int | str:

@@ -15,9 +15,8 @@ from typing import Any
 
 from eval.claims.evidence import Evidence
 from eval.claims.model import load_claims
-from eval.claims.rows import claim_rows
 from eval.claims.rules import decide_part
-from eval.claims.verdicts import main_scope
+from eval.claims.verdicts import claim_rows, main_scope
 from eval.features import extractor_assets, without_classes
 from eval.figures.kinds import load_figure_layout
 from eval.figures.sources import BarrierCurves, Sources

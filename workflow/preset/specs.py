@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from eval.claims.model import load_claims
-from eval.claims.rows import claim_rows
+from eval.claims.verdicts import claim_rows
 from eval.figures.kinds import load_figure_layout
 from eval.measuring.protocol import Protocol
 from eval.report.needs import find_needs

@@ -14,8 +14,8 @@ from eval.claims.experiments import Experiment
 from eval.claims.read import read_verdicts
 from eval.claims.write import MARKS
 from eval.report.answers import Answer
+from eval.report.page import reduced_png
 from eval.report.paper import figure_caption, in_order, training_time
-from eval.report.pictures import reduced_png
 from eval.results.summary import Measurement, Measurements, image_seeds, load_measurements, measured_days
 from eval.tables.files import load_table
 from eval.tables.model import Table

@@ -7,7 +7,7 @@ import yaml
 
 from eval.claims.experiments import load_experiments
 from eval.claims.model import load_claims
-from eval.claims.rows import claim_rows
+from eval.claims.verdicts import claim_rows
 from eval.results.sheet import Run
 from sida.errors import UserError
 
