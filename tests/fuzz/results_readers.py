@@ -223,7 +223,7 @@ READERS = (
     ),
     Reader(
         "results folder (page)",
-        genuine(shown, "claims.json", "tables/main.csv", "tables/main.html", "tables/main.md", "train.jsonl"),
+        genuine(shown, "claims.json", "tables/main.json", "train.jsonl"),
         read_shown,
         (*_JSON, lines, lines, _BOMBS),
         0.7,

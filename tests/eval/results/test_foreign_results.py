@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -101,15 +100,12 @@ def test_a_metric_that_is_no_number_names_the_line(tmp_path, value):
         read_evaluations(log, "fd")
 
 
-def test_a_table_without_its_columns_is_named_on_the_page(tmp_path):
+def test_a_table_of_another_form_is_named_on_the_page(tmp_path):
     (tmp_path / "tables").mkdir()
-    (tmp_path / "tables/x.csv").write_text("run,value\na,1\n")
-    (tmp_path / "figures").mkdir()
-    page = Path(__file__).parents[3] / "docs/demo/convergence.png"
-    (tmp_path / "figures/x.png").write_bytes(page.read_bytes())
-    with pytest.raises(UserError, match=r"x.csv: has no column 'row'; build the table again"):
+    (tmp_path / "tables/x.json").write_text('{"format": "sida-table/1", "name": "x", "rows": 3}')
+    with pytest.raises(UserError, match=r"x.json: rows: must be a list"):
         write_index(tmp_path, tmp_path / "index.html")
-    (tmp_path / "tables/x.csv").unlink()
+    (tmp_path / "tables/x.json").unlink()
     for name in ("²", "10", "9"):
         (tmp_path / f"tables/{name}.md").write_text("| a |")
     assert [path.stem for path in in_order(tmp_path / "tables", ".md")][1:] in (["10", "²"], ["9", "10"])
