@@ -34,10 +34,10 @@ class DigitsNet(nn.Module):
         super().__init__()
         first, second, last = widths
         self.convolutions = nn.Sequential(
-            *_block(1, first),
+            *convolution_block(1, first),
             nn.MaxPool2d(2),
-            *_block(first, second),
-            *_block(second, last),
+            *convolution_block(first, second),
+            *convolution_block(second, last),
             nn.MaxPool2d(2),
             nn.Flatten(),
         )
@@ -49,7 +49,8 @@ class DigitsNet(nn.Module):
         return features, self.classifier(features)
 
 
-def _block(inputs: int, outputs: int) -> list[nn.Module]:
+def convolution_block(inputs: int, outputs: int) -> list[nn.Module]:
+    """A convolution of 3×3, batch normalisation and a ReLU."""
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
@@ -60,24 +61,32 @@ class DigitsExtractor(Extractor):
     num_features = NUM_FEATURES
     num_classes = NUM_CLASSES
     widths = WIDTHS
+    image_shape = (1, 8, 8)
 
     def __init__(self, device: str | torch.device = "cpu", path: str | Path = WEIGHTS) -> None:
         super().__init__(device)
         state, self.metadata = read_weights(path)
         self.sha256 = weights_digest(state)
-        net = DigitsNet(self.widths)
+        net = self.network()
         net.load_state_dict(state)
         self._net = net.eval().requires_grad_(False).to(self.device)
 
+    @classmethod
+    def network(cls) -> nn.Module:
+        """A network without its weights, with ``convolutions`` to features and ``forward`` to features and logits."""
+        return DigitsNet(cls.widths)
+
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if tuple(images.shape[1:]) != (1, 8, 8):
+        if tuple(images.shape[1:]) != self.image_shape:
+            shape = ", ".join(map(str, self.image_shape))
             raise UserError(
-                f"extractor '{self.name}': images must have shape (N, 1, 8, 8), got {tuple(images.shape)}; "
+                f"extractor '{self.name}': images must have shape (N, {shape}), got {tuple(images.shape)}; "
                 "use 'inception' or 'pixels' for other images"
             )
         x = images.to(torch.float32) / 127.5 - 1
         if logits:
-            return self._net(x)
+            features, classes = self._net(x)
+            return features, classes
         return self._net.convolutions(x), None
 
 

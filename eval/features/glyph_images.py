@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import functools
 import math
-from pathlib import Path
+import string
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolate
+
+from sida.data.glyphs import HALF_SIDE, glyph_fields
 
 #: Fonts that come with matplotlib, without those whose digits hang below the line or are doubled.
 FONTS = (
@@ -37,39 +38,19 @@ FONTS = (
     "cmti10",
 )
 _SIZE = 48  # pixels of a field
-_HALF = 0.8  # half its side, in heights of a glyph
 
 
 @functools.cache
-def glyph_fields() -> Tensor:
-    """Signed distances to the outline, positive inside, in heights of the glyph: float32 ``(fonts, 10, 48, 48)``."""
-    return torch.tensor(np.stack([[_field(font, digit) for digit in range(10)] for font in FONTS]), dtype=torch.float32)
-
-
-def _field(font: str, digit: int) -> np.ndarray:
-    import matplotlib
-    from matplotlib.font_manager import FontProperties
-    from matplotlib.path import Path as Outline
-    from matplotlib.textpath import TextPath
-    from scipy.ndimage import distance_transform_edt
-
-    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
-    outline = TextPath((0, 0), str(digit), size=100, prop=FontProperties(fname=str(file)))
-    low, high = outline.vertices.min(0), outline.vertices.max(0)
-    height, centre = (high - low)[1], (low + high) / 2
-    x, y = np.meshgrid(*[_HALF * (2 * (np.arange(_SIZE) + 0.5) / _SIZE - 1)] * 2)
-    points = centre + height * np.stack([x.ravel(), -y.ravel()], 1)
-    # Even-odd over the closed parts: a hole lies in two of them.
-    parts = [Outline(part).contains_points(points) for part in outline.to_polygons()]
-    inside = np.logical_xor.reduce(parts).reshape(_SIZE, _SIZE)
-    return (distance_transform_edt(inside) - distance_transform_edt(~inside)) * 2 * _HALF / _SIZE
+def fields_of_digits() -> Tensor:
+    """Signed distances to the outlines, see :func:`sida.data.glyphs.glyph_fields`: float32 ``(fonts, 10, 48, 48)``."""
+    return torch.tensor(glyph_fields(FONTS, string.digits, _SIZE), dtype=torch.float32)
 
 
 def render(fields: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
     """Random renderings of digits.
 
     Args:
-        fields: See :func:`glyph_fields`.
+        fields: Signed distances, float32 ``(fonts, 10, 48, 48)``.
         classes: Which digits, int64 ``(N,)``.
         generator: Decides fonts, shapes and places.
 
@@ -87,7 +68,7 @@ def render(fields: Tensor, classes: Tensor, generator: torch.Generator) -> Tenso
 
 def _as_written(shapes: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
     """Forms that hands write and fonts do not have: crossed 7, 9 with a straight leg, straight 6, 1 without a foot."""
-    axis = _HALF * (2 * (torch.arange(_SIZE) + 0.5) / _SIZE - 1)
+    axis = HALF_SIDE * (2 * (torch.arange(_SIZE) + 0.5) / _SIZE - 1)
     x, y = axis[None, :], -axis[:, None]
     bar = torch.minimum(0.3 - x.abs(), 0.05 - y.abs())
     leg, top, foot = torch.maximum(x - 0.05, y + 0.12), torch.maximum(0.05 - x, 0.12 - y), (y + 0.36).expand_as(bar)

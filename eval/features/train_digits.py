@@ -92,8 +92,8 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-def fit(net: DigitsNet, images: torch.Tensor, classes: torch.Tensor, settings: FitSettings) -> DigitsNet:
-    """Fits a fresh network to images float32 (N, 1, 8, 8) of classes int64 (N,) by torch's random state; returns it."""
+def fit(net: torch.nn.Module, images: torch.Tensor, classes: torch.Tensor, settings: FitSettings) -> torch.nn.Module:
+    """Fits a fresh network to images float32 (N, C, H, W) of classes int64 (N,) by torch's random state; returns it."""
     net.train()
     steps = -(-len(images) // settings.batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.max_lr, weight_decay=settings.weight_decay, fused=True)

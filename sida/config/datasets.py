@@ -112,11 +112,14 @@ class MadeFrom(Settings):
     """What an archive is made of: published files (``sida data prepare``) or another data set (``sida data encode``).
 
     Attributes:
-        source: Asset id, or path of a folder or archive of pictures; see ``sida data prepare``.
+        source: Asset id, path of a folder or archive of pictures, or name of a rendered data set; see
+            ``sida data prepare``.
         dataset: Data set of pixels that is encoded; not with ``source``.
         resolution: Height and width; null keeps the pictures'.
         transform: How pictures become squares, see ``sida data prepare``.
         labels: ``auto``, ``json``, ``folders`` or ``none``.
+        subset: ``train`` or ``test`` of CIFAR-10 or of a rendered data set.
+        images: Number of images to stop after; null takes all.
     """
 
     source: str | None = None
@@ -124,12 +127,16 @@ class MadeFrom(Settings):
     resolution: Count | None = None
     transform: Transform | None = None
     labels: Literal["auto", "json", "folders", "none"] | None = None
+    subset: Literal["train", "test"] | None = None
+    images: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if (self.source is None) == (self.dataset is None):
             raise ValueError("source: needs either source or dataset, not both")
-        if self.dataset is not None and (self.resolution or self.transform or self.labels):
+        if self.dataset is not None and (
+            self.resolution or self.transform or self.labels or self.subset or self.images
+        ):
             raise ValueError("dataset: an encoded data set has no further settings; remove them")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
+import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,8 +20,10 @@ import numpy as np
 
 from sida.config.mapping import Settings
 from sida.config.ranges import Count, OneOf, Range
+from sida.config.rendered import RENDERED
 from sida.data.archive import dataset_json, image_name, read_labels, with_suffix
 from sida.data.cifar import TEST, TRAINING, read_cifar10
+from sida.data.glyphs import rendered_images
 from sida.data.pictures import PICTURES, encode_png, open_picture
 from sida.data.transforms import TRANSFORMS, to_square
 from sida.errors import UserError
@@ -47,13 +50,14 @@ class PrepareConfig(Settings):
     """What to make; the flags of ``sida data prepare``.
 
     Attributes:
-        source: Folder, zip, uncompressed tar (also ImageNet's, of one tar per class), or ``cifar-10-python.tar.gz``.
+        source: Folder, zip, uncompressed tar (also one of a tar per class, as ImageNet's), ``cifar-10-python.tar.gz``, or
+            the name of a rendered data set (:data:`sida.config.rendered.RENDERED`).
         out: Zip to write.
         resolution: Height and width; null keeps the pictures' (all must then be square and alike).
         transform: See :mod:`sida.data.transforms`.
         channels: 3 (everything becomes RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
-        subset: ``train`` or ``test`` (CIFAR-10 only).
+        subset: ``train`` or ``test`` (CIFAR-10 and rendered data sets only).
         max_images: Stop after this many.
         expect: Expected number of images; another number is an error and nothing is written.
         workers: Threads; null: one per processor.
@@ -145,6 +149,8 @@ def summary(facts: dict[str, Any]) -> str:
 
 def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, Any]]:
     """Number of pictures, what makes each, and facts about the source."""
+    if config.source in RENDERED:
+        return _rendered_jobs(config)
     path = Path(config.source)
     if path.is_file() and not zipfile.is_zipfile(path) and ".tar" in path.name and path.suffix != ".tar":
         return _cifar_jobs(config)
@@ -179,6 +185,15 @@ def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, An
     pairs = list(read_cifar10(config.source, TRAINING if config.subset == "train" else TEST))
     keep = config.labels != "none"
     return len(pairs), ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
+
+
+def _rendered_jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, Any]]:
+    if config.resolution not in (None, RENDERED[config.source].resolution) or config.transform != "none":
+        raise UserError(f"{config.source}: is rendered at its own size; leave out --resolution and --transform")
+    keep = config.labels != "none"
+    pairs = rendered_images(config.source, config.subset, config.max_images)
+    total = min(RENDERED[config.source].subsets[config.subset][1], config.max_images or sys.maxsize)
+    return total, ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from eval.results.sheet import Run
 from sida.assets.registry import load_registry
 from sida.config.datasets import dataset_counts
+from sida.config.rendered import RENDERED
 from sida.errors import UserError, suggestion
 from sida.methods.registry import find_method
 from workflow.preset.rows import Rows
@@ -62,7 +63,7 @@ def _path(preset: Rows, name: str, where: str) -> str:
 
 
 def _check_source(source: str, where: str) -> None:
-    if source not in (registry := load_registry()) and not os.path.exists(source):
+    if source not in RENDERED and source not in (registry := load_registry()) and not os.path.exists(source):
         hint = suggestion(source, registry)
         hint = hint if len(hint) < 200 else " (see sida assets list)"
         raise UserError(f"{where}: no asset and no file or folder '{source}'{hint}")

@@ -160,7 +160,8 @@ class Targets:
             self.preset.dataset(self.preset.archives[path], self.preset.source),
         )
         values = {"source": origin.source or self.sources(path)[0], "out": path, "resolution": origin.resolution}
-        values |= {"transform": origin.transform, "labels": origin.labels, "expect": dataset.get("num_images")}
+        values |= {"transform": origin.transform, "labels": origin.labels, "subset": origin.subset}
+        values |= {"max-images": origin.images, "expect": dataset.get("num_images")}
         if origin.dataset:
             values["device"] = self.preset.config["device"]
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]

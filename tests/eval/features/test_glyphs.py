@@ -7,7 +7,7 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.digits import read_weights, weights_digest
-from eval.features.glyph_images import FONTS, glyph_fields, render
+from eval.features.glyph_images import FONTS, fields_of_digits, render
 from eval.features.glyphs import WEIGHTS
 from eval.features.train_glyphs import GlyphTraining, train_glyphs
 from sida.config.resources import ROOT
@@ -17,7 +17,7 @@ from sida.errors import UserError
 
 @pytest.fixture(scope="module")
 def fields():
-    return glyph_fields()
+    return fields_of_digits()
 
 
 def test_the_committed_network_tells_real_digits_apart_as_recorded():

@@ -1,0 +1,52 @@
+"""The embedded feature network of the data set ``glyphs32``: trained on other fonts than its images have.
+
+Features are the activations after the last convolution and pooling, as in the network `digits`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from eval.features.digits import DigitsExtractor, convolution_block
+from sida.config.rendered import RENDERED
+
+WEIGHTS = Path(__file__).with_name("glyphs32.safetensors")
+WIDTHS = (32, 48, 64, 64)
+NUM_CLASSES = len(RENDERED["glyphs32"].letters)
+
+
+class Glyphs32Net(nn.Module):
+    """Four convolutions, each with a pooling, and one linear layer; input float32 (N, 3, 32, 32) in [-1, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((3, *WIDTHS), WIDTHS, strict=False):
+            layers += [*convolution_block(inputs, outputs), nn.MaxPool2d(2)]
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        self.classifier = nn.Sequential(nn.Dropout(0.3), nn.Linear(4 * WIDTHS[-1], NUM_CLASSES))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns features (N, 256) and logits (N, 26)."""
+        features = self.convolutions(images)
+        return features, self.classifier(features)
+
+
+class Glyphs32Extractor(DigitsExtractor):
+    """The committed network of ``glyphs32`` (or one trained again, by ``path``)."""
+
+    name = "glyphs32"
+    num_features = 4 * WIDTHS[-1]
+    num_classes = NUM_CLASSES
+    image_shape = (3, 32, 32)
+
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path = WEIGHTS) -> None:
+        super().__init__(device, path)
+
+    @classmethod
+    def network(cls) -> nn.Module:
+        """See :meth:`DigitsExtractor.network`."""
+        return Glyphs32Net()

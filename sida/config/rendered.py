@@ -1,0 +1,57 @@
+"""Data sets that are rendered from the fonts of matplotlib (:mod:`sida.data.glyphs`), by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import string
+
+
+@dataclasses.dataclass(frozen=True)
+class RenderedSet:
+    """A data set that is rendered.
+
+    Attributes:
+        letters: One class each.
+        fonts: Files of matplotlib, without suffix.
+        resolution: Height and width.
+        subsets: First index and number of images of each subset; no image is in two.
+    """
+
+    letters: str
+    fonts: tuple[str, ...]
+    resolution: int
+    subsets: dict[str, tuple[int, int]]
+
+
+#: Fonts that no image of a data set has: the feature network of the measuring learns from them.
+FEATURE_FONTS = (
+    "DejaVuSansMono",
+    "DejaVuSansMono-Oblique",
+    "DejaVuSerif-BoldItalic",
+    "STIXGeneralItalic",
+    "STIXGeneralBol",
+    "cmb10",
+    "cmtt10",
+)
+RENDERED = {
+    "glyphs32": RenderedSet(
+        letters=string.ascii_uppercase,
+        fonts=(
+            "DejaVuSans",
+            "DejaVuSans-Bold",
+            "DejaVuSans-Oblique",
+            "DejaVuSans-BoldOblique",
+            "DejaVuSansMono-Bold",
+            "DejaVuSerif",
+            "DejaVuSerif-Bold",
+            "DejaVuSerif-Italic",
+            "STIXGeneral",
+            "STIXGeneralBolIta",
+            "cmr10",
+            "cmss10",
+            "cmti10",
+        ),
+        resolution=32,
+        subsets={"train": (0, 50_000), "test": (50_000, 10_000)},
+    ),
+}

@@ -1,0 +1,143 @@
+"""Pictures of capital letters, rendered from the fonts of matplotlib: a data set at true size without a download.
+
+Image i is a function of i alone: a counter-based draw gives its font, place, slant, size, weight, colours, texture and
+light. Classes take turns, so that each class has equally many images.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sida.config.rendered import RENDERED
+from sida.runtime.randomness import derive_seed
+
+#: Half the side of a field, in heights of a glyph.
+HALF_SIDE = 0.8
+_FIELD = 96  # pixels of a field
+_CHUNK = 500  # images rendered at once
+_GRID = 5  # control points of the background texture along a side
+_DRAWS = 21 + _GRID**2  # uniform numbers of an image
+
+
+def rendered_images(name: str, subset: str, count: int | None = None) -> Iterator[tuple[np.ndarray, int]]:
+    """Renders images of a data set in the order of their indices.
+
+    Args:
+        name: Key of :data:`sida.config.rendered.RENDERED`.
+        subset: Key of its subsets.
+        count: Number of images; None takes all of the subset.
+
+    Yields:
+        Pixels uint8 ``(H, W, 3)`` and the class.
+    """
+    spec = RENDERED[name]
+    first, total = spec.subsets[subset]
+    fields = glyph_fields(spec.fonts, spec.letters)
+    end = first + (total if count is None else min(count, total))
+    for begin in range(first, end, _CHUNK):
+        indices = range(begin, min(begin + _CHUNK, end))
+        classes = np.array(indices) % len(spec.letters)
+        yield from zip(render_letters(fields, classes, indices, name, spec.resolution), classes.tolist(), strict=True)
+
+
+def render_letters(
+    fields: np.ndarray, classes: np.ndarray, indices: Sequence[int], seed: str, resolution: int
+) -> np.ndarray:
+    """Renders images, each by the draws of its index.
+
+    Args:
+        fields: See :func:`glyph_fields`.
+        classes: Glyph of each image, int64 ``(N,)``.
+        indices: Index of each image, which decides everything but its class.
+        seed: Name of the stream of draws.
+        resolution: Height and width R.
+
+    Returns:
+        uint8 ``(N, R, R, 3)``.
+    """
+    u = np.stack([_uniform(seed, index) for index in indices])[:, :, None, None]
+    fonts = (u[:, 0, 0, 0] * len(fields)).astype(np.int64)
+    axis = (2 * np.arange(resolution) + 1) / resolution - 1
+    x, y = axis[None, None, :], axis[None, :, None]
+    ink = _coverage(fields[fonts, classes], x, y, u[:, 1:8], resolution)[..., None]
+    colours = u[:, 8:21, 0, 0]
+    dark = (colours[:, :1] < 0.5).astype(np.float64)
+    ground = 0.45 * colours[:, 1:4] + 0.55 * (1 - dark)
+    second = ground + 0.5 * (colours[:, 4:7] - 0.5)
+    letter = 0.4 * colours[:, 7:10] + 0.6 * dark
+    spline = _spline(resolution)
+    texture = (spline @ u[:, 21:, 0, 0].reshape(-1, _GRID, _GRID) @ spline.T)[..., None]
+    paper = ground[:, None, None] * (1 - texture) + second[:, None, None] * texture
+    angle, strength = 2 * np.pi * u[:, 18], 0.3 * u[:, 19]
+    light = 1 + strength * (np.cos(angle) * x + np.sin(angle) * y)
+    picture = (paper * (1 - ink) + letter[:, None, None] * ink) * light[..., None]
+    return np.rint(255 * picture.clip(0, 1)).astype(np.uint8)
+
+
+def _coverage(fields: np.ndarray, x: np.ndarray, y: np.ndarray, u: np.ndarray, resolution: int) -> np.ndarray:
+    """Share of each pixel that ink covers, float64 ``(N, R, R)``."""
+    angle, slant, width = 0.5 * (u[:, 0] - 0.5), 0.5 * (u[:, 1] - 0.5), 0.8 + 0.35 * u[:, 2]
+    height = 1.05 + 0.55 * u[:, 3]  # of the picture's 2
+    px, py = x - 0.36 * (u[:, 4] - 0.5), y - 0.36 * (u[:, 5] - 0.5)
+    across = (np.cos(angle) * px + np.sin(angle) * py) / height
+    down = (np.cos(angle) * py - np.sin(angle) * px) / height
+    across = (across + slant * down) / width
+    cell = _FIELD / (2 * HALF_SIDE)
+    column, row = ((a + HALF_SIDE) * cell - 0.5 for a in (across, down))
+    distance = _bilinear(fields, row.clip(0, _FIELD - 1.001), column.clip(0, _FIELD - 1.001))
+    weight = 0.05 * u[:, 6] - 0.015
+    return np.asarray((0.5 + (distance + weight) * height * resolution / 2).clip(0, 1))
+
+
+def _bilinear(fields: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
+    top, left = row.astype(np.int64), column.astype(np.int64)
+    down, across = row - top, column - left
+    image = np.arange(len(fields))[:, None, None]
+    upper = fields[image, top, left] * (1 - across) + fields[image, top, left + 1] * across
+    lower = fields[image, top + 1, left] * (1 - across) + fields[image, top + 1, left + 1] * across
+    return np.asarray(upper * (1 - down) + lower * down)
+
+
+@functools.cache
+def _spline(resolution: int) -> np.ndarray:
+    """Smooth interpolation of the control points, float64 ``(R, _GRID)``; rows add up to 1."""
+    places = np.arange(resolution)[:, None] / (resolution - 1) * (_GRID - 1)
+    weights = np.exp(-1.5 * (places - np.arange(_GRID)) ** 2)
+    return np.asarray(weights / weights.sum(1, keepdims=True))
+
+
+def _uniform(seed: str, index: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=derive_seed(0, seed, index))).random(_DRAWS)
+
+
+@functools.cache
+def glyph_fields(fonts: tuple[str, ...], letters: str, size: int = _FIELD) -> np.ndarray:
+    """Signed distances to the outlines, positive inside, in heights of the glyph: float64 ``(fonts, letters, S, S)``.
+
+    A field spans :data:`HALF_SIDE` heights to each side of the glyph's centre.
+    """
+    return np.stack([[_field(font, letter, size) for letter in letters] for font in fonts])
+
+
+def _field(font: str, letter: str, size: int) -> np.ndarray:
+    import matplotlib
+    from matplotlib.font_manager import FontProperties
+    from matplotlib.path import Path as Outline
+    from matplotlib.textpath import TextPath
+    from scipy.ndimage import distance_transform_edt
+
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / f"{font}.ttf"
+    outline = TextPath((0, 0), letter, size=100, prop=FontProperties(fname=str(file)))
+    low, high = outline.vertices.min(0), outline.vertices.max(0)
+    height, centre = (high - low)[1], (low + high) / 2
+    x, y = np.meshgrid(*[HALF_SIDE * (2 * (np.arange(size) + 0.5) / size - 1)] * 2)
+    points = centre + height * np.stack([x.ravel(), -y.ravel()], 1)
+    # Even-odd over the closed parts: a hole lies in two of them.
+    parts = [Outline(part).contains_points(points) for part in outline.to_polygons()]
+    inside = np.logical_xor.reduce(parts).reshape(size, size)
+    distance: np.ndarray = distance_transform_edt(inside) - distance_transform_edt(~inside)
+    return distance * 2 * HALF_SIDE / size

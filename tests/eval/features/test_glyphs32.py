@@ -1,0 +1,39 @@
+"""The feature network of rendered letters: its record, its accuracy on fonts that it never saw."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from eval.features import get_extractor
+from eval.features.digits import read_weights
+from eval.features.glyphs32 import WEIGHTS
+from eval.features.train_glyphs import Glyphs32Training, train_glyphs32
+from sida.config.resources import ROOT
+from sida.data.glyphs import rendered_images
+from sida.errors import UserError
+
+
+def test_the_committed_network_recognises_letters_of_other_fonts_as_recorded():
+    _, metadata = read_weights(WEIGHTS)
+    assert WEIGHTS.stat().st_size < 500_000
+    assert metadata["settings"] == vars(Glyphs32Training())  # the command makes this network
+    extractor = get_extractor("glyphs32")
+    pairs = list(rendered_images("glyphs32", "test", 520))
+    images = torch.from_numpy(np.stack([pixels for pixels, _ in pairs])).permute(0, 3, 1, 2)
+    features, logits = extractor.features_and_logits(images)
+    assert features.shape == (520, extractor.num_features) == (520, 256)
+    accuracy = (logits.argmax(1) == torch.tensor([label for _, label in pairs])).double().mean().item()
+    assert accuracy == pytest.approx(metadata["held_out_accuracy"], abs=0.03)
+    assert accuracy > 0.9
+    said = f"recognises {100 * metadata['held_out_accuracy']:.1f} %"
+    assert said in " ".join((ROOT / "docs" / "gpu.md").read_text(encoding="utf-8").split())
+    with pytest.raises(UserError, match=r"extractor 'glyphs32': images must have shape \(N, 3, 32, 32\)"):
+        extractor(torch.zeros(1, 1, 16, 16, dtype=torch.uint8))
+
+
+def test_training_is_a_function_of_its_settings():
+    settings = Glyphs32Training(epochs=1, images=260, held_out=52)
+    first, second = train_glyphs32(settings)[0], train_glyphs32(settings)[0]
+    assert all(torch.equal(first[key], second[key]) for key in first)

@@ -1,0 +1,72 @@
+"""The presets `gpu` and `first-look`: their checks, their budget, and the small form of `gpu` run, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+
+import pytest
+import yaml
+from snakemake.utils import update_config
+
+from eval.claims.model import load_claims
+from sida.config.resources import ROOT
+from tests.workflow.workspace import Workspace
+from workflow.planning.jobs import Jobs
+from workflow.planning.rates import load_assumptions
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset
+from workflow.preset.targets import Targets
+from workflow.preset.unshown import unshown_rows
+
+
+def load(*names):
+    merged = {}
+    for name in names:
+        update_config(merged, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()))
+    return Preset(merged, f"{names[-1]}.yaml")
+
+
+@pytest.mark.parametrize("names", [("gpu",), ("gpu", "gpu-small"), ("first-look",)])
+def test_the_presets_pass_their_checks_and_show_all_they_measure(names):
+    preset = load(*names)
+    check_preset(preset)
+    assert unshown_rows(Targets(preset, False)) == []
+
+
+def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
+    assumptions = load_assumptions()
+    jobs = Jobs(load("gpu"), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    found = jobs.behind(Targets(load("gpu"), False).products()).values()
+    assert sum(job.gpu_hours for job in found) < 25 / 60
+    assert 10 < max(job.memory_gb or 0 for job in found) < 24
+
+
+def test_the_small_form_has_its_own_results_data_and_no_gpu():
+    large, small = load("gpu"), load("gpu", "gpu-small")
+    assert (small.config["device"], small.config["gpus"]) == ("cpu", 0)
+    assert not {*large.archives} & {*small.archives}
+    assert large.results != small.results
+    assert [run.run for run in large.students()] == [run.run for run in small.students()]
+
+
+@pytest.mark.slow
+def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(tmp_path):
+    space = Workspace(tmp_path)
+    command = space.command("--configfile", "config/gpu.yaml", "config/gpu-small.yaml")
+    results = tmp_path / "results" / "gpu-small"
+    first = subprocess.Popen(command, cwd=tmp_path, env=space.environment(), start_new_session=True)
+    deadline = time.monotonic() + 1200
+    while not (results / "students/sid-a1.0/train.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    first.send_signal(signal.SIGTERM)
+    first.wait(60)
+    done = space.snakemake("--configfile", "config/gpu.yaml", "config/gpu-small.yaml", timeout=2400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = (results / "tables/gpu.csv").read_text()
+    assert all(run.run in (results / "measurements.csv").read_text() for run in load("gpu").runs.values())
+    assert "SiD2A" in table
+    verdicts = json.loads((results / "claims.json").read_text())
+    assert len(verdicts["claims"]) == len(load_claims(ROOT / "config/claims-gpu.yaml"))
