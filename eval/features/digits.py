@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -69,7 +70,7 @@ class DigitsExtractor(Extractor):
         self.sha256 = weights_digest(state)
         net = self.network()
         net.load_state_dict(state)
-        self._net = net.eval().requires_grad_(False).to(self.device)
+        self._net: Any = net.eval().requires_grad_(False).to(self.device)
 
     @classmethod
     def network(cls) -> nn.Module:

@@ -10,6 +10,7 @@ import time
 import pytest
 import yaml
 from snakemake.utils import update_config
+from workflow.preset.unshown import unshown_rows
 
 from eval.claims.model import load_claims
 from sida.config.resources import ROOT
@@ -19,7 +20,6 @@ from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 from workflow.preset.rehearsal import check_preset
 from workflow.preset.targets import Targets
-from workflow.preset.unshown import unshown_rows
 
 
 def load(*names):
