@@ -50,8 +50,8 @@ class PrepareConfig(Settings):
     """What to make; the flags of ``sida data prepare``.
 
     Attributes:
-        source: Folder, zip, uncompressed tar (also one of a tar per class, as ImageNet's), ``cifar-10-python.tar.gz``, or
-            the name of a rendered data set (:data:`sida.config.rendered.RENDERED`).
+        source: Folder, zip, uncompressed tar (also one of a tar per class, as ImageNet's), ``cifar-10-python.tar.gz``,
+            or the name of a rendered data set (:data:`sida.config.rendered.RENDERED`).
         out: Zip to write.
         resolution: Height and width; null keeps the pictures' (all must then be square and alike).
         transform: See :mod:`sida.data.transforms`.

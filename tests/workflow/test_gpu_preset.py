@@ -1,4 +1,4 @@
-"""The presets `gpu` and `first-look`: their checks, their budget, and the small form of `gpu` run, killed and resumed."""
+"""The presets `gpu` and `first-look`: checks, budget, and the small form of `gpu` killed and resumed."""
 
 from __future__ import annotations
 
