@@ -7,6 +7,7 @@
 #   snakemake -s CHECKOUT/Snakefile --configfile STUDY/preset.yaml     from anywhere: results/ lies where it is started
 
 import os
+import sys
 
 from snakemake.utils import min_version
 
@@ -14,6 +15,10 @@ min_version("9.16.3")
 
 # Without this guard the demo's keys would leak into every preset given with --configfile. --config changes the demo.
 if not workflow.configfiles:
+    if not os.path.samefile(workflow.basedir, "."):
+        demo = f"{workflow.basedir}/config/demo.yaml"
+        print(f"error: --configfile: no preset is named; give --configfile FILE, for the demo {demo}", file=sys.stderr)
+        sys.exit(1)
 
     configfile: os.path.relpath(f"{workflow.basedir}/config/demo.yaml")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sida.config import resources
 from sida.errors import UserError, one_line
 
 
@@ -29,3 +30,9 @@ def test_an_endless_line_keeps_its_ends():
     assert shown.endswith("xx; make it again")
     assert len(shown) <= 2000
     assert len(one_line("\x1b" * 10**7)) < 8000
+
+
+def test_a_missing_package_has_a_remedy_that_works_where_it_is_read(monkeypatch):
+    assert resources.how_to_install("diffusers>=0.27") == "make setup"
+    monkeypatch.setattr(resources, "CHECKOUT", False)
+    assert resources.how_to_install("diffusers>=0.27") == "pip install 'diffusers>=0.27'"

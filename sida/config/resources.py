@@ -18,6 +18,8 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _SHIPPED = _PACKAGE / "shipped"
 #: Holds ``config`` and ``results/published``: the checkout, or the copies of a wheel.
 ROOT = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent
+#: Whether the package is used from a checkout, which has the workflow and ``make setup``; else from a wheel.
+CHECKOUT = not _SHIPPED.is_dir()
 PUBLISHED = ROOT / "results" / "published"
 
 #: What a kind is called in errors, by its folder in ``config``; the folder itself has the name "".
@@ -87,3 +89,12 @@ def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
 def places(own: Iterable[Path] = ()) -> list[Path]:
     """Folders that are searched for names, the first choice first."""
     return list(dict.fromkeys([*own, Path("config"), ROOT / "config"]))
+
+
+def how_to_install(*packages: str) -> str:
+    """The command that installs packages: a checkout has all of them in its lock.
+
+    Args:
+        packages: Requirements as pip takes them, for example ``diffusers>=0.27``.
+    """
+    return "make setup" if CHECKOUT else "pip install " + " ".join(f"'{package}'" for package in packages)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sida.config.families import SD_VAE
+from sida.config.resources import how_to_install
 from sida.data.archive import ImageArchive, decode_image, image_members
 from sida.errors import UserError
 from sida.files.archives import Files, open_files
@@ -157,7 +158,7 @@ def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offlin
         from diffusers import AutoencoderKL
     except ImportError:
         raise UserError(
-            "latent diffusion needs the package diffusers; install the optional extra: pip install 'sida-repro[latent]'"
+            f"latent diffusion: the package diffusers is not installed; {how_to_install('diffusers>=0.27')}"
         ) from None
     try:
         vae = AutoencoderKL.from_pretrained(path, local_files_only=offline, use_safetensors=True)

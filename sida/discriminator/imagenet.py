@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from sida.config.discriminator import BACKBONES
+from sida.config.resources import how_to_install
 from sida.discriminator.backbones import Backbone, normalised
 from sida.errors import UserError
 
@@ -123,8 +124,8 @@ def _package(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError:
         raise UserError(
-            f"options.backbones: the package {name.partition('.')[0]} is not installed; install the extra: "
-            "pip install 'sida-repro[gdd]'"
+            f"options.backbones: the package {name.partition('.')[0]} is not installed; "
+            f"{how_to_install('timm>=1.0', 'torchvision>=0.20', 'safetensors>=0.4')}"
         ) from None
 
 

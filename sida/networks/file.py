@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 FORMAT = "sida-network-1"
+#: Remedy of a file whose weights name no architecture of this package.
+OF_OTHERS = "draw its images by a Python function (docs/add-a-method.md, 'A .pt file')"
 
 
 def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
@@ -181,7 +183,7 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
 def _metadata(path: Path, header: Header) -> dict[str, Any]:
     if RECORD_KEY not in header.metadata:
         raise UserError(
-            f"{path}: safetensors without a '{RECORD_KEY}' header, so its architecture is unknown; use sida convert"
+            f"{path}: written by another program (no '{RECORD_KEY}' header); its architecture is unknown; {OF_OTHERS}"
         )
     record = read_record(path, header)
     if record.get("format") != FORMAT:

@@ -15,10 +15,10 @@ from sida.files.atomic import sha256_file
 from sida.files.tensor_header import ITEM_BYTES, entries_for
 from sida.files.tensors import RECORD_KEY, encode_record, write_tensor_file
 from sida.networks import official_architecture as architecture
-from sida.networks.file import FORMAT, build_on_meta, check_names_and_shapes
+from sida.networks.file import FORMAT, OF_OTHERS, build_on_meta, check_names_and_shapes
 from sida.unpickle.inert import printable
 from sida.unpickle.pickles import open_pickle
-from sida.unpickle.records import PersistentObject
+from sida.unpickle.records import PersistentObject, Tensor
 from sida.unpickle.values import float32_pieces, stored_type
 
 
@@ -99,11 +99,14 @@ def find_network(value: Any, key: str, where: str) -> PersistentObject:
     if isinstance(value, dict):
         if key not in value:
             known = [printable(str(k), 40) for k in itertools.islice(value, 100)]
-            raise UserError(f"{where}: has no entry '{key}'{suggestion(key, known)}")
+            if known and all(isinstance(entry, Tensor) for entry in itertools.islice(value.values(), 100)):
+                raise UserError(f"{where}: a state dict of plain tensors without its network; {OF_OTHERS}")
+            raise UserError(f"{where}: has no entry '{key}'{suggestion(key, known)}; name the network's with --key")
         value = value[key]
     if isinstance(value, PersistentObject):
         return value
     kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
     raise UserError(
-        f"{where}: '{key}' is {kind}, not a network that records its class; give the published .pkl (--key)"
+        f"{where}: '{key}' is {kind}, not a network that records its class; give the published .pkl (--key), "
+        f"or {OF_OTHERS}"
     )

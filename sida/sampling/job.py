@@ -83,7 +83,7 @@ class SampleConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.out is None and self.grid is None:
-            raise ValueError("out: give --out or --grid, else there is nothing to write")
+            raise ValueError("out: nothing to write; give --out or --grid")
 
     @property
     def whole_shard_size(self) -> int:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sida.config.resources import how_to_install
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, jsonl_text, write_text
 
@@ -24,7 +25,7 @@ def check_tensorboard(wanted: bool, where: str) -> None:
         UserError: It is not installed.
     """
     if wanted and importlib.util.find_spec("tensorboard") is None:
-        remedy = "install it (pip install 'sida-repro[tensorboard]') or set it to false"
+        remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or set it to false"
         raise UserError(f"{where}.tensorboard: the package tensorboard is not installed; {remedy}")
 
 

@@ -113,6 +113,19 @@ def our_network(kwargs: dict, tensors: int = 3000, **metadata) -> bytes:
     return with_header({"__metadata__": {"sida": json.dumps(record)}, **entries}, bytes(tensors))
 
 
+def test_weights_of_another_program_name_the_way_to_measure_them(tmp_path):
+    theirs, state = tmp_path / "theirs.safetensors", tmp_path / "state.pt"
+    theirs.write_bytes(with_header({"layer.weight": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, bytes(4)))
+    torch.save({"layer.weight": torch.zeros(2), "layer.bias": torch.zeros(2)}, state)
+    for path, read in (
+        (theirs, load_network),
+        (state, lambda path: import_official(path, tmp_path / "out.safetensors")),
+    ):
+        with pytest.raises(UserError, match=r"add-a-method\.md, 'A \.pt file'") as caught:
+            read(path)
+        assert str(caught.value).startswith(str(path))
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

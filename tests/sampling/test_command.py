@@ -300,7 +300,7 @@ def test_a_spec_does_the_same_as_flags(network, expected, tmp_path):
         (["--out", "x", "--dataset", "digitz"], "no data set 'digitz'"),
         (["--out", "x", "--device", "gpu"], "device: must be cpu, cuda or cuda:NUMBER"),
         (["--grid", "g.png", "--grid-size", "10"], "grid_size: '10' must be ROWSxCOLUMNS"),
-        ([], "out: give --out or --grid"),
+        ([], "^error: sida sample: out: .*give --out or --grid"),
         (["--spec", '{"netwrk": "x"}', "--out", "x"], "unknown key 'netwrk' \\(did you mean 'network'"),
     ],
 )

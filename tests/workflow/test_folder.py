@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.disks import make_read_only, small_disk
+from tests.workflow.workspace import forked_snakemake
 from workflow.preset.lock import PresetLock
 from workflow.preset.startup import check_folder, closed_results
 
@@ -46,13 +48,36 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
         assert list(disk.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("words", "fault"),
+    [
+        ([], f"error: --configfile: no preset is named; give --configfile FILE, for the demo {ROOT}/config/demo.yaml"),
+        (
+            ["--configfile", f"{ROOT}/config/dmo.yaml"],
+            f"dmo.yaml: no such file (did you mean '{ROOT}/config/demo.yaml'?)",
+        ),
+        (
+            ["--configfile", f"{ROOT}/config/demo.yaml", "--", "tables/mian.tex"],
+            "error: tables/mian.tex: no target of .*demo.yaml (did you mean 'tables/main.tex'?)",
+        ),
+    ],
+    ids=["no preset", "preset", "target"],
+)
+def test_a_misspelt_command_is_one_line(tmp_path, monkeypatch, words, fault):
+    monkeypatch.setattr(sys, "argv", ["snakemake", *words])
+    status, text = forked_snakemake(tmp_path, "-s", f"{ROOT}/Snakefile", "--cores", "1", "-n", *words)
+    assert status == 1
+    assert "Traceback" not in text
+    assert re.search(re.escape(fault).replace(re.escape(".*"), ".*"), text)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0 or shutil.which("unshare") is None, reason="only root can mount a read-only disk")
 def test_a_read_only_disk_ends_a_run_with_that_line(tmp_path):
     snakemake = Path(sys.executable).parent / "snakemake"
     script = (
         f"mount -t tmpfs none {tmp_path} && mount -o remount,ro {tmp_path} && cd {tmp_path} && "
-        f"{snakemake} -s {ROOT}/Snakefile --cores 1 -- tables/main.tex"
+        f"{snakemake} -s {ROOT}/Snakefile --cores 1 --configfile {ROOT}/config/demo.yaml -- tables/main.tex"
     )
     done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, text=True, timeout=300)
     if "mount" in done.stderr:

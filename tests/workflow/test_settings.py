@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+from argparse import Namespace
+from pathlib import Path
 from typing import Annotated, Any
 
 import jsonschema
 import pytest
 import yaml
 
-from sida.cli.commands._spec import read_spec
+from sida.cli.commands._spec import read_settings, read_spec
 from sida.config.mapping import Settings, from_mapping, from_texts
 from sida.config.ranges import As, Count, Fraction, OneOf, Positive
 from sida.config.resources import ROOT
@@ -122,6 +125,27 @@ def test_a_changed_setting_has_the_type_of_its_class(override, value):
     for key in override.partition("=")[0].split("."):
         spec = spec[key]
     assert (spec, type(spec)) == (value, type(value))
+
+
+@pytest.mark.parametrize(
+    ("words", "options", "place", "remedy"),
+    [
+        (["batchsize=3"], {}, "--set batchsize=3: ", "did you mean 'batch_size'"),
+        (["batch_size=x"], {}, "--set batch_size=x: ", "must be an integer"),
+        (["augment.q=1"], {}, "--set augment.q=1: ", "unknown key 'q'"),
+        ([], {"teacher": None}, "student.yaml: key 'teacher'", "give --teacher"),
+        ([], {"teacher": "t", "method": 3}, "--method: ", "must be a text"),
+        (["lr=x"], {"teacher": "t"}, "--set lr=x: ", "must be a number"),
+    ],
+)
+def test_a_wrong_setting_names_the_option_that_gives_it(tmp_path, monkeypatch, words, options, place, remedy):
+    monkeypatch.chdir(tmp_path)
+    spec = {"name": "a", "method": "sid", "dataset": {"name": "digits", "kind": "digits"}, "total_kimg": 1}
+    Path("student.yaml").write_text(json.dumps({**spec, "batch_size": 8, "lr": 1e-4, "warmup_kimg": 0}))
+    with pytest.raises(UserError) as caught:
+        read_settings(Namespace(spec="student.yaml", set=words), DistillConfig, options)
+    assert str(caught.value).startswith(place)
+    assert remedy in str(caught.value)
 
 
 def test_schemas_are_current():

@@ -22,7 +22,7 @@ from sida.config.resources import ROOT
 SITE = Path(sysconfig.get_path("purelib"))
 #: Modules by the distribution that brings them, where the names differ.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "cleanfid": "clean-fid", "yaml": "pyyaml"}
-#: Imported only on request: `pip install sida-repro[latent]`, and the benchmarks' timing.
+#: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
 ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "triton"}
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.config.mapping import load_yaml
-from sida.config.resources import ROOT
+from sida.config.resources import ROOT, how_to_install
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, read_sealed_json, sha256_file
 from workflow.archive.files import MANIFEST
@@ -70,7 +70,7 @@ def _library() -> type[ROCrate]:
     try:
         from rocrate.rocrate import ROCrate
     except ImportError:
-        raise UserError("the package rocrate is not installed; pip install 'sida-repro[archive]'") from None
+        raise UserError(f"the package rocrate is not installed; {how_to_install('rocrate>=0.14')}") from None
     return ROCrate
 
 

@@ -11,7 +11,7 @@ EXAMPLES = """examples:
 
 The folder is checked first (sida verify). Kept states and logs are left out. Authors and licence come from a
 CITATION.cff; that of this code is only a placeholder: name your own. Needs the package rocrate
-(pip install 'sida-repro[archive]').
+(`make setup`; with a wheel: pip install rocrate).
 """
 
 

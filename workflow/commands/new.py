@@ -42,5 +42,5 @@ def run(args: argparse.Namespace) -> int:
     from workflow.preset.study import StudyConfig, new_study
 
     given = {k: v for k, v in vars(args).items() if k in StudyConfig.__dataclass_fields__ and v is not None}
-    print("\n".join(new_study(from_mapping(StudyConfig, given, "sida new"))))
+    print("\n".join(new_study(from_mapping(StudyConfig, given, "sida new:"))))
     return 0

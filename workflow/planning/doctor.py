@@ -13,6 +13,7 @@ from typing import Literal
 from eval.report.pdflatex import latex_lack
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, offline
+from sida.config.resources import CHECKOUT, how_to_install
 from workflow.planning.cards import SMALLER, SPARE, driver_cuda, too_large, without_code
 from workflow.planning.costs import Job
 from workflow.planning.jobs import Jobs
@@ -86,7 +87,7 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         text = f"none that torch sees; {wanted} × {need:.0f} GB are asked for"
         mend = "install a driver of NVIDIA's, run on another machine, or through a scheduler (docs/cluster.md)"
         if not built:
-            text, mend = f"torch {torch.__version__} is built without CUDA", "make setup"
+            text, mend = f"torch {torch.__version__} is built without CUDA", how_to_install("torch>=2.5,<3")
         elif driver is not None and driver < built:
             text = f"the driver runs CUDA {driver}; torch {torch.__version__} is built for CUDA {built}"
             mend = f"install a driver of NVIDIA's for CUDA {built} or newer"
@@ -136,7 +137,12 @@ def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         for job in found.values()
         if job.kind in ("student", "measure")
     )
-    wanted = {"torch": "make setup", "snakemake": "make setup"} | ({"diffusers": "make setup"} if latents else {})
+    wanted = {"torch": how_to_install("torch>=2.5,<3")} | (
+        {"diffusers": how_to_install("diffusers>=0.27")} if latents else {}
+    )
+    wanted["snakemake"] = (
+        "make setup" if CHECKOUT else "clone the repository: the workflow runs from a checkout (README.md)"
+    )
     missing = {name: mend for name, mend in wanted.items() if importlib.util.find_spec(name) is None}
     for name, mend in missing.items():
         yield Finding("packages", "lacks", f"{name} is not installed", mend)
@@ -201,6 +207,6 @@ def _scheduler(jobs: Jobs) -> Iterator[Finding]:
         yield Finding("scheduler", "note", text, "docs/cluster.md")
     elif importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         text = f"{program} is here, but not Snakemake's plugin for it"
-        yield Finding("scheduler", "note", text, "make setup")
+        yield Finding("scheduler", "note", text, how_to_install("snakemake-executor-plugin-slurm"))
     else:
         yield Finding("scheduler", "ok", f"{program}; --workflow-profile profiles/slurm")

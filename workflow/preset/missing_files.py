@@ -15,9 +15,11 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Collection
+import sys
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from sida.errors import suggestion
 from sida.progress import say
 
 
@@ -57,6 +59,30 @@ def forget_failed(job_class: Any) -> None:
             job.dag.workflow.persistence.cleanup(job)
 
     job_class.postprocess = ended
+
+
+def suggest_targets(dag_class: Any, preset: str, products: Callable[[], Sequence[str]]) -> None:
+    """Makes Snakemake end with one line, and the nearest target, if no rule makes a target that the user gives.
+
+    Args:
+        dag_class: Snakemake's class of graphs of jobs; changed for this process.
+        preset: File of the preset.
+        products: Gives the preset's products below ``results/<preset>``.
+    """
+    init = dag_class.init
+
+    @functools.wraps(init)
+    async def checked(dag: Any, *args: Any, **options: Any) -> None:
+        rules = list(dag.workflow.rules)
+        for target in map(str, dag.targetfiles):
+            if not os.path.exists(target) and not any(rule.is_producer(target) for rule in rules):
+                near = suggestion(target.split("/", 2)[-1] if target.startswith("results/") else target, products())
+                near = near if len(near) < 200 else "; docs/reproduce.md names them"
+                print(f"error: {target}: no target of {preset}{near}", file=sys.stderr)
+                sys.exit(1)
+        await init(dag, *args, **options)
+
+    dag_class.init = checked
 
 
 async def _due_files(dag: Any, left_out: Collection[str]) -> set[Any]:

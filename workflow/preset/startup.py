@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sida.config.mapping import load_spec, load_yaml
 from sida.config.plugins import check_place
 from sida.config.resources import ROOT
-from sida.errors import UserError
+from sida.errors import UserError, suggestion
 from sida.progress import say
 
 #: Seconds by which the clocks of machines that share a disk may differ.
@@ -48,6 +50,18 @@ def check_profile(arguments: Sequence[str]) -> None:
         return
     remedy = f"type --workflow-profile {path}, else --workflow-profile {ours if ours.is_dir() else 'none'}"
     check_place(path, "a profile of Snakemake, which says what it runs", remedy)
+
+
+def check_command() -> None:
+    """Ends Snakemake with one line if a file of ``--configfile`` is missing; profiles call it before it is opened."""
+    words = sys.argv[1:]
+    starts = [n for n, word in enumerate(words) if word in ("--configfile", "--configfiles")]
+    for start in starts:
+        for word in itertools.takewhile(lambda word: not word.startswith("-"), words[start + 1 :]):
+            if not Path(word).is_file():
+                presets = [str(path) for path in Path(word).parent.glob("*.yaml")]
+                print(f"error: --configfile {word}: no such file{suggestion(word, presets)}", file=sys.stderr)
+                sys.exit(1)
 
 
 def closed_results(folder: str | Path) -> str | None:

@@ -22,7 +22,7 @@ from workflow.planning.site import load_site
 from workflow.planning.watch import watch
 from workflow.preset import Preset
 from workflow.preset.lock import PresetLock
-from workflow.preset.missing_files import ask_for_missing, forget_failed
+from workflow.preset.missing_files import ask_for_missing, forget_failed, suggest_targets
 from workflow.preset.rehearsal import check_preset, unshown_remark
 from workflow.preset.spec_files import SpecFiles, content_digest, with_pictures
 from workflow.preset.startup import check_files, check_folder, check_profile, closed_results, fix_times
@@ -132,6 +132,7 @@ REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
 # Downloads are known by their hashes, and archives are shared by presets.
 ask_for_missing(DAG, left_out=["fetch", "prepare_data", "encode_data"])
 forget_failed(Job)
+suggest_targets(DAG, PRESET.source, TARGETS.short)
 
 
 wildcard_constraints:

@@ -12,6 +12,7 @@ from pathlib import Path
 from eval.measuring.stores.arrays import ArrayStore
 from eval.measuring.stores.base import Store
 from eval.measuring.stores.pictures import PictureStore
+from sida.config.ranges import names_object
 from sida.errors import UserError
 from sida.files.archives import FolderFiles, TarFiles, ZipFiles
 
@@ -32,6 +33,11 @@ def open_store(path: str | os.PathLike[str]) -> Store:
                 f"{path}.npz, or with --png into another folder"
             )
         return PictureStore(FolderFiles(path))
+    if not path.is_file() and names_object(str(path)):
+        raise UserError(
+            f"{path}: a Python function, which is no file of images; write its images into a .npz file, or name it in "
+            "column 'checkpoint' of a sample sheet (docs/add-a-method.md, 2)"
+        )
     if not path.is_file():
         raise UserError(f"{path}: no such folder or file of images")
     if path.suffix == ".zip":

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from sida.cli import terminal
 from sida.errors import UserError
 from sida.progress import say
+
+T = TypeVar("T")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,44 @@ def in_processes(args: argparse.Namespace) -> int | None:
     from sida.training.launch import run_together
 
     return run_together([sys.executable, "-m", "sida", *args.argv], args.processes)
+
+
+def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, Any] | None = None) -> tuple[T, str]:
+    """Settings of ``--spec``, ``--set`` and options of their own.
+
+    Args:
+        args: Parsed arguments with ``spec`` and ``set``.
+        cls: Class of settings.
+        options: Values of options by their key; None where an option is not given.
+
+    Returns:
+        The settings, and the place to name in errors.
+
+    Raises:
+        UserError: Wrong settings; the message names the option, ``--set`` or the file that gives them.
+    """
+    from sida.config.mapping import from_mapping
+
+    spec, where = read_spec(args.spec, args.set, cls)
+    given = {key: value for key, value in (options or {}).items() if value is not None}
+    try:
+        return from_mapping(cls, spec | given, where), where
+    except UserError as error:
+        places = {text.partition("=")[0]: f"--set {text}" for text in args.set} | {key: f"--{key}" for key in given}
+        raise UserError(_at_its_place(str(error), where, places, options or {})) from None
+
+
+def _at_its_place(error: str, where: str, places: Mapping[str, str], options: Collection[str]) -> str:
+    """A message about a spec that names the word of the command line that gives the setting, where one does."""
+    for key, place in places.items():
+        outer, _, name = f"{where}.{key}".rpartition(".")
+        unknown = f"{outer}: unknown key '{name}'"
+        if error.startswith(unknown):
+            return f"{place}{error.removeprefix(outer)}"
+        if error.startswith((f"{where}.{key}:", f"{where}.{key}.", f"{where}.{key}[")):
+            return f"{place}{error.removeprefix(f'{where}.{key}')}"
+    missing = re.search(r"key '(\w+)' is missing; add it$", error)
+    return f"{error}, or give --{missing[1]}" if missing and missing[1] in options else error
 
 
 def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str, Any], str]:

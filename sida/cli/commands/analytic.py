@@ -22,14 +22,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Computes, writes, and prints what to look at first."""
-    from sida.cli.commands._spec import read_spec
+    from sida.cli.commands._spec import read_settings
     from sida.config.analytic import AnalyticSettings
-    from sida.config.mapping import from_mapping
     from sida.errors import UserError
     from sida.files.atomic import write_sealed_json
 
-    spec, where = read_spec(args.spec, args.set, AnalyticSettings)
-    settings = from_mapping(AnalyticSettings, spec, where)
+    settings, _ = read_settings(args, AnalyticSettings)
     if not args.out.endswith(".json"):
         raise UserError(f"--out {args.out}: must end in .json")
     import torch

@@ -42,13 +42,11 @@ def run(args: argparse.Namespace) -> int:
     """Distils."""
     if (status := _spec.in_processes(args)) is not None:
         return status
-    from sida.config.mapping import from_mapping
     from sida.methods.resolve import DistillConfig
     from sida.training.process import limit_library_threads
 
-    spec, where = _spec.read_spec(args.spec, args.set, DistillConfig)
-    given = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
-    config = from_mapping(DistillConfig, spec | {k: v for k, v in given.items() if v is not None}, where)
+    options = {"method": args.method, "teacher": args.teacher, "init": args.init, "guide": args.guide}
+    config, where = _spec.read_settings(args, DistillConfig, options)
     limit_library_threads(config.threads)
 
     from sida.methods.distillation import distill

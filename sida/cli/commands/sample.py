@@ -81,6 +81,6 @@ def _config(args: argparse.Namespace) -> SampleConfig:
     from sida.sampling.job import SampleConfig
 
     spec = load_spec(args.spec) if args.spec else {}
-    where = "--spec" if args.spec else "sida sample"
+    where = "--spec" if args.spec else "sida sample:"
     flags = {name: value for name, value in vars(args).items() if name in SampleConfig.__dataclass_fields__}
     return from_mapping(SampleConfig, {**spec, **{k: v for k, v in flags.items() if v is not None}}, where)

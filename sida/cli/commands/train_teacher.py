@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sida.cli.commands._spec import arguments, in_processes, read_spec, tell
+from sida.cli.commands._spec import arguments, in_processes, read_settings, tell
 from sida.cli.voice import one_voice
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
@@ -28,12 +28,10 @@ def run(args: argparse.Namespace) -> int:
     """Trains."""
     if (status := in_processes(args)) is not None:
         return status
-    from sida.config.mapping import from_mapping
     from sida.training.config import TeacherConfig
     from sida.training.process import limit_library_threads
 
-    spec, where = read_spec(args.spec, args.set, TeacherConfig)
-    config = from_mapping(TeacherConfig, spec, where)
+    config, where = read_settings(args, TeacherConfig)
     limit_library_threads(config.threads)
 
     from sida.training.teacher import train_teacher

@@ -255,6 +255,7 @@ def test_other_faults(tmp_path):
     (tmp_path / "empty").mkdir()
     fault(tmp_path / "empty", "holds no pictures")
     fault(tmp_path / "missing", "no such folder or file")
+    fault(Path("mine:sample"), r"a Python function, .* column 'checkpoint'")
     (tmp_path / "a.txt").write_text("x")
     fault(tmp_path / "a.txt", "not a folder, .zip, .tar, .npz or .npy")
     np.savez(tmp_path / "b.npz", mu=np.zeros(3), sigma=np.eye(3))
