@@ -61,7 +61,7 @@ def test_every_page_is_in_the_index():
 
 
 def section(path: Path, anchor: str) -> str:
-    """The text below a heading, up to the next heading of its level or above; blanks are single, no markers and links."""
+    """The text below a heading, up to the next heading of its level or above; without markers and links."""
     text = re.sub(r"<!--.*?-->", "", path.read_text(), flags=re.S)
     text = re.sub(r"\[([^\]\n]*)\]\([^)\n]*\)", r"\1", text)
     for found in re.finditer(r"^(#+) +(.*)$", text, flags=re.M):
