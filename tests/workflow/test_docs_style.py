@@ -9,7 +9,8 @@ import pytest
 from sida.config.resources import ROOT
 from tests.workflow.test_docs_links import DOCS, without_blocks
 
-PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")), *DOCS]
+FOLDERS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "config/README.md")
+PAGES = [*(ROOT / name for name in FOLDERS), *DOCS]
 OPENERS = re.compile(
     r"(?:^[-*|>\d. ]*|[.!?|] +)\**((?:What|Whoever|Those of|That which)\b[^.?|\n]*[.|\n])", re.MULTILINE
 )
