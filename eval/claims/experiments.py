@@ -31,16 +31,16 @@ class Experiment:
         id: Names the target ``experiments/<id>.html`` and places in pages.
         title: A few words.
         question: One sentence.
-        prediction: What was expected, and why.
+        prediction: The expected answer, and the reason.
         predicted: The expected verdict of each claim: ``supported``, ``contradicted`` or ``undecided``; the first
             claim is the one that the experiment was made for.
-        written: When the prediction was written: a day, or a time (UTC, ``2026-11-21T02:40Z``). Measurements of an
-            earlier time are no answer to it.
-        tables: Tables of the preset that belong to it.
-        figures: Figures of the preset that belong to it, the most important one first.
-        limits: What it cannot tell.
-        paper_scale: What would decide the rest at the paper's scale.
-        plan: Targets of ``config/paper.yaml`` whose cost ``sida plan`` counts for that.
+        written: Day or time of the prediction (UTC, ``2026-11-21T02:40Z``). Earlier measurements do not count as an
+            answer.
+        tables: Tables of the preset that show the answer.
+        figures: Figures of the preset that show the answer, the most important one first.
+        limits: Limits of the answer.
+        paper_scale: Trainings that would decide the rest at the paper's scale.
+        plan: Targets of ``config/paper.yaml`` for these trainings; ``sida plan`` counts their cost.
     """
 
     id: Annotated[str, Pattern("[a-z][a-z0-9-]*", "of a-z, 0-9 and '-', first a letter")]

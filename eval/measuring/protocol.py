@@ -87,22 +87,22 @@ class Protocol(Settings):
         seed0: First seed of trial 0.
         label_dist: How the classes of generated images are drawn: ``empirical`` (the data's frequencies, as in the
             published FID code) or ``uniform`` (as the generation scripts do; ledger, 63).
-        labels: Those frequencies: a data set of ``config/labels``, a ``.json`` file (``sida data labels``), what it
-            holds, or an asset that lists the class of each image. Part of the digest are the counts, or the name of
-            the asset. None reads the classes of the data set itself.
+        labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file (``sida data labels``)
+            or its content, or an asset that lists the class of each image. The counts, or the name of the asset,
+            are part of the digest. None reads the classes of the data set itself.
         quantisation: ``truncate``: x·127.5 + 128 clamped and truncated (pixels); ``truncate_unit``: decoder output
             clamped to 0..1, times 255, truncated (latents; ledger, 68).
         cov_ddof: Divisor N − ddof of the generated covariance: 0 in the published numbers (ledger, 64).
         allow_tf32: Whether convolutions and products may use TF32 on GPUs (ledger, 70).
-        is_spread: What ± of the inception score means: ``runs`` (over trials) or ``splits`` (ledger, 71).
+        is_spread: Meaning of the ± of the inception score: ``runs`` (over trials) or ``splits`` (ledger, 71).
         ddof: Divisor of the standard deviation over trials (ledger, 61).
         references: Data sides by key.
-        metrics: What is computed.
+        metrics: Metrics to compute.
         selection: Key of the Fréchet distance by which a training chooses the network it keeps (the lowest); None takes
             the first one. It changes no measured number.
         watch: Keys of the metrics that evaluations during training log, none that keeps features; None takes all that
             keep none. It changes no measured number.
-        title: For people.
+        title: Title for people.
         notes: Sources and remarks for people.
     """
 

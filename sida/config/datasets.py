@@ -56,7 +56,7 @@ class DatasetSettings(Settings):
         num_images: Expected number of images in the file; null accepts what is there.
         labels: False leaves labels out (an unconditional data set).
         max_size: Keep only this many images, drawn by ``random_seed``.
-        random_seed: Seed of that draw.
+        random_seed: Seed of the draw of ``max_size``.
         xflip: Append mirrored copies.
         split: Part of the digits: ``all`` 1797, ``train`` (1497), or ``held-out`` (300, 30 of each class, none of which
             the measuring network ``digits`` saw either).

@@ -40,10 +40,10 @@ class GDDOptions(Settings):
         r1_interval: Iterations between two penalties; each counts this many times.
         loss_images: Factor on the adversarial terms, not on R1. The official code adds up the images of a device,
             64, in the place of their mean.
-        diffaug: Differentiable augmentation of what the backbones see: colour, translation, cutout.
-        ada_target: Adaptive augmentation: ``augment.p`` of the recipe is the start, and moves so that the mean sign of
-            the logits of real images comes to this; null is off.
-        ada_interval: Iterations between two moves.
+        diffaug: Differentiable augmentation of the backbones' input: colour, translation, cutout.
+        ada_target: Adaptive augmentation: target for the mean sign of the logits of real images. The probability
+            starts at ``augment.p`` of the recipe and follows the target; null is off.
+        ada_interval: Iterations between two changes of the probability.
         ada_kimg: Thousands of images in which p could move by 1.
         former: True takes the discriminator as it was here until 2026-11-22, that of the stored miniature: its class
             projection has PyTorch's own initialisation and no gain, and its spectral norms stand still in the

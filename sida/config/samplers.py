@@ -29,11 +29,11 @@ class Sampler(Settings):
         init_sigma: σ_init of ``one_step``.
         num_steps: Steps n: 2n − 1 evaluations for ``heun``; 1 for ``one_step`` and 18 for ``heun`` when left out.
         sigma_min, sigma_max: Noise levels between which ``heun`` steps.
-        rho: Exponent of its levels.
-        S_churn, S_min, S_max, S_noise: Fresh noise in each of its steps: how much, between which levels, how strong.
+        rho: Exponent of the noise levels of ``heun``.
+        S_churn, S_min, S_max, S_noise: Fresh noise in each step of ``heun``: amount, range of noise levels, strength.
         guidance: Strength of guidance (``heun``); other than 1 it needs a guiding network.
         dtype: ``float64`` or ``float32``; null takes what the original tools take for the network's family.
-        kernels: What computes the networks: ``torch``, or ``fused``: several times faster on a GPU, with other rounding
+        kernels: Kernels of the networks: ``torch``, or ``fused``: several times faster on a GPU, with other rounding
             (docs/measurements.md).
     """
 

@@ -44,7 +44,7 @@ class Recipe(TrainingSettings):
         real_source: ``data``, or a run of the sheet or path of a one-step generator whose samples play the real images:
             a control in which the adversarial term runs but brings no data in (only classes are drawn from the data).
         weight_norm: Forced weight normalisation of an EDM2 student; null takes the official mode.
-        fake_score_weight_norm: The same of its fake score.
+        fake_score_weight_norm: Forced weight normalisation of an EDM2 fake score; null takes the official mode.
         logvar: Whether the losses are divided by the variance that an EDM2 fake score predicts; null takes the
             official choice, which is false without the head that predicts it.
         guidance: Strength w of the guidance of the teacher's score, ``D_g + w (D − D_g)``: the student learns from the
@@ -55,11 +55,11 @@ class Recipe(TrainingSettings):
             that is kept, and may end the run.
         compile: Run through torch.compile (changes rounding).
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
-        half: That half precision: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as GDD's). The
-            network's file says it, so the network is drawn from in it.
+        half: Half precision of ``fp16``: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as
+            GDD's). The network's file records it, and sampling uses it.
         kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md);
             not for gdd, gdd-i and instance.
-        recompute: With fused kernels, make the activations before convolutions again where gradients pass, instead of
+        recompute: With fused kernels, recompute the activations before convolutions in the backward pass instead of
             keeping them: less memory, a few per cent more time, the same result.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.
         options: Settings that only the method has, see :class:`sida.methods.Method`.

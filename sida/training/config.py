@@ -41,9 +41,9 @@ class TrainingSettings(Settings):
 
     Attributes:
         total_kimg: Length of the run, in thousands of images.
-        batch_size: Images per step, over all rounds and devices.
-        batch_gpu: Images per accumulation round on a device; null takes all of the device's at once. A student's
-            adversarial scalar is pooled over it.
+        batch_size: Images per step, over all micro-batches and devices.
+        batch_gpu: Images of a micro-batch on a device; null takes all of the device's images at once. A student's
+            adversarial scalar is pooled over a micro-batch.
         lr: Adam's learning rate (of a student: the generator's).
         lr_decay_start: Fraction of the run where linear decay of the rates begins; 1 keeps them constant.
         lr_final: Factor on the rates at the end of the run.
@@ -53,19 +53,19 @@ class TrainingSettings(Settings):
             fake score's batches.
         tick_kimg: Thousands of images between two log records.
         snapshot_kimg: Thousands of images between two kept networks; null keeps only the last (or best).
-        state_minutes: Minutes of work that may be lost when the machine dies: time between two kept states, beside
-            those at evaluations, snapshots and signals. 0 keeps one after each iteration, however long that takes.
+        state_minutes: Minutes between two kept states, and so the work that a crash of the machine may lose. Further
+            states are kept at evaluations, snapshots and signals. 0 keeps one after each iteration.
             Decides nothing about the result.
         pictures: Rows and columns of the picture beside each kept network, always of the same seeds; 0 draws none, null
             takes 8, and 0 of latents, which only a decoder makes visible. Decides nothing about the result.
         tensorboard: Write TensorBoard's files beside the logs; needs its package. Decides nothing about the result.
-        on_divergence: What follows when a run diverges by the rules of :mod:`sida.training.divergence`: ``say`` it in
-            one line, or ``stop`` with that line. A teacher whose loss has diverged at its end is no result, unless
-            this is ``publish``, which otherwise says it, and takes a run from which nothing is left to learn (every
-            step has NaN gradients) or an evaluation that gives no number for part of the result: what shall show that
-            settings diverge. Decides nothing about the result.
-        checkpointing: Keep only what stands between a network's blocks for the backward pass and compute the rest
-            again: less memory, more time, the same result.
+        on_divergence: Reaction when a run diverges by the rules of :mod:`sida.training.divergence`: ``say`` prints one
+            line, ``stop`` ends the run with that line. A teacher whose loss has diverged at its end gives no result.
+            ``publish`` prints the line and gives a result all the same, also of a run whose every step has NaN
+            gradients or whose evaluation has no number, for studies of settings that diverge. Decides nothing about
+            the result.
+        checkpointing: Keep only the activations between a network's blocks for the backward pass and recompute the
+            others: less memory, more time, the same result.
         shard: ``optimizer`` cuts Adam's moments, gradients and average into one piece per process that trains
             (``torchrun``), for networks that do not fit otherwise; decides nothing about the result but rounding.
     """
@@ -115,7 +115,7 @@ class TeacherTraining(TrainingSettings):
             EDM2 teachers); 0 is none.
         lr_ref_batches: Steps after which the rate falls as one over the square root of their number (35,000 to 70,000
             for EDM2's teachers); 0 keeps it.
-        data_order: In which order images are visited: ``shuffled`` (ours), or the official one of ``edm`` or ``edm2``.
+        data_order: Order in which images are visited: ``shuffled`` (ours), or the official one of ``edm`` or ``edm2``.
         power_ema: Relative widths of averages with a power-function profile (EDM2: 0.05 and 0.1), in place of the one
             with a half-life. Each is in the kept networks, from which ``sida average`` makes others; the first is the
             result.

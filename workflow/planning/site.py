@@ -24,13 +24,13 @@ class Site(Settings):
     """A cluster.
 
     Attributes:
-        gpu: Its card, by its name in ``config/plan.yaml``; null: H200, for presets with ``device: cpu`` CPU.
+        gpu: Card, by its name in ``config/plan.yaml``; null: H200, or CPU for presets with ``device: cpu``.
         gpus_per_node: GPUs of a node; a training on more of them runs on several nodes.
         partition: Partition or queue of jobs; null: the scheduler's own choice.
         gpu_partition: The same for jobs with a GPU; null: as the others.
         account: Account or project that pays; null: none is named.
         extra: More options of the submit command, as they are.
-        max_hours: Longest time that a job may ask for; a longer training goes on in its next attempt.
+        max_hours: Longest time that a job may ask for; a longer training resumes in its next attempt.
         max_memory_gb: Most memory that a job may ask for on a node.
         margin: Asked time divided by planned time.
     """

@@ -19,11 +19,11 @@ class TeacherEntry:
     """A diffusion teacher: trained here (``network`` and ``training``) or imported (``checkpoint``).
 
     Attributes:
-        network: Its network, trained from scratch; beside a checkpoint: what the file holds, for plans.
-        training: How it is trained; beside a checkpoint: with the preset's ``train_teachers``.
+        network: Network to train from scratch; beside a checkpoint: the architecture in the file, for plans.
+        training: Settings of the training; beside a checkpoint, used if the preset has ``train_teachers``.
         checkpoint: Asset id or path of a published checkpoint.
-        dataset: Name of its data set (default the preset's).
-        seed: Own seed (default the preset's).
+        dataset: Name of the teacher's data set (default the preset's).
+        seed: Training seed (default the preset's).
     """
 
     network: Annotated[dict[str, Any], As(NetworkConfig)] | None = None
@@ -49,17 +49,16 @@ class PresetSettings:
         seed: Base seed; every draw of the run derives from it.
         runs: Sample sheet (TSV): one row per generator to measure.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml``; a row of the sheet may name another.
-        datasets: Own data sets by name; paths are relative to the preset's folder.
+        datasets: Further data sets by name; paths are relative to the preset's folder.
         protocol: Evaluation protocol, a name or a file: n, trials, metrics, references.
-        also: Further protocols by the name of a row's own: a row with a ``checkpoint`` and a sampler is measured under
+        also: A second protocol by the name of the first: a row with a ``checkpoint`` and a sampler is measured under
             both, the second time as ``<run>.<protocol>``.
         claims: Claims to decide (YAML); null for none.
-        experiments: Questions with predictions that were written before they ran, decided by the claims (YAML); null
-            for none.
+        experiments: Questions with dated predictions, decided by the claims (YAML); null for none.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
         analytic: Settings of the analytic study of α (``{}`` changes none); null for no such study.
-        barriers: Students whose weights are compared with their teacher's, and how finely; null for none.
+        barriers: Students whose weights are compared with their teacher's, and number of points; null for none.
         table_mode: ``paper``: published numbers as printed; ``audit``: published beside measured; ``measured``: ours
             only.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
