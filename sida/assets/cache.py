@@ -20,7 +20,7 @@ LOCK_FILE = "assets.lock"
 
 
 class ReadOnlyCacheError(UserError):
-    """The cache cannot be written: what lies in it may be used, nothing can be added."""
+    """The cache cannot be written or locked: what lies in it may be used, nothing can be added."""
 
 
 def cache_dir() -> Path:
@@ -44,10 +44,11 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
         ReadOnlyCacheError: No lock can be written there.
     """
     with _lock_stream(cache, name) as stream:
-        if not try_lock(stream):
-            if announce:
-                say(announce)
-            wait_for_lock(stream)
+        with _locking(cache):
+            if not try_lock(stream):
+                if announce:
+                    say(announce)
+                wait_for_lock(stream)
         yield
 
 
@@ -62,8 +63,9 @@ def download_slot(cache: Path, slots: int, pause: Callable[[float], None] = time
     """
     with contextlib.ExitStack() as stack:
         streams = [stack.enter_context(_lock_stream(cache, f"slot {n}")) for n in range(slots)]
-        while not any(try_lock(stream) for stream in streams):
-            pause(0.05)
+        with _locking(cache):
+            while not any(try_lock(stream) for stream in streams):
+                pause(0.05)
         yield
 
 
@@ -101,6 +103,17 @@ def remove_record(cache: Path, target: str) -> bool:
         if known:
             write_json(cache / LOCK_FILE, records)
     return known
+
+
+@contextlib.contextmanager
+def _locking(cache: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ReadOnlyCacheError(
+            f"{cache}: the cache cannot be locked ({error.strerror}); set SIDA_CACHE to a folder on a file system "
+            "with locks"
+        ) from None
 
 
 def _lock_stream(cache: Path, name: str) -> BinaryIO:

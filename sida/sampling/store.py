@@ -142,7 +142,13 @@ class Store(abc.ABC):
         if not all(self.is_done(shard) for shard in range(self.num_shards)):
             return False
         with open(self.parts.with_name(f".{self.path.name}.lock"), "a+b") as lock:
-            wait_for_lock(lock)
+            try:
+                wait_for_lock(lock)
+            except OSError as error:
+                raise UserError(
+                    f"{self.path}: cannot be locked ({error.strerror}); all shards are in {self.parts}: move them to a "
+                    "file system with locks and run the command there"
+                ) from None
             if not self.is_complete():
                 self.assemble()
                 self._clean()

@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from unittest import mock
 
 import pytest
 
+from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import AGAIN
 from sida.training.launch import run_together
@@ -79,6 +81,14 @@ def child_of(parent):
     return int(
         max(subprocess.run(["pgrep", "-P", str(parent)], capture_output=True, text=True).stdout.split(), key=int)
     )
+
+
+@pytest.mark.parametrize("count", ["65", "9" * 400])
+def test_more_processes_than_any_machine_has_gpus_are_refused(count, tmp_path, capsys):
+    command = ["train-teacher", "--out", str(tmp_path), "--spec", as_json(TEACHER), "--processes", count]
+    with mock.patch("subprocess.Popen", side_effect=AssertionError):
+        assert main(command) == 1
+    assert "--processes: must be at most 64" in capsys.readouterr().err
 
 
 def test_bad_requests_are_one_line(tmp_path):

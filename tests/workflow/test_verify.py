@@ -20,6 +20,7 @@ from tests.fuzz.guards import peak_memory, reset_peak
 from tests.readers import bombs
 from tests.training.toy import NETWORK
 from tests.workflow.results_folder import STUDENT, TEACHER, VALUES, write_manifest, write_results, write_table
+from workflow.archive import files
 from workflow.archive.verify import verify
 from workflow.cli import sida_main
 
@@ -231,6 +232,13 @@ def test_a_strangers_folder_leads_nowhere_else_and_ends_in_lines(folder, capsys,
     assert "measurements/a/trial-0.json: " in text
     assert "measurements/a/trial-1.json: " in text
     assert "students/a/network.safetensors: " in text
+
+
+def test_a_folder_of_more_files_than_any_is_one_line(folder, capsys, monkeypatch):
+    monkeypatch.setattr(files, "MOST_FILES", 10)
+    assert sida_main(["verify", str(folder)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("tiny: has more than 10 files; is it the right folder?")
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):

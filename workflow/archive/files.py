@@ -23,6 +23,8 @@ from sida.unpickle.inert import printable
 MANIFEST = "manifest.json"
 #: May be missing in the manifest: what changes while a workflow runs, and what is made after it.
 UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json|ro-crate-metadata\.json)")
+#: Files and folders of a results folder.
+MOST_FILES = 500_000
 #: Text that is read at once.
 MOST_BYTES = 1 << 28
 _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
@@ -78,7 +80,11 @@ class Report:
 
 
 def list_files(report: Report) -> dict[str, int]:
-    """Sizes of all ordinary files by their path in the folder, sorted; links and devices are faults."""
+    """Sizes of all ordinary files by their path in the folder, sorted; links and devices are faults.
+
+    Raises:
+        UserError: More files and folders than any results have.
+    """
     found = {}
     for name, entry in sorted(_walk(report.folder, "")):
         if entry.is_symlink():
@@ -92,11 +98,14 @@ def list_files(report: Report) -> dict[str, int]:
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
     # A list instead of recursion: folders can be nested deeper than Python calls.
-    waiting = [(str(folder), prefix)]
+    waiting, seen = [(str(folder), prefix)], 0
     while waiting:
         path, prefix = waiting.pop()
         with os.scandir(path) as entries:
             for entry in entries:
+                seen += 1
+                if seen > MOST_FILES:
+                    raise UserError(f"{folder}: has more than {MOST_FILES:,} files; is it the right folder?")
                 if entry.is_dir(follow_symlinks=False):
                     waiting.append((entry.path, f"{prefix}{entry.name}/"))
                 else:

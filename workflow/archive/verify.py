@@ -27,7 +27,7 @@ def verify(folder: str | Path) -> Report:
         folder: ``results/<preset>``.
 
     Raises:
-        UserError: No such folder.
+        UserError: No such folder, or one of more files than any results have.
     """
     report = Report(Path(folder))
     if not report.folder.is_dir():

@@ -29,16 +29,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--set-aside", action="store_true", help=f"{unfinished} (it is kept, and goes on when they come back)")
 
 
+#: Processes on one machine; more of them are a typing error, which takes the machine down.
+_MOST = 64
+
+
 def in_processes(args: argparse.Namespace) -> int | None:
     """Exit status of the command run in as many processes as asked for; None where this is to be the only one.
 
     Raises:
-        UserError: A negative number.
+        UserError: A negative number, or more than any machine has GPUs.
     """
     from sida.training.ranks import place
 
     if args.processes < 0:
         raise UserError(f"--processes: must not be negative, got {args.processes}")
+    if args.processes > _MOST:
+        raise UserError(f"--processes: must be at most {_MOST}, one for each GPU of this machine")
     # Those that were started have the same arguments.
     if args.processes < 2 or place()[1] > 1:
         return None
