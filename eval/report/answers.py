@@ -148,22 +148,16 @@ def _answer(
 
 
 def answers_table(answers: Iterable[Answer], link: str = "#") -> str:
-    """All answers on one screen, as Markdown: what was asked, predicted and found, and the first claim's effect.
+    """All answers on one screen, as Markdown: the verdict and effect of each question's first claim.
 
     Args:
         answers: In their order.
         link: What stands before an experiment's id in the address of its place.
     """
-    lines = ["| question | predicted | came out | effect |", "|---|---|---|---|"]
+    lines = ["| question | first claim | effect | all claims |", "|---|---|---|---|"]
     for answer in answers:
-        experiment = answer.experiment
-        predicted = ", ".join(f"{SIGNS[claim.predicted]} {claim.id}" for claim in answer.claims)
-        verdicts = (f"{'…' if claim.waits else SIGNS[claim.verdict]} {claim.id}" for claim in answer.claims)
-        found = ", ".join(
-            f"**{text}**" if claim.unexpected else text for text, claim in zip(verdicts, answer.claims, strict=True)
-        )
-        cells = (f"[{plain(experiment.question)}]({link}{experiment.id})", predicted, found, answer.effect)
-        lines.append(_row(cells))
+        asked = f"[{plain(answer.experiment.question)}]({link}{answer.experiment.id})"
+        lines.append(_row((asked, _verdict(answer.claims[0]), answer.effect, answer.summary)))
     return "\n".join(lines)
 
 
@@ -213,11 +207,19 @@ def paper_scale(experiment: Experiment, cost: str = "") -> str:
 
 
 def _claim(claim: Decided) -> str:
-    verdict = "… not measured yet" if claim.waits else f"{SIGNS[claim.verdict]} {claim.verdict}"
-    found = f"**{verdict}**" if claim.unexpected else verdict
     return _row(
-        (f"{claim.id}: {plain(claim.statement)}", f"{SIGNS[claim.predicted]} {claim.predicted}", found, claim.effect)
+        (
+            f"{claim.id}: {plain(claim.statement)}",
+            f"{SIGNS[claim.predicted]} {claim.predicted}",
+            _verdict(claim),
+            claim.effect,
+        )
     )
+
+
+def _verdict(claim: Decided) -> str:
+    verdict = "… not measured yet" if claim.waits else f"{SIGNS[claim.verdict]} {claim.verdict}"
+    return f"**{verdict}**" if claim.unexpected else verdict
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -25,6 +25,10 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
 from sida.files.text_files import read_text
 
+_SIGNS = (
+    "A positive effect supports the claim, except ratios, slopes and barriers, which are plain values. Brackets "
+    "give the interval that the claim's rule uses. Bold: other than predicted."
+)
 _HEADING = re.compile(r"^#+ ", re.MULTILINE)
 
 
@@ -93,7 +97,7 @@ def page_text(
     tables = in_order(folder / "tables", ".json")
     parts = [f"# {plain(title) or f'Results of the preset {folder.name}'}", _origin(folder) + _verdicts(folder)]
     if answers:
-        parts += ["## Questions and answers", answers_table(answers)]
+        parts += ["## Questions and answers", _SIGNS, answers_table(answers)]
         parts += [_answer(answer, pictures, link, costs.get(answer.experiment.id, "")) for answer in answers]
     if tables:
         parts += [

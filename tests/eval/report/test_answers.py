@@ -75,7 +75,7 @@ def test_a_claim_whose_rows_are_not_measured_is_neither_as_predicted_nor_otherwi
     assert [claim.waits for claim in advantage.claims] == [False, True]
     assert advantage.summary == "1 of 2 claims as predicted, 1 not measured yet"
     assert "… not measured yet" in answer_block(advantage)
-    assert "… T-2" in answers_table([advantage])
+    assert "1 not measured yet" in answers_table([advantage])
     assert "**" not in answers_table([advantage])
 
 
@@ -104,10 +104,11 @@ def test_an_answer_that_was_there_before_its_prediction_is_refused(made, date):
 
 def test_one_screen_of_answers(made):
     head, _, first, second = answers_table(made(), "page.md#").splitlines()
-    assert head == "| question | predicted | came out | effect |"
+    assert head == "| question | first claim | effect | all claims |"
     cells = first.strip("| ").split(" | ")
-    assert cells[:3] == ["[Is SiDA better?](page.md#advantage)", "✓ T-1, ✓ T-2", "✓ T-1, **✗ T-2**"]
-    assert second == "| [What else?](page.md#open) | – T-3 | – T-3 | – |"
+    assert cells[:2] == ["[Is SiDA better?](page.md#advantage)", "✓ supported"]
+    assert cells[3] == "1 of 2 claims as predicted"
+    assert second == "| [What else?](page.md#open) | – not decided here | – | 1 of 1 claim as predicted |"
 
 
 def test_a_block_says_everything_and_negative_results_like_others(made):
