@@ -21,7 +21,16 @@ QUICK = [
     "sampling",
     "two_processes",
 ]
-SLOW = ["large_plan", "step_work", "gpu", "gpu_sampling", "demo_stages", "training_step_compiled", "protocol_choices"]
+SLOW = [
+    "large_plan",
+    "large_results",
+    "step_work",
+    "gpu",
+    "gpu_sampling",
+    "demo_stages",
+    "training_step_compiled",
+    "protocol_choices",
+]
 
 
 def main() -> int:

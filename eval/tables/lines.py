@@ -106,7 +106,7 @@ def resolve(
             if column.metric is not None
         }
         first = next((source.run for source in sources.values() if source.run), spec.run or "")
-        nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdigit() else measurements.nfe(first)
+        nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
         line = Line(spec, runs.get(first), where, nfe, sources)
         if mode != "measured" or line.ours:
             lines.append(line)

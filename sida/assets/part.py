@@ -41,7 +41,7 @@ class Part:
         """
         with contextlib.suppress(OSError, ValueError, RecursionError):
             value = json.loads(self._note.read_text(encoding="utf-8"))
-            if isinstance(value, dict):
+            if isinstance(value, dict) and isinstance(value.get("validator", ""), str):
                 return value
         return {}
 

@@ -253,7 +253,7 @@ def _class_rule(given: int | str | dict[str, Any]) -> str | int | LabelCounts:
     text = str(given)
     if text.endswith(".json") or is_counted(text):
         return counts_of(text)
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else text
 
 
 def _device(name: str | None) -> str:

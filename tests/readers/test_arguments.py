@@ -94,6 +94,7 @@ def test_every_verb_that_writes_is_in_the_list():
         ("sida sample", ["--out", "o", "--seeds", str(2**64)], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "9" * 5000], "seeds"),
         ("sida sample", ["--out", "o", "--seeds", "0-99999999999999"], "seeds"),
+        ("sida sample", ["--out", "o", "--network", "x", "--class-labels", "²"], "no such"),
         ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=0"], "rho: must be"),
         ("sida sample", ["--out", "o", "--sampler", "heun:18,rho=1e-300"], "rho: must be"),
         ("sida sample", ["--out", "o", "--sampler", "one_step,init_sigma=nan"], "init_sigma: must be a finite number"),

@@ -40,7 +40,12 @@ ENDS = {
     "sida-eval table": ".tex", "sida-eval figure": ".pdf", "sida-eval claims": ".md", "sida-eval compare": ".md",
     "sida-eval page": ".html", "sida-eval experiment": ".md", "sida-eval collect": ".csv",
 }  # fmt: skip
-BASES = {command: [*words, f"out{ENDS.get(command, '')}"] for command, words in WRITING.items()} | OTHERS
+#: Verbs that train at once, which a second interrupts in the middle of an import.
+AT_WORK = {"sida train-backbone", "sida-eval train-digits", "sida-eval train-glyphs"}
+BASES = {
+    command: [*words, f"out{ENDS.get(command, '')}"] for command, words in WRITING.items() if command not in AT_WORK
+}
+BASES |= OTHERS
 
 
 @functools.cache
@@ -117,7 +122,6 @@ def test_odd_options_are_one_line_or_work(command, part, tmp_path, monkeypatch):
 
 
 def test_the_calls_are_many_and_of_every_verb():
-    assert {" ".join(command.split()[:2]) for command in BASES} >= {
-        f"{program} {verb}" for program, found in cli.VERBS.items() for verb in found
-    }
-    assert sum(len([*calls(command)]) for command in BASES) > 17_000
+    verbs = {f"{program} {verb}" for program, found in cli.VERBS.items() for verb in found}
+    assert {" ".join(command.split()[:2]) for command in BASES} == verbs - AT_WORK
+    assert sum(len([*calls(command)]) for command in BASES) > 16_000
