@@ -12,7 +12,7 @@ export PYTHONUNBUFFERED := 1
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-# What `make test-versions` runs: numerics against golden values, a training from its start to its resumption, the workflow.
+# Tests of `make test-versions`: numerics against golden values, a training from its start to its resumption, the workflow.
 QUICK := tests/losses tests/networks tests/kernels tests/sampling tests/unpickle tests/eval/test_frechet.py \
   tests/eval/test_scores.py tests/eval/test_statistics.py tests/training/test_distiller.py \
   tests/training/test_runs.py tests/workflow/test_smoke.py tests/workflow/test_published.py
