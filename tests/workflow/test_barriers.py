@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 
 import pytest
 import torch
@@ -13,8 +12,9 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, write_json, write_sealed_json
 from sida.files.tensors import write_tensors
+from tests.eval.synthetic_output import measurement_lines, write_csv
 from workflow.archive.verify import verify
-from workflow.docs.stored_barriers import of_results, of_stored, store, unpack
+from workflow.docs.stored import store, unpack
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
@@ -96,13 +96,15 @@ def test_a_barrier_between_other_networks_is_found(tmp_path):
 
 def test_stored_curves_come_back(tmp_path):
     results, stored, unpacked = (tmp_path / name for name in ("results", "stored", "unpacked"))
+    results.mkdir()
+    unpacked.mkdir()
+    write_csv(results / "measurements.csv", measurement_lines(1, 10, {"b": (1, {"fd": 5.0})}))
     write_sealed_json(results / "barriers/b.json", {"format": FORMAT, "run": "b", "curves": CURVES, "more": 1})
-    assert store({"a": CURVES, **of_results(results)}, stored) == [stored / "barriers.json"]
+    store(results, stored, {}, {})
     unpack(stored, unpacked)
     found = read_barrier(unpacked / "barriers/b.json")["curves"]
     assert found == {"fd": [9.123457, 5.0, 1.0], "denoising": [0.1, 0.2, 0.3]}
-    assert list(of_stored(stored)) == ["a", "b"]
-    assert json.loads((stored / "barriers.json").read_text())["a"]["fd"][1] == 5
     # A study without any has no such file, and loses an old one.
-    assert store({}, stored) == []
-    assert of_stored(stored) == {}
+    (results / "barriers/b.json").unlink()
+    store(results, stored, {}, {})
+    assert not (stored / "barriers.json").exists()

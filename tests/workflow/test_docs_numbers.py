@@ -20,13 +20,11 @@ from tests.workflow.test_docs_links import DOCS
 from tests.workflow.test_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
 from workflow.docs.answers import in_words
-from workflow.docs.counts import COUNTS
+from workflow.docs.counts import functions
+from workflow.docs.numbers import StudyNumbers
 from workflow.docs.pages import MARKER, filled
-from workflow.docs.queries import answer
-from workflow.docs.stored import FILES, store, unpack
-from workflow.docs.stored_lines import read_csv
+from workflow.docs.stored import FILES, read_csv, store, unpack
 from workflow.docs.study import Study
-from workflow.docs.study_page import study_page
 from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
 
@@ -111,29 +109,23 @@ def test_a_rows_digest_sees_its_teacher_and_what_it_starts_from(preset):  # noqa
     assert changed == {"teacher-t50b", "t50b-sid", "t50b-sida"}
 
 
-def test_queries_of_a_study(stored, made_up, tmp_path):  # noqa: F811
-    study = Study(stored, ROOT, tmp_path)
+def test_numbers_of_a_study(stored, made_up, tmp_path):  # noqa: F811
+    numbers = StudyNumbers(Study(stored, ROOT, tmp_path))
     measured = load_measurements(made_up / "measurements.csv")
     one = measured.estimate("t30-sida", "fd")
-    assert answer(study, ["trials", "fd", "t30-sida"]) == f"{one.mean:.2f} ± {one.std:.2f}"
+    assert numbers.trials("fd", "t30-sida") == f"{one.mean:.2f} ± {one.std:.2f}"
     means = [measured.estimate(f"t30-sida{s}", "accuracy").mean for s in ("", "-s1", "-s2")]
-    assert answer(study, ["seeds", "accuracy", "t30-sida"]).startswith(f"{100 * sum(means) / 3:.1f} ± ")
-    assert answer(study, ["seeds", "fd", "t100-sid"]) == answer(
-        study, ["mean", "fd", "t100-sid"]
-    )  # one seed: no spread
-    assert re.fullmatch(r"[+−]\d+\.\d\d", answer(study, ["gain", "fd", "t30-sid", "t30-sida"]))
-    assert re.fullmatch(r"[✓✗–] M-04", answer(study, ["verdict", "M-04"]))
-    assert answer(study, ["fact", "generators"]) == str(len(load_measurements(made_up / "measurements.csv").runs))
-    table = answer(study, ["table", "mini-table1"])
+    assert numbers.seeds("accuracy", "t30-sida").startswith(f"{100 * sum(means) / 3:.1f} ± ")
+    assert numbers.seeds("fd", "t100-sid") == f"{measured.estimate('t100-sid', 'fd').mean:.2f}"  # one seed: no spread
+    assert numbers.generators == len(measured.runs)
+    table = numbers.table("mini-table1")
     assert table.startswith("\n\n| Family")
     assert table.endswith("|\n\n")
     assert f"{measured.estimate('uncond-sida', 'fd').mean:.2f}\u00a0±\u00a0" in table
     assert not re.search(r"[^|] [^|]", re.sub(r"\| | \|", "|", table))
-    assert answer(study, ["slower", "t30-sida", "t30-sid"]) == "+0 %"
-    assert answer(study, ["logged", "weight_rms.fake_score", "t30-sida"]) == "1.0400 ± 0.0000"
-    assert float(answer(study, ["lowest", "fd", "t30-sida"]).split()[0]) <= float(
-        answer(study, ["end", "fd", "t30-sida"]).split()[0]
-    )
+    assert numbers.logged("weight_rms.fake_score", "t30-sida") == "1.0400 ± 0.0000"
+    lowest, end = (getattr(numbers, name)("fd", "t30-sida") for name in ("lowest", "end"))
+    assert float(lowest.split()[0]) <= float(end.split()[0])
 
 
 def test_effects_in_words():
@@ -149,8 +141,9 @@ def test_effects_in_words():
     assert in_words([found("recall", 0.2), found("recall", -0.1)]) == "recall 0.10 lower to 0.20 higher (2 comparisons)"
 
 
-def test_queries_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
+def test_numbers_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
     study = Study(stored, ROOT, tmp_path)
+    numbers = StudyNumbers(study)
     measured = load_measurements(made_up / "measurements.csv")
     rows = [run for run in preset.students() if run.teacher == preset.students()[0].teacher]
     groups = [names for run in rows if len(names := study.group(run.run)) > 2 and names[0] == run.run]
@@ -158,34 +151,25 @@ def test_queries_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
     a, b = ({"": [measured.estimate(name, "fd").mean for name in names]} for names in groups[:2])
     expected = difference(a, b)
     text = f"{expected.value:+.2f} [{expected.low:.2f}, {expected.high:.2f}]".replace("-", "−")
-    assert answer(study, ["effect", "fd", first, second]) == text
-    assert answer(study, ["effect", "fd", f"run={'|'.join(groups[0])}", f"run={'|'.join(groups[1])}"]) == text
-    in_stds = f"{expected.standardised:+.1f}".replace("-", "−")
-    assert answer(study, ["standardised", "fd", first, second]) == in_stds
+    assert numbers.effect("fd", first, second) == text
+    assert numbers.effect("fd", f"run={'|'.join(groups[0])}", f"run={'|'.join(groups[1])}") == text
     assert len(study.group(f"{first},{second}")) == len(groups[0] + groups[1])
-    (std, low, high) = re.findall(r"[\d.]+", answer(study, ["variance", "evaluation", "fd", first, second]))
-    assert float(low) < float(std) < float(high)
-    assert "| teacher seed, equal settings | not known |  |" in answer(study, ["variances", "fd", first, second])
+    variances = numbers.variances("fd", first, second)
+    std, low, high = map(float, re.search(r"of one generator \| ([\d.]+) \(([\d.]+) to ([\d.]+)\)", variances).groups())
+    assert low < std < high
+    assert "| teacher seed, equal settings | not known |  |" in variances
     claims = load_claims(ROOT / preset.config["claims"])
-    ids = {rule: [c.id for c in claims if c.parts and c.parts[0].rule == rule] for rule in ("TRAIN", "LT")}
-    power, claim = answer(study, ["power", "5%"]), ids["TRAIN"][0]
+    claim = next(c.id for c in claims if c.parts and c.parts[0].rule == "TRAIN")
+    power = numbers.power("5%")
     assert power.startswith("\n\n| claim |")
     assert f"| {claim} |" in power
-    assert re.match(r"(Yes|No|Not decided): FD \d", answer(study, ["answer", claim]))
-    assert answer(study, ["word", claim]) in ("yes", "no", "not decided")
-    assert answer(study, ["costs"]).startswith("\n\n| claim | until |")
-    assert answer(study, ["needed", claim])
-    assert float(answer(study, ["detectable", claim])) > 0
-    for words, message in (
-        (["variance", "evalution", "fd", first], "did you mean 'evaluation'"),
-        (["variance", "teacher", "fd", first], "too few"),
-        (["effect", "fd", first, "recipe=nothing"], "no row of .* is recipe=nothing"),
-        (["effect", "fd", first, "recip=sid"], "no column 'recip'"),
-        (["cost", claim], "no comparison by rule COST"),
-        (["needed", ids["LT"][0]], "by rule TRAIN"),
-    ):
-        with pytest.raises(UserError, match=message):
-            answer(study, words)
+    assert re.match(r"(Yes|No|Not decided): FD \d", numbers.answer(claim))
+    assert numbers.word(claim) in ("yes", "no", "not decided")
+    assert numbers.costs().startswith("\n\n| claim | until |")
+    with pytest.raises(UserError, match=r"no row of .* is recipe=nothing"):
+        numbers.effect("fd", first, "recipe=nothing")
+    with pytest.raises(UserError, match="no column 'recip'"):
+        numbers.effect("fd", first, "recip=sid")
 
 
 @pytest.mark.slow
@@ -202,12 +186,15 @@ def test_every_marker_of_the_findings_can_be_computed(stored, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("miniature sedes fd t30-sida", r"page:2: .*no query 'sedes'.*did you mean 'seeds'"),
-        ("miniature seeds fd t30-sidaa", r"no run 't30-sidaa'.*did you mean 't30-sida'"),
-        ("miniature verdict M-99", "no claim 'M-99'"),
-        ("miniatur verdict M-01", "no count and no stored study .*did you mean 'miniature'"),
-        ("miniature seeds fd", "page:2: "),
-        ("miniature logged weight_rms.student t30-sida", "no 'weight_rms.student' of run 't30-sida' is stored"),
+        ('miniature.sedes("fd", "t30-sida")', r"page:2: .*did you mean 'seeds'"),
+        ('miniature.seeds("fd", "t30-sidaa")', r"page:2: .*no run 't30-sidaa'.*did you mean 't30-sida'"),
+        ('miniature.word("M-99")', "page:2: .*no claim 'M-99'"),
+        ('miniatur.word("M-01")', "page:2: .*did you mean 'miniature'"),
+        ("miniature.generatos", "page:2: .*did you mean 'generators'"),
+        ('miniature.seeds("fd")', "page:2: "),
+        ("miniature seeds fd", "page:2: .*expression"),
+        ("miniature._study", "page:2: "),
+        ('miniature.logged("weight_rms.student", "t30-sida")', "no 'weight_rms.student' of run 't30-sida' is stored"),
     ],
 )
 def test_faulty_markers_name_page_and_line(stored, tmp_path, words, message):
@@ -218,25 +205,25 @@ def test_faulty_markers_name_page_and_line(stored, tmp_path, words, message):
 
 def test_a_marker_without_an_end_is_refused():
     with pytest.raises(UserError, match="has no end"):
-        filled("<!--= rows config/demo.yaml -->8\n", {}, ROOT, "page")
+        filled("<!--= measured('demo') -->8\n", {}, ROOT, "page")
 
 
 def test_the_command_fills_markers_and_check_changes_nothing(tmp_path, capsys):
     page = tmp_path / "page.md"
-    page.write_text("The demo has <!--= rows config/demo.yaml -->3<!--/--> rows.\n")
+    page.write_text("The demo has <!--= measured('demo') -->3<!--/--> rows.\n")
     assert main(["docs", "--check", str(page)]) == 1
     assert "line 1 differs" in capsys.readouterr().out
     assert "-->3<!" in page.read_text()
     assert main(["docs", str(page)]) == 0
     rows = len((ROOT / "config/runs/demo.tsv").read_text().splitlines()) - 1
-    assert page.read_text() == f"The demo has <!--= rows config/demo.yaml -->{rows}<!--/--> rows.\n"
+    assert page.read_text() == f"The demo has <!--= measured('demo') -->{rows}<!--/--> rows.\n"
     assert main(["docs", "--check", str(page)]) == 0
 
 
 def test_the_page_of_a_study_is_made_from_its_stored_files(stored, tmp_path):
     shutil.copy(ROOT / "docs" / "miniature" / "mini-figure1.png", stored.parent)
     (tmp_path / "unpacked").mkdir()
-    text = study_page(Study(stored, ROOT, tmp_path / "unpacked"), "../miniature")
+    text = Study(stored, ROOT, tmp_path / "unpacked").page("../miniature")
     assert text.startswith("# A study\n")
     assert text.count("\n### Table mini-table") == 8
     assert "(../miniature/mini-figure1.png)" in text
@@ -245,12 +232,7 @@ def test_the_page_of_a_study_is_made_from_its_stored_files(stored, tmp_path):
 
 
 def test_counts_of_presets():
-    assert COUNTS["claims"](ROOT, "config/claims.yaml", "paper") == "75"
-    ruled, reasoned = (
-        int(COUNTS["claims"](ROOT, "config/claims.yaml", "paper", part)) for part in ("ruled", "reasoned")
-    )
-    assert ruled + reasoned == 75
-    few = COUNTS["jobs"](ROOT, "config/released.yaml", "measurements/cifar10-uncond-sida-a1/trial-0.json")
+    few = functions(ROOT)["jobs"]("released", "measurements/cifar10-uncond-sida-a1/trial-0.json")
     assert 1 < int(few) < 100
 
 

@@ -12,8 +12,6 @@ from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from tests.workflow.test_preset_check import study
-from workflow.docs.costs import PAPER
-from workflow.docs.queries import answer
 from workflow.docs.stored import store
 from workflow.docs.study import Study
 from workflow.planning.costs import Costs
@@ -161,30 +159,26 @@ def stored(tmp_path):
 
 
 def test_docs_write_answers_from_stored_results(stored):
-    study = stored("2030-01-01T12:00:59Z")
-    table = answer(study, ["experiments"])
-    assert "| [Does it help?](tiny.md#adversarial) | ✓ T-1 | ✓ T-1 | T-1: fd +" in table
-    block = answer(study, ["experiment", "adversarial"])
-    assert block.startswith("\n\n**Question.** Does it help?\n\n**Predicted** (2030-01-01T12:00Z). It does.")
-    assert "1 of 1 claim as predicted" in block
-    with pytest.raises(UserError, match=r"no experiment 'adverserial' \(did you mean 'adversarial'\?\)"):
-        answer(study, ["experiment", "adverserial"])
+    page = stored("2030-01-01T12:00:59Z").page("../tiny")
+    assert "**Question.** Does it help?\n\n**Predicted** (2030-01-01T12:00Z). It does." in page
+    assert "1 of 1 claim as predicted" in page
 
 
-@pytest.mark.parametrize("query", [["experiments"], ["experiment", "adversarial"]])
-def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored, query):
+def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored):
     study = stored("2030-01-01T11:59:59Z")  # the stored results keep the minute
     with pytest.raises(
         UserError, match=r"'adversarial': row '.*' was measured 2030-01-01T11:59Z, before its prediction"
     ):
-        answer(study, query)
-    assert answer(stored("2030-01-01T11:59:59Z", written="2030-01-01"), query)
+        study.page("../tiny")
+    assert stored("2030-01-01T11:59:59Z", written="2030-01-01").answers
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("experiments-*.yaml")), ids=lambda path: path.stem)
 def test_targets_at_the_paper_s_scale_exist(path):
     assumptions = load_assumptions()
-    jobs = Jobs(Costs(Preset.load(ROOT / PAPER), assumptions.gpu("H200"), "H200", assumptions, fresh=True))
+    jobs = Jobs(
+        Costs(Preset.load(ROOT / "config/paper.yaml"), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    )
     for experiment in load_experiments(path):
         for target in experiment.plan:
             assert jobs.paths(target), experiment.id

@@ -262,7 +262,7 @@ def test_a_finished_run_is_stored_and_its_page_follows_from_what_is_stored(finis
     for name in ("config", "tests"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "docs").mkdir()
-    (tmp_path / "README.md").write_text("SiDA: <!--= tiny mean fd sida-a1.0 -->?<!--/-->\n")
+    (tmp_path / "README.md").write_text("SiDA: <!--= tiny.seeds('fd', 'sida-a1.0') -->?<!--/-->\n")
     results = finished.folder / "results/tiny"
     write_docs(results=results, config="tests/workflow/tiny.yaml", page="docs/reference/tiny.md", root=tmp_path)
     page = (tmp_path / "docs/reference/tiny.md").read_text()

@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   sida-eval docs --store results/miniature --config config/miniature.yaml --page docs/reference/miniature.md
                                       first keep the results of a run beside the page (docs/miniature/data)
 
-Markers look like <!--= miniature seeds fd t30-sida -->5.43 ± 0.15<!--/-->; they are invisible in rendered pages.
+Markers look like <!--= miniature.seeds("fd", "t30-sida") -->5.43 ± 0.15<!--/-->; they are invisible in rendered pages.
 """
 
 

@@ -1,4 +1,4 @@
-"""Queries of markers for verdicts in words: ``Yes: FD 1.10 lower, 95 % interval 0.97 to 1.24``."""
+"""Effects of comparisons in words: ``FD 1.10 lower, 95 % interval 0.97 to 1.24``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.claims.amounts import decimals_of
-from sida.errors import UserError, suggestion
-from workflow.docs.study import Study
 
 NAMES = {
     "fd": "FD",
@@ -21,19 +19,6 @@ NAMES = {
     "seconds_per_kimg": "seconds per image",
 }
 HIGHER_IS_BETTER = ("is", "precision", "recall", "accuracy")
-
-
-def word(study: Study, claim: str) -> str:
-    """A claim's verdict as an answer: ``yes``, ``no`` or ``not decided``."""
-    return {"supported": "yes", "contradicted": "no"}.get(_decided(study, claim)["verdict"], "not decided")
-
-
-def answer(study: Study, claim: str) -> str:
-    """A claim's verdict with the effect behind it; several comparisons give the range of their effects."""
-    found = [finding for finding in _decided(study, claim)["findings"] if finding["effect"]]
-    first = [finding for finding in found if finding["effect"]["what"] == found[0]["effect"]["what"]]
-    said = word(study, claim).capitalize()
-    return f"{said}: {in_words(first)}" if first else said
 
 
 def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
@@ -73,9 +58,3 @@ def _directed(values: Sequence[float], decimals: int, up: bool, said: float | No
 def _span(values: Sequence[float], decimals: int) -> str:
     ends = dict.fromkeys(f"{value:.{decimals}f}".replace("-", "−") for value in (values[0], values[-1]))
     return " to ".join(ends)
-
-
-def _decided(study: Study, claim: str) -> Mapping[str, Any]:
-    if claim not in study.decided:
-        raise UserError(f"no claim '{claim}'{suggestion(claim, study.decided)}")
-    return study.decided[claim]

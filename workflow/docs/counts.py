@@ -1,4 +1,4 @@
-"""Counts of presets and claims, printed numbers and tables of settings, for the documentation."""
+"""Functions that markers call: counts of jobs, planned costs, printed numbers, tables of settings."""
 
 from __future__ import annotations
 
@@ -7,41 +7,56 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sida.errors import UserError
-from workflow.docs.costs import hours, measuring, planned, trainings
 from workflow.docs.settings import kinds, settings
 
+if TYPE_CHECKING:
+    from eval.results.sheet import Run
+    from workflow.planning.jobs import Jobs
 
-def jobs(root: Path, config: str, *words: str) -> str:
+CARD = "H200"
+
+
+def functions(root: Path) -> dict[str, Callable[..., str]]:
+    """Functions by the name by which markers call them."""
+    of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings)
+    found: dict[str, Callable[..., str]] = {"published": published, "settings": settings, "kinds": kinds}
+    return found | {function.__name__: functools.partial(function, root) for function in of_root}
+
+
+def jobs(
+    root: Path, preset: str, *targets: str, rule: str = "total", without: str | None = None, **settings: object
+) -> str:
     """Jobs of a preset by a dry run as if nothing were there yet, without ``paper.pdf``, which not every machine makes.
 
-    ``KEY=VALUE`` changes the preset, ``without=METHOD`` leaves rows out; other words are targets.
+    Args:
+        root: The repository.
+        preset: Name of the preset.
+        targets: Targets; none is the whole preset.
+        rule: Rule whose jobs are counted; default all.
+        without: Method whose rows are left out.
+        settings: Changed keys of the preset.
     """
-    return rules(root, config, "total", *words)
-
-
-def rules(root: Path, config: str, rule: str, *words: str) -> str:
-    """Jobs of one rule, counted like :func:`jobs`."""
-    plan = _plan(root, config, words)
+    plan = _dry_run(root, f"config/{preset}.yaml", targets, without, tuple(settings.items()))
     if rule not in plan:
-        raise UserError(f"the dry run of {config} has no jobs of '{rule}'")
+        raise UserError(f"the dry run of {preset} has no jobs of '{rule}'")
     return f"{plan[rule]:,}"
 
 
 @functools.cache
-def _plan(root: Path, config: str, words: tuple[str, ...]) -> dict[str, int]:
-    settings = dict(word.split("=", 1) for word in words if "=" in word)
-    targets = [word for word in words if "=" not in word]
-    method = settings.pop("without", None)
+def _dry_run(
+    root: Path, config: str, targets: tuple[str, ...], without: str | None, settings: tuple[tuple[str, object], ...]
+) -> dict[str, int]:
+    changes = {"paper": False, **dict(settings)}
     with tempfile.TemporaryDirectory() as folder:
-        if method is not None:
-            settings["runs"] = str(_sheet_without(root, config, method, Path(folder) / "own.tsv"))
-        changes = [f"{key}={value}" for key, value in ({"paper": "False"} | settings).items()]
+        if without is not None:
+            changes["runs"] = _sheet_without(root / config, without, Path(folder) / "own.tsv")
         call = [sys.executable, "-m", "snakemake", "-n", "--forceall", "--nolock", "--cores", "1", *targets]
-        call += ["--configfile", config, "--config", *changes]
+        call += ["--configfile", config, "--config", *(f"{key}={value}" for key, value in changes.items())]
         done = subprocess.run(call, cwd=root, capture_output=True, text=True, check=False)
     found = re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)
     if done.returncode or not found:
@@ -50,55 +65,113 @@ def _plan(root: Path, config: str, words: tuple[str, ...]) -> dict[str, int]:
     return {rule: int(number) for rule, number in found}
 
 
-def _sheet_without(root: Path, config: str, method: str, path: Path) -> Path:
+def _sheet_without(config: Path, method: str, path: Path) -> Path:
     from workflow.preset import Preset
 
-    lines = (root / Preset.load(root / config).sheet).read_text(encoding="utf-8").splitlines(keepends=True)
-    head = next(line for line in lines if not line.startswith("#")).split("\t")
-    place = head.index("method")
-    kept = [line for line in lines if line.startswith("#") or line.split("\t")[place] != method]
+    lines = Path(Preset.load(config).sheet).read_text(encoding="utf-8").splitlines(keepends=True)
+    column = next(line for line in lines if not line.startswith("#")).split("\t").index("method")
+    kept = [line for line in lines if line.startswith("#") or line.split("\t")[column] != method]
     path.write_text("".join(kept), encoding="utf-8")
     return path
 
 
-def measured(root: Path, config: str, *layouts: str) -> str:
-    """Rows that are measured for some layouts (``tables/table1``), each row once; for the whole preset without any."""
+def measured(root: Path, preset: str, *tables: str) -> str:
+    """Rows that are measured for some tables, each row once; for the whole preset without any."""
     from eval.report.needs import find_needs
     from workflow.preset import Preset
 
-    preset = Preset.load(root / config)
-    if not layouts:
-        return str(len(preset.measurable))
-    named = [root / "config" / f"{layout}.yaml" for layout in layouts]
-    return str(len({run for path in named for run in find_needs(path, preset.measurable).measured}))
+    loaded = Preset.load(root / f"config/{preset}.yaml")
+    if not tables:
+        return str(len(loaded.measurable))
+    return str(
+        len({run for name in tables for run in find_needs(loaded.layout("tables", name), loaded.measurable).measured})
+    )
 
 
-def rows(root: Path, config: str) -> str:
-    """Rows of a preset's sample sheet."""
-    from workflow.preset import Preset
-
-    return f"{len(Preset.load(root / config).runs):,}"
-
-
-def claims(root: Path, path: str, scope: str, part: str = "all") -> str:
-    """Claims of a scope; with ``ruled`` those that have a rule, with ``reasoned`` those that only have a reason."""
-    from eval.claims import load_claims
-
-    chosen = [claim for claim in load_claims(root / path) if claim.scope == scope]
-    if part not in ("all", "ruled", "reasoned"):
-        raise UserError(f"'{part}' must be all, ruled or reasoned")
-    return str(sum(part == "all" or bool(claim.parts) == (part == "ruled") for claim in chosen))
-
-
-def published(root: Path, key: str) -> str:
+def published(key: str) -> str:
     """A published number as it was printed."""
     from eval.results.published import load_published, published_number
 
     return published_number(load_published(), key, "results/published").text
 
 
-COUNTS: dict[str, Callable[..., str]] = {
-    "jobs": jobs, "rules": rules, "rows": rows, "measured": measured, "claims": claims, "published": published,
-    "settings": settings, "kinds": kinds, "hours": hours, "planned": planned, "measuring": measuring,
-    "trainings": trainings,
-}  # fmt: skip
+def planned(root: Path, preset: str, target: str | Sequence[str], key: str) -> str:
+    """A total of the plan (:func:`workflow.planning.plan.make_plan`) of targets on one H200, from the start."""
+    from workflow.planning.plan import make_plan
+
+    targets = [target] if isinstance(target, str) else target
+    value = make_plan(_plan(root, preset), targets, 1)["totals"][key]
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}"
+
+
+def trainings(root: Path, preset: str, part: str) -> str:
+    """Hours of one H200 for the shortest and the longest distillation of a preset.
+
+    Args:
+        root: The repository.
+        preset: Name of the preset.
+        part: ``tables``: SiD, SiDA and SiD2A in Tables 1 to 7; ``others``: the rest.
+    """
+    plan = _plan(root, preset)
+    chosen = [run.run for run in plan.preset.students() if _shown_in_tables(run) == (part == "tables")]
+    spent = [plan.costs.student(name).gpu_hours for name in chosen]
+    return f"{min(spent):,.0f} to {max(spent):,.0f}"
+
+
+def hours(root: Path, preset: str) -> str:
+    """A table of the trainings of SiD, SiDA and SiD2A: million images and hours of one H200, by teacher."""
+    plan = _plan(root, preset)
+    cells: dict[str, dict[tuple[str, float], str]] = {}
+    memory: dict[str, float] = {}
+    for run in filter(_shown_in_tables, plan.preset.students()):
+        job, name = plan.costs.student(run.run), str(run.teacher).removeprefix("teacher-")
+        millions = job.facts["images"] / 1e6
+        text = f"{millions:.{0 if millions >= 100 else 1}f}: {job.gpu_hours:,.0f} h"
+        cells.setdefault(name, {})[run.method, 1.0 if run.alpha is None else float(run.alpha)] = text
+        memory[name] = max(memory.get(name, 0.0), job.memory_gb)
+    columns = {("sid", 1.0): "SiD, α = 1.0", ("sid", 1.2): "SiD, α = 1.2", ("sida", 1.0): "SiDA"}
+    columns |= {("sid2a", 1.0): "SiD2A, α = 1.0", ("sid2a", 1.2): "SiD2A, α = 1.2"}
+    lines = [f"| teacher | {' | '.join(columns.values())} | memory of a GPU |", "|---" * (len(columns) + 2) + "|"]
+    for name, row in cells.items():
+        lines.append(f"| {name} | {' | '.join(row.get(key, '') for key in columns)} | {memory[name]:.0f} GB |")
+    return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def measuring(root: Path, preset: str, part: str = "") -> str:
+    """Hours of one H200 to measure a preset's generators: networks, decoders and feature networks.
+
+    Args:
+        root: The repository.
+        preset: Name of the preset.
+        part: ``one`` or ``several``: the sum over generators of one step or of more; without it a table by protocol.
+    """
+    plan = _plan(root, preset)
+    spent: dict[str, dict[str, list[float]]] = {}
+    for job in plan.behind([]).values():
+        if job.kind == "measure":
+            steps = "several" if (plan.preset.specs.measurement(job.name)["nfe"] or 1) > 1 else "one"
+            protocol = plan.preset.protocol(plan.preset.runs[job.name]).name
+            spent.setdefault(protocol, {"one": [], "several": []})[steps].append(job.gpu_hours)
+    if part:
+        return f"{sum(sum(some[part]) for some in spent.values()):,.0f}"
+    lines = ["| protocol | one step: generators | hours | several steps: generators | hours |", "|---|---|---|---|---|"]
+    for name, some in spent.items():
+        cells = [f"{len(one)} | {sum(one):,.1f}" if one else " | " for one in some.values()]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def _plan(root: Path, preset: str) -> Jobs:
+    from workflow.planning.costs import Costs
+    from workflow.planning.jobs import Jobs
+    from workflow.planning.rates import load_assumptions
+    from workflow.preset import Preset
+
+    assumptions = load_assumptions()
+    loaded = Preset.load(root / f"config/{preset}.yaml")
+    return Jobs(Costs(loaded, assumptions.gpu(CARD), CARD, assumptions, fresh=True))
+
+
+def _shown_in_tables(run: Run) -> bool:
+    """Whether a row is SiD, SiDA or SiD2A in Tables 1 to 7."""
+    return run.method in ("sid", "sida", "sid2a") and run.family != "Ablation"

@@ -1,118 +1,210 @@
-"""Queries of markers about single numbers: means over trials and seeds, training logs, settings, the analytic study.
-
-Where a query is over training seeds, a run stands for those that differ from it by their seed only, too.
-"""
+"""Numbers of a stored study as text, for markers of the documentation."""
 
 from __future__ import annotations
 
-import statistics
+import re
 from collections.abc import Callable
+from typing import Any
 
-from eval.results.summary import Estimate
+from eval.claims.cost import as_table as cost_table
+from eval.claims.model import SIGNS
+from eval.claims.power import as_table as power_table
+from eval.claims.power import plans
+from eval.effects.contrast import difference
+from eval.effects.variance import components
+from eval.results.summary import Estimate, measured_days
 from eval.results.training_logs import read_evaluations
+from eval.tables import Table, to_markdown
+from eval.tables.effects import effect_text
 from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
-from workflow.docs.forms import FORM, FORMS
-from workflow.docs.stored_lines import read_csv
+from workflow.docs.answers import in_words
+from workflow.docs.stored import read_csv
 from workflow.docs.study import Study
 
-
-def trials(study: Study, metric: str, run: str) -> str:
-    """Mean ± standard deviation of one generator over its trials."""
-    return _text(metric, study.measured.estimate(run, metric))
-
-
-def mean(study: Study, metric: str, run: str) -> str:
-    """Mean of one generator over its trials."""
-    estimate = study.measured.estimate(run, metric)
-    return _text(metric, Estimate(estimate.mean, None, 1))
-
-
-def seeds(study: Study, metric: str, run: str) -> str:
-    """Mean ± standard deviation over training seeds; a single seed has no spread."""
-    return _text(metric, _over_seeds(study, metric, run))
-
-
-def gain(study: Study, metric: str, worse: str, better: str) -> str:
-    """Difference of the means over training seeds, with its sign."""
-    decimals, factor, unit = FORMS.get(metric, FORM)
-    difference = _over_seeds(study, metric, worse).mean - _over_seeds(study, metric, better).mean
-    return f"{difference * factor:+.{decimals}f}{unit}".replace("-", "−")
-
-
-def start(study: Study, metric: str, run: str) -> str:
-    """First evaluation during training, over seeds."""
-    return _text(metric, Estimate.of([values[0] for values in _curves(study, metric, run)]))
-
-
-def end(study: Study, metric: str, run: str) -> str:
-    """Last evaluation during training, over seeds."""
-    return _text(metric, Estimate.of([values[-1] for values in _curves(study, metric, run)]))
-
-
-def lowest(study: Study, metric: str, run: str) -> str:
-    """Lowest evaluation during training, over seeds."""
-    return _text(metric, Estimate.of([min(values) for values in _curves(study, metric, run)]))
-
-
-def logged(study: Study, quantity: str, run: str) -> str:
-    """A quantity at the end of the training log, over seeds: ``weight_rms.generator``."""
-    names = study.siblings(run)
-    rows = {row["run"]: row for row in read_csv(study.folder / "training.csv") if row["run"] in names}
-    values = [row.get(quantity, "") for row in rows.values()]
-    if not values or "" in values:
-        raise UserError(f"no '{quantity}' of run '{run}' is stored")
-    return _text(quantity, Estimate.of([float(value) for value in values]))
-
-
-def slower(study: Study, run: str, other: str) -> str:
-    """How much more time per image a run took than another: medians over the records of their logs."""
-    times = [_seconds(study, name) for name in (run, other)]
-    return f"{100 * (times[0] / times[1] - 1):+.0f} %".replace("-", "−")
-
-
-def setting(study: Study, run: str, key: str) -> str:
-    """What a run was trained with, e.g. ``lambda_adv``."""
-    study.siblings(run)
-    spec = study.preset.specs.student(run)
-    if key not in spec:
-        raise UserError(f"run '{run}' has no setting '{key}'{suggestion(key, spec)}")
-    return f"{spec[key]:g}" if isinstance(spec[key], float) else str(spec[key])
-
-
-def analytic(study: Study, name: str, form: str = ".3g") -> str:
-    """A number of the analytic study, in a format of Python's; ``–`` while it is not stored, or does not exist."""
-    if name not in NUMBERS:
-        raise UserError(f"no number '{name}' of the analytic study{suggestion(name, NUMBERS)}")
-    path = study.unpacked / "analytic.json"
-    value = read_analytic(path)["numbers"].get(name) if path.is_file() else None
-    return "–" if value is None else format(value, form).replace("-", "−")
-
-
-#: By name; each takes the study first.
-NUMBERS_OF_STUDIES: dict[str, Callable[..., str]] = {
-    "trials": trials, "mean": mean, "seeds": seeds, "gain": gain, "start": start, "end": end, "lowest": lowest,
-    "logged": logged, "slower": slower, "setting": setting, "analytic": analytic,
+#: Decimals, factor and unit of a metric, or of a quantity of a training log, in running text.
+_FORMS = {
+    "fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %"),
+    "weight_rms.generator": (4, 1, ""), "weight_rms.fake_score": (4, 1, ""),
 }  # fmt: skip
+_FORM = (2, 1, "")
+_TERMS = {
+    "evaluation": "evaluation: one trial of one generator",
+    "training": "training seed, from one teacher",
+    "teacher": "teacher seed, equal settings",
+}
 
 
-def _over_seeds(study: Study, metric: str, run: str) -> Estimate:
-    return Estimate.of([study.measured.estimate(name, metric).mean for name in study.group(run)])
+class StudyNumbers:
+    """Texts of a study, each a property or a method that markers call.
 
+    A group of runs is conditions on the sheet (``recipe=sida,teacher=t30|t30b``), or runs with commas between them,
+    each with the runs that differ from it by the training seed only. A run stands for its group, too, but in
+    :meth:`trials`.
 
-def _curves(study: Study, metric: str, run: str) -> list[list[float]]:
-    logs = [study.unpacked / "students" / name / "evaluations.jsonl" for name in study.siblings(run)]
-    return [[point.value for point in read_evaluations(log, metric)] for log in logs]
+    Args:
+        study: The study.
+    """
 
+    def __init__(self, study: Study) -> None:
+        self._study = study
+        self._training = read_csv(study.folder / "training.csv")
 
-def _seconds(study: Study, run: str) -> float:
-    speeds = [float(row["img_per_s"]) for row in read_csv(study.folder / "training.csv") if row["run"] == run]
-    if not speeds:
-        raise UserError(f"no training log of run '{run}' is stored")
-    return 1 / statistics.median(speeds[1:] or speeds)
+    @property
+    def generators(self) -> int:
+        """Number of generators that are measured."""
+        return len(self._study.measured.runs)
+
+    @property
+    def trained(self) -> int:
+        """Number of students that are trained."""
+        return len({line["run"] for line in self._training})
+
+    @property
+    def teachers(self) -> int:
+        """Number of teachers that are trained."""
+        return len(self._study.facts["teachers"])
+
+    @property
+    def core_hours(self) -> str:
+        """Core-hours of all trainings."""
+        return f"{self._study.facts['seconds_of_training'] / 3600:.1f}"
+
+    @property
+    def measured(self) -> str:
+        """How many rows of the sheet are measured."""
+        return f"{self.generators} of {len(self._study.preset.runs)} rows are measured."
+
+    @property
+    def origin(self) -> str:
+        """When the study was measured, with which code."""
+        rows = self._study.measured.rows
+        return f"Run of {measured_days(rows)}, code {', '.join(sorted({row.code_version for row in rows}))}."
+
+    @property
+    def verdicts(self) -> str:
+        """``17 ✓, 9 ✗, 12 –``."""
+        outcomes = [claim["verdict"] for claim in self._study.decided.values()]
+        return ", ".join(f"{outcomes.count(word)} {mark}" for word, mark in SIGNS.items())
+
+    def word(self, claim: str) -> str:
+        """A claim's verdict as an answer: ``yes``, ``no`` or ``not decided``."""
+        return {"supported": "yes", "contradicted": "no"}.get(self._decided(claim)["verdict"], "not decided")
+
+    def answer(self, claim: str) -> str:
+        """A claim's verdict with the effect behind it; several comparisons give the range of their effects."""
+        found = [finding for finding in self._decided(claim)["findings"] if finding["effect"]]
+        first = [finding for finding in found if finding["effect"]["what"] == found[0]["effect"]["what"]]
+        word = self.word(claim).capitalize()
+        return f"{word}: {in_words(first)}" if first else word
+
+    def trials(self, metric: str, run: str) -> str:
+        """Mean ± standard deviation of one generator over its trials."""
+        return _text(metric, self._study.measured.estimate(run, metric))
+
+    def seeds(self, metric: str, group: str) -> str:
+        """Mean ± standard deviation over training seeds; a single seed has no spread."""
+        means = [self._study.measured.estimate(name, metric).mean for name in self._study.group(group)]
+        return _text(metric, Estimate.of(means))
+
+    def end(self, metric: str, run: str) -> str:
+        """Last evaluation during training, over seeds."""
+        return self._curves(metric, run, lambda values: values[-1])
+
+    def lowest(self, metric: str, run: str) -> str:
+        """Lowest evaluation during training, over seeds."""
+        return self._curves(metric, run, min)
+
+    def logged(self, quantity: str, run: str) -> str:
+        """A quantity at the end of the training logs, over seeds: ``weight_rms.generator``."""
+        names = self._study.group(run)
+        last = {line["run"]: line.get(quantity, "") for line in self._training if line["run"] in names}
+        if not last or "" in last.values():
+            raise UserError(f"no '{quantity}' of run '{run}' is stored")
+        return _text(quantity, Estimate.of([float(value) for value in last.values()]))
+
+    def setting(self, run: str, key: str) -> str:
+        """A setting that a run was trained with, for example ``lambda_adv``."""
+        self._study.group(run)
+        spec = self._study.preset.specs.student(run)
+        if key not in spec:
+            raise UserError(f"run '{run}' has no setting '{key}'{suggestion(key, spec)}")
+        return f"{spec[key]:g}" if isinstance(spec[key], float) else str(spec[key])
+
+    def analytic(self, name: str, form: str = ".3g") -> str:
+        """A number of the analytic study, in a format of Python's; ``–`` while it is not stored, or does not exist."""
+        if name not in NUMBERS:
+            raise UserError(f"no number '{name}' of the analytic study{suggestion(name, NUMBERS)}")
+        path = self._study.unpacked / "analytic.json"
+        value = read_analytic(path)["numbers"].get(name) if path.is_file() else None
+        return "–" if value is None else format(value, form).replace("-", "−")
+
+    def effect(self, metric: str, first: str, second: str) -> str:
+        """Difference first − second over training seeds, within teachers, with its 95 % interval."""
+        decimals, factor, unit = _FORMS.get(metric, _FORM)
+        a, b = (
+            {teacher: [sum(trials) / len(trials) for trials in runs.values()] for teacher, runs in nested.items()}
+            for nested in (self._nested(metric, first), self._nested(metric, second))
+        )
+        return effect_text(difference(a, b), decimals, factor) + unit
+
+    def variances(self, metric: str, *groups: str) -> str:
+        """Table of the standard deviations of nested runs: evaluations, training seeds, teachers."""
+        found = components([self._nested(metric, group) for group in groups])
+        _, factor, unit = _FORMS.get(metric, _FORM)
+        lines = ["| what scatters | standard deviation (95 % interval) | degrees of freedom |", "| --- | ---: | ---: |"]
+        for term, title in _TERMS.items():
+            cells = "not known | "
+            if one := getattr(found, term):
+                std, low, high = (f"{number * factor:.2g}" for number in (one.std, one.low, one.high))
+                cells = f"{std}{unit} ({low} to {high}) | {one.df:.0f}"
+            lines.append(f"| {title} | {cells} |")
+        return _block("\n".join(lines))
+
+    def costs(self) -> str:
+        """All comparisons by rule COST as a table."""
+        return _markdown(cost_table(self._study.claims, self._study.evidence))
+
+    def power(self, smallest: str | None = None) -> str:
+        """The table of ``sida-eval power``."""
+        return _markdown(power_table(plans(self._study.claims, self._study.evidence, smallest)))
+
+    def table(self, name: str) -> str:
+        """A whole table of the preset, whose cells do not break."""
+        known = self._study.preset.config["tables"]
+        if name not in known:
+            raise UserError(f"no table '{name}'{suggestion(name, known)}")
+        return re.sub(r"(?<=[^\s|]) (?=[^\s|])", "\u00a0", _markdown(self._study.make_table(name)))
+
+    def _decided(self, claim: str) -> dict[str, Any]:
+        if claim not in self._study.decided:
+            raise UserError(f"no claim '{claim}'{suggestion(claim, self._study.decided)}")
+        return self._study.decided[claim]
+
+    def _curves(self, metric: str, run: str, chosen: Callable[[list[float]], float]) -> str:
+        logs = [self._study.unpacked / "students" / name / "evaluations.jsonl" for name in self._study.group(run)]
+        return _text(metric, Estimate.of([chosen([p.value for p in read_evaluations(log, metric)]) for log in logs]))
+
+    def _nested(self, metric: str, group: str) -> dict[str, dict[str, list[float]]]:
+        """Trials by run by teacher."""
+        nested: dict[str, dict[str, list[float]]] = {}
+        for name in self._study.group(group):
+            self._study.measured.estimate(name, metric)
+            trials = [line.value for line in self._study.measured.lines(name, metric)]
+            nested.setdefault(self._study.preset.runs[name].teacher or "", {})[name] = trials
+        return nested
 
 
 def _text(metric: str, estimate: Estimate) -> str:
-    decimals, factor, unit = FORMS.get(metric, FORM)
+    decimals, factor, unit = _FORMS.get(metric, _FORM)
     text = f"{estimate.mean * factor:.{decimals}f}"
     return text + (f" ± {estimate.std * factor:.{decimals}f}" if estimate.std is not None else "") + unit
+
+
+def _markdown(table: Table) -> str:
+    return _block("\n".join(line for line in to_markdown(table).splitlines() if line.startswith("|")))
+
+
+def _block(text: str) -> str:
+    """Text whose markers stand on lines of their own."""
+    return f"\n\n{text}\n\n"

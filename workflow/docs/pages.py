@@ -1,34 +1,36 @@
-"""Pages that agree with stored results; numbers between markers: ``<!--= miniature seeds fd t30-sida -->5.43<!--/-->``.
+"""Pages that agree with stored results: ``<!--= miniature.seeds("fd", "t30-sida") -->5.43<!--/-->``.
 
-What a marker says is computed, and what stands between the markers is replaced by it. Its words: the name of a
-stored study and a query to it (:mod:`workflow.docs.study`), or one of :data:`~workflow.docs.counts.COUNTS`
-with arguments.
+A marker is an expression of Jinja; its value replaces the text before ``<!--/-->``. Names are the stored studies
+(:class:`workflow.docs.numbers.StudyNumbers`) and the functions of :mod:`workflow.docs.counts`.
 """
 
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from jinja2 import StrictUndefined, TemplateError
+from jinja2.sandbox import SandboxedEnvironment
 
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
-from workflow.docs.counts import COUNTS
-from workflow.docs.queries import answer
+from workflow.docs.counts import functions
+from workflow.docs.numbers import StudyNumbers
 from workflow.docs.settings import schemas
 from workflow.docs.stored import store
 from workflow.docs.study import Study, opened
-from workflow.docs.study_page import draw, study_page
 from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"<!--= (?P<words>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
+_EXPRESSIONS = SandboxedEnvironment(undefined=StrictUndefined)
 
 
 def filled(text: str, studies: Mapping[str, Study], root: Path, where: str) -> str:
-    """A page with what its markers say now.
+    """A page with the values of its markers.
 
     Args:
         text: The page.
@@ -37,32 +39,33 @@ def filled(text: str, studies: Mapping[str, Study], root: Path, where: str) -> s
         where: Page named in errors.
 
     Raises:
-        UserError: An unknown word, run, metric or claim.
+        UserError: A faulty expression, an unknown name, run, metric or claim.
     """
+    names = functions(root) | {name: StudyNumbers(study) for name, study in studies.items()}
 
     def value(found: re.Match[str]) -> str:
-        line = text.count("\n", 0, found.start()) + 1
-        words = shlex.split(found["words"])
-        return f"<!--= {found['words']} -->{_value(words, studies, root, f'{where}:{line}')}<!--/-->"
+        words, line = found["words"], text.count("\n", 0, found.start()) + 1
+        return f"<!--= {words} -->{evaluated(words, names, f'{where}:{line}')}<!--/-->"
 
     if text.count("<!--=") != len(MARKER.findall(text)):
         raise UserError(f"{where}: a marker <!--= ... --> has no end <!--/-->")
     return MARKER.sub(value, text)
 
 
-def _value(words: list[str], studies: Mapping[str, Study], root: Path, where: str) -> str:
-    first = words[0] if words else ""
+def evaluated(words: str, names: Mapping[str, Any], where: str) -> str:
+    """The value of an expression, as text.
+
+    Raises:
+        UserError: With the place and the expression.
+    """
     try:
-        if first in COUNTS:
-            return COUNTS[first](root, *words[1:])
-        if first in studies:
-            return answer(studies[first], words[1:])
-    except (UserError, TypeError) as error:
-        raise UserError(f"{where}: <!--= {' '.join(words)} -->: {error}") from None
-    raise UserError(
-        f"{where}: <!--= {' '.join(words)} -->: no count and no stored study (docs/NAME/data) "
-        f"of this name{suggestion(first, [*COUNTS, *studies])}"
-    )
+        # The text of an undefined value is an error that names it.
+        return str(_EXPRESSIONS.compile_expression(words, undefined_to_none=False)(**names))
+    except (UserError, TemplateError, TypeError) as error:
+        unknown = re.search(r"'([\w-]+)' is undefined|no attribute '([\w-]+)'", str(error))
+        known = [*names] if unknown and unknown[1] else [name for name in dir(StudyNumbers) if name[0] != "_"]
+        near = suggestion(unknown[1] or unknown[2], known) if unknown else ""
+        raise UserError(f"{where}: <!--= {words} -->: {error}{near}") from None
 
 
 def write_docs(
@@ -101,14 +104,14 @@ def write_docs(
     texts = schemas(root) if (root / "workflow").is_dir() else {}
     with opened(root, sorted(docs.glob("*/data"))) as studies:
         if results and kept:
-            draw(studies[kept.stem], Path(results), docs / kept.stem)
+            studies[kept.stem].draw(Path(results), docs / kept.stem)
         for path in dict.fromkeys(wanted):
             about = studies.get(path.stem) if path.parent == reference else None
             if path.suffix != ".md" or not (about or path.is_file()):
                 raise UserError(f"{path}: no such page (*.md)")
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
-            texts[path] = study_page(about, f"../{path.stem}") if about else filled(old, studies, root, name)
+            texts[path] = about.page(f"../{path.stem}") if about else filled(old, studies, root, name)
     changed = []
     for path, new in texts.items():
         old = path.read_text(encoding="utf-8") if path.is_file() else ""

@@ -54,14 +54,14 @@ SETTINGS: dict[str, type] = {
 SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments}
 
 
-def settings(root: Path, name: str) -> str:
+def settings(name: str) -> str:
     """The table of a class of settings."""
     if name not in SETTINGS:
         raise UserError(f"no settings '{name}'{suggestion(name, SETTINGS)}")
     return f"\n\n{settings_table(SETTINGS[name], {cls: f'#{word}' for word, cls in SETTINGS.items()})}\n\n"
 
 
-def kinds(root: Path) -> str:
+def kinds() -> str:
     """The table of metric kinds: what each needs, and its own settings with their defaults."""
     common = {field.name for field in dataclasses.fields(Metric)}
     lines = ["| kind | what | reference | keeps features | better | its own settings |", "|---|---|---|---|---|---|"]

@@ -1,37 +1,39 @@
 """Results of a preset as small readable files that a repository can hold: enough to compute every number again.
 
-A stored study has four files. ``measurements.csv`` has a line for each run and trial with a column for each metric;
-``evaluations.csv`` the evaluations during training; ``training.csv`` the speed, memory and size of weights in each
-record of a training log. ``study.json`` has what is the same for many lines: protocol, device, code, digests, image
-seeds, the minute of a run's first measurement, and the preset. ``analytic.json``, where there is one, is kept as it is;
-``barriers.json`` has the curves of ``barriers/<run>.json``.
-:func:`unpack` turns them back into the files that tables, figures and claims are built from.
+A stored study (``docs/NAME/data``) has these files; :func:`unpack` turns them back into the files that tables, figures
+and claims are built from.
+
+- ``measurements.csv``: a line for each run and trial, a column for each metric.
+- ``evaluations.csv``, ``training.csv``: evaluations during training; speed, memory and size of weights by log record.
+- ``study.json``: columns that are the same for many lines (protocol, device, code, digests, seeds), and the preset.
+- ``analytic.json``, ``barriers.json``: where the preset has them.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.results import barriers
 from eval.results.measurements import collect, long_rows
 from eval.results.summary import COLUMNS
 from sida.errors import UserError
-from sida.files.atomic import write_json, write_text
+from sida.files.atomic import read_jsonl, write_json, write_sealed_json, write_text
 from sida.files.content_hash import KEY
-from workflow.docs import stored_barriers
-from workflow.docs.stored_lines import evaluation, grouped, plain_csv, read_csv, records, tick, values_of
 
 FORMAT = "sida-study/1"
 FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
-#: Kept as they are, where there are any.
-OPTIONAL = ("analytic.json",)
+ANALYTIC, BARRIERS = "analytic.json", "barriers.json"
 _PLACE = ("run", "trial", "metric", "value")
-#: What may decide a column of the measurements, in the order in which it is tried.
+#: Columns that may decide another column of the measurements, in the order in which they are tried.
 _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
     "all": lambda row: "",
     "metric": lambda row: row["metric"],
@@ -40,19 +42,22 @@ _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
     "run and metric": lambda row: f"{row['run']} {row['metric']}",
     "run and trial": lambda row: f"{row['run']} {row['trial']}",
 }
+_TICK = ("nimg", "img_per_s", "memory_mb", "memory_reserved_mb", "seconds")
+#: Numbers by network in a training log; stored as columns ``weight_rms.NETWORK``.
+_BY_NETWORK = "weight_rms"
 
 
 def store(
     results: str | Path, out: str | Path, about: Mapping[str, Any], asked: Mapping[str, str], add: bool = False
-) -> list[Path]:
-    """Writes a stored study; returns its files.
+) -> None:
+    """Writes a stored study.
 
     Args:
         results: Folder of a preset: ``measurements.csv`` (or trials below ``measurements/``) and training logs.
         out: Folder to write.
         about: Further facts for ``study.json``: ``preset`` (its configuration file) and ``title``.
-        asked: Digests by row of what the preset asks for now (:func:`workflow.preset.spec_files.row_digest`).
-        add: Rows that ``out`` holds and these results lack stay, where their digest is the same.
+        asked: Digest of each row's settings (:func:`workflow.preset.spec_files.row_digest`).
+        add: Keep rows of ``out`` that are missing in these results, where their digest is the same.
 
     Raises:
         UserError: Nothing was measured there.
@@ -61,40 +66,39 @@ def store(
     found = Part.of_results(results)
     if add:
         found = found.joined(Part.of_stored(out, asked))
-    rows, teachers = found.rows, found.teachers
-    shared = {column: _shared(rows, column) for column in rows[0] if column not in _PLACE}
+    rows, teachers = found.rows, dict(sorted(found.teachers.items()))
     facts = {
         "format": FORMAT,
         **about,
-        "teachers": sorted(teachers),
-        "seconds_of_teachers": {name: round(seconds) for name, seconds in sorted(teachers.items())},
-        "seconds_of_training": round(
-            sum(teachers.values()) + sum(float(tick.get("seconds", 0)) for tick in found.ticks)
-        ),
+        "teachers": [*teachers],
+        "seconds_of_teachers": {name: round(seconds) for name, seconds in teachers.items()},
+        "seconds_of_training": round(sum(teachers.values()) + sum(float(t.get("seconds", 0)) for t in found.ticks)),
         "asked": {run: digest for run, digest in asked.items() if run in found.runs},
-        "measurements": shared,
+        "measurements": {column: _shared(rows, column) for column in rows[0] if column not in _PLACE},
     }
-    write_text(out / "measurements.csv", plain_csv(_wide(rows)))
-    write_text(out / "evaluations.csv", plain_csv(found.evaluations))
-    write_text(out / "training.csv", plain_csv(found.ticks))
+    write_text(out / "measurements.csv", _csv(_wide(rows)))
+    write_text(out / "evaluations.csv", _csv(found.evaluations))
+    write_text(out / "training.csv", _csv(found.ticks))
     write_json(out / "study.json", facts)
-    extra = [name for name in OPTIONAL if (results / name).is_file()]
-    for name in () if add else OPTIONAL:
-        (out / name).unlink(missing_ok=True)
-    for name in extra:
-        shutil.copyfile(results / name, out / name)
-    return [*(out / name for name in (*FILES, *extra)), *stored_barriers.store(found.barriers, out)]
+    if (results / ANALYTIC).is_file():
+        shutil.copyfile(results / ANALYTIC, out / ANALYTIC)
+    elif not add:
+        (out / ANALYTIC).unlink(missing_ok=True)
+    (out / BARRIERS).unlink(missing_ok=True)
+    if found.barriers:
+        lines = (f" {json.dumps(run)}: {json.dumps(curves)}" for run, curves in sorted(found.barriers.items()))
+        write_text(out / BARRIERS, "{\n" + ",\n".join(lines) + "\n}\n")
 
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """Rows of a study: measurements, evaluations, records of training, barriers; and the seconds of each teacher."""
+    """Rows of a study: measurements, evaluations, training records, barriers; and the seconds of each teacher."""
 
     rows: Sequence[dict[str, str]] = ()
     evaluations: Sequence[dict[str, str]] = ()
     ticks: Sequence[dict[str, str]] = ()
     teachers: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    barriers: Mapping[str, stored_barriers.Curves] = dataclasses.field(default_factory=dict)
+    barriers: Mapping[str, Mapping[str, Sequence[float]]] = dataclasses.field(default_factory=dict)
 
     @property
     def runs(self) -> set[str]:
@@ -109,26 +113,29 @@ class Part:
         for row in rows:
             first[row["run"]] = min(first.get(row["run"], row["date"]), row["date"])
         for row in rows:
-            row["date"] = _minute(first[row["run"]])
-        logs = [results / "students" / run / "train.jsonl" for run in sorted({row["run"] for row in rows})]
-        return cls(
-            rows,
-            [
-                {"run": log.parent.name} | evaluation(record)
-                for log in logs
-                for record in records(log.with_name("evaluations.jsonl"))
-            ],
-            [{"run": log.parent.name} | tick(record) for log in logs for record in records(log)],
-            {
-                log.parent.name: sum(float(record.get("seconds", 0)) for record in records(log))
-                for log in sorted((results / "teachers").glob("*/train.jsonl"))
-            },
-            stored_barriers.of_results(results),
-        )
+            # The minute is enough to tell whether a prediction was written before the measurement.
+            row["date"] = re.sub(r"^(.{16}).+", r"\1Z", first[row["run"]])
+
+        def lines(name: str, numbers: Callable[[Mapping[str, Any]], dict[str, str]]) -> list[dict[str, str]]:
+            logs = [results / "students" / run / name for run in sorted(first)]
+            return [{"run": p.parent.name} | numbers(r) for p in logs if p.is_file() for r in read_jsonl(p)]
+
+        seconds = {
+            log.parent.name: sum(float(record.get("seconds", 0)) for record in read_jsonl(log))
+            for log in sorted((results / "teachers").glob("*/train.jsonl"))
+        }
+        curves = {
+            path.stem: {
+                name: [float(f"{value:.7g}") for value in values]
+                for name, values in barriers.read_barrier(path)["curves"].items()
+            }
+            for path in sorted((results / "barriers").glob("*.json"))
+        }
+        return cls(rows, lines("evaluations.jsonl", _evaluation), lines("train.jsonl", _tick), seconds, curves)
 
     @classmethod
     def of_stored(cls, folder: Path, asked: Mapping[str, str]) -> Part:
-        """Rows of a stored study that are what is asked for still."""
+        """Rows of a stored study whose settings are unchanged."""
         if not (folder / "study.json").is_file():
             return cls()
         study = read_study(folder)
@@ -137,30 +144,24 @@ class Part:
             unpack(folder, unpacked)
             rows = [row for row in read_csv(Path(unpacked) / "measurements.csv") if row["run"] in kept]
 
-        def lines_of(name: str) -> list[dict[str, str]]:
-            lines = (line for line in read_csv(folder / name) if line["run"] in kept)
-            return [{key: text for key, text in line.items() if text} for line in lines]
+        def lines(name: str) -> list[dict[str, str]]:
+            return [{k: v for k, v in line.items() if v} for line in read_csv(folder / name) if line["run"] in kept]
 
-        curves = {run: curves for run, curves in stored_barriers.of_stored(folder).items() if run in kept}
-        seconds = study.get("seconds_of_teachers", {})
-        return cls(rows, lines_of("evaluations.csv"), lines_of("training.csv"), seconds, curves)
+        curves = {run: curves for run, curves in _stored_barriers(folder).items() if run in kept}
+        return cls(rows, lines("evaluations.csv"), lines("training.csv"), study.get("seconds_of_teachers", {}), curves)
 
     def joined(self, earlier: Part) -> Part:
         """These rows, and those that only an earlier part has."""
 
         def more(name: str) -> list[dict[str, str]]:
-            return [*getattr(self, name), *(r for r in getattr(earlier, name) if r["run"] not in self.runs)]
+            return [*getattr(self, name), *(row for row in getattr(earlier, name) if row["run"] not in self.runs)]
 
         teachers, curves = {**earlier.teachers, **self.teachers}, {**earlier.barriers, **self.barriers}
         return Part(more("rows"), more("evaluations"), more("ticks"), teachers, curves)
 
 
 def read_study(folder: str | Path) -> dict[str, Any]:
-    """Reads ``study.json``.
-
-    Raises:
-        UserError: A file is missing, or it is no stored study.
-    """
+    """Reads ``study.json``; a file that is missing or of another format is a :class:`UserError`."""
     folder = Path(folder)
     for name in FILES:
         if not (folder / name).is_file():
@@ -172,48 +173,111 @@ def read_study(folder: str | Path) -> dict[str, Any]:
 
 
 def unpack(folder: str | Path, out: str | Path) -> None:
-    """Writes ``measurements.csv``, ``students/<run>/{evaluations,train}.jsonl`` and ``barriers/<run>.json`` as the
-    workflow has them.
+    """Writes a study's files as the workflow has them.
+
+    Args:
+        folder: The stored study.
+        out: Gets ``measurements.csv``, ``students/<run>/{evaluations,train}.jsonl``, ``barriers/<run>.json`` and
+            ``analytic.json``.
 
     Raises:
         UserError: A faulty stored study.
     """
     folder, out = Path(folder), Path(out)
     shared = read_study(folder)["measurements"]
-    for name in OPTIONAL:
-        if (folder / name).is_file():
-            shutil.copyfile(folder / name, out / name)
-    stored_barriers.unpack(folder, out)
+    if (folder / ANALYTIC).is_file():
+        shutil.copyfile(folder / ANALYTIC, out / ANALYTIC)
+    for run, curves in _stored_barriers(folder).items():
+        record = {"format": barriers.FORMAT, "run": run, "curves": curves}
+        write_sealed_json(out / "barriers" / f"{run}.json", record)
     rows: list[dict[str, str]] = []
     for record in read_csv(folder / "measurements.csv"):
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):
             row = {"run": record["run"], "trial": record["trial"], "metric": metric, "value": record[metric]}
             rows.append(row | {name: _looked_up(row, name, rule, folder) for name, rule in shared.items()})
-    write_text(out / "measurements.csv", plain_csv(rows, COLUMNS))
+    write_text(out / "measurements.csv", _csv(rows, COLUMNS))
     for name, log in (("evaluations.csv", "evaluations.jsonl"), ("training.csv", "train.jsonl")):
         by_run: dict[str, list[str]] = {}
         for record in read_csv(folder / name):
-            numbers = {key: values_of(key, value) for key, value in record.items() if key != "run" and value}
-            by_run.setdefault(record["run"], []).append(json.dumps(grouped(numbers)))
+            by_run.setdefault(record["run"], []).append(json.dumps(_logged(record)))
         for run, lines in by_run.items():
             write_text(out / "students" / run / log, "\n".join(lines) + "\n")
 
 
-def _minute(time: str) -> str:
-    """A time without its seconds: enough to tell whether a prediction was written before it."""
-    return f"{time[:16]}Z" if len(time) > 16 else time
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Lines of a stored file by column."""
+    with open(path, encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Rows as CSV without hashes; default columns: all keys, in order of appearance."""
+    text, columns = io.StringIO(newline=""), columns or list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _stored_barriers(folder: Path) -> dict[str, Any]:
+    path = folder / BARRIERS
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def _evaluation(record: Mapping[str, Any]) -> dict[str, str]:
+    """An evaluation's numbers without its time; lists of several trials as numbers with spaces between."""
+    kept = {}
+    for key, value in record.items():
+        trials = record.get(f"{key.removesuffix('_std').removesuffix('_trials')}_trials", ())
+        if key == "seconds" or (key.endswith(("_std", "_trials")) and len(trials) < 2):
+            continue
+        kept[key] = " ".join(map(_short, value)) if isinstance(value, list) else _short(value)
+    return kept
+
+
+def _tick(record: Mapping[str, Any]) -> dict[str, str]:
+    """Progress, speed, memory and size of the weights of a training record."""
+    numbers = {key: record[key] for key in _TICK if key in record}
+    numbers |= {f"{_BY_NETWORK}.{name}": value for name, value in record.get(_BY_NETWORK, {}).items()}
+    return {key: _short(value) for key, value in numbers.items() if value is not None}
+
+
+def _short(value: float | str | None) -> str:
+    """A cell of a stored log; null in a log is ``nan`` here."""
+    if value is None:
+        return "nan"
+    return f"{value:.7g}" if isinstance(value, float) else str(value)
+
+
+def _logged(line: Mapping[str, str]) -> dict[str, Any]:
+    """A record of a log from its stored line."""
+    found: dict[str, Any] = {}
+    for key, text in line.items():
+        if key != "run" and text:
+            values = [_value(word) for word in text.split(" ")]
+            group, _, name = key.partition(".")
+            place = found.setdefault(group, {}) if group == _BY_NETWORK else found
+            place[name or key] = values if key.endswith("_trials") else values[0] if len(values) == 1 else text
+    return found
+
+
+def _value(word: str) -> int | float | str | None:
+    try:
+        found: int | float | None = json.loads("null" if word == "nan" else word)
+    except ValueError:
+        return word
+    return found
 
 
 def _long(results: Path) -> Sequence[Mapping[str, Any]]:
     path = results / "measurements.csv"
-    rows = read_csv(path) if path.is_file() else long_rows(collect(results / "measurements"))
-    if not rows:
-        raise UserError(f"{path}: holds no measurements; measure first")
-    return rows
+    if rows := read_csv(path) if path.is_file() else long_rows(collect(results / "measurements")):
+        return rows
+    raise UserError(f"{path}: holds no measurements; measure first")
 
 
 def _shared(rows: Sequence[Mapping[str, str]], column: str) -> dict[str, Any]:
-    """What decides a column, and its values."""
     for by, key in _BY.items():
         values: dict[str, str] = {}
         if all(values.setdefault(key(row), row[column]) == row[column] for row in rows):
