@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from eval.claims.experiments import load_experiments
+from eval.report.answers import answer_block
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
@@ -159,9 +160,10 @@ def stored(tmp_path):
 
 
 def test_docs_write_answers_from_stored_results(stored):
-    page = stored("2030-01-01T12:00:59Z").page("../tiny")
-    assert "**Question.** Does it help?\n\n**Predicted** (2030-01-01T12:00Z). It does." in page
-    assert "1 of 1 claim as predicted" in page
+    (answer,) = stored("2030-01-01T12:00:59Z").answers
+    block = answer_block(answer)
+    assert block.startswith("**Question.** Does it help?\n\n**Predicted** (2030-01-01T12:00Z). It does.")
+    assert "1 of 1 claim as predicted" in block
 
 
 def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored):
@@ -169,7 +171,7 @@ def test_docs_refuse_an_answer_that_was_measured_before_its_prediction(stored):
     with pytest.raises(
         UserError, match=r"'adversarial': row '.*' was measured 2030-01-01T11:59Z, before its prediction"
     ):
-        study.page("../tiny")
+        assert study.answers
     assert stored("2030-01-01T11:59:59Z", written="2030-01-01").answers
 
 
