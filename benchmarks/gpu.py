@@ -25,7 +25,7 @@ from benchmarks.official_order import Plain, use_plain_blocks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
 from sida.losses.edm2 import EDM2SiDALoss
-from sida.methods.distiller import Distiller
+from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.runtime.provenance import environment
 from sida.training.process import prepare_process
@@ -146,9 +146,13 @@ def make(
         _LIMIT.setdefault("positions", group_norm.WHOLE)
         group_norm.WHOLE = 0 if "in passes" in side else _LIMIT["positions"]
     ways: dict[str, Any] = {"kernels": kernels, "cuda_graphs": "graphs" in side, "recompute": "again" in side}
-    distiller = Distiller(*nets, loss, SCHEDULE, **ways, **settings)
-    take = lambda nimg, batch, draws=None: distiller.iteration(nimg, [batch], [batch], draws and [draws, draws])
-    return (lambda *given: take(*given).losses), nets
+    distiller = Distiller(*nets, loss, SCHEDULE, DistillerSettings(**ways, **settings))
+
+    def step(nimg: int, batch: Any, draws: Any = None) -> dict[str, torch.Tensor]:
+        distiller.batches = lambda stream, nimg, with_images: [batch]
+        return distiller.iteration(nimg, draws and {"psi": [draws], "generator": [draws]}).losses
+
+    return step, nets
 
 
 def measure(side: str, case: Case) -> dict[str, Any]:

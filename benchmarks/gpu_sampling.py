@@ -33,8 +33,8 @@ from sida.files.atomic import write_json
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
 from sida.networks.fused import fused_kernels
+from sida.runtime.devices import tf32
 from sida.runtime.provenance import environment
-from sida.runtime.tf32 import tf32
 from sida.sampling import one_step
 from sida.sampling.job import SampleConfig, run_job
 from sida.sampling.replay import Evaluations

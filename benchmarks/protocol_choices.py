@@ -43,7 +43,7 @@ def generate(seeds: Sequence[int], label_dist: str = "empirical") -> torch.Tenso
 
 
 def rounded(x: torch.Tensor) -> torch.Tensor:
-    """Rounds to the nearest level of (x + 1) · 127.5, as preview grids do."""
+    """MicroBatchRunner to the nearest level of (x + 1) · 127.5, as preview grids do."""
     return torch.round((x + 1) * 127.5).clamp(0, 255).to(torch.uint8)
 
 

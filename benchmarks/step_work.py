@@ -218,7 +218,7 @@ def as_on_a_gpu(work: Work) -> Iterator[None]:
     with (
         launch,
         mock.patch.object(torch.Tensor, "is_cuda", property(lambda tensor: tensor.is_meta)),
-        mock.patch.object(terms, "UNASKED", {"meta"}),
+        mock.patch.object(terms, "ASYNC_DEVICES", {"meta"}),
         mock.patch.object(layers, "_is_box", lambda kernel: kernel is not None and kernel.numel() == 4),
         mock.patch.object(F, "scaled_dot_product_attention", _attention(work)),
     ):

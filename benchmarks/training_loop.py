@@ -23,7 +23,7 @@ import torch
 from benchmarks.training_step import NETWORK
 from sida.data import load_dataset
 from sida.files.atomic import write_json
-from sida.methods.distillation import StudentTrainer, make_batches, make_turns
+from sida.methods.distillation import make_batches, make_trainer
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
@@ -32,6 +32,7 @@ from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan
 from sida.training.process import prepare_process
 from sida.training.run import RunFiles
+from sida.training.student_trainer import StudentTrainer
 
 BATCH, ITERATIONS = 32, 100
 BALLAST_MB = 256
@@ -73,19 +74,25 @@ class Clock:
         return result
 
 
-class Counted(StudentTrainer):
+class Counted:
     """A trainer that ends its loop after some iterations; its steps and its reading of data are timed."""
+
+    def __init__(self, trainer: StudentTrainer) -> None:
+        self.trainer = trainer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trainer, name)
 
     def iteration(self, nimg: int) -> Any:
         """One iteration; the first warms up."""
         if nimg == BATCH:
-            self.reading = self.batches = Clock(self.batches)  # type: ignore[assignment]
-            self.step = Clock(super().iteration)
+            self.reading = self.trainer.batches = Clock(self.trainer.batches)
+            self.step = Clock(self.trainer.iteration)
             self.start = time.process_time()
         if nimg == BATCH * (ITERATIONS + 1):
             self.whole = time.process_time() - self.start
             raise EnoughError
-        return self.step(nimg) if nimg else super().iteration(nimg)
+        return self.step(nimg) if nimg else self.trainer.iteration(nimg)
 
 
 def loop_share(trainer: Counted, folder: Path, plan: Plan) -> dict[str, float]:
@@ -143,7 +150,8 @@ def main(out: Path) -> bool:
         save_network(build_network(NETWORK), teacher, {"method": "teacher"})
         config = resolve_recipe(DistillConfig(**SETTINGS, teacher=str(teacher)), NETWORK)
         dataset, device = load_dataset(config.dataset), torch.device("cpu")
-        trainer = Counted(make_turns(config, dataset, device), make_batches(config, dataset, device))
+        trainer = Counted(make_trainer(config, dataset, device))
+        trainer.trainer.batches = make_batches(config, dataset, device)
         loop = loop_share(trainer, folder / "loop", Plan.from_config(config, "bench"))
         state = state_seconds(trainer, folder / "state")
         start = seconds_to_first_step(teacher, folder)

@@ -25,7 +25,7 @@ import torch
 from benchmarks.official_order import Plain
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller
+from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.runtime.provenance import environment
 from sida.training.process import prepare_process
@@ -82,8 +82,14 @@ def worker(kind: str, batch: int, pipe: Connection) -> None:
             serve(Plain(*networks(), SCHEDULE, **SETTINGS).iteration, batch, pipe)
             return
         prepare_process(threads=1)
-        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, compile=kind == "compiled", **SETTINGS)
-        serve(lambda nimg, real, like: distiller.iteration(nimg, [real], [like]).losses, batch, pipe)
+        settings = DistillerSettings(compile=kind == "compiled", **SETTINGS)
+        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, settings)
+
+        def step(nimg: int, real: Any, like: Any) -> dict[str, torch.Tensor]:
+            distiller.batches = lambda stream, nimg, with_images: [like if stream == "generator" else real]
+            return distiller.iteration(nimg).losses
+
+        serve(step, batch, pipe)
 
 
 def serve(iteration: Callable[..., dict[str, torch.Tensor]], batch: int, pipe: Connection) -> None:

@@ -20,9 +20,9 @@ import torch
 from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
 from sida.files.atomic import write_json
 from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller
+from sida.methods.distiller import Distiller, DistillerSettings
 from sida.runtime.provenance import environment
-from sida.training.interruption import Wish
+from sida.training.interruption import StopRequest
 from sida.training.process import prepare_process
 from sida.training.ranks import joined
 
@@ -36,19 +36,21 @@ def worker(rank: int, world_size: int, port: int, pipe: Connection) -> None:
     os.environ.update({name: str(value) for name, value in place.items()})
     prepare_process(threads=1)
     with joined(torch.device("cpu")) as ranks:
-        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, **SETTINGS)
+        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, DistillerSettings(**SETTINGS))
         distiller.join(ranks)
         share = BATCH // world_size
         own = slice(rank * share, (rank + 1) * share)
         data = [list(zip(*(part[own].split(ROUND) for part in batch))) for batch in batches(BATCH)]
         number = 0
         while (count := pipe.recv()) is not None:
-            ranks.agree(Wish.GO_ON)
+            ranks.agree(StopRequest.NONE)
             start, busy = time.perf_counter(), time.process_time()
             for _ in range(count):
                 real, like = data[number % len(data)], data[(number + 1) % len(data)]
-                distiller.iteration(FULL + number * BATCH, real, like)
-                ranks.agree(Wish.GO_ON)
+                given = {"psi": real, "generator": like}
+                distiller.batches = lambda stream, nimg, with_images, given=given: given[stream]
+                distiller.iteration(FULL + number * BATCH)
+                ranks.agree(StopRequest.NONE)
                 number += 1
             pipe.send((time.perf_counter() - start, time.process_time() - busy))
 

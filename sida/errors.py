@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 #: Exit status for 'start this again': EX_TEMPFAIL of sysexits.h, which no command here gives for another reason.
-AGAIN = 75
+EXIT_RETRY = 75
 #: Longer words are no misspelt ones, and take long to compare.
 LONGEST_WORD = 200
 
@@ -29,10 +29,10 @@ class UserError(Exception):
 class Preempted(KeyboardInterrupt):
     """The process was asked to make room (SIGTERM, SIGUSR1); the same command goes on from its kept state.
 
-    The command lines exit with :data:`AGAIN`.
+    The command lines exit with :data:`EXIT_RETRY`.
     """
 
-    status = AGAIN
+    status = EXIT_RETRY
 
 
 def one_line(text: str, limit: int = 2000) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections import defaultdict
 
 import pytest
 
@@ -79,3 +81,19 @@ def test_the_page_has_the_rooms_and_floors_of_sida():
     rows = re.findall(r"^\| (\d+) \| ((?:`\w+`(?:, )?)+) \|", page, flags=re.M)
     floors = {room: int(floor) for floor, rooms in rows for room in re.findall(r"\w+", rooms)}
     assert floors == {room: number for number, rooms in enumerate(FLOORS["sida"], 1) for room in rooms}
+
+
+#: Public names that stand in several modules by a protocol: commands, and type variables.
+SHARED = {"EXAMPLES", "HELP", "T", "arguments", "main", "run"}
+
+
+def test_public_names_are_unique():
+    """Classes, functions and constants; a name that two modules define would mean two things."""
+    homes = defaultdict(list)
+    for path in sorted((ROOT / "sida").rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
+            for name in {getattr(target, "id", getattr(target, "name", "_")) for target in targets}:
+                homes[name].append(str(path.relative_to(ROOT)))
+    twice = {name: paths for name, paths in homes.items() if len(paths) > 1 and not name.startswith("_")}
+    assert {name: paths for name, paths in twice.items() if name not in SHARED} == {}

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 import torch
 
 from sida.config.ranges import Positive
-from sida.losses import Round, SiDLoss, Terms
+from sida.losses import Draws, SiDLoss, Terms
 from sida.losses.noise import unit_noise
-from sida.losses.terms import Net, dropped, intact, keep
+from sida.losses.terms import Net, dropped_count, finite_mask, keep
 from sida.methods import SID
+from sida.methods.recipe import SCORE_SETTINGS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,17 +47,23 @@ class MatchingLoss(SiDLoss):
         """Of both terms."""
         return {"matching": self.matching, "denoising": settings["lambda_fake_score"]}
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: Round) -> Terms:
+    def generator_loss(
+        self,
+        true_score: Net,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> Terms:
         """Term ``matching``, per element ``(N', C, H, W)``."""
-        images, labels = given.images, given.class_labels
-        sigma = self.generator_sigma(images, given.draws)
+        sigma = self.generator_sigma(images, draws)
         with torch.no_grad():
-            noisy = images + sigma * unit_noise(given.draws, images)
-            true = true_score(noisy, sigma, labels)
-            direction = (fake_score(noisy, sigma, labels) - true) / self._mean_error(images, true)
-        mask = intact(direction)
+            noisy = images + sigma * unit_noise(draws, images)
+            true = true_score(noisy, sigma, class_labels)
+            direction = (fake_score(noisy, sigma, class_labels) - true) / self._mean_error(images, true)
+        mask = finite_mask(direction)
         images, direction = keep(mask, images, direction)
-        return Terms({"matching": images * direction}, dropped(mask))
+        return Terms({"matching": images * direction}, dropped_count(mask))
 
 
 METHOD = dataclasses.replace(
@@ -64,8 +71,9 @@ METHOD = dataclasses.replace(
     name="matching",
     title="Matching",
     about="the difference of two scores",
-    loss=lambda parts: parts.loss(MatchingLoss, matching=parts.options.weight),
+    loss=lambda parts: parts.make(MatchingLoss, matching=parts.options.weight),
     options=MatchingOptions,
+    reads=SCORE_SETTINGS - {"alpha", "lambda_sid"},
     # The fake score must keep up with a generator that it does not judge in any other way.
     psi_steps=2,
 )

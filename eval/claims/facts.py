@@ -14,7 +14,7 @@ def added_parameters() -> tuple[float, str]:
     import torch
 
     from sida.losses import SiDALoss, SiDLoss
-    from sida.methods.distiller import Distiller
+    from sida.methods.distiller import Distiller, DistillerSettings
     from sida.networks import EDMPrecond
     from sida.training.schedule import Schedule
 
@@ -23,7 +23,7 @@ def added_parameters() -> tuple[float, str]:
             phi, psi, theta = (
                 EDMPrecond(img_resolution=8, img_channels=1, label_dim=0, model_channels=16) for _ in range(3)
             )
-        distiller = Distiller(phi, psi, theta, loss, Schedule(), lr=1e-5)
+        distiller = Distiller(phi, psi, theta, loss, Schedule(), DistillerSettings(lr=1e-5))
         return distiller.fake_score.flat.vector.numel() + distiller.generator.flat.vector.numel()
 
     plain, adversarial = count(SiDLoss()), count(SiDALoss())

@@ -16,7 +16,7 @@ from eval.features.hub import load_hub_model
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes
 from sida.files.atomic import sha256_json
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import tf32
 
 MODEL = "dinov2_vitl14"
 WEIGHTS, CODE = EXTRACTORS["dinov2"].assets

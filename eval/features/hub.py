@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from sida.assets import checked, fetch, load_registry
-from sida.config.plugins import check_place
+from sida.config.plugins import check_code_path
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, sha256_file, sha256_json
 from sida.files.npy import ZIP_FAULTS
@@ -38,7 +38,7 @@ def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[to
     if repository not in registry and not Path(repository).is_dir():
         raise UserError(f"{repository}: no such folder; give a copy of the repository, a folder with hubconf.py")
     if repository not in registry:
-        check_place(repository, "a folder whose hubconf.py is run")
+        check_code_path(repository, "a folder whose hubconf.py is run")
     path = given or fetch(str(weights))
     if not own and not path.is_file():
         raise UserError(f"{path}: no such file of weights; leave the option out to take the registered ones")

@@ -20,10 +20,10 @@ from eval.features.base import Extractor, as_rgb
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_clean
 from sida.assets import checked, fetch, load_registry
-from sida.config.plugins import check_place
+from sida.config.plugins import check_code_path
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets
 INPUT_SIZE = 299
@@ -55,7 +55,7 @@ class InceptionExtractor(Extractor):
             raise UserError(f"{path}: no such feature network; fetch it with `sida assets fetch {ASSET}`")
         self.sha256 = sha256_file(self.path)
         if path is not None and self.sha256 != load_registry()[ASSET].sha256:
-            check_place(self.path, "a TorchScript program other than the published one")
+            check_code_path(self.path, "a TorchScript program other than the published one")
         self._net = load_torchscript(self.path, self.device)
         self.two_passes = two_passes
         probe = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)

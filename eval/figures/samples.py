@@ -57,7 +57,7 @@ def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Gri
 
     from eval.measuring.measure import Measurer, threads
     from eval.measuring.sources import DataSource, NetworkSource
-    from sida.runtime.tf32 import tf32
+    from sida.runtime.devices import tf32
     from sida.sampling import row_classes
 
     measurer = Measurer(generator, f"--spec: run '{generator.get('run')}'")

@@ -31,9 +31,8 @@ from sida.networks import family_of
 from sida.networks.checkpoint import load_network
 from sida.progress import Progress
 from sida.runtime import provenance
-from sida.runtime.devices import take_device
+from sida.runtime.devices import take_device, tf32
 from sida.runtime.randomness import generator
-from sida.runtime.tf32 import tf32
 from sida.training.evaluation import Evaluation
 
 #: Data images in a batch.

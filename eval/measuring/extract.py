@@ -22,8 +22,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.tensors import write_tensors
 from sida.progress import Progress
-from sida.runtime.devices import take_device
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import take_device, tf32
 
 _BATCH = 128
 

@@ -30,8 +30,7 @@ from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
 from sida.progress import Progress
 from sida.runtime import provenance
-from sida.runtime.devices import take_device
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import take_device, tf32
 
 NETWORK_SAMPLERS = ("one_step", "heun")
 SAMPLERS = (*NETWORK_SAMPLERS, "data", "python", "images")

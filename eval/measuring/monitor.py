@@ -25,7 +25,7 @@ from eval.measuring.trial import TrialSums, compute_metrics
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import by_content
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import tf32
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
 SEED0 = 1 << 31

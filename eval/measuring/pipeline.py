@@ -19,7 +19,7 @@ from eval.features.extraction import extract
 from eval.measuring.protocol import Protocol
 from eval.measuring.trial import TrialSums
 from sida.errors import UserError
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import tf32
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ from eval.statistics import FeatureStatistics
 from sida.assets import checked
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, sha256_json
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import tf32
 
 if TYPE_CHECKING:
     from eval.measuring.metric import Metric

@@ -7,27 +7,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from sida.analytic.gaussian import Gaussians, State, gain
-from sida.analytic.loss import ExactLoss, as_images, term
-from sida.analytic.quadrature import Array, normal_grid
+from sida.analytic.gaussian import Gaussians, State, denoising_gain
+from sida.analytic.quadrature import Array, ExactLoss, as_images, normal_grid
 
 #: How far ψ's mean lags behind the generator's, as a share of the latter's distance from the data's.
 LAG = 0.25
 #: Widths of the generator over the data's: too narrow, right, too wide.
-WIDTHS = {"narrow": 0.5, "right": 1.0, "wide": 2.0}
+GENERATOR_WIDTHS = {"narrow": 0.5, "right": 1.0, "wide": 2.0}
 
 
 def slope_errors(model: Gaussians, alphas: Array) -> dict[str, Any]:
     """Relative error of ∂L/∂m against ½ ∂J/∂m, with an exact ψ and with one whose mean lags behind.
 
     Returns:
-        ``exact`` and ``lagging``: by width (:data:`WIDTHS`) a list over α; ``zero``: by width the α at which the error
-        that the lag adds vanishes to first order (here it is linear in the lag: altogether); null without one.
+        ``exact`` and ``lagging``: by width (:data:`GENERATOR_WIDTHS`) a list over α; ``zero``: by width the α at which
+        the error that the lag adds vanishes to first order (here it is linear in the lag: fully); null without one.
     """
     scale = float(model.scales[0])
     shape = (len(alphas), 2)
     found: dict[str, Any] = {"exact": {}, "lagging": {}, "zero": {}}
-    for name, width in WIDTHS.items():
+    for name, width in GENERATOR_WIDTHS.items():
         wide = np.full(len(alphas), width * scale)
         for kind, behind in (("exact", 0.0), ("lagging", LAG)):
             # It moves towards 0 from 1 + lag, and ψ is still there.
@@ -42,7 +41,7 @@ def slope_errors(model: Gaussians, alphas: Array) -> dict[str, Any]:
 def unbiased_alpha(model: Gaussians, width: float) -> float | None:
     """The α at which a lag of ψ's mean leaves ∂L/∂m alone, −E (1 − b)(1 − a) / 2E (1 − b)(a − b); None without one."""
     a = model.gains[:, 0]
-    b = gain(width, model.levels.generator)
+    b = denoising_gain(width, model.levels.generator)
     below = 2 * model.weights @ ((1 - b) * (a - b))
     if abs(below) < 1e-9 * float(model.weights @ (1 - b)):
         return None
@@ -91,7 +90,7 @@ def loss_slope(model: Gaussians, state: State, alpha: float) -> Array:
     draws = {"t": times, "noise": as_images(grid[:, 2:].expand(len(levels.times), -1, -1))}
     terms = ExactLoss(alphas=alpha, divisor=divisor).generator_loss(teacher, fake, as_images(points), None, draws=draws)
     weights = (torch.tensor(levels.generator_shares)[:, None] * shares).flatten()
-    slopes = torch.autograd.grad((weights * term(terms, "sid").sum((1, 2, 3))).sum(), leaves)
+    slopes = torch.autograd.grad((weights * terms.sid.sum((1, 2, 3))).sum(), leaves)
     return np.concatenate([part.numpy().ravel() for part in slopes])
 
 
@@ -110,5 +109,5 @@ def fake_score_loss_slope(model: Gaussians, state: State) -> Array:
     draws = {"sigma_normal": torch.tensor(levels.normals).repeat_interleave(len(grid)), "noise": noise}
     terms = ExactLoss().fake_score_loss(fake, as_images(points), None, draws=draws)
     weights = (torch.tensor(levels.fake_score_shares)[:, None] * shares).flatten()
-    slopes = torch.autograd.grad((weights * term(terms, "denoising").sum((1, 2, 3))).sum(), leaves)
+    slopes = torch.autograd.grad((weights * terms.denoising.sum((1, 2, 3))).sum(), leaves)
     return np.concatenate([part.numpy().ravel() for part in slopes])

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from sida.analytic.quadrature import Array, Levels
+from sida.analytic.quadrature import Array, NoiseLevels
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,12 @@ class Gaussians:
     """
 
     scales: Array
-    levels: Levels
+    levels: NoiseLevels
 
     @property
     def gains(self) -> Array:
         """a, ``(levels, 2)``."""
-        return gain(self.scales, self.levels.generator[:, None])
+        return denoising_gain(self.scales, self.levels.generator[:, None])
 
     @property
     def weights(self) -> Array:
@@ -64,7 +65,7 @@ class Gaussians:
 
     def following_rate(self, width: float) -> float:
         """Rate of ψ's mean towards the generator's, 2 E w (1 − b)²."""
-        return float(2 * self._fake_score_weights @ (1 - gain(width, self.levels.fake_score)) ** 2)
+        return float(2 * self._fake_score_weights @ (1 - denoising_gain(width, self.levels.fake_score)) ** 2)
 
     @property
     def _fake_score_weights(self) -> Array:
@@ -78,7 +79,7 @@ class Gaussians:
             alpha: α of each, broadcastable to ``(...)``.
         """
         a, weights = self.gains, self.weights
-        gap = a - gain(state.rho[..., None, None], self.levels.generator[:, None])
+        gap = a - denoising_gain(state.rho[..., None, None], self.levels.generator[:, None])
         m, mu, alpha = state.m[..., None, :], state.mu[..., None, :], np.asarray(alpha)[..., None, None]
         d = gap * m - (1 - a + gap) * mu
         by_m = -(1 - a) * d - (1 - a) * gap * m - 2 * alpha * gap * d
@@ -88,7 +89,7 @@ class Gaussians:
     def fake_score_slope(self, state: State) -> tuple[Array, Array]:
         """Slopes of ψ's loss by μ ``(..., 2)`` and ρ ``(...)``, summed over axes."""
         sigma, weights = self.levels.fake_score, self._fake_score_weights
-        b = gain(state.rho[..., None], sigma)
+        b = denoising_gain(state.rho[..., None], sigma)
         behind = state.mu - state.m
         by_mu = 2 * ((1 - b) ** 2 @ weights)[..., None] * behind
         spread = len(self.scales) * state.r[..., None] ** 2 + (behind**2).sum(-1)[..., None]
@@ -98,13 +99,13 @@ class Gaussians:
     def fisher_slope(self, state: State) -> tuple[Array, Array]:
         """∂J/∂m and ∂J/∂r of the Fisher divergence itself, ψ following exactly (μ, ρ of the state do not count)."""
         a, weights = self.gains, self.weights
-        b = gain(state.r[..., None, None], self.levels.generator[:, None])
+        b = denoising_gain(state.r[..., None, None], self.levels.generator[:, None])
         by_m = 2 * np.einsum("li,l->i", (1 - a) ** 2, weights) * state.m
         return by_m, 2 * state.r * (((a - b) * (a + b - 2)).sum(-1) @ weights)
 
     def pull(self, width: float, alpha: float) -> float:
         """(∂L/∂r)/2r with ρ = r = ``width``: its zeros are the widths at which the generator stops."""
-        gap = gain(width, self.levels.generator)[:, None] - self.gains
+        gap = denoising_gain(width, self.levels.generator)[:, None] - self.gains
         return float(self.weights @ (gap * ((1 - self.gains) - alpha * gap)).sum(1))
 
     def stops(self, alpha: float, low: float, high: float, count: int = 800) -> list[float]:
@@ -133,7 +134,7 @@ class Gaussians:
 
 
 @dataclass(frozen=True)
-class Linear:
+class LinearisedSteps:
     """The linearised steps at a fixed point with m = μ = 0, ρ = r.
 
     Attributes:
@@ -172,20 +173,68 @@ class Linear:
         return float(max(radii))
 
 
-def linearise(model: Gaussians, width: float, alpha: float) -> Linear:
+def linearise(model: Gaussians, width: float, alpha: float) -> LinearisedSteps:
     """The second derivatives of both losses at m = μ = 0, ρ = r = ``width``."""
     a, weights = model.gains, model.weights
-    b = gain(width, model.levels.generator)[:, None]
+    b = denoising_gain(width, model.levels.generator)[:, None]
     gap = a - b
     of_m = -2 * weights @ (gap * ((1 - a) + alpha * gap))
     of_mu = weights @ ((1 - b) * ((1 - a) + 2 * alpha * gap))
     of_rho = float(4 * weights @ (b * (1 - b) * ((1 - a) + 2 * alpha * gap)).sum(1))
-    own = gain(width, model.levels.fake_score)
+    own = denoising_gain(width, model.levels.fake_score)
     weighted = model.levels.fake_score_shares * model.levels.fake_score_weights
     follow_r = float(8 * len(model.scales) * weighted @ (own * (1 - own) ** 2))
-    return Linear(of_m, of_mu, model.following_rate(width), of_rho, follow_r)
+    return LinearisedSteps(of_m, of_mu, model.following_rate(width), of_rho, follow_r)
 
 
-def gain(width: Array | float, sigma: Array) -> Array:
+def denoising_gain(width: Array | float, sigma: Array) -> Array:
     """width²/(width² + σ²): how much of a noisy value the best denoiser keeps."""
     return np.square(width) / (np.square(width) + np.square(sigma))
+
+
+def at_rest(model: Gaussians, alphas: Array) -> dict[str, Any]:
+    """Widths and distances at rest.
+
+    Returns:
+        By α, null where the generator never rests: ``widths``, ``frechet`` (the Fréchet distance Σ (r − s)²),
+        ``reverse_kl`` (KL(generator ‖ data) in nats). ``fisher_width``: of the least Fisher divergence, as at α = ½;
+        ``frechet_width`` of the least Fréchet distance; ``frechet_alpha`` the α that rests there.
+    """
+    widths = [model.fixed_point(float(alpha)) for alpha in alphas]
+    best = float(model.scales.mean())
+    return {
+        "widths": widths,
+        "frechet": [None if width is None else frechet(model, width) for width in widths],
+        "reverse_kl": [None if width is None else reverse_kl(model, width) for width in widths],
+        "fisher_width": model.fixed_point(0.5),
+        "frechet_width": best,
+        "frechet_alpha": resting_alpha(model, best),
+    }
+
+
+def resting_alpha(model: Gaussians, width: float) -> float:
+    """The α for which ``width`` is a zero of the pull, which is affine in α."""
+    at_zero, at_one = model.pull(width, 0.0), model.pull(width, 1.0)
+    return at_zero / (at_zero - at_one)
+
+
+def frechet(model: Gaussians, width: float) -> float:
+    """Fréchet distance of N(0, width²) and the data: Σ (width − s)²."""
+    return float(((width - model.scales) ** 2).sum())
+
+
+def reverse_kl(model: Gaussians, width: float) -> float:
+    """KL(generator ‖ data) in nats."""
+    ratio = (width / model.scales) ** 2
+    return float(0.5 * (ratio - 1 - np.log(ratio)).sum())
+
+
+def restless_above(model: Gaussians, most: float = 4.0) -> float | None:
+    """The α above which the generator never comes to rest but widens without end; None where that is > ``most``."""
+    low, high = 1.0, most
+    if model.fixed_point(high) is not None:
+        return None
+    for _ in range(24):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if model.fixed_point(middle) is not None else (low, middle)
+    return high

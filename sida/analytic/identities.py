@@ -19,9 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sida.analytic.loss import ExactLoss, as_images, term
 from sida.analytic.mixtures import Mixture
-from sida.analytic.quadrature import normal_grid
+from sida.analytic.quadrature import ExactLoss, as_images, normal_grid
 
 #: Nodes along the axis of the modes: enough for rounding at the levels below; across it all is polynomial.
 NODES, ACROSS = 96, 3
@@ -83,7 +82,7 @@ class Expectation:
             None,
             draws={"noise": as_images(noise)},
         )
-        return (shares * term(terms, "sid").sum((1, 2, 3))).sum()
+        return (shares * terms.sid.sum((1, 2, 3))).sum()
 
     def fisher(self) -> float:
         """J."""

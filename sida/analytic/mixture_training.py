@@ -10,9 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sida.analytic.loss import ExactLoss, as_images, term
 from sida.analytic.mixtures import Mixture, two_modes
-from sida.analytic.quadrature import Levels, noise_levels, normal_grid
+from sida.analytic.quadrature import ExactLoss, NoiseLevels, as_images, noise_levels, normal_grid
 
 #: Beyond this, in the units of the data, a run has diverged and stays where it is.
 AWAY = 50.0
@@ -32,7 +31,7 @@ class Problem:
     """
 
     target: Mixture
-    levels: Levels
+    levels: NoiseLevels
     latents: Tensor
     noise: Tensor
 
@@ -53,7 +52,7 @@ class Problem:
         images = self._images(leaves)
         terms = loss.generator_loss(self._network(self.target), self._network(psi), images, None, draws=draws)
         shares = self._by_sample(torch.tensor(levels.generator_shares), len(alphas))
-        total = (shares * term(terms, "sid")).sum() / (per_run / len(levels.times))
+        total = (shares * terms.sid).sum() / (per_run / len(levels.times))
         return Mixture(*torch.autograd.grad(total, [leaves.means, leaves.scales]))
 
     def psi_slope(self, generator: Mixture, psi: Mixture) -> Mixture:
@@ -63,7 +62,7 @@ class Problem:
         draws = {"sigma_normal": self._by_sample(torch.tensor(levels.normals), runs), "noise": self._noise(runs)}
         terms = ExactLoss().fake_score_loss(self._network(leaves), self._images(generator).detach(), None, draws=draws)
         shares = self._by_sample(torch.tensor(levels.fake_score_shares), runs)
-        total = (shares * term(terms, "denoising")).sum() / (len(shares) / runs / len(levels.normals))
+        total = (shares * terms.denoising).sum() / (len(shares) / runs / len(levels.normals))
         return Mixture(*torch.autograd.grad(total, [leaves.means, leaves.scales]))
 
     @property

@@ -8,7 +8,7 @@ from typing import Any
 from sida.errors import UserError
 from sida.files.atomic import read_sealed_json
 
-FORMAT = "sida-analytic/1"
+ANALYTIC_FORMAT = "sida-analytic/1"
 _ALPHAS = ("-0.25", "0", "0.5", "0.75", "1", "1.2", "1.5")
 _BY_ALPHA = {
     "collapse_below": "width at the start, over the data's, below which the generator collapses",
@@ -63,6 +63,6 @@ def read_analytic(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with `sida analytic --out {path}`")
     found = read_sealed_json(path, "make it again with `sida analytic`")
-    if found.get("format") != FORMAT:
-        raise UserError(f"{path}: is not written by `sida analytic` (format {FORMAT}); make it again")
+    if found.get("format") != ANALYTIC_FORMAT:
+        raise UserError(f"{path}: is not written by `sida analytic` (format {ANALYTIC_FORMAT}); make it again")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Levels:
+class NoiseLevels:
     """Noise levels of both steps with their shares, float64 ``(levels,)`` each.
 
     Attributes:
@@ -38,7 +39,7 @@ class Levels:
     fake_score_weights: Array
 
 
-def noise_levels(loss: SiDLoss, count: int) -> Levels:
+def noise_levels(loss: SiDLoss, count: int) -> NoiseLevels:
     """The levels of a loss, as the loss itself makes them of its draws (in float32)."""
     places, shares = np.polynomial.legendre.leggauss(count)
     normals, weights = np.polynomial.hermite_e.hermegauss(count)
@@ -48,7 +49,7 @@ def noise_levels(loss: SiDLoss, count: int) -> Levels:
     blank = torch.zeros(count, 1, 1, 1)
     generator = loss.generator_sigma(blank, {"t": torch.tensor(times)}).flatten()
     fake_score = loss.fake_score_sigma(blank, {"sigma_normal": torch.tensor(normals)}).flatten()
-    return Levels(
+    return NoiseLevels(
         times,
         generator.double().numpy(),
         shares / 2,
@@ -69,3 +70,31 @@ def normal_grid(*counts: int) -> tuple[Tensor, Tensor]:
     nodes = np.stack([axis.ravel() for axis in np.meshgrid(*(rule[0] for rule in rules), indexing="ij")], -1)
     shares = functools.reduce(np.multiply.outer, [rule[1] / rule[1].sum() for rule in rules]).ravel()
     return torch.tensor(nodes), torch.tensor(shares)
+
+
+@dataclasses.dataclass(eq=False)
+class ExactLoss(SiDLoss):
+    """:class:`SiDLoss` with a divisor that is given, and an α of each sample.
+
+    The loss is affine in α, so its terms at α = 0 and 1, as the suite computes them, give it for every α.
+
+    Attributes:
+        alphas: α by sample, broadcastable to ``(N, 1, 1, 1)``; a number for all.
+        divisor: Stands for mean |x − f_φ|, broadcastable likewise. In a few dimensions that mean depends on the
+            sample's own noise, and the identities do not hold with it; in many it is a constant of the noise level.
+    """
+
+    alphas: Tensor | float = 1.0
+    divisor: Tensor | float = 1.0
+
+    def _sid(self, images: Tensor, true: Tensor, fake: Tensor) -> Tensor:
+        at_zero, at_one = (SiDLoss(alpha=alpha)._sid(images, true, fake) for alpha in (0.0, 1.0))
+        return at_zero + self.alphas * (at_one - at_zero)
+
+    def _mean_error(self, images: Tensor, true: Tensor) -> Tensor:  # type: ignore[override]
+        return torch.as_tensor(self.divisor, dtype=images.dtype).broadcast_to(len(images), 1, 1, 1)
+
+
+def as_images(points: Tensor) -> Tensor:
+    """Points ``(..., 2)`` as images of two channels and one pixel, ``(N, 2, 1, 1)``."""
+    return points.reshape(-1, 2, 1, 1)

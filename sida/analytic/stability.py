@@ -14,7 +14,7 @@ COLLAPSED, AWAY = 0.02, 200.0
 #: How far from rest a stability test starts, relative to the width there.
 NUDGE = 1e-3
 #: Of the width at rest; who is further away than that at the end has left, also where it goes round in a circle.
-NEAR = 0.1
+NEAR_REST = 0.1
 #: σ_init of all published generators.
 INIT_SIGMA = 2.5
 
@@ -151,7 +151,7 @@ def _stays(model: Gaussians, rest: Array, alpha: Array, theta_rate: float, psi_r
     third = steps // 3
     early, late = distances[:third].max(0), distances[-third:].max(0)
     return [
-        "stays" if after < before and after < NEAR * width else "leaves"
+        "stays" if after < before and after < NEAR_REST * width else "leaves"
         for before, after, width in zip(early, late, rest)
     ]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from sida.analytic.bias import LAG, closed_form_residual, slope_errors
-from sida.analytic.gaussian import Gaussians
+from sida.analytic.gaussian import Gaussians, at_rest, resting_alpha, restless_above
 from sida.analytic.identities import (
     LEVELS,
     Expectation,
@@ -21,18 +21,16 @@ from sida.analytic.identities import (
     score_residual,
     wavy,
 )
-from sida.analytic.limited import at_rest, resting_alpha, restless_above
-from sida.analytic.loss import ExactLoss
 from sida.analytic.mixture_training import problem, train
 from sida.analytic.mixtures import Mixture, two_modes
-from sida.analytic.numbers import FORMAT, NUMBERS
-from sida.analytic.quadrature import Array, Levels, noise_levels
+from sida.analytic.numbers import ANALYTIC_FORMAT, NUMBERS
+from sida.analytic.quadrature import Array, ExactLoss, NoiseLevels, noise_levels
 from sida.analytic.stability import ratios_map, starts_map
 from sida.config.analytic import AnalyticSettings
 from sida.runtime.provenance import environment
 
 #: Nats from the data at which a training on the mixture has arrived.
-NEAR = 0.5
+NEAR_DATA = 0.5
 #: Shapes of the data, long axis over short, over which the best α for the Fréchet distance is looked for.
 SHAPES = (1.2, 1.5, 2.0, 3.0, 5.0, 8.0)
 
@@ -84,7 +82,7 @@ def study(settings: AnalyticSettings) -> dict[str, Any]:
         "lag": LAG,
     }
     return {
-        "format": FORMAT,
+        "format": ANALYTIC_FORMAT,
         "settings": dataclasses.asdict(settings),
         "environment": environment(),
         "numbers": {name: _finite(numbers.get(name)) for name in {**dict.fromkeys(NUMBERS), **numbers}},
@@ -137,7 +135,7 @@ def _false_points(alphas: Array, starts: dict[str, Any]) -> dict[str, float | No
     }
 
 
-def _best_alphas(settings: AnalyticSettings, levels: Levels) -> dict[str, float]:
+def _best_alphas(settings: AnalyticSettings, levels: NoiseLevels) -> dict[str, float]:
     """Least and largest α that is best for the Fréchet distance, over shapes of the data of the same size."""
     size = math.sqrt(settings.scales[0] * settings.scales[1])
     models = [Gaussians(np.array([size * shape**0.5, size / shape**0.5]), levels) for shape in SHAPES]
@@ -162,9 +160,9 @@ def _median(values: list[float]) -> float:
 
 
 def _arrivals(found: dict[str, Any]) -> list[float | None]:
-    """The first kept step at which each run is within :data:`NEAR` nats of the data; None where none is."""
+    """The first kept step at which each run is within :data:`NEAR_DATA` nats of the data; None where none is."""
     return [
-        next((float(step) for step, value in zip(found["steps"], row) if value < NEAR), None)
+        next((float(step) for step, value in zip(found["steps"], row) if value < NEAR_DATA), None)
         for row in found["distance"]
     ]
 

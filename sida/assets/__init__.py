@@ -2,8 +2,18 @@
 
 from sida.assets.cache import cache_dir
 from sida.assets.download import Transfer
-from sida.assets.fetch import checked, fetch, forget, verify
+from sida.assets.fetch import checked, fetch, forget, verify_asset
 from sida.assets.many import fetch_many
 from sida.assets.registry import Asset, load_registry
 
-__all__ = ["Asset", "Transfer", "cache_dir", "checked", "fetch", "fetch_many", "forget", "load_registry", "verify"]
+__all__ = [
+    "Asset",
+    "Transfer",
+    "cache_dir",
+    "checked",
+    "fetch",
+    "fetch_many",
+    "forget",
+    "load_registry",
+    "verify_asset",
+]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 from sida.assets.content import is_page, packing, stand_in
-from sida.assets.part import Part, validator
+from sida.assets.part import PartialDownload, validator
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.progress import Progress, say
@@ -91,7 +91,7 @@ class HopelessError(Exception):
     """This URL will not give the file; a mirror may."""
 
 
-def download(asset: Asset, part: Part, sha256: str, transfer: Transfer) -> tuple[str, str]:
+def download(asset: Asset, part: PartialDownload, sha256: str, transfer: Transfer) -> tuple[str, str]:
     """Fetches an asset into ``part``, which may hold the beginning of it from an earlier try.
 
     Args:
@@ -123,7 +123,7 @@ def download(asset: Asset, part: Part, sha256: str, transfer: Transfer) -> tuple
     )
 
 
-def _from_url(session: Session, asset: Asset, url: str, part: Part, sha256: str, transfer: Transfer) -> str:
+def _from_url(session: Session, asset: Asset, url: str, part: PartialDownload, sha256: str, transfer: Transfer) -> str:
     """All attempts at one URL; returns the hash of the complete file."""
     idle, pause, spoilt = 0, transfer.backoff, False
     for _ in range(transfer.total_attempts):
@@ -157,7 +157,7 @@ def _from_url(session: Session, asset: Asset, url: str, part: Part, sha256: str,
     raise HopelessError(f"no complete file in {transfer.total_attempts} attempts")
 
 
-def _attempt(session: Session, asset: Asset, url: str, part: Part, known: bool, transfer: Transfer) -> None:
+def _attempt(session: Session, asset: Asset, url: str, part: PartialDownload, known: bool, transfer: Transfer) -> None:
     """One request that starts or continues the file; returns only when all announced bytes are there."""
     import requests
     import urllib3
@@ -185,7 +185,7 @@ def _attempt(session: Session, asset: Asset, url: str, part: Part, known: bool, 
 
 
 def _accepted(
-    response: Response, done: int, part: Part, asset: Asset, known: bool, transfer: Transfer
+    response: Response, done: int, part: PartialDownload, asset: Asset, known: bool, transfer: Transfer
 ) -> tuple[int, int | None]:
     """Checks status, form and announced length; returns ``(first byte of the body, total length or None)``."""
     status, headers = response.status_code, response.headers
@@ -218,7 +218,7 @@ def _accepted(
     return start, total
 
 
-def _continued(headers: Mapping[str, str], done: int, part: Part) -> tuple[int, int]:
+def _continued(headers: Mapping[str, str], done: int, part: PartialDownload) -> tuple[int, int]:
     """First byte and total length of an answer that continues the part, if it does."""
     place = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("Content-Range", ""))
     if not place or int(place[1]) != done:
@@ -267,7 +267,7 @@ def _leave_room(stream: BinaryIO) -> None:
         )
 
 
-def _fault(asset: Asset, part: Part, found: str, sha256: str) -> str | None:
+def _fault(asset: Asset, part: PartialDownload, found: str, sha256: str) -> str | None:
     """What is wrong with the complete part, if anything."""
     size = part.size
     if size == 0:

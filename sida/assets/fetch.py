@@ -20,7 +20,7 @@ from sida.assets.cache import (
 )
 from sida.assets.content import stand_in
 from sida.assets.download import Transfer, download
-from sida.assets.part import Part
+from sida.assets.part import PartialDownload
 from sida.assets.registry import Asset, find_asset, load_registry
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
@@ -83,7 +83,7 @@ def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> Non
     if not asset.urls or offline():
         raise UserError(by_hand(asset, target))
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = Part(target.with_name(target.name + ".part"))
+    part = PartialDownload(target.with_name(target.name + ".part"))
     recorded = read_records(folder).get(asset.target, {}).get("sha256", "")
     with download_slot(folder, slots, transfer.pause):
         found, url = download(asset, part, asset.sha256 or recorded, transfer)
@@ -92,7 +92,7 @@ def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> Non
     _record(asset, folder, found, url)
 
 
-def verify(
+def verify_asset(
     asset_id: str, *, registry: Mapping[str, Asset] | None = None, cache: str | os.PathLike[str] | None = None
 ) -> str | None:
     """Reads a cached file again and compares it with the registered or recorded hash.
@@ -128,7 +128,7 @@ def forget(
     folder = Path(cache) if cache is not None else cache_dir()
     target, gone = folder / asset.target, []
     with file_lock(folder, asset.target):
-        part = Part(target.with_name(target.name + ".part"))
+        part = PartialDownload(target.with_name(target.name + ".part"))
         if part.size:
             gone.append("the unfinished download")
         part.remove()
@@ -205,7 +205,7 @@ def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
     return found
 
 
-def describe(asset: Asset, cache: Path) -> dict[str, Any]:
+def describe_asset(asset: Asset, cache: Path) -> dict[str, Any]:
     """What a cached asset is and where it came from, without dates and absolute paths: equal files, equal records."""
     target = cache / asset.target
     record = read_records(cache).get(asset.target)

@@ -14,7 +14,7 @@ from typing import Any
 from sida.files.atomic import write_json
 
 
-class Part:
+class PartialDownload:
     """``<target>.part`` in the cache, beside a note of where its bytes came from.
 
     Args:

@@ -8,13 +8,13 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sida.config.plugins import check_place
+from sida.config.plugins import check_code_path
 from sida.config.resources import ROOT, find
 from sida.errors import UserError, suggestion
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 
-COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
-KINDS = {
+ASSET_COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "license", "source", "note")
+ASSET_KINDS = {
     "network": "a distilled generator (pickle)",
     "gdd-network": "a generator of GDD (pickle, GDD's preconditioning)",
     "teacher": "a diffusion network (pickle)",
@@ -35,7 +35,7 @@ class Asset:
 
     Attributes:
         id: Name used in configurations.
-        kind: One of :data:`KINDS`.
+        kind: One of :data:`ASSET_KINDS`.
         url: Where it is; empty when it has no direct link.
         mirrors: Further places, tried in order.
         size: Bytes; ``None`` when unknown.
@@ -78,7 +78,7 @@ def default_registry() -> Path:
         return Path(os.environ["SIDA_ASSETS"])
     path, ours = find("", "config/assets.tsv"), ROOT / "config/assets.tsv"
     if path.resolve() != ours.resolve() and path.read_bytes() != ours.read_bytes():
-        check_place(path, "a registry of downloads in the place of the suite's", f"set SIDA_ASSETS={path}")
+        check_code_path(path, "a registry of downloads in the place of the suite's", f"set SIDA_ASSETS={path}")
     return path
 
 
@@ -86,7 +86,7 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
     """Reads and checks the registry.
 
     Args:
-        path: Tab-separated file with the columns :data:`COLUMNS`; ``None`` for :func:`default_registry`.
+        path: Tab-separated file with the columns :data:`ASSET_COLUMNS`; ``None`` for :func:`default_registry`.
 
     Returns:
         Assets by id, in file order.
@@ -101,17 +101,17 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
     text = read_text(path)
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
     rows = [line.split("\t") for line in text.split("\n")]
-    if tuple(rows[0]) != COLUMNS:
-        raise UserError(f"{path}:1: the columns must be {' '.join(COLUMNS)} (separated by tabs)")
+    if tuple(rows[0]) != ASSET_COLUMNS:
+        raise UserError(f"{path}:1: the columns must be {' '.join(ASSET_COLUMNS)} (separated by tabs)")
     assets: dict[str, Asset] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not any(row):
             continue
-        if len(row) != len(COLUMNS):
+        if len(row) != len(ASSET_COLUMNS):
             raise UserError(
-                f"{path}:{number}: {len(row)} fields instead of {len(COLUMNS)}; separate them by single tabs"
+                f"{path}:{number}: {len(row)} fields instead of {len(ASSET_COLUMNS)}; separate them by single tabs"
             )
-        asset = _asset(dict(zip(COLUMNS, row)), f"{path}:{number}")
+        asset = _asset(dict(zip(ASSET_COLUMNS, row)), f"{path}:{number}")
         if asset.id in assets:
             raise UserError(f"{path}:{number}: id '{asset.id}' is used twice; ids must differ")
         assets[asset.id] = asset
@@ -131,8 +131,8 @@ def _asset(row: dict[str, str], where: str) -> Asset:
     target = PurePosixPath(row["target"])
     if not row["id"] or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
         raise UserError(f"{where}: id '{row['id']}' must be made of a-z, 0-9, '.', '_' and '-'")
-    if row["kind"] not in KINDS:
-        raise UserError(f"{where}: kind '{row['kind']}' is unknown{suggestion(row['kind'], KINDS)}")
+    if row["kind"] not in ASSET_KINDS:
+        raise UserError(f"{where}: kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
     if not row["target"] or target.is_absolute() or ".." in target.parts:
         raise UserError(f"{where}: target '{row['target']}' must be a relative path inside the cache")
     if row["size"] and not re.fullmatch("[1-9][0-9]{0,17}", row["size"]):

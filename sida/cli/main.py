@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 from sida.cli import terminal
-from sida.cli.places import check_places
+from sida.cli.arguments import check_output_paths
 from sida.cli.timing import timed
 from sida.config.plugins import allow_typed
-from sida.errors import AGAIN, Preempted, UserError, suggestion
+from sida.errors import EXIT_RETRY, Preempted, UserError, suggestion
 from sida.progress import say
 
 #: Faults of the place that a file is read from or written to, which are the user's to mend.
@@ -85,7 +85,7 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
                 raise UserError(f"{empty}: '--' is no value; give another one")
             args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
             allow_typed(arguments)
-            check_places(vars(args))
+            check_output_paths(vars(args))
             with timed(args.verb):
                 return int(args._run(args) or 0)
         finally:
@@ -104,7 +104,7 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         return 1
     except Preempted:
         say("preempted; the state is kept: run the same command again to go on")
-        return AGAIN
+        return EXIT_RETRY
     except KeyboardInterrupt:
         say("interrupted; run the same command again to go on")
         return 130

@@ -18,7 +18,7 @@ _PLAIN = {
 }  # fmt: skip
 
 
-def plain(text: str) -> str:
+def to_ascii(text: str) -> str:
     """Text in ASCII: signs as one would type them, Greek letters by their names, anything else as an escape."""
     return "".join(map(_character, text))
 
@@ -36,7 +36,7 @@ def _character(character: str) -> str:
 def _replace(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    return plain(error.object[error.start : error.end]), error.end
+    return to_ascii(error.object[error.start : error.end]), error.end
 
 
 def speak_plainly() -> None:

@@ -15,7 +15,7 @@ from sida.errors import UserError, suggestion
 
 
 @dataclasses.dataclass(frozen=True)
-class Kind:
+class DatasetKind:
     """A kind of data set.
 
     Attributes:
@@ -28,18 +28,18 @@ class Kind:
 
 
 #: Kinds by name; ``module:function`` of one's own needs no entry.
-KINDS = {
-    "digits": Kind("sida.data.digits:open_digits", path=False),
-    "counts": Kind("sida.data.classes_only:open_classes", path=False),
-    "zip": Kind("sida.data.load:open_stored", path=True),
-    "folder": Kind("sida.data.load:open_stored", path=True),
-    "noise": Kind("sida.data.noise:open_noise", path=False),
+DATASET_KINDS = {
+    "digits": DatasetKind("sida.data.digits:open_digits", path=False),
+    "counts": DatasetKind("sida.data.stand_ins:open_classes", path=False),
+    "zip": DatasetKind("sida.data.load:open_stored", path=True),
+    "folder": DatasetKind("sida.data.load:open_stored", path=True),
+    "noise": DatasetKind("sida.data.stand_ins:open_noise", path=False),
 }
 #: Parts of the digits: all of them, those to train on, and those that no training sees.
 Split = Literal["all", "train", "held-out"]
 #: How pictures become squares, see :mod:`sida.data.transforms`.
 Transform = Literal["none", "center-crop", "center-crop-dhariwal"]
-KindName = Annotated[str, OneOf(lambda: KINDS, or_object=True)]
+KindName = Annotated[str, OneOf(lambda: DATASET_KINDS, or_object=True)]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +85,7 @@ class DatasetSettings(Settings):
         super().__post_init__()
         if self.kind == "counts" and None in (self.counts, self.resolution, self.channels, self.num_images):
             raise ValueError("counts: a data set of this kind needs counts, resolution, channels and num_images")
-        kind = KINDS.get(self.kind)
+        kind = DATASET_KINDS.get(self.kind)
         if kind and kind.path and self.path is None:
             raise ValueError(f"path: a data set of kind '{self.kind}' needs one; give the file or folder")
         if kind and not kind.path and self.path is not None:

@@ -51,7 +51,7 @@ def is_registered(name: str) -> bool:
     return name == MONITOR and is_ours(name)
 
 
-def check_place(path: str | os.PathLike[str], kind: str, remedy: str = "") -> None:
+def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -> None:
     """Refuses a file or folder that is code, unless the user gave permission for it or a folder above it.
 
     Args:

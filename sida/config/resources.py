@@ -42,7 +42,7 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
     Args:
         kind: Folder of ``config``: ``protocols``, ``tables``, ``figures``, ``labels``, ``recipes``, ``runs``; "" is
             ``config``.
-        name: A name without the kind's suffix, looked for in each place of :func:`places`; or a path with one, taken
+        name: A name without the kind's suffix, looked for in each of :func:`search_folders`; or a path with one, taken
             as relative to the preset's own folder, else to the current folder, else to the checkout.
         own: The preset's own folders, searched first.
         where: File and key named in errors.
@@ -58,7 +58,7 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
     prefix = f"{where}: " if where else ""
     is_name = len(path.parts) <= 1
     # A name may have a dot, as in 'cifar10-v1.2'.
-    named = [place / kind / f"{name}{suffix}" for place in places(own)] if is_name else []
+    named = [place / kind / f"{name}{suffix}" for place in search_folders(own)] if is_name else []
     given = [base / path for base in (*own, Path(), ROOT)] if path.suffix or not is_name else []
     found = next((file for file in (*named, *given) if os.path.isfile(file)), None)
     if found is None and is_name and path.suffix not in _SUFFIXES:
@@ -83,10 +83,10 @@ def there(path: str, own: Iterable[Path] = ()) -> str:
 def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
     """Names of a kind that :func:`find` knows, sorted."""
     suffix = _KINDS[kind][1]
-    return sorted({path.stem for place in places(own) for path in (place / kind).glob(f"*{suffix}")})
+    return sorted({path.stem for place in search_folders(own) for path in (place / kind).glob(f"*{suffix}")})
 
 
-def places(own: Iterable[Path] = ()) -> list[Path]:
+def search_folders(own: Iterable[Path] = ()) -> list[Path]:
     """Folders that are searched for names, the first choice first."""
     return list(dict.fromkeys([*own, Path("config"), ROOT / "config"]))
 

@@ -14,7 +14,7 @@ from sida.config.mapping import Settings, from_mapping
 from sida.config.ranges import Count, Finite, NotNegative, Positive, Range
 from sida.errors import UserError
 
-Kind = Literal["one_step", "heun", "data"]
+SamplerKind = Literal["one_step", "heun", "data"]
 #: The keys that a sampler of a kind reads; ``heun`` reads all but the noise level of ``one_step``.
 _READS: Mapping[str, set[str]] = {"data": {"kind"}, "one_step": {"kind", "init_sigma", "num_steps", "kernels"}}
 
@@ -37,7 +37,7 @@ class Sampler(Settings):
             (docs/measurements.md).
     """
 
-    kind: Kind
+    kind: SamplerKind
     init_sigma: Positive = 2.5
     num_steps: Count | None = None
     sigma_min: Positive = 0.002
@@ -110,6 +110,6 @@ def _parsed(text: str, where: str) -> dict[str, Any]:
             mapping[key] = int(number) if number.lstrip("+-").isdigit() else float(number)
         except ValueError:
             mapping[key] = number
-    if mapping["kind"] not in get_args(Kind):
+    if mapping["kind"] not in get_args(SamplerKind):
         raise UserError(f"{where}: unknown sampler '{text}'; use one_step, heun:STEPS or data, e.g. heun:18,S_churn=40")
     return mapping

@@ -106,7 +106,7 @@ class ImageArchive(Dataset):
             where = self.files.where(int(self.members[index]))
             first = self.files.name(int(self.members[0]))
             raise UserError(
-                f"{where}: is {describe(image)}, but {first} is {'×'.join(map(str, self._raw_shape[1:]))} "
+                f"{where}: is {describe_archive(image)}, but {first} is {'×'.join(map(str, self._raw_shape[1:]))} "
                 f"{self.dtype}; all images must be alike (sida data prepare makes them so)"
             )
         return image
@@ -147,7 +147,7 @@ def decode_image(content: bytes, where: str) -> np.ndarray:
         except ValueError as error:
             raise UserError(f"{where}: damaged npy ({error})") from None
         if array.ndim != 3 or array.dtype not in (np.uint8, np.float32, np.float16) or not array.size:
-            raise UserError(f"{where}: npy must be (C, H, W) of uint8 or float32, got {describe(array)}")
+            raise UserError(f"{where}: npy must be (C, H, W) of uint8 or float32, got {describe_archive(array)}")
         if array.dtype != np.uint8 and not np.isfinite(array).all():
             raise UserError(f"{where}: holds NaN or infinities; encode the image again")
         return array.astype(np.float32) if array.dtype == np.float16 else array
@@ -246,7 +246,7 @@ def dataset_json(labels: Iterable[Sequence[Any]] | None) -> str:
     return json.dumps({"labels": None if labels is None else [list(pair) for pair in labels]})
 
 
-def describe(image: np.ndarray) -> str:
+def describe_archive(image: np.ndarray) -> str:
     """Shape and dtype for messages."""
     return f"{'×'.join(map(str, image.shape))} {image.dtype}"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sida.config.datasets import KINDS, DatasetConfig
+from sida.config.datasets import DATASET_KINDS, DatasetConfig
 from sida.config.mapping import from_mapping
 from sida.config.plugins import load_object, our_object
 from sida.data.dataset import Dataset
@@ -28,7 +28,7 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
         UserError: A bad spec, a missing or broken file, or data that contradict the spec.
     """
     config = spec if isinstance(spec, DatasetConfig) else from_mapping(DatasetConfig, spec, where)
-    known = KINDS.get(config.kind)
+    known = DATASET_KINDS.get(config.kind)
     opens = our_object(known.opens) if known else load_object(config.kind, f"{where}.kind", "function")[1]
     views = {
         "name": config.name,

@@ -32,11 +32,11 @@ from sida.files.atomic import atomic_path, zip_member
 from sida.progress import Progress
 
 #: PNG bytes, the picture's kind in words, and whether it was cropped or scaled.
-Made = tuple[bytes, str, bool]
+PreparedPicture = tuple[bytes, str, bool]
 #: One image to be written: made by a worker thread, and its label.
-Job = tuple[Callable[[], Made], Any]
+PictureJob = tuple[Callable[[], PreparedPicture], Any]
 Resolution = Annotated[Count, Range(most=8192)]
-Transform = Annotated[str, OneOf(lambda: TRANSFORMS)]
+TransformName = Annotated[str, OneOf(lambda: TRANSFORMS)]
 _GREY = ("1", "L", "LA", "La")
 _MODES = {
     "1": "black and white", "L": "grey", "LA": "grey without its transparency", "P": "palette",
@@ -66,7 +66,7 @@ class PrepareConfig(Settings):
     source: str
     out: str
     resolution: Resolution | None = None
-    transform: Transform = "none"
+    transform: TransformName = "none"
     channels: int | None = 3
     labels: Literal["auto", "json", "folders", "none"] = "auto"
     subset: Literal["train", "test"] = "train"
@@ -147,7 +147,7 @@ def summary(facts: dict[str, Any]) -> str:
     return line
 
 
-def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, Any]]:
+def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
     """Number of pictures, what makes each, and facts about the source."""
     if config.source in RENDERED:
         return _rendered_jobs(config)
@@ -161,7 +161,7 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, Any]]:
     labels, names = picture_labels(files, members, config.labels)
     channels = config.channels or (1 if all(_is_grey(files, int(member)) for member in members) else 3)
 
-    def jobs() -> Iterator[Job]:
+    def jobs() -> Iterator[PictureJob]:
         for place, member in enumerate(members):
             yield _PictureJob(files, int(member), config.transform, config.resolution, channels), labels[place]
 
@@ -178,7 +178,7 @@ def _is_grey(files: Files, member: int) -> bool:
         return True
 
 
-def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, Any]]:
+def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
     if config.resolution not in (None, 32) or config.transform != "none":
         raise UserError(f"{config.source}: CIFAR-10 is 32×32 already; leave out --resolution and --transform")
     # Read ahead of the first write: 150 MB at most, and a fault in the last batch is found at once.
@@ -187,7 +187,7 @@ def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, An
     return len(pairs), ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
 
 
-def _rendered_jobs(config: PrepareConfig) -> tuple[int, Iterator[Job], dict[str, Any]]:
+def _rendered_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
     if config.resolution not in (None, RENDERED[config.source].resolution) or config.transform != "none":
         raise UserError(f"{config.source}: is rendered at its own size; leave out --resolution and --transform")
     keep = config.labels != "none"
@@ -204,7 +204,7 @@ class _PictureJob:
     resolution: int | None
     channels: int
 
-    def __call__(self) -> Made:
+    def __call__(self) -> PreparedPicture:
         where = self.files.where(self.member)
         picture = open_picture(self.files.read(self.member), where)
         pixels = to_square(picture, self.transform, self.resolution, self.channels, where)
@@ -216,7 +216,7 @@ class _PictureJob:
 class _ArrayJob:
     pixels: np.ndarray
 
-    def __call__(self) -> Made:
+    def __call__(self) -> PreparedPicture:
         return encode_png(self.pixels, 0), "RGB", False
 
 
@@ -247,9 +247,11 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[A
     return [None] * len(members), []
 
 
-def _in_order(jobs: Iterator[Job], total: int, workers: int) -> Iterator[tuple[Made | UserError, Any]]:
+def _in_order(
+    jobs: Iterator[PictureJob], total: int, workers: int
+) -> Iterator[tuple[PreparedPicture | UserError, Any]]:
     """Results or faults in order while threads work ahead a little."""
-    waiting: collections.deque[tuple[Future[Made], Any]] = collections.deque()
+    waiting: collections.deque[tuple[Future[PreparedPicture], Any]] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
             for _ in range(total):
@@ -266,7 +268,7 @@ def _in_order(jobs: Iterator[Job], total: int, workers: int) -> Iterator[tuple[M
                 future.cancel()
 
 
-def _result(future: Future[Made]) -> Made | UserError:
+def _result(future: Future[PreparedPicture]) -> PreparedPicture | UserError:
     try:
         return future.result()
     except UserError as error:

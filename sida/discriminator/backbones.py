@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from sida.config.discriminator import BACKBONES
+from sida.config.method_options import BACKBONES
 from sida.errors import UserError
 
 _CLASSES = {
@@ -58,7 +58,7 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
     """A frozen backbone in evaluation mode.
 
     Args:
-        name: Key of :data:`sida.config.discriminator.BACKBONES`.
+        name: Key of :data:`sida.config.method_options.BACKBONES`.
         weights: ``published`` or ``random`` (from torch's global generator).
         image_channels: Channels of the images.
         resolution: Their size.

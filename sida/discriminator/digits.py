@@ -18,8 +18,8 @@ from sida.data.digits import shuffled
 from sida.discriminator.backbones import Backbone
 from sida.files.tensors import explained, read_tensors
 
-WEIGHTS = Path(__file__).with_name("digits.safetensors")
-NUM_CLASSES = 10
+DIGITS_WEIGHTS = Path(__file__).with_name("digits.safetensors")
+DIGIT_CLASSES = 10
 
 
 class DigitsBackbone(Backbone):
@@ -36,7 +36,7 @@ class DigitsBackbone(Backbone):
         super().__init__()
         self.levels = nn.ModuleList([_level(1, 16, pool=False), _level(16, 32), _level(32, 64)])
         # Only its own training reads the classes.
-        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, NUM_CLASSES))
+        self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, DIGIT_CLASSES))
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """See :class:`Backbone`."""
@@ -52,8 +52,8 @@ class DigitsBackbone(Backbone):
         Raises:
             UserError: The file is missing or damaged.
         """
-        with explained(WEIGHTS, "not the digits backbone", "make one with `sida train-backbone`"):
-            self.load_state_dict(read_tensors(WEIGHTS)[0])
+        with explained(DIGITS_WEIGHTS, "not the digits backbone", "make one with `sida train-backbone`"):
+            self.load_state_dict(read_tensors(DIGITS_WEIGHTS)[0])
 
 
 def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:

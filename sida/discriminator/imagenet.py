@@ -14,12 +14,12 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from sida.config.discriminator import BACKBONES
+from sida.config.method_options import BACKBONES
 from sida.config.resources import how_to_install
 from sida.discriminator.backbones import Backbone, normalised
 from sida.errors import UserError
 
-INPUT_SIZE = 224
+BACKBONE_SIZE = 224
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
 
@@ -103,8 +103,8 @@ class DeiTBaseDistilled(Backbone):
     def forward(self, images: Tensor) -> list[Tensor]:
         """See :class:`Backbone`."""
         x = normalised(images, *IMAGENET)
-        if x.shape[-1] != INPUT_SIZE:
-            x = interpolate(x, INPUT_SIZE, mode="bilinear", align_corners=False)
+        if x.shape[-1] != BACKBONE_SIZE:
+            x = interpolate(x, BACKBONE_SIZE, mode="bilinear", align_corners=False)
         maps = self.net.forward_intermediates(x, indices=self._blocks, intermediates_only=True)
         return [layer(tokens) for layer, tokens in zip(self.spread, maps)]
 
@@ -114,9 +114,9 @@ class DeiTBaseDistilled(Backbone):
 
 
 def _enlarged(images: Tensor) -> Tensor:
-    if images.shape[-1] >= INPUT_SIZE:
+    if images.shape[-1] >= BACKBONE_SIZE:
         return images
-    return interpolate(images, INPUT_SIZE, mode="bilinear", align_corners=False)
+    return interpolate(images, BACKBONE_SIZE, mode="bilinear", align_corners=False)
 
 
 def _package(name: str) -> ModuleType:

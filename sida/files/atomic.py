@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
-from sida.files.content_hash import AGAIN, SHORT, DamagedError, places, sealed, unsealed
+from sida.files.content_hash import REMAKE, SHORT, DamagedError, line_places, sealed, unsealed
 from sida.files.temporaries import hold, prefix, sweep_dead
 from sida.files.text_files import MOST_LOGGED, check_amount, parse_json, read_text
 
@@ -113,7 +113,7 @@ def write_sealed_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     write_json(path, sealed(record))
 
 
-def read_sealed_json(path: str | os.PathLike[str], remedy: str = AGAIN) -> dict[str, Any]:
+def read_sealed_json(path: str | os.PathLike[str], remedy: str = REMAKE) -> dict[str, Any]:
     """Reads a JSON object, checked against the hash that it carries, and without it.
 
     Raises:
@@ -137,7 +137,7 @@ def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
         records: In order.
         final: No line will follow; the hashes then also say how many lines there are, so that none can be lost.
     """
-    known = places(len(records)) if final else [""] * len(records)
+    known = line_places(len(records)) if final else [""] * len(records)
     lines = (json.dumps(sealed(record, SHORT, place), sort_keys=True) for record, place in zip(records, known))
     return "".join(f"{line}\n" for line in lines)
 
@@ -179,7 +179,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         if not isinstance(record, dict):
             raise DamagedError(where, reason="must be a JSON object")
         records.append((where, record))
-    known = places(len(records))
+    known = line_places(len(records))
     return [unsealed(record, where, accepted=["", place]) for place, (where, record) in zip(known, records)]
 
 

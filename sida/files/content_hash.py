@@ -24,7 +24,7 @@ WHOLE, SHORT = 64, 16
 #: Cells that programs which open a table run as a formula.
 FORMULA = re.compile(r"\s*(?:[=@]|[+-].*[(|!])")
 _REASON = "its content does not have the SHA-256 that it carries"
-AGAIN = "delete it: the command that made it makes it again"
+REMAKE = "delete it: the command that made it makes it again"
 
 
 class DamagedError(UserError):
@@ -36,7 +36,7 @@ class DamagedError(UserError):
         reason: What is wrong.
     """
 
-    def __init__(self, where: object, remedy: str = AGAIN, reason: str = _REASON) -> None:
+    def __init__(self, where: object, remedy: str = REMAKE, reason: str = _REASON) -> None:
         super().__init__(f"{where}: damaged: {reason}; {remedy}")
 
 
@@ -45,7 +45,7 @@ def content_hash(record: Mapping[str, Any], place: str = "") -> str:
 
     Args:
         record: JSON values by key.
-        place: Of a line in a file that was written as a whole, see :func:`places`.
+        place: Of a line in a file that was written as a whole, see :func:`line_places`.
     """
     plain = {key: value for key, value in record.items() if key != KEY}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
@@ -59,7 +59,7 @@ def sealed(record: Mapping[str, Any], digits: int = WHOLE, place: str = "") -> d
 
 
 def unsealed(
-    record: Mapping[str, Any], where: object, remedy: str = AGAIN, accepted: Sequence[str] = ("",)
+    record: Mapping[str, Any], where: object, remedy: str = REMAKE, accepted: Sequence[str] = ("",)
 ) -> dict[str, Any]:
     """The record without its hash.
 
@@ -85,7 +85,7 @@ def unsealed(
     return plain
 
 
-def places(count: int) -> list[str]:
+def line_places(count: int) -> list[str]:
     """``1/3``, ``2/3``, ``3/3``: in the hashes of a file's lines, so that none of them can be lost."""
     return [f"{number}/{count}" for number in range(1, count + 1)]
 
@@ -104,7 +104,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
     writer = csv.DictWriter(stream, [*columns, KEY], lineterminator="\n")
     writer.writeheader()
     whole = list(rows)
-    for place, row in zip(places(len(whole)), whole):
+    for place, row in zip(line_places(len(whole)), whole):
         unknown = [key for key in row if key not in columns]
         if unknown:
             raise ValueError(f"no column for '{unknown[0]}'")
@@ -130,7 +130,7 @@ def checked_rows(
     if not is_hashed(columns):
         return list(rows)
     checked = []
-    for place, (line, row) in zip(places(len(rows)), rows):
+    for place, (line, row) in zip(line_places(len(rows)), rows):
         where = f"{path}:{line}"
         if None in row:
             raise DamagedError(where)

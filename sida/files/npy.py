@@ -40,7 +40,7 @@ _LEAST_HEADER = 30
 
 
 @dataclass(frozen=True)
-class Header:
+class NpyHeader:
     """What an npy file says about its array.
 
     Attributes:
@@ -59,7 +59,7 @@ class Header:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def read_header(stream: IO[bytes]) -> Header:
+def read_npy_header(stream: IO[bytes]) -> NpyHeader:
     """Reads up to the array's first byte.
 
     Raises:
@@ -86,7 +86,7 @@ def read_header(stream: IO[bytes]) -> Header:
         raise ValueError("its header is damaged") from None
     if len(sizes) > 8 or max(sizes, default=0) >= 1 << 62:
         raise ValueError("it claims a shape that no array has")
-    return Header(sizes, dtype, order[1] == "True")
+    return NpyHeader(sizes, dtype, order[1] == "True")
 
 
 def read_npy(stream: IO[bytes], size: int) -> np.ndarray:
@@ -97,9 +97,9 @@ def read_npy(stream: IO[bytes], size: int) -> np.ndarray:
         size: Bytes of the file.
 
     Raises:
-        ValueError: As :func:`read_header`, or the array is not as large as the rest of the file.
+        ValueError: As :func:`read_npy_header`, or the array is not as large as the rest of the file.
     """
-    header = read_header(stream)
+    header = read_npy_header(stream)
     if not header.nbytes <= size or header.nbytes > 1 << 62:
         raise ValueError(f"claims an array of shape {header.shape} {header.dtype} in {size:,} bytes")
     content = stream.read(header.nbytes + 1)

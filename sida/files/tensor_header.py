@@ -71,7 +71,7 @@ class TensorEntry:
 
 
 @dataclasses.dataclass(frozen=True)
-class Header:
+class TensorHeader:
     """What stands at the beginning of a file.
 
     Attributes:
@@ -140,7 +140,7 @@ def _check_header(path: Path, text: bytes, metadata: dict[str, str]) -> None:
         raise damaged(path, "header does")
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     """Reads and checks the header without touching the tensors.
 
     Raises:
@@ -176,7 +176,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
         raise TensorFileError(path, f"cut off: {size} of {expected} bytes are there")
     if size > expected:
         raise TensorFileError(path, f"{size - expected} bytes too long for its header")
-    return Header(metadata, tuple(entries), 8 + length)
+    return TensorHeader(metadata, tuple(entries), 8 + length)
 
 
 def is_pickle(start: bytes) -> bool:

@@ -20,13 +20,13 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path
 from sida.files.tensor_header import (
     DATA_HASH,
-    Header,
     TensorEntry,
     TensorFileError,
+    TensorHeader,
     damaged,
     entries_for,
     no_constant,
-    read_header,
+    read_tensor_header,
     sealed_header,
 )
 
@@ -131,17 +131,17 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor],
     Raises:
         TensorFileError: Missing, cut off, damaged or foreign file.
     """
-    header = read_header(path)
+    header = read_tensor_header(path)
     return dict(iterate_tensors(path, header)), read_record(path, header)
 
 
-def read_record(path: str | os.PathLike[str], header: Header | None = None) -> dict[str, Any]:
+def read_record(path: str | os.PathLike[str], header: TensorHeader | None = None) -> dict[str, Any]:
     """The record of a file without its tensors; empty where there is none.
 
     Raises:
         TensorFileError: As :func:`read_tensors`, or the record is no JSON mapping.
     """
-    text = (header or read_header(path)).metadata.get(RECORD_KEY, "{}")
+    text = (header or read_tensor_header(path)).metadata.get(RECORD_KEY, "{}")
     try:
         record = json.loads(text, parse_constant=no_constant)
     except (ValueError, RecursionError):
@@ -151,7 +151,7 @@ def read_record(path: str | os.PathLike[str], header: Header | None = None) -> d
     return record
 
 
-def iterate_tensors(path: str | os.PathLike[str], header: Header) -> Iterator[tuple[str, torch.Tensor]]:
+def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Iterator[tuple[str, torch.Tensor]]:
     """Yields ``(name, tensor)`` one at a time, so that a caller who converts them never holds a file twice.
 
     Raises:
@@ -185,7 +185,7 @@ def verify_tensors(path: str | os.PathLike[str]) -> bool:
     Raises:
         TensorFileError: As :func:`read_tensors`.
     """
-    header = read_header(path)
+    header = read_tensor_header(path)
     if DATA_HASH not in header.metadata:
         return False
     with open(path, "rb") as stream:

@@ -23,7 +23,7 @@ from sida.files.content_hash import checked_rows
 from sida.files.ordinary_file import read_ordinary
 
 #: Bytes of a text file; the largest that there are (measurements of the paper) have a few million.
-MOST_BYTES = 256 << 20
+MOST_TEXT_BYTES = 256 << 20
 #: Characters of YAML, which is read slowly, and values in it, with each alias counted as what it stands for.
 MOST_YAML = 4 << 20
 MOST_VALUES = 100_000
@@ -59,7 +59,7 @@ def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
     Raises:
         UserError: No such file, no ordinary file, too large, another encoding (it is named), or control characters.
     """
-    content = read_ordinary(path, str(path), MOST_BYTES, "give the path of a text file", "is it the right file?")
+    content = read_ordinary(path, str(path), MOST_TEXT_BYTES, "give the path of a text file", "is it the right file?")
     text = _decoded(content, str(path))
     return text if newline == "" else text.replace("\r\n", "\n").replace("\r", "\n")
 

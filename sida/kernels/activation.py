@@ -10,11 +10,11 @@ import triton.language as tl
 from torch import Tensor
 
 from sida.kernels.elements import dropped, row_of, silu, silu_slope
-from sida.kernels.maps import like_map, rows, tile
+from sida.kernels.maps import channel_rows, like_map, tile_size
 
 
 def scaled_silu(
-    x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, again: bool = False
+    x: Tensor, scale: Tensor | None = None, dropout: float = 0.0, *, recompute: bool = False
 ) -> tuple[Tensor, Tensor]:
     """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory, and x.
 
@@ -24,20 +24,20 @@ def scaled_silu(
         x: float16, bfloat16 or float32.
         scale: Float32 ``(N or 1, C)``, or None.
         dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
-        again: Whether :func:`sida.kernels.again.made_again` is used with the result.
+        recompute: Whether :func:`sida.kernels.recompute.recomputed` is used with the result.
     """
-    result: tuple[Tensor, Tensor] = _ScaledSilu.apply(x, scale, dropout, again)
+    result: tuple[Tensor, Tensor] = _ScaledSilu.apply(x, scale, dropout, recompute)
     return result
 
 
 class _ScaledSilu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float, again: bool) -> tuple[Tensor, Tensor]:
-        x = rows(x)
+    def forward(ctx: Any, x: Tensor, scale: Tensor | None, dropout: float, recompute: bool) -> tuple[Tensor, Tensor]:
+        x = channel_rows(x)
         scale = None if scale is None else scale.float().contiguous()
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = _activated(x, scale, seed, dropout)
-        ctx.save_for_backward(x, y if dropout and not again else None, seed if again else None, scale)
+        ctx.save_for_backward(x, y if dropout and not recompute else None, seed if recompute else None, scale)
         ctx.dropout = dropout
         ctx.remake = _ScaledSilu.remake
         ctx.set_materialize_grads(False)
@@ -60,7 +60,7 @@ class _ScaledSilu(torch.autograd.Function):
         grad, grad_stride = like_map(of_y)
         n, c, height, width = x.shape
         positions = height * width
-        block, width_c, warps = tile(c)
+        block, width_c, warps = tile_size(c)
         chunks = triton.cdiv(positions, block)
         summed = ctx.needs_input_grad[1]
         partial = x.new_empty((n, chunks, c) if summed else (0,), dtype=torch.float32)
@@ -79,7 +79,7 @@ class _ScaledSilu(torch.autograd.Function):
 def _activated(x: Tensor, scale: Tensor | None, seed: Tensor | None, dropout: float) -> Tensor:
     n, c, height, width = x.shape
     positions = height * width
-    block, width_c, warps = tile(c)
+    block, width_c, warps = tile_size(c)
     y = torch.empty_like(x)
     factor, stride = _with_stride(scale, x)
     _forward[(n, triton.cdiv(positions, block))](

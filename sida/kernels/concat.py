@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.maps import empty_map, like_map, tile
+from sida.kernels.maps import empty_map, like_map, tile_size
 
 
 def concat(a: Tensor, b: Tensor, a_factor: float = 1.0, b_factor: float = 1.0) -> Tensor:
@@ -50,7 +50,7 @@ class _Concat(torch.autograd.Function):
 def _copy(
     source: Tensor, target: Tensor, total: int, c: int, source_stride: int, target_stride: int, factor: float
 ) -> None:
-    block, width, warps = tile(c)
+    block, width, warps = tile_size(c)
     _copy_kernel[(triton.cdiv(total, block),)](
         source, target, total, c, source_stride, target_stride, factor, block, width, num_warps=warps
     )

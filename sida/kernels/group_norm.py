@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sida.kernels.group_norm_passes import combine_moments, combine_sums, input_gradient, moments, norm_apply, norm_sums
 from sida.kernels.group_norm_whole import gradient_whole, norm_whole
-from sida.kernels.maps import like_map, narrow_tile, rows, tile
+from sida.kernels.maps import channel_rows, like_map, narrow_tile, tile_size
 
 #: Positions of a map up to which one kernel looks at it twice; those of larger ones are shared out to programs.
 WHOLE = 1024
@@ -53,7 +53,7 @@ def norm_act(
     silu: bool = True,
     dropout: float = 0.0,
     *,
-    again: bool = False,
+    recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The module's y for a map ``(N, C, H, W)``, of the same dtype and in channels-last memory, and x.
 
@@ -66,24 +66,26 @@ def norm_act(
         eps: Added to the variance.
         silu: Whether the activation follows.
         dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
-        again: Whether :func:`sida.kernels.again.made_again` is used with y.
+        recompute: Whether :func:`sida.kernels.recompute.recomputed` is used with y.
     """
-    result: tuple[Tensor, Tensor] = _NormAct.apply(x, *affine, groups, eps, silu, dropout, again)
+    result: tuple[Tensor, Tensor] = _NormAct.apply(x, *affine, groups, eps, silu, dropout, recompute)
     return result
 
 
 class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-        affine, (groups, eps, silu, dropout, again) = Affine(*rest[:5]), rest[5:]
+        affine, (groups, eps, silu, dropout, recompute) = Affine(*rest[:5]), rest[5:]
         affine = Affine(*(None if v is None else v.float().contiguous() for v in affine))  # type: ignore[arg-type]
-        x = rows(x)
+        x = channel_rows(x)
         n, c = x.shape[:2]
         # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
         y = (_whole if _looks_twice(x) else _in_passes)(_Norm(x, affine, channel, group, silu, dropout), seed, eps)
-        ctx.save_for_backward(x, y if dropout and not again else None, seed if again else None, channel, group, *affine)
+        ctx.save_for_backward(
+            x, y if dropout and not recompute else None, seed if recompute else None, channel, group, *affine
+        )
         ctx.settings = silu, dropout
         ctx.remake = _NormAct.remake
         ctx.set_materialize_grads(False)
@@ -170,7 +172,7 @@ def _in_passes(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
     x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     positions, groups = height * width, group.shape[2]
-    block, width_c, warps = tile(c)
+    block, width_c, warps = tile_size(c)
     chunks = triton.cdiv(positions, block)
     partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
     moments[(n, chunks)](x, partial, positions, c, n * chunks * c, block, width_c, num_warps=warps)
@@ -188,7 +190,7 @@ def _gradient_in_passes(
     x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     positions, groups = height * width, group.shape[2]
-    block, width_c, warps = tile(c)
+    block, width_c, warps = tile_size(c)
     chunks = triton.cdiv(positions, block)
     grad, stride = like_map(of_y)
     partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
@@ -215,7 +217,7 @@ def _gradient_in_passes(
 def _applied(x: Tensor, channel: Tensor, seed: Tensor | None, silu: bool, dropout: float) -> Tensor:
     """The result for a map in rows, from the factors per channel; ``seed`` is that of the dropout."""
     n, c, height, width = x.shape
-    block, width_c, warps = tile(c)
+    block, width_c, warps = tile_size(c)
     y = torch.empty_like(x)
     norm_apply[(n, triton.cdiv(height * width, block))](
         x, y, channel, x if seed is None else seed, height * width, c, n * c, dropout, silu, seed is not None,

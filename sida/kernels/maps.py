@@ -11,7 +11,7 @@ _TILE, _WARPS = 8192, 8
 _NARROW_TILE, _NARROW_WARPS = 2048, 4
 
 
-def rows(x: Tensor) -> Tensor:
+def channel_rows(x: Tensor) -> Tensor:
     """A map ``(N, C, H, W)`` whose channels are contiguous: itself, or a copy in channels-last memory."""
     if x.stride(1) == 1 and x.permute(0, 2, 3, 1).is_contiguous():
         return x
@@ -28,7 +28,7 @@ def like_map(x: Tensor) -> tuple[Tensor, int]:
         and (height == 1 or x.stride(2) == width * stride)
         and (n == 1 or x.stride(0) == height * width * stride)
     )
-    return (x, stride) if even else (rows(x), c)
+    return (x, stride) if even else (channel_rows(x), c)
 
 
 def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
@@ -38,14 +38,14 @@ def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
     )
 
 
-def tile(channels: int) -> tuple[int, int, int]:
+def tile_size(channels: int) -> tuple[int, int, int]:
     """Positions and channels of a tile (powers of two, all channels, four at least), and its warps."""
     width = max(4, int(triton.next_power_of_2(channels)))
     return max(1, _TILE // width), width, _WARPS
 
 
 def narrow_tile(channels: int) -> tuple[int, int, int]:
-    """As :func:`tile` for a program that goes through all positions of few channels: small, so that many fit."""
+    """As :func:`tile_size` for a program that goes through all positions of few channels: small, so that many fit."""
     width = max(4, int(triton.next_power_of_2(channels)))
     return max(1, _NARROW_TILE // width), width, _NARROW_WARPS
 

@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sida.kernels.elements import silu, silu_slope
-from sida.kernels.maps import rows
+from sida.kernels.maps import channel_rows
 
 _TILE, _WARPS = 4096, 4
 
@@ -27,7 +27,7 @@ def pixel_norm(x: Tensor, eps: float) -> Tensor:
 def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """``y = x / (rms + eps)`` over the channels of a map ``(N, C, H, W)``, and ``silu(y)``; channels-last.
 
-    The second can be made again (:func:`sida.kernels.again.made_again`).
+    The second can be made again (:func:`sida.kernels.recompute.recomputed`).
     """
     result: tuple[Tensor, Tensor] = _PixelNormSilu.apply(x, eps)
     return result
@@ -56,7 +56,7 @@ class _PixelNormSilu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        x = rows(x)
+        x = channel_rows(x)
         flat = _flat(x)
         y, s, divisor = (torch.empty_like(flat), torch.empty_like(flat), flat.new_empty(len(flat), dtype=torch.float32))
         _normalise(flat, y, s, divisor, eps)

@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sida.kernels.elements import row_of
-from sida.kernels.maps import empty_map, like_map, tile
+from sida.kernels.maps import empty_map, like_map, tile_size
 
 _PROGRAMS = 1024
 
@@ -53,7 +53,7 @@ def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Shares =
     """:func:`residual` without gradient."""
     (one, one_stride), (other, stride) = like_map(one), like_map(other)
     n, c, height, width = one.shape
-    block, width_c, warps = tile(c)
+    block, width_c, warps = tile_size(c)
     total = n * height * width
     y = empty_map(one, n, c, height, width)
     _forward[(triton.cdiv(total, block),)](
@@ -94,7 +94,7 @@ class _Residual(torch.autograd.Function):
         of_branch = grad if untouched else empty_map(grad, n, c, height, width)
         of_skip = of_branch if shares.skip == shares.branch else empty_map(grad, n, c, height, width)
         summed = ctx.needs_input_grad[2]
-        block, width_c, warps = tile(c)
+        block, width_c, warps = tile_size(c)
         total = n * height * width
         programs = min(triton.cdiv(total, block), _PROGRAMS)
         partial = grad.new_empty((programs if summed else 0, c), dtype=torch.float32)
@@ -190,3 +190,23 @@ def _backward(
     if SUM:
         channels = tl.arange(0, WIDTH)
         tl.store(partial + tl.program_id(0) * C + channels, sums, mask=channels < C)
+
+
+def fork(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The map ``(N, C, H, W)`` twice."""
+    ways: tuple[Tensor, Tensor] = _Fork.apply(x)
+    return ways
+
+
+class _Fork(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        return x.view_as(x), x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> Tensor | None:
+        one, other = grads
+        if one is None or other is None:
+            return other if one is None else one
+        return add(one, other)

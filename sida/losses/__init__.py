@@ -6,19 +6,17 @@ from sida.losses.gdd import GDDLoss
 from sida.losses.noise import Draws, Gamma, edm_weight, lognormal_sigma, score_weight, sigma_of_t
 from sida.losses.sid import SiDLoss
 from sida.losses.sida import Pool, SiDALoss
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Loss, Round, Terms
+from sida.losses.terms import Loss, MicroBatch, Terms
 
 __all__ = [
     "Draws",
     "EDM2SiDALoss",
     "EDMLoss",
-    "FakeScoreTerms",
     "GDDLoss",
     "Gamma",
-    "GeneratorTerms",
     "Loss",
     "Pool",
-    "Round",
+    "MicroBatch",
     "SiDALoss",
     "SiDLoss",
     "Terms",

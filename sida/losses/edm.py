@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_normal, unit_noise
-from sida.losses.terms import Augment, FakeScoreLoss, FakeScoreTerms, Net, Round
+from sida.losses.terms import Augment, FakeScoreLoss, Net, Terms
 
 
 @dataclasses.dataclass(eq=False)
@@ -58,7 +58,14 @@ class EDMLoss(FakeScoreLoss):
         denoised, logvar = net(noisy, sigma, class_labels, return_logvar=True)
         return (weight / logvar.exp()) * (denoised - clean).square() + logvar
 
-    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms:
-        """The same loss as a term; there is no discriminator, and a sample that holds a NaN stays in."""
-        images, labels, _, augment, draws = given
-        return FakeScoreTerms(self(fake_score, images, labels, augment, draws), None)
+    def fake_score_loss(
+        self,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """The same loss as term ``denoising``; there is no discriminator, and samples with NaN stay in."""
+        return Terms({"denoising": self(fake_score, images, class_labels, augment, draws), "discriminator": None})

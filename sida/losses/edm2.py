@@ -7,21 +7,9 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from sida.losses.noise import unit_noise
-from sida.losses.sida import SiDALoss, fakeness, told_apart
-from sida.losses.terms import (
-    FakeScoreTerms,
-    GeneratorTerms,
-    Net,
-    Round,
-    Terms,
-    blank,
-    counted,
-    dropped,
-    intact,
-    keep,
-    keep_divisor,
-)
+from sida.losses.noise import Draws, unit_noise
+from sida.losses.sida import SiDALoss, adversarial_loss, discriminator_loss
+from sida.losses.terms import Augment, Net, Terms, dropped_count, finite_mask, keep, keep_divisor, zero_dropped
 
 
 @dataclasses.dataclass(eq=False)
@@ -51,29 +39,43 @@ class EDM2SiDALoss(SiDALoss):
         super().__post_init__()
         self.uses_real_images = self.adversarial
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: Round) -> GeneratorTerms | Terms:
-        """As of :class:`SiDALoss`; unlike there, dropped samples leave the logits too."""
-        images, class_labels, draws = given.images, given.class_labels, given.draws
+    def generator_loss(
+        self,
+        true_score: Net,
+        fake_score: Net,
+        images: Tensor,
+        class_labels: Tensor | None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """As of :class:`SiDALoss`; unlike there, the mask leaves dropped samples out of the logits too."""
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
         true = true_score(noisy, sigma, class_labels)
-        fake, logits, variance, _ = self._judge(fake_score, noisy, sigma, class_labels)
+        fake, logits, variance, _ = self._evaluate(fake_score, noisy, sigma, class_labels)
         divisor = self._mean_error(images, true) * variance
         per_element = self._sid(images, true, fake) / divisor
         if not self.uses_real_images:
-            mask = intact(per_element)
-            return counted(GeneratorTerms(keep(mask, per_element)[0], None), dropped(mask))
-        mask = intact(per_element, logits)
+            mask = finite_mask(per_element)
+            return Terms({"sid": keep(mask, per_element)[0], "adversarial": None}, dropped_count(mask))
+        mask = finite_mask(per_element, logits)
         (sid, logits), divisor = keep(mask, per_element, logits), keep_divisor(mask, divisor)
-        return counted(GeneratorTerms(sid, blank(mask, fakeness(logits, self.pool, mask) / divisor)), dropped(mask))
+        adversarial = zero_dropped(mask, adversarial_loss(logits, self.pool, mask) / divisor)
+        return Terms({"sid": sid, "adversarial": adversarial}, dropped_count(mask))
 
-    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
+    def fake_score_loss(
+        self,
+        fake_score: Net,
+        images: Tensor,
+        class_labels: Tensor | None,
+        real_images: Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> Terms:
         """As of :class:`SiDALoss`.
 
         Raises:
             ValueError: An augmentation was given; EDM2 networks take none.
         """
-        images, class_labels, real_images, augment, draws = given
         if augment is not None:
             raise ValueError("EDM2 networks take no augmentation")
         sigma = self.fake_score_sigma(images, draws)
@@ -82,19 +84,20 @@ class EDM2SiDALoss(SiDALoss):
         if real_images is not None:
             both, levels = torch.cat([both, real_images + noise]), torch.cat([sigma, sigma])
             labels = None if class_labels is None else torch.cat([class_labels, class_labels])
-        denoised, logits, variance, logvar = self._judge(fake_score, both, levels, labels, decode=len(images))
+        denoised, logits, variance, logvar = self._evaluate(fake_score, both, levels, labels, decode=len(images))
         error, weight = denoised - images, self.weight(sigma) / variance
         if real_images is None:
-            mask = intact(error, logvar)
+            mask = finite_mask(error, logvar)
             error, weight, logvar = keep(mask, error, weight, logvar)
-            return counted(FakeScoreTerms(weight * error.square() + logvar, None), dropped(mask))
+            return Terms({"denoising": weight * error.square() + logvar, "discriminator": None}, dropped_count(mask))
         fake, real = logits.chunk(2)
-        mask = intact(error, logvar, fake, real)
+        mask = finite_mask(error, logvar, fake, real)
         error, weight, logvar, fake, real = keep(mask, error, weight, logvar, fake, real)
-        discriminator = weight * told_apart(fake, real, self.pool, mask)
-        return counted(FakeScoreTerms(weight * error.square() + logvar, discriminator), dropped(mask))
+        denoising = weight * error.square() + logvar
+        discriminator = weight * discriminator_loss(fake, real, self.pool, mask)
+        return Terms({"denoising": denoising, "discriminator": discriminator}, dropped_count(mask))
 
-    def _judge(
+    def _evaluate(
         self, fake_score: Net, noisy: Tensor, sigma: Tensor, class_labels: Tensor | None, decode: int | None = None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """ψ's ``(denoised, logits, e^u, u)``; u covers the decoded samples and is 0 without a logvar head."""

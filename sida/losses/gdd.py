@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch.nn.functional import relu, softplus
 
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Loss, Round
+from sida.losses.noise import Draws
+from sida.losses.terms import Augment, Loss, Terms
 
 #: ``discriminator(images, class_labels) -> [logits per head]``, each of any shape.
 Discriminator = Callable[[torch.Tensor, torch.Tensor | None], Sequence[torch.Tensor]]
@@ -21,7 +22,7 @@ class GDDLoss(Loss):
 
     Methods, arguments and terms are those of :class:`SiDLoss`, with the discriminator in the place of the fake score:
     no noise is added, a head's loss is the mean over its logits, heads are added. The terms are scalars, and R1 is a
-    step of its own: the players of :mod:`sida.methods.gdd`, not :class:`sida.methods.Distiller`.
+    step of its own: the steps of :mod:`sida.methods.gdd`, not :class:`sida.methods.Distiller`.
 
     Attributes:
         form: ``"ns"`` (non-saturating) or ``"hinge"``.
@@ -39,19 +40,33 @@ class GDDLoss(Loss):
         if self.form not in ("ns", "hinge"):
             raise ValueError(f"form: must be 'ns' or 'hinge', got {self.form!r}")
 
-    def generator_terms(self, true_score: Any, fake_score: Discriminator, given: Round) -> GeneratorTerms:
-        """``adversarial`` has shape ``()``; there is no score term and ``true_score`` is not used."""
+    def generator_loss(
+        self,
+        true_score: Any,
+        fake_score: Discriminator,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Term ``adversarial`` of shape ``()``; there is no score term and ``true_score`` is not used."""
         one = softplus if self.form == "ns" else torch.Tensor.clone
-        heads = fake_score(given.images, given.class_labels)
-        return GeneratorTerms(None, torch.stack([one(-logits).mean() for logits in heads]).sum())
+        heads = fake_score(images, class_labels)
+        return Terms({"sid": None, "adversarial": torch.stack([one(-logits).mean() for logits in heads]).sum()})
 
-    def fake_score_terms(self, fake_score: Discriminator, given: Round) -> FakeScoreTerms:
-        """``discriminator`` has shape ``()``; there is no denoising term.
+    def fake_score_loss(
+        self,
+        fake_score: Discriminator,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Term ``discriminator`` of shape ``()``; there is no denoising term.
 
         Raises:
             ValueError: No real images.
         """
-        images, class_labels, real_images, augment, _ = given
         if real_images is None:
             raise ValueError("GDD needs real images")
         if augment is not None:
@@ -59,7 +74,7 @@ class GDDLoss(Loss):
         one: Callable[[torch.Tensor], torch.Tensor] = softplus if self.form == "ns" else _hinge
         fake, real = fake_score(images, class_labels), fake_score(real_images, class_labels)
         parts = [one(logits).mean() for logits in fake] + [one(-logits).mean() for logits in real]
-        return FakeScoreTerms(None, torch.stack(parts).sum())
+        return Terms({"denoising": None, "discriminator": torch.stack(parts).sum()})
 
     def r1_penalty(
         self, discriminator: Discriminator, real_images: torch.Tensor, class_labels: torch.Tensor | None

@@ -19,7 +19,7 @@ from sida.losses.noise import (
     uniform,
     unit_noise,
 )
-from sida.losses.terms import FakeScoreTerms, GeneratorTerms, Loss, Net, Round, Terms, counted, dropped, intact, keep
+from sida.losses.terms import Augment, Loss, Net, Terms, dropped_count, finite_mask, keep
 
 #: Floor of the mean absolute error that the generator's loss is divided by.
 ERROR_FLOOR = 1e-5
@@ -53,14 +53,14 @@ class SiDLoss(Loss):
     gamma: Gamma = "edm"
 
     def __post_init__(self) -> None:
-        # An unknown name shall fail here and not in the first step.
+        # Rejects an unknown gamma here, not in the first step.
         self.weight(torch.ones(1))
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """What each term is multiplied by before it is averaged over the images, by the term's name.
+        """Factor of each term before it is averaged over the images, by the term's name.
 
         Args:
-            settings: The weights that people choose (λ), by the names of the recipe's keys.
+            settings: Weights λ by the names of the recipe's keys.
             pixels: C·H·W.
         """
         return {"sid": settings["lambda_sid"], "denoising": settings["lambda_fake_score"]}
@@ -77,27 +77,40 @@ class SiDLoss(Loss):
         """w(σ) of the fake score's (and discriminator's) terms, the shape of ``sigma``."""
         return score_weight(sigma, self.sigma_data, self.gamma)
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: Round) -> GeneratorTerms | Terms:
-        """Term ``sid``, float32 ``(N', C, H, W)``."""
-        images, labels = given.images, given.class_labels
-        sigma = self.generator_sigma(images, given.draws)
-        noisy = torch.addcmul(images, sigma, unit_noise(given.draws, images))
-        true, fake = true_score(noisy, sigma, labels), fake_score(noisy, sigma, labels)
+    def generator_loss(
+        self,
+        true_score: Net,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Term ``sid``; see :class:`~sida.losses.terms.Loss`."""
+        sigma = self.generator_sigma(images, draws)
+        noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
+        true, fake = true_score(noisy, sigma, class_labels), fake_score(noisy, sigma, class_labels)
         per_element = self._sid(images, true, fake) / self._mean_error(images, true)
-        mask = intact(per_element)
-        return counted(GeneratorTerms(keep(mask, per_element)[0], None), dropped(mask))
+        mask = finite_mask(per_element)
+        return Terms({"sid": keep(mask, per_element)[0], "adversarial": None}, dropped_count(mask))
 
-    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
-        """Term ``denoising``, float32 ``(N', C, H, W)``."""
-        images, labels, _, augment, draws = given
+    def fake_score_loss(
+        self,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Term ``denoising``; see :class:`~sida.losses.terms.Loss`."""
         sigma = self.fake_score_sigma(images, draws)
         clean, augment_labels = (images, None) if augment is None else augment(images)
         noisy = torch.addcmul(clean, sigma, unit_noise(draws, images))
-        denoised = fake_score(noisy, sigma, labels, augment_labels=augment_labels)
+        denoised = fake_score(noisy, sigma, class_labels, augment_labels=augment_labels)
         error, weight = denoised - clean, self.weight(sigma)
-        mask = intact(error)
+        mask = finite_mask(error)
         error, weight = keep(mask, error, weight)
-        return counted(FakeScoreTerms(weight * error.square(), None), dropped(mask))
+        return Terms({"denoising": weight * error.square(), "discriminator": None}, dropped_count(mask))
 
     def _sid(self, images: torch.Tensor, true: torch.Tensor, fake: torch.Tensor) -> torch.Tensor:
         difference = true - fake

@@ -9,26 +9,23 @@ from typing import Literal, get_args
 import torch
 from torch.nn.functional import softplus
 
-from sida.losses.noise import unit_noise
+from sida.losses.noise import Draws, unit_noise
 from sida.losses.sid import SiDLoss
 from sida.losses.terms import (
-    FakeScoreTerms,
-    GeneratorTerms,
+    Augment,
     Net,
-    Round,
     Terms,
-    blank,
-    counted,
-    dropped,
-    intact,
+    dropped_count,
+    finite_mask,
     keep,
     keep_divisor,
     mean_of_kept,
+    zero_dropped,
 )
 
 #: The generator's logits are clamped to ± this, with no gradient outside; the discriminator's are not.
 LOGIT_LIMIT = 10.0
-#: What the logits' cross-entropy is averaged over before it is weighted: the whole batch (the paper), or each sample.
+#: Images over which the logits' cross-entropy is averaged before it is weighted: the batch (the paper), or one sample.
 Pool = Literal["batch", "sample"]
 
 
@@ -65,37 +62,51 @@ class SiDALoss(SiDLoss):
         more = {"adversarial": settings["lambda_adv"] * pixels, "discriminator": settings["lambda_d"]}
         return super().weights(settings, pixels) | more
 
-    def generator_terms(self, true_score: Net, fake_score: Net, given: Round) -> GeneratorTerms | Terms:
-        """Terms ``sid`` ``(N', C, H, W)`` and ``adversarial`` ``(N', 1, 1, 1)``, float32.
+    def generator_loss(
+        self,
+        true_score: Net,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Terms ``sid`` and ``adversarial``; see :class:`~sida.losses.terms.Loss`.
 
         A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): its mask
         does not look at them, and the batch's scalar pools them all. Pooled per sample, the sample is dropped.
         """
-        images, labels, draws = given.images, given.class_labels, given.draws
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
-        true = true_score(noisy, sigma, labels)
-        fake, logits = fake_score(noisy, sigma, labels, return_flag="encoder_decoder")
+        true = true_score(noisy, sigma, class_labels)
+        fake, logits = fake_score(noisy, sigma, class_labels, return_flag="encoder_decoder")
         error = self._mean_error(images, true)
         per_element = self._sid(images, true, fake) / error
         if self.pool == "batch":
-            mask = intact(per_element)
+            mask = finite_mask(per_element)
         else:
-            mask = intact(per_element, logits)
+            mask = finite_mask(per_element, logits)
             (logits,) = keep(mask, logits)
         (sid,), error = keep(mask, per_element), keep_divisor(mask, error)
-        return counted(GeneratorTerms(sid, blank(mask, fakeness(logits, self.pool) / error)), dropped(mask))
+        adversarial = zero_dropped(mask, adversarial_loss(logits, self.pool) / error)
+        return Terms({"sid": sid, "adversarial": adversarial}, dropped_count(mask))
 
-    def fake_score_terms(self, fake_score: Net, given: Round) -> FakeScoreTerms | Terms:
-        """Terms ``denoising`` ``(N', C, H, W)`` and ``discriminator`` ``(N', 1, 1, 1)``, float32.
+    def fake_score_loss(
+        self,
+        fake_score: Net,
+        images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        real_images: torch.Tensor | None = None,
+        augment: Augment | None = None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Terms ``denoising`` and, with real images, ``discriminator``; see :class:`~sida.losses.terms.Loss`.
 
         Fake and real image of a position share σ, noise and label; each is augmented by itself. Both halves pass
         the encoder together and only the fake half the decoder, which is exact because samples never interact. A
         position is dropped when either of its two images led to a NaN.
         """
-        images, class_labels, real_images, augment, draws = given
         if real_images is None:
-            return super().fake_score_terms(fake_score, given)
+            return super().fake_score_loss(fake_score, images, class_labels, None, augment, draws)
         sigma = self.fake_score_sigma(images, draws)
         clean, clean_labels = (images, None) if augment is None else augment(images)
         noise = sigma * unit_noise(draws, images)
@@ -110,19 +121,19 @@ class SiDALoss(SiDLoss):
             decode=len(images),
         )
         error, (fake_logits, real_logits) = denoised - clean, logits.chunk(2)
-        mask = intact(error, fake_logits, real_logits)
+        mask = finite_mask(error, fake_logits, real_logits)
         error, weight, fake_logits, real_logits = keep(mask, error, self.weight(sigma), fake_logits, real_logits)
-        judged = weight * told_apart(fake_logits, real_logits, self.pool, mask)
-        return counted(FakeScoreTerms(weight * error.square(), judged), dropped(mask))
+        discriminator = weight * discriminator_loss(fake_logits, real_logits, self.pool, mask)
+        return Terms({"denoising": weight * error.square(), "discriminator": discriminator}, dropped_count(mask))
 
 
-def fakeness(logits: torch.Tensor, pool: Pool = "batch", mask: torch.Tensor | None = None) -> torch.Tensor:
-    """The generator's adversarial scalar: mean cross-entropy of its clamped logits against 'real'.
+def adversarial_loss(logits: torch.Tensor, pool: Pool = "batch", mask: torch.Tensor | None = None) -> torch.Tensor:
+    """The generator's adversarial loss: mean cross-entropy of its clamped logits against 'real'.
 
     Args:
         logits: ``(N, 1, h, w)``.
         pool: See :data:`Pool`.
-        mask: What :func:`~sida.losses.terms.keep` took the logits by; None is all.
+        mask: Mask that :func:`~sida.losses.terms.keep` applied to the logits; None is all.
 
     Returns:
         Shape ``()``, or ``(N, 1, 1, 1)`` when pooled per sample.
@@ -130,12 +141,12 @@ def fakeness(logits: torch.Tensor, pool: Pool = "batch", mask: torch.Tensor | No
     return _pooled(softplus(-logits.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)), pool, mask)
 
 
-def told_apart(
+def discriminator_loss(
     fake_logits: torch.Tensor, real_logits: torch.Tensor, pool: Pool = "batch", mask: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The discriminator's scalar: half the sum of the mean cross-entropies of fake and real logits.
+    """The discriminator loss: half the sum of the mean cross-entropies of fake and real logits.
 
-    Arguments and shapes as of :func:`fakeness`.
+    Arguments and shapes as of :func:`adversarial_loss`.
     """
     return (_pooled(softplus(fake_logits), pool, mask) + _pooled(softplus(-real_logits), pool, mask)) / 2
 

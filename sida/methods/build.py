@@ -1,4 +1,4 @@
-"""What a configuration trains: its method's players, made of teacher, guide and initial generator."""
+"""The trainer of a configuration, made of teacher, guide and initial generator."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family, WeightNorm
 from sida.data import AugmentPipe
 from sida.losses import SiDLoss
-from sida.methods.distiller import Distiller
+from sida.methods.distiller import Distiller, DistillerSettings
 from sida.methods.method import Method
 from sida.methods.recipe import ResolvedConfig
 from sida.networks import architecture, build_network
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.networks.guidance import GuidedDenoiser
-from sida.training.iteration import Turns
-from sida.training.player import Player
+from sida.training.micro_batches import OptimizerStep
 from sida.training.schedule import Schedule
+from sida.training.student_trainer import StudentTrainer, TrainerSettings
 
-AnyLoss = TypeVar("AnyLoss")
+_Made = TypeVar("_Made")
 
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """What a method makes its players from (:attr:`sida.methods.Method.turns`).
+    """Parts that a method makes its trainer of (:attr:`sida.methods.Method.trainer`).
 
     Attributes:
         method: The method.
@@ -75,32 +75,24 @@ class Parts:
         net.half_dtype = getattr(torch, self.config.half)
         return net.requires_grad_(True)
 
-    def loss(self, cls: type[AnyLoss], **more: Any) -> AnyLoss:
-        """A loss (a dataclass) with the settings that have the names of its fields, and more."""
+    def make(self, cls: type[_Made], **more: Any) -> _Made:
+        """A loss or settings (a dataclass) with the settings that have the names of its fields, and more.
+
+        Settings that the method does not read keep the default of ``cls``.
+        """
         fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
-        settings = {field.name for field in dataclasses.fields(self.config)}
+        settings = {field.name for field in dataclasses.fields(self.config)} - self.method.unread
         return cls(**{name: getattr(self.config, name) for name in fields & settings}, **more)
 
     def schedule(self) -> Schedule:
-        """Phases and rates as configured; without real images there is no adversarial phase."""
+        """Phases and rates as configured; a method without this setting has no adversarial phase."""
         config = self.config
-        adversarial = config.adversarial_kimg if self.method.real_images else None
+        adversarial = config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None
         return Schedule(config.warmup_kimg, adversarial, config.total_kimg, config.lr_decay_start, config.lr_final)
 
-    def turns(self, players: Sequence[Player]) -> Turns:
-        """Players of a method that has no fake score, as configured."""
-        return Turns(players, self.schedule(), **self.of_all_turns())
-
-    def of_all_turns(self) -> dict[str, Any]:
-        """Settings that all players share, whether one of them is a fake score or not."""
-        config = self.config
-        return {
-            "seed": config.seed,
-            "init_sigma": config.init_sigma,
-            "ema_half_life": config.ema_half_life_kimg * 1000,
-            "ema_rampup_ratio": config.ema_rampup_ratio,
-            "cuda_graphs": config.cuda_graphs,
-        }
+    def trainer(self, steps: Sequence[OptimizerStep]) -> StudentTrainer:
+        """The trainer of a method that has no fake score, as configured."""
+        return StudentTrainer(steps, self.schedule(), self.make(TrainerSettings))
 
     def augment(self, official: Mapping[str, float] = OFFICIAL_FLAGS) -> AugmentPipe | None:
         """The configured augmentation; ``official`` is what it does where the flags are left out."""
@@ -108,13 +100,13 @@ class Parts:
         return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", official)
 
 
-def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequence[Player] = ()) -> Distiller:
+def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequence[OptimizerStep] = ()) -> Distiller:
     """Teacher, fake score and generator of a configuration.
 
     Args:
         parts: Settings and networks.
         loss: None makes the method's.
-        others: Further players between fake score and generator.
+        others: Further steps between fake score and generator.
     """
     config = parts.config
     return Distiller(
@@ -123,21 +115,8 @@ def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequ
         parts.copy(parts.initial, config.weight_norm),
         parts.method.loss(parts) if loss is None else loss,
         parts.schedule(),
-        lr=config.lr,
-        fake_score_lr=config.fake_score_lr,
-        betas=config.betas,
-        generator_betas=config.generator_betas,
-        eps=config.eps,
-        lambda_sid=config.lambda_sid,
-        lambda_adv=config.lambda_adv,
-        lambda_d=config.lambda_d,
-        lambda_fake_score=config.lambda_fake_score,
-        grad_clip_value=config.grad_clip_value or None,
+        parts.make(DistillerSettings),
         augment=parts.augment(),
-        compile=config.compile,
-        kernels=config.kernels,
-        recompute=config.recompute,
         psi_steps=parts.method.psi_steps,
         others=others,
-        **parts.of_all_turns(),
     )

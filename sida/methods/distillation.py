@@ -18,7 +18,6 @@ from sida.data import Dataset, load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods.build import Parts, make_score_distiller
-from sida.methods.generated_batches import GeneratedBatches
 from sida.methods.identity import student_digest
 from sida.methods.recipe import ResolvedConfig, StudentConfig
 from sida.methods.registry import find_method
@@ -26,59 +25,21 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, family_of
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.networks.checkpointing import checkpoint_blocks
-from sida.networks.guidance import check_guide
-from sida.training.averages import Average
-from sida.training.background import Tensors
-from sida.training.batches import StepBatches, step_batches
+from sida.networks.guidance import check_guide_fits
+from sida.runtime.randomness import generator
+from sida.sampling.drawer import Pictures
+from sida.sampling.networks import evaluation_copy
+from sida.sampling.one_step import one_step, to_uint8
+from sida.training.batches import Batch, StepBatches, step_batches
 from sida.training.evaluation import Evaluation
 from sida.training.identity import common_facts, run_metadata
-from sida.training.iteration import Turns
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
-from sida.training.meter import IterationRecord
-from sida.training.pictures import Pictures
 from sida.training.plan import Plan, Points
 from sida.training.process import prepare_process
 from sida.training.ranks import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
-
-
-class StudentTrainer:
-    """Networks and optimizers that an iteration changes, with their source of batches.
-
-    Args:
-        turns: The method's players.
-        batches: Where images and labels come from.
-    """
-
-    def __init__(self, turns: Turns, batches: StepBatches | GeneratedBatches) -> None:
-        self.turns, self.batches = turns, batches
-
-    @property
-    def ema(self) -> Average:
-        """The averaged generator."""
-        return self.turns.ema
-
-    @property
-    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
-        """See :class:`sida.training.loop.Trainer`."""
-        return {"": (self.ema.net, {})}
-
-    def iteration(self, nimg: int) -> IterationRecord:
-        """One iteration on the batches of image ``nimg``."""
-        return self.turns.take(nimg, lambda stream, with_images: self.batches(stream, nimg, with_images))
-
-    def weight_rms(self) -> dict[str, float | None]:
-        """See :class:`sida.training.loop.Trainer`."""
-        return self.turns.weight_rms()
-
-    def state(self) -> Tensors:
-        """Everything a resumed run needs (references, not copies)."""
-        return self.turns.state()
-
-    def load(self, state: Tensors) -> None:
-        """Puts a :meth:`state` back."""
-        self.turns.load(state)
+from sida.training.student_trainer import StudentTrainer
 
 
 def distill(
@@ -130,15 +91,15 @@ def distill(
         if files.finished:
             files.publish_again(stage)
             return files.network
-        turns = make_turns(resolved, dataset, device, where)
-        turns.join(ranks, resolved.shard == "optimizer")
-        trainer = StudentTrainer(turns, make_batches(resolved, dataset, device, where, ranks))
-        metadata = run_metadata(resolved.method, resolved, digest, dataset, turns.generator.net, parents)
+        trainer = make_trainer(resolved, dataset, device, where)
+        trainer.join(ranks, resolved.shard == "optimizer")
+        trainer.batches = make_batches(resolved, dataset, device, where, ranks)
+        metadata = run_metadata(resolved.method, resolved, digest, dataset, trainer.generator.net, parents)
         evaluate = None
         if resolved.evaluation is not None:
             place = f"{where}.evaluation"
             evaluate = Evaluation(resolved.evaluation, dataset, resolved.init_sigma, resolved.device, place)
-        plan = student_plan(resolved, stage, turns.begun(math.prod(dataset.network_shape)))
+        plan = student_plan(resolved, stage, trainer.begun(math.prod(dataset.network_shape)))
         if resolved.guidance != 1:
             metadata["guidance"] = resolved.guidance
         metadata["sampler"] = {"kind": "one_step", "init_sigma": resolved.init_sigma}
@@ -165,7 +126,7 @@ def student_plan(config: ResolvedConfig, stage: str, begun: float) -> Plan:
         evaluation=Points(evaluation.every_kimg * 1000, evaluation.per_decade),
         patience=evaluation.patience,
         min_improvement=evaluation.min_improvement,
-        settled=begun,
+        counted_after=begun,
     )
 
 
@@ -195,22 +156,23 @@ def _sha256(path: str, where: str) -> str:
     return sha256_file(path)
 
 
-def make_turns(config: StudentConfig, dataset: Dataset, device: torch.device, where: str = "student") -> Turns:
-    """What a configuration trains: its method's players, with networks, losses and schedule.
+def make_trainer(
+    config: StudentConfig, dataset: Dataset, device: torch.device, where: str = "student"
+) -> StudentTrainer:
+    """The trainer of a configuration: networks, losses and schedule; its batches are still to be set.
 
     Raises:
         UserError: A network that cannot be read or does not fit the data set, or a setting it does not have.
     """
     teacher, _ = load_network(config.teacher, device)
     check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
-    if not isinstance(config, ResolvedConfig):
-        config = resolve_recipe(config, architecture(teacher), where)
+    config = resolve_recipe(config, architecture(teacher), where)
     if config.fp16 and device.type != "cuda":
         raise UserError(f"{where}.fp16: float16 needs device 'cuda'; set fp16 to false")
     guide = None
     if config.guide is not None:
         guide, _ = load_network(config.guide, device)
-        check_guide(teacher, guide, f"{where}.guide: {config.guide}")
+        check_guide_fits(teacher, guide, f"{where}.guide: {config.guide}")
     frozen = [net for net in (teacher, guide) if net is not None]
     for net in frozen if device.type == "cuda" else ():
         cast(Any, net).use_fp16, cast(Any, net).half_dtype = config.fp16, getattr(torch, config.half)
@@ -227,4 +189,39 @@ def make_turns(config: StudentConfig, dataset: Dataset, device: torch.device, wh
         for net in frozen:
             checkpoint_blocks(net, f"{where}.checkpointing")
     parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
-    return method.turns(parts) if method.turns else make_score_distiller(parts)
+    return method.trainer(parts) if method.trainer else make_score_distiller(parts)
+
+
+class GeneratedBatches:
+    """Batches with a one-step generator's samples in place of the real images: a control without data.
+
+    Samples are rounded to bytes like stored images. Of the data set only the labels are used.
+
+    Args:
+        batches: Gives shapes and labels.
+        net: The generator.
+        init_sigma: Its σ_init.
+    """
+
+    def __init__(self, batches: StepBatches, net: torch.nn.Module, init_sigma: float) -> None:
+        self.batches, self.init_sigma = batches, init_sigma
+        self.net = evaluation_copy(net).eval().requires_grad_(False)
+
+    def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
+        """The micro-batches of one step, see :meth:`StepBatches.__call__`."""
+        micro_batches = self.batches(purpose, nimg, with_images=False)
+        if not with_images:
+            return micro_batches
+        device, rank = self.batches.device, self.batches.rank
+        source = generator(self.batches.seed, f"real-source-{purpose}", nimg, 0, device=device)
+        result = []
+        # As one device would, each rank draws the latents of the ranks before it and discards them.
+        for _ in range(rank):
+            for like, _ in micro_batches:
+                torch.randn(like.shape, generator=source, device=device)
+        for like, labels in micro_batches:
+            z = torch.randn(like.shape, generator=source, device=device)
+            with torch.no_grad():
+                images = to_uint8(one_step(self.net, z, labels, self.init_sigma))
+            result.append((images.float() / 127.5 - 1, labels))
+        return result

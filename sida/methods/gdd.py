@@ -1,11 +1,12 @@
-"""GDD and GDD-I: a generator and a discriminator take turns; the teacher is where the generator starts, no more.
+"""GDD and GDD-I: adversarial training of a generator that starts as the teacher.
 
 Source: Zheng & Yang, *Diffusion models are innate one-step generators* (arXiv:2405.20750); Zyriix/GDD:training/loss.py,
-training_loop.py. What differs from that code stands in docs/differences.md.
+training_loop.py. Differences from that code: docs/differences.md.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
@@ -13,35 +14,32 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from sida.config.augmentation import GDD_FLAGS
-from sida.config.discriminator import GDDOptions, official_backbones
+from sida.config.method_options import GDDOptions, official_backbones
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
 from sida.errors import UserError
-from sida.losses import GDDLoss, Round, Terms
+from sida.losses import GDDLoss, MicroBatch, Terms
 from sida.losses.gdd import lazy_regularisation
 from sida.networks import Precond, architecture, build_network
 from sida.progress import say
 from sida.runtime.randomness import derive_seed
-from sida.training.learner import Learner
-from sida.training.player import Player
+from sida.training.micro_batches import OptimizerStep
+from sida.training.optimized_network import OptimizedNetwork
 
 if TYPE_CHECKING:
     from sida.methods.build import Parts
-    from sida.training.iteration import Turns
+    from sida.training.student_trainer import StudentTrainer
 
-#: What GDD-I freezes: convolutions and the attention's last layer within the blocks of a U-Net, with their biases.
+#: Parameters that GDD-I freezes: in the blocks of a U-Net the convolutions and the attention's last layer, with biases.
 INNATE = re.compile(r"model\.(enc|dec)\.\w+_(block\d+|in\d+|up|down)\.(conv\d|proj)\.")
-_STREAM = "discriminator"
 
 
-def make_gdd(parts: Parts) -> Turns:
-    """The players of a configuration: discriminator, its penalty, generator.
+def make_gdd(parts: Parts) -> StudentTrainer:
+    """The trainer of a configuration: steps of the discriminator, its penalty and the generator.
 
     Raises:
-        UserError: A teacher of another kind, no real images, or a backbone that does not fit or cannot be had.
+        UserError: A teacher of another kind, or a backbone that does not fit or cannot be had.
     """
     config, options = parts.config, parts.options
-    if config.real_source != "data":
-        raise UserError(f"{parts.where}.real_source: {config.method} learns from real images alone; set it to 'data'")
     generator = parts.copy(_from_teacher(parts), None)
     if config.method == "gdd-i":
         share = freeze_innate(generator)
@@ -49,13 +47,15 @@ def make_gdd(parts: Parts) -> Turns:
     # The penalty is rare, so the discriminator takes its steps a little smaller and forgets a little more slowly; the
     # official code keeps both without a penalty.
     ratio, beta2 = lazy_regularisation(options.r1_interval, config.betas[1])
-    judge = Learner(
+    discriminator = OptimizedNetwork(
         make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps,
         always_training=not options.former,
     )  # fmt: skip
     betas = config.generator_betas or config.betas
-    player = Learner(generator, config.lr, betas, config.eps, compile=config.compile)
-    return parts.turns(_players(cast(GDDLoss, parts.method.loss(parts)), judge, player, options, config.batch_size))
+    theta = OptimizedNetwork(generator, config.lr, betas, config.eps, compile=config.compile)
+    return parts.trainer(
+        _steps(cast(GDDLoss, parts.method.loss(parts)), discriminator, theta, options, config.batch_size)
+    )
 
 
 def make_discriminator(parts: Parts) -> ProjectedDiscriminator:
@@ -111,51 +111,49 @@ def _augment(parts: Parts) -> AdaptiveAugment | None:
     return AdaptiveAugment(pipe, options.ada_target, options.ada_interval, move)
 
 
-def _players(loss: GDDLoss, judge: Learner, generator: Learner, options: GDDOptions, batch_size: int) -> list[Player]:
-    """Discriminator, its penalty on the same images, generator; terms are sums over a round's images."""
-    augment = cast(ProjectedDiscriminator, judge.net).augment
+def _steps(
+    loss: GDDLoss, critic: OptimizedNetwork, generator: OptimizedNetwork, options: GDDOptions, batch_size: int
+) -> list[OptimizerStep]:
+    """Steps of discriminator, penalty (on the same images) and generator; terms are sums over images."""
+    augment = cast(ProjectedDiscriminator, critic.net).augment
 
-    def seen(images: torch.Tensor) -> torch.Tensor:
+    def augmented(images: torch.Tensor) -> torch.Tensor:
         return images if augment is None else augment(images)
 
-    def tell_apart(given: Round) -> Terms:
+    def discriminator_loss(given: MicroBatch) -> Terms:
         assert given.real_images is not None
         logits = []
 
-        def judged(images: torch.Tensor, labels: torch.Tensor | None) -> list[torch.Tensor]:
-            logits.append(judge.call(seen(images), labels))
+        def discriminator(images: torch.Tensor, labels: torch.Tensor | None) -> list[torch.Tensor]:
+            logits.append(critic.call(augmented(images), labels))
             return logits[-1]
 
-        value = loss.fake_score_terms(judged, given).discriminator
+        value = loss.fake_score_loss(discriminator, *given).discriminator
         if augment is not None:
-            # The loss judges real images last.
-            augment.observe(logits[-1], len(given.images) / batch_size, judge.ranks.add_up)
+            # The loss evaluates real images last.
+            augment.observe(logits[-1], len(given.images) / batch_size, critic.ranks.add_up)
         return _summed("real_or_fake", value, given)
 
-    def penalty(given: Round) -> Terms:
+    def penalty(given: MicroBatch) -> Terms:
         assert given.real_images is not None
-        return Terms({"r1": loss.r1_penalty(judge.call, given.real_images, given.class_labels)})
+        return Terms({"r1": loss.r1_penalty(critic.call, given.real_images, given.class_labels)})
 
-    def fool(given: Round) -> Terms:
-        judged = lambda images, labels: judge.call(seen(images), labels)
-        return _summed("fooling", loss.generator_terms(None, judged, given).adversarial, given)
+    def generator_loss(given: MicroBatch) -> Terms:
+        discriminator = lambda images, labels: critic.call(augmented(images), labels)
+        terms = loss.generator_loss(None, discriminator, given.images, given.class_labels)
+        return _summed("fooling", terms.adversarial, given)
 
     adversarial, lazy = options.loss_images, float(options.r1_interval)
-    players = [
-        Player(
-            "discriminator", judge, tell_apart, lambda pixels: {"real_or_fake": adversarial}, _STREAM, real_images=True
-        ),
-        Player(
-            "discriminator", judge, penalty, lambda pixels: {"r1": lazy}, _STREAM, real_images=True,
-            every=options.r1_interval,
-        ),
-        Player("generator", generator, fool, lambda pixels: {"fooling": adversarial}, "generator"),
-    ]  # fmt: skip
-    return players if options.r1_gamma else [players[0], players[2]]
+    step = functools.partial(OptimizerStep, "discriminator", critic, stream="discriminator", real_images=True)
+    steps = [
+        step(discriminator_loss, lambda pixels: {"real_or_fake": adversarial}),
+        step(penalty, lambda pixels: {"r1": lazy}, every=options.r1_interval),
+        OptimizerStep("generator", generator, generator_loss, lambda pixels: {"fooling": adversarial}, "generator"),
+    ]
+    return steps if options.r1_gamma else [steps[0], steps[2]]
 
 
-def _summed(name: str, value: torch.Tensor | None, given: Round) -> Terms:
-    """A mean over a round as a sum over its images; NaN in one spreads over the batch, so that all count as dropped."""
-    assert value is not None
+def _summed(name: str, value: torch.Tensor, given: MicroBatch) -> Terms:
+    """A mean over a micro-batch as a sum over its images; a NaN in one image makes all of them count as dropped."""
     count = len(given.images)
     return Terms({name: value * count}, count if bool(value.isnan()) else 0)

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sida.config.plugins import code_sha256, load_object
-from sida.methods.defaults import BETAS
 from sida.methods.recipe import StudentConfig
-from sida.methods.registry import METHODS
+from sida.methods.registry import BETAS, METHODS
 from sida.training.evaluation import evaluation_facts
 from sida.training.identity import class_source, decisive_settings, run_digest
 

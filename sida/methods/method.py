@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from sida.config.families import Family
 from sida.config.mapping import from_mapping
 from sida.errors import UserError
+from sida.methods.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
-    from sida.training.iteration import Turns
+    from sida.training.student_trainer import StudentTrainer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,18 +31,16 @@ class Method:
         real_images: Whether it sees real images.
         defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.config.families`): all of
             them, ``{**SID.defaults["edm"], "alpha": 1.0}`` to change one.
-        loss: Makes the loss of fake score and generator, from the settings that it takes. With ``turns`` it may be any
-            loss that these use.
+        loss: Makes the loss of fake score and generator, from the settings that it takes. With ``trainer`` it may be
+            any loss that the trainer uses.
         psi_steps: Steps of the fake score with each step of the generator.
         options: Dataclass of settings that only this method has (``options`` of a recipe); None is none. Where it has a
             method ``assets(resolution)``, a workflow fetches these downloads before it trains; a method
             ``recorded(given)`` says what of them is in a run's digest.
-        turns: Makes the learners with their optimizers, losses and order. None: teacher, fake score and generator
-            (:class:`sida.methods.Distiller`); a method with other networks makes its own players.
-        guided: Of a method with ``turns``: whether these take the teacher's score from ``Parts.true_score``, which a
-            recipe's ``guidance`` acts on. The others do.
-        fused: Of a method with ``turns``: whether these heed a recipe's ``kernels`` and ``recompute``, as those of
-            :func:`sida.methods.build.make_score_distiller` do. The others do.
+        trainer: Makes the trainer: networks with their optimizers, losses and order. None: teacher, fake score and
+            generator (:class:`sida.methods.Distiller`).
+        reads: Settings that only some methods read (:data:`sida.methods.recipe.SCORE_SETTINGS`,
+            :data:`~sida.methods.recipe.ADVERSARIAL_SETTINGS`) and this one does; None: see :attr:`settings`.
     """
 
     name: str
@@ -53,9 +52,8 @@ class Method:
     loss: Callable[[Any], SiDLoss]
     psi_steps: int = 1
     options: type | None = None
-    turns: Callable[[Any], Turns] | None = None
-    guided: bool = False
-    fused: bool = False
+    trainer: Callable[[Any], StudentTrainer] | None = None
+    reads: frozenset[str] | None = None
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
         """Default settings for networks of a family: its own, else those of the family that it is like.
@@ -82,24 +80,34 @@ class Method:
         return None
 
     @property
-    def takes_guidance(self) -> bool:
-        """Whether it learns from a score that can be guided."""
-        return self.turns is None or self.guided
+    def settings(self) -> frozenset[str]:
+        """Settings that this method reads, of those that only some methods read.
 
-    def check(self, init: str | None, real_source: str, guidance: float = 1.0, kernels: str = "torch") -> None:
-        """Whether a run's start, source of real images, guidance and kernels fit.
+        Without :attr:`reads` they follow from the networks: a method without ``trainer`` reads those of score
+        distillation and, with real images, the adversarial ones; a method with ``trainer`` reads none.
+        """
+        if self.reads is not None or self.trainer is not None:
+            return self.reads or frozenset()
+        return SCORE_SETTINGS | ADVERSARIAL_SETTINGS if self.real_images else SCORE_SETTINGS
+
+    @property
+    def unread(self) -> frozenset[str]:
+        """Settings that other methods read and this one does not."""
+        return (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - self.settings
+
+    def check(self, config: StudentConfig) -> None:
+        """Whether the method has the start that a run names, and reads the settings that differ from their default.
 
         Raises:
             ValueError: ``key: what is wrong``.
         """
-        if self.start == "generator" and init is None:
+        if self.start == "generator" and config.init is None:
             raise ValueError(f"init: {self.name} starts from a distilled generator; give its network file")
-        if self.start == "teacher" and init is not None:
+        if self.start == "teacher" and config.init is not None:
             others = "sid2a (or sid: a restart)"
             raise ValueError(f"init: '{self.name}' starts from the teacher; remove it, or choose {others}")
-        if not self.real_images and real_source != "data":
-            raise ValueError(f"real_source: '{self.name}' sees no real images; remove it")
-        if guidance != 1 and not self.takes_guidance:
-            raise ValueError(f"guidance: '{self.name}' learns from no score that could be guided; set it to 1")
-        if kernels != "torch" and self.turns is not None and not self.fused:
-            raise ValueError(f"kernels: '{self.name}' does not compute with {kernels} kernels; set it to torch")
+        defaults = {field.name: field.default for field in dataclasses.fields(config)}
+        found = sorted(name for name in self.unread if getattr(config, name) != defaults[name])
+        if found:
+            pronoun = "it" if len(found) == 1 else "them"
+            raise ValueError(f"{found[0]}: method '{self.name}' does not read {', '.join(found)}; remove {pronoun}")

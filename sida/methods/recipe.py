@@ -12,12 +12,21 @@ from sida.training.config import Beta, RunConfig, TrainingSettings
 
 #: Settings that stay null where a copied network keeps its own mode, or has none.
 WEIGHT_NORMS = ("weight_norm", "fake_score_weight_norm")
+#: Settings that only some methods read (:attr:`sida.methods.Method.settings`); every method reads the others. First the
+#: settings of score distillation, then what real images add.
+SCORE_SETTINGS = frozenset({
+    "P_mean", "P_std", "alpha", "augment", "fake_score_lr", "fake_score_weight_norm", "gamma", "grad_clip_value",
+    "guidance", "kernels", "lambda_fake_score", "lambda_sid", "logvar", "recompute", "sigma_data", "t_max",
+    "weight_norm",
+})  # fmt: skip
+ADVERSARIAL_SETTINGS = frozenset({"adversarial_kimg", "adversarial_pool", "lambda_adv", "lambda_d", "real_source"})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Recipe(TrainingSettings):
     """Settings of a distillation; the sheet adds method, teacher, start, α and seed.
 
+    A setting that the row's method does not read must keep its default (:attr:`sida.methods.Method.settings`).
     *Official* below is the value in the method's ``defaults`` (:mod:`sida.methods`) for the teacher's network family.
 
     Attributes:
@@ -57,8 +66,7 @@ class Recipe(TrainingSettings):
         fp16: Run networks in half precision on CUDA; null keeps what the teacher's file says.
         half: Half precision of ``fp16``: ``float16`` (as the published runs of SiD and SiDA) or ``bfloat16`` (as
             GDD's). The network's file records it, and sampling uses it.
-        kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md);
-            not for gdd, gdd-i and instance.
+        kernels: ``torch``, or ``fused``: several times faster on a GPU, with other rounding (docs/measurements.md).
         recompute: With fused kernels, recompute the activations before convolutions in the backward pass instead of
             keeping them: less memory, a few per cent more time, the same result.
         cuda_graphs: On a GPU, record a step's kernels once and replay them; the numbers stay the same.

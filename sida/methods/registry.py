@@ -8,22 +8,69 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from sida.config.discriminator import GDDOptions
-from sida.config.instance import InstanceOptions
+from sida.config.method_options import GDDOptions, InstanceOptions
 from sida.errors import UserError, suggestion
-from sida.methods.defaults import GDD_DEFAULTS, INSTANCE_DEFAULTS, SID_DEFAULTS, SIDA_DEFAULTS
 from sida.methods.method import Method
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
     from sida.methods.build import Parts
-    from sida.training.iteration import Turns
+    from sida.training.student_trainer import StudentTrainer
+
+
+# Defaults of recipes by network family: settings that differ between methods or families. Defaults that all methods
+# share are fields of sida.methods.recipe.Recipe; settings that differ between data sets (rates, batches) have none.
+# Source: mingyuanzhou/SiD, branches main and sida, and Zyriix/GDD: training scripts and their options' defaults.
+
+#: Adam's β₁ and β₂ where a method does not say otherwise.
+BETAS = (0.0, 0.999)
+#: Values of settings that a method does not read: nothing depends on them, but they are part of a run's digest.
+UNREAD: dict[str, Any] = {
+    "P_mean": -1.2, "P_std": 1.2, "alpha": 1.0, "grad_clip_value": 0.0, "lambda_d": 1.0, "logvar": False,
+}  # fmt: skip
+_EDM: dict[str, Any] = {
+    "init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0, "ema_half_life_kimg": 500.0,
+    "weight_norm": None, "fake_score_weight_norm": None, "logvar": False,
+}  # fmt: skip
+_EDM2: dict[str, Any] = {
+    "init_sigma": 2.5, "P_mean": -0.4, "P_std": 1.0, "lambda_d": 100.0, "ema_half_life_kimg": 2000.0, "alpha": 1.0,
+    "grad_clip_value": 0.0,
+}  # fmt: skip
+_SID_EDM2 = {
+    **_EDM2, "warmup_kimg": 0.0, "weight_norm": "in_forward", "fake_score_weight_norm": "in_forward", "logvar": True,
+}  # fmt: skip
+_SIDA_EDM2 = {
+    **_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off", "logvar": True,
+}  # fmt: skip
+
+#: SiD's, by the name of a family (:mod:`sida.config.families`).
+SID_DEFAULTS = {
+    "edm": {**_EDM, "alpha": 1.2, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
+    "edm2": _SID_EDM2,
+    "edm2-s": _SID_EDM2,
+}
+#: SiDA's and SiD2A's.
+SIDA_DEFAULTS = {
+    "edm": {**_EDM, "alpha": 1.0, "grad_clip_value": 1.0, "warmup_kimg": 100.0},
+    "edm2": _SIDA_EDM2,
+    "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
+}
+#: GDD's and GDD-I's, whose losses have no noise levels and no α.
+GDD_DEFAULTS: dict[str, dict[str, Any]] = {
+    "edm": {
+        "betas": (0.0, 0.99), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
+        "weight_norm": None, "fake_score_weight_norm": None,
+    },
+}  # fmt: skip
+#: Instance-based distillation's, which has no official code: its input is that of EDM's sampler, σ_max · z, and the
+#: rest is GDD's, with which it is compared.
+INSTANCE_DEFAULTS = GDD_DEFAULTS
 
 
 def _sid_loss(parts: Parts) -> SiDLoss:
     from sida.losses import SiDLoss
 
-    return _edm2_loss(parts, adversarial=False) if parts.family.variance_head else parts.loss(SiDLoss)
+    return _edm2_loss(parts, adversarial=False) if parts.family.variance_head else parts.make(SiDLoss)
 
 
 def _sida_loss(parts: Parts) -> SiDLoss:
@@ -31,7 +78,7 @@ def _sida_loss(parts: Parts) -> SiDLoss:
 
     if parts.family.variance_head:
         return _edm2_loss(parts, adversarial=True)
-    return parts.loss(SiDALoss, pool=parts.config.adversarial_pool)
+    return parts.make(SiDALoss, pool=parts.config.adversarial_pool)
 
 
 def _edm2_loss(parts: Parts, adversarial: bool) -> SiDLoss:
@@ -39,7 +86,7 @@ def _edm2_loss(parts: Parts, adversarial: bool) -> SiDLoss:
 
     config = parts.config
     pool, logvar = config.adversarial_pool, config.logvar
-    return parts.loss(EDM2SiDALoss, pool=pool, return_logvar=logvar, adversarial=adversarial)
+    return parts.make(EDM2SiDALoss, pool=pool, return_logvar=logvar, adversarial=adversarial)
 
 
 SID = Method(
@@ -71,7 +118,7 @@ def _gdd_loss(parts: Parts) -> Any:
     return GDDLoss(parts.options.form, parts.options.r1_gamma)
 
 
-def _gdd_turns(parts: Parts) -> Turns:
+def _gdd_trainer(parts: Parts) -> StudentTrainer:
     from sida.methods.gdd import make_gdd
 
     return make_gdd(parts)
@@ -85,7 +132,8 @@ GDD = Method(
     real_images=True,
     loss=_gdd_loss,
     options=GDDOptions,
-    turns=_gdd_turns,
+    reads=frozenset({"augment", "fake_score_lr"}),
+    trainer=_gdd_trainer,
     defaults=GDD_DEFAULTS,
 )
 GDD_I = dataclasses.replace(
@@ -94,12 +142,12 @@ GDD_I = dataclasses.replace(
 
 
 def _instance_loss(parts: Parts) -> Any:
-    from sida.methods.instance_loss import InstanceLoss
+    from sida.methods.instance import InstanceLoss
 
     return InstanceLoss(parts.options.num_steps)
 
 
-def _instance_turns(parts: Parts) -> Turns:
+def _instance_trainer(parts: Parts) -> StudentTrainer:
     from sida.methods.instance import make_instance
 
     return make_instance(parts)
@@ -113,8 +161,8 @@ INSTANCE = Method(
     real_images=False,
     loss=_instance_loss,
     options=InstanceOptions,
-    turns=_instance_turns,
-    guided=True,
+    trainer=_instance_trainer,
+    reads=frozenset({"guidance", "weight_norm"}),
     defaults=INSTANCE_DEFAULTS,
 )
 

@@ -9,9 +9,8 @@ from typing import Annotated, Any
 from sida.config.families import Family
 from sida.config.ranges import OneOf
 from sida.errors import UserError
-from sida.methods.defaults import BETAS
 from sida.methods.recipe import WEIGHT_NORMS, ResolvedConfig, StudentConfig
-from sida.methods.registry import METHODS, find_method
+from sida.methods.registry import BETAS, METHODS, UNREAD, find_method
 
 #: Adam's ε in float32 and in float16.
 EPS, EPS_FP16 = 1e-8, 1e-6
@@ -26,7 +25,7 @@ class DistillConfig(StudentConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.method in METHODS:
-            METHODS[self.method].check(self.init, self.real_source, self.guidance, self.kernels)
+            METHODS[self.method].check(self)
 
 
 def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str = "student") -> ResolvedConfig:
@@ -38,19 +37,22 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
         where: Place named in errors.
 
     Raises:
-        UserError: A setting that the teacher's family does not have, a start, guidance or kernels that the method does
-            not have, or a setting that neither configuration nor method give.
+        UserError: A setting that the teacher's family or the method does not have, a start that the method does not
+            have, or a setting that neither configuration nor method give.
     """
     from sida.networks import family_of
 
+    if isinstance(config, ResolvedConfig):
+        return config
     method = find_method(config.method, f"{where}.method")
     try:
-        method.check(config.init, config.real_source, config.guidance, config.kernels)
+        method.check(config)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
     family, kwargs = family_of(network, f"{where}.teacher: {config.teacher}"), network["kwargs"]
     _check(config, family, family.has_variance_head(network), where)
-    values = {"betas": BETAS, **method.settings_of(family, f"{where}.teacher: {config.teacher}")}
+    unread = {name: value for name, value in UNREAD.items() if name in method.unread}
+    values = {"betas": BETAS, **unread, **method.settings_of(family, f"{where}.teacher: {config.teacher}")}
     values["logvar"] = family.has_variance_head(network) and values.get("logvar")
     on_gpu = config.device.startswith("cuda")
     # Float16 is a GPU's affair; elsewhere the flag of a network does nothing.

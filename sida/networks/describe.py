@@ -10,7 +10,7 @@ from typing import Any
 
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.tensor_header import is_pickle, read_header
+from sida.files.tensor_header import is_pickle, read_tensor_header
 from sida.networks import official_architecture as architecture
 from sida.networks.file import build_on_meta, check_names_and_shapes, read_metadata
 from sida.networks.official_file import find_network
@@ -47,7 +47,7 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
 
 def _safetensors(path: Path) -> dict[str, Any]:
     metadata = read_metadata(path)
-    shapes = {entry.name: entry.shape for entry in read_header(path).entries}
+    shapes = {entry.name: entry.shape for entry in read_tensor_header(path).entries}
     return {**metadata, **_counts(metadata["network"], shapes, path)}
 
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from sida.networks.blocks import UNetBlock
 from sida.networks.layers import Conv2d, GroupNorm, Linear, PositionalEmbedding
-from sida.networks.unet import Levels, UNet
+from sida.networks.unet import UNet, UNetPlan
 
 _CHANNELS_PER_HEAD = 64
 
@@ -78,7 +78,7 @@ class DhariwalUNet(UNet):
             else None
         )
         widths = [model_channels * mult for mult in channel_mult]
-        levels = Levels(img_resolution, widths, num_blocks, attn_resolutions, block)
+        levels = UNetPlan(img_resolution, widths, num_blocks, attn_resolutions, block)
         self.enc, kept = levels.encoder(Conv2d(in_channels, widths[0], 3, **init), widths[0])
         self.dec = levels.decoder(kept)
         self.out_norm = GroupNorm(widths[0])

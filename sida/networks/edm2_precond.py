@@ -135,23 +135,23 @@ class EDM2Precond(Precond):
         for layer in self._layers():
             layer.normalize_weight()
 
-    def settle(self) -> None:
+    def normalise_weights(self) -> None:
         """Ends rewriting for good: under ``always``, normalises once and switches to ``off``."""
         if self.weight_norm == "always":
             self.normalize_weights()
             self.weight_norm = "off"
 
-    def settled(self) -> EDM2Precond:
-        """See `Precond.settled`: other modes than ``always`` don't rewrite in evaluation.
+    def evaluation_copy(self) -> EDM2Precond:
+        """See `Precond.evaluation_copy`: other modes than ``always`` don't rewrite in evaluation.
 
         Repeated rewriting changes the weights by rounding only (a relative 1e-7), but this makes an image
         depend on how many batches came before.
         """
         if self.weight_norm != "always":
             return self
-        settled = copy.deepcopy(self)
-        settled.settle()
-        return settled
+        evaluation_copy = copy.deepcopy(self)
+        evaluation_copy.normalise_weights()
+        return evaluation_copy
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`."""

@@ -21,7 +21,7 @@ from sida.networks.edm2_layers import (
     resample,
     sum_weights,
 )
-from sida.networks.unet import Levels, UNet
+from sida.networks.unet import UNet, UNetPlan
 
 
 class EDM2Block(nn.Module):
@@ -173,14 +173,14 @@ class EDM2UNet(UNet):
             "clip_act": clip_act,
         }
 
-        def levels(flavor: Literal["enc", "dec"]) -> Levels:
+        def levels(flavor: Literal["enc", "dec"]) -> UNetPlan:
             def block(
                 inputs: int, outputs: int, mode: Literal["keep", "down", "up"] = "keep", attention: bool = False
             ) -> nn.Module:
                 shape: dict[str, Any] = {"flavor": flavor, "resample_mode": mode, "attention": attention}
                 return EDM2Block(inputs, outputs, emb_channels, **shape, **options)
 
-            return Levels(img_resolution, widths, num_blocks, attn_resolutions, block)
+            return UNetPlan(img_resolution, widths, num_blocks, attn_resolutions, block)
 
         self.out_gain = nn.Parameter(torch.zeros([]))
         self.emb_fourier = MPFourier(noise_channels)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
-from sida.files.tensor_header import Header, read_header
+from sida.files.tensor_header import TensorHeader, read_tensor_header
 from sida.files.tensors import RECORD_KEY, iterate_tensors, read_record, write_tensors
 
 if TYPE_CHECKING:
     import torch
 
-FORMAT = "sida-network-1"
+NETWORK_FORMAT = "sida-network-1"
 #: Remedy of a file whose weights name no architecture of this package.
 OF_OTHERS = "draw its images by a Python function (docs/add-a-method.md, 'A .pt file')"
 
@@ -51,7 +51,7 @@ def write_state_dict(
     """
     import torch
 
-    record = {**metadata, "format": FORMAT, "network": check_network_config(metadata.get("network"), str(path))}
+    record = {**metadata, "format": NETWORK_FORMAT, "network": check_network_config(metadata.get("network"), str(path))}
     tensors = {}
     for name, tensor in state.items():
         tensors[name] = tensor.detach().to(torch.float32 if tensor.is_floating_point() else tensor.dtype)
@@ -79,7 +79,7 @@ def load_network(
     import torch
 
     path = Path(path)
-    header = read_header(path)
+    header = read_tensor_header(path)
     metadata = _metadata(path, header)
     net = build_on_meta(metadata["network"], len(header.entries), str(path))
     check_names_and_shapes(path, {e.name: e.shape for e in header.entries}, net)
@@ -106,7 +106,7 @@ def load_network(
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The header's JSON (architecture and provenance) without reading the tensors; errors as :func:`load_network`."""
-    return _metadata(Path(path), read_header(path))
+    return _metadata(Path(path), read_tensor_header(path))
 
 
 def check_network_config(network: Any, where: str) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
         where: File named in errors.
     """
     from sida.networks import build_network
-    from sida.networks.shapes_only import ShapesOnly
+    from sida.networks.build import ShapesOnly
 
     kwargs = network["kwargs"]
     blocks, levels = kwargs.get("num_blocks", 1), kwargs.get("channel_mult", ())
@@ -180,12 +180,12 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
         raise UserError(f"{where}: architecture '{network['class']}' cannot be built ({reason})") from None
 
 
-def _metadata(path: Path, header: Header) -> dict[str, Any]:
+def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:
     if RECORD_KEY not in header.metadata:
         raise UserError(
             f"{path}: written by another program (no '{RECORD_KEY}' header); its architecture is unknown; {OF_OTHERS}"
         )
     record = read_record(path, header)
-    if record.get("format") != FORMAT:
-        raise UserError(f"{path}: its '{RECORD_KEY}' header is not of format '{FORMAT}'; make the file again")
+    if record.get("format") != NETWORK_FORMAT:
+        raise UserError(f"{path}: its '{RECORD_KEY}' header is not of format '{NETWORK_FORMAT}'; make the file again")
     return {**record, "network": check_network_config(record.get("network"), str(path))}

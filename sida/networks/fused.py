@@ -28,14 +28,14 @@ Kernels = Literal["torch", "fused"]
 _EXCHANGED = {"instead", "concat", "fork", "memory_format"}
 
 
-def use_fused_kernels(net: nn.Module, where: str = "kernels", again: bool = False) -> None:
+def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = False) -> None:
     """Makes a network's U-Net compute with fused kernels from now on; parameters and state dict stay.
 
     Args:
         net: Changed in place.
         where: Place named in errors.
-        again: Whether the backward pass makes the activations before convolutions again instead of keeping them
-            (:mod:`sida.kernels.again`); the same result.
+        recompute: Whether the backward pass recomputes the activations before convolutions
+            (:mod:`sida.kernels.recompute`); the same result.
 
     Raises:
         UserError: There is no Triton here, or too old a one.
@@ -43,13 +43,13 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels", again: bool = Fals
     if (reason := lack()) is not None:
         raise UserError(f"{where}: fused kernels cannot be used: {reason}; install a newer one, or choose 'torch'")
     from sida.kernels.concat import concat
-    from sida.kernels.fork import fork
+    from sida.kernels.residual import fork
 
     for module in net.modules():
         if isinstance(module, UNetBlock):
-            module.instead = functools.partial(_edm_block, again=again)
+            module.instead = functools.partial(_edm_block, recompute=recompute)
         elif isinstance(module, EDM2Block):
-            module.instead = functools.partial(_edm2_block, again=again)
+            module.instead = functools.partial(_edm2_block, recompute=recompute)
         elif isinstance(module, GroupNorm):
             module.instead = lambda norm, x: _normed(norm, x)[0]
         elif isinstance(module, UNet):
@@ -76,14 +76,14 @@ def fused_kernels(net: nn.Module, where: str = "kernels") -> Iterator[None]:
             vars(module).update(values)
 
 
-def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
+def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
     """See :meth:`UNetBlock.forward`. Biases of convolutions are added where the next pass over the map is made."""
     from sida.kernels.group_norm import Affine, norm_act
     from sida.kernels.residual import Shares, residual
 
     shares = Shares(block.skip_scale, block.skip_scale)
-    h, x = _normed(block.norm0, x, again=again)
-    with _forgetting(h, again):
+    h, x = _normed(block.norm0, x, recompute=recompute)
+    with _forgetting(h, recompute):
         h = _convolved(block.conv0, h)
     vector, bias = block.affine(emb).float(), cast(Tensor, block.conv0.bias)
     gamma, beta = block.norm1.weight, block.norm1.bias
@@ -93,25 +93,25 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, again: bool) -> Tensor:
     else:
         affine = Affine(gamma, beta, vector + bias)
     dropout = block.dropout if block.training else 0.0
-    h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, again=again)
+    h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, recompute=recompute)
     bias = cast(Tensor, block.conv1.bias)
     if block.skip is not None:
         x = _convolved(block.skip, x)
         bias = bias if block.skip.bias is None else bias + block.skip.bias
-    with _forgetting(h, again):
+    with _forgetting(h, recompute):
         h = _convolved(block.conv1, h)
     x = residual(h, x, bias, shares)
     if block.num_heads:
-        h, x = _normed(block.norm2, x, silu=False, again=again)
+        h, x = _normed(block.norm2, x, silu=False, recompute=recompute)
         weight, order = cast(Tensor, block.qkv.weight).flatten(1), cast(Tensor, block.qkv.bias)
-        with _forgetting(h, again):
+        with _forgetting(h, recompute):
             heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
         h = _pointwise(_attended(heads, block.num_heads), cast(Tensor, block.proj.weight).flatten(1))
         x = residual(h, x, block.proj.bias, shares)
     return x
 
 
-def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor:
+def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
     """See :meth:`EDM2Block.forward`."""
     from sida.kernels.activation import scaled_silu
     from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
@@ -123,13 +123,13 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor
             x = _magnitude_preserving(block.conv_skip, x)
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
-        h, x = scaled_silu(x, again=again)
+        h, x = scaled_silu(x, recompute=recompute)
     keep, share = sum_weights(block.res_balance)
-    with _forgetting(h, again):
+    with _forgetting(h, recompute):
         h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
-    h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, again=again)
-    with _forgetting(h, again):
+    h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, recompute=recompute)
+    with _forgetting(h, recompute):
         h = _magnitude_preserving(block.conv_res1, h, share / SILU_RMS)
     if block.flavor == "dec" and block.conv_skip is not None:
         x = _magnitude_preserving(block.conv_skip, x)
@@ -146,17 +146,17 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, again: bool) -> Tensor
     return x
 
 
-def _forgetting(h: Tensor, again: bool) -> contextlib.AbstractContextManager[None]:
-    from sida.kernels.again import made_again
+def _forgetting(h: Tensor, recompute: bool) -> contextlib.AbstractContextManager[None]:
+    from sida.kernels.recompute import recomputed
 
-    return made_again(h) if again else contextlib.nullcontext()
+    return recomputed(h) if recompute else contextlib.nullcontext()
 
 
-def _normed(norm: GroupNorm, x: Tensor, silu: bool = True, again: bool = False) -> tuple[Tensor, Tensor]:
+def _normed(norm: GroupNorm, x: Tensor, silu: bool = True, recompute: bool = False) -> tuple[Tensor, Tensor]:
     """See :func:`sida.kernels.group_norm.norm_act`."""
     from sida.kernels.group_norm import Affine, norm_act
 
-    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu, again=again)
+    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu, recompute=recompute)
 
 
 def _convolved(conv: Conv2d, x: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sida.config.guidance import SHARED, misfit
+from sida.config.families import SHARED, misfit
 from sida.errors import UserError
 
 
@@ -49,7 +49,7 @@ def guide_labels(guide: Any, class_labels: Tensor | None) -> Tensor | None:
     return class_labels if getattr(guide, "label_dim", 0) else None
 
 
-def check_guide(net: nn.Module, guide: nn.Module, where: str) -> None:
+def check_guide_fits(net: nn.Module, guide: nn.Module, where: str) -> None:
     """Requires that a network can guide another: as many pixels and channels, and as many classes or none.
 
     Raises:

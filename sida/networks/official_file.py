@@ -15,7 +15,7 @@ from sida.files.atomic import sha256_file
 from sida.files.tensor_header import ITEM_BYTES, entries_for
 from sida.files.tensors import RECORD_KEY, encode_record, write_tensor_file
 from sida.networks import official_architecture as architecture
-from sida.networks.file import FORMAT, OF_OTHERS, build_on_meta, check_names_and_shapes
+from sida.networks.file import NETWORK_FORMAT, OF_OTHERS, build_on_meta, check_names_and_shapes
 from sida.unpickle.inert import printable
 from sida.unpickle.pickles import open_pickle
 from sida.unpickle.records import PersistentObject, Tensor
@@ -71,7 +71,7 @@ def import_official(
         "class": printable(network.class_name),
         "source_sha256": hashlib.sha256(network.source.encode("utf-8", "surrogatepass")).hexdigest(),
     }
-    record = {**(metadata or {}), "format": FORMAT, "network": net.init_config, "origin": origin}
+    record = {**(metadata or {}), "format": NETWORK_FORMAT, "network": net.init_config, "origin": origin}
     entries = entries_for(
         (name, stored_type(tensors[name], name, where), tensors[name].shape) for name in net.state_dict()
     )

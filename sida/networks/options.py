@@ -86,7 +86,7 @@ def _fields(cls: type) -> dict[str, tuple[Any, Any]]:
     return {p.name: (hints[p.name], p.default) for p in named}
 
 
-def describe(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
+def describe_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
     """Returns ``{"class", "kwargs"}`` as strict JSON values: lists for tuples, null for infinity.
 
     Args:

@@ -14,9 +14,9 @@ from sida.config.families import EDM, Family
 from sida.errors import UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_unet import EDM2UNet
-from sida.networks.options import check_options, class_name, describe
+from sida.networks.options import check_options, class_name, describe_options
 from sida.networks.song_unet import SongUNet
-from sida.networks.unet import Output, UNet, as_slice, check_flag, take
+from sida.networks.unet import Output, UNet, as_slice, check_flag, take_samples
 
 UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUNet}
 
@@ -81,7 +81,7 @@ class Precond(nn.Module):
         """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None stands for one."""
         raise NotImplementedError
 
-    def settled(self) -> Precond:
+    def evaluation_copy(self) -> Precond:
         """The network to sample from, whose weights evaluation leaves alone: here the network itself."""
         return self
 
@@ -182,8 +182,8 @@ class Precond(nn.Module):
         raw, *logits = output if isinstance(output, tuple) else (output,)
         selection = as_slice(decode, x.shape[0])
         if selection is not None:
-            x, c_out = x[selection], take(c_out, selection)
-            c_skip = None if c_skip is None else take(c_skip, selection)
+            x, c_out = x[selection], take_samples(c_out, selection)
+            c_skip = None if c_skip is None else take_samples(c_skip, selection)
         image = torch.addcmul(x if c_skip is None else c_skip * x, c_out, raw.float())
         return (image, *logits) if logits else image
 
@@ -196,7 +196,7 @@ class Precond(nn.Module):
             unet_kwargs: Its options, except those that follow from ``options``.
         """
         cls = type(self)
-        own = describe(cls, options)["kwargs"]
+        own = describe_options(cls, options)["kwargs"]
         if "model_type" in own:
             own["model_type"] = unet_class.__name__
         check_options(cls, {**own, **unet_kwargs}, cls.__name__, extra=unet_class)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from sida.networks.blocks import UNetBlock
 from sida.networks.layers import Conv2d, FourierEmbedding, GroupNorm, Linear, PositionalEmbedding
-from sida.networks.unet import Levels, UNet
+from sida.networks.unet import UNet, UNetPlan
 
 Architecture = Literal["standard", "skip", "residual"]
 _SQRT_HALF = 0.5**0.5
@@ -100,7 +100,7 @@ class SongUNet(UNet):
         self.map_augment = Linear(augment_dim, noise_channels, bias=False, **init) if augment_dim else None
         self.map_layer0 = Linear(noise_channels, emb_channels, **init)
         self.map_layer1 = Linear(emb_channels, emb_channels, **init)
-        levels = Levels(img_resolution, widths, num_blocks, attn_resolutions, block)
+        levels = UNetPlan(img_resolution, widths, num_blocks, attn_resolutions, block)
         stem = Conv2d(in_channels, model_channels, 3, **init)
         self.enc, kept = levels.encoder(stem, model_channels, _image_down(encoder_type, in_channels, resampling, init))
         extras = _image_up(decoder_type, out_channels, widths, resampling, init_zero)

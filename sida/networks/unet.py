@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sida.errors import UserError
-from sida.networks.options import check_options, describe
+from sida.networks.options import check_options, describe_options
 
 RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder")
 Output = Tensor | tuple[Tensor, ...]
@@ -43,7 +43,7 @@ def as_slice(decode: int | slice | None, batch: int) -> slice | None:
     return decode
 
 
-def take(x: Tensor, selection: slice | None) -> Tensor:
+def take_samples(x: Tensor, selection: slice | None) -> Tensor:
     """Selects samples, leaving one-row tensors (shared by the batch) alone."""
     return x if selection is None or x.shape[0] == 1 else x[selection]
 
@@ -84,7 +84,7 @@ class UNet(nn.Module):
             UserError: A wrong value, or a resolution that does not fit the levels.
         """
         name = type(self).__name__
-        self.init_config = describe(type(self), options)
+        self.init_config = describe_options(type(self), options)
         check_options(type(self), self.init_config["kwargs"], name)
         check_levels(name, options["img_resolution"], options["channel_mult"])
         self.img_resolution, self.label_dim = options["img_resolution"], options["label_dim"]
@@ -142,7 +142,7 @@ class UNet(nn.Module):
             return logits
         selection = as_slice(decode, x.shape[0])
         if selection is not None:
-            x, emb, skips = x[selection], take(emb, selection), [skip[selection] for skip in skips]
+            x, emb, skips = x[selection], take_samples(emb, selection), [skip[selection] for skip in skips]
         return self.decode(x, skips, emb), logits
 
 
@@ -156,7 +156,7 @@ class MakeBlock(Protocol):
 
 
 @dataclass(frozen=True)
-class Levels:
+class UNetPlan:
     """The plan of a U-Net: which blocks stand at which resolution, under the names of the official networks.
 
     Modules are made in the order in which they run, so that a seed gives the same weights.

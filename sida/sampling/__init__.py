@@ -5,8 +5,7 @@ from sida.sampling.drawer import Drawer
 from sida.sampling.generate import NO_CLASS, Samples, generate, real_images
 from sida.sampling.grid import row_classes, tile
 from sida.sampling.heun import heun, sigma_steps
-from sida.sampling.one_step import multi_step, one_step
-from sida.sampling.quantise import to_uint8
+from sida.sampling.one_step import multi_step, one_step, to_uint8
 from sida.sampling.seeds import SeedStreams, latents_for_seeds
 
 __all__ = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import torch
 
@@ -15,7 +16,7 @@ from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.networks import family_of
 from sida.sampling.generate import Samples, generate, real_images
-from sida.sampling.grid import row_classes
+from sida.sampling.grid import row_classes, save_grid
 from sida.sampling.networks import open_decoder
 from sida.sampling.replay import Evaluations
 from sida.sampling.seeds import SeedStreams
@@ -120,3 +121,31 @@ class Drawer:
 def latent_decoder(net: torch.nn.Module) -> Decoder | None:
     """The decoder of what a network draws, as its family says; None where it draws pixels."""
     return family_of(net).decoder_of(int(getattr(net, "img_channels", 0)))
+
+
+#: Rows and columns where nobody says how many.
+SIDE = 8
+_BATCH = 64
+
+
+class Pictures:
+    """Draws a square grid: row r shows class r (modulo their number), columns other seeds.
+
+    Args:
+        sampler: How the network draws.
+        side: Rows and columns; None takes 8, and 0 of what is no picture without more: latents, other channels.
+        device: Where latents are decoded.
+    """
+
+    def __init__(self, sampler: Sampler, side: int | None, device: str) -> None:
+        self.drawer, self.side = Drawer(sampler, device=device), side
+
+    def __call__(self, net: torch.nn.Module, path: Path) -> None:
+        """Writes the picture of a network as PNG, if there is to be one; a decoder is opened once."""
+        self.drawer.net = net
+        side = self.side
+        if side is None:
+            side = SIDE if net.img_channels in (1, 3) and not self.drawer.draws_latents else 0
+        if side:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_grid(path, self.drawer.grid(side, side, 0, _BATCH), side)

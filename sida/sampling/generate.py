@@ -21,10 +21,10 @@ from sida.config.samplers import Sampler, read_sampler
 from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.networks.fused import fused_kernels
-from sida.networks.guidance import check_guide
+from sida.networks.guidance import check_guide_fits
 from sida.sampling.heun import sigma_range
-from sida.sampling.networks import settled
-from sida.sampling.quantise import to_uint8
+from sida.sampling.networks import evaluation_copy
+from sida.sampling.one_step import to_uint8
 from sida.sampling.replay import Evaluations
 from sida.sampling.sampler import draw_batch
 from sida.sampling.seeds import SeedStreams, send
@@ -96,7 +96,7 @@ def generate(
     if sampler.kind == "heun":
         sigma_range(net, sampler.sigma_min, sampler.sigma_max)  # refuses before anything is drawn
     if gnet is not None:
-        check_guide(net, gnet, "guiding network")
+        check_guide_fits(net, gnet, "guiding network")
     device = next(iter(net.parameters())).device
     if sampler.kernels == "fused" and device.type != "cuda":
         raise UserError("sampler.kernels: 'fused' computes on a GPU, the network is on the CPU; choose 'torch'")
@@ -168,7 +168,7 @@ def _run(
 ) -> Iterator[Samples]:
     """Batches are in flight while the next ones' latents are drawn: a GPU never waits for the CPU's generators."""
     device = next(iter(net.parameters())).device
-    net, gnet = settled(net), None if gnet is None else settled(gnet)
+    net, gnet = evaluation_copy(net), None if gnet is None else evaluation_copy(gnet)
     networks = [network for network in (net, gnet) if network is not None]
     modes = [network.training for network in networks]
     shape = (int(net.img_channels), int(net.img_resolution), int(net.img_resolution))  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ import torch
 from sida.errors import UserError
 from sida.networks.guidance import extrapolated, guide_labels
 
-Noise = Callable[[torch.Tensor], torch.Tensor]
+NoiseSource = Callable[[torch.Tensor], torch.Tensor]
 
 
 def sigma_steps(
@@ -72,7 +72,7 @@ def heun(
     S_max: float = math.inf,
     S_noise: float = 1.0,
     dtype: torch.dtype = torch.float64,
-    noise: Noise | None = None,
+    noise: NoiseSource | None = None,
     noise_every_step: bool = True,
     gnet: torch.nn.Module | None = None,
     guidance: float = 1.0,

@@ -22,14 +22,13 @@ from sida.data.count_labels import counts_of
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.progress import Progress
-from sida.runtime.devices import take_device
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import take_device, tf32
 from sida.sampling.drawer import Drawer
 from sida.sampling.generate import Samples
 from sida.sampling.grid import save_grid
 from sida.sampling.networks import decoder_digest, network_file
-from sida.sampling.png_store import open_store
-from sida.sampling.store import Store, write_all
+from sida.sampling.png_store import open_sample_store
+from sida.sampling.store import SampleStore, write_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,7 +109,7 @@ def _run(config: SampleConfig) -> Iterator[str]:
     # Contradicting settings are refused here, before the target exists and belongs to them.
     source.batches(seeds[:1], config.batch_size)
     if config.out is not None:
-        store = open_store(config.out, config.png, seeds, config.whole_shard_size, source.record(config))
+        store = open_sample_store(config.out, config.png, seeds, config.whole_shard_size, source.record(config))
         _fill(store, source, config, rank, world)
         if store.finish():
             yield f"{config.out}: {len(seeds):,} images, {source.sampler.nfe} network evaluations each"
@@ -208,7 +207,7 @@ class _Source:
         return self.drawer.draw(seeds, batch_size, self.class_labels)
 
 
-def _fill(store: Store, source: _Source, config: SampleConfig, rank: int, world: int) -> None:
+def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, world: int) -> None:
     """Makes the shards of this process that are not there yet."""
     if store.is_complete():
         return

@@ -1,4 +1,4 @@
-"""What sampling needs: networks (files, pickles, registered ids), settled copies of them, and the latents' decoder."""
+"""Networks to sample from (files, pickles, registered ids), their evaluation copies, and the decoder of latents."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from sida.files.archives import FolderFiles
 from sida.networks.precond import Precond
 
 
-def settled(net: torch.nn.Module) -> torch.nn.Module:
+def evaluation_copy(net: torch.nn.Module) -> torch.nn.Module:
     """``net``, or a copy where evaluating it would rewrite its weights, so that a seed's image has no history.
 
-    See :meth:`sida.networks.EDM2Precond.settled`; modules that are not ours are taken as they are.
+    See :meth:`sida.networks.EDM2Precond.evaluation_copy`; modules that are not ours are taken as they are.
     """
-    return net.settled() if isinstance(net, Precond) else net
+    return net.evaluation_copy() if isinstance(net, Precond) else net
 
 
 def network_file(source: str) -> Path:

@@ -56,3 +56,11 @@ def multi_step(
         level = torch.full((), sigma, dtype=torch.float32, device=z.device)
         images = net(images + sigma * noise(images), level, class_labels)
     return images
+
+
+def to_uint8(images: torch.Tensor) -> torch.Tensor:
+    """Network output (about [-1, 1]) to uint8: ``x * 127.5 + 128``, clamped to 0..255, **truncated**.
+
+    Floats of any dtype keep their precision; the result has the same shape. NaN becomes 0.
+    """
+    return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)

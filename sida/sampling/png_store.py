@@ -16,13 +16,13 @@ from sida.errors import UserError
 from sida.files.atomic import atomic_path, read_sealed_json, write_sealed_json, zip_member
 from sida.sampling.generate import NO_CLASS, Samples
 from sida.sampling.intact import intact_png, intact_zip
-from sida.sampling.store import MODE, NpzFile, ShardFolder, Store
+from sida.sampling.store import MODE, NpzFile, SampleStore, ShardFolder
 
 #: Member of a shard with name, class and seed of each image; its last one.
 _LABELS = "labels.json"
 
 
-class PngZip(Store):
+class PngZip(SampleStore):
     """A zip of PNG files in the EDM format, readable as a data set."""
 
     suffix = ".zip"
@@ -119,10 +119,12 @@ class PngFolder(PngZip):
             temporary.write_text(_dataset_json(labels), encoding="utf-8")
 
 
-def open_store(path: str, as_png: bool, seeds: Sequence[int], shard_size: int, record: dict[str, Any]) -> Store:
+def open_sample_store(
+    path: str, as_png: bool, seeds: Sequence[int], shard_size: int, record: dict[str, Any]
+) -> SampleStore:
     """The store for a target: ``FILE.zip``, ``FILE.npz``, else a folder of shards, or of PNG files with ``as_png``."""
     target = Path(path)
-    kinds: dict[str, type[Store]] = {".zip": PngZip, ".npz": NpzFile}
+    kinds: dict[str, type[SampleStore]] = {".zip": PngZip, ".npz": NpzFile}
     kind = kinds.get(target.suffix, PngFolder if as_png else ShardFolder)
     store = kind(target, seeds, shard_size, {**record, "form": kind.__name__})
     store.open()

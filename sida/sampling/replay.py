@@ -16,7 +16,7 @@ from sida.progress import say
 from sida.runtime.graphs import Recording, RecordingError, Tensors
 
 #: ``record(function, inputs)``: the function of tensors by name, as it will be replayed.
-Record = Callable[[Callable[[Tensors], Tensors], Tensors], Callable[[Tensors], Tensors]]
+RecordFunction = Callable[[Callable[[Tensors], Tensors], Tensors], Callable[[Tensors], Tensors]]
 #: Evaluations that pay for a recording, which takes about three.
 _WORTH = 8
 
@@ -31,7 +31,7 @@ class Evaluations:
         record: Records a function; None: all goes kernel by kernel.
     """
 
-    def __init__(self, record: Record | None = None) -> None:
+    def __init__(self, record: RecordFunction | None = None) -> None:
         self._record = record
         self._kept: dict[str, _Kept] = {}
 

@@ -37,7 +37,7 @@ from sida.sampling.intact import intact_shard, intact_zip
 MODE = 0o644
 
 
-class Store(abc.ABC):
+class SampleStore(abc.ABC):
     """Target of a sampling job; see the module's table.
 
     Args:
@@ -164,7 +164,7 @@ class Store(abc.ABC):
             shutil.rmtree(self.parts, ignore_errors=True)
 
 
-class ShardFolder(Store):
+class ShardFolder(SampleStore):
     """A folder of npz shards."""
 
     is_folder = True
@@ -229,7 +229,7 @@ class NpzFile(ShardFolder):
                 archive.writestr(zip_member(name, MODE), stream_bytes.getvalue())
 
 
-def write_all(store: Store, shards: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
+def write_all(store: SampleStore, shards: Sequence[int], batches: Iterator[Samples], workers: int) -> None:
     """Encodes and writes in the background while ``batches`` computes.
 
     Args:
@@ -254,5 +254,5 @@ def write_all(store: Store, shards: Sequence[int], batches: Iterator[Samples], w
             waiting.popleft().result()
 
 
-def _write(store: Store, shard: int, encoded: list[Future[Any]]) -> None:
+def _write(store: SampleStore, shard: int, encoded: list[Future[Any]]) -> None:
     store.write(shard, [future.result() for future in encoded])

@@ -10,36 +10,42 @@ Source: EDM2 (arXiv:2312.02696), section 4 and appendix C.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from sida.training.flat import FlatParameters
-from sida.training.learner import Learner
-from sida.training.resumable import buffers, load_buffers
+from sida.networks import build_network
+from sida.networks.checkpoint import save_network
+from sida.networks.file import build_on_meta, check_network_config
+from sida.training.background import NamedTensors
+from sida.training.flat import FlatParameters, buffers, load_buffers
+from sida.training.optimized_network import OptimizedNetwork
 from sida.training.shards import Shards
 
-Array = npt.NDArray[np.float64]
+_Array = npt.NDArray[np.float64]
 
 
 class Average:
-    """Exponential moving average of a learner's parameters; buffers are copied once and stay (fact 12).
+    """Exponential moving average of a network's parameters; buffers are copied once and stay (fact 12).
 
     Args:
-        learner: Whose parameters are averaged; the average starts as a copy of them.
+        network: Whose parameters are averaged; the average starts as a copy of them.
     """
 
-    def __init__(self, learner: Learner) -> None:
-        self._learner = learner
-        self._net = copy.deepcopy(learner.net).eval().requires_grad_(False)
-        self.flat = FlatParameters(self._net, learner.flat.channels_last)
+    def __init__(self, network: OptimizedNetwork) -> None:
+        self._learner = network
+        self._net = copy.deepcopy(network.net).eval().requires_grad_(False)
+        self.flat = FlatParameters(self._net, network.flat.channels_last)
         self._shards: Shards | None = None
         # What is kept of the average, and of what; the whole is there only while it is used where these are pieces.
-        self._kept, self._source = self.flat.vector, learner.flat.vector
+        self._kept, self._source = self.flat.vector, network.flat.vector
 
     def shard(self, shards: Shards) -> None:
-        """From now on this rank keeps its piece of the average; after :meth:`Learner.shard` of its learner."""
+        """From now on this rank keeps its piece of the average; after :meth:`OptimizedNetwork.shard` of its network."""
         self._shards = shards
         self.flat.pad(shards.padding)
         self._kept, self._source = shards.own(self.flat.padded).clone(), shards.own(self._learner.flat.padded)
@@ -98,7 +104,7 @@ def ema_beta(nimg: int, batch_size: int, half_life: float, rampup_ratio: float |
     return 0.5 ** (batch_size / max(ema_half_life(nimg, half_life, rampup_ratio), 1e-8))
 
 
-def std_to_exponent(std: npt.ArrayLike) -> Array:
+def std_to_exponent(std: npt.ArrayLike) -> _Array:
     """Exponent γ of the profile whose standard deviation is ``std``·t, element-wise, float64; 0 < std < 0.29.
 
     ``std² = (γ + 1) / ((γ + 2)² (γ + 3))``, that is ``γ³ + 7γ² + (16 − s)γ + (12 − s) = 0`` with s = std⁻²; the
@@ -110,12 +116,12 @@ def std_to_exponent(std: npt.ArrayLike) -> Array:
     return np.asarray(roots, dtype=np.float64).reshape(values.shape)
 
 
-def power_beta(std: npt.ArrayLike, t_next: float, t_delta: float) -> Array:
+def power_beta(std: npt.ArrayLike, t_next: float, t_delta: float) -> _Array:
     """Weight β of the old average in the step that ends at ``t_next``: ``(1 − t_delta / t_next)^{γ+1}``."""
     return np.asarray((1 - t_delta / t_next) ** (std_to_exponent(std) + 1))
 
 
-def inner_product(t_a: npt.ArrayLike, std_a: npt.ArrayLike, t_b: npt.ArrayLike, std_b: npt.ArrayLike) -> Array:
+def inner_product(t_a: npt.ArrayLike, std_a: npt.ArrayLike, t_b: npt.ArrayLike, std_b: npt.ArrayLike) -> _Array:
     """``∫ p_a p_b`` of two profiles that end at ``t_a`` and ``t_b``, element-wise with broadcasting, float64."""
     end_a, end_b = np.asarray(t_a, dtype=np.float64), np.asarray(t_b, dtype=np.float64)
     gamma_a, gamma_b = std_to_exponent(std_a), std_to_exponent(std_b)
@@ -127,7 +133,7 @@ def inner_product(t_a: npt.ArrayLike, std_a: npt.ArrayLike, t_b: npt.ArrayLike, 
 
 def posthoc_coefficients(
     in_times: npt.ArrayLike, in_stds: npt.ArrayLike, out_times: npt.ArrayLike, out_stds: npt.ArrayLike
-) -> Array:
+) -> _Array:
     """Coefficients ``(inputs, outputs)`` that combine stored averages into the wanted ones.
 
     Least squares between profiles; each column is then scaled to sum to 1, since an average of equal weights must
@@ -138,3 +144,37 @@ def posthoc_coefficients(
     gram = inner_product(t_in, s_in, t_in.T, s_in.T)
     solution = np.linalg.solve(gram, inner_product(t_in, s_in, t_out, s_out))
     return solution / solution.sum(axis=0)
+
+
+#: No block of a network has fewer.
+_LEAST_PARAMETERS = 32
+
+
+def check_architecture(path: Path, metadata: Mapping[str, Any], tensors: NamedTensors) -> None:
+    """Refuses a kept state's architecture that is none, or has more blocks than the parameters can be of.
+
+    Args:
+        path: Of the state, without suffix.
+        metadata: As for :func:`write_network`.
+        tensors: As there.
+
+    Raises:
+        UserError: It cannot be built; said without building it.
+    """
+    where = str(path.with_suffix(".json"))
+    network = check_network_config(metadata["network"], where)
+    build_on_meta(network, tensors["parameters"].numel() // _LEAST_PARAMETERS, where)
+
+
+def write_network(path: Path, metadata: Mapping[str, Any], tensors: NamedTensors) -> None:
+    """Writes a network from the state of an average.
+
+    Args:
+        path: Target.
+        metadata: Provenance; ``network`` is the architecture.
+        tensors: ``parameters`` (one vector) and ``buffers/<name>``, see :meth:`sida.training.averages.Average.state`.
+    """
+    net = build_network(metadata["network"])
+    FlatParameters(net).vector.copy_(tensors["parameters"])
+    load_buffers(net, tensors)
+    save_network(net, path, metadata)

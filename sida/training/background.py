@@ -9,10 +9,10 @@ from types import TracebackType
 
 import torch
 
-Tensors = dict[str, torch.Tensor]
+NamedTensors = dict[str, torch.Tensor]
 
 
-def copied_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], Tensors]:
+def copied_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], NamedTensors]:
     """Starts to copy tensors to the CPU, as they are now; a GPU is not waited for.
 
     From a GPU they go to pinned memory, in the order of its work: what is computed next may change them at once.
@@ -32,7 +32,7 @@ def copied_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], Tensors]:
         copied.append(torch.cuda.Event(blocking=True))
         copied[-1].record(torch.cuda.current_stream(device))
 
-    def ready() -> Tensors:
+    def ready() -> NamedTensors:
         for event in copied:
             event.synchronize()
         return copies

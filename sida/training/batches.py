@@ -1,12 +1,14 @@
 """Images and random tensors of a step: functions of the seed, the purpose and the image's number, never of history.
 
 Image k of a run (images seen before the step, plus the position in its batch) gets the same noise however many devices
-share the batch. What is drawn round by round (augmentation, dropout) depends on the place of the round's first image.
+share the batch. Draws per micro-batch (augmentation, dropout) depend on the position of the micro-batch's first image.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -16,24 +18,61 @@ from sida.data.order import ORDERS, Order
 from sida.data.transfer import sent
 from sida.errors import UserError
 from sida.runtime.randomness import derive_seed, generator
-from sida.training.ahead import ReadAhead
 from sida.training.config import RunConfig
 from sida.training.ranks import Ranks
 
-Batch = tuple[torch.Tensor, torch.Tensor]
+T = TypeVar("T")
+
+
+class Prefetcher(Generic[T]):
+    """Reads the data of the next step in one background thread, in the order of the requests.
+
+    Reading and decoding release Python's lock, so that other threads compute meanwhile.
+
+    Args:
+        name: Of the data, for errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="data")
+        self._prefetched: dict[Hashable, Future[T]] = {}
+
+    def __call__(self, key: Hashable, read: Callable[[], T]) -> T:
+        """Result of ``read``, or the prefetched result of this key, which is returned once.
+
+        Raises:
+            UserError: The data cannot be read.
+        """
+        future = self._prefetched.pop(key, None) or self._pool.submit(read)
+        try:
+            return future.result()
+        except (OSError, UserError) as error:
+            raise UserError(
+                f"data set {self.name}: {error}; the last kept state is intact: make the data available, then run the "
+                "same command to resume"
+            ) from None
+
+    def prefetch(self, key: Hashable, read: Callable[[], T]) -> None:
+        """Starts to read the data of a key in the background."""
+        self._prefetched[key] = self._pool.submit(read)
+
+
+#: ``(images (N, C, H, W), class_labels (N, label_dim) or None)``.
+Batch = tuple[torch.Tensor, torch.Tensor | None]
 Shape = Sequence[int]
 #: ``draw(shape, generator=, device=)``.
 Draw = Callable[..., torch.Tensor]
 
 
 class StepBatches:
-    """Accumulation rounds of a step, on the device, in network units.
+    """Micro-batches of a step, on the device, in network units.
 
     Args:
         dataset: Data set.
         seed: Run seed.
         batch_size: Images per step over all devices.
-        batch_gpu: Images per round on a device; None takes all of the device's at once.
+        batch_gpu: Images per micro-batch on a device; None takes all of the device's at once.
         device: Where batches are put.
         rank: Number of this device.
         world_size: Number of devices; divides ``batch_size``.
@@ -59,12 +98,12 @@ class StepBatches:
         self.dataset, self.seed, self.device = dataset, seed, device
         self.rank, self.world_size, self.order = rank, world_size, order
         self.per_device = batch_size // world_size
-        self.round = min(batch_gpu or self.per_device, self.per_device)
+        self.micro_batch = min(batch_gpu or self.per_device, self.per_device)
         self._orders: dict[str, Order] = {}
-        self._ahead: ReadAhead[torch.Tensor] = ReadAhead(dataset.name)
+        self._prefetcher: Prefetcher[torch.Tensor] = Prefetcher(dataset.name)
 
     def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
-        """The rounds of one step.
+        """The micro-batches of one step.
 
         Args:
             purpose: Separates independent streams, e.g. ``"psi"`` and ``"generator"``.
@@ -80,7 +119,7 @@ class StepBatches:
             images = sent(self._images(purpose, nimg, indices), self.device)
         else:
             images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
-        return list(zip(images.split(self.round), labels.split(self.round)))
+        return list(zip(images.split(self.micro_batch), labels.split(self.micro_batch)))
 
     def _indices(self, purpose: str, nimg: int) -> np.ndarray:
         if purpose not in self._orders:
@@ -91,10 +130,10 @@ class StepBatches:
         """Network input of a step on the CPU; what has to be read is read while the step before is computed."""
         if self.dataset.in_memory:
             return self._read(purpose, nimg, indices)
-        images = self._ahead((purpose, nimg), lambda: self._read_ahead(purpose, nimg, indices))
-        later = nimg + self.per_device * self.world_size
-        following = self._indices(purpose, later)
-        self._ahead.foresee((purpose, later), lambda: self._read_ahead(purpose, later, following))
+        images = self._prefetcher((purpose, nimg), lambda: self._read_ahead(purpose, nimg, indices))
+        next_nimg = nimg + self.per_device * self.world_size
+        following = self._indices(purpose, next_nimg)
+        self._prefetcher.prefetch((purpose, next_nimg), lambda: self._read_ahead(purpose, next_nimg, following))
         return images
 
     def _read(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
@@ -127,19 +166,19 @@ def step_batches(
         order: See :class:`StepBatches`.
 
     Raises:
-        UserError: The batch, or its rounds, cannot be shared by so many processes.
+        UserError: The batch, or its micro-batches, cannot be shared by so many processes.
     """
-    size, per_round, number = config.batch_size, config.batch_gpu, ranks.world_size
+    size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
     if size % number:
         raise UserError(
             f"{where}.batch_size: {size} images cannot be shared by {number} processes; start fewer or more"
         )
-    if per_round is not None and (size // number) % per_round:
+    if batch_gpu is not None and (size // number) % batch_gpu:
         raise UserError(
-            f"{where}.batch_gpu: {size // per_round} rounds of {per_round} images cannot be shared by "
+            f"{where}.batch_gpu: {size // batch_gpu} micro-batches of {batch_gpu} images cannot be shared by "
             f"{number} processes; start a number that divides them"
         )
-    return StepBatches(dataset, config.seed, size, per_round, device, ranks.rank, number, order)
+    return StepBatches(dataset, config.seed, size, batch_gpu, device, ranks.rank, number, order)
 
 
 def step_draws(
@@ -152,9 +191,9 @@ def step_draws(
     level: str,
     world_size: int = 1,
 ) -> list[dict[str, torch.Tensor]]:
-    """Draws of all accumulation rounds of one step.
+    """Draws of all micro-batches of one step.
 
-    They are drawn for the whole step on all devices and then cut, so that neither the size of the rounds nor the
+    They are drawn for the whole step on all devices and then cut, so that neither the size of the micro-batches nor the
     number of devices changes them.
 
     Args:
@@ -162,13 +201,13 @@ def step_draws(
         purpose: ``"psi"`` or ``"generator"``.
         nimg: Images seen before the iteration.
         rank: Device number.
-        shapes: ``(N, C, H, W)`` of each round on this device; all rounds agree in C, H, W.
+        shapes: ``(N, C, H, W)`` of each micro-batch on this device; all micro-batches agree in C, H, W.
         device: Where the tensors are made.
         level: Name of the draw that decides σ: ``"sigma_normal"`` (normal) or ``"t"`` (uniform in [0, 1)).
         world_size: Number of devices.
 
     Returns:
-        Per round: ``z`` and ``noise`` ``(N, C, H, W)``, and ``level`` ``(N, 1, 1, 1)``.
+        Per micro-batch: ``z`` and ``noise`` ``(N, C, H, W)``, and ``level`` ``(N, 1, 1, 1)``.
     """
     source = generator(seed, purpose, nimg, 0, device=device)
     item, draw = tuple(shapes[0][1:]), torch.rand if level == "t" else torch.randn
@@ -183,11 +222,11 @@ def share_of_draws(
     rank: int = 0,
     world_size: int = 1,
 ) -> list[dict[str, torch.Tensor]]:
-    """One device's part of draws that are made for the images of all devices, one mapping per round.
+    """One device's part of draws that are made for the images of all devices, one mapping per micro-batch.
 
     Args:
         source: Where they come from, and the device they are made on.
-        counts: Images of this device's rounds; all devices have as many.
+        counts: Images of this device's micro-batches; all devices have as many.
         wanted: Function that draws and shape of one image's part, by name, in the order of drawing.
         rank: Device number.
         world_size: Number of devices.
@@ -197,7 +236,7 @@ def share_of_draws(
         name: _share(draw, (count, *item), source, rank, world_size).split(list(counts))
         for name, (draw, item) in wanted.items()
     }
-    return [{name: rounds[number] for name, rounds in parts.items()} for number in range(len(counts))]
+    return [{name: micro_batches[number] for name, micro_batches in parts.items()} for number in range(len(counts))]
 
 
 def _share(draw: Draw, shape: Shape, source: torch.Generator, rank: int, world_size: int) -> torch.Tensor:
@@ -209,13 +248,13 @@ def _share(draw: Draw, shape: Shape, source: torch.Generator, rank: int, world_s
 
 
 def seed_layers(seed: int, purpose: str, nimg: int, position: int, device: torch.device) -> None:
-    """Seeds torch's global generator, which dropout draws from, for one round.
+    """Seeds torch's global generator, which dropout draws from, for one micro-batch.
 
     Args:
         seed: Run seed.
         purpose: Names the step.
         nimg: Images seen before the iteration.
-        position: Of the round's first image in the batch of all devices.
+        position: Of the micro-batch's first image in the batch of all devices.
         device: Where the networks are.
     """
     value = derive_seed(seed, f"{purpose}-layers", nimg, position)

@@ -11,8 +11,9 @@ from sida.config.mapping import Settings
 from sida.config.ranges import As, Count, Finite, Fraction, Natural, NotNegative, Positive, Range
 
 #: Settings that do not decide the result.
-BESIDE = {"state_minutes", "pictures", "tensorboard", "on_divergence", "shard"}
-BESIDE |= {"checkpointing", "recompute", "cuda_graphs"}
+EXCLUDED_FROM_DIGEST = {
+    "state_minutes", "pictures", "tensorboard", "on_divergence", "shard", "checkpointing", "recompute", "cuda_graphs",
+}  # fmt: skip
 Beta = Annotated[float, Range(least=0, below=1)]
 
 

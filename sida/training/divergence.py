@@ -16,7 +16,7 @@ SPIKE, TICKS = 20.0, (10, 100)
 NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
 
 #: A teacher's last loss per value of an image; by EDM's, whoever does nothing but shrink the noisy image has below 4.
-LOST = 100.0
+LOST_LOSS = 100.0
 
 
 def hopeless(tick: Mapping[str, Any], max_nan_share: float) -> str | None:
@@ -71,7 +71,7 @@ def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False)
     far = last - least > values * math.log(FAR_ABOVE_BEST) if uncertainty else last > FAR_ABOVE_BEST * least > 0
     if far:
         return f"its last loss per image is {last:.4g}, its lowest {least:.4g}"
-    if last > LOST * values:
+    if last > LOST_LOSS * values:
         return f"its last loss is {last / values:.4g} for each value of an image, far above that of no network at all"
     return None
 

@@ -23,7 +23,7 @@ from sida.config.samplers import Sampler
 from sida.data.dataset import Dataset
 from sida.files.atomic import by_content
 from sida.sampling import Drawer
-from sida.training.interruption import Interruption, Wish
+from sida.training.interruption import Interruption, StopRequest
 from sida.training.ranks import Ranks
 
 
@@ -97,8 +97,8 @@ class Evaluation:
 
 def shared_out(
     evaluate: Callable[..., Mapping[str, Any]], net: torch.nn.Module, interruption: Interruption, ranks: Ranks
-) -> dict[str, Any] | Wish:
-    """An evaluation's record, made by all ranks where it can be divided; or the wish that interrupted one of them.
+) -> dict[str, Any] | StopRequest:
+    """An evaluation's record, made by all ranks where it can be divided; or the stop request that interrupted it.
 
     Args:
         evaluate: An :class:`Evaluation`, or any ``evaluate(network, check)``.
@@ -112,19 +112,19 @@ def shared_out(
     own = _or_wish(lambda: whole.part(net, interruption.check, ranks.rank, ranks.world_size), interruption)
     parts = ranks.gather(own)
 
-    def join() -> dict[str, Any] | Wish:
-        wishes = [part for part in parts if isinstance(part, Wish)]
+    def join() -> dict[str, Any] | StopRequest:
+        wishes = [part for part in parts if isinstance(part, StopRequest)]
         return max(wishes) if wishes else dict(whole.join(parts))
 
     return ranks.from_first(join)
 
 
 def _or_wish(task: Callable[[], Any], interruption: Interruption) -> Any:
-    """What the task gives, or the wish that interrupted it."""
+    """What the task gives, or the request that interrupted it."""
     try:
         return task()
     except KeyboardInterrupt:
-        return max(interruption.wish, Wish.MAKE_ROOM)
+        return max(interruption.request, StopRequest.MAKE_ROOM)
 
 
 def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:

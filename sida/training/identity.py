@@ -14,7 +14,7 @@ from sida.data.dataset import Dataset
 from sida.files.atomic import sha256_json
 from sida.networks import architecture
 from sida.runtime.provenance import code_version
-from sida.training.config import BESIDE, RunConfig, TeacherConfig
+from sida.training.config import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 
 #: Settings that have always been part of digests. Any other setting leaves a digest as it is while it has its default
 #: value, so that a setting added later changes no recorded run.
@@ -56,7 +56,7 @@ def decisive_settings(
     for field in dataclasses.fields(config):
         default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
         later = field.name not in RECORDED or field.name in excluded
-        if field.name in BESIDE or (later and settings[field.name] == default):
+        if field.name in EXCLUDED_FROM_DIGEST or (later and settings[field.name] == default):
             del settings[field.name]
     return settings
 

@@ -12,47 +12,51 @@ from typing import Any
 from sida.errors import Preempted
 
 
-class Wish(enum.IntEnum):
-    """What a process wants between two iterations.
+class StopRequest(enum.IntEnum):
+    """Request of a process, answered between two iterations.
 
-    Processes that train together do what the greatest of their wishes says: a maximum over all of them is agreement.
+    Processes that train together agree on the greatest of their requests, by a maximum over all of them.
 
     Attributes:
-        GO_ON: Nothing.
+        NONE: Nothing.
         SAVE: Keep a state.
         MAKE_ROOM: Keep a state and end, to be started again (:class:`sida.errors.Preempted`).
         STOP: Keep a state and end (``KeyboardInterrupt``).
     """
 
-    GO_ON = 0
+    NONE = 0
     SAVE = 1
     MAKE_ROOM = 2
     STOP = 3
 
-    def obey(self) -> None:
-        """Raises what ends the process, if anything does."""
-        if self is Wish.STOP:
+    def enforce(self) -> None:
+        """Raises the exception that ends the process, if the request is to end."""
+        if self is StopRequest.STOP:
             raise KeyboardInterrupt
-        if self is Wish.MAKE_ROOM:
+        if self is StopRequest.MAKE_ROOM:
             raise Preempted
 
 
-_MEANING = {signal.SIGINT: Wish.STOP, signal.SIGTERM: Wish.MAKE_ROOM, signal.SIGUSR1: Wish.MAKE_ROOM}
+_MEANING = {
+    signal.SIGINT: StopRequest.STOP,
+    signal.SIGTERM: StopRequest.MAKE_ROOM,
+    signal.SIGUSR1: StopRequest.MAKE_ROOM,
+}
 #: A workflow forwards the same Ctrl-C more than once; only one after this many seconds means 'at once'.
 _PATIENCE = 5.0
 
 
 class Interruption:
-    """Context manager that turns signals into a wish; a Ctrl-C much later acts at once, if someone insists.
+    """Context manager that turns signals into a stop request; a second Ctrl-C, seconds later, acts at once.
 
-    A scheduler may send several signals while a large state is written, so none of its own acts at once.
+    A scheduler may send several signals while a large state is written, so SIGTERM and SIGUSR1 never act at once.
 
     Attributes:
-        wish: ``GO_ON``, ``MAKE_ROOM`` or ``STOP``.
+        request: ``NONE``, ``MAKE_ROOM`` or ``STOP``.
     """
 
     def __init__(self) -> None:
-        self.wish = Wish.GO_ON
+        self.request = StopRequest.NONE
         self._since = 0.0
         self._previous: dict[int, Any] = {}
 
@@ -71,12 +75,12 @@ class Interruption:
 
     def check(self) -> None:
         """Raises KeyboardInterrupt (or Preempted, which is one) if the process was asked to end."""
-        self.wish.obey()
+        self.request.enforce()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        insisted = self.wish is not Wish.GO_ON and time.monotonic() - self._since > _PATIENCE
+        insisted = self.request is not StopRequest.NONE and time.monotonic() - self._since > _PATIENCE
         if insisted and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if self.wish is Wish.GO_ON:
+        if self.request is StopRequest.NONE:
             self._since = time.monotonic()
-        self.wish = max(self.wish, _MEANING[signal.Signals(number)])
+        self.request = max(self.request, _MEANING[signal.Signals(number)])

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
-from sida.errors import AGAIN
+from sida.errors import EXIT_RETRY
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 #: Seconds that the others have to end by themselves after one has failed: to write a state, say.
@@ -31,7 +31,7 @@ def run_together(command: Sequence[str], count: int) -> int:
         count: Number of processes.
 
     Returns:
-        0 if all ended with 0; else the status of one that could still speak, or :data:`sida.errors.AGAIN`.
+        0 if all ended with 0; else the status of one that could still speak, or :data:`sida.errors.EXIT_RETRY`.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
@@ -54,7 +54,7 @@ def run_together(command: Sequence[str], count: int) -> int:
                 child.wait()
     statuses = [child.returncode for child in children]
     # The smallest is nearest to the cause: those that lost another one ask to be started again.
-    return min((status for status in statuses if status > 0), default=AGAIN if any(statuses) else 0)
+    return min((status for status in statuses if status > 0), default=EXIT_RETRY if any(statuses) else 0)
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> None:

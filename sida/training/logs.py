@@ -15,7 +15,7 @@ from sida.files.atomic import append_jsonl, jsonl_text, write_text
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-Records = Sequence[Mapping[str, Any]]
+LogRecords = Sequence[Mapping[str, Any]]
 
 
 def check_tensorboard(wanted: bool, where: str) -> None:
@@ -41,7 +41,7 @@ class Logs:
         self.folder, self.tensorboard = folder, tensorboard
         self._board: SummaryWriter | None = None
 
-    def restart(self, train: Records, evaluations: Records, final: bool = False) -> None:
+    def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:
         """Writes all logs as a whole, as they stood after these records; ``final``: none will follow."""
         for name, records in (("train", train), ("evaluations", evaluations)):
             write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
@@ -59,7 +59,7 @@ class Logs:
             self._board.close()
             self._board = None
 
-    def _open_board(self, train: Records, evaluations: Records) -> None:
+    def _open_board(self, train: LogRecords, evaluations: LogRecords) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
         folder = self.folder / "tensorboard"

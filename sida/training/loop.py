@@ -12,16 +12,16 @@ import torch
 from sida.errors import UserError
 from sida.progress import Progress, say
 from sida.training.averages import Average
-from sida.training.background import Tensors
+from sida.training.background import NamedTensors
 from sida.training.divergence import hopeless, rising, unhealthy
 from sida.training.evaluation import shared_out
-from sida.training.interruption import Interruption, Wish
+from sida.training.interruption import Interruption, StopRequest
 from sida.training.logs import without_nan
 from sida.training.meter import IterationRecord, TickMeter
 from sida.training.plan import Plan, Points
 from sida.training.process import peak_memory
 from sida.training.ranks import ALONE, Ranks
-from sida.training.run import Picture, RunFiles
+from sida.training.run import DrawPicture, RunFiles
 from sida.training.state import other_tensors
 
 
@@ -45,10 +45,10 @@ class Trainer(Protocol):
     def weight_rms(self) -> dict[str, float | None]:
         """Root mean square of the weights by learning network, for the log."""
 
-    def state(self) -> Tensors:
+    def state(self) -> NamedTensors:
         """Everything a resumed run needs."""
 
-    def load(self, state: Tensors) -> None:
+    def load(self, state: NamedTensors) -> None:
         """Puts a state back."""
 
 
@@ -84,7 +84,7 @@ class TrainingLoop:
         metadata: Mapping[str, Any],
         evaluate: Evaluate | None = None,
         ranks: Ranks = ALONE,
-        picture: Picture | None = None,
+        picture: DrawPicture | None = None,
         lost: Callable[[Sequence[Mapping[str, Any]]], str | None] | None = None,
     ) -> None:
         self.plan, self.trainer, self.files, self.ranks = plan, trainer, files, ranks
@@ -97,7 +97,7 @@ class TrainingLoop:
         self.evaluations: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         # On the first rank, which writes them.
-        self.best_tensors: Tensors = {}
+        self.best_tensors: NamedTensors = {}
         # Whether the log ended the run before its length.
         self.ended = False
         self.meter = TickMeter(ranks)
@@ -145,16 +145,16 @@ class TrainingLoop:
             self._snapshot()
             save = True
         save = (save or self._state_is_old()) and not self._at_end()
-        wish = self.ranks.agree(max(interruption.wish, Wish.SAVE if save else Wish.GO_ON))
-        if wish >= Wish.SAVE:
+        request = self.ranks.agree(max(interruption.request, StopRequest.SAVE if save else StopRequest.NONE))
+        if request >= StopRequest.SAVE:
             self._save()
-        if wish > Wish.SAVE:
-            self._end(wish)
+        if request > StopRequest.SAVE:
+            self._end(request)
 
-    def _end(self, wish: Wish) -> None:
+    def _end(self, request: StopRequest) -> None:
         self.files.wait()
         # A rank that ended before the first has written would have all of them ended.
-        self.ranks.agree(wish).obey()
+        self.ranks.agree(request).enforce()
 
     def _state_is_old(self) -> bool:
         if self.ranks.rank or self.nimg == self._saved_nimg:
@@ -216,7 +216,7 @@ class TrainingLoop:
         start = time.perf_counter()
         net = self.trainer.ema.net
         result = shared_out(evaluate, net, interruption, self.ranks)
-        if isinstance(result, Wish):
+        if isinstance(result, StopRequest):
             self._save()
             return self._end(result)
         key = result.get("selection", "fd")

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from sida.training.guard import GuardReport
+from sida.training.optimized_network import GuardReport
 from sida.training.ranks import ALONE, Ranks
 
 #: What is averaged over a tick, by name; and what is counted.
 GROUPS = ("losses", "grad_norm")
-COUNTS = ("images", "steps", "samples", "nan_count", "bad_gradients", "bad_steps")
+TICK_COUNTS = ("images", "steps", "samples", "nan_count", "bad_gradients", "bad_steps")
 
 
 @dataclasses.dataclass
@@ -143,7 +143,7 @@ class TickMeter:
                         entry[1] += 1
             bad = int(record.bad_gradients)
             counts = (images, 1, record.samples, int(record.nan_samples), bad, int(bad > 0))
-            for name, count in zip(COUNTS, counts):
+            for name, count in zip(TICK_COUNTS, counts):
                 self._counts[name] = self._counts.get(name, 0) + count
         self._pending.clear()
         if running:

@@ -44,7 +44,7 @@ class Plan:
         evaluation: Evaluations; None never evaluates.
         patience: Evaluations in a row without improvement that end the run; None trains to the end.
         min_improvement: Share by which a value must be lower than the best before it.
-        settled: Images after which evaluations count for that: all phases of the method have begun.
+        counted_after: Images after which evaluations count for patience: all phases of the method have begun.
         max_nan_share: Largest share of samples with NaN within a tick.
         state_seconds: Time between two kept states, beside those at events; 0 keeps one after each iteration.
         stop_diverged: Whether a run that diverges is stopped.
@@ -59,7 +59,7 @@ class Plan:
     evaluation: Points | None = None
     patience: int | None = None
     min_improvement: float = 0.0
-    settled: float = 0.0
+    counted_after: float = 0.0
     max_nan_share: float = 1.0
     state_seconds: float = 300.0
     stop_diverged: bool = False
@@ -87,7 +87,7 @@ class Plan:
         """
         best, since = math.inf, 0
         for nimg, value in evaluations:
-            if nimg <= self.settled:
+            if nimg <= self.counted_after:
                 continue
             if value < best * (1 - self.min_improvement):
                 best, since = value, 0

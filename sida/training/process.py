@@ -34,7 +34,7 @@ def prepare_process(threads: int = 1) -> None:
     """
     import torch
 
-    from sida.runtime.tf32 import set_tf32
+    from sida.runtime.devices import set_tf32
 
     torch.set_num_threads(threads)
     set_tf32(matmul=False, convolutions=False)

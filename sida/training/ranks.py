@@ -1,7 +1,7 @@
 """Processes that train together: who they are, what they add up, agree on and wait for.
 
 ``torchrun`` starts them and names each by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. All do the same with their own
-part of each batch; the first writes. Torch is imported late: commands ask who speaks (:mod:`sida.cli.voice`)
+part of each batch; the first writes. Torch is imported late: commands ask who speaks (:mod:`sida.cli.rank_output`)
 before the numerical libraries may know their threads.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sida.errors import AGAIN, UserError
+from sida.errors import EXIT_RETRY, UserError
 from sida.runtime.devices import take_device
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ STORE: Any = None
 class RankLostError(UserError):
     """Another process has ended or does not answer; what was kept last is intact, and the same command goes on."""
 
-    status = AGAIN
+    status = EXIT_RETRY
 
 
 class Ranks:
@@ -58,9 +58,9 @@ class Ranks:
         if whole.data_ptr() != piece.data_ptr():
             whole.copy_(piece)
 
-    def agree(self, wish: T) -> T:
+    def agree(self, request: T) -> T:
         """The greatest of all ranks' wishes (of an ``IntEnum`` or bool)."""
-        return wish
+        return request
 
     def from_first(self, task: Callable[[], T]) -> T:
         """What the task gives on the first rank, on all of them; the others wait for it and do not run it."""
@@ -80,7 +80,7 @@ class Ranks:
 ALONE = Ranks()
 
 
-class Group(Ranks):
+class ProcessGroup(Ranks):
     """Ranks that are joined by :mod:`torch.distributed`.
 
     A rank that has died ends what the others wait for, so they raise :class:`RankLostError`.
@@ -120,14 +120,14 @@ class Group(Ranks):
         with self._answered():
             self._gather(whole, piece)
 
-    def agree(self, wish: T) -> T:
+    def agree(self, request: T) -> T:
         """See :meth:`Ranks.agree`."""
         import torch
 
-        value = torch.tensor(int(wish))  # type: ignore[call-overload]
+        value = torch.tensor(int(request))  # type: ignore[call-overload]
         with self._answered():
             self._dist.all_reduce(value, op=self._dist.ReduceOp.MAX)
-        return type(wish)(int(value))  # type: ignore[call-arg]
+        return type(request)(int(value))  # type: ignore[call-arg]
 
     def from_first(self, task: Callable[[], T]) -> T:
         """See :meth:`Ranks.from_first`."""
@@ -237,7 +237,7 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
     try:
         STORE, _, _ = next(rendezvous("env://", rank, world_size, timeout=STEP_TIMEOUT))
         dist.init_process_group(backend, store=STORE, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
-        ranks = Group(rank, world_size)
+        ranks = ProcessGroup(rank, world_size)
     except (RuntimeError, ValueError) as error:
         raise RankLostError(
             f"the {world_size} processes of this training cannot reach each other ({_reason(error)}); start them again"

@@ -16,7 +16,7 @@ import torch
 
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.tensor_header import Header, read_header
+from sida.files.tensor_header import TensorHeader, read_tensor_header
 from sida.files.tensors import iterate_tensors
 from sida.networks.file import build_on_meta, check_names_and_shapes, read_metadata, write_state_dict
 from sida.training.averages import inner_product, posthoc_coefficients
@@ -34,7 +34,7 @@ class Kept:
 
     path: Path
     metadata: dict[str, Any]
-    header: Header
+    header: TensorHeader
 
     @property
     def profile(self) -> tuple[float, float]:
@@ -83,7 +83,7 @@ def _open(path: Path) -> Kept:
     metadata = read_metadata(path)
     if "average_std" not in metadata:
         raise UserError(f"{path}: is no power-function average; train with power_ema and snapshot_kimg")
-    return Kept(path, metadata, read_header(path))
+    return Kept(path, metadata, read_tensor_header(path))
 
 
 def _check_of_one_run(kept: Sequence[Kept]) -> None:

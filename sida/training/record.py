@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from sida.training.meter import COUNTS, GROUPS
+from sida.training.meter import GROUPS, TICK_COUNTS
 
 
 def is_record(record: Any) -> bool:
@@ -67,7 +67,7 @@ def _tick(value: Any) -> bool:
         isinstance(value, dict)
         and _count(value.get("nimg"))
         and all(_by_name(lambda item: _optional(_number, item), value.get(group)) for group in GROUPS)
-        and all(_count(value.get(name)) for name in COUNTS if name != "images")
+        and all(_count(value.get(name)) for name in TICK_COUNTS if name != "images")
     )
 
 
@@ -111,7 +111,7 @@ def _meter(value: Any, begun: bool) -> bool:
         and means.keys() == set(GROUPS)
         and all(_by_name(_mean, group) for group in means.values())
         and _by_name(_count, counts)
-        and counts.keys() in ({*COUNTS}, *([] if begun else [set()]))
+        and counts.keys() in ({*TICK_COUNTS}, *([] if begun else [set()]))
     )
 
 

@@ -18,10 +18,10 @@ from sida.files.atomic import sweep_temporaries
 from sida.networks.checkpoint import read_metadata
 from sida.networks.file import write_state_dict
 from sida.progress import say
-from sida.training.background import BackgroundWriter, Tensors, copied_to_cpu
+from sida.training.averages import check_architecture, write_network
+from sida.training.background import BackgroundWriter, NamedTensors, copied_to_cpu
 from sida.training.config import RunConfig
 from sida.training.logs import Logs
-from sida.training.product import check_architecture, write_network
 from sida.training.ranks import ALONE, Ranks
 from sida.training.record import is_record
 from sida.training.state import KeptState, StateStore, other_tensors
@@ -29,7 +29,7 @@ from sida.training.state import KeptState, StateStore, other_tensors
 P = ParamSpec("P")
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
 #: Draws a network to a file.
-Picture = Callable[[torch.nn.Module, Path], None]
+DrawPicture = Callable[[torch.nn.Module, Path], None]
 #: Where runs go that name no folder: below the results like everything else, and apart from every preset.
 LOCAL_RESULTS = Path("results") / "local"
 
@@ -231,7 +231,7 @@ class RunFiles:
         self,
         metadata: Mapping[str, Any],
         networks: Mapping[str, tuple[torch.nn.Module, Mapping[str, Any]]],
-        picture: Picture | None = None,
+        picture: DrawPicture | None = None,
     ) -> None:
         """Writes networks as they are after ``metadata["nimg"]`` images, in the background; a picture of the first.
 
@@ -255,21 +255,21 @@ class RunFiles:
         self._writer.do(write)
 
     @of_the_first_rank
-    def save(self, record: Mapping[str, Any], changing: Tensors, settled: Tensors) -> None:
+    def save(self, record: Mapping[str, Any], changing: NamedTensors, unchanging: NamedTensors) -> None:
         """Keeps a state in the background, see :meth:`StateStore.save`.
 
         Args:
             record: Plain JSON values that nobody changes from now on.
             changing: Tensors that training goes on to change.
-            settled: Tensors that nobody changes, on the CPU; written as they are.
+            unchanging: Tensors on the CPU that no longer change; written as they are.
         """
         # At most a snapshot stands before it: copies of two states never wait side by side for a slow disk.
         self._writer.wait(pending=1)
         copies = copied_to_cpu(changing)
-        self._writer.do(lambda: self._store.save(record, {**copies(), **settled}))
+        self._writer.do(lambda: self._store.save(record, {**copies(), **unchanging}))
 
     @of_the_first_rank
-    def publish(self, record: Mapping[str, Any], tensors: Tensors) -> None:
+    def publish(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
         """Writes all results from the last state; the network comes last, so it vouches for the rest.
 
         Args:

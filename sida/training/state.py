@@ -21,8 +21,8 @@ from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import parse_json
 from sida.progress import say
 
-FORMAT = "sida-state-1"
-KEPT = 2
+STATE_FORMAT = "sida-state-1"
+KEPT_STATES = 2
 _FIELDS = {"format": str, "digest": str, "tensors_sha256": str, "record": dict}
 _NAME = re.compile(r"state-(\d{6}|[1-9]\d{6,})\.json", re.ASCII)
 
@@ -168,14 +168,14 @@ class StateStore:
         path = self._path(number)
         write_tensors(path.with_suffix(".safetensors"), tensors)
         header = {
-            "format": FORMAT,
+            "format": STATE_FORMAT,
             "digest": self.digest,
             "tensors_sha256": sha256_file(path.with_suffix(".safetensors")),
             "record": dict(record),
         }
         # On one line: an indented one is made by Python code, which would hold up a training that goes on meanwhile.
         write_text(path.with_suffix(".json"), json.dumps(sealed(header), sort_keys=True) + "\n")
-        self._intact = [*self._intact, number][-KEPT:]
+        self._intact = [*self._intact, number][-KEPT_STATES:]
         for old in set(self._own) - set(self._intact):
             # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.
             for suffix in (".safetensors", ".json"):
@@ -206,7 +206,10 @@ class StateStore:
             raise UserError(unreadable(path, error)) from None
         except UserError:
             return None
-        if not all(isinstance(header.get(key), kind) for key, kind in _FIELDS.items()) or header["format"] != FORMAT:
+        if (
+            not all(isinstance(header.get(key), kind) for key, kind in _FIELDS.items())
+            or header["format"] != STATE_FORMAT
+        ):
             return None
         return header if self._sound is None or self._sound(header["record"]) else None
 

@@ -17,21 +17,21 @@ from sida.losses.terms import Augment
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpointing import checkpoint_blocks
 from sida.runtime.randomness import derive_seed, generator
+from sida.sampling.drawer import Pictures
 from sida.training.averages import Average, ema_beta, power_beta
-from sida.training.background import Tensors
+from sida.training.background import NamedTensors
 from sida.training.batches import Batch, StepBatches, seed_layers, share_of_draws, step_batches
 from sida.training.config import TeacherConfig
 from sida.training.divergence import lost
+from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.identity import common_facts, run_metadata, teacher_digest
-from sida.training.learner import Learner, Reduce, join
 from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
-from sida.training.pictures import Pictures
+from sida.training.optimized_network import OptimizedNetwork, join
 from sida.training.plan import Plan
 from sida.training.process import prepare_process
 from sida.training.ranks import Ranks, joined, own_device
-from sida.training.resumable import Resumable, joint_state, load_joint_state
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate
 
@@ -43,15 +43,12 @@ class TeacherTrainer:
         config: Settings.
         net: Network on its device.
         batches: Where this device's images come from.
-        reduce: Averages gradients over devices; None is one device.
 
     Attributes:
         averages: Averages of the weights by relative width (EDM2), or the one with a half-life under None.
     """
 
-    def __init__(
-        self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches, reduce: Reduce | None = None
-    ) -> None:
+    def __init__(self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches) -> None:
         self.config, self.batches = config, batches
         # Networks with a log-variance head are trained with it.
         family = family_of(net)
@@ -59,10 +56,10 @@ class TeacherTrainer:
         self.loss = EDMLoss(config.P_mean, config.P_std, config.sigma_data, return_logvar=has_logvar)
         self.augment = None if config.augment is None else AugmentPipe.from_config(config.augment, "augment")
         infinity = family.infinite_gradient
-        self.learner = Learner(net, config.lr, config.betas, config.eps, reduce=reduce, infinity=infinity)
+        self.network = OptimizedNetwork(net, config.lr, config.betas, config.eps, infinity=infinity)
         widths: tuple[float | None, ...] = config.power_ema or (None,)
-        self.averages = {std: Average(self.learner) for std in widths}
-        self._parts: dict[str, Resumable] = {"teacher": self.learner}
+        self.averages = {std: Average(self.network) for std in widths}
+        self._parts: dict[str, Resumable] = {"teacher": self.network}
         self._parts |= {"ema" if std is None else f"ema-{std}": kept for std, kept in self.averages.items()}
 
     @property
@@ -78,19 +75,19 @@ class TeacherTrainer:
         return {f"-{std:g}": (average.net, {"average_std": std}) for std, average in self.averages.items()}
 
     def join(self, ranks: Ranks, shard: bool = False) -> None:
-        """Makes this one of several processes that train together, see :meth:`sida.training.iteration.Turns.join`."""
-        join(self.learner, ranks, shard)
-        if self.learner.shards is not None:
+        """See :meth:`sida.training.student_trainer.StudentTrainer.join`."""
+        join(self.network, ranks, shard)
+        if self.network.shards is not None:
             for average in self.averages.values():
-                average.shard(self.learner.shards)
+                average.shard(self.network.shards)
 
     def iteration(self, nimg: int) -> IterationRecord:
         """One step of the denoiser and its averages."""
         config, device = self.config, self.batches.device
-        net, record = self.learner.train(), IterationRecord()
-        rounds = self.batches("teacher", nimg)
+        net, record = self.network.train(), IterationRecord()
+        micro_batches = self.batches("teacher", nimg)
         position = self.batches.rank * self.batches.per_device
-        for (images, labels), given in zip(rounds, self._draws(nimg, rounds)):
+        for (images, labels), given in zip(micro_batches, self._draws(nimg, micro_batches)):
             seed_layers(config.seed, "teacher", nimg, position, device)
             augment = self._augment(nimg, position)
             loss = self.loss(net, images, labels, augment, given).sum() / self.batches.per_device
@@ -98,7 +95,7 @@ class TeacherTrainer:
             record.samples += len(images)
             loss.backward()
             position += len(images)
-        record.add_step("teacher", self.learner.step(self._lr_factor(nimg)))
+        record.add_step("teacher", self.network.step(self._lr_factor(nimg)))
         for std, average in self.averages.items():
             average.update(self._beta(std, nimg))
         return record
@@ -115,11 +112,13 @@ class TeacherTrainer:
             return float(power_beta(std, nimg + batch_size, batch_size))
         return ema_beta(nimg, batch_size, config.ema_half_life_kimg * 1000, config.ema_rampup_ratio)
 
-    def _draws(self, nimg: int, rounds: Sequence[Batch]) -> list[dict[str, torch.Tensor]]:
-        batches, item = self.batches, tuple(rounds[0][0].shape[1:])
+    def _draws(self, nimg: int, micro_batches: Sequence[Batch]) -> list[dict[str, torch.Tensor]]:
+        batches, item = self.batches, tuple(micro_batches[0][0].shape[1:])
         source = generator(self.config.seed, "teacher", nimg, 0, device=batches.device)
         wanted = {"sigma_normal": (torch.randn, (1, 1, 1)), "noise": (torch.randn, item)}
-        return share_of_draws(source, [len(images) for images, _ in rounds], wanted, batches.rank, batches.world_size)
+        return share_of_draws(
+            source, [len(images) for images, _ in micro_batches], wanted, batches.rank, batches.world_size
+        )
 
     def _augment(self, nimg: int, position: int) -> Augment | None:
         if self.augment is None:
@@ -129,13 +128,13 @@ class TeacherTrainer:
 
     def weight_rms(self) -> dict[str, float | None]:
         """See :class:`sida.training.loop.Trainer`."""
-        return {"teacher": self.learner.weight_rms()}
+        return {"teacher": self.network.weight_rms()}
 
-    def state(self) -> Tensors:
+    def state(self) -> NamedTensors:
         """Everything a resumed run needs (references, not copies)."""
         return joint_state(self._parts)
 
-    def load(self, state: Tensors) -> None:
+    def load(self, state: NamedTensors) -> None:
         """Puts a :meth:`state` back."""
         load_joint_state(self._parts, state)
 

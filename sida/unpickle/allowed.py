@@ -14,14 +14,14 @@ from typing import Any
 
 from sida.unpickle.inert import MAX_NESTING, Allowed, Budget, DeniedError, checked_key, printable
 from sida.unpickle.records import (
-    Array,
+    AttributeDict,
     BoundMethod,
     Dtype,
     Named,
+    NumpyArray,
     Opaque,
     PersistentObject,
     PlainObject,
-    Settings,
     Storage,
     Tensor,
 )
@@ -148,9 +148,9 @@ def _ordered_dict(pairs: Any = ()) -> OrderedDict[Any, Any]:
     return result
 
 
-def _settings(items: Any = ()) -> Settings:
+def _settings(items: Any = ()) -> AttributeDict:
     pairs = items.items() if isinstance(items, dict) else items
-    return Settings((checked_key(key), value) for key, value in pairs)
+    return AttributeDict((checked_key(key), value) for key, value in pairs)
 
 
 def _persistent_object(meta: Any) -> PersistentObject:
@@ -189,20 +189,20 @@ def _encode(text: Any, encoding: Any) -> bytes:
     return _text(text).encode("latin-1")
 
 
-def _empty_array(kind: Any, shape: Any, code: Any) -> Array:
+def _empty_array(kind: Any, shape: Any, code: Any) -> NumpyArray:
     if not (isinstance(kind, Allowed) and kind.name == "numpy.ndarray"):
         raise DeniedError("a numpy array of a foreign class")
-    return Array()
+    return NumpyArray()
 
 
-def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> Array:
-    array = Array()
+def _array_from_buffer(data: Any, dtype: Any, shape: Any, order: Any = "C", *_: Any) -> NumpyArray:
+    array = NumpyArray()
     array.fill(dtype, shape, order == "F", data)
     return array
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    array = Array()
+    array = NumpyArray()
     array.fill(dtype, (), False, data)
     return array.to_numpy()[()].item()
 

@@ -38,7 +38,7 @@ class Allowed:
     make: Callable[..., Any]
 
 
-class Record:
+class InertObject:
     """Base of the inert objects that may receive a state (opcode BUILD)."""
 
     def set_state(self, state: Any) -> None:

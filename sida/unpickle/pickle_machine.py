@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sida.errors import UserError
-from sida.unpickle.inert import MAX_TEXT, Allowed, Budget, DeniedError, Record, checked_key, printable, refusals
+from sida.unpickle.inert import MAX_TEXT, Allowed, Budget, DeniedError, InertObject, checked_key, printable, refusals
 from sida.unpickle.window import Window
 
 MAX_STACK = 200_000
@@ -278,7 +278,7 @@ class Machine:
     def _build(self) -> None:
         state = self._pop()
         target = self._stack[-1]
-        if isinstance(target, Record):
+        if isinstance(target, InertObject):
             self._budget.spend_on(state if isinstance(state, tuple) else ())
             target.set_state(state)
         elif not (isinstance(target, dict) and isinstance(state, dict)):

@@ -10,7 +10,7 @@ from sida.errors import UserError
 from sida.unpickle.allowed import AllowList
 from sida.unpickle.inert import Budget, refusals
 from sida.unpickle.pickle_machine import Machine
-from sida.unpickle.records import Array
+from sida.unpickle.records import NumpyArray
 from sida.unpickle.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
 from sida.unpickle.window import Window
 
@@ -104,7 +104,7 @@ def _plain(value: Any, done: dict[int, Any], depth: int, total: list[int], size:
         result = type(value)(inner(item) for item in value)
     elif isinstance(value, (set, frozenset)):
         result = value
-    elif isinstance(value, (Array, Window)):
+    elif isinstance(value, (NumpyArray, Window)):
         length = value.length if isinstance(value, Window) else value.num_bytes
         total[0] += length
         if total[0] > 2 * size + (1 << 20):

@@ -8,10 +8,10 @@ import re
 from typing import Any
 
 from sida.files.tensor_header import ITEM_BYTES
-from sida.unpickle.inert import DeniedError, Record
+from sida.unpickle.inert import DeniedError, InertObject
 from sida.unpickle.window import Window
 
-MAX_DIMENSIONS = 16
+MAX_ARRAY_DIMENSIONS = 16
 _SIMPLE_DTYPE = re.compile(r"b1|[iu][1248]|f[248]|c(8|16)|[SU][1-9]\d{0,3}")
 _MAX_ELEMENTS = 2**40
 
@@ -53,7 +53,7 @@ class Tensor:
         numbers = (self.offset, *self.shape, *self.stride)
         if not isinstance(self.storage, Storage) or not all(type(n) is int and n >= 0 for n in numbers):
             raise TypeError("a tensor with impossible sizes")
-        if len(self.shape) != len(self.stride) or len(self.shape) > MAX_DIMENSIONS:
+        if len(self.shape) != len(self.stride) or len(self.shape) > MAX_ARRAY_DIMENSIONS:
             raise TypeError("a tensor with impossible sizes")
         if self.numel == 0:
             return
@@ -82,7 +82,7 @@ class Tensor:
 
 
 @dataclasses.dataclass(eq=False)
-class Dtype(Record):
+class Dtype(InertObject):
     """A numpy type; ``code`` like ``"f4"``, ``order`` one of ``< > = |``."""
 
     code: str
@@ -105,7 +105,7 @@ class Dtype(Record):
 
 
 @dataclasses.dataclass(eq=False)
-class Array(Record):
+class NumpyArray(InertObject):
     """A numpy array; the values stay where they are until :meth:`to_numpy`."""
 
     dtype: Dtype | None = None
@@ -178,7 +178,7 @@ class PersistentObject:
 
 
 @dataclasses.dataclass(eq=False)
-class PlainObject(Record):
+class PlainObject(InertObject):
     """An object of an allowed library class; ``state`` is its ``__dict__``."""
 
     class_name: str
@@ -192,7 +192,7 @@ class PlainObject(Record):
 
 
 @dataclasses.dataclass(eq=False)
-class Opaque(Record):
+class Opaque(InertObject):
     """An object that no network needs, such as the handle of a hook; its state is dropped."""
 
     class_name: str
@@ -216,5 +216,5 @@ class Named:
     name: str
 
 
-class Settings(dict[str, Any]):
+class AttributeDict(dict[str, Any]):
     """A dictionary whose keys were also attributes."""

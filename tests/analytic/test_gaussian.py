@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sida.analytic.bias import fake_score_loss_slope, loss_slope, slope_errors, unbiased_alpha
-from sida.analytic.gaussian import Gaussians, State, gain, linearise
-from sida.analytic.limited import frechet, resting_alpha, restless_above
+from sida.analytic.gaussian import Gaussians, State, denoising_gain, frechet, linearise, resting_alpha, restless_above
 from sida.analytic.quadrature import noise_levels
 from sida.analytic.stability import descend, ratios_map, starts_map
 from sida.losses import SiDLoss
@@ -40,7 +39,7 @@ def test_slopes_are_those_of_the_suites_losses(means, r, rho, alpha):
 def test_half_is_the_alpha_that_descends_the_fisher_divergence(means, r):
     def fisher(m: np.ndarray, r: float) -> float:
         a, sigma = UNEVEN.gains, LEVELS.generator[:, None]
-        b = gain(r, sigma)
+        b = denoising_gain(r, sigma)
         return float(UNEVEN.weights @ (((1 - a) * m) ** 2 + (a - b) ** 2 * (r**2 + sigma**2)).sum(1))
 
     m, step = np.array(means), 1e-5

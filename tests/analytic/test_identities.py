@@ -15,8 +15,8 @@ from sida.analytic.identities import (
     score_residual,
     wavy,
 )
-from sida.analytic.loss import ExactLoss, as_images
 from sida.analytic.mixtures import Mixture, two_modes
+from sida.analytic.quadrature import ExactLoss, as_images
 from sida.losses import SiDLoss
 
 widths = st.floats(0.4, 1.0)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sida.assets import Asset, Transfer, fetch, fetch_many, verify
+from sida.assets import Asset, Transfer, fetch, fetch_many, verify_asset
 from sida.assets.cache import LOCK_FILE, download_slot
 from sida.errors import UserError
 
@@ -195,9 +195,9 @@ def test_a_hash_recorded_on_first_use_is_enforced(site, tmp_path):
 def test_a_changed_file_in_the_cache_is_noticed(site, tmp_path):
     registry = one(site.add("f", BODY))
     path = get(registry, tmp_path)
-    assert verify("net", registry=registry, cache=tmp_path) == SHA
+    assert verify_asset("net", registry=registry, cache=tmp_path) == SHA
     path.write_bytes(b"X" + BODY[1:])
-    for check in (lambda: get(registry, tmp_path), lambda: verify("net", registry=registry, cache=tmp_path)):
+    for check in (lambda: get(registry, tmp_path), lambda: verify_asset("net", registry=registry, cache=tmp_path)):
         with pytest.raises(UserError, match=r"assets\.lock") as caught:
             check()
         assert str(path) in str(caught.value)
@@ -210,7 +210,7 @@ def test_bit_rot_with_an_old_time_is_found_by_verify(site, tmp_path):
     path.write_bytes(b"X" + BODY[1:])
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
     with pytest.raises(UserError, match="delete it and fetch it again"):
-        verify("net", registry=registry, cache=tmp_path)
+        verify_asset("net", registry=registry, cache=tmp_path)
 
 
 def test_a_file_put_by_hand_is_checked_and_recorded(tmp_path):

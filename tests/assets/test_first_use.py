@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from sida.assets import Asset, Transfer, fetch, verify
+from sida.assets import Asset, Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
-from sida.assets.registry import COLUMNS
+from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
@@ -190,7 +190,7 @@ def registry(site, tmp_path, monkeypatch):
     """A registry file and a cache of the command's own."""
     path = tmp_path / "assets.tsv"
     row = {"id": "net", "kind": "network", "url": site.add("f", BODY), "target": "some/net.pkl"}
-    path.write_text("\t".join(COLUMNS) + "\n" + "\t".join(row.get(name, "") for name in COLUMNS) + "\n")
+    path.write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row.get(name, "") for name in ASSET_COLUMNS) + "\n")
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_ASSETS", str(path))
     return path
@@ -267,7 +267,7 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path, capsy
     assert main(["assets", "forget", "net"]) == 0
     assert "net: forgotten" in capsys.readouterr().out
     assert main(["assets", "fetch", "net", "--quiet"]) == 0
-    assert verify("net", cache=tmp_path / "cache") == SHA
+    assert verify_asset("net", cache=tmp_path / "cache") == SHA
     # What can be fetched again goes with its record; names are asked for.
     assert main(["assets", "forget", "net"]) == 0
     assert not (tmp_path / "cache/some/net.pkl").exists()
@@ -279,7 +279,7 @@ def test_a_wrong_first_hash_is_forgotten_by_name(registry, site, tmp_path, capsy
 
 def test_a_file_put_by_hand_survives_that_its_hash_is_forgotten(registry, tmp_path, capsys):
     row = {"id": "net", "kind": "network", "target": "some/net.pkl", "source": "a drive"}
-    registry.write_text("\t".join(COLUMNS) + "\n" + "\t".join(row.get(name, "") for name in COLUMNS) + "\n")
+    registry.write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row.get(name, "") for name in ASSET_COLUMNS) + "\n")
     path = tmp_path / "cache/some/net.pkl"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"first")

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from sida.assets import Asset, Transfer, fetch, fetch_many, verify
+from sida.assets import Asset, Transfer, fetch, fetch_many, verify_asset
 from sida.assets.cache import LOCK_FILE
-from sida.assets.fetch import describe
-from sida.assets.registry import COLUMNS
+from sida.assets.fetch import describe_asset
+from sida.assets.registry import ASSET_COLUMNS
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from tests.signals import heed_interrupts
@@ -32,7 +32,9 @@ def test_the_first_interrupt_ends_parallel_downloads_and_keeps_what_arrived(site
     names = ["a", "b", "c", "d"]
     rows = [{"id": n, "kind": "network", "url": site.add(n, BODY, faults=[fault]), "target": n} for n in names]
     registry, cache = tmp_path / "assets.tsv", tmp_path / "cache"
-    registry.write_text("\n".join("\t".join(row.get(c, c * (not row)) for c in COLUMNS) for row in [{}, *rows]) + "\n")
+    registry.write_text(
+        "\n".join("\t".join(row.get(c, c * (not row)) for c in ASSET_COLUMNS) for row in [{}, *rows]) + "\n"
+    )
     command = [sys.executable, "-m", "sida", "assets", "fetch", *names, "--parallel", "3", "--registry", str(registry)]
     environment = {**os.environ, "SIDA_CACHE": str(cache)}
 
@@ -122,8 +124,8 @@ def test_a_filled_cache_is_of_use_to_those_who_cannot_write_it(site, cache):
     with nobody_may_write(cache):
         for name in ("net", "known", "hand"):
             assert fetch(name, registry=registry, cache=cache).read_bytes() == BODY
-            assert verify(name, registry=registry, cache=cache) == SHA
-            assert describe(registry[name], cache)["sha256"] == SHA
+            assert verify_asset(name, registry=registry, cache=cache) == SHA
+            assert describe_asset(registry[name], cache)["sha256"] == SHA
         with pytest.raises(UserError, match=r"cache cannot be written .*set SIDA_CACHE"):
             fetch("gone", registry=registry, cache=cache)
     assert sorted(cache.rglob("*")) == before

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sida.assets import load_registry
-from sida.assets.registry import COLUMNS
+from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.errors import UserError
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[2]
 GOOD = {"id": "net", "kind": "network", "url": "https://example.org/net.pkl", "target": "a/net.pkl"}
 
 
-def write(path: Path, *rows: dict, columns=COLUMNS) -> Path:
+def write(path: Path, *rows: dict, columns=ASSET_COLUMNS) -> Path:
     lines = ["\t".join(columns)] + ["\t".join(row.get(name, "") for name in columns) for row in rows]
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -70,8 +70,8 @@ def test_duplicates_and_wrong_columns_are_refused(tmp_path):
     with pytest.raises(UserError, match="same target but different URLs"):
         load_registry(write(tmp_path / "b.tsv", GOOD, {**GOOD, "id": "n2", "url": "https://example.org/2"}))
     with pytest.raises(UserError, match="columns must be"):
-        load_registry(write(tmp_path / "c.tsv", GOOD, columns=COLUMNS[:-1]))
-    (tmp_path / "d.tsv").write_text("\t".join(COLUMNS) + "\nnet\tnetwork\n")
+        load_registry(write(tmp_path / "c.tsv", GOOD, columns=ASSET_COLUMNS[:-1]))
+    (tmp_path / "d.tsv").write_text("\t".join(ASSET_COLUMNS) + "\nnet\tnetwork\n")
     with pytest.raises(UserError, match="2 fields instead of 10"):
         load_registry(tmp_path / "d.tsv")
     with pytest.raises(UserError, match="no such asset registry"):
@@ -82,9 +82,9 @@ def test_duplicates_and_wrong_columns_are_refused(tmp_path):
     ("content", "reason"),
     [
         (b"id\tkind\xe9\n", ":1: is not UTF-8 text"),
-        ("\t".join(COLUMNS).encode("utf-16"), "is UTF-16 text"),
-        ("\t".join(COLUMNS).encode() + b"\nnet\x1b[2J\n", ":2: holds a control character"),
-        ("\t".join(COLUMNS).encode() + b"\n" + b"x" * 200_000 + b"\n", ":2: 1 fields instead of 10"),
+        ("\t".join(ASSET_COLUMNS).encode("utf-16"), "is UTF-16 text"),
+        ("\t".join(ASSET_COLUMNS).encode() + b"\nnet\x1b[2J\n", ":2: holds a control character"),
+        ("\t".join(ASSET_COLUMNS).encode() + b"\n" + b"x" * 200_000 + b"\n", ":2: 1 fields instead of 10"),
     ],
     ids=["another encoding", "UTF-16", "an escape code", "a long cell"],
 )
@@ -154,5 +154,5 @@ def test_wrong_calls_are_one_line(shop, capsys, arguments, reason):
 def test_the_registry_is_plain_text_without_quotes():
     text = (ROOT / "config/assets.tsv").read_text()
     rows = list(csv.reader(text.splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
-    assert {len(row) for row in rows} == {len(COLUMNS)}
+    assert {len(row) for row in rows} == {len(ASSET_COLUMNS)}
     assert all(field == field.strip() for row in rows for field in row)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from sida.assets.registry import COLUMNS
+from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.networks import build_network
 from tests.unpickle.genuine import MARK, write_genuine
@@ -37,11 +37,11 @@ def released(site, tmp_path, monkeypatch):
         "student": write_genuine(tmp_path / "student.pkl", net, kwargs, renamed=names),
         "teacher": write_genuine(tmp_path / "teacher.pkl", net),
     }
-    lines = ["\t".join(COLUMNS)]
+    lines = ["\t".join(ASSET_COLUMNS)]
     for name, path in files.items():
         url = site.add(path.name, path.read_bytes(), faults=[("cut", 12_345)])
         row = {"id": name, "kind": "network", "url": url, "target": path.name}
-        lines.append("\t".join(row.get(column, "") for column in COLUMNS))
+        lines.append("\t".join(row.get(column, "") for column in ASSET_COLUMNS))
     (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
     yield net.eval()
     assert not (tmp_path / MARK).exists()

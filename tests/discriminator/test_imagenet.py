@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sida.config.discriminator import BACKBONES, LARGE, SMALL, official_backbones
+from sida.config.method_options import BACKBONES, LARGE, SMALL, official_backbones
 from sida.discriminator import ProjectedDiscriminator, make_backbone
 from sida.errors import UserError
 from sida.losses import GDDLoss
-from sida.training.learner import Learner
+from sida.training.optimized_network import OptimizedNetwork
 
 pytest.importorskip("timm")
 WIDTHS = {
@@ -51,7 +51,7 @@ def test_official_pairs():
 def test_whole_discriminator_takes_a_step_at_true_size(backbones, resolution, label_dim):
     torch.manual_seed(1)
     names = official_backbones(resolution)
-    judge = Learner(ProjectedDiscriminator([backbones(name) for name in names], label_dim), 1e-4, (0.0, 0.99))
+    judge = OptimizedNetwork(ProjectedDiscriminator([backbones(name) for name in names], label_dim), 1e-4, (0.0, 0.99))
     images = torch.rand(1, 3, resolution, resolution) * 2 - 1
     labels = torch.eye(10)[:1] if label_dim else None
     loss, before = GDDLoss(r1_gamma=1.0), judge.flat.vector.clone()

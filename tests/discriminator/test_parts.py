@@ -13,7 +13,7 @@ from sida.cli.main import main
 from sida.data import AugmentPipe, load_dataset
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
 from sida.discriminator.augment import differentiable_augment
-from sida.discriminator.digits import WEIGHTS, BackboneTraining, DigitsBackbone, train_backbone, unseen
+from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, DigitsBackbone, train_backbone, unseen
 from sida.discriminator.heads import ClassProjection
 from sida.discriminator.mixing import Mixing
 from sida.errors import UserError
@@ -32,7 +32,7 @@ def digits_discriminator(label_dim=10, **options):
 
 
 def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
-    _, metadata = read_tensors(WEIGHTS)
+    _, metadata = read_tensors(DIGITS_WEIGHTS)
     train, others = unseen(metadata["settings"]["images"])
     measuring, held_out = split(DigitsTraining())
     assert sorted(train.tolist()) == sorted(held_out.tolist())
@@ -211,6 +211,6 @@ def test_missing_package_is_one_line(name, monkeypatch):
 
 
 def test_damaged_weights_of_the_digits_backbone_are_one_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("sida.discriminator.digits.WEIGHTS", tmp_path / "none.safetensors")
+    monkeypatch.setattr("sida.discriminator.digits.DIGITS_WEIGHTS", tmp_path / "none.safetensors")
     with pytest.raises(UserError, match=r"none.safetensors"):
         DigitsBackbone().load_published()

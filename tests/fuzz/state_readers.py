@@ -17,13 +17,13 @@ import torch
 from sida.files.content_hash import KEY, sealed
 from sida.files.tensors import write_tensors
 from sida.training.averages import Average
-from sida.training.learner import Learner
+from sida.training.flat import joint_state, load_joint_state
 from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
+from sida.training.optimized_network import OptimizedNetwork
 from sida.training.plan import Plan, Points
-from sida.training.resumable import joint_state, load_joint_state
 from sida.training.run import RunFiles
-from sida.training.state import FORMAT, KeptState
+from sida.training.state import STATE_FORMAT, KeptState
 from tests.fuzz.changes import JSON_BOMBS, json_text
 from tests.fuzz.checkpoint_readers import HEADER_BOMBS, header, network, unhashed
 from tests.fuzz.frame import FaultError, Reader
@@ -52,7 +52,7 @@ class StillTrainer:
     """A trainer whose steps change nothing."""
 
     def __init__(self) -> None:
-        self.learner = Learner(network(), 1e-3, (0.0, 0.9), 1e-8)
+        self.learner = OptimizedNetwork(network(), 1e-3, (0.0, 0.9), 1e-8)
         self.ema = Average(self.learner)
         self.snapshots: dict[str, Any] = {}
         self.seen = 0
@@ -98,7 +98,12 @@ def tensors(stem: str) -> bytes:
 
 def state(record: dict[str, Any], content: bytes) -> dict[str, Any]:
     """A state's JSON without its own hash."""
-    return {"format": FORMAT, "digest": DIGEST, "tensors_sha256": hashlib.sha256(content).hexdigest(), "record": record}
+    return {
+        "format": STATE_FORMAT,
+        "digest": DIGEST,
+        "tensors_sha256": hashlib.sha256(content).hexdigest(),
+        "record": record,
+    }
 
 
 def write_states(folder: Path) -> None:

@@ -17,14 +17,14 @@ from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import load_measurements
 from eval.results.training_logs import read_evaluations, read_ticks
 from eval.statistics import FeatureStatistics
-from sida.analytic.numbers import FORMAT, read_analytic
+from sida.analytic.numbers import ANALYTIC_FORMAT, read_analytic
 from sida.errors import UserError
 from sida.files.atomic import append_jsonl, read_jsonl, write_sealed_json
 from sida.files.content_hash import KEY
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.sampling.intact import intact_png, intact_shard
-from sida.sampling.png_store import open_store
+from sida.sampling.png_store import open_sample_store
 from sida.sampling.store import Samples
 from sida.training.logs import Logs
 from sida.training.state import StateStore
@@ -192,7 +192,9 @@ class StateTensors(StateRecord):
 
 class Analytic:
     def make(self, folder):
-        write_sealed_json(folder / "analytic.json", {"format": FORMAT, "numbers": {"lag": 0.125, "divisor_2": 7e-3}})
+        write_sealed_json(
+            folder / "analytic.json", {"format": ANALYTIC_FORMAT, "numbers": {"lag": 0.125, "divisor_2": 7e-3}}
+        )
         return folder / "analytic.json"
 
     def use(self, path):
@@ -208,7 +210,7 @@ class NpzShard:
     png = False
 
     def make(self, folder):
-        self.store = open_store(str(folder / "out"), self.png, range(6), 6, {"kind": "x"})
+        self.store = open_sample_store(str(folder / "out"), self.png, range(6), 6, {"kind": "x"})
         self.store.write(0, [self.store.encode(samples(6))])
         return self.store.shard_path(0)
 

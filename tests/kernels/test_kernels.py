@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sida.kernels import lack
 from sida.networks.edm2_layers import NORM_EPS, MPConv, normalize
 from sida.training.flat import Adam
-from sida.training.guard import INFINITY_REPLACEMENT, guard_gradient
+from sida.training.optimized_network import INFINITY_REPLACEMENT, guard_gradient
 
 if lack() is not None:
     pytest.skip(str(lack()), allow_module_level=True)
@@ -195,7 +195,7 @@ def test_residual_sum_keeps_nan():
 
 def test_concatenation_and_fork():
     from sida.kernels.concat import concat
-    from sida.kernels.fork import fork
+    from sida.kernels.residual import fork
 
     a, b = leaf(2, 4, 2, 2), part(2, 6, 2, 2)
     agree(lambda a, b: concat(a, b, 0.5, 2.0), lambda a, b: torch.cat([0.5 * a, 2 * b], 1), a, b)
@@ -261,14 +261,14 @@ def test_guard_and_step(betas):
     close(moved - vector, plain.vector - vector)
 
 
-def kept_and_gradients(make, weight, again):
+def kept_and_gradients(make, weight, recompute):
     """Whether an activation is kept by a convolution of it or by its own function, and the gradients."""
-    from sida.kernels.again import made_again
+    from sida.kernels.recompute import recomputed
 
     torch.manual_seed(3)
     leaves = [leaf(2, 16, 8, 8), weight]
-    y = make(leaves[0], again)
-    with made_again(y) if again else contextlib.nullcontext():
+    y = make(leaves[0], recompute)
+    with recomputed(y) if recompute else contextlib.nullcontext():
         z = F.conv2d(y, weight, padding=1)
     stored = [z.grad_fn._saved_input, *y.grad_fn.saved_tensors]
     kept = any(one is not None and one.data_ptr() == y.data_ptr() for one in stored)
@@ -286,9 +286,9 @@ def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising
 
     affine, weight = Affine(leaf(16), leaf(16, seed=1)), leaf(4, 16, 3, 3, seed=2)
     make = {
-        "norm_act": lambda x, again: norm_act(x, affine, 4, 1e-5, dropout=dropout, again=again)[0],
-        "scaled_silu": lambda x, again: scaled_silu(x, None, dropout, again=again)[0],
-        "pixel_norm_silu": lambda x, again: pixel_norm_silu(x, NORM_EPS)[1],
+        "norm_act": lambda x, recompute: norm_act(x, affine, 4, 1e-5, dropout=dropout, recompute=recompute)[0],
+        "scaled_silu": lambda x, recompute: scaled_silu(x, None, dropout, recompute=recompute)[0],
+        "pixel_norm_silu": lambda x, recompute: pixel_norm_silu(x, NORM_EPS)[1],
     }[kind]
     (plain, one), (less, other) = kept_and_gradients(make, weight, False), kept_and_gradients(make, weight, True)
     assert (plain, less) == (True, False)
@@ -297,9 +297,9 @@ def test_an_activation_that_is_made_again_is_not_kept(kind, dropout, normalising
 
 def test_nothing_is_made_again_where_nothing_is_kept():
     from sida.kernels.activation import scaled_silu
-    from sida.kernels.again import made_again
+    from sida.kernels.recompute import recomputed
 
     with torch.no_grad():
-        y, _ = scaled_silu(leaf(1, 16, 2, 2), again=True)
-        with made_again(y):
+        y, _ = scaled_silu(leaf(1, 16, 2, 2), recompute=True)
+        with recomputed(y):
             assert F.conv2d(y, torch.ones(1, 16, 1, 1, device=DEVICE)).shape == (1, 1, 2, 2)

@@ -9,11 +9,12 @@ import torch
 
 from sida.kernels import lack
 from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller
+from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.networks.fused import use_fused_kernels
 from sida.training.flat import FlatParameters
 from sida.training.schedule import Schedule
+from tests.training.toy import iterate
 
 if lack() is not None:
     pytest.skip(str(lack()), allow_module_level=True)
@@ -60,7 +61,7 @@ def test_fused_network_computes_the_same(name):
     plain = network(name)
     fused = copy.deepcopy(plain)
     use_fused_kernels(fused)
-    # As a learner lays the parameters out.
+    # As a network lays the parameters out.
     FlatParameters(fused, channels_last=True)
     shape = (2, plain.img_channels, 4, 4)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE).requires_grad_()
@@ -91,13 +92,13 @@ def gradients(net, x, labels):
 @pytest.mark.parametrize("name", ["DDPM++", pytest.param("EDM2", marks=pytest.mark.slow)])
 def test_activations_made_again_give_the_same_gradients(name):
     plain = network(name, dropout=0.4).train()
-    again = copy.deepcopy(plain)
+    recompute = copy.deepcopy(plain)
     use_fused_kernels(plain)
-    use_fused_kernels(again, again=True)
+    use_fused_kernels(recompute, recompute=True)
     shape = (2, plain.img_channels, 4, 4)
     x = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(DEVICE).requires_grad_()
     labels = torch.eye(4, device=DEVICE)[:2]
-    for one, other in zip(gradients(plain, x, labels), gradients(again, x, labels), strict=True):
+    for one, other in zip(gradients(plain, x, labels), gradients(recompute, x, labels), strict=True):
         assert (one is None and other is None) or torch.equal(one, other)
 
 
@@ -110,10 +111,12 @@ def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
                 parameter.add_(torch.randn_like(parameter) * 0.05)
     options = {"lr": 1e-3, "lambda_adv": 1.0, "grad_clip_value": 1.0, "seed": 1}
     schedule = Schedule(warmup_kimg=0, adversarial_kimg=0)
-    make = lambda kernels: Distiller(*copy.deepcopy(nets), SiDALoss(), schedule, kernels=kernels, **options)
+    make = lambda kernels: Distiller(
+        *copy.deepcopy(nets), SiDALoss(), schedule, DistillerSettings(kernels=kernels, **options)
+    )
     plain, fused = make("torch"), make("fused")
     batch = (torch.randn(2, 3, 4, 4, device=DEVICE), torch.eye(4, device=DEVICE)[:2])
-    records = [one.iteration(2, [batch], [batch]) for one in (plain, fused)]
+    records = [iterate(one, 2, [batch], [batch]) for one in (plain, fused)]
     for name, value in records[0].losses.items():
         torch.testing.assert_close(records[1].losses[name], value, rtol=2e-3, atol=1e-4)
     states = [one.state() for one in (plain, fused)]
@@ -124,7 +127,7 @@ def test_fused_training_takes_the_same_steps_and_its_state_fits_either():
     moved = states[0]["fake_score/parameters"] - start
     assert float((states[1]["fake_score/parameters"] - start - moved).norm() / moved.norm()) < 0.2
     # A state goes from one way of computing to the other.
-    again = make("fused")
-    again.load({name: value.clone() for name, value in states[0].items()})
-    for name, value in again.state().items():
+    recompute = make("fused")
+    recompute.load({name: value.clone() for name, value in states[0].items()})
+    for name, value in recompute.state().items():
         assert torch.equal(value, states[0][name]), name

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sida.losses import EDM2SiDALoss, SiDALoss
-from sida.losses.terms import dropped, intact
+from sida.losses.terms import dropped_count, finite_mask
 
 BAD = 2
 NAN = float("nan")
@@ -98,5 +98,5 @@ def test_generators_mask_looks_at_the_logits_where_the_official_one_does():
 
 def test_infinities_are_no_nan():
     values = torch.tensor([[1.0, 2.0], [float("inf"), float("-inf")], [NAN, 0.0]])
-    assert dropped(intact(values[:2])) == 0
-    assert intact(values, torch.zeros(3, 1)).tolist() == [True, True, False]
+    assert dropped_count(finite_mask(values[:2])) == 0
+    assert finite_mask(values, torch.zeros(3, 1)).tolist() == [True, True, False]

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.tensor_header import DATA_HASH, HEADER_HASH, header_bytes, read_header
+from sida.files.tensor_header import DATA_HASH, HEADER_HASH, header_bytes, read_tensor_header
 from sida.networks import EDMPrecond, build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.networks.file import build_on_meta
@@ -112,7 +112,7 @@ def test_the_safetensors_package_reads_and_writes_the_same_files(net, file, tmp_
     assert tensors.keys() == net.state_dict().keys()
     assert all(torch.equal(tensors[k], v) for k, v in net.state_dict().items())
     theirs = tmp_path / "theirs.safetensors"
-    safetensors.torch.save_file(tensors, theirs, {"sida": read_header(file).metadata["sida"]})
+    safetensors.torch.save_file(tensors, theirs, {"sida": read_tensor_header(file).metadata["sida"]})
     loaded, _ = load_network(theirs)
     assert all(torch.equal(loaded.state_dict()[k], v) for k, v in tensors.items())
 
@@ -120,7 +120,7 @@ def test_the_safetensors_package_reads_and_writes_the_same_files(net, file, tmp_
 def test_metadata_are_read_without_the_tensors(file):
     expected = read_metadata(file)
     data = bytearray(file.read_bytes())
-    start = read_header(file).data_start
+    start = read_tensor_header(file).data_start
     data[start:] = b"\xff" * (len(data) - start)
     file.write_bytes(data)
     assert read_metadata(file) == expected

@@ -140,17 +140,17 @@ def test_always_acts_like_a_training_forward_and_settles(golden):
     net.weight_norm = "always"
     assert net.init_config["kwargs"]["weight_norm"] == "always"
     expected = arrays["out/train_D_x_after_forced_norm"]
-    settled = copy.deepcopy(net)
+    evaluation_copy = copy.deepcopy(net)
     assert relative_error(net(*inputs(arrays)), expected) < OUTPUT
     for key, value in expected_after(arrays).items():
         assert relative_error(net.get_parameter(key), value) < OUTPUT, key
     assert relative_error(net(*inputs(arrays)), expected) < OUTPUT
 
-    settled.settle()
-    assert settled.weight_norm == "off"
-    first = settled(*inputs(arrays))
+    evaluation_copy.normalise_weights()
+    assert evaluation_copy.weight_norm == "off"
+    first = evaluation_copy(*inputs(arrays))
     assert relative_error(first, expected) < OUTPUT
-    assert torch.equal(settled(*inputs(arrays)), first)
+    assert torch.equal(evaluation_copy(*inputs(arrays)), first)
 
 
 @torch.no_grad()

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.config.guidance import misfit
+from sida.config.families import misfit
 from sida.errors import UserError
-from sida.networks.guidance import GuidedDenoiser, check_guide
+from sida.networks.guidance import GuidedDenoiser, check_guide_fits
 from sida.sampling import generate, heun
 from tests.sampling.test_generate import make
 
@@ -69,11 +69,11 @@ def test_a_sampler_with_guidance_uses_the_guided_denoiser(networks, which):
 
 def test_a_guide_for_other_images_is_refused(networks):
     net, _, uncond = networks
-    check_guide(net, uncond, "guide")
+    check_guide_fits(net, uncond, "guide")
     with pytest.raises(
         UserError, match=r"^guide: its label_dim is 3, the guided network's 4; name a guide with 4, or 0"
     ):
-        check_guide(net, make(3), "guide")
+        check_guide_fits(net, make(3), "guide")
     with pytest.raises(UserError, match="guiding network: its label_dim is 4, the guided network's 0"):
         list(generate(uncond, range(2), "heun:3,guidance=2", gnet=net))
 

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from sida.assets.registry import COLUMNS
+from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network
 from sida.sampling import multi_step
-from sida.sampling.networks import settled
+from sida.sampling.networks import evaluation_copy
 from tests.golden.vectors import relative_error
 from tests.unpickle.genuine import MARK, GenuinePickler, add_hooks, foreign_modules, write_genuine
 
@@ -282,7 +282,7 @@ def test_an_averaged_student_of_edm2_normalises_before_it_draws(golden, tmp_path
     student, _ = convert(write_genuine(tmp_path / "n.pkl", net, kwargs, renamed=SIDA_EDM2))
     assert student.weight_norm == "always"
     x, sigma, labels = (torch.tensor(arrays[f"in/{key}"]) for key in ("x", "sigma", "class_labels"))
-    images = settled(student)(x, sigma, labels)
+    images = evaluation_copy(student)(x, sigma, labels)
     assert relative_error(images, arrays["out/train_D_x_after_forced_norm"]) < 1e-5
     assert equal(net, student)
 
@@ -434,7 +434,7 @@ def test_convert_takes_a_registered_id_and_its_class(tmp_path, capsys, monkeypat
     (cache / "t").mkdir(parents=True)
     write_genuine(cache / "t/n.pkl", tiny())
     row = ["my-gdd", "gdd-network", "https://x/n.pkl", "", "", "", "t/n.pkl", "", "", ""]
-    (tmp_path / "assets.tsv").write_text("\t".join(COLUMNS) + "\n" + "\t".join(row) + "\n")
+    (tmp_path / "assets.tsv").write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row) + "\n")
     monkeypatch.setenv("SIDA_CACHE", str(cache))
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
     assert main(["convert", "my-gdd", "out.safetensors"]) == 0

@@ -31,7 +31,6 @@ from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import read_jsonl, read_sealed_json
 from sida.files.tar_index import FREE
 from sida.files.text_files import (
-    MOST_BYTES,
     MOST_CELLS,
     MOST_JSON,
     MOST_LEVELS,
@@ -179,7 +178,9 @@ def test_the_page_has_the_limits_of_the_code():
         MOST_LINES,
         MAX_STEPS,
     ]
-    sizes = [f"{size >> 20} MiB" for size in (MOST_BLOCKS, MOST_PLAIN, FREE, MOST_BYTES, MAX_MEMBER_BYTES, MAX_TEXT)]
+    sizes = [
+        f"{size >> 20} MiB" for size in (MOST_BLOCKS, MOST_PLAIN, FREE, MOST_TEXT_BYTES, MAX_MEMBER_BYTES, MAX_TEXT)
+    ]
     assert [limit for limit in (*(f"{limit:,}" for limit in limits), *sizes) if limit not in page] == []
     text = (ROOT / "config/claims.yaml").read_text()
     assert f"{round(len(text.encode()), -3):,} characters" in page

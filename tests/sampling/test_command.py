@@ -18,7 +18,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
-from sida.runtime.tf32 import tf32
+from sida.runtime.devices import tf32
 from sida.sampling import generate
 from sida.sampling.grid import save_grid, tile
 from sida.sampling.job import SampleConfig, parse_seeds, run_job

@@ -1,4 +1,4 @@
-"""Methods with learners of their own: a discriminator beside the fake score, and one in its place."""
+"""Methods with networks of their own: a discriminator beside the fake score, and one in its place."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import dataclasses
 
 import torch
 
-from sida.losses import GDDLoss, Round, SiDLoss, Terms
+from sida.losses import GDDLoss, MicroBatch, SiDLoss, Terms
 from sida.methods import SID
 from sida.methods.build import make_score_distiller
+from sida.methods.recipe import SCORE_SETTINGS
 from sida.runtime.randomness import derive_seed
-from sida.training.iteration import Turns
-from sida.training.learner import Learner
-from sida.training.player import Player
+from sida.training.micro_batches import OptimizerStep
+from sida.training.optimized_network import OptimizedNetwork
+from sida.training.student_trainer import StudentTrainer
 
 
 class Judge(torch.nn.Module):
@@ -35,63 +36,70 @@ class Judge(torch.nn.Module):
 LOSS = GDDLoss("ns", r1_gamma=0.1)
 
 
-def judge_player(parts) -> Player:
+def judge_player(parts) -> OptimizerStep:
     torch.manual_seed(derive_seed(parts.config.seed, "discriminator"))
-    judge = Learner(Judge(), 2 * parts.config.lr, betas=(0.5, 0.99), eps=1e-8)
+    judge = OptimizedNetwork(Judge(), 2 * parts.config.lr, betas=(0.5, 0.99), eps=1e-8)
 
-    def loss(given: Round) -> Terms:
+    def loss(given: MicroBatch) -> Terms:
         value = LOSS.fake_score_loss(judge.call, given.images, given.class_labels, given.real_images).discriminator
         return Terms({"real_or_fake": value * len(given.images)})
 
-    return Player("discriminator", judge, loss, lambda pixels: {"real_or_fake": 1.0}, "discriminator", real_images=True)
+    return OptimizerStep(
+        "discriminator", judge, loss, lambda pixels: {"real_or_fake": 1.0}, "discriminator", real_images=True
+    )
 
 
 class JudgedLoss(SiDLoss):
     """SiD, and what a discriminator says."""
 
-    def __init__(self, judge: Learner, **settings) -> None:
+    def __init__(self, judge: OptimizedNetwork, **settings) -> None:
         super().__init__(**settings)
         self.judge = judge
 
     def weights(self, settings, pixels):
         return {**super().weights(settings, pixels), "fooling": 0.1 * pixels}
 
-    def generator_terms(self, true_score, fake_score, given):
-        terms = super().generator_terms(true_score, fake_score, given)
-        fooling = LOSS.generator_loss(None, self.judge.call, given.images, given.class_labels).adversarial
-        return Terms({**dict(terms.items()), "fooling": fooling * len(given.images)}, terms.nan_count)
+    def generator_loss(self, true_score, fake_score, images, class_labels, draws=None):
+        terms = super().generator_loss(true_score, fake_score, images, class_labels, draws)
+        fooling = LOSS.generator_loss(None, self.judge.call, images, class_labels).adversarial
+        return Terms({**dict(terms.items()), "fooling": fooling * len(images)}, terms.nan_count)
 
 
-def judged(parts) -> Turns:
-    player = judge_player(parts)
-    return make_score_distiller(parts, JudgedLoss(player.learner, alpha=parts.config.alpha), [player])
+def judged(parts) -> StudentTrainer:
+    step = judge_player(parts)
+    return make_score_distiller(parts, JudgedLoss(step.network, alpha=parts.config.alpha), [step])
 
 
-def adversarial(parts) -> Turns:
+def adversarial(parts) -> StudentTrainer:
     """No teacher's score and no fake score: a discriminator with a penalty every second iteration, and a generator."""
-    config, player = parts.config, judge_player(parts)
-    theta = Learner(parts.copy(parts.initial, config.weight_norm), config.lr, config.betas, config.eps)
-    penalty = lambda given: Terms({"r1": LOSS.r1_penalty(player.learner.call, given.real_images, given.class_labels)})
+    config, step = parts.config, judge_player(parts)
+    theta = OptimizedNetwork(parts.copy(parts.initial, config.weight_norm), config.lr, config.betas, config.eps)
+    penalty = lambda given: Terms({"r1": LOSS.r1_penalty(step.network.call, given.real_images, given.class_labels)})
     fooling = lambda given: Terms(
         {
-            "fooling": LOSS.generator_loss(None, player.learner.call, given.images, given.class_labels).adversarial
+            "fooling": LOSS.generator_loss(None, step.network.call, given.images, given.class_labels).adversarial
             * len(given.images)
         }
     )
-    players = [
-        player,
-        dataclasses.replace(player, loss=penalty, weights=lambda pixels: {"r1": 2.0}, stream="r1", every=2),
-        Player("generator", theta, fooling, lambda pixels: {"fooling": 1.0}, "generator"),
+    steps = [
+        step,
+        dataclasses.replace(step, loss=penalty, weights=lambda pixels: {"r1": 2.0}, stream="r1", every=2),
+        OptimizerStep("generator", theta, fooling, lambda pixels: {"fooling": 1.0}, "generator"),
     ]
-    half_life = config.ema_half_life_kimg * 1000
-    return Turns(players, parts.schedule(), ema_half_life=half_life, seed=config.seed)
+    return parts.trainer(steps)
 
 
 JUDGED = dataclasses.replace(
-    SID, name="judged", title="Judged", about="a discriminator beside ψ", turns=judged, fused=True
+    SID, name="judged", title="Judged", about="a discriminator beside ψ", trainer=judged, reads=SCORE_SETTINGS
 )
 ADVERSARIAL = dataclasses.replace(
-    SID, name="adversarial", title="GAN", about="a discriminator instead of ψ", turns=adversarial, psi_steps=0
+    SID,
+    name="adversarial",
+    title="GAN",
+    about="a discriminator instead of ψ",
+    trainer=adversarial,
+    psi_steps=0,
+    reads=frozenset({"augment", "grad_clip_value", "weight_norm"}),
 )
 FEW = dataclasses.replace(SID, name="few", defaults={"edm": {"alpha": 1.0}, "edm2": {"alpha": 1.0}})
 NO_METHOD = "not a method"

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from sida.methods import distill
-from sida.training import compilation, train_teacher
-from sida.training.compilation import compiled
+from sida.runtime import graphs
+from sida.runtime.graphs import compiled
+from sida.training import train_teacher
 from tests.training.toy import STUDENT, TEACHER, results
 
 
@@ -19,7 +20,7 @@ def torch_compile(monkeypatch):
         monkeypatch.setattr(torch, "compile", function)
         forget()
 
-    forget = lambda: [function.cache_clear() for function in (compilation._fault, compilation._say_once)]
+    forget = lambda: [function.cache_clear() for function in (graphs._fault, graphs._say_once)]
     yield replace
     forget()
 

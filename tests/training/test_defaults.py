@@ -14,14 +14,14 @@ from sida.errors import UserError
 from sida.losses import EDM2SiDALoss, SiDALoss, SiDLoss
 from sida.methods import METHODS, distill
 from sida.methods.build import Parts
-from sida.methods.distillation import make_turns
+from sida.methods.distillation import make_trainer
+from sida.methods.distiller import LAMBDAS
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import architecture, build_network, family_of
 from sida.networks.checkpoint import load_network, save_network
-from sida.training.averages import Average
+from sida.training.averages import Average, write_network
 from sida.training.identity import run_metadata
-from sida.training.learner import Learner
-from sida.training.product import write_network
+from sida.training.optimized_network import OptimizedNetwork
 from tests.training.toy import DATASET, NETWORK
 
 CPU = torch.device("cpu")
@@ -54,23 +54,24 @@ def config_for(teacher: str, method: str, **settings) -> DistillConfig:
 
 def recipe(config: DistillConfig) -> dict[str, object]:
     """What a run would really do."""
-    distiller = make_turns(config, load_dataset(config.dataset), CPU)
+    distiller = make_trainer(config, load_dataset(config.dataset), CPU)
     loss, nets = distiller.loss, (distiller.fake_score.net, distiller.generator.net)
     return {
         "loss": type(loss).__name__, "real": loss.uses_real_images, "alpha": loss.alpha,
         "sigma": (loss.P_mean, loss.P_std), "logvar": getattr(loss, "return_logvar", None),
         "phases": (distiller.schedule.warmup_kimg, distiller.schedule.adversarial_kimg),
-        "weights": (*distiller.lambdas.values(),),
+        "weights": tuple(getattr(distiller.settings, name) for name in LAMBDAS),
         "clip": (distiller.fake_score.clip_value, distiller.generator.clip_value),
         "norm": tuple(getattr(net, "weight_norm", None) for net in nets),
-        "ema": (distiller.ema_half_life, distiller.ema_rampup_ratio), "eps": distiller.generator.adam.eps,
-        "gamma": loss.gamma, "t_max": loss.t_max, "init_sigma": distiller.init_sigma,
+        "ema": (distiller.settings.ema_half_life_kimg, distiller.settings.ema_rampup_ratio),
+        "eps": distiller.generator.adam.eps,
+        "gamma": loss.gamma, "t_max": loss.t_max, "init_sigma": distiller.settings.init_sigma,
     }  # fmt: skip
 
 
 COMMON = {"eps": 1e-8, "gamma": "edm", "t_max": 800, "init_sigma": 2.5}
-EDM_COMMON = {**COMMON, "sigma": (-1.2, 1.2), "logvar": None, "norm": (None, None), "ema": (500_000, 0.05)}
-EDM2_COMMON = {**COMMON, "sigma": (-0.4, 1.0), "loss": "EDM2SiDALoss", "alpha": 1.0, "ema": (2_000_000, 0.05)}
+EDM_COMMON = {**COMMON, "sigma": (-1.2, 1.2), "logvar": None, "norm": (None, None), "ema": (500, 0.05)}
+EDM2_COMMON = {**COMMON, "sigma": (-0.4, 1.0), "loss": "EDM2SiDALoss", "alpha": 1.0, "ema": (2000, 0.05)}
 SIDA_EDM = {
     **EDM_COMMON, "loss": "SiDALoss", "real": True, "alpha": 1.0, "phases": (100, 200), "weights": (100, 0.01, 1, 1),
     "clip": (1, None),
@@ -79,7 +80,13 @@ SIDA_EDM2 = {
     **EDM2_COMMON, "real": True, "phases": (100, 200), "weights": (100, 0.01, 100, 1), "clip": (None, None),
     "logvar": True, "norm": ("off", "pre_hook"),
 }  # fmt: skip
-SID_EDM2 = {**SIDA_EDM2, "real": False, "phases": (0, None), "norm": ("in_forward", "in_forward")}
+SID_EDM2 = {
+    **SIDA_EDM2,
+    "real": False,
+    "weights": (100, 0.01, 1, 1),
+    "phases": (0, None),
+    "norm": ("in_forward", "in_forward"),
+}
 RECIPES = {
     ("sid", "edm"): {
         **EDM_COMMON, "loss": "SiDLoss", "real": False, "alpha": 1.2, "phases": (0, None), "weights": (100, 0.01, 1, 1),
@@ -109,7 +116,7 @@ def test_method_alone_is_the_official_recipe(teachers, method, family):
         ({"lambda_d": 1.0}, {"weights": (100, 0.01, 1.0, 1)}),
         ({"grad_clip_value": 2.0}, {"clip": (2.0, None)}),
         ({"warmup_kimg": 0.0, "adversarial_kimg": 5.0}, {"phases": (0.0, 5.0)}),
-        ({"ema_half_life_kimg": 1.0}, {"ema": (1000.0, 0.05)}),
+        ({"ema_half_life_kimg": 1.0}, {"ema": (1.0, 0.05)}),
         ({"weight_norm": "always"}, {"norm": ("off", "always")}),
         ({"fake_score_weight_norm": "in_forward"}, {"norm": ("in_forward", "pre_hook")}),
         ({"logvar": False}, {"logvar": False}),
@@ -153,7 +160,7 @@ def test_students_file_says_the_half_precision_that_it_was_trained_in(tmp_path, 
     config = config_for(teachers("edm"), "sida", half="bfloat16", fp16=True, device="cuda")
     config = resolve_recipe(config, architecture(teacher))
     parts = Parts(METHODS["sida"], config, None, family_of(teacher), teacher, teacher, CPU, "student")
-    average = Average(Learner(parts.copy(teacher, None), lr=1e-3))
+    average = Average(OptimizedNetwork(parts.copy(teacher, None), lr=1e-3))
     metadata = run_metadata("sida", config, "0" * 64, load_dataset(DATASET), average.net, {})
     write_network(tmp_path / "network.safetensors", metadata, average.state())
     assert load_network(tmp_path / "network.safetensors")[0].half_dtype == torch.bfloat16

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from benchmarks.official_order import Plain
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss
-from sida.methods.distiller import Distiller
+from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.training.batches import step_draws
 from sida.training.flat import Adam, FlatParameters
-from sida.training.guard import guard_gradient
+from sida.training.optimized_network import guard_gradient
 from sida.training.schedule import Schedule
 from tests.losses.loss_cases import tensors
+from tests.training.toy import iterate
 
 LR = 1e-4
 
@@ -54,13 +55,15 @@ def assert_same_parameters(one: torch.nn.Module, other: torch.nn.Module, steps: 
 def test_iterations_equal_the_plain_ones(networks):
     schedule = Schedule(warmup_kimg=0.008, adversarial_kimg=0.02)
     options = {"lr": LR, "lambda_adv": 10.0, "lambda_d": 5.0, "grad_clip_value": 1.0, "seed": 3}
-    ours = Distiller(*networks(), SiDALoss(), schedule, ema_half_life=100, ema_rampup_ratio=0.5, **options)
+    ours = Distiller(
+        *networks(), SiDALoss(), schedule, DistillerSettings(ema_half_life_kimg=0.1, ema_rampup_ratio=0.5, **options)
+    )
     plain = Plain(*networks(), schedule, ema_half_life=100, ema_rampup_ratio=0.5, **options)
     nimg, steps = 0, 0
     initial = vector(ours.generator.net)
     for step in range(8):
         real, like = batch(4, 2 * step), batch(4, 2 * step + 1)
-        record, expected = ours.iteration(nimg, [real], [like]), plain.iteration(nimg, real, like)
+        record, expected = iterate(ours, nimg, [real], [like]), plain.iteration(nimg, real, like)
         for name, value in record.losses.items():
             assert float(value) == pytest.approx(float(expected[name]), rel=2e-3), (step, name)
         # Held back at 0, 4, 8 images; then SiD alone up to 20; then both.
@@ -75,27 +78,27 @@ def test_iterations_equal_the_plain_ones(networks):
 
 def test_injected_draws_replace_the_random_ones(networks):
     real, like = batch(4, 0), batch(4, 1)
-    make = lambda seed: Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR, seed=seed)
+    make = lambda seed: Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR, seed=seed))
     cpu = torch.device("cpu")
     given_draws = [
         *step_draws(7, "psi", 0, 0, [real[0].shape], cpu, "sigma_normal"),
         *step_draws(7, "generator", 0, 0, [like[0].shape], cpu, "t"),
     ]
     drawn, injected = make(7), make(8)
-    one, other = drawn.iteration(0, [real], [like]), injected.iteration(0, [real], [like], given_draws)
+    one, other = iterate(drawn, 0, [real], [like]), iterate(injected, 0, [real], [like], given_draws)
     assert {k: float(v) for k, v in one.losses.items()} == {k: float(v) for k, v in other.losses.items()}
     assert torch.equal(vector(drawn.generator.net), vector(injected.generator.net))
-    with pytest.raises(ValueError, match="1 mappings of draws for 1 \\+ 1 rounds"):
-        injected.iteration(0, [real], [like], given_draws[:1])
+    with pytest.raises(ValueError, match="draws: 0 mappings for the 1 micro-batches of 'psi'"):
+        injected.iteration(0, {"psi": []})
 
 
 def test_accumulation_rounds_add_up(networks):
     """Without in-batch pooling (SiD) the size of the rounds changes rounding only."""
-    make = lambda: Distiller(*networks(), SiDLoss(), Schedule(0, None), lr=LR)
+    make = lambda: Distiller(*networks(), SiDLoss(), Schedule(0, None), DistillerSettings(lr=LR))
     whole, parts = make(), make()
     real, like = batch(8, 0), batch(8, 1)
     cut = lambda pair: list(zip(pair[0].split([4, 2, 2]), pair[1].split([4, 2, 2])))
-    one, other = whole.iteration(0, [real], [like]), parts.iteration(0, cut(real), cut(like))
+    one, other = iterate(whole, 0, [real], [like]), iterate(parts, 0, cut(real), cut(like))
     for name in ("denoising", "sid"):
         assert float(one.losses[name]) == pytest.approx(float(other.losses[name]), rel=1e-5)
     for name in ("fake_score", "generator"):
@@ -106,10 +109,10 @@ def test_accumulation_rounds_add_up(networks):
 
 def test_rounds_pool_the_adversarial_scalar_separately(networks):
     """The adversarial scalar is a mean over one round (discrepancy 20), so here the rounds do matter."""
-    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR)
+    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR))
     real, like = batch(8, 0), batch(8, 1)
     cut = lambda pair: list(zip(pair[0].split(2), pair[1].split(2)))
-    one, other = make().iteration(0, [real], [like]), make().iteration(0, cut(real), cut(like))
+    one, other = iterate(make(), 0, [real], [like]), iterate(make(), 0, cut(real), cut(like))
     assert float(one.losses["denoising"]) == pytest.approx(float(other.losses["denoising"]), rel=1e-5)
     assert float(one.losses["discriminator"]) != pytest.approx(float(other.losses["discriminator"]), rel=1e-3)
 
@@ -128,47 +131,52 @@ def test_teacher_never_changes_and_modes_are_the_official_ones(networks):
             assert not true_score.training
             return super().generator_loss(true_score, fake_score, images, *args, **kwargs)
 
-    distiller = Distiller(*networks(), Spy(), Schedule(0, 0), lr=LR)
+    distiller = Distiller(*networks(), Spy(), Schedule(0, 0), DistillerSettings(lr=LR))
     teacher = vector(distiller.true_score)
-    distiller.iteration(0, [batch(4, 0)], [batch(4, 1)])
+    iterate(distiller, 0, [batch(4, 0)], [batch(4, 1)])
     assert seen == [("psi", True, False, False), ("theta", False, True, True)]
     assert torch.equal(vector(distiller.true_score), teacher)
     assert all(p.grad is None for net in (distiller.true_score, distiller.fake_score.net) for p in net.parameters())
 
 
 def test_first_average_is_a_copy_and_runs_while_the_generator_is_held_back(networks):
-    distiller = Distiller(*networks(), SiDALoss(), Schedule(1, 2), lr=LR, ema_half_life=8, ema_rampup_ratio=None)
+    distiller = Distiller(
+        *networks(),
+        SiDALoss(),
+        Schedule(1, 2),
+        DistillerSettings(lr=LR, ema_half_life_kimg=0.008, ema_rampup_ratio=None),
+    )
     with torch.no_grad():
         distiller.generator.flat.vector.add_(1.0)
     before = vector(distiller.ema.net)
-    distiller.iteration(0, [batch(4, 0)], [batch(4, 1)])
+    iterate(distiller, 0, [batch(4, 0)], [batch(4, 1)])
     expected = before + (1 - 0.5**0.5)
     torch.testing.assert_close(vector(distiller.ema.net), expected)
 
 
 def test_augmentation_reaches_the_fake_score_only_and_repeats(networks):
-    make = lambda pipe: Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR, augment=pipe)
+    make = lambda pipe: Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR), augment=pipe)
     pipe = AugmentPipe(p=1.0, xflip=1e8, yflip=1, scale=1, rotate_frac=1, aniso=1, translate_frac=1)
-    run = lambda pipe: make(pipe).iteration(0, [batch(4, 0)], [batch(4, 1)]).losses
+    run = lambda pipe: iterate(make(pipe), 0, [batch(4, 0)], [batch(4, 1)]).losses
     one, again, without = run(pipe), run(pipe), run(None)
     assert float(one["denoising"]) == float(again["denoising"]) != float(without["denoising"])
 
 
 def test_dropout_repeats_and_depends_on_the_step(networks):
     def run(nimg, disturb):
-        distiller = Distiller(*networks(), SiDLoss(), Schedule(0, None), lr=LR)
+        distiller = Distiller(*networks(), SiDLoss(), Schedule(0, None), DistillerSettings(lr=LR))
         for net in (distiller.fake_score.net, distiller.generator.net):
             for module in net.modules():
                 if hasattr(module, "dropout"):
                     module.dropout = 0.5
         torch.rand(disturb)
-        return distiller.iteration(nimg, [batch(4, 0)], [batch(4, 1)]).losses["sid"]
+        return iterate(distiller, nimg, [batch(4, 0)], [batch(4, 1)]).losses["sid"]
 
     assert float(run(0, 1)) == float(run(0, 5)) != float(run(4, 1))
 
 
 def test_nan_samples_are_counted_and_survived(networks):
-    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR)
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR))
     real, like = batch(4, 0), batch(4, 1)
     cpu = torch.device("cpu")
     bad = [
@@ -177,28 +185,28 @@ def test_nan_samples_are_counted_and_survived(networks):
     ]
     bad[0]["noise"][2] = float("nan")
     bad[1]["noise"][1] = float("nan")
-    record = distiller.iteration(0, [real], [like], bad)
+    record = iterate(distiller, 0, [real], [like], bad)
     assert (record.samples, record.nan_samples) == (8, 2)
     assert int(record.bad_gradients) > 0
-    for learner in (distiller.fake_score, distiller.generator):
-        assert torch.isfinite(learner.flat.vector).all()
-    later = distiller.iteration(4, [real], [like])
+    for network in (distiller.fake_score, distiller.generator):
+        assert torch.isfinite(network.flat.vector).all()
+    later = iterate(distiller, 4, [real], [like])
     assert later.nan_samples == 0
     assert int(later.bad_gradients) == 0
     assert all(torch.isfinite(v) for v in later.losses.values())
 
 
 def test_state_restores_everything(networks):
-    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR, ema_half_life=50)
+    make = lambda: Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR, ema_half_life_kimg=0.05))
     straight, resumed = make(), make()
     for step in range(4):
-        straight.iteration(4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
+        iterate(straight, 4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
     first = make()
     for step in range(2):
-        first.iteration(4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
+        iterate(first, 4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
     resumed.load({name: tensor.clone() for name, tensor in first.state().items()})
     for step in range(2, 4):
-        resumed.iteration(4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
+        iterate(resumed, 4 * step, [batch(4, 2 * step)], [batch(4, 2 * step + 1)])
     assert straight.state().keys() == resumed.state().keys()
     for name, tensor in straight.state().items():
         assert torch.equal(tensor, resumed.state()[name]), name
@@ -207,9 +215,11 @@ def test_state_restores_everything(networks):
 def test_gradients_are_reduced_before_the_guard(networks):
     seen = []
     reduce = lambda gradient: seen.append(gradient.mul_(float("nan")))
-    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR, reduce=reduce)
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR))
+    for network in distiller.networks.values():
+        network.reduce = reduce
     before = vector(distiller.generator.net)
-    record = distiller.iteration(0, [batch(4, 0)], [batch(4, 1)])
+    record = iterate(distiller, 0, [batch(4, 0)], [batch(4, 1)])
     assert len(seen) == 2
     assert int(record.bad_gradients) == sum(g.numel() for g in seen)
     assert torch.equal(vector(distiller.generator.net), before)
@@ -279,6 +289,6 @@ def test_draws_left_out_are_the_runs_own(networks):
 
 
 def distiller_after(networks, draws) -> torch.Tensor:
-    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), lr=LR)
-    distiller.iteration(1000, [batch(4, 1)], [batch(4, 2)], draws)
+    distiller = Distiller(*networks(), SiDALoss(), Schedule(0, 0), DistillerSettings(lr=LR))
+    iterate(distiller, 1000, [batch(4, 1)], [batch(4, 2)], draws)
     return vector(distiller.generator.net)

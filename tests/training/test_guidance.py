@@ -13,7 +13,7 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.methods import METHODS, distill
-from sida.methods.distillation import StudentTrainer, make_batches, make_turns
+from sida.methods.distillation import make_batches, make_trainer
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
@@ -21,7 +21,7 @@ from sida.networks.file import read_metadata
 from sida.networks.guidance import GuidedDenoiser
 from sida.training import train_teacher
 from tests.training.test_switches import EDM2, weights
-from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, results
+from tests.training.toy import DATASET, NETWORK, STUDENT, TEACHER, interrupt_after, of_method, results
 
 CPU = torch.device("cpu")
 SHORT = {**STUDENT, "total_kimg": 0.128, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
@@ -48,18 +48,20 @@ def networks(tmp_path_factory):
     return found
 
 
-def turns_of(**settings):
-    config = DistillConfig(**{**SHORT, **settings})
+def trainer_of(**settings):
+    config = DistillConfig(**of_method(settings.get("method", "sida"), {**SHORT, **settings}))
     dataset = load_dataset(config.dataset)
-    return make_turns(config, dataset, CPU), make_batches(config, dataset, CPU)
+    trainer = make_trainer(config, dataset, CPU)
+    trainer.batches = make_batches(config, dataset, CPU)
+    return trainer
 
 
 def trained(**settings) -> torch.Tensor:
     """Weights after four iterations."""
-    trainer = StudentTrainer(*turns_of(**settings))
+    trainer = trainer_of(**settings)
     for nimg in range(0, 64, 16):
         trainer.iteration(nimg)
-    return trainer.turns.generator.flat.vector.clone()
+    return trainer.generator.flat.vector.clone()
 
 
 def test_a_guidance_of_one_is_the_training_without(tmp_path, networks):
@@ -85,16 +87,16 @@ def test_a_guided_denoiser_of_strength_one_gives_the_same_bits(networks, monkeyp
 @pytest.mark.parametrize("guide", ["uncond", "worse"])
 def test_guidance_changes_the_true_score_alone(networks, method, guide):
     teacher, guide = networks["teacher"], networks[guide]
-    turns, _ = turns_of(teacher=teacher, guide=guide, guidance=2, method=method)
-    assert torch.equal(turns.generator.flat.vector, weights(teacher))
-    assert torch.equal(turns.fake_score.flat.vector, weights(teacher))
+    trainer = trainer_of(teacher=teacher, guide=guide, guidance=2, method=method)
+    assert torch.equal(trainer.generator.flat.vector, weights(teacher))
+    assert torch.equal(trainer.fake_score.flat.vector, weights(teacher))
     x, labels = torch.randn(4, 1, 8, 8), torch.eye(10)[:4]
     (phi, _), (other, _) = load_network(teacher), load_network(guide)
     other_labels = labels if other.label_dim else None
     plain, guiding = phi.eval()(x, 1.0, labels), other.eval()(x, 1.0, other_labels)
-    torch.testing.assert_close(turns.true_score(x, 1.0, labels), guiding + 2 * (plain - guiding))
-    assert not any(parameter.requires_grad for parameter in turns.true_score.parameters())
-    assert not any(module.training for module in turns.true_score.modules())
+    torch.testing.assert_close(trainer.true_score(x, 1.0, labels), guiding + 2 * (plain - guiding))
+    assert not any(parameter.requires_grad for parameter in trainer.true_score.parameters())
+    assert not any(module.training for module in trainer.true_score.modules())
 
 
 def test_strength_and_guide_make_another_run_and_paths_do_not(tmp_path, networks):
@@ -146,7 +148,7 @@ def test_guides_of_other_families_and_checkpointing(tmp_path, networks):
         ({"guidance": 2, "guide": "five"}, r"student.guide: \S+: its label_dim is 5, the guided network's 10"),
         (
             {"guidance": 2, "guide": "uncond", "method": "gdd"},
-            r"student.guidance: 'gdd' learns from no score that could be guided; set it to 1",
+            r"student.adversarial_kimg: method 'gdd' does not read adversarial_kimg, .*guidance",
         ),
     ],
 )
@@ -158,9 +160,13 @@ def test_faults_are_one_line(tmp_path, networks, changes, message):
     assert not list(tmp_path.glob("**/*.safetensors"))
 
 
-def test_players_of_ones_own_say_that_they_take_guidance():
-    own = dataclasses.replace(METHODS["sid"], name="own", turns=copy.copy)
-    with pytest.raises(ValueError, match="'own' learns from no score"):
-        own.check(None, "data", 1.5)
-    own.check(None, "data", 1.0)
-    dataclasses.replace(own, guided=True).check(None, "data", 1.5)
+def test_a_custom_trainer_says_that_it_reads_guidance(networks):
+    own = dataclasses.replace(METHODS["sid"], name="own", trainer=copy.copy)
+    config = lambda **more: DistillConfig(
+        name="x", method="sid", teacher="t", dataset=DATASET, total_kimg=1, batch_size=1, lr=1e-4, **more
+    )
+    guided = config(guidance=1.5, guide="guide")
+    with pytest.raises(ValueError, match="guidance: method 'own' does not read guidance; remove it"):
+        own.check(guided)
+    own.check(config())
+    dataclasses.replace(own, reads=frozenset({"guidance"})).check(guided)

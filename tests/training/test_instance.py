@@ -8,22 +8,19 @@ import torch
 from sida.cli.main import main
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
-from sida.losses import Round
 from sida.methods import distill
-from sida.methods.distillation import make_turns
-from sida.methods.instance_loss import InstanceLoss
+from sida.methods.distillation import make_trainer
+from sida.methods.instance import InstanceLoss
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import heun, latents_for_seeds, one_step
 from sida.training import train_teacher
-from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
+from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, of_method, results
 
 INSTANCE = {
-    **STUDENT, "method": "instance", "total_kimg": 0.32, "warmup_kimg": None, "grad_clip_value": None,
-    "evaluation": None, "augment": None, "options": {"num_steps": 3},
+    **of_method("instance", STUDENT), "total_kimg": 0.32, "warmup_kimg": None,
+    "evaluation": None, "options": {"num_steps": 3},
 }  # fmt: skip
-for _key in ("lambda_adv", "adversarial_kimg"):
-    INSTANCE.pop(_key)
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +35,8 @@ def test_targets_are_what_the_teachers_sampler_draws(teacher):
     loss = InstanceLoss(num_steps=5)
     assert torch.equal(loss.targets(net, z, labels), drawn.to(torch.float32).detach())
     images = torch.zeros_like(z)
-    terms = loss.generator_terms(net, Round(images, labels, draws={"z": z}))
-    assert torch.equal(terms["instance"], loss.targets(net, z, labels).square())
+    terms = loss.generator_loss(net, images, labels, z)
+    assert torch.equal(terms.instance, loss.targets(net, z, labels).square())
 
 
 def test_run_goes_on_where_it_stopped(tmp_path, teacher, monkeypatch):
@@ -65,11 +62,15 @@ def test_images_come_nearer_to_the_teachers(tmp_path, teacher):
 
 def test_defaults_are_gdds_with_which_it_is_compared(teacher):
     config = DistillConfig(**{**INSTANCE, "teacher": teacher, "options": {}})
-    turns = make_turns(config, load_dataset(config.dataset), torch.device("cpu"))
-    (player,) = turns.players
-    assert (turns.init_sigma, player.learner.adam.betas, player.learner.clip_value) == (80.0, (0.0, 0.99), None)
-    assert player.learner.net.init_config["class"] == "EDMPrecond"
-    assert player.learner.net.init_config["kwargs"]["dropout"] == 0
+    trainer = make_trainer(config, load_dataset(config.dataset), torch.device("cpu"))
+    (step,) = trainer.steps
+    assert (trainer.settings.init_sigma, step.network.adam.betas, step.network.clip_value) == (
+        80.0,
+        (0.0, 0.99),
+        None,
+    )
+    assert step.network.net.init_config["class"] == "EDMPrecond"
+    assert step.network.net.init_config["kwargs"]["dropout"] == 0
 
 
 @pytest.mark.parametrize(
@@ -77,11 +78,11 @@ def test_defaults_are_gdds_with_which_it_is_compared(teacher):
     [
         ({"options": {"num_steps": 1}}, "--spec.options.num_steps: must be at least 2, got 1"),
         ({"options": {"steps": 3}}, "--spec.options: unknown key 'steps' (did you mean 'num_steps'?)"),
-        ({"real_source": "x.safetensors"}, "real_source: 'instance' sees no real images; remove it"),
+        ({"real_source": "x"}, "--spec.real_source: method 'instance' does not read real_source; remove it"),
         ({"init": "x"}, "init: 'instance' starts from the teacher; remove it"),
         (
             {"device": "cuda", "kernels": "fused"},
-            "--spec.kernels: 'instance' does not compute with fused kernels; set it to torch",
+            "--spec.kernels: method 'instance' does not read kernels; remove it",
         ),
     ],
 )

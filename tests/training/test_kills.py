@@ -14,9 +14,9 @@ import time
 import pytest
 
 from sida.cli.main import main
-from sida.errors import AGAIN
-from sida.methods.distillation import StudentTrainer
+from sida.errors import EXIT_RETRY
 from sida.training import train_teacher
+from sida.training.student_trainer import StudentTrainer
 from tests.training.processes import said, started, statuses
 from tests.training.toy import STUDENT, TEACHER, as_json, results
 
@@ -86,7 +86,7 @@ def test_kills_of_a_rank(tmp_path, kills):
             ended = ends == [0, 0]
             assert ended or ends[victim] == -signal.SIGKILL, said(logs)
             # Who lost its partner asks to be started again; one that was through already did not notice.
-            assert ends[1 - victim] in (0, AGAIN), said(logs)
+            assert ends[1 - victim] in (0, EXIT_RETRY), said(logs)
             for first in logs.glob("rank*.images"):
                 assert int(first.read_text().split()[0]) >= kept
         assert results(run) == results(tmp_path / "alone")

@@ -14,7 +14,7 @@ import pytest
 
 from sida.cli.main import main
 from sida.config.resources import ROOT
-from sida.errors import AGAIN
+from sida.errors import EXIT_RETRY
 from sida.training.launch import run_together
 from tests.training.toy import TEACHER, as_json
 
@@ -23,10 +23,10 @@ from tests.training.toy import TEACHER, as_json
     ("endings", "status"),
     [
         (["pass", "pass"], 0),
-        (["sys.exit(75)", "sys.exit(75)"], AGAIN),
+        (["sys.exit(75)", "sys.exit(75)"], EXIT_RETRY),
         (["sys.exit(1)", "sys.exit(75)"], 1),
-        (["os.kill(os.getpid(), 9)", "sys.exit(75)"], AGAIN),
-        (["os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 9)"], AGAIN),
+        (["os.kill(os.getpid(), 9)", "sys.exit(75)"], EXIT_RETRY),
+        (["os.kill(os.getpid(), 9)", "os.kill(os.getpid(), 9)"], EXIT_RETRY),
     ],
 )
 def test_exit_status(endings, status):
@@ -55,7 +55,7 @@ def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
         time.sleep(0.05)
     run.send_signal(signal.SIGUSR1)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == AGAIN
+    assert run.returncode == EXIT_RETRY
     lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
     assert lines == ["preempted; the state is kept: run the same command again to go on"]
     images = newest_image(folder)
@@ -67,7 +67,7 @@ def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
     # A killed process ends the other one, which says so.
     os.kill(child_of(again.pid), signal.SIGKILL)
     _, said = again.communicate(timeout=60)
-    assert again.returncode == AGAIN
+    assert again.returncode == EXIT_RETRY
     (line,) = [line for line in said.splitlines() if not line.startswith("[teacher")]
     assert line.startswith("error: another of the 2 processes of this training has ended")
 

@@ -1,4 +1,4 @@
-"""A method of one's own, named module:object: trained by the same loop, with its own terms, steps, learners, resume."""
+"""A method of one's own, named module:object: trained by the same loop, with its own terms, steps, networks, resume."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.training import train_teacher
 from sida.training.state import StateStore
-from tests.training.toy import STUDENT, TEACHER, as_json, interrupt_after, results
+from tests.training.toy import SID_STUDENT, TEACHER, as_json, interrupt_after, results
 
 MATCHING = "docs.examples.matching:METHOD"
 OWN = "tests.training.own_methods"
-SHORT = {**STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "evaluation": None}
+SHORT = {**SID_STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "evaluation": None}
 LOSSES = {
     MATCHING: {"matching", "denoising"},
     f"{OWN}:JUDGED": {"sid", "denoising", "real_or_fake", "fooling"},
@@ -136,11 +136,11 @@ def test_changed_source_is_another_run(tmp_path, teacher, monkeypatch):
 def test_defaults_of_ones_own_may_be_few_where_the_recipe_has_the_rest(teacher):
     network = read_metadata(teacher)["network"]
     config = lambda **more: DistillConfig(**{**SHORT, "teacher": teacher, "method": f"{OWN}:FEW", **more})
-    left = "init_sigma, P_mean, P_std, lambda_d"
+    left = "init_sigma, P_mean, P_std"
     message = f"student.method: 'few' has no default for {left} with EDM networks; add it to the method's defaults"
     with pytest.raises(UserError, match=re.escape(message)):
         resolve_recipe(config(), network)
-    rest = {"init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2, "lambda_d": 1.0}
+    rest = {"init_sigma": 2.5, "P_mean": -1.2, "P_std": 1.2}
     made = resolve_recipe(config(**rest), network)
     assert (made.alpha, made.logvar, made.weight_norm) == (1.0, False, None)
     head = {"class": "EDM2Precond", "kwargs": {"logvar_channels": 8, "model_channels": 8}}
@@ -152,7 +152,7 @@ def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
     spec = {**SHORT, "teacher": teacher, "device": "cuda", "kernels": "fused"}
     network = read_metadata(teacher)["network"]
     assert resolve_recipe(DistillConfig(**{**spec, "method": f"{OWN}:JUDGED"}), network).kernels == "fused"
-    with pytest.raises(UserError, match=r"student\.kernels: 'adversarial' does not compute with fused kernels"):
+    with pytest.raises(UserError, match=r"student\.kernels: method 'adversarial' does not read kernels; remove it"):
         resolve_recipe(DistillConfig(**{**spec, "method": f"{OWN}:ADVERSARIAL"}), network)
 
 
@@ -163,7 +163,10 @@ def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
         ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
         ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
         ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.Method"),
-        ({"method": MATCHING, "real_source": "x"}, "real_source: 'matching' sees no real images"),
+        (
+            {"method": MATCHING, "real_source": "x"},
+            "real_source: method 'matching' does not read real_source; remove it",
+        ),
         ({"method": "sid", "options": {"weight": 1}}, "--spec.options: method 'sid' has no settings of its own"),
     ],
 )

@@ -17,7 +17,7 @@ from sida.networks import build_network, family_of
 from sida.networks.checkpoint import load_network, read_metadata
 from sida.training import TeacherConfig, train_teacher
 from sida.training.identity import teacher_digest
-from tests.training.toy import NETWORK, STUDENT, TEACHER
+from tests.training.toy import NETWORK, SID_STUDENT, TEACHER
 
 FLOW = "docs.examples.flow:FlowPrecond"
 KWARGS = {key: value for key, value in NETWORK["kwargs"].items() if key != "augment_dim"}
@@ -47,7 +47,7 @@ def test_exact_velocities_give_the_clean_image():
 
 def test_own_family_is_distilled_and_drawn_from(teacher, tmp_path, monkeypatch):
     monkeypatch.setenv("SIDA_ALLOW_CODE", f"other:Net,{FLOW}")
-    spec = {**STUDENT, "teacher": teacher, "method": "sid", "total_kimg": 0.16, "augment": None, "evaluation": None}
+    spec = {**SID_STUDENT, "teacher": teacher, "total_kimg": 0.16, "augment": None, "evaluation": None}
     path = distill({**spec, "warmup_kimg": 0.0}, tmp_path / "student")
     net, metadata = load_network(path)
     assert (metadata["network"]["class"], family_of(net).name) == (FLOW, "flow")
@@ -72,7 +72,7 @@ def test_file_alone_does_not_make_its_class_run(teacher, tmp_path):
     with pytest.raises(UserError, match=f"'{FLOW}' is code from outside this package.*{ALLOW}=docs.examples.flow"):
         load_network(teacher)
     with pytest.raises(UserError, match="is code from outside"):
-        distill({**STUDENT, "teacher": teacher, "method": "sid", "augment": None, "evaluation": None}, tmp_path)
+        distill({**SID_STUDENT, "teacher": teacher, "augment": None, "evaluation": None}, tmp_path)
     assert main(["info", teacher]) == 1
 
 
@@ -113,7 +113,7 @@ def test_source_of_the_class_is_part_of_what_a_run_is(tmp_path, monkeypatch):
     assert teacher_digest(config, "data") != first
     short = {"total_kimg": 0.016, "snapshot_kimg": None}
     teacher = train_teacher({**spec, **short}, tmp_path / "teacher")
-    student = {**STUDENT, **short, "teacher": str(teacher), "method": "sid", "augment": None, "evaluation": None}
+    student = {**SID_STUDENT, **short, "teacher": str(teacher), "augment": None, "evaluation": None}
     digest = lambda path: read_metadata(distill({**student, "warmup_kimg": 0.0}, path))["config_sha256"]
     first = digest(tmp_path / "first")
     assert digest(tmp_path / "first") == first

@@ -13,17 +13,17 @@ import pytest
 import torch
 
 from sida.cli.main import main
-from sida.errors import AGAIN, UserError
+from sida.errors import EXIT_RETRY, UserError
 from sida.files.atomic import read_jsonl
 from sida.files.tensors import read_tensors
 from sida.methods import distill
-from sida.methods.distillation import StudentTrainer
 from sida.training import identity, ranks, train_teacher
 from sida.training.averages import Average
 from sida.training.evaluation import Evaluation
-from sida.training.learner import Learner, join
+from sida.training.optimized_network import OptimizedNetwork, join
 from sida.training.ranks import joined
 from sida.training.run import RunFiles
+from sida.training.student_trainer import StudentTrainer
 from tests.training.processes import said, started, statuses, together
 from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, interrupt_after
 
@@ -133,7 +133,7 @@ def test_a_dead_process_ends_all_with_one_line(tmp_path, spec, alone, victim):
     kill = lambda: os.kill(os.getpid(), signal.SIGKILL)
     ends = together(crashing(spec, tmp_path / "run", 96, kill, {victim}), 2, tmp_path)
     assert ends[victim] == -signal.SIGKILL
-    assert ends[1 - victim] == AGAIN
+    assert ends[1 - victim] == EXIT_RETRY
     (line,) = said(tmp_path)
     assert "another of the 2 processes of this training has ended" in line
     assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path / "again") == [0, 0]
@@ -159,7 +159,7 @@ def test_a_bug_of_one_process_shows_its_traceback_once(tmp_path, spec):
     [
         ({"lr": -1}, "error: --spec.lr: "),
         ({"batch_size": 15, "batch_gpu": None}, "error: --spec.batch_size: 15 images cannot be shared by 2 processes"),
-        ({"batch_gpu": 16}, "error: --spec.batch_gpu: 1 rounds of 16 images cannot be shared by 2 processes"),
+        ({"batch_gpu": 16}, "error: --spec.batch_gpu: 1 micro-batches of 16 images cannot be shared by 2 processes"),
     ],
 )
 def test_bad_settings_are_told_once(tmp_path, spec, change, message):
@@ -199,7 +199,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec, num
         while not list(folder.glob("state/*.json")):
             time.sleep(0.05)
         os.kill(children[1], number)
-        assert statuses(children) == [AGAIN, AGAIN]
+        assert statuses(children) == [EXIT_RETRY, EXIT_RETRY]
     assert said(tmp_path) == ["preempted; the state is kept: run the same command again to go on"]
     newest = json.loads(max(folder.glob("state/*.json")).read_bytes())
     assert newest["record"]["nimg"] > 0
@@ -218,7 +218,7 @@ def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, s
         Evaluation.__call__ = interrupted
         return main(["distill", "--spec", text, "--out", str(tmp_path / "run")])
 
-    assert together(task, 2, tmp_path) == [AGAIN, AGAIN]
+    assert together(task, 2, tmp_path) == [EXIT_RETRY, EXIT_RETRY]
     assert said(tmp_path) == ["preempted; the state is kept: run the same command again to go on"]
     assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path / "again") == [0, 0]
     assert_same(tmp_path / "run", alone)
@@ -228,7 +228,7 @@ def test_a_process_that_does_not_answer_ends_the_others(tmp_path, spec, monkeypa
     monkeypatch.setattr(ranks, "STEP_TIMEOUT", datetime.timedelta(seconds=2))
     hang = lambda: time.sleep(60)
     with started(crashing(spec, tmp_path / "run", 48, hang, {1}), 2, tmp_path) as (first, _):
-        assert statuses([first]) == [AGAIN]
+        assert statuses([first]) == [EXIT_RETRY]
     (line,) = said(tmp_path)
     assert "does not answer (Timed out" in line
 
@@ -249,7 +249,7 @@ def test_each_process_keeps_a_piece_only(tmp_path, spec):
 
         def watched(self, nimg):
             record = original(self, nimg)
-            theta, average = self.turns.generator, self.turns.ema.flat.padded.untyped_storage().nbytes()
+            theta, average = self.generator, self.ema.flat.padded.untyped_storage().nbytes()
             torch.save((len(theta.flat.vector), len(theta.adam.square), average), tmp_path / f"{rank}.pt")
             return record
 
@@ -268,13 +268,15 @@ def test_each_process_keeps_a_piece_only(tmp_path, spec):
 def test_pieces_laid_out_for_fused_kernels_are_kept_whole_and_put_back(tmp_path):
     """The state of three processes is that of one, and each takes its piece of it again."""
 
-    def learner():
+    def network():
         torch.manual_seed(0)
-        return Learner(torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Conv2d(5, 2, 3)), 1e-3, fused=True)
+        return OptimizedNetwork(
+            torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Conv2d(5, 2, 3)), 1e-3, fused=True
+        )
 
     def task(rank):
         with joined(torch.device("cpu")) as processes:
-            one = learner()
+            one = network()
             join(one, processes, shard=True)
             average = Average(one)
             average.shard(one.shards)
@@ -282,7 +284,7 @@ def test_pieces_laid_out_for_fused_kernels_are_kept_whole_and_put_back(tmp_path)
             state, mean = one.state(), average.state()
             if rank == 0:
                 torch.save((state, mean), tmp_path / "state.pt")
-            again = learner()
+            again = network()
             join(again, processes, shard=True)
             again.load(processes.tensors_from_first(state))
             average.load(processes.tensors_from_first(mean))
@@ -293,7 +295,7 @@ def test_pieces_laid_out_for_fused_kernels_are_kept_whole_and_put_back(tmp_path)
 
     assert together(task, 3, tmp_path) == [0] * 3, said(tmp_path)
     state, mean = torch.load(tmp_path / "state.pt")
-    alone = learner()
+    alone = network()
     alone.adam.square.copy_(torch.arange(len(alone.flat.vector)).float())
     assert all(torch.equal(state[name], value) for name, value in alone.state().items())
     assert torch.equal(mean["parameters"], alone.state()["parameters"])

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from sida.data import load_dataset
 from sida.losses import SiDALoss
-from sida.methods.distiller import Distiller
+from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.training.batches import StepBatches, step_draws
 from sida.training.config import TeacherConfig
@@ -16,7 +16,7 @@ from sida.training.meter import IterationRecord, TickMeter
 from sida.training.ranks import Ranks
 from sida.training.schedule import Schedule
 from sida.training.teacher import TeacherTrainer
-from tests.training.toy import NETWORK, TEACHER, fork, wait
+from tests.training.toy import NETWORK, TEACHER, fork, iterate, wait
 
 RANKS, LOCAL = 2, 4
 CPU = torch.device("cpu")
@@ -50,15 +50,20 @@ def distillation(parts: list[slice], reduce: Recorder, rank: int = 0, world_size
     """One iteration on the given parts of a batch, one part per accumulation round."""
     teacher, fake_score, student = (network(seed) for seed in range(3))
     distiller = Distiller(
-        teacher, fake_score, student, SiDALoss(), Schedule(0, 0), lr=1e-3, grad_clip_value=1.0, reduce=reduce,
-        rank=rank, world_size=world_size, ema_half_life=RANKS * LOCAL, ema_rampup_ratio=None,
+        teacher, fake_score, student, SiDALoss(), Schedule(0, 0),
+        DistillerSettings(
+            lr=1e-3, grad_clip_value=1.0, ema_half_life_kimg=RANKS * LOCAL / 1000, ema_rampup_ratio=None,
+        ),
     )  # fmt: skip
+    distiller.rank, distiller.world_size = rank, world_size
+    for optimized in distiller.networks.values():
+        optimized.reduce = reduce
     images, labels = torch.randn(SHAPE, generator=torch.Generator().manual_seed(1)), torch.eye(10)[: SHAPE[0]]
     (psi,) = step_draws(0, "psi", 0, 0, [SHAPE], CPU, "sigma_normal")
     (theta,) = step_draws(0, "generator", 0, 0, [SHAPE], CPU, "t")
     batches = [(images[part], labels[part]) for part in parts]
     draws = [{name: value[part] for name, value in given.items()} for given in (psi, theta) for part in parts]
-    distiller.iteration(0, batches, batches, draws)
+    iterate(distiller, 0, batches, batches, draws)
     return distiller
 
 
@@ -68,7 +73,8 @@ def teaching(
     """One step of a teacher on the part of a batch that falls to a device."""
     config = TeacherConfig(**{**TEACHER, "batch_size": batch_size})
     batches = StepBatches(load_dataset(config.dataset), 0, batch_size, batch_gpu, CPU, rank, world_size)
-    trainer = TeacherTrainer(config, network(3), batches, reduce)
+    trainer = TeacherTrainer(config, network(3), batches)
+    trainer.network.reduce = reduce
     trainer.iteration(0)
     return trainer
 

@@ -1,4 +1,4 @@
-"""Rounds as recordings: the same numbers as kernel by kernel, with augmentation, accumulation and without a way out.
+"""Micro-batches as recordings: the same numbers as kernel by kernel, with augmentation and accumulation.
 
 A recording of CUDA kernels needs a GPU; here a stand-in runs the function again on the memory in which a recording
 would, so that all around it is tested. On a GPU the same tests record for real.
@@ -16,12 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sida.data import AugmentPipe
 from sida.losses import SiDALoss, SiDLoss, terms
-from sida.methods.distiller import Distiller
+from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.networks.guidance import GuidedDenoiser
 from sida.runtime.graphs import Recording, RecordingError, put_back
-from sida.training import rounds
+from sida.training import micro_batches
 from sida.training.schedule import Schedule
+from tests.training.toy import iterate
 
 GPU = torch.cuda.is_available()
 DEVICE = "cuda" if GPU else "cpu"
@@ -66,7 +67,7 @@ def recordings(monkeypatch):
     if GPU:
         return None
     StandIn.made = 0
-    monkeypatch.setattr(rounds, "Recording", StandIn)
+    monkeypatch.setattr(micro_batches, "Recording", StandIn)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
     return StandIn
 
@@ -86,11 +87,11 @@ def nets():
 
 def distiller(loss, replayed: bool, augment=None, networks=None) -> Distiller:
     schedule = Schedule(warmup_kimg=0.006, adversarial_kimg=0.012)
-    settings = {"lr": 1e-3, "lambda_adv": 1.0, "augment": augment, "seed": 4, "cuda_graphs": replayed, "psi_steps": 1}
-    made = Distiller(*(networks or nets()), loss, schedule, **settings)
+    settings = DistillerSettings(lr=1e-3, lambda_adv=1.0, seed=4, cuda_graphs=replayed)
+    made = Distiller(*(networks or nets()), loss, schedule, settings, augment=augment)
     if replayed and not GPU:
-        made._rounds = rounds.ReplayedRounds(
-            rounds.PlainRounds(made.generator, made.init_sigma), [*made.learners.values()]
+        made._run = micro_batches.GraphRunner(
+            micro_batches.EagerRunner(made.generator, made.settings.init_sigma), [*made.networks.values()]
         )
     return made
 
@@ -105,7 +106,7 @@ def train(made: Distiller, steps: int = 5) -> tuple[dict[str, torch.Tensor], lis
     losses = []
     for step in range(steps):
         nimg = 6 * step
-        record = made.iteration(nimg, batches(nimg), batches(nimg + 1000))
+        record = iterate(made, nimg, batches(nimg), batches(nimg + 1000))
         losses.append({name: float(value) for name, value in record.losses.items()} | {"nan": int(record.nan_samples)})
     return made.state(), losses
 
@@ -190,10 +191,10 @@ def test_a_guided_teacher_is_replayed_like_another(recordings):
 
 def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkeypatch, capsys):
     class Curious(SiDLoss):
-        def generator_terms(self, true_score, fake_score, given):
-            if not given.images.isfinite().all():
+        def generator_loss(self, true_score, fake_score, images, *rest):
+            if not images.isfinite().all():
                 raise AssertionError
-            return super().generator_terms(true_score, fake_score, given)
+            return super().generator_loss(true_score, fake_score, images, *rest)
 
     if recordings is not None:
 
@@ -213,11 +214,11 @@ def test_a_loss_that_looks_at_values_goes_on_kernel_by_kernel(recordings, monkey
 
 def test_a_loss_that_augments_something_else_goes_on_kernel_by_kernel(recordings, capsys):
     class Odd(SiDLoss):
-        def fake_score_terms(self, fake_score, given):
-            return super().fake_score_terms(fake_score, given._replace(images=given.images * 1.0))
+        def fake_score_loss(self, fake_score, images, *rest):
+            return super().fake_score_loss(fake_score, images * 1.0, *rest)
 
     train(distiller(Odd(), replayed=True, augment=AUGMENT), steps=1)
-    assert "the loss augments neither the round's images nor its real ones; going on" in capsys.readouterr().err
+    assert "the loss augments neither the micro-batch's images nor its real ones; going on" in capsys.readouterr().err
 
 
 class Questions(TorchDispatchMode):
@@ -238,12 +239,12 @@ class Questions(TorchDispatchMode):
 @pytest.mark.parametrize("loss", [SiDALoss(), SiDALoss(pool="sample"), SiDLoss()], ids=["sida", "pooled", "sid"])
 def test_a_round_asks_for_no_value(monkeypatch, loss):
     made = distiller(loss, replayed=False)
-    monkeypatch.setattr(rounds.PlainRounds, "__call__", _counted(rounds.PlainRounds.__call__))
+    monkeypatch.setattr(micro_batches.EagerRunner, "__call__", _counted(micro_batches.EagerRunner.__call__))
     with Questions() as waits:
         train(made, steps=3)
     # On a processor the masks of NaN ask, which shows that the count sees it.
     assert waits.asked
-    monkeypatch.setattr(terms, "UNASKED", {"cpu", "cuda"})
+    monkeypatch.setattr(terms, "ASYNC_DEVICES", {"cpu", "cuda"})
     _counted.seen.clear()
     train(distiller(loss, replayed=False), steps=3)
     assert _counted.seen == [[]] * len(_counted.seen)
@@ -269,12 +270,12 @@ _counted.seen = []
 def test_a_step_never_waits_for_the_gpu(kernels, guided):
     teacher, *others = nets()
     phi = GuidedDenoiser(teacher, copy.deepcopy(teacher), 1.5) if guided else teacher
-    made = Distiller(phi, *others, SiDALoss(), Schedule(0, 0), lr=1e-3, kernels=kernels)
+    made = Distiller(phi, *others, SiDALoss(), Schedule(0, 0), DistillerSettings(lr=1e-3, kernels=kernels))
     for nimg in (6, 12):
-        made.iteration(nimg, batches(nimg), batches(nimg))
+        iterate(made, nimg, batches(nimg), batches(nimg))
     given = batches(18)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        made.iteration(18, given, given)
+        iterate(made, 18, given, given)
     finally:
         torch.cuda.set_sync_debug_mode("default")

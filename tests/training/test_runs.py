@@ -18,15 +18,16 @@ from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.methods import distill
-from sida.methods.distillation import StudentTrainer, make_turns
+from sida.methods.distillation import make_trainer
 from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import load_network
 from sida.sampling import latents_for_seeds, one_step
 from sida.training import train_teacher
-from sida.training.interruption import Interruption, Wish
+from sida.training.interruption import Interruption, StopRequest
 from sida.training.loop import TrainingLoop
 from sida.training.state import StateStore
-from tests.training.toy import STUDENT, TEACHER, CrashError, as_json, fork, interrupt_after, results, wait
+from sida.training.student_trainer import StudentTrainer
+from tests.training.toy import SID_STUDENT, STUDENT, TEACHER, CrashError, as_json, fork, interrupt_after, results, wait
 
 #: How often a test kills in the slow set; docs/reliability.md names the number.
 KILLS = {"test_kills_at_random_moments": 30}
@@ -219,7 +220,7 @@ def test_only_an_insistent_ctrl_c_ends_a_run_at_once(tmp_path):
         with Interruption() as interruption:
             for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGINT):
                 send(number)
-            assert interruption.wish is Wish.STOP
+            assert interruption.request is StopRequest.STOP
             later = time.monotonic() + 6
             time.monotonic = lambda: later
             send(signal.SIGTERM)
@@ -237,7 +238,7 @@ def test_interrupted_evaluation_is_repeated(tmp_path, uninterrupted, student_spe
     def interrupted(self, evaluate, interruption):
         calls.append(self.nimg)
         if len(calls) == 3:
-            interruption.wish = Wish.STOP
+            interruption.request = StopRequest.STOP
         original(self, evaluate, interruption)
 
     monkeypatch.setattr(TrainingLoop, "_evaluate", interrupted)
@@ -328,7 +329,7 @@ def test_seed_and_thread_free_settings_decide_the_result(tmp_path, uninterrupted
 def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uninterrupted, student_spec, teacher):
     init = str(uninterrupted / "network.safetensors")
     config = DistillConfig(**{**student_spec, "method": "sid2a", "init": init, "dropout": 0.0})
-    distiller = make_turns(config, load_dataset(config.dataset), torch.device("cpu"))
+    distiller = make_trainer(config, load_dataset(config.dataset), torch.device("cpu"))
     sources = {"teacher": load_network(teacher)[0], "init": load_network(init)[0]}
     z = latents_for_seeds(range(4), (1, 8, 8))
     labels = torch.eye(10)[:4]
@@ -345,7 +346,13 @@ def test_sid2a_starts_from_the_generator_and_its_fake_score_from_the_teacher(uni
 
 
 def test_sid_takes_no_real_images_and_no_warm_up(tmp_path, student_spec):
-    spec = {**student_spec, "method": "sid", "warmup_kimg": None, "total_kimg": 0.05, "evaluation": None}
+    spec = {
+        **SID_STUDENT,
+        "teacher": student_spec["teacher"],
+        "warmup_kimg": None,
+        "total_kimg": 0.05,
+        "evaluation": None,
+    }
     distill(spec, tmp_path)
     (tick,) = read_jsonl(tmp_path / "train.jsonl")[:1]
     assert set(tick["losses"]) == {"denoising", "sid"}

@@ -13,13 +13,12 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl, sha256_file
 from sida.losses import EDM2SiDALoss
 from sida.methods import distill
-from sida.methods.distillation import make_batches, make_turns
-from sida.methods.generated_batches import GeneratedBatches
+from sida.methods.distillation import GeneratedBatches, make_batches, make_trainer
 from sida.methods.resolve import DistillConfig
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network
 from sida.training import train_teacher
-from tests.training.toy import STUDENT, TEACHER
+from tests.training.toy import SID_STUDENT, STUDENT, TEACHER, of_method
 
 CPU = torch.device("cpu")
 SHORT = {**STUDENT, "total_kimg": 0.16, "warmup_kimg": 0.0, "adversarial_kimg": 0.0, "evaluation": None}
@@ -54,9 +53,16 @@ def weights(path) -> torch.Tensor:
 
 
 def test_sid_restarts_from_a_generator_without_the_adversarial_term(tmp_path, teacher, student):
-    spec = {**SHORT, "teacher": teacher, "method": "sid", "init": student}
+    spec = {
+        **SID_STUDENT,
+        "total_kimg": 0.16,
+        "warmup_kimg": 0.0,
+        "evaluation": None,
+        "teacher": teacher,
+        "init": student,
+    }
     config = DistillConfig(**spec)
-    distiller = make_turns(config, load_dataset(config.dataset), CPU)
+    distiller = make_trainer(config, load_dataset(config.dataset), CPU)
     assert torch.equal(distiller.generator.flat.vector, weights(student))
     assert torch.equal(distiller.fake_score.flat.vector, weights(teacher))
     distill(spec, tmp_path)
@@ -121,9 +127,9 @@ def test_defaults_are_the_papers(tmp_path, teacher, student):
 
 @pytest.mark.parametrize("method", ["sid", "sida"])
 def test_edm2_students_learn(tmp_path, edm2_teacher, method):
-    spec = {**SHORT, "teacher": edm2_teacher, "method": method, "augment": None}
+    spec = {**of_method(method, SHORT), "teacher": edm2_teacher, "augment": None}
     config = DistillConfig(**spec)
-    distiller = make_turns(config, load_dataset(config.dataset), CPU)
+    distiller = make_trainer(config, load_dataset(config.dataset), CPU)
     assert isinstance(distiller.loss, EDM2SiDALoss)
     assert (distiller.loss.P_mean, distiller.loss.P_std, distiller.loss.return_logvar) == (-0.4, 1.0, True)
     distill(spec, tmp_path)
@@ -152,7 +158,10 @@ def test_forced_weight_normalisation_of_edm2_students(tmp_path, edm2_teacher):
     ("change", "message"),
     [
         ({"weight_norm": "off"}, "weight_norm: EDM networks do not have it"),
-        ({"method": "sid", "real_source": "x"}, "real_source: 'sid' sees no real images"),
+        (
+            {"method": "sid", "real_source": "x"},
+            "adversarial_kimg: method 'sid' does not read",
+        ),
         ({"real_source": "nowhere.safetensors"}, "real_source: no such file 'nowhere.safetensors'"),
         ({"real_source": "TEACHER"}, "must be a one-step generator"),
         ({"gamma": "edn"}, "gamma: must be one of edm, snr, constant, min-snr"),

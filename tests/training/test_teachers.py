@@ -203,4 +203,4 @@ def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, 
     batches = StepBatches(load_dataset(config.dataset), 0, 8, None, torch.device("cpu"))
     trainer = TeacherTrainer(config, build_network(network), batches, lambda gradient: gradient.fill_(-torch.inf))
     trainer.iteration(0)
-    assert set((2 * trainer.learner.adam.square).tolist()) == {square}
+    assert set((2 * trainer.network.adam.square).tolist()) == {square}

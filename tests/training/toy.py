@@ -16,7 +16,9 @@ import pytest
 
 from sida.data import load_dataset
 from sida.files.atomic import read_jsonl
-from sida.methods.distillation import StudentTrainer
+from sida.methods import METHODS
+from sida.training.meter import IterationRecord
+from sida.training.student_trainer import StudentTrainer
 from sida.training.teacher import TeacherTrainer
 
 DATASET = {"name": "digits", "kind": "digits", "max_size": 200}
@@ -73,6 +75,21 @@ STUDENT = {
     "evaluation": {"every_kimg": 0.1, "monitor": "tests.training.toy:make_monitor", "kwargs": {"samples": 32}},
 }
 TIMES = ("seconds", "img_per_s", "memory_mb")
+
+
+def of_method(method: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec for another method, without the settings that this one does not read."""
+    return {key: value for key, value in spec.items() if key not in METHODS[method].unread} | {"method": method}
+
+
+SID_STUDENT = of_method("sid", STUDENT)
+
+
+def iterate(trainer: StudentTrainer, nimg: int, batches: list, generator_batches: list, draws=None) -> IterationRecord:
+    """An iteration on given micro-batches, of the fake score's step and of the generator's, and on draws of each."""
+    trainer.batches = lambda stream, nimg, with_images: generator_batches if stream == "generator" else batches
+    count = len(batches)
+    return trainer.iteration(nimg, draws and {"psi": draws[:count], "generator": draws[count:]})
 
 
 def make_monitor(samples: int, bad: str | None = None) -> Callable[..., dict[str, Any]]:

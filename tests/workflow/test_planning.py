@@ -25,7 +25,7 @@ from workflow.planning import networks
 from workflow.planning.costs import Costs, Job
 from workflow.planning.doctor import examine
 from workflow.planning.jobs import Jobs
-from workflow.planning.measure import _turns, typical
+from workflow.planning.measure import _trainer, typical
 from workflow.planning.plan import make_plan, show_plan, wall_hours
 from workflow.planning.rates import Gpu, load_assumptions
 from workflow.planning.steps import student_cost
@@ -98,10 +98,11 @@ def test_a_real_step_takes_the_counted_operations(family, method, checkpointing)
     spec = {"name": "x", "method": method, "teacher": "t", "dataset": {"name": "d", "kind": "digits"}, "lr": 1e-4}
     spec |= {"total_kimg": 1000, "batch_size": 2, "dropout": 0, "checkpointing": checkpointing}
     config = resolve_recipe(from_mapping(DistillConfig, spec, "spec"), TINY[family])
-    turns = _turns(config, TINY[family], torch.device("cpu"))
+    trainer = _trainer(config, TINY[family], torch.device("cpu"))
     batch = [(torch.zeros(2, TINY[family]["kwargs"]["img_channels"], 16, 16), torch.eye(4)[:2])]
     with FlopCounterMode(display=False) as counter:
-        turns.take(500_000, lambda stream, with_images: batch)
+        trainer.batches = lambda stream, nimg, with_images: batch
+        trainer.iteration(500_000)
     # What checkpointing does not evaluate again (layers outside of blocks) weighs more in so small a network.
     counted, tolerance = student_cost(config, TINY[family]).operations, 0.1 if checkpointing else 0.05
     assert counter.get_total_flops() / 2 == pytest.approx(counted, rel=tolerance)

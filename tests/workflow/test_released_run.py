@@ -8,7 +8,7 @@ import json
 import pytest
 import torch
 
-from sida.assets.registry import COLUMNS
+from sida.assets.registry import ASSET_COLUMNS
 from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from sida.networks.checkpoint import read_metadata
@@ -43,14 +43,14 @@ def published(tmp_path, monkeypatch):
     settings = {"preset": "standin", "runs": "sheet.tsv", "tables": [], "figures": [], **removed}
     workspace.config(name="standin.yaml", **settings)
     with serve() as site:
-        lines = ["\t".join(COLUMNS)]
+        lines = ["\t".join(ASSET_COLUMNS)]
         for seed, name in enumerate(("published-teacher", "published-student")):
             torch.manual_seed(seed)
             net = build_network({"class": "EDMPrecond", "kwargs": KWARGS})
             data = write_genuine(tmp_path / f"{name}.pkl", net).read_bytes()
             row = {"id": name, "kind": "network", "url": site.add(f"{name}.pkl", data, faults=[("cut", 4321)])}
             row |= {"target": f"{name}.pkl", "size": str(len(data))}
-            lines.append("\t".join(row.get(column, "") for column in COLUMNS))
+            lines.append("\t".join(row.get(column, "") for column in ASSET_COLUMNS))
         (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
         yield workspace, site
     assert not list(tmp_path.rglob(MARK))
@@ -82,7 +82,7 @@ def test_a_file_that_is_not_the_registered_one_stops_its_rows_with_one_line(publ
     workspace, _ = published
     text = (tmp_path / "assets.tsv").read_text()
     size = next(line for line in text.splitlines() if line.startswith("published-teacher")).split("\t")
-    wrong = "\t".join("7" if field == size[COLUMNS.index("size")] else field for field in size)
+    wrong = "\t".join("7" if field == size[ASSET_COLUMNS.index("size")] else field for field in size)
     (tmp_path / "assets.tsv").write_text(text.replace("\t".join(size), wrong))
     result = workspace.snakemake("--configfile", "standin.yaml", "--", TEACHER)
     assert result.returncode != 0

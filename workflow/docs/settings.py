@@ -15,9 +15,8 @@ from eval.results.sheet import Run
 from sida.config.analytic import AnalyticSettings
 from sida.config.augmentation import AugmentConfig, AugmentFlags
 from sida.config.datasets import DatasetEntry, MadeFrom
-from sida.config.discriminator import GDDOptions
 from sida.config.evaluation import RecipeEvaluation
-from sida.config.instance import InstanceOptions
+from sida.config.method_options import GDDOptions, InstanceOptions
 from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
 from sida.methods.recipe import Recipe

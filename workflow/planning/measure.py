@@ -55,18 +55,19 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     device = take_device(config.device, f"--measure {run}")
     prepare_process(config.threads)
     try:
-        turns = _turns(config, network, device)
+        trainer = _trainer(config, network, device)
         images = config.batch_gpu or config.batch_size
         nimg = int(1000 * (config.warmup_kimg + config.adversarial_kimg)) + config.batch_size
         shape = (images, *(network["kwargs"][key] for key in ("img_channels", "img_resolution", "img_resolution")))
         labels = torch.zeros(images, network["kwargs"].get("label_dim", 0), device=device)
         batch = [(torch.zeros(shape, device=device), labels)]
-        turns.take(nimg, lambda stream, with_images: batch)
+        trainer.batches = lambda stream, nimg, with_images: batch
+        trainer.iteration(nimg)
         _wait(device)
         start, steps, seconds = time.perf_counter(), 0, 0.0
         while steps < STEPS or seconds < SECONDS:
             steps += 1
-            turns.take(nimg + steps * config.batch_size, lambda stream, with_images: batch)
+            trainer.iteration(nimg + steps * config.batch_size)
             _wait(device)
             seconds = time.perf_counter() - start
     except torch.OutOfMemoryError:
@@ -74,7 +75,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     return config.fp16, steps * images * student_cost(config, network).operations / seconds
 
 
-def _turns(config: Any, network: Any, device: Any) -> Any:
+def _trainer(config: Any, network: Any, device: Any) -> Any:
     from sida.config.mapping import from_mapping
     from sida.methods.build import Parts, make_score_distiller
     from sida.methods.registry import find_method
@@ -84,7 +85,7 @@ def _turns(config: Any, network: Any, device: Any) -> Any:
     teacher = build_network(network).to(device)
     options = None if method.options is None else from_mapping(method.options, config.options, "options")
     parts = Parts(method, config, options, family_of(teacher), teacher, teacher, device, "--measure")
-    return method.turns(parts) if method.turns else make_score_distiller(parts)
+    return method.trainer(parts) if method.trainer else make_score_distiller(parts)
 
 
 def _wait(device: Any) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sida.config.mapping import Settings, from_mapping
-from sida.config.plugins import check_place
+from sida.config.plugins import check_code_path
 from sida.config.ranges import Count, Positive
 from sida.config.resources import ROOT
 from sida.errors import UserError
@@ -63,7 +63,9 @@ def load_site(own: Iterable[Path] = ()) -> Site:
     if path is None:
         return Site()
     if not named and path.resolve() != usual[1].resolve():
-        check_place(path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}")
+        check_code_path(
+            path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}"
+        )
     said = parse_yaml(read_text(path), str(path))
     # All keys may be left out: then nothing is left, or comments.
     site = from_mapping(Site, {} if said is None else said, f"{path}:")

@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.claims.model import load_claims
 from eval.results.sheet import Run
-from sida.config.guidance import misfit
+from sida.config.families import misfit
 from sida.config.plugins import load_object
 from sida.config.ranges import names_object
 from sida.config.samplers import read_sampler
@@ -93,8 +93,8 @@ def check_guide(preset: Rows, run: Run, where: str) -> None:
         )
     if guidance == 1 and run.guide is not None:
         raise UserError(f"{where}: column 'guide' names '{run.guide}', but {guided} has no guidance; empty the cell")
-    if guidance != 1 and run.trained_here and not find_method(run.method, f"{where}: method").takes_guidance:
-        raise UserError(f"{where}: {guided} has guidance, but method '{run.method}' learns from no score to be guided")
+    if guidance != 1 and run.trained_here and "guidance" not in find_method(run.method, f"{where}: method").settings:
+        raise UserError(f"{where}: {guided} has guidance, which method '{run.method}' does not read; remove it")
     if run.guide in preset.config["teachers"]:
         check_fit(preset, run, f"{where}: guide '{run.guide}'")
 
@@ -116,7 +116,10 @@ def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]
     if run.recipe not in recipes:
         raise UserError(f"{where}: no recipe '{run.recipe}' in {preset.source}{suggestion(run.recipe, recipes)}")
     preset.options(run)
-    start = find_method(run.method, f"{where}: method").start
+    method = find_method(run.method, f"{where}: method")
+    if run.alpha is not None and "alpha" not in method.settings:
+        raise UserError(f"{where}: column 'alpha': method '{run.method}' does not read it; empty the cell")
+    start = method.start
     if (start == "generator" and run.init is None) or (start == "teacher" and run.init is not None):
         wanted = "must name a generator" if run.init is None else "must be empty"
         raise UserError(f"{where}: column 'init' {wanted} for method '{run.method}'")

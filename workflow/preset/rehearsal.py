@@ -221,7 +221,7 @@ class _Pretended(Sources):
             return "it is not trained here"
         if log is not None:
             group, _, name = log.partition(".")
-            known = _LOGGED.get(group, ()) if row.method in METHODS and METHODS[row.method].turns is None else ()
+            known = _LOGGED.get(group, ()) if row.method in METHODS and METHODS[row.method].trainer is None else ()
             return f"its training logs no '{log}'{suggestion(name, known)}" if known and name not in known else ""
         if not self.preset.config["recipes"][row.recipe].get("evaluation"):
             return f"recipe '{row.recipe}' has no key 'evaluation'"

@@ -17,7 +17,7 @@ from sida.config.datasets import MadeFrom, dataset_origin, dataset_spec
 from sida.config.label_counts import remedy
 from sida.config.mapping import from_mapping, load_yaml
 from sida.config.resources import base_name, find, there
-from sida.config.samplers import Kind, read_sampler
+from sida.config.samplers import SamplerKind, read_sampler
 from sida.errors import UserError, suggestion
 from sida.methods.recipe import Recipe
 from sida.methods.registry import find_method
@@ -164,7 +164,8 @@ class Rows:
         return [
             name
             for name, run in self.runs.items()
-            if self.protocol(run).quantisation != "truncate_unit" and self.sampler_of(run)["kind"] in get_args(Kind)
+            if self.protocol(run).quantisation != "truncate_unit"
+            and self.sampler_of(run)["kind"] in get_args(SamplerKind)
         ]
 
     def dataset(self, name: str, where: str) -> dict[str, Any]:
@@ -287,4 +288,4 @@ def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:
 
 def nfe(sampler: Mapping[str, Any]) -> int | None:
     """Network evaluations per image; ``None`` for real images and for generators from outside."""
-    return read_sampler(sampler).nfe or None if sampler["kind"] in get_args(Kind) else None
+    return read_sampler(sampler).nfe or None if sampler["kind"] in get_args(SamplerKind) else None

@@ -18,7 +18,7 @@ from eval.measuring.protocol import OF_ALL_TRIALS
 from eval.results.selection import read_extended
 from sida.errors import UserError
 from sida.files.atomic import sha256_json, write_text
-from sida.training.config import BESIDE
+from sida.training.config import EXCLUDED_FROM_DIGEST
 from workflow.preset import Preset
 
 
@@ -102,7 +102,7 @@ def _deciding(stage: str, spec: Any) -> Any:
     if stage not in ("teachers", "students", "measurements", "samples", "barriers"):
         return spec
     if stage in ("teachers", "students"):
-        spec = {key: value for key, value in spec.items() if key not in BESIDE}
+        spec = {key: value for key, value in spec.items() if key not in EXCLUDED_FROM_DIGEST}
     watched = (spec.get("evaluation") or {}).get("kwargs", {}) if stage == "students" else {}
     for key in OF_ALL_TRIALS:
         watched.get("protocol", {}).pop(key, None)

@@ -16,6 +16,7 @@ from eval.results.selection import Needs, read_extended
 from sida.config.evaluation import EvaluationPoints
 from sida.config.plugins import MONITOR
 from sida.errors import UserError
+from sida.methods.registry import find_method
 from workflow.preset.archives import training_data
 from workflow.preset.figure_settings import figure_settings
 from workflow.preset.paths import Paths
@@ -122,7 +123,9 @@ class Specs:
         """
         spec = self.student(name)
         tick = max(spec["batch_size"], TICK_IMAGES) / 1000
-        length = {"total_kimg": TICKS * tick, "tick_kimg": tick, "warmup_kimg": 0, "adversarial_kimg": 0}
+        length = {"total_kimg": TICKS * tick, "tick_kimg": tick, "warmup_kimg": 0}
+        if "adversarial_kimg" in find_method(spec["method"]).settings:
+            length["adversarial_kimg"] = 0
         beside = {"evaluation": None, "snapshot_kimg": None, "pictures": 0, "state_minutes": 60}
         network = self._teacher_network(str(self.rows.runs[name].teacher))
         teacher = self.paths.tick_teacher(str(self.rows.runs[name].teacher))

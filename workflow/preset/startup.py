@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sida.config.mapping import load_spec, load_yaml
-from sida.config.plugins import check_place
+from sida.config.plugins import check_code_path
 from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
 from sida.progress import say
@@ -49,7 +49,7 @@ def check_profile(arguments: Sequence[str]) -> None:
     if path is None or path.resolve() == ours or any(word.startswith("--workflow-p") for word in arguments):
         return
     remedy = f"type --workflow-profile {path}, else --workflow-profile {ours if ours.is_dir() else 'none'}"
-    check_place(path, "a profile of Snakemake, which says what it runs", remedy)
+    check_code_path(path, "a profile of Snakemake, which says what it runs", remedy)
 
 
 def check_command() -> None:

@@ -41,7 +41,7 @@ def _check_student(preset: Preset, run: Run) -> None:
     spec = preset.specs.student(run.run)
     config = from_mapping(DistillConfig, spec, where)
     try:
-        find_method(run.method, where).check(config.init, config.real_source, config.guidance, config.kernels)
+        find_method(run.method, where).check(config)
     except ValueError as error:
         raise UserError(f"{where}.{error}") from None
     source = preset.config["recipes"][run.recipe].get("real_source", "data")

@@ -14,7 +14,7 @@ from sida.data.archive import MAX_CLASSES
 from sida.errors import UserError
 from sida.files.archives import MAX_MEMBER_BYTES
 from sida.files.atomic import sha256_file
-from sida.files.npy import ZIP_FAULTS, Npz, check_packing, read_header
+from sida.files.npy import ZIP_FAULTS, Npz, check_packing, read_npy_header
 
 
 class ArrayStore(Store):
@@ -97,7 +97,7 @@ class ArrayStore(Store):
                 info = self._zip.getinfo(f"{self._member}.npy")
                 check_packing(info)
                 size, self._stream = info.file_size, self._zip.open(info)
-            header = read_header(self._stream)
+            header = read_npy_header(self._stream)
             if header.nbytes > size:
                 raise ValueError(f"claims shape {header.shape} in {size:,} bytes")
         except ZIP_FAULTS as error:

@@ -39,12 +39,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does the action for the chosen assets."""
-    from sida.assets.registry import KINDS, find_asset, load_registry
+    from sida.assets.registry import ASSET_KINDS, find_asset, load_registry
     from sida.errors import UserError, suggestion
 
     registry = load_registry(args.registry)
-    if args.kind is not None and args.kind not in KINDS:
-        raise UserError(f"--kind: there is no kind '{args.kind}'{suggestion(args.kind, KINDS)}")
+    if args.kind is not None and args.kind not in ASSET_KINDS:
+        raise UserError(f"--kind: there is no kind '{args.kind}'{suggestion(args.kind, ASSET_KINDS)}")
     if args.parallel < 1:
         raise UserError(f"--parallel: must be 1 or more, got {args.parallel}")
     chosen = [find_asset(registry, asset_id) for asset_id in args.ids]
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _fetch(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Namespace) -> int:
     from sida.assets import Transfer, cache_dir, fetch_many
-    from sida.assets.fetch import describe
+    from sida.assets.fetch import describe_asset
     from sida.files.atomic import write_json
 
     ids = [asset.id for asset in chosen]
@@ -72,7 +72,7 @@ def _fetch(chosen: list[Asset], registry: dict[str, Asset], args: argparse.Names
         print(path)
     if args.record:
         cache = cache_dir()
-        write_json(args.record, [describe(asset, cache) for asset in chosen])
+        write_json(args.record, [describe_asset(asset, cache) for asset in chosen])
     return 0
 
 
@@ -111,14 +111,14 @@ def _list(chosen: list[Asset]) -> int:
 
 
 def _verify(chosen: list[Asset], registry: dict[str, Asset], named: bool) -> int:
-    from sida.assets import verify
+    from sida.assets import verify_asset
     from sida.errors import UserError
 
     by_hash: dict[str, Asset] = {}
     faults = checked = 0
     for asset in chosen:
         try:
-            found = verify(asset.id, registry=registry)
+            found = verify_asset(asset.id, registry=registry)
         except UserError as error:
             print(f"WRONG    {error}")
             faults += 1

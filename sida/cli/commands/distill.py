@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sida.cli.commands import _spec
-from sida.cli.voice import one_voice
+from sida.cli.rank_output import rank_0_output
 from sida.methods.registry import METHODS
 
 HELP = f"Distil a teacher into a one-step generator ({', '.join(method.title for method in METHODS.values())})."
@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
 
 
-@one_voice()
+@rank_0_output()
 def run(args: argparse.Namespace) -> int:
     """Distils."""
     if (status := _spec.in_processes(args)) is not None:

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     """Trains, reports, and writes the file if asked to."""
     import torch
 
-    from sida.discriminator.digits import WEIGHTS, BackboneTraining, train_backbone
+    from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, train_backbone
     from sida.files.tensors import read_tensors, write_tensors
 
     state, metadata = train_backbone(BackboneTraining(seed=args.seed))
@@ -31,8 +31,8 @@ def run(args: argparse.Namespace) -> int:
         f"accuracy {100 * metadata['other_accuracy']:.2f} % on the {metadata['other_images']} images that it was not "
         f"trained on ({metadata['settings']['images']} were)"
     )
-    if WEIGHTS.is_file():
-        committed = read_tensors(WEIGHTS)[0]
+    if DIGITS_WEIGHTS.is_file():
+        committed = read_tensors(DIGITS_WEIGHTS)[0]
         same = all(torch.equal(value, committed[name]) for name, value in state.items())
         print(f"weights {'equal to' if same else 'not bit-equal to'} the committed ones")
     if args.out:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sida.cli.commands._spec import arguments, in_processes, read_settings, tell
-from sida.cli.voice import one_voice
+from sida.cli.rank_output import rank_0_output
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
 
@@ -23,7 +23,7 @@ finished run only writes its files again.
 """
 
 
-@one_voice()
+@rank_0_output()
 def run(args: argparse.Namespace) -> int:
     """Trains."""
     if (status := in_processes(args)) is not None:

@@ -12,7 +12,7 @@ import torch
 from eval.features import get_extractor
 from eval.features.registry import EXTRACTORS
 from sida.assets import load_registry
-from sida.assets.registry import COLUMNS
+from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.config.plugins import ALLOW
 from sida.config.resources import ROOT
@@ -32,7 +32,7 @@ def cache(tmp_path, monkeypatch):
     """A registry and a cache without network; the user has allowed no code."""
     rows = [{"id": CODE, "kind": "code", "target": "repo/abc.zip"}]
     rows += [{"id": WEIGHTS, "kind": "extractor", "target": "w.pth"}]
-    lines = ["\t".join(COLUMNS), *("\t".join(row.get(name, "") for name in COLUMNS) for row in rows)]
+    lines = ["\t".join(ASSET_COLUMNS), *("\t".join(row.get(name, "") for name in ASSET_COLUMNS) for row in rows)]
     (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))

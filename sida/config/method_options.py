@@ -18,7 +18,7 @@ BACKBONES: dict[str, str | None] = {
 }
 #: Official pairs: up to 32×32 pixels, and above.
 SMALL, LARGE = ("vgg16_bn", "efficientnet_lite0"), ("deit_base_distilled", "efficientnet_lite0")
-Backbone = Annotated[str, OneOf(BACKBONES.keys)]
+BackboneName = Annotated[str, OneOf(BACKBONES.keys)]
 Sign = Annotated[float, Range(least=-1, most=1)]
 
 
@@ -50,7 +50,7 @@ class GDDOptions(Settings):
             generator's step.
     """
 
-    backbones: tuple[Backbone, ...] | None = None
+    backbones: tuple[BackboneName, ...] | None = None
     weights: Literal["published", "random"] = "published"
     form: Literal["ns", "hinge"] = "ns"
     r1_gamma: NotNegative = 1e-4
@@ -80,3 +80,15 @@ class GDDOptions(Settings):
             return []
         named = (BACKBONES[name] for name in self.backbones or official_backbones(resolution))
         return [asset for asset in named if asset]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InstanceOptions(Settings):
+    """How the teacher's images are drawn that the generator imitates.
+
+    Attributes:
+        num_steps: Steps of Heun's deterministic method, from the σ_max of EDM's sampler; 2n − 1 evaluations of the
+            teacher for each training image.
+    """
+
+    num_steps: Annotated[int, Range(least=2)] = 18

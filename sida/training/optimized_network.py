@@ -4,22 +4,59 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 
-from sida.training.compilation import compiled
-from sida.training.flat import Adam, FlatParameters
-from sida.training.guard import INFINITY_REPLACEMENT, GuardReport, guard_gradient
+from sida.runtime.graphs import compiled
+from sida.training.flat import Adam, FlatParameters, buffers, load_buffers
 from sida.training.ranks import ALONE, Ranks
-from sida.training.resumable import buffers, load_buffers
 from sida.training.shards import Shards
+
+#: What infinite gradients become in EDM, SiD, SiDA and GDD.
+INFINITY_REPLACEMENT = 1e5
+
+
+class GuardReport(NamedTuple):
+    """What the guard saw.
+
+    Attributes:
+        norm: Euclidean norm after replacement, before clipping; 0-dim.
+        replaced: Number of entries that were NaN or infinite; 0-dim integer tensor or int.
+    """
+
+    norm: torch.Tensor
+    replaced: torch.Tensor | int
+
+
+def guard_gradient(
+    gradient: torch.Tensor, clip_value: float | None = None, infinity: float = INFINITY_REPLACEMENT
+) -> GuardReport:
+    """In place: NaN → 0, ±∞ → ±``infinity``, then clipped by value; the official order.
+
+    Args:
+        gradient: All gradients of a network in one vector.
+        clip_value: Largest magnitude of an entry; None does not clip.
+        infinity: What takes the place of infinity.
+    """
+    norm = gradient.norm()
+    replaced: torch.Tensor | int = 0
+    # One reduction decides whether anything is wrong; asking would make a GPU wait, so there it is always repaired.
+    if gradient.is_cuda or not torch.isfinite(norm):
+        replaced = gradient.numel() - torch.isfinite(gradient).sum()
+        gradient.nan_to_num_(nan=0.0, posinf=infinity, neginf=-infinity)
+        norm = gradient.norm()
+    if clip_value is not None:
+        gradient.clamp_(-clip_value, clip_value)
+    return GuardReport(norm, replaced)
+
 
 #: Averages a gradient vector over devices, in place. A trainer divides its losses by the images of its own device, and
 #: all devices bring equally many, so the average is the gradient of the mean over the whole batch (as in torch's DDP).
 Reduce = Callable[[torch.Tensor], None]
 
 
-class Learner:
+class OptimizedNetwork:
     """Network, optimizer and guard.
 
     Args:
@@ -28,7 +65,6 @@ class Learner:
         betas: Adam's β₁ and β₂.
         eps: Adam's ε.
         clip_value: Value clip of the gradients after the guard; None is off.
-        reduce: Called with the gradient vector before the guard, for data-parallel training; None is one device.
         compile: Run the network through ``torch.compile``.
         fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
         infinity: What takes the place of infinity in gradients.
@@ -42,13 +78,14 @@ class Learner:
         betas: tuple[float, float] = (0.0, 0.999),
         eps: float = 1e-8,
         clip_value: float | None = None,
-        reduce: Reduce | None = None,
         compile: bool = False,
         fused: bool = False,
         infinity: float = INFINITY_REPLACEMENT,
         always_training: bool = False,
     ) -> None:
-        self.net, self.lr, self.clip_value, self.reduce = net, lr, clip_value, reduce
+        self.net, self.lr, self.clip_value = net, lr, clip_value
+        #: Called with the gradient vector before the guard; None is one device.
+        self.reduce: Reduce | None = None
         self.fused, self.infinity, self.always_training = fused, infinity, always_training
         self._gathered: torch.Tensor | None = None
         self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
@@ -106,12 +143,21 @@ class Learner:
 
     def _take(self, gradient: torch.Tensor, lr: float) -> GuardReport:
         if self.fused:
-            from sida.training.fused_step import fused_step
-
-            return fused_step(self.adam, gradient, lr, self.clip_value, self.infinity)
+            return self._take_fused(gradient, lr)
         report = guard_gradient(gradient, self.clip_value, self.infinity)
         self.adam.step(gradient, lr)
         return report
+
+    def _take_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
+        """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
+        from sida.kernels import adam as kernels
+
+        adam, clip = self.adam, self.clip_value
+        seen = kernels.look(gradient, self.infinity)
+        adam.steps += 1
+        state = (adam.vector, gradient, adam.mean, adam.square)
+        kernels.step(*state, lr, adam.betas, adam.eps, int(adam.steps), self.infinity, clip)
+        return GuardReport(seen[0].sqrt(), seen[1].long())
 
     def weight_rms(self) -> float | None:
         """Root mean square of the entries of all weights (parameters of two or more dimensions).
@@ -157,16 +203,16 @@ class Learner:
             moment.copy_(vector if self.shards is None else self.shards.piece_of(vector))
 
 
-def join(learner: Learner, ranks: Ranks, shard: bool = False) -> None:
-    """Lets a learner take its steps on the gradients of all processes that train together.
+def join(network: OptimizedNetwork, ranks: Ranks, shard: bool = False) -> None:
+    """Lets a network take its steps on the gradients of all processes that train together.
 
     Args:
-        learner: Before its first step, equal on all of them.
+        network: Before its first step, equal on all of them.
         ranks: The processes.
         shard: Cut its optimizer and gradient into pieces.
     """
-    learner.ranks = ranks
+    network.ranks = ranks
     if shard and ranks.world_size > 1:
-        learner.shard(Shards(ranks, len(learner.flat.vector)))
+        network.shard(Shards(ranks, len(network.flat.vector)))
     elif ranks.world_size > 1:
-        learner.reduce = ranks.average
+        network.reduce = ranks.average

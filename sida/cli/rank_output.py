@@ -11,7 +11,7 @@ from sida.training import ranks
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
+def rank_0_output() -> Iterator[None]:
     """Within it the first rank speaks; of ranks that fail only the one that fails first does, and all exit as it does.
 
     Raises:

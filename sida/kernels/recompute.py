@@ -1,8 +1,8 @@
-"""Maps that are made again where a backward pass wants them, instead of being kept from the forward pass until then.
+"""Recomputes activations in the backward pass instead of keeping them from the forward pass.
 
-A convolution keeps its input for the gradient of its weights. Where that input is an activation of something that is
-kept anyway, one pass over memory makes it again, the same to the last bit; half of what a residual block keeps is of
-this kind.
+A convolution keeps its input for the gradient of its weights. If that input is an activation of a map that is kept
+anyway, one pass over memory recomputes it, the same to the last bit; this applies to half of the maps that a residual
+block keeps.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch import Tensor
 
 
 @contextlib.contextmanager
-def made_again(y: Tensor) -> Iterator[None]:
-    """What is computed within keeps no copy of a map that its function can make again.
+def recomputed(y: Tensor) -> Iterator[None]:
+    """Keeps no copy of ``y`` for the gradients of operations within the context; its function recomputes it.
 
     Args:
-        y: Result of a function of this package called with ``again=True``. Where nothing has gradients there is
-            nothing to keep, and nothing happens.
+        y: Result of a function of this package called with ``recompute=True``. Without gradients nothing is kept, and
+            the context does nothing.
     """
     node = y.grad_fn
     if node is None:

@@ -1,0 +1,181 @@
+"""Trainer of every student: optimizer steps on the images of a generator, whatever their networks and losses are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from sida.losses import Draws
+from sida.runtime.randomness import generator as random_generator
+from sida.training.averages import Average, ema_beta
+from sida.training.batches import Batch, seed_layers, step_draws
+from sida.training.flat import Resumable, joint_state, load_joint_state
+from sida.training.meter import IterationRecord
+from sida.training.micro_batches import EagerRunner, GraphRunner, MicroBatchRunner, MicroBatchSpec, OptimizerStep
+from sida.training.optimized_network import join
+from sida.training.ranks import Ranks
+from sida.training.schedule import Phase, Schedule
+
+#: ``batches(stream, nimg, with_images)``: the micro-batches of one step; without images only their shape counts.
+Batches = Callable[[str, int, bool], Sequence[Batch]]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainerSettings:
+    """Settings of a student's trainer, whatever its method.
+
+    Attributes:
+        seed: Run seed of all draws.
+        init_sigma: σ_init of the generator.
+        ema_half_life_kimg: Half-life of the average, in thousands of images.
+        ema_rampup_ratio: The half-life is at most this share of the images seen; None is no limit.
+        cuda_graphs: On a GPU, record each micro-batch's kernels once and replay them.
+    """
+
+    seed: int = 0
+    init_sigma: float = 2.5
+    ema_half_life_kimg: float = 500.0
+    ema_rampup_ratio: float | None = 0.05
+    cuda_graphs: bool = True
+
+
+class StudentTrainer:
+    """Optimizer steps on the images of a generator, the generator's own step last, and its average.
+
+    Each step sees images of the current generator, drawn anew; all networks but the one that the step changes are
+    frozen, in evaluation mode where they have one. While the schedule holds the generator back, its forward and
+    backward passes are skipped; nothing else notices, because draws depend on counters only.
+
+    Args:
+        steps: In the order of an iteration; the generator's comes last.
+        schedule: Phases by images seen.
+        settings: Seed, noise level and average.
+
+    Attributes:
+        networks: Optimized networks by name, in the steps' order.
+        generator: The last of them.
+        ema: Its average: a run's product.
+        batches: Source of images and labels, to be set before the first iteration; all streams have as many images.
+    """
+
+    batches: Batches
+
+    def __init__(self, steps: Sequence[OptimizerStep], schedule: Schedule, settings: TrainerSettings) -> None:
+        self.steps, self.schedule, self.settings = list(steps), schedule, settings
+        self.rank, self.world_size = 0, 1
+        self.networks = {step.name: step.network for step in steps}
+        self.generator = steps[-1].network
+        self.ema = Average(self.generator)
+        self._parts: dict[str, Resumable] = {**self.networks, "ema": self.ema}
+        self.device = self.generator.flat.vector.device
+        plain = EagerRunner(self.generator, settings.init_sigma)
+        replayed = settings.cuda_graphs and self.device.type == "cuda"
+        self._run: MicroBatchRunner = GraphRunner(plain, list(self.networks.values())) if replayed else plain
+
+    @property
+    def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
+        """See :class:`sida.training.loop.Trainer`."""
+        return {"": (self.ema.net, {})}
+
+    def begun(self, pixels: int) -> float:
+        """Images after which all phases of the steps' terms have begun, given C·H·W."""
+        return self.schedule.begun(name for step in self.steps for name in step.weights(pixels))
+
+    def join(self, ranks: Ranks, shard: bool = False) -> None:
+        """Makes this one of several processes that train together; to be called before the first iteration.
+
+        Args:
+            ranks: The processes.
+            shard: Cut optimizer, gradients and average into pieces (:class:`sida.training.shards.Shards`).
+        """
+        self.rank, self.world_size = ranks.rank, ranks.world_size
+        for network in dict.fromkeys(self.networks.values()):
+            join(network, ranks, shard)
+        if self.generator.shards is not None:
+            self.ema.shard(self.generator.shards)
+
+    def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
+        """Each optimizer step, then one step of the average.
+
+        Args:
+            nimg: Images seen before this iteration, over all devices.
+            draws: Replace the random tensors of streams, one mapping per micro-batch: ``z``, ``noise`` and the step's
+                level, see :func:`sida.training.batches.step_draws`. Names that a mapping leaves out are drawn.
+        """
+        phase, record, draws = self.schedule.at(nimg), IterationRecord(), draws or {}
+        last = self.steps[-1]
+        images = self.world_size * sum(len(like) for like, _ in self.batches(last.stream, nimg, False))
+        for step in self.steps:
+            held_back = step is last and not phase.update_generator
+            if held_back or nimg // images % step.every:
+                continue
+            for stream in step.streams():
+                micro_batches = self.batches(stream, nimg, step.real_images)
+                given = self._draws(step, stream, nimg, micro_batches, draws.get(stream))
+                self._take_step(step, stream, nimg, micro_batches, given, phase, record)
+        half_life = self.settings.ema_half_life_kimg * 1000
+        self.ema.update(ema_beta(nimg, images, half_life, self.settings.ema_rampup_ratio))
+        return record
+
+    def _take_step(
+        self,
+        step: OptimizerStep,
+        stream: str,
+        nimg: int,
+        batches: Sequence[Batch],
+        draws: Sequence[Draws],
+        phase: Phase,
+        record: IterationRecord,
+    ) -> None:
+        total = sum(len(images) for images, _ in batches)
+        weights = step.weights(batches[0][0][0].numel())
+        for network in self.networks.values():
+            network.train() if network is step.network else network.eval()
+        position = self.rank * total
+        factors = {name: weight / total for name, weight in weights.items()}
+        spec = MicroBatchSpec(step, factors, {name: phase.weight(name) for name in weights})
+        for batch, given in zip(batches, draws):
+            seed_layers(self.settings.seed, stream, nimg, position, self.device)
+            augment = self._augment(step, stream, nimg, position)
+            outcome = self._run(spec, batch, given, augment)
+            position += len(batch[0])
+            record.samples += len(batch[0])
+            record.nan_samples += outcome.nan_count
+            for name, value in outcome.losses.items():
+                record.add_loss(name, value)
+        record.add_step(step.name, step.network.step(phase.lr_factor))
+
+    def _draws(
+        self, step: OptimizerStep, stream: str, nimg: int, batches: Sequence[Batch], given: Sequence[Draws] | None
+    ) -> Sequence[Draws]:
+        if given is not None and len(given) != len(batches):
+            raise ValueError(f"draws: {len(given)} mappings for the {len(batches)} micro-batches of '{stream}'")
+        if given is not None and all({"z", "noise", step.level} <= mapping.keys() for mapping in given):
+            return given
+        shapes = [images.shape for images, _ in batches]
+        own = step_draws(self.settings.seed, stream, nimg, self.rank, shapes, self.device, step.level, self.world_size)
+        # What a mapping leaves out stays the run's own draw.
+        return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
+
+    def _augment(self, step: OptimizerStep, stream: str, nimg: int, position: int) -> Any:
+        if step.augment is None:
+            return None
+        # The stream of ψ's first step has a name of its own, which decides the draws of recorded runs.
+        purpose = "augment" if stream == "psi" else f"augment-{stream}"
+        pipe, source = step.augment, random_generator(self.settings.seed, purpose, nimg, position)
+        return lambda images: pipe(images, generator=source)
+
+    def weight_rms(self) -> dict[str, float | None]:
+        """See :class:`sida.training.loop.Trainer`."""
+        return {name: network.weight_rms() for name, network in self.networks.items()}
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Everything a resumed run needs, as named tensors (references, not copies); frozen networks are not in it."""
+        return joint_state(self._parts)
+
+    def load(self, state: dict[str, torch.Tensor]) -> None:
+        """Puts a :meth:`state` back."""
+        load_joint_state(self._parts, state)

@@ -1,0 +1,73 @@
+"""A method names the settings that it reads: those are read, and no others are accepted."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+from sida.methods import METHODS, SID
+from sida.methods.build import Parts, make_score_distiller
+from sida.methods.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, ResolvedConfig, StudentConfig
+from sida.methods.resolve import DistillConfig, resolve_recipe
+from sida.networks import build_network, family_of
+from tests.training.toy import DATASET, NETWORK
+
+#: Settings that are read elsewhere: with a guide, with a variance head, where batches are made.
+ELSEWHERE = {"guidance", "logvar", "real_source"}
+OPTIONS = {"gdd": {"backbones": ["digits"]}, "gdd-i": {"backbones": ["digits"]}}
+
+
+def config_of(method: str, **settings) -> DistillConfig:
+    init = "x" if METHODS[method].start == "generator" else None
+    options = OPTIONS.get(method, {})
+    given = {"total_kimg": 1, "batch_size": 8, "lr": 1e-3, "dataset": DATASET, "teacher": "t", "options": options}
+    return DistillConfig(**{"name": "x", "method": method, "init": init, **given, **settings})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_reads_the_settings_that_it_names(name):
+    read = set()
+
+    class Watched(ResolvedConfig):
+        def __getattribute__(self, key):
+            read.add(key)
+            return super().__getattribute__(key)
+
+    teacher, method = build_network(NETWORK), METHODS[name]
+    config = resolve_recipe(config_of(name), NETWORK)
+    watched = Watched(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+    read.clear()
+    options = method.read_options(config.options, "options")
+    parts = Parts(method, watched, options, family_of(NETWORK), teacher, teacher, torch.device("cpu"), "student")
+    (method.trainer or make_score_distiller)(parts)
+    assert read & (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) | ELSEWHERE == method.settings | ELSEWHERE
+
+
+def test_settings_of_methods_are_settings_with_a_default():
+    defaults = {field.name: field.default for field in dataclasses.fields(StudentConfig)}
+    assert all(defaults[name] is not dataclasses.MISSING for name in SCORE_SETTINGS | ADVERSARIAL_SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "unread"),
+    [
+        ("sid", {"lambda_adv": 1.0}, "lambda_adv"),
+        ("gdd", {"gamma": "snr", "t_max": 500}, "gamma, t_max"),
+        ("gdd-i", {"sigma_data": 1.0}, "sigma_data"),
+        ("instance", {"alpha": 1.2, "augment": {"p": 0.1}}, "alpha, augment"),
+    ],
+)
+def test_a_setting_that_a_method_does_not_read_is_refused(method, settings, unread):
+    message = f"^{unread.split(',')[0]}: method '{method}' does not read {unread}; remove (it|them)$"
+    with pytest.raises(ValueError, match=message):
+        config_of(method, **settings)
+
+
+def test_a_custom_method_with_networks_of_its_own_names_what_it_reads():
+    own = dataclasses.replace(SID, name="own", trainer=lambda parts: None)
+    config = config_of("sid", gamma="snr")
+    with pytest.raises(ValueError, match="gamma: method 'own' does not read gamma; remove it"):
+        own.check(config)
+    dataclasses.replace(own, reads=frozenset({"gamma"})).check(config)
