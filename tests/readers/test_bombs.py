@@ -37,6 +37,7 @@ from sida.files.text_files import (
     MOST_LINES,
     MOST_LOGGED,
     MOST_ROWS,
+    MOST_TEXT_BYTES,
     MOST_VALUES,
     MOST_YAML,
     parse_json,
