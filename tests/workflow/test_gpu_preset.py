@@ -10,7 +10,6 @@ import time
 import pytest
 import yaml
 from snakemake.utils import update_config
-from workflow.preset.unshown import unshown_rows
 
 from eval.claims.model import load_claims
 from sida.config.resources import ROOT
@@ -18,7 +17,7 @@ from tests.workflow.workspace import Workspace
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
-from workflow.preset.rehearsal import check_preset
+from workflow.preset.rehearsal import check_preset, unshown_rows
 from workflow.preset.targets import Targets
 
 
