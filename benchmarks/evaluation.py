@@ -30,7 +30,7 @@ from eval.features import get_extractor
 from eval.features.extraction import extract
 from eval.inception_score import inception_score
 from eval.measuring.images import ImageFiles
-from eval.measuring.pipeline import Batch, prefetch, run_pass
+from eval.measuring.pipeline import ImageBatch, prefetch, run_pass
 from eval.measuring.protocol import load_protocol
 from eval.measuring.references import load_references
 from eval.measuring.trial import TrialSums, compute_metrics
@@ -123,7 +123,7 @@ def one_pass(generate: Callable[[int, int], torch.Tensor], network: Path, folder
 
     def ours() -> dict[str, float]:
         references = load_references(protocol, {"inception": extractor}, {"*": str(folder)})
-        batches = (Batch(generate(a, b), None) for a, b in ranges)
+        batches = (ImageBatch(generate(a, b), None) for a, b in ranges)
         return compute_metrics(run_pass(batches, {"inception": extractor}, TrialSums(protocol)), references)[0]
 
     def theirs() -> dict[str, float]:

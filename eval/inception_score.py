@@ -16,7 +16,7 @@ from eval.exact_sum import ExactSum
 from sida.errors import UserError
 
 
-class InceptionScore(NamedTuple):
+class InceptionScoreResult(NamedTuple):
     """Mean of the splits' scores and their population standard deviation (as the official tools print)."""
 
     mean: float
@@ -65,7 +65,7 @@ class InceptionScoreSums:
         self._entropies.merge(other._entropies)
         self._counts += other._counts
 
-    def score(self) -> InceptionScore:
+    def score(self) -> InceptionScoreResult:
         """The score of all images.
 
         Raises:
@@ -79,7 +79,7 @@ class InceptionScoreSums:
         logs = torch.where(marginal > 0, torch.log(marginal.clamp_min(1e-300)), 0.0)
         divergence = self._entropies.value().cpu() / counts - (marginal * logs).sum(1)
         scores = np.exp(divergence.numpy())
-        return InceptionScore(float(scores.mean()), float(scores.std()))
+        return InceptionScoreResult(float(scores.mean()), float(scores.std()))
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """State as named integer tensors."""
@@ -105,7 +105,7 @@ class InceptionScoreSums:
         return result
 
 
-def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> InceptionScore:
+def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> InceptionScoreResult:
     """Score of class probabilities.
 
     Args:

@@ -21,7 +21,7 @@ from sida.errors import UserError
 _TAIL = 0.05
 
 
-class Memorisation(NamedTuple):
+class MemorisationResult(NamedTuple):
     """Distances of generated images to their nearest training image, against those of held-out images.
 
     Attributes:
@@ -43,7 +43,7 @@ class Memorisation(NamedTuple):
     median_held_out: float
 
 
-def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torch.Tensor) -> Memorisation:
+def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torch.Tensor) -> MemorisationResult:
     """Compares the distances to the nearest training image.
 
     Args:
@@ -62,7 +62,7 @@ def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torc
     wins = float(farther) + 0.5 * float(ties)
     z = (wins - count / 2) / (count * (len(theirs) + len(real) + 1) / 12) ** 0.5
     median, median_real = float(theirs.quantile(0.5)), float(real.quantile(0.5))
-    return Memorisation(
+    return MemorisationResult(
         share=wins / count,
         ratio=median / median_real if median_real else float("inf") if median else 1.0,
         tail=float((theirs < real.quantile(_TAIL)).double().mean()),

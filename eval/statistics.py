@@ -21,7 +21,7 @@ from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors
 
 BLOCK = 1024
-FORMAT = "sida-feature-statistics/1"
+_FORMAT = "sida-feature-statistics/1"
 
 
 class FeatureStatistics:
@@ -136,7 +136,7 @@ class FeatureStatistics:
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
         """Writes the statistics atomically as safetensors with metadata (JSON) in the header."""
-        write_tensors(path, self.tensors(), {"format": FORMAT, "ddof": self.ddof, **(metadata or {})})
+        write_tensors(path, self.tensors(), {"format": _FORMAT, "ddof": self.ddof, **(metadata or {})})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> FeatureStatistics:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from eval.measuring.metric import Direction, Metric, Sides, Value
+from eval.measuring.metric import Direction, Metric, MetricValue, Sides
 from eval.precision_recall import radii
 from sida.config.ranges import Count
 
@@ -34,7 +34,7 @@ class Coverage(Metric):
     # is no `update`, `merge` and `tensors`.
     generated = real = "features"
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The share, and how many real images have none near."""
         near = self.neighbours(sides) > 0
         return float(near.double().mean()), {"uncovered": int((~near).sum())}
@@ -56,6 +56,6 @@ class Coverage(Metric):
 class Density(Coverage):
     """How many real radii a generated image lies in, on average, in units of k; 1 for the data themselves."""
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The mean number over k."""
         return float(self.neighbours(sides).sum()) / (self.k * sides.num_samples), {}

@@ -3,7 +3,7 @@
 from eval.claims.evidence import Evidence
 from eval.claims.model import RULES, Claim, Finding, Operand, Part, Verdict, load_claims
 from eval.claims.verdicts import combined, decide
-from eval.claims.write import to_markdown, write_verdicts
+from eval.claims.write import verdicts_markdown, write_verdicts
 
 __all__ = [
     "RULES",
@@ -16,6 +16,6 @@ __all__ = [
     "combined",
     "decide",
     "load_claims",
-    "to_markdown",
+    "verdicts_markdown",
     "write_verdicts",
 ]

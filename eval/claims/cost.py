@@ -92,7 +92,7 @@ def cost(part: Part, evidence: Evidence, where: str) -> Finding:
     return Finding(_outcome(found.ratio, part.factor), text, numbers)
 
 
-def as_table(claims: Sequence[Claim], evidence: Evidence) -> Table:
+def cost_table(claims: Sequence[Claim], evidence: Evidence) -> Table:
     """Every comparison by rule COST: levels, what both spend, the ratio; those by images are shown in seconds, too."""
     heads = ("claim", "until", "A", "A spends", "B", "B spends", "B / A")
     rows, notes = [], []

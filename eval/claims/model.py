@@ -21,7 +21,7 @@ UNDECIDED: Outcome = "not decided here"
 SIGNS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", UNDECIDED: "–"}
 
 
-def counted(outcomes: Iterable[str]) -> str:
+def verdict_counts(outcomes: Iterable[str]) -> str:
     """``17 supported, 9 contradicted, 12 not decided here``."""
     found = list(outcomes)
     return ", ".join(f"{found.count(outcome)} {outcome}" for outcome in SIGNS)

@@ -17,7 +17,7 @@ from eval.effects.variance import of_difference
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
 
-NOTE = (
+POWER_NOTE = (
     "Power 80 %, two-sided 5 %, Welch's t within teachers; standard deviations over training seeds as measured. With "
     "three seeds of each method these are easily off by a factor of two, and the numbers of seeds by four. The seeds "
     "for the measured difference say no more than its interval; a plan follows from the smallest difference that "
@@ -26,7 +26,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Plan:
+class PowerPlan:
     """What one comparison of a claim needs.
 
     Attributes:
@@ -67,7 +67,7 @@ class Plan:
 
 def plans(
     claims: Sequence[Claim], evidence: Evidence, smallest: str | None = None, source: str = "claims"
-) -> list[Plan]:
+) -> list[PowerPlan]:
     """A plan for each comparison by rule TRAIN.
 
     Args:
@@ -102,7 +102,7 @@ def _parsed(smallest: str | None) -> tuple[bool, float | None]:
     return share, number
 
 
-def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share: bool, where: str) -> Plan:
+def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share: bool, where: str) -> PowerPlan:
     comparison = f"{evidence.name(operand_a(part))} − {evidence.name(operand_b(part))}"
     try:
         # Two seeds are enough to see a scatter, though not to decide.
@@ -114,12 +114,12 @@ def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share
         )
         scatter = Scatter(pooled_std(list(a.values()))[0], pooled_std(list(b.values()))[0])
     except (NotMeasuredError, UserError) as reason:
-        return Plan(name, comparison, part.metric, reason=f"{reason}")
+        return PowerPlan(name, comparison, part.metric, reason=f"{reason}")
     if share and number is not None:
         number *= abs(statistics.fmean(value for cell in b.values() for value in cell))
     teachers = max(1, len(effect.blocks))
     seeds = max(2, min(len(cell) for cell in (*a.values(), *b.values())))
-    plan = Plan(
+    plan = PowerPlan(
         name,
         comparison,
         part.metric,
@@ -140,7 +140,7 @@ def _plan(name: str, part: Part, evidence: Evidence, number: float | None, share
     return dataclasses.replace(plan, teacher_std=std, teachers_needed=further)
 
 
-def as_table(found: Sequence[Plan]) -> Table:
+def power_table(found: Sequence[PowerPlan]) -> Table:
     """The plans as a table; what was not measured has its reason."""
     with_smallest = any(plan.smallest is not None for plan in found)
     heads = ["claim", "metric", "comparison", "difference", "std A", "std B", "seeds × teachers"]
@@ -161,7 +161,7 @@ def as_table(found: Sequence[Plan]) -> Table:
         rows.append(Row(tuple(map(Cell, texts))))
     reasons = [f"{plan.claim}: {plan.reason}." for plan in found if plan.difference is None]
     columns = tuple(Column(head, number=i > 2) for i, head in enumerate(heads))
-    return Table("power", "", "", "measured", columns, tuple(rows), (*reasons, NOTE))
+    return Table("power", "", "", "measured", columns, tuple(rows), (*reasons, POWER_NOTE))
 
 
 def _short(value: float | None, sign: str = "") -> str:

@@ -14,7 +14,7 @@ from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show, within
 from eval.claims.seeds import trained
 from eval.claims.training import diverges, reaches, speed, spread, stable, trend
-from eval.results.agreement import compare
+from eval.results.agreement import agreement_of
 from eval.results.summary import Estimate
 from sida.analytic.numbers import NUMBERS
 
@@ -82,7 +82,7 @@ def equal(part: Part, evidence: Evidence, where: str) -> Finding:
         raise NotMeasuredError("needs a measurement")
     name, a = evidence.estimate(operand_a(part), part.metric, f"{where}.a")
     lines = evidence.measurements.lines(evidence.runs_of(operand_a(part), where)[0], part.metric)
-    compared = compare(a, lines, number)
+    compared = agreement_of(a, lines, number)
     if isinstance(compared, str):
         raise NotMeasuredError(f"not compared: {compared}")
     word = {"agrees": "agrees", "better": "better than printed", "worse": "worse than printed"}[compared.outcome]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.evidence import Evidence
-from eval.claims.model import UNDECIDED, Claim, Finding, Operand, Outcome, Verdict, counted, load_claims
+from eval.claims.model import UNDECIDED, Claim, Finding, Operand, Outcome, Verdict, load_claims, verdict_counts
 from eval.claims.rules import decide_part
 from eval.claims.write import write_verdicts
 from eval.results.published import load_published
@@ -99,7 +99,7 @@ def decide_claims(
     text = f"{about}. The statements are about {'the papers’ data sets' if scope == 'paper' else scope}"
     text += "." if scope == "paper" else ", not about the papers' data sets."
     paths = write_verdicts(verdicts, out, printed, text)
-    counts = counted(v.outcome for v in verdicts)
+    counts = verdict_counts(v.outcome for v in verdicts)
     return paths, counts
 
 

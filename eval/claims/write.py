@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.amounts import amount
-from eval.claims.model import RULES, SIGNS, Finding, Verdict, counted
+from eval.claims.model import RULES, SIGNS, Finding, Verdict, verdict_counts
 from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.text import plain
+from eval.tables.text import markdown
 from sida.errors import UserError
 from sida.files.atomic import write_sealed_json, write_text
 
-MARKS = {outcome: f"{sign} {outcome}" for outcome, sign in SIGNS.items()}
+VERDICT_MARKS = {outcome: f"{sign} {outcome}" for outcome, sign in SIGNS.items()}
 _EXPLANATION = (
     "Every verdict is computed by a rule from measurements with their uncertainty. Rules over evaluation trials (LT, "
     "LTQ, EQ) speak about these generators; statements about training need several training seeds (TRAIN, DIVERGES, "
@@ -40,9 +40,9 @@ def write_verdicts(
     if out.suffix != ".md":
         raise UserError(f"--out {out}: must end in .md; .json is written beside it")
     printed = {verdict.claim.id: verdict for verdict in by_published}
-    write_text(out, to_markdown(verdicts, printed, preamble))
+    write_text(out, verdicts_markdown(verdicts, printed, preamble))
     write_sealed_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
-    write_text(out.with_suffix(".html"), to_html(as_table(verdicts, printed, preamble)))
+    write_text(out.with_suffix(".html"), to_html(verdicts_table(verdicts, printed, preamble)))
     return [out, out.with_suffix(".json"), out.with_suffix(".html")]
 
 
@@ -51,15 +51,15 @@ def verdicts_record(verdicts: Sequence[Verdict], printed: dict[str, Verdict], pr
     return {"preamble": preamble, "claims": [_json(verdict, printed) for verdict in verdicts]}
 
 
-def as_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> Table:
+def verdicts_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> Table:
     """One row per comparison, for a page that shows verdict and evidence together."""
     heads = ["claim", "statement", "verdict", *(["by the published numbers"] if printed else []), "evidence"]
     rows = []
     for number, verdict in enumerate(verdicts):
         claim = verdict.claim
-        cells = [Cell(claim.id), Cell(claim.statement), Cell(MARKS[verdict.outcome], bold=True)]
+        cells = [Cell(claim.id), Cell(claim.statement), Cell(VERDICT_MARKS[verdict.outcome], bold=True)]
         if printed:
-            cells.append(Cell(MARKS[printed[claim.id].outcome]))
+            cells.append(Cell(VERDICT_MARKS[printed[claim.id].outcome]))
         for i, line in enumerate(_evidence(verdict) or [""]):
             shown = cells if i == 0 else [Cell(kind="blank")] * len(cells)
             rows.append(Row((*shown, Cell(line)), rule=i == 0 and number > 0))
@@ -67,34 +67,34 @@ def as_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble:
     return Table("claims", "Claims", preamble, "measured", columns, tuple(rows), (_EXPLANATION,))
 
 
-def to_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> str:
+def verdicts_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> str:
     """A summary table, then each claim with its evidence, then the rules that were used."""
-    counts = counted(v.outcome for v in verdicts)
+    counts = verdict_counts(v.outcome for v in verdicts)
     lines = ["# Claims", "", *([preamble, ""] if preamble else []), f"{counts}.", "", _EXPLANATION, ""]
     head = ["claim", "statement", "verdict"] + (["by the published numbers"] if printed else [])
     lines += ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
     for verdict in verdicts:
-        cells = [verdict.claim.id, verdict.claim.statement, MARKS[verdict.outcome]]
+        cells = [verdict.claim.id, verdict.claim.statement, VERDICT_MARKS[verdict.outcome]]
         if printed:
-            cells.append(MARKS[printed[verdict.claim.id].outcome] if verdict.claim.id in printed else "")
+            cells.append(VERDICT_MARKS[printed[verdict.claim.id].outcome] if verdict.claim.id in printed else "")
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     lines += ["", "## Evidence", ""]
     for verdict in verdicts:
         lines += _section(verdict, printed.get(verdict.claim.id))
     used = sorted({part.rule for verdict in verdicts for part in verdict.claim.parts})
     lines += ["## Rules", "", *(f"- **{rule}**: {RULES[rule]}." for rule in used)]
-    return plain("\n".join(lines)) + "\n"
+    return markdown("\n".join(lines)) + "\n"
 
 
 def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:
     claim = verdict.claim
     origin = [f"source: {claim.source}"] if claim.source else []
     origin += [f"mirrors {claim.counterpart}"] if claim.counterpart else []
-    lines = [f"### {claim.id}: {MARKS[verdict.outcome]}", ""]
+    lines = [f"### {claim.id}: {VERDICT_MARKS[verdict.outcome]}", ""]
     lines += [claim.statement + (f" ({'; '.join(origin)})" if origin else ""), ""]
     lines += _bullets(verdict)
     if printed is not None and any(finding.numbers for finding in printed.findings):
-        lines += ["", f"By the published numbers alone: {MARKS[printed.outcome]}.", ""]
+        lines += ["", f"By the published numbers alone: {VERDICT_MARKS[printed.outcome]}.", ""]
         lines += [f"- {SIGNS[f.outcome]} {f.evidence}" for f in printed.findings]
     return [*lines, *(["", claim.note] if claim.note else []), ""]
 

@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from eval.commands._options import pairs
-    from eval.report.compare import as_table, compare, compare_published
+    from eval.report.compare import compare, compare_published, comparison_table
     from eval.tables.files import RENDERERS
     from eval.tables.text import to_terminal
     from sida.cli import terminal
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if args.second == "published":
         table = compare_published(args.first, args.published)
     else:
-        table = as_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
+        table = comparison_table(compare(args.first, args.second, args.runs, pairs(args.pair, "--pair")))
     width = terminal.width()
     print(to_terminal(table, terminal.colour(), width))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))

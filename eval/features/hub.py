@@ -42,7 +42,7 @@ def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[to
     path = given or fetch(str(weights))
     if not own and not path.is_file():
         raise UserError(f"{path}: no such file of weights; leave the option out to take the registered ones")
-    folder = unpack(fetch(repository)) if repository in registry else Path(repository)
+    folder = unpack_code(fetch(repository)) if repository in registry else Path(repository)
     try:
         net: torch.nn.Module = torch.hub.load(str(folder), model, source="local", verbose=False, pretrained=own)
     except Exception as error:  # the repository's code may raise anything
@@ -58,7 +58,7 @@ def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[to
     return net, sha256_json({name: digest for name, digest in code.items() if _used(PurePosixPath(name))})
 
 
-def unpack(archive: Path) -> Path:
+def unpack_code(archive: Path) -> Path:
     """Writes the Python files of a GitHub archive into a folder beside it, where they are missing or differ.
 
     Raises:

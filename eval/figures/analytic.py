@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Study = dict[str, Any]
+_Study = dict[str, Any]
 #: How an outcome is drawn and called: marker, colour, name.
 _OUTCOMES = {
     "data": ("o", "#0072B2", "reaches data"),
@@ -30,7 +30,7 @@ _BIAS = {"narrow": ("#D55E00", "½ as wide"), "right": ("#333333", "as wide"), "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analytic(FigureKind):
+class AnalyticFigure(FigureKind):
     """The analytic study of α (``sida analytic``): no rows of the sheet, no choice of panels."""
 
     height: Inches = 4.9
@@ -49,10 +49,10 @@ class Analytic(FigureKind):
         return Drawing(_draw(self, study), analytic_csv(study))
 
 
-def _draw(layout: Analytic, study: Study) -> Figure:
+def _draw(layout: AnalyticFigure, study: _Study) -> Figure:
     """Six panels; the data of each is in the study under the same name."""
     figure = style.new_figure(layout.width, layout.height)
-    panels: tuple[tuple[str, Callable[[Axes, Study], None]], ...] = (
+    panels: tuple[tuple[str, Callable[[Axes, _Study], None]], ...] = (
         ("a  starts, exact ψ", _starts),
         ("b  stability, limited", _ratios),
         ("c  at rest, limited", _rest),
@@ -68,7 +68,7 @@ def _draw(layout: Analytic, study: Study) -> Figure:
     return figure
 
 
-def _starts(axes: Axes, study: Study) -> None:
+def _starts(axes: Axes, study: _Study) -> None:
     starts, alphas = study["settings"]["starts"], study["settings"]["alphas"]
     axes.set_yscale("log")
     _map(axes, alphas, starts, study["starts"]["outcomes"])
@@ -83,7 +83,7 @@ def _starts(axes: Axes, study: Study) -> None:
     _legend(axes, "upper left")
 
 
-def _ratios(axes: Axes, study: Study) -> None:
+def _ratios(axes: Axes, study: _Study) -> None:
     ratios, alphas = study["settings"]["ratios"], study["settings"]["alphas"]
     axes.set_yscale("log")
     _map(axes, alphas, ratios, study["ratios"]["outcomes"])
@@ -95,7 +95,7 @@ def _ratios(axes: Axes, study: Study) -> None:
     _legend(axes, "upper left")
 
 
-def _rest(axes: Axes, study: Study) -> None:
+def _rest(axes: Axes, study: _Study) -> None:
     alphas, rest = study["settings"]["alphas"], study["limited"]
     shown = [(alpha, width) for alpha, width in zip(alphas, rest["widths"]) if width is not None]
     axes.plot(*zip(*shown), color="#333333", marker="o", label="at rest")
@@ -111,7 +111,7 @@ def _rest(axes: Axes, study: Study) -> None:
     _legend(axes, "upper left")
 
 
-def _bias(axes: Axes, study: Study) -> None:
+def _bias(axes: Axes, study: _Study) -> None:
     alphas = study["settings"]["alphas"]
     for name, (colour, label) in _BIAS.items():
         axes.plot(alphas, [100 * v for v in study["bias"]["lagging"][name]], color=colour, marker="o", label=label)
@@ -125,7 +125,7 @@ def _bias(axes: Axes, study: Study) -> None:
     _legend(axes, "upper left")
 
 
-def _distance(axes: Axes, study: Study, kind: str) -> None:
+def _distance(axes: Axes, study: _Study, kind: str) -> None:
     found = study[kind]
     for alpha, values in zip(study["settings"]["alphas"], found["distance"]):
         look = style.own_look("", alpha, by_alpha=True)
@@ -191,7 +191,7 @@ def _minus(alpha: float) -> str:
     return f"{alpha:g}".replace("-", "−")
 
 
-def analytic_csv(study: Study) -> str:
+def analytic_csv(study: _Study) -> str:
     """One line per mark and point of the panels, and per number of the study."""
     settings = study["settings"]
     alphas = settings["alphas"]

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
-from eval.figures.gather import Line
+from eval.figures.gather import ReferenceLine
 from eval.figures.layout import CurvesLayout, PanelSpec
 from eval.figures.place import Spot, Words, write
 from eval.figures.points_layout import PointsLayout, PointsPanel
-from eval.figures.style import METHODS, literal
+from eval.figures.style import METHOD_LOOKS, literal
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,18 +95,18 @@ def legend_inside(axes: Axes, place: Any, more: Mapping[str, Any]) -> None:
     axes.legend([*handles, *more.values()], [*labels, *more], loc=place, **look)
 
 
-def _line_colour(line: Line, by_method: bool) -> str:
+def _line_colour(line: ReferenceLine, by_method: bool) -> str:
     """The layout's choice; else a measured generator has the colour of its method."""
     if line.colour is not None:
         return style.LINE_COLOURS[line.colour]
     if line.method == "teacher":
         return style.LINE_COLOURS["purple"]
-    if by_method and line.method in METHODS:
-        return METHODS[line.method][0]
+    if by_method and line.method in METHOD_LOOKS:
+        return METHOD_LOOKS[line.method][0]
     return style.LINE_COLOURS["grey"]
 
 
-def draw_lines(axes: Axes, lines: Sequence[Line], written: bool, by_method: bool = True) -> None:
+def draw_lines(axes: Axes, lines: Sequence[ReferenceLine], written: bool, by_method: bool = True) -> None:
     """Horizontal lines; their names are left to :func:`name_lines` or to the legend."""
     by_height = sorted(lines, key=lambda line: line.value)
     for line in lines:
@@ -118,7 +118,7 @@ def draw_lines(axes: Axes, lines: Sequence[Line], written: bool, by_method: bool
             axes.plot([], [], color=colour, linewidth=1.0, linestyle=(0, (5.0, 5.0)), label=literal(line.label))
 
 
-def name_lines(axes: Axes, lines: Sequence[Line], by_method: bool = True) -> None:
+def name_lines(axes: Axes, lines: Sequence[ReferenceLine], by_method: bool = True) -> None:
     """Writes the names of horizontal lines on them, where no curve is; those of close lines at other ends."""
     words = []
     for number, line in enumerate(sorted(lines, key=lambda line: line.value)):
@@ -132,7 +132,7 @@ def name_lines(axes: Axes, lines: Sequence[Line], by_method: bool = True) -> Non
     write(axes, words)
 
 
-def say_no_data(axes: Axes, lines: Sequence[Line]) -> None:
+def say_no_data(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
     """Writes between the lines: in the middle of the largest gap that they leave."""
     to_axes = axes.transData + axes.transAxes.inverted()
     low, _ = axes.get_xlim()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from eval.figures import style
 from eval.figures.kind import Drawing, FigureKind, Inches, Runs, check_pick
 from eval.figures.sources import BarrierCurves, Sources
-from eval.results.barriers import LOSSES, chord, places
+from eval.results.barriers import LOSSES, chord, line_points
 from eval.results.selection import Needs
 from eval.results.sheet import Run
 from sida.files.content_hash import csv_text
@@ -25,7 +25,7 @@ _COLUMNS = ("loss", "label", "run", "t", "value")
 
 
 @dataclass(frozen=True)
-class Group:
+class MethodCurves:
     """Curves of the training seeds of one method.
 
     Attributes:
@@ -42,7 +42,7 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Barriers(FigureKind):
+class BarriersFigure(FigureKind):
     """Losses on the line between teachers' weights and their students' (``sida-eval barrier``).
 
     Attributes:
@@ -70,7 +70,9 @@ class Barriers(FigureKind):
         for run in rows:
             if run.run in there:
                 by_label.setdefault(run.label, []).append(run)
-        groups = [Group(k, runs[0].method, {run.run: there[run.run] for run in runs}) for k, runs in by_label.items()]
+        groups = [
+            MethodCurves(k, runs[0].method, {run.run: there[run.run] for run in runs}) for k, runs in by_label.items()
+        ]
         absent = dict.fromkeys(run.label for run in rows if run.run not in there)
         return Drawing(_draw(self, groups), _csv(groups), list(absent))
 
@@ -78,7 +80,7 @@ class Barriers(FigureKind):
         return sources.barriers([run.run for run in self.pick(self.each, sources.runs)], f"{self.source}: each")
 
 
-def _draw(layout: Barriers, groups: list[Group]) -> Figure:
+def _draw(layout: BarriersFigure, groups: list[MethodCurves]) -> Figure:
     """Two panels: the mean over training seeds of each method, single seeds as thin lines, chords dotted.
 
     Both axes are linear, so that chords are straight.
@@ -99,23 +101,23 @@ def _draw(layout: Barriers, groups: list[Group]) -> Figure:
     return figure
 
 
-def _draw_group(axes: Axes, group: Group, loss: str, look: style.Look) -> None:
+def _draw_group(axes: Axes, group: MethodCurves, loss: str, look: style.Look) -> None:
     seeds = [curves[loss] for curves in group.curves.values()]
     means = [statistics.fmean(values) for values in zip(*seeds)]
-    at = places(len(means))
+    at = line_points(len(means))
     for values in seeds if len(seeds) > 1 else ():
         axes.plot(at, values, color=look.colour, linewidth=0.5, alpha=0.6)
     axes.plot(at, chord(means), color=look.colour, linewidth=0.7, linestyle=":")
     axes.plot(at, means, color=look.colour, marker=look.marker, label=style.literal(group.label))
 
 
-def _csv(groups: list[Group]) -> str:
+def _csv(groups: list[MethodCurves]) -> str:
     """One line per loss, run and point."""
     rows = [
         (loss, group.label, run, t, value)
         for loss in LOSSES
         for group in groups
         for run, curves in group.curves.items()
-        for t, value in zip(places(len(curves[loss])), curves[loss])
+        for t, value in zip(line_points(len(curves[loss])), curves[loss])
     ]
     return csv_text(_COLUMNS, (dict(zip(_COLUMNS, row, strict=True)) for row in rows))

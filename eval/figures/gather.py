@@ -17,7 +17,7 @@ from sida.files.content_hash import csv_text
 
 
 @dataclass(frozen=True)
-class Line:
+class ReferenceLine:
     """A horizontal reference line with its label, where its value comes from, and whose measurement it is, if one."""
 
     label: str
@@ -35,7 +35,7 @@ class Panel:
 
     spec: PanelSpec
     curves: tuple[Curve, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ReferenceLine, ...]
     finals: Mapping[str, Estimate]
     missing: tuple[str, ...]
     notes: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def gather(layout: CurvesLayout, sources: Sources) -> list[Panel]:
 
 def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) -> Panel:
     curves: list[Curve] = []
-    lines: list[Line] = []
+    lines: list[ReferenceLine] = []
     missing: list[str] = []
     for number, series in enumerate(spec.series):
         curves += _series(layout, spec, series, sources, f"{where}.series[{number}].each", missing)
@@ -114,13 +114,13 @@ def _series(
 
 def reference_line(
     layout: PanelsFigure, metric: str, line: LineSpec, sources: Sources, where: str, missing: list[str]
-) -> Line | None:
+) -> ReferenceLine | None:
     """A horizontal line of a figure at a metric's level; None, and a name in ``missing``, where there is nothing."""
     if line.published is not None:
         number = published_number(sources.published, line.published, f"{where}.published")
         std = float(number.std) if number.std else None
         label = line.label or f"{number.row_label} {number.text}"
-        return Line(label, number.value, std, f"published: {number.id}", line.colour)
+        return ReferenceLine(label, number.value, std, f"published: {number.id}", line.colour)
     found = layout.line_rows(line, sources.runs)
     if line.where is None and not found:
         return None
@@ -134,14 +134,14 @@ def reference_line(
     nfe = sources.measurements.nfe(run.run)
     start = "its start, " if line.start_of is not None else ""
     label = line.label or start + run.label + (f", NFE {nfe}" if nfe and not start else "")
-    return Line(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour, run.run, run.method)
+    return ReferenceLine(label, estimate.mean, estimate.std, f"measured: {run.run}", line.colour, run.run, run.method)
 
 
 def _describe(conditions: Mapping[str, object]) -> str:
     return ", ".join(f"{key} {value}" for key, value in conditions.items())
 
 
-FIELDS = (
+_COLUMNS = (
     "panel", "kind", "series", "run", "metric", "images", "iterations", "value", "std", "over", "count",
     "num_samples", "source", "shown",
 )  # fmt: skip
@@ -196,4 +196,4 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
             std = "" if line.std is None else repr(line.std)
             records.append(common | record | {"std": std, "source": line.source})
         records += [common | {"kind": "missing", "series": name, "shown": False} for name in panel.missing]
-    return csv_text(FIELDS, records)
+    return csv_text(_COLUMNS, records)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from eval.figures.analytic import Analytic
-from eval.figures.barriers import Barriers
+from eval.figures.analytic import AnalyticFigure
+from eval.figures.barriers import BarriersFigure
 from eval.figures.kind import Drawing, FigureKind, Runs
 from eval.figures.layout import CurvesLayout, SamplesLayout
 from eval.figures.points_layout import PointsLayout
@@ -15,7 +15,7 @@ from sida.config.mapping import from_mapping
 from sida.errors import UserError
 
 
-class Curves(CurvesLayout):
+class CurvesFigure(CurvesLayout):
     """Metrics, or quantities of training logs, against images seen."""
 
     def needs(self, runs: Runs) -> Needs:
@@ -42,7 +42,7 @@ class Curves(CurvesLayout):
         return Drawing(draw_curves(layout, panels), curves_csv(layout, panels), sum(missing, ()), sum(notes, ()))
 
 
-class Points(PointsLayout):
+class PointsFigure(PointsLayout):
     """Measured generators against a column, a setting or another metric."""
 
     def needs(self, runs: Runs) -> Needs:
@@ -77,7 +77,7 @@ class Points(PointsLayout):
         return Drawing(draw_points(layout, panels), points_csv(panels), sum(missing, ()), sum(notes, ()))
 
 
-class Samples(SamplesLayout):
+class SamplesFigure(SamplesLayout):
     """Pictures of the same seeds; with ``neighbours``, over their nearest real images."""
 
     def needs(self, runs: Runs) -> Needs:
@@ -98,11 +98,11 @@ class Samples(SamplesLayout):
 
 #: Figure kinds by the ``kind`` of a layout.
 FIGURE_KINDS: dict[str, type[FigureKind]] = {
-    "curves": Curves,
-    "samples": Samples,
-    "points": Points,
-    "analytic": Analytic,
-    "barriers": Barriers,
+    "curves": CurvesFigure,
+    "samples": SamplesFigure,
+    "points": PointsFigure,
+    "analytic": AnalyticFigure,
+    "barriers": BarriersFigure,
 }
 
 

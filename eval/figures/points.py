@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from eval.effects.contrast import pooled_std
-from eval.figures.gather import Line, reference_line
+from eval.figures.gather import ReferenceLine, reference_line
 from eval.figures.marks import Mark, MarkSeries, Single
-from eval.figures.points_layout import COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
+from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
 from eval.figures.sources import Sources
 from eval.results.sheet import Run
 from eval.results.summary import require_one_yardstick
@@ -27,7 +27,7 @@ class Marks:
 
     spec: PointsPanel
     curves: tuple[MarkSeries, ...]
-    lines: tuple[Line, ...]
+    lines: tuple[ReferenceLine, ...]
     missing: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
@@ -182,7 +182,7 @@ class _Panel:
             if row.teacher is None:
                 raise UserError(f"{where}: run '{row.run}' has no teacher; change the conditions")
             return row.teacher
-        if by in COLUMNS:
+        if by in NUMBER_COLUMNS:
             value = self._settings(row).get(by, getattr(row, by))
             what = f"an empty column {by}"
         else:

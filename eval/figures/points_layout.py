@@ -13,14 +13,14 @@ from eval.results.sheet import Run
 from sida.errors import suggestion
 
 #: Columns of the sample sheet that are numbers.
-COLUMNS = ("alpha", "seed", "nfe")
+NUMBER_COLUMNS = ("alpha", "seed", "nfe")
 #: Points by teacher: those that differ in nothing but their seed are one, where a panel pools teachers.
 TEACHER = "teacher"
-Scale = Literal["log", "linear"]
+AxisScale = Literal["log", "linear"]
 #: Intervals over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``pooled95`` (the same
 #: with one standard deviation for all points of a series: for points of two or three trainings that scatter alike),
 #: ``std`` (their sample standard deviation), ``range`` (lowest to highest) or ``none``. One training has none of them.
-Interval = Literal["t95", "pooled95", "std", "range", "none"]
+IntervalKind = Literal["t95", "pooled95", "std", "range", "none"]
 
 
 @functools.cache
@@ -40,14 +40,14 @@ def check_by(key: str | None) -> None:
     Raises:
         ValueError: There is none of this name.
     """
-    if key is None or key == TEACHER or key in COLUMNS:
+    if key is None or key == TEACHER or key in NUMBER_COLUMNS:
         return
     group, _, name = key.partition(".")
     if known := settings_of(group):
         if name not in known:
             raise ValueError(f"by: a {group} has no setting '{name}'{suggestion(name, known)}")
         return
-    ways = (TEACHER, *COLUMNS, "recipe.<setting>", "sampler.<setting>", "teacher.<setting>")
+    ways = (TEACHER, *NUMBER_COLUMNS, "recipe.<setting>", "sampler.<setting>", "teacher.<setting>")
     raise ValueError(f"by: must be one of {', '.join(ways)}, got '{key}'")
 
 
@@ -111,7 +111,7 @@ class PointsPanel:
         metric: On the vertical axis: key of the metric in the protocol.
         at: The kept generator's measurement, or the last evaluation of its training.
         by: What tells the points of a series apart, and, without ``x``, the horizontal axis: a column that is a number
-            (:data:`COLUMNS`), a setting (``recipe.lambda_d``, ``sampler.guidance``, ``teacher.total_kimg``) or
+            (:data:`NUMBER_COLUMNS`), a setting (``recipe.lambda_d``, ``sampler.guidance``, ``teacher.total_kimg``) or
             ``teacher``.
         x: A metric on the horizontal axis.
         pool_teachers: Rows whose teachers differ only in their seed are one point.
@@ -119,7 +119,7 @@ class PointsPanel:
         diagonal: Name of a line at which both axes have the same value; null draws none.
         name_points: Write the value of ``by`` beside each point.
         connect: Join the points of a series.
-        interval: In the place of the layout's, one of :data:`Interval`.
+        interval: In the place of the layout's, one of :data:`IntervalKind`.
         legend: Place of the legend in matplotlib's words, e.g. ``lower left``.
         optional: Whether the panel is left out where no row matches its series.
     """
@@ -134,12 +134,12 @@ class PointsPanel:
     title: str = ""
     x_label: str = ""
     y_label: str = ""
-    x_scale: Scale = "linear"
-    y_scale: Scale = "linear"
+    x_scale: AxisScale = "linear"
+    y_scale: AxisScale = "linear"
     diagonal: str | None = None
     name_points: bool = False
     connect: bool = True
-    interval: Interval | None = None
+    interval: IntervalKind | None = None
     legend: str = "best"
     optional: bool = False
 
@@ -164,12 +164,12 @@ class PointsLayout(PanelsFigure):
     """A figure of measured generators against what tells them apart.
 
     Attributes:
-        interval: Over the trainings of a point, one of :data:`Interval`.
+        interval: Over the trainings of a point, one of :data:`IntervalKind`.
         band: Draw intervals as a band along the series instead of a bar at each point.
     """
 
     panels: tuple[PointsPanel, ...]
-    interval: Interval = "t95"
+    interval: IntervalKind = "t95"
     band: bool = False
 
     def __post_init__(self) -> None:
@@ -180,7 +180,7 @@ class PointsLayout(PanelsFigure):
                     "interval: pooled95 is of values, not of places; choose t95 where both axes are the row's"
                 )
 
-    def interval_of(self, panel: PointsPanel) -> Interval:
+    def interval_of(self, panel: PointsPanel) -> IntervalKind:
         """A panel's own interval, else that of all."""
         return panel.interval or self.interval
 

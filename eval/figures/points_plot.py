@@ -33,9 +33,9 @@ INTERVALS = {
     "range": "lowest to highest",
     "none": "",
 }
-ONE = "hollow: one training"
-SINGLE = "single trainings"
-LOST = "at the top: not a finite number, in no mean"
+ONE_LABEL = "hollow: one training"
+SINGLE_LABEL = "single trainings"
+LOST_LABEL = "at the top: not a finite number, in no mean"
 #: Points (of 1/72 inch) by which series that share their places are moved apart.
 _APART = 3.0
 
@@ -71,16 +71,16 @@ def _entries(layout: PointsLayout, panels: Sequence[Marks]) -> dict[str, Any]:
     grey: dict[str, Any] = {"color": "#555555", "linestyle": "none"}
     found: dict[str, Any] = {}
     if any(len(mark.singles) > 1 for mark in marks):
-        found[SINGLE] = Line2D([], [], marker=".", markersize=5, markeredgewidth=0, **grey)
+        found[SINGLE_LABEL] = Line2D([], [], marker=".", markersize=5, markeredgewidth=0, **grey)
     for words in _intervals(panels):
         if layout.band:
             found[words] = Line2D([], [], color="#555555", linewidth=6.0, alpha=0.25)
         else:
             found[words] = Line2D([], [], marker="|", markersize=8, **grey)
     if any(len(mark.singles) == 1 for mark in marks):
-        found[ONE] = Line2D([], [], marker="o", markersize=4.5, markerfacecolor="white", **grey)
+        found[ONE_LABEL] = Line2D([], [], marker="o", markersize=4.5, markerfacecolor="white", **grey)
     if any(series.lost for panel in panels for series in panel.curves):
-        found[LOST] = Line2D([], [], marker="x", markersize=5, **grey)
+        found[LOST_LABEL] = Line2D([], [], marker="x", markersize=5, **grey)
     return found
 
 

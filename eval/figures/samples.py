@@ -32,7 +32,7 @@ def build_samples(layout: SamplesLayout, sources: Sources) -> Drawing:
     for _, run in shown:
         if run.run not in generators:
             raise UserError(f"{layout.source}: run '{run.run}' is not among the generators of --spec; add it")
-    grids = [draw(layout, generators[run.run], panel.title or run.label) for panel, run in shown]
+    grids = [draw_grid(layout, generators[run.run], panel.title or run.label) for panel, run in shown]
     if layout.neighbours is None:
         return Drawing(draw_grids(layout, grids), samples_csv(layout, grids), missing)
     from eval.figures.neighbours import draw_neighbours
@@ -40,7 +40,7 @@ def build_samples(layout: SamplesLayout, sources: Sources) -> Drawing:
     return Drawing(*draw_neighbours(layout, layout.neighbours, grids), missing)
 
 
-def draw(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Grid:
+def draw_grid(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Grid:
     """The grid of one generator (see :class:`SamplesLayout` for seeds and classes).
 
     Networks are sampled, guided and decoded as for a measurement, so the image of a seed and class is the same.

@@ -80,7 +80,7 @@ def save(figure: Figure, out: str | Path, title: str) -> list[Path]:
 
 
 #: Okabe & Ito's colours, which colour-blind readers can tell apart, and a marker each.
-METHODS = {"sid": ("#0072B2", "o"), "sida": ("#D55E00", "s"), "sid2a": ("#009E73", "^"), "gdd": ("#CC79A7", "D")}
+METHOD_LOOKS = {"sid": ("#0072B2", "o"), "sida": ("#D55E00", "s"), "sid2a": ("#009E73", "^"), "gdd": ("#CC79A7", "D")}
 #: For what is neither a method's nor an α's own curve, in the order in which a figure takes them. Purple: teachers.
 VARIANTS = (("#000000", "P"), ("#E69F00", "X"), ("#56B4E9", "d"), ("#8C564B", "<"), ("#999933", "v"), ("#7F7F7F", ">"))
 _ALPHAS = (-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5)
@@ -159,9 +159,9 @@ def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look |
         return Look(to_hex(matplotlib.colormaps["viridis"](place)), _ALPHA_MARKERS[round(20 * alpha) % 11])
     if method in OTHERS:
         return OTHERS[method]
-    if method not in METHODS:
+    if method not in METHOD_LOOKS:
         return None
-    colour, marker = METHODS[method]
+    colour, marker = METHOD_LOOKS[method]
     if alpha is None or alpha == 1:
         return Look(colour, marker)
     return Look(_mixed(colour, 255 if alpha > 1 else 0, 0.4), marker, DASHED if alpha > 1 else DOTTED)

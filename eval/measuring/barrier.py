@@ -18,7 +18,7 @@ import torch
 
 from eval.measuring.measure import threads
 from eval.measuring.protocol import load_protocol
-from eval.results.barriers import FORMAT, LOSSES, barrier, places
+from eval.results.barriers import BARRIER_FORMAT, LOSSES, barrier, line_points
 from sida.config.mapping import Settings, from_mapping
 from sida.config.plugins import MONITOR
 from sida.config.ranges import Count, Natural, Range
@@ -86,18 +86,18 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
         raise UserError(f"--out {out}: must end in .json")
     take_device(told.device, where)
     with threads(told.threads), tf32(False), torch.no_grad():
-        line = Line(told, where)
+        line = WeightLine(told, where)
         progress = Progress(f"barrier {told.run}", told.points, "points")
         curves: dict[str, list[float]] = {name: [] for name in LOSSES}
-        for number, t in enumerate(places(told.points)):
+        for number, t in enumerate(line_points(told.points)):
             for name, value in line.losses(t).items():
                 curves[name].append(value)
             progress.update(number + 1)
         record = {
-            "format": FORMAT,
+            "format": BARRIER_FORMAT,
             "run": told.run,
             "method": told.method,
-            "points": places(told.points),
+            "points": line_points(told.points),
             "curves": curves,
             "barriers": {name: barrier(values) for name, values in curves.items()},
             "num_samples": told.num_samples,
@@ -112,7 +112,7 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
     return record
 
 
-class Line:
+class WeightLine:
     """The straight line between two networks of equal weights' shapes.
 
     Args:

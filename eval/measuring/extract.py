@@ -15,7 +15,7 @@ from eval.features.base import Extractor
 from eval.measuring.pipeline import prefetch
 from eval.measuring.reference_files import write_own
 from eval.measuring.references import data_digest
-from eval.measuring.stores import open_store
+from eval.measuring.stores import open_images
 from eval.statistics import FeatureStatistics
 from sida.config.mapping import load_spec
 from sida.data import load_dataset
@@ -55,7 +55,7 @@ def open_set(dataset: str | None = None, images: str | None = None) -> ImageSet:
         return ImageSet(data.name, len(data), lambda a, b: data.images(range(a, b)), lambda: data_digest(data))
     if images is None:
         raise UserError("give --dataset or --images")
-    store = open_store(images)
+    store = open_images(images)
     return ImageSet(
         Path(images).name,
         store.count,

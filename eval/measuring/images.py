@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from eval.measuring.outside import Duplicates
-from eval.measuring.pipeline import Batch
+from eval.measuring.pipeline import ImageBatch
 from eval.measuring.protocol import Protocol
-from eval.measuring.stores import open_store
+from eval.measuring.stores import open_images
 from sida.errors import UserError
 
 
@@ -30,7 +30,7 @@ class ImageFiles:
     allow_duplicates: bool = False
 
     def __post_init__(self) -> None:
-        self.store = open_store(self.path)
+        self.store = open_images(self.path)
         allowing = "or allow them (--allow-duplicates) if the generator really repeats itself"
         self._duplicates = Duplicates(self.store.name, f"remove copies, {allowing}")
 
@@ -43,7 +43,7 @@ class ImageFiles:
         """Digest of the files."""
         return {"images": self.store.digest()}
 
-    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Decodes the images of these positions.
 
         Raises:
@@ -62,4 +62,4 @@ class ImageFiles:
             classes = None
             if self.store.classes is not None:
                 classes = torch.from_numpy(self.store.classes[first : first + len(images)])
-            yield Batch(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), classes)
+            yield ImageBatch(torch.from_numpy(images.transpose(0, 3, 1, 2).copy()), classes)

@@ -1,4 +1,4 @@
-"""Our metric kinds; a new one is a class here and a line in :data:`KINDS`."""
+"""Our metric kinds; a new one is a class here and a line in :data:`METRIC_KINDS`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from eval.measuring.metric import Direction, Metric, Sides, Value
+from eval.measuring.metric import Direction, Metric, MetricValue, Sides
 from sida.config.plugins import load_class
 from sida.config.ranges import Count, Variants, names_object
 from sida.errors import UserError
@@ -27,7 +27,7 @@ class Frechet(Metric):
     generated = real = "moments"
     selects = True
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The distance with a check of its condition."""
         from eval.frechet import frechet_report
 
@@ -47,7 +47,7 @@ class FrechetInfinity(Metric):
 
     generated, real = "features", "moments"
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The intercept, with the distances that it comes from."""
         from eval.extrapolation import frechet_infinity
 
@@ -112,7 +112,7 @@ class InceptionScore(Metric):
 
         self._sums = InceptionScoreSums.from_tensors(tensors) if tensors else None
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """Mean over splits, with their spread."""
         assert self._sums is not None  # a whole trial has images
         score = self._sums.score()
@@ -150,7 +150,7 @@ class _Neighbours(Metric):
 class Precision(_Neighbours):
     """Share of generated images inside the manifold of real ones."""
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The share."""
         return float(self.shares(sides).precision), {}
 
@@ -159,7 +159,7 @@ class Precision(_Neighbours):
 class Recall(_Neighbours):
     """Share of real images inside the manifold of generated ones."""
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The share."""
         return float(self.shares(sides).recall), {}
 
@@ -170,7 +170,7 @@ class Kernel(Metric):
 
     generated = real = "features"
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The distance over subsets."""
         from eval.kernel_distance import kernel_distance
 
@@ -197,7 +197,7 @@ class Memorisation(Metric):
         """The training and the held-out images."""
         return (*super().references, self.held_out)
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The statistic, with the others and the test's z beside it."""
         from eval.memorisation import memorisation
 
@@ -252,14 +252,14 @@ class Accuracy(Metric):
         """Takes the counts of a file."""
         self._correct, self._labelled = counts.get("correct", 0), counts.get("labelled", 0)
 
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The share; None for an unconditional generator."""
         if self._labelled != sides.num_samples:
             return None, {"note": "not measured: images without requested classes"}
         return self._correct / self._labelled, {}
 
 
-KINDS: dict[str, type[Metric]] = {
+METRIC_KINDS: dict[str, type[Metric]] = {
     "frechet": Frechet,
     "frechet_infinity": FrechetInfinity,
     "inception_score": InceptionScore,
@@ -275,14 +275,14 @@ def metric_class(kind: str, where: str = "kind") -> type[Metric]:
     """The class of a kind.
 
     Raises:
-        UserError: Neither one of :data:`KINDS` nor a class of someone else's module.
+        UserError: Neither one of :data:`METRIC_KINDS` nor a class of someone else's module.
     """
-    if kind in KINDS:
-        return KINDS[kind]
+    if kind in METRIC_KINDS:
+        return METRIC_KINDS[kind]
     if not names_object(kind):
-        raise UserError(f"{where}: must be one of {', '.join(KINDS)} or module:object, got '{kind}'")
+        raise UserError(f"{where}: must be one of {', '.join(METRIC_KINDS)} or module:object, got '{kind}'")
     return load_class(kind, where, Metric, "eval.measuring.metric.Metric")
 
 
 #: A metric of a protocol: its kind says which settings it has.
-AnyMetric = Annotated[Metric, Variants("kind", lambda: KINDS, metric_class)]
+AnyMetric = Annotated[Metric, Variants("kind", lambda: METRIC_KINDS, metric_class)]

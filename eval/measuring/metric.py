@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Direction = Literal["lower", "higher"]
 #: A value (None: it could not be measured), and what is needed to judge it.
-Value = tuple[float | None, dict[str, Any]]
+MetricValue = tuple[float | None, dict[str, Any]]
 
 
 @dataclass(kw_only=True)
@@ -116,7 +116,7 @@ class Metric(abc.ABC):
         """The inverse of :meth:`tensors` and :meth:`counts`."""
 
     @abc.abstractmethod
-    def compute(self, sides: Sides) -> Value:
+    def compute(self, sides: Sides) -> MetricValue:
         """The value of a whole trial, and details by name.
 
         Raises:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from eval.measuring.pipeline import Batch
+from eval.measuring.pipeline import ImageBatch
 from sida.errors import UserError
 
 
@@ -38,7 +38,7 @@ class Duplicates:
                 raise UserError(f"{self._name(position)}: is the same image as {self._name(twin)}; {self._remedy}")
 
 
-def as_batch(returned: Any, count: int, name: str) -> Batch:
+def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
     """What a function returned for some seeds.
 
     Args:
@@ -58,7 +58,7 @@ def as_batch(returned: Any, count: int, name: str) -> Batch:
     if pixels.dtype != torch.uint8 or pixels.ndim != 4 or len(pixels) != count:
         raise UserError(f"{wanted}, got {pixels.dtype} {tuple(pixels.shape)}")
     if classes is None:
-        return Batch(pixels, None)
+        return ImageBatch(pixels, None)
     try:
         labels = torch.as_tensor(classes)
     except (TypeError, ValueError, RuntimeError):
@@ -68,4 +68,4 @@ def as_batch(returned: Any, count: int, name: str) -> Batch:
             f"{name}: must return classes as whole numbers of shape ({count},), got {labels.dtype} "
             f"{tuple(labels.shape)}"
         )
-    return Batch(pixels, labels.to(torch.int64))
+    return ImageBatch(pixels, labels.to(torch.int64))

@@ -24,7 +24,7 @@ from sida.runtime.devices import tf32
 T = TypeVar("T")
 
 
-class Batch(NamedTuple):
+class ImageBatch(NamedTuple):
     """Images of consecutive seeds.
 
     Attributes:
@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 
 
 def run_pass(
-    batches: Iterable[Batch],
+    batches: Iterable[ImageBatch],
     extractors: Mapping[str, Extractor],
     sums: TrialSums,
     first: int = 0,
@@ -64,7 +64,7 @@ def run_pass(
     return sums
 
 
-def sized(items: Iterator[Batch], protocol: Protocol, origin: str) -> Iterator[Batch]:
+def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Iterator[ImageBatch]:
     """The same batches, once the size of the first one's images is what the protocol measures.
 
     Raises:

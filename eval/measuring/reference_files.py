@@ -21,7 +21,7 @@ from sida.files.tensors import explained, read_tensors, write_tensors
 if TYPE_CHECKING:
     from eval.features.base import Extractor
 
-FORMAT = "sida-reference/1"
+_FORMAT = "sida-reference/1"
 
 Moments = tuple[np.ndarray, np.ndarray, int | None]
 
@@ -137,7 +137,7 @@ def write_own(
     if features is not None:
         tensors["features"] = features
     header = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "name": name,
         "dataset_sha256": dataset_sha256,
         "extractor": extractor.name,
@@ -160,7 +160,7 @@ def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> Own
     """
     with explained(path, "no reference", "make it with `sida-eval reference`"):
         tensors, header = read_tensors(path)
-        if header.get("format") != FORMAT:
+        if header.get("format") != _FORMAT:
             raise ValueError("made by another program")
         statistics = FeatureStatistics.from_tensors(
             {key.removeprefix("statistics/"): value for key, value in tensors.items() if key != "features"},

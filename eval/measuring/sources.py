@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from eval.measuring.outside import Duplicates, as_batch
-from eval.measuring.pipeline import Batch
+from eval.measuring.pipeline import ImageBatch
 from eval.measuring.references import data_digest
 from sida.config.plugins import code_sha256, load_object
 from sida.config.samplers import Sampler, read_sampler
@@ -38,7 +38,7 @@ class Source(Interface):
     def identity(self) -> dict[str, Any]:
         """Plain values that change whenever an image could change (digests of networks, data, files)."""
 
-    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """The images of consecutive seeds, in their order, ``batch_size`` at a time."""
 
 
@@ -64,7 +64,7 @@ class DataSource:
         data = {"data": data_digest(self.dataset)}
         return data if self.dataset.is_pixels else {**data, "vae": decoder_digest(self.vae)}
 
-    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Real images drawn with replacement; their classes are the true ones."""
         return _plain(self.drawer.draw(seeds, batch_size))
 
@@ -99,7 +99,7 @@ class CallableSource:
         source = code_sha256(self._module, self._function)
         return {"callable": self.name, "kwargs": by_content(self.kwargs), "source_sha256": source}
 
-    def batches(self, seeds: range, batch_size: int) -> Iterator[Batch]:
+    def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """Calls the function and checks what it returns; the first batch is drawn twice.
 
         Raises:
@@ -122,7 +122,7 @@ class CallableSource:
                 self._duplicates.check(batch.images.cpu().numpy(), chosen[0])
             yield batch
 
-    def _draw(self, seeds: range) -> Batch:
+    def _draw(self, seeds: range) -> ImageBatch:
         return as_batch(self._function(list(seeds), **self.kwargs), len(seeds), self.name)
 
 
@@ -208,14 +208,14 @@ class NetworkSource:
 
     def batches(
         self, seeds: range, batch_size: int, class_labels: str | Sequence[int] | None = None
-    ) -> Iterator[Batch]:
+    ) -> Iterator[ImageBatch]:
         """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) replaces the protocol's rule."""
         rule = class_labels if class_labels is not None else self._counts or self.protocol.label_dist
         return _plain(self.drawer.draw(seeds, batch_size, rule, self.device))
 
 
-def _plain(samples: Iterator[Samples]) -> Iterator[Batch]:
+def _plain(samples: Iterator[Samples]) -> Iterator[ImageBatch]:
     """Networks without classes give no classes."""
     for batch in samples:
         has_classes = len(batch.classes) > 0 and int(batch.classes[0]) != NO_CLASS
-        yield Batch(batch.images, batch.classes if has_classes else None)
+        yield ImageBatch(batch.images, batch.classes if has_classes else None)

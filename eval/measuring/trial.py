@@ -21,7 +21,7 @@ from eval.statistics import FeatureStatistics
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors, write_tensors
 
-FORMAT = "sida-trial-shard/1"
+_FORMAT = "sida-trial-shard/1"
 
 
 class TrialSums:
@@ -109,7 +109,7 @@ class TrialSums:
         for name in self.rows:
             tensors[f"features/{name}"] = self.features(name)
         header: dict[str, Any] = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "protocol_sha256": self.protocol.trial_sha256,
             "ranges": self.ranges,
             **metadata,
@@ -128,7 +128,7 @@ class TrialSums:
         """
         with explained(path, "cannot be read", "measure this shard again"):
             tensors, header = read_tensors(path)
-            if header.get("format") != FORMAT:
+            if header.get("format") != _FORMAT:
                 raise ValueError("no shard of a trial")
         if header["protocol_sha256"] != protocol.trial_sha256:
             raise UserError(f"{path}: measured under another protocol than '{protocol.name}'; measure this shard again")

@@ -16,7 +16,7 @@ from eval.measuring.score import score_images
 from sida.errors import UserError
 
 
-class Difference(NamedTuple):
+class VariantDifference(NamedTuple):
     """A metric through one feature network.
 
     Attributes:
@@ -42,7 +42,7 @@ def compare_variants(
     num_samples: int | None = None,
     extractor_options: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
-) -> list[Difference]:
+) -> list[VariantDifference]:
     """Measures the metrics that a protocol takes from the first network with each of the networks.
 
     Args:
@@ -90,8 +90,8 @@ def compare_variants(
     ]
 
 
-def _difference(metric: str, extractor: str, published: Sequence[float], given: Sequence[float]) -> Difference:
+def _difference(metric: str, extractor: str, published: Sequence[float], given: Sequence[float]) -> VariantDifference:
     spread = statistics.stdev(published)
     difference = statistics.fmean(theirs - ours for theirs, ours in zip(given, published))
     share = abs(difference) / spread if spread else None
-    return Difference(metric, extractor, statistics.fmean(given), difference, share)
+    return VariantDifference(metric, extractor, statistics.fmean(given), difference, share)

@@ -15,7 +15,7 @@ from eval.claims.experiments import EXPECTED, Experiment
 from eval.claims.model import SIGNS, UNDECIDED, Outcome
 from eval.claims.read import read_verdicts
 from eval.results.summary import Measurements
-from eval.tables.text import plain
+from eval.tables.text import markdown
 from sida.errors import UserError, suggestion
 
 
@@ -156,7 +156,7 @@ def answers_table(answers: Iterable[Answer], link: str = "#") -> str:
     """
     lines = ["| question | first claim | effect | all claims |", "|---|---|---|---|"]
     for answer in answers:
-        asked = f"[{plain(answer.experiment.question)}]({link}{answer.experiment.id})"
+        asked = f"[{markdown(answer.experiment.question)}]({link}{answer.experiment.id})"
         lines.append(_row((asked, _verdict(answer.claims[0]), answer.effect, answer.summary)))
     return "\n".join(lines)
 
@@ -174,23 +174,23 @@ def answer_block(answer: Answer, picture: str = "", page: str = "", cost: str = 
     experiment = answer.experiment
     when = f"measured {answer.days}" if answer.days else "nothing was measured"
     parts = [
-        f"**Question.** {plain(experiment.question.strip())}",
-        f"**Predicted** ({experiment.written}). {plain(experiment.prediction.strip())}",
+        f"**Question.** {markdown(experiment.question.strip())}",
+        f"**Predicted** ({experiment.written}). {markdown(experiment.prediction.strip())}",
         f"**Came out** ({when}): {answer.summary}." + (f" {_EARLY}" if answer.early else ""),
         "\n".join(["| claim | predicted | came out | effect |", "|---|---|---|---|", *map(_claim, answer.claims)]),
     ]
     if evidence:
-        parts.append("\n".join(f"- {claim.id} {plain(line)}" for claim in answer.claims for line in claim.evidence))
+        parts.append("\n".join(f"- {claim.id} {markdown(line)}" for claim in answer.claims for line in claim.evidence))
     if picture and experiment.figures:
-        parts.append(f"![{plain(experiment.title)}]({picture})")
+        parts.append(f"![{markdown(experiment.title)}]({picture})")
     # A table and a figure may have one name: their headings, and so their places, begin with the kind.
     kinds = (("figure", experiment.figures), ("table", experiment.tables))
     shown = [f"[{kind} {name}]({page}{kind}-{name})" for kind, names in kinds for name in names]
     if page and shown:
         parts.append(f"All of it: {', '.join(shown)}.")
-    parts.append(f"**What it cannot tell.** {plain(experiment.limits.strip())}")
+    parts.append(f"**What it cannot tell.** {markdown(experiment.limits.strip())}")
     if scale := paper_scale(experiment, cost):
-        parts.append(f"**At the paper's scale.** {plain(scale)}")
+        parts.append(f"**At the paper's scale.** {markdown(scale)}")
     return "\n\n".join(parts)
 
 
@@ -209,7 +209,7 @@ def paper_scale(experiment: Experiment, cost: str = "") -> str:
 def _claim(claim: Decided) -> str:
     return _row(
         (
-            f"{claim.id}: {plain(claim.statement)}",
+            f"{claim.id}: {markdown(claim.statement)}",
             f"{SIGNS[claim.predicted]} {claim.predicted}",
             _verdict(claim),
             claim.effect,

@@ -24,11 +24,11 @@ from eval.tables.model import Cell, Column, Row, Table
 from sida.config import resources
 from sida.errors import UserError, suggestion
 
-Outcome = Literal["identical", "within noise", "lower", "higher", "single trial"]
+ComparisonOutcome = Literal["identical", "within noise", "lower", "higher", "single trial"]
 
 
 @dataclass(frozen=True)
-class Difference:
+class RunDifference:
     """One metric of one run on both sides; ``outcome`` tells where the second mean lies relative to the first."""
 
     run: str
@@ -37,7 +37,7 @@ class Difference:
     second: Estimate
     difference: float
     bound: float | None
-    outcome: Outcome
+    outcome: ComparisonOutcome
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Comparison:
     """All common metrics, and what only one side has."""
 
     names: tuple[str, str]
-    differences: tuple[Difference, ...]
+    differences: tuple[RunDifference, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
 
     @property
-    def significant(self) -> list[Difference]:
+    def significant(self) -> list[RunDifference]:
         """Differences beyond the noise."""
         return [d for d in self.differences if d.outcome in ("lower", "higher")]
 
@@ -100,7 +100,7 @@ def _compare_pairs(
 
 def _differences(
     sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str], pairs: Mapping[str, str]
-) -> list[Difference]:
+) -> list[RunDifference]:
     for pair in pairs.items():
         _check_protocol(pair, sides, names)
     (first, _), (second, _) = sides
@@ -167,18 +167,18 @@ def _trial(folder: Path, run: str) -> Mapping[str, Any]:
     return record if isinstance(record, Mapping) else {}
 
 
-def _difference(pair: tuple[str, str], metric: str, first: Measurements, second: Measurements) -> Difference:
+def _difference(pair: tuple[str, str], metric: str, first: Measurements, second: Measurements) -> RunDifference:
     a, b = first.estimate(pair[0], metric), second.estimate(pair[1], metric)
     change, run = b.mean - a.mean, _named(pair)
     same = [row.value for row in first.lines(pair[0], metric)] == [row.value for row in second.lines(pair[1], metric)]
     if a.std is None or b.std is None:
-        return Difference(run, metric, a, b, change, None, "identical" if same else "single trial")
+        return RunDifference(run, metric, a, b, change, None, "identical" if same else "single trial")
     limit = bound(a, b, Z)
-    outcome: Outcome = "lower" if change < -limit else "higher" if change > limit else "within noise"
-    return Difference(run, metric, a, b, change, limit, "identical" if same else outcome)
+    outcome: ComparisonOutcome = "lower" if change < -limit else "higher" if change > limit else "within noise"
+    return RunDifference(run, metric, a, b, change, limit, "identical" if same else outcome)
 
 
-def as_table(comparison: Comparison) -> Table:
+def comparison_table(comparison: Comparison) -> Table:
     """The comparison as a table for the terminal or a page."""
     columns = (
         Column("run"),

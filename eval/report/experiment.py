@@ -14,7 +14,7 @@ from eval.report.index.write import write_index
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
 from eval.results.summary import Measurements, load_measurements
-from eval.tables.text import plain
+from eval.tables.text import markdown
 from sida.config.mapping import from_mapping, load_spec
 from sida.errors import UserError
 from sida.files.atomic import write_sealed_json, write_text
@@ -60,7 +60,7 @@ def write_experiment(
     verdicts = decide([known[name] for name in experiment.claims], evidence, str(claims))
     write_sealed_json(out.with_suffix(".json"), verdicts_record(verdicts, {}))
     (answer,) = answers_of([experiment], out.with_suffix(".json"), measured)
-    text = f"# {plain(experiment.title)}\n\n{answer_block(answer, _picture(experiment, folder), evidence=True)}\n"
+    text = f"# {markdown(experiment.title)}\n\n{answer_block(answer, _picture(experiment, folder), evidence=True)}\n"
     write_text(out.with_suffix(".md"), text)
     write_index(folder, out, experiment.title, own, again, only=experiment)
     return [out, out.with_suffix(".md"), out.with_suffix(".json")], answer.summary

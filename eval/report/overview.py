@@ -5,10 +5,10 @@ from __future__ import annotations
 import textwrap
 from pathlib import Path
 
-from eval.claims.model import SIGNS, counted
+from eval.claims.model import SIGNS, verdict_counts
 from eval.claims.read import read_verdicts
 from eval.tables.files import load_table
-from eval.tables.text import one_line, to_terminal
+from eval.tables.text import printable, to_terminal
 from sida.errors import UserError, suggestion
 
 
@@ -34,7 +34,7 @@ def overview(results: str | Path, name: str | None = None, colour: bool = False,
         raise UserError(f"{folder}/tables: no table '{chosen}'{suggestion(chosen, names)}")
     table = load_table(folder / "tables" / f"{chosen}.json")
     lines = ["", to_terminal(table, colour, width)]
-    notes = [one_line(note) for note in table.notes] + ([] if colour else ["* best one-step value"])
+    notes = [printable(note) for note in table.notes] + ([] if colour else ["* best one-step value"])
     lines += [_wrapped(note, width) for note in notes if note]
     return "\n".join([*lines, "", *_verdicts(folder, width), *_paths(folder, chosen)])
 
@@ -54,9 +54,9 @@ def _verdicts(folder: Path, width: int) -> list[str]:
         for c in claims
     ]
     if len(lines) > 20:
-        lines = [f"  {counted(c['verdict'] for c in claims)}"]
+        lines = [f"  {verdict_counts(c['verdict'] for c in claims)}"]
         printed = [c["by_published"]["verdict"] for c in claims if "by_published" in c]
-        lines += [f"  {counted(printed)} by the published numbers alone"] if printed else []
+        lines += [f"  {verdict_counts(printed)} by the published numbers alone"] if printed else []
     return ["Claims", *lines, ""]
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from types import MappingProxyType
 
 from eval.claims.experiments import Experiment
-from eval.claims.model import counted
+from eval.claims.model import verdict_counts
 from eval.claims.read import read_verdicts
 from eval.report.answers import Answer, answer_block, answers_of, answers_table
 from eval.report.paper import figure_caption, in_order
 from eval.results.summary import Measurements, load_measurements, measured_days
 from eval.tables.files import load_table
-from eval.tables.text import plain, to_markdown
+from eval.tables.text import markdown, to_markdown
 from sida.data.pictures import open_picture
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, write_text
@@ -95,7 +95,7 @@ def page_text(
         costs: Cost of an experiment at the paper's scale, by its id.
     """
     tables = in_order(folder / "tables", ".json")
-    parts = [f"# {plain(title) or f'Results of the preset {folder.name}'}", _origin(folder) + _verdicts(folder)]
+    parts = [f"# {markdown(title) or f'Results of the preset {folder.name}'}", _origin(folder) + _verdicts(folder)]
     if answers:
         parts += ["## Questions and answers", _SIGNS, answers_table(answers)]
         parts += [_answer(answer, pictures, link, costs.get(answer.experiment.id, "")) for answer in answers]
@@ -132,9 +132,9 @@ def _origin(folder: Path) -> str:
 def _verdicts(folder: Path) -> str:
     """How many claims have which verdict; empty where no claim is decided."""
     path = folder / "claims.json"
-    return (
-        f"\nClaims: {counted(claim['verdict'] for claim in read_verdicts(path)['claims'])}." if path.is_file() else ""
-    )
+    if not path.is_file():
+        return ""
+    return f"\nClaims: {verdict_counts(claim['verdict'] for claim in read_verdicts(path)['claims'])}."
 
 
 def _answer(answer: Answer, pictures: Sequence[Path], link: str, cost: str) -> str:
@@ -144,7 +144,7 @@ def _answer(answer: Answer, pictures: Sequence[Path], link: str, cost: str) -> s
 
 
 def _figure(picture: Path, link: str, own: str | Path | None) -> str:
-    caption = plain(figure_caption(picture, own))
+    caption = markdown(figure_caption(picture, own))
     return f"### Figure {picture.stem}\n\n![{picture.stem}]({link})\n\n{caption}"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.claims.read import read_verdicts
-from eval.claims.write import MARKS
+from eval.claims.write import VERDICT_MARKS
 from eval.report.pdflatex import compile_latex, latex_lack
 from eval.results.summary import Measurements, load_measurements
 from eval.results.training_logs import read_log
@@ -136,7 +136,10 @@ def _claims(path: Path, measured: bool) -> list[str]:
     # Where nothing was measured, a row in which published numbers have no say is a dash.
     shown = [claim for claim in record["claims"] if "here" in heads or _printed(claim.get("by_published")) != "--"]
     for claim in shown:
-        verdicts = {"here": escape(MARKS[claim["verdict"]]), "as published": _printed(claim.get("by_published"))}
+        verdicts = {
+            "here": escape(VERDICT_MARKS[claim["verdict"]]),
+            "as published": _printed(claim.get("by_published")),
+        }
         cells = [escape(claim["id"]), escape(claim["statement"]), *(verdicts[head] for head in heads)]
         lines.append(" & ".join(cells) + r" \\")
     text = escape(record.get("preamble", "")) + " The evidence is in claims.md."
@@ -155,7 +158,7 @@ def _claims(path: Path, measured: bool) -> list[str]:
 def _printed(found: dict[str, Any] | None) -> str:
     """A verdict by published numbers; a dash where only a measurement can give the rules' numbers."""
     known = found and any(finding["numbers"] for finding in found["findings"])
-    return escape(MARKS[found["verdict"]]) if found and known else "--"
+    return escape(VERDICT_MARKS[found["verdict"]]) if found and known else "--"
 
 
 def _provenance(folder: Path, measurements: Measurements) -> str:

@@ -25,8 +25,8 @@ _SPREAD_OF_LOWEST = 0.748
 _COARSE = {"precision": 0.01, "recall": 0.01}
 _HIGHER_IS_BETTER = {"is", "precision", "recall", "accuracy"}
 
-Outcome = Literal["agrees", "better", "worse"]
-MARKS: dict[Outcome | None, str] = {None: "", "agrees": "✓", "better": "△", "worse": "✗"}
+AgreementOutcome = Literal["agrees", "better", "worse"]
+AGREEMENT_MARKS: dict[AgreementOutcome | None, str] = {None: "", "agrees": "✓", "better": "△", "worse": "✗"}
 LEGEND = (
     "✓ agrees within the combined uncertainty (three standard errors of the difference, at least 1 %; 2 % where no "
     "spread was published; 0.01 for precision and recall); △ better, ✗ worse than printed by more than that"
@@ -46,14 +46,14 @@ class Agreement:
     lowest: float | None = None
 
     @property
-    def outcome(self) -> Outcome:
+    def outcome(self) -> AgreementOutcome:
         """Whether the two agree within the combined uncertainty, or the measured value is better or worse."""
         if abs(self.difference) <= self.tolerance + 1e-12:
             return "agrees"
         return "better" if (self.difference > 0) == self.higher else "worse"
 
 
-def compare(measured: Estimate, lines: Sequence[Measurement], published: Published) -> Agreement | str:
+def agreement_of(measured: Estimate, lines: Sequence[Measurement], published: Published) -> Agreement | str:
     """Compares a measurement with a published number of the same protocol, or says why they are not compared.
 
     Args:

@@ -21,7 +21,7 @@ from sida.config.ranges import Count, Range
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_sealed_json
 
-FORMAT = "sida-barrier/1"
+BARRIER_FORMAT = "sida-barrier/1"
 #: What is computed on the line, and how it is called.
 LOSSES = {
     "denoising": "the teacher's denoising loss",
@@ -54,14 +54,14 @@ class BarrierSettings:
                 raise ValueError(f"where: the sample sheet has no column '{key}'{suggestion(key, SELECTABLE)}")
 
 
-def places(count: int) -> list[float]:
+def line_points(count: int) -> list[float]:
     """Equally spaced t, both ends among them."""
     return [number / (count - 1) for number in range(count)]
 
 
 def chord(values: Sequence[float]) -> list[float]:
     """The straight line between a curve's ends, at each of its points."""
-    return [(1 - t) * values[0] + t * values[-1] for t in places(len(values))]
+    return [(1 - t) * values[0] + t * values[-1] for t in line_points(len(values))]
 
 
 def barrier(values: Sequence[float]) -> float:
@@ -79,8 +79,8 @@ def read_barrier(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with `sida-eval barrier --spec SPEC --out {path}`")
     found = read_sealed_json(path, "make it again with `sida-eval barrier`")
-    if found.get("format") != FORMAT or not _is_complete(found.get("curves")):
-        raise UserError(f"{path}: is not written by `sida-eval barrier` (format {FORMAT}); make it again")
+    if found.get("format") != BARRIER_FORMAT or not _is_complete(found.get("curves")):
+        raise UserError(f"{path}: is not written by `sida-eval barrier` (format {BARRIER_FORMAT}); make it again")
     return found
 
 

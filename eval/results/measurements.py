@@ -10,14 +10,14 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from eval.results.summary import COLUMNS, Measurements, measurements_of
+from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
 from sida.errors import UserError, suggestion
 from sida.files.atomic import read_sealed_json, set_aside, write_sealed_json, write_text
 from sida.files.content_hash import DamagedError, csv_text
 from sida.progress import say
 from sida.runtime import provenance
 
-FORMAT = "sida-measurement/1"
+_FORMAT = "sida-measurement/1"
 _AGAIN = "measure this trial again"
 _REQUIRED = {
     "run": str,
@@ -48,7 +48,7 @@ def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     for key, value in record["metrics"].items():
         if not math.isfinite(value):
             raise UserError(f"{path}: metric '{key}' is {value}; the generator's images or features are broken")
-    write_sealed_json(path, {**record, "format": FORMAT})
+    write_sealed_json(path, {**record, "format": _FORMAT})
 
 
 def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -201,7 +201,7 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
 
 
 def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per record and metric, with the keys of :data:`eval.results.summary.COLUMNS`."""
+    """One row per record and metric, with the keys of :data:`eval.results.summary.MEASUREMENT_COLUMNS`."""
     rows = []
     for record in records:
         for metric, value in record["metrics"].items():
@@ -235,7 +235,7 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 def write_csv(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]]) -> int:
     """Writes the long table atomically; returns its number of rows."""
     rows = long_rows(records)
-    write_text(path, csv_text(COLUMNS, rows))
+    write_text(path, csv_text(MEASUREMENT_COLUMNS, rows))
     return len(rows)
 
 
@@ -247,7 +247,7 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     """
     record = read_sealed_json(path, "score the images again")
     try:
-        text = csv_text(COLUMNS, long_rows(record["measurements"]))
+        text = csv_text(MEASUREMENT_COLUMNS, long_rows(record["measurements"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path}: is no result of sida-eval score; give its --out, or a measurements.csv") from None
     return measurements_of(text, str(path))

@@ -41,7 +41,7 @@ class Measurement:
     date: str
 
 
-COLUMNS = tuple(column.name for column in fields(Measurement))
+MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement))
 _OPTIONAL = {"kept_at"}
 
 
@@ -226,14 +226,14 @@ def measurements_of(text: str, source: str) -> Measurements:
 def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
     """Kept, because pages with many tables and figures read one file for each of them."""
     columns, lines = parse_csv(text, path)
-    absent = [name for name in COLUMNS if name not in {*columns, *_OPTIONAL}]
+    absent = [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]
     if absent:
         raise UserError(f"{path}: column '{absent[0]}' is missing; collect the measurements again")
     return tuple(_measurement(record, f"{path}:{line}") for line, record in lines)
 
 
 def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
-    cells = {name: record.get(name, "" if name in _OPTIONAL else None) for name in COLUMNS}
+    cells = {name: record.get(name, "" if name in _OPTIONAL else None) for name in MEASUREMENT_COLUMNS}
     cut = [name for name, text in cells.items() if text is None]
     if cut:
         raise UserError(f"{where}: column '{cut[0]}' is missing in this line; the file was cut off, collect it again")
@@ -265,7 +265,7 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
         seed_last=optional("seed_last"),
         nfe=optional("nfe"),
         kept_at=optional("kept_at"),
-        **{name: text[name] for name in COLUMNS[COLUMNS.index("protocol") :]},
+        **{name: text[name] for name in MEASUREMENT_COLUMNS[MEASUREMENT_COLUMNS.index("protocol") :]},
     )
 
 

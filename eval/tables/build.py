@@ -25,9 +25,9 @@ from eval.tables.cells import (
     stacked,
     text_cell,
 )
-from eval.tables.effects import NOTE, effect_cell, with_effects
+from eval.tables.effects import EFFECT_NOTE, effect_cell, with_effects
 from eval.tables.layout import Mode, TableLayout
-from eval.tables.lines import Line, resolve
+from eval.tables.lines import TableLine, resolve
 from eval.tables.model import Column, Row, Table
 from eval.tables.records import header_records, table_records, with_headings
 
@@ -80,7 +80,7 @@ def build_table(
     )
 
 
-def _one_sided(layout: TableLayout, lines: list[Line], mode: Mode) -> tuple[list[Column], list[Row]]:
+def _one_sided(layout: TableLayout, lines: list[TableLine], mode: Mode) -> tuple[list[Column], list[Row]]:
     best = best_rows(layout, lines, "published" if mode == "paper" else "measured")
     rows = []
     for number, line in enumerate(lines):
@@ -104,7 +104,7 @@ _POOLED = (
 )
 
 
-def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[str]:
+def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> list[str]:
     """Notes on trials, n, seeds, protocol, code version, device and date of the measured cells, and on sources."""
     sources = [source for line in lines for source in line.sources.values()]
     notes = []
@@ -113,12 +113,12 @@ def provenance_notes(lines: Sequence[Line], measurements: Measurements) -> list[
         notes.append(f"Published numbers as printed ({', '.join(printed)} in results/published).")
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
-    pooled += [NOTE] if any(source.effect for source in sources) else []
+    pooled += [EFFECT_NOTE] if any(source.effect for source in sources) else []
     pooled += _kept_starts(lines, used)
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
 
 
-def comparison_notes(lines: Sequence[Line]) -> list[str]:
+def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
     """Notes on what is not compared with the published number, and on teachers' lowest values."""
     apart: dict[str, list[str]] = {}
     lowest = []
@@ -133,7 +133,7 @@ def comparison_notes(lines: Sequence[Line]) -> list[str]:
     return notes
 
 
-def measured_lines(lines: Sequence[Line], measurements: Measurements) -> list[Measurement]:
+def measured_lines(lines: Sequence[TableLine], measurements: Measurements) -> list[Measurement]:
     """Lines of ``measurements.csv`` behind the measured cells."""
     return [
         row
@@ -160,7 +160,7 @@ def _how(rows: list[Measurement]) -> str:
     return text + (f"; image seeds {min(seeds)}–{max(seeds)}." if seeds else ".")
 
 
-def _kept_starts(lines: Sequence[Line], measured: list[Measurement]) -> list[str]:
+def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> list[str]:
     """The note on rows whose training kept the network that it began from; none where there is no such row."""
     starts, named = {run for run, at in kept_at(measured).items() if at == 0}, []
     for line in lines:

@@ -10,11 +10,11 @@ from typing import Literal
 from eval.results import agreement
 from eval.results.summary import Estimate
 from eval.tables.layout import BoldSpec, ColumnSpec, TableLayout
-from eval.tables.lines import Line, Source
+from eval.tables.lines import CellSource, TableLine
 from eval.tables.model import Cell, Column, Row
 
 
-def text_cell(column: ColumnSpec, lines: list[Line], number: int) -> Cell:
+def text_cell(column: ColumnSpec, lines: list[TableLine], number: int) -> Cell:
     """A text column's cell; a family is named on its first row only."""
     line = lines[number]
     repeated = column.field == "family" and number > 0 and not new_family(lines, number)
@@ -24,29 +24,29 @@ def text_cell(column: ColumnSpec, lines: list[Line], number: int) -> Cell:
     return Cell(text) if text else Cell(kind="blank")
 
 
-def new_family(lines: list[Line], number: int) -> bool:
+def new_family(lines: list[TableLine], number: int) -> bool:
     """Whether another family begins with this line."""
     return lines[number].family != lines[number - 1].family
 
 
-def rule_above(lines: list[Line], number: int) -> bool:
+def rule_above(lines: list[TableLine], number: int) -> bool:
     """Whether a line is drawn above a row: another family begins, or the layout says so."""
     return number > 0 and (lines[number].spec.rule or new_family(lines, number))
 
 
-def empty_cell(source: Source) -> Cell:
+def empty_cell(source: CellSource) -> Cell:
     """The cell of a place where, by layout, nothing belongs."""
     return Cell(kind="dash" if source.empty == "dash" else "blank")
 
 
-def published_cell(source: Source, bold: bool = False) -> Cell:
+def published_cell(source: CellSource, bold: bool = False) -> Cell:
     """A published number exactly as printed; blank where the paper has none."""
     if source.published is None:
         return Cell(kind="blank")
     return Cell(source.published.text, "published", source.published.std or None, bold)
 
 
-def measured_cell(column: ColumnSpec, source: Source, bold: bool = False) -> Cell:
+def measured_cell(column: ColumnSpec, source: CellSource, bold: bool = False) -> Cell:
     """A measured mean with its sample standard deviation, or 'not measured'."""
     if source.estimate is None:
         return Cell(kind="missing")
@@ -72,7 +72,7 @@ def heading(column: ColumnSpec, group: str = "") -> Column:
 Side = Literal["published", "measured"]
 
 
-def best_rows(layout: TableLayout, lines: list[Line], side: Side) -> dict[str, set[int]]:
+def best_rows(layout: TableLayout, lines: list[TableLine], side: Side) -> dict[str, set[int]]:
     """Row numbers of the best value by column id, separately for published and measured numbers.
 
     Values are compared as printed, so rows that print the same best value are all bold.
@@ -94,7 +94,7 @@ def best_rows(layout: TableLayout, lines: list[Line], side: Side) -> dict[str, s
     return best
 
 
-def _candidate(bold: BoldSpec, line: Line) -> bool:
+def _candidate(bold: BoldSpec, line: TableLine) -> bool:
     if not line.spec.candidate or (bold.families is not None and line.family not in bold.families):
         return False
     if line.nfe is None:
@@ -102,7 +102,7 @@ def _candidate(bold: BoldSpec, line: Line) -> bool:
     return line.nfe >= bold.min_nfe and (bold.max_nfe is None or line.nfe <= bold.max_nfe)
 
 
-def _printed_value(column: ColumnSpec, source: Source, side: Side) -> float | None:
+def _printed_value(column: ColumnSpec, source: CellSource, side: Side) -> float | None:
     if side == "published":
         return source.published.value if source.published else None
     return None if source.estimate is None else round(source.estimate.mean * column.scale, column.decimals)
@@ -111,7 +111,7 @@ def _printed_value(column: ColumnSpec, source: Source, side: Side) -> float | No
 AUDIT_LEGEND = (f"Δ = measured − published; {agreement.LEGEND}.",)
 
 
-def side_by_side(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[Row]]:
+def side_by_side(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Column], list[Row]]:
     """Each metric becomes three columns: published, measured, difference; only measured of another protocol's runs."""
     columns: list[Column] = []
     for column in layout.columns:
@@ -136,7 +136,7 @@ def side_by_side(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], 
     return columns, rows
 
 
-def stacked(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[Row]]:
+def stacked(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Column], list[Row]]:
     """Each row of ours becomes three lines (published, measured, difference); quoted rows stay one line."""
     columns = [heading(column) for column in layout.columns]
     place = next((i for i, column in enumerate(layout.columns) if column.metric is not None), len(columns))
@@ -159,11 +159,11 @@ def stacked(layout: TableLayout, lines: list[Line]) -> tuple[list[Column], list[
     return columns, rows
 
 
-def _best(layout: TableLayout, lines: list[Line]) -> dict[str, dict[str, set[int]]]:
+def _best(layout: TableLayout, lines: list[TableLine]) -> dict[str, dict[str, set[int]]]:
     return {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
 
 
-def _three(column: ColumnSpec, line: Line, number: int, best: dict[str, dict[str, set[int]]]) -> list[Cell]:
+def _three(column: ColumnSpec, line: TableLine, number: int, best: dict[str, dict[str, set[int]]]) -> list[Cell]:
     """Published, measured and difference of one place; neither side ever stands in for the other."""
     source = line.sources[column.id]
     bold = {side: number in rows.get(column.id, ()) for side, rows in best.items()}
@@ -174,7 +174,7 @@ def _three(column: ColumnSpec, line: Line, number: int, best: dict[str, dict[str
     return [printed, own, difference_cell(column, source)]
 
 
-def difference_cell(column: ColumnSpec, source: Source) -> Cell:
+def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:
     """Measured minus published with the verdict of rule EQ; blank where they are not compared."""
     compared = source.compared
     if not isinstance(compared, agreement.Agreement):

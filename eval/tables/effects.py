@@ -9,21 +9,21 @@ from eval.effects.contrast import Effect, difference
 from eval.results.sheet import Run
 from eval.results.summary import Measurements
 from eval.tables.layout import ColumnSpec, EffectSpec, TableLayout
-from eval.tables.lines import Line, Source
+from eval.tables.lines import CellSource, TableLine
 from eval.tables.model import Cell
 from sida.errors import UserError, suggestion
 
 #: What a row says in ``against`` to have no effect.
 NONE = "-"
-NOTE = (
+EFFECT_NOTE = (
     "Differences in brackets: 95 % interval by Welch's t over training seeds, within each teacher and averaged over "
     "teachers; one that holds 0 is not decided."
 )
 
 
 def with_effects(
-    layout: TableLayout, lines: list[Line], measurements: Measurements, runs: Mapping[str, Run], mode: str
-) -> list[Line]:
+    layout: TableLayout, lines: list[TableLine], measurements: Measurements, runs: Mapping[str, Run], mode: str
+) -> list[TableLine]:
     """Fills the columns of effects of a table's lines.
 
     Raises:
@@ -43,8 +43,13 @@ def with_effects(
 
 
 def _with_effect(
-    column: ColumnSpec, line: Line, lines: list[Line], measurements: Measurements, runs: Mapping[str, Run], where: str
-) -> Source:
+    column: ColumnSpec,
+    line: TableLine,
+    lines: list[TableLine],
+    measurements: Measurements,
+    runs: Mapping[str, Run],
+    where: str,
+) -> CellSource:
     assert column.effect is not None
     source, name = line.sources[column.id], line.spec.against or column.effect.against
     if name == NONE:
@@ -65,7 +70,7 @@ def _with_effect(
     return dataclasses.replace(source, effect=effect, against=other.label)
 
 
-def _row(name: str, column: ColumnSpec, line: Line, lines: list[Line], where: str) -> Line:
+def _row(name: str, column: ColumnSpec, line: TableLine, lines: list[TableLine], where: str) -> TableLine:
     """The line of a run or label; of several with this label the one of the same family."""
     found = [one for one in lines if name in (one.sources[column.id].run, one.label)]
     if len(found) > 1:
@@ -77,7 +82,7 @@ def _row(name: str, column: ColumnSpec, line: Line, lines: list[Line], where: st
     return found[0]
 
 
-def _blocks(source: Source, measurements: Measurements, runs: Mapping[str, Run]) -> dict[str, list[float]]:
+def _blocks(source: CellSource, measurements: Measurements, runs: Mapping[str, Run]) -> dict[str, list[float]]:
     blocks: dict[str, list[float]] = {}
     for name in source.runs:
         teacher = (runs[name].teacher if name in runs else None) or ""
@@ -85,7 +90,7 @@ def _blocks(source: Source, measurements: Measurements, runs: Mapping[str, Run])
     return blocks
 
 
-def effect_cell(column: ColumnSpec, source: Source) -> Cell:
+def effect_cell(column: ColumnSpec, source: CellSource) -> Cell:
     """``−1.48 [−1.60, −1.36]``, or the difference in standard deviations; a dash in the row it is against."""
     if source.empty:
         return Cell(kind="dash")

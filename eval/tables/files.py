@@ -24,12 +24,12 @@ from sida.errors import UserError
 from sida.files.atomic import json_text, read_sealed_json, write_text
 from sida.files.content_hash import sealed
 
-FORMAT = "sida-table/1"
+_FORMAT = "sida-table/1"
 
 
 def to_json(table: Table) -> str:
     """The table as data, sealed; :func:`load_table` reads it."""
-    return json_text(sealed({"format": FORMAT, **dataclasses.asdict(table)}))
+    return json_text(sealed({"format": _FORMAT, **dataclasses.asdict(table)}))
 
 
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html, ".json": to_json}
@@ -118,8 +118,8 @@ def load_table(path: str | Path) -> Table:
         UserError: Missing, damaged, or another file.
     """
     record = read_sealed_json(path, "build the table again")
-    if record.pop("format", None) != FORMAT:
-        raise UserError(f"{path}: holds no table (format {FORMAT}); build it again")
+    if record.pop("format", None) != _FORMAT:
+        raise UserError(f"{path}: holds no table (format {_FORMAT}); build it again")
     table = from_mapping(Table, record, f"{path}:")
     for number, row in enumerate(table.rows):
         if sum(cell.columns for cell in row.cells) != len(table.columns):

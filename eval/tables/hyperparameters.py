@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from eval.results.published import Published, published_number
 from eval.results.training_logs import read_log
 from eval.tables.model import Cell, Column, Row, Table
-from eval.tables.records import FIELDS
+from eval.tables.records import RECORD_FIELDS
 from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from sida.methods.recipe import ResolvedConfig
 
-SETTINGS: dict[str, Callable[[ResolvedConfig, int], Any]] = {
+PRINTED_SETTINGS: dict[str, Callable[[ResolvedConfig, int], Any]] = {
     "batch_size": lambda c, gpus: c.batch_size,
     "batch_gpu": lambda c, gpus: c.batch_gpu or c.batch_size // gpus,
     "gpus": lambda c, gpus: f"{gpus} × {c.device}",
@@ -59,7 +59,7 @@ class HyperRow:
     Attributes:
         group: Title of a method (``SiD``, ``SiDA``) for lines about it alone; empty for the common block.
         published: Ids of the published values; ``{column}`` is the column's key.
-        setting: Names in :data:`SETTINGS`, one or several.
+        setting: Names in :data:`PRINTED_SETTINGS`, one or several.
         log: Name in :data:`LOGS`.
         text: Fixed text where the line holds no number.
         span: Whether one published cell spans all columns.
@@ -80,8 +80,8 @@ class HyperRow:
         if self.group and self.group not in titles:
             raise ValueError(f"group: no method has the title '{self.group}'{suggestion(self.group, titles)}")
         for name in self.setting:
-            if name not in SETTINGS:
-                raise ValueError(f"setting: unknown setting '{name}'{suggestion(name, SETTINGS)}")
+            if name not in PRINTED_SETTINGS:
+                raise ValueError(f"setting: unknown setting '{name}'{suggestion(name, PRINTED_SETTINGS)}")
         if self.log is not None and self.log not in LOGS:
             raise ValueError(f"log: unknown quantity '{self.log}'{suggestion(self.log, LOGS)}")
 
@@ -185,7 +185,7 @@ def _published_cells(
 
 def _record(spec: HyperRow, number: int, column: str) -> dict[str, Any]:
     place = {"row": number, "family": spec.group, "model": spec.label, "column": column}
-    return dict.fromkeys(FIELDS, "") | place | {"metric": spec.log or " ".join(spec.setting)}
+    return dict.fromkeys(RECORD_FIELDS, "") | place | {"metric": spec.log or " ".join(spec.setting)}
 
 
 def _own(
@@ -246,7 +246,7 @@ def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> st
     # An imported teacher's file says what it is.
     network = student["network"] or read_metadata(config.teacher)["network"]
     gpus = max(1, int(settings["gpus"]))
-    values = [_text(SETTINGS[name](resolve_recipe(config, network, where), gpus)) for name in spec.setting]
+    values = [_text(PRINTED_SETTINGS[name](resolve_recipe(config, network, where), gpus)) for name in spec.setting]
     form = spec.form if spec.form.count("{}") == len(values) else "{}"
     return form.format(*values)
 

@@ -22,7 +22,7 @@ from eval.tables.templates import template
 
 _FOLDER = Path(__file__).resolve().parent
 
-MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
+_MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
 # Differences stacked under numbers with spreads: their mark stays close to them, not behind the space for a spread, and
 # their sign hangs out to the left (the cell beside it has no spread either), of which TeX need not warn.
 HANGS = ",table-align-uncertainty=false,table-align-text-after=false"
@@ -69,7 +69,7 @@ def number_column(cells: Sequence[Cell]) -> str:
     if any(n.signed for n in numbers) and not (marked and spreads):
         form = f"+{form}"
     if not spreads:
-        return rf"S[table-format={form}{{{MARKS['agrees']}}}]" if marked else f"S[table-format={form}]"
+        return rf"S[table-format={form}{{{_MARKS['agrees']}}}]" if marked else f"S[table-format={form}]"
     # siunitx counts the spread's digits as those of an integer: three in 0.128, four in 1.028.
     form += f"({max(spreads) + decimals or 1})"
     spread = "0" * max(1, *spreads) + "." * bool(decimals) + "0" * decimals
@@ -90,7 +90,7 @@ def number_cell(cell: Cell) -> str:
         shape = r"\itshape " if cell.kind == "missing" else r"\bfseries " * cell.bold
         return f"{{{shape}{text}}}"
     text = cell.text.replace("−", "-") + (f" +- {cell.spread}" if cell.spread else "")
-    mark = f"{{{MARKS[cell.agreement]}}}" if cell.agreement else ""
+    mark = f"{{{_MARKS[cell.agreement]}}}" if cell.agreement else ""
     return r"\sidabold " * cell.bold + text + mark
 
 
@@ -156,5 +156,5 @@ def row_cell(cell: Cell, column: Column) -> str:
         text = rf"{{\itshape {text}}}"
     if cell.bold:
         text = rf"\textbf{{{text}}}"
-    text += MARKS[cell.agreement]
+    text += _MARKS[cell.agreement]
     return rf"\multicolumn{{{cell.columns}}}{{c}}{{{text}}}" if cell.columns > 1 or cell.kind == "dash" else text

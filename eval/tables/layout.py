@@ -16,7 +16,7 @@ from sida.errors import UserError, suggestion
 
 Mode = Literal["paper", "audit", "measured"]
 Missing = Literal["error", "mark"]
-FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds")
+TEXT_FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds")
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class ColumnSpec:
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):
             raise ValueError("field: name either a field or a metric, not both")
-        if self.field is not None and self.field not in FIELDS:
-            raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, FIELDS)}")
+        if self.field is not None and self.field not in TEXT_FIELDS:
+            raise ValueError(f"field: unknown field '{self.field}'{suggestion(self.field, TEXT_FIELDS)}")
         if self.effect is not None and (self.metric is None or self.direction is not None):
             raise ValueError("effect: needs a metric and no direction; the sign says which of the two is lower")
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from eval.effects.contrast import Effect
-from eval.results.agreement import Agreement, compare
+from eval.results.agreement import Agreement, agreement_of
 from eval.results.published import Published, published_number
 from eval.results.sheet import Run
 from eval.results.summary import Estimate, Measurements
@@ -16,7 +16,7 @@ from sida.errors import UserError, suggestion
 
 
 @dataclass(frozen=True)
-class Source:
+class CellSource:
     """What a number cell can draw on; the published number and the measurement may each be absent.
 
     Attributes:
@@ -48,14 +48,14 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Line:
+class TableLine:
     """A body row: its spec, its run in the sample sheet, who asked for it, and its sources by column id."""
 
     spec: RowSpec
     run: Run | None
     where: str
     nfe: int | None
-    sources: dict[str, Source]
+    sources: dict[str, CellSource]
 
     @property
     def family(self) -> str:
@@ -90,7 +90,7 @@ def resolve(
     runs: Mapping[str, Run],
     published: Mapping[str, Published],
     mode: Mode,
-) -> list[Line]:
+) -> list[TableLine]:
     """All rows of a layout with what is known about each cell.
 
     Raises:
@@ -107,7 +107,7 @@ def resolve(
         }
         first = next((source.run for source in sources.values() if source.run), spec.run or "")
         nfe = int(spec.nfe) if spec.nfe and spec.nfe.isdecimal() and len(spec.nfe) < 10 else measurements.nfe(first)
-        line = Line(spec, runs.get(first), where, nfe, sources)
+        line = TableLine(spec, runs.get(first), where, nfe, sources)
         if mode != "measured" or line.ours:
             lines.append(line)
     return lines
@@ -123,7 +123,7 @@ def _source(
     runs: Mapping[str, Run],
     published: Mapping[str, Published],
     mode: Mode,
-) -> Source:
+) -> CellSource:
     metric = str(layout.metrics.get(str(column.metric), column.metric))
     # What the paper leaves out says nothing about our measurements.
     empty = (
@@ -142,13 +142,13 @@ def _source(
         printed = published_number(published, key, where.rpartition(".")[0] + ".published")
     run = _run_id(layout, spec, column, where) if mode != "paper" else None
     if run is None and mode != "measured":
-        return Source(metric, printed, empty=empty)
+        return CellSource(metric, printed, empty=empty)
     pool = tuple(column.run_of(name) for name in spec.pool)
     names = [name for name in (run, *pool) if name is not None]
     if layout.missing == "error" or mode == "measured":
         _check(layout, spec, number, where, names, metric, measurements, runs)
     if not names or (layout.missing == "mark" and not all(measurements.has(name, metric) for name in names)):
-        return Source(metric, printed, run, None, empty, pool)
+        return CellSource(metric, printed, run, None, empty, pool)
     estimates = [measurements.estimate(name, metric, where) for name in names]
     for name, estimate in zip(names, estimates):
         if layout.trials is not None and estimate.trials != layout.trials:
@@ -161,8 +161,8 @@ def _source(
     if printed is not None:
         lines = [line for name in names for line in measurements.lines(name, metric)]
         later = "what was measured is of a later version than the published number"
-        compared = later if column.id in spec.later else compare(pooled, lines, printed)
-    return Source(metric, printed, run, pooled, empty, pool, compared=compared)
+        compared = later if column.id in spec.later else agreement_of(pooled, lines, printed)
+    return CellSource(metric, printed, run, pooled, empty, pool, compared=compared)
 
 
 def _run_id(layout: TableLayout, spec: RowSpec, column: ColumnSpec, where: str) -> str | None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal
 
-from eval.results.agreement import MARKS, Outcome
+from eval.results.agreement import AGREEMENT_MARKS, AgreementOutcome
 from sida.config.ranges import Count
 
-Kind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
+CellKind = Literal["text", "published", "measured", "difference", "missing", "blank", "dash"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Cell:
     """
 
     text: str = ""
-    kind: Kind = "text"
+    kind: CellKind = "text"
     spread: str | None = None
     bold: bool = False
-    agreement: Outcome | None = None
+    agreement: AgreementOutcome | None = None
     columns: Count = 1
 
     @property
@@ -41,7 +41,7 @@ class Cell:
         if self.kind == "missing":
             return self.text or "not measured"
         text = f"{self.text} ± {self.spread}" if self.spread else self.text
-        return f"{text} {MARKS[self.agreement]}" if self.agreement else text
+        return f"{text} {AGREEMENT_MARKS[self.agreement]}" if self.agreement else text
 
 
 @dataclass(frozen=True)

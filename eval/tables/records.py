@@ -15,9 +15,9 @@ from eval.results.published import Published, published_number
 from eval.results.summary import Measurement, Measurements, image_seeds, kept_at
 from eval.tables.cells import best_rows
 from eval.tables.layout import ColumnSpec, Mode, TableLayout
-from eval.tables.lines import Line, Source
+from eval.tables.lines import CellSource, TableLine
 
-FIELDS = (
+RECORD_FIELDS = (
     "table", "mode", "row", "family", "model", "column", "metric", "direction", "nfe",
     "run", "measured", "measured_std", "measured_lowest", "trials", "training_seeds", "kept_at", "measured_bold",
     "published_id", "published", "published_std", "published_bold", "published_source", "published_literal",
@@ -29,9 +29,9 @@ FIELDS = (
 
 
 def table_records(
-    layout: TableLayout, lines: list[Line], measurements: Measurements, mode: Mode
+    layout: TableLayout, lines: list[TableLine], measurements: Measurements, mode: Mode
 ) -> list[dict[str, Any]]:
-    """Records of every cell that holds, or waits for, a number; fields as in :data:`FIELDS`."""
+    """Records of every cell that holds, or waits for, a number; fields as in :data:`RECORD_FIELDS`."""
     bold = {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
     records = []
     for number, line in enumerate(lines):
@@ -39,7 +39,7 @@ def table_records(
             source = line.sources.get(column.id)
             if source is None or (source.published is None and source.run is None):
                 continue
-            record = dict.fromkeys(FIELDS, "") | _place(layout, line, column, source, number, mode)
+            record = dict.fromkeys(RECORD_FIELDS, "") | _place(layout, line, column, source, number, mode)
             if source.published is not None:
                 record |= {
                     "published_id": source.published.id,
@@ -59,7 +59,7 @@ def table_records(
 
 
 def _place(
-    layout: TableLayout, line: Line, column: ColumnSpec, source: Source, number: int, mode: Mode
+    layout: TableLayout, line: TableLine, column: ColumnSpec, source: CellSource, number: int, mode: Mode
 ) -> dict[str, Any]:
     return {
         "table": Path(layout.source).stem,
@@ -75,7 +75,7 @@ def _place(
     }
 
 
-def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
+def _measured(source: CellSource, lines: list[Measurement]) -> dict[str, Any]:
     assert source.estimate is not None
     first, seeds = lines[0], image_seeds(lines)
     record: dict[str, Any] = {
@@ -88,7 +88,7 @@ def _measured(source: Source, lines: list[Measurement]) -> dict[str, Any]:
         "seed_first": min(seeds, default=""),
         "seed_last": max(seeds, default=""),
     }
-    for name in FIELDS[FIELDS.index("protocol") :]:
+    for name in RECORD_FIELDS[RECORD_FIELDS.index("protocol") :]:
         record[name] = " ".join(sorted({str(getattr(line, name)) for line in lines}))
     if source.effect is not None:
         effect = source.effect
@@ -128,7 +128,7 @@ def header_records(layout: TableLayout, published: Mapping[str, Published], mode
             continue
         found = _number(layout, column, number, published)
         records.append(
-            dict.fromkeys(FIELDS, "")
+            dict.fromkeys(RECORD_FIELDS, "")
             | {
                 "table": Path(layout.source).stem,
                 "mode": mode,

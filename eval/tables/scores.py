@@ -14,7 +14,7 @@ from eval.tables.cells import heading, measured_cell
 from eval.tables.latex import row_cell
 from eval.tables.latex_text import escape
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, load_layout
-from eval.tables.lines import Source
+from eval.tables.lines import CellSource
 from eval.tables.model import Cell, Table
 from sida.config.resources import find
 from sida.errors import UserError
@@ -58,7 +58,7 @@ def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
             text = texts.get(str(column.field), "")
             cell = Cell(text) if text else Cell(kind="blank")
         else:
-            cell = measured_cell(column, Source(column.metric, estimate=_estimate(score, column.metric)))
+            cell = measured_cell(column, CellSource(column.metric, estimate=_estimate(score, column.metric)))
         cells.append(row_cell(cell, heading(column)))
     return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 
 from eval.tables.model import Cell, Table
-from eval.tables.records import FIELDS
+from eval.tables.records import RECORD_FIELDS
 from sida.files.content_hash import csv_text
 
 _ENDS, _TAG, _LINK = (
@@ -18,36 +18,36 @@ _ENDS, _TAG, _LINK = (
 
 def to_csv(table: Table) -> str:
     """One line per number cell with its provenance."""
-    return csv_text(FIELDS, table.records)
+    return csv_text(RECORD_FIELDS, table.records)
 
 
 def to_markdown(table: Table) -> str:
     """A pipe table (GitHub's dialect) with caption and notes."""
     heads = [f"{c.group} {c.title}".strip() for c in table.columns]
-    about = plain(f"**{table.title}.** {table.caption}".strip())
+    about = markdown(f"**{table.title}.** {table.caption}".strip())
     lines = [about, ""] if table.title or table.caption else []
     lines.append("| " + " | ".join(_pipe(head) for head in heads) + " |")
     lines.append("|" + "|".join(" ---: " if column.number else " --- " for column in table.columns) + "|")
     for row in table.rows:
         cells = [_markdown_cell(cell) for cell in row.cells for cell in [cell, *[Cell()] * (cell.columns - 1)]]
         lines.append("| " + " | ".join(cells) + " |")
-    lines += [line for note in table.notes for line in ("", plain(note))]
+    lines += [line for note in table.notes for line in ("", markdown(note))]
     return "\n".join(lines) + "\n"
 
 
-def plain(text: str) -> str:
+def markdown(text: str) -> str:
     """Text in Markdown without tags of HTML, which Markdown would take as they are, and without links."""
     return _LINK.sub(r"\\]", _TAG.sub("&lt;", text))
 
 
-def one_line(text: str) -> str:
+def printable(text: str) -> str:
     """Text without line ends and control characters, which a terminal would obey."""
     return _ENDS.sub(" ", text)
 
 
 def _pipe(text: str) -> str:
     """Text of a cell: one line."""
-    return plain(one_line(text)).replace("|", r"\|")
+    return markdown(printable(text)).replace("|", r"\|")
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -71,8 +71,8 @@ def to_terminal(table: Table, colour: bool = False, width: int = 100) -> str:
 
 def _aligned(table: Table, colour: bool, sign: str) -> str:
     cells = [[c for cell in row.cells for c in [cell, *[Cell()] * (cell.columns - 1)]] for row in table.rows]
-    grid = [[one_line(f"{c.group} {c.title}".strip()) for c in table.columns]]
-    grid += [[one_line(c.plain) + ("*" if c.bold and c.plain and not colour else "") for c in row] for row in cells]
+    grid = [[printable(f"{c.group} {c.title}".strip()) for c in table.columns]]
+    grid += [[printable(c.plain) + ("*" if c.bold and c.plain and not colour else "") for c in row] for row in cells]
     bold = [[False] * len(table.columns), *([c.bold for c in row] for row in cells)]
     _align_spreads(table, grid)
     grid = [[text.replace(" ± ", sign) for text in line] for line in grid]

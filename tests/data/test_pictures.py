@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
-from eval.measuring.stores import open_store
+from eval.measuring.stores import open_images
 from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.data.pictures import FORMATS, PICTURES, open_picture
@@ -54,7 +54,7 @@ def read_zip(folder, out):
 
 
 def read_store(folder, out):
-    store = open_store(folder)
+    store = open_images(folder)
     try:
         return store.read(0, store.count)
     except UserError as error:

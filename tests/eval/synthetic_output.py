@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from eval.results.published import PROTOCOLS
-from eval.results.summary import COLUMNS
+from eval.results.summary import MEASUREMENT_COLUMNS
 
 RUNS = """\
 run\tfamily\tlabel\tmethod\tteacher\tinit\talpha\trecipe\tsampler\tseed\tcheckpoint\tdataset\tnotes
@@ -121,7 +121,7 @@ def measurement_lines(trials=10, n=5000, truth=TRUTH, date="2035-01-01T00:00:00Z
                 }
 
 
-def write_csv(path, lines, columns=COLUMNS):
+def write_csv(path, lines, columns=MEASUREMENT_COLUMNS):
     """Writes measurement records."""
     with open(path, "w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")

@@ -14,7 +14,7 @@ from random import Random
 import numpy as np
 
 from eval.measuring.reference_files import read_batch, read_moments
-from eval.measuring.stores import open_store
+from eval.measuring.stores import open_images
 from sida.data import load_dataset
 from sida.data.check import check_dataset
 from sida.data.cifar import read_cifar10
@@ -63,7 +63,7 @@ def read_folder(path: Path, folder: Path) -> None:
         (data / name).write_bytes(path.read_bytes() if name == "dataset.json" else content)
     dataset = load_dataset({"name": "x", "kind": "folder", "path": str(data)})
     dataset.labels(range(len(dataset)))
-    open_store(data).read(0, 3)
+    open_images(data).read(0, 3)
 
 
 def write_pictures(folder: Path) -> None:
@@ -91,7 +91,7 @@ def write_arrays(folder: Path) -> None:
 
 def read_array(path: Path, folder: Path) -> None:
     """As ``sida-eval score`` reads samples."""
-    store = open_store(path)
+    store = open_images(path)
     for begin in range(0, min(store.count, 64), 16):
         store.read(begin, min(begin + 16, store.count))
 
@@ -132,7 +132,7 @@ def read_tar(path: Path, folder: Path) -> None:
         count_labels(path, "x") if path.name == "plain.tar" else None
         prepare(PrepareConfig(source=str(path), out=str(folder / "o.zip"), labels="none", workers=1))
     else:
-        store = open_store(path)
+        store = open_images(path)
         store.read(0, store.count)
 
 

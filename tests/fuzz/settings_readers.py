@@ -11,7 +11,7 @@ from eval.figures.kinds import load_figure_layout
 from eval.measuring.protocol import load_protocol
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
-from eval.results.summary import COLUMNS, load_measurements
+from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
 from eval.tables.latex_text import escape
 from eval.tables.layout import load_layout
 from sida.assets import load_registry
@@ -123,7 +123,7 @@ def write_numbers(folder: Path) -> None:
     """Measurements, and published numbers."""
     rows = list(measurement_lines())[:12]
     write_csv(folder / "measurements.csv", rows)
-    assert set(rows[0]) <= set(COLUMNS)
+    assert set(rows[0]) <= set(MEASUREMENT_COLUMNS)
     published = sorted((ROOT / "results" / "published").glob("*.csv"))[0]
     (folder / "published.csv").write_text("".join(published.read_text().splitlines(keepends=True)[:10]))
 

@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 import yaml
 
-from eval.measuring.stores import open_store
+from eval.measuring.stores import open_images
 from eval.results.sheet import read_runs
 from sida.assets import load_registry
 from sida.config.resources import ROOT
@@ -106,7 +106,7 @@ def test_ordinary_pictures_are_below_the_limits(content):
 def test_packed_tars_of_nothing(tmp_path, form):
     path = tmp_path / f"x.tar.{form}"
     path.write_bytes(bombs.packed_tar(form, 1 << 33))
-    refused("unpacks to more than", open_store, path)
+    refused("unpacks to more than", open_images, path)
     refused("unpacks to more than", lambda: list(read_cifar10(str(path))))
 
 
@@ -114,7 +114,7 @@ def test_a_packed_tar_is_unpacked_once_whatever_its_order(tmp_path):
     path = tmp_path / "x.tar.gz"
     path.write_bytes(bombs.packed_tar("gz", 100_000, 300))
     begin = time.process_time()
-    store = open_store(path)
+    store = open_images(path)
     assert sum(len(store._files.read(index)) for index in range(300)) == 30_000_000
     assert time.process_time() - begin < 3
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from eval.measuring.reference_files import read_batch, read_moments
-from eval.measuring.stores import open_store
+from eval.measuring.stores import open_images
 from sida.data import load_dataset
 from sida.data.check import check_dataset
 from sida.data.count_labels import count_labels
@@ -41,7 +41,7 @@ def both(path):
 
 
 def scored(path):
-    store = open_store(path)
+    store = open_images(path)
     store.read(0, store.count)
     return store
 
@@ -338,9 +338,9 @@ def with_size(data, octal):
 def test_damaged_tars_end(tmp_path, change):
     path = tar_with(tmp_path / "x.tar", change)
     refused(open_files, path)
-    refused(open_store, path)
+    refused(open_images, path)
     refused(count_labels, path, "x")
-    refused(open_store, tar_with(tmp_path / "x.tar.gz", lambda data: data[: len(data) // 2], "w:gz"))
+    refused(open_images, tar_with(tmp_path / "x.tar.gz", lambda data: data[: len(data) // 2], "w:gz"))
 
 
 def test_tars_within_tars_without_end(tmp_path):

@@ -9,7 +9,7 @@ import torch
 
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import Estimate
-from eval.tables.records import FIELDS
+from eval.tables.records import RECORD_FIELDS
 from sida.files.atomic import sha256_file, sha256_json, write_json, write_sealed_json, write_text
 from sida.files.content_hash import csv_text
 from sida.networks import build_network
@@ -61,7 +61,7 @@ def write_table(folder: Path, values: Mapping[str, Sequence[float]] = VALUES) ->
         mean = Estimate.of(found)
         numbers = {"measured": repr(mean.mean), "measured_std": repr(mean.std), "trials": 2}
         rows.append({"table": "main", "run": run, "metric": "fd", **numbers})
-    write_text(folder / "tables/main.csv", csv_text(FIELDS, rows))
+    write_text(folder / "tables/main.csv", csv_text(RECORD_FIELDS, rows))
 
 
 def write_manifest(folder: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.measuring.kinds import KINDS
+from eval.measuring.kinds import METRIC_KINDS
 from sida.config.resources import ROOT
 from workflow.cli import VERBS
 from workflow.docs.settings import SETTINGS
@@ -154,7 +154,7 @@ def switches() -> dict[str, set[str]]:
     from sida.networks import EDM2Precond
 
     known = {word: {field.name for field in dataclasses.fields(cls)} for word, cls in SETTINGS.items()}
-    known["metric"] |= {field.name for kind in KINDS.values() for field in dataclasses.fields(kind)}
+    known["metric"] |= {field.name for kind in METRIC_KINDS.values() for field in dataclasses.fields(kind)}
     return known | {"network": set(inspect.signature(EDM2Precond).parameters)}
 
 

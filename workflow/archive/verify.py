@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.measurements import long_rows, read_measurement
-from eval.results.summary import COLUMNS, Estimate, Measurements, load_measurements, other_yardstick
+from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, Measurements, load_measurements, other_yardstick
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.text_files import read_csv
@@ -92,7 +92,7 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
 def _as_read(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """Rows as they are once they have been written and read."""
     stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, COLUMNS)
+    writer = csv.DictWriter(stream, MEASUREMENT_COLUMNS)
     writer.writeheader()
     writer.writerows(rows)
     stream.seek(0)
@@ -113,7 +113,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
         label = f"{key[2]} of trial {key[1]} of '{key[0]}'"
         if key not in trials:
             report.fault(name, f"line {line}: no trial holds {label}")
-        elif different := [c for c in COLUMNS if c in columns and (row[c] or "") != trials[key][c]]:
+        elif different := [c for c in MEASUREMENT_COLUMNS if c in columns and (row[c] or "") != trials[key][c]]:
             report.fault(name, f"line {line}: {different[0]} of {label} is not that of its trial; collect again")
         else:
             report.counts["rows equal to their trials"] += 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sida.cli.arguments import number, whole
 
 if TYPE_CHECKING:
-    from eval.claims.power import Plan
+    from eval.claims.power import PowerPlan
 
 HELP = "How many training seeds each claim about training needs, from measured variances or from given numbers."
 EXAMPLES = """examples:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     import json
     import textwrap
 
-    from eval.claims.power import as_table
+    from eval.claims.power import power_table
     from eval.tables.text import to_terminal
     from sida.cli import terminal
     from sida.errors import UserError
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([dataclasses.asdict(plan) for plan in found], ensure_ascii=False, indent=1))
         return 0
-    table = as_table(found)
+    table = power_table(found)
     width = terminal.width()
     print(to_terminal(table, width=width))
     print("\n".join(textwrap.fill(note, width) for note in table.notes))
@@ -92,7 +92,7 @@ def _numbers(args: argparse.Namespace) -> str:
     return json.dumps(numbers, indent=1)
 
 
-def _measured(args: argparse.Namespace) -> list[Plan]:
+def _measured(args: argparse.Namespace) -> list[PowerPlan]:
     import tempfile
     from pathlib import Path
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from eval.claims.experiments import Experiment, Experiments
-from eval.measuring.kinds import KINDS
+from eval.measuring.kinds import METRIC_KINDS
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.barriers import BarrierSettings
@@ -64,7 +64,7 @@ def kinds() -> str:
     """The table of metric kinds: what each needs, and its own settings with their defaults."""
     common = {field.name for field in dataclasses.fields(Metric)}
     lines = ["| kind | what | reference | keeps features | better | its own settings |", "|---|---|---|---|---|---|"]
-    for name, cls in KINDS.items():
+    for name, cls in METRIC_KINDS.items():
         texts = descriptions(cls)
         own = [f"`{f.name}` ({_default(f)}): {texts[f.name]}" for f in dataclasses.fields(cls) if f.name not in common]
         what = str(cls.__doc__).partition("\n")[0].rstrip(".")

@@ -24,7 +24,7 @@ from typing import Any
 
 from eval.results import barriers
 from eval.results.measurements import collect, long_rows
-from eval.results.summary import COLUMNS
+from eval.results.summary import MEASUREMENT_COLUMNS
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl, write_json, write_sealed_json, write_text
 from sida.files.content_hash import KEY
@@ -195,7 +195,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):
             row = {"run": record["run"], "trial": record["trial"], "metric": metric, "value": record[metric]}
             rows.append(row | {name: _looked_up(row, name, rule, folder) for name, rule in shared.items()})
-    write_text(out / "measurements.csv", _csv(rows, COLUMNS))
+    write_text(out / "measurements.csv", _csv(rows, MEASUREMENT_COLUMNS))
     for name, log in (("evaluations.csv", "evaluations.jsonl"), ("training.csv", "train.jsonl")):
         by_run: dict[str, list[str]] = {}
         for record in read_csv(folder / name):

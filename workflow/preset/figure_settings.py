@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eval.figures.kind import FigureKind
-from eval.figures.points_layout import COLUMNS, TEACHER
+from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER
 from eval.results.sheet import Run
 from sida.config.mapping import from_mapping
 from sida.config.samplers import read_sampler
@@ -38,7 +38,7 @@ def _of(preset: Rows, run: Run, keys: set[str], source: str, specs: Specs) -> di
     found: dict[str, Any] = {"seed": preset.seed_of(run)}
     if run.teacher is not None:
         found[TEACHER] = _first_alike(preset, run.teacher)
-    for key in sorted(keys - {*COLUMNS, TEACHER}):
+    for key in sorted(keys - {*NUMBER_COLUMNS, TEACHER}):
         group, _, name = key.partition(".")
         found[key] = _SETTINGS[group](preset, run, name, f"{source}: by: {key}: run '{run.run}'", specs)
     return found

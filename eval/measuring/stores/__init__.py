@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from eval.measuring.stores.arrays import ArrayStore
-from eval.measuring.stores.base import Store
+from eval.measuring.stores.base import ImageStore
 from eval.measuring.stores.pictures import PictureStore
 from sida.config.ranges import names_object
 from sida.errors import UserError
@@ -19,7 +19,7 @@ from sida.files.archives import FolderFiles, TarFiles, ZipFiles
 __all__ = ["Store", "open_store"]
 
 
-def open_store(path: str | os.PathLike[str]) -> Store:
+def open_images(path: str | os.PathLike[str]) -> ImageStore:
     """Opens a folder, ``.zip``, ``.tar`` (also compressed), ``.npz`` or ``.npy``.
 
     Raises:

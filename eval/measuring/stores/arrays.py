@@ -9,7 +9,7 @@ from typing import IO
 
 import numpy as np
 
-from eval.measuring.stores.base import Store
+from eval.measuring.stores.base import ImageStore
 from sida.data.archive import MAX_CLASSES
 from sida.errors import UserError
 from sida.files.archives import MAX_MEMBER_BYTES
@@ -17,7 +17,7 @@ from sida.files.atomic import sha256_file
 from sida.files.npy import ZIP_FAULTS, Npz, check_packing, read_npy_header
 
 
-class ArrayStore(Store):
+class ArrayStore(ImageStore):
     """Images in an array: ``arr_0`` (or the only array) of an ``.npz``, or a ``.npy``; classes in ``arr_1``.
 
     The array is read as a stream, so a file larger than the memory is no problem.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 
-class Store(abc.ABC):
+class ImageStore(abc.ABC):
     """Images by position.
 
     Attributes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from eval.measuring.stores.base import Store
+from eval.measuring.stores.base import ImageStore
 from sida.data.archive import read_labels
 from sida.data.pictures import PICTURES, open_picture
 from sida.errors import UserError
@@ -20,7 +20,7 @@ from sida.files.archives import Files, FolderFiles
 _MODES = {"L": 1, "RGB": 3}
 
 
-class PictureStore(Store):
+class PictureStore(ImageStore):
     """Encoded pictures under names, also in EDM's data-set format with ``dataset.json``.
 
     Args:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from eval.claims.experiments import Experiment
 from eval.claims.read import read_verdicts
-from eval.claims.write import MARKS
+from eval.claims.write import VERDICT_MARKS
 from eval.report.answers import Answer
 from eval.report.page import reduced_png
 from eval.report.paper import figure_caption, in_order, training_time
@@ -25,7 +25,7 @@ _SHOWN = ("row", "model", "run", "measured", "published_id", "published", "publi
 
 
 @dataclass(frozen=True)
-class Picture:
+class ShownPicture:
     """A figure: its file's stem, caption and the picture itself as a ``data:`` address."""
 
     name: str
@@ -34,7 +34,7 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Claim:
+class ShownClaim:
     """A verdict with the comparisons behind it, as measured here and (for the paper's claims) as published."""
 
     id: str
@@ -71,7 +71,7 @@ class Quoted:
 
 
 @dataclass(frozen=True)
-class Sources:
+class PageFiles:
     """Files that a page shows: those of a whole preset, or those of one experiment.
 
     Attributes:
@@ -87,7 +87,7 @@ class Sources:
     experiment: Experiment | None = None
 
     @classmethod
-    def of(cls, folder: Path, experiment: Experiment | None = None) -> Sources:
+    def of(cls, folder: Path, experiment: Experiment | None = None) -> PageFiles:
         """Where the other steps write them."""
         if experiment is None:
             return cls(folder, folder / "claims.json", folder / "measurements.csv")
@@ -103,30 +103,30 @@ class Sources:
         return [path for path in named if path.is_file()]
 
 
-def load_tables(sources: Sources) -> dict[str, Table]:
+def load_tables(sources: PageFiles) -> dict[str, Table]:
     """The tables of a preset by name, the main one first."""
     return {path.stem: load_table(path) for path in sources.files("tables", ".json")}
 
 
-def load_pictures(sources: Sources, own: str | Path | None) -> list[Picture]:
+def load_pictures(sources: PageFiles, own: str | Path | None) -> list[ShownPicture]:
     """The figures of a preset, in 256 colours."""
     pictures = []
     for path in sources.files("figures", ".png"):
         data = b64encode(reduced_png(path)).decode("ascii")
-        pictures.append(Picture(path.stem, figure_caption(path, own), f"data:image/png;base64,{data}"))
+        pictures.append(ShownPicture(path.stem, figure_caption(path, own), f"data:image/png;base64,{data}"))
     return pictures
 
 
-def placed(pictures: Sequence[Picture], answers: Sequence[Answer]) -> dict[str, list[Picture]]:
+def placed(pictures: Sequence[ShownPicture], answers: Sequence[Answer]) -> dict[str, list[ShownPicture]]:
     """The picture that stands in each answer, by experiment: the first of its figures that no other has taken."""
-    by_name, found = {picture.name: picture for picture in pictures}, dict[str, list[Picture]]()
+    by_name, found = {picture.name: picture for picture in pictures}, dict[str, list[ShownPicture]]()
     for answer in answers:
         free = [name for name in answer.experiment.figures if name in by_name]
         found[answer.experiment.id] = [by_name.pop(name) for name in free[:1]]
     return found
 
 
-def load_claims(path: Path) -> tuple[str, list[Claim]]:
+def load_verdicts(path: Path) -> tuple[str, list[ShownClaim]]:
     """The sentence on what the verdicts are about, and the verdicts; none where no claims were decided.
 
     Raises:
@@ -138,14 +138,14 @@ def load_claims(path: Path) -> tuple[str, list[Claim]]:
     return record.get("preamble", ""), [_claim(claim) for claim in record["claims"]]
 
 
-def _claim(record: dict[str, Any]) -> Claim:
+def _claim(record: dict[str, Any]) -> ShownClaim:
     printed = record.get("by_published")
     # Claims that only a measurement can decide have no numbers there.
     if printed and not any(finding["numbers"] for finding in printed["findings"]):
         printed = None
     origin = [f"source: {record['source']}"] if record["source"] else []
     origin += [f"mirrors {record['counterpart']}"] if record["counterpart"] else []
-    return Claim(
+    return ShownClaim(
         id=record["id"],
         statement=record["statement"],
         origin="; ".join(origin),
@@ -161,7 +161,7 @@ def _claim(record: dict[str, Any]) -> Claim:
 def counts(verdicts: Sequence[str]) -> list[tuple[str, int]]:
     """How often each verdict was given, in the order in which verdicts are listed everywhere."""
     found = Counter(verdicts)
-    return [(word, found[word]) for word in MARKS]
+    return [(word, found[word]) for word in VERDICT_MARKS]
 
 
 def measured_rows(path: Path) -> Measurements:
@@ -182,7 +182,7 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
     return {name: values for name, values in facts.items() if values}
 
 
-def load_generators(sources: Sources, measurements: Measurements, tables: Mapping[str, Table]) -> list[Generator]:
+def load_generators(sources: PageFiles, measurements: Measurements, tables: Mapping[str, Table]) -> list[Generator]:
     """One line per measured run, in the order of ``measurements.csv``."""
     shown: dict[str, list[str]] = {}
     labels: dict[str, str] = {}

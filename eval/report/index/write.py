@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.claims.model import RULES, SIGNS
-from eval.claims.write import MARKS
+from eval.claims.write import VERDICT_MARKS
 from eval.report.answers import answers_of, paper_scale
 from eval.report.index import content
 from eval.tables.html import html_text, page_of
@@ -51,12 +51,12 @@ def write_index(
         UserError: No tables and no figures there, or a file that is not what the other steps write.
     """
     folder, out = Path(results), Path(out)
-    sources = content.Sources.of(folder, only)
+    sources = content.PageFiles.of(folder, only)
     tables, pictures = content.load_tables(sources), content.load_pictures(sources, own)
     asked = [only] if only else list(experiments)
     if not tables and not pictures and not asked:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
-    preamble, claims = content.load_claims(sources.claims)
+    preamble, claims = content.load_verdicts(sources.claims)
     measurements = content.measured_rows(sources.measurements)
     answers = answers_of(asked, sources.claims, measurements) if asked else []
     placed = content.placed(pictures, answers)
@@ -73,7 +73,7 @@ def write_index(
         preamble=preamble,
         claims=claims,
         counts=content.counts(decided),
-        marks=MARKS,
+        marks=VERDICT_MARKS,
         signs=SIGNS,
         rules={rule: RULES[rule] for rule in RULES if any(rule in claim.rules for claim in claims)},
         kinds={cell.kind for table in tables.values() for row in table.rows for cell in row.cells},
@@ -113,7 +113,7 @@ def _setup(again: str) -> list[str]:
     ]
 
 
-def _files(sources: content.Sources, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
+def _files(sources: content.PageFiles, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
     """What lies beside the page: words, and the files' names with their addresses."""
     folder, whole = sources.folder, sources.experiment is None
     listed = {

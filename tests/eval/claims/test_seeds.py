@@ -8,8 +8,8 @@ import json
 import pytest
 
 from eval.claims import Claim, Evidence, Operand, Part, decide
-from eval.claims.cost import as_table as cost_table
-from eval.claims.power import as_table, plans
+from eval.claims.cost import cost_table
+from eval.claims.power import plans, power_table
 from eval.effects.power import Scatter, detectable, seeds_needed
 from eval.results.sheet import Run
 from eval.results.summary import Measurements
@@ -162,7 +162,7 @@ def test_plans_say_how_many_seeds_a_claim_needs():
     assert (absent.claim, absent.difference) == ("X/2", None)
     assert "no measurement" in absent.reason
     assert absent.comparison == "a − label c"  # the sheet's labels, measured or not
-    table = to_markdown(as_table([plan, absent]))
+    table = to_markdown(power_table([plan, absent]))
     assert table.startswith("| claim | metric | comparison |")
     assert "| X | fd | a − b | −0.6 | 0.2 | 0.2 | 3 × 2 |" in table
     assert "X/2: no measurement" in table

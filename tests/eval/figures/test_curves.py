@@ -17,8 +17,8 @@ from PIL import Image
 
 from eval.commands import main
 from eval.figures import load_figure_layout, style
-from eval.figures.gather import Line, Panel, gather
-from eval.figures.plot import EDGE, KEPT, NO_DATA, draw_curves, short_number
+from eval.figures.gather import Panel, ReferenceLine, gather
+from eval.figures.plot import EDGE_LABEL, KEPT_LABEL, NO_DATA, draw_curves, short_number
 from eval.figures.sources import Sources
 from eval.results.published import load_published
 from eval.results.sheet import read_runs
@@ -343,7 +343,7 @@ def test_a_short_logarithmic_axis_has_enough_numbers(tmp_path, values):
 
 def test_the_name_of_a_line_is_written_where_no_curve_is(tmp_path):
     """Above the line at its right end is the curve."""
-    line = Line("its start", 5.0, None, "measured: x")
+    line = ReferenceLine("its start", 5.0, None, "measured: x")
     (axes,) = drawn(tmp_path, [[curve("SiD", "sid", 1.0, (4.0, 4.1, 5.05, 5.05))]], [line], legend="panels").axes
     (text,) = axes.texts
     assert (text.get_ha(), text.get_va()) != ("right", "bottom")
@@ -374,14 +374,14 @@ def test_figure_4_names_two_methods(preset, tmp_path):
 @pytest.mark.parametrize("place", ["below", "panels"])
 def test_hollow_markers_and_start_lines_are_explained_in_the_figure(tmp_path, place):
     """In the legend, or (lines) by name where they are; a line has the colour of the method that it shows."""
-    line = Line("start: SiD", 4.5, None, "measured: x", method="sid")
+    line = ReferenceLine("start: SiD", 4.5, None, "measured: x", method="sid")
     finals = {"SiDA": Estimate(4.2, 0.1, 10)}
     groups = [[curve("SiDA", "sida", 1.0), curve("SiD", "sid", 1.0)]]
     figure = drawn(tmp_path, groups, [line], finals, legend=place)
     (axes,) = figure.axes
     legend = figure.legends[0] if place == "below" else axes.get_legend()
     texts = [text.get_text() for text in legend.get_texts()]
-    assert KEPT in texts
+    assert KEPT_LABEL in texts
     assert "start: SiD" in (texts if place == "below" else [text.get_text() for text in axes.texts])
     (level,) = [drawn for drawn in axes.get_lines() if list(drawn.get_ydata()) == [4.5, 4.5]]
     assert level.get_color() == shown(axes)["SiD"][0]
@@ -403,12 +403,12 @@ def test_a_kept_start_has_its_hollow_marker_on_the_edge_of_a_log_axis(tmp_path):
     assert (box.x0 + box.x1) / 2 == pytest.approx(axes.bbox.x0)
     assert axes.bbox.y0 < (box.y0 + box.y1) / 2 < axes.bbox.y1
     assert axes.get_xlim()[0] > 0
-    assert KEPT + EDGE in [text.get_text() for text in axes.get_legend().get_texts()]
+    assert KEPT_LABEL + EDGE_LABEL in [text.get_text() for text in axes.get_legend().get_texts()]
 
 
 @pytest.mark.parametrize("values", [(), (2.0,), (1.8, 2.0, 2.01, 2.5), (1.0, 2.0, 3.0, 4.0, 5.0)])
 def test_the_words_of_an_empty_panel_overlap_no_line(tmp_path, values):
-    lines = [Line(f"line {value}", value, None, "published") for value in values]
+    lines = [ReferenceLine(f"line {value}", value, None, "published") for value in values]
     figure = drawn(tmp_path, [[]] * 6, lines, missing=("x",), height=4.9)
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw(renderer)

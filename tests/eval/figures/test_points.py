@@ -15,7 +15,7 @@ from eval.figures import load_figure_layout
 from eval.figures.build import build_figure
 from eval.figures.marks import interval_of
 from eval.figures.points import difference_of, gather_points
-from eval.figures.points_plot import LOST, ONE, draw_points
+from eval.figures.points_plot import LOST_LABEL, ONE_LABEL, draw_points
 from eval.figures.sources import Sources
 from eval.report.needs import find_needs
 from eval.results.sheet import read_runs
@@ -164,7 +164,7 @@ def test_the_end_of_training_is_its_last_evaluation_and_a_lost_one_is_shown(stor
     assert (len(sida.marks[0].singles), sida.lost) == (2, (4.0,))
     assert panel.notes == ("t2-sida-s2: fd is not a finite number at its end; in no mean",)
     figure = draw_points(layout_of(tmp_path, QUALITY | {"at": "end"}), [panel])
-    assert LOST in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert LOST_LABEL in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
 def test_rows_of_one_place_teacher_and_seed_are_a_fault(store, tmp_path):
@@ -234,7 +234,7 @@ def test_one_training_is_hollow_several_are_filled(store, tmp_path):
     layout = layout_of(tmp_path, QUALITY | {"series": series})
     (panel,) = gather_points(layout, sources_of(store))
     figure = draw_points(layout, [panel])
-    assert ONE in [text.get_text() for text in figure.legends[0].get_texts()]
+    assert ONE_LABEL in [text.get_text() for text in figure.legends[0].get_texts()]
     points = [line for line in figure.axes[0].get_lines() if line.get_marker() in "os" and line.get_xdata().size == 1]
     faces = {line.get_marker(): line.get_markerfacecolor() for line in points}
     assert faces["o"] == "white"

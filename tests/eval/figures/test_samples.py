@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from eval.commands import main
 from eval.figures import load_figure_layout
 from eval.figures.grids import Grid, picture
-from eval.figures.samples import draw
+from eval.figures.samples import draw_grid
 from sida.files.atomic import sha256_file
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
@@ -121,7 +121,7 @@ def test_every_sampler_draws_the_images_that_sampling_gives_elsewhere(networks, 
     """More images than a batch, fresh noise, guidance, float32: as sida.sampling draws them, class by class."""
     layout = layout_of(tmp_path, rows=10, columns=8, by_class=by_class, first_seed=7)
     guide = networks["guide"] if "guidance" in sampler else None
-    grid = draw(layout, measured("x", networks["teacher"], sampler=sampler, guide=guide), "x")
+    grid = draw_grid(layout, measured("x", networks["teacher"], sampler=sampler, guide=guide), "x")
     net, gnet = (None if path is None else load_network(path)[0] for path in (networks["teacher"], guide))
     expected = list(generate(net, range(7, 87), sampler, 80, grid.classes, gnet=gnet))
     difference = expected[0].images.int() - grid.images.int()
@@ -135,17 +135,17 @@ def test_each_grid_says_what_was_drawn(networks, tmp_path):
     by_row, random = layout_of(tmp_path), layout_of(tmp_path, by_class=False, first_seed=5)
     digest = sha256_file(networks["student"])[:8]
     generator = measured("x", networks["student"])
-    assert draw(by_row, generator, "t").caption() == ["seeds 0–11, class by row", f"NFE 1, network {digest}"]
-    assert draw(random, generator, "t").caption()[0] == "seeds 5–16, random classes"
+    assert draw_grid(by_row, generator, "t").caption() == ["seeds 0–11, class by row", f"NFE 1, network {digest}"]
+    assert draw_grid(random, generator, "t").caption()[0] == "seeds 5–16, random classes"
     teacher = measured("x", networks["guide"], sampler={"kind": "heun", "num_steps": 9})
-    assert draw(random, teacher, "t").caption() == [
+    assert draw_grid(random, teacher, "t").caption() == [
         "seeds 5–16",
         f"NFE 17, network {sha256_file(networks['guide'])[:8]}",
     ]
-    assert draw(by_row, measured("d"), "t").caption()[0] == "12 real images"
+    assert draw_grid(by_row, measured("d"), "t").caption()[0] == "12 real images"
     from eval.figures.samples import draw_grids
 
-    (axes,) = draw_grids(random, [draw(random, generator, "t")]).axes
+    (axes,) = draw_grids(random, [draw_grid(random, generator, "t")]).axes
     assert axes.get_xlabel() == f"seeds 5–16, random classes, NFE 1, network {digest}"
 
 
@@ -168,7 +168,7 @@ def test_latent_networks_are_decoded(tmp_path, monkeypatch):
     monkeypatch.setattr("sida.sampling.networks.load_vae", lambda path, device: StandInVae())
     network = write_network(tmp_path / "latent.safetensors", img_channels=4)
     layout = layout_of(tmp_path, by_class=False)
-    grid = draw(layout, measured("x", network, protocol="imagenet512", vae="here"), "x")
+    grid = draw_grid(layout, measured("x", network, protocol="imagenet512", vae="here"), "x")
     assert grid.images.shape == (12, 3, 16, 16)
     net, _ = load_network(network)
     decode = LatentDecoder(StandInVae())

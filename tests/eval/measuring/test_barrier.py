@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from eval.results.barriers import barrier, places, read_barrier
+from eval.results.barriers import barrier, line_points, read_barrier
 from sida.losses import EDMLoss
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, save_network
@@ -126,11 +126,11 @@ def test_faulty_file_is_one_line(tmp_path, text, message):
 
 
 def test_barrier_is_what_lies_above_the_chord_inside():
-    assert places(5) == [0, 0.25, 0.5, 0.75, 1]
+    assert line_points(5) == [0, 0.25, 0.5, 0.75, 1]
     assert barrier([1.0, 2.0, 3.0]) == 0
     assert barrier([1.0, 4.0, 3.0]) == 2
     # Convex: below its chord everywhere, least so beside an end.
-    values = [t**2 for t in places(5)]
+    values = [t**2 for t in line_points(5)]
     assert barrier(values) == pytest.approx(0.25**2 - 0.25)
     # A rise above the chord that stays below an end counts.
     assert barrier([10.0, 9.0, 8.0, 1.0]) == pytest.approx(4.0)

@@ -11,7 +11,7 @@ import torch
 
 from eval.commands import main
 from eval.features import get_extractor
-from eval.measuring.kinds import KINDS
+from eval.measuring.kinds import METRIC_KINDS
 from eval.measuring.measure import measure
 from eval.measuring.metric import Metric
 from eval.measuring.monitor import make_monitor
@@ -171,7 +171,7 @@ def test_a_fault_names_the_metric(change, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", METRIC_KINDS)
 def test_every_kind_says_which_direction_is_good(kind):
     lower = {"frechet", "frechet_infinity", "kernel", "memorisation"}
-    assert KINDS[kind].better == ("lower" if kind in lower else "higher")
+    assert METRIC_KINDS[kind].better == ("lower" if kind in lower else "higher")

@@ -27,7 +27,7 @@ from eval.measuring.measure import Measurer, measure
 from eval.measuring.shards import measure_shard, merge_shards
 from eval.precision_recall import precision_recall
 from eval.results.measurements import collect, read_measurement, trial_path
-from eval.results.summary import COLUMNS
+from eval.results.summary import MEASUREMENT_COLUMNS
 from sida.config.label_counts import LabelCounts, write_labels
 from sida.config.resources import find
 from sida.data import load_dataset
@@ -472,7 +472,7 @@ def test_commands_end_to_end(tmp_path, capsys):
     out = tmp_path / "measurements.csv"
     assert main(["collect", str(folder), "--runs", "data", "--out", str(out)]) == 0
     rows = list(csv.DictReader(out.open()))
-    assert tuple(rows[0]) == (*COLUMNS, KEY)
+    assert tuple(rows[0]) == (*MEASUREMENT_COLUMNS, KEY)
     assert len(rows) == 12
     assert {row["metric"] for row in rows} == {"fd", "is", "precision", "recall", "fd_pixel", "accuracy"}
     record = read_measurement(folder / "data" / "trial-1.json")

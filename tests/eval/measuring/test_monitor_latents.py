@@ -13,7 +13,7 @@ import yaml
 from eval.features import get_extractor
 from eval.features.extraction import extract
 from eval.figures import load_figure_layout
-from eval.figures.samples import draw
+from eval.figures.samples import draw_grid
 from eval.measuring.measure import Measurer
 from sida.config.resources import find
 from sida.data import LatentDecoder, load_dataset
@@ -107,6 +107,6 @@ def test_real_latents_are_decoded_for_measurements_and_pictures(latents, tmp_pat
     batch = next(Measurer({**spec, "vae": "here"}).source.batches(range(6), 6))
     assert (batch.images.dtype, tuple(batch.images.shape)) == (torch.uint8, (6, 3, 16, 16))
     (tmp_path / "l.yaml").write_text("kind: samples\nrows: 4\ncolumns: 3\npanels: [{where: {run: data}}]\n")
-    grid = draw(load_figure_layout(tmp_path / "l.yaml"), {**spec, "vae": "here"}, "real")
+    grid = draw_grid(load_figure_layout(tmp_path / "l.yaml"), {**spec, "vae": "here"}, "real")
     assert tuple(grid.images.shape) == (12, 3, 16, 16)
     assert grid.classes == [place // 3 for place in range(12)]

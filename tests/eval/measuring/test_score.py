@@ -22,10 +22,10 @@ from PIL import Image
 from eval.commands import main
 from eval.measuring.images import ImageFiles
 from eval.measuring.measure import measure
-from eval.measuring.pipeline import Batch, prefetch
+from eval.measuring.pipeline import ImageBatch, prefetch
 from eval.measuring.protocol import load_protocol
 from eval.measuring.score import Score, score_images
-from eval.measuring.stores import open_store
+from eval.measuring.stores import open_images
 from eval.tables.scores import latex_row, row_columns
 from sida.errors import UserError
 from tests.eval.metric_networks import pictures, write_hub, write_inception
@@ -100,7 +100,7 @@ KINDS = ["folder", "a.zip", "a.tar", "a.tar.gz", "a.npz", "compressed.npz", "a.n
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_store_gives_the_same_images(tmp_path, kind, channels):
     array, labels = images(30, channels=channels), np.arange(30) % 7
-    store = open_store(write(tmp_path / kind, array, None if kind.endswith("npy") else labels))
+    store = open_images(write(tmp_path / kind, array, None if kind.endswith("npy") else labels))
     assert store.count == 30
     assert np.array_equal(store.read(0, 30), array)
     assert np.array_equal(store.read(25, 30), array[25:])
@@ -114,9 +114,9 @@ def test_every_store_gives_the_same_images(tmp_path, kind, channels):
 def test_arrays_with_channels_first_and_grey_without_channels(tmp_path):
     array = images(8)
     np.save(tmp_path / "first.npy", array.transpose(0, 3, 1, 2))
-    assert np.array_equal(open_store(tmp_path / "first.npy").read(0, 8), array)
+    assert np.array_equal(open_images(tmp_path / "first.npy").read(0, 8), array)
     np.save(tmp_path / "grey.npy", array[..., 0])
-    assert np.array_equal(open_store(tmp_path / "grey.npy").read(2, 8)[..., 0], array[2:, ..., 0])
+    assert np.array_equal(open_images(tmp_path / "grey.npy").read(2, 8)[..., 0], array[2:, ..., 0])
 
 
 def test_what_systems_leave_behind_is_no_picture(tmp_path):
@@ -124,7 +124,7 @@ def test_what_systems_leave_behind_is_no_picture(tmp_path):
     (folder / ".DS_Store").write_bytes(b"x")
     (folder / "._img.png").write_bytes(b"x")
     (folder / "notes.txt").write_text("x")
-    assert open_store(folder).count == 5
+    assert open_images(folder).count == 5
 
 
 def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tmp_path):
@@ -136,7 +136,7 @@ def test_a_folder_is_known_by_its_pictures_and_classes_and_not_by_their_times(tm
             os.utime(folder / f"{number}.bmp", (time, time))
         (folder / "notes.txt").write_text(str(time))
         (folder / "dataset.json").write_text(json.dumps({"labels": labels}))
-        return open_store(folder).digest()
+        return open_images(folder).digest()
 
     classes = [[f"{number}.bmp", number] for number in range(3)]
     assert digest(0, 1) == digest(0, 2) != digest(1, 1)
@@ -150,10 +150,10 @@ def test_shards_of_samples_are_refused_with_what_to_do_instead(tmp_path):
     folder = tmp_path / "drawn"
     assert sida([*draw, str(folder)]) == 0
     with pytest.raises(UserError, match=r"drawn: holds shards of `sida sample`, .*drawn.zip or .*drawn.npz, .*--png"):
-        open_store(folder)
+        open_images(folder)
     for out in (f"{folder}.zip", f"{folder}.npz"):
         assert sida([*draw, out]) == 0
-        assert open_store(out).count == 8
+        assert open_images(out).count == 8
 
 
 PROTOCOL = {
@@ -166,7 +166,7 @@ PROTOCOL = {
 }
 
 
-def read_all(path: Path, count: int = 20) -> list[Batch]:
+def read_all(path: Path, count: int = 20) -> list[ImageBatch]:
     return list(ImageFiles(str(path), load_protocol(PROTOCOL)).batches(range(count), 8))
 
 
@@ -468,7 +468,7 @@ def test_lossy_webp_is_said_as_jpeg_is(tmp_path):
     for name, picture in zip(options, images(3)):
         Image.fromarray(picture).save(tmp_path / f"{name}.webp", **options[name])
     Image.fromarray(images(1, seed=5)[0]).save(tmp_path / "d.jpg")
-    store = open_store(tmp_path)
+    store = open_images(tmp_path)
     store.read(2, 3)
     assert store.remarks == ()
     store.read(0, 4)
@@ -480,9 +480,9 @@ def test_folders_by_class_are_said_because_the_order_of_names_is_that_of_classes
     for name in ("cat/1", "cat/2", "dog/1"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.fromarray(images(1, seed=len(name))[0]).save(tmp_path / f"{name}.png")
-    (remark,) = open_store(tmp_path).remarks
+    (remark,) = open_images(tmp_path).remarks
     assert remark.startswith("images are taken folder by folder, of 2: if these are classes")
-    assert open_store(tmp_path / "cat").remarks == ()
+    assert open_images(tmp_path / "cat").remarks == ()
 
 
 def test_prefetch_keeps_order_and_passes_errors_on():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from eval.results.agreement import agreement
 from eval.results.published import load_published
-from eval.results.summary import COLUMNS, Estimate, load_measurements
+from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, load_measurements
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv
 
@@ -76,7 +76,7 @@ def test_cells_of_the_wrong_type_name_line_and_column(tmp_path, lines, column, t
 
 
 def test_missing_column_and_cut_off_line(tmp_path, lines):
-    columns = [name for name in COLUMNS if name != "protocol"]
+    columns = [name for name in MEASUREMENT_COLUMNS if name != "protocol"]
     with pytest.raises(UserError, match="column 'protocol' is missing"):
         load_measurements(write_csv(tmp_path / "m.csv", lines, columns))
     path = write_csv(tmp_path / "cut.csv", lines)
