@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from eval.measuring.images import ImageFiles
-from eval.measuring.measure import Measurer, MeasureSpec, threads
+from eval.measuring.measure import Measurer, threads
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.spec import MeasureSpec
 from eval.results.summary import Estimate
 from sida.errors import UserError, suggestion
 from sida.progress import Progress
@@ -137,7 +138,7 @@ def score_images(
         num_samples: Another n than the protocol's: a protocol of its own, which is not comparable.
         name: Label; the path's name by default.
         allow_duplicates: Accept equal images.
-        **settings: Other fields of :class:`~eval.measuring.measure.MeasureSpec` (dataset, references, device, ...).
+        **settings: Other fields of :class:`~eval.measuring.spec.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.

@@ -1,7 +1,6 @@
-"""Table 8: hyperparameters from the preset's own settings, time and memory from its training logs.
+"""Table 8: hyperparameters from the specs that training receives, time and memory from training logs.
 
-Settings come from the same specs that training receives, so the table cannot drift from what is run. Next to them
-stand the published values, exactly as printed.
+Published values stand beside them, exactly as printed.
 """
 
 from __future__ import annotations
@@ -127,7 +126,7 @@ def build_hyperparameters(
     for number, spec in enumerate(layout.rows):
         new_group = number > 0 and spec.group != layout.rows[number - 1].group
         lines: list[tuple[str, list[Cell]]] = []
-        if mode != "measured":
+        if mode != "measured" and (spec.published or spec.text is not None):
             lines.append(("published", _published_cells(layout, spec, number, published, records, mode)))
         if mode != "paper" and spec.text is None:
             kind = "configured" if spec.setting else _measured(layout, spec, settings, results)
@@ -147,10 +146,9 @@ def build_hyperparameters(
         if partial := {run: n for run in _runs(layout) if (n := _partial(run, settings, results))}:
             listed = ", ".join(f"{run} ({n})" for run, n in partial.items())
             notes.append(f"From N ticks: from the first log records of a training, not from a whole one: {listed}.")
-    for record in records:
-        record |= {"table": Path(layout.source).stem, "mode": mode}
-    caption, name = layout.caption, Path(layout.source).stem
-    return Table(name, layout.title, caption, mode, columns, tuple(rows), tuple(notes), layout.number, tuple(records))
+    name, about = Path(layout.source).stem, (layout.title, layout.caption, mode)
+    sources = tuple(record | {"table": name, "mode": mode} for record in records)
+    return Table(name, *about, columns, tuple(rows), tuple(notes), layout.number, sources)
 
 
 def _published_cells(

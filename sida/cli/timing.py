@@ -12,7 +12,6 @@ from collections.abc import Iterator
 _HEAVY = {
     "torch": ("train-teacher", "distill", "measure", "figure"),
     "scipy.linalg": ("distill", "measure"),
-    "pandas": ("collect", "table", "figure", "claims"),
     "matplotlib.pyplot": ("figure",),
 }
 

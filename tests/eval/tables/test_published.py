@@ -359,3 +359,12 @@ def test_time_and_memory_leave_out_the_first_record():
     assert log_quantity(ticks, "memory_allocated_gb") == 1.0
     assert log_quantity(ticks, "memory_reserved_gb") is None
     assert log_quantity([], "seconds_per_kimg") is None
+
+
+def test_a_line_without_published_numbers_has_ours_alone():
+    path = ROOT / "config/tables/mini-table8.yaml"
+    mapping = read_layout(path)
+    mapping.pop("kind")
+    table = build_hyperparameters(load_hyper_layout(mapping, path), PUBLISHED, None, None, "audit")
+    assert {row.cells[2].text for row in table.rows} <= {"", "configured", "measured"}
+    assert {cell.kind for row in table.rows for cell in row.cells[3:]} == {"missing"}
