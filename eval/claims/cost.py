@@ -18,7 +18,7 @@ from sida.errors import UserError
 
 
 @dataclass(frozen=True)
-class Costs:
+class ClaimCosts:
     """Costs of A and B pair by pair, by teacher, and their ratio B/A.
 
     Attributes:
@@ -36,7 +36,7 @@ class Costs:
     ratio: Speedup
 
 
-def costs_of(part: Part, evidence: Evidence, where: str) -> Costs:
+def costs_of(part: Part, evidence: Evidence, where: str) -> ClaimCosts:
     """Costs until a level: by default the lowest value of B's own curve, else that of ``level``.
 
     A level that matches runs of several teachers is that of the pair's own teacher.
@@ -69,7 +69,7 @@ def costs_of(part: Part, evidence: Evidence, where: str) -> Costs:
     # Pairs in the order of the blocks, as the ratios are.
     order = [i for teacher in blocks for i, place in enumerate(sides[0]) if place[0] == teacher]
     pairs = tuple(pair for block in blocks.values() for pair in block)
-    return Costs(tuple(levels[i] for i in order), meaning, pairs, tuple(names[i] for i in order), ratio)
+    return ClaimCosts(tuple(levels[i] for i in order), meaning, pairs, tuple(names[i] for i in order), ratio)
 
 
 def cost(part: Part, evidence: Evidence, where: str) -> Finding:

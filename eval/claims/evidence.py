@@ -14,7 +14,7 @@ from eval.results.barriers import barrier, read_barrier
 from eval.results.published import Published, published_number
 from eval.results.selection import matching
 from eval.results.sheet import Run
-from eval.results.summary import Estimate, Measurements, other_yardstick
+from eval.results.summary import Estimate, Measurements, reference_mismatch
 from eval.results.training_logs import Point, has_metric, read_evaluations, read_log
 from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
@@ -76,7 +76,7 @@ class Evidence:
             raise NotMeasuredError(f"no measurement of {operand}")
         return measured
 
-    def require_one_yardstick(self, part: Part) -> None:
+    def require_same_reference(self, part: Part) -> None:
         """Keeps values apart that one protocol measured against different files.
 
         Raises:
@@ -86,7 +86,7 @@ class Evidence:
             return
         sides = [operand for operand in (part.a, part.b) if operand is not None and (operand.run or operand.where)]
         names = [name for operand in sides for name in self._named(operand)]
-        if found := other_yardstick(row for name in names for row in self.measurements.lines(name, part.metric)):
+        if found := reference_mismatch(row for name in names for row in self.measurements.lines(name, part.metric)):
             raise NotMeasuredError(f"runs '{found[0].run}' and '{found[1].run}' are not comparable: {found[2]}")
 
     def estimate(self, operand: Operand, metric: str, where: str) -> tuple[str, Estimate]:

@@ -24,7 +24,7 @@ MEDIAN = 1.2533
 def decide_part(part: Part, evidence: Evidence, where: str) -> Finding:
     """Applies a part's rule; what is not measured is 'not decided here' with the reason."""
     try:
-        evidence.require_one_yardstick(part)
+        evidence.require_same_reference(part)
         return _RULES[part.rule](part, evidence, where)
     except NotMeasuredError as reason:
         return Finding(UNDECIDED, f"{reason}")

@@ -24,11 +24,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Builds the document."""
     from eval.report.paper import build_paper
-    from eval.report.pdflatex import latex_lack
+    from eval.report.pdflatex import missing_latex
 
     source, pdf = build_paper(args.results, args.title, args.own)
     if pdf is None:
-        print(f"{source} written; paper.pdf skipped: {latex_lack()}")
+        print(f"{source} written; paper.pdf skipped: {missing_latex()}")
         return 1 if args.require_pdf else 0
     print(f"{pdf} (and {source.name})")
     return 0

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from eval.figures import style
+from eval.figures.annotations import Annotation, Spot, annotate
 from eval.figures.gather import ReferenceLine
 from eval.figures.layout import CurvesLayout, PanelSpec
-from eval.figures.place import Spot, Words, write
 from eval.figures.points_layout import PointsLayout, PointsPanel
 from eval.figures.style import METHOD_LOOKS, literal
 
@@ -128,11 +128,11 @@ def name_lines(axes: Axes, lines: Sequence[ReferenceLine], by_method: bool = Tru
             for va in ("bottom", "top")
             for x, ha in (ends if number % 2 == 0 else ends[::-1])
         ]
-        words.append(Words(line.label, spots, _line_colour(line, by_method), 6.5))
-    write(axes, words)
+        words.append(Annotation(line.label, spots, _line_colour(line, by_method), 6.5))
+    annotate(axes, words)
 
 
-def say_no_data(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
+def write_no_data(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
     """Writes between the lines: in the middle of the largest gap that they leave."""
     to_axes = axes.transData + axes.transAxes.inverted()
     low, _ = axes.get_xlim()

@@ -10,7 +10,7 @@ from eval.figures.kind import LineSpec, PanelsFigure
 from eval.figures.layout import CurvesLayout, PanelSpec, SeriesSpec
 from eval.figures.sources import Sources
 from eval.results.published import published_number
-from eval.results.summary import Estimate, require_one_yardstick
+from eval.results.summary import Estimate, require_same_reference
 from eval.results.training_logs import Curve, pool
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
@@ -68,7 +68,7 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
         if sources.measurements.has(curve.run, spec.metric)
     }
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
-    require_one_yardstick((row for run in shown for row in sources.measurements.lines(run, spec.metric)), where)
+    require_same_reference((row for run in shown for row in sources.measurements.lines(run, spec.metric)), where)
     notes = _sizes(spec, curves, finals, sources)
     # A sheet without runs has the papers' numbers only: no curve is awaited.
     return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing) if sources.runs else (), notes)
@@ -101,7 +101,7 @@ def _series(
             missing.append(f"{name} (not in the sample sheet)")
     groups: dict[str, list[Curve]] = {}
     for run in found:
-        if series.optional and (lack := sources.lacks(run.run, spec.metric, spec.log)):
+        if series.optional and (lack := sources.reason_missing(run.run, spec.metric, spec.log)):
             missing.append(f"{run.label} ({run.run}: {lack})")
             continue
         label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))

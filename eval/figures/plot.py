@@ -12,8 +12,8 @@ from eval.figures.axes import (
     legend_inside,
     name_lines,
     panels_of,
-    say_no_data,
     short_number,
+    write_no_data,
 )
 from eval.figures.gather import Panel
 from eval.figures.layout import CurvesLayout
@@ -46,7 +46,7 @@ def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
         _draw_panel(layout, axes, panel, looks)
     for axes, panel in zip(grid, panels):
         if panel.missing and not panel.curves:
-            say_no_data(axes, panel.lines)
+            write_no_data(axes, panel.lines)
     if layout.legend == "below":
         legend_below(figure, _kept_entry(panels))
     else:

@@ -13,7 +13,7 @@ from eval.figures.marks import Mark, MarkSeries, Single
 from eval.figures.points_layout import NUMBER_COLUMNS, TEACHER, MeasuredX, PointSeries, PointsLayout, PointsPanel
 from eval.figures.sources import Sources
 from eval.results.sheet import Run
-from eval.results.summary import require_one_yardstick
+from eval.results.summary import require_same_reference
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 
@@ -54,7 +54,7 @@ def gather_points(layout: PointsLayout, sources: Sources) -> list[Marks]:
             for n, line in enumerate(spec.lines)
         ]
         kept = tuple(line for line in lines if line is not None)
-        panel.require_one_yardstick([line.run for line in kept if line.run is not None], where)
+        panel.require_same_reference([line.run for line in kept if line.run is not None], where)
         shown = tuple(series for series in curves if series is not None and (series.marks or series.lost))
         found.append(Marks(spec, shown, kept, tuple(panel.missing), tuple(dict.fromkeys(panel.notes))))
     return found
@@ -120,7 +120,7 @@ class _Panel:
         """Trainings by their point, teacher and seed."""
         found: dict[Any, Single] = {}
         for row in rows:
-            if series.optional and (lack := self._lacks(row, where)):
+            if series.optional and (lack := self._reason_missing(row, where)):
                 self.missing.append(f"{row.label} ({row.run}: {lack})")
                 continue
             key = self._by(row, by, where)
@@ -215,22 +215,22 @@ class _Panel:
         self._shown.add(row.run)
         return self.sources.measurements.estimate(row.run, self.spec.metric, where).mean
 
-    def _lacks(self, row: Run, where: str) -> str:
+    def _reason_missing(self, row: Run, where: str) -> str:
         measured = self.sources.measurements
         if self.spec.x is not None:
             source = self._x_row(row, self.spec.x, where)
             if not measured.has(source.run, self.spec.x.metric):
                 return f"{self.spec.x.metric} of {source.run} was not measured"
         if self.spec.at == "end":
-            return self.sources.lacks_end(row.run, self.spec.metric)
+            return self.sources.end_missing(row.run, self.spec.metric)
         return "" if measured.has(row.run, self.spec.metric) else f"{self.spec.metric} was not measured"
 
-    def require_one_yardstick(self, lines: Sequence[str], where: str) -> None:
+    def require_same_reference(self, lines: Sequence[str], where: str) -> None:
         """Refuses values that one protocol measured against different files."""
         x = self.spec.x.metric if self.spec.x is not None else ""
         for runs, metric in (({*self._shown, *lines}, self.spec.metric), (self._places, x)):
             rows = [row for run in sorted(runs) for row in self.sources.measurements.lines(run, metric)]
-            require_one_yardstick(rows, where)
+            require_same_reference(rows, where)
 
 
 def _place(by: str) -> str:

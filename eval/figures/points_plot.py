@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from eval.figures.annotations import Annotation, Spot, annotate
 from eval.figures.axes import (
     draw_lines,
     dress,
@@ -12,11 +13,10 @@ from eval.figures.axes import (
     legend_inside,
     name_lines,
     panels_of,
-    say_no_data,
     short_number,
+    write_no_data,
 )
 from eval.figures.marks import Mark, MarkSeries
-from eval.figures.place import Spot, Words, write
 from eval.figures.points import Marks
 from eval.figures.points_layout import PointsLayout
 from eval.figures.style import Look, literal, looks_of
@@ -52,14 +52,14 @@ def draw_points(layout: PointsLayout, panels: list[Marks]) -> Figure:
         _draw_panel(layout, axes, panel, looks)
     for axes, panel in zip(grid, panels):
         if not panel.curves:
-            say_no_data(axes, panel.lines)
+            write_no_data(axes, panel.lines)
     if layout.legend == "below":
         legend_below(figure, _entries(layout, panels))
     for axes, panel in zip(grid, panels):
         if layout.legend == "panels":
             name_lines(axes, panel.lines)
         if panel.spec.name_points:
-            write(axes, [_name(mark, looks[s.label, s.method, s.alpha]) for s in panel.curves for mark in s.marks])
+            annotate(axes, [_name(mark, looks[s.label, s.method, s.alpha]) for s in panel.curves for mark in s.marks])
     return figure
 
 
@@ -196,7 +196,7 @@ def _band(axes: Axes, series: MarkSeries, look: Look, scale: str) -> None:
     axes.fill_between(x, low, high, color=look.colour, alpha=0.16, linewidth=0, zorder=1.5)
 
 
-def _name(mark: Mark, look: Look) -> Words:
+def _name(mark: Mark, look: Look) -> Annotation:
     """What tells a point apart, at one of its corners."""
     corners = [(4, 3), (4, -3), (-4, 3), (-4, -3), (9, 0), (-9, 0), (0, 8), (0, -8)]
     spots = [
@@ -204,4 +204,4 @@ def _name(mark: Mark, look: Look) -> Words:
              "bottom" if y > 0 else "top" if y < 0 else "center")
         for x, y in corners
     ]  # fmt: skip
-    return Words(mark.by if isinstance(mark.by, str) else short_number(mark.by), spots, look.colour, 6.2)
+    return Annotation(mark.by if isinstance(mark.by, str) else short_number(mark.by), spots, look.colour, 6.2)

@@ -51,7 +51,7 @@ class Sources:
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
     generators: Any = field(default=None, kw_only=True)
 
-    def lacks(self, run: str, metric: str, log: str | None = None) -> str:
+    def reason_missing(self, run: str, metric: str, log: str | None = None) -> str:
         """Reason why a run's curve cannot be drawn; empty if it can.
 
         Args:
@@ -61,11 +61,11 @@ class Sources:
         """
         if log is None and run in self.logs:
             return ""
-        return self.lacks_end(run, metric) if log is None else _lack(self._train_log(run), log, has_quantity)
+        return self.end_missing(run, metric) if log is None else _reason(self._train_log(run), log, has_quantity)
 
-    def lacks_end(self, run: str, metric: str) -> str:
+    def end_missing(self, run: str, metric: str) -> str:
         """Reason why :meth:`end` is unknown; empty if it is known."""
-        return _lack(self._evaluations(run), metric, has_metric)
+        return _reason(self._evaluations(run), metric, has_metric)
 
     def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
         """Evaluations of a run that gave a number, or what its training logged.
@@ -135,6 +135,6 @@ class Sources:
         return self.results / "students" / run / "train.jsonl"
 
 
-def _lack(log: Path, name: str, has: Any) -> str:
+def _reason(log: Path, name: str, has: Any) -> str:
     there = log.is_file()
     return "" if there and has(log, name) else f"no {f'{name} in ' if there else ''}{log}"

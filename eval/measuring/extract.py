@@ -162,7 +162,7 @@ def _outputs(
     """Features and logits batch by batch, while a thread reads ahead."""
     progress = Progress(f"{extractor.name} of {images.name}", images.count, "img")
     with tf32(allow_tf32):
-        for done, batch in enumerate(prefetch(_batches(images), ahead=2), start=1):
+        for done, batch in enumerate(prefetch(_batches(images), 2), start=1):
             yield extractor.features_and_logits(batch)
             progress.update(min(done * _BATCH, images.count))
 

@@ -139,11 +139,11 @@ class Measurer:
             self.extractors,
             TrialSums(self.protocol, self.spec.device),
             first=begin,
-            ahead=self._ahead(),
+            prefetched=self._prefetched(),
             progress=report,
         )
 
-    def _ahead(self) -> int:
+    def _prefetched(self) -> int:
         """Batches that a thread prepares: on a GPU, unless a feature network turns TF32 on for the whole process."""
         if self.spec.sampler["kind"] == "images":
             return 2
@@ -214,21 +214,21 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
             finished.write(trial, records[-1])
             progress.update(done, _headline(protocol, records[-1]), force=done == total)
 
-        with _beside(measurer.spec.device.startswith("cuda")) as beside:
+        with _overlapped(measurer.spec.device.startswith("cuda")) as overlapped:
             for trial in wanted:
                 start = time.monotonic()
                 sums = measurer.sums(trial, 0, protocol.num_samples, progress, done)
                 done += protocol.num_samples
-                beside(functools.partial(record, trial, sums, time.monotonic() - start, done))
+                overlapped(functools.partial(record, trial, sums, time.monotonic() - start, done))
     finished.forget()
     return records
 
 
 @contextmanager
-def _beside(threaded: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Calls functions one after the other; ``threaded``: each beside what follows, up to the next (a GPU would wait).
+def _overlapped(threaded: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Runs functions one after the other; with ``threaded`` in a thread, so that a GPU need not wait for them.
 
-    What a function raises is raised where the next one is given, or at the end.
+    An exception is raised when the next function is submitted, or at the end.
     """
     if not threaded:
         yield lambda function: function()

@@ -41,7 +41,7 @@ def run_pass(
     extractors: Mapping[str, Extractor],
     sums: TrialSums,
     first: int = 0,
-    ahead: int = 0,
+    prefetched: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> TrialSums:
     """Feeds batches into ``sums`` and returns it.
@@ -51,12 +51,12 @@ def run_pass(
         extractors: Networks by name.
         sums: Where to add.
         first: Index of the first image within the trial.
-        ahead: Batches that the source may prepare in advance (0: no thread).
+        prefetched: Batches that the source may prepare in advance (0: no thread).
         progress: Called with the number of images done after each batch.
     """
     position = first
     with tf32(sums.protocol.allow_tf32):
-        for batch in prefetch(batches, ahead, sums.device) if ahead else batches:
+        for batch in prefetch(batches, prefetched, sums.device) if prefetched else batches:
             sums.update(extract(batch.images, extractors), batch.classes, position)
             position += len(batch.images)
             if progress is not None:
@@ -87,13 +87,13 @@ def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Itera
         yield batch
 
 
-def prefetch(items: Iterable[T], ahead: int, device: str | torch.device = "cpu") -> Iterator[T]:
-    """Yields ``items`` in order while a thread prepares up to ``ahead`` of them; its exceptions are raised here.
+def prefetch(items: Iterable[T], count: int, device: str | torch.device = "cpu") -> Iterator[T]:
+    """Yields ``items`` in order while a thread prepares up to ``count`` of them; its exceptions are raised here.
 
     On a CUDA ``device`` the thread works on a stream of its own; the consumer's stream waits for each item's event.
     """
     device = torch.device(device)
-    channel: queue.Queue[_Ready[T]] = queue.Queue(maxsize=ahead)
+    channel: queue.Queue[_Ready[T]] = queue.Queue(maxsize=count)
     stopped = threading.Event()
 
     def put(ready: _Ready[T]) -> bool:

@@ -17,7 +17,7 @@ from eval.claims.evidence import bound
 from eval.claims.numbers import Z, show
 from eval.results.measurements import differences, read_score
 from eval.results.published import PROTOCOLS, load_published
-from eval.results.summary import Estimate, Measurement, Measurements, load_measurements, other_yardstick
+from eval.results.summary import Estimate, Measurement, Measurements, load_measurements, reference_mismatch
 from eval.tables.build import build_table
 from eval.tables.layout import load_layout, read_layout
 from eval.tables.model import Cell, Column, Row, Table
@@ -150,7 +150,7 @@ def _check_protocol(pair: tuple[str, str], sides: Sequence[tuple[Measurements, P
 
 def _check_real_side(pair: tuple[str, str], rows: Sequence[Measurement], names: tuple[str, str]) -> None:
     """Refuses runs under one protocol whose reference files or feature networks differ (``--reference KEY=FILE``)."""
-    if found := other_yardstick(rows):
+    if found := reference_mismatch(rows):
         raise UserError(
             f"run '{_named(pair)}' was measured under one protocol but against other files in {names[0]} and "
             f"{names[1]} ({found[2]}); measure one of them again with the other's files"

@@ -8,7 +8,7 @@ from pathlib import Path
 from eval.claims.model import SIGNS, verdict_counts
 from eval.claims.read import read_verdicts
 from eval.tables.files import load_table
-from eval.tables.text import printable, to_terminal
+from eval.tables.text import terminal_text, to_terminal
 from sida.errors import UserError, suggestion
 
 
@@ -34,7 +34,7 @@ def overview(results: str | Path, name: str | None = None, colour: bool = False,
         raise UserError(f"{folder}/tables: no table '{chosen}'{suggestion(chosen, names)}")
     table = load_table(folder / "tables" / f"{chosen}.json")
     lines = ["", to_terminal(table, colour, width)]
-    notes = [printable(note) for note in table.notes] + ([] if colour else ["* best one-step value"])
+    notes = [terminal_text(note) for note in table.notes] + ([] if colour else ["* best one-step value"])
     lines += [_wrapped(note, width) for note in notes if note]
     return "\n".join([*lines, "", *_verdicts(folder, width), *_paths(folder, chosen)])
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from eval.claims.read import read_verdicts
 from eval.claims.write import VERDICT_MARKS
-from eval.report.pdflatex import compile_latex, latex_lack
+from eval.report.pdflatex import compile_latex, missing_latex
 from eval.results.summary import Measurements, load_measurements
 from eval.results.training_logs import read_log
 from eval.tables.files import load_table
@@ -37,7 +37,7 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
         own: Folder of the preset; layouts in its ``figures`` (titles and captions) come before those of ``config``.
 
     Returns:
-        The paths; ``None`` in place of the PDF where :func:`~eval.report.pdflatex.latex_lack` names something missing.
+        The paths; ``None`` in place of the PDF where LaTeX is missing (:func:`~eval.report.pdflatex.missing_latex`).
 
     Raises:
         UserError: No tables and no figures there, or LaTeX fails (its first error is named).
@@ -52,7 +52,7 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
             raise UserError(f"{path}: LaTeX would not take the name as it is; rename it to letters, digits, . and -")
     source = folder / "paper.tex"
     write_text(source, paper_source(folder, tables, figures, title, own))
-    return source, None if latex_lack() else compile_latex(source)
+    return source, None if missing_latex() else compile_latex(source)
 
 
 def in_order(folder: Path, suffix: str) -> list[Path]:

@@ -16,7 +16,7 @@ INSTALL = f"apt-get install --no-install-recommends {PACKAGES}"
 STYLES = ("booktabs.sty", "siunitx.sty")
 
 
-def latex_lack() -> str | None:
+def missing_latex() -> str | None:
     """What is missing for a PDF, as one line with the Debian packages that bring it; ``None`` where nothing is."""
     if shutil.which("pdflatex") is None:
         return f"pdflatex is not installed ({INSTALL})"

@@ -80,7 +80,7 @@ def measured_days(rows: Iterable[Measurement]) -> str:
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
-def other_yardstick(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
+def reference_mismatch(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
     """Two lines of one protocol and metric that were measured against other files, and which; None where all agree.
 
     A metric without a feature network has no digest of one, which is not compared.
@@ -95,13 +95,13 @@ def other_yardstick(rows: Iterable[Measurement]) -> tuple[Measurement, Measureme
     return None
 
 
-def require_one_yardstick(rows: Iterable[Measurement], where: str) -> None:
+def require_same_reference(rows: Iterable[Measurement], where: str) -> None:
     """Refuses to put values side by side that one protocol measured against different files.
 
     Raises:
         UserError: Another reference or other weights of a feature network.
     """
-    if found := other_yardstick(rows):
+    if found := reference_mismatch(rows):
         first, second, what = found
         raise UserError(
             f"{where}: runs '{first.run}' and '{second.run}' were measured under one protocol but against other files "

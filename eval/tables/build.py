@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eval.results.published import Published
 from eval.results.sheet import Run
-from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_one_yardstick
+from eval.results.summary import Measurement, Measurements, image_seeds, kept_at, measured_days, require_same_reference
 from eval.tables.cells import (
     AUDIT_LEGEND,
     best_rows,
@@ -56,7 +56,7 @@ def build_table(
     printed_heads = header_records(layout, published, mode)
     layout = with_headings(layout, published)
     lines = with_effects(layout, resolve(layout, measurements, runs, published, mode), measurements, runs, mode)
-    require_one_yardstick(measured_lines(lines, measurements), layout.source)
+    require_same_reference(measured_lines(lines, measurements), layout.source)
     if mode == "audit":
         columns, rows = (stacked if layout.audit == "rows" else side_by_side)(layout, lines)
     else:

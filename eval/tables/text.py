@@ -40,14 +40,14 @@ def markdown(text: str) -> str:
     return _LINK.sub(r"\\]", _TAG.sub("&lt;", text))
 
 
-def printable(text: str) -> str:
+def terminal_text(text: str) -> str:
     """Text without line ends and control characters, which a terminal would obey."""
     return _ENDS.sub(" ", text)
 
 
 def _pipe(text: str) -> str:
     """Text of a cell: one line."""
-    return markdown(printable(text)).replace("|", r"\|")
+    return markdown(terminal_text(text)).replace("|", r"\|")
 
 
 def _markdown_cell(cell: Cell) -> str:
@@ -71,8 +71,10 @@ def to_terminal(table: Table, colour: bool = False, width: int = 100) -> str:
 
 def _aligned(table: Table, colour: bool, sign: str) -> str:
     cells = [[c for cell in row.cells for c in [cell, *[Cell()] * (cell.columns - 1)]] for row in table.rows]
-    grid = [[printable(f"{c.group} {c.title}".strip()) for c in table.columns]]
-    grid += [[printable(c.plain) + ("*" if c.bold and c.plain and not colour else "") for c in row] for row in cells]
+    grid = [[terminal_text(f"{c.group} {c.title}".strip()) for c in table.columns]]
+    grid += [
+        [terminal_text(c.plain) + ("*" if c.bold and c.plain and not colour else "") for c in row] for row in cells
+    ]
     bold = [[False] * len(table.columns), *([c.bold for c in row] for row in cells)]
     _align_spreads(table, grid)
     grid = [[text.replace(" ± ", sign) for text in line] for line in grid]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.results.measurements import long_rows, read_measurement
-from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, Measurements, load_measurements, other_yardstick
+from eval.results.summary import MEASUREMENT_COLUMNS, Estimate, Measurements, load_measurements, reference_mismatch
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
 from sida.files.text_files import read_csv
@@ -81,7 +81,7 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
     if _MEASUREMENTS in names:
         with report.checking(_MEASUREMENTS):
             measured = load_measurements(report.folder / _MEASUREMENTS)
-            if found := other_yardstick(measured.rows):
+            if found := reference_mismatch(measured.rows):
                 report.fault(_MEASUREMENTS, f"runs '{found[0].run}' and '{found[1].run}' have another {found[2]}")
             for name in names:
                 if name.startswith("tables/") and name.endswith(".csv"):

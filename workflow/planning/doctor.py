@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-from eval.report.pdflatex import latex_lack
+from eval.report.pdflatex import missing_latex
 from sida.assets.cache import cache_dir
 from sida.assets.fetch import by_hand, offline
 from sida.config.resources import CHECKOUT, how_to_install
@@ -193,7 +193,7 @@ def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
 
 def _latex(jobs: Jobs) -> Iterator[Finding]:
     if jobs.preset.config["paper"]:
-        lack = latex_lack()
+        lack = missing_latex()
         mend = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
         yield Finding(
             "LaTeX", *(("note", f"paper.pdf is left out: {lack}", mend) if lack else ("ok", "makes paper.pdf"))

@@ -209,13 +209,13 @@ class _Pretended(Sources):
 
     preset: Preset = field(kw_only=True)
 
-    def lacks_end(self, run: str, metric: str) -> str:
-        return self.lacks(run, metric)
+    def end_missing(self, run: str, metric: str) -> str:
+        return self.reason_missing(run, metric)
 
     def end(self, run: str, metric: str) -> float:
         return self.points(run, metric)[-1].value
 
-    def lacks(self, run: str, metric: str, log: str | None = None) -> str:
+    def reason_missing(self, run: str, metric: str, log: str | None = None) -> str:
         row = self.preset.runs[run]
         if not row.trained_here:
             return "it is not trained here"
@@ -237,7 +237,7 @@ class _Pretended(Sources):
         return None
 
     def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
-        if lack := self.lacks(run, metric, log):
+        if lack := self.reason_missing(run, metric, log):
             raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {lack}")
         return (Point(1, 1.0),)
 

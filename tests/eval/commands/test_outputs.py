@@ -16,7 +16,7 @@ from eval.commands import main
 from eval.report.compare import compare
 from eval.report.overview import overview
 from eval.report.paper import build_paper, in_order, paper_source
-from eval.report.pdflatex import latex_lack
+from eval.report.pdflatex import missing_latex
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
 
@@ -318,7 +318,7 @@ def test_a_latex_without_siunitx_is_named_with_its_packages(preset, monkeypatch,
     assert f"paper.pdf skipped: {line}" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(latex_lack() is not None, reason=str(latex_lack()))
+@pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))
 def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(preset, tmp_path):
     folder = tmp_path / "p"
     shutil.copytree(preset, folder)
@@ -364,7 +364,7 @@ def test_no_two_tables_and_no_two_figures_of_the_paper_have_one_number(preset, t
     labels = [re.findall(rf"\\renewcommand{{\\the{kind}}}{{(.*?)}}", source) for kind in ("table", "figure")]
     assert labels[0] == ["A1", "1", "2", "3", "4", "4 (version 4)", "5", "6", "7", "A2"]
     assert labels[1] == ["2", "10", "A1", "A2"]
-    if shutil.which("pdftotext") and latex_lack() is None:
+    if shutil.which("pdftotext") and missing_latex() is None:
         text = subprocess.run(["pdftotext", folder / "paper.pdf", "-"], capture_output=True, text=True).stdout
         captions = re.findall(r"(?:Table|Figure) A?\d+(?: \(version 4\))?:", text)
         assert len(captions) == len(set(captions)) == 14

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.report.pdflatex import latex_lack
+from eval.report.pdflatex import missing_latex
 from eval.results.sheet import read_runs
 from eval.results.summary import load_measurements
 from eval.tables import build_table, load_layout, to_latex, write_table
@@ -112,7 +112,7 @@ def test_cells_that_are_no_plain_numbers_go_into_braces(cell, expected):
     assert number_cell(cell) == expected
 
 
-needs_latex = pytest.mark.skipif(latex_lack() is not None, reason=str(latex_lack()))
+needs_latex = pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))
 
 
 def pdflatex(folder, name, fault=None):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from eval.measuring.protocol import load_protocol
-from eval.report.pdflatex import latex_lack
+from eval.report.pdflatex import missing_latex
 from eval.results.published import PROTOCOLS, load_published, published_number
 from eval.results.summary import Measurements, load_measurements
 from eval.tables import build_table, load_layout, to_csv, to_latex, to_markdown, write_table
@@ -305,7 +305,7 @@ def test_faulty_published_files(tmp_path):
         load_published(tmp_path)
 
 
-@pytest.mark.skipif(latex_lack() is not None, reason=str(latex_lack()))
+@pytest.mark.skipif(missing_latex() is not None, reason=str(missing_latex()))
 @pytest.mark.parametrize("name", ["table1", "table3", "table4", "table8"])
 @pytest.mark.parametrize("mode", ["paper", "audit"])
 def test_tables_compile_on_one_page_with_every_digit(tmp_path, released, name, mode):

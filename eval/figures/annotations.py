@@ -29,7 +29,7 @@ class Spot:
 
 
 @dataclass(frozen=True)
-class Words:
+class Annotation:
     """A text of one colour with its possible places, the best first."""
 
     text: str
@@ -38,7 +38,7 @@ class Words:
     size: float
 
 
-def write(axes: Axes, words: Sequence[Words]) -> None:
+def annotate(axes: Axes, words: Sequence[Annotation]) -> None:
     """Writes each text at the spot where it covers the least; after all else is drawn and limits are final."""
     from matplotlib import patheffects
     from matplotlib.backends.backend_agg import FigureCanvasAgg
