@@ -12,7 +12,7 @@ from snakemake.jobs import Job
 from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from eval.report.pdflatex import latex_lack
+from eval.report.pdflatex import missing_latex
 from sida.config.families import SD_VAE
 from sida.errors import UserError
 from workflow.planning.attempts import allow_attempts
@@ -114,7 +114,7 @@ elif SITE is not None:
 for run, asset in PRESET.left_out.items():
     print(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr)
 PAPER = PRESET.config["paper"]
-if PAPER and (lack := latex_lack()):
+if PAPER and (lack := missing_latex()):
     PAPER = False
     print(f"{RESULTS}/paper.pdf is left out: {lack}", file=sys.stderr)
 TARGETS = Targets(PRESET, PAPER)
