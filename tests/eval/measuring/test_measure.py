@@ -525,7 +525,7 @@ def write_trials(folder, trials=2, **changes):
         ({"trial": 7}, "holds trial 7"),
         ({"metrics": {"fd": "x"}}, "metrics.fd: must be a finite number"),
         ({"metrics": {"fd": float("nan")}}, "NaN is no number that JSON has"),
-        ({"seeds": [1]}, "first, last"),
+        ({"seeds": [1]}, "seeds: "),
         ({"environment": None}, "environment: missing"),
     ],
 )
@@ -600,15 +600,15 @@ def grey(seeds, file, device):
 
 
 def test_metrics_are_computed_beside_the_next_trial_in_order_and_faults_come_through():
-    from eval.measuring.measure import _beside
+    from eval.measuring.measure import _overlapped
 
     for threaded in (False, True):
         done: list[int] = []
-        with _beside(threaded) as beside:
+        with _overlapped(threaded) as beside:
             for number in range(5):
                 beside(functools.partial(done.append, number))
         assert done == [0, 1, 2, 3, 4]
-        with pytest.raises(ZeroDivisionError), _beside(threaded) as beside:
+        with pytest.raises(ZeroDivisionError), _overlapped(threaded) as beside:
             beside(lambda: 1 / 0)
 
 
@@ -629,6 +629,6 @@ def test_a_network_in_tf32_is_a_protocol_of_its_own_and_has_the_process_for_itse
         cls = registry._class(name)
         measurer.__dict__["extractors"] = {name: object.__new__(cls)}
         digests.add(measurer.protocol.sha256)
-        ahead[name] = measurer._ahead()
+        ahead[name] = measurer._prefetched()
     assert len(digests) == 3
     assert ahead == {"inception": 2, "inception_tf32": 0, "dinov2_fp16": 2}
