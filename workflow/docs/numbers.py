@@ -6,10 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from eval.claims.cost import as_table as cost_table
+from eval.claims.cost import cost_table
 from eval.claims.model import SIGNS
-from eval.claims.power import as_table as power_table
-from eval.claims.power import plans
+from eval.claims.power import plans, power_table
 from eval.effects.contrast import difference
 from eval.effects.variance import components
 from eval.results.summary import Estimate, measured_days

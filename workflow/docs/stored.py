@@ -188,7 +188,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
     if (folder / ANALYTIC).is_file():
         shutil.copyfile(folder / ANALYTIC, out / ANALYTIC)
     for run, curves in _stored_barriers(folder).items():
-        record = {"format": barriers.FORMAT, "run": run, "curves": curves}
+        record = {"format": barriers.BARRIER_FORMAT, "run": run, "curves": curves}
         write_sealed_json(out / "barriers" / f"{run}.json", record)
     rows: list[dict[str, str]] = []
     for record in read_csv(folder / "measurements.csv"):
