@@ -247,9 +247,12 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     """
     record = read_sealed_json(path, "score the images again")
     try:
-        text = csv_text(MEASUREMENT_COLUMNS, long_rows(record["measurements"]))
+        rows = long_rows(record["measurements"])
+        text = csv_text(MEASUREMENT_COLUMNS, rows)
     except (KeyError, TypeError, ValueError, AttributeError):
-        raise UserError(f"{path}: is no result of sida-eval score; give its --out, or a measurements.csv") from None
+        rows = []
+    if not rows:
+        raise UserError(f"{path}: is no result of sida-eval score; give its --out, or a measurements.csv")
     return measurements_of(text, str(path))
 
 

@@ -98,12 +98,12 @@ def require_one_protocol(table: Table, added: Sequence[str]) -> None:
     Raises:
         UserError: There is one; both protocols are named.
     """
+    protocols: dict[str, dict[str, str]] = {}
+    for record in table.records:
+        if record["run"] not in added and record["protocol_sha256"]:
+            protocols.setdefault(record["column"], {})[str(record["protocol_sha256"])] = record["protocol"]
     for mine in table.records:
-        others = {
-            str(record["protocol_sha256"]): record["protocol"]
-            for record in table.records
-            if record["column"] == mine["column"] and record["run"] not in added and record["protocol_sha256"]
-        }
+        others = protocols.get(mine["column"], {})
         if mine["run"] in added and others and mine["protocol_sha256"] not in others:
             raise UserError(
                 f"--add: '{mine['run']}' was measured under protocol '{mine['protocol']}' "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
 import subprocess
 import sys
@@ -23,7 +24,7 @@ CARD = "H200"
 
 def functions(root: Path) -> dict[str, Callable[..., str]]:
     """Functions by the name by which markers call them."""
-    of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings)
+    of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings, fuzzed)
     found: dict[str, Callable[..., str]] = {"published": published, "settings": settings, "kinds": kinds}
     return found | {function.__name__: functools.partial(function, root) for function in of_root}
 
@@ -159,6 +160,16 @@ def measuring(root: Path, preset: str, part: str = "") -> str:
         cells = [f"{len(one)} | {sum(one):,.1f}" if one else " | " for one in some.values()]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def fuzzed(root: Path) -> str:
+    """A table of what ``python -m tests.fuzz count`` found, a row for each reader."""
+    found = json.loads((root / "tests/fuzz/counted.json").read_text(encoding="utf-8"))
+    rows = [["reader", "files", "read", "refused", "longest", "most memory", "on"], ["---", *["---:"] * 5, "---"]]
+    for name, count in found.items():
+        numbers = [f"{count[key]:,}" for key in ("cases", "accepted", "refused")]
+        rows.append([name, *numbers, f"{count['longest']:.1f} s", f"{count['peak_mb']:.0f} MB", count["date"]])
+    return "\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows) + "\n\n"
 
 
 def _plan(root: Path, preset: str) -> Jobs:

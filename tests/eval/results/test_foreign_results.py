@@ -9,7 +9,7 @@ import pytest
 from eval.claims.read import read_verdicts
 from eval.report.index import write_index
 from eval.report.paper import in_order, training_time
-from eval.results.measurements import read_measurement
+from eval.results.measurements import read_measurement, read_score
 from eval.results.training_logs import kept_images, read_evaluations, read_log, read_ticks
 from sida.errors import UserError
 
@@ -109,3 +109,10 @@ def test_a_table_of_another_form_is_named_on_the_page(tmp_path):
     for name in ("²", "10", "9"):
         (tmp_path / f"tables/{name}.md").write_text("| a |")
     assert [path.stem for path in in_order(tmp_path / "tables", ".md")][1:] in (["10", "²"], ["9", "10"])
+
+
+@pytest.mark.parametrize("found", [[], [1], {"a": 1}, None, [{"run": "a"}]])
+def test_a_score_without_measurements_is_one_line(tmp_path, found):
+    (tmp_path / "score.json").write_text(json.dumps({"measurements": found}))
+    with pytest.raises(UserError, match=r"score.json: is no result of sida-eval score"):
+        read_score(tmp_path / "score.json")
