@@ -43,7 +43,7 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
         assert closed_results(disk) == (
             f"{disk}: may only be read: nothing can be made there; start where results may be kept to make more"
         )
-        with pytest.raises(UserError, match=r"demo: cannot be written \(Read-only file system\); mend that"):
+        with pytest.raises(UserError, match=r"demo: cannot be written \(Read-only file system\); fix that"):
             PresetLock(disk, ["snakemake"]).take()
         assert list(disk.iterdir()) == []
 

@@ -82,7 +82,7 @@ def test_a_killed_holder_holds_nothing_nor_do_its_jobs(folder, tmp_path, capfd):
     os.kill(job, signal.SIGKILL)
     (line,) = capfd.readouterr().err.splitlines()
     assert line.startswith(f"{folder}: the workflow before (process ")
-    assert line.endswith("snakemake --cores 2) ended without a word; this one goes on")
+    assert line.endswith("snakemake --cores 2) ended without a message; this workflow continues")
 
 
 def beating(path, ended):
@@ -116,8 +116,8 @@ def test_another_machine_s_workflow_is_known_by_its_signs_of_life(folder, monkey
     lines = capfd.readouterr().err.splitlines()
     assert "may be at work here; watching" in lines[0]
     assert lines[-1] == (
-        f"{folder}: the workflow before (process 12 on node7 since then: snakemake -n) ended without a word; "
-        "this one goes on"
+        f"{folder}: the workflow before (process 12 on node7 since then: snakemake -n) ended without a message; "
+        "this workflow continues"
     )
 
 

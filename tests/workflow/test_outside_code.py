@@ -240,7 +240,7 @@ def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, tmp_path
     preset = str(study(ROW, datasets={"x": {"kind": "evil.nowhere:open"}}))
     assert sida_main(["doctor", preset]) == 1
     said = capsys.readouterr().out
-    assert "lacks  code: runs.tsv:2: checkpoint would import evil:sample from evil.py" in said
+    assert "missing code: runs.tsv:2: checkpoint would import evil:sample from evil.py" in said
     assert f"export {ALLOW}=evil" in said
     assert "would import evil.nowhere:open from nowhere" in said
     assert sida_main(["plan", "--preset", preset]) == 1

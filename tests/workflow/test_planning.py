@@ -247,10 +247,10 @@ def test_the_doctor_says_what_is_lacking_and_mends_it(paper, tmp_path, monkeypat
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = verdicts(paper, "imagenet64-sida-a1")
-    assert (found["GPU"].verdict, found["data"].verdict) == ("lacks", "note")
+    assert (found["GPU"].verdict, found["data"].verdict) == ("missing", "note")
     hand = next(finding for finding in examine(jobs_of(paper), ["imagenet64-sida-a1"]) if finding.what == "assets")
-    assert hand.verdict == "lacks"
-    assert "ILSVRC2012_img_train.tar" in hand.mend
+    assert hand.verdict == "missing"
+    assert "ILSVRC2012_img_train.tar" in hand.remedy
     gigabytes = lambda n: types.SimpleNamespace(total_memory=n * 1e9)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
@@ -258,19 +258,19 @@ def test_the_doctor_says_what_is_lacking_and_mends_it(paper, tmp_path, monkeypat
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 9))
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gigabytes(16))
     gpu = verdicts(paper, "imagenet64-sida-a1")["GPU"]
-    assert gpu.verdict == "lacks"
+    assert gpu.verdict == "missing"
     assert "more than the 16 GB of a GPU here: imagenet64-sida-a1 (5" in gpu.text
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gigabytes(48))
     # Table 8 reserves less than is counted.
     assert verdicts(paper, "imagenet64-sida-a1")["GPU"].verdict == "note"
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: gigabytes(80))
     gpu = verdicts(paper, "imagenet64-sida-a1")["GPU"]
-    assert (gpu.verdict, gpu.mend) == ("note", "--config gpus=4")
+    assert (gpu.verdict, gpu.remedy) == ("note", "--config gpus=4")
     monkeypatch.setattr("shutil.disk_usage", lambda place: types.SimpleNamespace(free=1e9))
-    assert verdicts(paper, "imagenet64-sida-a1")["disk"].verdict == "lacks"
+    assert verdicts(paper, "imagenet64-sida-a1")["disk"].verdict == "missing"
     monkeypatch.setenv("SIDA_OFFLINE", "1")
     findings = [f for f in examine(jobs_of(paper), ["cifar10-uncond-sida-a1"]) if f.what == "assets"]
-    assert [finding.verdict for finding in findings] == ["lacks"]
+    assert [finding.verdict for finding in findings] == ["missing"]
 
 
 def test_the_doctor_compares_the_card_and_the_driver_with_torch(paper, monkeypatch):
@@ -279,7 +279,7 @@ def test_the_doctor_compares_the_card_and_the_driver_with_torch(paper, monkeypat
     monkeypatch.setattr("workflow.planning.doctor.driver_cuda", lambda: 12)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert "the driver runs CUDA 12; torch" in told()[0].text
-    assert "CUDA 13 or newer" in told()[0].mend
+    assert "CUDA 13 or newer" in told()[0].remedy
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: types.SimpleNamespace(total_memory=80e9))
@@ -287,7 +287,7 @@ def test_the_doctor_compares_the_card_and_the_driver_with_torch(paper, monkeypat
     for capability, lacks in (((7, 0), True), ((7, 5), False), ((8, 9), False), ((9, 0), False), ((12, 0), True)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index, found=capability: found)
         first = told()[0]
-        assert (first.verdict == "lacks" and "no code (it has sm_75, " in first.text) == lacks, capability
+        assert (first.verdict == "missing" and "no code (it has sm_75, " in first.text) == lacks, capability
 
 
 def test_gdd_on_imagenet_fits_a_card_and_a_plan_names_what_does_not(paper, capsys):
@@ -324,7 +324,7 @@ def test_a_method_without_images_needs_class_counts_and_no_archive(paper, tmp_pa
     assert sum(job.disk_gb for job in jobs.values()) < 20
     found = examine(jobs_of(paper), ["ffhq64-sid-a1.2"])
     assert [finding.verdict for finding in found if finding.what == "data"] == ["ok"]
-    assert not [finding for finding in found if "ffhq-images" in finding.mend]
+    assert not [finding for finding in found if "ffhq-images" in finding.remedy]
     assert "imagenet-train" in {job.name for job in jobs_of(paper).behind(["edm2-xs-sida"]).values()}
 
 
@@ -333,7 +333,7 @@ def test_the_doctors_exit_status(monkeypatch, capsys):
     assert "ok     packages: torch, snakemake" in capsys.readouterr().out
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["doctor", "paper", "cifar10-uncond-sida-a1", "--json"]) == 1
-    lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "lacks"]
+    lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "missing"]
     assert all(entry["mend"] for entry in lacking)
 
 

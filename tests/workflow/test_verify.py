@@ -172,7 +172,10 @@ def lose_a_row(folder):
             ["collected/tables/main.csv: line 2: value of fd of trial 0 of 'a' is not that of its trial",
              "measurements.csv: line 2: value of fd of trial 0 of 'a' is not that of its trial"],
         ),
-        (lose_a_row, ["measurements.csv: lacks fd of trial 1 of 'data'", "tables/main.csv: line 3: fd of 'data' is"]),
+        (
+            lose_a_row,
+            ["measurements.csv: fd of trial 1 of 'data' is missing", "tables/main.csv: line 3: fd of 'data' is"],
+        ),
         (rewrite_table, ["tables/main.csv: line 2: fd of 'a' is not what the measurements give; make the table again"]),
         (retrain_teacher, [f"{STUDENT}: was made from another teacher than {TEACHER} is now"]),
         (
@@ -187,7 +190,7 @@ def lose_a_row(folder):
         (
             lambda folder: edit(folder / "measurements/data/trial-1.json", trial=4, seeds=[40, 79]),
             ["measurements/data/trial-1.json: holds trial 4 of run 'data'; was it copied?", "measurements.csv: line 5",
-             "measurements.csv: lacks"],
+             "measurements.csv: fd of trial 4 of 'data' is missing"],
         ),
         (
             lambda folder: (folder / "measurements/data/trial-1.json").unlink(),

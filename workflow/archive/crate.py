@@ -46,7 +46,7 @@ def write_crate(folder: str | Path, out: str | Path, citation: str | Path | None
     _library()
     report = verify(folder)
     if report.faults:
-        raise UserError(f"{folder}: {report.faults[0]} (sida verify shows all {len(report.faults)} faults); mend that")
+        raise UserError(f"{folder}: {report.faults[0]} (sida verify shows all {len(report.faults)} faults); fix that")
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder}: has no {MANIFEST}; make it with `sida manifest {folder} --out {folder}/{MANIFEST}`")
     manifest = read_sealed_json(folder / MANIFEST)

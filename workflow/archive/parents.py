@@ -1,4 +1,4 @@
-"""What artefacts say that they were made from, compared with what lies in the folder."""
+"""Recorded parents of artefacts, compared with the files in the folder."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
             report.counts["rows equal to their trials"] += 1
     runs = {run for run, _, _ in seen}
     for run, trial, metric in sorted(key for key in trials.keys() - seen if key[0] in runs):
-        report.fault(name, f"lacks {metric} of trial {trial} of '{run}'; collect again")
+        report.fault(name, f"{metric} of trial {trial} of '{run}' is missing; collect again")
 
 
 def _check_table(report: Report, name: str, measured: Measurements) -> None:

@@ -1,10 +1,10 @@
-"""``sida doctor``: what this machine lacks for a preset, and what mends it."""
+"""``sida doctor``: requirements of a preset that are missing on this machine, and how to fix each."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "Say what this machine lacks for a preset, and the command that mends it."
+HELP = "Report the requirements of a preset that are missing on this machine, and the command that fixes each."
 EXAMPLES = """examples:
   sida doctor paper tables/table1.tex
   sida doctor config/released.yaml
@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what was found; 1 where something is lacking."""
+    """Prints what was found; exit status 1 if a requirement is missing."""
     import dataclasses
     import json
 
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     from workflow.planning.doctor import Finding, examine, examine_code
 
     findings = examine_code(preset_file(args.preset))
-    if any(finding.verdict == "lacks" for finding in findings):
+    if any(finding.verdict == "missing" for finding in findings):
         findings.append(Finding("preset", "note", "not looked at: it cannot be read without its code"))
     else:
         findings += examine(make_jobs(args.preset, None, 1), args.targets)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:
         for finding in findings:
-            print(f"{finding.verdict:<6} {finding.what}: {finding.text}")
-            if finding.mend:
-                print(f"         → {finding.mend}")
-    return int(any(finding.verdict == "lacks" for finding in findings))
+            print(f"{finding.verdict:<7} {finding.what}: {finding.text}")
+            if finding.remedy:
+                print(f"          → {finding.remedy}")
+    return int(any(finding.verdict == "missing" for finding in findings))

@@ -1,4 +1,4 @@
-"""``sida new``: a folder with everything that a study of one's own data needs."""
+"""``sida new``: a folder with everything that a study of custom data needs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a target of a preset will cost, and what a machine lacks for it, before anything is spent."""
+"""Cost of the targets of a preset, and requirements that are missing on a machine, before work starts."""

@@ -1,4 +1,4 @@
-"""How often a job is sent again: as the user says for faults, and once more for each time limit that the plan expects.
+"""Retries of a job: those of the user for faults, and one for each time limit that the plan expects.
 
 A training that is longer than the site's limit ends with it and goes on in its next attempt, and so does a measurement
 of several trials, each shorter than the limit. The resource `PIECES` says how many they need; Snakemake knows only

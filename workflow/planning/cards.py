@@ -1,4 +1,4 @@
-"""What a card or its driver cannot run: trainings beyond its memory, a torch without code for it."""
+"""Limits of a card or its driver: trainings beyond its memory, a torch without code for it."""
 
 from __future__ import annotations
 

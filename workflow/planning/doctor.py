@@ -1,4 +1,4 @@
-"""What a machine lacks for some targets of a preset, and the command that mends each."""
+"""Requirements of targets that are missing on a machine, each with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from workflow.planning.jobs import Jobs
 from workflow.preset.archives import training_data
 from workflow.preset.outside_code import allowing, outside_code_of
 
-Verdict = Literal["ok", "note", "lacks"]
+Verdict = Literal["ok", "note", "missing"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,15 +29,15 @@ class Finding:
 
     Attributes:
         what: ``code``, ``GPU``, ``disk``, ``packages``, ``data``, ``assets``, ``LaTeX`` or ``scheduler``.
-        verdict: ``ok``; ``note``: it runs without; ``lacks``: it does not.
+        verdict: ``ok``; ``note``: it runs without; ``missing``: it does not.
         text: What was found.
-        mend: Command, or what to do; empty where nothing is to be done.
+        remedy: Command, or what to do; empty where nothing is to be done.
     """
 
     what: str
     verdict: Verdict
     text: str
-    mend: str = ""
+    remedy: str = ""
 
 
 def examine(jobs: Jobs, targets: Sequence[str]) -> list[Finding]:
@@ -67,9 +67,9 @@ def examine_code(preset: Path) -> list[Finding]:
     found = []
     for code in outside_code_of(preset):
         text = f"{code.where} would import {code.name} from {code.source or 'nowhere: there is no such file'}"
-        mend = f"read it, and if you trust it: export {allowing([code])}"
+        remedy = f"read it, and if you trust it: export {allowing([code])}"
         found.append(
-            Finding("code", "note", f"{text}; allowed") if code.allowed else Finding("code", "lacks", text, mend)
+            Finding("code", "note", f"{text}; allowed") if code.allowed else Finding("code", "missing", text, remedy)
         )
     return found or [Finding("code", "ok", "none from outside the package")]
 
@@ -85,28 +85,28 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
     driver, built = driver_cuda(), int((torch.version.cuda or "0").split(".")[0])
     if not there:
         text = f"none that torch sees; {wanted} × {need:.0f} GB are asked for"
-        mend = "install a driver of NVIDIA's, run on another machine, or through a scheduler (docs/cluster.md)"
+        remedy = "install a driver of NVIDIA's, run on another machine, or through a scheduler (docs/cluster.md)"
         if not built:
-            text, mend = f"torch {torch.__version__} is built without CUDA", how_to_install("torch>=2.5,<3")
+            text, remedy = f"torch {torch.__version__} is built without CUDA", how_to_install("torch>=2.5,<3")
         elif driver is not None and driver < built:
             text = f"the driver runs CUDA {driver}; torch {torch.__version__} is built for CUDA {built}"
-            mend = f"install a driver of NVIDIA's for CUDA {built} or newer"
-        yield Finding("GPU", "lacks", text, mend)
+            remedy = f"install a driver of NVIDIA's for CUDA {built} or newer"
+        yield Finding("GPU", "missing", text, remedy)
         return
     for index in range(there):
         capability, archs = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
         if without_code(capability, archs):
             text = f"GPU {index} has compute capability {capability[0]}.{capability[1]}, for which"
-            mend = "take a newer card, or an older torch: requirements/oldest.lock has the oldest that is supported"
+            remedy = "take a newer card, or an older torch: requirements/oldest.lock has the oldest that is supported"
             yield Finding(
-                "GPU", "lacks", f"{text} torch {torch.__version__} has no code (it has {', '.join(archs)})", mend
+                "GPU", "missing", f"{text} torch {torch.__version__} has no code (it has {', '.join(archs)})", remedy
             )
     memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(there)) / 1e9
     large = too_large(found.values(), memory, "a GPU here")
     if large:
         close = need <= SPARE * memory
         text = f"{large}; plans lie up to a quarter above what is reserved" if close else large
-        yield Finding("GPU", "note" if close else "lacks", text, SMALLER)
+        yield Finding("GPU", "note" if close else "missing", text, SMALLER)
     elif there < wanted:
         yield Finding("GPU", "note", f"{there} of {wanted}; the results are the same", f"--config gpus={there}")
     else:
@@ -127,8 +127,8 @@ def _disk(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
     for place, need in by_device.values():
         free = shutil.disk_usage(place).free / 1e9
         text = f"{free:,.0f} GB free at {place}, {need:,.1f} GB are needed"
-        mend = "free some, or work in another folder; SIDA_CACHE names the one of downloads"
-        yield Finding("disk", *(("lacks", text, mend) if free < need else ("ok", text)))
+        remedy = "free some, or work in another folder; SIDA_CACHE names the one of downloads"
+        yield Finding("disk", *(("missing", text, remedy) if free < need else ("ok", text)))
 
 
 def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
@@ -143,9 +143,9 @@ def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
     wanted["snakemake"] = (
         "make setup" if CHECKOUT else "clone the repository: the workflow runs from a checkout (README.md)"
     )
-    missing = {name: mend for name, mend in wanted.items() if importlib.util.find_spec(name) is None}
-    for name, mend in missing.items():
-        yield Finding("packages", "lacks", f"{name} is not installed", mend)
+    missing = {name: remedy for name, remedy in wanted.items() if importlib.util.find_spec(name) is None}
+    for name, remedy in missing.items():
+        yield Finding("packages", "missing", f"{name} is not installed", remedy)
     if not missing:
         yield Finding("packages", "ok", ", ".join(wanted))
 
@@ -166,7 +166,7 @@ def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         if path and path not in found and not os.path.exists(path):
             missing.add(path)
     for path in sorted(missing):
-        yield Finding("data", "lacks", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
+        yield Finding("data", "missing", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
     if not made and not missing:
         yield Finding("data", "ok", "all there")
 
@@ -176,14 +176,14 @@ def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
     missing = [jobs.costs.registry[job.name] for job in wanted]
     hand = [asset for asset in missing if not asset.urls]
     for asset in hand:
-        yield Finding("assets", "lacks", f"{asset.id} has no link", by_hand(asset, cache_dir() / asset.target))
+        yield Finding("assets", "missing", f"{asset.id} has no link", by_hand(asset, cache_dir() / asset.target))
     loaded = [asset.id for asset in missing if asset.urls]
     if loaded:
         text = f"{len(loaded)} to download, {sum(job.download_gb for job in wanted if job.name in loaded):,.1f} GB"
         command = f"sida assets fetch {' '.join(loaded)}" if len(loaded) < 6 else "the workflow fetches them first"
         if offline():
             yield Finding(
-                "assets", "lacks", f"{text}; SIDA_OFFLINE forbids it", "unset SIDA_OFFLINE, or put them by hand"
+                "assets", "missing", f"{text}; SIDA_OFFLINE forbids it", "unset SIDA_OFFLINE, or put them by hand"
             )
         else:
             yield Finding("assets", "note", text, command)
@@ -194,9 +194,9 @@ def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
 def _latex(jobs: Jobs) -> Iterator[Finding]:
     if jobs.preset.config["paper"]:
         lack = missing_latex()
-        mend = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
+        remedy = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
         yield Finding(
-            "LaTeX", *(("note", f"paper.pdf is left out: {lack}", mend) if lack else ("ok", "makes paper.pdf"))
+            "LaTeX", *(("note", f"paper.pdf is left out: {lack}", remedy) if lack else ("ok", "makes paper.pdf"))
         )
 
 

@@ -1,4 +1,4 @@
-"""What plans assume (``config/plan.yaml``): rates of GPUs, and sizes that cannot be counted."""
+"""Assumptions of plans (``config/plan.yaml``): rates of GPUs, and sizes that cannot be counted."""
 
 from __future__ import annotations
 

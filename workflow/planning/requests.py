@@ -1,4 +1,4 @@
-"""What jobs ask a scheduler for: minutes and memory by the plan, GPUs and nodes, partition and account by the site.
+"""Resources of jobs under a scheduler: minutes and memory by the plan, GPUs, nodes, partition, account by the site.
 
 Values that the plan decides are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt asks for half as
 much again as the first, up to what the site allows.

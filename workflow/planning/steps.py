@@ -1,4 +1,4 @@
-"""What an image costs in the training of a student or teacher, and what a GPU must hold meanwhile."""
+"""Cost of an image in the training of a student or teacher, and the memory of a GPU that it needs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What figures of points stand against: settings of rows, their seeds, and teachers that differ only in their seed."""
+"""Axes of figures of points: settings of rows, their seeds, and teachers that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def figure_settings(preset: Rows, layout: FigureKind, specs: Specs) -> dict[str,
     layout names.
 
     Raises:
-        UserError: A row that does not have what its points are told apart by.
+        UserError: A row without a setting by which its points differ.
     """
     wanted = layout.needs(preset.runs).settings or {}
     there = {name: set(keys) for name, keys in wanted.items() if name in preset.measurable}

@@ -1,4 +1,4 @@
-"""One workflow at a time in a preset's results: a lock that a killed one leaves open, with its holder's name in it.
+"""Lock on a preset's results with its holder's name: one workflow at a time; a killed workflow leaves no lock.
 
 ``flock`` decides between processes of one machine, and of all machines whose file system carries it between them. Where
 it does not, the file says who holds it, and a sign of life decides: the holder touches the file every few seconds,
@@ -48,7 +48,7 @@ class PresetLock:
         self._signs = threading.Thread(target=self._live, daemon=True, name=f"lock of {self.folder}")
 
     def take(self) -> None:
-        """Takes the lock, or says who has it.
+        """Takes the lock, or fails with the name of its holder.
 
         Raises:
             UserError: Another workflow is at work in this folder, or the folder cannot be written. Nothing was changed.
@@ -59,7 +59,7 @@ class PresetLock:
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be written ({error.strerror}); mend that, or start where results may be kept"
+                f"{self.folder}: cannot be written ({error.strerror}); fix that, or start where results may be kept"
             ) from None
         try:
             self._settle(reaches=self._locked())
@@ -114,7 +114,7 @@ class PresetLock:
                 time.sleep(min(1.0, PATIENCE / 10))
                 if _touched(self.path) != before:
                     raise self._refusal(read_holder(self.path))
-        say(f"{self.folder}: the workflow before ({_who(holder)}) ended without a word; this one goes on")
+        say(f"{self.folder}: the workflow before ({_who(holder)}) ended without a message; this workflow continues")
 
     def _refusal(self, holder: dict[str, Any] | None) -> UserError:
         return UserError(

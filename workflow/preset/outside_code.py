@@ -28,7 +28,7 @@ class OutsideCode:
         name: ``module:object``.
         where: File and key that name it first.
         source: File that would run; None where there is none.
-        allowed: Whether the user gave their word for it.
+        allowed: Whether the user permits it.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Checks of a whole preset before its first job: what would fail after the trainings fails now.
+"""Checks of a whole preset before its first job: faults that would stop the run after the trainings stop it now.
 
 Tables, figures and claims are built by their own builders from pretended measurements: every row of the sheet with
 every metric of its protocol. Whatever a builder refuses then (a row or metric that nobody measures, a condition that

@@ -94,7 +94,7 @@ class SpecFiles:
                 if not Path(path).is_file() or Path(path).read_bytes() != text.encode():
                     write_text(path, text)
             except OSError as error:
-                raise UserError(f"{path}: cannot be written ({error.strerror}); mend that, then start again") from None
+                raise UserError(f"{path}: cannot be written ({error.strerror}); fix that, then start again") from None
 
 
 def _deciding(stage: str, spec: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What rules make and need: paths of products, and the files behind a row, table or figure."""
+"""Products and inputs of rules: paths, and the files behind a row, table or figure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def source_of(name: str) -> str | None:
 
 
 def _code(names: Iterable[str]) -> list[str]:
-    """Sources of those names that are a ``module:object`` of one's own."""
+    """Sources of those names that are a custom ``module:object``."""
     return [path for name in dict.fromkeys(names) if ":" in name and (path := source_of(name))]
 
 
@@ -171,7 +171,7 @@ class Targets:
         return [path] if (path := dataset.get("path")) in self.preset.archives else []
 
     def teacher(self, name: str) -> list[str]:
-        """What a teacher's training needs: data, and the source of a network class of one's own."""
+        """What a teacher's training needs: data, and the source of a custom network class."""
         teacher = self.preset.config["teachers"][name]
         dataset = self.preset.dataset(teacher.get("dataset") or self.preset.config["dataset"], self.preset.source)
         return [*self._data(dataset), *_code([teacher["network"]["class"]])]
@@ -208,7 +208,7 @@ class Targets:
         return [*(path for path in files if path), *data, *self._measuring(run)]
 
     def _measuring(self, run: str) -> list[str]:
-        """Downloads of a row's protocol, and sources of metric kinds and extractors of one's own."""
+        """Downloads of a row's protocol, and sources of custom metric kinds and extractors."""
         protocol = self.preset.protocol(self.preset.runs[run])
         named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
         return [*map(self._asset, self.assets_of(run)), *_code(named)]

@@ -1,4 +1,4 @@
-"""The settings of trainings, built before the first job: what a student's would refuse comes after its teacher's."""
+"""Settings of trainings, built before the first job: a faulty student would fail only after its teacher's training."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ from workflow.preset.spec_files import SpecFiles, content_digest, with_pictures
 from workflow.preset.startup import check_files, check_folder, check_profile, closed_results, fix_times
 from workflow.preset.targets import Targets, any_of
 
-# The user's word for code from outside (sida/config/plugins.py) goes to every job, also to other machines; presets give none.
+# The user's permission for code from outside (sida/config/plugins.py) goes to every job, also to other machines; presets give none.
 os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
 # A profile may call itself a job; jobs have this of their workflow.
 JOB = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
@@ -194,5 +194,5 @@ def show_summary():
 
 
 def explain_failure():
-    """Says in one line how to go on."""
-    print("stopped before the end; what is done is kept: run the same command again to go on", file=sys.stderr)
+    """Prints one line on how to continue."""
+    print("stopped before the end; what is done is kept: run the same command again to continue", file=sys.stderr)
