@@ -1,4 +1,4 @@
-"""GDD's discriminator: heads of several scales that learn, on mixed features of frozen networks."""
+"""Discriminators: GDD's heads on mixed features of frozen networks, and heads on the encoder of a diffusion network."""
 
 from sida.discriminator.augment import AdaptiveAugment
 from sida.discriminator.backbones import Backbone, make_backbone

@@ -14,6 +14,8 @@ Gamma = Literal["edm", "snr", "constant", "min-snr"]
 #: Bound of ``min-snr`` (Hang et al. 2023, arXiv:2303.09556: γ = 5).
 MIN_SNR = 5.0
 SIGMA_MIN, SIGMA_MAX, RHO = 0.002, 80.0, 7.0
+#: Levels that :func:`indexed_sigma` draws from.
+KARRAS_LEVELS = 1000
 
 
 def sigma_of_t(
@@ -26,6 +28,19 @@ def sigma_of_t(
     """
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return (high + (1 - t) * (low - high)) ** rho
+
+
+def indexed_sigma(uniform: torch.Tensor, low: int, high: int) -> torch.Tensor:
+    """Noise level of an index drawn uniformly from ``low``, …, ``high`` of 1000 ascending Karras levels.
+
+    Args:
+        uniform: Uniform in [0, 1), any shape; the result has its shape and dtype.
+        low: Least index, 0 or more; index 0 is ``SIGMA_MIN``.
+        high: Largest index, at most 999, which is ``SIGMA_MAX``.
+
+    Source: DMD2 (arXiv:2405.14867); tianweiy/DMD2:main/edm/edm_guidance.py.
+    """
+    return sigma_of_t((low + (uniform * (high - low + 1)).floor()).clamp(max=high) / (KARRAS_LEVELS - 1))
 
 
 def lognormal_sigma(normal: torch.Tensor, P_mean: float, P_std: float) -> torch.Tensor:
@@ -61,9 +76,9 @@ def score_weight(sigma: torch.Tensor, sigma_data: float, gamma: Gamma = "edm") -
     return weight / sigma_data**2
 
 
-def uniform(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
-    """The draw ``t``, uniform in [0, 1), float32 ``(N, 1, 1, 1)``: injected, or fresh from torch's generator."""
-    return _draw("t", torch.rand, draws, images)
+def uniform(draws: Draws | None, images: torch.Tensor, name: str = "t") -> torch.Tensor:
+    """The draw ``name``, uniform in [0, 1), float32 ``(N, 1, 1, 1)``: injected, or fresh from torch's generator."""
+    return _draw(name, torch.rand, draws, images)
 
 
 def sigma_normal(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
@@ -71,10 +86,10 @@ def sigma_normal(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
     return _draw("sigma_normal", torch.randn, draws, images)
 
 
-def unit_noise(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
-    """The draw ``noise``, unit normal with the shape of ``images``: injected, or fresh."""
-    if draws is not None and "noise" in draws:
-        return draws["noise"].to(images)
+def unit_noise(draws: Draws | None, images: torch.Tensor, name: str = "noise") -> torch.Tensor:
+    """The draw ``name``, unit normal with the shape of ``images``: injected, or fresh."""
+    if draws is not None and name in draws:
+        return draws[name].to(images)
     return torch.randn_like(images)
 
 

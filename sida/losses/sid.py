@@ -65,6 +65,17 @@ class SiDLoss(Loss):
         """
         return {"sid": settings["lambda_sid"], "denoising": settings["lambda_fake_score"]}
 
+    def generator_draws(self) -> tuple[str, ...]:
+        """Names of the raw draws of the generator's step beside ``z`` and ``noise``, the draw of the level first.
+
+        The last word of a name says what is drawn (:func:`sida.training.batches.step_draws`).
+        """
+        return ("t",)
+
+    def fake_score_draws(self) -> tuple[str, ...]:
+        """The same of the fake score's step."""
+        return ("sigma_normal",)
+
     def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:
         """Noise levels of the generator's step, float32 ``(N, 1, 1, 1)``: t uniform in [0, t_max/1000)."""
         return sigma_of_t(uniform(draws, images) * self.t_max / 1000)

@@ -12,6 +12,7 @@ import torch
 from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.families import Family, WeightNorm
 from sida.data import AugmentPipe
+from sida.errors import UserError
 from sida.losses import SiDLoss
 from sida.methods.distiller import Distiller, DistillerSettings
 from sida.methods.method import Method
@@ -75,20 +76,41 @@ class Parts:
         net.half_dtype = getattr(torch, self.config.half)
         return net.requires_grad_(True)
 
+    def initial_as(self, cls: str) -> torch.nn.Module:
+        """The initial network's weights in another preconditioning of EDM's networks.
+
+        Args:
+            cls: Name of the class.
+
+        Raises:
+            UserError: The network is of another kind.
+        """
+        network = architecture(self.initial)
+        if network["class"] not in ("EDMPrecond", cls):
+            raise UserError(
+                f"{self.where}.teacher: {self.config.method} starts from a network of class EDMPrecond, not "
+                f"{network['class']} ({self.config.teacher}); choose another teacher"
+            )
+        net = build_network({**network, "class": cls}).to(self.device)
+        net.load_state_dict(self.initial.state_dict())
+        return net
+
     def make(self, cls: type[_Made], **more: Any) -> _Made:
-        """A loss or settings (a dataclass) with the settings that have the names of its fields, and more.
+        """A loss or settings (a dataclass) with the settings and options that have the names of its fields, and more.
 
         Settings that the method does not read keep the default of ``cls``.
         """
         fields = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
         settings = {field.name for field in dataclasses.fields(self.config)} - self.method.unread
-        return cls(**{name: getattr(self.config, name) for name in fields & settings}, **more)
+        given = {name: getattr(self.config, name) for name in settings} | (
+            {} if self.options is None else vars(self.options)
+        )
+        return cls(**{name: value for name, value in given.items() if name in fields} | more)
 
     def schedule(self) -> Schedule:
         """Phases and rates as configured; a method without this setting has no adversarial phase."""
-        config = self.config
-        adversarial = config.adversarial_kimg if "adversarial_kimg" in self.method.settings else None
-        return Schedule(config.warmup_kimg, adversarial, config.total_kimg, config.lr_decay_start, config.lr_final)
+        none = {} if "adversarial_kimg" in self.method.settings else {"adversarial_kimg": None}
+        return self.make(Schedule, **none)
 
     def trainer(self, steps: Sequence[OptimizerStep]) -> StudentTrainer:
         """The trainer of a method that has no fake score, as configured."""
@@ -100,23 +122,31 @@ class Parts:
         return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", official)
 
 
-def make_score_distiller(parts: Parts, loss: SiDLoss | None = None, others: Sequence[OptimizerStep] = ()) -> Distiller:
+def make_score_distiller(
+    parts: Parts,
+    loss: SiDLoss | None = None,
+    others: Sequence[OptimizerStep] = (),
+    fake_score: torch.nn.Module | None = None,
+    psi_steps: int | None = None,
+) -> Distiller:
     """Teacher, fake score and generator of a configuration.
 
     Args:
         parts: Settings and networks.
         loss: None makes the method's.
         others: Further steps between fake score and generator.
+        fake_score: None makes a copy of the teacher.
+        psi_steps: Steps of the fake score in an iteration; None takes the method's.
     """
     config = parts.config
     return Distiller(
         parts.true_score,
-        parts.copy(parts.teacher, config.fake_score_weight_norm),
+        parts.copy(parts.teacher, config.fake_score_weight_norm) if fake_score is None else fake_score,
         parts.copy(parts.initial, config.weight_norm),
         parts.method.loss(parts) if loss is None else loss,
         parts.schedule(),
         parts.make(DistillerSettings),
         augment=parts.augment(),
-        psi_steps=parts.method.psi_steps,
+        psi_steps=parts.method.psi_steps if psi_steps is None else psi_steps,
         others=others,
     )

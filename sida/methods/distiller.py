@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -35,7 +36,10 @@ class DistillerSettings(TrainerSettings):
         lambda_adv: Weight of the adversarial term (which is also multiplied by C·H·W).
         lambda_d: Weight of the discriminator term: 1 for EDM, 100 for EDM2 in the paper.
         lambda_fake_score: Weight of ψ's denoising term.
-        grad_clip_value: Value clip of ψ's gradients (1 in SiDA on EDM networks); 0 is off. θ is never clipped.
+        grad_clip_value: Value clip of ψ's gradients (1 in SiDA on EDM networks); 0 is off.
+        weight_decay: Decoupled weight decay of both.
+        clip_norm: Largest norm of θ's gradient; 0 is off.
+        fake_score_clip_norm: Largest norm of ψ's gradient; 0 is off.
         compile: Run the networks through ``torch.compile``.
         kernels: ``torch``, or ``fused``: the networks and steps of :mod:`sida.kernels` (a GPU's; other rounding).
         recompute: With fused kernels, recompute the activations before convolutions in the backward pass.
@@ -51,6 +55,9 @@ class DistillerSettings(TrainerSettings):
     lambda_d: float = 1.0
     lambda_fake_score: float = 1.0
     grad_clip_value: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    fake_score_clip_norm: float = 0.0
     compile: bool = False
     kernels: Kernels = "torch"
     recompute: bool = False
@@ -107,11 +114,16 @@ class Distiller(StudentTrainer):
             true_score.to(memory_format=torch.channels_last)
         phi = compiled(true_score) if settings.compile else true_score
         psi_lr = lr if settings.fake_score_lr is None else settings.fake_score_lr
-        ways = {"compile": settings.compile, "fused": fused}
-        clip = settings.grad_clip_value or None
-        self.fake_score = psi = OptimizedNetwork(fake_score, psi_lr, settings.betas, settings.eps, clip, **ways)
-        theta = OptimizedNetwork(generator, lr, settings.generator_betas or settings.betas, settings.eps, **ways)
+        ways: dict[str, Any] = {"compile": settings.compile, "fused": fused, "weight_decay": settings.weight_decay}
+        clip, psi_norm, norm = settings.grad_clip_value, settings.fake_score_clip_norm, settings.clip_norm
+        self.fake_score = psi = OptimizedNetwork(
+            fake_score, psi_lr, settings.betas, settings.eps, clip or None, clip_norm=psi_norm or None, **ways
+        )
+        betas = settings.generator_betas or settings.betas
+        theta = OptimizedNetwork(generator, lr, betas, settings.eps, clip_norm=norm or None, **ways)
         weights = lambda pixels: loss.weights(lambdas, pixels)
+        psi_level, *psi_draws = loss.fake_score_draws()
+        level, *draws = loss.generator_draws()
         steps = [
             OptimizerStep(
                 "fake_score",
@@ -119,10 +131,11 @@ class Distiller(StudentTrainer):
                 lambda given: loss.fake_score_loss(psi.call, *given),
                 weights,
                 "psi",
-                "sigma_normal",
+                psi_level,
                 real_images=loss.uses_real_images,
                 augment=augment,
                 repeats=psi_steps,
+                draws=tuple(psi_draws),
             ),
             *others,
             OptimizerStep(
@@ -131,6 +144,8 @@ class Distiller(StudentTrainer):
                 lambda given: loss.generator_loss(phi, psi.call, given.images, given.class_labels, given.draws),
                 weights,
                 "generator",
+                level,
+                draws=tuple(draws),
             ),
         ]
         super().__init__(steps, schedule, settings)

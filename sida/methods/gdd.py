@@ -19,7 +19,7 @@ from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_bac
 from sida.errors import UserError
 from sida.losses import GDDLoss, MicroBatch, Terms
 from sida.losses.gdd import lazy_regularisation
-from sida.networks import Precond, architecture, build_network
+from sida.networks import Precond
 from sida.progress import say
 from sida.runtime.randomness import derive_seed
 from sida.training.micro_batches import OptimizerStep
@@ -40,7 +40,7 @@ def make_gdd(parts: Parts) -> StudentTrainer:
         UserError: A teacher of another kind, or a backbone that does not fit or cannot be had.
     """
     config, options = parts.config, parts.options
-    generator = parts.copy(_from_teacher(parts), None)
+    generator = parts.copy(parts.initial_as("GDDPrecond"), None)
     if config.method == "gdd-i":
         share = freeze_innate(generator)
         say(f"{config.method}: {100 * share:.1f} % of the generator's parameters stay as the teacher's")
@@ -82,19 +82,6 @@ def freeze_innate(generator: torch.nn.Module) -> float:
 
 def _count(parameters: Iterable[torch.nn.Parameter]) -> int:
     return sum(value.numel() for value in parameters)
-
-
-def _from_teacher(parts: Parts) -> torch.nn.Module:
-    """The teacher's weights in GDD's preconditioning."""
-    network = architecture(parts.teacher)
-    if network["class"] not in ("EDMPrecond", "GDDPrecond"):
-        raise UserError(
-            f"{parts.where}.teacher: {parts.config.method} starts from a network of class EDMPrecond, not "
-            f"{network['class']} ({parts.config.teacher}); choose another teacher"
-        )
-    generator = build_network({**network, "class": "GDDPrecond"}).to(parts.device)
-    generator.load_state_dict(parts.teacher.state_dict())
-    return generator
 
 
 def _augment(parts: Parts) -> AdaptiveAugment | None:

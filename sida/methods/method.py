@@ -17,6 +17,25 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Passes:
+    """Work of a step on an image, in forward passes of the teacher's network and of its encoder.
+
+    A backward pass is two of them, one through a frozen network. The defaults are those of score distillation.
+
+    Attributes:
+        fake_score: Passes of a step of the fake score, with the generator's image.
+        fake_score_encoder: Passes of the encoder alone in that step.
+        generator: Passes of a step of the generator.
+        generator_encoder: Passes of the encoder alone in that step.
+    """
+
+    fake_score: float = 4.0
+    fake_score_encoder: float = 0.0
+    generator: float = 7.0
+    generator_encoder: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
     """A way to distil a teacher into a one-step generator.
 
@@ -34,6 +53,7 @@ class Method:
         loss: Makes the loss of fake score and generator, from the settings that it takes. With ``trainer`` it may be
             any loss that the trainer uses.
         psi_steps: Steps of the fake score with each step of the generator.
+        passes: Work of these steps, for plans.
         options: Dataclass of settings that only this method has (``options`` of a recipe); None is none. Where it has a
             method ``assets(resolution)``, a workflow fetches these downloads before it trains; a method
             ``recorded(given)`` says what of them is in a run's digest.
@@ -51,6 +71,7 @@ class Method:
     defaults: Mapping[str, Mapping[str, Any]]
     loss: Callable[[Any], SiDLoss]
     psi_steps: int = 1
+    passes: Passes = Passes()
     options: type | None = None
     trainer: Callable[[Any], StudentTrainer] | None = None
     reads: frozenset[str] | None = None

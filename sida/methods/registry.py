@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from sida.config.method_options import GDDOptions, InstanceOptions
 from sida.errors import UserError, suggestion
-from sida.methods.method import Method
+from sida.methods.diff_instruct import DIFF_INSTRUCT
+from sida.methods.dmd import DMD
+from sida.methods.dmd2 import DMD2
+from sida.methods.ect import ECT
+from sida.methods.f_distill import F_DISTILL
+from sida.methods.method import Method, Passes
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
@@ -105,6 +110,7 @@ SIDA = Method(
     real_images=True,
     start="teacher",
     loss=_sida_loss,
+    passes=Passes(fake_score_encoder=3),
     defaults=SIDA_DEFAULTS,
 )
 SID2A = dataclasses.replace(
@@ -132,6 +138,7 @@ GDD = Method(
     real_images=True,
     loss=_gdd_loss,
     options=GDDOptions,
+    passes=Passes(fake_score_encoder=3),
     reads=frozenset({"augment", "fake_score_lr"}),
     trainer=_gdd_trainer,
     defaults=GDD_DEFAULTS,
@@ -167,7 +174,13 @@ INSTANCE = Method(
 )
 
 #: Methods by name.
-METHODS = {method.name: method for method in (SID, SIDA, SID2A, GDD, GDD_I, INSTANCE)}
+METHODS = {
+    method.name: method
+    for method in (
+        *(SID, SIDA, SID2A, GDD, GDD_I, INSTANCE),
+        *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, ECT),
+    )
+}
 
 
 def is_method(name: str) -> bool:

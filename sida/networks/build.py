@@ -17,7 +17,7 @@ from sida.errors import UserError, suggestion
 from sida.networks.dhariwal_unet import DhariwalUNet
 from sida.networks.edm2_precond import EDM2Precond
 from sida.networks.edm2_unet import EDM2UNet
-from sida.networks.edm_precond import EDMPrecond, GDDPrecond
+from sida.networks.edm_precond import ECTPrecond, EDMPrecond, GDDPrecond
 from sida.networks.options import check_options
 from sida.networks.precond import Precond
 from sida.networks.song_unet import SongUNet
@@ -73,6 +73,7 @@ NETWORKS: dict[str, type[nn.Module]] = {
     for cls in (
         EDMPrecond,
         GDDPrecond,
+        ECTPrecond,
         VPPrecond,
         VEPrecond,
         EDM2Precond,

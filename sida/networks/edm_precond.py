@@ -58,10 +58,29 @@ class GDDPrecond(EDMPrecond):
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """See `Precond.coefficients`; only c_skip and the numerator of c_out see the shifted σ."""
-        _, _, c_in, c_noise = edm_coefficients(sigma, self.sigma_data)
-        shifted = sigma - _GDD_EPS
-        c_skip = self.sigma_data**2 / (shifted.square() + self.sigma_data**2)
-        return c_skip, shifted * self.sigma_data * c_in, c_in, c_noise
+        return _shifted_coefficients(sigma, self.sigma_data, _GDD_EPS)
 
 
-_GDD_EPS = 0.002
+class ECTPrecond(EDMPrecond):
+    """EDM preconditioning in training, and in evaluation the identity at σ = 0.003, as ECT's networks have it.
+
+    Options as `EDMPrecond`.
+
+    Source: locuslab/ect:training/networks.py.
+    """
+
+    def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """See `Precond.coefficients`."""
+        if self.training:
+            return super().coefficients(sigma)
+        return _shifted_coefficients(sigma, self.sigma_data, _ECT_EPS)
+
+
+_GDD_EPS, _ECT_EPS = 0.002, 0.003
+
+
+def _shifted_coefficients(sigma: Tensor, sigma_data: float, shift: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    _, _, c_in, c_noise = edm_coefficients(sigma, sigma_data)
+    shifted = sigma - shift
+    c_skip = sigma_data**2 / (shifted.square() + sigma_data**2)
+    return c_skip, shifted * sigma_data * c_in, c_in, c_noise

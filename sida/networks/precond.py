@@ -105,7 +105,7 @@ class Precond(nn.Module):
             class_labels: One-hot rows (N, label_dim); one row is shared by the batch; None = a row of zeros.
             augment_labels: (N, augment_dim), or None; ignored by a network without augmentation layer.
             return_flag: ``decoder`` (default): D(x; σ). ``encoder``: discriminator logits only, the decoder is
-                not run. ``encoder_decoder``: both from one pass.
+                not run. ``encoder_decoder``: both from one pass. ``features``: the encoder's maps, see `UNet.forward`.
             return_logvar: Also return log-variance of the loss; only EDM2 networks have it.
             decode: With ``encoder_decoder``: denoise only this many leading samples, or a slice of the batch; the
                 logits still cover the whole batch. Exact, because no layer mixes samples: one pass over a batch of
@@ -177,7 +177,7 @@ class Precond(nn.Module):
         if augment_labels is not None:
             augment_labels = augment_labels.float()
         output = unet(scaled, c_noise.flatten(), class_labels, augment_labels, return_flag, decode)
-        if return_flag == "encoder":
+        if return_flag in ("encoder", "features"):
             return output
         raw, *logits = output if isinstance(output, tuple) else (output,)
         selection = as_slice(decode, x.shape[0])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sida.errors import UserError
 from sida.networks.options import check_options, describe_options
 
-RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder")
+RETURN_FLAGS = ("decoder", "encoder", "encoder_decoder", "features")
 Output = Tensor | tuple[Tensor, ...]
 #: ``concat(a, b, a_factor=1, b_factor=1)``, see `plain_concat`.
 Concat = Callable[..., Tensor]
@@ -124,19 +124,23 @@ class UNet(nn.Module):
             noise_labels: Encoded noise levels, (N,) or (1,).
             class_labels: One-hot rows, (N or 1, label_dim), or None.
             augment_labels: (N, augment_dim) or None.
-            return_flag: ``decoder``: image; ``encoder``: logits, the decoder is not run; ``encoder_decoder``: both.
+            return_flag: ``decoder``: image; ``encoder``: logits, the decoder is not run; ``encoder_decoder``: both;
+                ``features``: the encoder's maps, the decoder is not run.
             decode: With ``encoder_decoder``: decode only the first samples (a number) or a slice of the batch.
                 Samples never interact, so this is exact.
 
         Returns:
             Image (M, C, H, W), float32 logits (N, 1, h, w) or the pair of them. The logits are the channel mean of the
-            encoder's last activation (SiDA, section 4).
+            encoder's last activation (SiDA, section 4). With ``features`` a tuple: the last block's output
+            (N, C', h, w) at each resolution of the encoder, from full resolution downwards.
         """
         check_flag(return_flag, decode)
         emb = self.embed(noise_labels, class_labels, augment_labels)
         x, skips = self.encode(x.contiguous(memory_format=self.memory_format), emb)
         if return_flag == "decoder":
             return self.decode(x, skips, emb)
+        if return_flag == "features":
+            return tuple({tensor.shape[-1]: tensor for tensor in (*skips, x)}.values())
         logits = x.mean(dim=1, keepdim=True, dtype=torch.float32)
         if return_flag == "encoder":
             return logits

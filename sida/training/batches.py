@@ -190,6 +190,7 @@ def step_draws(
     device: torch.device,
     level: str,
     world_size: int = 1,
+    more: Sequence[str] = (),
 ) -> list[dict[str, torch.Tensor]]:
     """Draws of all micro-batches of one step.
 
@@ -205,13 +206,20 @@ def step_draws(
         device: Where the tensors are made.
         level: Name of the draw that decides σ: ``"sigma_normal"`` (normal) or ``"t"`` (uniform in [0, 1)).
         world_size: Number of devices.
+        more: Names of further draws. Those that end in ``noise`` are like ``noise``, those in ``t`` like the level
+            ``t``.
 
     Returns:
-        Per micro-batch: ``z`` and ``noise`` ``(N, C, H, W)``, and ``level`` ``(N, 1, 1, 1)``.
+        Per micro-batch: ``z`` and ``noise`` ``(N, C, H, W)``, ``level`` ``(N, 1, 1, 1)``, and the further ones.
     """
     source = generator(seed, purpose, nimg, 0, device=device)
-    item, draw = tuple(shapes[0][1:]), torch.rand if level == "t" else torch.randn
-    wanted = {"z": (torch.randn, item), level: (draw, (1, 1, 1)), "noise": (torch.randn, item)}
+    item = tuple(shapes[0][1:])
+    kinds: dict[str, tuple[Draw, Shape]] = {
+        "t": (torch.rand, (1, 1, 1)),
+        "normal": (torch.randn, (1, 1, 1)),
+        "noise": (torch.randn, item),
+    }
+    wanted = {"z": kinds["noise"], **{name: kinds[name.split("_")[-1]] for name in (level, "noise", *more)}}
     return share_of_draws(source, [shape[0] for shape in shapes], wanted, rank, world_size)
 
 

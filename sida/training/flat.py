@@ -156,3 +156,27 @@ class Adam:
     def moments(self) -> dict[str, torch.Tensor]:
         """The running means by name, ``(P,)`` each."""
         return {"square": self.square} if self.mean is None else {"square": self.square, "mean": self.mean}
+
+
+class RAdam(Adam):
+    """Adam whose first steps are momentum alone, and later ones smaller while v̂ rests on few gradients.
+
+    Source: RAdam (arXiv:1908.03265), algorithm 2.
+    """
+
+    @torch.no_grad()
+    def step(self, gradient: torch.Tensor, lr: float) -> None:
+        """See :meth:`Adam.step`."""
+        beta1, beta2 = self.betas
+        self.steps += 1
+        count = int(self.steps)
+        self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
+        mean = gradient if self.mean is None else self.mean.lerp_(gradient, 1 - beta1)
+        rate, most, decayed = lr / (1 - beta1**count), 2 / (1 - beta2) - 1, beta2**count
+        # Length of a simple average as wide as the exponential one.
+        length = most - 2 * count * decayed / (1 - decayed)
+        if length <= 5:
+            self.vector.add_(mean, alpha=-rate)
+            return
+        ratio = (length - 4) * (length - 2) * most / ((most - 4) * (most - 2) * length)
+        self.vector.addcdiv_(mean, self.square.sqrt().add_(self.eps), value=-rate * math.sqrt(ratio * (1 - decayed)))

@@ -41,6 +41,8 @@ class OptimizerStep:
         augment: Augmentation that its loss gets; None is off.
         repeats: Steps in an iteration, each on images and draws of its own.
         every: Iterations from one step to the next.
+        draws: Names of further draws of its loss, see :func:`sida.training.batches.step_draws`.
+        generates: Whether its loss sees the generator's images; else real images are in their place, too.
     """
 
     name: str
@@ -53,6 +55,8 @@ class OptimizerStep:
     augment: AugmentPipe | None = None
     repeats: int = 1
     every: int = 1
+    draws: tuple[str, ...] = ()
+    generates: bool = True
 
     def streams(self) -> list[str]:
         """Names of the streams of an iteration's steps."""
@@ -114,7 +118,9 @@ class EagerRunner:
         return self.loss_and_gradient(spec, self.images(spec.step, batch, draws), batch, draws, augment)
 
     def images(self, step: OptimizerStep, batch: Batch, draws: Draws) -> torch.Tensor:
-        """The generator's images, with a gradient in its own step."""
+        """The generator's images, with a gradient in its own step; real images for a step that sees those alone."""
+        if not step.generates:
+            return batch[0]
         with torch.set_grad_enabled(step.network is self.generator):
             return one_step(self.generator.call, draws["z"], batch[1], self.init_sigma)
 
@@ -180,7 +186,7 @@ class GraphRunner:
         self, spec: MicroBatchSpec, batch: Batch, draws: Draws, augment: Augment | None
     ) -> dict[str, torch.Tensor]:
         real, labels = batch
-        inputs = {name: draws[name] for name in ("z", "noise", spec.step.level)}
+        inputs = {name: draws[name] for name in ("z", "noise", spec.step.level, *spec.step.draws)}
         if labels is not None:
             inputs["labels"] = labels
         if spec.step.real_images:

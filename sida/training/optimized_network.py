@@ -54,6 +54,8 @@ def guard_gradient(
 #: Averages a gradient vector over devices, in place. A trainer divides its losses by the images of its own device, and
 #: all devices bring equally many, so the average is the gradient of the mean over the whole batch (as in torch's DDP).
 Reduce = Callable[[torch.Tensor], None]
+#: Added to a norm that a clip divides by, as torch.nn.utils.clip_grad_norm_ does.
+_CLIP_EPS = 1e-6
 
 
 class OptimizedNetwork:
@@ -69,6 +71,9 @@ class OptimizedNetwork:
         fused: Take the step, and lay out the parameters, as fused kernels want (:mod:`sida.kernels`).
         infinity: What takes the place of infinity in gradients.
         always_training: Keep the network in training mode while it is frozen, too.
+        optimizer: Class of the optimizer.
+        weight_decay: Each step first multiplies the parameters by 1 − rate · this (AdamW).
+        clip_norm: Largest norm of the gradient, after the guard; None is off.
     """
 
     def __init__(
@@ -82,17 +87,21 @@ class OptimizedNetwork:
         fused: bool = False,
         infinity: float = INFINITY_REPLACEMENT,
         always_training: bool = False,
+        optimizer: type[Adam] = Adam,
+        weight_decay: float = 0.0,
+        clip_norm: float | None = None,
     ) -> None:
         self.net, self.lr, self.clip_value = net, lr, clip_value
         #: Called with the gradient vector before the guard; None is one device.
         self.reduce: Reduce | None = None
         self.fused, self.infinity, self.always_training = fused, infinity, always_training
+        self.weight_decay, self.clip_norm = weight_decay, clip_norm
         self._gathered: torch.Tensor | None = None
         self._calls = {mode: compiled(net) if compile else net for mode in (True, False)}
         #: What to call: the network in the mode it was put in last.
         self.call: torch.nn.Module = net
         self.flat = FlatParameters(net, channels_last=fused)
-        self.adam = Adam(self.flat.vector, betas, eps)
+        self.adam = optimizer(self.flat.vector, betas, eps)
         #: The processes that train together.
         self.ranks = ALONE
         self.shards: Shards | None = None
@@ -138,15 +147,22 @@ class OptimizedNetwork:
         report = self._take(gradient, self.lr * lr_factor)
         if self.shards is not None:
             self.shards.spread(self.flat.padded)
-            report = GuardReport(*self.shards.total(*report))
         return report
 
     def _take(self, gradient: torch.Tensor, lr: float) -> GuardReport:
-        if self.fused:
-            return self._take_fused(gradient, lr)
-        report = guard_gradient(gradient, self.clip_value, self.infinity)
+        if self.weight_decay:
+            self.adam.vector.mul_(1 - lr * self.weight_decay)
+        if self.fused and self.clip_norm is None and type(self.adam) is Adam:
+            return self._of_all_ranks(self._take_fused(gradient, lr))
+        report = self._of_all_ranks(guard_gradient(gradient, self.clip_value, self.infinity))
+        if self.clip_norm is not None:
+            gradient.mul_((self.clip_norm / (report.norm + _CLIP_EPS)).clamp(max=1))
         self.adam.step(gradient, lr)
         return report
+
+    def _of_all_ranks(self, report: GuardReport) -> GuardReport:
+        """The report on the whole vector from the report on this rank's piece."""
+        return report if self.shards is None else GuardReport(*self.shards.total(*report))
 
     def _take_fused(self, gradient: torch.Tensor, lr: float) -> GuardReport:
         """Guard, clip and Adam in two passes over the vectors; equal to them up to rounding."""
@@ -173,7 +189,7 @@ class OptimizedNetwork:
         """From now on this rank steps on its piece of the parameters; to be called before the first step."""
         self.shards = shards
         self.flat.pad(shards.padding)
-        self.adam = Adam(shards.own(self.flat.padded), self.adam.betas, self.adam.eps)
+        self.adam = type(self.adam)(shards.own(self.flat.padded), self.adam.betas, self.adam.eps)
 
     def state(self) -> dict[str, torch.Tensor]:
         """Everything a resumed run needs, as named tensors (references where nothing is changed or put together)."""

@@ -41,6 +41,7 @@ class Schedule:
         total_kimg: Length of the run; only the decay of the learning rate needs it.
         lr_decay_start: Fraction of the run after which the rate falls linearly; 1 keeps it constant.
         lr_final: Factor on the learning rate at the end of the run.
+        lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0; 0 is none.
     """
 
     warmup_kimg: float = 100
@@ -48,6 +49,7 @@ class Schedule:
     total_kimg: float | None = None
     lr_decay_start: float = 1.0
     lr_final: float = 1.0
+    lr_rampup_kimg: float = 0.0
 
     def at(self, nimg: int) -> Phase:
         """The phase of the iteration that begins when ``nimg`` images were seen."""
@@ -65,9 +67,10 @@ class Schedule:
         return max(self.warmup_kimg, joins or 0.0) * 1000
 
     def _lr_factor(self, nimg: int) -> float:
+        rampup = min(nimg / (self.lr_rampup_kimg * 1000), 1.0) if self.lr_rampup_kimg else 1.0
         if self.total_kimg is None:
-            return 1.0
-        return linear_decay(nimg / (self.total_kimg * 1000), self.lr_decay_start, self.lr_final)
+            return rampup
+        return rampup * linear_decay(nimg / (self.total_kimg * 1000), self.lr_decay_start, self.lr_final)
 
 
 def _past(nimg: int, kimg: float) -> bool:

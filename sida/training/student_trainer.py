@@ -153,10 +153,11 @@ class StudentTrainer:
     ) -> Sequence[Draws]:
         if given is not None and len(given) != len(batches):
             raise ValueError(f"draws: {len(given)} mappings for the {len(batches)} micro-batches of '{stream}'")
-        if given is not None and all({"z", "noise", step.level} <= mapping.keys() for mapping in given):
+        names = {"z", "noise", step.level, *step.draws}
+        if given is not None and all(names <= mapping.keys() for mapping in given):
             return given
-        shapes = [images.shape for images, _ in batches]
-        own = step_draws(self.settings.seed, stream, nimg, self.rank, shapes, self.device, step.level, self.world_size)
+        shapes, seed = [images.shape for images, _ in batches], self.settings.seed
+        own = step_draws(seed, stream, nimg, self.rank, shapes, self.device, step.level, self.world_size, step.draws)
         # What a mapping leaves out stays the run's own draw.
         return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
 

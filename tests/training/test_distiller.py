@@ -15,8 +15,8 @@ from sida.losses import SiDALoss, SiDLoss
 from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.training.batches import step_draws
-from sida.training.flat import Adam, FlatParameters
-from sida.training.optimized_network import guard_gradient
+from sida.training.flat import Adam, FlatParameters, RAdam
+from sida.training.optimized_network import OptimizedNetwork, guard_gradient
 from sida.training.schedule import Schedule
 from tests.losses.loss_cases import tensors
 from tests.training.toy import iterate
@@ -247,12 +247,13 @@ def test_guard_follows_the_official_rule(values, clip, infinity):
 
 
 @pytest.mark.parametrize("betas", [(0.0, 0.999), (0.9, 0.99)])
-def test_adam_equals_torch(betas):
+@pytest.mark.parametrize("optimizer", [Adam, RAdam])
+def test_optimizers_equal_torch(optimizer, betas):
     source = torch.Generator().manual_seed(0)
     start = torch.randn(50, generator=source)
     parameter, vector = torch.nn.Parameter(start.clone()), start.clone()
-    theirs = torch.optim.Adam([parameter], lr=1e-2, betas=betas, eps=1e-8)
-    ours = Adam(vector, betas, 1e-8)
+    theirs = getattr(torch.optim, optimizer.__name__)([parameter], lr=1e-2, betas=betas, eps=1e-8)
+    ours = optimizer(vector, betas, 1e-8)
     for step in range(20):
         gradient = torch.randn(50, generator=source) * 10.0 ** (step % 5 - 2)
         parameter.grad = gradient.clone()
@@ -260,6 +261,22 @@ def test_adam_equals_torch(betas):
         theirs.step()
         ours.step(gradient, lr)
     torch.testing.assert_close(vector, parameter.detach(), rtol=1e-6, atol=1e-7)
+
+
+def test_decay_and_norm_clip_equal_torchs(networks):
+    net, other = networks()[:2]
+    other.load_state_dict(net.state_dict())
+    ours = OptimizedNetwork(net, 1e-2, (0.9, 0.999), weight_decay=0.1, clip_norm=0.5)
+    theirs = torch.optim.AdamW(other.parameters(), 1e-2, (0.9, 0.999), weight_decay=0.1)
+    for step in range(4):
+        source = torch.Generator().manual_seed(step)
+        for one, two in zip(ours.train().parameters(), other.parameters(), strict=True):
+            one.grad = torch.randn(one.shape, generator=source) * 10.0 ** (-step)
+            two.grad = one.grad.clone()
+        norm = torch.nn.utils.clip_grad_norm_(other.parameters(), 0.5)
+        assert float(ours.step().norm) == pytest.approx(float(norm), rel=1e-5)
+        theirs.step()
+    torch.testing.assert_close(vector(net), vector(other), rtol=1e-5, atol=1e-6)
 
 
 def test_flat_parameters_are_the_network(networks):

@@ -159,7 +159,10 @@ def test_players_of_ones_own_say_that_they_heed_fused_kernels(teacher):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "sidb"}, "--spec.method: must be one of sid, sida, sid2a, gdd, gdd-i, instance or module:object"),
+        (
+            {"method": "sidb"},
+            "--spec.method: must be one of sid, sida, sid2a, gdd, gdd-i, instance, diff-instruct, dmd",
+        ),
         ({"method": "nowhere.at:all"}, "--spec.method: cannot import 'nowhere.at:all'"),
         ({"method": f"{OWN}:JUDGD"}, "has no method 'JUDGD' (did you mean 'JUDGED'?)"),
         ({"method": f"{OWN}:NO_METHOD"}, "is of type str, not a sida.methods.Method"),

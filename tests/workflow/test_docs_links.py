@@ -155,7 +155,8 @@ def switches() -> dict[str, set[str]]:
 
     known = {word: {field.name for field in dataclasses.fields(cls)} for word, cls in SETTINGS.items()}
     known["metric"] |= {field.name for kind in METRIC_KINDS.values() for field in dataclasses.fields(kind)}
-    return known | {"network": set(inspect.signature(EDM2Precond).parameters)}
+    options = {key for name, keys in known.items() if name.endswith("-options") for key in keys}
+    return known | {"network": set(inspect.signature(EDM2Precond).parameters), "options": options}
 
 
 def test_switches_of_the_ledger_exist():

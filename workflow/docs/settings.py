@@ -19,6 +19,10 @@ from sida.config.evaluation import RecipeEvaluation
 from sida.config.method_options import GDDOptions, InstanceOptions
 from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
+from sida.methods.dmd import DMDOptions
+from sida.methods.dmd2 import DMD2Options
+from sida.methods.ect import ECTOptions
+from sida.methods.f_distill import FDistillOptions
 from sida.methods.recipe import Recipe
 from sida.training.config import NetworkConfig, TeacherTraining
 from workflow.docs.schema import descriptions, json_schema, settings_table
@@ -36,6 +40,10 @@ SETTINGS: dict[str, type] = {
     "recipe": Recipe,
     "gdd-options": GDDOptions,
     "instance-options": InstanceOptions,
+    "dmd-options": DMDOptions,
+    "dmd2-options": DMD2Options,
+    "f-distill-options": FDistillOptions,
+    "ect-options": ECTOptions,
     "evaluation": RecipeEvaluation,
     "analytic": AnalyticSettings,
     "barriers": BarrierSettings,

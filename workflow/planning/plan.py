@@ -30,7 +30,7 @@ KINDS = {
 }
 ASSUMED = (
     "hours: counted operations at the rate above, the same for every network and number of GPUs; evaluations during "
-    "training included; a method with networks of its own is counted like SiD or SiDA",
+    "training included; GDD and instance are counted like SiDA and SiD",
     "memory: counted tensors of a round (batch_gpu) and 10 % gaps; disk: two generations of a state, plain archives",
     "energy: the card's power while it works; without processors, cooling and downloads",
     "wall time: jobs one after another on these GPUs, longest chain first; without downloads and queues",

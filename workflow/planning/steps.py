@@ -39,10 +39,11 @@ def student_cost(
 ) -> StepCost:
     """Cost of a distillation.
 
-    In evaluations, the fake score's step takes 1 (images) + 3 (its own passes), and 3 of the encoder for real images.
-    The generator's step takes 3 (its own passes) and 2 each through the frozen teacher and fake score. Methods with
-    players of their own are counted alike. Gradient checkpointing evaluates once more what has a backward pass; the
-    memory that it saves is not counted. A guiding network is evaluated and passed by gradients like the teacher.
+    In score distillation, the fake score's step takes 1 (images) + 3 (its own passes), and 3 of the encoder for real
+    images. The generator's step takes 3 (its own passes) and 2 each through the frozen teacher and fake score. Other
+    methods have other :class:`~sida.methods.method.Passes`. Gradient checkpointing evaluates once more what has a
+    backward pass; the memory that it saves is not counted. A guiding network is evaluated and passed by gradients
+    like the teacher.
 
     Args:
         config: :class:`sida.methods.recipe.ResolvedConfig`.
@@ -52,9 +53,10 @@ def student_cost(
     """
     guiding = None if guide is None else network_cost(guide)
     cost, method = network_cost(network), find_method(config.method)
-    psi = 4 * cost.forward + (3 * cost.encoder if method.real_images else 0.0)
-    again = cost.forward if config.checkpointing else 0.0
-    operations = method.psi_steps * (psi + again) + 7 * cost.forward + 3 * again
+    passes, again = method.passes, cost.forward if config.checkpointing else 0.0
+    psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder
+    theta = passes.generator * cost.forward + passes.generator_encoder * cost.encoder
+    operations = method.psi_steps * (psi + again) + theta + 3 * again
     if guiding is not None:
         operations += (3 if config.checkpointing else 2) * guiding.forward
     images = config.batch_gpu or config.batch_size

@@ -1,0 +1,88 @@
+"""Heads on the encoder of a diffusion network that judge noisy images, and the fake score that carries the heads."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from sida.networks import Precond
+
+
+class FeatureHead(nn.Sequential):
+    """One logit ``(N, 1)`` of a square map: 4×4 convolutions of stride 2 down to 4×4, one over the rest, one 1×1.
+
+    All but the last are followed by group normalisation and SiLU.
+
+    Args:
+        channels: Channels of the map, and of all layers but the last.
+        resolution: Side of the map.
+
+    Source: tianweiy/DMD2:main/edm/edm_unified_model.py; the head for larger maps:
+    NVlabs/FastGen:fastgen/networks/discriminators.py.
+    """
+
+    def __init__(self, channels: int, resolution: int) -> None:
+        kernels = []
+        while resolution > 4:
+            kernels.append((4, 2, 1))
+            resolution //= 2
+        kernels.append((resolution, resolution, 0))
+        layers: list[nn.Module] = []
+        for size, stride, padding in kernels:
+            norm = nn.GroupNorm(_groups(channels), channels)
+            layers += [nn.Conv2d(channels, channels, size, stride, padding), norm, nn.SiLU()]
+        super().__init__(*layers, nn.Conv2d(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits ``(N, 1)``, float32, of maps ``(N, channels, resolution, resolution)``."""
+        return cast(Tensor, super().forward(x.float())).flatten(1)
+
+
+def _groups(channels: int) -> int:
+    if channels <= 32:
+        return max(1, channels // 4)
+    return max(size for size in range(1, 33) if channels % size == 0)
+
+
+class JudgingScore(nn.Module):
+    """A fake score whose heads judge noisy images by its encoder's maps, or by those of a frozen teacher.
+
+    Args:
+        score: Fake score ψ, a network of :class:`sida.networks.Precond`.
+        teacher: Frozen network φ that gives the maps; None: ψ gives them, and learns from the judgement, too.
+        every_resolution: A head on the last block of each resolution; else one head on the encoder's last block.
+        bins: Length of the buffer ``ratios``, which a method may keep; 0 is none.
+    """
+
+    def __init__(self, score: nn.Module, teacher: nn.Module | None, every_resolution: bool, bins: int = 0) -> None:
+        super().__init__()
+        self.score = score
+        # Not a submodule: φ neither learns nor belongs to a state.
+        self._source = (score if teacher is None else teacher,)
+        net = cast(Precond, score)
+        shape = (1, net.img_channels, net.img_resolution, net.img_resolution)
+        device = next(score.parameters()).device
+        with torch.no_grad():
+            maps = score(torch.zeros(shape, device=device), 1.0, return_flag="features")
+        self.heads = nn.ModuleList(
+            FeatureHead(*one.shape[1:3]) for one in (maps if every_resolution else maps[-1:])
+        ).to(device)
+        if bins:
+            self.register_buffer("ratios", torch.ones(bins, device=device))
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+        return_flag: str = "decoder",
+    ) -> Any:
+        """Logits ``(N, heads)`` for ``return_flag="logits"``, else as :meth:`sida.networks.Precond.forward` of ψ."""
+        if return_flag != "logits":
+            return self.score(x, sigma, class_labels, augment_labels=augment_labels, return_flag=return_flag)
+        maps = self._source[0](x, sigma, class_labels, return_flag="features")
+        return torch.cat([head(one) for head, one in zip(self.heads, maps[-len(self.heads) :])], dim=1)

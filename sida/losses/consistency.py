@@ -1,0 +1,89 @@
+"""Consistency tuning (ECT): a diffusion network learns to give one image at all levels of a path."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+
+from sida.losses.noise import Draws, edm_weight, lognormal_sigma, sigma_normal, unit_noise
+from sida.losses.terms import Net, Terms, dropped_count, finite_mask, keep
+
+
+@dataclasses.dataclass(eq=False)
+class ECTLoss:
+    """``w(t, r) (√(‖D(y + t n; t) − T‖² + c²) − c)`` with ``T = stopgrad D(y + r n; r)``, or y itself where r = 0.
+
+    Both evaluations have the same noise n and the same dropout mask; ``ln t ~ N(P_mean, P_std²)`` and
+
+        r = max(0, t (1 − q^{−(s+1)} (1 + k sigmoid(−b t))))         in stage s.
+
+    Attributes:
+        P_mean: Mean of ln t.
+        P_std: Standard deviation of ln t.
+        sigma_data: Standard deviation of the data, for the weight ``edm``.
+        q: Factor by which the step from t to r becomes smaller from stage to stage.
+        k: How much larger steps are at small t.
+        b: How fast that fades with t.
+        c: Constant of the pseudo-Huber distance; 0 is the Euclidean one.
+        weighting: ``step``: w = 1/(t − r); ``edm``: w = 1/t² + 1/σ_data².
+        stage: s, from 0 on; the trainer moves it.
+
+    Source: ECT (arXiv:2406.14548); locuslab/ect:training/loss.py.
+    """
+
+    P_mean: float = -1.1
+    P_std: float = 2.0
+    sigma_data: float = 0.5
+    q: float = 2.0
+    k: float = 8.0
+    b: float = 1.0
+    c: float = 0.0
+    weighting: Literal["step", "edm"] = "step"
+    stage: int = 0
+
+    def lower_level(self, t: torch.Tensor) -> torch.Tensor:
+        """r(t), the shape and dtype of t."""
+        step = self.q ** -(self.stage + 1) * (1 + self.k * torch.sigmoid(-self.b * t))
+        return (t * (1 - step)).clamp_min(0)
+
+    def generator_loss(
+        self,
+        net: Net,
+        real_images: torch.Tensor,
+        class_labels: torch.Tensor | None,
+        draws: Draws | None = None,
+    ) -> Terms:
+        """Term ``consistency``, float32 ``(N', 1, 1, 1)``.
+
+        Args:
+            net: The generator, in training mode.
+            real_images: ``(N, C, H, W)``.
+            class_labels: Classes of the images, ``(N, label_dim)``, or None.
+            draws: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)`` replace the random ones.
+        """
+        t = lognormal_sigma(sigma_normal(draws, real_images), self.P_mean, self.P_std)
+        r = self.lower_level(t)
+        noise = unit_noise(draws, real_images)
+        rewind = _rewind(real_images.device)
+        denoised = net(torch.addcmul(real_images, t, noise), t, class_labels)
+        rewind()
+        with torch.no_grad():
+            # A network has no level 0; its output there is not used.
+            below = net(torch.addcmul(real_images, r, noise), torch.where(r > 0, r, t), class_labels)
+        target = torch.where(r > 0, below, real_images)
+        distance = (denoised - target).square().sum(dim=(1, 2, 3), keepdim=True)
+        weight = 1 / (t - r) if self.weighting == "step" else edm_weight(t, self.sigma_data)
+        value = ((distance + self.c**2).sqrt() - self.c) * weight
+        mask = finite_mask(value)
+        return Terms({"consistency": keep(mask, value)[0]}, dropped_count(mask))
+
+
+def _rewind(device: torch.device) -> Callable[[], object]:
+    """Call that puts torch's global generator of a device back to its present state."""
+    cuda = device.type == "cuda"
+    source = torch.cuda.default_generators[device.index or 0] if cuda else torch.default_generator
+    state = source.get_state()
+    return lambda: source.set_state(state)

@@ -1,0 +1,42 @@
+"""Diff-Instruct: the generator follows the plain difference of the two scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sida.methods.method import Method, Passes
+from sida.methods.recipe import SCORE_SETTINGS
+
+if TYPE_CHECKING:
+    from sida.losses import SiDLoss
+    from sida.methods.build import Parts
+
+
+def _loss(parts: Parts) -> SiDLoss:
+    from sida.losses.matching import DiffInstructLoss
+
+    return parts.make(DiffInstructLoss)
+
+
+DIFF_INSTRUCT = Method(
+    name="diff-instruct",
+    title="Diff-Instruct",
+    about="the plain difference of the two scores; no real images; starts from the teacher",
+    start="teacher",
+    real_images=False,
+    loss=_loss,
+    reads=SCORE_SETTINGS - {"alpha", "lambda_sid", "t_max", "logvar", "weight_norm", "fake_score_weight_norm"},
+    passes=Passes(generator=5),
+    defaults={
+        "edm": {
+            "init_sigma": 1.0,
+            "P_mean": -1.2,
+            "P_std": 1.2,
+            "ema_half_life_kimg": 500.0,
+            "grad_clip_value": 0.0,
+            "warmup_kimg": 0.0,
+            "weight_norm": None,
+            "fake_score_weight_norm": None,
+        },
+    },
+)

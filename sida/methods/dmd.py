@@ -1,0 +1,79 @@
+"""DMD without its regression term: the difference of the two scores, divided by the teacher's error of each image."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+from sida.config.mapping import Settings
+from sida.config.ranges import NotNegative, Range
+from sida.methods.method import Method, Passes
+from sida.methods.recipe import SCORE_SETTINGS
+
+if TYPE_CHECKING:
+    from sida.losses import SiDLoss
+    from sida.methods.build import Parts
+
+Level = Annotated[int, Range(least=0, most=999)]
+#: Settings of score distillation that distribution matching reads.
+MATCHING_SETTINGS = SCORE_SETTINGS - {
+    "P_mean", "P_std", "alpha", "augment", "fake_score_weight_norm", "grad_clip_value", "lambda_sid", "logvar", "t_max",
+    "weight_norm",
+}  # fmt: skip
+#: Settings that a recipe leaves out; there is no average in the official code, so that its half-life is short.
+MATCHING_DEFAULTS = {
+    "edm": {
+        "betas": (0.9, 0.999), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
+        "weight_norm": None, "fake_score_weight_norm": None,
+    },
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DMDOptions(Settings):
+    """Levels and optimizer of distribution matching. Values left out are official (DMD2's code for ImageNet 64).
+
+    Attributes:
+        generator_levels: Least and largest index of the generator's noise levels, of 1000 Karras levels from 0.002 to
+            80.
+        fake_score_levels: The same of the fake score's noise levels.
+        weight_decay: Decoupled weight decay (AdamW) of generator and fake score.
+        clip_norm: Largest norm of the generator's gradient; 0 is off.
+        fake_score_clip_norm: Largest norm of the fake score's gradient, with heads if it has any; 0 is off.
+        lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code);
+            0 is none.
+    """
+
+    generator_levels: tuple[Level, Level] = (20, 980)
+    fake_score_levels: tuple[Level, Level] = (0, 999)
+    weight_decay: NotNegative = 0.01
+    clip_norm: NotNegative = 10.0
+    fake_score_clip_norm: NotNegative = 10.0
+    lr_rampup_kimg: NotNegative = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("generator_levels", "fake_score_levels"):
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"{name}: the first index must not be above the second, got {low} and {high}")
+
+
+def _loss(parts: Parts) -> SiDLoss:
+    from sida.losses.matching import DMDLoss
+
+    return parts.make(DMDLoss)
+
+
+DMD = Method(
+    name="dmd",
+    title="DMD without regression",
+    about="the difference of the two scores, normalised for each image; no real images; starts from the teacher",
+    start="teacher",
+    real_images=False,
+    loss=_loss,
+    options=DMDOptions,
+    reads=MATCHING_SETTINGS,
+    passes=Passes(generator=5),
+    defaults=MATCHING_DEFAULTS,
+)

@@ -1,0 +1,85 @@
+"""f-distill: DMD2 with the frozen teacher's encoder, whose discriminator weighs the images for any f-divergence."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Literal
+
+from sida.config.ranges import Count, Fraction, NotNegative, Positive
+from sida.methods.dmd import Level
+from sida.methods.dmd2 import DMD2, DMD2Options, make_dmd2
+from sida.methods.method import Passes
+
+if TYPE_CHECKING:
+    from sida.losses import SiDLoss
+    from sida.methods.build import Parts
+    from sida.methods.distiller import Distiller
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FDistillOptions(DMD2Options):
+    """Divergence and ratios of f-distill, beside DMD2's options. Values left out are those of FastGen (CIFAR-10).
+
+    Attributes:
+        divergence: ``rkl`` (reverse KL, which is DMD2), ``kl``, ``js`` (Jensen-Shannon), ``sf`` (softened reverse KL),
+            ``sh`` (squared Hellinger), ``neyman`` or ``jf`` (Jeffreys).
+        normalised: Whether ratios are divided by their running mean at like noise levels.
+        bins: Intervals of noise levels that have a running mean each.
+        decay: Share that a running mean keeps in a step; 0 takes the batch's mean.
+        ratio_range: Least and largest ratio, before it is divided.
+    """
+
+    features: Literal["fake-score", "teacher"] = "teacher"
+    heads: Literal["last", "all"] = "all"
+    generator_levels: tuple[Level, Level] = (2, 998)
+    fake_score_levels: tuple[Level, Level] = (2, 998)
+    gan_weight: NotNegative = 1e-3
+    discriminator_weight: NotNegative = 1.0
+    fake_score_steps: Count = 4
+    fake_score_clip_norm: NotNegative = 0.0
+    weighted: bool = False
+    own_draws: bool = False
+    error_eps: NotNegative = 1e-6
+    divergence: Literal["rkl", "kl", "js", "sf", "sh", "neyman", "jf"] = "kl"
+    normalised: bool = True
+    bins: Count = 10
+    decay: Fraction = 0.0
+    ratio_range: tuple[Positive, Positive] = (0.1, 20.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.own_draws:
+            raise ValueError("own_draws: f-distill weighs the noisy images that the scores denoise; set it to false")
+
+
+def _loss(parts: Parts) -> SiDLoss:
+    from sida.losses.f_distill import FDistillLoss
+
+    return parts.make(FDistillLoss)
+
+
+def make_f_distill(parts: Parts) -> Distiller:
+    """DMD2's trainer, with the running means of the ratios beside the heads."""
+    from sida.losses.f_distill import FDistillLoss
+
+    # Ratios are added up over processes within a step, which a recorded graph should not do.
+    config = dataclasses.replace(parts.config, cuda_graphs=False)
+    distiller = make_dmd2(dataclasses.replace(parts, config=config), parts.options.bins)
+    loss, network = distiller.loss, distiller.fake_score
+    assert isinstance(loss, FDistillLoss)
+    loss.means = network.net.get_buffer("ratios")
+    loss.add_up = lambda values: network.ranks.add_up(values)
+    return distiller
+
+
+F_DISTILL = dataclasses.replace(
+    DMD2,
+    name="f-distill",
+    title="f-distill",
+    about="DMD2 whose discriminator weighs the images for an f-divergence; starts from the teacher",
+    loss=_loss,
+    psi_steps=4,
+    options=FDistillOptions,
+    trainer=make_f_distill,
+    passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=2),
+)

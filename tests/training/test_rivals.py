@@ -1,0 +1,212 @@
+"""Diff-Instruct, DMD, DMD2, f-distill and ECT: equal to their formulas, resumed bit by bit, by the same loop."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import pytest
+import torch
+
+from sida.cli.main import main
+from sida.data import load_dataset
+from sida.files.atomic import read_jsonl
+from sida.methods import distill
+from sida.methods.distillation import make_trainer
+from sida.methods.ect import stage_at
+from sida.methods.resolve import DistillConfig
+from sida.networks.checkpoint import load_network, read_metadata
+from sida.training import train_teacher
+from sida.training.process import prepare_process
+from tests.golden.vectors import load
+from tests.training import plain_rivals
+from tests.training.processes import said, together
+from tests.training.toy import SID_STUDENT, TEACHER, as_json, interrupt_after, results
+
+CPU = torch.device("cpu")
+COMMON = {
+    **{key: value for key, value in SID_STUDENT.items() if key not in ("augment", "grad_clip_value")},
+    "total_kimg": 0.08, "warmup_kimg": 0, "evaluation": None, "snapshot_kimg": None,
+}  # fmt: skip
+LOSSES = {
+    "diff-instruct": {"kl", "denoising"},
+    "dmd": {"kl", "denoising"},
+    "dmd2": {"kl", "denoising", "gan", "discriminator"},
+    "f-distill": {"kl", "denoising", "gan", "discriminator"},
+    "ect": {"consistency"},
+}
+OPTIONS = {
+    "f-distill": {"divergence": "js", "decay": 0.5, "bins": 3},
+    "ect": {"stage_kimg": 0.016},
+}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return str(train_teacher({**TEACHER, "total_kimg": 0.4}, tmp_path_factory.mktemp("teacher")))
+
+
+def spec_of(method, teacher, **more):
+    return {**COMMON, "method": method, "teacher": teacher, "options": OPTIONS.get(method, {}), **more}
+
+
+def trainer_of(spec):
+    prepare_process(1)
+    config = DistillConfig(**spec)
+    return make_trainer(config, load_dataset(config.dataset), CPU)
+
+
+ADAM = functools.partial(torch.optim.Adam, lr=1e-4, betas=(0.0, 0.999))
+ADAMW = functools.partial(torch.optim.AdamW, lr=1e-4, betas=(0.9, 0.999), weight_decay=0.01)
+RADAM = functools.partial(torch.optim.RAdam, lr=1e-4, betas=(0.9, 0.999))
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer", "clip"),
+    [
+        ("diff-instruct", ADAM, (0, 0)),
+        ("dmd", ADAMW, (10, 10)),
+        ("dmd2", ADAMW, (10, 10)),
+        ("f-distill", ADAMW, (10, 0)),
+        ("ect", RADAM, (0, 0)),
+    ],
+)
+def test_three_iterations_equal_the_formulas(teacher, method, optimizer, clip):
+    dropout = 0.2 if method == "ect" else 0.0
+    spec = spec_of(method, teacher, seed=plain_rivals.SEED, lr=1e-4, lr_decay_start=1.0, dropout=dropout)
+    trainer = trainer_of({**spec, "batch_gpu": None})
+    plain = plain_rivals.PlainRival(trainer, load_network(teacher)[0].requires_grad_(False), optimizer, clip)
+    start = copy.deepcopy(trainer.generator.net.state_dict())
+    iteration = getattr(plain_rivals, method.replace("-", "_"))
+    source = torch.Generator().manual_seed(1)
+    for nimg in (0, 16, 32):
+        real = torch.rand(16, 1, 8, 8, generator=source) * 2 - 1
+        labels = torch.eye(10)[torch.randint(10, (16,), generator=source)]
+        trainer.batches = lambda stream, nimg, with_images, batch=(real, labels): [batch]
+        record, expected = trainer.iteration(nimg), iteration(plain, nimg, real, labels)
+        assert set(record.losses) == LOSSES[method]
+        assert float(sum(record.losses.values())) == pytest.approx(sum(expected), rel=2e-3)
+    networks = {"generator": plain.generator} | ({} if plain.psi is None else {"fake_score": plain.psi})
+    for name, net in networks.items():
+        for (key, ours), theirs in zip(trainer.networks[name].net.state_dict().items(), net.state_dict().values()):
+            # Adam's first steps have the size of the rate, whatever the gradient's rounding is.
+            assert ((ours - theirs).abs() > 2e-5).float().mean() < 0.05, (name, key)
+    assert not torch.equal(
+        trainer.generator.net.state_dict()["model.enc.8x8_conv.weight"], start["model.enc.8x8_conv.weight"]
+    )
+
+
+@pytest.mark.parametrize("method", LOSSES)
+def test_run_resumes_bit_by_bit(tmp_path, teacher, method, monkeypatch):
+    spec = spec_of(method, teacher)
+    distill(spec, tmp_path / "straight")
+    interrupt_after(distill, spec, tmp_path / "resumed", monkeypatch, 48)
+    distill(spec, tmp_path / "resumed")
+    assert results(tmp_path / "resumed") == results(tmp_path / "straight")
+    logs = read_jsonl(tmp_path / "straight/train.jsonl")
+    assert {name for record in logs for name in record["losses"]} == LOSSES[method]
+    assert all(record["nan_count"] == record["bad_gradients"] == 0 for record in logs)
+
+
+@pytest.mark.parametrize("method", LOSSES)
+def test_two_processes_train_as_one(tmp_path, teacher, method):
+    # Ratios are a round's, and heads need no batch; with equal rounds both orders of adding agree.
+    spec = spec_of(method, teacher, total_kimg=0.048, lr=1e-5)
+    distill(spec, tmp_path / "alone")
+    assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path) == [0, 0], said(tmp_path)
+    one, two = (read_jsonl(tmp_path / name / "train.jsonl") for name in ("alone", "run"))
+    for here, there in zip(one, two, strict=True):
+        assert (here["nimg"], here["samples"]) == (there["nimg"], there["samples"])
+        assert here["losses"] == pytest.approx(there["losses"], rel=0.02)
+
+
+@pytest.mark.parametrize("method", LOSSES)
+def test_nan_samples_are_left_out(teacher, method):
+    trainer = trainer_of(spec_of(method, teacher, batch_gpu=None))
+    batch = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10])
+    trainer.batches = lambda stream, nimg, with_images: [batch]
+    noise = torch.randn(16, 1, 8, 8)
+    noise[3] = float("nan")
+    record = trainer.iteration(0, {step.stream: [{"noise": noise}] for step in trainer.steps})
+    assert int(record.nan_samples) == len(trainer.steps)
+    assert all(torch.isfinite(value) for value in record.losses.values())
+    for network in trainer.networks.values():
+        assert torch.isfinite(network.flat.vector).all()
+    assert all(torch.isfinite(value).all() for value in trainer.state().values())
+
+
+def test_heads_on_the_teacher_leave_its_weights_and_learn_alone(teacher):
+    options = {"features": "teacher", "heads": "all", "own_draws": False}
+    trainer = trainer_of(spec_of("dmd2", teacher, options=options))
+    score = trainer.fake_score.net
+    assert {name.split(".")[0] for name, _ in score.named_parameters()} == {"score", "heads"}
+    x, labels = torch.randn(2, 1, 8, 8), torch.eye(10)[:2]
+    score(x, torch.ones(2), labels, return_flag="logits").sum().backward()
+    assert all(p.grad is None for p in score.score.parameters())
+    assert any(p.grad.any() for p in score.heads.parameters())
+    assert all(p.grad is None for p in trainer.true_score.parameters())
+
+
+def test_ratios_survive_in_the_state(teacher):
+    trainer = trainer_of(spec_of("f-distill", teacher, batch_gpu=None))
+    batch = (torch.zeros(16, 1, 8, 8), torch.eye(10)[torch.arange(16) % 10])
+    trainer.batches = lambda stream, nimg, with_images: [batch]
+    before = trainer.state()["fake_score/buffers/ratios"].clone()
+    trainer.iteration(0)
+    kept = {name: value.clone() for name, value in trainer.state().items()}
+    assert not torch.equal(kept["fake_score/buffers/ratios"], before)
+    other = trainer_of(spec_of("f-distill", teacher, batch_gpu=None))
+    other.load(kept)
+    assert torch.equal(other.loss.means, kept["fake_score/buffers/ratios"])
+
+
+def test_stages_begin_as_in_the_official_loop():
+    arrays, _ = load("field/ect_schedule")
+    for batch, kimg, ticks, iterations, images, stage, _ in arrays["stages"].tolist():
+        # A tick ends with an iteration.
+        length = -(-kimg * 1000 // batch) * batch * ticks / 1000
+        assert stage_at(int(images), int(batch), length) == stage
+        if iterations:
+            assert stage_at(int(images - batch), int(batch), length) == stage - 1
+
+
+def test_product_of_ect_says_its_class(tmp_path, teacher):
+    path = distill(spec_of("ect", teacher, total_kimg=0.016), tmp_path)
+    metadata = read_metadata(path)
+    assert metadata["network"]["class"] == "ECTPrecond"
+    assert metadata["network"]["kwargs"]["dropout"] == 0.2
+    assert metadata["sampler"] == {"kind": "one_step", "init_sigma": 80.0}
+
+
+@pytest.mark.parametrize(
+    ("method", "change", "message"),
+    [
+        ("diff-instruct", {"alpha": 1.0}, "--spec.alpha: method 'diff-instruct' does not read alpha; remove it"),
+        ("dmd", {"real_source": "x"}, "--spec.real_source: method 'dmd' does not read real_source; remove it"),
+        ("dmd", {"augment": {"p": 0.1}}, "--spec.augment: method 'dmd' does not read augment; remove it"),
+        ("dmd", {"init": "x"}, "init: 'dmd' starts from the teacher; remove it"),
+        ("dmd", {"options": {"generator_levels": [9, 1]}}, "--spec.options.generator_levels: the first index must not"),
+        ("dmd2", {"options": {"heads": "some"}}, "--spec.options.heads: must be one of last, all"),
+        ("dmd2", {"options": {"same_noise": True}}, "--spec.options.same_noise: needs"),
+        (
+            "dmd2",
+            {"options": {"noisy": False, "own_draws": False}},
+            "--spec.options.noisy: generated images are judged",
+        ),
+        ("f-distill", {"options": {"own_draws": True}}, "--spec.options.own_draws: f-distill weighs"),
+        ("f-distill", {"options": {"divergence": "tv"}}, "--spec.options.divergence: must be one of rkl, kl"),
+        ("ect", {"guidance": 2, "guide": "x"}, "--spec.guidance: method 'ect' does not read guidance; remove it"),
+        (
+            "ect",
+            {"device": "cuda", "kernels": "fused"},
+            "--spec.kernels: method 'ect' does not read kernels; remove it",
+        ),
+        ("ect", {"options": {"q": 1}}, "--spec.options.q: must be above 1"),
+    ],
+)
+def test_fault_is_one_line(tmp_path, teacher, method, change, message, capsys):
+    spec = as_json(spec_of(method, teacher, **change))
+    assert main(["distill", "--spec", spec, "--out", str(tmp_path / "x")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()
+    assert message in error[-1]
+    assert len(error) == 1

@@ -1,0 +1,75 @@
+"""Recipes of other one-step distillers: lengths and settings that their papers and code state."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from eval.results.published import load_published
+from eval.tables.layout import load_layout
+from sida.config.mapping import from_mapping
+from sida.config.resources import ROOT
+from sida.methods.resolve import DistillConfig, resolve_recipe
+from workflow.planning.steps import student_cost
+from workflow.preset import Preset
+
+#: Method, steps of the generator, batch, rate, β₁, σ of the input, dropout, weight of each iteration in the average.
+STATED = {
+    "cifar10-uncond-diff-instruct": ("diff-instruct", None, 128, 1e-5, 0.0, 1.0, 0.13, None),
+    "cifar10-uncond-ect": ("ect", 200_000, 128, 1e-4, 0.9, 80.0, 0.2, 0.9999),
+    "cifar10-cond-dmd": ("dmd", 300_000, 392, 1e-5, 0.9, 80.0, 0.0, None),
+    "cifar10-cond-dmd2": ("dmd2", 20_000, 2048, 1e-4, 0.9, 80.0, 0.0, 0.9999**5),
+    "cifar10-cond-f-distill": ("f-distill", 20_000, 2048, 1e-4, 0.9, 80.0, 0.0, 0.9999**5),
+    "imagenet64-dmd": ("dmd", 350_000, 336, 2e-6, 0.9, 80.0, 0.0, None),
+    "imagenet64-dmd2": ("dmd2", 40_000, 280, 2e-6, 0.9, 80.0, 0.0, None),
+    "imagenet64-f-distill": ("f-distill", 120_000, 512, 2e-6, 0.9, 80.0, 0.0, 0.9999**5),
+}
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return Preset.load(ROOT / "config/paper.yaml")
+
+
+def resolved(paper, run):
+    network = paper.config["teachers"][paper.runs[run].teacher]["network"]
+    return resolve_recipe(from_mapping(DistillConfig, paper.specs.student(run), run), network), network
+
+
+@pytest.mark.parametrize("run", STATED)
+def test_every_value_is_stated(paper, run):
+    method, steps, batch, lr, beta1, init_sigma, dropout, beta = STATED[run]
+    config, network = resolved(paper, run)
+    assert (config.method, config.batch_size, config.lr) == (method, batch, lr)
+    assert (config.betas, config.init_sigma, config.dropout) == ((beta1, 0.999), init_sigma, dropout)
+    assert batch % (config.batch_gpu or batch) == 0
+    if steps is not None:
+        assert config.total_kimg * 1000 == pytest.approx(steps * batch)
+    if beta is not None:
+        assert config.ema_rampup_ratio is None
+        assert config.ema_half_life_kimg * 1000 == pytest.approx(batch * math.log(0.5) / math.log(beta), rel=2e-3)
+    assert student_cost(config, network).operations > 0
+    assert paper.config["samplers"][paper.runs[run].sampler]["init_sigma"] == init_sigma
+
+
+def test_costs_are_those_of_the_methods_passes(paper):
+    """In forward passes of the teacher's network for an image of the generator: docs/methods.md."""
+    cost = {run: student_cost(*resolved(paper, run)).operations for run in STATED}
+    sid, _ = resolved(paper, "cifar10-uncond-sid-a1")
+    network = resolved(paper, "cifar10-uncond-ect")[1]
+    one = student_cost(sid, network).operations / 11
+    assert cost["cifar10-uncond-diff-instruct"] == pytest.approx(9 * one)
+    assert cost["cifar10-uncond-ect"] == pytest.approx(4 * one)
+
+
+def test_quoted_numbers_stand_beside_the_runs():
+    layout = load_layout(ROOT / "config/tables/rivals.yaml")
+    numbers = load_published()
+    quoted = {row.run: numbers[row.published.replace("{metric}", "fid")].value for row in layout.rows if row.published}
+    assert {run: value for run, value in quoted.items() if "sida" not in run} == {
+        "cifar10-uncond-diff-instruct": 4.53,
+        "cifar10-cond-dmd": 5.58,
+        "imagenet64-dmd2": 1.51,
+    }
+    assert {row.run for row in layout.rows} >= set(STATED)
