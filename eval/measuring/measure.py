@@ -16,13 +16,14 @@ import torch
 from eval.features import extractor_names
 from eval.features.base import Extractor
 from eval.features.extraction import make_extractors
+from eval.measuring.finished_trials import FinishedTrials
 from eval.measuring.pipeline import run_pass, sized
 from eval.measuring.protocol import Protocol, load_protocol
 from eval.measuring.references import Reference, load_references, records_of
 from eval.measuring.sources import CallableSource, DataSource, NetworkSource, Source
 from eval.measuring.spec import MeasureSpec
 from eval.measuring.trial import TrialSums, compute_metrics
-from eval.results.measurements import FinishedTrials, keep_current, trial_path
+from eval.results.measurements import keep_current, trial_path
 from sida.config.mapping import from_mapping
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError, suggestion

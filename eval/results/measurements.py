@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,7 +14,6 @@ from sida.errors import UserError, suggestion
 from sida.files.atomic import read_sealed_json, set_aside, write_sealed_json, write_text
 from sida.files.content_hash import DamagedError, csv_text
 from sida.progress import say
-from sida.runtime import provenance
 
 _FORMAT = "sida-measurement/1"
 _AGAIN = "measure this trial again"
@@ -270,48 +268,3 @@ def differences(first: Mapping[str, Any], second: Mapping[str, Any], prefix: str
 
 def _short(value: Any) -> str:
     return "a mapping" if isinstance(value, Mapping) else str(value)
-
-
-class FinishedTrials:
-    """Finished trials of one job, kept in ``<out>/finished`` until the job ends.
-
-    A workflow manager removes all declared outputs of a job that failed or was killed, those of finished trials too;
-    undeclared files stay.
-
-    Args:
-        out: Folder of the run's measurements.
-        trials: Trial numbers of the job; of a single one nothing is kept, because the job ends with it.
-    """
-
-    def __init__(self, out: str | os.PathLike[str], trials: Sequence[int]) -> None:
-        self._out, self._trials = Path(out), trials if len(trials) > 1 else ()
-        self._folder = self._out / "finished"
-
-    def write(self, trial: int, record: Mapping[str, Any]) -> None:
-        """Writes a measurement where it was promised, and a copy to come back to.
-
-        Raises:
-            UserError: A metric that is not finite, or a full disk.
-        """
-        if trial in self._trials:
-            write_measurement(trial_path(self._folder, trial), record)
-        write_measurement(trial_path(self._out, trial), record)
-
-    def take_back(self, trial: int, spec_sha256: str, names: Mapping[str, Any]) -> bool:
-        """Puts a trial of an earlier attempt in its place, if the same code measured the same spec."""
-        copy = trial_path(self._folder, trial)
-        if trial not in self._trials or not keep_current(copy, spec_sha256, names):
-            return False
-        record = read_measurement(copy)
-        if record["environment"].get("code") != provenance.source_digest():
-            return False
-        write_measurement(trial_path(self._out, trial), record)
-        return True
-
-    def forget(self) -> None:
-        """Removes the copies: the job has all its trials."""
-        for trial in self._trials:
-            trial_path(self._folder, trial).unlink(missing_ok=True)
-        # Another job of the same run may keep its own there.
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()

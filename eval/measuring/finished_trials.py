@@ -1,0 +1,57 @@
+"""Finished trials of a job that has others to measure."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.results.measurements import keep_current, read_measurement, trial_path, write_measurement
+from sida.runtime import provenance
+
+
+class FinishedTrials:
+    """Finished trials of one job, kept in ``<out>/finished`` until the job ends.
+
+    A workflow manager removes all declared outputs of a job that failed or was killed, those of finished trials too;
+    undeclared files stay.
+
+    Args:
+        out: Folder of the run's measurements.
+        trials: Trial numbers of the job; of a single one nothing is kept, because the job ends with it.
+    """
+
+    def __init__(self, out: str | os.PathLike[str], trials: Sequence[int]) -> None:
+        self._out, self._trials = Path(out), trials if len(trials) > 1 else ()
+        self._folder = self._out / "finished"
+
+    def write(self, trial: int, record: Mapping[str, Any]) -> None:
+        """Writes a measurement where it was promised, and a copy to come back to.
+
+        Raises:
+            UserError: A metric that is not finite, or a full disk.
+        """
+        if trial in self._trials:
+            write_measurement(trial_path(self._folder, trial), record)
+        write_measurement(trial_path(self._out, trial), record)
+
+    def take_back(self, trial: int, spec_sha256: str, names: Mapping[str, Any]) -> bool:
+        """Puts a trial of an earlier attempt in its place, if the same code measured the same spec."""
+        copy = trial_path(self._folder, trial)
+        if trial not in self._trials or not keep_current(copy, spec_sha256, names):
+            return False
+        record = read_measurement(copy)
+        if record["environment"].get("code") != provenance.source_digest():
+            return False
+        write_measurement(trial_path(self._out, trial), record)
+        return True
+
+    def forget(self) -> None:
+        """Removes the copies: the job has all its trials."""
+        for trial in self._trials:
+            trial_path(self._folder, trial).unlink(missing_ok=True)
+        # Another job of the same run may keep its own there.
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
