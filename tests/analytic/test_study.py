@@ -47,12 +47,12 @@ def test_the_study_has_every_number_with_settings_and_origin(results):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--set", "alphas=[0.5]"], "alphas: must have 1.0"),
+        (["--set", "alphas=[0.5]"], "--set alphas=[0.5]: must have 1.0"),
         (["--set", "alpha=1"], "unknown key 'alpha' (did you mean 'alphas'?)"),
-        (["--set", "step=2"], "step: must be above 0 and at most 0.5, got 2"),
-        (["--set", "scales=[1, 1]"], "scales: must differ"),
-        (["--set", "mixture_points=12"], "mixture_points: must be a power of two, got 12"),
-        (["--set", "ratios=[]"], "ratios: must not be empty"),
+        (["--set", "step=2"], "--set step=2: must be above 0 and at most 0.5"),
+        (["--set", "scales=[1, 1]"], "--set scales=[1, 1]: must differ"),
+        (["--set", "mixture_points=12"], "--set mixture_points=12: must be a power of two"),
+        (["--set", "ratios=[]"], "--set ratios=[]: must not be empty"),
         (["--spec", "nowhere.yaml"], "nowhere.yaml: no such file"),
     ],
 )

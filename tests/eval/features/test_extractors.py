@@ -43,9 +43,7 @@ def hub(tmp_path_factory):
 
 def test_names():
     variants = ["dinov2_fp16", "dinov2_pil", "dinov2_tf32", "inception_clean", "inception_tf32"]
-    assert extractor_names() == sorted(
-        ["digits", "digits_backbone", "dinov2", "glyphs", "inception", "pixels", *variants]
-    )
+    assert {"digits", "digits_backbone", "dinov2", "glyphs", "inception", "pixels", *variants} <= {*extractor_names()}
     with pytest.raises(UserError, match="did you mean 'inception'"):
         get_extractor("inceptoin")
     with pytest.raises(UserError, match="no option 'pth'"):
