@@ -128,6 +128,7 @@ def make_score_distiller(
     others: Sequence[OptimizerStep] = (),
     fake_score: torch.nn.Module | None = None,
     psi_steps: int | None = None,
+    graphs: bool = True,
 ) -> Distiller:
     """Teacher, fake score and generator of a configuration.
 
@@ -137,15 +138,16 @@ def make_score_distiller(
         others: Further steps between fake score and generator.
         fake_score: None makes a copy of the teacher.
         psi_steps: Steps of the fake score in an iteration; None takes the method's.
+        graphs: Whether a step can be recorded and replayed.
     """
-    config = parts.config
+    config, settings = parts.config, parts.make(DistillerSettings)
     return Distiller(
         parts.true_score,
         parts.copy(parts.teacher, config.fake_score_weight_norm) if fake_score is None else fake_score,
         parts.copy(parts.initial, config.weight_norm),
         parts.method.loss(parts) if loss is None else loss,
         parts.schedule(),
-        parts.make(DistillerSettings),
+        settings if graphs else dataclasses.replace(settings, cuda_graphs=False),
         augment=parts.augment(),
         psi_steps=parts.method.psi_steps if psi_steps is None else psi_steps,
         others=others,

@@ -25,7 +25,7 @@ DIFF_INSTRUCT = Method(
     start="teacher",
     real_images=False,
     loss=_loss,
-    reads=SCORE_SETTINGS - {"alpha", "lambda_sid", "t_max", "logvar", "weight_norm", "fake_score_weight_norm"},
+    reads=SCORE_SETTINGS - {"alpha", "lambda_sid", "t_max", "logvar"},
     passes=Passes(generator=5),
     defaults={
         "edm": {

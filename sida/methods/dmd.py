@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 Level = Annotated[int, Range(least=0, most=999)]
 #: Settings of score distillation that distribution matching reads.
 MATCHING_SETTINGS = SCORE_SETTINGS - {
-    "P_mean", "P_std", "alpha", "augment", "fake_score_weight_norm", "grad_clip_value", "lambda_sid", "logvar", "t_max",
-    "weight_norm",
+    "P_mean", "P_std", "alpha", "grad_clip_value", "lambda_sid", "logvar", "t_max",
 }  # fmt: skip
 #: Settings that a recipe leaves out; there is no average in the official code, so that its half-life is short.
 MATCHING_DEFAULTS = {

@@ -79,7 +79,8 @@ def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(parts.config.seed, "discriminator"))
         score = JudgingScore(parts.copy(parts.teacher, None), teacher, options.heads == "all", bins)
-    return make_score_distiller(parts, fake_score=score, psi_steps=options.fake_score_steps)
+    # Ratios are added up over processes within a step, which a recorded graph should not do.
+    return make_score_distiller(parts, fake_score=score, psi_steps=options.fake_score_steps, graphs=not bins)
 
 
 def _loss(parts: Parts) -> SiDLoss:
@@ -98,7 +99,7 @@ DMD2 = Method(
     psi_steps=5,
     options=DMD2Options,
     trainer=make_dmd2,
-    reads=MATCHING_SETTINGS | {"real_source"},
+    reads=(MATCHING_SETTINGS | {"real_source"}) - {"fake_score_weight_norm"},
     passes=Passes(generator=5, generator_encoder=2, fake_score_encoder=6),
     defaults=MATCHING_DEFAULTS,
 )

@@ -62,9 +62,7 @@ def make_f_distill(parts: Parts) -> Distiller:
     """DMD2's trainer, with the running means of the ratios beside the heads."""
     from sida.losses.f_distill import FDistillLoss
 
-    # Ratios are added up over processes within a step, which a recorded graph should not do.
-    config = dataclasses.replace(parts.config, cuda_graphs=False)
-    distiller = make_dmd2(dataclasses.replace(parts, config=config), parts.options.bins)
+    distiller = make_dmd2(parts, parts.options.bins)
     loss, network = distiller.loss, distiller.fake_score
     assert isinstance(loss, FDistillLoss)
     loss.means = network.net.get_buffer("ratios")

@@ -31,6 +31,7 @@ def commands(folder, out):
     spec, network = ["--spec", str(folder / "spec.json")], ["--network", str(folder / NETWORK_FILE)]
     shards = [str(folder / "statistics/a/trial-0" / f"shard-{part}.safetensors") for part in ("0-20", "20-40")]
     student = {**STUDENT, "method": "sid", "total_kimg": 0.032, "teacher": str(folder / NETWORK_FILE)}
+    student = {key: value for key, value in student.items() if key not in ("adversarial_kimg", "lambda_adv")}
     seeds = ["--seeds", "0-31", "--batch", "16", "--shard-size", "16"]
     inputs = ["--measurements", str(folder / CSV), "--runs", str(folder / "runs.tsv")]
     trial = ["--trials", "0-1", "--out", str(out / "measurements/a")]

@@ -201,6 +201,9 @@ def test_infinite_gradients_become_what_the_familys_code_makes_of_them(network, 
     """±1e5 in NVlabs/edm:training/training_loop.py, 0 in NVlabs/edm2:training/training_loop.py."""
     config = TeacherConfig(**{**TEACHER, "augment": None, "betas": (0.0, 0.5)})
     batches = StepBatches(load_dataset(config.dataset), 0, 8, None, torch.device("cpu"))
-    trainer = TeacherTrainer(config, build_network(network), batches, lambda gradient: gradient.fill_(-torch.inf))
+    net = build_network(network)
+    for parameter in net.parameters():
+        parameter.register_hook(lambda gradient: torch.full_like(gradient, -torch.inf))
+    trainer = TeacherTrainer(config, net, batches)
     trainer.iteration(0)
     assert set((2 * trainer.network.adam.square).tolist()) == {square}

@@ -258,5 +258,5 @@ def test_without_the_package_tensorboard_is_one_line(teacher, tmp_path, monkeypa
     spec = json.dumps({**TEACHER, "tensorboard": True})
     assert main(["train-teacher", "--spec", spec, "--out", str(tmp_path / "run")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --spec.tensorboard: the package tensorboard is not installed; install it (pip")
+    assert line.startswith("error: --spec.tensorboard: the package tensorboard is not installed; install it (")
     assert not (tmp_path / "run").exists()

@@ -14,6 +14,7 @@ from snakemake.utils import update_config
 from eval.claims.model import load_claims
 from sida.config.resources import ROOT
 from tests.workflow.workspace import Workspace
+from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
@@ -37,7 +38,7 @@ def test_the_presets_pass_their_checks_and_show_all_they_measure(names):
 
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
     assumptions = load_assumptions()
-    jobs = Jobs(load("gpu"), assumptions.gpu("H200"), "H200", assumptions, fresh=True)
+    jobs = Jobs(Costs(load("gpu"), assumptions.gpu("H200"), "H200", assumptions, fresh=True))
     found = jobs.behind(Targets(load("gpu"), False).products()).values()
     assert sum(job.gpu_hours for job in found) < 25 / 60
     assert 10 < max(job.memory_gb or 0 for job in found) < 24

@@ -127,7 +127,11 @@ OTHER["network"]["kwargs"]["img_resolution"] = 16
         ("\tuncond", "\tuncnod", r"run 'guided': guide: no teacher of preset.yaml and no asset 'uncnod'.*'uncond'"),
         ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the row's own teacher"),
         ("one-step\tuncond", "one-step\tother", r"guide 'other': its img_resolution is 16, the guided network's 8"),
-        ("\tsida\tdigits-short\t1.0\tsida-g", "\tgdd\tdigits-short\t\tsida-g", r"method 'gdd' learns from no score"),
+        (
+            "\tsida\tdigits-short\t1.0\tsida-g",
+            "\tgdd\tdigits-short\t\tsida-g",
+            r"guidance, which method 'gdd' does not read",
+        ),
         ("\tuncond", "\tnone.safetensors", r"run 'guided': guide: no such file 'none.safetensors'"),
     ],
 )

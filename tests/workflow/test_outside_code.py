@@ -250,7 +250,7 @@ def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, tmp_path
     monkeypatch.setenv(ALLOW, "evil")
     sida_main(["doctor", preset])
     assert (
-        "note   code: runs.tsv:2: checkpoint would import evil:sample from evil.py; allowed" in capsys.readouterr().out
+        "note    code: runs.tsv:2: checkpoint would import evil:sample from evil.py; allowed" in capsys.readouterr().out
     )
     assert sida_main(["plan", "--preset", preset]) == 0
     assert "code from outside the package: evil:sample from evil.py" in capsys.readouterr().out
@@ -258,7 +258,7 @@ def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, tmp_path
     (code,) = json.loads(capsys.readouterr().out)["code"]
     assert (code["name"], code["source"], code["allowed"]) == ("evil:sample", "evil.py", True)
     assert sida_main(["doctor", str(study())]) in (0, 1)
-    assert "ok     code: none from outside the package" in capsys.readouterr().out
+    assert "ok      code: none from outside the package" in capsys.readouterr().out
 
 
 def test_shipped_presets_name_no_code_from_outside(monkeypatch):
