@@ -109,7 +109,7 @@ def test_each_training_takes_as_many_gpus_as_can_share_its_rounds():
     for run in preset.students():
         spec = preset.specs.student(run.run)
         taken[run.run] = preset.specs.training_gpus(spec)
-        assert spec["batch_size"] % (taken[run.run] * spec["batch_gpu"]) == 0, run.run
+        assert spec["batch_size"] % (taken[run.run] * spec.get("batch_gpu", 1)) == 0, run.run
     assert taken["cifar10-uncond-sida-a1"] == preset.config["gpus"] == 8
     # Four rounds of 64 images.
     assert taken["cifar10-uncond-gdd"] == 4

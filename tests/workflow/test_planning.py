@@ -68,7 +68,7 @@ def test_hours_and_memory_agree_with_table_8(paper):
 
 def test_a_shared_optimizer_needs_less_memory(paper):
     network = paper.config["teachers"]["teacher-edm2-xxl"]["network"]
-    config = jobs_of(paper).resolved("edm2-xxl-sida")
+    config = jobs_of(paper).costs.resolved("edm2-xxl-sida")
     sharded = dataclasses.replace(config, shard="optimizer")
     assert student_cost(sharded, network, 8).memory < 0.8 * student_cost(config, network, 8).memory
 
@@ -330,7 +330,7 @@ def test_a_method_without_images_needs_class_counts_and_no_archive(paper, tmp_pa
 
 def test_the_doctors_exit_status(monkeypatch, capsys):
     assert main(["doctor", "demo"]) == 0
-    assert "ok     packages: torch, snakemake" in capsys.readouterr().out
+    assert "ok      packages: torch, snakemake" in capsys.readouterr().out
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["doctor", "paper", "cifar10-uncond-sida-a1", "--json"]) == 1
     lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "missing"]

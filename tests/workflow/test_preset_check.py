@@ -17,7 +17,7 @@ from workflow.preset.rehearsal import check_preset, unshown_remark, unshown_rows
 from workflow.preset.targets import Targets
 
 TINY = ROOT / "tests/workflow/tiny.yaml"
-PRESETS = [path for path in sorted((ROOT / "config").glob("*.yaml")) if "\npreset: " in path.read_text()]
+PRESETS = [path for path in sorted((ROOT / "config").glob("*.yaml")) if "\nruns: " in path.read_text()]
 
 
 @pytest.mark.parametrize("path", [*PRESETS, ROOT / "docs/examples/my-digits.yaml"], ids=lambda path: path.stem)
@@ -212,7 +212,11 @@ def test_what_an_archive_is_made_of(tmp_path, datasets, message):
         ("sid", {"recompute": True}, r"preset.yaml: recipes.sid.recompute: is for kernels 'fused'"),
         ("sid", {"kernels": "fused"}, r"recipes.sid.kernels: 'fused' needs device 'cuda'"),
         ("sid", {"half": "bfloat16"}, r"recipes.sid.half: says which half precision"),
-        ("sid", {"real_source": "other.safetensors"}, r"recipes.sid.real_source: 'sid' sees no real images"),
+        (
+            "sid",
+            {"real_source": "other.safetensors"},
+            r"recipes.sid.real_source: method 'sid' does not read real_source",
+        ),
         ("sid", {"weight_norm": "always"}, r"recipes.sid.weight_norm: EDM networks do not have it"),
         ("sid", {"logvar": True}, r"recipes.sid.logvar: .* has no log-variance head"),
         (
@@ -288,7 +292,9 @@ OWN = "docs.examples.matching:METHOD"
 def with_own_method(folder: Path, **changes) -> Targets:
     """The tiny preset with a row of a method of one's own in the place of SiDA's."""
     rows = (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines(keepends=True)
-    (folder / "runs.tsv").write_text("".join(row.replace("\tsida\t", f"\t{OWN}\t", 1) for row in rows))
+    # The method reads neither α nor the adversarial settings of the recipe.
+    sida, own = "\tsida\tdigits-short\t\t1.0\tsida\t", f"\t{OWN}\tdigits-short\t\t\tsid\t"
+    (folder / "runs.tsv").write_text("".join(row.replace(sida, own) for row in rows))
     preset = study(folder, claims=None, **changes)
     check_preset(preset)
     return Targets(preset, paper=False)

@@ -21,6 +21,7 @@ from sida.config.mapping import from_mapping
 from sida.config.resources import ROOT
 from sida.data.archive import dataset_json, image_name
 from sida.files.atomic import read_jsonl
+from sida.methods import METHODS
 from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.networks import build_network
 from sida.networks.checkpoint import read_metadata, save_network
@@ -76,7 +77,7 @@ def small_spec(run, folder):
     classes, latents = network["kwargs"]["label_dim"], network["kwargs"]["img_channels"] == 4
     dataset = {"name": "small", "kind": "zip", "path": archive(folder / "small.zip", latents, classes)}
     step = BATCH / 1000
-    return {
+    spec = {
         **dataclasses.asdict(config),
         "dataset": {**dataset, "label_dim": classes},
         "teacher": teacher,
@@ -93,6 +94,7 @@ def small_spec(run, folder):
         "adversarial_kimg": 2 * step,
         "tick_kimg": step,
     }
+    return {key: value for key, value in spec.items() if key not in METHODS[run.method].unread}
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def demo():
 
 def test_products_of_the_demo(demo):
     products = demo.products()
-    assert len(products) == len(set(products)) == 1 + 4 + 2 * 3 + 2 + 1
+    assert len(products) == len(set(products)) == 1 + 5 + 2 * 3 + 2 + 1
     assert products[0] == "results/demo/measurements.csv"
     assert {"results/demo/tables/main.tex", "results/demo/figures/samples.png"} < set(products)
     assert "results/demo/paper.pdf" not in products
@@ -72,7 +72,9 @@ def test_trials_are_cut_into_shards():
 def test_code_of_one_s_own_is_an_input(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(ROOT / "docs/examples", tmp_path / "mine")
-    sheet = (ROOT / "config/runs/demo.tsv").read_text().replace("\tsida\tdigits", "\tmine.matching:METHOD\tdigits")
+    sheet = (ROOT / "config/runs/demo.tsv").read_text()
+    own = "\tmine.matching:METHOD\tdigits-short\t\t\tsid\t"
+    sheet = sheet.replace("\tsida\tdigits-short\t\t1.0\tsida\t", own)
     (tmp_path / "own.tsv").write_text(sheet)
     targets = Targets(Preset({**DEMO, "runs": "own.tsv"}, "demo.yaml"), paper=False)
     assert targets.training("sida-a1.0")["method"] == ["mine/matching.py"]

@@ -72,7 +72,7 @@ def test_a_target_of_the_paper_times_its_eight_recipes_without_data_and_download
     paper = Preset.load(ROOT / "config/paper.yaml")
     targets, assumptions = Targets(paper, False), load_assumptions()
     assert {"ticks/table8.md", "ticks/claims.md"} <= set(targets.short())
-    assert len(paper.timed["table8"]) == 8
+    assert len(paper.specs.timed["table8"]) == 8
     spec = paper.specs.tick("imagenet64-sida-a1")
     data = load_dataset(spec["dataset"])
     assert (data.num_channels, data.resolution, data.label_dim) == (3, 64, 1000)
