@@ -334,7 +334,7 @@ def test_the_doctors_exit_status(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["doctor", "paper", "cifar10-uncond-sida-a1", "--json"]) == 1
     lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "missing"]
-    assert all(entry["mend"] for entry in lacking)
+    assert all(entry["remedy"] for entry in lacking)
 
 
 def test_assumptions_have_a_size_for_every_download_without_one():
