@@ -5,7 +5,6 @@ Numbers measured under different protocols are not compared at all; the differin
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from eval.tables.layout import load_layout, read_layout
 from eval.tables.model import Cell, Column, Row, Table
 from sida.config import resources
 from sida.errors import UserError, suggestion
+from sida.files.text_files import parse_json, read_text
 
 ComparisonOutcome = Literal["identical", "within noise", "lower", "higher", "single trial"]
 
@@ -160,10 +160,9 @@ def _check_real_side(pair: tuple[str, str], rows: Sequence[Measurement], names: 
 def _trial(folder: Path, run: str) -> Mapping[str, Any]:
     """The first trial's file, empty where it is not there to tell."""
     path = folder / "measurements" / run / "trial-0.json"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    if not path.is_file():
         return {}
+    record = parse_json(read_text(path), str(path))
     return record if isinstance(record, Mapping) else {}
 
 

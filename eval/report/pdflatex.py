@@ -38,6 +38,8 @@ def compile_latex(source: Path) -> Path:
         # Fixed time stamps, so that the same results give the same bytes.
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
         environment = {**os.environ, "max_print_line": "1000", "SOURCE_DATE_EPOCH": epoch, "FORCE_SOURCE_DATE": "1"}
+        # A results folder may be a stranger's: its LaTeX reads no file outside it but LaTeX's own.
+        environment |= {"openin_any": "p", "openout_any": "p", "TEXMFOUTPUT": scratch}
         for _ in range(2):
             try:
                 done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The beginning of a file that is being downloaded, and what must be known to go on with it."""
+"""The beginning of a file that is being downloaded, and what must be known to resume it."""
 
 from __future__ import annotations
 

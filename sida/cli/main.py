@@ -103,8 +103,8 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         say(f"error: {named}{error.strerror}; choose another place or make room there")
         return 1
     except Preempted:
-        say("preempted; the state is kept: run the same command again to go on")
+        say("preempted; the state is kept: run the same command again to resume")
         return EXIT_RETRY
     except KeyboardInterrupt:
-        say("interrupted; run the same command again to go on")
+        say("interrupted; run the same command again to resume")
         return 130

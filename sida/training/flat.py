@@ -10,7 +10,7 @@ import torch
 
 
 class Resumable(Protocol):
-    """What a run keeps to go on: a network, an average."""
+    """A network or an average that a run keeps to resume."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Named tensors (references, not copies)."""

@@ -66,7 +66,7 @@ class TrainingLoop:
     Args:
         plan: Length and intervals.
         trainer: What is trained.
-        files: The run's folder, with the state to go on from.
+        files: The run's folder, with the state to resume from.
         metadata: Provenance of the final network; ``nimg``, ``last_nimg`` and the choosing value are added.
         evaluate: Measures a network; the average with the lowest choosing value is the run's result. None makes the
             last average the result.

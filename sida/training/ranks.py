@@ -165,7 +165,7 @@ class ProcessGroup(Ranks):
         except RuntimeError as error:
             raise RankLostError(
                 f"another of the {self.world_size} processes of this training has ended or does not answer "
-                f"({_reason(error)}); the last kept state is intact: run the same command again to go on"
+                f"({_reason(error)}); the last kept state is intact: run the same command again to resume"
             ) from None
 
 

@@ -115,7 +115,7 @@ class RunFiles:
         tensorboard: Write TensorBoard's files, too.
 
     Attributes:
-        kept: The state to go on from, until it is taken; None for a new run.
+        kept: The state to resume from, until it is taken; None for a new run.
         network: Path of the run's network.
     """
 
@@ -186,7 +186,7 @@ class RunFiles:
         return self.kept is not None and bool(self.kept.record["finished"])
 
     def take_kept(self) -> KeptState:
-        """The state to go on from, which is not held here any longer: its tensors take as much memory as the run's."""
+        """The state to resume from, which is not held here any longer: its tensors take as much memory as the run's."""
         assert self.kept is not None
         kept, self.kept = self.kept, None
         return kept

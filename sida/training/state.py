@@ -145,7 +145,7 @@ class StateStore:
             why = f"{self._path(newest)} is the state of {kind} of another configuration or other inputs"
         if lost and not self.set_aside:
             raise UserError(
-                f"{why}; go back to its settings to go on with it, choose another --out, or start anew beside it "
+                f"{why}; go back to its settings to resume it, choose another --out, or start anew beside it "
                 "with --set-aside (it is kept)"
             )
         say(f"{why}; it is kept, and this run starts anew")

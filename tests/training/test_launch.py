@@ -57,7 +57,7 @@ def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
     _, said = run.communicate(timeout=60)
     assert run.returncode == EXIT_RETRY
     lines = [line for line in said.splitlines() if not line.startswith("[teacher")]
-    assert lines == ["preempted; the state is kept: run the same command again to go on"]
+    assert lines == ["preempted; the state is kept: run the same command again to resume"]
     images = newest_image(folder)
     assert images > 0
     again = subprocess.Popen([*command, long], cwd=ROOT, stderr=subprocess.PIPE, text=True)

@@ -200,7 +200,7 @@ def test_a_signal_to_one_process_stops_all_at_the_same_image(tmp_path, spec, num
             time.sleep(0.05)
         os.kill(children[1], number)
         assert statuses(children) == [EXIT_RETRY, EXIT_RETRY]
-    assert said(tmp_path) == ["preempted; the state is kept: run the same command again to go on"]
+    assert said(tmp_path) == ["preempted; the state is kept: run the same command again to resume"]
     newest = json.loads(max(folder.glob("state/*.json")).read_bytes())
     assert newest["record"]["nimg"] > 0
 
@@ -219,7 +219,7 @@ def test_an_evaluation_that_is_interrupted_stops_all_and_is_repeated(tmp_path, s
         return main(["distill", "--spec", text, "--out", str(tmp_path / "run")])
 
     assert together(task, 2, tmp_path) == [EXIT_RETRY, EXIT_RETRY]
-    assert said(tmp_path) == ["preempted; the state is kept: run the same command again to go on"]
+    assert said(tmp_path) == ["preempted; the state is kept: run the same command again to resume"]
     assert together(lambda rank: distill(spec, tmp_path / "run") and 0, 2, tmp_path / "again") == [0, 0]
     assert_same(tmp_path / "run", alone)
 

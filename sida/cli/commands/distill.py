@@ -23,7 +23,7 @@ METHODS
   module:object   your own (docs/add-a-method.md, 'A method of distillation')
 
 Keys of the spec: docs/settings.md, 'recipe'; what is left out is the official recipe of the method on the
-teacher's network family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to go on after an
+teacher's network family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to resume after an
 interruption; a finished run only writes its files again.
 """.replace("METHODS", "\n".join(f"  {method.name:<16}{method.about}" for method in METHODS.values()))
 

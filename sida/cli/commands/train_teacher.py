@@ -18,7 +18,7 @@ EXAMPLES = """examples:
       "img_channels": 1, "label_dim": 10, "model_channels": 32, "channel_mult": [1, 1], "num_blocks": 1,
       "attn_resolutions": []}}, "total_kimg": 30, "batch_size": 128, "lr": 3e-3, "tick_kimg": 1}'
 
-Keys of the spec: docs/settings.md, 'training'. Run the same command again to go on after an interruption; a
+Keys of the spec: docs/settings.md, 'training'. Run the same command again to resume after an interruption; a
 finished run only writes its files again.
 """
 

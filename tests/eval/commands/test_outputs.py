@@ -16,7 +16,7 @@ from eval.commands import main
 from eval.report.compare import compare
 from eval.report.overview import overview
 from eval.report.paper import build_paper, in_order, paper_source
-from eval.report.pdflatex import missing_latex
+from eval.report.pdflatex import compile_latex, missing_latex
 from sida.errors import UserError
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset, write_released
 
@@ -333,6 +333,19 @@ def test_paper_compiles_to_the_same_bytes_and_leaves_nothing_else(preset, tmp_pa
     with pytest.raises(UserError, match=r"paper\.tex: LaTeX stopped: Undefined control sequence"):
         build_paper(folder)
     assert pdf.read_bytes() == first
+
+
+@pytest.mark.skipif(missing_latex() is not None, reason="needs LaTeX")
+@pytest.mark.parametrize("name", ["{outside}", "../secret.txt"])
+def test_latex_of_a_results_folder_reads_no_file_outside_it(tmp_path, name):
+    (tmp_path / "secret.txt").write_text("secret")
+    (tmp_path / "study").mkdir()
+    source = tmp_path / "study" / "paper.tex"
+    read = name.format(outside=tmp_path / "secret.txt")
+    source.write_text(rf"\documentclass{{article}}\begin{{document}}\input{{{read}}}\end{{document}}")
+    with pytest.raises(UserError, match=r"paper\.tex: LaTeX stopped: .*secret"):
+        compile_latex(source)
+    assert not source.with_suffix(".pdf").exists()
 
 
 def test_the_paper_lists_what_the_published_numbers_alone_decide(tmp_path, monkeypatch):
