@@ -183,7 +183,7 @@ def test_product_of_ect_says_its_class(tmp_path, teacher):
     [
         ("diff-instruct", {"alpha": 1.0}, "--spec.alpha: method 'diff-instruct' does not read alpha; remove it"),
         ("dmd", {"real_source": "x"}, "--spec.real_source: method 'dmd' does not read real_source; remove it"),
-        ("dmd", {"augment": {"p": 0.1}}, "--spec.augment: method 'dmd' does not read augment; remove it"),
+        ("dmd", {"t_max": 500}, "--spec.t_max: method 'dmd' does not read t_max; remove it"),
         ("dmd", {"init": "x"}, "init: 'dmd' starts from the teacher; remove it"),
         ("dmd", {"options": {"generator_levels": [9, 1]}}, "--spec.options.generator_levels: the first index must not"),
         ("dmd2", {"options": {"heads": "some"}}, "--spec.options.heads: must be one of last, all"),
