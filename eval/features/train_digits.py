@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -62,23 +62,47 @@ def train_digits(settings: DigitsTraining) -> tuple[dict[str, torch.Tensor], dic
     """
     dataset = load_dataset({"name": "digits", "kind": "digits"})
     train, held_out = split(settings)
-    images = dataset.network_input(dataset.images(train))
-    classes = dataset.class_indices[train]
-    with torch.random.fork_rng(devices=[]), one_thread():
-        torch.manual_seed(settings.seed)
-        net = fit(DigitsNet(), images, classes, settings)
-        with torch.inference_mode():
-            _, logits = net(dataset.network_input(dataset.images(held_out)))
-    accuracy = (logits.argmax(1) == dataset.class_indices[held_out]).double().mean().item()
+    seen, unseen = (
+        (dataset.network_input(dataset.images(part)), dataset.class_indices[part]) for part in (train, held_out)
+    )
+    state, accuracy = fit_and_test(DigitsNet, seen, unseen, settings, settings.seed)
     metadata = {
         "format": "sida-digits-features/1",
         "settings": asdict(settings),
         "dataset_sha256": dataset.sha256,
         "train_images": len(train),
         "held_out_images": len(held_out),
-        "held_out_accuracy": round(accuracy, 6),
+        "held_out_accuracy": accuracy,
     }
-    return {key: value.detach().contiguous() for key, value in net.state_dict().items()}, metadata
+    return state, metadata
+
+
+def fit_and_test(
+    make: Callable[[], torch.nn.Module],
+    seen: tuple[torch.Tensor, torch.Tensor],
+    unseen: tuple[torch.Tensor, torch.Tensor],
+    settings: FitSettings,
+    seed: int,
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Fits a fresh network on one thread, by a seed alone.
+
+    Args:
+        make: Makes the network, which gives features and logits.
+        seen: Images float32 ``(N, C, H, W)`` to fit to, and their classes int64 ``(N,)``.
+        unseen: Others, by which the accuracy is measured.
+        settings: How it is fitted.
+        seed: Seed of the weights, the order, the noise and the dropout.
+
+    Returns:
+        The float32 state dict, and the accuracy to six decimals.
+    """
+    with torch.random.fork_rng(devices=[]), one_thread():
+        torch.manual_seed(seed)
+        net = fit(make(), *seen, settings)
+        with torch.inference_mode():
+            logits = net(unseen[0])[1]
+    accuracy = (logits.argmax(1) == unseen[1]).double().mean().item()
+    return {key: value.detach().contiguous() for key, value in net.state_dict().items()}, round(accuracy, 6)
 
 
 @contextmanager

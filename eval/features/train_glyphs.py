@@ -15,7 +15,7 @@ from eval.features.digits import DigitsNet
 from eval.features.glyph_images import fields_of_digits, render
 from eval.features.glyphs import WIDTHS
 from eval.features.glyphs32 import Glyphs32Net
-from eval.features.train_digits import FitSettings, fit, one_thread
+from eval.features.train_digits import FitSettings, fit_and_test, one_thread
 from sida.config.rendered import FEATURE_FONTS, RENDERED
 from sida.data import load_dataset
 from sida.data.glyphs import glyph_fields, render_letters, rendered_images
@@ -45,22 +45,20 @@ def train_glyphs(settings: GlyphTraining) -> tuple[dict[str, torch.Tensor], dict
     """
     digits = load_dataset({"name": "digits", "kind": "digits"})
     classes = torch.arange(settings.images) % 10
-    with torch.random.fork_rng(devices=[]), one_thread():
+    with one_thread():
         generator = torch.Generator().manual_seed(settings.seed)
         fields = fields_of_digits()
         images = torch.cat([render(fields, part, generator) for part in classes.split(1000)])
-        torch.manual_seed(settings.seed)
-        net = fit(DigitsNet(WIDTHS), digits.network_input(images), classes, settings)
-        with torch.inference_mode():
-            logits = net(digits.network_input(digits.images(range(len(digits)))))[1]
-    accuracy = (logits.argmax(1) == digits.class_indices).double().mean().item()
+    seen = digits.network_input(images), classes
+    unseen = digits.network_input(digits.images(range(len(digits)))), digits.class_indices
+    state, accuracy = fit_and_test(lambda: DigitsNet(WIDTHS), seen, unseen, settings, settings.seed)
     metadata = {
         "format": "sida-glyph-features/1",
         "settings": asdict(settings),
         "dataset_sha256": digits.sha256,
-        "digits_accuracy": round(accuracy, 6),
+        "digits_accuracy": accuracy,
     }
-    return {key: value.detach().contiguous() for key, value in net.state_dict().items()}, metadata
+    return state, metadata
 
 
 @dataclass(frozen=True)
@@ -91,19 +89,16 @@ def train_glyphs32(settings: Glyphs32Training) -> tuple[dict[str, torch.Tensor],
     classes = np.arange(settings.images) % len(letters)
     parts = np.array_split(np.arange(settings.images), max(1, settings.images // 1000))
     drawn = [render_letters(fields, classes[part], part.tolist(), "glyphs32-features", 32) for part in parts]
-    test = list(rendered_images("glyphs32", "test", settings.held_out))
-    with torch.random.fork_rng(devices=[]), one_thread():
-        torch.manual_seed(settings.seed)
-        net = fit(Glyphs32Net(), _as_input(np.concatenate(drawn)), torch.from_numpy(classes), settings)
-        with torch.inference_mode():
-            logits = net(_as_input(np.stack([pixels for pixels, _ in test])))[1]
-    accuracy = (logits.argmax(1) == torch.tensor([label for _, label in test])).double().mean().item()
+    test, labels = zip(*rendered_images("glyphs32", "test", settings.held_out), strict=True)
+    seen = _as_input(np.concatenate(drawn)), torch.from_numpy(classes)
+    unseen = _as_input(np.stack(test)), torch.tensor(labels)
+    state, accuracy = fit_and_test(Glyphs32Net, seen, unseen, settings, settings.seed)
     metadata = {
         "format": "sida-glyphs32-features/1",
         "settings": asdict(settings),
-        "held_out_accuracy": round(accuracy, 6),
+        "held_out_accuracy": accuracy,
     }
-    return {key: value.detach().contiguous() for key, value in net.state_dict().items()}, metadata
+    return state, metadata
 
 
 def _as_input(pixels: np.ndarray) -> torch.Tensor:

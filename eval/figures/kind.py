@@ -1,4 +1,4 @@
-"""What a figure kind is: a class that says what a figure needs, checks its layout against a preset, and draws it.
+"""Base classes of figure kinds: a kind names the data of a figure, checks its layout against a preset, and draws it.
 
 The kinds are in :mod:`eval.figures.kinds`. The fields of a kind are the keys of its layouts
 (``config/figures/*.yaml``), which hold panels, series and reference lines, never numbers.

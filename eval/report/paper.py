@@ -133,7 +133,7 @@ def _claims(path: Path, measured: bool) -> list[str]:
     )
     lines = [rf"\begin{{longtable}}{{{form}}}", r"\toprule", " & ".join(["claim", "statement", *heads]) + r" \\"]
     lines += [r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
-    # Where nothing was measured, a row in which published numbers have no say is a dash.
+    # Where nothing was measured, claims that published numbers cannot decide are left out.
     shown = [claim for claim in record["claims"] if "here" in heads or _printed(claim.get("by_published")) != "--"]
     for claim in shown:
         verdicts = {

@@ -23,7 +23,8 @@ PUBLISHED_TRIALS = 10
 #: Standard deviation of the lowest of three normal values, in that of one.
 _SPREAD_OF_LOWEST = 0.748
 _COARSE = {"precision": 0.01, "recall": 0.01}
-_HIGHER_IS_BETTER = {"is", "precision", "recall", "accuracy"}
+#: Metrics of which more is better, of published tables and of the pages.
+HIGHER_IS_BETTER = {"is", "precision", "recall", "accuracy"}
 
 AgreementOutcome = Literal["agrees", "better", "worse"]
 AGREEMENT_MARKS: dict[AgreementOutcome | None, str] = {None: "", "agrees": "✓", "better": "△", "worse": "✗"}
@@ -84,7 +85,7 @@ def agreement(measured: Estimate, published: Published) -> Agreement:
         published: Number as printed; its spread is over 10 evaluations. Its metric says which side is better.
     """
     metric = published.metric.lower()
-    difference, higher = measured.mean - published.value, metric in _HIGHER_IS_BETTER
+    difference, higher = measured.mean - published.value, metric in HIGHER_IS_BETTER
     if metric in _COARSE:
         return Agreement(difference, _COARSE[metric], higher)
     own = (measured.std or 0.0) ** 2 / measured.trials

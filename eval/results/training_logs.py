@@ -13,7 +13,7 @@ from typing import Any
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 
-#: What records hold of themselves, besides metrics and losses.
+#: Fields of a record besides metrics and losses.
 _NUMBERS = ("nimg", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import os
-import sys
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -192,8 +191,11 @@ def _rendered_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], di
         raise UserError(f"{config.source}: is rendered at its own size; leave out --resolution and --transform")
     keep = config.labels != "none"
     pairs = rendered_images(config.source, config.subset, config.max_images)
-    total = min(RENDERED[config.source].subsets[config.subset][1], config.max_images or sys.maxsize)
-    return total, ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
+    return (
+        RENDERED[config.source].subsets[config.subset][1],
+        ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs),
+        {},
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -120,7 +120,7 @@ def shared_out(
 
 
 def _or_wish(task: Callable[[], Any], interruption: Interruption) -> Any:
-    """What the task gives, or the request that interrupted it."""
+    """The task's result, or the request that interrupted the task."""
     try:
         return task()
     except KeyboardInterrupt:

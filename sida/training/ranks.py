@@ -63,7 +63,7 @@ class Ranks:
         return request
 
     def from_first(self, task: Callable[[], T]) -> T:
-        """What the task gives on the first rank, on all of them; the others wait for it and do not run it."""
+        """Runs the task on the first rank alone, and gives its result on all ranks; the others wait."""
         return task()
 
     def gather(self, value: T) -> list[T]:

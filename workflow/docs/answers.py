@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eval.claims.amounts import decimals_of
+from eval.results.agreement import HIGHER_IS_BETTER
 
 NAMES = {
     "fd": "FD",
@@ -18,7 +19,6 @@ NAMES = {
     "memory_mb": "memory",
     "seconds_per_kimg": "seconds per image",
 }
-HIGHER_IS_BETTER = ("is", "precision", "recall", "accuracy")
 
 
 def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
