@@ -16,6 +16,7 @@ VERBS = {
         "doctor": "workflow.commands.doctor",
         "new": "workflow.commands.new",
         "plan": "workflow.commands.plan",
+        "rates": "workflow.commands.rates",
         "verify": "workflow.commands.verify",
     },
     "sida-eval": {

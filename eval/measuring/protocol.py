@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from eval.features import extractor_assets
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
-from sida.assets.registry import is_counted
+from sida.assets.cache import cache_dir
+from sida.assets.registry import is_counted, load_registry
 from sida.config.label_counts import LabelCounts, find_labels
 from sida.config.mapping import Settings, from_mapping, load_yaml
 from sida.config.ranges import As, Count, Natural, Range
@@ -26,7 +28,7 @@ from sida.files.atomic import sha256_json
 #: Divisor N − ddof of a variance.
 Ddof = Annotated[int, Range(least=0, most=1)]
 # Labels enter by content; the last two choose a network and what is seen of its training, and change no number.
-_NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection", "watch"}
+_NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection", "watch", "if_cached"}
 #: How many trials there are and what their ± means: they change what is said of all trials, and none of them.
 OF_ALL_TRIALS = {"trials", "ddof", "is_spread"}
 
@@ -98,6 +100,8 @@ class Protocol(Settings):
         ddof: Divisor of the standard deviation over trials (ledger, 61).
         references: Data sides by key.
         metrics: Metrics to compute.
+        if_cached: Further metrics, each computed where the downloads of its extractor are in the cache; a loaded
+            protocol has them among ``metrics`` or not at all.
         selection: Key of the Fréchet distance by which a training chooses the network it keeps (the lowest); None takes
             the first one. It changes no measured number.
         watch: Keys of the metrics that evaluations during training log, none that keeps features; None takes all that
@@ -110,6 +114,7 @@ class Protocol(Settings):
     num_samples: Annotated[int, Range(least=2)]
     trials: Count
     metrics: tuple[AnyMetric, ...]
+    if_cached: tuple[AnyMetric, ...] = ()
     references: dict[str, Annotated[dict[str, Any], As(ReferenceSource)]] = field(default_factory=dict)
     resolution: Count | None = None
     channels: Count | None = None
@@ -242,6 +247,10 @@ class Protocol(Settings):
         """Names of the feature networks, in order of first use."""
         return list(dict.fromkeys(metric.extractor for metric in self.metrics))
 
+    def fixed_datasets(self) -> list[str]:
+        """Names of the data sets that its references are, whatever data set the generator has."""
+        return [str(source.dataset) for source in self.sources.values() if source.fixed]
+
     def metric(self, key: str) -> Metric:
         """A metric by its key."""
         for metric in self.metrics:
@@ -268,7 +277,15 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
         where, mapping = f"{path}:", load_yaml(path)
         if isinstance(labels := mapping.get("labels"), str):
             mapping = {**mapping, "labels": str(find_labels(labels, path) or labels)}
-    return from_mapping(Protocol, mapping, where)
+    protocol = from_mapping(Protocol, mapping, where)
+    there = tuple(metric for metric in protocol.if_cached if _cached(metric.extractor))
+    return dataclasses.replace(protocol, metrics=protocol.metrics + there, if_cached=())
+
+
+def _cached(extractor: str) -> bool:
+    """Whether all downloads of a feature network are in the cache."""
+    registry = load_registry()
+    return all((cache_dir() / registry[asset].target).exists() for asset in extractor_assets(extractor))
 
 
 def _given(settings: Any, *without: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ below a table say how its numbers came about.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from eval.results.published import Published
@@ -54,7 +55,7 @@ def build_table(
     mode = mode or layout.mode or "measured"
     published = published or {}
     printed_heads = header_records(layout, published, mode)
-    layout = with_headings(layout, published)
+    layout = with_headings(_with_columns(layout, measurements), published)
     lines = with_effects(layout, resolve(layout, measurements, runs, published, mode), measurements, runs, mode)
     require_same_reference(measured_lines(lines, measurements), layout.source)
     if mode == "audit":
@@ -78,6 +79,13 @@ def build_table(
         number=layout.number,
         records=(*printed_heads, *table_records(layout, lines, measurements, mode)),
     )
+
+
+def _with_columns(layout: TableLayout, measurements: Measurements) -> TableLayout:
+    """The layout without optional columns of metrics that nothing was measured by."""
+    measured = {row.metric for row in measurements.rows}
+    kept = (column for column in layout.columns if not column.optional or column.metric in measured)
+    return replace(layout, columns=tuple(kept))
 
 
 def _one_sided(layout: TableLayout, lines: list[TableLine], mode: Mode) -> tuple[list[Column], list[Row]]:

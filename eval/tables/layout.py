@@ -49,6 +49,7 @@ class ColumnSpec:
         effect: Shows the metric's difference to another row in place of its mean.
         run: Run of the cells in place of the row's, for which ``{run}`` stands: one measured under another protocol.
             Such a column shows no published numbers.
+        optional: Whether the column is left out where no row of ``measurements.csv`` has its metric.
     """
 
     head: str
@@ -62,6 +63,7 @@ class ColumnSpec:
     arrow: bool = True
     effect: EffectSpec | None = None
     run: str | None = None
+    optional: bool = False
 
     def __post_init__(self) -> None:
         if (self.field is None) == (self.metric is None):

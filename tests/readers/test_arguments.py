@@ -81,7 +81,7 @@ def test_every_verb_that_writes_is_in_the_list():
     verbs = {f"{program} {verb}" for program, found in cli.VERBS.items() for verb in found}
     silent = {"sida assets", "sida info", "sida doctor", "sida plan", "sida-eval show", "sida-eval power"}
     # Pages and stored results of the documentation, and a preset's own folder, which must be there.
-    silent |= {"sida-eval docs", "sida-eval paper"}
+    silent |= {"sida-eval docs", "sida-eval paper", "sida rates"}
     known = {" ".join(command.split()[:2]) for command in WRITING}
     assert verbs - silent - known <= {"sida verify"}
 

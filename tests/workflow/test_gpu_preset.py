@@ -44,6 +44,19 @@ def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
     assert 10 < max(job.memory_gb or 0 for job in found) < 24
 
 
+@pytest.mark.parametrize("names", [("gpu",), ("gpu", "gpu-small")])
+def test_held_out_images_are_an_archive_of_their_own_that_measuring_waits_for(names):
+    preset = load(*names)
+    run = next(iter(preset.runs.values()))
+    train, heldout = (preset.protocol(run).sources[key] for key in ("train", "heldout"))
+    assert heldout.fixed
+    assert not train.fixed
+    path = preset.dataset(heldout.dataset, "here")["path"]
+    assert path != preset.dataset_of(run)["path"]
+    assert path in preset.archives
+    assert path in Targets(preset, False).generator("data")
+
+
 def test_the_small_form_has_its_own_results_data_and_no_gpu():
     large, small = load("gpu"), load("gpu", "gpu-small")
     assert (small.config["device"], small.config["gpus"]) == ("cpu", 0)

@@ -20,7 +20,8 @@ EXAMPLES = """examples:
   sida plan --measure cifar10-uncond-sida-a1          (its rate from a few steps on this machine)
 
 Operations are counted on the networks of the preset; nothing is downloaded or trained (but for the steps of --measure).
-What is done already costs nothing; --fresh counts it too. What is assumed: config/plan.yaml.
+What is done already costs nothing; --fresh counts it too. What is assumed: config/plan.yaml. Rates of the card that the
+preset `gpu` ran on here (results/gpu/rates.json) replace its assumed ones.
 """
 
 
@@ -65,10 +66,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False) -> Jobs:
-    """Jobs of a preset, by its name or file, on a card; None takes the usual one for the preset's device."""
+def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False, measured: bool = True) -> Jobs:
+    """Jobs of a preset, by its name or file, on a card.
+
+    Args:
+        preset: Name or file.
+        gpu: The card; None takes the one that `sida rates` measured here, else the usual one for the preset's device.
+        gpus: GPUs there are.
+        fresh: Count what is done already as well.
+        measured: Take the rates that `sida rates` measured on that card, where they are there.
+    """
     from workflow.planning.costs import Costs
     from workflow.planning.jobs import Jobs
+    from workflow.planning.observed import read_rates
     from workflow.planning.rates import load_assumptions
     from workflow.preset import Preset
     from workflow.preset.rehearsal import check_preset
@@ -76,8 +86,11 @@ def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False) -> J
     loaded = Preset.load(preset_file(preset))
     check_preset(loaded)
     assumptions = load_assumptions([Path(loaded.source).parent])
-    gpu = gpu or ("CPU" if loaded.config["device"] == "cpu" else "H200")
-    return Jobs(Costs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, fresh=fresh))
+    on_cpu = loaded.config["device"] == "cpu"
+    found = read_rates() if measured and not on_cpu else None
+    gpu = gpu or (found and found["card"]) or ("CPU" if on_cpu else "H200")
+    rates = found["rates"] if found and found["card"] == gpu else {}
+    return Jobs(Costs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, rates, fresh))
 
 
 def preset_file(preset: str) -> Path:

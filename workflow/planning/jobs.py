@@ -131,6 +131,8 @@ class Jobs:
     def _shown(self, folder: str, name: str) -> list[str]:
         if folder == "analytic.json":
             return []
+        if folder == "rates.json":
+            return self.targets.networks(run.run for run in self.preset.students())
         if folder not in ("tables", "figures", "experiments"):
             return self.targets.trials(self.targets.rows)
         needs = self.targets.needs(folder, name.rsplit(".", 1)[0])

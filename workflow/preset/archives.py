@@ -15,13 +15,17 @@ from workflow.preset.rows import Rows
 
 
 def find_archives(preset: Rows) -> dict[str, str]:
-    """Archives of the data sets that rows and teachers name, and of those that these are made of: path to data set.
+    """Archives of the data sets that rows, teachers and protocols name, and of those that these are made of.
+
+    Returns:
+        Path to data set.
 
     Raises:
         UserError: A data set that is made of itself, that has no path, or whose source is nowhere.
     """
     named = {preset.config["dataset"], *(run.dataset for run in preset.runs.values())}
     named |= {teacher.get("dataset") for teacher in preset.config["teachers"].values()}
+    named |= {name for run in preset.runs.values() for name in preset.protocol(run).fixed_datasets()}
     found: dict[str, str] = {}
     waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(name for name in named if name)]
     for name, children in waiting:

@@ -59,6 +59,8 @@ class PresetSettings:
         figures: Layouts of ``config/figures`` to build.
         analytic: Settings of the analytic study of α (``{}`` changes none); null for no such study.
         barriers: Students whose weights are compared with their teacher's, and number of points; null for none.
+        rates: Compare speed and memory of the trainings with the plan's, time the device, and keep its rates for
+            ``sida plan``.
         table_mode: ``paper``: published numbers as printed; ``audit``: published beside measured; ``measured``: ours
             only.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
@@ -89,6 +91,7 @@ class PresetSettings:
     figures: tuple[str, ...] = ()
     analytic: Annotated[dict[str, Any], As(AnalyticSettings)] | None = None
     barriers: Annotated[dict[str, Any], As(BarrierSettings)] | None = None
+    rates: bool = False
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False
     device: Device = "cpu"

@@ -63,6 +63,11 @@ class Targets:
         """The analytic study of α, where the preset has one."""
         return [f"{self.results}/analytic.json"] if self.preset.config["analytic"] is not None else []
 
+    @property
+    def rates(self) -> list[str]:
+        """Rates of the device in the trainings, where the preset asks for them."""
+        return [f"{self.results}/rates.json"] if self.preset.config["rates"] else []
+
     def barriers(self, runs: Iterable[str]) -> list[str]:
         """What lies between the weights of these rows and their teachers', of those that the preset asks it of."""
         wanted = set(runs)
@@ -72,7 +77,7 @@ class Targets:
         """Tables, figures, claims and the numbers they come from."""
         config = self.preset.config
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
-        computed = [*self.measurements, *self.analytic, *self.barriers(self.rows)]
+        computed = [*self.measurements, *self.analytic, *self.barriers(self.rows), *self.rates]
         return [*computed, *self._files(config["tables"], config["figures"]), *claims]
 
     def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
@@ -208,10 +213,11 @@ class Targets:
         return [*(path for path in files if path), *data, *self._measuring(run)]
 
     def _measuring(self, run: str) -> list[str]:
-        """Downloads of a row's protocol, and sources of custom metric kinds and extractors."""
+        """Downloads and archives of a row's protocol, and sources of custom metric kinds and extractors."""
         protocol = self.preset.protocol(self.preset.runs[run])
         named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
-        return [*map(self._asset, self.assets_of(run)), *_code(named)]
+        data = [self.preset.dataset(name, self.preset.source) for name in protocol.fixed_datasets()]
+        return [*map(self._asset, self.assets_of(run)), *_code(named), *(p for part in data for p in self._data(part))]
 
     def assets_of(self, name: str) -> list[str]:
         """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""

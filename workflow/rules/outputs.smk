@@ -30,6 +30,8 @@ rule table:
         json=f"{RESULTS}/tables/{{table}}.json",
     log:
         f"{RESULTS}/logs/table-{{table}}.log",
+    wildcard_constraints:
+        table=any_of(PRESET.config["tables"]),
     conda:
         "../../environment.yml"
     params:

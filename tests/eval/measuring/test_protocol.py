@@ -201,3 +201,18 @@ def test_key_value_options():
             pairs([bad], "--reference")
     with pytest.raises(UserError, match=r"NAME\.KEY"):
         extractor_options(["path=x"])
+
+
+def test_metrics_of_downloads_are_added_where_these_are_in_the_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path))
+    without = load_protocol("glyphs32")
+    assert {"fid", "fd_dinov2"}.isdisjoint(metric.key for metric in without.metrics)
+    target = tmp_path / load_registry()["inception"].target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(b"")
+    found = load_protocol("glyphs32")
+    assert [metric.key for metric in found.metrics] == [*(metric.key for metric in without.metrics), "fid"]
+    assert found.watched == without.watched  # so that no training is repeated
+    # A job computes what its spec says, whatever its cache has.
+    target.unlink()
+    assert load_protocol(found.content()).sha256 == found.sha256 != without.sha256

@@ -74,6 +74,15 @@ def test_rows_measured_against_other_files_are_refused(runs, tmp_path, column, w
     build_table(load_layout(MAIN), load_measurements(write_csv(tmp_path / "m.csv", lines)), runs)
 
 
+def test_an_optional_column_is_left_out_where_nothing_has_its_metric(tmp_path, measured, runs):
+    columns = yaml.safe_load(MAIN.read_text())["columns"]
+    more = [{"head": name, "metric": metric, "optional": True} for name, metric in (("A", "fd"), ("B", "fd_dinov2"))]
+    for column in more[:1]:
+        column["key"] = "again"
+    shown = build_table(layout_with(tmp_path, columns=[*columns, *more]), measured, runs)
+    assert [column.head for column in shown.columns][len(columns) :] == ["A"]
+
+
 def test_cells_print_mean_and_sample_std_with_the_layouts_decimals(table, measured):
     estimate = measured.estimate("sida-a1.0", "fd")
     cell = table.rows[5].cells[3]
