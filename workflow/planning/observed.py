@@ -82,9 +82,9 @@ def read_rates(path: Path = FILE) -> dict[str, Any] | None:
     found = read_sealed_json(path, "remove it, or write it again with `sida rates`")
     if found.get("format") != FORMAT:
         raise UserError(f"{path}: format must be '{FORMAT}'; remove it, or write it again with `sida rates`")
-    rates = {training["fp16"]: [] for training in found["trainings"]}
+    rates: dict[bool, list[float]] = {}
     for training in found["trainings"]:
-        rates[training["fp16"]].append(training["operations_per_second"])
+        rates.setdefault(training["fp16"], []).append(training["operations_per_second"])
     return {"card": found["card"], "rates": {fp16: median(some) for fp16, some in rates.items()}}
 
 
