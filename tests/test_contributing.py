@@ -76,4 +76,6 @@ def test_each_kind_of_thing_has_its_diff():
         "feature extractor",
         "network",
         "data set",
+        "setting",
+        "verb",
     }

@@ -4,7 +4,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from sklearn.datasets import load_digits
 
 from eval.features.train_digits import DigitsTraining
 from eval.features.train_digits import split as measuring_split
@@ -19,6 +18,8 @@ SPEC = {"name": "digits", "kind": "digits"}
 
 def test_digits_are_the_scikit_learn_ones_as_networks_see_them():
     data = load_dataset(SPEC)
+    from sklearn.datasets import load_digits
+
     bunch = load_digits()
     batch = data.images(range(len(data)))
     assert batch.shape == (1797, 1, 8, 8)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from sida.errors import UserError
 from sida.losses import GDDLoss
 from sida.training.optimized_network import OptimizedNetwork
 
-pytest.importorskip("timm")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("timm") is None, reason="needs timm")
 WIDTHS = {
     "vgg16_bn": [(128, 112), (256, 56), (512, 28), (512, 14)],
     "efficientnet_lite0": [(24, 56), (40, 28), (112, 14), (320, 7)],

@@ -7,7 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import mannwhitneyu
 
 import eval.precision_recall
 from eval.memorisation import memorisation, nearest
@@ -21,6 +20,8 @@ def draw(count: int, seed: int, width: int = 6) -> torch.Tensor:
 @settings(max_examples=15, deadline=None)
 @given(st.integers(1, 40), st.integers(2, 40), st.integers(3, 30), st.integers(0, 99))
 def test_agrees_with_brute_force_and_scipy_also_where_distances_tie(count, training, held, seed):
+    from scipy.stats import mannwhitneyu
+
     # Few integers: many distances tie, some are 0.
     rows, data, fresh = (
         torch.randint(0, 3, (n, 3), generator=torch.Generator().manual_seed(seed + k)).float()

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from docutils.core import publish_parts
 
 from eval.figures.style import literal, new_figure
 from eval.measuring.score import Score
@@ -107,6 +106,8 @@ RST = [
 @pytest.mark.parametrize("text", [*RST, *HOSTILE])
 @pytest.mark.parametrize("page", ["table", "figure", "workflow"])
 def test_text_is_text_in_the_report_of_snakemake(page, text):
+    from docutils.core import publish_parts
+
     source = (ROOT / "workflow/report" / f"{page}.rst").read_text()
     config = {"title": text, "preset": "demo", "tables": [text], "figures": [text]}
     names = {"params": {"caption": text}, "wildcards": {"table": text, "figure": text}, "config": config}

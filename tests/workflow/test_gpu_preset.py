@@ -9,7 +9,6 @@ import time
 
 import pytest
 import yaml
-from snakemake.utils import update_config
 
 from eval.claims.model import load_claims
 from sida.config.resources import ROOT
@@ -23,6 +22,8 @@ from workflow.preset.targets import Targets
 
 
 def load(*names):
+    from snakemake.utils import update_config
+
     merged = {}
     for name in names:
         update_config(merged, yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text()))

@@ -9,7 +9,6 @@ import statistics
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 
 from eval.effects.contrast import difference, mean_interval, pooled_std
 from sida.errors import UserError
@@ -18,6 +17,8 @@ values = st.lists(st.floats(-100, 100, allow_subnormal=False), min_size=2, max_s
 
 
 def test_one_teacher_is_the_plain_welch_interval():
+    from scipy import stats
+
     a, b = [5.4, 5.3, 5.6], [6.9, 6.95, 6.86]
     effect = difference({"t": a}, {"t": b})
     interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
