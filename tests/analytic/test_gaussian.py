@@ -23,7 +23,7 @@ def flat(slopes: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 
 
 @given(st.tuples(numbers, numbers, numbers, numbers), widths, widths, alphas)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=6, deadline=None)
 def test_slopes_are_those_of_the_suites_losses(means, r, rho, alpha):
     state = State(np.array(means[:2]), np.array(r), np.array(means[2:]), np.array(rho))
     assert loss_slope(UNEVEN, state, alpha) == pytest.approx(

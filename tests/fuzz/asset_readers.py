@@ -112,6 +112,6 @@ def values(data: bytes, rng: Random) -> bytes:
 READERS = (
     Reader(
         "download, and its cache", write_answers, read_asset, (values, values, HEADERS, lines, json_text, JSON_BOMBS),
-        0.7, quick=100,
+        0.7, quick=50,
     ),
 )  # fmt: skip

@@ -206,24 +206,24 @@ def build(path: Path, own: Path) -> object:
 
 HEADERS = (header, header, header, HEADER_BOMBS)
 READERS = (
-    Reader("network file", write_networks, lambda path, own: load_network(path), HEADERS, 0.8, quick=100),
+    Reader("network file", write_networks, lambda path, own: load_network(path), HEADERS, 0.8, quick=50),
     Reader(
         "sida info, network file",
         write_networks,
         lambda path, own: command("sida", "info", path),
         HEADERS,
         0.8,
-        quick=50,
+        quick=25,
     ),
-    Reader("sida info, pickle", write_pickles, lambda path, own: command("sida", "info", path), PICKLED, quick=50),
-    Reader("architecture", write_configs, build, (*[json_text] * 19, JSON_BOMBS), 0.95, quick=100),
+    Reader("sida info, pickle", write_pickles, lambda path, own: command("sida", "info", path), PICKLED, quick=25),
+    Reader("architecture", write_configs, build, (*[json_text] * 19, JSON_BOMBS), 0.95, quick=50),
     Reader("tensor file", write_state, lambda path, own: read_tensors(path), HEADERS),
     Reader(
         "official pickle",
         write_pickles,
         lambda path, own: import_official(path, own / "o.safetensors"),
         PICKLED,
-        quick=100,
+        quick=50,
     ),
     Reader("weights of torch.save", write_weights, lambda path, own: read_state_dict(path), PICKLED),
     Reader("pickle of values", write_values, lambda path, own: read_pickle(path), PICKLED),

@@ -213,17 +213,17 @@ def npy_head(size: int) -> bytes:
 
 
 READERS = (
-    Reader("data set (zip)", write_archives, read_archive, _ZIP, quick=100),
-    Reader("labels, in a folder", write_labels, read_folder, (*[json_text] * 9, JSON_BOMBS), quick=100),
+    Reader("data set (zip)", write_archives, read_archive, _ZIP, quick=50),
+    Reader("labels, in a folder", write_labels, read_folder, (*[json_text] * 9, JSON_BOMBS), quick=50),
     Reader("picture", write_pictures, read_picture, (PICTURE_BOMBS,), share=0.1, megabytes=400),
     Reader("images (npy, npz)", write_arrays, read_array, _NPZ),
     Reader("statistics (npz)", write_statistics, read_statistics, _NPZ),
-    Reader("tar of pictures", write_tars, read_tar, (headers, headers, headers, TAR_BOMBS), quick=100),
+    Reader("tar of pictures", write_tars, read_tar, (headers, headers, headers, TAR_BOMBS), quick=50),
     Reader(
         "archive of CIFAR-10",
         write_cifar,
         lambda path, _: list(read_cifar10(str(path))),
         (headers, tar_members(opcodes), tar_members(opcodes), CIFAR_BOMBS),
-        quick=100,
+        quick=50,
     ),
 )  # fmt: skip

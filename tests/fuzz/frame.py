@@ -45,7 +45,7 @@ from tests.fuzz.guards import (
 )
 
 #: Cases of a reader in `make test`, and in the slow set.
-QUICK, SLOW = 200, 10_000
+QUICK, SLOW = 100, 10_000
 LONGEST_MESSAGE = 2500
 
 
@@ -61,7 +61,7 @@ class Reader:
         share: Of all changes, those that know the format: near 1 where most else ends at the first look, as in JSON.
         seconds: Processor time that a case may take.
         megabytes: Memory that a case may add to the process at its peak.
-        quick: Cases in `make test`; lower it where 200 take more than two seconds.
+        quick: Cases in `make test`; lower it where 100 take more than a second.
     """
 
     name: str

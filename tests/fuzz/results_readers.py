@@ -210,16 +210,16 @@ READERS = (
         genuine(small, ".json", ".jsonl", ".csv", ".safetensors", ".tex"),
         read_verified,
         (*_JSON, lines, _BOMBS),
-        quick=50,
+        quick=25,
     ),
-    Reader("trials (collect)", genuine(small, "trial-0.json"), read_trial, (*_JSON, *_JSON, JSON_BOMBS), 0.9, quick=50),
+    Reader("trials (collect)", genuine(small, "trial-0.json"), read_trial, (*_JSON, *_JSON, JSON_BOMBS), 0.9, quick=25),
     Reader(
         "measurements (table, claims, compare)",
         genuine(shown, "measurements.csv", "a1.0/evaluations.jsonl", "a1.0/train.jsonl"),
         read_measured,
         (lines, lines, encoded, COMMANDS, COMMANDS, any_json, _BOMBS),
         0.7,
-        quick=50,
+        quick=25,
     ),
     Reader(
         "results folder (page)",
@@ -227,6 +227,6 @@ READERS = (
         read_shown,
         (*_JSON, lines, lines, _BOMBS),
         0.7,
-        quick=30,
+        quick=15,
     ),
 )  # fmt: skip

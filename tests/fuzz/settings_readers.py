@@ -146,11 +146,11 @@ _NUMBERS = (lines, encoded, CSV_BOMBS, tokens(b",", b'"', b"\n", b"nan"))
 
 READERS = (
     Reader("sample sheet", write_sheets, read_sheet, (*_SHEET, json_text, JSON_BOMBS)),
-    Reader("asset registry", write_assets, lambda path, _: load_registry(path), _SHEET, quick=100),
-    Reader("training settings", write_specs, read_training, (json_text, json_text, JSON_BOMBS, *_YAML), quick=100),
-    Reader("preset", copied("demo.yaml"), read_preset, _YAML, quick=50),
-    Reader("protocol", copied("protocols/digits.yaml", "protocols/cifar10.yaml"), read_protocol, _YAML, quick=100),
-    Reader("layout", write_layouts, read_layouts, _YAML, quick=50),
-    Reader("claims", write_claims, lambda path, _: load_claims(path), _YAML, quick=30),
+    Reader("asset registry", write_assets, lambda path, _: load_registry(path), _SHEET, quick=50),
+    Reader("training settings", write_specs, read_training, (json_text, json_text, JSON_BOMBS, *_YAML), quick=50),
+    Reader("preset", copied("demo.yaml"), read_preset, _YAML, quick=25),
+    Reader("protocol", copied("protocols/digits.yaml", "protocols/cifar10.yaml"), read_protocol, _YAML, quick=50),
+    Reader("layout", write_layouts, read_layouts, _YAML, quick=25),
+    Reader("claims", write_claims, lambda path, _: load_claims(path), _YAML, quick=15),
     Reader("measured and published numbers", write_numbers, read_numbers, _NUMBERS),
 )  # fmt: skip

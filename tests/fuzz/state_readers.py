@@ -172,4 +172,4 @@ def bombs(data: bytes, rng: Random) -> bytes:
     return (JSON_BOMBS if data.startswith(b"{") else HEADER_BOMBS)(data, rng)
 
 
-READERS = (Reader("kept state", write_states, read_state, (*[record_or_header] * 9, bombs), 0.8, quick=50),)
+READERS = (Reader("kept state", write_states, read_state, (*[record_or_header] * 9, bombs), 0.8, quick=25),)

@@ -1,9 +1,13 @@
-"""Compiles every fused kernel for a Hopper GPU; ``python -m tests.kernels.compile_all`` prints how many there are."""
+"""Compiles every fused kernel for a Hopper GPU and prints how many there are.
+
+``python -m tests.kernels.compile_all`` compiles each kernel with all of its optional parts; ``... plain`` with none.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 
 import triton
 from triton.backends.compiler import GPUTarget
@@ -28,16 +32,15 @@ NUMBERS = {"eps", "dropout", "share", "skip_share", "limit", "factor", "offset",
 SIZES = {"BLOCK": 32, "WIDTH": 64, "CHUNKS": 16, "SIZE": 8, "STEP": 48}
 
 
-def main() -> None:
-    """Compiles each kernel with all of its optional parts, and with none."""
+def main(parts: bool) -> None:
+    """Compiles each kernel, with all of its optional parts or with none."""
     count = 0
     for module in pkgutil.iter_modules(sida.kernels.__path__, "sida.kernels."):
         for function in vars(importlib.import_module(module.name)).values():
             # What does not ask which program it is is a part of kernels, not one.
             here = isinstance(function, triton.JITFunction) and function.__module__ == module.name
             if here and "tl.program_id(" in function.src:
-                for there in (True, False):
-                    compile_kernel(function, there)
+                compile_kernel(function, parts)
                 count += 1
     print(count)
 
@@ -57,4 +60,4 @@ def compile_kernel(function: triton.JITFunction, there: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main("plain" not in sys.argv)

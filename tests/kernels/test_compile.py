@@ -14,9 +14,10 @@ if lack() is not None:
     pytest.skip(str(lack()), allow_module_level=True)
 
 
-def test_all_kernels_compile():
+@pytest.mark.parametrize("parts", [[], pytest.param(["plain"], marks=pytest.mark.slow)], ids=["whole", "plain"])
+def test_all_kernels_compile(parts):
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-m", "tests.kernels.compile_all"]
+    command = [sys.executable, "-m", "tests.kernels.compile_all", *parts]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-2000:]
     assert int(result.stdout) >= 15
