@@ -37,6 +37,12 @@ def test_the_presets_pass_their_checks_and_show_all_they_measure(names):
     assert unshown_rows(Targets(preset, False)) == []
 
 
+def test_further_files_win_as_for_the_workflow():
+    files = [ROOT / "config" / name for name in ("gpu.yaml", "gpu-small.yaml")]
+    assert Preset.load(*files).config == load("gpu", "gpu-small").config
+    assert Preset.load(files[0]).config == load("gpu").config
+
+
 def test_the_budget_is_half_an_hour_and_the_memory_of_a_4090():
     assumptions = load_assumptions()
     jobs = Jobs(Costs(load("gpu"), assumptions.gpu("H200"), "H200", assumptions, fresh=True))

@@ -22,7 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where something is stale")
     parser.add_argument("--store", metavar="DIR", help="results of a preset to keep beside its page first")
-    parser.add_argument("--config", metavar="YAML", help="with --store: the preset's configuration")
+    parser.add_argument(
+        "--config", metavar="YAML", help="with --store: the preset's configuration; several files in quotes"
+    )
     parser.add_argument(
         "--add", action="store_true", help="with --store: stored rows stay that these results lack and the preset has"
     )

@@ -85,7 +85,7 @@ def write_docs(
         pages: Pages; by default ``README.md``, ``docs/*.md`` and ``docs/reference/*.md``.
         check: Change nothing.
         results: Results of a preset to keep beside their page first.
-        config: With ``results``: the preset's configuration.
+        config: With ``results``: the preset's configuration; several files with spaces between.
         page: With ``results``: ``docs/reference/NAME.md``.
         title: With ``results``: headline of the page; by default the preset's title.
         add: With ``results``: stored rows that these results lack stay, where the preset asks for the same still.
@@ -132,7 +132,7 @@ def _keep(results: str | Path, config: str | None, page: str | None, title: str 
     path = root / page
     if path.suffix != ".md" or path.parent != root / "docs" / "reference":
         raise UserError(f"--page {page}: must be docs/reference/NAME.md")
-    preset = Preset.load(root / config)
+    preset = Preset.load(*(root / file for file in config.split()))
     asked = {run: row_digest(preset, run) for run in preset.runs}
     about = {"preset": config, "title": title or preset.config["title"]}
     store(results, root / "docs" / path.stem / "data", about, asked, add)

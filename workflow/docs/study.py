@@ -43,7 +43,7 @@ class Study:
     def __init__(self, folder: Path, root: Path, unpacked: Path) -> None:
         self.folder, self.root, self.unpacked = folder, root, unpacked
         self.facts: dict[str, Any] = read_study(folder)
-        self.preset = Preset.load(root / self.facts["preset"])
+        self.preset = Preset.load(*(root / file for file in self.facts["preset"].split()))
         unpack(folder, unpacked)
         self.measured = load_measurements(unpacked / "measurements.csv")
 

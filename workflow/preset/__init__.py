@@ -40,9 +40,10 @@ class Preset(Rows):
         check_references(self)
 
     @classmethod
-    def load(cls, path: str | Path) -> Preset:
-        """Loads a preset file."""
-        return cls(load_yaml(path), str(path), [Path(path).parent])
+    def load(cls, *paths: str | Path) -> Preset:
+        """Loads a preset file; keys of further files win, as with Snakemake's ``--configfile``."""
+        config = functools.reduce(_merged, map(load_yaml, paths))
+        return cls(config, ", ".join(map(str, paths)), [Path(path).parent for path in reversed(paths)])
 
     @functools.cached_property
     def archives(self) -> dict[str, str]:
@@ -54,3 +55,13 @@ class Preset(Rows):
         found = self.origin(self.archives[path], self.source)
         assert found is not None  # archives have one
         return found
+
+
+def _merged(config: Mapping[str, Any], later: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with those of a later file, mapping by mapping."""
+    both = {key: _merged(config[key], value) for key, value in later.items() if _mappings(config.get(key), value)}
+    return {**config, **later, **both}
+
+
+def _mappings(*values: Any) -> bool:
+    return all(isinstance(value, Mapping) for value in values)
