@@ -116,7 +116,10 @@ def found(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 @page
 def test_commands_and_their_options_exist(path):
+    added = set(re.findall(r"^\+\+\+ b/.*/commands/(\w+)\.py$", path.read_text(), flags=re.M))
     for program, verb, rest in invocations(path):
+        if verb in added:
+            continue
         assert verb in VERBS[program], f"{path.name}: {program} has no command '{verb}'"
         for option in re.findall(r"(?:^|\s)(--[a-z][a-z-]*)", rest):
             assert option in options(program, verb), f"{path.name}: {program} {verb} has no option {option}"
