@@ -143,8 +143,8 @@ def make(
     if kernels == "fused":
         from sida.kernels import group_norm
 
-        _LIMIT.setdefault("positions", group_norm.WHOLE)
-        group_norm.WHOLE = 0 if "in passes" in side else _LIMIT["positions"]
+        _LIMIT.setdefault("positions", group_norm.MAX_WHOLE_POSITIONS)
+        group_norm.MAX_WHOLE_POSITIONS = 0 if "in passes" in side else _LIMIT["positions"]
     ways: dict[str, Any] = {"kernels": kernels, "cuda_graphs": "graphs" in side, "recompute": "again" in side}
     distiller = Distiller(*nets, loss, SCHEDULE, DistillerSettings(**ways, **settings))
 

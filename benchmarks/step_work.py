@@ -27,7 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from benchmarks import gpu
 from sida.files.atomic import write_json
-from sida.kernels import lack
+from sida.kernels import unavailable_reason
 from sida.losses import terms
 from sida.networks import layers
 
@@ -211,7 +211,7 @@ def _attention(work: Work) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 def as_on_a_gpu(work: Work) -> Iterator[None]:
     """Code asks tensors without contents what it asks those of a GPU; kernels are noted in ``work``."""
     launch: Any = contextlib.nullcontext()
-    if lack() is None:
+    if unavailable_reason() is None:
         from triton.runtime.jit import JITFunction
 
         launch = mock.patch.object(JITFunction, "run", _launched(work))

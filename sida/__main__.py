@@ -1,4 +1,4 @@
-"""``python -m sida``."""
+"""Runs the command line: ``python -m sida``."""
 
 from sida.cli.main import main
 

@@ -1,22 +1,22 @@
-"""The one exception that reaches a user: a single line that says what, where and what to do."""
+"""Exceptions that a user sees as one line: the fault, its place and the remedy."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
 
-#: Exit status for 'start this again': EX_TEMPFAIL of sysexits.h, which no command here gives for another reason.
+#: Exit status that asks to start the command again: EX_TEMPFAIL of sysexits.h. No command exits with it otherwise.
 EXIT_RETRY = 75
-#: Longer words are no misspelt ones, and take long to compare.
+#: Characters of the longest word that gets a suggestion: comparing longer ones takes long.
 LONGEST_WORD = 200
 
 
 class UserError(Exception):
     """Bad input or a broken environment, explained in one line.
 
-    The command lines print ``error: <message>`` without a traceback and exit with its status. Raise it with
-    the file and key (where), the fault (what) and the remedy. Names in it may come from a stranger's file: what a
-    terminal would obey is written as an escape, and the middle of an endless line is left out.
+    The command lines print ``error: <message>`` without a traceback and exit with its status. Raise it with the file
+    and key, the fault and the remedy. Names in the message may come from an untrusted file: control characters are
+    escaped, and the middle of a very long message is left out.
     """
 
     #: Exit status.
@@ -27,7 +27,7 @@ class UserError(Exception):
 
 
 class Preempted(KeyboardInterrupt):
-    """The process was asked to make room (SIGTERM, SIGUSR1); the same command goes on from its kept state.
+    """A signal (SIGTERM, SIGUSR1) asked the process to stop; the same command resumes from the saved state.
 
     The command lines exit with :data:`EXIT_RETRY`.
     """
@@ -36,7 +36,7 @@ class Preempted(KeyboardInterrupt):
 
 
 def one_line(text: str, limit: int = 2000) -> str:
-    """Text as one line that no terminal obeys: control characters as escapes, at most ``limit`` characters."""
+    """Escapes the control characters of a text, and shortens it to about ``limit`` characters."""
     if len(text) > limit:
         text = f"{text[: limit * 3 // 4]} ... {text[-limit // 5 :]}"
     if text.isprintable():

@@ -1,4 +1,4 @@
-"""Progress for people: one short line now and then, with rate and time left."""
+"""Lines about progress on a terminal, with rate and time left."""
 
 from __future__ import annotations
 
@@ -20,19 +20,18 @@ def duration(seconds: float) -> str:
 
 
 def say(line: str, stream: TextIO | None = None) -> None:
-    """One line for the person who watches, if anyone does.
+    """Prints a line for people, to standard error by default.
 
-    Work goes on where it cannot be written: whoever read it has gone (a killed workflow), or the disk of a log is full.
-    It is written at once with its end: where Python does not buffer (``PYTHONUNBUFFERED``, as in the Makefile),
-    ``print`` writes them one after the other, and lines of processes that share a terminal run into each other.
+    A line that cannot be written (the reader was killed, the disk is full) is dropped, and the work continues. Text and
+    line end are written in one call: lines of processes that share an unbuffered terminal must not mix.
 
     Args:
-        line: Without its end.
-        stream: Where to; standard error by default. What a command results in goes to standard output, by ``print``.
+        line: Text without a line end.
+        stream: Target. Results of a command go to standard output instead, by ``print``.
     """
     stream = sys.stderr if stream is None else stream
     if stream is None:
-        # Started with a closed one.
+        # The process was started with standard error closed.
         return
     with contextlib.suppress(OSError):
         stream.write(f"{line}\n")
@@ -46,7 +45,7 @@ class Progress:
         stage: What is running, e.g. ``"distill sida-a1.0"``.
         total: Number of units of the whole job.
         unit: Name of the unit, e.g. ``"img"``.
-        done: Units that were done before this process started (a resumed run); they do not count for the rate.
+        done: Units done before this process started (a resumed run). The rate leaves them out.
         interval: Seconds between two lines.
         stream: Where to print; standard error by default.
     """
@@ -66,7 +65,7 @@ class Progress:
         self._start = self._last = time.monotonic()
 
     def update(self, done: float, facts: Mapping[str, float] | None = None, force: bool = False) -> None:
-        """Reports that ``done`` units are finished in all, with a few named figures."""
+        """Reports the number of finished units, with a few named numbers."""
         self._done = done
         moment = time.monotonic()
         if not force and moment - self._last < self.interval:

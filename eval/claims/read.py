@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.claims.model import SIGNS
 from sida.errors import UserError
-from sida.files.atomic import read_sealed_json
+from sida.files.atomic import read_hashed_json
 
 _AGAIN = "decide the claims again (sida-eval claims)"
 
@@ -18,7 +18,7 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         UserError: No such file, or one that is damaged or holds something else.
     """
-    record = read_sealed_json(path)
+    record = read_hashed_json(path)
     try:
         known = isinstance(record.get("preamble", ""), str) and isinstance(record["claims"], list)
         known = known and all(map(_is_claim, record["claims"]))

@@ -12,7 +12,7 @@ from eval.tables.html import to_html
 from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.text import markdown
 from sida.errors import UserError
-from sida.files.atomic import write_sealed_json, write_text
+from sida.files.atomic import write_hashed_json, write_text
 
 VERDICT_MARKS = {outcome: f"{sign} {outcome}" for outcome, sign in SIGNS.items()}
 _EXPLANATION = (
@@ -41,7 +41,7 @@ def write_verdicts(
         raise UserError(f"--out {out}: must end in .md; .json is written beside it")
     printed = {verdict.claim.id: verdict for verdict in by_published}
     write_text(out, verdicts_markdown(verdicts, printed, preamble))
-    write_sealed_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
+    write_hashed_json(out.with_suffix(".json"), verdicts_record(verdicts, printed, preamble))
     write_text(out.with_suffix(".html"), to_html(verdicts_table(verdicts, printed, preamble)))
     return [out, out.with_suffix(".json"), out.with_suffix(".html")]
 

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     from eval.measuring.score import score_images
     from eval.tables.scores import latex_row, row_columns
     from sida.config.mapping import load_spec
-    from sida.files.atomic import write_sealed_json, write_text
+    from sida.files.atomic import write_hashed_json, write_text
 
     check_output(args.out, "--out")
     check_output(args.latex, "--latex")
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     )
     # Files first: whatever keeps a line from being shown does not cost what was measured.
     if args.out:
-        write_sealed_json(args.out, score.record())
+        write_hashed_json(args.out, score.record())
     row = latex_row(score, columns)
     if args.latex:
         write_text(args.latex, row + "\n")

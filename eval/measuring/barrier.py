@@ -24,7 +24,7 @@ from sida.config.plugins import MONITOR
 from sida.config.ranges import Count, Natural, Range
 from sida.data import Dataset, load_dataset
 from sida.errors import UserError
-from sida.files.atomic import sha256_file, write_sealed_json
+from sida.files.atomic import sha256_file, write_hashed_json
 from sida.losses import EDMLoss
 from sida.methods.registry import SID
 from sida.networks import family_of
@@ -108,7 +108,7 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
             "network_sha256": sha256_file(told.student),
             "environment": {**provenance.environment(told.device), "code": provenance.source_digest()},
         }
-    write_sealed_json(out, record)
+    write_hashed_json(out, record)
     return record
 
 

@@ -20,7 +20,7 @@ from sida.assets.cache import cache_dir
 from sida.assets.registry import is_counted, load_registry
 from sida.config.label_counts import LabelCounts, find_labels
 from sida.config.mapping import Settings, from_mapping, load_yaml
-from sida.config.ranges import As, Count, Natural, Range
+from sida.config.ranges import CheckedAs, Count, Natural, Range
 from sida.config.resources import find
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_json
@@ -115,12 +115,12 @@ class Protocol(Settings):
     trials: Count
     metrics: tuple[AnyMetric, ...]
     if_cached: tuple[AnyMetric, ...] = ()
-    references: dict[str, Annotated[dict[str, Any], As(ReferenceSource)]] = field(default_factory=dict)
+    references: dict[str, Annotated[dict[str, Any], CheckedAs(ReferenceSource)]] = field(default_factory=dict)
     resolution: Count | None = None
     channels: Count | None = None
     seed0: Natural = 0
     label_dist: Literal["empirical", "uniform"] = "empirical"
-    labels: str | Annotated[dict[str, Any], As(LabelCounts)] | None = None
+    labels: str | Annotated[dict[str, Any], CheckedAs(LabelCounts)] | None = None
     quantisation: Literal["truncate", "truncate_unit"] = "truncate"
     cov_ddof: Ddof = 0
     allow_tf32: bool = False

@@ -17,7 +17,7 @@ from eval.results.summary import Measurements, load_measurements
 from eval.tables.text import markdown
 from sida.config.mapping import from_mapping, load_spec
 from sida.errors import UserError
-from sida.files.atomic import write_sealed_json, write_text
+from sida.files.atomic import write_hashed_json, write_text
 
 
 def write_experiment(
@@ -58,7 +58,7 @@ def write_experiment(
     sheet = {run.run: run for run in read_runs(spec)}
     evidence = Evidence(measured, sheet, load_published(), folder / "students")
     verdicts = decide([known[name] for name in experiment.claims], evidence, str(claims))
-    write_sealed_json(out.with_suffix(".json"), verdicts_record(verdicts, {}))
+    write_hashed_json(out.with_suffix(".json"), verdicts_record(verdicts, {}))
     (answer,) = answers_of([experiment], out.with_suffix(".json"), measured)
     text = f"# {markdown(experiment.title)}\n\n{answer_block(answer, _picture(experiment, folder), evidence=True)}\n"
     write_text(out.with_suffix(".md"), text)

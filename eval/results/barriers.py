@@ -19,7 +19,7 @@ from typing import Annotated, Any
 from eval.results.selection import SELECTABLE
 from sida.config.ranges import Count, Range
 from sida.errors import UserError, suggestion
-from sida.files.atomic import read_sealed_json
+from sida.files.atomic import read_hashed_json
 
 BARRIER_FORMAT = "sida-barrier/1"
 #: What is computed on the line, and how it is called.
@@ -78,7 +78,7 @@ def read_barrier(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with `sida-eval barrier --spec SPEC --out {path}`")
-    found = read_sealed_json(path, "make it again with `sida-eval barrier`")
+    found = read_hashed_json(path, "make it again with `sida-eval barrier`")
     if found.get("format") != BARRIER_FORMAT or not _is_complete(found.get("curves")):
         raise UserError(f"{path}: is not written by `sida-eval barrier` (format {BARRIER_FORMAT}); make it again")
     return found

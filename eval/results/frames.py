@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
 from eval.results.training_logs import read_log
 from sida.errors import UserError
-from sida.files.atomic import read_sealed_json
+from sida.files.atomic import read_hashed_json
 
 if TYPE_CHECKING:
     import pandas
@@ -68,7 +68,7 @@ def load(folder: str | Path) -> Frames:
 def _claims(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
-    claims = read_sealed_json(path).get("claims")
+    claims = read_hashed_json(path).get("claims")
     if not isinstance(claims, list) or not all(isinstance(claim, dict) for claim in claims):
         raise UserError(f"{path}: claims: must be a list of verdicts; decide the claims again (sida-eval claims)")
     return [{name: str(claim.get(name, "")) for name in _CLAIMS} for claim in claims]

@@ -11,7 +11,7 @@ from typing import Any
 
 from eval.results.summary import MEASUREMENT_COLUMNS, Measurements, measurements_of
 from sida.errors import UserError, suggestion
-from sida.files.atomic import read_sealed_json, set_aside, write_sealed_json, write_text
+from sida.files.atomic import read_hashed_json, set_aside, write_hashed_json, write_text
 from sida.files.content_hash import DamagedError, csv_text
 from sida.progress import say
 
@@ -46,7 +46,7 @@ def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     for key, value in record["metrics"].items():
         if not math.isfinite(value):
             raise UserError(f"{path}: metric '{key}' is {value}; the generator's images or features are broken")
-    write_sealed_json(path, {**record, "format": _FORMAT})
+    write_hashed_json(path, {**record, "format": _FORMAT})
 
 
 def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
         UserError: Missing, broken or damaged file, or a missing or wrong field.
     """
     path = Path(path)
-    record = read_sealed_json(path, _AGAIN)
+    record = read_hashed_json(path, _AGAIN)
     for key, kind in _REQUIRED.items():
         if not isinstance(record.get(key), kind) or isinstance(record[key], bool):
             raise UserError(f"{path}: {key}: missing or not of type {kind.__name__}; measure this trial again")
@@ -243,7 +243,7 @@ def read_score(path: str | os.PathLike[str]) -> Measurements:
     Raises:
         UserError: Missing or damaged file, or another one.
     """
-    record = read_sealed_json(path, "score the images again")
+    record = read_hashed_json(path, "score the images again")
     try:
         rows = long_rows(record["measurements"])
         text = csv_text(MEASUREMENT_COLUMNS, rows)

@@ -21,15 +21,15 @@ from eval.tables.text import to_csv, to_markdown
 from sida.config.mapping import from_mapping
 from sida.config.resources import find
 from sida.errors import UserError
-from sida.files.atomic import json_text, read_sealed_json, write_text
-from sida.files.content_hash import sealed
+from sida.files.atomic import json_text, read_hashed_json, write_text
+from sida.files.content_hash import with_hash
 
 _FORMAT = "sida-table/1"
 
 
 def to_json(table: Table) -> str:
-    """The table as data, sealed; :func:`load_table` reads it."""
-    return json_text(sealed({"format": _FORMAT, **dataclasses.asdict(table)}))
+    """The table as data with a content hash; :func:`load_table` reads it."""
+    return json_text(with_hash({"format": _FORMAT, **dataclasses.asdict(table)}))
 
 
 RENDERERS = {".tex": to_latex, ".csv": to_csv, ".md": to_markdown, ".html": to_html, ".json": to_json}
@@ -117,7 +117,7 @@ def load_table(path: str | Path) -> Table:
     Raises:
         UserError: Missing, damaged, or another file.
     """
-    record = read_sealed_json(path, "build the table again")
+    record = read_hashed_json(path, "build the table again")
     if record.pop("format", None) != _FORMAT:
         raise UserError(f"{path}: holds no table (format {_FORMAT}); build it again")
     table = from_mapping(Table, record, f"{path}:")

@@ -18,7 +18,7 @@ from eval.tables.lines import CellSource
 from eval.tables.model import Cell, Table
 from sida.config.resources import find
 from sida.errors import UserError
-from sida.files.atomic import read_sealed_json
+from sida.files.atomic import read_hashed_json
 
 if TYPE_CHECKING:
     from eval.measuring.protocol import Protocol
@@ -84,7 +84,7 @@ def with_scores(
         name = added[0].run
         if name in runs or name in measured.runs:
             raise UserError(f"{path}: a row is already called '{name}'; score the images under another --name")
-        family = str(read_sealed_json(Path(path))["measurements"][0].get("family") or "")
+        family = str(read_hashed_json(Path(path))["measurements"][0].get("family") or "")
         check_cells([name, family], str(path))
         runs[name] = Run(name, name, "external", family=family)
         rows += added

@@ -1,4 +1,4 @@
-"""SiD's α where everything is known exactly: Gaussians and a two-mode mixture in two dimensions.
+"""Exact study of SiD's α, on Gaussians and a two-mode mixture in two dimensions.
 
-The derivation, and what it says about the paper's Figures 1 and 2: docs/alpha.md.
+Derivation, and consequences for the paper's Figures 1 and 2: docs/alpha.md.
 """

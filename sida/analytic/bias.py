@@ -1,4 +1,4 @@
-"""What an imperfect ψ does to the generator's slope, by α: in closed form on Gaussians."""
+"""Effect of an imperfect ψ on the generator's slope, by α, in closed form on Gaussians."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from sida.analytic.gaussian import Gaussians, State, denoising_gain
 from sida.analytic.quadrature import Array, ExactLoss, as_images, normal_grid
 
-#: How far ψ's mean lags behind the generator's, as a share of the latter's distance from the data's.
+#: Lag of ψ's mean behind the generator's mean, as a share of the generator's distance from the data.
 LAG = 0.25
-#: Widths of the generator over the data's: too narrow, right, too wide.
+#: Widths of the generator over the data's width: too narrow, right, too wide.
 GENERATOR_WIDTHS = {"narrow": 0.5, "right": 1.0, "wide": 2.0}
 
 
 def slope_errors(model: Gaussians, alphas: Array) -> dict[str, Any]:
-    """Relative error of ∂L/∂m against ½ ∂J/∂m, with an exact ψ and with one whose mean lags behind.
+    """Relative error of ∂L/∂m against ½ ∂J/∂m, with an exact ψ and with a ψ whose mean lags behind.
 
     Returns:
         ``exact`` and ``lagging``: by width (:data:`GENERATOR_WIDTHS`) a list over α; ``zero``: by width the α at which
-        the error that the lag adds vanishes to first order (here it is linear in the lag: fully); null without one.
+        the lag adds no error (the error is linear in the lag), or null.
     """
     scale = float(model.scales[0])
     shape = (len(alphas), 2)
@@ -29,7 +29,7 @@ def slope_errors(model: Gaussians, alphas: Array) -> dict[str, Any]:
     for name, width in GENERATOR_WIDTHS.items():
         wide = np.full(len(alphas), width * scale)
         for kind, behind in (("exact", 0.0), ("lagging", LAG)):
-            # It moves towards 0 from 1 + lag, and ψ is still there.
+            # The generator moved from 1 + lag towards 0, and ψ's mean is still at 1 + lag.
             state = State(np.ones(shape), wide, np.full(shape, 1.0 + behind), wide)
             by_m = model.generator_slope(state, alphas)[0][:, 0]
             true = 0.5 * model.fisher_slope(state)[0][:, 0]
@@ -39,7 +39,7 @@ def slope_errors(model: Gaussians, alphas: Array) -> dict[str, Any]:
 
 
 def unbiased_alpha(model: Gaussians, width: float) -> float | None:
-    """The α at which a lag of ψ's mean leaves ∂L/∂m alone, −E (1 − b)(1 − a) / 2E (1 − b)(a − b); None without one."""
+    """The α at which a lag of ψ's mean does not change ∂L/∂m: −E (1 − b)(1 − a) / 2E (1 − b)(a − b); or None."""
     a = model.gains[:, 0]
     b = denoising_gain(width, model.levels.generator)
     below = 2 * model.weights @ ((1 - b) * (a - b))
@@ -49,9 +49,9 @@ def unbiased_alpha(model: Gaussians, width: float) -> float | None:
 
 
 def closed_form_residual(model: Gaussians, alphas: Array, states: int = 8) -> float:
-    """Largest relative difference of the closed form from the suite's own losses and autograd, at random states.
+    """Largest relative difference of the closed form from autograd on the suite's losses, at random states.
 
-    Quadrature with three nodes by variable is exact: everything is a polynomial of the second degree.
+    Quadrature with three nodes per variable is exact, since all integrands are polynomials of degree 2.
     """
     random = np.random.default_rng(0)
     worst = 0.0
@@ -70,7 +70,7 @@ def closed_form_residual(model: Gaussians, alphas: Array, states: int = 8) -> fl
 
 
 def loss_slope(model: Gaussians, state: State, alpha: float) -> Array:
-    """∂L/∂m and ∂L/∂r, ``(3,)``, of the suite's loss by autograd over a quadrature."""
+    """∂L/∂m and ∂L/∂r, ``(3,)``, of the suite's loss, by autograd on a quadrature."""
     levels = model.levels
     grid, shares = normal_grid(3, 3, 3, 3)
     leaves = [torch.tensor(value, requires_grad=True) for value in (state.m, state.r)]
@@ -95,7 +95,7 @@ def loss_slope(model: Gaussians, state: State, alpha: float) -> Array:
 
 
 def fake_score_loss_slope(model: Gaussians, state: State) -> Array:
-    """Slopes by μ and ρ, ``(3,)``, of the suite's loss of ψ by autograd over a quadrature."""
+    """Slopes by μ and ρ, ``(3,)``, of the suite's loss of ψ, by autograd on a quadrature."""
     levels = model.levels
     grid, shares = normal_grid(3, 3, 3, 3)
     leaves = [torch.tensor(value, requires_grad=True) for value in (state.mu, state.rho)]

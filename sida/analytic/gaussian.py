@@ -11,7 +11,7 @@ averaged over levels with 1/E|x − f_φ|, and ψ's by
     ∂/∂μ = 2w (1 − b)² (μ − m)
     ∂/∂ρ = 4w b (1 − b)/ρ Σ [b σ² − (1 − b)(r² + (m − μ)²)].
 
-Everything is a sum over axes, so the same holds for as many dimensions as one likes. Derived in docs/alpha.md.
+All are sums over axes, so the formulas hold in any number of dimensions. Derivation: docs/alpha.md.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sida.analytic.quadrature import Array, NoiseLevels
 
 @dataclass(frozen=True)
 class State:
-    """Where generators and their ψ are; ``(..., 2)`` for means, ``(...)`` for widths."""
+    """Means ``(..., 2)`` and widths ``(...)`` of generators (m, r) and their ψ (μ, ρ)."""
 
     m: Array
     r: Array
@@ -37,7 +37,7 @@ class State:
 
 @dataclass(frozen=True)
 class Gaussians:
-    """Data N(0, diag s²) with noise levels: the closed forms.
+    """Closed forms for data N(0, diag s²) with given noise levels.
 
     Attributes:
         scales: s by axis, ``(2,)``.
@@ -49,18 +49,18 @@ class Gaussians:
 
     @property
     def gains(self) -> Array:
-        """a, ``(levels, 2)``."""
+        """Gains a of the data, ``(levels, 2)``."""
         return denoising_gain(self.scales, self.levels.generator[:, None])
 
     @property
     def weights(self) -> Array:
-        """Share of each level of the generator's step over E|x − f_φ| of the data there, ``(levels,)``."""
+        """Weight of each level in the generator's step, ``(levels,)``: its share over E|x − f_φ| of the data."""
         spread = self.levels.generator[:, None] * np.sqrt(self.gains)
         return self.levels.generator_shares / (math.sqrt(2 / math.pi) * spread.mean(1))
 
     @property
     def own_rate(self) -> float:
-        """Rate of the generator's mean towards the data's where widths agree: E (1 − a)², mean over axes."""
+        """Rate of the generator's mean towards the data's for equal widths: E (1 − a)², mean over axes."""
         return float(self.weights @ ((1 - self.gains) ** 2).mean(1))
 
     def following_rate(self, width: float) -> float:
@@ -97,14 +97,14 @@ class Gaussians:
         return by_mu, 4 * (by_rho @ weights) / state.rho
 
     def fisher_slope(self, state: State) -> tuple[Array, Array]:
-        """∂J/∂m and ∂J/∂r of the Fisher divergence itself, ψ following exactly (μ, ρ of the state do not count)."""
+        """∂J/∂m and ∂J/∂r of the Fisher divergence, with an exact ψ (μ and ρ of the state are not used)."""
         a, weights = self.gains, self.weights
         b = denoising_gain(state.r[..., None, None], self.levels.generator[:, None])
         by_m = 2 * np.einsum("li,l->i", (1 - a) ** 2, weights) * state.m
         return by_m, 2 * state.r * (((a - b) * (a + b - 2)).sum(-1) @ weights)
 
     def pull(self, width: float, alpha: float) -> float:
-        """(∂L/∂r)/2r with ρ = r = ``width``: its zeros are the widths at which the generator stops."""
+        """(∂L/∂r)/2r with ρ = r = ``width``, whose zeros are the widths at which the generator stops."""
         gap = denoising_gain(width, self.levels.generator)[:, None] - self.gains
         return float(self.weights @ (gap * ((1 - self.gains) - alpha * gap)).sum(1))
 
@@ -125,7 +125,7 @@ class Gaussians:
         return math.sqrt(low * high)
 
     def fixed_point(self, alpha: float) -> float | None:
-        """The width at which descent comes to rest: the smallest zero of the pull where it rises; None without one."""
+        """The stable width of the descent: the smallest zero at which the pull rises, or None."""
         ends = 0.01 * float(self.scales.min()), 100 * float(self.scales.max())
         rising = [
             w for w in self.stops(alpha, *ends) if self.pull(w * 1.0001, alpha) > 0 > self.pull(w / 1.0001, alpha)
@@ -138,8 +138,8 @@ class LinearisedSteps:
     """The linearised steps at a fixed point with m = μ = 0, ρ = r.
 
     Attributes:
-        of_m: ∂²L/∂m∂m by axis, ``(2,)``: a generator's mean on its own.
-        of_mu: ∂²L/∂m∂μ by axis: how it is pulled towards the data as ψ tells it.
+        of_m: ∂²L/∂m∂m by axis, ``(2,)``.
+        of_mu: ∂²L/∂m∂μ by axis, ``(2,)``.
         follow_m: Rate of ψ's mean towards the generator's.
         of_rho: ∂²L/∂r∂ρ.
         follow_r: Rate of ψ's width towards the generator's.
@@ -152,17 +152,17 @@ class LinearisedSteps:
     follow_r: float
 
     def needed(self) -> float:
-        """Least ψ rate, over that of the generator, for which small steps come back; infinite where none does.
+        """Least rate of ψ over the generator's rate for which small steps are stable, or infinity.
 
-        A block [[of_m, of_mu], [−q, q]] with q = ratio·follow_m is stable where its trace and determinant are
-        positive; that of the widths, with of_m = 0, where ``of_rho`` is.
+        A block [[of_m, of_mu], [−q, q]] with q = ratio·follow_m is stable if its trace and determinant are positive;
+        the block of the widths, with of_m = 0, is stable if ``of_rho`` is positive.
         """
         if self.of_rho <= 0 or bool((self.of_m + self.of_mu <= 0).any()):
             return math.inf
         return max(0.0, float((-self.of_m / self.follow_m).max()))
 
     def radius(self, theta_rate: float, psi_rate: float) -> float:
-        """Spectral radius of one iteration: ψ's step, then the generator's with the new ψ."""
+        """Spectral radius of one iteration: ψ's step, then the generator's step with the new ψ."""
         blocks = [(m, mu, self.follow_m) for m, mu in zip(self.of_m, self.of_mu)] + [(0.0, self.of_rho, self.follow_r)]
         radii = []
         for own, other, follow in blocks:
@@ -188,7 +188,7 @@ def linearise(model: Gaussians, width: float, alpha: float) -> LinearisedSteps:
 
 
 def denoising_gain(width: Array | float, sigma: Array) -> Array:
-    """width²/(width² + σ²): how much of a noisy value the best denoiser keeps."""
+    """Gain of the best denoiser, width²/(width² + σ²)."""
     return np.square(width) / (np.square(width) + np.square(sigma))
 
 
@@ -196,9 +196,9 @@ def at_rest(model: Gaussians, alphas: Array) -> dict[str, Any]:
     """Widths and distances at rest.
 
     Returns:
-        By α, null where the generator never rests: ``widths``, ``frechet`` (the Fréchet distance Σ (r − s)²),
-        ``reverse_kl`` (KL(generator ‖ data) in nats). ``fisher_width``: of the least Fisher divergence, as at α = ½;
-        ``frechet_width`` of the least Fréchet distance; ``frechet_alpha`` the α that rests there.
+        By α, with null where the generator never comes to rest: ``widths``, ``frechet`` (Fréchet distance Σ (r − s)²),
+        ``reverse_kl`` (KL(generator ‖ data) in nats). Further ``fisher_width`` and ``frechet_width``, the widths of the
+        least Fisher divergence (α = ½) and Fréchet distance, and ``frechet_alpha``, the α that rests at the latter.
     """
     widths = [model.fixed_point(float(alpha)) for alpha in alphas]
     best = float(model.scales.mean())
@@ -230,7 +230,7 @@ def reverse_kl(model: Gaussians, width: float) -> float:
 
 
 def restless_above(model: Gaussians, most: float = 4.0) -> float | None:
-    """The α above which the generator never comes to rest but widens without end; None where that is > ``most``."""
+    """The α above which the generator widens without end, or None if it is larger than ``most``."""
     low, high = 1.0, most
     if model.fixed_point(high) is not None:
         return None

@@ -1,4 +1,4 @@
-"""SiD's three identities as residuals, and the decomposition of an imperfect ψ's error, by deterministic quadrature.
+"""Residuals of SiD's three identities, and decomposition of an imperfect ψ's error, by deterministic quadrature.
 
 With y = x + σn, φ's denoiser f_φ, the generator's own E[x|y] = f*, an imperfect f_ψ = f* + ε, δ* = f_φ − f* and the
 Fisher divergence J = E|δ*|²:
@@ -8,7 +8,7 @@ Fisher divergence J = E|δ*|²:
     value  L_α = (1 − α) J − (1 − 2α) E δ*·ε − α E|ε|²
     slope  ∇L_α = ½∇J + (½ − α) ∇' E|δ*|² + E ε·∂f* − (1 − 2α) ∇' E δ*·ε − α ∇' E|ε|²
 
-where ∇' leaves the functions of y as they are and moves y alone, which is what a generator's step does.
+where ∇' differentiates y only, with the functions of y fixed, as a generator's step does.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ from torch import Tensor
 from sida.analytic.mixtures import Mixture
 from sida.analytic.quadrature import ExactLoss, as_images, normal_grid
 
-#: Nodes along the axis of the modes: enough for rounding at the levels below; across it all is polynomial.
+#: Nodes along the axis of the modes (exact up to rounding at the levels below), and across it (exact for polynomials).
 NODES, ACROSS = 96, 3
-#: Noise levels, from the modes' own width to where they melt; in units of it.
+#: Noise levels in units of the modes' width, up to levels at which the modes overlap.
 LEVELS = (1.0, 2.0, 6.0)
 
 Error = Callable[[Tensor], Tensor]
 
 
 def wavy(scale: float, size: float = 0.1) -> Error:
-    """An error ε(y) of ψ that is neither a shift nor a width, float64 ``(R, P, 2)`` of the same."""
+    """An error ε(y) of ψ that is neither a shift nor a change of width, float64 ``(R, P, 2)`` like y."""
     return lambda y: size * scale * torch.stack([torch.cos(y[..., 0] / scale), torch.tanh(y[..., 0] / scale)], -1)
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """Everything expected at one noise level, for one generator (R = 1) with shared mode scales.
+    """Expectations at one noise level, for one generator (R = 1) with shared mode scales.
 
     Attributes:
-        target: The data's mixture.
-        generator: The generator's; its means and scales may want gradients.
+        target: Mixture of the data.
+        generator: Mixture of the generator, whose means and scales may require gradients.
         sigma: The noise level.
-        nodes: Of the axis of the modes, and across it.
+        nodes: Number of nodes along the axis of the modes, and across it.
     """
 
     target: Mixture
@@ -52,7 +52,7 @@ class Expectation:
     nodes: tuple[int, int] = (NODES, ACROSS)
 
     def points(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """X and y ``(1, P, 2)``, noise ``(P, 2)`` and shares ``(P,)``."""
+        """Images x and noisy images y ``(1, P, 2)``, noise ``(P, 2)`` and shares ``(P,)``."""
         along, across = self.nodes
         grid, shares = normal_grid(along, across, along, across)
         images = self.generator.samples(grid[:, :2])
@@ -61,7 +61,7 @@ class Expectation:
         return images, images + self.sigma * noise, noise, shares
 
     def loss(self, alpha: float, error: Error | None = None) -> Tensor:
-        """The generator's loss, by the suite's own code, summed over pixels; gradients leave φ and ψ alone."""
+        """The generator's loss, by the suite's code, summed over pixels; φ and ψ are constant for gradients."""
         images, _, noise, shares = self.points()
         level = torch.as_tensor(self.sigma, dtype=torch.float64)
         frozen = Mixture(self.generator.means.detach(), self.generator.scales.detach())
@@ -85,7 +85,7 @@ class Expectation:
         return (shares * terms.sid.sum((1, 2, 3))).sum()
 
     def fisher(self) -> float:
-        """J."""
+        """Fisher divergence J."""
         with torch.no_grad():
             _, places, _, shares = self.points()
             level = torch.as_tensor(self.sigma, dtype=torch.float64)
@@ -93,9 +93,9 @@ class Expectation:
             return float((shares * gap[0].square().sum(-1)).sum())
 
     def decomposition(self, alpha: float, error: Error) -> dict[str, Tensor]:
-        """The right-hand sides above: ``fisher`` J, and the summands of ``value`` and ``slope``.
+        """Right-hand sides of the module's formulas: ``fisher`` J, and the summands of ``value`` and ``slope``.
 
-        Summands of the slope are 0-dim; their gradients by the generator's parameters are what the formula adds up.
+        The slope's summands are 0-dim; the formula adds up their gradients by the generator's parameters.
         """
         _, places, _, shares = self.points()
         level = torch.as_tensor(self.sigma, dtype=torch.float64)
@@ -123,7 +123,7 @@ class Expectation:
 
 
 class _AtLevel(ExactLoss):
-    """At one noise level instead of random ones."""
+    """The loss at one noise level instead of random ones."""
 
     def __init__(self, alphas: Tensor | float, level: float) -> None:
         super().__init__(alphas=alphas)
@@ -166,14 +166,14 @@ def error_residuals(expected: Expectation, alphas: Iterable[float], error: Error
 
 
 def divisor_error(pixels: int, scale: float, width: float, sigma: float, draws: int = 20_000) -> float:
-    """What the loss's own divisor does to identity 3: |E δ·(f* − x)/c| over E δ²/c with c = mean |x − f_φ| of a sample.
+    """Error of identity 3 with the loss's own divisor c = mean |x − f_φ| of a sample: |E δ·(f* − x)/c| over E δ²/c.
 
     Args:
         pixels: Independent pixels of an image.
-        scale: Standard deviation of the data's.
-        width: Standard deviation of the generator's.
+        scale: Standard deviation of the data.
+        width: Standard deviation of the generator.
         sigma: Noise level.
-        draws: Samples of a fixed seed; the error of the result is a few thousandths.
+        draws: Number of samples, with a fixed seed; the error of the result is a few thousandths.
     """
     generator = torch.Generator().manual_seed(0)
     latents, noise = torch.randn((2, draws, pixels), generator=generator, dtype=torch.float64)

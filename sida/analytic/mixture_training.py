@@ -1,4 +1,4 @@
-"""Generators of a two-mode mixture, trained by the suite's own loss on fixed points, with an exact or a lagging ψ."""
+"""Training of generators of a two-mode mixture by the suite's loss on fixed points, with an exact or a lagging ψ."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 from sida.analytic.mixtures import Mixture, two_modes
 from sida.analytic.quadrature import ExactLoss, NoiseLevels, as_images, noise_levels, normal_grid
 
-#: Beyond this, in the units of the data, a run has diverged and stays where it is.
+#: Size of means and scales, in the units of the data, beyond which a run has diverged and no longer moves.
 AWAY = 50.0
-#: Distances are kept so many times.
+#: Number of recorded distances.
 RECORDS = 100
 
 
@@ -24,7 +24,7 @@ class Problem:
     """Data with two modes, noise levels and fixed latents and noise.
 
     Attributes:
-        target: One mixture.
+        target: Mixture of the data.
         levels: Noise levels of both steps.
         latents: z ``(P, 2)``.
         noise: n of each mode's latents, ``(2·P, 2)``.
@@ -36,13 +36,13 @@ class Problem:
     noise: Tensor
 
     def start(self, runs: int) -> Mixture:
-        """Generators as a distillation starts them, nearly one point between the modes."""
+        """Initial generators, as in a distillation: nearly one point between the modes."""
         shrunk = two_modes(0.2 * float(self.target.means[0, 1, 0]), 0.2 * float(self.target.scales[0, 0]), runs)
-        # Off the axis of symmetry, or the means would stay on it.
+        # The means must not start on the axis of symmetry, which they would never leave.
         return Mixture(shrunk.means + 0.05 * float(self.target.scales[0, 0]), shrunk.scales)
 
     def theta_slope(self, generator: Mixture, psi: Mixture, alphas: Tensor) -> Mixture:
-        """Slopes of the generators' losses, by mean and scale, with φ and ψ left alone; α by run ``(R,)``."""
+        """Slopes of the generators' losses by mean and scale, with fixed φ and ψ; α by run ``(R,)``."""
         levels = self.levels
         leaves = Mixture(generator.means.detach().requires_grad_(), generator.scales.detach().requires_grad_())
         divisor = self._by_sample(1 / self._weights, len(alphas))
@@ -56,7 +56,7 @@ class Problem:
         return Mixture(*torch.autograd.grad(total, [leaves.means, leaves.scales]))
 
     def psi_slope(self, generator: Mixture, psi: Mixture) -> Mixture:
-        """Slopes of ψ's losses, by mean and scale."""
+        """Slopes of ψ's losses by mean and scale."""
         levels, runs = self.levels, len(generator.means)
         leaves = Mixture(psi.means.detach().requires_grad_(), psi.scales.detach().requires_grad_())
         draws = {"sigma_normal": self._by_sample(torch.tensor(levels.normals), runs), "noise": self._noise(runs)}
@@ -67,7 +67,7 @@ class Problem:
 
     @property
     def rates(self) -> tuple[float, float]:
-        """Rates of one mode's mean, towards the data's and of ψ's towards the generator's, as of one Gaussian."""
+        """Rates, as for one Gaussian, of a mode's mean towards the data's, and of ψ's mean towards the generator's."""
         scale, levels = float(self.target.scales[0, 0]), self.levels
         kept = [torch.tensor(scale**2 / (scale**2 + sigma**2)) for sigma in (levels.generator, levels.fake_score)]
         theta = (torch.tensor(levels.generator_shares) * self._weights * (1 - kept[0]) ** 2).sum()
@@ -77,12 +77,12 @@ class Problem:
 
     @property
     def _weights(self) -> Tensor:
-        """1/E|x − f_φ| of one mode, by level of the generator's step."""
+        """Weights 1/E|x − f_φ| of one mode, by level of the generator's step."""
         sigma, scale = torch.tensor(self.levels.generator), self.target.scales[0, 0]
         return 1 / (math.sqrt(2 / math.pi) * sigma * scale / (sigma**2 + scale**2).sqrt())
 
     def _images(self, generator: Mixture) -> Tensor:
-        """Images of all runs, each once at every level."""
+        """Images of all runs, repeated for every level."""
         points = generator.samples(self.latents)
         return as_images(points[:, None].expand(-1, len(self.levels.times), -1, -1))
 
@@ -95,7 +95,7 @@ class Problem:
 
     @staticmethod
     def _network(mixture: Mixture) -> Any:
-        """A mixture's denoiser as a network; of one mixture for all runs, or of one each."""
+        """The denoiser of one mixture for all runs, or of one mixture for each run, as a network."""
 
         def net(noisy: Tensor, sigma: Tensor, *_: Any, **__: Any) -> Tensor:
             runs = len(mixture.means)
@@ -117,10 +117,10 @@ class Problem:
 
 
 def problem(distance: float, scale: float, levels: int, points: int, t_max: float) -> Problem:
-    """The data, and fixed points that spread evenly over latents and noise."""
+    """The problem with fixed, evenly spread latents and noise; arguments as of :class:`AnalyticSettings`."""
     engine = torch.quasirandom.SobolEngine(4, scramble=True, seed=0)
     normal = torch.distributions.Normal(0.0, 1.0).icdf(engine.draw(max(1, points // 2), dtype=torch.float64))
-    # With each point its mirror image: means are exactly zero.
+    # Each point has its mirror image, so that means are exactly zero.
     normal = torch.cat([normal, -normal])[:points]
     quadrature = noise_levels(ExactLoss(t_max=t_max), levels)
     return Problem(two_modes(distance, scale), quadrature, normal[:, :2], normal[:, 2:].repeat(2, 1))
@@ -131,15 +131,15 @@ def train(problem: Problem, alphas: Sequence[float], step: float, steps: int, ra
 
     Args:
         problem: Data, levels and points.
-        alphas: Values of α; with 1.0.
+        alphas: Values of α, including 1.0.
         step: Step size in units of the generator's own rate.
         steps: Number of steps.
-        ratio: ψ's rate over the generator's own; ψ starts at φ. None: ψ is exact at every step.
+        ratio: Rate of ψ over the generator's rate; ψ starts at φ. None: ψ is exact at every step.
 
     Returns:
-        ``steps`` kept; ``distance`` KL(generator ‖ data) by α and step; ``cosine`` by α and step, of the slope with
-        that of α = 1 at the states of the run with α = 1; ``cross_over_alpha`` by step, the size of the slope at α = 0
-        over that of what α = 1 adds to it, at the same states; and ``diverged`` by α.
+        ``steps``: recorded steps. ``distance``: KL(generator ‖ data) by α and step. ``cosine`` by α and step: cosine
+        between the slope and the slope of α = 1, at the states of the run with α = 1. ``cross_over_alpha`` by step: the
+        size of the slope at α = 0 over the size of the α term at α = 1, at the same states. ``diverged`` by α.
     """
     runs = len(alphas)
     by_run = torch.tensor(list(alphas), dtype=torch.float64)
@@ -171,12 +171,12 @@ def train(problem: Problem, alphas: Sequence[float], step: float, steps: int, ra
 
 
 def _compared(problem: Problem, theta: Mixture, psi: Mixture, alphas: Tensor, one: int) -> tuple[Tensor, float]:
-    """Cosines of all α's slopes with that of α = 1 at its own state, and the cross term's size over the α term's."""
+    """Cosines of all slopes with that of α = 1, at its state, and the size of the cross term over the α term's."""
     theta, psi = (Mixture(m.means[[one, one]], m.scales[[one, one]]) for m in (theta, psi))
     slope = problem.theta_slope(theta, psi, torch.tensor([0.0, 1.0], dtype=torch.float64))
     cross, both = torch.cat([slope.means.flatten(1), slope.scales], 1)
     every = cross + alphas[:, None] * (both - cross)
-    # At the optimum, and at the start where ψ is φ, slopes vanish; a cosine of nothing says nothing.
+    # Slopes vanish at the optimum, and at the start if ψ is φ; then the cosine is NaN.
     sizes = every.norm(dim=1) * both.norm()
     cosine = torch.where(sizes > 1e-12, (every @ both) / sizes, torch.nan)
     added = float((both - cross).norm())

@@ -1,4 +1,4 @@
-"""Mixtures of isotropic Gaussians: densities, denoisers and samples, exact at every noise level."""
+"""Mixtures of isotropic Gaussians, with exact densities, denoisers and samples at every noise level."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mixture:
-    """Equally likely Gaussians in two dimensions, any number of such mixtures side by side.
+    """R mixtures of K equally likely Gaussians in two dimensions.
 
     Attributes:
-        means: float64 ``(R, K, 2)``.
+        means: Means of the modes, float64 ``(R, K, 2)``.
         scales: Standard deviations, float64 ``(R, K)``; their sign does not matter.
     """
 
@@ -23,11 +23,11 @@ class Mixture:
 
     @property
     def modes(self) -> int:
-        """K."""
+        """Number K of modes."""
         return self.means.shape[1]
 
     def log_density(self, places: Tensor, sigma: Tensor) -> Tensor:
-        """Ln p of the noisy variable x + σn.
+        """Log density of the noisy variable x + σn.
 
         Args:
             places: y, ``(R, P, 2)``.
@@ -39,7 +39,7 @@ class Mixture:
         return torch.logsumexp(self._joint(places, sigma)[0], -1)
 
     def denoise(self, places: Tensor, sigma: Tensor) -> Tensor:
-        """E[x | y], ``(R, P, 2)``: the mean of the modes' own, weighted by how likely each is.
+        """E[x | y], ``(R, P, 2)``: the modes' expectations, weighted by their probabilities.
 
         Arguments as of :meth:`log_density`.
         """
@@ -49,7 +49,7 @@ class Mixture:
         return (torch.softmax(joint, -1)[..., None] * own).sum(-2)
 
     def samples(self, latents: Tensor) -> Tensor:
-        """X = mean + scale·z of each mode, ``(R, K·P, 2)``, mode after mode, for latents ``(P, 2)``."""
+        """Samples mean + scale·z for latents z ``(P, 2)``, mode by mode, ``(R, K·P, 2)``."""
         return (self.means[:, :, None] + self.scales[:, :, None, None] * latents).flatten(1, 2)
 
     def _joint(self, places: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Names of the study's numbers, for claims and documentation, and its file."""
+"""Names of the analytic study's numbers, for claims and documentation, and reading of its file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
-from sida.files.atomic import read_sealed_json
+from sida.files.atomic import read_hashed_json
 
 ANALYTIC_FORMAT = "sida-analytic/1"
 _ALPHAS = ("-0.25", "0", "0.5", "0.75", "1", "1.2", "1.5")
@@ -16,19 +16,19 @@ _BY_ALPHA = {
     "needed_ratio": "least rate of ψ over the generator's own for which the limited generator is stable",
     "width": "width at rest of the limited generator, over that of the least Fisher divergence",
     "frechet": "Fréchet distance at rest of the limited generator",
-    "steps_exact": "steps until half a nat from the mixture with an exact ψ",
-    "steps_lagging": "steps until half a nat from the mixture with a lagging ψ",
+    "steps_exact": "steps until the generator is within half a nat of the mixture, with an exact ψ",
+    "steps_lagging": "steps until the generator is within half a nat of the mixture, with a lagging ψ",
 }
-#: What each number is, by name; those by α for the default's α.
+#: Descriptions of the numbers by name; numbers by α have names for the default values of α.
 NUMBERS: dict[str, str] = {
     "identity_data": "residual of Tweedie's identity of the data, relative",
     "identity_generator": "residual of Tweedie's identity of the generator, relative",
     "identity_projection": "residual of L_α = (1 − α) J by the suite's loss, over J",
     "imperfect_value": "residual of the formula of the loss with an imperfect ψ, over J",
     "imperfect_slope": "residual of the formula of its slope, relative",
-    "divisor_2": "what the loss's own divisor does to the third identity with 2 pixels, relative",
-    "divisor_64": "the same with 64 pixels",
-    "divisor_3072": "the same with 3072 pixels",
+    "divisor_2": "error of the third identity with the loss's own divisor and 2 pixels, relative",
+    "divisor_64": "error of the third identity with the loss's own divisor and 64 pixels, relative",
+    "divisor_3072": "error of the third identity with the loss's own divisor and 3072 pixels, relative",
     "closed_form": "residual of the closed forms on Gaussians against the suite's losses, relative",
     "starts_agreement": "share of starts whose end is as predicted",
     "ratios_agreement": "share of pairs of α and ψ's rate whose stability is as predicted",
@@ -41,10 +41,10 @@ NUMBERS: dict[str, str] = {
     "cosine_exact": "least cosine of slopes for any α with that of α = 1, exact ψ, mixture",
     "cosine_lagging": "least cosine of slopes for any α with that of α = 1, lagging ψ, mixture",
     "cross_over_alpha_exact": "size of the slope at α = 0 over that of the α term at α = 1, median over steps, exact ψ",
-    "cross_over_alpha_lagging": "the size of the slope at α = 0 over that of the α term, median over steps, lagging ψ",
-    "unbiased_alpha_narrow": "α at which a lag of ψ leaves the mean's slope alone, generator half as wide as the data",
-    "unbiased_alpha_right": "α at which a lag of ψ leaves the mean's slope alone, as wide as the data",
-    "unbiased_alpha_wide": "α at which a lag of ψ leaves the mean's slope alone, generator twice as wide as the data",
+    "cross_over_alpha_lagging": "size of the slope at α = 0 over that of the α term, median over steps, lagging ψ",
+    "unbiased_alpha_narrow": "α at which a lag of ψ does not bias the mean's slope, generator half as wide as the data",
+    "unbiased_alpha_right": "α at which a lag of ψ does not bias the mean's slope, generator as wide as the data",
+    "unbiased_alpha_wide": "α at which a lag of ψ does not bias the mean's slope, generator twice as wide as the data",
     "official_start": "width of a generator at the start of a distillation, over the data's",
     "mixture_diverged": "trainings on the mixture that diverged, of both kinds of ψ and every α",
     "slowest_over_fastest": "steps until half a nat, largest over smallest over α, exact ψ",
@@ -54,15 +54,15 @@ NUMBERS: dict[str, str] = {
 
 
 def read_analytic(path: str | Path) -> dict[str, Any]:
-    """Reads what ``sida analytic`` wrote.
+    """Reads the file that ``sida analytic`` writes.
 
     Raises:
-        UserError: Missing, no JSON, or another file.
+        UserError: The file is missing, not JSON, or of another format.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; make it with `sida analytic --out {path}`")
-    found = read_sealed_json(path, "make it again with `sida analytic`")
+    found = read_hashed_json(path, "make it again with `sida analytic`")
     if found.get("format") != ANALYTIC_FORMAT:
-        raise UserError(f"{path}: is not written by `sida analytic` (format {ANALYTIC_FORMAT}); make it again")
+        raise UserError(f"{path}: was not written by `sida analytic` (format {ANALYTIC_FORMAT}); make it again")
     return found

@@ -23,10 +23,10 @@ class NoiseLevels:
     Attributes:
         times: The draw ``t`` in [0, 1) that gives each of the generator's levels.
         generator: σ of the generator's step.
-        generator_shares: Sum to 1.
+        generator_shares: Shares of these levels, with sum 1.
         normals: The draw ``sigma_normal`` that gives each of ψ's levels.
         fake_score: σ of ψ's step.
-        fake_score_shares: Sum to 1.
+        fake_score_shares: Shares of these levels, with sum 1.
         fake_score_weights: w(σ) of ψ's loss.
     """
 
@@ -40,10 +40,10 @@ class NoiseLevels:
 
 
 def noise_levels(loss: SiDLoss, count: int) -> NoiseLevels:
-    """The levels of a loss, as the loss itself makes them of its draws (in float32)."""
+    """The levels of a loss, computed by the loss from its draws (in float32)."""
     places, shares = np.polynomial.legendre.leggauss(count)
     normals, weights = np.polynomial.hermite_e.hermegauss(count)
-    # As the loss rounds them.
+    # Rounded to float32, as in the loss.
     times = ((places + 1) / 2).astype(np.float32).astype(np.float64)
     normals = normals.astype(np.float32).astype(np.float64)
     blank = torch.zeros(count, 1, 1, 1)
@@ -64,7 +64,7 @@ def normal_grid(*counts: int) -> tuple[Tensor, Tensor]:
     """Nodes ``(P, len(counts))`` and shares ``(P,)`` of independent unit normals, float64.
 
     Args:
-        *counts: Nodes of each variable; polynomials up to degree ``2·count − 1`` in it are integrated exactly.
+        *counts: Nodes of each variable; polynomials of degree up to ``2·count − 1`` in it are integrated exactly.
     """
     rules = [np.polynomial.hermite_e.hermegauss(count) for count in counts]
     nodes = np.stack([axis.ravel() for axis in np.meshgrid(*(rule[0] for rule in rules), indexing="ij")], -1)
@@ -74,14 +74,14 @@ def normal_grid(*counts: int) -> tuple[Tensor, Tensor]:
 
 @dataclasses.dataclass(eq=False)
 class ExactLoss(SiDLoss):
-    """:class:`SiDLoss` with a divisor that is given, and an α of each sample.
+    """:class:`SiDLoss` with a given divisor, and an α for each sample.
 
-    The loss is affine in α, so its terms at α = 0 and 1, as the suite computes them, give it for every α.
+    The loss is affine in α, so the suite's terms at α = 0 and 1 give it for every α.
 
     Attributes:
-        alphas: α by sample, broadcastable to ``(N, 1, 1, 1)``; a number for all.
-        divisor: Stands for mean |x − f_φ|, broadcastable likewise. In a few dimensions that mean depends on the
-            sample's own noise, and the identities do not hold with it; in many it is a constant of the noise level.
+        alphas: α by sample, broadcastable to ``(N, 1, 1, 1)``, or one number.
+        divisor: Replacement of mean |x − f_φ|, broadcastable likewise. In few dimensions that mean depends on the
+            sample's noise and the identities do not hold; in many dimensions it depends on the noise level only.
     """
 
     alphas: Tensor | float = 1.0

@@ -1,4 +1,4 @@
-"""Simulated descents on Gaussians against what the closed forms predict: where a start leads, and who comes back."""
+"""Simulated descents on Gaussians, compared with the predictions of the closed forms."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from sida.analytic.gaussian import Gaussians, State, linearise
 from sida.analytic.quadrature import Array
 
-#: A width that counts as collapsed, or as run away, in units of the data's.
+#: Widths that count as collapsed, and as grown without end, in units of the data's width.
 COLLAPSED, AWAY = 0.02, 200.0
-#: How far from rest a stability test starts, relative to the width there.
+#: Distance from rest at the start of a stability test, relative to the width at rest.
 NUDGE = 1e-3
-#: Of the width at rest; who is further away than that at the end has left, also where it goes round in a circle.
+#: Largest distance from rest at the end of a stability test that counts as stable, relative to the width at rest.
 NEAR_REST = 0.1
 #: σ_init of all published generators.
 INIT_SIGMA = 2.5
@@ -22,19 +22,20 @@ INIT_SIGMA = 2.5
 def descend(
     model: Gaussians, state: State, alpha: Array, theta_rate: float, psi_rate: Array | None, steps: int, keep: int = 0
 ) -> tuple[State, list[Array]]:
-    """Gradient descent of many generators at once: in each step ψ's, then the generator's with the new ψ.
+    """Gradient descent of many generators at once: in each step ψ moves first, then the generator with the new ψ.
 
     Args:
         model: The data and its levels.
-        state: Where they start, ``(runs, 2)`` and ``(runs,)``.
-        alpha: α of each, ``(runs,)``.
+        state: Initial states, ``(runs, 2)`` and ``(runs,)``.
+        alpha: α of each run, ``(runs,)``.
         theta_rate: Learning rate of the generator.
-        psi_rate: Learning rate of each ψ, ``(runs,)``; None lets ψ be exact at every step.
+        psi_rate: Learning rate of each ψ, ``(runs,)``; None: ψ is exact at every step.
         steps: Number of steps.
-        keep: Keeps the distance from the start of the coordinates (the largest of |m|, |μ|, |Δr|, |Δρ|) every so many.
+        keep: Number of steps between two recorded distances from the start (largest of |m|, |μ|, |Δr|, |Δρ|); 0
+            records none.
 
     Returns:
-        The last states, and the kept distances ``(runs,)``. A run whose width leaves [collapsed, away] stays there.
+        The last states, and the recorded distances ``(runs,)``. A run whose width leaves [collapsed, away] stops there.
     """
     size = float(np.sqrt(np.prod(model.scales)))
     rest, trace = state, []
@@ -58,18 +59,18 @@ def descend(
 
 
 def starts_map(model: Gaussians, alphas: Array, starts: Array, rate: float, steps: int) -> dict[str, Any]:
-    """Where generators of other widths end with an exact ψ, against the false fixed points of the closed form.
+    """Final widths of generators with other initial widths and an exact ψ, and their prediction by the closed form.
 
     Args:
         model: Data of one width s.
         alphas: Values of α.
-        starts: Widths at the start over s.
+        starts: Initial widths over s.
         rate: Step in units of the generator's own rate.
         steps: Number of steps.
 
     Returns:
         ``outcomes`` by α and start (``data``, ``narrow``, ``wide`` or ``between``), ``predicted`` likewise, the false
-        fixed points ``low`` and ``high`` by α (null without one), ``official_start`` and ``agreement``.
+        fixed points ``low`` and ``high`` by α (or null), ``official_start`` and ``agreement``.
     """
     s = float(model.scales[0])
     runs = np.repeat(alphas, len(starts)), np.tile(starts, len(alphas)) * s
@@ -84,7 +85,7 @@ def starts_map(model: Gaussians, alphas: Array, starts: Array, rate: float, step
         high.append(min((width for width in false if width > 1), default=None))
         rows.append([_side(float(start), low[-1], high[-1]) for start in starts])
     found = [outcomes[len(starts) * row : len(starts) * (row + 1)] for row in range(len(alphas))]
-    # A generator's width at the start of a distillation: the teacher's denoiser at σ_init of σ_init·z.
+    # Initial width of a generator in a distillation: the teacher's denoiser applied to σ_init·z at σ_init.
     official = s * INIT_SIGMA / (s**2 + INIT_SIGMA**2)
     return {"outcomes": found, "predicted": rows, "low": low, "high": high, "official_start": official} | _agreed(
         found, rows
@@ -106,12 +107,12 @@ def _side(start: float, low: float | None, high: float | None) -> str:
 
 
 def ratios_map(model: Gaussians, alphas: Array, ratios: Array, rate: float, steps: int) -> dict[str, Any]:
-    """Whether a generator that cannot match the data comes back to its point of rest, by α and ψ's rate.
+    """Whether a generator that cannot match the data returns to its point of rest, by α and ψ's rate.
 
     Args:
         model: Data of two widths.
         alphas: Values of α.
-        ratios: ψ's rate over the generator's own.
+        ratios: Rates of ψ over the generator's rate.
         rate: Step in units of the generator's own rate.
         steps: Number of steps.
 
@@ -135,7 +136,7 @@ def ratios_map(model: Gaussians, alphas: Array, ratios: Array, rate: float, step
         needed.append(least if np.isfinite(least) else None)
         radii = [linear.radius(theta_rate, ratio * unit) for ratio in ratios]
         predicted.append(["stays" if radius < 1 else "leaves" for radius in radii])
-    # Without a point of rest the start is that of the Fisher divergence.
+    # Without a point of rest the start is the minimum of the Fisher divergence.
     rest = np.repeat([width or fisher for width in widths], len(ratios))
     stays = _stays(model, rest, np.repeat(alphas, len(ratios)), theta_rate, np.tile(ratios, len(alphas)) * unit, steps)
     outcomes = [stays[len(ratios) * row : len(ratios) * (row + 1)] for row in range(len(alphas))]
@@ -143,7 +144,7 @@ def ratios_map(model: Gaussians, alphas: Array, ratios: Array, rate: float, step
 
 
 def _stays(model: Gaussians, rest: Array, alpha: Array, theta_rate: float, psi_rate: Array, steps: int) -> list[str]:
-    """Starts a little off a point of rest; a run stays where its distance is small at the end, and shrinks."""
+    """Starts near a point of rest; a run stays if its distance shrinks and is small at the end."""
     means = np.repeat(NUDGE * rest[:, None], 2, 1)
     state = State(means, rest * (1 + NUDGE), means.copy(), rest.copy())
     _, trace = descend(model, state, alpha, theta_rate, psi_rate, steps, keep=1)

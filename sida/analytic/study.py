@@ -1,4 +1,4 @@
-"""The whole analytic study: what ``sida analytic`` computes and writes."""
+"""The whole analytic study, which ``sida analytic`` computes and writes."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from sida.analytic.stability import ratios_map, starts_map
 from sida.config.analytic import AnalyticSettings
 from sida.runtime.provenance import environment
 
-#: Nats from the data at which a training on the mixture has arrived.
+#: Distance from the data, in nats, at which a training on the mixture counts as finished.
 NEAR_DATA = 0.5
-#: Shapes of the data, long axis over short, over which the best α for the Fréchet distance is looked for.
+#: Shapes of the data (long axis over short) for which the best α for the Fréchet distance is computed.
 SHAPES = (1.2, 1.5, 2.0, 3.0, 5.0, 8.0)
 
 
 def study(settings: AnalyticSettings) -> dict[str, Any]:
-    """Computes everything; a value of JSON.
+    """Computes the study.
 
     Returns:
-        ``format``, ``settings``, ``environment``; ``numbers`` by the names of :data:`NUMBERS`, null where there is no
-        such number with these settings; and for figures ``bias``, ``starts``, ``ratios``, ``limited``, ``exact``,
-        ``lagging``.
+        A JSON value with ``format``, ``settings``, ``environment``; ``numbers`` by the names of :data:`NUMBERS`, null
+        where these settings give no such number; and for figures ``bias``, ``starts``, ``ratios``, ``limited``,
+        ``exact``, ``lagging``.
     """
     alphas = np.array(settings.alphas)
     levels = noise_levels(ExactLoss(t_max=settings.t_max), settings.levels)
@@ -102,7 +102,7 @@ def identities(settings: AnalyticSettings) -> dict[str, float]:
     means = torch.tensor([[[-0.6 * distance, 0.1], [1.1 * distance, 0.1]]], dtype=torch.float64, requires_grad=True)
     scales = torch.full((1, 2), 1.6 * scale, dtype=torch.float64, requires_grad=True)
     generator = Mixture(means, scales)
-    # All is affine in α: its ends stand for every value.
+    # The residuals are affine in α, so the smallest and largest α represent all.
     alphas = [min(settings.alphas), max(settings.alphas)]
     each = [Expectation(target, generator, level * scale) for level in LEVELS]
     errors = [error_residuals(expected, alphas, wavy(2 * scale)) for expected in each]
@@ -136,7 +136,7 @@ def _false_points(alphas: Array, starts: dict[str, Any]) -> dict[str, float | No
 
 
 def _best_alphas(settings: AnalyticSettings, levels: NoiseLevels) -> dict[str, float]:
-    """Least and largest α that is best for the Fréchet distance, over shapes of the data of the same size."""
+    """Least and largest of the α that are best for the Fréchet distance, over shapes of the data of equal size."""
     size = math.sqrt(settings.scales[0] * settings.scales[1])
     models = [Gaussians(np.array([size * shape**0.5, size / shape**0.5]), levels) for shape in SHAPES]
     best = [resting_alpha(model, float(model.scales.mean())) for model in models]
@@ -160,7 +160,7 @@ def _median(values: list[float]) -> float:
 
 
 def _arrivals(found: dict[str, Any]) -> list[float | None]:
-    """The first kept step at which each run is within :data:`NEAR_DATA` nats of the data; None where none is."""
+    """The first recorded step at which each run is within :data:`NEAR_DATA` nats of the data, or None."""
     return [
         next((float(step) for step, value in zip(found["steps"], row) if value < NEAR_DATA), None)
         for row in found["distance"]
@@ -168,7 +168,7 @@ def _arrivals(found: dict[str, Any]) -> list[float | None]:
 
 
 def _spread(steps: list[float | None]) -> float | None:
-    """Largest over smallest, where every run arrived later than its start."""
+    """Largest over smallest number of steps, or None unless every run arrived later than its start."""
     known = [step for step in steps if step]
     return max(known) / min(known) if len(known) == len(steps) else None
 
@@ -178,7 +178,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _plain(found: dict[str, Any]) -> dict[str, Any]:
-    """Lists without NaN and infinity, which JSON does not have."""
+    """Replaces NaN and infinity, which JSON does not have, by None."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, list):

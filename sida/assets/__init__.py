@@ -1,4 +1,4 @@
-"""Everything that is downloaded: a registry with sizes and hashes, and a cache that never holds half a file."""
+"""Downloads: a registry of files with sizes and hashes, and a cache of complete, checked files."""
 
 from sida.assets.cache import cache_dir
 from sida.assets.download import Transfer

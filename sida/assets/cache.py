@@ -1,4 +1,4 @@
-"""The download cache: where files lie, what is known about them, and locks between processes."""
+"""The download cache: its folder, the records of its files, and locks between processes."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LOCK_FILE = "assets.lock"
 
 
 class ReadOnlyCacheError(UserError):
-    """The cache cannot be written or locked: what lies in it may be used, nothing can be added."""
+    """The cache cannot be written or locked; its files can be used, but none can be added."""
 
 
 def cache_dir() -> Path:
-    """``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
+    """Cache folder: ``$SIDA_CACHE``, else ``sida`` in the user's cache folder (``$XDG_CACHE_HOME`` or ``~/.cache``)."""
     if os.environ.get("SIDA_CACHE"):
         return Path(os.environ["SIDA_CACHE"]).expanduser()
     base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
@@ -33,15 +33,15 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[None]:
-    """Holds the lock ``name`` between processes; it vanishes with the process, so nothing needs unlocking by hand.
+    """Holds the lock ``name`` between processes; it is released when the process ends for any reason.
 
     Args:
         cache: Cache folder.
         name: Any text, e.g. a target path.
-        announce: Said once when somebody else holds the lock.
+        announce: Line printed once if another process holds the lock.
 
     Raises:
-        ReadOnlyCacheError: No lock can be written there.
+        ReadOnlyCacheError: The lock cannot be written.
     """
     with _lock_stream(cache, name) as stream:
         with _locking(cache):
@@ -54,12 +54,12 @@ def file_lock(cache: Path, name: str, announce: str | None = None) -> Iterator[N
 
 @contextlib.contextmanager
 def download_slot(cache: Path, slots: int, pause: Callable[[float], None] = time.sleep) -> Iterator[None]:
-    """Waits for one of ``slots`` places, shared by all processes that use this cache.
+    """Waits for one of ``slots`` places, which all processes with this cache share.
 
     Args:
         cache: Cache folder.
         slots: Downloads at a time.
-        pause: Waits some seconds; may raise to give up.
+        pause: Function that waits some seconds; may raise to give up.
     """
     with contextlib.ExitStack() as stack:
         streams = [stack.enter_context(_lock_stream(cache, f"slot {n}")) for n in range(slots)]
@@ -70,9 +70,10 @@ def download_slot(cache: Path, slots: int, pause: Callable[[float], None] = time
 
 
 def read_records(cache: Path) -> dict[str, dict[str, Any]]:
-    """What ``assets.lock`` knows by target: ``sha256``, ``size``, ``url`` and ``date``.
+    """Records of ``assets.lock`` by target: ``sha256``, ``size``, ``url`` and ``date``.
 
-    Of the last check it has ``stamp`` (the file's size, times and inode) and ``checked`` (seconds since 1970).
+    A record also has the file's ``stamp`` (size, times and inode) at the last check, and the time of the check,
+    ``checked``, in seconds since 1970.
     """
     path = cache / LOCK_FILE
     if not path.exists():
@@ -96,7 +97,7 @@ def write_record(cache: Path, target: str, record: dict[str, Any]) -> None:
 
 
 def remove_record(cache: Path, target: str) -> bool:
-    """Takes one entry out of ``assets.lock``; whether there was one."""
+    """Removes one entry of ``assets.lock``; returns whether there was one."""
     with file_lock(cache, LOCK_FILE):
         records = read_records(cache)
         known = records.pop(target, None) is not None

@@ -1,4 +1,4 @@
-"""What servers send in the place of a file: pages for people, messages, pointers, packed copies."""
+"""Checks that a server sent the requested file, not a web page, a message, a pointer or a compressed copy."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _TEXTS = {".json", ".txt", ".csv", ".tsv", ".yaml", ".md", ".html", ".xml"}
 _PACKED = {".gz": ("gzip", "x-gzip"), ".tgz": ("gzip", "x-gzip"), ".bz2": ("bzip2", "x-bzip2"), ".zst": ("zstd",)}
 
 
-def stand_in(path: Path, target: str) -> str | None:
-    """What a file is in the place of the one that was asked for; None where nothing speaks against it.
+def wrong_content(path: Path, target: str) -> str | None:
+    """Description of a downloaded file that is not the requested one, or None if nothing speaks against it.
 
     Args:
-        path: The file that arrived.
-        target: Its name in the cache: a page is the file where it is called one.
+        path: The downloaded file.
+        target: Name in the cache; a web page is right for a target ``.html``.
     """
     with open(path, "rb") as stream:
         head = stream.read(_HEAD)
     text, suffix = head.removeprefix(b"\xef\xbb\xbf").lstrip(), PurePath(target).suffix.lower()
-    # Binary formats begin with nothing of this that goes on as text.
+    # Binary formats do not begin with such texts.
     if suffix in _TEXTS - {".json"} or b"\0" in head:
         return None
     if text.startswith(b"<"):
@@ -31,14 +31,14 @@ def stand_in(path: Path, target: str) -> str | None:
 
 
 def is_page(content_type: str, target: str) -> bool:
-    """Whether an answer calls itself a web page where another file was asked for."""
+    """Whether the answer for another kind of file declares itself a web page."""
     return content_type.lower().startswith("text/html") and not target.endswith(".html")
 
 
 def packing(headers: Mapping[str, str], target: str) -> str | None:
-    """How an answer packs the file on its way; None where the body is the file itself.
+    """Compression that the server applied to the file for the transfer, or None.
 
-    Of a file that is a compressed one, servers name the file's own compression.
+    For a compressed file, servers may declare the file's own compression, which does not count.
     """
     encoding = headers.get("Content-Encoding", "").strip().lower()
     own = _PACKED.get(PurePath(target).suffix.lower(), ())

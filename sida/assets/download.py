@@ -1,4 +1,4 @@
-"""One file over HTTP(S): continues where it stopped, tries again, tries mirrors, trusts nothing unchecked."""
+"""Download of one file over HTTP(S): resumes, retries, tries mirrors, and checks the result."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from sida.assets.content import is_page, packing, stand_in
+from sida.assets.content import is_page, packing, wrong_content
 from sida.assets.part import PartialDownload, validator
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
@@ -25,25 +25,25 @@ if TYPE_CHECKING:
 
 _CHUNK = 1 << 18
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}
-#: Gigabytes that a file of unknown size may have where $SIDA_MAX_DOWNLOAD says nothing.
+#: Default of $SIDA_MAX_DOWNLOAD: largest file of unknown size, in gigabytes.
 LARGEST = 64
-#: Bytes that a body of unknown length leaves free on the disk, and how often that is looked at.
+#: Bytes that a body of unknown length leaves free on the disk, and bytes between two checks.
 _ROOM, _LOOK = 1 << 30, 1 << 26
 
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """How patient a download is.
+    """Settings of downloads: attempts, pauses, limits.
 
     Attributes:
-        attempts: Attempts in a row without a single new byte before a URL is given up.
-        total_attempts: Attempts per URL in all.
+        attempts: Attempts in a row without a new byte after which the next URL is tried.
+        total_attempts: Largest number of attempts per URL.
         backoff: Seconds before the second attempt; doubled each time, at most ``max_backoff``.
         max_backoff: Longest pause in seconds.
         timeout: Seconds without any byte after which a connection counts as broken.
-        quiet: No progress lines.
-        largest: Bytes that a file may have whose size nobody registered; None: $SIDA_MAX_DOWNLOAD gigabytes, or 64.
-        stop: Set by another thread to end the download; what arrived is kept.
+        quiet: Whether to print no progress.
+        largest: Limit in bytes of a file whose size is not registered; None: $SIDA_MAX_DOWNLOAD gigabytes, or 64.
+        stop: Event with which another thread ends the download; received bytes are kept.
     """
 
     attempts: int = 5
@@ -56,17 +56,17 @@ class Transfer:
     stop: threading.Event = dataclasses.field(default_factory=threading.Event, compare=False)
 
     def pause(self, seconds: float) -> None:
-        """Waits, but not when the download is to end.
+        """Waits, unless the download is to end.
 
         Raises:
-            StoppedError: It is.
+            StoppedError: ``stop`` is set.
         """
         if self.stop.wait(seconds):
             raise StoppedError
 
     @property
     def most(self) -> int:
-        """Bytes that a file of unregistered size may have."""
+        """Limit in bytes of a file whose size is not registered."""
         if self.largest is not None:
             return self.largest
         text = os.environ.get("SIDA_MAX_DOWNLOAD") or str(LARGEST)
@@ -76,11 +76,11 @@ class Transfer:
 
 
 class StoppedError(Exception):
-    """Somebody asked for the end of all downloads."""
+    """All downloads were asked to end."""
 
 
 class BrokenError(Exception):
-    """This attempt failed; another one may succeed. ``wait`` is the pause the server asked for."""
+    """The attempt failed, but another one may succeed; ``wait`` is the pause that the server asked for."""
 
     def __init__(self, reason: str, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -88,23 +88,23 @@ class BrokenError(Exception):
 
 
 class HopelessError(Exception):
-    """This URL will not give the file; a mirror may."""
+    """The URL does not give the file; a mirror may."""
 
 
 def download(asset: Asset, part: PartialDownload, sha256: str, transfer: Transfer) -> tuple[str, str]:
-    """Fetches an asset into ``part``, which may hold the beginning of it from an earlier try.
+    """Downloads an asset into ``part``, which may hold its beginning from an earlier try.
 
     Args:
-        asset: What to fetch.
+        asset: The asset.
         part: Unfinished file beside the target.
-        sha256: Expected hash; empty when unknown.
-        transfer: Patience.
+        sha256: Expected hash; empty if unknown.
+        transfer: Settings of the download.
 
     Returns:
         ``(sha256, url)`` of the complete, checked file.
 
     Raises:
-        UserError: No URL gave the file; the reasons are named and what arrived is kept for the next try.
+        UserError: No URL gave the file; the message has the reasons, and received bytes are kept for the next try.
         StoppedError: ``transfer.stop`` was set.
     """
     import requests
@@ -128,7 +128,7 @@ def _from_url(session: Session, asset: Asset, url: str, part: PartialDownload, s
     idle, pause, spoilt = 0, transfer.backoff, False
     for _ in range(transfer.total_attempts):
         if spoilt and not sha256:
-            # Nothing tells whether the next answers belong together.
+            # Without a hash, parts of different answers may not belong together.
             part.remove()
         before = part.size
         try:
@@ -140,7 +140,7 @@ def _from_url(session: Session, asset: Asset, url: str, part: PartialDownload, s
             part.remove()
             if not before or spoilt:
                 raise HopelessError(fault)
-            # The beginning came from an earlier try; it may have been that which was wrong.
+            # The beginning came from an earlier try and may be the wrong part.
             spoilt = True
             raise BrokenError(f"{fault}; starting over")
         except BrokenError as error:
@@ -158,7 +158,7 @@ def _from_url(session: Session, asset: Asset, url: str, part: PartialDownload, s
 
 
 def _attempt(session: Session, asset: Asset, url: str, part: PartialDownload, known: bool, transfer: Transfer) -> None:
-    """One request that starts or continues the file; returns only when all announced bytes are there."""
+    """Sends one request that starts or continues the file; returns when all announced bytes have arrived."""
     import requests
     import urllib3
 
@@ -170,7 +170,7 @@ def _attempt(session: Session, asset: Asset, url: str, part: PartialDownload, kn
             start, total = _accepted(response, done, part, asset, known, transfer)
             with open(part.path, "r+b" if part.path.exists() else "wb") as stream:
                 stream.seek(start)
-                # Before the note: bytes of another version must not be taken for those of this one.
+                # Truncate before the note, which must never describe bytes of another version.
                 stream.truncate()
                 part.note(url, response.headers, total, start)
                 _receive(response, stream, start, total, asset, transfer)
@@ -205,7 +205,7 @@ def _accepted(
         start, total = _continued(headers, done, part)
     chunked = "chunked" in headers.get("Transfer-Encoding", "")
     if total is None and asset.size is None and not known and not chunked:
-        raise HopelessError("nobody says how long the file is, so a cut-off copy would go unnoticed")
+        raise HopelessError("the length of the file is unknown, so a cut-off copy would go unnoticed")
     if asset.size is not None and total is not None and total != asset.size:
         raise HopelessError(f"the file has {total:,} bytes there, {asset.size:,} are registered")
     if asset.size is None and total is not None and total > transfer.most:
@@ -213,13 +213,13 @@ def _accepted(
     free = shutil.disk_usage(part.path.parent).free
     if total is not None and total - start > free:
         raise UserError(
-            f"{part.path.parent}: {total - start:,} bytes are needed, {free:,} are free; set SIDA_CACHE elsewhere"
+            f"{part.path.parent}: {total - start:,} bytes are missing, {free:,} free; set SIDA_CACHE to another disk"
         )
     return start, total
 
 
 def _continued(headers: Mapping[str, str], done: int, part: PartialDownload) -> tuple[int, int]:
-    """First byte and total length of an answer that continues the part, if it does."""
+    """First byte and total length of an answer that continues the part; raises if it does not."""
     place = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})", headers.get("Content-Range", ""))
     if not place or int(place[1]) != done:
         part.path.unlink(missing_ok=True)
@@ -237,7 +237,7 @@ def _receive(
     limit = total if total is not None else asset.size
     progress = Progress(f"fetch {asset.id}", (limit or 0) / 1e6, "MB", done=start / 1e6, interval=5)
     position, look = start, start
-    # read1 hands over what has arrived; larger reads would lose their beginning when a connection breaks.
+    # read1 returns the bytes that have arrived; a larger read would lose them when the connection breaks.
     while chunk := response.raw.read1(_CHUNK, decode_content=False):
         transfer.pause(0)
         position += len(chunk)
@@ -254,7 +254,7 @@ def _receive(
 
 
 def _at_most(transfer: Transfer) -> str:
-    return f"at most {transfer.most:,} bytes are taken of a file of unregistered size (SIDA_MAX_DOWNLOAD, gigabytes)"
+    return f"the limit of a file without registered size is {transfer.most:,} bytes (SIDA_MAX_DOWNLOAD, in gigabytes)"
 
 
 def _leave_room(stream: BinaryIO) -> None:
@@ -263,29 +263,29 @@ def _leave_room(stream: BinaryIO) -> None:
     free = shutil.disk_usage(folder).free
     if free < _ROOM:
         raise UserError(
-            f"{folder}: {free:,} bytes are free, and nobody says how long the file is; set SIDA_CACHE elsewhere"
+            f"{folder}: {free:,} bytes are free, and the file's length is unknown; set SIDA_CACHE to another folder"
         )
 
 
 def _fault(asset: Asset, part: PartialDownload, found: str, sha256: str) -> str | None:
-    """What is wrong with the complete part, if anything."""
+    """Fault of the complete part, or None."""
     size = part.size
     if size == 0:
         return "the file is empty there"
     if found == sha256:
         return None
-    if other := stand_in(part.path, asset.target):
+    if other := wrong_content(part.path, asset.target):
         return f"the server sent {other} instead of the file"
     if asset.size is not None and size != asset.size:
         return f"{size:,} bytes arrived, {asset.size:,} are registered"
     if sha256:
         recorded = "" if asset.sha256 else f"; if the recorded one was wrong: sida assets forget {asset.id}"
         return f"wrong content (sha256 {found[:12]}…, {sha256[:12]}… expected{recorded})"
-    return "the parts of the file do not make what the server's ETag names" if part.glued() else None
+    return "the joined parts do not have the digest in the server's ETag" if part.glued() else None
 
 
 def _number(text: str | None) -> int | None:
-    # ² and ³ are digits, too, and Python reads no number of thousands of them.
+    # str.isdigit accepts ² and ³, and int() refuses thousands of digits.
     return int(text) if text and re.fullmatch("[0-9]{1,18}", text) else None
 
 

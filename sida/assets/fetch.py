@@ -1,4 +1,4 @@
-"""From an id to a checked file in the cache."""
+"""Access to assets: downloads a file if it is missing, and checks the file in the cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sida.assets.cache import (
     remove_record,
     write_record,
 )
-from sida.assets.content import stand_in
+from sida.assets.content import wrong_content
 from sida.assets.download import Transfer, download
 from sida.assets.part import PartialDownload
 from sida.assets.registry import Asset, find_asset, load_registry
@@ -27,8 +27,8 @@ from sida.files.atomic import sha256_file
 from sida.progress import say
 from sida.runtime.provenance import now
 
-#: When the workflow began that a command is a job of, in seconds since 1970; the workflow sets it.
-RUN = "SIDA_RUN_STARTED"
+#: Environment variable with the start of the workflow, in seconds since 1970; the workflow sets it for its jobs.
+RUN_STARTED = "SIDA_RUN_STARTED"
 _STARTED = time.time()
 
 
@@ -40,28 +40,27 @@ def fetch(
     transfer: Transfer | None = None,
     slots: int | None = None,
 ) -> Path:
-    """Makes sure that an asset is in the cache, whole and unchanged.
+    """Makes sure that an asset is in the cache, complete and unchanged.
 
     Args:
         asset_id: Id in the registry.
         registry: Assets by id; ``None`` reads :func:`sida.assets.registry.default_registry`.
         cache: Cache folder; ``None`` for :func:`sida.assets.cache.cache_dir`.
-        transfer: Patience of the download.
+        transfer: Settings of the download.
         slots: Downloads at a time over all processes; ``None``: ``$SIDA_DOWNLOADS`` or 4.
 
     Returns:
-        Path of the file. It has been checked against the registered hash, or, where none is registered, against the one
-        recorded in ``assets.lock`` when the file was first used: once in a workflow or other command, and again where
-        size, times or inode changed.
+        Path of the file. Its hash was compared with the registered one, or with the one recorded in ``assets.lock`` at
+        the first use: once in a workflow or other command, and again if size, times or inode changed.
 
     Raises:
-        UserError: Unknown id, no link, offline (with the place where the file must be put), failed download, or a file
-            whose content is not the registered or recorded one.
+        UserError: The id is unknown, the asset has no link or the network is forbidden (with the place for the file),
+            the download failed, or the content is not the registered or recorded one.
     """
     asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
     folder = Path(cache) if cache is not None else cache_dir()
     target = folder / asset.target
-    if _settled(asset, folder):
+    if _is_checked(asset, folder):
         return target
     try:
         with file_lock(folder, asset.target, f"[fetch {asset.id}] another job is fetching it; waiting"):
@@ -72,13 +71,13 @@ def fetch(
     except ReadOnlyCacheError:
         if not target.exists():
             raise
-        # Nobody here can write it, so nobody has to be locked out, and nothing can be recorded.
+        # A read-only cache needs no lock and takes no record.
         check_cached(asset, folder, record=False)
     return target
 
 
 def _download(asset: Asset, folder: Path, transfer: Transfer, slots: int) -> None:
-    """Fetches an asset that is not there, under its lock."""
+    """Downloads a missing asset, under its lock."""
     target = folder / asset.target
     if not asset.urls or offline():
         raise UserError(by_hand(asset, target))
@@ -98,10 +97,10 @@ def verify_asset(
     """Reads a cached file again and compares it with the registered or recorded hash.
 
     Returns:
-        Its SHA-256, or ``None`` when it is not in the cache.
+        SHA-256 of the file, or ``None`` if it is not in the cache.
 
     Raises:
-        UserError: The content is another one.
+        UserError: The hash differs.
     """
     asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
     folder = Path(cache) if cache is not None else cache_dir()
@@ -117,12 +116,12 @@ def verify_asset(
 def forget(
     asset_id: str, *, registry: Mapping[str, Asset] | None = None, cache: str | os.PathLike[str] | None = None
 ) -> list[str]:
-    """Forgets the hash that was recorded at an asset's first use, and what the cache holds of it.
+    """Removes the hash recorded at an asset's first use, and the asset's files in the cache.
 
-    A file without a link stays: nobody could fetch it again. Its next use records it anew.
+    A file without a link is kept, since it cannot be downloaded again. The next use records the hash anew.
 
     Returns:
-        What went, in words; nothing where nothing was known.
+        Descriptions of the removed things.
     """
     asset = find_asset(dict(load_registry() if registry is None else registry), asset_id)
     folder = Path(cache) if cache is not None else cache_dir()
@@ -140,27 +139,28 @@ def forget(
     return gone
 
 
-def _settled(asset: Asset, cache: Path) -> bool:
-    """Whether a file is as it was at its last check, which was in this run and found the expected hash.
+def _is_checked(asset: Asset, cache: Path) -> bool:
+    """Whether a file was checked in this run, had the expected hash, and has not changed since.
 
-    Needs no lock: files and records are replaced whole. Disks rot without a change of stamps, hence the run.
+    This needs no lock, since files and records are replaced atomically. Earlier checks do not count, since a disk's
+    faults change no stamps.
     """
     try:
         stamp = _stamp(cache / asset.target)
     except OSError:
         return False
     record = read_records(cache).get(asset.target, {})
-    given, checked = os.environ.get(RUN, ""), record.get("checked")
+    given, checked = os.environ.get(RUN_STARTED, ""), record.get("checked")
     began = float(given) if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", given) else _STARTED
     fresh = isinstance(checked, float) and began <= checked <= time.time()
     return fresh and record.get("stamp") == stamp and record["sha256"] == (asset.sha256 or record["sha256"])
 
 
 def checked(path: str | os.PathLike[str]) -> Path:
-    """A path that a user names; a registered file in the cache is compared with its hash, as by :func:`fetch`.
+    """Returns a path given by the user, after a check of its hash (as in :func:`fetch`) if it is an asset in the cache.
 
     Raises:
-        UserError: The content is another one.
+        UserError: The hash differs.
     """
     path, cache = Path(path).expanduser(), cache_dir().resolve()
     if path.is_file() and path.resolve().is_relative_to(cache):
@@ -171,18 +171,18 @@ def checked(path: str | os.PathLike[str]) -> Path:
 
 
 def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
-    """Reads a file that is already there, checks it, and records it if it is new (also one that was put by hand).
+    """Checks an asset's file in the cache, and records it if it is new (as when a user put it there).
 
     Args:
-        asset: Whose file.
+        asset: The asset.
         cache: Cache folder.
-        record: False where the cache cannot be written.
+        record: False if the cache cannot be written.
 
     Returns:
-        Its SHA-256.
+        SHA-256 of the file.
 
     Raises:
-        UserError: It has not the registered size, or not the registered or recorded hash.
+        UserError: The file has not the registered size, or not the registered or recorded hash.
     """
     target = cache / asset.target
     known = read_records(cache).get(asset.target, {})
@@ -198,7 +198,7 @@ def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
             f"{target}: its sha256 {found[:12]}… is not the {source} {expected[:12]}…; "
             f"delete it and fetch it again{remedy}"
         )
-    if not expected and (other := stand_in(target, asset.target)):
+    if not expected and (other := wrong_content(target, asset.target)):
         raise UserError(f"{target}: is {other}, not the file; delete it, and fetch the file or put it there")
     if record:
         _record(asset, cache, found, known.get("url", asset.url), known.get("date"))
@@ -206,11 +206,11 @@ def check_cached(asset: Asset, cache: Path, record: bool = True) -> str:
 
 
 def describe_asset(asset: Asset, cache: Path) -> dict[str, Any]:
-    """What a cached asset is and where it came from, without dates and absolute paths: equal files, equal records."""
+    """Record of a cached asset and its origin, without dates and absolute paths: equal files have equal records."""
     target = cache / asset.target
     record = read_records(cache).get(asset.target)
     if record is None:
-        # Put by hand into a cache that cannot be written.
+        # A user put the file into a cache that cannot be written.
         record = {"sha256": sha256_file(target), "size": target.stat().st_size, "url": asset.url}
     facts = {name: getattr(asset, name) for name in ("id", "kind", "target", "license", "source", "note")}
     return {**facts, **{name: record[name] for name in ("sha256", "size", "url")}}
@@ -222,7 +222,7 @@ def offline() -> bool:
 
 
 def by_hand(asset: Asset, target: Path) -> str:
-    """What to put where, in one line."""
+    """Instructions for a file that the user must put into the cache, in one line."""
     facts = [f"{asset.size:,} bytes"] if asset.size else []
     facts += [f"sha256 {asset.sha256}"] if asset.sha256 else []
     size = f" ({', '.join(facts)})" if facts else ""
@@ -233,7 +233,7 @@ def by_hand(asset: Asset, target: Path) -> str:
 
 
 def _record(asset: Asset, cache: Path, sha256: str, url: str, date: str | None = None) -> None:
-    """Writes down what a file is; says so where nobody knew before."""
+    """Records a file; prints a line if its hash was not known before."""
     target, new = cache / asset.target, asset.target not in read_records(cache)
     size = target.stat().st_size
     record = {"sha256": sha256, "size": size, "url": url, "date": date or now()}

@@ -1,4 +1,4 @@
-"""Several downloads side by side, which one interrupt ends."""
+"""Parallel downloads, which one interrupt ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sida.assets.registry import Asset, find_asset, load_registry
 from sida.errors import UserError
 from sida.progress import say
 
-#: Seconds that interrupted downloads have to end in order; a process does not wait longer for silent servers.
+#: Seconds that an interrupted process waits for its downloads to end.
 _GRACE = 0.5
 
 
@@ -28,12 +28,13 @@ def fetch_many(
     transfer: Transfer | None = None,
     parallel: int = 4,
 ) -> dict[str, Path]:
-    """Fetches several assets side by side; see :func:`fetch`.
+    """Fetches several assets in parallel; see :func:`fetch`.
 
-    All are tried even when one fails. An interrupt ends all of them at once; what arrived is kept for the next try.
+    All are tried even if one fails. An interrupt ends all of them; received bytes are kept for the next try.
 
     Raises:
-        UserError: With the number of failures and the first reason; every reason is printed.
+        UserError: An asset is missing. For several missing assets every reason is printed, and the message has their
+            number.
     """
     assets = dict(load_registry() if registry is None else registry)
     for asset_id in asset_ids:
@@ -55,7 +56,7 @@ def fetch_many(
                 ended.put((asset_id, error))
 
     count = len(waiting)
-    # Nobody waits for a daemon's connection when the process is interrupted; executors join their threads.
+    # Daemon threads: an interrupted process does not wait for their connections (executors join their threads).
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(count, max(1, parallel)))]
     for thread in threads:
         thread.start()
@@ -77,7 +78,7 @@ def fetch_many(
 def _gather(
     ended: queue.SimpleQueue[tuple[str, Path | BaseException]], count: int
 ) -> tuple[dict[str, Path], list[str]]:
-    """Paths and faults of so many assets as they end; what is no fault of an asset is raised."""
+    """Collects paths and errors of ``count`` assets; raises every other exception."""
     paths, faults = {}, []
     for _ in range(count):
         asset_id, result = ended.get()

@@ -1,4 +1,4 @@
-"""The beginning of a file that is being downloaded, and what must be known to resume it."""
+"""Unfinished downloads, with the facts needed to resume them."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sida.files.atomic import write_json
 
 
 class PartialDownload:
-    """``<target>.part`` in the cache, beside a note of where its bytes came from.
+    """An unfinished download, ``<target>.part`` in the cache, with a note of its origin.
 
     Args:
-        path: The unfinished file; it need not be there.
+        path: The unfinished file, which may be missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,13 +31,13 @@ class PartialDownload:
 
     @property
     def size(self) -> int:
-        """Bytes that are there."""
+        """Bytes that have arrived."""
         return self.path.stat().st_size if self.path.exists() else 0
 
     @property
     def origin(self) -> dict[str, Any]:
-        """Where the bytes came from: ``url``, ``validator`` (the server's name of that version), ``total`` length, and
-        whether they came in several answers (``resumed``).
+        """Origin of the bytes: ``url``, ``validator`` (the server's name of the version), ``total`` length, and
+        ``resumed`` (whether they came in several answers).
         """
         with contextlib.suppress(OSError, ValueError, RecursionError):
             value = json.loads(self._note.read_text(encoding="utf-8"))
@@ -46,15 +46,15 @@ class PartialDownload:
         return {}
 
     def complete(self, url: str, known: bool) -> bool:
-        """Whether all bytes of the file at an address are there."""
+        """Whether all bytes of the file at a URL have arrived."""
         origin = self.origin
         return bool(self.size) and self.size == origin.get("total") and (known or origin.get("url") == url)
 
     def resume(self, url: str, known: bool) -> tuple[int, dict[str, str]]:
-        """How many bytes can be kept, and the headers that ask for the rest of the very same file.
+        """Number of bytes to keep, and headers that request the rest of the same version.
 
-        Where the hash is unknown, nobody would notice a file glued from two versions, which a server may call by one
-        name: then a download is resumed only where the name is a digest, which the whole file is compared with.
+        If the hash is unknown (``known`` is False), a file joined from two versions would go unnoticed. Then a download
+        is resumed only if the validator is a digest, with which the complete file is compared.
         """
         done, origin = self.size, self.origin
         validator = origin.get("validator", "") if origin.get("url") == url else ""
@@ -63,12 +63,12 @@ class PartialDownload:
         return done, {"Range": f"bytes={done}-"} | ({"If-Range": validator} if validator else {})
 
     def note(self, url: str, headers: Mapping[str, str], total: int | None, start: int) -> None:
-        """Writes down where the bytes come from that are about to be written from byte ``start`` on."""
+        """Records the origin of the bytes that will be written from byte ``start`` on."""
         named = validator(headers) or (self.origin.get("validator", "") if start else "")
         write_json(self._note, {"url": url, "validator": named, "total": total, "resumed": start > 0})
 
     def glued(self) -> bool:
-        """Whether a resumed file is not the one that its server's digest names."""
+        """Whether a resumed file does not have the digest in its validator."""
         origin = self.origin
         if not origin.get("resumed"):
             return False
@@ -78,12 +78,12 @@ class PartialDownload:
             return hashlib.file_digest(stream, kind).hexdigest() != wanted
 
     def remove(self) -> None:
-        """Forgets the unfinished download."""
+        """Removes the unfinished download and its note."""
         for path in (self.path, self._note):
             path.unlink(missing_ok=True)
 
     def finish(self, target: Path) -> None:
-        """Flushes the checked part to disk and gives it its name."""
+        """Flushes the checked file to disk and renames it to ``target``."""
         with open(self.path, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(self.path, target)
@@ -91,12 +91,12 @@ class PartialDownload:
 
 
 def _digest(validator: str) -> str:
-    """The MD5 or SHA-256 that a validator may be, as stores of objects give it; empty where it is none."""
+    """The MD5 or SHA-256 in a validator, as object stores send it, or an empty text."""
     found = re.fullmatch(r'"([0-9a-f]{32}|[0-9a-f]{64})"', validator)
     return found[1] if found else ""
 
 
 def validator(headers: Mapping[str, str]) -> str:
-    """What an answer calls this version of its file, fit for ``If-Range``; empty where it says nothing."""
+    """Name of the file's version in an answer's headers, for ``If-Range``, or an empty text."""
     etag = headers.get("ETag", "")
     return etag if etag and not etag.startswith("W/") else headers.get("Last-Modified", "")

@@ -1,4 +1,4 @@
-"""The registry ``config/assets.tsv``: one row per file that may be downloaded."""
+"""The registry ``config/assets.tsv``, with one row per downloadable file."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Asset:
     Attributes:
         id: Name used in configurations.
         kind: One of :data:`ASSET_KINDS`.
-        url: Where it is; empty when it has no direct link.
-        mirrors: Further places, tried in order.
-        size: Bytes; ``None`` when unknown.
-        sha256: 64 hexadecimal digits; empty when unknown, then recorded on first use and enforced afterwards.
+        url: Direct link; empty if there is none.
+        mirrors: Further links, tried in order.
+        size: Bytes; ``None`` if unknown.
+        sha256: 64 hexadecimal digits; empty if unknown, then recorded on first use and enforced afterwards.
         target: Path inside the cache, with ``/``.
         license: Terms of use.
-        source: Project that published it.
-        note: What a user should know (mislabels, corrections).
+        source: Project that published the file.
+        note: Remarks for users (mislabels, corrections).
     """
 
     id: str
@@ -59,20 +59,20 @@ class Asset:
 
     @property
     def urls(self) -> tuple[str, ...]:
-        """All places, the first choice first."""
+        """All links, in the order in which they are tried."""
         return ((self.url,) if self.url else ()) + self.mirrors
 
     @property
     def network_class(self) -> str | None:
-        """Our network class where the file's own name for it is ambiguous."""
+        """The suite's network class, if the name in the file is ambiguous."""
         return "GDDPrecond" if self.kind == "gdd-network" else None
 
 
 def default_registry() -> Path:
-    """``$SIDA_ASSETS``, else ``config/assets.tsv`` (see :mod:`sida.config.resources`).
+    """Path of the registry: ``$SIDA_ASSETS``, else ``config/assets.tsv`` (see :mod:`sida.config.resources`).
 
     Raises:
-        UserError: The current folder brings another one, and the user gave no permission for it.
+        UserError: The current folder has another registry, for which the user gave no permission.
     """
     if os.environ.get("SIDA_ASSETS"):
         return Path(os.environ["SIDA_ASSETS"])
@@ -92,8 +92,8 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
         Assets by id, in file order.
 
     Raises:
-        UserError: No such file, no text in UTF-8, a missing column, duplicate id, or a value that cannot be (with
-            line and column).
+        UserError: The file is missing or not UTF-8, a column is missing, an id is used twice, or a value is invalid
+            (with line and column).
     """
     path = Path(path) if path is not None else default_registry()
     if not path.is_file():
@@ -120,7 +120,11 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
 
 
 def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
-    """The asset of that id, or the error that suggests the closest one."""
+    """Returns the asset with this id.
+
+    Raises:
+        UserError: The id is unknown; the message suggests the closest one.
+    """
     if asset_id not in registry:
         hint = suggestion(asset_id, registry)
         raise UserError(f"there is no asset '{asset_id}'{hint if len(hint) < 200 else '; see sida assets list'}")
@@ -149,7 +153,7 @@ def _asset(row: dict[str, str], where: str) -> Asset:
 
 
 def _check_targets(assets: dict[str, Asset], path: Path) -> None:
-    """Two ids may name one file, but not two different files in one place."""
+    """Checks that assets with the same target have the same URL."""
     places: dict[str, Asset] = {}
     for asset in assets.values():
         other = places.setdefault(asset.target, asset)

@@ -1,1 +1,1 @@
-"""Settings classes and their checks, plugins, resources, label counts, network families; no torch."""
+"""Settings classes and their checks, plugins, resources, label counts and network families, without torch."""

@@ -20,14 +20,14 @@ class AnalyticSettings:
         scales: Standard deviations, by axis, of the Gaussian that an isotropic generator cannot match.
         mode_distance: Half the distance of the two modes.
         mode_scale: Standard deviation of each mode.
-        starts: Widths from which the generator starts, as multiples of ``scale``.
-        ratios: How fast ψ follows, in units of the generator's own rate: rows of the stability map.
-        lag: The ratio of the trainings on the mixture with a lagging ψ.
-        step: Step size in units of the generator's own rate: its mean moves by this share of its distance.
+        starts: Initial widths of the generator, as multiples of ``scale``.
+        ratios: Rates of ψ over the generator's rate: rows of the stability map.
+        lag: Rate of ψ over the generator's rate in the trainings on the mixture with a lagging ψ.
+        step: Step size: the share of its distance by which the generator's mean moves in a step.
         steps: Steps of each simulation on Gaussians.
         mixture_steps: Steps of each training on the mixture.
         mixture_levels: Noise levels of the trainings on the mixture.
-        mixture_points: Latents per mode, each with its noise, of the trainings on the mixture (a power of two).
+        mixture_points: Latents per mode in the trainings on the mixture, each with one noise (a power of two).
     """
 
     alphas: tuple[Finite, ...] = (-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5)
@@ -48,7 +48,7 @@ class AnalyticSettings:
 
     def __post_init__(self) -> None:
         if 1.0 not in self.alphas:
-            raise ValueError(f"alphas: must have 1.0, with which the others are compared; got {list(self.alphas)}")
+            raise ValueError(f"alphas: must include 1.0, the reference of all comparisons; got {list(self.alphas)}")
         if not self.ratios or not self.starts:
             raise ValueError(f"{'starts' if self.ratios else 'ratios'}: must not be empty")
         if self.scales[0] == self.scales[1]:

@@ -1,7 +1,6 @@
-"""Augmentation as data: which transformations, how often and how strong.
+"""Settings of augmentation: transformations with their probabilities and strengths.
 
-Presets and recipes speak of it without augmenting anything, so nothing here imports torch;
-:class:`sida.data.AugmentPipe` acts.
+:class:`sida.data.AugmentPipe` applies them. This module does not import torch, for presets and recipes.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from sida.config.mapping import Settings
-from sida.config.ranges import As, Fraction, NotNegative
+from sida.config.ranges import CheckedAs, Fraction, NotNegative
 
-#: What EDM, SiD and SiDA use. Flips have probability 1/2 whatever p is: no label column could be learnt without them.
+#: Flags of EDM, SiD and SiDA. Flips always have probability 1/2: otherwise their label could not be learnt.
 OFFICIAL_FLAGS: Mapping[str, float] = {
     "xflip": 1e8,
     "yflip": 1,
@@ -23,7 +22,7 @@ OFFICIAL_FLAGS: Mapping[str, float] = {
     "translate_frac": 1,
 }
 
-#: What GDD's discriminator sees (Zyriix/GDD:train.py): its augmentation has no labels.
+#: Flags of GDD's discriminator (Zyriix/GDD:train.py), whose augmentation has no labels.
 GDD_FLAGS: Mapping[str, float] = dict.fromkeys(
     (
         "xflip", "rotate_int", "translate_int", "scale", "rotate_frac", "aniso", "translate_frac",
@@ -80,9 +79,9 @@ class AugmentConfig:
 
     Attributes:
         p: Probability of each transformation before its multiplier; 0.12 (CIFAR-10) and 0.15 (FFHQ, AFHQv2) in EDM.
-        flags: Multipliers by transformation, and their strengths; null is the official set: warps alone for EDM,
-            SiD and SiDA; for GDD colours, too.
+        flags: Multipliers by transformation, and their strengths; null takes the official set: only warps for EDM, SiD
+            and SiDA; warps and colours for GDD.
     """
 
     p: Fraction
-    flags: Annotated[dict[str, Any], As(AugmentFlags)] | None = None
+    flags: Annotated[dict[str, Any], CheckedAs(AugmentFlags)] | None = None

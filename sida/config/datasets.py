@@ -1,4 +1,4 @@
-"""Data sets as data: their settings, and their names in ``config/datasets.yaml`` and in presets."""
+"""Settings of data sets, and lookup of data sets by name in ``config/datasets.yaml`` and presets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from sida.config.mapping import Settings, from_mapping, load_yaml
-from sida.config.ranges import As, Count, Natural, OneOf
+from sida.config.ranges import CheckedAs, Count, Natural, OneOf
 from sida.config.resources import find, there
 from sida.errors import UserError, suggestion
 
@@ -19,15 +19,15 @@ class DatasetKind:
     """A kind of data set.
 
     Attributes:
-        opens: ``module:function`` that opens it, see :func:`sida.data.load_dataset`.
-        path: Whether it is read from a ``path``.
+        opens: ``module:function`` that opens the data set, see :func:`sida.data.load_dataset`.
+        path: Whether the data set is read from a ``path``.
     """
 
     opens: str
     path: bool
 
 
-#: Kinds by name; ``module:function`` of one's own needs no entry.
+#: Kinds by name; a custom ``module:function`` needs no entry.
 DATASET_KINDS = {
     "digits": DatasetKind("sida.data.digits:open_digits", path=False),
     "counts": DatasetKind("sida.data.stand_ins:open_classes", path=False),
@@ -35,9 +35,9 @@ DATASET_KINDS = {
     "folder": DatasetKind("sida.data.load:open_stored", path=True),
     "noise": DatasetKind("sida.data.stand_ins:open_noise", path=False),
 }
-#: Parts of the digits: all of them, those to train on, and those that no training sees.
+#: Parts of the digits: all images, images for training, and images that no training sees.
 Split = Literal["all", "train", "held-out"]
-#: How pictures become squares, see :mod:`sida.data.transforms`.
+#: Methods of cropping images to squares, see :mod:`sida.data.transforms`.
 Transform = Literal["none", "center-crop", "center-crop-dhariwal"]
 KindName = Annotated[str, OneOf(lambda: DATASET_KINDS, or_object=True)]
 
@@ -47,23 +47,23 @@ class DatasetSettings(Settings):
     """A data set as written in ``config/datasets.yaml`` under its name.
 
     Attributes:
-        kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (the same, unpacked), ``noise`` (drawn images,
-            which time a training), ``counts`` (classes without images), or ``module:function`` of your own.
+        kind: ``digits`` (embedded), ``zip`` (EDM format), ``folder`` (an unpacked ``zip``), ``noise`` (random images
+            for timing), ``counts`` (classes without images), or a custom ``module:function``.
         path: Archive or folder; not for ``digits``, ``noise`` and ``counts``. Relative to the preset's folder.
-        resolution: Expected height and width; null accepts what is there.
-        channels: Expected channels; null accepts what is there.
-        label_dim: Expected number of classes; null accepts what is there, 0 leaves labels out.
-        num_images: Expected number of images in the file; null accepts what is there.
+        resolution: Expected height and width; null accepts any.
+        channels: Expected channels; null accepts any number.
+        label_dim: Expected number of classes; null accepts any number, 0 leaves labels out.
+        num_images: Expected number of images in the file; null accepts any number.
         labels: False leaves labels out (an unconditional data set).
-        max_size: Keep only this many images, drawn by ``random_seed``.
+        max_size: Largest number of images to keep, drawn by ``random_seed``.
         random_seed: Seed of the draw of ``max_size``.
         xflip: Append mirrored copies.
-        split: Part of the digits: ``all`` 1797, ``train`` (1497), or ``held-out`` (300, 30 of each class, none of which
-            the measuring network ``digits`` saw either).
-        cache: Keep what was read in memory (data sets that fit).
-        sha256: Expected digest; null accepts what is there.
-        counts: Class counts for methods that see no image, which then need no archive: a name of ``config/labels``, a
-            ``.json`` file, an asset, or ``none`` without classes; null: they take the archive.
+        split: Part of the digits: ``all`` (1797 images), ``train`` (1497), or ``held-out`` (300, 30 of each class; the
+            feature network ``digits`` was not trained on them either).
+        cache: Keep images in memory once they are read (for data sets that fit).
+        sha256: Expected digest; null accepts any.
+        counts: Class counts, with which methods that see no image need no archive: a name of ``config/labels``, a
+            ``.json`` file, an asset, or ``none`` without classes; null: such methods read the archive.
     """
 
     kind: KindName
@@ -89,7 +89,7 @@ class DatasetSettings(Settings):
         if kind and kind.path and self.path is None:
             raise ValueError(f"path: a data set of kind '{self.kind}' needs one; give the file or folder")
         if kind and not kind.path and self.path is not None:
-            raise ValueError(f"path: {self.kind} is embedded and read from no file; remove this key")
+            raise ValueError(f"path: a data set of kind '{self.kind}' is not read from a file; remove this key")
         if kind and kind.path and self.split != "all":
             raise ValueError(
                 f"split: a data set of kind '{self.kind}' has none; remove this key (max_size takes a part)"
@@ -109,14 +109,14 @@ class DatasetConfig(DatasetSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MadeFrom(Settings):
-    """What an archive is made of: published files (``sida data prepare``) or another data set (``sida data encode``).
+    """Source of an archive: published files (``sida data prepare``) or another data set (``sida data encode``).
 
     Attributes:
         source: Asset id, path of a folder or archive of pictures, or name of a rendered data set; see
             ``sida data prepare``.
-        dataset: Data set of pixels that is encoded; not with ``source``.
-        resolution: Height and width; null keeps the pictures'.
-        transform: How pictures become squares, see ``sida data prepare``.
+        dataset: Data set of pixels to encode; not with ``source``.
+        resolution: Height and width; null keeps those of the images.
+        transform: Method of cropping images to squares, see ``sida data prepare``.
         labels: ``auto``, ``json``, ``folders`` or ``none``.
         subset: ``train`` or ``test`` of CIFAR-10 or of a rendered data set.
         images: Number of images to stop after; null takes all.
@@ -142,13 +142,13 @@ class MadeFrom(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DatasetEntry(DatasetSettings):
-    """A data set under its name, and how its archive is made.
+    """A data set under its name, and the source of its archive.
 
     Attributes:
-        made_from: How the workflow makes the archive where it is missing; null: it must be there.
+        made_from: Source from which the workflow makes a missing archive; null: the archive must exist.
     """
 
-    made_from: Annotated[dict[str, Any], As(MadeFrom)] | None = None
+    made_from: Annotated[dict[str, Any], CheckedAs(MadeFrom)] | None = None
 
 
 @functools.cache
@@ -162,7 +162,7 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
     Args:
         name: Key of ``brought``, or of ``config/datasets.yaml``.
         where: File and key named in errors.
-        brought: Data sets of a preset; they come first.
+        brought: Data sets of a preset, which take precedence.
 
     Raises:
         UserError: No data set of that name.
@@ -175,13 +175,13 @@ def dataset_spec(name: str, where: str, brought: Mapping[str, Mapping[str, Any]]
 
 
 def dataset_counts(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
-    """Class counts in place of a data set's archive, see :func:`dataset_spec`; None where it has none."""
+    """Class counts that replace a data set's archive, or None; arguments as of :func:`dataset_spec`."""
     found: str | None = _entry(name, where, brought).get("counts")
     return found
 
 
 def dataset_origin(name: str, where: str, brought: Mapping[str, Mapping[str, Any]] | None = None) -> MadeFrom | None:
-    """What the archive of a data set is made of, see :func:`dataset_spec`; None where nobody says."""
+    """Source of a data set's archive, or None if it is not given; arguments as of :func:`dataset_spec`."""
     origin = _entry(name, where, brought).get("made_from")
     return None if origin is None else from_mapping(MadeFrom, origin, f"{where}: {name}.made_from")
 

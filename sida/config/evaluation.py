@@ -1,4 +1,4 @@
-"""When a student is measured while it is trained, by what, and when that ends its training; as data."""
+"""Settings of the evaluations during a training: their times, the monitor, and early stopping."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sida.config.ranges import Count, Fraction, ObjectName, Positive, Range
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationPoints:
-    """When a student is measured, and when that ends its training.
+    """Times of evaluations, and early stopping.
 
     Attributes:
         every_kimg: Thousands of images between two evaluations; with ``per_decade``, before the first.
-        per_decade: null spaces evaluations evenly; a number makes them so many to each factor of ten in images, for
-            curves over a logarithmic axis.
-        patience: null trains to the end. A number ends the training when so many evaluations in a row were not better
-            than the best before them: until the Fréchet distance plateaus, as in algorithm 1 of the paper. Those of
-            the warm-up, and before the adversarial term joins, do not count.
-        min_improvement: Share of the best value by which a lower one must beat it to count as better.
+        per_decade: Number of evaluations in each factor of ten of images, for curves over a logarithmic axis; null
+            spaces evaluations evenly.
+        patience: Number of evaluations in a row without improvement that ends the training: until the Fréchet distance
+            plateaus, as in algorithm 1 of the paper. Evaluations in the warm-up, and before the adversarial term joins,
+            do not count. null trains to the end.
+        min_improvement: Share of the best value by which a new value must be lower to count as an improvement.
     """
 
     every_kimg: Positive
@@ -30,11 +30,11 @@ class EvaluationPoints:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(EvaluationPoints):
-    """Measuring while a student is trained.
+    """Evaluation of a student during its training.
 
     Attributes:
-        monitor: ``module:factory`` of what measures.
-        kwargs: Its keyword arguments.
+        monitor: ``module:factory`` of the monitor, which measures the student.
+        kwargs: Keyword arguments of the factory.
     """
 
     monitor: ObjectName
@@ -43,11 +43,11 @@ class EvaluationSettings(EvaluationPoints):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RecipeEvaluation(EvaluationPoints):
-    """Measuring with the preset's protocol while a student is trained; its selection chooses the network kept.
+    """Evaluation of a student during its training with the preset's protocol, whose selection chooses the kept network.
 
     Attributes:
         num_samples: Images of one evaluation.
-        trials: Trials that are averaged.
+        trials: Number of trials to average.
     """
 
     num_samples: Annotated[int, Range(least=2)]

@@ -1,6 +1,7 @@
-"""Families of networks: what tells one from another apart from its mathematics. Each network class names its own.
+"""Families of networks, with their defaults for training, sampling and measuring.
 
-Nothing here imports torch: methods, presets and downloads ask too. :func:`sida.networks.family_of` finds a network's.
+Each network class names its family; :func:`sida.networks.family_of` returns it. This module does not import torch, for
+methods, presets and downloads.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-#: When stored weights of an EDM2 network are replaced by normalised ones, see :class:`sida.networks.EDM2Precond`.
+#: Times at which normalised weights replace the stored ones of an EDM2 network, see :class:`sida.networks.EDM2Precond`.
 WeightNorm = Literal["off", "in_forward", "pre_hook", "always"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Decoder:
-    """Makes latents visible that networks draw in place of pixels.
+    """Autoencoder whose decoder turns latents into pixels.
 
     Attributes:
-        name: Name of the autoencoder on the Hugging Face hub.
-        assets: Ids of its files in ``config/assets.tsv``, all in one folder of the cache.
+        name: Name on the Hugging Face hub.
+        assets: Ids of the files in ``config/assets.tsv``, all in one folder of the cache.
         channels: Channels of a latent.
     """
 
@@ -33,22 +34,22 @@ SD_VAE = Decoder("stabilityai/sd-vae-ft-mse", ("sd-vae-ft-mse", "sd-vae-ft-mse-c
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Family:
-    """What training, sampling and measuring ask of a network's family.
+    """Facts about a family of networks for training, sampling and measuring.
 
     Attributes:
-        name: Under this name methods hold their default settings (:attr:`sida.methods.Method.defaults`).
+        name: Key of the family in the default settings of methods (:attr:`sida.methods.Method.defaults`).
         title: Name for people.
-        like: Family whose default settings a method takes where it has none under ``name``; None: there is none.
+        like: Family whose default settings apply if a method has none for ``name``, or None.
         sampler_dtype: Precision of the state of Heun's sampler in the original tool.
-        noise_every_step: Whether that tool draws fresh noise at each step, used or not, or only where it adds some.
-        augmentation: Whether its networks take augmented images and their labels.
-        weight_norm: Whether its networks rewrite their weights (their option ``weight_norm``); if so, recipes say how
-            copies do.
-        variance_head: Option that makes the head which predicts the loss's log-variance (null there: no head); None
-            for families without. Such losses divide by the variance.
-        infinite_gradient: What takes the place of infinity in a teacher's gradients.
-        fp16: Whether a network that does not say computes in float16 on CUDA.
-        decoder: Of latents, for those of its networks that draw latents: a network with as many channels as these.
+        noise_every_step: Whether the original tool draws noise at each step, or only at steps that add noise.
+        augmentation: Whether the networks take augmented images and their labels.
+        weight_norm: Whether the networks rewrite their weights (option ``weight_norm``), which recipes then set for
+            copies.
+        variance_head: Option of the head that predicts the loss's log-variance (null: no head), by which losses are
+            divided; None for families without.
+        infinite_gradient: Replacement of infinity in a teacher's gradients.
+        fp16: Whether a network without this option computes in float16 on CUDA.
+        decoder: Decoder of the networks that draw latents, which have as many channels as the decoder.
     """
 
     name: str
@@ -72,7 +73,7 @@ class Family:
         return self.decoder if self.decoder is not None and channels == self.decoder.channels else None
 
 
-#: EDM's preconditioning, and VP, VE and GDD.
+#: Networks with the preconditioning of EDM, VP, VE or GDD.
 EDM = Family(name="edm", title="EDM")
 #: EDM2's networks.
 EDM2 = Family(
@@ -87,22 +88,23 @@ EDM2 = Family(
     infinite_gradient=0.0,
     fp16=True,
 )
-#: Those of size S, which SiDA trains otherwise.
+#: EDM2's networks of size S, for which SiDA has other settings.
 EDM2_S = dataclasses.replace(EDM2, name="edm2-s", title="EDM2-S", like="edm2")
 
 
-#: Options of a network that its guide must share.
-SHARED = ("img_resolution", "img_channels", "label_dim")
+#: Options that must be equal in a network and its guide.
+GUIDE_OPTIONS = ("img_resolution", "img_channels", "label_dim")
 
 
-def misfit(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> str | None:
-    """Why one network cannot guide another; None where nothing says so.
+def guide_mismatch(guided: Mapping[str, Any], guide: Mapping[str, Any]) -> str | None:
+    """Reason why one network cannot guide another, or None.
 
     Args:
-        guided: Its ``img_resolution``, ``img_channels`` and ``label_dim``; what is not there is not compared.
-        guide: The same of the guide, which may have no classes (``label_dim`` 0).
+        guided: ``img_resolution``, ``img_channels`` and ``label_dim`` of the guided network; missing keys are not
+            compared.
+        guide: The same options of the guide, which may have no classes (``label_dim`` 0).
     """
-    for name in SHARED:
+    for name in GUIDE_OPTIONS:
         wanted, found = guided.get(name), guide.get(name)
         if wanted is None or found is None or wanted == found or (name == "label_dim" and found == 0):
             continue

@@ -1,7 +1,7 @@
-"""How many images of a data set each class has: ``config/labels/<data set>.json``.
+"""Number of images in each class of a data set: ``config/labels/<data set>.json``.
 
-Generators are measured on classes drawn with the data's frequencies. These counts say all that is needed for that, so
-no archive has to be at hand. ``sida data labels`` writes them.
+Generators are measured on classes drawn with the data's frequencies; with these counts no archive is needed for it.
+``sida data labels`` writes the counts.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sida.files.atomic import sha256_json, write_text
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """Images of each class; class c is item c.
+    """Number of images in each class.
 
     Attributes:
         name: Name of the data set.
-        images: Number of all images: their sum.
+        images: Number of all images: the sum of ``counts``.
         counts: Images per class.
-        source: Where the counts come from, for people.
+        source: Source of the counts, for people.
     """
 
     name: str
@@ -37,7 +37,7 @@ class LabelCounts:
 
     def __post_init__(self) -> None:
         if not self.counts or min(self.counts) < 0:
-            raise ValueError("counts: must list how many images each class has, each 0 or more")
+            raise ValueError("counts: must list the number of images of each class, each 0 or more")
         if sum(self.counts) != self.images:
             raise ValueError(f"images: says {self.images}, but the counts sum to {sum(self.counts)}; count again")
         if not self.images:
@@ -56,11 +56,11 @@ class LabelCounts:
 
 
 def find_labels(name: str | os.PathLike[str], protocol: str | os.PathLike[str] | None = None) -> Path | None:
-    """The file that a protocol's ``labels`` names, or None where it is not here.
+    """The file that a protocol's ``labels`` names, or None if it does not exist.
 
     Args:
         name: A data set of ``config/labels``, or a ``.json`` file.
-        protocol: File of the protocol; its folder, and ``labels/`` beside that, come first.
+        protocol: File of the protocol; its folder, and the folder ``labels/`` beside that, are searched first.
     """
     own = [Path(protocol).parent.parent, Path(protocol).parent] if protocol is not None else []
     try:
@@ -82,7 +82,7 @@ def load_labels(name: str | os.PathLike[str]) -> LabelCounts:
 
 
 def remedy(name: str | os.PathLike[str]) -> str:
-    """What to do about counts that are missing."""
+    """How to provide missing counts, for errors."""
     command = f"sida data labels SOURCE --out {name}"
     return f"write them in seconds with `{command}`, or take a protocol with label_dist: uniform"
 

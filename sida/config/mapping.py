@@ -1,8 +1,8 @@
-"""Strict configuration: mappings become frozen dataclasses or one-line errors that name the key.
+"""Conversion of mappings to frozen dataclasses, with one-line errors that name the key.
 
-A setting is defined once, by a field of a dataclass: its annotation has type and range (``lr: Positive``), its default
-is the field's, its description stands under ``Attributes`` of the docstring. Checks are made here of the annotations;
-:mod:`workflow.docs.schema` makes schemas and tables of all four.
+A setting is defined once, as a field of a dataclass: the annotation has its type and range (``lr: Positive``), the
+docstring describes it under ``Attributes``. This module checks values by the annotations; :mod:`workflow.docs.schema`
+makes schemas and tables from name, type, default and description.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from sida.config.ranges import As, Variants
+from sida.config.ranges import CheckedAs, Variants
 from sida.errors import UserError, suggestion
 from sida.files.text_files import parse_json, parse_yaml, read_text
 
 T = TypeVar("T")
-#: Characters up to which a parsed text is kept.
-KEPT_TEXT = 1 << 16
+#: Characters of the longest text whose parsed value is cached.
+MAX_CACHED_TEXT = 1 << 16
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Base of settings that programs construct themselves: types and ranges are checked then, too.
+    """Base class of settings that Python code may construct: the constructor checks types and ranges, too.
 
     Raises:
         ValueError: ``key: what is wrong``.
@@ -55,10 +55,11 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
     """Builds the dataclass ``cls`` from a mapping.
 
     Args:
-        cls: A dataclass. Its ``__post_init__`` may raise ``ValueError("key: what is wrong")`` for what goes together.
-        mapping: Keys are field names (a word of Python ends with ``_`` there). Integers are accepted for floats, lists
-            for tuples.
-        where: Place named in errors, e.g. ``"config/demo.yaml: teachers.digits-30k"``; a file ends with a colon.
+        cls: A dataclass. Its ``__post_init__`` may raise ``ValueError("key: fault")`` for settings that contradict each
+            other.
+        mapping: Values by field name (a field named like a Python keyword ends with ``_``). Integers are accepted for
+            floats, lists for tuples.
+        where: Place named in errors, e.g. ``"config/demo.yaml: teachers.digits-30k"``; a colon follows a file name.
 
     Raises:
         UserError: Unknown or missing key, wrong type, or a value out of range.
@@ -84,13 +85,13 @@ def from_mapping(cls: type[T], mapping: Mapping[str, Any], where: str) -> T:
 
 
 def from_texts(cls: type[T], texts: Mapping[str, str], where: str) -> T:
-    """Builds the dataclass ``cls`` from texts, such as the cells of a row; see :func:`from_mapping`."""
+    """As :func:`from_mapping` for values that are texts, such as the cells of a row."""
     hints = type_hints(cls)  # type: ignore[arg-type]
     return from_mapping(cls, {key: _number(text, hints.get(key)) for key, text in texts.items()}, where)
 
 
 def _number(text: str, hint: Any) -> Any:
-    """A text as the number that a type hint wants; as it is where it wants or is none."""
+    """A text as a number if the type hint allows one and the text is one; else the text."""
     for kind in (int, float):
         if kind in _parts(hint):
             with contextlib.suppress(ValueError):
@@ -99,10 +100,10 @@ def _number(text: str, hint: Any) -> Any:
 
 
 def takes_text(cls: type, key: str) -> bool:
-    """Whether a setting may be a text, found by its key, with dots for inner ones (``augment.p``)."""
+    """Whether the setting with this key (with dots for inner keys, such as ``augment.p``) may be a text."""
     hint: Any = cls
     for name in key.split("."):
-        inner = [part.cls for part in _parts(hint) if isinstance(part, As)]
+        inner = [part.cls for part in _parts(hint) if isinstance(part, CheckedAs)]
         classes: list[Any] = inner or ([hint] if dataclasses.is_dataclass(hint) else [])
         hint = {key.rstrip("_"): its for found in classes for key, its in type_hints(found).items()}.get(name)
     return any(part is str or isinstance(part, str) for part in _parts(hint))
@@ -125,7 +126,7 @@ def load_spec(text: str, where: str = "--spec") -> dict[str, Any]:
     """Reads a spec given as JSON text (starts with ``{``) or as the path of a JSON or YAML file.
 
     Raises:
-        UserError: Missing file or text that is not a mapping.
+        UserError: The file is missing, or the text is not a mapping.
     """
     if not text.lstrip().startswith("{"):
         path = Path(text)
@@ -145,14 +146,14 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML mapping.
 
     Raises:
-        UserError: Missing file, another encoding than UTF-8, what :func:`~sida.files.text_files.parse_yaml` refuses,
-            or a document that is not a mapping.
+        UserError: The file is missing or not UTF-8, :func:`~sida.files.text_files.parse_yaml` refuses it, or the
+            document is not a mapping.
     """
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     text = read_text(path)
-    value = copy.deepcopy(_parsed(text, str(path))) if len(text) < KEPT_TEXT else parse_yaml(text, str(path))
+    value = copy.deepcopy(_parsed(text, str(path))) if len(text) < MAX_CACHED_TEXT else parse_yaml(text, str(path))
     if not isinstance(value, dict):
         raise UserError(f"{path}: must be a mapping of settings, got {_show(value)}")
     return value
@@ -160,7 +161,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 @functools.lru_cache(64)
 def _parsed(text: str, where: str) -> Any:
-    """A plan asks for the same layouts again and again; copying takes a small part of parsing."""
+    """Caches parsed texts: a plan reads the same layouts many times, and copying is far faster than parsing."""
     return parse_yaml(text, where)
 
 
@@ -170,7 +171,7 @@ def _show(value: Any) -> str:
 
 
 def _variant(value: Any, base: type, variants: Variants, where: str) -> Any:
-    """Builds the dataclass that a key of the mapping asks for."""
+    """Builds the dataclass that a key of the mapping selects."""
     key = variants.key
     if isinstance(value, base) or not isinstance(value, Mapping) or key not in value:
         return _convert(value, base, where)
@@ -187,7 +188,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return _variant(value, args[0], args[1], where)
         converted = _convert(value, args[0], where)
         for rule in args[1:]:
-            if isinstance(rule, As):
+            if isinstance(rule, CheckedAs):
                 from_mapping(rule.cls, converted, where)
             elif (fault := rule.fault(converted)) is not None:
                 raise UserError(f"{where}: {fault}, got {_show(value)}")

@@ -1,4 +1,4 @@
-"""Settings that only GDD and GDD-I have, as data: ``options`` of a recipe. Nothing here imports torch."""
+"""Settings of single methods: ``options`` of a recipe. This module does not import torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from sida.config.mapping import Settings
 from sida.config.ranges import Count, NotNegative, OneOf, Positive, Range
 
-#: Frozen networks that the discriminator judges by, and the asset with the weights of each (None: in the package).
+#: Frozen feature networks of the discriminator, and the asset with the weights of each (None: in the package).
 BACKBONES: dict[str, str | None] = {
     "vgg16_bn": "backbone-vgg16-bn",
     "efficientnet_lite0": "backbone-efficientnet-lite0",
@@ -29,7 +29,7 @@ def official_backbones(resolution: int) -> tuple[str, ...]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GDDOptions(Settings):
-    """How GDD's discriminator is made and trained. What is left out is official.
+    """Settings of GDD's discriminator and its training; defaults are the official values.
 
     Attributes:
         backbones: Frozen feature networks; null takes VGG16-BN and EfficientNet-lite0 up to 32×32 pixels, DeiT-base
@@ -38,16 +38,16 @@ class GDDOptions(Settings):
         form: ``ns`` (non-saturating) or ``hinge``.
         r1_gamma: γ of the R1 penalty on real images; 0 leaves it out.
         r1_interval: Iterations between two penalties; each counts this many times.
-        loss_images: Factor on the adversarial terms, not on R1. The official code adds up the images of a device,
-            64, in the place of their mean.
+        loss_images: Factor on the adversarial terms, not on R1. The official code sums over the images of a device, 64,
+            instead of averaging.
         diffaug: Differentiable augmentation of the backbones' input: colour, translation, cutout.
         ada_target: Adaptive augmentation: target for the mean sign of the logits of real images. The probability
             starts at ``augment.p`` of the recipe and follows the target; null is off.
         ada_interval: Iterations between two changes of the probability.
-        ada_kimg: Thousands of images in which p could move by 1.
-        former: True takes the discriminator as it was here until 2026-11-22, that of the stored miniature: its class
-            projection has PyTorch's own initialisation and no gain, and its spectral norms stand still in the
-            generator's step.
+        ada_kimg: Thousands of images in which p can change by 1 at most.
+        former: True takes the discriminator of the stored miniature (20 rows, made before 2026-11-22): its class
+            projection has PyTorch's default initialisation and no gain, and the generator's step does not update its
+            spectral norms.
     """
 
     backbones: tuple[BackboneName, ...] | None = None
@@ -69,7 +69,7 @@ class GDDOptions(Settings):
 
     @staticmethod
     def recorded(given: Mapping[str, Any]) -> dict[str, Any]:
-        """Options as a run's digest has them: with the former discriminator a run is what it was."""
+        """Options as they enter a run's digest, such that runs with the former discriminator keep their digests."""
         return {name: value for name, value in given.items() if name != "former"} | (
             {} if given.get("former") else {"former": False}
         )
@@ -84,7 +84,7 @@ class GDDOptions(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InstanceOptions(Settings):
-    """How the teacher's images are drawn that the generator imitates.
+    """Settings of the teacher's images that the generator imitates.
 
     Attributes:
         num_steps: Steps of Heun's deterministic method, from the σ_max of EDM's sampler; 2n − 1 evaluations of the

@@ -1,10 +1,10 @@
-"""Objects of other people's modules, named ``module:object``: generators, monitors, methods.
+"""Custom objects named ``module:object`` (generators, monitors, methods), and the permission to import them.
 
-A module is looked for in the working folder, then where Python looks for modules. Importing it runs it, and whoever
-sends a study, a spec or a network chooses the name. So a name is imported only with the permission of the user, which
-no file can give: the environment variable ``SIDA_ALLOW_CODE``, or the name itself, typed on the command line. The same
-holds for files and folders that are code. A function of this package may start a program or write a file, too: of its
-objects a file names :data:`MONITOR` and the short names of registries (methods, networks, kinds, extractors).
+A module is looked for in the working folder, then on Python's search path. Importing a module runs it, and the author
+of a study, a spec or a network chooses the name. So a name is imported only with the user's permission, which no file
+can give: the environment variable ``SIDA_ALLOW_CODE``, or the name typed on the command line. The same holds for files
+and folders that are code. Functions of this package may also start programs or write files: files may name only
+:data:`MONITOR` and the short names of registries (methods, networks, kinds, extractors).
 """
 
 from __future__ import annotations
@@ -26,15 +26,16 @@ from sida.config.ranges import names_object
 from sida.errors import UserError, suggestion
 from sida.files.atomic import sha256_file, sha256_json
 
-#: Modules, ``module:object``, or places with a slash, with commas between; a module or folder stands for those below
-#: it, ``*`` for all.
+#: Environment variable with the permitted modules, ``module:object`` names, and paths (with a slash), separated by
+#: commas; a module or folder includes those below it, ``*`` is all.
 ALLOW = "SIDA_ALLOW_CODE"
 #: The one object of this package that files name as ``module:object``.
 MONITOR = "eval.measuring.monitor:make_monitor"
-#: "no": names on the command line are not the user's. The workflow says so, whose jobs get theirs from files.
+#: Environment variable; "no": names on the command line give no permission. The workflow sets it for its jobs, whose
+#: command lines come from files.
 TYPED = "SIDA_TYPED_CODE"
 _OURS = ("sida", "eval")
-#: Options of feature networks whose value is code: a folder with ``hubconf.py``, a TorchScript file.
+#: Options of feature networks whose value is a path of code: a folder with ``hubconf.py``, a TorchScript file.
 _PLACE = re.compile(r"(?:dinov2|inception)\w*\.(?:repository|path)=(.+)")
 _NAME = re.compile(r"(?<![\w.:/-])[^\W\d]\w*(?:\.[^\W\d]\w*)*:[^\W\d]\w*(?![\w:/.])")
 
@@ -47,7 +48,7 @@ def allowed(name: str) -> bool:
 
 
 def is_registered(name: str) -> bool:
-    """Whether ``module:object`` is what any file may name."""
+    """Whether any file may name ``module:object``: it is the package's :data:`MONITOR`."""
     return name == MONITOR and is_ours(name)
 
 
@@ -56,8 +57,8 @@ def check_code_path(path: str | os.PathLike[str], kind: str, remedy: str = "") -
 
     Args:
         path: The file or folder.
-        kind: What it is, for errors.
-        remedy: What to set or type; by default :data:`ALLOW` with the path.
+        kind: Description of the file, for errors.
+        remedy: How to give permission; by default :data:`ALLOW` with the path.
 
     Raises:
         UserError: The user gave no permission.
@@ -75,13 +76,13 @@ def _entries() -> set[str]:
 
 
 def allow(names: Iterable[str]) -> None:
-    """Gives the user's word for some names, in this process and those that it starts."""
+    """Gives the user's permission for some names, in this process and its child processes."""
     words = [word for word in os.environ.get(ALLOW, "").split(",") if word]
     os.environ[ALLOW] = ",".join(dict.fromkeys([*words, *names]))
 
 
 def allow_typed(arguments: Iterable[str]) -> None:
-    """Allows what stands on a command line itself, not in a file that it names."""
+    """Gives permission for names and code paths on a command line; names inside files get none."""
     found = [name for argument in arguments for name in _NAME.findall(argument)]
     found += [str(Path(place).resolve()) for argument in arguments for place in _PLACE.findall(argument)]
     if found and os.environ.get(TYPED) != "no":
@@ -89,10 +90,14 @@ def allow_typed(arguments: Iterable[str]) -> None:
 
 
 def refusal(name: str) -> str:
-    """Why a name is not imported and what the user can do, in words that follow the name."""
+    """Reason why a name is not imported, and the remedy, as text that follows the name."""
     source = source_file(name)
     lies = f" ({source})" if source else ""
-    kind = f"no object that files may name, as '{MONITOR}' is" if is_ours(name) else "code from outside this package"
+    kind = (
+        f"not an object that files may name (only '{MONITOR}' is)"
+        if is_ours(name)
+        else "code from outside this package"
+    )
     return (
         f"is {kind}{lies}, which is not run because a file names it; "
         f"read it, and if you trust it, set {ALLOW}={name.partition(':')[0]}"
@@ -100,7 +105,7 @@ def refusal(name: str) -> str:
 
 
 def source_file(name: str) -> str | None:
-    """The file that importing ``module:object`` would run, found without running anything; None where there is none."""
+    """The file that importing ``module:object`` would run, or None; found without running anything."""
     places, spec = [str(Path.cwd()), *sys.path], None
     for part in name.partition(":")[0].split("."):
         spec = importlib.machinery.PathFinder.find_spec(part, places)
@@ -114,7 +119,7 @@ def source_file(name: str) -> str | None:
 
 
 def is_ours(name: str) -> bool:
-    """Whether ``module:object`` is of this package, and not of a folder of its name which came with a study."""
+    """Whether ``module:object`` belongs to this package, not to a folder of the same name that came with a study."""
     package = re.split("[.:]", name)[0]
     if package not in _OURS:
         return False
@@ -124,7 +129,7 @@ def is_ours(name: str) -> bool:
 
 
 def our_object(name: str) -> Any:
-    """An object of this package by ``module:object``, which our own code says and no file."""
+    """Imports an object of this package; ``name`` must come from the package's code, never from a file."""
     module, _, attribute = name.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -133,16 +138,16 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
     """Imports ``module:object``.
 
     Args:
-        name: Module with dots, a colon, and the name in it.
+        name: ``module:object``, the module with dots.
         where: Place named in errors.
-        kind: What the object is, for errors: ``function``, ``factory``, ``method``.
+        kind: Kind of the object, for errors: ``function``, ``factory``, ``method``.
 
     Returns:
         The module and the object.
 
     Raises:
-        UserError: Not of that form, from outside and not allowed, no such module, a fault in it, or nothing of that
-            name in it.
+        UserError: The name has another form or no permission, the module does not exist or fails, or the module has no
+            such object.
     """
     if not names_object(name):
         raise UserError(f"{where}: must be 'module:{kind}', got '{name}'")
@@ -166,16 +171,16 @@ def load_object(name: str, where: str, kind: str = "object") -> tuple[ModuleType
 
 
 def load_class(name: str, where: str, base: type, known_as: str) -> type[Any]:
-    """Imports ``module:object``, which must be a class of a kind.
+    """Imports ``module:object``, which must be a subclass of ``base``.
 
     Args:
         name: As for :func:`load_object`.
         where: Place named in errors.
-        base: What it must be derived from.
-        known_as: Where users import ``base`` from, for errors.
+        base: Required base class.
+        known_as: Public name of ``base``, for errors.
 
     Raises:
-        UserError: As :func:`load_object`, or it is no such class.
+        UserError: As :func:`load_object`, or the object is no such class.
     """
     found = load_object(name, where, "class")[1]
     if not (isinstance(found, type) and issubclass(found, base)):
@@ -190,9 +195,10 @@ def _imported(value: Any, place: str) -> bool:
 
 
 def _fault(error: BaseException, name: str) -> str | None:
-    """Where and why a module ended while it was imported, in words that follow its name; None where there is no module.
+    """Place and reason of an exception while a module was imported, as text that follows its name.
 
-    Of all places it is the last in the module's own folder: what a library raises is the fault of who calls it.
+    The place is the last one in the module's folder, since a library's exception is usually the fault of its caller.
+    None if there is no such module.
     """
     source = source_file(name)
     if source is None:
@@ -207,24 +213,24 @@ def _fault(error: BaseException, name: str) -> str | None:
     own = [place for place in inside if "site-packages" not in place[0].parts]
     file, line = own[-1] if own else (Path(source), 1)
     shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
-    return f"({shown}, line {line}: {words}); mend it there"
+    return f"({shown}, line {line}: {words}); fix it there"
 
 
 def source_sha256(item: Any) -> str | None:
-    """SHA-256 of the source file of a module or function; None where it has none."""
+    """SHA-256 of the source file of a module or function, or None if there is no such file."""
     source = inspect.getsourcefile(inspect.unwrap(item))
     return sha256_file(source) if source else None
 
 
 def code_sha256(module: ModuleType, found: Any) -> str | None:
-    """SHA-256 of the source of what :func:`load_object` gave; None where it has none.
+    """SHA-256 of the source of a module and object from :func:`load_object`, or None if there are no source files.
 
-    It covers the named module (a package with all modules in it) and, from outside this package, those where the object
-    is defined, or the functions and classes that it holds. Of a single file it is that of its bytes.
+    The digest covers the named module (a package with all its modules) and, outside this package, the modules that
+    define the object or the functions and classes that it holds. For a single file it is the digest of its bytes.
     """
     folders = [Path(folder) for folder in getattr(module, "__path__", [])]
     files = {file.resolve() for folder in folders for file in folder.rglob("*.py")}
-    # A class's own functions lie where it does, or were made for it.
+    # Functions of a class are defined in the class's module, or were generated for it.
     held = [found] if inspect.isclass(found) else [found, *getattr(found, "__dict__", {}).values()]
     makers = [sys.modules.get(one.__module__) for one in held if inspect.isroutine(one) or inspect.isclass(one)]
     for maker in [module, *(maker for maker in makers if maker is not None and not is_ours(maker.__name__))]:

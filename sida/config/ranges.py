@@ -1,7 +1,7 @@
-"""What a setting's annotation may say: ranges, names, forms and the class of an inner mapping.
+"""Annotations of settings: ranges, known names, patterns, and classes of inner mappings.
 
-``lr: Positive`` or ``t_max: Annotated[float, Range(above=0, most=1000)]`` in a class of settings;
-:mod:`sida.config.mapping` checks by it, :mod:`workflow.docs.schema` tells of it.
+A class of settings uses them as ``lr: Positive`` or ``t_max: Annotated[float, Range(above=0, most=1000)]``.
+:mod:`sida.config.mapping` checks values by them, :mod:`workflow.docs.schema` documents them.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class Range:
         return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
 
     def fault(self, value: float) -> str | None:
-        """What is wrong with a number; None where nothing is."""
+        """Fault of a number, or None."""
         if not math.isfinite(value):
             return "must be a finite number"
         if isinstance(value, float) and abs(value) >= _MOST:
-            return f"must be below {_MOST:.1e}, the end of numbers of 32 bits"
+            return f"must be below {_MOST:.1e}, the largest number of 32 bits"
         low = (self.least is None or value >= self.least) and (self.above is None or value > self.above)
         high = (self.most is None or value <= self.most) and (self.below is None or value < self.below)
         if low and high:
@@ -54,10 +54,10 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class OneOf:
-    """Texts that are known by name, as part of a type.
+    """A choice of known names, as part of a type.
 
     Attributes:
-        names: Function that lists them, so that a registry is asked when a value is checked.
+        names: Function that lists the names, called whenever a value is checked.
         or_object: Whether ``module:object`` is accepted too.
     """
 
@@ -70,38 +70,39 @@ class OneOf:
         return f"one of {', '.join(self.names())}{' or module:object' if self.or_object else ''}"
 
     def fault(self, value: str) -> str | None:
-        """What is wrong with a text; None where nothing is."""
+        """Fault of a text, or None."""
         known = value in self.names() or (self.or_object and names_object(value))
         return None if known else f"must be {self.words}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pattern:
-    """A form of texts, as part of a type: a regular expression, and the form in words."""
+    """A regular expression that a text must match, as part of a type, and its description in words."""
 
     expression: str
     words: str
 
     def fault(self, value: str) -> str | None:
-        """What is wrong with a text; None where nothing is."""
+        """Fault of a text, or None."""
         return None if re.fullmatch(self.expression, value) else f"must be {self.words}"
 
 
 @dataclasses.dataclass(frozen=True)
-class As:
-    """A mapping that a dataclass accepts, as part of a type; it is checked, and kept as it was given."""
+class CheckedAs:
+    """A mapping checked by a dataclass, but kept as a mapping, as part of a type."""
 
     cls: type
 
 
 @dataclasses.dataclass(frozen=True)
 class Variants:
-    """Classes of which a key of the mapping picks one, as part of a type, which is their base.
+    """Choice of a dataclass by a key of the mapping, as part of a type, which is their base class.
 
     Attributes:
         key: The key.
         classes: Function that lists the classes by the key's value.
-        pick: ``pick(value, where)``: the class for any value, also ``module:object``; it raises UserError for others.
+        pick: ``pick(value, where)`` returns the class for a value, also for ``module:object``; raises UserError for
+            unknown values.
     """
 
     key: str
@@ -119,14 +120,14 @@ Finite = Annotated[float, Range()]
 Positive = Annotated[float, Range(above=0)]
 NotNegative = Annotated[float, Range(least=0)]
 Fraction = Annotated[float, Range(least=0, most=1)]
-#: Integers from 1, and from 0.
+#: Integers from 1 (Count), and from 0 (Natural).
 Count = Annotated[int, Range(least=1)]
 Natural = Annotated[int, Range(least=0)]
-#: Id of a run, teacher or data set: it names files.
+#: Id of a run, teacher or data set, which becomes part of file names.
 Name = Annotated[
-    str, Pattern("[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}", "of letters, digits and ._- behind a letter or digit, 100 at most")
+    str, Pattern("[a-zA-Z0-9][a-zA-Z0-9._-]{0,99}", "letters, digits and ._- after a letter or digit, 100 at most")
 ]
-#: Where torch computes.
+#: Device of torch.
 Device = Annotated[str, Pattern(r"(cpu|cuda(:[0-9]+)?)", "cpu, cuda, or cuda:N (one GPU, counted from 0)")]
-#: ``module:object``, imported when it is used.
+#: ``module:object``, imported on use.
 ObjectName = Annotated[str, Pattern(r"[^\W\d][\w.]*:[^\W\d]\w*", "a text 'module:object'")]

@@ -1,4 +1,4 @@
-"""Data sets that are rendered from the fonts of matplotlib (:mod:`sida.data.glyphs`), by name."""
+"""Rendered data sets by name: letters drawn with the fonts of matplotlib (:mod:`sida.data.glyphs`)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import string
 
 @dataclasses.dataclass(frozen=True)
 class RenderedSet:
-    """A data set that is rendered.
+    """A rendered data set.
 
     Attributes:
-        letters: One class each.
-        fonts: Files of matplotlib, without suffix.
+        letters: Letters, one class each.
+        fonts: Font files of matplotlib, without suffix.
         resolution: Height and width.
-        subsets: First index and number of images of each subset; no image is in two.
+        subsets: First index and number of images of each subset; subsets do not overlap.
     """
 
     letters: str
@@ -23,7 +23,7 @@ class RenderedSet:
     subsets: dict[str, tuple[int, int]]
 
 
-#: Fonts that no image of a data set has: the feature network of the measuring learns from them.
+#: Fonts that no data set has, with which the feature network for measuring is trained.
 FEATURE_FONTS = (
     "DejaVuSansMono",
     "DejaVuSansMono-Oblique",

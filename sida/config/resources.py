@@ -1,8 +1,7 @@
-"""One lookup for everything that is data: protocols, layouts, sample sheets, label counts, the registry.
+"""Lookup of data files by name: protocols, layouts, sample sheets, label counts, the registry.
 
-``config/`` of a checkout is the one place where people edit. A name such as ``cifar10`` of the kind ``protocols`` is
-looked for in the preset's own folder, then in ``config/`` of the current folder, then in ``config/`` of the checkout
-that this package runs from; an installed package has a copy of it instead.
+A name such as ``cifar10`` of the kind ``protocols`` is looked for in the preset's folder, then in ``config/`` of the
+current folder, then in ``config/`` of the checkout that this package runs from (a wheel contains a copy of it).
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ from pathlib import Path
 from sida.errors import UserError, suggestion
 
 _PACKAGE = Path(__file__).resolve().parents[1]
-#: Copies that a wheel brings along (see ``pyproject.toml``).
+#: Copies of ``config`` and published results in a wheel (see ``pyproject.toml``).
 _SHIPPED = _PACKAGE / "shipped"
-#: Holds ``config`` and ``results/published``: the checkout, or the copies of a wheel.
+#: Folder with ``config`` and ``results/published``: the checkout, or the copies in a wheel.
 ROOT = _SHIPPED if _SHIPPED.is_dir() else _PACKAGE.parent
-#: Whether the package is used from a checkout, which has the workflow and ``make setup``; else from a wheel.
+#: Whether the package runs from a checkout, which has the workflow and ``make setup``, or from a wheel.
 CHECKOUT = not _SHIPPED.is_dir()
 PUBLISHED = ROOT / "results" / "published"
 
-#: What a kind is called in errors, by its folder in ``config``; the folder itself has the name "".
+#: Name in errors and suffix of each kind, by its folder in ``config``; "" is ``config`` itself.
 _KINDS = {
     "": ("file of config", ".yaml"),
     "protocols": ("protocol", ".yaml"),
@@ -32,7 +31,7 @@ _KINDS = {
     "recipes": ("file of recipes", ".yaml"),
     "runs": ("sample sheet", ".tsv"),
 }
-#: Endings of such files; other dots belong to names.
+#: Suffixes of such files; other dots are part of the name.
 _SUFFIXES = {".yaml", ".yml", ".json", ".tsv"}
 
 
@@ -43,15 +42,15 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
         kind: Folder of ``config``: ``protocols``, ``tables``, ``figures``, ``labels``, ``recipes``, ``runs``; "" is
             ``config``.
         name: A name without the kind's suffix, looked for in each of :func:`search_folders`; or a path with one, taken
-            as relative to the preset's own folder, else to the current folder, else to the checkout.
-        own: The preset's own folders, searched first.
+            as relative to the preset's folder, else to the current folder, else to the checkout.
+        own: Folders of the preset, searched first.
         where: File and key named in errors.
 
     Returns:
-        The path; relative where the place is.
+        The path; relative if its folder is.
 
     Raises:
-        UserError: No such name (the closest one is suggested) or no such file.
+        UserError: No such name (the message suggests the closest one), or no such file.
     """
     noun, suffix = _KINDS[kind]
     path, own = Path(name).expanduser(), list(own)
@@ -69,30 +68,30 @@ def find(kind: str, name: str | Path, own: Iterable[Path] = (), where: str = "")
 
 
 def base_name(name: str | Path) -> str:
-    """What a file given by its name or path is called: ``curve`` of ``layouts/curve.yaml``, ``v1.2`` of itself."""
+    """Name of a file given by name or path: ``curve`` for ``layouts/curve.yaml``, ``v1.2`` for ``v1.2``."""
     path = Path(name)
     return path.stem if path.suffix in _SUFFIXES else path.name
 
 
 def there(path: str, own: Iterable[Path] = ()) -> str:
-    """A data path: in one of the preset's own folders, the current folder or the checkout; as given if nowhere."""
+    """A data path below a folder of the preset, the current folder or the checkout; unchanged if it exists nowhere."""
     found = ((base / Path(path).expanduser()) for base in (*own, Path(), ROOT))
     return str(next((place for place in found if place.exists()), path))
 
 
 def names(kind: str, own: Iterable[Path] = ()) -> list[str]:
-    """Names of a kind that :func:`find` knows, sorted."""
+    """All names of a kind for :func:`find`, sorted."""
     suffix = _KINDS[kind][1]
     return sorted({path.stem for place in search_folders(own) for path in (place / kind).glob(f"*{suffix}")})
 
 
 def search_folders(own: Iterable[Path] = ()) -> list[Path]:
-    """Folders that are searched for names, the first choice first."""
+    """Folders in which names are looked for, in order."""
     return list(dict.fromkeys([*own, Path("config"), ROOT / "config"]))
 
 
 def how_to_install(*packages: str) -> str:
-    """The command that installs packages: a checkout has all of them in its lock.
+    """The command that installs packages: ``make setup`` in a checkout, whose lock has all of them, else pip.
 
     Args:
         packages: Requirements as pip takes them, for example ``diffusers>=0.27``.

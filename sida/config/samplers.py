@@ -1,6 +1,6 @@
-"""How images are drawn from a generator, as data: the settings of a sampler, their ranges, their text form.
+"""Settings of samplers: ranges, and parsing of texts such as ``heun:18``.
 
-Presets and specs speak of samplers without drawing anything, so nothing here imports torch; :mod:`sida.sampling` draws.
+:mod:`sida.sampling` draws the images. This module does not import torch, for presets and specs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sida.config.ranges import Count, Finite, NotNegative, Positive, Range
 from sida.errors import UserError
 
 SamplerKind = Literal["one_step", "heun", "data"]
-#: The keys that a sampler of a kind reads; ``heun`` reads all but the noise level of ``one_step``.
+#: Keys that a sampler of a kind reads; ``heun`` reads all except ``init_sigma``.
 _READS: Mapping[str, set[str]] = {"data": {"kind"}, "one_step": {"kind", "init_sigma", "num_steps", "kernels"}}
 
 
@@ -24,17 +24,17 @@ class Sampler(Settings):
     """A sampler with its settings; keys as in :func:`sida.sampling.heun`.
 
     Attributes:
-        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, or ``data`` (resampled real images: the data's
-            own noise floor).
+        kind: ``one_step`` (with ``num_steps`` > 1: few steps), ``heun``, or ``data`` (resampled real images, which give
+            the lowest distance that can be expected).
         init_sigma: σ_init of ``one_step``.
-        num_steps: Steps n: 2n − 1 evaluations for ``heun``; 1 for ``one_step`` and 18 for ``heun`` when left out.
-        sigma_min, sigma_max: Noise levels between which ``heun`` steps.
+        num_steps: Steps n, which take 2n − 1 evaluations for ``heun``; by default 1 for ``one_step``, 18 for ``heun``.
+        sigma_min, sigma_max: Range of the noise levels of ``heun``.
         rho: Exponent of the noise levels of ``heun``.
         S_churn, S_min, S_max, S_noise: Fresh noise in each step of ``heun``: amount, range of noise levels, strength.
-        guidance: Strength of guidance (``heun``); other than 1 it needs a guiding network.
-        dtype: ``float64`` or ``float32``; null takes what the original tools take for the network's family.
-        kernels: Kernels of the networks: ``torch``, or ``fused``: several times faster on a GPU, with other rounding
-            (docs/measurements.md).
+        guidance: Strength of guidance (``heun``); values other than 1 need a guiding network.
+        dtype: ``float64`` or ``float32``; null takes the type of the original tools for the network's family.
+        kernels: Kernels of the networks: ``torch``, or ``fused`` (several times faster on a GPU, with other rounding;
+            docs/measurements.md).
     """
 
     kind: SamplerKind
@@ -60,24 +60,24 @@ class Sampler(Settings):
 
     @property
     def steps(self) -> int:
-        """Number of steps, with the default filled in."""
+        """Number of steps; the default if ``num_steps`` is None."""
         if self.num_steps is not None:
             return self.num_steps
         return 18 if self.kind == "heun" else 1
 
     @property
     def nfe(self) -> int:
-        """Evaluations of the network per image; those of a guiding network are not counted (as the papers do)."""
+        """Evaluations of the network per image; as in the papers, those of a guiding network do not count."""
         return {"heun": heun_evaluations(self.steps), "one_step": self.steps, "data": 0}[self.kind]
 
     def facts(self) -> dict[str, Any]:
-        """The settings as JSON values that decide images, as records keep them; a later one only where it is set."""
+        """The settings that decide the images, as JSON values for records; ``kernels`` only if it is not ``torch``."""
         facts = {key: value for key, value in dataclasses.asdict(self).items() if value != math.inf}
         return {key: value for key, value in facts.items() if (key, value) != ("kernels", "torch")}
 
 
 def heun_evaluations(num_steps: int) -> int:
-    """Network evaluations (NFE) of Heun's method: two per step but the last, which is a first-order one."""
+    """Network evaluations (NFE) of Heun's method: two per step, except one for the last step."""
     return 2 * num_steps - 1
 
 
@@ -87,7 +87,7 @@ def read_sampler(value: Sampler | Mapping[str, Any] | str, where: str = "sampler
     The number after the colon is ``num_steps``; settings follow as ``key=number``.
 
     Raises:
-        UserError: Unknown kind or key, a key that this kind does not read, or a value out of range.
+        UserError: The kind or a key is unknown, the kind does not read a key, or a value is out of range.
     """
     if isinstance(value, Sampler):
         return value

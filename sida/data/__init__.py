@@ -1,4 +1,4 @@
-"""Data sets, the order in which they are visited, and augmentation."""
+"""Data sets, their order in training, and augmentation."""
 
 from sida.config.augmentation import OFFICIAL_FLAGS
 from sida.config.datasets import DatasetConfig

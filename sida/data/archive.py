@@ -23,30 +23,30 @@ from sida.files.archives import Files, ZipFiles, open_files
 from sida.files.npy import MAGIC, read_npy
 
 ARRAYS = frozenset({".npy"})
-#: Labels become rows of as many numbers.
+#: Largest number of classes: labels become one-hot rows of this width.
 MAX_CLASSES = 100_000
-#: Bytes of ``dataset.json`` for each image: a name, and a class or a vector of a thousand numbers.
+#: Largest number of bytes of ``dataset.json`` per image: a name, and a class or a vector of a thousand numbers.
 _LABEL_BYTES = 24_000
 
 
 class ImageArchive(Dataset):
-    """Images read one by one from an archive or folder when they are asked for.
+    """Data set that reads images on demand from an archive or folder.
 
     Args:
-        path: Zip archive or folder, or its opened files.
+        path: Zip archive or folder, or its open files.
         name: Name for records.
         use_labels: False makes the data set unconditional.
         max_size: See :class:`~sida.data.Dataset`.
         random_seed: See :class:`~sida.data.Dataset`.
         xflip: See :class:`~sida.data.Dataset`.
-        cache: Keep every image that was read in memory (of each process); for data sets that fit.
+        cache: Whether to keep images in memory (of each process) once they are read; for data sets that fit.
 
     Attributes:
         dtype: uint8, or float32 for latents.
 
     Raises:
-        UserError: A missing or broken archive, no images, unreadable or incomplete labels, or a first image that is
-            not square, or neither grey nor RGB. Other images are checked when they are read.
+        UserError: The archive is missing or broken, has no images or unreadable or incomplete labels, or its first
+            image is not square, or neither grey nor RGB. Other images are checked when they are read.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class ImageArchive(Dataset):
         """Images ``(N, C, H, W)``.
 
         Raises:
-            UserError: A damaged image, or one whose size or channels differ from the first one's.
+            UserError: An image is damaged, or differs from the first one in size or channels.
         """
         if self._cached is None:
             batch = np.empty((len(raw_indices), *self._raw_shape[1:]), dtype=self.dtype)
@@ -117,10 +117,10 @@ class ImageArchive(Dataset):
 
 
 def image_members(files: Files) -> np.ndarray:
-    """Indices int64 of the members that are images, in sorted order of their names.
+    """Indices int64 of the members that are images, sorted by name.
 
     Raises:
-        UserError: None is.
+        UserError: There are no images.
     """
     found = with_suffix(files, PICTURES | ARRAYS)
     if len(found) == 0:
@@ -129,17 +129,17 @@ def image_members(files: Files) -> np.ndarray:
 
 
 def with_suffix(files: Files, suffixes: frozenset[str]) -> np.ndarray:
-    """Indices int64 of the members whose names end in one of the suffixes, whatever the case."""
+    """Indices int64 of the members whose names end in one of the suffixes, in any case."""
     lower = np.char.lower(files.names)
     masks = [np.char.endswith(lower, suffix.encode()) for suffix in sorted(suffixes)]
     return np.flatnonzero(np.any(masks, axis=0)).astype(np.int64)
 
 
 def decode_image(content: bytes, where: str) -> np.ndarray:
-    """Decodes a picture to uint8 ``(C, H, W)`` with 1 or 3 channels, or an npy file as it is.
+    """Decodes a picture to uint8 ``(C, H, W)`` with 1 or 3 channels, or an npy file to its array.
 
     Raises:
-        UserError: Damaged data, or a picture that is neither 8-bit grey nor RGB.
+        UserError: The data are damaged, or the picture is neither 8-bit grey nor RGB.
     """
     if content.startswith(MAGIC):
         try:
@@ -163,9 +163,9 @@ def read_labels(files: Files, members: np.ndarray, anywhere: bool = False) -> np
 
     Args:
         files: Archive or folder.
-        members: Indices of its images.
-        anywhere: Take ``dataset.json`` from whatever folder it lies in, and labels by a picture's bare name too: other
-            people's samples are packed in more than one way.
+        members: Indices of the images.
+        anywhere: Whether to accept ``dataset.json`` in any folder, and labels by a picture's bare name, as in other
+            people's samples.
 
     Raises:
         UserError: The file is broken, an image has no label, or labels are of several kinds.
@@ -193,7 +193,7 @@ def read_labels(files: Files, members: np.ndarray, anywhere: bool = False) -> np
 
 
 def parse_labels(content: bytes, where: str) -> dict[str, Any] | None:
-    """Labels by file name of a ``dataset.json``, or None where it says that there are none.
+    """Labels by file name of a ``dataset.json``, or None if its labels are null.
 
     Raises:
         UserError: The content is broken.
@@ -219,7 +219,7 @@ def label_array(labels: list[Any], where: str) -> np.ndarray:
     """Checks labels and packs them: integers to int64 ``(N,)``, vectors of one length to float32 ``(N, D)``.
 
     Raises:
-        UserError: Mixed kinds, negative classes, vectors of several lengths.
+        UserError: Kinds are mixed, a class is negative, or vectors have different lengths.
     """
     if all(isinstance(label, int) and not isinstance(label, bool) for label in labels):
         if min(labels) < 0:
@@ -237,12 +237,12 @@ def label_array(labels: list[Any], where: str) -> np.ndarray:
 
 
 def image_name(index: int, suffix: str = ".png", prefix: str = "img") -> str:
-    """Name of an image in the EDM format, a folder for each thousand: ``00000/img00000000.png``."""
+    """Name of an image in the EDM format, with a folder for each thousand: ``00000/img00000000.png``."""
     return f"{index // 1000:05d}/{prefix}{index:08d}{suffix}"
 
 
 def dataset_json(labels: Iterable[Sequence[Any]] | None) -> str:
-    """Content of ``dataset.json`` from pairs of name and label; None: there are none."""
+    """Content of ``dataset.json`` from pairs of name and label, or from None without labels."""
     return json.dumps({"labels": None if labels is None else [list(pair) for pair in labels]})
 
 

@@ -1,7 +1,7 @@
-"""EDM's non-leaking augmentation: random transformations with labels that tell the network what was done.
+"""EDM's non-leaking augmentation: random transformations, with their parameters as labels for the network.
 
-Each transformation happens with probability ``p`` times its multiplier; its parameters become label columns, all
-zero when nothing was done. The order of transformations, of draws and of labels is the official one
+Each transformation happens with probability ``p`` times its multiplier; its parameters become label columns, which are
+zero if it does not happen. The order of transformations, draws and labels is the official one
 (NVlabs/edm:training/augment.py; facts 26 of tests/golden/README.md), so recorded draws give recorded images.
 """
 
@@ -37,7 +37,7 @@ _LABELS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AugmentPipe(AugmentFlags):
-    """Callable that augments a batch.
+    """Augmentation of a batch of images.
 
     Attributes:
         p: Probability of each transformation before its multiplier.
@@ -72,9 +72,8 @@ class AugmentPipe(AugmentFlags):
 
         Args:
             images: float32 ``(N, C, H, W)``; not changed.
-            draws: Raw draws in call order that replace the random ones. Pass one iterator to several calls and each
-                takes what it needs.
-            generator: Source of the draws. Prefer one on the CPU: then nothing waits for a GPU.
+            draws: Raw draws in call order that replace the random ones; several calls may share one iterator.
+            generator: Source of the draws; with a CPU generator nothing waits for a GPU.
 
         Returns:
             Augmented images, and labels float32 ``(N, label_dim)`` on the same device.
@@ -90,7 +89,7 @@ class AugmentPipe(AugmentFlags):
         return images, sent(columns, images.device)
 
     def _move_pixels(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
-        """Flips, quarter turns and whole-pixel moves: exact."""
+        """Applies flips, quarter turns and moves by whole pixels, without interpolation."""
         count, _, height, width = images.shape
         for name, axis in (("xflip", 3), ("yflip", 2)):
             multiplier = getattr(self, name)
@@ -112,13 +111,13 @@ class AugmentPipe(AugmentFlags):
             limit_x, limit_y = width * self.translate_int_max, height * self.translate_int_max
             move_x, move_y = (share[0] * limit_x).round().flatten(), (share[1] * limit_y).round().flatten()
             images = _take(images, move_x, 3)
-            # Downwards is negative here, as in the original: the label's sign is part of what networks learnt.
+            # Downward moves are negative, as in the original, since networks learnt the label's sign.
             images = _take(images, -move_y, 2)
             labels.append(torch.stack([move_x / limit_x, move_y / limit_y], 1))
         return images
 
     def _warp(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
-        """Scaling, rotation, stretching and fractional moves, composed into one affine warp."""
+        """Applies scaling, rotation, stretching and fractional moves as one affine warp."""
         count, _, height, width = images.shape
         linear: torch.Tensor | None = None  # maps output to input positions; None is the identity
         offset: torch.Tensor | None = None
@@ -141,7 +140,7 @@ class AugmentPipe(AugmentFlags):
             squeeze = torch.exp2(-log_stretch * self.aniso_std)
             turn = _rotation(direction)
             stretched = turn.mT @ torch.diag_embed(torch.stack([squeeze, 1 / squeeze], 1)) @ turn
-            # Turning there and back rounds; those not stretched are exactly in place.
+            # Turning forth and back causes rounding; images without stretch must stay exactly in place.
             still = (log_stretch == 0)[:, None, None]
             linear = _then(linear, torch.where(still, torch.eye(2, device=turn.device), stretched))
         if self.translate_frac > 0:
@@ -159,7 +158,7 @@ class AugmentPipe(AugmentFlags):
         return warp(images, linear, offset)
 
     def chosen(self, value: torch.Tensor, uniform: torch.Tensor, multiplier: float) -> torch.Tensor:
-        """Keeps a transformation's parameter with probability ``multiplier * p``, else 0 (nothing is done)."""
+        """Keeps a transformation's parameter with probability ``multiplier * p``, else sets it to 0 (no change)."""
         return torch.where(uniform < multiplier * self.p, value, torch.zeros_like(value))
 
 

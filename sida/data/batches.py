@@ -1,4 +1,4 @@
-"""Reads batches ahead of their use, in worker processes, without changing their order."""
+"""Reading of batches, with prefetch in worker processes and without changing their order."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def read_batches(
     """Yields ``(images, labels)`` of :class:`Dataset` for each batch of indices, in order.
 
     Args:
-        dataset: Where to read; must be picklable when processes are spawned (all data sets here are).
-        indices: Batches of indices; may be endless, only ``workers * ahead`` batches are asked for in advance.
-        workers: Processes that read; 0 reads in this one.
-        ahead: Batches each worker prepares in advance.
-        pin_memory: Put batches into page-locked memory for asynchronous copies to a GPU.
+        dataset: The data set; must be picklable for spawned processes (all data sets of this package are).
+        indices: Batches of indices; may be endless, since only ``workers * ahead`` batches are read in advance.
+        workers: Reading processes; 0 reads in this process.
+        ahead: Batches that each worker prepares in advance.
+        pin_memory: Whether to put batches into page-locked memory, for asynchronous copies to a GPU.
 
     Raises:
-        UserError: From the data set, e.g. a damaged image; also when it happens in a worker.
+        UserError: The data set raises it, e.g. for a damaged image, in this process or in a worker.
     """
     if workers == 0:
         for batch in indices:
@@ -43,7 +43,7 @@ def read_batches(
 
 
 class _Lists(torch.utils.data.Sampler[list[int]]):
-    """Index batches as lists, which is what worker processes take."""
+    """Batches of indices as lists, as the data loader requires."""
 
     def __init__(self, indices: Iterable[np.ndarray]) -> None:
         self._indices = indices

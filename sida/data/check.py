@@ -1,4 +1,4 @@
-"""Reads a whole data set once and says what is in it and what is wrong with it."""
+"""Check of a whole data set: facts about its images and classes, and damaged images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int
     """Decodes every image.
 
     Args:
-        dataset: Opened without ``max_size`` and ``xflip``.
+        dataset: Data set opened without ``max_size`` and ``xflip``.
         workers: Threads; None: one per processor.
-        most_faults: Stop reading after this many damaged images.
+        most_faults: Number of damaged images after which reading stops.
 
     Returns:
         ``images``, ``resolution``, ``channels``, ``label_dim``, ``mean`` and ``std`` per channel (of 0..255),
@@ -59,7 +59,7 @@ def check_dataset(dataset: Dataset, workers: int | None = None, most_faults: int
 
 
 def class_counts(dataset: Dataset) -> dict[int, int] | None:
-    """Images of each class, or None without integer labels."""
+    """Number of images in each class, or None without integer labels."""
     try:
         found = collections.Counter(dataset.class_indices.tolist())
     except UserError:

@@ -1,8 +1,4 @@
-"""CIFAR-10's python archive, read without trusting it.
-
-The archive is a tar of pickles, which the allow-list reader of :mod:`sida.networks.checkpoint` takes apart: nothing in
-them is called, and what they claim is compared with what is there.
-"""
+"""Reader of CIFAR-10's python archive, a tar of pickles, which the allow-list reader reads without executing code."""
 
 from __future__ import annotations
 
@@ -30,7 +26,7 @@ def read_cifar10(path: str, batches: tuple[str, ...] = TRAINING) -> Iterator[tup
         batches: Members to read: :data:`TRAINING` (50,000 images) or :data:`TEST` (10,000).
 
     Raises:
-        UserError: No such file, a broken archive, a missing batch, or a batch that is not what it should be.
+        UserError: The file is missing or broken, or a batch is missing or invalid.
     """
     try:
         with tarfile.open(path, "r:*") as archive:

@@ -1,4 +1,4 @@
-"""Colour changes of the augmentation: one affine map of (R, G, B) per image."""
+"""Colour changes of the augmentation, as one affine map of (R, G, B) per image."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from sida.config.augmentation import AugmentFlags
 from sida.data.draws import DrawSource
 from sida.data.transfer import sent
 
-#: Label columns of each change, in their order.
+#: Number of label columns of each change, in order.
 COLOUR_LABELS: Mapping[str, int] = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1}
-#: ``chosen(value, uniform, multiplier)`` keeps a change's parameter, or makes it 0: nothing is done.
+#: ``chosen(value, uniform, multiplier)`` keeps a change's parameter or sets it to 0 (no change).
 Chosen = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
 
 
@@ -23,14 +23,14 @@ def transform_colours(
     """Applies colour changes and appends their label columns.
 
     Args:
-        images: float32 ``(N, C, H, W)`` with 3 channels, or 1 (the map's mean over the colours).
+        images: float32 ``(N, C, H, W)`` with 3 channels, or 1 (which takes the mean of the map over the colours).
         flags: Multipliers and strengths.
         chosen: See :data:`Chosen`.
-        source: Draws.
-        labels: Receives one tensor per change.
+        source: Source of the draws.
+        labels: List to which one tensor per change is appended.
 
     Raises:
-        ValueError: Another number of channels.
+        ValueError: The images have another number of channels.
     """
     if not any(getattr(flags, name) > 0 for name in COLOUR_LABELS):
         return images

@@ -1,4 +1,4 @@
-"""Counts the images of each class without reading one: from names of files, or from ``dataset.json``."""
+"""Counting of a data set's images per class without reading images: from file names, or from ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
         name: Name of the data set.
 
     Raises:
-        UserError: Nothing there, or no integer classes in it.
+        UserError: The source is missing or has no integer classes.
     """
     path = Path(source)
     if path.is_file() and path.suffix == ".json":
@@ -54,16 +54,16 @@ def count_labels(source: str | os.PathLike[str], name: str) -> LabelCounts:
 
 
 def counts_of(name: str | os.PathLike[str]) -> LabelCounts:
-    """Class counts by name: of a file (:func:`sida.config.label_counts.find_labels`), or counted from an asset.
+    """Class counts by name: from a file (:func:`sida.config.label_counts.find_labels`), or counted from an asset.
 
     Raises:
-        UserError: No such counts, a broken file, or a failed download.
+        UserError: There are no such counts, the file is broken, or the download fails.
     """
     return count_labels(fetch(str(name)), str(name)) if is_counted(name) else load_labels(name)
 
 
 def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> None:
-    """Compares counts with the data set of a spec: with its size, and with the classes of the whole set at hand.
+    """Compares counts with the data set of a spec: its size and, if the data set is present, all its classes.
 
     Raises:
         UserError: They differ.
@@ -82,13 +82,13 @@ def check_labels(labels: LabelCounts, spec: Mapping[str, Any], where: str) -> No
     if wrong:
         raise UserError(
             f"{where}: {path or dataset.name} has {found[wrong[0]]:,} images of class {wrong[0]}, the class counts of "
-            f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ); is it complete, and of "
-            "the data that are meant?"
+            f"'{labels.name}' say {ours.get(wrong[0], 0):,} ({len(wrong)} classes differ); is it the right and "
+            "complete data set?"
         )
 
 
 def _listed(path: Path) -> Iterable[str]:
-    """The first word of each line, as in ``ls`` or in ImageNet's own ``train_cls.txt``."""
+    """The first word of each line, as in the output of ``ls`` or in ImageNet's ``train_cls.txt``."""
     with open(path, encoding="utf-8", errors="replace") as lines:
         for line in lines:
             if line.strip():
@@ -96,7 +96,7 @@ def _listed(path: Path) -> Iterable[str]:
 
 
 def _by_folder(names: Iterable[str], where: str) -> list[int]:
-    """Pictures per folder, in the order of the folders' names; folders around all of them do not count."""
+    """Number of pictures per folder, sorted by folder; folders that contain all of them do not count."""
     pictures: collections.Counter[str] = collections.Counter()
     bare: collections.Counter[str] = collections.Counter()
     for name in names:
@@ -106,7 +106,7 @@ def _by_folder(names: Iterable[str], where: str) -> list[int]:
             pictures[folder] += 1
         elif not suffix:
             bare[folder] += 1
-    # Lists of ImageNet leave the suffix out; beside pictures, such names are folders or notes.
+    # Names in ImageNet's lists have no suffix; beside pictures, such names are folders or notes.
     folders = {PurePosixPath(folder).parts: count for folder, count in (pictures or bare).items()}
     ends = zip(min(folders, default=()), max(folders, default=()))
     depth = len(list(itertools.takewhile(lambda pair: pair[0] == pair[1], ends)))

@@ -1,4 +1,4 @@
-"""What every data set looks like to the rest of the program."""
+"""Base class of data sets."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ Indices = Sequence[int] | np.ndarray | torch.Tensor | range
 
 
 class Dataset(abc.ABC):
-    """Images with optional labels, addressed by index.
+    """Images with optional labels, by index.
 
-    A subclass provides the raw images and labels; this class adds the three views of the official tools
+    A subclass provides the raw images and labels; this class adds three views of the official tools
     (NVlabs/edm:training/dataset.py): labels as one-hot rows, a seeded subset, and mirrored copies.
 
     Args:
         name: Short name for records, e.g. ``"cifar10"``.
         raw_shape: ``(N, C, H, W)`` of the underlying data.
         labels: Class indices int64 ``(N,)``, label vectors float32 ``(N, D)``, or None when unlabelled.
-        max_size: Keep this many images: shuffled by ``random_seed``, the first taken, then put back in order.
-        random_seed: Seed of that shuffle.
-        xflip: Append a mirrored copy of every kept image after all of them.
+        max_size: Number of images to keep: the first of a shuffled order, in their original order.
+        random_seed: Seed of the shuffle for ``max_size``.
+        xflip: Whether mirrored copies of all kept images follow them.
 
     Attributes:
         name: Short name for records.
         raw_count: Number of images before ``max_size`` and ``xflip``.
         num_channels: Channels of ``images``.
         resolution: Height and width of ``images``.
-        label_dim: Width of the label rows, 0 when unconditional. Integer labels give ``max + 1`` classes, counted
-            over the whole data, not over the subset.
+        label_dim: Width of the label rows, 0 without labels. Integer labels give ``max + 1`` classes of the whole data,
+            not of the subset.
     """
 
-    #: False for data whose items are VAE moments (float32) instead of pixels (uint8).
+    #: Whether items are pixels (uint8); else they are VAE moments (float32).
     is_pixels: bool = True
-    #: True for data of which nothing has to be read or decoded when it is asked for.
+    #: Whether all items are in memory, without reading or decoding.
     in_memory: bool = False
 
     def __init__(
@@ -64,7 +64,7 @@ class Dataset(abc.ABC):
             self.label_dim = int(labels.max()) + 1 if labels.ndim == 1 else labels.shape[1]
         self.raw_indices = np.arange(count, dtype=np.int64)
         if max_size is not None and max_size < count:
-            # The legacy generator on purpose: its stream is frozen, and published subsets were drawn with it.
+            # The legacy generator, whose stream is frozen, drew the published subsets.
             np.random.RandomState(random_seed % (1 << 31)).shuffle(self.raw_indices)
             self.raw_indices = np.sort(self.raw_indices[:max_size])
         self._flipped = np.zeros(len(self.raw_indices), dtype=bool)
@@ -77,12 +77,12 @@ class Dataset(abc.ABC):
 
     @abc.abstractmethod
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
-        """Underlying images ``(N, C, H, W)`` at raw indices: uint8, or float32 for latents; a fresh array."""
+        """Underlying images ``(N, C, H, W)`` at raw indices: a new array, uint8 or (for latents) float32."""
 
     @functools.cached_property
     @abc.abstractmethod
     def sha256(self) -> str:
-        """SHA-256 that identifies the underlying data (computed on first use: it may read every byte)."""
+        """SHA-256 of the underlying data, computed on first use, which may read every byte."""
 
     def images(self, indices: Indices) -> torch.Tensor:
         """Images ``(N, C, H, W)`` at ``indices``: uint8 pixels in 0..255, or float32 VAE moments."""
@@ -105,7 +105,7 @@ class Dataset(abc.ABC):
 
     @functools.cached_property
     def class_indices(self) -> torch.Tensor:
-        """Class of every item, int64 ``(len,)``: what an empirical label distribution draws from.
+        """Class of every item, int64 ``(len,)``, from which an empirical label distribution draws.
 
         Raises:
             UserError: The data set has no integer labels.
@@ -116,15 +116,15 @@ class Dataset(abc.ABC):
 
     @property
     def network_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of what networks see."""
+        """Shape ``(C, H, W)`` of network input."""
         return (self.num_channels, self.resolution, self.resolution)
 
     def network_input(
         self, batch: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Turns a batch of :meth:`images` into network input, float32: ``x / 127.5 - 1`` for pixels.
+        """Converts a batch of :meth:`images` to network input, float32: ``x / 127.5 - 1`` for pixels.
 
-        Latent data sets sample here with unit normal ``noise(x)`` (:mod:`sida.data.latents`); pixels ignore it.
+        Latent data sets sample with unit normal ``noise(x)`` (:mod:`sida.data.latents`); pixels ignore ``noise``.
         """
         return batch.to(torch.float32) / 127.5 - 1
 

@@ -1,4 +1,4 @@
-"""The embedded data set: 1797 handwritten digits, 8×8 grey, that come with scikit-learn (no download)."""
+"""The embedded data set: scikit-learn's 1797 handwritten digits, 8×8 grey, without download."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ HELD_OUT_PER_CLASS = 30
 
 
 class Digits(Dataset):
-    """scikit-learn's digits as uint8; pixel v in 0..16 becomes ``round(v * 255 / 16)``, so networks see v/8 - 1.
+    """scikit-learn's digits as uint8: pixel v in 0..16 becomes ``round(v * 255 / 16)``, and v/8 - 1 for networks.
 
     Args:
         name: Name for records.
@@ -27,7 +27,7 @@ class Digits(Dataset):
         max_size: See :class:`~sida.data.Dataset`.
         random_seed: See :class:`~sida.data.Dataset`.
         xflip: See :class:`~sida.data.Dataset` (mirrored digits are not digits; off by default).
-        split: Which images there are, see :func:`split_indices`; their order is that of the whole set.
+        split: Part of the images, see :func:`split_indices`, in the order of the whole set.
     """
 
     in_memory = True
@@ -43,7 +43,7 @@ class Digits(Dataset):
     ) -> None:
         images, classes = _read()
         chosen = split_indices(split)
-        # Of the whole set the arrays themselves: a copy has another layout in memory, and training rounds otherwise.
+        # The whole set must not be copied: a copy has another memory layout, and training then rounds differently.
         whole = split == "all"
         self._pixels: np.ndarray = images if whole else images[chosen]
         self._classes: np.ndarray = classes if whole else classes[chosen]
@@ -61,15 +61,15 @@ class Digits(Dataset):
 
 
 def open_digits(config: DatasetConfig, **views: Any) -> Digits:
-    """The digits as a data set."""
+    """Opens the digits."""
     return Digits(**views, split=config.split)
 
 
 def shuffled(seed: int = 0) -> torch.Tensor:
-    """The indices of all 1797 digits in a random order, int64.
+    """Indices of all 1797 digits in random order, int64.
 
-    By that of seed 0 the embedded networks share the digits between them: the first 360 trained the backbone of GDD's
-    discriminator (:mod:`sida.discriminator.digits`), all others the measuring network (``eval/features/digits.py``).
+    The order of seed 0 splits the digits between the embedded networks: the first 360 trained the backbone of GDD's
+    discriminator (:mod:`sida.discriminator.digits`), the others the feature network (``eval/features/digits.py``).
     """
     return torch.randperm(len(_read()[0]), generator=torch.Generator().manual_seed(seed))
 
@@ -77,12 +77,12 @@ def shuffled(seed: int = 0) -> torch.Tensor:
 def split_indices(split: Split) -> np.ndarray:
     """Indices of the images of a split, int64, ascending.
 
-    ``held-out`` has 300 images, of each class the first 30 of :func:`shuffled`. All of them are among the 360 that the
-    measuring network never saw, so neither a generator trained on ``train`` nor the network by which it is chosen has
-    seen one; GDD's backbone has seen all 300. ``train`` has the other 1497. Equal numbers of each class, because other
-    class frequencies than the generator's would count as a distance.
+    ``held-out`` has 300 images: of each class the first 30 of :func:`shuffled`. All are among the 360 images on which
+    the feature network was not trained, so neither a generator trained on ``train`` nor the network that selects it has
+    seen them; GDD's backbone has seen all 300. ``train`` has the other 1497. The classes have equal numbers, since
+    class frequencies that differ from the generator's would count as a distance.
 
-    The digits of one writer are in both: the set does not say who wrote which.
+    Digits of one writer may be in both parts: the data set does not name writers.
     """
     classes = _read()[1]
     if split == "all":
@@ -102,9 +102,9 @@ def _read() -> tuple[np.ndarray, np.ndarray]:
 
 
 def _values() -> tuple[np.ndarray, np.ndarray]:
-    """``(images (1797, 8, 8), classes (1797,))`` as scikit-learn's ``load_digits`` gives them, float64 from 0 to 16.
+    """``(images (1797, 8, 8), classes (1797,))`` of scikit-learn's ``load_digits``, float64 from 0 to 16.
 
-    Read from its file where it lies in its place: scikit-learn takes longer to start than a small job to work.
+    They are read from scikit-learn's file if possible: its import takes longer than a small job.
     """
     package = importlib.util.find_spec("sklearn")
     for folder in (package and package.submodule_search_locations) or ():

@@ -1,4 +1,4 @@
-"""A source of random tensors that is either a generator or a list recorded elsewhere."""
+"""Source of random tensors: a generator, or recorded draws."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 
 
 class DrawSource:
-    """Hands out raw draws in call order.
+    """Returns raw draws in call order.
 
     Args:
-        device: Where draws are made when neither of the other two is given.
-        generator: Draws come from it, on its device.
-        recorded: Draws are taken from here instead, one per call, and their shapes are checked.
+        device: Device of the draws, if neither a generator nor recorded draws are given.
+        generator: Source of the draws, on its device.
+        recorded: Recorded draws, one per call, whose shapes are checked.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Turns a data set of pixels into one of VAE moments, as EDM2 trains on."""
+"""Encoding of a data set of pixels to VAE moments, EDM2's training data."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def encode_dataset(
     device: str = "cpu",
     workers: int = 0,
 ) -> dict[str, Any]:
-    """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json``; the archive appears whole or not at all.
+    """Writes ``00000/img-mean-std-00000000.npy`` … and ``dataset.json`` atomically to an archive.
 
     Args:
-        dataset: Pixels, RGB.
+        dataset: Data set of RGB pixels.
         out: Zip to write.
-        encode: uint8 images to moments float32 ``(N, 2C, h, w)``, e.g. :class:`~sida.data.LatentEncoder`.
+        encode: Function from uint8 images to moments float32 ``(N, 2C, h, w)``, e.g. :class:`~sida.data.LatentEncoder`.
         batch_size: Images per call.
-        device: Where images are sent before the call.
+        device: Device of the images in the call.
         workers: Reading processes.
 
     Returns:

@@ -1,7 +1,7 @@
-"""Pictures of capital letters, rendered from the fonts of matplotlib: a data set at true size without a download.
+"""Rendered images of capital letters in the fonts of matplotlib: a data set of full size without a download.
 
-Image i is a function of i alone: a counter-based draw gives its font, place, slant, size, weight, colours, texture and
-light. Classes take turns, so that each class has equally many images.
+Image i depends on i only: a counter-based draw gives its font, place, slant, size, weight, colours, texture and light.
+Classes alternate, so that each class has equally many images.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ def rendered_images(name: str, subset: str, count: int | None = None) -> Iterato
 
     Args:
         name: Key of :data:`sida.config.rendered.RENDERED`.
-        subset: Key of its subsets.
-        count: Number of images; None takes all of the subset.
+        subset: Name of the subset.
+        count: Number of images; None takes the whole subset.
 
     Yields:
         Pixels uint8 ``(H, W, 3)`` and the class.
@@ -47,12 +47,12 @@ def rendered_images(name: str, subset: str, count: int | None = None) -> Iterato
 def render_letters(
     fields: np.ndarray, classes: np.ndarray, indices: Sequence[int], seed: str, resolution: int
 ) -> np.ndarray:
-    """Renders images, each by the draws of its index.
+    """Renders images, each with the draws of its index.
 
     Args:
         fields: See :func:`glyph_fields`.
         classes: Glyph of each image, int64 ``(N,)``.
-        indices: Index of each image, which decides everything but its class.
+        indices: Index of each image, which decides everything except its class.
         seed: Name of the stream of draws.
         resolution: Height and width R.
 

@@ -1,4 +1,4 @@
-"""Latent diffusion (EDM2, ImageNet 512): VAE moments to network input, and network output to pixels.
+"""Latent data sets (EDM2, ImageNet 512): VAE moments to network input, and network output to pixels.
 
 A stored item is the mean and standard deviation of the VAE's posterior, 8 channels. A latent is
 ``mean + std · N(0, I)``, then ``x · scale + bias`` per channel so that it has mean 0 and standard deviation 0.5.
@@ -24,7 +24,7 @@ from sida.files.archives import Files, open_files
 
 @dataclasses.dataclass(frozen=True)
 class LatentScaling:
-    """Per-channel statistics of raw latents, and what they are mapped to.
+    """Per-channel statistics of raw latents and of network input.
 
     Attributes:
         raw_mean: Means over ImageNet-512.
@@ -40,12 +40,12 @@ class LatentScaling:
 
     @property
     def scale(self) -> torch.Tensor:
-        """float32 ``(C,)``."""
+        """Factor per channel, float32 ``(C,)``."""
         return (self.final_std / torch.tensor(self.raw_std, dtype=torch.float64)).float()
 
     @property
     def bias(self) -> torch.Tensor:
-        """float32 ``(C,)``."""
+        """Shift per channel, float32 ``(C,)``."""
         means = torch.tensor(self.raw_mean, dtype=torch.float64)
         return (self.final_mean - means * self.final_std / torch.tensor(self.raw_std, dtype=torch.float64)).float()
 
@@ -56,7 +56,7 @@ class LatentScaling:
         return latents * self._per_channel(self.scale, latents) + self._per_channel(self.bias, latents)
 
     def to_raw(self, latents: torch.Tensor) -> torch.Tensor:
-        """What the VAE decodes, float32, from network output."""
+        """Converts network output to the VAE's raw latents, float32."""
         values = latents.to(torch.float32)
         return (values - self._per_channel(self.bias, values)) / self._per_channel(self.scale, values)
 
@@ -87,7 +87,7 @@ class LatentArchive(ImageArchive):
     def network_input(
         self, batch: torch.Tensor, noise: Callable[[torch.Tensor], torch.Tensor] | None = None
     ) -> torch.Tensor:
-        """Samples latents from moments; ``noise(x)`` gives unit normal draws like ``x`` (None: torch's global ones)."""
+        """Samples latents from moments; ``noise(x)`` gives unit normal draws like ``x`` (None: torch's generator)."""
         return self.scaling.sample(batch, noise or torch.randn_like)
 
 
@@ -103,8 +103,7 @@ class LatentDecoder:
     """Network output to pixels: un-scale, decode, clamp to [0, 1], × 255, truncate (fact 25).
 
     Args:
-        vae: ``vae.decode(x)`` gives an object with ``sample`` ``(N, 3, H, W)`` about [0, 1] (diffusers'
-            ``AutoencoderKL``).
+        vae: Autoencoder (diffusers' ``AutoencoderKL``): ``vae.decode(x)`` has ``sample`` ``(N, 3, H, W)`` near [0, 1].
         scaling: Statistics of the latents.
         batch_size: Images decoded at once (512×512 decoding needs about 1 GB per image in float32).
     """
@@ -148,11 +147,11 @@ def load_vae(path: str = SD_VAE.name, device: str | torch.device = "cpu", offlin
 
     Args:
         path: Folder with ``config.json`` and weights, or a name on the Hugging Face hub.
-        device: Where it goes.
-        offline: Use local files only.
+        device: Device of the autoencoder.
+        offline: Whether to use local files only.
 
     Raises:
-        UserError: The optional package is not installed, or there is no such model.
+        UserError: The optional package is not installed, or the model does not exist.
     """
     try:
         from diffusers import AutoencoderKL

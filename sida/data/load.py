@@ -1,4 +1,4 @@
-"""From a data-set spec (plain mapping) to a data set."""
+"""Opening of data sets from their specs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def load_dataset(spec: Mapping[str, Any] | DatasetConfig, where: str = "dataset"
     """Opens a data set and checks it against its spec.
 
     Args:
-        spec: Mapping of the fields of :class:`DatasetConfig`. A ``kind`` of one's own is ``module:function``, called as
-            ``function(config, name=..., use_labels=..., max_size=..., random_seed=..., xflip=...)``; it returns a
-            :class:`Dataset`, which these five are for.
+        spec: Mapping of the fields of :class:`DatasetConfig`. A custom ``kind`` is ``module:function``, called as
+            ``function(config, name=..., use_labels=..., max_size=..., random_seed=..., xflip=...)``; it passes the five
+            keywords to the :class:`Dataset` that it returns.
         where: Place named in errors.
 
     Raises:
-        UserError: A bad spec, a missing or broken file, or data that contradict the spec.
+        UserError: The spec is wrong, a file is missing or broken, or the data contradict the spec.
     """
     config = spec if isinstance(spec, DatasetConfig) else from_mapping(DatasetConfig, spec, where)
     known = DATASET_KINDS.get(config.kind)
@@ -57,7 +57,7 @@ def open_stored(config: DatasetConfig, **views: Any) -> Dataset:
     """Opens an archive or folder.
 
     Raises:
-        ValueError: It is the other one of both.
+        ValueError: The path is a folder for kind ``zip``, or a file for kind ``folder``.
     """
     path = Path(str(config.path)).expanduser()
     if path.exists() and path.is_dir() != (config.kind == "folder"):
@@ -66,7 +66,7 @@ def open_stored(config: DatasetConfig, **views: Any) -> Dataset:
 
 
 def _compare(dataset: Dataset, config: DatasetConfig, where: str) -> None:
-    """Checks counts and sizes against the spec; the digest only when the spec gives one."""
+    """Checks counts and sizes against the spec, and the digest if the spec has one."""
     found = {
         "num_images": dataset.raw_count,
         "resolution": dataset.resolution,

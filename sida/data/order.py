@@ -1,4 +1,4 @@
-"""In which order images are visited: our counter-based order, and the official ones of EDM and EDM2."""
+"""Orders of the images in a training: the suite's counter-based order, and the official orders of EDM and EDM2."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Order(Protocol):
 
 
 class _Epochs:
-    """A fresh permutation per epoch.
+    """A new permutation for each epoch.
 
     Args:
         dataset_size: Number of items, at least 1.
-        source: What an epoch's permutation is drawn from.
+        source: Function that gives the random generator of an epoch's permutation.
     """
 
     def __init__(self, dataset_size: int, source: Callable[[int], np.random.RandomState]) -> None:
@@ -48,15 +48,15 @@ class _Epochs:
 
 
 class InfiniteSampler(_Epochs):
-    """Endless visits, a fresh permutation per epoch; position k's index depends on (seed, k) alone.
+    """Endless order with a new permutation for each epoch; the index at position k depends on (seed, k) only.
 
-    Nothing has to be saved to resume: ask for the positions that come next. Several devices share one order by
-    asking for different positions.
+    Resuming needs no saved state, only the next position. Several devices share one order by reading different
+    positions.
 
     Args:
         dataset_size: Number of items, at least 1.
         seed: Seed of all permutations.
-        purpose: Separates independent streams of one seed, e.g. ``"psi"`` and ``"generator"``.
+        purpose: Name of one of several independent streams of a seed, e.g. ``"psi"`` and ``"generator"``.
     """
 
     def __init__(self, dataset_size: int, seed: int, purpose: str = "order") -> None:
@@ -82,10 +82,10 @@ class EDM2Order(_Epochs):
 
 
 class EDMOrder:
-    """EDM's and SiD's order: after each visit the item is swapped with one of the last half data set's visits.
+    """EDM's and SiD's order: after each visit the item is swapped with one visited within the last half data set.
 
-    There are no epochs: a position needs all draws before it, which are made again when a run goes on (about a minute
-    for a hundred million images).
+    There are no epochs: a position needs all earlier draws, which a resumed run repeats (about a minute for a hundred
+    million images).
 
     Args:
         dataset_size: Number of items, at least 1.
@@ -105,7 +105,7 @@ class EDMOrder:
         self._state = np.random.RandomState(self.seed % (1 << 32))
         self._state.shuffle(order)
         self._order, self._position = order.tolist(), 0
-        # Visits from position `first` on, which may be asked for again, and where the request before this began.
+        # Kept visits from position `_first` on, which may be requested again; start of the previous request.
         self._past: list[int] = []
         self._first, self._asked = 0, -1
 
@@ -113,7 +113,7 @@ class EDMOrder:
         """Indices int64 ``(count,)`` at positions ``start … start + count - 1`` of the endless order."""
         if start < self._first:
             self._restart()
-        # Whoever reads ahead asks for a batch and later for the same one; what lies before both is forgotten.
+        # Prefetching requests a batch twice; visits before both requests are dropped.
         needed = start if self._asked < 0 else min(self._asked, start)
         self._asked = start
         while self._position < start + count:
@@ -127,7 +127,7 @@ class EDMOrder:
     def _visit(self, count: int) -> list[int]:
         """The next indices."""
         order, size, here = self._order, self.dataset_size, self._position % self.dataset_size
-        # One call that draws many numbers draws the same as many calls.
+        # One call for many numbers gives the same numbers as many calls.
         draws = self._state.randint(self._window, size=count).tolist() if self._window >= 2 else [0] * count
         visited = []
         for draw in draws:
@@ -140,7 +140,7 @@ class EDMOrder:
         return visited
 
 
-#: Orders by name, each made of the data set's size, the seed and the purpose.
+#: Functions that make an order from the data set's size, the seed and the purpose, by name.
 ORDERS: dict[str, Callable[[int, int, str], Order]] = {
     "shuffled": lambda size, seed, purpose: InfiniteSampler(size, seed, purpose),
     "edm": lambda size, seed, purpose: EDMOrder(size, seed),

@@ -1,7 +1,7 @@
-"""Pictures: the formats that are read, the one place that opens them, and the one that writes PNG.
+"""Reading of untrusted pictures of a few formats, and writing of PNG.
 
-Left to itself, Pillow tries every plugin it has on a file's content, whatever the name says; one of them hands the
-content to Ghostscript, a program of its own, and others have never been asked for here. So the formats are named.
+By default Pillow tries all its plugins on a file's content, and one of them starts Ghostscript. So this module allows
+a list of formats only.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import numpy as np
 
 from sida.errors import UserError
 
-#: Pillow's name of the format by suffix. A picture may have another of these formats than its name says (a few of
-#: ImageNet's do), but none beside them.
+#: Pillow's name of the format by suffix. A picture's format may differ from its suffix (as a few of ImageNet's do), but
+#: must be one of these.
 FORMATS = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".bmp": "BMP", ".webp": "WEBP", ".ppm": "PPM", ".pgm": "PPM",
     ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
 PICTURES = frozenset(FORMATS)
-#: The largest photograph of ImageNet has 61 million.
+#: Limit of pixels; the largest photograph of ImageNet has 61 million.
 MOST_PIXELS = 1 << 26
-#: Scans of a progressive JPEG, and its segments; chunks of a PNG, and one more for each KiB.
+#: Limits of scans and segments of a JPEG, and of chunks of a PNG (and one more for each KiB).
 MOST_SCANS, MOST_SEGMENTS, MOST_CHUNKS = 100, 5_000, 1_000
-#: Strips or tiles of a TIFF.
+#: Limit of strips or tiles of a TIFF.
 MOST_STRIPS = 1 << 18
-#: Bytes of a picture that Pillow's Python code reads value by value: GIF's blocks; plain PPM and packed BMP.
+#: Limits in bytes of formats that Pillow's Python code reads value by value: GIF; plain PPM and packed BMP.
 MOST_BLOCKS, MOST_PLAIN = 16 << 20, 4 << 20
 _NUMBER = rb"(?:\s|#[^\r\n]*[\r\n])+(?:%s)"
 _SIDES = 2 * (_NUMBER % rb"\d+")
-#: Headers of PPM files whose pixels are copied as they are.
+#: Headers of PPM files with raw pixels.
 _RAW_PPM = re.compile(rb"P(?:4%b|[56]%b%b)\s" % (_SIDES, _SIDES, _NUMBER % rb"255"))
 #: Markers of a JPEG that begin a segment.
 _SEGMENT = re.compile(rb"\xff([^\x00\x01\xff\xd0-\xd8])")
-#: What Pillow's decoders raise for damaged pictures, most of them by chance.
+#: Exceptions of Pillow's decoders for damaged pictures.
 _FAULTS = (
     OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
     RuntimeError, struct.error, zlib.error,
@@ -46,18 +46,18 @@ _NAMES = tuple(dict.fromkeys(FORMATS.values()))
 
 
 def open_picture(content: bytes, where: str, whole: bool = False) -> Any:
-    """Decodes a picture of one of :data:`FORMATS`; of several frames, the first.
+    """Decodes the first frame of a picture of one of :data:`FORMATS`.
 
     Args:
         content: The encoded picture.
         where: Place named in errors.
-        whole: Refuse a picture of which Pillow would give a part: the upper 8 bits of more, or one of several frames.
+        whole: Whether to refuse a picture that Pillow would truncate to 8 bits per value or to one frame.
 
     Returns:
-        A ``PIL.Image.Image`` with its pixels loaded; ``format`` is Pillow's name of what it was.
+        A ``PIL.Image.Image`` with its pixels loaded; ``format`` is Pillow's name of the format.
 
     Raises:
-        UserError: Damaged, or of another format; with ``whole``, more than 8 bits or one frame.
+        UserError: The picture is damaged or of another format; with ``whole``, it has more than 8 bits or one frame.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -80,25 +80,25 @@ def open_picture(content: bytes, where: str, whole: bool = False) -> Any:
 
 
 def _lost(picture: Any) -> str | None:
-    """What loading a picture leaves out, and the remedy; None where it is nothing."""
-    # What the decoder is told: the form of the values, and of PPM the largest one. BMP's ";16" are three values.
-    told = [word for tile in picture.tile for word in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
+    """Loss when a picture is loaded, with the remedy, or None."""
+    # Arguments of the decoder: the form of the values, and for PPM the largest value. BMP's ";16" are three values.
+    words = [word for tile in picture.tile for word in (tile[3] if isinstance(tile[3], tuple) else (tile[3],))]
     if picture.format == "PPM":
-        deep = any(isinstance(word, int) and word > 255 for word in told)
+        deep = any(isinstance(word, int) and word > 255 for word in words)
     else:
-        deep = picture.format != "BMP" and any(";16" in str(word) for word in told)
+        deep = picture.format != "BMP" and any(";16" in str(word) for word in words)
     if deep:
         return "has more than 8 bits a value; convert all pictures to 8 bits first"
-    # What stands behind the first picture of a JPEG are previews of it. To count frames is to read them all.
+    # Further pictures in a JPEG are previews. Counting frames would read all of them.
     several = picture.format not in ("JPEG", "MPO") and getattr(picture, "is_animated", False)
-    return "holds several frames; save each as a picture of its own" if several else None
+    return "holds several frames; save each as a separate picture" if several else None
 
 
 def _check_work(content: bytes) -> None:
-    """Refuses pictures that take Pillow long to look at, whatever their size in pixels.
+    """Refuses pictures that Pillow reads slowly, regardless of their size in pixels.
 
     Raises:
-        ValueError: More scans, segments, chunks, strips or bytes than a picture has.
+        ValueError: The picture has too many scans, segments, chunks, strips or bytes.
     """
     if content[:3] == b"GIF" and len(content) > MOST_BLOCKS:
         raise ValueError(f"a GIF of more than {MOST_BLOCKS >> 20} MiB")
@@ -128,7 +128,7 @@ def _check_scans(content: bytes) -> None:
 
 
 def few_chunks(png: bytes) -> bool:
-    """Whether a PNG has no more chunks than a picture of its bytes; IDAT of 8 KiB are the smallest in use."""
+    """Whether a PNG has a plausible number of chunks for its bytes; IDAT chunks have at least 8 KiB in practice."""
     place, left = 8, MOST_CHUNKS + (len(png) >> 10)
     while place < len(png) and left:
         place += 12 + int.from_bytes(png[place : place + 4])
@@ -149,11 +149,11 @@ def _check_strips(content: bytes, order: str) -> None:
 
 
 def encode_png(pixels: np.ndarray, compress_level: int = -1) -> bytes:
-    """A PNG file of uint8 ``(H, W)`` or ``(H, W, C)`` with 1 or 3 channels.
+    """Encodes uint8 ``(H, W)`` or ``(H, W, C)`` with 1 or 3 channels as a PNG file.
 
     Args:
         pixels: The picture.
-        compress_level: 0 (none; fast) to 9; −1 is zlib's own choice.
+        compress_level: 0 (none; fast) to 9; −1 is zlib's default.
     """
     from PIL import Image
 

@@ -1,6 +1,6 @@
-"""Writes data sets in the EDM format: pictures of any size from a folder, a zip or CIFAR-10's archive to one zip.
+"""Preparation of data sets in the EDM format: from pictures in a folder, an archive or CIFAR-10's archive to one zip.
 
-The archive is the official tool's: PNG without compression, ``00000/img00000000.png`` onwards in sorted order of the
+The archive equals the official tool's: uncompressed PNG, ``00000/img00000000.png`` onwards in sorted order of the
 sources, ``dataset.json`` last, nothing deflated (NVlabs/edm:dataset_tool.py). Equal sources give equal bytes.
 """
 
@@ -30,9 +30,9 @@ from sida.files.archives import Files, open_files
 from sida.files.atomic import atomic_path, zip_member
 from sida.progress import Progress
 
-#: PNG bytes, the picture's kind in words, and whether it was cropped or scaled.
+#: PNG bytes, description of the picture's mode, and whether it was cropped or scaled.
 PreparedPicture = tuple[bytes, str, bool]
-#: One image to be written: made by a worker thread, and its label.
+#: Function that makes an image in a worker thread, and the image's label.
 PictureJob = tuple[Callable[[], PreparedPicture], Any]
 Resolution = Annotated[Count, Range(most=8192)]
 TransformName = Annotated[str, OneOf(lambda: TRANSFORMS)]
@@ -46,19 +46,19 @@ _MOST_FAULTS = 20
 
 @dataclasses.dataclass(frozen=True)
 class PrepareConfig(Settings):
-    """What to make; the flags of ``sida data prepare``.
+    """Settings of :func:`prepare`, and options of ``sida data prepare``.
 
     Attributes:
-        source: Folder, zip, uncompressed tar (also one of a tar per class, as ImageNet's), ``cifar-10-python.tar.gz``,
-            or the name of a rendered data set (:data:`sida.config.rendered.RENDERED`).
+        source: Folder, zip, uncompressed tar (also with a tar per class, such as ImageNet's),
+            ``cifar-10-python.tar.gz``, or the name of a rendered data set (:data:`sida.config.rendered.RENDERED`).
         out: Zip to write.
-        resolution: Height and width; null keeps the pictures' (all must then be square and alike).
+        resolution: Height and width; null keeps those of the pictures, which must then be square and equal.
         transform: See :mod:`sida.data.transforms`.
-        channels: 3 (everything becomes RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
+        channels: 3 (RGB, as in the originals) or 1 (grey); null: 1 if all pictures are grey, else 3.
         labels: ``auto`` (``dataset.json``, else the top folders), ``json``, ``folders`` or ``none``.
         subset: ``train`` or ``test`` (CIFAR-10 and rendered data sets only).
-        max_images: Stop after this many.
-        expect: Expected number of images; another number is an error and nothing is written.
+        max_images: Largest number of images.
+        expect: Expected number of images; with another number nothing is written and the command fails.
         workers: Threads; null: one per processor.
     """
 
@@ -85,12 +85,13 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
     """Writes the archive and returns facts about it.
 
     Returns:
-        ``images``, ``resolution``, ``channels``; ``classes``: images of each class; ``class_names``: folders of the
-        classes; ``kinds``: pictures of each kind; ``resized``: pictures cropped or scaled; ``skipped``: other files by
-        their suffix.
+        ``images``, ``resolution``, ``channels``; ``classes``: number of images by class; ``class_names``: folders of
+        the classes; ``kinds``: number of pictures by mode; ``resized``: number of pictures cropped or scaled;
+        ``skipped``: number of other files by suffix.
 
     Raises:
-        UserError: A missing or broken source, damaged pictures (named), or another number than expected.
+        UserError: The source is missing or broken, pictures are damaged (the message names them), or their number is
+            not the expected one.
     """
     total, jobs, facts = _jobs(config)
     if config.max_images is not None:
@@ -136,7 +137,7 @@ def prepare(config: PrepareConfig) -> dict[str, Any]:
 
 
 def summary(facts: dict[str, Any]) -> str:
-    """The facts of :func:`prepare` about the pictures in one line: read, converted, skipped."""
+    """Describes the result of :func:`prepare` in one line: pictures read, converted, skipped."""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in facts["kinds"].items())
     form = "RGB" if facts["channels"] == 3 else "grey"
     line = f"{facts['images']:,} pictures read ({kinds}), stored as {form}; {facts['resized']:,} cropped or scaled"
@@ -147,7 +148,7 @@ def summary(facts: dict[str, Any]) -> str:
 
 
 def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
-    """Number of pictures, what makes each, and facts about the source."""
+    """Number of pictures, a job for each, and facts about the source."""
     if config.source in RENDERED:
         return _rendered_jobs(config)
     path = Path(config.source)
@@ -170,7 +171,7 @@ def _jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, A
 
 
 def _is_grey(files: Files, member: int) -> bool:
-    """Whether a picture is stored without colours; a damaged one is reported later."""
+    """Whether a picture is stored without colours; damage is reported later."""
     try:
         return open_picture(files.read(member), "").mode in _GREY
     except UserError:
@@ -180,7 +181,7 @@ def _is_grey(files: Files, member: int) -> bool:
 def _cifar_jobs(config: PrepareConfig) -> tuple[int, Iterator[PictureJob], dict[str, Any]]:
     if config.resolution not in (None, 32) or config.transform != "none":
         raise UserError(f"{config.source}: CIFAR-10 is 32×32 already; leave out --resolution and --transform")
-    # Read ahead of the first write: 150 MB at most, and a fault in the last batch is found at once.
+    # Read all batches (150 MB) before writing, so that a fault in the last one is found at once.
     pairs = list(read_cifar10(config.source, TRAINING if config.subset == "train" else TEST))
     keep = config.labels != "none"
     return len(pairs), ((_ArrayJob(pixels), label if keep else None) for pixels, label in pairs), {}
@@ -223,15 +224,15 @@ class _ArrayJob:
 
 
 def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[Any], list[str]]:
-    """One label per picture: from ``dataset.json``, or the rank of its top folder's name, or None; and those names.
+    """Labels of pictures, from ``dataset.json`` or the rank of the top folder's name (else None), and folder names.
 
     Args:
         files: The source.
-        members: Its pictures.
+        members: Indices of the pictures.
         rule: ``auto``, ``json``, ``folders`` or ``none``, as in :class:`PrepareConfig`.
 
     Raises:
-        UserError: The rule asks for labels that are not there.
+        UserError: The rule needs labels that are missing.
     """
     if rule in ("auto", "json"):
         found = read_labels(files, members)
@@ -252,7 +253,7 @@ def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[A
 def _in_order(
     jobs: Iterator[PictureJob], total: int, workers: int
 ) -> Iterator[tuple[PreparedPicture | UserError, Any]]:
-    """Results or faults in order while threads work ahead a little."""
+    """Yields results or faults in order, while threads work on the next jobs."""
     waiting: collections.deque[tuple[Future[PreparedPicture], Any]] = collections.deque()
     with ThreadPoolExecutor(workers) as pool:
         try:
@@ -278,7 +279,7 @@ def _result(future: Future[PreparedPicture]) -> PreparedPicture | UserError:
 
 
 def _png_shape(png: bytes) -> tuple[int, int, int]:
-    """Width, height, channels from the header of a PNG that we wrote."""
+    """Width, height and channels from the header of a PNG written by this module."""
     width, height = int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
     return width, height, 3 if png[25] == 2 else 1
 

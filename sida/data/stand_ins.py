@@ -1,4 +1,4 @@
-"""Drawn images in the shape of a data set: what times a training where the data are not needed."""
+"""Data sets without real images: random images for timing a training, and classes without images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from sida.data.dataset import Dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_json
 
-#: Images that are drawn; they come again and again.
+#: Number of different random images.
 DRAWN = 1024
 
 
-class DrawnImages(Dataset):
-    """Images of uniform noise, uint8, with classes in turn.
+class RandomImages(Dataset):
+    """Images of uniform noise, uint8, with alternating classes.
 
     Args:
         name: Name for records.
@@ -44,25 +44,25 @@ class DrawnImages(Dataset):
         return hashlib.sha256(self._pixels.tobytes()).hexdigest()
 
 
-def open_noise(config: DatasetConfig, *, name: str, use_labels: bool, **views: Any) -> DrawnImages:
-    """The data set of a spec of kind ``noise``.
+def open_noise(config: DatasetConfig, *, name: str, use_labels: bool, **views: Any) -> RandomImages:
+    """Opens a data set of kind ``noise``.
 
     Raises:
-        ValueError: The spec does not say the shape.
+        ValueError: The spec has no resolution or channels.
     """
     if config.resolution is None or config.channels is None:
         raise ValueError("resolution: a data set of kind 'noise' needs resolution and channels; add them")
     shape = (config.channels, config.resolution, config.resolution)
-    return DrawnImages(name, shape, (config.label_dim or 0) if use_labels else 0, **views)
+    return RandomImages(name, shape, (config.label_dim or 0) if use_labels else 0, **views)
 
 
 class ClassesOnly(Dataset):
-    """Items with a class and no image, in the order of their classes.
+    """Items with a class and no image, sorted by class.
 
     Args:
-        shape: ``(N, C, H, W)`` of what networks see.
-        counts: Items of each class; None without classes.
-        name: For records.
+        shape: Shape ``(N, C, H, W)`` of network input.
+        counts: Number of items in each class; None without classes.
+        name: Name for records.
         views: See :class:`Dataset`.
     """
 
@@ -81,8 +81,8 @@ class ClassesOnly(Dataset):
         return sha256_json(self._facts)
 
     def raw_images(self, raw_indices: np.ndarray) -> np.ndarray:
-        """Raises UserError: there are none."""
-        raise UserError(f"data set {self.name}: has classes and no images; take the archive")
+        """Raises UserError, since there are no images."""
+        raise UserError(f"data set {self.name}: has classes and no images; use the archive")
 
 
 def open_classes(config: DatasetConfig, name: str, use_labels: bool, **views: Any) -> Dataset:

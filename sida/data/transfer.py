@@ -1,4 +1,4 @@
-"""Small tensors on their way to a GPU."""
+"""Transfer of small tensors to a GPU without waiting for it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 
 
 def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """A tensor on a device. A GPU gets it in its turn, and nobody waits for what it computes before.
+    """Copies a tensor to a device asynchronously.
 
-    A plain ``to`` copies from memory that the system may move, so it waits until the GPU has come that far, which in
-    every step is time in which the GPU gets no new work. From pinned memory nothing needs to wait.
+    A plain ``to`` copies from pageable memory and waits for the GPU, which gets no new work meanwhile. A copy from
+    pinned memory does not wait.
 
     Args:
-        tensor: On any device; not to be changed in place afterwards.
-        device: Where it is wanted.
+        tensor: Tensor on any device, which must not be changed in place afterwards.
+        device: Target device.
     """
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)

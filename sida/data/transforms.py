@@ -1,4 +1,4 @@
-"""Source pictures to the square images of a data set, by the exact rules of the published data sets.
+"""Transformations of source pictures to square images, by the exact rules of the published data sets.
 
 | name | rule | used for |
 |---|---|---|
@@ -39,7 +39,7 @@ def to_square(picture: Image, transform: str, resolution: int | None, channels: 
         uint8 ``(H, W, 3)`` or ``(H, W)``, square.
 
     Raises:
-        UserError: Without cropping, a picture that is not square and has no target size; more than 8 bits.
+        UserError: Without cropping, the picture is not square and has no target size; or it has more than 8 bits.
     """
     if picture.mode.startswith(("I", "F")):
         raise UserError(f"{where}: has more than 8 bits per channel (mode {picture.mode}); convert it first")
@@ -71,7 +71,7 @@ def _shrink_then_crop(picture: Image, resolution: int, where: str) -> np.ndarray
     scale = resolution / min(picture.size)
     if max(picture.size) * scale * resolution > MOST_PIXELS:
         raise UserError(f"{where}: is {picture.width}×{picture.height}, too long for its width; remove it")
-    # Python's round, halves to even, as in the original: it decides the size of the long side.
+    # The long side is rounded as in the original: Python's round, halves to even.
     picture = picture.resize((round(picture.width * scale), round(picture.height * scale)), _filters().BICUBIC)
     top, left = (picture.height - resolution) // 2, (picture.width - resolution) // 2
     return np.asarray(picture)[top : top + resolution, left : left + resolution]

@@ -1,11 +1,11 @@
-"""Affine warps with wavelet-filtered resampling, written as two small matrix products around one grid sample.
+"""Affine warps with wavelet-filtered resampling: small matrix products before and after one grid sample.
 
 Upsampling ×2 (with mirrored borders) and downsampling ×2 are linear and separable, so each is a matrix per axis:
 
     out = D_y · sample(U_y · image · U_xᵀ, affine grid) · D_xᵀ
 
 The filter is the orthogonal low-pass of the symlet with six vanishing moments: D·U is the identity, so an image
-that is not warped can be left alone. Source of the construction: NVlabs/edm:training/augment.py; Karras et al.,
+without warp can be skipped. Source of the construction: NVlabs/edm:training/augment.py; Karras et al.,
 "Training GANs with limited data" (arXiv:2006.06676), appendix B.
 """
 
@@ -34,13 +34,13 @@ SYM6 = (
     -0.007800708325034148,
 )
 _TAPS = len(SYM6)
-_REACH = _TAPS // 4  # original pixels that either filter looks beyond a border
+_REACH = _TAPS // 4  # original pixels beyond a border that either filter uses
 
 
 def warp(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> torch.Tensor:
     """Warps images: the value at output position q comes from input position ``linear @ q + offset``.
 
-    Positions are (x, y) in pixels, relative to the image centre; outside the image its mirrored copy is seen.
+    Positions are (x, y) in pixels, relative to the image centre; the image is mirrored beyond its borders.
 
     Args:
         images: float32 ``(N, C, H, W)``.
@@ -48,7 +48,7 @@ def warp(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> to
         offset: float32 ``(N, 2)``, on the device of ``linear``.
 
     Returns:
-        float32 ``(N, C, H, W)``. Rows with the identity are returned bit for bit.
+        float32 ``(N, C, H, W)``. Images with the identity are bit-identical.
     """
     moved = ((linear != torch.eye(2, device=linear.device)).flatten(1).any(1) | (offset != 0).any(1)).nonzero()[:, 0]
     if len(moved) == 0:
@@ -86,12 +86,12 @@ def _sent_to(tensor: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 
 def _margins(linear: torch.Tensor, offset: torch.Tensor, width: int, height: int) -> tuple[int, int, int, int]:
-    """Mirrored pixels needed (left, top, right, bottom) so that no image of the batch looks beyond them."""
+    """Mirrored pixels (left, top, right, bottom) that the images of the batch need."""
     reach = torch.tensor([(width - 1) / 2, (height - 1) / 2], device=linear.device)
     spread = linear.abs() @ reach  # largest |linear @ corner| along each axis
     lowest, highest = (offset - spread).amin(0), (offset + spread).amax(0)
     needed = torch.cat([-lowest, highest]) + 2 * _REACH - torch.cat([reach, reach])
-    # A batch-mate that stays in place would ask for the filters' own reach.
+    # At least the filters' reach.
     low = torch.tensor([2.0 * _REACH], device=linear.device)
     high = torch.tensor([width - 1, height - 1] * 2, device=linear.device)
     left, top, right, bottom = torch.minimum(torch.maximum(needed, low), high).ceil().int().tolist()
@@ -99,7 +99,7 @@ def _margins(linear: torch.Tensor, offset: torch.Tensor, width: int, height: int
 
 
 def mirrored(positions: torch.Tensor, size: int) -> torch.Tensor:
-    """Folds int64 positions beyond an axis of ``size`` back into it; border pixels are not repeated."""
+    """Mirrors int64 positions beyond an axis of ``size`` back into it, without repeating border pixels."""
     period = max(2 * (size - 1), 1)
     folded = positions % period
     return torch.minimum(folded, period - folded) if size > 1 else torch.zeros_like(folded)
@@ -107,7 +107,7 @@ def mirrored(positions: torch.Tensor, size: int) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=1024)
 def _upsampling(size: int, before: int, after: int) -> torch.Tensor:
-    """Matrix ``(2 (before + size + after), size)``: mirror the borders, then double the rate."""
+    """Matrix ``(2 (before + size + after), size)`` that mirrors the borders, then doubles the rate."""
     padded = size + before + after
     rows = 2 * np.arange(padded)[:, None] + np.arange(_TAPS) - _TAPS // 2 + 1
     columns = np.broadcast_to(np.arange(padded)[:, None], rows.shape)
@@ -121,7 +121,7 @@ def _upsampling(size: int, before: int, after: int) -> torch.Tensor:
 
 @functools.lru_cache(maxsize=256)
 def _downsampling(size: int) -> torch.Tensor:
-    """Matrix ``(size, 2 (size + 2 reach))``: halve the rate and drop the filter's reach on both sides."""
+    """Matrix ``(size, 2 (size + 2 reach))`` that halves the rate and drops the filter's reach on both sides."""
     matrix = np.zeros((size, 2 * (size + 2 * _REACH)))
     for row in range(size):
         start = 2 * (row + _REACH) - _TAPS // 2 + 1

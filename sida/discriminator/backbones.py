@@ -1,4 +1,4 @@
-"""What every frozen feature network is, and how one is made by its name."""
+"""Base class of frozen feature networks, and their construction by name."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CLASSES = {
 
 
 class Backbone(nn.Module, abc.ABC):
-    """Feature maps of images, finest first, each half as wide and high as the one before.
+    """Frozen network that gives feature maps of images, finest first, each half as wide and high as the previous.
 
     Attributes:
-        image_channels: Channels of the images it takes.
-        resolution: Size of the images it takes; None resizes them itself.
+        image_channels: Channels of the images.
+        resolution: Size of the images; None accepts any size.
         channels: Channels of each map.
-        sizes: Nominal sizes of the maps after mixing, which doubles them; they decide how deep the heads are.
-        mixing: Channels of the first mixed map; the next ones have 2, 4, ... times as many.
+        sizes: Nominal sizes of the maps after mixing, which doubles them; they decide the depth of the heads.
+        mixing: Channels of the first mixed map; the next maps have 2, 4, ... times as many.
         widths: Channels of a head's maps by their nominal size.
     """
 
@@ -47,25 +47,25 @@ class Backbone(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def load_published(self) -> None:
-        """Puts the published weights in; those of ImageNet are downloaded on first use.
+        """Loads the published weights; those for ImageNet are downloaded on first use.
 
         Raises:
-            UserError: They cannot be fetched or do not fit.
+            UserError: The weights cannot be downloaded or do not fit.
         """
 
 
 def make_backbone(name: str, weights: str, image_channels: int, resolution: int, where: str = "options") -> Backbone:
-    """A frozen backbone in evaluation mode.
+    """Makes a frozen backbone in evaluation mode.
 
     Args:
         name: Key of :data:`sida.config.method_options.BACKBONES`.
         weights: ``published`` or ``random`` (from torch's global generator).
         image_channels: Channels of the images.
-        resolution: Their size.
+        resolution: Height and width of the images.
         where: Place named in errors.
 
     Raises:
-        UserError: Images that it does not take, a package that is not there, or weights that cannot be had.
+        UserError: The backbone does not take such images, or a package or the weights are missing.
     """
     module, _, cls = _CLASSES[name].partition(":")
     found: type[Backbone] = getattr(importlib.import_module(f"sida.discriminator.{module}"), cls)
@@ -83,7 +83,7 @@ def make_backbone(name: str, weights: str, image_channels: int, resolution: int,
 
 
 def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images in [-1, 1] as ``((x + 1) / 2 − mean) / std`` of each channel."""
+    """Normalises images in [-1, 1] to ``((x + 1) / 2 − mean) / std`` for each channel."""
     shape = (1, -1, 1, 1)
     centre = torch.tensor(mean, device=images.device).view(shape)
     return ((images + 1) / 2 - centre) / torch.tensor(std, device=images.device).view(shape)

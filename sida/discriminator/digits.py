@@ -1,7 +1,7 @@
-"""The backbone for 8×8 digits: a small classifier whose weights are part of the package.
+"""Backbone for 8×8 digits: a small classifier whose weights are part of the package.
 
-It is trained on the images that the measuring digits network (``eval/features/digits.py``) never saw, so that the two
-share no training image: what the discriminator likes is then no direct hint of what is measured.
+It shares no training image with the feature network for measuring (``eval/features/digits.py``), so that the
+discriminator's features are not the measured ones.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DIGIT_CLASSES = 10
 
 
 class DigitsBackbone(Backbone):
-    """Three convolutions, with maps of 8, 4 and 2 pixels; input float32 ``(N, 1, 8, 8)`` in [-1, 1]."""
+    """Three convolutions with maps of 8, 4 and 2 pixels, for images float32 ``(N, 1, 8, 8)`` in [-1, 1]."""
 
     image_channels = 1
     resolution = 8
@@ -35,7 +35,7 @@ class DigitsBackbone(Backbone):
     def __init__(self) -> None:
         super().__init__()
         self.levels = nn.ModuleList([_level(1, 16, pool=False), _level(16, 32), _level(32, 64)])
-        # Only its own training reads the classes.
+        # Used only to train the backbone.
         self.classifier = nn.Sequential(nn.Flatten(), nn.Dropout(0.3), nn.Linear(256, DIGIT_CLASSES))
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -47,7 +47,7 @@ class DigitsBackbone(Backbone):
         return maps
 
     def load_published(self) -> None:
-        """Puts the committed weights in.
+        """Loads the committed weights.
 
         Raises:
             UserError: The file is missing or damaged.
@@ -63,17 +63,16 @@ def _level(inputs: int, outputs: int, pool: bool = True) -> nn.Sequential:
 
 @dataclasses.dataclass(frozen=True)
 class BackboneTraining:
-    """Settings of the committed weights.
+    """Settings of the training of the committed weights.
 
     Attributes:
-        seed: Seed of the weights, the order, the noise and the dropout. The split is not drawn anew: it is the one
-            of the measuring network's seed 0.
-        images: Number of images, all of which the measuring network never saw.
-        epochs: Passes over them.
+        seed: Seed of weights, order, noise and dropout; the split is always that of seed 0.
+        images: Number of images, on none of which the feature network for measuring was trained.
+        epochs: Passes over the images.
         batch_size: Images per step.
         max_lr: Peak of the one-cycle learning rate.
-        weight_decay: AdamW's.
-        input_noise: Std of Gaussian noise on inputs in [-1, 1].
+        weight_decay: Weight decay of AdamW.
+        input_noise: Standard deviation of Gaussian noise on inputs in [-1, 1].
     """
 
     seed: int = 0
@@ -85,21 +84,20 @@ class BackboneTraining:
     input_noise: float = 0.1
 
 
-def unseen(count: int) -> tuple[Tensor, Tensor]:
-    """Indices (int64) of the images held out from the measuring network, and of all others."""
+def backbone_split(count: int) -> tuple[Tensor, Tensor]:
+    """Indices (int64) of the backbone's training images, and of all others."""
     order = shuffled()
     return order[:count], order[count:]
 
 
 def train_backbone(settings: BackboneTraining) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Trains on one thread: same seed, same machine, same bytes; seconds.
+    """Trains the backbone in seconds, on one thread: the same seed on the same machine gives the same bytes.
 
     Returns:
-        The float32 state dict, and the metadata to store beside it (settings, data digest, ``other_accuracy``: of the
-        images that it was not trained on).
+        The float32 state dict, and metadata (settings, data digest, ``other_accuracy``: accuracy on other images).
     """
     dataset = load_dataset({"name": "digits", "kind": "digits"})
-    train, others = unseen(settings.images)
+    train, others = backbone_split(settings.images)
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Heads on the encoder of a diffusion network that judge noisy images, and the fake score that carries the heads."""
+"""Discriminator heads for noisy images on the encoder of a diffusion network, and the fake score with such heads."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from sida.networks import Precond
 
 
 class FeatureHead(nn.Sequential):
-    """One logit ``(N, 1)`` of a square map: 4×4 convolutions of stride 2 down to 4×4, one over the rest, one 1×1.
+    """Head that gives one logit ``(N, 1)`` of a square map.
 
-    All but the last are followed by group normalisation and SiLU.
+    It has 4×4 convolutions of stride 2 down to 4×4 positions, one convolution over the remaining map, and a 1×1
+    convolution. Group normalisation and SiLU follow all except the last.
 
     Args:
-        channels: Channels of the map, and of all layers but the last.
+        channels: Channels of the map, and of all layers except the last.
         resolution: Side of the map.
 
     Source: tianweiy/DMD2:main/edm/edm_unified_model.py; the head for larger maps:
@@ -46,20 +47,20 @@ def _groups(channels: int) -> int:
     return max(size for size in range(1, 33) if channels % size == 0)
 
 
-class JudgingScore(nn.Module):
-    """A fake score whose heads judge noisy images by its encoder's maps, or by those of a frozen teacher.
+class FakeScoreWithHeads(nn.Module):
+    """Fake score with discriminator heads on the maps of its encoder, or on those of a frozen teacher.
 
     Args:
         score: Fake score ψ, a network of :class:`sida.networks.Precond`.
-        teacher: Frozen network φ that gives the maps; None: ψ gives them, and learns from the judgement, too.
-        every_resolution: A head on the last block of each resolution; else one head on the encoder's last block.
-        bins: Length of the buffer ``ratios``, which a method may keep; 0 is none.
+        teacher: Frozen network φ whose encoder gives the maps; None: ψ gives them, and the discriminator trains ψ, too.
+        every_resolution: Whether each resolution's last block has a head; else only the encoder's last block.
+        bins: Length of the buffer ``ratios`` for f-distill's running means; 0 makes none.
     """
 
     def __init__(self, score: nn.Module, teacher: nn.Module | None, every_resolution: bool, bins: int = 0) -> None:
         super().__init__()
         self.score = score
-        # Not a submodule: φ neither learns nor belongs to a state.
+        # Not a submodule: φ is not trained and not part of a state.
         self._source = (score if teacher is None else teacher,)
         net = cast(Precond, score)
         shape = (1, net.img_channels, net.img_resolution, net.img_resolution)

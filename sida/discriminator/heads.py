@@ -1,4 +1,4 @@
-"""What learns in the discriminator: a small convolutional head on each mixed map."""
+"""Trained part of the discriminator: a small convolutional head on each mixed map."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, linear
 from torch.nn.utils.parametrizations import spectral_norm
 
-#: Width of a class's embedding and of the map that it is compared with.
+#: Width of a class's embedding, and channels of the map with which it is multiplied.
 EMBEDDING, COMPARED = 320, 64
 
 
 class ClassProjection(nn.Linear):
-    """A linear layer, scaled as it is used, and leaky ReLU with gain √2: weights start as N(0, 1), biases as 0.
+    """A linear layer with equalised learning rate, and leaky ReLU with gain √2.
+
+    Weights start as N(0, 1) and are scaled in the forward pass; biases start as 0.
 
     Source: StyleGAN2 (arXiv:1912.04958); Zyriix/GDD:training/networks_stylegan2.py (``FullyConnectedLayer``).
     """
@@ -30,21 +32,21 @@ class ClassProjection(nn.Linear):
 
 
 class Head(nn.Module):
-    """Halves a map down to a common size, then gives logits of its patches; of their class, where there are classes.
+    """Head that reduces a map to a common size and gives logits of its patches, conditioned on classes if any.
 
-    Convolutions have spectral normalisation. Batch normalisation always uses the batch: the official discriminator
-    never leaves training mode.
+    Convolutions have spectral normalisation. Batch normalisation always uses the batch, since the official
+    discriminator is always in training mode.
 
     Args:
         channels: Channels of the map.
         size: Nominal size of the map.
-        end: Nominal size at which the logits are made.
+        end: Nominal size of the map from which the logits are computed.
         widths: Channels of further maps by nominal size.
         label_dim: Number of classes; 0 is unconditional.
-        former: Project classes as ``GDDOptions.former`` says.
+        former: Whether the class projection is that of ``GDDOptions.former``.
 
-    Source: StyleGAN-XL (arXiv:2202.00273), section 3.1; Zyriix/GDD:pg_modules/discriminator.py, whose classes start
-    from embeddings of ImageNet's; here they start at random.
+    Source: StyleGAN-XL (arXiv:2202.00273), section 3.1; Zyriix/GDD:pg_modules/discriminator.py, whose class embeddings
+    start from ImageNet's; here they start at random.
     """
 
     def __init__(

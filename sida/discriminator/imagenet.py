@@ -1,6 +1,6 @@
-"""Backbones trained on ImageNet: layers and blocks of torchvision's and timm's networks, cut at four scales.
+"""Backbones trained on ImageNet: torchvision's and timm's networks, with feature maps at four scales.
 
-Images below 224×224 are enlarged to it first. The cuts are those of projected GANs (arXiv:2111.01007);
+Images below 224×224 are enlarged to 224×224. The scales are those of projected GANs (arXiv:2111.01007);
 autonomousvision/stylegan-xl:feature_networks/pretrained_builder.py, Zyriix/GDD:feature_networks/vit.py.
 """
 
@@ -87,7 +87,7 @@ class DeiTBaseDistilled(Backbone):
         super().__init__()
         net = _package("timm").create_model("deit_base_distilled_patch16_224", pretrained=False)
         for block in net.blocks:
-            # R1 is differentiated twice, which fused attention cannot be.
+            # R1 needs second derivatives, which fused attention does not have.
             block.attn.fused_attn = False
         self.net, width = net, net.embed_dim
         first, second, third, last = self.channels

@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 
 
 class Mixing(nn.Module):
-    """Every map becomes a random mixture of its own channels and of all coarser maps, at twice its size.
+    """Mixes each map's channels at random, adds all coarser maps, and doubles the size.
 
     Args:
         channels: Channels of the maps, finest first.

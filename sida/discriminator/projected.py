@@ -1,4 +1,4 @@
-"""The discriminator as a whole: frozen backbones, frozen mixing, heads that learn."""
+"""GDD's discriminator: frozen backbones, frozen mixing, trained heads."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from sida.discriminator.mixing import Mixing
 
 
 class ProjectedDiscriminator(nn.Module):
-    """Logits of images, one tensor for each backbone.
+    """Discriminator that gives logits of images, one tensor for each backbone.
 
-    Backbones and mixing are not registered: they are no parameters, states of a run do not hold them, and a mode
-    never changes them. They follow the module to a device.
+    Backbones and mixing are not registered as submodules: they have no trained parameters, are not part of a run's
+    state and never change their mode. They follow the module to a device.
 
     Args:
         backbones: Frozen feature networks.
         label_dim: Number of classes; 0 is unconditional.
-        diffaug: Differentiable augmentation of the images, drawn for each backbone.
-        augment: Adaptive augmentation, kept with the heads because its probability is part of a run's state; whoever
-            wants images augmented by it calls it.
-        former: Project classes as ``GDDOptions.former`` says.
+        diffaug: Whether to augment the images differentiably, with separate draws for each backbone.
+        augment: Adaptive augmentation, stored here because its probability is part of a run's state; callers apply it.
+        former: Whether the class projection is that of ``GDDOptions.former``.
 
     Draws for the frozen mixing, the heads and the augmentation come from torch's global generator.
 
@@ -53,7 +52,7 @@ class ProjectedDiscriminator(nn.Module):
             self.heads.append(nn.ModuleList(Head(c, size, end, net.widths, label_dim, former) for c, size in maps))
 
     def forward(self, images: Tensor, class_labels: Tensor | None = None) -> list[Tensor]:
-        """Logits.
+        """Computes logits.
 
         Args:
             images: float32 ``(N, C, H, W)`` in [-1, 1].

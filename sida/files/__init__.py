@@ -1,1 +1,1 @@
-"""Files: whole-or-absent writes, text, tensor files, archives, content hashes, temporary files."""
+"""Reading and writing of files: atomic writes, text, tensor files, archives, content hashes, temporary files."""

@@ -1,8 +1,7 @@
-"""Random access to the members of a zip archive, folder or tar; the first two from many threads and processes at once.
+"""Random access to the files of a folder and the members of zip and tar archives, without extracting anything.
 
-``pread`` never moves a file position, so one open archive may be shared by threads and by forked data-loading
-workers; after pickling (spawned workers) it opens again by itself. The index of a million members takes a few dozen
-bytes each. Nothing is ever extracted.
+Threads and forked data-loading workers may share an open zip archive, because ``pread`` never moves a file position; a
+spawned worker opens the archive again. The index takes a few dozen bytes for each member.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from sida.files.npy import ZIP_FAULTS, check_members
 from sida.files.ordinary_file import read_ordinary
 from sida.files.tar_index import TAR_FAULTS, checked_members, tar_members
 
-#: Refuse members that claim to be larger: no image or latent comes near, zip bombs do.
+#: Largest member. Images and latents are far smaller, zip bombs are larger.
 MAX_MEMBER_BYTES = 256 << 20
 _LONGEST_NAME, _MOST_NAMES = 1000, 512 << 20
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -46,13 +45,13 @@ class Files(abc.ABC):
     def __init__(self, path: str | os.PathLike[str], names: list[bytes]) -> None:
         self.path = str(path)
         longest = max(map(len, names), default=0)
-        # All names take the room of the longest one.
+        # The array gives each name the space of the longest one.
         if longest > _LONGEST_NAME or longest * len(names) > _MOST_NAMES:
             raise UserError(f"{path}: {len(names):,} files, the longest name of {longest:,} bytes; that is no data set")
         self.names = np.array(names or [b""], dtype=bytes)[: len(names)]
         double = np.flatnonzero(self.names[1:] == self.names[:-1])
         if len(double):
-            raise UserError(f"{self.where(int(double[0]))}: is there twice; make the archive again")
+            raise UserError(f"{self.where(int(double[0]))}: occurs twice; make the archive again")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -76,7 +75,7 @@ class Files(abc.ABC):
         """Content of a member.
 
         Raises:
-            UserError: It cannot be read or its checksum is wrong.
+            UserError: The member cannot be read, or its checksum is wrong.
         """
 
     @abc.abstractmethod
@@ -127,7 +126,7 @@ class ZipFiles(Files):
         offset, packed, size, crc, method = (int(value) for value in self._facts[index])
         descriptor = self._handle.fileno()
         try:
-            # Header and content in one call: the local header's name and extra field are rarely longer than this.
+            # Header and content in one call: the local header's name and extra field rarely exceed 256 bytes.
             block = os.pread(descriptor, _LOCAL_HEADER.size + 256 + packed, offset)
             magic, name_size, extra_size = _LOCAL_HEADER.unpack_from(block)
             start = _LOCAL_HEADER.size + name_size + extra_size
@@ -170,7 +169,7 @@ class TarFiles(Files):
         super().__init__(path, sorted(found))
 
     def _unpack(self) -> None:
-        """Unpacks an archive whose names are not in their order: a way back in it begins at its first byte."""
+        """Unpacks a compressed archive with unsorted members, since seeking back restarts at its first byte."""
         packed: Any = self._tar.fileobj
         if isinstance(packed, io.BufferedReader) or all(a.offset < b.offset for a, b in pairwise(self._members)):
             return
@@ -197,7 +196,7 @@ class TarFiles(Files):
 
 
 class TarIndexFiles(Files):
-    """Members of an uncompressed tar archive and of the tars in it (ImageNet as published), from any thread.
+    """Members of an uncompressed tar archive and of the tars in it (such as ImageNet's); read from any thread.
 
     Raises:
         UserError: No such file, or not a whole uncompressed tar archive.
@@ -225,7 +224,7 @@ class TarIndexFiles(Files):
 
 
 class FolderFiles(Files):
-    """Files of a folder and its subfolders; hidden ones are left out.
+    """Files of a folder and its subfolders, without hidden ones.
 
     Raises:
         UserError: No such folder.
@@ -242,7 +241,7 @@ class FolderFiles(Files):
         return read_ordinary(path, self.where(index), MAX_MEMBER_BYTES, "remove it", "that is no image")
 
     def digest(self, members: Iterable[int] | None = None) -> str:
-        """SHA-256 over names and contents, in order; of these members only, where they are given."""
+        """SHA-256 over names and contents, in order, of all members or of the given ones."""
         total = hashlib.sha256()
         for index in range(len(self)) if members is None else members:
             content = self.read(index)
@@ -251,7 +250,7 @@ class FolderFiles(Files):
 
 
 def open_files(path: str | os.PathLike[str]) -> Files:
-    """A folder's files, a zip archive's, or an uncompressed tar's."""
+    """Opens a folder, a zip archive or an uncompressed tar archive."""
     if Path(path).is_dir():
         return FolderFiles(path)
     return TarIndexFiles(path) if Path(path).suffix == ".tar" and Path(path).is_file() else ZipFiles(path)
@@ -262,7 +261,7 @@ def _walk(folder: Path) -> Iterator[str]:
     for root, folders, files in os.walk(folder, followlinks=True, onerror=_unreadable):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         relative = Path(root).relative_to(folder)
-        # Links may lead back: each image would be there many times.
+        # A link to a folder above would yield each image many times.
         status = os.stat(root)
         other = seen.setdefault((status.st_dev, status.st_ino), root)
         if other != root:

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent (temporary name, fsync, rename), JSON with the hash of its content, digests."""
+"""Atomic writes (temporary name, fsync, rename), JSON files with the hash of their content, digests."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from sida.errors import UserError
-from sida.files.content_hash import REMAKE, SHORT, DamagedError, line_places, sealed, unsealed
+from sida.files.content_hash import REMAKE, SHORT_DIGITS, DamagedError, check_hash, line_places, with_hash
 from sida.files.temporaries import hold, prefix, sweep_dead
 from sida.files.text_files import MOST_LOGGED, check_amount, parse_json, read_text
 
-#: Names that :func:`atomic_path` writes under.
+#: Temporary names of :func:`atomic_path`.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp(\.[^.]+)?")
 
-# It can only be read by setting it, for all threads: done once, before there are any.
+# The umask can only be read by setting it, which affects all threads: do it once, before threads exist.
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
@@ -30,8 +30,8 @@ os.umask(_UMASK)
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path``; on success it is flushed to disk and renamed to ``path``.
 
-    On any exception (KeyboardInterrupt included) the temporary file is removed and ``path`` is untouched. What killed
-    processes left beside it goes with the first file that this process writes there (:mod:`sida.files.temporaries`).
+    On any exception (KeyboardInterrupt included) the temporary file is removed and ``path`` is untouched. The first
+    write to a folder also removes temporary files that killed processes left there (:mod:`sida.files.temporaries`).
 
     Raises:
         UserError: ``path`` is a folder or a device; a rename would fail late or replace the device.
@@ -46,7 +46,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         hold(handle)
         yield temporary
-        # mkstemp makes files private; results are meant to be shared like any other file.
+        # mkstemp makes private files; results get the usual permissions.
         temporary.chmod(0o666 & ~_UMASK)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
@@ -63,10 +63,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def sweep_temporaries(folder: str | os.PathLike[str]) -> None:
-    """Removes what :func:`atomic_path` left in a folder when its process was killed.
-
-    Only for a folder that no other process writes to, e.g. under a lock.
-    """
+    """Removes temporary files of killed processes from a folder that no other process writes to (e.g. under a lock)."""
     with contextlib.suppress(FileNotFoundError):
         for entry in os.scandir(folder):
             if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -74,14 +71,14 @@ def sweep_temporaries(folder: str | os.PathLike[str]) -> None:
 
 
 def set_aside(path: str | os.PathLike[str]) -> Path:
-    """Renames a damaged file to ``<name>.damaged``, so that what makes it makes it again; returns the new path."""
+    """Renames a damaged file to ``<name>.damaged``, so that it is made again; returns the new path."""
     target = Path(f"{os.fspath(path)}.damaged")
     os.replace(path, target)
     return target
 
 
 def zip_member(name: str, mode: int = 0) -> zipfile.ZipInfo:
-    """A member of a zip archive with a fixed date, so that equal content gives equal bytes.
+    """Entry of a zip archive with a fixed date, so that equal content gives equal bytes.
 
     Args:
         name: Name in the archive.
@@ -108,16 +105,16 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n"
 
 
-def write_sealed_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """As :func:`write_json`, with the hash of the record's content in it (:mod:`sida.files.content_hash`)."""
-    write_json(path, sealed(record))
+def write_hashed_json(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
+    """Writes a record as JSON, with the hash of its content (:mod:`sida.files.content_hash`), atomically."""
+    write_json(path, with_hash(record))
 
 
-def read_sealed_json(path: str | os.PathLike[str], remedy: str = REMAKE) -> dict[str, Any]:
-    """Reads a JSON object, checked against the hash that it carries, and without it.
+def read_hashed_json(path: str | os.PathLike[str], remedy: str = REMAKE) -> dict[str, Any]:
+    """Reads a JSON object, checks its hash, and returns it without the hash.
 
     Raises:
-        UserError: It cannot be read, is no JSON object, or is damaged.
+        UserError: The file cannot be read, holds no JSON object, or is damaged.
     """
     try:
         record = parse_json(read_text(path), str(path))
@@ -127,7 +124,7 @@ def read_sealed_json(path: str | os.PathLike[str], remedy: str = REMAKE) -> dict
         raise DamagedError(path, remedy, str(error).removeprefix(f"{path}: ")) from None
     if not isinstance(record, dict):
         raise DamagedError(path, remedy, "must be a JSON object")
-    return unsealed(record, path, remedy)
+    return check_hash(record, path, remedy)
 
 
 def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
@@ -135,15 +132,17 @@ def jsonl_text(records: Sequence[Mapping[str, Any]], final: bool) -> str:
 
     Args:
         records: In order.
-        final: No line will follow; the hashes then also say how many lines there are, so that none can be lost.
+        final: Whether no line will follow; the hashes then include the number of lines, so that a lost line is found.
     """
     known = line_places(len(records)) if final else [""] * len(records)
-    lines = (json.dumps(sealed(record, SHORT, place), sort_keys=True) for record, place in zip(records, known))
+    lines = (
+        json.dumps(with_hash(record, SHORT_DIGITS, place), sort_keys=True) for record, place in zip(records, known)
+    )
     return "".join(f"{line}\n" for line in lines)
 
 
 def append_jsonl(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
-    """Appends one JSON object as a line, which stays when this process dies."""
+    """Appends one JSON object as a line, without buffering it in this process."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     with open(target, "a", encoding="utf-8") as stream:
@@ -151,7 +150,7 @@ def append_jsonl(path: str | os.PathLike[str], record: Mapping[str, Any]) -> Non
 
 
 def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """Reads a file of JSON lines, each checked against the hash that it carries, and without it.
+    """Reads a file of JSON lines, checks the hash of each, and returns the records without hashes.
 
     A last line that was cut off by a crash is ignored.
 
@@ -172,7 +171,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
-            # What was cut off has no line end, and nothing behind a whole record.
+            # A cut-off line has no line end, and no text after a whole record.
             if number == len(lines) and "Extra data" not in str(error):
                 continue
             raise DamagedError(where, reason=f"not valid JSON lines ({error})") from None
@@ -180,7 +179,7 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
             raise DamagedError(where, reason="must be a JSON object")
         records.append((where, record))
     known = line_places(len(records))
-    return [unsealed(record, where, accepted=["", place]) for place, (where, record) in zip(known, records)]
+    return [check_hash(record, where, accepted=["", place]) for place, (where, record) in zip(known, records)]
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
@@ -196,10 +195,10 @@ def sha256_json(value: Any) -> str:
 
 
 def by_content(value: Any) -> Any:
-    """A JSON value in which every text that is the path of a file is replaced by ``{"sha256": digest}`` of that file.
+    """Replaces every text of a JSON value that is the path of a file by ``{"sha256": digest}`` of that file.
 
-    A path says nothing about a result: the file may be edited, or moved as it is. Plain words (no ``/``, no suffix)
-    are left alone, whatever files happen to lie here.
+    Results depend on a file's content, not on its path. Plain words (without ``/`` and suffix) are never taken for
+    paths.
     """
     if isinstance(value, Mapping):
         return {key: by_content(item) for key, item in value.items()}

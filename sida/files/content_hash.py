@@ -1,8 +1,8 @@
-"""Records that carry the hash of their content: JSON files, lines of JSON, rows of CSV; checked whenever they are read.
+"""Hashes of content inside JSON files, lines of JSON and rows of CSV, checked whenever such a record is read.
 
-A hash finds damage (a flipped bit, a cut-off copy, a digit that was edited); it proves nothing about who wrote a file,
-since anyone can compute it again. Records without a hash come from other programs and are read as is.
-Files of tensors have theirs in the header (:mod:`sida.files.tensor_header`).
+A hash finds damage (a flipped bit, a cut-off copy, an edited digit). It proves nothing about the author, since anyone
+can compute it. Records without a hash come from other programs and are read as they are. Tensor files have their
+hashes in the header (:mod:`sida.files.tensor_header`).
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from typing import Any
 
 from sida.errors import UserError
 
-#: The field, or column, that holds the hash.
-KEY = "content_sha256"
-#: Hexadecimal digits of it in a file of its own, and in one line of many.
-WHOLE, SHORT = 64, 16
-#: Cells that programs which open a table run as a formula.
+#: Field or column of the hash.
+HASH_KEY = "content_sha256"
+#: Hexadecimal digits of the hash in a JSON file, and in one line or row of many.
+FULL_DIGITS, SHORT_DIGITS = 64, 16
+#: Cells that a spreadsheet program runs as a formula.
 FORMULA = re.compile(r"\s*(?:[=@]|[+-].*[(|!])")
 _REASON = "its content does not have the SHA-256 that it carries"
 REMAKE = "delete it: the command that made it makes it again"
 
 
 class DamagedError(UserError):
-    """A file, or a line of one, whose content does not have the hash that it carries.
+    """A file or line whose content does not have the recorded hash.
 
     Args:
-        where: The file, and the line if it has lines.
-        remedy: What to do.
-        reason: What is wrong.
+        where: File, and line if it has lines.
+        remedy: Action that fixes the damage.
+        reason: Fault that was found.
     """
 
     def __init__(self, where: object, remedy: str = REMAKE, reason: str = _REASON) -> None:
@@ -41,43 +41,43 @@ class DamagedError(UserError):
 
 
 def content_hash(record: Mapping[str, Any], place: str = "") -> str:
-    """SHA-256 of a record's canonical JSON, without its own field for it; 64 hexadecimal digits.
+    """SHA-256 of a record's canonical JSON without the hash field; 64 hexadecimal digits.
 
     Args:
         record: JSON values by key.
-        place: Of a line in a file that was written as a whole, see :func:`line_places`.
+        place: Number of the line in a file that was written as a whole, see :func:`line_places`.
     """
-    plain = {key: value for key, value in record.items() if key != KEY}
+    plain = {key: value for key, value in record.items() if key != HASH_KEY}
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(f"{text}{place}".encode()).hexdigest()
 
 
-def sealed(record: Mapping[str, Any], digits: int = WHOLE, place: str = "") -> dict[str, Any]:
-    """The record as JSON gives it back (keys are texts, tuples lists), with the hash of its content."""
+def with_hash(record: Mapping[str, Any], digits: int = FULL_DIGITS, place: str = "") -> dict[str, Any]:
+    """Adds the hash of its content to a record, which is converted to plain JSON values."""
     plain = json.loads(json.dumps(dict(record), allow_nan=False))
-    return {**plain, KEY: content_hash(plain, place)[:digits]}
+    return {**plain, HASH_KEY: content_hash(plain, place)[:digits]}
 
 
-def unsealed(
+def check_hash(
     record: Mapping[str, Any], where: object, remedy: str = REMAKE, accepted: Sequence[str] = ("",)
 ) -> dict[str, Any]:
-    """The record without its hash.
+    """Checks the hash of a record, and returns the record without it.
 
     Args:
-        record: From JSON, or a row of CSV: texts by column.
+        record: JSON values by key, or a row of CSV: texts by column.
         where: File (and line) named in errors.
-        remedy: What to do about damage.
-        accepted: Places, see :func:`content_hash`.
+        remedy: Action that fixes damage, for errors.
+        accepted: Accepted places of the record, see :func:`content_hash`.
 
     Raises:
-        DamagedError: It carries another hash than that of its content.
+        DamagedError: The hash is not that of the content.
     """
     if not is_hashed(record):
         return dict(record)
-    plain = {key: value for key, value in record.items() if key != KEY}
-    found = record.get(KEY)
+    plain = {key: value for key, value in record.items() if key != HASH_KEY}
+    found = record.get(HASH_KEY)
     try:
-        whole = isinstance(found, str) and len(found) >= SHORT
+        whole = isinstance(found, str) and len(found) >= SHORT_DIGITS
         if not whole or not any(content_hash(plain, place).startswith(str(found)) for place in accepted):
             raise DamagedError(where, remedy)
     except (TypeError, ValueError, RecursionError):
@@ -86,22 +86,24 @@ def unsealed(
 
 
 def line_places(count: int) -> list[str]:
-    """``1/3``, ``2/3``, ``3/3``: in the hashes of a file's lines, so that none of them can be lost."""
+    """Places of a file's lines, such as ``1/3``, ``2/3``, ``3/3``; in the hashes they reveal a lost line."""
     return [f"{number}/{count}" for number in range(1, count + 1)]
 
 
 def is_hashed(keys: Iterable[str | None]) -> bool:
-    """Whether a record with these keys carries a hash, be it under a name with a damaged letter."""
-    return any(key is not None and len(key) == len(KEY) and sum(map(str.__ne__, key, KEY)) <= 1 for key in keys)
+    """Whether a record with these keys has a hash, possibly under a key with one damaged letter."""
+    return any(
+        key is not None and len(key) == len(HASH_KEY) and sum(map(str.__ne__, key, HASH_KEY)) <= 1 for key in keys
+    )
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
-    """CSV with a last column for the hash of each row: of names and texts of its cells, and of its place.
+    """CSV text whose last column holds the hash of each row: of column names, cells and place.
 
-    Cells that are absent or None are empty. Those that spreadsheets run begin with an apostrophe.
+    Missing cells and None are empty. An apostrophe precedes text that spreadsheets would run as a formula.
     """
     stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, [*columns, KEY], lineterminator="\n")
+    writer = csv.DictWriter(stream, [*columns, HASH_KEY], lineterminator="\n")
     writer.writeheader()
     whole = list(rows)
     for place, row in zip(line_places(len(whole)), whole):
@@ -110,22 +112,22 @@ def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
             raise ValueError(f"no column for '{unknown[0]}'")
         cells = {name: "" if row.get(name) is None else str(row[name]) for name in columns}
         cells = {name: f"'{text}" if FORMULA.match(text) else text for name, text in cells.items()}
-        writer.writerow(sealed(cells, SHORT, place))
+        writer.writerow(with_hash(cells, SHORT_DIGITS, place))
     return stream.getvalue()
 
 
 def checked_rows(
     columns: Sequence[str], rows: Sequence[tuple[int, dict[str, Any]]], path: object
 ) -> list[tuple[int, dict[str, Any]]]:
-    """Rows of a CSV file without their hashes; without such a column they are as they were.
+    """Checks the hashes of the rows of a CSV file, if it has any, and returns the rows without them.
 
     Args:
         columns: The heading.
-        rows: Line in the file, and cells by column.
+        rows: Line number and cells by column.
         path: The file.
 
     Raises:
-        DamagedError: A row with another hash than that of its cells, or lost rows.
+        DamagedError: A row's hash is not that of its cells, or rows are missing.
     """
     if not is_hashed(columns):
         return list(rows)
@@ -134,5 +136,5 @@ def checked_rows(
         where = f"{path}:{line}"
         if None in row:
             raise DamagedError(where)
-        checked.append((line, unsealed(row, where, accepted=[place])))
+        checked.append((line, check_hash(row, where, accepted=[place])))
     return checked

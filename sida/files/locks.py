@@ -1,4 +1,4 @@
-"""Locks on open files (``flock``): the kernel releases a lock when the process that holds it ends, however it ends."""
+"""Locks on open files (``flock``), which the kernel releases when their process ends for any reason."""
 
 from __future__ import annotations
 

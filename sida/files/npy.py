@@ -1,8 +1,7 @@
-"""Arrays in npy and npz files that strangers made.
+"""Reader of untrusted npy and npz files.
 
-NumPy's own reader evaluates the header as Python, and makes room for what it claims before it looks whether that is
-there. Here the header is a text of one form, numbers are the only things that an array holds, and its size has to be
-that of the file.
+NumPy's reader evaluates the header as Python, and allocates the claimed size before it checks the file. This reader
+accepts headers of one form and arrays of plain numbers only, whose size must be that of the file.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from typing import IO
 
 import numpy as np
 
-from sida.files.tar_index import TIGHT, most_unpacked
+from sida.files.tar_index import MAX_RATIO, most_unpacked
 
 MAGIC = b"\x93NUMPY"
-#: What Python's zip reader raises for damaged, encrypted and strangely packed members.
+#: Exceptions of Python's zip reader for damaged, encrypted and unusually packed members.
 ZIP_FAULTS = (
     zipfile.BadZipFile, OSError, ValueError, EOFError, KeyError, IndexError, RuntimeError, OverflowError, struct.error,
     zlib.error, lzma.LZMAError,
@@ -33,19 +32,19 @@ _MOST_HEADER = 10_000
 _TYPE = re.compile(r"""['"]descr['"]\s*:\s*['"]([<>|=]?[?biuf]\d*)['"]""")
 _ORDER = re.compile(r"""['"]fortran_order['"]\s*:\s*(True|False)""")
 _SHAPE = re.compile(r"""['"]shape['"]\s*:\s*\(([\dL\s,]*)\)""")
-#: Bytes of an array in an npz from which on packing as tight as that of nothing is no packing of images.
+#: Bytes of an array from which on its compression ratio must be plausible for images.
 _LARGE = 1 << 30
-#: Bytes before a member's content.
+#: Least number of bytes before a member's content.
 _LEAST_HEADER = 30
 
 
 @dataclass(frozen=True)
 class NpyHeader:
-    """What an npy file says about its array.
+    """Header of an npy file.
 
     Attributes:
-        shape: Of the array.
-        dtype: Numbers or truth values.
+        shape: Shape of the array.
+        dtype: Type of the elements: numbers or booleans.
         fortran: Whether the first index runs fastest.
     """
 
@@ -60,10 +59,10 @@ class NpyHeader:
 
 
 def read_npy_header(stream: IO[bytes]) -> NpyHeader:
-    """Reads up to the array's first byte.
+    """Reads the header, up to the array's first byte.
 
     Raises:
-        ValueError: No npy file, or an array of something else than numbers.
+        ValueError: Not an npy file, or an array of anything but numbers.
     """
     start = stream.read(8)
     if len(start) < 8 or not start.startswith(MAGIC) or start[6] not in (1, 2, 3):
@@ -76,7 +75,7 @@ def read_npy_header(stream: IO[bytes]) -> NpyHeader:
     kind, order, shape = _TYPE.search(text), _ORDER.search(text), _SHAPE.search(text)
     if not kind and "descr" in text:
         objects = re.search(r"descr.{1,5}\|O", text)
-        raise ValueError("Object arrays cannot be loaded" if objects else "it holds something else than plain numbers")
+        raise ValueError("Object arrays cannot be loaded" if objects else "its array does not hold plain numbers")
     if not (kind and order and shape):
         raise ValueError("its header is cut off or damaged")
     try:
@@ -90,14 +89,14 @@ def read_npy_header(stream: IO[bytes]) -> NpyHeader:
 
 
 def read_npy(stream: IO[bytes], size: int) -> np.ndarray:
-    """A whole array.
+    """Reads a whole array.
 
     Args:
-        stream: At the first byte of the file.
+        stream: Stream at the first byte of the file.
         size: Bytes of the file.
 
     Raises:
-        ValueError: As :func:`read_npy_header`, or the array is not as large as the rest of the file.
+        ValueError: As :func:`read_npy_header`, or the array has not the size of the rest of the file.
     """
     header = read_npy_header(stream)
     if not header.nbytes <= size or header.nbytes > 1 << 62:
@@ -115,10 +114,10 @@ class Npz:
 
     Args:
         path: The file.
-        most_bytes: Largest array; None takes any that is not packed as only a bomb is.
+        most_bytes: Largest array; None sets no limit, but refuses the compression ratios of zip bombs.
 
     Raises:
-        ZIP_FAULTS: Any of them, for a damaged file.
+        ZIP_FAULTS: The file is damaged (any of these).
     """
 
     def __init__(self, path: str | os.PathLike[str], most_bytes: int | None = None) -> None:
@@ -133,7 +132,7 @@ class Npz:
         return list(self._members)
 
     def read(self, name: str) -> np.ndarray:
-        """An array by its name; the same errors."""
+        """Reads an array by its name; raises as the class."""
         info = self._members[name]
         check_packing(info)
         if self.most_bytes is not None and info.file_size > self.most_bytes:
@@ -143,10 +142,14 @@ class Npz:
 
 
 def check_members(members: Iterable[zipfile.ZipInfo], packed: int) -> None:
-    """Refuses members that share their bytes, or that unpack to more than an archive of so many bytes may.
+    """Refuses members that share their bytes, or that unpack to too many bytes.
+
+    Args:
+        members: Members of an archive.
+        packed: Bytes of the archive.
 
     Raises:
-        ValueError: They do.
+        ValueError: A member is refused.
     """
     places = sorted((member.header_offset, member.compress_size, member.file_size) for member in members)
     for (begin, size, _), (after, *_) in pairwise(places):
@@ -158,10 +161,10 @@ def check_members(members: Iterable[zipfile.ZipInfo], packed: int) -> None:
 
 
 def check_packing(info: zipfile.ZipInfo) -> None:
-    """Refuses large members that are packed as only nothing can be.
+    """Refuses a large member whose compression ratio is impossible for images.
 
     Raises:
-        ValueError: The member is such a one.
+        ValueError: The member is refused.
     """
-    if info.file_size > _LARGE and info.file_size > TIGHT * info.compress_size:
+    if info.file_size > _LARGE and info.file_size > MAX_RATIO * info.compress_size:
         raise ValueError(f"'{info.filename}' claims {info.file_size:,} bytes in {info.compress_size:,}")

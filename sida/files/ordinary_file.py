@@ -1,4 +1,4 @@
-"""Reading ordinary files whole; what merely stands in a file's place (a pipe, a device) is not waited for."""
+"""Reading of regular files, which never waits for pipes or devices."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from sida.errors import UserError
 
 
 def read_ordinary(path: str | os.PathLike[str], where: str, most: int, special: str, large: str) -> bytes:
-    """The content of an ordinary file.
+    """Reads the content of a regular file.
 
     Args:
         path: The file.
         where: Place named in errors.
-        most: Bytes that it may have.
-        special: What to do, said of a pipe, a folder or a device.
-        large: What to do, said of a larger file.
+        most: Largest number of bytes.
+        special: Remedy for a pipe, a folder or a device, for errors.
+        large: Remedy for a larger file, for errors.
 
     Raises:
-        UserError: No such file, no ordinary one, larger, or it cannot be read.
+        UserError: The file is missing, not regular, too large, or cannot be read.
     """
     try:
-        # Not blocking: a pipe without a writer would be waited for.
+        # Without O_NONBLOCK, opening a pipe without a writer blocks.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(handle, "rb") as stream:
             status = os.fstat(handle)
@@ -32,7 +32,7 @@ def read_ordinary(path: str | os.PathLike[str], where: str, most: int, special: 
                 raise UserError(f"{where}: is larger than {most >> 20} MiB; {large}")
             return stream.read()
     except ValueError:
-        raise UserError(f"{where!r}: is no path") from None
+        raise UserError(f"{where!r}: is not a valid path") from None
     except FileNotFoundError:
         raise UserError(f"{where}: no such file") from None
     except OSError as error:

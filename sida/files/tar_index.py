@@ -1,6 +1,6 @@
-"""Members of a tar file, read from its headers alone: a million in seconds, where ``tarfile`` takes minutes.
+"""Index of a tar file's members, read from the headers alone: seconds for a million, where ``tarfile`` takes minutes.
 
-ImageNet comes as a tar of one tar per class; those are looked into as well.
+Tars inside the tar are indexed as well: ImageNet is a tar of one tar per class.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from sida.errors import UserError
 _BLOCK = 512
 _FILE = b"0\0"
 _MOST_LEVELS, _LONGEST_HEADER, _MOST_MEMBERS = 3, 1 << 20, 5_000_000
-#: Bytes that an archive may unpack to, whatever it has, and for each of its own.
-FREE, TIGHT = 64 << 20, 20
-#: What Python's tar reader raises for damaged archives.
+#: Bytes that any archive may unpack to, and largest plausible compression ratio of images.
+FREE_BYTES, MAX_RATIO = 64 << 20, 20
+#: Exceptions of Python's tar reader for damaged archives.
 TAR_FAULTS = (
     tarfile.TarError, OSError, EOFError, ValueError, KeyError, IndexError, OverflowError, RecursionError, struct.error,
     zlib.error, lzma.LZMAError,
@@ -37,10 +37,10 @@ def tar_names(path: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def tar_members(path: str | os.PathLike[str]) -> Iterator[Member]:
-    """All files with their places; a file in an inner ``NAME.tar`` is ``NAME/file``.
+    """Lists all files with their places; a file in an inner ``NAME.tar`` is ``NAME/file``.
 
     Raises:
-        UserError: Compressed, cut off or damaged.
+        UserError: The archive is compressed, cut off or damaged.
     """
     with open(path, "rb") as stream:
         yield from _members(stream.fileno(), 0, os.fstat(stream.fileno()).st_size, str(path))
@@ -77,7 +77,7 @@ def _members(handle: int, position: int, end: int, where: str, level: int = 0) -
 
 
 def _size(header: bytes, where: str) -> int:
-    """Bytes of a member, after a look at the header's checksum."""
+    """Checks the header's checksum, and returns the bytes of the member."""
     try:
         if int(header[148:156].strip(b"\0 "), 8) != sum(header) - sum(header[148:156]) + 8 * 32:
             raise ValueError
@@ -100,7 +100,7 @@ def _name(header: bytes) -> str:
 
 
 def _longer(content: bytes, kind: int) -> str | None:
-    """A long name of GNU's (``L``) or POSIX's (``x``: lines ``LENGTH path=NAME``) format."""
+    """A long name in GNU's format (``L``) or POSIX's (``x``: lines ``LENGTH path=NAME``)."""
     if kind == ord("L"):
         return content.rstrip(b"\0").decode(errors="replace")
     for record in content.split(b"\n"):
@@ -111,11 +111,10 @@ def _longer(content: bytes, kind: int) -> str | None:
 
 
 def checked_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """Ordinary files of an archive opened by Python's reader, which also takes compressed ones.
+    """Regular files of an archive opened by Python's tar reader, which also reads compressed archives.
 
     Raises:
-        TAR_FAULTS: Any of them, for a damaged archive; also where a member's size leads back into the archive, around
-            and around.
+        TAR_FAULTS: The archive is damaged (any of these), or a member's size leads back into the archive.
     """
     archive.tarinfo = _Member
     place, most = -1, most_unpacked(os.path.getsize(str(archive.name)))
@@ -130,12 +129,12 @@ def checked_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def most_unpacked(packed: int) -> int:
-    """Bytes that so many packed ones may become: pictures hardly shrink, and zeros do by a thousand and more."""
-    return max(FREE, TIGHT * packed)
+    """Bytes to which a compressed archive of so many bytes may unpack: images hardly shrink, bombs shrink a lot."""
+    return max(FREE_BYTES, MAX_RATIO * packed)
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose further headers, which are read into memory, are short."""
+    """A member whose extended headers must be short, since they are read into memory."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if self.type in _HEADERS and not 0 <= self.size <= _LONGEST_HEADER:
@@ -150,5 +149,5 @@ _HEADERS = (
 
 
 def is_tar(path: str | os.PathLike[str]) -> bool:
-    """Whether a file calls itself a tar."""
+    """Whether a file has the suffix of a tar archive."""
     return ".tar" in Path(path).suffixes or Path(path).suffix == ".tgz"

@@ -1,4 +1,4 @@
-"""Temporary files that tell whose they are, so that those of killed processes can be swept and no others."""
+"""Temporary files that name their process, so that exactly those of killed processes can be removed."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from pathlib import Path
 
 from sida.files.locks import try_lock
 
-#: Seconds after which a file is swept whose process nobody can ask, and before which none is.
+#: Seconds after which a file of an unknown process is removed, and before which no file is.
 DAY, MINUTE = 86_400.0, 60.0
 _NAME = re.compile(r"\..+?\.(?:(?P<host>[0-9a-f]{8})-(?P<pid>\d+)\.)?[a-z0-9_]{8}\.tmp(?:\.[^.]+)?")
 _swept: set[str] = set()
 
 
 def prefix(name: str) -> str:
-    """Beginning of the name of a temporary file for ``name``: it holds this machine and this process."""
+    """Beginning of the name of a temporary file for ``name``, with this machine and this process in it."""
     return f".{name[:180]}.{_host()}-{os.getpid()}."
 
 
 def hold(handle: int) -> None:
-    """Locks an open file until it is closed or its process ends, however that comes."""
+    """Locks an open file until it is closed or its process ends."""
     # Where the file system has no locks, the name decides.
     with contextlib.suppress(OSError):
         try_lock(handle)
 
 
 def sweep_dead(folder: Path) -> None:
-    """Removes what processes that are dead left in a folder; looked for once by each process.
+    """Removes temporary files of dead processes from a folder, once for each process and folder.
 
-    Dead is whose lock is free and whose number on this machine is free, too. Of another machine's files, and of those
-    without a name, the lock must be free and the last change a day ago.
+    A process of this machine is dead if its lock and its process id are free. A file of another machine, or without
+    a process in its name, is removed if its lock is free and its last change is a day ago.
     """
     if str(folder) in _swept:
         return
@@ -54,12 +54,12 @@ def _is_dead(entry: os.DirEntry[str], host: str | None, pid: str | None) -> bool
         return False
     if host == _host() and not _runs(int(pid or 0)):
         return True
-    # A living process holds its lock; only where there are no locks, its number alone speaks for it.
+    # A living process holds its lock; on file systems without locks its process id decides.
     return age > DAY and (free is True or host != _host())
 
 
 def _lock_is_free(path: str) -> bool | None:
-    """Whether nobody holds a file's lock; None where the file system does not say."""
+    """Whether no process holds a file's lock; None if the file system has no locks."""
     with open(path, "rb") as stream:
         try:
             return try_lock(stream, shared=True)
@@ -68,7 +68,7 @@ def _lock_is_free(path: str) -> bool | None:
 
 
 def _runs(pid: int) -> bool:
-    """Whether this machine has a process of a number."""
+    """Whether this machine has a process with this id."""
     try:
         os.kill(pid, 0)
     except (ProcessLookupError, OverflowError):

@@ -1,11 +1,10 @@
-"""The beginning of a file of tensors: what is in it and where, as JSON that is checked before any tensor is touched.
+"""Header of a safetensors file: names, types and places of tensors, checked before any tensor is read.
 
-The files are safetensors. Layout (huggingface/safetensors:README.md, "Format"): 8 bytes little-endian length N of the
-header; N bytes of JSON ``{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets": [begin, end]}}``; data
-without holes.
+Layout (huggingface/safetensors:README.md, "Format"): 8 bytes little-endian length N of the header; N bytes of JSON
+``{"__metadata__": {str: str}, name: {"dtype", "shape", "data_offsets": [begin, end]}}``; data without holes.
 
-Ours carry two hashes in the metadata: of the tensors' bytes, and of the header (with zeros in its own place), so that a
-header read alone is checked too. Files of other programs have none, and are read as they are.
+Files of the suite have two hashes in the metadata: of the tensors' bytes, and of the header (computed with zeros in
+place of this hash), so that a header can be checked alone. Files of other programs have none and are read as they are.
 """
 
 from __future__ import annotations
@@ -25,7 +24,8 @@ ITEM_BYTES = {
     "BOOL": 1, "U8": 1, "I8": 1, "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
     "I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8,
 }  # fmt: skip
-#: A network of 2,000 tensors has a header of 300,000 bytes with 20,000 values; JSON takes up to 30 times its bytes.
+#: Limits of a header. That of a network of 2,000 tensors has 300,000 bytes and 20,000 values; parsed JSON takes up to
+#: 30 times its bytes.
 MAX_HEADER_BYTES = 16 << 20
 MAX_HEADER_VALUES = 500_000
 MAX_DIMENSIONS = 32
@@ -39,8 +39,8 @@ class TensorFileError(UserError):
 
     Args:
         path: The file.
-        reason: What is wrong with it.
-        remedy: What to do.
+        reason: Fault of the file.
+        remedy: Action that fixes the fault.
     """
 
     def __init__(self, path: Path, reason: str, remedy: str = _AGAIN) -> None:
@@ -72,10 +72,10 @@ class TensorEntry:
 
 @dataclasses.dataclass(frozen=True)
 class TensorHeader:
-    """What stands at the beginning of a file.
+    """Header of a file.
 
     Attributes:
-        metadata: Free strings by key, the hashes among them.
+        metadata: Strings by key, including the hashes.
         entries: All tensors, in file order.
         data_start: Offset of the data part in the file.
     """
@@ -86,7 +86,7 @@ class TensorHeader:
 
 
 def entries_for(specs: Iterable[tuple[str, str, Sequence[int]]]) -> tuple[TensorEntry, ...]:
-    """Lays tensors ``(name, dtype, shape)`` out one behind the other, widest item first so that all are aligned."""
+    """Assigns consecutive places to tensors ``(name, dtype, shape)``, widest type first so that all are aligned."""
     ordered = sorted(specs, key=lambda spec: -ITEM_BYTES[spec[1]])
     entries, position = [], 0
     for name, dtype, shape in ordered:
@@ -111,17 +111,17 @@ _BLANK = "0" * 64
 
 
 def damaged(path: Path, part: str) -> TensorFileError:
-    """The error for a part of a file that is not what was written.
+    """The error for a part of a file that has changed since it was written.
 
     Args:
         path: The file.
-        part: Words in the plural or with ``does``: ``tensors do``.
+        part: The part with its verb: ``tensors do`` or ``header does``.
     """
-    return TensorFileError(path, f"damaged: its {part} not have the SHA-256 that the file carries")
+    return TensorFileError(path, f"damaged: its {part} not have the recorded SHA-256")
 
 
-def sealed_header(entries: Sequence[TensorEntry], metadata: dict[str, str], data_sha256: str) -> bytes:
-    """As :func:`header_bytes`, with the hash of the tensors' bytes and its own."""
+def hashed_header(entries: Sequence[TensorEntry], metadata: dict[str, str], data_sha256: str) -> bytes:
+    """As :func:`header_bytes`, with the hashes of the tensors' bytes and of the header."""
     text = header_bytes(entries, {**metadata, DATA_HASH: data_sha256, HEADER_HASH: _BLANK})
     return text.replace(_hash_field(_BLANK), _hash_field(hashlib.sha256(text).hexdigest()))
 
@@ -131,7 +131,7 @@ def _hash_field(value: str) -> bytes:
 
 
 def _check_header(path: Path, text: bytes, metadata: dict[str, str]) -> None:
-    """Compares a header with the hash in it, if it has one."""
+    """Checks the hash in a header, if there is one."""
     found = metadata.get(HEADER_HASH)
     if found is None and DATA_HASH not in metadata:
         return
@@ -144,7 +144,7 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
     """Reads and checks the header without touching the tensors.
 
     Raises:
-        TensorFileError: No such file, empty, a pickle, not safetensors, cut off, or a header that contradicts itself.
+        TensorFileError: The file is missing, empty, a pickle, not safetensors, cut off, or has an inconsistent header.
     """
     path = Path(path)
     if not path.is_file():
@@ -180,9 +180,9 @@ def read_tensor_header(path: str | os.PathLike[str]) -> TensorHeader:
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file with these first nine bytes is a pickle, or torch's zip of one.
+    """Whether a file with these first nine bytes is a pickle, or torch's zip archive of a pickle.
 
-    A header of 640 bytes (and of some other lengths) begins like a pickle too, but goes on with JSON.
+    The length of a safetensors header (640 bytes, for example) may look like a pickle; then JSON follows.
     """
     stream = start[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:9] != b"{"
     return stream or start[:4] == b"PK\x03\x04"
@@ -211,7 +211,7 @@ def _parse_json(path: Path, data: bytes) -> dict[str, Any]:
 
 
 def _entry(path: Path, name: str, item: Any) -> TensorEntry:
-    """Checks one line of the header: known type, whole sizes, a place that fits the sizes."""
+    """Checks one entry of the header: known type, integer sizes, a place that fits the sizes."""
     fault = TensorFileError(path, f"damaged header at tensor '{name}'")
     if not isinstance(item, dict) or not isinstance(item.get("dtype"), str) or item["dtype"] not in ITEM_BYTES:
         raise fault
@@ -227,7 +227,7 @@ def _entry(path: Path, name: str, item: Any) -> TensorEntry:
 
 
 def no_constant(name: str) -> None:
-    """Refuses what Python's JSON reader takes beside JSON: NaN and infinity."""
+    """Refuses NaN and infinity, which Python's JSON reader accepts although JSON does not have them."""
     raise ValueError(f"{name} is no JSON")
 
 

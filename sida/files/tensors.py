@@ -1,9 +1,8 @@
-"""Tensors in a file with a JSON record about them: networks, training states, statistics, features, references.
+"""Tensor files with a JSON record: networks, training states, statistics, features, references.
 
-The files are safetensors, with the record in the header under the key ``sida``. Written here rather than through the
-``safetensors`` package so that tensors can be streamed one at a time (a gigabyte is never held twice) and so that every
-way in which a file can be damaged has its own one-line explanation (:mod:`sida.files.tensor_header`). The files are the
-same, in both directions.
+The files are safetensors, with the record in the header under the key ``sida``; the ``safetensors`` package reads them
+and writes files that this module reads. In place of the package, this module streams tensors one at a time (a gigabyte
+is never in memory twice) and explains each kind of damage in one line (:mod:`sida.files.tensor_header`).
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from sida.files.tensor_header import (
     TensorHeader,
     damaged,
     entries_for,
+    hashed_header,
     no_constant,
     read_tensor_header,
-    sealed_header,
 )
 
 if TYPE_CHECKING:
     import torch
 
-#: Of the record in the header's metadata.
+#: Key of the record in the header's metadata.
 RECORD_KEY = "sida"
 MAX_RECORD_DEPTH = 64
 Buffer = bytes | bytearray | memoryview
@@ -41,9 +40,9 @@ Buffer = bytes | bytearray | memoryview
 
 @contextlib.contextmanager
 def explained(path: str | os.PathLike[str], complaint: str, remedy: str) -> Iterator[None]:
-    """Says in the reader's own words what is wrong with a file: ``path: complaint (reason); remedy``.
+    """Turns errors of reading a file into ``UserError("path: complaint (reason); remedy")``.
 
-    Covers :class:`TensorFileError`, ``OSError``, and the ``KeyError`` and ``ValueError`` of unexpected content.
+    These are :class:`TensorFileError`, ``OSError``, and the ``KeyError`` and ``ValueError`` of unexpected content.
     """
     try:
         yield
@@ -60,24 +59,24 @@ def write_tensor_file(
     chunks: Iterable[Buffer],
     finish: Callable[[], dict[str, str]] | None = None,
 ) -> None:
-    """Writes a whole file or none.
+    """Writes a tensor file atomically.
 
     Args:
-        path: Target; written under a temporary name and renamed.
+        path: Target.
         entries: From :func:`entries_for`.
         metadata: Strings for the header. Equal entries, metadata and chunks give equal bytes.
         chunks: The tensors' bytes, in the order of ``entries``; a tensor may come in several pieces.
-        finish: Called after the tensors; gives metadata of the same length that replace the first ones (for digests
-            that are computed meanwhile).
+        finish: Function called after the tensors; returns metadata of the same length that replace ``metadata``, for
+            digests that are only known then.
 
     Raises:
-        ValueError: The pieces do not add up to the announced length.
+        ValueError: The chunks do not have the announced total length.
     """
     promised = sum(entry.num_bytes for entry in entries)
     digest = hashlib.sha256()
 
     def header(metadata: dict[str, str]) -> bytes:
-        return sealed_header(entries, metadata, digest.hexdigest())
+        return hashed_header(entries, metadata, digest.hexdigest())
 
     with atomic_path(path) as temporary, open(temporary, "wb") as stream:
         length = stream.write(header(metadata))
@@ -109,10 +108,10 @@ def encode_record(record: Mapping[str, Any], where: str) -> str:
 def write_tensors(
     path: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], record: Mapping[str, Any] | None = None
 ) -> None:
-    """Writes tensors (of any device) and a record of JSON values. Equal content gives equal bytes; whole or not at all.
+    """Writes tensors (of any device) and a record of JSON values atomically. Equal content gives equal bytes.
 
     Raises:
-        UserError: The record is not JSON, or a tensor is of a type that the format does not have.
+        UserError: The record is not JSON, or the format does not have a tensor's type.
     """
     names = {dtype: name for name, dtype in torch_dtypes().items()}
     on_cpu = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
@@ -126,17 +125,17 @@ def write_tensors(
 
 
 def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Tensors (on the CPU, in file order) and record of a file; the record is empty where there is none.
+    """Reads tensors (on the CPU, in file order) and record of a file; the record is empty if there is none.
 
     Raises:
-        TensorFileError: Missing, cut off, damaged or foreign file.
+        TensorFileError: The file is missing, cut off, damaged or of another format.
     """
     header = read_tensor_header(path)
     return dict(iterate_tensors(path, header)), read_record(path, header)
 
 
 def read_record(path: str | os.PathLike[str], header: TensorHeader | None = None) -> dict[str, Any]:
-    """The record of a file without its tensors; empty where there is none.
+    """Reads the record of a file without its tensors; empty if there is none.
 
     Raises:
         TensorFileError: As :func:`read_tensors`, or the record is no JSON mapping.
@@ -152,11 +151,11 @@ def read_record(path: str | os.PathLike[str], header: TensorHeader | None = None
 
 
 def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Iterator[tuple[str, torch.Tensor]]:
-    """Yields ``(name, tensor)`` one at a time, so that a caller who converts them never holds a file twice.
+    """Yields ``(name, tensor)`` one at a time, so that conversions never hold a file twice in memory.
 
     Raises:
-        TensorFileError: The file became shorter, or a tensor of it is larger than the memory; after the last tensor, so
-            that the caller has to take all of them: they are not those of the hash that the file carries.
+        TensorFileError: The file became shorter, or a tensor is larger than the memory; after the last tensor, which
+            the caller must therefore take: the recorded hash is not that of the tensors.
     """
     import torch
 
@@ -180,7 +179,7 @@ def iterate_tensors(path: str | os.PathLike[str], header: TensorHeader) -> Itera
 
 
 def verify_tensors(path: str | os.PathLike[str]) -> bool:
-    """Compares a file with the hashes that it carries, without torch; False: it carries none.
+    """Checks the recorded hashes of a file, without torch; returns False if the file has none.
 
     Raises:
         TensorFileError: As :func:`read_tensors`.

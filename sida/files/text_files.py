@@ -1,7 +1,7 @@
-"""Text, JSON and YAML that other people wrote: read whole and plain, or refused in one line.
+"""Readers of untrusted text, CSV, JSON and YAML: plain values, or an error of one line.
 
-What a file may not do here: stand still (a pipe), be of another encoding than UTF-8, grow when it is read (aliases that
-repeat each other), nest without end, say one thing twice, or name types of Python.
+A file is refused if it is a pipe, not in UTF-8, or too large; if it nests too deeply, repeats a key, expands through
+aliases, or names Python types.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from sida.errors import UserError
 from sida.files.content_hash import checked_rows
 from sida.files.ordinary_file import read_ordinary
 
-#: Bytes of a text file; the largest that there are (measurements of the paper) have a few million.
+#: Limit of a text file in bytes; the largest files (measurements of the paper) have a few million.
 MOST_TEXT_BYTES = 256 << 20
-#: Characters of YAML, which is read slowly, and values in it, with each alias counted as what it stands for.
+#: Limits of YAML in characters (it is read slowly) and values, with aliases counted as the values they stand for.
 MOST_YAML = 4 << 20
 MOST_VALUES = 100_000
-#: Values of JSON (brackets and commas are counted); rows of CSV and their cells.
+#: Limits of JSON in values (counted by brackets and commas), and of CSV in rows and cells.
 MOST_JSON, MOST_ROWS, MOST_CELLS = 2_000_000, 1_000_000, 12_000_000
-#: The same of all lines of a log.
+#: Limit of a log in values of all lines.
 MOST_LOGGED = 4_000_000
-#: Lines of a sample sheet and of a registry of downloads.
+#: Limit of a sample sheet or a registry of downloads in lines.
 MOST_LINES = 100_000
-#: Mappings and lists in each other.
+#: Limit of nested mappings and lists.
 MOST_LEVELS = 60
 
 _MARKS = {
@@ -43,21 +43,22 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 _SAVE = "save it as UTF-8 (Excel: 'CSV UTF-8'; other programs: encoding or character set UTF-8)"
-# The end of a line is no matter of the text; other control characters have no business in settings and sheets.
+# Control characters except tabs and line ends.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-#: Two of them stand for one character in UTF-16; alone they cannot be written.
+#: Surrogates: in UTF-16 two of them stand for one character; a single one cannot be written.
 _HALVES = re.compile("[\ud800-\udfff]")
 
 
 def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
-    """The text of a UTF-8 file, without a byte order mark.
+    """Reads a UTF-8 file, without a byte order mark.
 
     Args:
-        path: An ordinary file.
-        newline: ``""`` keeps the ends of lines as they are, for :mod:`csv`; by default each is a line feed.
+        path: A regular file.
+        newline: ``""`` keeps line ends, for :mod:`csv`; by default they become line feeds.
 
     Raises:
-        UserError: No such file, no ordinary file, too large, another encoding (it is named), or control characters.
+        UserError: The file is missing, not regular, too large, in another encoding (the message names it), or has
+            control characters.
     """
     content = read_ordinary(path, str(path), MOST_TEXT_BYTES, "give the path of a text file", "is it the right file?")
     text = _decoded(content, str(path))
@@ -87,20 +88,20 @@ def _decoded(content: bytes, where: str) -> str:
 
 
 def read_csv(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
-    """Columns and lines of a file with a heading and commas.
+    """Reads a CSV file with a heading.
 
     Returns:
-        The heading; and number and cells by column of each line. A cell that is not there is None.
+        The heading; and number and cells by column of each line. A missing cell is None.
 
     Raises:
-        UserError: As :func:`read_text`; two columns of one name, a quotation mark that is not closed, a huge cell;
-            a row whose hash is not that of its cells, or lost rows (:mod:`sida.files.content_hash`).
+        UserError: As :func:`read_text`; two columns have the same name, a quotation mark is not closed, a cell is huge,
+            a row's hash is not that of its cells, or rows are missing (:mod:`sida.files.content_hash`).
     """
     return parse_csv(read_text(path, newline=""), path)
 
 
 def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, dict[str, Any]]]]:
-    """The same of a text that was read from a file, with the ends of its lines as they were."""
+    """As :func:`read_csv` for the text of a file, with unchanged line ends."""
     check_amount(text, str(path), "\n", MOST_ROWS, "rows")
     check_amount(text, str(path), ",\n", MOST_CELLS, "cells")
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
@@ -110,17 +111,17 @@ def parse_csv(text: str, path: str | os.PathLike[str]) -> tuple[list[str], list[
             raise UserError(f"{path}:1: two columns are called '{column}'; remove or rename one")
         lines = [(reader.line_num, record) for record in reader]
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error}); mend the line") from None
+        raise UserError(f"{path}:{reader.line_num}: not valid CSV ({error}); fix the line") from None
     if not lines and not text.endswith(("\n", "\r")):
         raise UserError(f"{path}: was cut off in its heading; make it again")
     return columns, checked_rows(columns, lines, path)
 
 
 def parse_json(text: str | bytes, where: str) -> Any:
-    """JSON text as plain values.
+    """Parses JSON text to plain values.
 
     Raises:
-        UserError: Not JSON, too much of it, a key that occurs twice, NaN or an infinity, or nested without end.
+        UserError: The text is not JSON or too large, repeats a key, has NaN or infinity, or nests too deeply.
     """
     check_amount(text, where)
     try:
@@ -134,10 +135,17 @@ def parse_json(text: str | bytes, where: str) -> Any:
 
 
 def check_amount(text: str | bytes, where: str, marks: str = "[{,", most: int = MOST_JSON, of: str = "values") -> None:
-    """Refuses a text with more of some characters than any such file, before objects are made of it.
+    """Refuses a text with too many of some characters, before it is parsed.
+
+    Args:
+        text: The text.
+        where: Place named in errors.
+        marks: Characters that are counted.
+        most: Largest number of them.
+        of: Noun for the counted things, in errors.
 
     Raises:
-        UserError: It has more.
+        UserError: The text has more.
     """
     if sum(text.count(mark if isinstance(text, str) else mark.encode()) for mark in marks) > most:  # type: ignore[arg-type,misc]
         raise UserError(f"{where}: has more than {most:,} {of}; is it the right file?")
@@ -156,15 +164,15 @@ def _double(keys: Iterable[Hashable]) -> Any:
 
 
 def _no_constant(text: str) -> Any:
-    raise UserError(f"{text} is no number that JSON has; give a finite one")
+    raise UserError(f"{text} is not a JSON number; give a finite number")
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """YAML as plain values.
+    """Parses YAML to plain values.
 
     Raises:
-        UserError: A syntax error (with its line), a type of Python, a key that occurs twice, NaN, nested without end,
-            or aliases that stand for more than :data:`MOST_VALUES` values.
+        UserError: The text has a syntax error (with its line), names a Python type, repeats a key, has NaN, nests too
+            deeply, or has aliases that stand for more than :data:`MOST_VALUES` values.
     """
     import yaml
 
@@ -186,14 +194,14 @@ def parse_yaml(text: str, where: str) -> Any:
     except RecursionError:
         raise UserError(f"{where}: not valid YAML (nested too deeply)") from None
     except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError) as error:
-        # PyYAML's constructors trust the forms that their tags promise: `!!int x`, 2001-99-99, 5,000 digits.
+        # PyYAML's constructors fail on values that contradict their tags: `!!int x`, 2001-99-99, 5,000 digits.
         raise UserError(f"{where}: not valid YAML (a value is not of its type: {_reason(error)})") from None
     check_values(value, where)
     return value
 
 
 def _check_events(text: str, where: str) -> None:
-    """Refuses many values and deep nesting before nodes are made of them, in a call within a call for each level."""
+    """Refuses too many values and deep nesting before the recursive construction of nodes."""
     import yaml
 
     levels = values = 0
@@ -211,12 +219,12 @@ def _check_events(text: str, where: str) -> None:
 def _loader_class() -> Any:
     import yaml
 
-    # libyaml's parser takes a tenth of the time; a PyYAML built without it has its own.
+    # libyaml's parser takes a tenth of the time of PyYAML's own, which is the fall-back.
     class Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-        """PyYAML's safe loader, which takes the last of two equal keys."""
+        """PyYAML's safe loader, which refuses two equal keys instead of taking the last one."""
 
         def flatten_mapping(self, node: Any) -> None:
-            """Puts what ``<<`` brings before the mapping's own keys, which win; only those must differ."""
+            """Merges ``<<`` before the mapping's own keys, which take precedence and must differ from each other."""
             if not hasattr(node, "flat"):
                 node.flat = True
                 double = _double((key.tag, key.value) for key, _ in node.value if isinstance(key, yaml.ScalarNode))
@@ -225,7 +233,7 @@ def _loader_class() -> Any:
                     raise yaml.constructor.ConstructorError(None, None, fault, node.start_mark)
             super().flatten_mapping(node)
 
-    # 24:00 is a text and not the 1440 of YAML 1.1, which counts in sixties: who asks for a number then says so.
+    # 24:00 stays a text, where YAML 1.1 reads the number 1440 (base 60): checks of types then report it.
     for kind in ("int", "float"):
         base = f"tag:yaml.org,2002:{kind}"
         Loader.add_constructor(base, _decimal(getattr(yaml.SafeLoader, f"construct_yaml_{kind}")))
@@ -233,16 +241,18 @@ def _loader_class() -> Any:
 
 
 def _decimal(construct: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """A constructor of numbers that leaves those with colons as the texts that they look like."""
+    """A constructor of numbers that keeps values with colons as texts."""
     return lambda loader, node: node.value if ":" in node.value else construct(loader, node)
 
 
 def _count(node: Any, sizes: dict[int, int], where: str, level: int = 0) -> int:
-    """Values that a node stands for, each alias counted anew; the work is that of the nodes themselves."""
+    """Number of values of a node, with each use of an alias counted; visits each node once."""
     if id(node) in sizes:
         size = sizes[id(node)]
         if size == 0:
-            raise UserError(f"{where}:{node.start_mark.line + 1}: an alias stands within what it names; write it out")
+            raise UserError(
+                f"{where}:{node.start_mark.line + 1}: an alias is inside the value it names; write the value out"
+            )
         return size
     if level > MOST_LEVELS:
         raise UserError(f"{where}:{node.start_mark.line + 1}: nested more than {MOST_LEVELS} levels deep")
@@ -261,10 +271,10 @@ def _count(node: Any, sizes: dict[int, int], where: str, level: int = 0) -> int:
 
 
 def check_values(value: Any, where: str) -> None:
-    """Refuses what settings cannot be: no plain value, not a number, integers without end, or too many levels.
+    """Refuses values that settings cannot have: not plain, NaN, huge integers, or too many levels.
 
     Raises:
-        UserError: The fault.
+        UserError: A value is refused.
     """
     level: list[Any] = [value]
     for _ in range(MOST_LEVELS + 1):

@@ -1,6 +1,7 @@
-"""Kernels for GPUs in Triton: what a U-Net does between its convolutions, and the optimizer, in as few passes over
-memory as the mathematics allows. Each computes in float32 what the networks' modules say in torch's operations; they
-differ from these by rounding only (tests/kernels).
+"""Triton kernels for the operations of a U-Net between its convolutions, and for the optimizer.
+
+Each kernel computes in float32, in as few passes over memory as possible. Results differ from those of the networks'
+torch modules by rounding only (tests/kernels).
 """
 
 from __future__ import annotations
@@ -8,13 +9,13 @@ from __future__ import annotations
 import functools
 import importlib
 
-#: The oldest Triton for whose compiler they are written, and the torch that comes with it.
+#: Oldest supported Triton, and the torch that comes with it.
 OLDEST, OLDEST_TORCH = (3, 3), "2.7"
 
 
 @functools.cache
-def lack() -> str | None:
-    """Why the kernels cannot be used here; None when they can."""
+def unavailable_reason() -> str | None:
+    """Reason why the kernels cannot be used here, or None."""
     try:
         version = str(importlib.import_module("triton").__version__)
     except ImportError as error:

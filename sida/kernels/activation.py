@@ -18,12 +18,12 @@ def scaled_silu(
 ) -> tuple[Tensor, Tensor]:
     """``dropout(silu(x · scale))`` of a map ``(N, C, H, W)``, in channels-last memory, and x.
 
-    What else is computed of x should take the second: both gradients are then summed in one pass.
+    Compute everything else that depends on x from the second result: both gradients are then summed in one pass.
 
     Args:
         x: float16, bfloat16 or float32.
         scale: Float32 ``(N or 1, C)``, or None.
-        dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
+        dropout: Probability p of zeroing an element; the others are divided by 1 − p.
         recompute: Whether :func:`sida.kernels.recompute.recomputed` is used with the result.
     """
     result: tuple[Tensor, Tensor] = _ScaledSilu.apply(x, scale, dropout, recompute)
@@ -45,7 +45,7 @@ class _ScaledSilu(torch.autograd.Function):
 
     @staticmethod
     def remake(ctx: Any) -> Tensor:
-        """The result, from what is kept for the backward pass."""
+        """Recomputes the result from the tensors saved for the backward pass."""
         x, _, seed, scale = ctx.saved_tensors
         return _activated(x, scale, seed, ctx.dropout)
 
@@ -132,7 +132,7 @@ def _backward(
         factor = row_of(scale + n * stride, channels, C)
     du = du * silu_slope(value * factor)
     if DROP:
-        # Where y is 0 it was dropped, or its derivative is as good as 0.
+        # An element with y = 0 was dropped, or its derivative is nearly 0.
         kept = tl.load(y + base * C + row * C + col, mask=inside, other=0.0) != 0
         du = tl.where(kept, du / (1 - dropout), 0.0)
     result = du * factor

@@ -1,4 +1,4 @@
-"""Guard, clip and Adam on one vector in two passes: one that looks at the gradient, one that takes the step."""
+"""Adam with guarded and clipped gradients on one vector, in two passes: the gradient's norm, then the step."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor
 _BLOCK, _PROGRAMS = 4096, 2048
 
 
-def look(gradient: Tensor, infinity: float) -> Tensor:
+def gradient_norm(gradient: Tensor, infinity: float) -> Tensor:
     """Float32 ``(2,)``: squared norm with NaN as 0 and ±∞ as ±``infinity``, and the number of such entries."""
     programs = min(triton.cdiv(gradient.numel(), _BLOCK), _PROGRAMS)
     partial = gradient.new_empty((2, programs), dtype=torch.float32)
-    _look[(programs,)](gradient, partial, gradient.numel(), infinity, programs, _BLOCK)
+    _gradient_norm[(programs,)](gradient, partial, gradient.numel(), infinity, programs, _BLOCK)
     return partial.sum(1, dtype=torch.float64).float()
 
 
-def step(
+def adam_step(
     vector: Tensor,
     gradient: Tensor,
     mean: Tensor | None,
@@ -63,7 +63,7 @@ def _guarded(value, infinity):
 
 
 @triton.jit
-def _look(gradient, partial, total, infinity, programs, BLOCK: tl.constexpr):
+def _gradient_norm(gradient, partial, total, infinity, programs, BLOCK: tl.constexpr):
     square, wrong = tl.zeros((BLOCK,), dtype=tl.float32), tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(tl.program_id(0) * BLOCK, total, programs * BLOCK):
         place = (start + tl.arange(0, BLOCK)).to(tl.int64)

@@ -1,4 +1,4 @@
-"""Two maps side by side in their channels, each times a factor, in one pass each way."""
+"""Concatenation of the channels of two maps, each times a factor, in one pass forward and one backward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What several kernels do to each element of a tile."""
+"""Operations on the elements of a tile that several kernels share."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def silu_slope(u):
 def row_of(vector, channels, C):
     """Entries of a vector as a row that fits a tile.
 
-    They are loaded as one axis: of two loads of a row and one of a tile the compiler gave the tile the rows' layout,
-    and moved every element through shared memory for it.
+    The vector is loaded along one axis. If rows are loaded in two dimensions, the compiler gives the tile the rows'
+    layout and moves every element through shared memory.
     """
     return tl.load(vector + channels, mask=channels < C, other=0.0)[None, :]
 
 
 @triton.jit
 def dropped(u, seed, row, begin, C, probability, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
-    """A tile with elements set to 0 at random, the others scaled up; draws are functions of seed and place.
+    """Dropout on a tile: zeroes elements at random and scales the others up.
 
-    One call of Philox gives draws for four channels; its seven rounds cost more than all else in a pass.
+    Draws are functions of the seed and the element's place. One call of Philox gives draws for four channels; its
+    seven rounds cost more than the rest of a pass.
 
     Args:
         u: ``(BLOCK, WIDTH)``.
@@ -41,9 +42,9 @@ def dropped(u, seed, row, begin, C, probability, BLOCK: tl.constexpr, WIDTH: tl.
         row: Number of each position in the batch, ``(BLOCK, 1)``.
         begin: First channel; a multiple of 4.
         C: Channels of a position.
-        probability: Of being set to 0.
+        probability: Probability of zeroing an element.
         BLOCK: Positions of the tile.
-        WIDTH: Its channels; a multiple of 4.
+        WIDTH: Channels of the tile; a multiple of 4.
     """
     quarter: tl.constexpr = WIDTH // 4
     place = row * ((C + 3) // 4) + begin // 4 + tl.arange(0, quarter)[None, :]

@@ -1,12 +1,12 @@
-"""Group normalisation with everything that stands beside it in a U-Net block, in as few passes over a feature map.
+"""Group normalisation fused with the shift, scale, activation and dropout around it in a U-Net block.
 
     u = (1 + scale) (γ (x + before − mean) / std + β) + after;    y = dropout(silu(u))
 
-Maps are channels-last, so each position's channels are contiguous. Small maps take one kernel each way
-(:mod:`sida.kernels.group_norm_whole`). Of large ones (:mod:`sida.kernels.group_norm_passes`) programs share the
-positions: partial statistics, their combination per group, and one pass that writes y; backward partial sums, their
-combination, one pass that writes dx. All gradients of the vectors follow from the sums. u, the normalised map and the
-mask are never stored.
+Maps are channels-last, so each position's channels are contiguous. Small maps take one kernel forward and one backward
+(:mod:`sida.kernels.group_norm_whole`). The positions of large maps are shared among programs, in three passes each way
+(:mod:`sida.kernels.group_norm_passes`): partial statistics, their combination per group, one pass that writes y;
+backward partial sums, their combination, one pass that writes dx. All gradients of the vectors follow from the sums. u,
+the normalised map and the mask are never stored.
 
 Source: group normalisation (arXiv:1803.08494); its use in U-Net blocks: EDM (arXiv:2206.00364), appendix F.
 """
@@ -23,8 +23,8 @@ from sida.kernels.group_norm_passes import combine_moments, combine_sums, input_
 from sida.kernels.group_norm_whole import gradient_whole, norm_whole
 from sida.kernels.maps import channel_rows, like_map, narrow_tile, tile_size
 
-#: Positions of a map up to which one kernel looks at it twice; those of larger ones are shared out to programs.
-WHOLE = 1024
+#: Largest number of positions of a map that one kernel reads whole, twice.
+MAX_WHOLE_POSITIONS = 1024
 
 
 class Affine(NamedTuple):
@@ -33,9 +33,9 @@ class Affine(NamedTuple):
     Attributes:
         gamma: Float32 ``(C,)``.
         beta: Float32 ``(C,)``.
-        before: Added to the map first, ``(N or 1, C)``: a convolution's bias, an embedding's shift.
-        scale: See the module, ``(N or 1, C)``.
-        after: See the module, ``(N or 1, C)``.
+        before: Shift of the map before normalisation, ``(N or 1, C)``: a convolution's bias, an embedding's shift.
+        scale: Factor 1 + scale of the normalised map, ``(N or 1, C)``.
+        after: Shift of the scaled map, ``(N or 1, C)``.
     """
 
     gamma: Tensor
@@ -55,17 +55,18 @@ def norm_act(
     *,
     recompute: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The module's y for a map ``(N, C, H, W)``, of the same dtype and in channels-last memory, and x.
+    """Normalises and activates a map ``(N, C, H, W)``: y as in the module's equation, and x itself.
 
-    What else is computed of x should take the second: both gradients are then summed in the last pass.
+    y has the dtype of x and lies in channels-last memory. Compute everything else that depends on x from the second
+    result: both gradients are then summed in the last pass.
 
     Args:
         x: float16, bfloat16 or float32.
-        affine: Vectors.
+        affine: Vectors of the normalisation.
         groups: Number of groups; divides C.
-        eps: Added to the variance.
-        silu: Whether the activation follows.
-        dropout: Probability of zeroing an element; kept ones are scaled by its complement's inverse.
+        eps: Constant added to the variance.
+        silu: Whether SiLU follows.
+        dropout: Probability p of zeroing an element; the others are divided by 1 − p.
         recompute: Whether :func:`sida.kernels.recompute.recomputed` is used with y.
     """
     result: tuple[Tensor, Tensor] = _NormAct.apply(x, *affine, groups, eps, silu, dropout, recompute)
@@ -82,7 +83,7 @@ class _NormAct(torch.autograd.Function):
         # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
         channel, group = x.new_empty((3, n, c), dtype=torch.float32), x.new_empty((2, n, groups), dtype=torch.float32)
         seed = torch.randint(2**31, (1,), device=x.device) if dropout else None
-        y = (_whole if _looks_twice(x) else _in_passes)(_Norm(x, affine, channel, group, silu, dropout), seed, eps)
+        y = (_whole if _is_small(x) else _in_passes)(_Norm(x, affine, channel, group, silu, dropout), seed, eps)
         ctx.save_for_backward(
             x, y if dropout and not recompute else None, seed if recompute else None, channel, group, *affine
         )
@@ -93,7 +94,7 @@ class _NormAct(torch.autograd.Function):
 
     @staticmethod
     def remake(ctx: Any) -> Tensor:
-        """y, from what is kept for the backward pass."""
+        """Recomputes y from the tensors saved for the backward pass."""
         x, _, seed, channel, *_ = ctx.saved_tensors
         return _applied(x, channel, seed, *ctx.settings)
 
@@ -107,7 +108,7 @@ class _NormAct(torch.autograd.Function):
             y = _NormAct.remake(ctx)
         norm = _Norm(x, Affine(*vectors), channel, group, *ctx.settings)
         dx = torch.empty_like(x) if ctx.needs_input_grad[0] else None
-        out = (_gradient_whole if _looks_twice(x) else _gradient_in_passes)(norm, of_y, y, beside, dx)
+        out = (_gradient_whole if _is_small(x) else _gradient_in_passes)(norm, of_y, y, beside, dx)
         return (dx, *_vector_gradients(out, norm.affine, ctx.needs_input_grad[1:6]), None, None, None, None, None)
 
 
@@ -122,19 +123,19 @@ class _Norm(NamedTuple):
     dropout: float
 
 
-def _looks_twice(x: Tensor) -> bool:
-    return x.shape[2] * x.shape[3] <= WHOLE
+def _is_small(x: Tensor) -> bool:
+    return x.shape[2] * x.shape[3] <= MAX_WHOLE_POSITIONS
 
 
 def _step(c: int, groups: int) -> tuple[int, int]:
-    """Channels of a group, and of a program that looks at whole groups: rows of 32 bytes, from a multiple of 8."""
+    """Channels of a group, and channels of a program: whole groups, at least 16 and a multiple of 8."""
     size = c // groups
     count = next(count for count in range(1, 17) if count * size >= 16 and count * size % 8 == 0)
     return size, count * size
 
 
 def _whole(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
-    """Y by one kernel; fills ``channel`` and ``group``."""
+    """Computes y by one kernel; fills ``channel`` and ``group``."""
     x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     groups = group.shape[2]
@@ -168,7 +169,7 @@ def _gradient_whole(norm: _Norm, of_y: Tensor, y: Tensor | None, beside: Tensor 
 
 
 def _in_passes(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
-    """As :func:`_whole`, by three kernels."""
+    """Computes y by three kernels; see :func:`_whole`."""
     x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     positions, groups = height * width, group.shape[2]
@@ -186,7 +187,7 @@ def _in_passes(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
 def _gradient_in_passes(
     norm: _Norm, of_y: Tensor, y: Tensor | None, beside: Tensor | None, dx: Tensor | None
 ) -> Tensor:
-    """As :func:`_gradient_whole`, by three kernels."""
+    """Computes the gradients by three kernels; see :func:`_gradient_whole`."""
     x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     positions, groups = height * width, group.shape[2]
@@ -215,7 +216,7 @@ def _gradient_in_passes(
 
 
 def _applied(x: Tensor, channel: Tensor, seed: Tensor | None, silu: bool, dropout: float) -> Tensor:
-    """The result for a map in rows, from the factors per channel; ``seed`` is that of the dropout."""
+    """Computes y from the factors per channel; ``seed`` is that of the dropout."""
     n, c, height, width = x.shape
     block, width_c, warps = tile_size(c)
     y = torch.empty_like(x)
@@ -255,5 +256,5 @@ def _with_strides(affine: Affine, filler: Tensor) -> list[Any]:
 
 
 def _there(affine: Affine) -> tuple[bool, bool, bool]:
-    """Which of the optional vectors there are."""
+    """Whether each of the optional vectors is given."""
     return affine.before is not None, affine.scale is not None, affine.after is not None

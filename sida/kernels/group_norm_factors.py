@@ -1,6 +1,7 @@
-"""What the kernels of :mod:`sida.kernels.group_norm` compute of sums over positions, for the channels of whole groups.
+"""Factors of :mod:`sida.kernels.group_norm` computed from sums over positions, for the channels of whole groups.
 
-A vector has one entry for each channel of a program; ``kind`` numbers its group. ``there`` is false for lanes beyond.
+A vector has one entry for each channel of a program; ``kind`` numbers the channel's group, and ``there`` is false for
+lanes without a channel.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from sida.kernels.elements import silu_slope
 
 @triton.jit
 def over_group(vector, kind):
-    """For each channel the sum over its group."""
+    """Sums a vector over each channel's group."""
     return tl.sum(tl.where(kind[:, None] == kind[None, :], vector[None, :], 0.0), 1)
 
 
 @triton.jit
 def entries(pointer, stride, n, channels, there, GIVEN: tl.constexpr):
-    """An optional vector's entries, or zeros."""
+    """Loads the entries of an optional vector, or zeros."""
     value = tl.zeros_like(channels).to(tl.float32)
     if GIVEN:
         value = tl.load(pointer + n * stride + channels, mask=there, other=0.0)
@@ -53,7 +54,7 @@ def forward_factors(
 def keep_factors(
     channel, group, mean, slope, level, centre, inverse, channels, there, n, C, G, size, channel_plane, group_plane
 ):  # fmt: skip
-    """Stores what the backward pass wants: mean and factors per channel, mean and 1/std per group."""
+    """Stores mean and factors per channel, and mean and 1/std per group, for the backward pass."""
     here = channel + n * C + channels
     tl.store(here, mean, mask=there)
     tl.store(here + channel_plane, slope, mask=there)
@@ -69,7 +70,7 @@ def backward_factors(
     scale, scale_stride, positions, C, G, size, channel_plane, group_plane,
     BEFORE: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
-    """P and q of ``dx = a du + p x + q`` from the sums of du and of du (x − mean); stores the vectors' gradients."""
+    """Computes p and q of ``dx = a du + p x + q`` from the sums of du and du (x − mean); stores vector gradients."""
     mean = tl.load(channel + n * C + channels, mask=there, other=0.0)
     centre = tl.load(group + n * G + channels // size, mask=there, other=0.0)
     inverse = tl.load(group + group_plane + n * G + channels // size, mask=there, other=0.0)
@@ -97,7 +98,7 @@ def gradient_of_u(
     x, grad, y, n, row, col, inside, slope, level, positions, C, stride, dropout,
     SILU: tl.constexpr, DROP: tl.constexpr,
 ):  # fmt: skip
-    """Gradient of u, and x, at a tile. Where y is 0 it was dropped (or its derivative is as good as 0)."""
+    """Gradient of u, and x, at a tile. An element with y = 0 was dropped, or its derivative is nearly 0."""
     base = n.to(tl.int64) * positions
     values = tl.load(x + base * C + row * C + col, mask=inside, other=0.0).to(tl.float32)
     du = tl.load(grad + base * stride + row * stride + col, mask=inside, other=0.0).to(tl.float32)

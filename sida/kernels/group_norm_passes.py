@@ -1,6 +1,6 @@
-"""The kernels of :mod:`sida.kernels.group_norm`, in the order of their use: three passes forward, three backward.
+"""Kernels of :mod:`sida.kernels.group_norm` for large maps: three passes forward, three backward.
 
-Partial results lie as ``(quantity, N, chunks, C)``; ``plane`` is the distance of two quantities.
+Partial results have the shape ``(quantity, N, chunks, C)``; ``plane`` is the distance of two quantities.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def moments(x, partial, positions, C, plane, BLOCK: tl.constexpr, WIDTH: tl.cons
     base = n.to(tl.int64) * positions * C
     values = tl.load(x + base + row * C + col, mask=inside, other=0.0).to(tl.float32)
     count = tl.minimum(positions - chunk * BLOCK, BLOCK).to(tl.float32)
-    # Away from a value of the channel itself, so that a large mean costs no digits and one look suffices.
+    # Deviations from a value of the same channel: one pass suffices, and a large mean costs no digits.
     channels = tl.arange(0, WIDTH)
     there = channels < C
     pivot = tl.load(x + base + chunk * BLOCK * C + channels, mask=there, other=0.0).to(tl.float32)
@@ -41,7 +41,7 @@ def combine_moments(
     BLOCK: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
     BEFORE: tl.constexpr, SCALE: tl.constexpr, AFTER: tl.constexpr,
 ):  # fmt: skip
-    """Chan's combination of partial moments, first over chunks, then over the channels of a group."""
+    """Combines partial moments (Chan's formula), first over chunks, then over the channels of a group."""
     n, size = tl.program_id(0), C // G
     lane = tl.arange(0, WIDTH)
     channels, there = tl.program_id(1) * size + lane, lane < size
@@ -78,7 +78,7 @@ def norm_apply(
     BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Y of a chunk, from the factors per channel."""
+    """Computes y of a chunk from the factors per channel."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
     channels = tl.arange(0, WIDTH)
@@ -98,8 +98,8 @@ def norm_apply(
 @triton.jit
 def _du(x, grad, y, channel, n, row, col, positions, C, stride, plane, dropout, SILU: tl.constexpr, DROP: tl.constexpr):
     """See :func:`gradient_of_u`."""
-    # Factors are loaded as rows here, not by `row_of`: in the layout that tiles then get, sums over positions stay
-    # within a thread, and a thread holds the factors of fewer channels (64 registers instead of 100).
+    # Factors are loaded as rows in two dimensions, not by `row_of`: in the layout that tiles then get, sums over
+    # positions stay within a thread, which holds the factors of fewer channels (64 registers instead of 100).
     slope = tl.load(channel + plane + n * C + col, mask=col < C, other=0.0)
     level = tl.load(channel + 2 * plane + n * C + col, mask=col < C, other=0.0)
     inside = (row < positions) & (col < C)
@@ -142,7 +142,7 @@ def combine_sums(
     positions, C, G, plane, channel_plane, group_plane, chunks,
     CHUNKS: tl.constexpr, WIDTH: tl.constexpr, BEFORE: tl.constexpr, SCALE: tl.constexpr,
 ):  # fmt: skip
-    """Per group: the factors of dx, and the gradients of the vectors."""
+    """Computes the factors of dx and the gradients of the vectors, per group."""
     n, size = tl.program_id(0), C // G
     lane = tl.arange(0, WIDTH)
     channels, there = tl.program_id(1) * size + lane, lane < size
@@ -180,7 +180,7 @@ def input_gradient(
     BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """Gradient of x at a chunk: ``a du + p x + q``, and what came for x from elsewhere."""
+    """Gradient of x at a chunk: ``a du + p x + q``, plus the gradient of x from other operations."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
     col = tl.arange(0, WIDTH)[None, :]

@@ -1,7 +1,7 @@
-"""Group normalisation by one kernel each way, for maps of which a program can look at whole groups twice.
+"""Kernels of :mod:`sida.kernels.group_norm` for small maps: one forward, one backward.
 
-A program takes the channels of some groups of a sample, at all positions: once for the sums, once for the result. The
-second look finds them in the cache.
+A program reads the channels of some groups of a sample at all positions, once for the sums and once for the result;
+the second read hits the cache.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ def norm_whole(
     SIZE: tl.constexpr, STEP: tl.constexpr, SILU: tl.constexpr, DROP: tl.constexpr,
     BEFORE: tl.constexpr, SCALE: tl.constexpr, AFTER: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Y of ``STEP`` channels of a sample, and what the backward pass wants."""
+    """Computes y of ``STEP`` channels of a sample, and the factors for the backward pass."""
     n, lane = tl.program_id(1), tl.arange(0, WIDTH)
     begin = tl.program_id(0) * STEP
     channels = begin + lane
     there = (lane < STEP) & (channels < C)
     base = n.to(tl.int64) * positions * C
-    # Away from a value of the channel itself, so that a large mean costs no digits and one look suffices.
+    # Deviations from a value of the same channel: one pass suffices, and a large mean costs no digits.
     pivot = tl.load(x + base + channels, mask=there, other=0.0).to(tl.float32)
-    # Threads sum their own positions; they meet once, after the loop.
+    # Each thread sums its own positions; the threads' sums are added once, after the loop.
     total, square = tl.zeros((BLOCK, WIDTH), dtype=tl.float32), tl.zeros((BLOCK, WIDTH), dtype=tl.float32)
     for start in range(0, positions, BLOCK):
         row = start + tl.arange(0, BLOCK)[:, None]
@@ -66,7 +66,7 @@ def gradient_whole(
     SIZE: tl.constexpr, STEP: tl.constexpr, SILU: tl.constexpr, DROP: tl.constexpr, BESIDE: tl.constexpr,
     DX: tl.constexpr, BEFORE: tl.constexpr, SCALE: tl.constexpr, BLOCK: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of the vectors for ``STEP`` channels of a sample, and of x with what came for it from elsewhere."""
+    """Gradients of the vectors for ``STEP`` channels of a sample, and of x, with that from other operations."""
     n, lane = tl.program_id(1), tl.arange(0, WIDTH)
     channels = tl.program_id(0) * STEP + lane
     there = (lane < STEP) & (channels < C)

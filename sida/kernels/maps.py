@@ -1,4 +1,4 @@
-"""Feature maps as kernels see them: rows of channels, one per position."""
+"""Feature maps in the layout of the kernels, a row of channels for each position, and sizes of tiles."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ _NARROW_TILE, _NARROW_WARPS = 2048, 4
 
 
 def channel_rows(x: Tensor) -> Tensor:
-    """A map ``(N, C, H, W)`` whose channels are contiguous: itself, or a copy in channels-last memory."""
+    """A map ``(N, C, H, W)`` with contiguous channels: the map itself, or a copy in channels-last memory."""
     if x.stride(1) == 1 and x.permute(0, 2, 3, 1).is_contiguous():
         return x
     return x.contiguous(memory_format=torch.channels_last).as_strided(x.shape, _strides(x.shape))
 
 
 def like_map(x: Tensor) -> tuple[Tensor, int]:
-    """A map with contiguous channels and the distance of its positions: a part of a wider map needs no copy."""
+    """A map with contiguous channels, and the distance of its positions in memory.
+
+    A slice of a wider map's channels is not copied.
+    """
     n, c, height, width = x.shape
     stride = x.stride(3) if width > 1 else (x.stride(2) if height > 1 else x.stride(0))
     even = (
@@ -45,7 +48,7 @@ def tile_size(channels: int) -> tuple[int, int, int]:
 
 
 def narrow_tile(channels: int) -> tuple[int, int, int]:
-    """As :func:`tile_size` for a program that goes through all positions of few channels: small, so that many fit."""
+    """As :func:`tile_size`, smaller: for programs that each read few channels at all positions."""
     width = max(4, int(triton.next_power_of_2(channels)))
     return max(1, _NARROW_TILE // width), width, _NARROW_WARPS
 

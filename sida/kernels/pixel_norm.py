@@ -1,4 +1,4 @@
-"""EDM2's pixel normalisation: rows of channels scaled to root mean square one, and their SiLU beside them.
+"""EDM2's pixel normalisation: scales the channels of each position to root mean square one, optionally with SiLU.
 
 Source: EDM2 (arXiv:2312.02696), equation 30 and section B.
 """
@@ -27,14 +27,14 @@ def pixel_norm(x: Tensor, eps: float) -> Tensor:
 def pixel_norm_silu(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """``y = x / (rms + eps)`` over the channels of a map ``(N, C, H, W)``, and ``silu(y)``; channels-last.
 
-    The second can be made again (:func:`sida.kernels.recompute.recomputed`).
+    The second result can be recomputed (:func:`sida.kernels.recompute.recomputed`).
     """
     result: tuple[Tensor, Tensor] = _PixelNormSilu.apply(x, eps)
     return result
 
 
 class _PixelNorm(torch.autograd.Function):
-    """Keeps y, which attention keeps anyway."""
+    """Saves y for the backward pass, which attention saves anyway."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> Tensor:
@@ -52,7 +52,7 @@ class _PixelNorm(torch.autograd.Function):
 
 
 class _PixelNormSilu(torch.autograd.Function):
-    """Keeps x, of which both results can be made again."""
+    """Saves x for the backward pass, from which both results can be recomputed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -67,7 +67,7 @@ class _PixelNormSilu(torch.autograd.Function):
 
     @staticmethod
     def remake(ctx: Any) -> Tensor:
-        """``silu(y)``, from what is kept for the backward pass."""
+        """Recomputes ``silu(y)`` from the tensors saved for the backward pass."""
         x, divisor = ctx.saved_tensors
         s = torch.empty_like(_flat(x))
         _normalise(_flat(x), None, s, divisor, ctx.eps)
@@ -93,7 +93,7 @@ def _as_map(flat: Tensor, like: Tensor) -> Tensor:
 
 
 def _normalise(x: Tensor, y: Tensor | None, s: Tensor | None, divisor: Tensor, eps: float) -> None:
-    """Writes those of y and its SiLU that are there, and what x was divided by."""
+    """Writes y and its SiLU where they are given, and the divisor of x."""
     total, c = x.shape
     block, width = _tile(c)
     _forward[(triton.cdiv(total, block),)](
@@ -157,7 +157,7 @@ def _backward(
         grad += tl.load(of_y + place, mask=inside, other=0.0).to(tl.float32)
     if S:
         grad += tl.load(of_s + place, mask=inside, other=0.0).to(tl.float32) * silu_slope(value)
-    # d rms / dx = x / (C rms); a row of zeros has no direction.
+    # d rms / dx = x / (C rms), taken as 0 for a row of zeros.
     rms = by - eps
     along = tl.sum(grad * value, 1) / (C * tl.where(rms > 0, rms, 1.0))
     result = grad / by[:, None] - value * along[:, None]

@@ -31,7 +31,7 @@ def recomputed(y: Tensor) -> Iterator[None]:
     begin, size, dtype = y.data_ptr(), y.numel(), y.dtype
 
     def pack(kept: Tensor) -> Any:
-        # Also where it is kept with its axes in another order.
+        # The same memory, possibly with its axes in another order.
         same = (kept.data_ptr(), kept.numel(), kept.dtype) == (begin, size, dtype)
         return (node, kept.shape, kept.stride()) if same else kept
 

@@ -1,4 +1,4 @@
-"""Doubling by repetition and halving by means of 2×2, each the other's adjoint up to a factor."""
+"""Upsampling by repetition and downsampling by 2×2 means, each the other's adjoint up to a factor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TILE = 2048
 
 
 def double(x: Tensor) -> Tensor:
-    """Each position of ``(N, C, H, W)`` four times: ``(N, C, 2H, 2W)``, channels-last."""
+    """Repeats each position of ``(N, C, H, W)`` four times: ``(N, C, 2H, 2W)``, channels-last."""
     result: Tensor = _Double.apply(x)
     return result
 
@@ -74,7 +74,7 @@ def _spread_kernel(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH
     col = tl.arange(0, WIDTH)[None, :]
     inside = (position < total) & (col < C)
     value = tl.load(x + position * stride + col, mask=inside, other=0.0).to(tl.float32) * factor
-    # Rows of the whole batch follow each other, so a row's number needs no sample.
+    # Rows are numbered through the whole batch, so the sample's index is not needed.
     corner = (position // W) * 4 * W + (position % W) * 2
     for down in tl.static_range(2):
         for right in tl.static_range(2):

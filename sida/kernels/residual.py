@@ -1,4 +1,4 @@
-"""The sum at the end of a residual branch: ``clamp(a (branch + bias) + b skip)``, one pass each way."""
+"""Sum at the end of a residual branch, ``clamp(a (branch + bias) + b skip)``, in one pass forward and one backward."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sida.kernels.maps import empty_map, like_map, tile_size
 _PROGRAMS = 1024
 
 
-class Shares(NamedTuple):
-    """Numbers of a sum.
+class ResidualFactors(NamedTuple):
+    """Factors and bound of a residual sum.
 
     Attributes:
         branch: Factor of the branch and its bias.
         skip: Factor of the skip connection.
-        clip: Bound of the result's magnitude; None is none.
+        clip: Bound of the result's magnitude; None is no bound.
     """
 
     branch: float = 1.0
@@ -29,11 +29,11 @@ class Shares(NamedTuple):
     clip: float | None = None
 
 
-#: The plain sum.
-PLAIN = Shares()
+#: Factors of the plain sum.
+PLAIN_SUM = ResidualFactors()
 
 
-def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: Shares = PLAIN) -> Tensor:
+def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: ResidualFactors = PLAIN_SUM) -> Tensor:
     """``clamp(shares.branch (branch + bias) + shares.skip skip)``, summed in float32.
 
     Args:
@@ -49,8 +49,8 @@ def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: S
     return result
 
 
-def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Shares = PLAIN) -> Tensor:
-    """:func:`residual` without gradient."""
+def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: ResidualFactors = PLAIN_SUM) -> Tensor:
+    """Computes :func:`residual` without gradient."""
     (one, one_stride), (other, stride) = like_map(one), like_map(other)
     n, c, height, width = one.shape
     block, width_c, warps = tile_size(c)
@@ -78,7 +78,7 @@ def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Shares =
 
 class _Residual(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, branch: Tensor, skip: Tensor, bias: Tensor | None, shares: Shares) -> Tensor:
+    def forward(ctx: Any, branch: Tensor, skip: Tensor, bias: Tensor | None, shares: ResidualFactors) -> Tensor:
         y = add(branch, skip, bias, shares)
         ctx.shares = shares
         ctx.save_for_backward(None if shares.clip is None else y)
@@ -87,7 +87,7 @@ class _Residual(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         (y,) = ctx.saved_tensors
-        shares: Shares = ctx.shares
+        shares: ResidualFactors = ctx.shares
         grad, stride = like_map(grads[0])
         n, c, height, width = grad.shape
         untouched = shares.branch == 1 and y is None and stride == c
@@ -193,7 +193,7 @@ def _backward(
 
 
 def fork(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The map ``(N, C, H, W)`` twice."""
+    """Returns a map ``(N, C, H, W)`` twice; the gradients of both are summed by one kernel."""
     ways: tuple[Tensor, Tensor] = _Fork.apply(x)
     return ways
 

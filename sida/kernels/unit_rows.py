@@ -1,4 +1,4 @@
-"""EDM2's weights as they act: each output's row of unit length, times a gain, in the dtype of the map.
+"""EDM2's weight normalisation: the weights of each output scaled to unit length, times a gain, in the map's dtype.
 
 Source: EDM2 (arXiv:2312.02696), equations 47 and 66.
 """
@@ -22,8 +22,8 @@ def unit_rows(weight: Tensor, gain: Tensor | float, eps: float, dtype: torch.dty
     Args:
         weight: Float32 ``(out, ...)``, dense in memory with the outputs outermost.
         gain: Number, or tensor ``()``.
-        eps: See above.
-        dtype: Of the result, which lies in memory as ``weight`` does.
+        eps: Constant of the formula above.
+        dtype: Type of the result, which has the memory layout of ``weight``.
     """
     tensor = isinstance(gain, Tensor)
     result: Tensor = _UnitRows.apply(weight, gain if tensor else None, 1.0 if tensor else float(gain), eps, dtype)
@@ -83,7 +83,7 @@ def _forward(weight, y, lengths, gain, factor, offset, size, GAIN: tl.constexpr,
 
 @triton.jit
 def _backward(weight, grad, dw, lengths, along, gain, factor, offset, size, GAIN: tl.constexpr, BLOCK: tl.constexpr):
-    """Dw = s g − w (g·w) s / (norm (norm + offset)) with s = gain / (norm + offset)."""
+    """Gradient of w: s g − w (g·w) s / (norm (norm + offset)) with s = gain / (norm + offset)."""
     base = tl.program_id(0).to(tl.int64) * size
     total = tl.zeros((BLOCK,), dtype=tl.float32)
     for start in range(0, size, BLOCK):

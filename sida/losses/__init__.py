@@ -1,4 +1,4 @@
-"""Losses: one class per method, with injectable draws."""
+"""Losses: one class per method; tests can replace the random draws."""
 
 from sida.losses.edm import EDMLoss
 from sida.losses.edm2 import EDM2SiDALoss

@@ -1,4 +1,4 @@
-"""Consistency tuning (ECT): a diffusion network learns to give one image at all levels of a path."""
+"""Loss of consistency tuning (ECT): a diffusion network learns one output for all noise levels of a path."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class ECTLoss:
         P_std: Standard deviation of ln t.
         sigma_data: Standard deviation of the data, for the weight ``edm``.
         q: Factor by which the step from t to r becomes smaller from stage to stage.
-        k: How much larger steps are at small t.
-        b: How fast that fades with t.
-        c: Constant of the pseudo-Huber distance; 0 is the Euclidean one.
+        k: Amount by which steps are larger at small t.
+        b: Rate at which this amount decays with t.
+        c: Constant of the pseudo-Huber distance; 0 is the Euclidean distance.
         weighting: ``step``: w = 1/(t − r); ``edm``: w = 1/t² + 1/σ_data².
-        stage: s, from 0 on; the trainer moves it.
+        stage: s, counted from 0; the trainer advances it.
 
     Source: ECT (arXiv:2406.14548); locuslab/ect:training/loss.py.
     """
@@ -45,7 +45,7 @@ class ECTLoss:
     stage: int = 0
 
     def lower_level(self, t: torch.Tensor) -> torch.Tensor:
-        """r(t), the shape and dtype of t."""
+        """Level r(t), with the shape and dtype of t."""
         step = self.q ** -(self.stage + 1) * (1 + self.k * torch.sigmoid(-self.b * t))
         return (t * (1 - step)).clamp_min(0)
 
@@ -82,7 +82,7 @@ class ECTLoss:
 
 
 def _rewind(device: torch.device) -> Callable[[], object]:
-    """Call that puts torch's global generator of a device back to its present state."""
+    """Returns a function that restores the present state of a device's global torch generator."""
     cuda = device.type == "cuda"
     source = torch.cuda.default_generators[device.index or 0] if cuda else torch.default_generator
     state = source.get_state()

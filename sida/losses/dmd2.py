@@ -1,4 +1,4 @@
-"""Distribution matching with a discriminator on a network's features, which sees noisy images (DMD2)."""
+"""Loss of DMD2: distribution matching with a discriminator of noisy images on the fake score's features."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from sida.losses.terms import Augment, Net, Terms, dropped_count, finite_mask, k
 
 @dataclasses.dataclass(eq=False)
 class DMD2Loss(DMDLoss):
-    """Losses of DMD2. The fake score also gives logits ℓ of noisy images (``return_flag="logits"``, one per head):
+    """Losses of DMD2, whose fake score also gives logits ℓ of noisy images (``return_flag="logits"``, one per head).
 
         gan           = mean softplus(−ℓ(x_σ))                                         (generator)
         discriminator = mean [softplus(ℓ(x_σ)) + softplus(−ℓ(y_σ))]                    (with the fake score)
         r1            = mean (ℓ(y_σ) − ℓ(y + α n))²                                    (with the fake score, optional)
 
-    beside ``kl`` and ``denoising`` of :class:`~sida.losses.matching.DMDLoss`; means are over an image's heads.
+    The other terms, ``kl`` and ``denoising``, are those of :class:`~sida.losses.matching.DMDLoss`; means are over an
+    image's heads.
 
     Attributes:
         weighted: Whether ``denoising`` is weighted over noise levels (w(σ) of :class:`~sida.losses.SiDLoss`).
         gan_weight: Weight of the generator's term.
         discriminator_weight: Weight of the discriminator's term.
-        own_draws: Whether the generator's images are judged at levels and with noise of their own; else they are
-            judged as they are denoised.
-        same_noise: Whether real images get levels and noise of the generated images; else their own.
-        noisy: False judges images without noise, at the least level.
+        own_draws: Whether the discriminator sees generated images with separate levels and noise; else with those of
+            the denoising term.
+        same_noise: Whether real images get the levels and noise of the generated images; else separate ones.
+        noisy: False gives the discriminator images without noise, at the least level.
         r1_weight: Weight of the approximate R1 penalty; 0 leaves the term out.
         r1_alpha: α, the standard deviation of the penalty's noise.
 
@@ -133,7 +134,7 @@ class DMD2Loss(DMDLoss):
     def _judged(
         self, images: torch.Tensor, draws: Draws | None, noisy: torch.Tensor, sigma: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Generated images as they are judged, and their levels."""
+        """Generated images as the discriminator sees them, and their levels."""
         return self._noised(images, draws, "fake") if self.own_draws else (noisy, sigma)
 
     def _noised(self, images: torch.Tensor, draws: Draws | None, name: str) -> tuple[torch.Tensor, torch.Tensor]:

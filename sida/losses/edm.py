@@ -1,4 +1,4 @@
-"""The denoising loss of diffusion teachers: EDM, and EDM2 with learned uncertainty."""
+"""Denoising loss of diffusion teachers: EDM, and EDM2 with learned uncertainty."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class EDMLoss(FakeScoreLoss):
     Attributes:
         P_mean: Mean of ln σ (EDM −1.2, EDM2 −0.4).
         P_std: Standard deviation of ln σ (EDM 1.2, EDM2 1.0).
-        sigma_data: Standard deviation of the data the weight is made for.
-        return_logvar: The network also predicts ln of its own variance u(σ); the loss becomes
+        sigma_data: Standard deviation of the data, for the weight.
+        return_logvar: Whether the network also predicts the log variance u(σ) of its error; the loss is then
             ``w e^{−u} (D − y)² + u`` (EDM2, arXiv:2312.02696, equation 21).
 
     Source: EDM (arXiv:2206.00364), equation 8 and Table 1; NVlabs/edm:training/loss.py.
@@ -67,5 +67,5 @@ class EDMLoss(FakeScoreLoss):
         augment: Augment | None = None,
         draws: Draws | None = None,
     ) -> Terms:
-        """The same loss as term ``denoising``; there is no discriminator, and samples with NaN stay in."""
+        """Returns the same loss as term ``denoising``, without discriminator; samples with NaN are kept."""
         return Terms({"denoising": self(fake_score, images, class_labels, augment, draws), "discriminator": None})

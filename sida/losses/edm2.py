@@ -1,4 +1,4 @@
-"""SiDA for EDM2 networks, which may divide every term by a learned variance."""
+"""Losses of SiD and SiDA for EDM2 networks, whose terms may be divided by a learned variance."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class EDM2SiDALoss(SiDALoss):
         class_labels: Tensor | None,
         draws: Draws | None = None,
     ) -> Terms:
-        """As of :class:`SiDALoss`; unlike there, the mask leaves dropped samples out of the logits too."""
+        """See :meth:`SiDALoss.generator_loss`; here the mask also removes dropped samples from the logits."""
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
         true = true_score(noisy, sigma, class_labels)
@@ -71,7 +71,7 @@ class EDM2SiDALoss(SiDALoss):
         augment: Augment | None = None,
         draws: Draws | None = None,
     ) -> Terms:
-        """As of :class:`SiDALoss`.
+        """See :meth:`SiDALoss.fake_score_loss`.
 
         Raises:
             ValueError: An augmentation was given; EDM2 networks take none.

@@ -1,4 +1,4 @@
-"""Distribution matching of any f-divergence: the discriminator's density ratio weighs the images (f-distill)."""
+"""Loss of f-distill: distribution matching of any f-divergence, with images weighted by the density ratio."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _EPS = 1e-6
 
 
 def divergence_weight(ratio: torch.Tensor, divergence: Divergence) -> torch.Tensor:
-    """``h = r² f''(r)`` up to a factor, by which f-distill multiplies the direction of the reverse KL.
+    """Weight ``h = r² f''(r)``, up to a factor, of the direction of the reverse KL in f-distill.
 
     Args:
         ratio: r = p_data / p_generator, above 0, any shape.
-        divergence: Which f.
+        divergence: Name of the f-divergence.
 
     Source: f-distill (arXiv:2502.15681), Table 1; NVlabs/FastGen:fastgen/methods/distribution_matching/f_distill.py.
     """
@@ -42,16 +42,16 @@ def divergence_weight(ratio: torch.Tensor, divergence: Divergence) -> torch.Tens
 class FDistillLoss(DMD2Loss):
     """DMD2's losses with ``kl`` of each image multiplied by h(r) / mean h, r = exp(mean logit of the noisy image).
 
-    Before that, r is divided by its running mean over images of like levels: level σ belongs to one of ``len(means)``
+    First r is divided by its running mean over images of similar noise levels: level σ belongs to one of ``len(means)``
     equal intervals of [0.002, 80], and the mean v of an interval follows ``v ← ρ v + (1 − ρ) mean r``.
 
     Attributes:
-        divergence: Which f, see :func:`divergence_weight`.
+        divergence: Name of the f-divergence, see :func:`divergence_weight`.
         decay: ρ; 0 takes the batch's mean.
         ratio_range: Least and largest r.
         normalised: Whether r is divided by the running mean.
         means: The running means v, changed in place, float32 ``(bins,)``.
-        add_up: Adds a tensor up over devices, in place; None is one device.
+        add_up: Function that sums a tensor over devices, in place; None for one device.
 
     Source: see :func:`divergence_weight`.
     """
@@ -71,10 +71,10 @@ class FDistillLoss(DMD2Loss):
 
     @torch.no_grad()
     def image_weights(self, logits: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """The weight h / mean h, float32 ``(N, 1, 1, 1)``; moves the running means."""
+        """Weight h / mean h of each image, float32 ``(N, 1, 1, 1)``; updates the running means."""
         # The first clamp keeps exp finite.
         ratio = logits.mean(1).clamp(-10, 10).exp().clamp(*self.ratio_range)
-        # Images with NaN are dropped later; they must reach neither the others nor what survives the step.
+        # Images with NaN are dropped later; they must change neither the other images nor the running means.
         whole = ratio.isfinite().to(ratio.dtype)
         ratio = ratio.nan_to_num(1.0)
         if self.normalised:
@@ -84,7 +84,7 @@ class FDistillLoss(DMD2Loss):
         return (weight / (mean + _EPS)).view(-1, 1, 1, 1)
 
     def _running_means(self, ratio: torch.Tensor, whole: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-        """Moves the running means by the images with ``whole`` = 1; the mean of each image's interval ``(N,)``."""
+        """Updates the running means by the images with ``whole`` = 1; returns each image's mean ``(N,)``."""
         bins = len(self.means)
         places = ((sigma - SIGMA_MIN) * (bins / (SIGMA_MAX - SIGMA_MIN))).long().clamp(0, bins - 1)
         # A product gives the same sums in each run, index_add_ on a GPU does not.

@@ -1,4 +1,4 @@
-"""GAN losses of GDD (one-step diffusion distillation by adversarial training alone)."""
+"""GAN losses of GDD (distillation into one step by adversarial training alone)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Discriminator = Callable[[torch.Tensor, torch.Tensor | None], Sequence[torch.Ten
 class GDDLoss(Loss):
     """Non-saturating or hinge loss of a discriminator with several heads, with R1 on real images.
 
-    Methods, arguments and terms are those of :class:`SiDLoss`, with the discriminator in the place of the fake score:
-    no noise is added, a head's loss is the mean over its logits, heads are added. The terms are scalars, and R1 is a
-    step of its own: the steps of :mod:`sida.methods.gdd`, not :class:`sida.methods.Distiller`.
+    Methods, arguments and terms are those of :class:`SiDLoss`, with the discriminator in place of the fake score: no
+    noise is added, a head's loss is the mean over its logits, and the heads' losses are summed. The terms are scalars,
+    and R1 is a separate step: :mod:`sida.methods.gdd` trains with this loss, not :class:`sida.methods.Distiller`.
 
     Attributes:
         form: ``"ns"`` (non-saturating) or ``"hinge"``.
@@ -87,7 +87,7 @@ class GDDLoss(Loss):
 
 
 def lazy_regularisation(interval: int, beta2: float = 0.99) -> tuple[float, float]:
-    """Factor on Adam's learning rate and the β₂ that keep its dynamics when a penalty joins every ``interval`` steps.
+    """Factor on Adam's learning rate, and β₂, for a penalty that is computed every ``interval`` steps only.
 
     Source: StyleGAN2 (arXiv:1912.04958), appendix B.
     """

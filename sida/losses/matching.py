@@ -1,4 +1,4 @@
-"""Distribution matching: the generator follows the difference of two scores, without a gradient through them."""
+"""Losses of Diff-Instruct and DMD: the generator follows the difference of two scores, without their gradients."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DiffInstructLoss(SiDLoss):
 
         kl = x · stopgrad[f_ψ − f_φ]                (generator; f_ψ and f_φ denoise x + n)
 
-    and the fake score's ``denoising`` as in SiD. The gradient of ``kl`` is that of the integral over σ of
+    The fake score's term ``denoising`` is SiD's. The gradient of ``kl`` equals that of the integral over σ of
     KL(generator ‖ teacher) of noisy images, with weight σ².
 
     Attributes:
@@ -29,7 +29,7 @@ class DiffInstructLoss(SiDLoss):
     """
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """See :meth:`SiDLoss.weights`; sums over the elements of an image, as SiD's."""
+        """See :meth:`SiDLoss.weights`; as in SiD, terms are sums over the elements of an image."""
         return {"kl": 1.0, "denoising": settings["lambda_fake_score"]}
 
     def generator_draws(self) -> tuple[str, ...]:
@@ -64,13 +64,13 @@ class DMDLoss(SiDLoss):
 
         kl = ½ (x − stopgrad[x − g])²,    g = (f_ψ − f_φ) / mean |x − f_φ|              (generator)
 
-    so the gradient of ``kl`` is g; the fake score's ``denoising`` is SiD's at other levels. σ is one of 1000 Karras
-    levels (:func:`sida.losses.noise.indexed_sigma`), and both terms are means over the elements of an image.
+    The gradient of ``kl`` is g; the fake score's ``denoising`` is SiD's at other levels. σ is one of 1000 Karras levels
+    (:func:`sida.losses.noise.indexed_sigma`), and both terms are means over the elements of an image.
 
     Attributes:
         generator_levels: Least and largest index of the generator's levels.
         fake_score_levels: Least and largest index of the fake score's levels.
-        error_eps: Added to the mean that the difference is divided by.
+        error_eps: Constant added to the divisor of g.
 
     Source: DMD (arXiv:2311.18828), algorithms 1 and 2; the levels of tianweiy/DMD2:main/edm/edm_guidance.py.
     """
@@ -120,7 +120,7 @@ class DMDLoss(SiDLoss):
         noisy: torch.Tensor,
         sigma: torch.Tensor,
     ) -> torch.Tensor:
-        """g, float32 ``(N, C, H, W)``, without gradient.
+        """Direction g, float32 ``(N, C, H, W)``, without gradient.
 
         Args:
             true_score: The teacher φ.
@@ -137,5 +137,5 @@ class DMDLoss(SiDLoss):
 
 
 def halved_square(images: torch.Tensor, direction: torch.Tensor) -> torch.Tensor:
-    """``½ (x − stopgrad[x − g])²`` per element: its gradient at x is g, its value ½ g²."""
+    """``½ (x − stopgrad[x − g])²`` per element, with value ½ g² and gradient g at x."""
     return (images - (images - direction).detach()).square() / 2

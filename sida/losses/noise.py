@@ -49,15 +49,15 @@ def lognormal_sigma(normal: torch.Tensor, P_mean: float, P_std: float) -> torch.
 
 
 def edm_weight(sigma: torch.Tensor, sigma_data: float) -> torch.Tensor:
-    """EDM's weight ``(σ² + σ_data²) / (σ σ_data)²``: it makes the loss of an untrained network 1 at every level."""
+    """EDM's weight ``(σ² + σ_data²) / (σ σ_data)²``, under which an untrained network has loss 1 at every level."""
     return (sigma**2 + sigma_data**2) / (sigma * sigma_data) ** 2
 
 
 def score_weight(sigma: torch.Tensor, sigma_data: float, gamma: Gamma = "edm") -> torch.Tensor:
-    """The weight γ(σ) of a denoising loss on clean images; the paper leaves γ open, its code takes EDM's.
+    """Weight γ(σ) of a denoising loss on clean images; the paper leaves γ open, the official code takes EDM's.
 
     With SNR = σ_data²/σ², in units of 1/σ_data²: ``edm`` SNR + 1, ``snr`` SNR, ``constant`` 1, ``min-snr``
-    min(SNR, 5). So EDM's weight is the sum of the next two, and ``min-snr`` bounds the heavy tail of the second.
+    min(SNR, 5). So ``edm`` is ``snr`` + ``constant``, and ``min-snr`` bounds the heavy tail of ``snr``.
 
     Args:
         sigma: Noise levels, any shape.
@@ -77,17 +77,17 @@ def score_weight(sigma: torch.Tensor, sigma_data: float, gamma: Gamma = "edm") -
 
 
 def uniform(draws: Draws | None, images: torch.Tensor, name: str = "t") -> torch.Tensor:
-    """The draw ``name``, uniform in [0, 1), float32 ``(N, 1, 1, 1)``: injected, or fresh from torch's generator."""
+    """The draw ``name``, uniform in [0, 1), float32 ``(N, 1, 1, 1)``: given in ``draws``, or from torch's generator."""
     return _draw(name, torch.rand, draws, images)
 
 
 def sigma_normal(draws: Draws | None, images: torch.Tensor) -> torch.Tensor:
-    """The draw ``sigma_normal``, unit normal, float32 ``(N, 1, 1, 1)``: injected, or fresh."""
+    """The draw ``sigma_normal``, unit normal, float32 ``(N, 1, 1, 1)``: from ``draws``, or from torch's generator."""
     return _draw("sigma_normal", torch.randn, draws, images)
 
 
 def unit_noise(draws: Draws | None, images: torch.Tensor, name: str = "noise") -> torch.Tensor:
-    """The draw ``name``, unit normal with the shape of ``images``: injected, or fresh."""
+    """The draw ``name``, unit normal with the shape of ``images``: given in ``draws``, or from torch's generator."""
     if draws is not None and name in draws:
         return draws[name].to(images)
     return torch.randn_like(images)

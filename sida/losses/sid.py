@@ -1,6 +1,4 @@
-"""Score identity distillation: the fake score learns to denoise the generator's images, the generator learns from
-the difference of the two scores.
-"""
+"""Losses of SiD: the fake score learns to denoise generated images, the generator from the scores' difference."""
 
 from __future__ import annotations
 
@@ -21,7 +19,7 @@ from sida.losses.noise import (
 )
 from sida.losses.terms import Augment, Loss, Net, Terms, dropped_count, finite_mask, keep
 
-#: Floor of the mean absolute error that the generator's loss is divided by.
+#: Floor of the generator loss's divisor, a mean absolute error.
 ERROR_FLOOR = 1e-5
 
 
@@ -39,7 +37,7 @@ class SiDLoss(Loss):
         t_max: Largest generator time in thousandths, in (0, 1000].
         P_mean: Mean of ln σ in the fake score's loss.
         P_std: Standard deviation of ln σ in the fake score's loss.
-        sigma_data: Standard deviation of the data the weight is made for.
+        sigma_data: Standard deviation of the data, for the weight.
         gamma: The weight w(σ), see :func:`sida.losses.noise.score_weight`; the official code's is ``edm``.
 
     Source: SiD (arXiv:2404.04057), equation 23 and algorithm 1; facts 1-7 of tests/golden/README.md.
@@ -66,14 +64,14 @@ class SiDLoss(Loss):
         return {"sid": settings["lambda_sid"], "denoising": settings["lambda_fake_score"]}
 
     def generator_draws(self) -> tuple[str, ...]:
-        """Names of the raw draws of the generator's step beside ``z`` and ``noise``, the draw of the level first.
+        """Names of the raw draws of the generator's step apart from ``z`` and ``noise``, the level's draw first.
 
-        The last word of a name says what is drawn (:func:`sida.training.batches.step_draws`).
+        The last word of a name gives the distribution (:func:`sida.training.batches.step_draws`).
         """
         return ("t",)
 
     def fake_score_draws(self) -> tuple[str, ...]:
-        """The same of the fake score's step."""
+        """Names of the raw draws of the fake score's step, see :meth:`generator_draws`."""
         return ("sigma_normal",)
 
     def generator_sigma(self, images: torch.Tensor, draws: Draws | None = None) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Adversarial score identity distillation: the fake score's encoder also tells real images from generated ones."""
+"""Losses of SiDA: SiD with an adversarial term, whose discriminator is the fake score's encoder."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from sida.losses.terms import (
     zero_dropped,
 )
 
-#: The generator's logits are clamped to ± this, with no gradient outside; the discriminator's are not.
+#: Bound of the generator's logits, without gradient outside; the discriminator's logits have no bound.
 LOGIT_LIMIT = 10.0
-#: Images over which the logits' cross-entropy is averaged before it is weighted: the batch (the paper), or one sample.
+#: Images over which the cross-entropy of the logits is averaged before weighting: the batch (as in the paper) or each.
 Pool = Literal["batch", "sample"]
 
 
@@ -41,8 +41,8 @@ class SiDALoss(SiDLoss):
 
     Attributes:
         alpha: α; 1.0 in SiDA, 1.0 or 1.2 in SiD2A. The others of :class:`SiDLoss` are the same.
-        pool: ``batch``: one scalar for all samples, as above; ``sample``: each sample keeps its own mean, so that its
-            weight and its cross-entropy belong together.
+        pool: ``batch``: one scalar for all samples, as above; ``sample``: each sample's weight multiplies the sample's
+            own mean.
 
     Source: SiDA (arXiv:2410.14919), equations 6-10 as the official code has them (mingyuanzhou/SiD, branch sida).
     """
@@ -58,7 +58,7 @@ class SiDALoss(SiDLoss):
             raise ValueError(f"pool: must be one of {', '.join(get_args(Pool))}, got {self.pool!r}")
 
     def weights(self, settings: Mapping[str, float], pixels: int) -> dict[str, float]:
-        """See :meth:`SiDLoss.weights`; the adversarial scalar counts for each of the C·H·W elements."""
+        """See :meth:`SiDLoss.weights`; the adversarial scalar has the factor C·H·W."""
         more = {"adversarial": settings["lambda_adv"] * pixels, "discriminator": settings["lambda_d"]}
         return super().weights(settings, pixels) | more
 
@@ -72,8 +72,8 @@ class SiDALoss(SiDLoss):
     ) -> Terms:
         """Terms ``sid`` and ``adversarial``; see :class:`~sida.losses.terms.Loss`.
 
-        A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): its mask
-        does not look at them, and the batch's scalar pools them all. Pooled per sample, the sample is dropped.
+        A NaN in one sample's logits makes the whole adversarial term NaN, as in the official code (fact 7): the mask
+        ignores logits, and the batch's scalar pools all of them. Pooled per sample, the sample is dropped.
         """
         sigma = self.generator_sigma(images, draws)
         noisy = torch.addcmul(images, sigma, unit_noise(draws, images))
@@ -101,9 +101,9 @@ class SiDALoss(SiDLoss):
     ) -> Terms:
         """Terms ``denoising`` and, with real images, ``discriminator``; see :class:`~sida.losses.terms.Loss`.
 
-        Fake and real image of a position share σ, noise and label; each is augmented by itself. Both halves pass
-        the encoder together and only the fake half the decoder, which is exact because samples never interact. A
-        position is dropped when either of its two images led to a NaN.
+        Fake and real image of a position share σ, noise and label, but not the augmentation. Both halves pass the
+        encoder together, and only the fake half passes the decoder, which is exact because samples never interact. A
+        NaN from either of the two images drops the position.
         """
         if real_images is None:
             return super().fake_score_loss(fake_score, images, class_labels, None, augment, draws)

@@ -1,4 +1,4 @@
-"""Arguments and results of losses, and the mask that leaves out samples with NaN."""
+"""Base classes and results of losses, and the mask that leaves out samples with NaN."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from sida.losses.noise import Draws
 
-#: A network, or what calls one.
+#: A network, or a function that calls one.
 Net = Callable[..., Any]
-#: ``images -> (images, augment_labels)``; draws for itself.
+#: ``images -> (images, augment_labels)``, with its own random draws.
 Augment = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -20,10 +20,10 @@ class MicroBatch(NamedTuple):
     """Images and draws of one micro-batch.
 
     Attributes:
-        images: The generator's ``(N, C, H, W)``; with a gradient where the generator learns.
+        images: The generator's images ``(N, C, H, W)``; with a gradient in the generator's step.
         class_labels: ``(N, label_dim)`` or None.
-        real_images: ``(N, C, H, W)`` of the data; None where there are none.
-        augment: None is off.
+        real_images: Images of the data ``(N, C, H, W)``, or None.
+        augment: Augmentation, or None.
         draws: Raw tensors that replace the random ones, by name.
     """
 
@@ -35,17 +35,17 @@ class MicroBatch(NamedTuple):
 
 
 class Terms:
-    """Terms of a loss, per element and unscaled, and how many samples they leave out; a loss returns them.
+    """Result of a loss: its terms, per element and unscaled, and the number of samples left out.
 
         sid, adversarial = loss.generator_loss(phi, psi, images, labels)
 
-    A term is an attribute under its name, None where the loss has no such term in this call; iteration yields the terms
-    in their order. The loop sums each term's elements, times the term's weight (:meth:`sida.losses.SiDLoss.weights`),
-    over the number of images of the step.
+    A term is an attribute under its name, None if the loss has no such term in this call; iteration yields the terms
+    in their order. The loop sums each term's elements, multiplies by the term's weight
+    (:meth:`sida.losses.SiDLoss.weights`) and divides by the number of images of the step.
 
     Args:
         terms: Tensor by name, or None.
-        nan_count: Samples left out because they led to a NaN.
+        nan_count: Number of samples left out because of a NaN.
     """
 
     def __init__(self, terms: Mapping[str, torch.Tensor | None], nan_count: torch.Tensor | int = 0) -> None:
@@ -86,7 +86,7 @@ class FakeScoreLoss(abc.ABC):
             images: The generator's images ``(N, C, H, W)``, without gradient.
             class_labels: ``(N, label_dim)`` or None.
             real_images: ``(N, C, H, W)``; None leaves the discriminator term out. Not used by losses without one.
-            augment: ``images -> (images, augment_labels)``; draws for itself.
+            augment: ``images -> (images, augment_labels)``, with its own random draws.
             draws: ``sigma_normal`` ``(N, 1, 1, 1)`` and ``noise`` ``(N, C, H, W)``, both unit normal, replace the
                 random ones.
         """
@@ -125,7 +125,7 @@ ASYNC_DEVICES = {"cuda"}
 
 
 def finite_mask(*tensors: torch.Tensor) -> torch.Tensor | None:
-    """Mask of the samples without NaN in any of the tensors, bool ``(N,)``; None if no sample has one (as usual).
+    """Mask of the samples without NaN in any of the tensors, bool ``(N,)``; None if there is no NaN (the usual case).
 
     Args:
         *tensors: ``(N, ...)`` each.
@@ -133,14 +133,14 @@ def finite_mask(*tensors: torch.Tensor) -> torch.Tensor | None:
     flat = [tensor.detach().flatten(1) for tensor in tensors]
     if flat[0].device.type in ASYNC_DEVICES:
         return ~torch.stack([values.isnan().any(1) for values in flat]).any(0)
-    # A sum is cheaper than a look at every element; infinities of both signs make it NaN too.
+    # A sum is cheaper than a test of every element; infinities of both signs give a NaN sum, too.
     if not bool(torch.stack([values.sum(1) for values in flat]).isnan().any()):
         return None
     return ~torch.stack([values.isnan().any(1) for values in flat]).any(0)
 
 
 def keep(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """The samples of ``mask`` (all if it is None); on :data:`ASYNC_DEVICES` the others become zeros."""
+    """Selects the samples of ``mask`` (None: all); on :data:`ASYNC_DEVICES` zeroes the others instead."""
     if mask is None:
         return tensors
     if mask.device.type in ASYNC_DEVICES:
@@ -149,19 +149,19 @@ def keep(mask: torch.Tensor | None, *tensors: torch.Tensor) -> tuple[torch.Tenso
 
 
 def keep_divisor(mask: torch.Tensor | None, divisor: torch.Tensor) -> torch.Tensor:
-    """:func:`keep` of what a term is divided by: where samples stay, those dropped become ones."""
+    """As :func:`keep` for a divisor: on :data:`ASYNC_DEVICES` dropped samples become ones."""
     if mask is not None and mask.device.type in ASYNC_DEVICES:
         return _filled(mask, divisor, 1.0)
     return keep(mask, divisor)[0]
 
 
 def zero_dropped(mask: torch.Tensor | None, term: torch.Tensor) -> torch.Tensor:
-    """A term made of kept parts, ``(N', ...)``; zero for dropped samples on :data:`ASYNC_DEVICES`."""
+    """Zeroes the dropped samples of a term ``(N', ...)`` on :data:`ASYNC_DEVICES`; elsewhere returns the term."""
     return _filled(mask, term, 0.0) if mask is not None and mask.device.type in ASYNC_DEVICES else term
 
 
 def mean_of_kept(mask: torch.Tensor | None, values: torch.Tensor) -> torch.Tensor:
-    """Mean over all elements of what :func:`keep` left of a tensor ``(N, ...)``; 0-dim."""
+    """Mean over all elements of the samples that :func:`keep` kept of a tensor ``(N, ...)``; 0-dim."""
     if mask is None or mask.device.type not in ASYNC_DEVICES:
         return values.mean()
     count = mask.sum() * (values.numel() // len(values))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from sida.config.evaluation import EvaluationSettings, RecipeEvaluation
 from sida.config.families import WeightNorm
-from sida.config.ranges import As, Finite, Fraction, NotNegative, Positive, Range
+from sida.config.ranges import CheckedAs, Finite, Fraction, NotNegative, Positive, Range
 from sida.training.config import Beta, RunConfig, TrainingSettings
 
 #: Settings that stay null where a copied network keeps its own mode, or has none.
@@ -98,7 +98,7 @@ class Recipe(TrainingSettings):
     logvar: bool | None = None
     guidance: NotNegative = 1.0
     max_nan_share: Fraction = 0.1
-    evaluation: Annotated[dict[str, Any], As(RecipeEvaluation)] | None = None
+    evaluation: Annotated[dict[str, Any], CheckedAs(RecipeEvaluation)] | None = None
     compile: bool = False
     fp16: bool | None = None
     half: Literal["float16", "bfloat16"] = "float16"
@@ -131,7 +131,7 @@ class StudentConfig(Recipe, RunConfig):
     init: str | None = None
     guide: str | None = None
     alpha: Finite | None = None
-    evaluation: Annotated[dict[str, Any], As(EvaluationSettings)] | None = None
+    evaluation: Annotated[dict[str, Any], CheckedAs(EvaluationSettings)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# Up to this many positions two plain matrix products are quicker on a CPU than the fused kernel.
+# Up to this many positions two plain matrix products are faster on a CPU than the fused kernel.
 _FUSED_FROM = 256
 
 
@@ -35,7 +35,7 @@ def attend(heads: Tensor) -> Tensor:
     """
     n, num_heads, channels, _, length = heads.shape
     if heads.is_cuda or length > _FUSED_FROM:
-        # The fused kernels want channels innermost and contiguous; one copy arranges all three.
+        # The fused kernels need contiguous channels in the last dimension; one copy arranges q, k and v.
         q, k, v = heads.permute(3, 0, 1, 4, 2).contiguous().unbind(0)
         return F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(n, num_heads * channels, length)
     q, k, v = heads.reshape(n * num_heads, channels, 3, length).unbind(2)

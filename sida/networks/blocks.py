@@ -25,19 +25,19 @@ class UNetBlock(nn.Module):
         num_heads: Attention heads; 0 = no attention.
         dropout: Probability of zeroing an activation before the second convolution, in training mode.
         skip_scale: Factor after each residual sum.
-        eps: Of the group norms.
+        eps: Constant of the group norms.
         resample_filter: Taps, see `Conv2d`.
         resample_proj: Whether a resampling skip connection also has a 1×1 convolution.
         adaptive_scale: The embedding gives scale and shift after the second norm (ADM), not a shift before it.
         init: Initialisation keywords of ordinary layers.
-        init_zero: Those of the last layer of each residual branch.
-        init_attn: Those of the query-key-value layer (None = as ``init``).
+        init_zero: Initialisation keywords of the last layer of each residual branch.
+        init_attn: Initialisation keywords of the query-key-value layer (None = ``init``).
 
     Attributes:
-        instead: Computes the block in place of :meth:`forward` (`sida.networks.fused`); None = nothing does.
+        override: Function that replaces :meth:`forward` (`sida.networks.fused`), or None.
     """
 
-    instead: Callable[[UNetBlock, Tensor, Tensor], Tensor] | None = None
+    override: Callable[[UNetBlock, Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -88,8 +88,8 @@ class UNetBlock(nn.Module):
             x: Feature maps.
             emb: Embedding, (N, emb_channels) or (1, emb_channels).
         """
-        if self.instead is not None:
-            return self.instead(self, x, emb)
+        if self.override is not None:
+            return self.override(self, x, emb)
         h = self.conv0(F.silu(self.norm0(x)))
         shift = self.affine(emb)[:, :, None, None].to(h.dtype)
         if self.adaptive_scale:
@@ -107,5 +107,5 @@ class UNetBlock(nn.Module):
         return x
 
     def _add(self, scaled: Tensor, x: Tensor) -> Tensor:
-        """Residual sum; the branch already carries ``skip_scale``."""
+        """Residual sum; the branch is already multiplied by ``skip_scale``."""
         return torch.add(scaled, x, alpha=self.skip_scale)

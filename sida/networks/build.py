@@ -1,4 +1,4 @@
-"""From the JSON stored in configurations and checkpoints to a network."""
+"""Construction of networks from the JSON in configurations and checkpoints."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sida.networks.song_unet import SongUNet
 from sida.networks.vp_ve_precond import VEPrecond, VPPrecond
 
 REAL_BELOW = 4096
-"""Tensors with fewer elements are made as usual: filters, frequencies, schedules."""
+"""Tensors with fewer elements (filters, frequencies, schedules) always have content."""
 _FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 _SCALING = {
     "mul",
@@ -42,7 +42,7 @@ _SCALING = {
 
 
 class ShapesOnly(TorchFunctionMode):
-    """Within this context, large new tensors have a shape but no content."""
+    """Context in which large new tensors have a shape but no content."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
@@ -50,7 +50,7 @@ class ShapesOnly(TorchFunctionMode):
         """Sends large factory calls to the meta device; scaling a tensor without content returns it unchanged."""
         kwargs = kwargs or {}
         if func in _FACTORIES and kwargs.get("device") is None and _num_elements(func, args, kwargs) >= REAL_BELOW:
-            # Drawing on the meta device imports torch's compiler too; there is nothing to draw.
+            # torch.rand on the meta device would import torch's compiler.
             func = torch.empty if func in (torch.rand, torch.randn) else func
             kept = {name: value for name, value in kwargs.items() if name != "generator"}
             return func(*args, **{**kept, "device": "meta"})
@@ -88,12 +88,11 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
     """Builds a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        config: ``{"class": name, "kwargs": {...}}``: the class names and keyword arguments of this package, which are
-            those of the official networks. ``net.init_config`` of a built network is such a mapping. Two
-            spellings of SiDA's code are understood too: U-Nets named ``..._EncoderDecoder``, and ``use_gan`` with
-            ``force_normalization`` in place of ``weight_norm``. ``half_dtype`` is ours alone: ``bfloat16`` or
-            ``float16``, see `Precond.half_dtype`. A class of one's own is named ``module:object``, see
-            :func:`find_class`.
+        config: ``{"class": name, "kwargs": {...}}`` with the class names and keyword arguments of the official
+            networks, such as ``net.init_config``. Two spellings of SiDA's code are accepted, too: U-Nets named
+            ``..._EncoderDecoder``, and ``use_gan`` with ``force_normalization`` in place of ``weight_norm``. An
+            addition is ``half_dtype``: ``bfloat16`` or ``float16``, see `Precond.half_dtype`. A custom class is named
+            ``module:object``, see :func:`find_class`.
         where: Place named in errors, e.g. file and key.
 
     Returns:
@@ -122,15 +121,15 @@ def build_network(config: Mapping[str, Any], where: str = "network") -> nn.Modul
 
 
 def architecture(net: nn.Module) -> dict[str, Any]:
-    """``{class, kwargs}`` that a network was built of."""
+    """The ``{class, kwargs}`` from which a network was built."""
     return dict(cast(Mapping[str, Any], net.init_config))
 
 
 def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") -> Family:
-    """Family of a network, built or as ``{class, kwargs}``; modules that are not ours are taken for EDM's.
+    """Family of a network or of ``{class, kwargs}``; other modules count as EDM's family.
 
     Raises:
-        UserError: No such class, or one from outside that is not allowed; see :func:`find_class`.
+        UserError: The class is unknown or not permitted; see :func:`find_class`.
     """
     config = getattr(network, "init_config", None) if isinstance(network, nn.Module) else network
     if config is None:
@@ -140,17 +139,17 @@ def family_of(network: Mapping[str, Any] | nn.Module, where: str = "network") ->
 
 
 def find_class(name: str, where: str) -> type[nn.Module]:
-    """A network class of this package, or of another one by ``module:object``: a subclass of `Precond`.
+    """Finds a network class of this package, or a custom subclass of `Precond` named ``module:object``.
 
-    Building a network runs its class. A file from elsewhere must not choose what runs, so a class from outside is
-    imported only with the user's word, see :mod:`sida.config.plugins`.
+    Building a network runs the code of its class, which an untrusted file must not choose: custom classes need the
+    user's permission, see :mod:`sida.config.plugins`.
 
     Raises:
-        UserError: No such class, or one that the user has not allowed.
+        UserError: The class is unknown or not permitted.
     """
     if name in NETWORKS:
         return NETWORKS[name]
     if not names_object(name):
         known = suggestion(name, NETWORKS)
-        raise UserError(f"{where}.class: unknown network '{name}'{known}; or name your own as module:object")
+        raise UserError(f"{where}.class: unknown network '{name}'{known}; or name a custom class as module:object")
     return load_class(name, f"{where}.class", Precond, "sida.networks.Precond")

@@ -1,4 +1,4 @@
-"""Networks on disk: safetensors of our own, and the authors' pickles read without trusting them."""
+"""Network files: the suite's safetensors, and the authors' pickles, which are read without executing them."""
 
 from sida.networks.file import load_network, read_metadata, save_network
 from sida.networks.official_file import import_official

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: a U-Net's blocks forget their activations and compute them again when gradients pass."""
+"""Gradient checkpointing: the blocks of a U-Net recompute their activations in the backward pass."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sida.networks.edm2_unet import EDM2Block
 
 
 def checkpoint_blocks(net: nn.Module, where: str) -> None:
-    """Lets the blocks of a network keep only their inputs between forward and backward pass.
+    """Makes the blocks of a network keep only their inputs between forward and backward pass.
 
     Memory falls to about that of one block and the maps between blocks; a step with gradients takes about a third
-    longer. Results stay the same to the last bit: dropout draws again what it drew.
+    longer. Results are bit-identical, since dropout repeats its draws.
 
     Args:
-        net: Changed in place; its state dict is not.
+        net: Network, changed in place without changing its state dict.
         where: Place named in errors.
 
     Raises:
-        UserError: A network without blocks of ours.
+        UserError: The network has no blocks of this package.
     """
     blocks: list[Any] = [module for module in net.modules() if isinstance(module, (UNetBlock, EDM2Block))]
     if not blocks:
@@ -45,7 +45,7 @@ def _contexts(
 
 @contextlib.contextmanager
 def _not_rewriting(block: nn.Module) -> Iterator[None]:
-    """The first pass has stored normalised weights; storing them again would change their last bits."""
+    """Prevents the recomputation from storing normalised weights again, which would change their last bits."""
     layers = [module for module in block.modules() if isinstance(module, MPConv)]
     modes = [layer.rewrite for layer in layers]
     for layer in layers:

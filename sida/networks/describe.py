@@ -1,4 +1,4 @@
-"""What a network file is, without loading it: for people (``sida info``) and for reports."""
+"""Description of a network file without loading it, for ``sida info`` and reports."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sida.unpickle.pickles import open_pickle
 
 
 def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class: str | None = None) -> dict[str, Any]:
-    """Describes a network file, ours or the authors'.
+    """Describes a network file.
 
     Args:
-        path: A ``.safetensors`` of this package or a published pickle; told apart by content.
+        path: A ``.safetensors`` of this package or a published pickle; the content decides which.
         key: Entry of a pickle that holds the network.
-        network_class: Our class of a pickle's network where its own name for it is ambiguous.
+        network_class: The suite's class of a pickle's network, if the name in the pickle is ambiguous.
 
     Returns:
         ``file``, ``bytes``, ``sha256``, ``format``, ``network`` (class and kwargs), ``parameters`` (trainable

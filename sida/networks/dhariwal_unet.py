@@ -24,17 +24,17 @@ class DhariwalUNet(UNet):
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         label_dim: Number of classes; 0 = unconditional.
-        augment_dim: Width of the augmentation labels; 0 = none, any given are ignored.
+        augment_dim: Width of the augmentation labels; 0 = none, and given labels are ignored.
         model_channels: Multiplied by ``channel_mult`` for the channels of a level.
         channel_mult: Multipliers per level, from full resolution downwards.
         channel_mult_emb: Multiplier for the width of the conditioning vector.
         num_blocks: Residual blocks per level (the decoder has one more).
-        attn_resolutions: Resolutions with self-attention. The decoder's first block always asks for it.
+        attn_resolutions: Resolutions with self-attention. The decoder's first block always has it, if wide enough.
         dropout: Dropout inside the residual branches, in training mode.
         label_dropout: Probability of dropping a sample's class label, in training mode.
 
     Raises:
-        UserError: A resolution that does not fit the levels.
+        UserError: The resolution does not fit the levels.
 
     State-dict names equal those of ``NVlabs/edm:training/networks.py``.
     """

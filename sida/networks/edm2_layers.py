@@ -21,7 +21,7 @@ def normalize(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
 
     Args:
         x: Any tensor.
-        dim: Dimensions that make up a vector; None = all but the first.
+        dim: Dimensions of a vector; None = all except the first.
 
     Returns:
         x / (rms + 1e-4) in the dtype of x; the norm is taken in float32.
@@ -57,7 +57,7 @@ def mp_silu(x: Tensor) -> Tensor:
 
 
 def resample(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
-    """Keeps (``keep``), halves (``down``) or doubles (``up``) the resolution with a separable filter."""
+    """Returns (``keep``), halves (``down``) or doubles (``up``) the resolution with a separable filter."""
     if mode == "keep":
         return x
     if tuple(taps) == (1, 1):
@@ -102,8 +102,8 @@ class MPConv(nn.Module):
         kernel: Odd kernel size, or 0 for a linear map.
 
     Attributes:
-        rewrite: When a forward also stores the normalised weights ("forced weight normalisation"): ``never``, in
-            ``training`` mode, or ``always``.
+        rewrite: Whether a forward pass also stores the normalised weights ("forced weight normalisation"): ``never``,
+            in ``training`` mode, or ``always``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int = 0):
@@ -119,12 +119,12 @@ class MPConv(nn.Module):
         self.weight.copy_(normalize(self.weight.float()))
 
     def rewrite_weight(self) -> None:
-        """Stores normalised weights if the layer is to, now (see ``rewrite``)."""
+        """Stores normalised weights if ``rewrite`` demands it in the present mode."""
         if self.rewrite == "always" or (self.rewrite == "training" and self.training):
             self.normalize_weight()
 
     def effective_weight(self, gain: Tensor | float = 1.0) -> Tensor:
-        """The float32 weights that act, times ``gain``; stores normalised ones first if the layer is to."""
+        """The normalised float32 weights times ``gain``; calls :meth:`rewrite_weight` first."""
         self.rewrite_weight()
         weight = self.weight.float()
         norm = torch.linalg.vector_norm(weight, dim=tuple(range(1, weight.ndim)), keepdim=True)
@@ -136,7 +136,7 @@ class MPConv(nn.Module):
 
         Args:
             x: Input.
-            gain: Factor on the result; it is applied to the weights, which are smaller.
+            gain: Factor on the result, applied to the weights because they are smaller than the maps.
         """
         weight = self.effective_weight(gain).to(x.dtype)
         return F.conv2d(x, weight, padding=self.kernel // 2) if self.kernel else F.linear(x, weight)

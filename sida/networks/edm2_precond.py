@@ -24,10 +24,10 @@ _REWRITE: dict[str, Literal["never", "training", "always"]] = {
 
 
 def official_weight_norm(use_gan: bool, force_normalization: bool) -> WeightNorm:
-    """Translates the two switches of SiDA's EDM2 networks, as they act on a network that was just constructed.
+    """Mode of weight normalisation for the two switches of SiDA's EDM2 networks, for a new network.
 
-    Without the adversarial loss the layers normalise their weights in every training forward whatever
-    ``force_normalization`` says; with it they do so before the forward, if asked
+    Without the adversarial loss the layers normalise their weights in every training forward pass, regardless of
+    ``force_normalization``; with it they do so before the forward pass if ``force_normalization`` is set
     (``mingyuanzhou/SiD@sida``, see ``tests/golden/README.md``, fact 21).
     """
     if not use_gan:
@@ -36,16 +36,17 @@ def official_weight_norm(use_gan: bool, force_normalization: bool) -> WeightNorm
 
 
 def copied_weight_norm(mode: WeightNorm, training: bool) -> WeightNorm:
-    """What the official code's deep copy or pickle of a network does, given the mode of the original.
+    """Mode of weight normalisation of a deep copy or pickle in the official code.
 
-    Its pre-hook stays bound to the original, whose training flag is frozen at the time of the copy. So in the
-    official loop the fake score (copied from a teacher in evaluation mode) is never rewritten, and the averaged
-    generator and its pickles (copied from a generator in training mode) are rewritten on every forward. Our copies
-    keep their mode; set ``copy.weight_norm = copied_weight_norm(net.weight_norm, net.training)`` to follow.
+    There the pre-hook of a copy stays bound to the original, whose training flag is frozen at the time of the copy. So
+    in the official loop the fake score (copied from a teacher in evaluation mode) is never rewritten, and the averaged
+    generator and its pickles (copied from a generator in training mode) are rewritten in every forward pass. Copies in
+    this package keep their mode; ``copy.weight_norm = copied_weight_norm(net.weight_norm, net.training)`` reproduces
+    the official behaviour.
 
     Args:
-        mode: Of the network that is copied.
-        training: Whether that network is in training mode.
+        mode: Mode of the original.
+        training: Whether the original is in training mode.
     """
     if mode != "pre_hook":
         return mode
@@ -57,17 +58,16 @@ class EDM2Precond(Precond):
 
     Args:
         img_resolution: Side of the square images or latents.
-        img_channels: Their channels.
+        img_channels: Channels of the images or latents.
         label_dim: Number of classes; 0 = unconditional.
-        use_fp16: Evaluate the U-Net in float16 when on CUDA.
+        use_fp16: Whether the U-Net computes in float16 on CUDA.
         sigma_data: Standard deviation of the data.
         logvar_channels: Width of the log-variance head's embedding; None = no head (generators have none).
-        weight_norm: When stored weights are replaced by normalised ones. (The weights *act* normalised in any case.)
-            ``off``: never. ``in_forward`` (EDM2's own way) and ``pre_hook`` (SiDA's way): in training mode, each
-            layer when it runs; they differ only in what the official code makes of a copy, see
-            `copied_weight_norm`. ``always``: each layer when it runs, in evaluation mode too.
-            Rewriting invalidates earlier graphs through the same weights: two forwards in training mode before
-            one backward fail with autograd's version error.
+        weight_norm: Times at which normalised weights replace the stored ones. (Forward passes always use normalised
+            weights.) ``off``: never. ``in_forward`` (EDM2) and ``pre_hook`` (SiDA): in training mode, when a layer
+            runs; they differ only in copies by the official code, see `copied_weight_norm`. ``always``: when a layer
+            runs, also in evaluation mode. Rewriting invalidates earlier graphs through the same weights: two forward
+            passes in training mode before one backward pass fail with autograd's version error.
         **unet_kwargs: Further options of `EDM2UNet`.
 
     Raises:
@@ -81,7 +81,7 @@ class EDM2Precond(Precond):
 
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
-        """See `Precond.family_of`; SiDA trains networks of size S otherwise."""
+        """See `Precond.family_of`; networks of size S have other settings in SiDA."""
         size = inspect.signature(EDM2UNet).parameters["model_channels"].default
         return EDM2_S if kwargs.get("model_channels", size) == size else EDM2
 
@@ -116,7 +116,7 @@ class EDM2Precond(Precond):
 
     @property
     def weight_norm(self) -> WeightNorm:
-        """When stored weights are replaced by normalised ones; may be changed at any time (see the class)."""
+        """Times at which normalised weights replace the stored ones (see the class); can be set at any time."""
         return cast(WeightNorm, self.init_config["kwargs"]["weight_norm"])
 
     @weight_norm.setter
@@ -135,22 +135,22 @@ class EDM2Precond(Precond):
         for layer in self._layers():
             layer.normalize_weight()
 
-    def normalise_weights(self) -> None:
-        """Ends rewriting for good: under ``always``, normalises once and switches to ``off``."""
+    def stop_rewriting(self) -> None:
+        """Turns ``always`` into ``off``, after one last normalisation of the weights."""
         if self.weight_norm == "always":
             self.normalize_weights()
             self.weight_norm = "off"
 
     def evaluation_copy(self) -> EDM2Precond:
-        """See `Precond.evaluation_copy`: other modes than ``always`` don't rewrite in evaluation.
+        """See `Precond.evaluation_copy`; a copy is only needed in the mode ``always``.
 
-        Repeated rewriting changes the weights by rounding only (a relative 1e-7), but this makes an image
-        depend on how many batches came before.
+        Repeated rewriting changes the weights by rounding (a relative 1e-7), so that an image would depend on the
+        number of batches before.
         """
         if self.weight_norm != "always":
             return self
         evaluation_copy = copy.deepcopy(self)
-        evaluation_copy.normalise_weights()
+        evaluation_copy.stop_rewriting()
         return evaluation_copy
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -161,7 +161,7 @@ class EDM2Precond(Precond):
         """Learned log-variance of the denoising loss at a noise level (EDM2, equation 15).
 
         Args:
-            c_noise: Encoded noise levels, any shape with N entries.
+            c_noise: Encoded noise levels: N entries in any shape.
 
         Returns:
             float32 (N, 1, 1, 1).

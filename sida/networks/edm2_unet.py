@@ -42,10 +42,10 @@ class EDM2Block(nn.Module):
         clip_act: Bound on the activations; None = none.
 
     Attributes:
-        instead: Computes the block in place of :meth:`forward` (`sida.networks.fused`); None = nothing does.
+        override: Function that replaces :meth:`forward` (`sida.networks.fused`), or None.
     """
 
-    instead: Callable[[EDM2Block, Tensor, Tensor], Tensor] | None = None
+    override: Callable[[EDM2Block, Tensor, Tensor], Tensor] | None = None
 
     def __init__(
         self,
@@ -83,15 +83,15 @@ class EDM2Block(nn.Module):
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """Maps (N, in_channels, H, W) to (N, out_channels, H', W'); ``emb`` is (N or 1, emb_channels)."""
-        if self.instead is not None:
-            return self.instead(self, x, emb)
+        if self.override is not None:
+            return self.override(self, x, emb)
         x = resample(x, self.resample_mode, self.resample_filter)
         if self.flavor == "enc":
             if self.conv_skip is not None:
                 x = self.conv_skip(x)
             x = normalize(x, dim=1)
         keep, share = sum_weights(self.res_balance)
-        # Constant factors of SiLU and of the sums ride on the convolutions' weights.
+        # Constant factors of SiLU and of the sums are multiplied into the convolutions' weights.
         y = self.conv_res0(F.silu(x), gain=1 / SILU_RMS)
         scale = self.emb_linear(emb, gain=self.emb_gain) + 1
         y = F.silu(y * scale[:, :, None, None].to(y.dtype))
@@ -121,9 +121,9 @@ class EDM2UNet(UNet):
         channel_mult_noise: Multiplier for the width of the noise embedding; None = that of the first level.
         channel_mult_emb: Multiplier for the width of the conditioning vector; None = the largest level's.
         num_blocks: Residual blocks per level (the decoder has one more).
-        attn_resolutions: Resolutions with self-attention. The decoder's first block always asks for it.
+        attn_resolutions: Resolutions with self-attention. The decoder's first block always has it, if wide enough.
         label_balance: Share of the class embedding.
-        concat_balance: Share of the encoder's maps where the decoder takes them in.
+        concat_balance: Share of the encoder's maps in concatenations of the decoder.
         resample_filter: Taps of the resampling filter.
         channels_per_head: Width of an attention head; narrower levels have no attention.
         dropout: See `EDM2Block`.
@@ -132,7 +132,7 @@ class EDM2UNet(UNet):
         clip_act: See `EDM2Block`.
 
     Raises:
-        UserError: A resolution that does not fit the levels.
+        UserError: The resolution does not fit the levels.
 
     State-dict names equal those of ``NVlabs/edm2:training/networks_edm2.py``.
     """
@@ -186,7 +186,7 @@ class EDM2UNet(UNet):
         self.emb_fourier = MPFourier(noise_channels)
         self.emb_noise = MPConv(noise_channels, emb_channels)
         self.emb_label = MPConv(label_dim, emb_channels) if label_dim else None
-        # One more input channel: a constant one, in place of biases.
+        # A constant input channel of ones replaces biases.
         self.enc, kept = levels("enc").encoder(MPConv(img_channels + 1, widths[0], 3), widths[0])
         self.dec = levels("dec").decoder(kept)
         self.out_conv = MPConv(widths[0], img_channels, 3)

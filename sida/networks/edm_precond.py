@@ -57,7 +57,7 @@ class GDDPrecond(EDMPrecond):
     """
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """See `Precond.coefficients`; only c_skip and the numerator of c_out see the shifted σ."""
+        """See `Precond.coefficients`; only c_skip and the numerator of c_out use the shifted σ."""
         return _shifted_coefficients(sigma, self.sigma_data, _GDD_EPS)
 
 

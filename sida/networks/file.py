@@ -1,4 +1,4 @@
-"""Networks as safetensors: weights, architecture and provenance in one file that can be read without trust."""
+"""Network files (safetensors) with weights, architecture and provenance; reading them executes no code."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import torch
 
 NETWORK_FORMAT = "sida-network-1"
-#: Remedy of a file whose weights name no architecture of this package.
-OF_OTHERS = "draw its images by a Python function (docs/add-a-method.md, 'A .pt file')"
+#: Remedy for weights without an architecture of this package.
+FOREIGN_WEIGHTS = "draw its images by a Python function (docs/add-a-method.md, 'A .pt file')"
 
 
 def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
@@ -25,12 +25,12 @@ def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: M
     Args:
         net: Module with an ``init_config`` (``{"class": ..., "kwargs": {...}}``), possibly wrapped for data-parallel
             training or compiled. Its whole state dict is stored; floating tensors as float32.
-        path: Target file; appears whole or not at all.
-        metadata: Provenance (``method``, ``dataset``, ``nimg``, ``parents``, ``code_version``, ...), JSON values only.
-            A key ``network`` replaces ``net.init_config``. Keep dates out where runs are to be compared bit for bit.
+        path: Target file, written atomically.
+        metadata: Provenance (``method``, ``dataset``, ``nimg``, ``parents``, ``code_version``, ...) as JSON values. A
+            key ``network`` replaces ``net.init_config``. Leave dates out if runs are to be compared bit for bit.
 
     Raises:
-        UserError: A tensor holds NaN or infinity, or the metadata are not JSON.
+        UserError: A tensor has NaN or infinity, or the metadata are not JSON.
     """
     net = unwrap(net)
     write_state_dict(net.state_dict(), path, {"network": getattr(net, "init_config", None), **metadata})
@@ -47,7 +47,7 @@ def write_state_dict(
         metadata: Provenance, with the architecture under ``network``.
 
     Raises:
-        UserError: As there.
+        UserError: As :func:`save_network`.
     """
     import torch
 
@@ -63,18 +63,18 @@ def write_state_dict(
 def load_network(
     path: str | os.PathLike[str], device: str | torch.device = "cpu"
 ) -> tuple[torch.nn.Module, dict[str, Any]]:
-    """Builds the network that a file describes and fills in every tensor.
+    """Builds the network that a file describes, and loads its tensors.
 
     Args:
         path: File of :func:`save_network` or :func:`sida.networks.checkpoint.import_official`.
-        device: Where the network is put.
+        device: Device of the network.
 
     Returns:
         ``(net, metadata)``: the network in eval mode (float32), and the header's JSON as a dictionary.
 
     Raises:
-        UserError: One line for a file that is missing, empty, cut off, not safetensors, filled with NaN, without
-            architecture, or whose tensors are not exactly those of its architecture.
+        UserError: The file is missing, empty, cut off or not safetensors, has NaN or no architecture, or its tensors are
+            not exactly those of its architecture.
     """
     import torch
 
@@ -89,12 +89,12 @@ def load_network(
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             broken.append(name)
         loaded[name] = tensor.to(state[name].dtype)
-    # After the last tensor, so that damage is called damage.
+    # Only after the last tensor, whose hash check reports damage first.
     if broken:
         raise UserError(f"{path}: tensor '{broken[0]}' holds NaN or infinity; use an earlier snapshot")
     net.load_state_dict(loaded, strict=True, assign=True)
     if any(buffer.is_meta for buffer in net.buffers()):
-        # Constants outside the state dict have values only when the network is built in real memory.
+        # Constants outside the state dict need a network built in real memory.
         from sida.networks import build_network
 
         net = build_network(metadata["network"])
@@ -105,12 +105,12 @@ def load_network(
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The header's JSON (architecture and provenance) without reading the tensors; errors as :func:`load_network`."""
+    """Reads architecture and provenance from the header, without the tensors; raises as :func:`load_network`."""
     return _metadata(Path(path), read_tensor_header(path))
 
 
 def check_network_config(network: Any, where: str) -> dict[str, Any]:
-    """Returns ``{"class": text, "kwargs": mapping}`` or raises the one-line error that names what is missing."""
+    """Returns a network's ``{"class": text, "kwargs": mapping}``; raises UserError for anything else."""
     if (
         not isinstance(network, Mapping)
         or not isinstance(network.get("class"), str)
@@ -123,7 +123,7 @@ def check_network_config(network: Any, where: str) -> dict[str, Any]:
 
 
 def unwrap(net: torch.nn.Module) -> torch.nn.Module:
-    """The network itself inside wrappers for data-parallel training and compilation."""
+    """Returns the network inside wrappers for data-parallel training and compilation."""
     while not hasattr(type(net), "init_config") and "init_config" not in vars(net):
         inner = net._modules.get("module") or net._modules.get("_orig_mod")
         if inner is None:
@@ -133,7 +133,7 @@ def unwrap(net: torch.nn.Module) -> torch.nn.Module:
 
 
 def check_names_and_shapes(path: Path, found: Mapping[str, tuple[int, ...]], net: torch.nn.Module) -> None:
-    """Requires exactly the tensors of ``net``: nothing missing, nothing extra, every shape equal."""
+    """Requires exactly the tensors of ``net``, with equal shapes; raises UserError."""
     expected = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
     kind = type(net).__name__
     missing = [name for name in expected if name not in found]
@@ -153,11 +153,11 @@ def check_names_and_shapes(path: Path, found: Mapping[str, tuple[int, ...]], net
 
 
 def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> torch.nn.Module:
-    """Builds ``network`` for its names and shapes; its large tensors have no content (torch's meta device).
+    """Builds a network whose large tensors have shapes but no content (torch's meta device).
 
     Args:
         network: ``{"class": ..., "kwargs": {...}}``.
-        num_tensors: Tensors at hand; an architecture with more blocks than that is refused before it is built.
+        num_tensors: Tensors in the file; an architecture with more blocks is refused before it is built.
         where: File named in errors.
     """
     from sida.networks import build_network
@@ -183,7 +183,7 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:
     if RECORD_KEY not in header.metadata:
         raise UserError(
-            f"{path}: written by another program (no '{RECORD_KEY}' header); its architecture is unknown; {OF_OTHERS}"
+            f"{path}: written by another program (no '{RECORD_KEY}' header); its architecture is unknown; {FOREIGN_WEIGHTS}"
         )
     record = read_record(path, header)
     if record.get("format") != NETWORK_FORMAT:

@@ -1,7 +1,7 @@
-"""The residual blocks of the U-Nets on a GPU's own terms: channels-last maps, fused kernels between the convolutions.
+"""Residual blocks of the U-Nets with fused kernels between the convolutions, on channels-last maps, for GPUs.
 
-The mathematics is that of :class:`sida.networks.blocks.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block`, the
-parameters are theirs; results differ by rounding. :func:`use_fused_kernels` exchanges what the blocks call.
+They compute :class:`sida.networks.blocks.UNetBlock` and :class:`sida.networks.edm2_unet.EDM2Block` with the same
+parameters; results differ by rounding. :func:`use_fused_kernels` replaces the blocks' functions.
 """
 
 from __future__ import annotations
@@ -16,74 +16,74 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sida.errors import UserError
-from sida.kernels import lack
+from sida.kernels import unavailable_reason
 from sida.networks.blocks import UNetBlock
 from sida.networks.edm2_layers import NORM_EPS, SILU_RMS, MPConv, sum_weights
 from sida.networks.edm2_unet import EDM2Block
 from sida.networks.layers import Conv2d, GroupNorm
 from sida.networks.unet import UNet
 
-#: What computes a network on a GPU: torch's operations one by one, or those of :mod:`sida.kernels`.
+#: Kernels of a network: torch's operations, or those of :mod:`sida.kernels`.
 Kernels = Literal["torch", "fused"]
-_EXCHANGED = {"instead", "concat", "fork", "memory_format"}
+_REPLACED = {"override", "concat", "fork", "memory_format"}
 
 
 def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = False) -> None:
-    """Makes a network's U-Net compute with fused kernels from now on; parameters and state dict stay.
+    """Switches a network's U-Net to fused kernels; parameters and state dict do not change.
 
     Args:
-        net: Changed in place.
+        net: Network, changed in place.
         where: Place named in errors.
-        recompute: Whether the backward pass recomputes the activations before convolutions
-            (:mod:`sida.kernels.recompute`); the same result.
+        recompute: Whether the backward pass recomputes the activations before convolutions, with the same result
+            (:mod:`sida.kernels.recompute`).
 
     Raises:
-        UserError: There is no Triton here, or too old a one.
+        UserError: Triton is missing or too old.
     """
-    if (reason := lack()) is not None:
+    if (reason := unavailable_reason()) is not None:
         raise UserError(f"{where}: fused kernels cannot be used: {reason}; install a newer one, or choose 'torch'")
     from sida.kernels.concat import concat
     from sida.kernels.residual import fork
 
     for module in net.modules():
         if isinstance(module, UNetBlock):
-            module.instead = functools.partial(_edm_block, recompute=recompute)
+            module.override = functools.partial(_edm_block, recompute=recompute)
         elif isinstance(module, EDM2Block):
-            module.instead = functools.partial(_edm2_block, recompute=recompute)
+            module.override = functools.partial(_edm2_block, recompute=recompute)
         elif isinstance(module, GroupNorm):
-            module.instead = lambda norm, x: _normed(norm, x)[0]
+            module.override = lambda norm, x: _normed(norm, x)[0]
         elif isinstance(module, UNet):
             module.concat, module.fork, module.memory_format = concat, fork, torch.channels_last
 
 
 @contextlib.contextmanager
 def fused_kernels(net: nn.Module, where: str = "kernels") -> Iterator[None]:
-    """:func:`use_fused_kernels` for a while; what the network computed with before, it computes with afterwards.
+    """Context of :func:`use_fused_kernels`; restores the former kernels at its end.
 
     Raises:
-        UserError: There is no Triton here, or too old a one.
+        UserError: Triton is missing or too old.
     """
     before = [
-        (module, {key: vars(module)[key] for key in _EXCHANGED & vars(module).keys()}) for module in net.modules()
+        (module, {key: vars(module)[key] for key in _REPLACED & vars(module).keys()}) for module in net.modules()
     ]
     try:
         use_fused_kernels(net, where)
         yield
     finally:
         for module, values in before:
-            for key in _EXCHANGED & vars(module).keys():
+            for key in _REPLACED & vars(module).keys():
                 delattr(module, key)
             vars(module).update(values)
 
 
 def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
-    """See :meth:`UNetBlock.forward`. Biases of convolutions are added where the next pass over the map is made."""
+    """See :meth:`UNetBlock.forward`. Biases of convolutions are added in the next pass over the map."""
     from sida.kernels.group_norm import Affine, norm_act
-    from sida.kernels.residual import Shares, residual
+    from sida.kernels.residual import ResidualFactors, residual
 
-    shares = Shares(block.skip_scale, block.skip_scale)
+    shares = ResidualFactors(block.skip_scale, block.skip_scale)
     h, x = _normed(block.norm0, x, recompute=recompute)
-    with _forgetting(h, recompute):
+    with _recomputing(h, recompute):
         h = _convolved(block.conv0, h)
     vector, bias = block.affine(emb).float(), cast(Tensor, block.conv0.bias)
     gamma, beta = block.norm1.weight, block.norm1.bias
@@ -98,13 +98,13 @@ def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, recompute: bool) -> Ten
     if block.skip is not None:
         x = _convolved(block.skip, x)
         bias = bias if block.skip.bias is None else bias + block.skip.bias
-    with _forgetting(h, recompute):
+    with _recomputing(h, recompute):
         h = _convolved(block.conv1, h)
     x = residual(h, x, bias, shares)
     if block.num_heads:
         h, x = _normed(block.norm2, x, silu=False, recompute=recompute)
         weight, order = cast(Tensor, block.qkv.weight).flatten(1), cast(Tensor, block.qkv.bias)
-        with _forgetting(h, recompute):
+        with _recomputing(h, recompute):
             heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
         h = _pointwise(_attended(heads, block.num_heads), cast(Tensor, block.proj.weight).flatten(1))
         x = residual(h, x, block.proj.bias, shares)
@@ -115,7 +115,7 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Te
     """See :meth:`EDM2Block.forward`."""
     from sida.kernels.activation import scaled_silu
     from sida.kernels.pixel_norm import pixel_norm, pixel_norm_silu
-    from sida.kernels.residual import Shares, residual
+    from sida.kernels.residual import ResidualFactors, residual
 
     x = _resampled(x, block.resample_mode, block.resample_filter)
     if block.flavor == "enc":
@@ -125,16 +125,16 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Te
     else:
         h, x = scaled_silu(x, recompute=recompute)
     keep, share = sum_weights(block.res_balance)
-    with _forgetting(h, recompute):
+    with _recomputing(h, recompute):
         h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
     h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, recompute=recompute)
-    with _forgetting(h, recompute):
+    with _recomputing(h, recompute):
         h = _magnitude_preserving(block.conv_res1, h, share / SILU_RMS)
     if block.flavor == "dec" and block.conv_skip is not None:
         x = _magnitude_preserving(block.conv_skip, x)
     attends = block.attn_qkv is not None and block.attn_proj is not None
-    x = residual(h, x, None, Shares(1.0, keep, None if attends else block.clip_act))
+    x = residual(h, x, None, ResidualFactors(1.0, keep, None if attends else block.clip_act))
     if block.attn_qkv is not None and block.attn_proj is not None:
         keep, share = sum_weights(block.attn_balance)
         heads = _pointwise(x, _by_kind(_unit(block.attn_qkv, x.dtype).flatten(1), block.num_heads))
@@ -142,11 +142,11 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Te
         per_head = heads.permute(0, 2, 3, 1).reshape(-1, c // 3 // block.num_heads)
         normed = pixel_norm(per_head, NORM_EPS).view(n, height, width, c).permute(0, 3, 1, 2)
         h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads), share)
-        x = residual(h, x, None, Shares(1.0, keep, block.clip_act))
+        x = residual(h, x, None, ResidualFactors(1.0, keep, block.clip_act))
     return x
 
 
-def _forgetting(h: Tensor, recompute: bool) -> contextlib.AbstractContextManager[None]:
+def _recomputing(h: Tensor, recompute: bool) -> contextlib.AbstractContextManager[None]:
     from sida.kernels.recompute import recomputed
 
     return recomputed(h) if recompute else contextlib.nullcontext()
@@ -165,7 +165,7 @@ def _convolved(conv: Conv2d, x: Tensor) -> Tensor:
     if conv.weight is None:
         return _filtered(conv, x, mode)
     if conv.kernel == 1:
-        # A pointwise map commutes with the filter; it goes where there are fewer positions.
+        # A pointwise map commutes with the filter, and is cheaper at the lower resolution.
         weight = conv.weight.flatten(1)
         if mode == "up":
             return _filtered(conv, _pointwise(x, weight), mode)
@@ -189,13 +189,13 @@ def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
 
 
 def _spatial(x: Tensor, weight: Tensor) -> Tensor:
-    """Same-size convolution; the weight is put in the map's dtype and memory order."""
+    """Same-size convolution with the weight in the map's dtype and memory order."""
     weight = weight.to(dtype=x.dtype, memory_format=torch.channels_last)
     return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """A matrix ``(out, in)`` at each position of a map: one matrix product."""
+    """Applies a matrix ``(out, in)`` at each position of a map."""
     bias = None if bias is None else bias.to(x.dtype)
     return F.linear(x.permute(0, 2, 3, 1), weight.to(x.dtype), bias).permute(0, 3, 1, 2)
 
@@ -214,7 +214,7 @@ def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | float = 1.0) -> Tenso
 
 
 def _by_kind(parameters: Tensor, num_heads: int) -> Tensor:
-    """Rows in the order head, channel, kind (q, k, v) as rows in the order kind, head, channel."""
+    """Reorders rows from head, channel, kind (q, k, v) to kind, head, channel."""
     rest = parameters.shape[1:]
     return parameters.view(num_heads, -1, 3, *rest).movedim(2, 0).reshape(parameters.shape)
 
@@ -228,7 +228,7 @@ def _attended(heads: Tensor, num_heads: int) -> Tensor:
 
 
 class _Kinds(torch.autograd.Function):
-    """Query, key and value ``(N, heads, L, channels)`` as views; their gradients become a map by one copy."""
+    """Query, key and value ``(N, heads, L, channels)`` as views; one copy joins their gradients to a map."""
 
     @staticmethod
     def forward(ctx: Any, heads: Tensor, num_heads: int) -> tuple[Tensor, ...]:

@@ -1,10 +1,10 @@
-"""Guidance: a denoiser extrapolated away from a worse or less informed one, for samplers and for distillation alike.
+"""Guidance: extrapolation of a denoiser away from a weaker one, for samplers and distillation.
 
     D_w(x; σ, c) = D_g(x; σ, c) + w (D(x; σ, c) − D_g(x; σ, c))
 
 w = 1 is D itself, w = 0 the guide. A guide without classes gives classifier-free guidance (arXiv:2207.12598).
 
-Source: NVlabs/edm2:generate_images.py, where the guide is a network of its own.
+Source: NVlabs/edm2:generate_images.py, where the guide is a separate network.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sida.config.families import SHARED, misfit
+from sida.config.families import GUIDE_OPTIONS, guide_mismatch
 from sida.errors import UserError
 
 
 class GuidedDenoiser(nn.Module):
-    """``D_w`` in the place of ``D``: what a student of a guided teacher takes for the true score.
+    """The guided denoiser ``D_w``, which serves as true score for a student of a guided teacher.
 
-    Gradients pass both networks. It denoises and no more: it has no encoder to judge images with.
+    Gradients flow through both networks. There is no encoder output for a discriminator.
 
     Args:
         net: D; called first.
-        guide: D_g, which gets the classes if it has any.
+        guide: D_g; gets the class labels if it has classes.
         guidance: w.
     """
 
@@ -45,16 +45,16 @@ def extrapolated(denoised: Tensor, by_guide: Tensor, guidance: float) -> Tensor:
 
 
 def guide_labels(guide: Any, class_labels: Tensor | None) -> Tensor | None:
-    """The classes as a guide gets them: None where it has none, as EDM2's guides."""
+    """Class labels for a guide: None if it has no classes, such as EDM2's guides."""
     return class_labels if getattr(guide, "label_dim", 0) else None
 
 
 def check_guide_fits(net: nn.Module, guide: nn.Module, where: str) -> None:
-    """Requires that a network can guide another: as many pixels and channels, and as many classes or none.
+    """Requires that ``guide`` can guide ``net``: equal pixels and channels, and equal classes or none.
 
     Raises:
-        UserError: It cannot.
+        UserError: The guide does not fit.
     """
-    guided, guiding = ({name: getattr(network, name, None) for name in SHARED} for network in (net, guide))
-    if fault := misfit(guided, guiding):
+    guided, guiding = ({name: getattr(network, name, None) for name in GUIDE_OPTIONS} for network in (net, guide))
+    if fault := guide_mismatch(guided, guiding):
         raise UserError(f"{where}: {fault}")

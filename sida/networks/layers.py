@@ -23,7 +23,7 @@ def initial_values(shape: tuple[int, ...], mode: str, fan_in: int, fan_out: int)
         mode: Xavier (Glorot) variance 2/(fan_in + fan_out) or Kaiming (He, linear gain) variance 1/fan_in,
             uniform or normal.
         fan_in: Inputs of one unit, kernel area included.
-        fan_out: Outputs that one input feeds, kernel area included.
+        fan_out: Outputs of one input, kernel area included.
 
     Raises:
         ValueError: Unknown mode.
@@ -78,8 +78,8 @@ class Conv2d(nn.Module):
         up: Doubles the resolution before the convolution.
         down: Halves the resolution.
         resample_filter: Taps of the one-dimensional filter; (1, 1) is nearest-neighbour up and box down.
-        filter_after: With ``down``: convolve at full resolution first and filter afterwards, the zero padding
-            of both taken by the convolution (the residual encoder of NCSN++ pads in this way).
+        filter_after: With ``down``: convolve at full resolution and filter afterwards; the convolution then has the
+            zero padding of both (as in the residual encoder of NCSN++).
         init_mode: See `initial_values`.
         init_weight: Factor on the initial weights.
         init_bias: Factor on the initial biases.
@@ -137,14 +137,14 @@ class Conv2d(nn.Module):
             x = F.conv2d(x, weight, padding=pad + self._filter_pad())
             return self._filter_down(x, padding=0) + bias[:, None, None]
         if self.up and self.kernel == 1:
-            # A pointwise map commutes with a filter that treats channels alike, and is four times cheaper before it.
+            # A pointwise map commutes with the filter, and is four times cheaper before it.
             if self.box:
                 return self.resample(F.conv2d(x, weight, bias))
             return self.resample(F.conv2d(x, weight)) + bias[:, None, None]
         return F.conv2d(self.resample(x), weight, bias, padding=pad)
 
     def resample(self, x: Tensor) -> Tensor:
-        """The filter alone: doubles, halves or returns (N, C, H, W)."""
+        """Applies the filter alone: doubles, halves or returns (N, C, H, W)."""
         if self.up:
             return self._filter_up(x)
         return self._filter_down(x, self._filter_pad()) if self.down else x
@@ -168,7 +168,7 @@ class Conv2d(nn.Module):
         return F.conv2d(x, kernel, groups=x.shape[1], stride=2, padding=padding)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        # The filter is a buffer, so a checkpoint may bring another one: decide again which kernels may be used.
+        # The filter is a buffer, so a checkpoint may change it: check again whether it is a box filter.
         super()._load_from_state_dict(*args, **kwargs)
         self.box = _is_box(self.resample_filter)
 
@@ -177,7 +177,7 @@ def _is_box(kernel: Tensor | None) -> bool:
     """Whether a filter is the 2×2 mean, for which pooling and repetition are exact and faster."""
     if kernel is None or kernel.shape[-1] != 2:
         return False
-    # Under the meta device values are unknown; they arrive by load_state_dict, which asks again.
+    # On the meta device values are unknown until load_state_dict, which checks again.
     return not kernel.is_meta and bool((kernel == 0.25).all())
 
 
@@ -186,16 +186,16 @@ class GroupNorm(nn.Module):
 
     Args:
         num_channels: Channels of the maps.
-        eps: Added to the variance.
+        eps: Constant added to the variance.
 
     Raises:
         UserError: The channels do not divide into these groups.
 
     Attributes:
-        instead: Computes :meth:`activated` in its place (`sida.networks.fused`); None = nothing does.
+        override: Function that replaces :meth:`activated` (`sida.networks.fused`), or None.
     """
 
-    instead: Callable[[GroupNorm, Tensor], Tensor] | None = None
+    override: Callable[[GroupNorm, Tensor], Tensor] | None = None
 
     def __init__(self, num_channels: int, eps: float = 1e-5):
         super().__init__()
@@ -215,7 +215,7 @@ class GroupNorm(nn.Module):
 
     def activated(self, x: Tensor) -> Tensor:
         """SiLU of the normalised (N, C, H, W)."""
-        return F.silu(self(x)) if self.instead is None else self.instead(self, x)
+        return F.silu(self(x)) if self.override is None else self.override(self, x)
 
 
 class PositionalEmbedding(nn.Module):
@@ -232,7 +232,7 @@ class PositionalEmbedding(nn.Module):
         super().__init__()
         half = num_channels // 2
         exponent = torch.arange(half, dtype=torch.float32) / max(half - int(endpoint), 1)
-        # Constant, so it stays out of the state dict: official files don't have it.
+        # A constant outside the state dict, as in the official files.
         self.register_buffer("freqs", (1 / 10000) ** exponent, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:

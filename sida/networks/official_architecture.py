@@ -1,4 +1,4 @@
-"""From the records of a pickled network to its architecture: class, constructor arguments and named tensors."""
+"""Architecture of a pickled network from its records: class, constructor arguments and named tensors."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ MAX_MODULES = 50_000
 MAX_MODULE_DEPTH = 32
 MAX_NAME = 500
 MAX_ARGUMENTS, MAX_ARGUMENT_STEPS, MAX_ARGUMENT_TEXT = 100, 500, 200
-"""Constructor arguments: how many, how much is in one, and how long a text is. The largest network has 20 of 8."""
+"""Limits of constructor arguments: their number, values in one, characters of a text. The largest network has 20
+arguments with up to 8 values."""
 _HOOKS = ("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs")
-# Outermost classes of the released files and ours in their place. SiDA's variants add outputs, not parameters.
+# The suite's class for each outermost class of the released files. SiDA's variants add outputs, not parameters.
 _CLASSES = {
     # NVlabs/edm:training/networks.py; the students of SiD (mingyuanzhou/SiD@main) too
     "EDMPrecond": "EDMPrecond",
@@ -41,12 +42,12 @@ _SHARED_ARGUMENTS = 3
 
 
 def modules(network: Module, where: str, budget: Budget | None = None) -> Iterator[tuple[str, Module]]:
-    """All modules with their dotted names, the network itself first (name ``""``), in state-dict order.
+    """Yields all modules with their dotted names, the network itself first (name ``""``), in state-dict order.
 
-    Files may let many modules share one large dictionary, so every entry that is looked at takes a step of a budget.
+    In a crafted file many modules may share one large dictionary, so every entry takes a step of the budget.
 
     Raises:
-        UserError: A structure that no network has (cycles, endless nesting, values in place of modules).
+        UserError: The structure is not that of a network (cycles, endless nesting, values in place of modules).
     """
     budget = budget or Budget()
     pending: list[tuple[str, Any, int]] = [("", network, 0)]
@@ -98,7 +99,7 @@ def _dotted(name: str, key: str, where: str) -> str:
 
 
 def mapping(module: Module, group: str, where: str, budget: Budget, texts: bool = True) -> dict[str, Any]:
-    """One of a module's dictionaries, with text keys (hooks have numbers), at the cost of a step for each entry."""
+    """One of a module's dictionaries, checked for text keys if ``texts``; each entry takes a step of the budget."""
     value = module.state.get(group, {})
     with refusals(where):
         budget.spend(1 + (len(value) if isinstance(value, dict) else 0))
@@ -112,16 +113,16 @@ def mapping(module: Module, group: str, where: str, budget: Budget, texts: bool 
 def network_config(
     network: PersistentObject, names: Mapping[str, Tensor], where: str, network_class: str | None = None
 ) -> dict[str, Any]:
-    """Recovers ``{"class", "kwargs"}`` as :func:`sida.networks.build_network` takes it.
+    """Recovers ``{"class", "kwargs"}`` for :func:`sida.networks.build_network`.
 
     Args:
         network: Record of the preconditioned network.
-        names: Its tensors.
+        names: Tensors of the network.
         where: File named in errors.
-        network_class: Our class to use whatever the file calls it.
+        network_class: The suite's class, which overrides the name in the file.
 
     Raises:
-        UserError: A class that is none of ours, or constructor arguments that were not recorded.
+        UserError: The class is unknown, or the file does not record the constructor arguments.
     """
     from sida.networks.build import NETWORKS, family_of
 
@@ -148,7 +149,7 @@ def network_config(
     switches = {key: bool(given.pop(key)) for key in _SWITCHES if family.weight_norm and key in given}
     result = given
     if family.variance_head and "logvar_linear.weight" not in names:
-        # SiDA's generators, whose class takes the argument all the same.
+        # SiDA's generators have no such head, although their class takes the argument.
         result[family.variance_head] = None
     if family.weight_norm:
         result["weight_norm"] = weight_norm(network, switches, where)
@@ -156,10 +157,10 @@ def network_config(
 
 
 def weight_norm(network: Module, switches: Mapping[str, bool], where: str) -> str:
-    """When a pickled EDM2 network normalises its stored weights (fact 21 of tests/golden/README.md).
+    """Mode of weight normalisation of a pickled EDM2 network (fact 21 of tests/golden/README.md).
 
-    Forced normalisation is a pre-hook bound to a module. In a pickle that was made from a copy, the bound module is a
-    detached twin whose training flag stopped at the time of the copy, so it decides for ever: ``always`` or ``off``.
+    Forced normalisation is a pre-hook bound to a module. In a pickle made from a copy, the bound module is a detached
+    twin with the training flag of the time of the copy, which decides between ``always`` and ``off``.
     """
     from sida.networks.edm2_precond import copied_weight_norm, official_weight_norm
 

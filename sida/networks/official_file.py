@@ -1,4 +1,4 @@
-"""The authors' pickles to safetensors: architecture and tensors recovered, nothing executed, a gigabyte streamed."""
+"""Conversion of the authors' pickles to safetensors, streamed and without executing code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sida.files.atomic import sha256_file
 from sida.files.tensor_header import ITEM_BYTES, entries_for
 from sida.files.tensors import RECORD_KEY, encode_record, write_tensor_file
 from sida.networks import official_architecture as architecture
-from sida.networks.file import NETWORK_FORMAT, OF_OTHERS, build_on_meta, check_names_and_shapes
+from sida.networks.file import FOREIGN_WEIGHTS, NETWORK_FORMAT, build_on_meta, check_names_and_shapes
 from sida.unpickle.inert import printable
 from sida.unpickle.pickles import open_pickle
 from sida.unpickle.records import PersistentObject, Tensor
@@ -34,12 +34,12 @@ def import_official(
     """Converts a pickle of EDM, EDM2, SiD, SiDA or GDD to safetensors without executing anything in it.
 
     Args:
-        pkl_path: A plain pickle or a file of ``torch.save``; the network may be its value or an entry of it.
-        out_path: Target ``.safetensors``; appears whole or not at all. All tensors are stored as float32 (exact for the
-            float16 of EDM2's files).
+        pkl_path: A plain pickle or a file of ``torch.save`` whose value, or an entry of it, is the network.
+        out_path: Target ``.safetensors``, written atomically. All tensors are stored as float32 (exact for the float16
+            of EDM2's files).
         key: Entry with the network.
-        origin_url: Where the file was downloaded; recorded.
-        network_class: Our class to use whatever the file calls its own.
+        origin_url: URL of the download, for the record.
+        network_class: The suite's class, which overrides the name in the file.
         metadata: Further provenance (``method``, ``dataset``, ``nimg``, ...).
 
     Returns:
@@ -47,8 +47,8 @@ def import_official(
         the network's class with the SHA-256 of its embedded source.
 
     Raises:
-        UserError: One line for a file that is missing, empty, cut off, no pickle, outside the allow-list, without the
-            key, of another architecture, with unexpected, missing or NaN-filled tensors.
+        UserError: The file is missing, empty, cut off, not a pickle, outside the allow-list, without the key, of
+            another architecture, or has unexpected, missing or NaN-filled tensors.
     """
     path = Path(pkl_path)
     where = str(path)
@@ -91,16 +91,16 @@ def import_official(
 
 
 def find_network(value: Any, key: str, where: str) -> PersistentObject:
-    """The network's record: the value itself or its entry ``key``.
+    """Returns the network's record: the value itself or its entry ``key``.
 
     Raises:
-        UserError: No such entry (the known ones are listed), or an entry that is no network with recorded class.
+        UserError: There is no such entry (the message lists the known ones), or it is not a network with its class.
     """
     if isinstance(value, dict):
         if key not in value:
             known = [printable(str(k), 40) for k in itertools.islice(value, 100)]
             if known and all(isinstance(entry, Tensor) for entry in itertools.islice(value.values(), 100)):
-                raise UserError(f"{where}: a state dict of plain tensors without its network; {OF_OTHERS}")
+                raise UserError(f"{where}: a state dict of plain tensors without its network; {FOREIGN_WEIGHTS}")
             raise UserError(f"{where}: has no entry '{key}'{suggestion(key, known)}; name the network's with --key")
         value = value[key]
     if isinstance(value, PersistentObject):
@@ -108,5 +108,5 @@ def find_network(value: Any, key: str, where: str) -> PersistentObject:
     kind = "an entry of plain tensors" if isinstance(value, dict) else f"a {type(value).__name__}"
     raise UserError(
         f"{where}: '{key}' is {kind}, not a network that records its class; give the published .pkl (--key), "
-        f"or {OF_OTHERS}"
+        f"or {FOREIGN_WEIGHTS}"
     )

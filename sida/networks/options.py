@@ -1,4 +1,4 @@
-"""Constructor options: checked against a class's signature, remembered so that a network can be built again."""
+"""Constructor options of networks: checks against a class's signature, and records for building the network again."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ def check_options(cls: type, options: Mapping[str, Any], where: str, extra: type
     """Checks keyword arguments of a network class before it is called.
 
     Args:
-        cls: Network class; its annotated ``__init__`` is the schema.
+        cls: Network class, whose annotated ``__init__`` is the schema.
         options: Keyword arguments, e.g. from JSON; lists are accepted for tuples.
         where: Place named in errors.
-        extra: A class whose options are accepted too (the U-Net that a preconditioner builds); those which the
-            preconditioner itself decides are not options.
+        extra: Class whose options are accepted, too: the U-Net of a preconditioner, without the options that the
+            preconditioner sets.
 
     Returns:
         The given options, in the annotated types.
 
     Raises:
-        UserError: Unknown or missing key (with the valid names), or wrong type.
+        UserError: A key is unknown or missing (the message has the valid names), or has a wrong type or value.
     """
     fields = _fields(cls)
     if extra is not None:
-        fields.update({k: v for k, v in _fields(extra).items() if k not in fields and k not in DECIDED})
+        fields.update({k: v for k, v in _fields(extra).items() if k not in fields and k not in SET_BY_PRECOND})
     required = [(k, hint) for k, (hint, default) in fields.items() if default is inspect.Parameter.empty]
     optional = [
         (k, hint, dataclasses.field(default=default))
@@ -52,9 +52,9 @@ _SHARES = ("dropout", "label_dropout", "label_balance", "concat_balance", "res_b
 
 
 def _check_ranges(options: Any) -> None:
-    """Sizes are positive and have bounds, counts are not negative, shares in [0, 1), other numbers finite.
+    """Checks that sizes are positive and bounded, counts not negative, shares in [0, 1), other numbers finite.
 
-    A file from elsewhere names them too, and building comes before its tensors are compared.
+    An untrusted file may give these options, and the network is built before the file's tensors are compared.
     """
     for name, value in vars(options).items():
         if name in _SHARES:
@@ -75,8 +75,8 @@ def _check_ranges(options: Any) -> None:
                 raise ValueError(f"{name}: must be at most {highest}, got {number}")
 
 
-# What a preconditioner passes to its U-Net by itself.
-DECIDED = ("in_channels", "out_channels")
+# Options of a U-Net that its preconditioner sets.
+SET_BY_PRECOND = ("in_channels", "out_channels")
 
 
 def _fields(cls: type) -> dict[str, tuple[Any, Any]]:
@@ -91,14 +91,14 @@ def describe_options(cls: type, options: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         cls: Network class.
-        options: Values by parameter name; names that are not parameters (``self``, locals) are left out.
+        options: Values by parameter name; other names (``self``, locals) are ignored.
     """
     kwargs = {name: _plain(options[name]) for name in _fields(cls) if name in options}
     return {"class": class_name(cls), "kwargs": kwargs}
 
 
 def class_name(cls: type) -> str:
-    """Name under which :func:`sida.networks.build_network` finds a class: ``module:object`` for those from outside."""
+    """Name of a class for :func:`sida.networks.build_network`; ``module:object`` for a custom class."""
     inside = cls.__module__.startswith("sida.networks.")
     return cls.__name__ if inside else f"{cls.__module__}:{cls.__qualname__}"
 

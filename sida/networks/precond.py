@@ -1,4 +1,4 @@
-"""Preconditioning: from a raw U-Net F to a denoiser D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise)."""
+"""Preconditioning, which turns a U-Net F into a denoiser D(x; σ) = c_skip·x + c_out·F(c_in·x; c_noise)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ UNETS: dict[str, type[UNet]] = {"SongUNet": SongUNet, "DhariwalUNet": DhariwalUN
 
 
 class Precond(nn.Module):
-    """Common part of the preconditioned denoisers; subclasses give the coefficients.
+    """Base class of preconditioned denoisers; subclasses give the coefficients.
 
     Attributes:
         img_resolution: Side of the square images in pixels.
         img_channels: Channels of the images.
         label_dim: Number of classes; 0 = unconditional.
-        use_fp16: Evaluate the U-Net in half precision when on CUDA; parameters, input and output stay float32.
-        sigma_min: Lowest noise level that samplers may use.
-        sigma_max: Highest one.
-        init_config: ``{"class", "kwargs"}`` from which `build_network` makes the same architecture.
+        use_fp16: Whether the U-Net computes in half precision on CUDA; parameters, input and output stay float32.
+        sigma_min: Lowest noise level for samplers.
+        sigma_max: Highest noise level for samplers.
+        init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
     """
 
     img_resolution: int
@@ -47,9 +47,9 @@ class Precond(nn.Module):
 
     @property
     def half_dtype(self) -> torch.dtype:
-        """That half precision: float16 or bfloat16; may be changed at any time.
+        """Type of half precision: float16 or bfloat16; can be set at any time.
 
-        Where it is not float16, its name is among the arguments of `init_config`, and so in files of the network.
+        `init_config`, and so the network's files, record a type other than float16.
         """
         return self._half_dtype
 
@@ -62,15 +62,15 @@ class Precond(nn.Module):
 
     @classmethod
     def family_of(cls, kwargs: Mapping[str, Any]) -> Family:
-        """Family of the network that these constructor arguments make."""
+        """Family of the network with these constructor arguments."""
         return cls.family
 
     @classmethod
     def read_options(cls, kwargs: dict[str, Any], where: str) -> tuple[dict[str, Any], type[nn.Module] | None]:
-        """Constructor arguments in the spelling of the class, and the U-Net whose options are among them.
+        """Constructor arguments in the spelling of the class, and the class of the U-Net whose options they include.
 
         Raises:
-            UserError: No such U-Net, or switches that contradict each other.
+            UserError: The U-Net is unknown, or switches contradict each other.
         """
         model_type = inspect.signature(cls).parameters.get("model_type")
         if model_type is None:
@@ -78,11 +78,11 @@ class Precond(nn.Module):
         return kwargs, find_unet(str(kwargs.get("model_type", model_type.default)), f"{where}.model_type")
 
     def coefficients(self, sigma: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, Tensor]:
-        """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None stands for one."""
+        """Returns c_skip, c_out, c_in and c_noise for float32 ``sigma`` (N or 1, 1, 1, 1); None means 1."""
         raise NotImplementedError
 
     def evaluation_copy(self) -> Precond:
-        """The network to sample from, whose weights evaluation leaves alone: here the network itself."""
+        """A network for sampling, whose weights do not change in evaluation; by default the network itself."""
         return self
 
     def forward(
@@ -97,29 +97,29 @@ class Precond(nn.Module):
         decode: int | slice | None = None,
         force_fp32: bool = False,
     ) -> Any:
-        """Denoises images, or judges them, or both.
+        """Returns denoised images, discriminator logits, or both.
 
         Args:
             x: Noisy images, (N, C, H, W); computed in float32.
-            sigma: Noise level(s): a number, (N,), (N, 1, 1, 1) or one value for the batch.
+            sigma: Noise levels: a number, (N,), (N, 1, 1, 1) or one value for the batch.
             class_labels: One-hot rows (N, label_dim); one row is shared by the batch; None = a row of zeros.
             augment_labels: (N, augment_dim), or None; ignored by a network without augmentation layer.
-            return_flag: ``decoder`` (default): D(x; σ). ``encoder``: discriminator logits only, the decoder is
-                not run. ``encoder_decoder``: both from one pass. ``features``: the encoder's maps, see `UNet.forward`.
-            return_logvar: Also return log-variance of the loss; only EDM2 networks have it.
+            return_flag: ``decoder`` (default): D(x; σ). ``encoder``: discriminator logits only, without running the
+                decoder. ``encoder_decoder``: both from one pass. ``features``: the encoder's maps, see `UNet.forward`.
+            return_logvar: Whether to return the log-variance of the loss, too; only EDM2 networks have it.
             decode: With ``encoder_decoder``: denoise only this many leading samples, or a slice of the batch; the
-                logits still cover the whole batch. Exact, because no layer mixes samples: one pass over a batch of
-                fake and real images serves a denoising loss on the fakes and a discriminator loss on both. (In
-                training mode dropout masks are drawn for the whole batch, so they differ from two passes.)
-            force_fp32: Do not use float16 this time.
+                logits still cover the whole batch. This is exact, because no layer mixes samples: one pass over fake
+                and real images gives a denoising loss on the fakes and a discriminator loss on both. (In training mode
+                dropout masks are drawn for the whole batch, so they differ from two passes.)
+            force_fp32: Whether to compute this call in float32.
 
         Returns:
             float32 image (M, C, H, W), logits (N, 1, h, w), or ``(image, logits)``; with ``return_logvar`` the
             log-variance (N or 1, 1, 1, 1) is appended.
 
         Raises:
-            ValueError: Shapes that do not fit the network, class labels for an unconditional one, or a log-variance
-                asked of a network without.
+            ValueError: Shapes do not fit the network, an unconditional network gets class labels, or the network has
+                no log-variance head.
         """
         check_flag(return_flag, decode)
         sigma, class_labels = self._check(x, sigma, class_labels, augment_labels)
@@ -134,7 +134,7 @@ class Precond(nn.Module):
         """Log-variance of the loss; see `EDM2Precond.logvar`.
 
         Raises:
-            ValueError: The network has none.
+            ValueError: The network has no log-variance head.
         """
         raise ValueError(f"{type(self).__name__} has no log-variance output; use return_logvar=False")
 
@@ -188,12 +188,12 @@ class Precond(nn.Module):
         return (image, *logits) if logits else image
 
     def _build(self, options: dict[str, Any], unet_class: type[UNet], unet_kwargs: dict[str, Any]) -> None:
-        """Builds the U-Net, sets the attributes and remembers the configuration.
+        """Builds the U-Net, and sets the attributes and ``init_config``.
 
         Args:
-            options: The subclass's own constructor arguments by name (other names are left out).
+            options: The subclass's own constructor arguments by name (other names are ignored).
             unet_class: Class of the U-Net.
-            unet_kwargs: Its options, except those that follow from ``options``.
+            unet_kwargs: Options of the U-Net, except those that follow from ``options``.
         """
         cls = type(self)
         own = describe_options(cls, options)["kwargs"]

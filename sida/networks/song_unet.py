@@ -17,15 +17,17 @@ _SQRT_HALF = 0.5**0.5
 
 
 class SongUNet(UNet):
-    """DDPM++ (defaults) or NCSN++ (``embedding_type="fourier"``, ``encoder_type="residual"``,
-    ``channel_mult_noise=2``, ``resample_filter=(1, 3, 3, 1)``).
+    """The U-Net of DDPM++ (defaults) or NCSN++.
+
+    NCSN++ has ``embedding_type="fourier"``, ``encoder_type="residual"``, ``channel_mult_noise=2`` and
+    ``resample_filter=(1, 3, 3, 1)``.
 
     Args:
         img_resolution: Side of the square images.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         label_dim: Number of classes; 0 = unconditional.
-        augment_dim: Width of the augmentation labels; 0 = none, any given are ignored.
+        augment_dim: Width of the augmentation labels; 0 = none, and given labels are ignored.
         model_channels: Channels of the first level.
         channel_mult: Multiplier of ``model_channels`` per level, from full resolution downwards.
         channel_mult_emb: Multiplier for the width of the conditioning vector.
@@ -34,13 +36,13 @@ class SongUNet(UNet):
         dropout: Dropout inside the residual branches, in training mode.
         label_dropout: Probability of dropping a sample's class label, in training mode.
         embedding_type: ``positional`` (DDPM++) or ``fourier`` (NCSN++) embedding of the noise level.
-        channel_mult_noise: Multiplier for the width of that embedding: 1 for DDPM++, 2 for NCSN++.
+        channel_mult_noise: Multiplier for the width of the noise embedding: 1 for DDPM++, 2 for NCSN++.
         encoder_type: ``standard`` (DDPM++), ``residual`` (NCSN++) or ``skip``.
         decoder_type: ``standard`` or ``skip``.
         resample_filter: Taps: (1, 1) for DDPM++, (1, 3, 3, 1) for NCSN++.
 
     Raises:
-        UserError: Unknown choice, or a resolution that does not fit the levels.
+        UserError: A choice is unknown, or the resolution does not fit the levels.
 
     State-dict names equal those of ``NVlabs/edm:training/networks.py``.
     """

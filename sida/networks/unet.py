@@ -1,4 +1,4 @@
-"""What all U-Nets share: embed, encode, decode, and the flags that say which halves run."""
+"""Base class of U-Nets (embed, encode, decode) and construction of their levels."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_flag(return_flag: str, decode: int | slice | None) -> None:
     """Refuses unknown flags and a ``decode`` without an encoder-decoder pass.
 
     Raises:
-        ValueError: As said.
+        ValueError: The flag is unknown, or does not allow ``decode``.
     """
     if return_flag not in RETURN_FLAGS:
         raise ValueError(f"return_flag must be one of {', '.join(RETURN_FLAGS)}, got {return_flag!r}")
@@ -34,7 +34,7 @@ def as_slice(decode: int | slice | None, batch: int) -> slice | None:
     """Turns a number of leading samples of a batch into a slice.
 
     Raises:
-        ValueError: Negative number or more than the batch has.
+        ValueError: The number is negative or larger than the batch.
     """
     if isinstance(decode, int):
         if not 0 <= decode <= batch:
@@ -44,7 +44,7 @@ def as_slice(decode: int | slice | None, batch: int) -> slice | None:
 
 
 def take_samples(x: Tensor, selection: slice | None) -> Tensor:
-    """Selects samples, leaving one-row tensors (shared by the batch) alone."""
+    """Selects samples; a tensor of one row, which the batch shares, is returned unchanged."""
     return x if selection is None or x.shape[0] == 1 else x[selection]
 
 
@@ -54,16 +54,16 @@ def plain_concat(a: Tensor, b: Tensor, a_factor: float = 1.0, b_factor: float = 
 
 
 class UNet(nn.Module):
-    """A U-Net cut into its embedding, encoder and decoder.
+    """Base class of U-Nets, with separate embedding, encoder and decoder.
 
     Attributes:
         img_resolution: Side of the square input in pixels.
         label_dim: Width of the class labels; 0 = unconditional.
         label_dropout: Probability of dropping a label.
-        init_config: ``{"class", "kwargs"}`` that builds the same architecture.
-        concat: How decoder and encoder maps are put together.
-        fork: Gives a map twice: for the next block and for the decoder.
-        memory_format: Order in memory of the maps.
+        init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
+        concat: Function that concatenates decoder and encoder maps.
+        fork: Function that returns a map twice: for the next block and for the decoder.
+        memory_format: Memory order of the maps.
     """
 
     concat: Concat = staticmethod(plain_concat)
@@ -75,13 +75,13 @@ class UNet(nn.Module):
     init_config: dict[str, Any]
 
     def _describe(self, options: Mapping[str, Any]) -> None:
-        """Checks a constructor's arguments and remembers them.
+        """Checks a constructor's arguments, and sets ``init_config`` and attributes.
 
         Args:
             options: The ``locals()`` of the constructor.
 
         Raises:
-            UserError: A wrong value, or a resolution that does not fit the levels.
+            UserError: A value is wrong, or the resolution does not fit the levels.
         """
         name = type(self).__name__
         self.init_config = describe_options(type(self), options)
@@ -124,10 +124,10 @@ class UNet(nn.Module):
             noise_labels: Encoded noise levels, (N,) or (1,).
             class_labels: One-hot rows, (N or 1, label_dim), or None.
             augment_labels: (N, augment_dim) or None.
-            return_flag: ``decoder``: image; ``encoder``: logits, the decoder is not run; ``encoder_decoder``: both;
-                ``features``: the encoder's maps, the decoder is not run.
-            decode: With ``encoder_decoder``: decode only the first samples (a number) or a slice of the batch.
-                Samples never interact, so this is exact.
+            return_flag: ``decoder``: image; ``encoder``: logits, without running the decoder; ``encoder_decoder``:
+                both; ``features``: the encoder's maps, without running the decoder.
+            decode: With ``encoder_decoder``: decode only this number of leading samples, or a slice of the batch, which
+                is exact because samples never interact.
 
         Returns:
             Image (M, C, H, W), float32 logits (N, 1, h, w) or the pair of them. The logits are the channel mean of the
@@ -150,18 +150,18 @@ class UNet(nn.Module):
         return self.decode(x, skips, emb), logits
 
 
-class MakeBlock(Protocol):
-    """Makes blocks."""
+class BlockFactory(Protocol):
+    """Function that makes blocks of a U-Net."""
 
     def __call__(
         self, inputs: int, outputs: int, mode: Literal["keep", "down", "up"] = "keep", attention: bool = False
     ) -> nn.Module:
-        """A block of given widths that keeps, halves (``down``) or doubles (``up``) the resolution."""
+        """Makes a block of given widths that keeps, halves (``down``) or doubles (``up``) the resolution."""
 
 
 @dataclass(frozen=True)
 class UNetPlan:
-    """The plan of a U-Net: which blocks stand at which resolution, under the names of the official networks.
+    """Plan of a U-Net: the blocks at each resolution, under the names of the official networks.
 
     Modules are made in the order in which they run, so that a seed gives the same weights.
 
@@ -170,24 +170,24 @@ class UNetPlan:
         widths: Channels of each level, from full resolution downwards.
         num_blocks: Blocks per level of the encoder; the decoder has one more.
         attention: Resolutions with self-attention.
-        block: Makes a block.
+        block: Function that makes a block.
     """
 
     resolution: int
     widths: list[int]
     num_blocks: int
     attention: tuple[int, ...]
-    block: MakeBlock
+    block: BlockFactory
 
     def encoder(
         self, stem: nn.Module, width: int, extras: Callable[[int], dict[str, nn.Module]] | None = None
     ) -> tuple[nn.ModuleDict, list[int]]:
-        """The encoder, and the channels of the maps that it keeps for the decoder.
+        """Makes the encoder, and lists the channels of the maps that it keeps for the decoder.
 
         Args:
             stem: First layer.
-            width: Its channels.
-            extras: Gives further modules by name that follow each halving of so many channels.
+            width: Channels of the first layer.
+            extras: Function that gives further modules by name after each halving, from its number of channels.
         """
         layers, kept = nn.ModuleDict(), [width]
         for level, outputs in enumerate(self.widths):
@@ -212,12 +212,12 @@ class UNetPlan:
         attend_once: bool = False,
         extras: Callable[[int], dict[str, nn.Module]] | None = None,
     ) -> nn.ModuleDict:
-        """The decoder; consumes ``kept`` from its end.
+        """Makes the decoder; consumes ``kept`` from its end.
 
         Args:
             kept: Channels of the encoder's maps.
-            attend_once: Whether only the last block of a level attends.
-            extras: Gives further modules by name that follow the blocks of a level.
+            attend_once: Whether only the last block of a level has attention.
+            extras: Function that gives further modules by name after the blocks of a level.
         """
         layers = nn.ModuleDict()
         width, lowest = kept[-1], len(self.widths) - 1
@@ -245,7 +245,7 @@ def check_levels(where: str, img_resolution: int, channel_mult: tuple[int, ...])
     """Refuses resolutions that cannot be halved once per level.
 
     Raises:
-        UserError: As said, or no level at all.
+        UserError: The resolution does not fit, or there is no level.
     """
     if not channel_mult:
         raise UserError(f"{where}.channel_mult: must have at least one level")

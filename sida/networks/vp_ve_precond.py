@@ -41,7 +41,7 @@ class VPPrecond(Precond):
         self.beta_min = beta_min
         self.M = M
         self._build(locals(), find_unet(model_type, "VPPrecond.model_type"), model_kwargs)
-        with torch.device("cpu"):  # numbers, also when the network itself is built on the meta device
+        with torch.device("cpu"):  # real numbers, even if the network is built on the meta device
             self.sigma_min = float(self.sigma(epsilon_t))
             self.sigma_max = float(self.sigma(1.0))
 

@@ -1,36 +1,27 @@
-"""The device that a text names, and that is worked on.
-
-Torch is imported late: commands ask before the numerical libraries may know their threads.
-"""
+"""Selection of the device to compute on, and TF32."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from sida.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 import contextlib
 from collections.abc import Iterator
 
 import torch
 
+from sida.errors import UserError
+
 
 def take_device(name: str, where: str) -> torch.device:
-    """The device of that name, to work on; a GPU with a number becomes this thread's current one.
+    """Returns the device of a name; a GPU with a number becomes this thread's current device.
 
-    Recordings, torch's global generator, Triton's kernels and the peak of memory are those of the current one.
+    CUDA graphs, torch's global generator, Triton's kernels and the peak of memory belong to the current device.
 
     Args:
         name: ``cpu``, ``cuda`` or ``cuda:NUMBER``.
         where: Place named in errors.
 
     Raises:
-        UserError: No such device here.
+        UserError: This machine does not have the device.
     """
-    import torch
-
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -48,16 +39,16 @@ def take_device(name: str, where: str) -> torch.device:
 
 
 def set_tf32(matmul: bool, convolutions: bool) -> None:
-    """Allows or forbids it in the whole process from here on."""
+    """Allows or forbids TF32 in the whole process."""
     torch.backends.cuda.matmul.allow_tf32 = matmul
     torch.backends.cudnn.allow_tf32 = convolutions
 
 
 @contextlib.contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Allows or forbids it in both, in the whole process, and restores what was set before.
+    """Allows or forbids TF32 in the whole process for a while, then restores the former setting.
 
-    Left alone, torch allows it in convolutions: a float32 network would then draw other images on a GPU than on a CPU.
+    By default torch allows TF32 in convolutions, so a float32 network draws other images on a GPU than on a CPU.
     """
     before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
     set_tf32(allowed, allowed)

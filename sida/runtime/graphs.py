@@ -1,4 +1,4 @@
-"""Kernels recorded once as a CUDA graph and then replayed."""
+"""CUDA graphs, which record kernels once and replay them, and ``torch.compile``."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import torch
 from sida.progress import say
 
 Tensors = Mapping[str, torch.Tensor]
-#: Calls before the recording: libraries choose their kernels and take their workspace in them.
+#: Calls before the recording, in which libraries choose their kernels and allocate their workspace.
 _WARM_UP = 2
 
 
 class RecordingError(Exception):
-    """The kernels of a function cannot be recorded; the text says why."""
+    """The kernels of a function cannot be recorded as a CUDA graph; the message gives the reason."""
 
 
 @contextlib.contextmanager
-def put_back(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Tensors that change within it get their values back."""
-    # Not on their device: a recording takes the most memory that is ever taken there.
+def restored(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Restores the values of tensors at the end of the context."""
+    # The copies lie on the CPU: a recording already takes the peak of the device's memory.
     kept = [tensor.to("cpu", copy=True) for tensor in tensors]
     try:
         yield
@@ -34,20 +34,20 @@ def put_back(tensors: Sequence[torch.Tensor]) -> Iterator[None]:
 
 
 class Recording:
-    """A function of tensors on a GPU, as the kernels that it runs.
+    """A CUDA graph of a function of tensors on a GPU.
 
-    The function may draw from torch's global generator of the device (it goes on as if the function had been called),
-    but must not look at a value. Its tensors are read and written where they lay when it was recorded.
+    The function may draw from the device's global torch generator, which advances as in a direct call, but must not
+    read a value on the CPU. Each replay reads and writes the memory of the tensors that the recording saw.
 
     Args:
         function: Takes and returns tensors by name.
-        inputs: Of the shapes, dtypes and device of all later calls.
-        pool: ``torch.cuda.graph_pool_handle()``: memory that is shared with other recordings. They must not run at
-            the same time, and outputs are to be used before the next one runs. None takes memory of its own.
-        protected: Tensors that the calls before the recording may change: they get their values back.
+        inputs: Tensors with the shapes, dtypes and device of all later calls.
+        pool: ``torch.cuda.graph_pool_handle()``: memory shared with other recordings, which must not run at the same
+            time; use the outputs before the next one runs. None allocates separate memory.
+        protected: Tensors that the calls before the recording may change; their values are restored.
 
     Raises:
-        RecordingError: The function looks at a value, or whatever else goes wrong within it.
+        RecordingError: The function reads a value on the CPU, or fails.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Recording:
         self.graph = torch.cuda.CUDAGraph()
         device = next(iter(self.inputs.values())).device
         random = torch.cuda.get_rng_state(device)
-        with put_back(protected):
+        with restored(protected):
             try:
                 self._record(function, pool, device)
             except (RuntimeError, RecordingError) as error:
@@ -78,12 +78,12 @@ class Recording:
             for _ in range(_WARM_UP):
                 function(self.inputs)
         torch.cuda.current_stream(device).wait_stream(side)
-        # Other threads go on meanwhile: they read data ahead and write states. The current device is recorded.
+        # Other threads read data ahead and write states meanwhile. Only the current device is recorded.
         with torch.cuda.device(device), torch.cuda.graph(self.graph, pool=pool, capture_error_mode="thread_local"):
             self.outputs = dict(function(self.inputs))
 
     def __call__(self, inputs: Tensors) -> Tensors:
-        """Runs the kernels on other inputs; the outputs lie where they always lie."""
+        """Runs the kernels on new inputs; all calls return the same output tensors with new values."""
         for name, tensor in inputs.items():
             self.inputs[name].copy_(tensor, non_blocking=True)
         self.graph.replay()
@@ -91,25 +91,25 @@ class Recording:
 
 
 def compiled(net: torch.nn.Module) -> torch.nn.Module:
-    """The network through ``torch.compile``, for calls in one mode and with one set of shapes and flags.
+    """Compiles a network with ``torch.compile``, for calls in one mode and with one set of shapes and flags.
 
-    Each call of this function gives code of its own (a network that is trained and also used frozen wants two),
-    and the hundreds of checks per call that nothing about parameters and modules has changed are left out: here
-    nothing does. Changed shapes or flags of the inputs still compile again.
+    Each call of this function gives separate code: a network that is trained and also used frozen needs two. The
+    compiled code does not check at each call whether parameters and modules have changed, since they never do here.
+    Changed shapes or flags of the inputs still compile again.
 
-    A torch that cannot keep the code of two calls apart compiles with all checks; where nothing can be compiled (no
-    C++ compiler, say) the network itself comes back. One line says so.
+    A torch that cannot separate the code of two calls compiles with all checks. Without a C++ compiler the function
+    returns the network itself. In both cases it prints one line.
     """
     device = next(net.parameters()).device.type
     fault = _fault(device)
     if fault is not None:
-        _say_once(f"compile: torch {torch.__version__} cannot compile here ({fault}); going on without it")
+        _say_once(f"compile: torch {torch.__version__} cannot compile here ({fault}); continuing without it")
         return net
-    # Small networks lose by converted memory layouts and by Python between the kernels (benchmarks/).
+    # Converted memory layouts and Python code between the kernels make small networks slower (benchmarks/).
     options: dict[str, Any] = {"layout_optimization": False, "cpp_wrapper": True} if device == "cpu" else {}
     skip_checks = getattr(torch.compiler, "skip_guard_on_all_nn_modules_unsafe", None)
     isolate: dict[str, Any] = {}
-    # Without checks, code that is not kept apart would be taken for the other mode of the network.
+    # Without checks, the code of one mode of the network would also run for the other mode.
     if skip_checks is not None and "isolate_recompiles" in inspect.signature(torch.compile).parameters:
         isolate["isolate_recompiles"] = True
         options["guard_filter_fn"] = skip_checks
@@ -120,10 +120,10 @@ def compiled(net: torch.nn.Module) -> torch.nn.Module:
 
 @functools.cache
 def _fault(device: str) -> str | None:
-    """Why ``torch.compile`` does not work on a device; None when a trial does."""
+    """Reason why ``torch.compile`` does not work on a device, found by a trial, or None."""
     try:
         torch.compile(torch.neg, dynamic=False)(torch.ones(1, device=device))
-    except Exception as error:  # whatever it is, training goes on without
+    except Exception as error:  # training continues without, whatever the error
         return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return None
 

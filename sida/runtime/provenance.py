@@ -1,4 +1,4 @@
-"""Where a number came from: code version, machine, date."""
+"""Provenance of a number: code version, machine, date."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def source_digest() -> str:
 @functools.cache
 def code_version() -> str:
     """``<package version>+<git commit or 'nogit'>[.dirty]``."""
-    # An installed package may lie within someone else's repository.
+    # An installed package may lie in another project's repository.
     if not (_ROOT / ".git").exists():
         return f"{sida.__version__}+nogit.{source_digest()}"
     try:
@@ -60,7 +60,7 @@ def now() -> str:
 
 
 def device_name(device: str = "cpu") -> str:
-    """A person's name for the device: the GPU's model, or the processors' model and number, and the threads in use."""
+    """Name of the device for people: model of the GPU, or model and number of the processors and threads in use."""
     import torch
 
     if str(device).startswith("cuda"):
@@ -71,7 +71,7 @@ def device_name(device: str = "cpu") -> str:
 
 @functools.cache
 def processor_name() -> str:
-    """Number and model of the processors, on which the last digits of results depend; else their architecture."""
+    """Number and model of the processors (or their architecture); the last digits of results depend on them."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -86,10 +86,10 @@ def processor_name() -> str:
 
 
 def environment(device: str | None = "cpu") -> dict[str, Any]:
-    """Versions and machine facts that belong beside every measured number.
+    """Versions and facts about the machine, for the record of a measured number.
 
     Args:
-        device: What computed it; None for what needs no torch, whose import takes seconds.
+        device: Device that computed the number; None describes the processor without importing torch.
     """
     return {
         "code_version": code_version(),

@@ -1,6 +1,6 @@
-"""Counter-based randomness: every draw is a function of (seed, purpose, counters), never of history.
+"""Counter-based randomness: every draw is a function of (seed, purpose, counters), never of earlier draws.
 
-A resumed run therefore equals an uninterrupted one, and ranks, shards or batch sizes cannot disturb each other.
+So a resumed run equals an uninterrupted one, and draws do not depend on ranks, shards or batch sizes.
 """
 
 from __future__ import annotations

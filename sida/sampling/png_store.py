@@ -13,7 +13,7 @@ import numpy as np
 from sida.data.archive import dataset_json, image_name
 from sida.data.pictures import encode_png
 from sida.errors import UserError
-from sida.files.atomic import atomic_path, read_sealed_json, write_sealed_json, zip_member
+from sida.files.atomic import atomic_path, read_hashed_json, write_hashed_json, zip_member
 from sida.sampling.generate import NO_CLASS, Samples
 from sida.sampling.intact import intact_png, intact_zip
 from sida.sampling.store import MODE, NpzFile, SampleStore, ShardFolder
@@ -92,7 +92,7 @@ class PngFolder(PngZip):
     def is_intact(self, shard: int) -> bool:
         """By the checksums of PNG, and the hash of the shard's list."""
         try:
-            labels = read_sealed_json(self.shard_path(shard))["images"]
+            labels = read_hashed_json(self.shard_path(shard))["images"]
         except (UserError, KeyError):
             return False
         begin = shard * self.shard_size
@@ -109,12 +109,12 @@ class PngFolder(PngZip):
             target.write_bytes(content)
             labels.append([image_name(position), label, seed])
             position += 1
-        write_sealed_json(self.shard_path(shard), {"images": labels})
+        write_hashed_json(self.shard_path(shard), {"images": labels})
 
     def assemble(self) -> None:
         """Writes ``dataset.json``."""
         shards = (self.shard_path(shard) for shard in range(self.num_shards))
-        labels = [entry for path in shards for entry in read_sealed_json(path)["images"]]
+        labels = [entry for path in shards for entry in read_hashed_json(path)["images"]]
         with atomic_path(self.path / "dataset.json") as temporary:
             temporary.write_text(_dataset_json(labels), encoding="utf-8")
 

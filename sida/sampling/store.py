@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from sida.errors import UserError
-from sida.files.atomic import atomic_path, read_sealed_json, set_aside, write_sealed_json, zip_member
+from sida.files.atomic import atomic_path, read_hashed_json, set_aside, write_hashed_json, zip_member
 from sida.files.locks import wait_for_lock
 from sida.progress import say
 from sida.sampling.generate import Samples
@@ -72,7 +72,7 @@ class SampleStore(abc.ABC):
         # Looked at before the record, which comes first: what another process of the same job has put there has one.
         taken = self._is_taken()
         if self.record_path.exists():
-            existing = read_sealed_json(self.record_path, f"remove it and {self.path}, then sample again")
+            existing = read_hashed_json(self.record_path, f"remove it and {self.path}, then sample again")
             different = sorted(k for k in self.record if k != "info" and existing.get(k) != self.record[k])
             if different:
                 raise UserError(
@@ -88,7 +88,7 @@ class SampleStore(abc.ABC):
         if not self.is_complete():
             self.parts.mkdir(parents=True, exist_ok=True)
         if not self.record_path.exists():
-            write_sealed_json(self.record_path, self.record)
+            write_hashed_json(self.record_path, self.record)
 
     def _is_taken(self) -> bool:
         """Whether the target holds anything."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from sida.config.augmentation import AugmentConfig
 from sida.config.datasets import DatasetConfig
 from sida.config.mapping import Settings
-from sida.config.ranges import As, Count, Finite, Fraction, Natural, NotNegative, Positive, Range
+from sida.config.ranges import CheckedAs, Count, Finite, Fraction, Natural, NotNegative, Positive, Range
 
 #: Settings that do not decide the result.
 EXCLUDED_FROM_DIGEST = {
@@ -30,7 +30,7 @@ class JobSettings(Settings):
     """
 
     name: str
-    dataset: Annotated[dict[str, Any], As(DatasetConfig)]
+    dataset: Annotated[dict[str, Any], CheckedAs(DatasetConfig)]
     seed: Natural = 0
     threads: Count = 1
     device: str = "cpu"
@@ -79,7 +79,7 @@ class TrainingSettings(Settings):
     lr_final: Fraction = 1.0
     sigma_data: Positive = 0.5
     ema_rampup_ratio: NotNegative | None = 0.05
-    augment: Annotated[dict[str, Any], As(AugmentConfig)] | None = None
+    augment: Annotated[dict[str, Any], CheckedAs(AugmentConfig)] | None = None
     tick_kimg: Positive = 50.0
     snapshot_kimg: Positive | None = None
     state_minutes: NotNegative = 5.0
@@ -159,4 +159,4 @@ class TeacherConfig(TeacherTraining, RunConfig):
         network: ``{class, kwargs}``, see :func:`sida.networks.build_network`.
     """
 
-    network: Annotated[dict[str, Any], As(NetworkConfig)]
+    network: Annotated[dict[str, Any], CheckedAs(NetworkConfig)]

@@ -17,7 +17,7 @@ from sida.data.augment import AugmentPipe
 from sida.losses import Draws, MicroBatch, Terms
 from sida.losses.terms import Augment
 from sida.progress import say
-from sida.runtime.graphs import Recording, RecordingError, Tensors, put_back
+from sida.runtime.graphs import Recording, RecordingError, Tensors, restored
 from sida.sampling.one_step import one_step
 from sida.training.batches import Batch
 from sida.training.optimized_network import OptimizedNetwork
@@ -244,7 +244,7 @@ class GraphRunner:
             watch = _Watch(inputs["images"], inputs.get("real"))
             batch = (inputs.get("real", inputs["z"]), inputs.get("labels"))
             devices = [inputs["z"].device] if inputs["z"].is_cuda else []
-            with torch.random.fork_rng(devices), torch.no_grad(), put_back(self._changing()):
+            with torch.random.fork_rng(devices), torch.no_grad(), restored(self._changing()):
                 spec.step.loss(
                     MicroBatch(inputs["images"], batch[1], batch[0] if "real" in inputs else None, watch, dict(inputs))
                 )

@@ -169,10 +169,10 @@ class OptimizedNetwork:
         from sida.kernels import adam as kernels
 
         adam, clip = self.adam, self.clip_value
-        seen = kernels.look(gradient, self.infinity)
+        seen = kernels.gradient_norm(gradient, self.infinity)
         adam.steps += 1
         state = (adam.vector, gradient, adam.mean, adam.square)
-        kernels.step(*state, lr, adam.betas, adam.eps, int(adam.steps), self.infinity, clip)
+        kernels.adam_step(*state, lr, adam.betas, adam.eps, int(adam.steps), self.infinity, clip)
         return GuardReport(seen[0].sqrt(), seen[1].long())
 
     def weight_rms(self) -> float | None:

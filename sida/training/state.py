@@ -15,7 +15,7 @@ import torch
 
 from sida.errors import UserError
 from sida.files.atomic import sha256_file, write_text
-from sida.files.content_hash import sealed, unsealed
+from sida.files.content_hash import check_hash, with_hash
 from sida.files.locks import try_lock, wait_for_lock
 from sida.files.tensors import read_tensors, write_tensors
 from sida.files.text_files import parse_json
@@ -174,7 +174,7 @@ class StateStore:
             "record": dict(record),
         }
         # On one line: an indented one is made by Python code, which would hold up a training that goes on meanwhile.
-        write_text(path.with_suffix(".json"), json.dumps(sealed(header), sort_keys=True) + "\n")
+        write_text(path.with_suffix(".json"), json.dumps(with_hash(header), sort_keys=True) + "\n")
         self._intact = [*self._intact, number][-KEPT_STATES:]
         for old in set(self._own) - set(self._intact):
             # The header goes last: a kill in between leaves a state that is known to be ours and removed next time.
@@ -201,7 +201,7 @@ class StateStore:
             if not _ordinary(path):
                 return None
             header = parse_json(path.read_bytes(), str(path))
-            header = unsealed(header, path) if isinstance(header, dict) else {}
+            header = check_hash(header, path) if isinstance(header, dict) else {}
         except OSError as error:
             raise UserError(unreadable(path, error)) from None
         except UserError:

@@ -1,1 +1,1 @@
-"""Allow-list pickle reader: tensors and plain values from untrusted files, nothing is executed."""
+"""Allow-list reader of pickles: tensors and plain values from untrusted files, without executing anything."""

@@ -1,8 +1,8 @@
-"""The allow-list: every name that a genuine checkpoint may mention and the inert thing that stands for it.
+"""The allow-list: every name that a genuine checkpoint may contain, with an inert replacement.
 
-The names are those that PyTorch, numpy and the pickles' own persistence layer write (public formats:
+The names are those that PyTorch, numpy and the persistence layer of the published pickles write (public formats:
 pytorch/pytorch:torch/serialization.py, numpy:doc/neps and ``__reduce__``; the persistence layer stores type, version,
-module source, class name and state). Nothing here imports what it names.
+module source, class name and state). Nothing on the list is imported.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class AllowList:
     Args:
         where: File named in errors.
         budget: Shared limits of the file and the streams nested in it.
-        nesting: How many streams this one lies in.
+        nesting: Number of streams around this one.
     """
 
     def __init__(self, where: str, budget: Budget, nesting: int = 0) -> None:
@@ -81,7 +81,7 @@ class AllowList:
         return entry
 
     def _nested_stream(self, data: Any) -> Any:
-        """A whole torch file inside a byte string: that is how a plain pickle carries a tensor's memory."""
+        """Reads a torch file inside a byte string, in which a plain pickle stores a tensor's memory."""
         if isinstance(data, bytes):
             data = Window(data, 0, len(data))
         if not isinstance(data, Window):
@@ -95,7 +95,7 @@ class AllowList:
 
 @functools.cache
 def _fixed_entries() -> dict[tuple[str, str], Any]:
-    """Everything that does not depend on the file."""
+    """Entries that do not depend on the file."""
     makers: dict[tuple[str, str], Callable[..., Any]] = {
         ("collections", "OrderedDict"): _ordered_dict,
         ("dnnlib.util", "EasyDict"): _settings,
@@ -220,7 +220,7 @@ def _bytes(data: Any = b"") -> Any:
 
 
 def _bound_method(target: Any, name: Any, *default: Any) -> BoundMethod:
-    """Genuine files refer to a hook of a module this way; anything else that wants an attribute is refused."""
+    """Reference to a method, with which genuine files name a module's hook; other attributes are refused."""
     if default or not isinstance(target, (PersistentObject, PlainObject)) or not isinstance(name, str):
         whose = target.name if isinstance(target, (Allowed, Named)) else type(target).__name__
         raise DeniedError(f"it asks builtins.getattr for {_shown(name)} of '{printable(whose, 40)}'")
@@ -238,7 +238,7 @@ def _number(value: Any) -> float:
 
 
 def _shown(value: Any) -> str:
-    """A text, or only the type of something else: lists of shared lists have no end when they are written out."""
+    """A text, or the type of another value, which may be endless when it is written out."""
     return f"'{printable(value, 40)}'" if isinstance(value, str) else f"a {type(value).__name__}"
 
 

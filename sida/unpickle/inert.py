@@ -1,4 +1,4 @@
-"""What the pickle interpreter works with: allow-list entries, records without behaviour, budgets and refusals."""
+"""Parts of the pickle interpreter: entries of the allow-list, base of inert objects, budgets and errors."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import Any
 from sida.errors import UserError
 
 MAX_STEPS = 1_500_000
-"""Work that a file may ask for, counted and not timed: opcodes, calls, items that a call looks at, members of archives.
-Stand-ins of the largest published networks take 165,000; that many small objects fit into 300 MB."""
+"""Limit of a file's work in steps: opcodes, calls, items of a call's arguments, members of archives.
+Copies of the largest published networks take 165,000 steps; 1.5 million small objects fit into 300 MB."""
 MAX_TEXT = 256 << 20
 MAX_NESTING = 3
 _TEXT_PER_STEP = 256
 
 
 class RefusedError(UserError):
-    """Something outside the allow-list; the message names it."""
+    """A file contains something outside the allow-list; the message names it."""
 
 
 class DeniedError(Exception):
-    """Raised by the allow-list; the machine adds the file's name and turns it into :class:`RefusedError`."""
+    """The allow-list denies a value; :func:`refusals` adds the file's name and raises :class:`RefusedError`."""
 
 
 @dataclasses.dataclass(eq=False)
 class Allowed:
-    """An entry of the allow-list: a name and the harmless maker that stands for it.
+    """An entry of the allow-list: a name and the harmless function that replaces it.
 
     Attributes:
         name: Dotted name as in the file.
-        make: Called with the arguments from the file; must check them and build plain values or records only.
+        make: Function called with the arguments from the file; must check them and return plain values or records.
     """
 
     name: str
@@ -39,16 +39,16 @@ class Allowed:
 
 
 class InertObject:
-    """Base of the inert objects that may receive a state (opcode BUILD)."""
+    """Base class of inert objects that may receive a state (opcode BUILD)."""
 
     def set_state(self, state: Any) -> None:
-        """Keeps the state that the file gives."""
+        """Takes the state from the file; by default refuses it."""
         raise TypeError("takes no state")
 
 
 @dataclasses.dataclass
 class Budget:
-    """What a file may still use, shared by all its nested streams."""
+    """Remaining resources of a file, shared by all its nested streams."""
 
     steps: int = MAX_STEPS
     text_bytes: int = MAX_TEXT
@@ -57,28 +57,28 @@ class Budget:
 
     @classmethod
     def of_file(cls, length: int) -> Budget:
-        """For a file of so many bytes: streams nested in it are as long together, at each depth, and no longer."""
+        """Budget of a file: at each depth, nested streams may have as many bytes as the file in total."""
         return cls(nested_bytes=MAX_NESTING * length)
 
     def spend(self, steps: int) -> None:
-        """Takes steps away.
+        """Spends steps.
 
         Raises:
-            DeniedError: More than there are.
+            DeniedError: The steps are used up.
         """
         self.steps -= steps
         if self.steps < 0:
             raise DeniedError("it makes far more objects than any network has")
 
     def spend_on(self, values: tuple[Any, ...]) -> None:
-        """Takes away what it costs to look once at every item of every value, and to copy every text."""
+        """Spends the steps for one look at every item of every value, and the bytes for a copy of every text."""
         self.spend(sum(_weight(value) for value in values))
         self.copied_bytes -= sum(len(value) for value in values if isinstance(value, str))
         if self.copied_bytes < 0:
             raise DeniedError(f"it makes more than {MAX_TEXT >> 20} MiB of copies of its texts")
 
     def enter(self, length: int) -> None:
-        """Takes the bytes of a nested stream away, so that none is read a thousand times."""
+        """Spends the bytes of a nested stream, which bounds repeated reads of the same stream."""
         self.nested_bytes -= length
         if self.nested_bytes < 0:
             raise DeniedError("it reads the same nested stream again and again")
@@ -92,7 +92,7 @@ def _weight(value: Any) -> int:
 
 @contextlib.contextmanager
 def refusals(where: str) -> Iterator[None]:
-    """Names the file in refusals, and refuses what goes beyond Python's own bounds.
+    """Adds the file's name to refusals, and turns Python's own limits into refusals.
 
     Raises:
         RefusedError: For a :class:`DeniedError`, a MemoryError or a RecursionError.
@@ -108,10 +108,10 @@ def refusals(where: str) -> Iterator[None]:
 
 
 def checked_key(value: Any) -> Any:
-    """A key or member whose hash nobody can choose: crafted collisions would make dictionaries and sets quadratic.
+    """Returns a key of a dictionary or member of a set, if its type allows no crafted hash collisions.
 
     Raises:
-        TypeError: It is none.
+        TypeError: The type allows collisions, which would make dictionaries and sets quadratic.
     """
     if isinstance(value, (str, bytes, float)) or value is None or (isinstance(value, int) and abs(value) < 2**64):
         return value
@@ -119,7 +119,7 @@ def checked_key(value: Any) -> Any:
 
 
 def printable(text: str, limit: int = 80) -> str:
-    """Text from a stranger's file, safe for a terminal and for one line."""
+    """Text from an untrusted file, escaped for one line of a terminal."""
     shown = text[: limit + 1].encode("ascii", "backslashreplace").decode()
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."

@@ -1,11 +1,10 @@
-"""A pickle interpreter that cannot run anything: opcodes move plain values, names become inert records.
+"""Pickle interpreter that cannot run code: opcodes move plain values, names become inert records.
 
-Python's own ``pickle`` imports what a file names and calls it with what the file says; a checkpoint from a stranger is
-therefore a program. This machine implements the opcodes of protocols 2 to 5 (CPython:Lib/pickletools.py documents
-them) with one difference: a name is looked up in an allow-list (:mod:`sida.unpickle.allowed`) whose entries build
-records, and nothing else can be called. Time and memory are bounded by a :class:`~sida.unpickle.inert.Budget`: each
-opcode takes a step of it, and a call one for every item of its arguments; every claimed length is compared with the
-bytes that are there before anything is allocated.
+Python's ``pickle`` imports and calls the names in a file, so an untrusted checkpoint is a program. This interpreter
+implements the opcodes of protocols 2 to 5 (documented in CPython:Lib/pickletools.py), but looks names up in an
+allow-list (:mod:`sida.unpickle.allowed`) whose entries build records; nothing else can be called. A
+:class:`~sida.unpickle.inert.Budget` bounds time and memory: each opcode takes a step, and a call one for every item of
+its arguments. Every claimed length is compared with the remaining bytes before memory is allocated.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ MAX_MARKS = 5_000
 MAX_LINE = 512
 MAX_INTEGER_BYTES = 16
 STEPS_PER_CALL = 4
-"""Also for a set: both take some hundred bytes, where the file has one or two."""
+"""Steps of a call or a set: each takes some hundred bytes of memory for one or two bytes of the file."""
 INLINE_BYTES = 4096
 """Byte strings up to this length become ``bytes``; longer ones stay in the file as a :class:`Window`."""
 
@@ -44,18 +43,26 @@ _REFUSED = {
     ord("i"): "INST", ord("o"): "OBJ", 0x82: "EXT1", 0x83: "EXT2", 0x84: "EXT4", 0x97: "NEXT_BUFFER",
     0x98: "READONLY_BUFFER", ord("p"): "PUT", ord("g"): "GET",
 }  # fmt: skip
+#: Names of the methods for all other opcodes, without the leading underscore.
+_METHODS = {
+    0x80: "proto", 0x95: "frame", ord("("): "mark", ord("0"): "drop", ord("1"): "pop_mark", ord("2"): "duplicate",
+    0x94: "memoize", ord("G"): "binfloat", ord("t"): "tuple", ord("l"): "list", ord("d"): "dict", 0x91: "frozenset",
+    ord("a"): "append", ord("e"): "appends", ord("s"): "setitem", ord("u"): "setitems", 0x90: "additems",
+    ord("c"): "global", 0x93: "stack_global", ord("R"): "reduce", 0x81: "reduce", 0x92: "newobj_ex", ord("b"): "build",
+    ord("Q"): "binpersid",
+}  # fmt: skip
 _FAULTS = (IndexError, KeyError, TypeError, ValueError, OverflowError, AttributeError, struct.error)
 
 
-class Machine:
+class PickleMachine:
     """Reads one pickle from a window.
 
     Args:
-        window: Where the bytes are.
+        window: Bytes of the pickle.
         resolve: ``(module, name) -> Allowed`` or an inert value; raises :class:`DeniedError` for anything else.
         budget: Shared limits.
         where: File named in errors.
-        persistent: Turns a persistent id into a record; ``None`` refuses them.
+        persistent: Function that turns a persistent id into a record; ``None`` refuses persistent ids.
     """
 
     def __init__(
@@ -77,10 +84,10 @@ class Machine:
         """Runs from ``start`` to STOP.
 
         Returns:
-            ``(value, position behind STOP)``.
+            ``(value, position after STOP)``.
 
         Raises:
-            UserError: Cut off, damaged, too large, or (:class:`RefusedError`) outside the allow-list.
+            UserError: The pickle is cut off, damaged, too large, or (:class:`RefusedError`) outside the allow-list.
         """
         self._position = start
         try:
@@ -103,7 +110,7 @@ class Machine:
         return self._pop(), self._position
 
     def _step(self, opcode: int) -> None:
-        """Does one opcode, tables first, then the special ones."""
+        """Executes one opcode."""
         if opcode in _CONSTANTS:
             self._stack.append(_CONSTANTS[opcode])
         elif opcode in _SIZED:
@@ -128,10 +135,9 @@ class Machine:
         elif opcode in _REFUSED:
             raise DeniedError(f"it uses the opcode {_REFUSED[opcode]}")
         else:
-            handler = _HANDLERS.get(opcode)
-            if handler is None:
+            if opcode not in _METHODS:
                 raise ValueError(f"no such opcode 0x{opcode:02x}; not a pickle, or damaged")
-            handler(self)
+            getattr(self, f"_{_METHODS[opcode]}")()
 
     # Reading
 
@@ -180,7 +186,13 @@ class Machine:
         self._stack = self._marks.pop()
         return items
 
-    # Opcodes with an effect of their own
+    # Opcodes with their own methods
+
+    def _drop(self) -> None:
+        self._stack.pop() if self._stack else self._pop_mark()
+
+    def _duplicate(self) -> None:
+        self._stack.append(self._stack[-1])
 
     def _proto(self) -> None:
         protocol = self._read(1)[0]
@@ -212,7 +224,7 @@ class Machine:
     def _dict(self) -> None:
         items = self._pop_mark()
         self._stack.append({})
-        self._put_items(self._stack[-1], items)
+        self._put_items(items)
 
     def _frozenset(self) -> None:
         items = self._pop_mark()
@@ -229,19 +241,18 @@ class Machine:
     def _setitem(self) -> None:
         value = self._pop()
         key = self._pop()
-        self._put_items(self._stack[-1], [key, value])
+        self._put_items([key, value])
 
     def _setitems(self) -> None:
         items = self._pop_mark()
-        self._put_items(self._stack[-1], items)
+        self._put_items(items)
 
     def _additems(self) -> None:
         items = self._pop_mark()
         _expect(self._stack[-1], set).update(checked_key(item) for item in items)
 
-    @staticmethod
-    def _put_items(target: Any, items: list[Any]) -> None:
-        _expect(target, dict)
+    def _put_items(self, items: list[Any]) -> None:
+        target = _expect(self._stack[-1], dict)
         if len(items) % 2:
             raise ValueError("a key without value")
         for key, value in zip(items[::2], items[1::2]):
@@ -282,35 +293,13 @@ class Machine:
             self._budget.spend_on(state if isinstance(state, tuple) else ())
             target.set_state(state)
         elif not (isinstance(target, dict) and isinstance(state, dict)):
-            # Attributes of a dictionary (torch keeps version numbers there) carry nothing that is needed here.
+            # Attributes of a dictionary (in which torch keeps version numbers) are not needed.
             raise DeniedError(f"it sets the state of {_describe(target)}")
 
     def _binpersid(self) -> None:
         if self._persistent is None:
             raise DeniedError("it refers to data outside the file")
         self._stack.append(self._persistent(self._pop()))
-
-
-_HANDLERS: dict[int, Callable[[Machine], None]] = {
-    0x80: Machine._proto, 0x95: Machine._frame, ord("("): Machine._mark, ord("0"): lambda m: _drop(m),
-    ord("1"): lambda m: _forget(m), ord("2"): lambda m: m._stack.append(m._stack[-1]), 0x94: Machine._memoize,
-    ord("G"): Machine._binfloat, ord("t"): Machine._tuple, ord("l"): Machine._list, ord("d"): Machine._dict,
-    0x91: Machine._frozenset, ord("a"): Machine._append, ord("e"): Machine._appends, ord("s"): Machine._setitem,
-    ord("u"): Machine._setitems, 0x90: Machine._additems, ord("c"): Machine._global, 0x93: Machine._stack_global,
-    ord("R"): Machine._reduce, 0x81: Machine._reduce, 0x92: Machine._newobj_ex, ord("b"): Machine._build,
-    ord("Q"): Machine._binpersid,
-}  # fmt: skip
-
-
-def _drop(machine: Machine) -> None:
-    if machine._stack:
-        machine._stack.pop()
-    else:
-        machine._pop_mark()
-
-
-def _forget(machine: Machine) -> None:
-    machine._pop_mark()
 
 
 def _expect(value: Any, kind: type) -> Any:

@@ -1,4 +1,4 @@
-"""Opening a stranger's pickle without running it: plain or of ``torch.save``; plain numpy pickles as values."""
+"""Reading of untrusted pickles without executing them: plain ones and those of ``torch.save``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sida.errors import UserError
 from sida.unpickle.allowed import AllowList
 from sida.unpickle.inert import Budget, refusals
-from sida.unpickle.pickle_machine import Machine
+from sida.unpickle.pickle_machine import PickleMachine
 from sida.unpickle.records import NumpyArray
 from sida.unpickle.torch_stream import LEGACY_MAGIC, is_zip, read_torch_stream
 from sida.unpickle.window import Window
@@ -19,7 +19,7 @@ _LEGACY_START = b"\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little")
 
 
 def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, Window]:
-    """Reads what a pickle describes: plain values and the records of :mod:`sida.unpickle.records`.
+    """Reads a pickle as plain values and records of :mod:`sida.unpickle.records`.
 
     Args:
         path: A plain pickle (protocol 2 to 5) or a file of ``torch.save``, old or new format.
@@ -28,7 +28,7 @@ def open_pickle(path: str | os.PathLike[str]) -> tuple[Any, Window]:
         ``(value, window)``; tensors in ``value`` refer to their bytes in ``window``, which spans the file.
 
     Raises:
-        UserError: Missing, empty, cut off, no pickle, or something outside the allow-list.
+        UserError: The file is missing, empty, cut off, not a pickle, or outside the allow-list.
     """
     path = Path(path)
     where = str(path)
@@ -49,7 +49,7 @@ def _value(window: Window, where: str) -> Any:
     if start[0] != 0x80:
         hint = "an HTML page: the download went wrong" if start.lstrip()[:1] == b"<" else "check the path"
         raise UserError(f"{where}: not a pickle of protocol 2 to 5 ({hint})")
-    return Machine(window, resolve, budget, where).load()[0]
+    return PickleMachine(window, resolve, budget, where).load()[0]
 
 
 def read_pickle(path: str | os.PathLike[str]) -> Any:
@@ -59,10 +59,10 @@ def read_pickle(path: str | os.PathLike[str]) -> Any:
         path: A plain pickle (protocol 2 to 5) of dictionaries, lists, tuples, numbers, texts and numpy arrays.
 
     Returns:
-        The same structure; arrays as fresh ``numpy.ndarray``, byte strings as ``bytes``.
+        The same structure, with arrays as new ``numpy.ndarray`` and byte strings as ``bytes``.
 
     Raises:
-        UserError: As :func:`open_pickle`; also when the file holds tensors or objects (for networks: ``sida convert``).
+        UserError: As :func:`open_pickle`, or the file holds tensors or objects (for networks: ``sida convert``).
     """
     value, window = open_pickle(path)
     return _plain_value(value, window, str(path))
@@ -83,7 +83,7 @@ def _plain_value(value: Any, window: Window, where: str) -> Any:
 
 
 def _plain(value: Any, done: dict[int, Any], depth: int, total: list[int], size: int) -> Any:
-    """Copies a structure, turning arrays into numpy; shared parts stay shared, so that nothing can multiply."""
+    """Copies a structure, with arrays as numpy arrays; shared parts stay shared, so that the copy is not larger."""
     if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
         return value
     if id(value) in done:

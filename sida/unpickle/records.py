@@ -1,4 +1,4 @@
-"""What the allow-list reader makes of a pickle: descriptions of tensors, arrays and objects, without behaviour."""
+"""Records that the allow-list reader builds: descriptions of tensors, arrays and objects, without behaviour."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Storage:
     Attributes:
         dtype: Name as in safetensors (``"F32"``, ``"F16"``, ...).
         numel: Number of elements.
-        data: Where the bytes are; ``None`` until the data part of an old-format stream has been reached.
+        data: The bytes; ``None`` until the reader reaches the data part of an old-format stream.
     """
 
     dtype: str
@@ -38,10 +38,10 @@ class Storage:
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
-    """A strided view of a storage, like torch's: element i of dimension d lies ``stride[d]`` elements further.
+    """A strided view of a storage, as in torch: neighbours along dimension d are ``stride[d]`` elements apart.
 
     Raises:
-        DeniedError: Sizes or places that reach beyond the storage.
+        DeniedError: The view reaches beyond the storage.
     """
 
     storage: Storage
@@ -67,12 +67,12 @@ class Tensor:
 
     @property
     def span(self) -> int:
-        """Number of elements of the storage from the first to the last one."""
+        """Number of storage elements from the view's first to its last one."""
         return 1 + sum((n - 1) * step for n, step in zip(self.shape, self.stride)) if self.numel else 0
 
     @property
     def contiguous(self) -> bool:
-        """Whether the elements lie one behind the other in row-major order."""
+        """Whether the elements are consecutive in row-major order."""
         expected = 1
         for n, step in zip(reversed(self.shape), reversed(self.stride)):
             if n != 1 and step != expected:
@@ -106,7 +106,7 @@ class Dtype(InertObject):
 
 @dataclasses.dataclass(eq=False)
 class NumpyArray(InertObject):
-    """A numpy array; the values stay where they are until :meth:`to_numpy`."""
+    """A numpy array, whose values stay in the file until :meth:`to_numpy`."""
 
     dtype: Dtype | None = None
     shape: tuple[int, ...] = ()
@@ -119,15 +119,15 @@ class NumpyArray(InertObject):
         self.fill(dtype, shape, fortran, data)
 
     def fill(self, dtype: Any, shape: Any, fortran: Any, data: Any) -> None:
-        """Checks and keeps type, shape and bytes.
+        """Sets type, shape and bytes.
 
         Raises:
-            TypeError: They do not belong together.
+            TypeError: They contradict each other.
         """
         if isinstance(data, str):
             data = data.encode("latin-1")
         sizes_fit = isinstance(shape, tuple) and len(shape) <= 32 and all(type(n) is int and n >= 0 for n in shape)
-        # Also where a zero makes all others meaningless: numpy has no room for them.
+        # The product without zeros counts, since numpy refuses huge sizes even beside a zero.
         sizes_fit = sizes_fit and math.prod(max(n, 1) for n in shape) < _MAX_ELEMENTS
         if not isinstance(dtype, Dtype) or not sizes_fit or not isinstance(data, (bytes, Window)):
             raise TypeError("an array with impossible sizes")
@@ -139,10 +139,10 @@ class NumpyArray(InertObject):
         return self.data.length if isinstance(self.data, Window) else len(self.data)
 
     def to_numpy(self) -> Any:
-        """The array itself.
+        """Reads the array.
 
         Raises:
-            ValueError: The bytes are not as many as type and shape need.
+            ValueError: The number of bytes does not match type and shape.
         """
         import numpy as np
 
@@ -162,7 +162,7 @@ class NumpyArray(InertObject):
 
 @dataclasses.dataclass(eq=False)
 class PersistentObject:
-    """An object of a class that travels with its own source text; the text is kept and never compiled.
+    """An object whose class is stored as source text in the file; the text is never compiled.
 
     Attributes:
         class_name: Class inside the embedded module.
@@ -185,7 +185,7 @@ class PlainObject(InertObject):
     state: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def set_state(self, state: Any) -> None:
-        """Keeps the attributes."""
+        """Sets the attributes."""
         if not isinstance(state, dict):
             raise TypeError(f"{self.class_name} with a state that is no mapping")
         self.state = state
@@ -211,10 +211,10 @@ class BoundMethod:
 
 @dataclasses.dataclass(eq=False)
 class Named:
-    """A library constant that only its name stands for, e.g. ``torch.float16`` or a device."""
+    """A library constant, represented by its name, such as ``torch.float16`` or a device."""
 
     name: str
 
 
 class AttributeDict(dict[str, Any]):
-    """A dictionary whose keys were also attributes."""
+    """A dictionary whose keys were also attributes in the original class."""

@@ -1,7 +1,7 @@
-"""The two containers of ``torch.save``: the zip archive (since 1.6) and the older sequence of pickles and raw storages.
+"""Readers of the two containers of ``torch.save``: the zip archive (since 1.6), and a sequence of pickles and storages.
 
-Both hold a pickle in which a persistent id ``("storage", type, key, location, numel)`` stands for a tensor's memory.
-The location (``"cuda:0"``) is ignored: memory is described, never placed on a device.
+Both hold a pickle in which a persistent id ``("storage", type, key, location, numel)`` represents a tensor's memory.
+The location (``"cuda:0"``) is ignored, since nothing is placed on a device.
 Format source: pytorch/pytorch:torch/serialization.py.
 """
 
@@ -15,17 +15,17 @@ from typing import Any
 from sida.errors import UserError
 from sida.files.tensor_header import ITEM_BYTES
 from sida.unpickle.inert import Allowed, Budget, DeniedError, refusals
-from sida.unpickle.pickle_machine import Machine
+from sida.unpickle.pickle_machine import PickleMachine
 from sida.unpickle.records import Storage
 from sida.unpickle.window import Window, WindowStream
 
-#: ``resolve(module, name)`` gives the inert thing that stands for a name in a file.
+#: ``resolve(module, name)`` returns the inert replacement of a name in a file.
 Resolve = Callable[[str, str], Any]
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 _LOCAL_HEADER = 30
 MAX_DIRECTORY = 4 << 20
-"""Bytes of a zip archive's directory; a network of 2,000 tensors has 300,000."""
+"""Largest directory of a zip archive in bytes; that of a network of 2,000 tensors has 300,000."""
 STEPS_PER_MEMBER = 16
 _LONGEST_KEY = 200
 
@@ -36,10 +36,10 @@ def is_zip(window: Window) -> bool:
 
 
 def read_torch_stream(window: Window, resolve: Resolve, budget: Budget, where: str) -> Any:
-    """The pickled value of a torch file; tensors refer to their bytes inside ``window``.
+    """Reads the pickled value of a torch file; tensors refer to their bytes inside ``window``.
 
     Raises:
-        UserError: Damaged, cut off, or outside the allow-list.
+        UserError: The file is damaged, cut off, or outside the allow-list.
     """
     if is_zip(window):
         return _read_zip(window, resolve, budget, where)
@@ -47,7 +47,7 @@ def read_torch_stream(window: Window, resolve: Resolve, budget: Budget, where: s
 
 
 def _storage_id(key: Any) -> tuple[str, str, int]:
-    """Takes a persistent id apart: ``(dtype, key, numel)``."""
+    """Splits a persistent id into ``(dtype, key, numel)``."""
     if not isinstance(key, tuple) or len(key) not in (5, 6) or key[0] != "storage":
         raise DeniedError("it refers to something that is no tensor memory")
     _, kind, name, _, numel = key[:5]
@@ -83,11 +83,11 @@ def _read_zip(window: Window, resolve: Resolve, budget: Budget, where: str) -> A
             storages[name] = Storage(dtype, numel, data)
         return storages[name]
 
-    return Machine(parts[pickles[0]], resolve, budget, where, persistent).load()[0]
+    return PickleMachine(parts[pickles[0]], resolve, budget, where, persistent).load()[0]
 
 
 def _zip_parts(window: Window, budget: Budget, where: str) -> dict[str, Window]:
-    """The members of an archive as windows; torch stores them uncompressed, so anything else is refused."""
+    """The members of an archive as windows; compressed members, which torch never writes, are refused."""
     try:
         with zipfile.ZipFile(WindowStream(window, MAX_DIRECTORY)) as archive:
             members = archive.infolist()
@@ -117,7 +117,7 @@ def _zip_parts(window: Window, budget: Budget, where: str) -> dict[str, Window]:
 
 
 def _read_legacy(window: Window, resolve: Resolve, budget: Budget, where: str) -> Any:
-    """Magic number, protocol, machine facts, the value, the storage keys, then each storage's length and bytes."""
+    """Reads magic number, protocol, machine facts, value and storage keys, then each storage's length and bytes."""
     storages: dict[str, Storage] = {}
 
     def persistent(key: Any) -> Any:
@@ -128,7 +128,7 @@ def _read_legacy(window: Window, resolve: Resolve, budget: Budget, where: str) -
         return storages.setdefault(name, Storage(dtype, numel))
 
     def load(position: int) -> tuple[Any, int]:
-        return Machine(window, resolve, budget, where, persistent).load(position)
+        return PickleMachine(window, resolve, budget, where, persistent).load(position)
 
     magic, position = load(0)
     protocol, position = load(position)

@@ -1,4 +1,4 @@
-"""From tensors as a pickle describes them to numbers: float32, piece by piece, checked for NaN."""
+"""Conversion of a pickle's tensor records to float32 values, piece by piece, with a check for NaN."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
 def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Weights of a file of ``torch.save`` that holds a dictionary of tensors, without executing anything.
+    """Reads a dictionary of tensors from a file of ``torch.save``, without executing anything.
 
     Returns:
         Tensors float32 by name, in the file's order.
 
     Raises:
-        UserError: As :func:`open_pickle`; also when the file holds something else, or tensors with NaN or of integers.
+        UserError: As :func:`open_pickle`; or the file holds something else, or tensors of integers or with NaN.
     """
     import numpy as np
     import torch
@@ -52,10 +52,10 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
 
 
 def stored_type(tensor: Tensor, name: str, where: str) -> str:
-    """Type (as in safetensors) that a tensor of a network is stored with: float32.
+    """Type (as in safetensors) in which a network's tensor is stored: always float32.
 
     Raises:
-        UserError: It holds no floating-point numbers.
+        UserError: The tensor does not hold floating-point numbers.
     """
     if tensor.storage.dtype in ("F16", "BF16", "F32", "F64"):
         return "F32"
@@ -65,7 +65,7 @@ def stored_type(tensor: Tensor, name: str, where: str) -> str:
 
 
 def float32_pieces(tensor: Tensor, name: str, where: str) -> Iterator[memoryview]:
-    """The elements as float32 bytes in row-major order, in pieces; refuses NaN and infinity."""
+    """Yields the elements as float32 bytes in row-major order; refuses NaN and infinity."""
     import numpy as np
 
     if tensor.numel == 0:
@@ -73,7 +73,7 @@ def float32_pieces(tensor: Tensor, name: str, where: str) -> Iterator[memoryview
     pieces = _stored_pieces(tensor) if tensor.contiguous else iter([_gathered(tensor)])
     for piece in _still_there(pieces, where):
         values = np.ascontiguousarray(piece, dtype="<f4")
-        # A sum is far cheaper than a test of every element; only a suspicious one is looked at closely.
+        # A sum is far cheaper than a test of every element, which follows only if the sum is not finite.
         with np.errstate(all="ignore"):
             suspicious = not np.isfinite(values.sum())
         if suspicious and not np.isfinite(values).all():
@@ -89,7 +89,7 @@ def _still_there(pieces: Iterator[np.ndarray], where: str) -> Iterator[np.ndarra
 
 
 def _stored_pieces(tensor: Tensor) -> Iterator[np.ndarray]:
-    """A contiguous tensor piece by piece; each piece is overwritten by the next, so that memory is touched once."""
+    """Yields a contiguous tensor in pieces, each of which overwrites the memory of the previous one."""
     import numpy as np
 
     room = np.empty(min(_PIECE, tensor.numel) * ITEM_BYTES[tensor.storage.dtype], dtype=np.uint8)

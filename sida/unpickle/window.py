@@ -1,4 +1,4 @@
-"""A part of a file that is read piece by piece, so that a gigabyte of weights never sits in memory."""
+"""Parts of a file that are read in pieces, so that a gigabyte of weights is never in memory at once."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _AHEAD = 1 << 13
 class Window:
     """Bytes ``start … start + length`` of an open file or of a byte string.
 
-    Windows into windows share the same source: tensors inside a nested stream inside a zip inside a file are still
-    plain places in that file. Nothing is mapped into memory, hence a file that shrinks meanwhile is an error, no crash.
+    Windows into windows share the source: tensors in a nested stream in a zip archive are still plain places in one
+    file. The file is not mapped into memory, so that a file that shrinks meanwhile causes an error and not a crash.
 
     Args:
-        source: The opened file (kept open by all its windows) or the bytes.
+        source: The open file (which its windows keep open) or the bytes.
         start: First byte.
         length: Number of bytes.
     """
@@ -27,21 +27,25 @@ class Window:
 
     @classmethod
     def of_file(cls, path: Path) -> Window:
-        """The whole of a file."""
+        """Opens a file and returns a window of all its bytes."""
         stream = open(path, "rb", buffering=0)  # noqa: SIM115 (its windows keep it open)
         return cls(stream, 0, os.fstat(stream.fileno()).st_size)
 
     def part(self, offset: int, length: int) -> Window:
-        """A window into this one; the caller has checked that it lies inside."""
+        """A window into this one.
+
+        Raises:
+            EOFError: The part reaches beyond this window.
+        """
         if offset < 0 or length < 0 or offset + length > self.length:
             raise EOFError
         return Window(self._source, self._start + offset, length)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Short reads with a small look-ahead.
+        """Reads few bytes, with a small look-ahead.
 
         Raises:
-            EOFError: The window ends before.
+            EOFError: The bytes reach beyond the window.
         """
         begin = offset - self._ahead_at
         if begin >= 0 and begin + length <= len(self._ahead):
@@ -53,10 +57,10 @@ class Window:
         return self._ahead[:length]
 
     def read_into(self, offset: int, target: memoryview) -> None:
-        """Fills ``target`` from ``offset`` on without an extra copy.
+        """Fills ``target`` with the bytes from ``offset`` on, without an extra copy.
 
         Raises:
-            EOFError: The window ends before.
+            EOFError: The bytes reach beyond the window.
         """
         length = len(target)
         if offset < 0 or offset + length > self.length:
@@ -72,7 +76,7 @@ class Window:
             done += count
 
     def tobytes(self) -> bytes:
-        """All bytes; only for windows that are known to be small."""
+        """All bytes; use it for small windows only."""
         return self._read(0, self.length)
 
     def _read(self, offset: int, length: int) -> bytes:
@@ -86,17 +90,17 @@ class WindowStream(io.RawIOBase):
 
     Args:
         window: The bytes.
-        most: Bytes that may be read at once.
+        most: Largest number of bytes of one read.
     """
 
     def __init__(self, window: Window, most: int) -> None:
         self._window, self._position, self._most = window, 0, most
 
     def read(self, size: int = -1) -> bytes:
-        """Bytes from the position on.
+        """Reads bytes from the position on.
 
         Raises:
-            OSError: More at once than is allowed; nothing is allocated for them.
+            OSError: More bytes than allowed; no memory is allocated for them.
         """
         left = max(0, self._window.length - self._position)
         size = left if size is None or size < 0 else min(size, left)
@@ -123,7 +127,7 @@ class WindowStream(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: object) -> int:
-        """Fills ``buffer`` as far as the window goes."""
+        """Fills ``buffer`` with the bytes from the position on, and returns their number."""
         target = memoryview(buffer).cast("B")  # type: ignore[arg-type]
         count = max(0, min(len(target), self._window.length - self._position))
         if count:

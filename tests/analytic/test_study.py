@@ -47,7 +47,7 @@ def test_the_study_has_every_number_with_settings_and_origin(results):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--set", "alphas=[0.5]"], "--set alphas=[0.5]: must have 1.0"),
+        (["--set", "alphas=[0.5]"], "--set alphas=[0.5]: must include 1.0"),
         (["--set", "alpha=1"], "unknown key 'alpha' (did you mean 'alphas'?)"),
         (["--set", "step=2"], "--set step=2: must be above 0 and at most 0.5"),
         (["--set", "scales=[1, 1]"], "--set scales=[1, 1]: must differ"),
@@ -93,7 +93,7 @@ def test_a_figure_without_its_study_says_how_to_make_it(tmp_path):
     with pytest.raises(UserError, match="sida analytic --out"):
         build_figure(FIGURE, ROOT / "config/runs/miniature.tsv", tmp_path, tmp_path / "a.pdf")
     (tmp_path / "analytic.json").write_text("{}")
-    with pytest.raises(UserError, match="is not written by"):
+    with pytest.raises(UserError, match="was not written by"):
         build_figure(FIGURE, ROOT / "config/runs/miniature.tsv", tmp_path, tmp_path / "a.pdf")
 
 

@@ -145,7 +145,7 @@ def test_redirects_are_followed(site, tmp_path):
         ({}, {"size": 5}, "5 are registered"),
         ({"length": False}, {"size": len(BODY) - 1}, "more than the"),
         ({"length": False}, {"size": len(BODY) + 1}, "are registered"),
-        ({"length": False}, {}, "how long the file is"),
+        ({"length": False}, {}, "the length of the file is unknown"),
         ({"faults": [("stall", 0, 0.8)] * 9}, {}, "connection failed"),
     ],
 )

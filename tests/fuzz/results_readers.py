@@ -17,7 +17,7 @@ from eval.results.measurements import read_measurement
 from eval.results.summary import load_measurements
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.content_hash import KEY
+from sida.files.content_hash import HASH_KEY
 from sida.files.text_files import read_csv
 from tests.eval.synthetic_output import measurement_lines, write_csv, write_preset
 from tests.fuzz.changes import CSV_BOMBS, JSON_BOMBS, Change, bomb, json_text, lines, tokens
@@ -88,16 +88,18 @@ def genuine(files: Callable[[], Files], *ends: str) -> Callable[[Path], None]:
             if name.endswith(ends):
                 (folder / name.replace("/", SLASH)).write_bytes(content)
                 if name.endswith((".json", ".jsonl")):
-                    (folder / f"plain{name.replace('/', SLASH)}").write_bytes(unsealed(content))
+                    (folder / f"plain{name.replace('/', SLASH)}").write_bytes(strip_hashes(content))
 
     return write
 
 
-def unsealed(content: bytes) -> bytes:
+def strip_hashes(content: bytes) -> bytes:
     """JSON, or lines of it, without hashes."""
     texts = content.splitlines() if content.count(b"\n") > 1 and b"{\n" not in content else [content]
     values = [json.loads(text) for text in texts]
-    return b"\n".join(json.dumps({key: item for key, item in value.items() if key != KEY}).encode() for value in values)
+    return b"\n".join(
+        json.dumps({key: item for key, item in value.items() if key != HASH_KEY}).encode() for value in values
+    )
 
 
 # What reads them
@@ -126,7 +128,7 @@ def read_trial(path: Path, own: Path) -> None:
     name = place(path)
     command("sida-eval", "collect", own / "tiny/measurements", "--out", own / "measurements.csv")
     record = read_measurement(own / "tiny" / name)
-    if KEY in json.loads(path.read_bytes()) and record != without_hash(small()[name]):
+    if HASH_KEY in json.loads(path.read_bytes()) and record != without_hash(small()[name]):
         raise FaultError("a trial with another hash than its own was taken")
     load_measurements(own / "measurements.csv")
     no_formula(own / "measurements.csv")
@@ -134,7 +136,7 @@ def read_trial(path: Path, own: Path) -> None:
 
 def without_hash(content: bytes) -> dict[str, Any]:
     """A genuine record as it is read."""
-    return {key: value for key, value in json.loads(content).items() if key != KEY}
+    return {key: value for key, value in json.loads(content).items() if key != HASH_KEY}
 
 
 def read_measured(path: Path, own: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from sida.files.content_hash import KEY, sealed
+from sida.files.content_hash import HASH_KEY, with_hash
 from sida.files.tensors import write_tensors
 from sida.training.averages import Average
 from sida.training.flat import joint_state, load_joint_state
@@ -110,7 +110,7 @@ def write_states(folder: Path) -> None:
     """Records of a run that was interrupted and of a finished one, with hashes and without; tensors."""
     for name, record in (("running", RUNNING), ("finished", FINISHED)):
         plain = state(record, tensors(name))
-        (folder / f"{name}.json").write_text(json.dumps(sealed(plain)))
+        (folder / f"{name}.json").write_text(json.dumps(with_hash(plain)))
         (folder / f"{name}-unhashed.json").write_text(json.dumps(plain))
         (folder / f"{name}.safetensors").write_bytes(unhashed(tensors(name)))
 
@@ -122,7 +122,7 @@ def read_state(path: Path, own: Path) -> None:
     """
     folder = own / "run" / "state"
     folder.mkdir(parents=True)
-    put(folder, 1, json.dumps(sealed(state(OLDER, tensors("older")))).encode(), tensors("older"))
+    put(folder, 1, json.dumps(with_hash(state(OLDER, tensors("older")))).encode(), tensors("older"))
     if path.suffix == ".json":
         put(folder, 2, path.read_bytes(), tensors(path.stem))
     else:
@@ -141,7 +141,7 @@ def check_taken(kept: KeptState) -> None:
     """What a run takes for its state is what was kept, if the file carries a hash."""
     if kept.path.name == "state-000002":
         found = json.loads(kept.path.with_suffix(".json").read_bytes())
-        if KEY in found and kept.record not in (RUNNING, FINISHED):
+        if HASH_KEY in found and kept.record not in (RUNNING, FINISHED):
             raise FaultError("a state with another hash than its own was taken")
     elif kept.record != OLDER:
         raise FaultError("the state before is not what it was")

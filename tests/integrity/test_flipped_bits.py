@@ -19,8 +19,8 @@ from eval.results.training_logs import read_evaluations, read_ticks
 from eval.statistics import FeatureStatistics
 from sida.analytic.numbers import ANALYTIC_FORMAT, read_analytic
 from sida.errors import UserError
-from sida.files.atomic import append_jsonl, read_jsonl, write_sealed_json
-from sida.files.content_hash import KEY
+from sida.files.atomic import append_jsonl, read_jsonl, write_hashed_json
+from sida.files.content_hash import HASH_KEY
 from sida.networks import build_network
 from sida.networks.checkpoint import load_network, read_metadata, save_network
 from sida.sampling.intact import intact_png, intact_shard
@@ -192,7 +192,7 @@ class StateTensors(StateRecord):
 
 class Analytic:
     def make(self, folder):
-        write_sealed_json(
+        write_hashed_json(
             folder / "analytic.json", {"format": ANALYTIC_FORMAT, "numbers": {"lag": 0.125, "divisor_2": 7e-3}}
         )
         return folder / "analytic.json"
@@ -301,7 +301,7 @@ def test_an_edited_digit_is_found_and_a_file_without_hash_is_read(tmp_path):
     assert path.with_name("trial-0.json.damaged").is_file()
     assert not path.exists()
     record = json.loads(text)
-    assert len(record.pop(KEY)) == 64
+    assert len(record.pop(HASH_KEY)) == 64
     path.write_text(json.dumps(record))
     assert collect(tmp_path / "measurements", ["a"])[0]["metrics"]["fd"] == 7.4321
 

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sida.kernels import lack
+from sida.kernels import unavailable_reason
 from sida.networks.edm2_layers import NORM_EPS, MPConv, normalize
 from sida.training.flat import Adam
 from sida.training.optimized_network import INFINITY_REPLACEMENT, guard_gradient
 
-if lack() is not None:
-    pytest.skip(str(lack()), allow_module_level=True)
+if unavailable_reason() is not None:
+    pytest.skip(str(unavailable_reason()), allow_module_level=True)
 
 TOLERANCE = 2e-6
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -50,7 +50,7 @@ def normalising(request, monkeypatch):
     """Both ways in which maps are normalised, whatever their size."""
     from sida.kernels import group_norm
 
-    monkeypatch.setattr(group_norm, "WHOLE", 10**9 if request.param == "one kernel" else 0)
+    monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", 10**9 if request.param == "one kernel" else 0)
 
 
 @pytest.mark.parametrize("kind", ["plain", "shift", "scale and shift"])
@@ -86,7 +86,7 @@ def test_both_ways_of_normalising_drop_the_same(monkeypatch):
 
     affine, results = group_norm.Affine(leaf(40), leaf(40, seed=1)), []
     for limit in (0, 10**9):
-        monkeypatch.setattr(group_norm, "WHOLE", limit)
+        monkeypatch.setattr(group_norm, "MAX_WHOLE_POSITIONS", limit)
         torch.manual_seed(3)
         results.append(group_norm.norm_act(leaf(2, 40, 6, 6), affine, 5, 1e-5, dropout=0.4)[0])
     assert torch.equal(results[0] == 0, results[1] == 0)
@@ -176,21 +176,21 @@ def test_activation_with_a_factor_per_channel():
 
 @pytest.mark.parametrize(("branch", "skip", "clip"), [(0.7, 0.7, None), (1.0, 0.9, 0.8), (1.0, 1.0, None)])
 def test_residual_sum(branch, skip, clip):
-    from sida.kernels.residual import Shares, residual
+    from sida.kernels.residual import ResidualFactors, residual
 
     def plain(h, x, bias):
         total = branch * (h + bias[:, None, None]) + skip * x
         return total if clip is None else total.clamp(-clip, clip)
 
-    shares = Shares(branch, skip, clip)
+    shares = ResidualFactors(branch, skip, clip)
     agree(lambda h, x, b: residual(h, x, b, shares), plain, leaf(2, 6, 3, 4), part(2, 6, 3, 4), leaf(6))
 
 
 def test_residual_sum_keeps_nan():
-    from sida.kernels.residual import Shares, residual
+    from sida.kernels.residual import ResidualFactors, residual
 
     h = torch.full((1, 2, 1, 1), float("nan"), device=DEVICE)
-    assert residual(h, torch.zeros_like(h), None, Shares(clip=1.0)).isnan().all()
+    assert residual(h, torch.zeros_like(h), None, ResidualFactors(clip=1.0)).isnan().all()
 
 
 def test_concatenation_and_fork():

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from sida.kernels import lack
+from sida.kernels import unavailable_reason
 from sida.losses import SiDALoss
 from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
@@ -16,8 +16,8 @@ from sida.training.flat import FlatParameters
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate
 
-if lack() is not None:
-    pytest.skip(str(lack()), allow_module_level=True)
+if unavailable_reason() is not None:
+    pytest.skip(str(unavailable_reason()), allow_module_level=True)
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SMALL = {"img_resolution": 4, "num_blocks": 1, "channel_mult": [1, 2], "attn_resolutions": [2], "dropout": 0.0}

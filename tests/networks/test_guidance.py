@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sida.config.families import misfit
+from sida.config.families import guide_mismatch
 from sida.errors import UserError
 from sida.networks.guidance import GuidedDenoiser, check_guide_fits
 from sida.sampling import generate, heun
@@ -80,8 +80,14 @@ def test_a_guide_for_other_images_is_refused(networks):
 
 def test_only_what_is_known_is_compared():
     whole = {"img_resolution": 8, "img_channels": 1, "label_dim": 10}
-    assert misfit(whole, whole) is misfit(whole, {**whole, "label_dim": 0}) is misfit(whole, {}) is misfit({}, whole)
     assert (
-        misfit(whole, {"img_resolution": 16}) == "its img_resolution is 16, the guided network's 8; name a guide with 8"
+        guide_mismatch(whole, whole)
+        is guide_mismatch(whole, {**whole, "label_dim": 0})
+        is guide_mismatch(whole, {})
+        is guide_mismatch({}, whole)
     )
-    assert "img_channels is 3" in str(misfit(whole, {**whole, "img_channels": 3}))
+    assert (
+        guide_mismatch(whole, {"img_resolution": 16})
+        == "its img_resolution is 16, the guided network's 8; name a guide with 8"
+    )
+    assert "img_channels is 3" in str(guide_mismatch(whole, {**whole, "img_channels": 3}))

@@ -28,7 +28,7 @@ from sida.data.pictures import (
 )  # fmt: skip
 from sida.errors import UserError
 from sida.files.archives import MAX_MEMBER_BYTES
-from sida.files.atomic import read_jsonl, read_sealed_json
+from sida.files.atomic import read_hashed_json, read_jsonl
 from sida.files.tar_index import FREE
 from sida.files.text_files import (
     MOST_CELLS,
@@ -162,7 +162,7 @@ def test_text_of_too_many_values(tmp_path):
     path.write_text("{}\n" * 2_100_000)
     refused("more than 4,000,000 values", read_jsonl, path)
     path.write_text('{"claims": [' + "[]," * 1_100_000 + "0]}")
-    refused("more than 2,000,000 values", read_sealed_json, path)
+    refused("more than 2,000,000 values", read_hashed_json, path)
 
 
 def test_the_page_has_the_limits_of_the_code():

@@ -70,7 +70,7 @@ def changed_zip(path, change):
         (lambda data: data.replace(b"PK\x01\x02\x14\x03\x14\x00\x00", b"PK\x01\x02\x14\x03\x14\x00\x01"), "encrypted"),
         (lambda data: data.replace(b"IDAT", b"IDAX"), "damaged"),
         (lambda data: data[:200], "not a whole zip"),
-        (lambda data: data.replace(b"img00000001.png", b"img00000000.png"), "is there twice"),
+        (lambda data: data.replace(b"img00000001.png", b"img00000000.png"), "occurs twice"),
         (lambda data: data.replace(b'{"labels"', b'{"lebals"'), "damaged"),
     ],
 )

@@ -27,8 +27,8 @@ from eval.tables.model import Cell, Column, Row, Table
 from eval.tables.scores import latex_row
 from eval.tables.text import to_markdown
 from sida.config.resources import ROOT
-from sida.files.atomic import write_sealed_json
-from sida.files.content_hash import csv_text, unsealed
+from sida.files.atomic import write_hashed_json
+from sida.files.content_hash import check_hash, csv_text
 from sida.files.text_files import read_csv
 from tests.readers.test_text import refused, written
 
@@ -164,7 +164,7 @@ def test_a_stored_table_is_shown_as_text(text, tmp_path):
 @pytest.mark.parametrize("change", [{"format": "x"}, {"rows": [{"cells": []}]}, {"columns": []}, {"rows": 3}])
 def test_a_file_that_is_no_table_is_refused(change, tmp_path):
     path = tmp_path / "main.json"
-    write_sealed_json(path, unsealed(json.loads(to_json(table("x"))), path) | change)
+    write_hashed_json(path, check_hash(json.loads(to_json(table("x"))), path) | change)
     assert "main.json" in refused(load_table, path)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sida.errors import UserError
-from sida.kernels import lack
+from sida.kernels import unavailable_reason
 from sida.networks import fused
 from sida.networks.blocks import UNetBlock
 from sida.networks.fused import fused_kernels
@@ -159,8 +159,8 @@ def test_fused_kernels_are_named_and_recorded_and_never_silent(tmp_path):
 
 
 def test_fused_kernels_for_a_while_leave_a_network_as_it_was(monkeypatch):
-    if lack() is not None:
-        pytest.skip(str(lack()))
+    if unavailable_reason() is not None:
+        pytest.skip(str(unavailable_reason()))
     net = make()
     block = next(module for module in net.modules() if isinstance(module, UNetBlock))
     unet = next(module for module in net.modules() if isinstance(module, UNet))

@@ -74,7 +74,7 @@ def test_training_goes_on_without_a_compiler(tmp_path, torch_compile, capsys):
     distill({**spec, "compile": True}, tmp_path / "compiled")
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("compile:")]
     assert said == [
-        f"compile: torch {torch.__version__} cannot compile here (No working C++ compiler found); going on without it"
+        f"compile: torch {torch.__version__} cannot compile here (No working C++ compiler found); continuing without it"
     ]
     assert results(tmp_path / "compiled")["train"] == results(tmp_path / "plain")["train"]
 

@@ -9,7 +9,7 @@ import os
 import pytest
 
 from sida.errors import UserError
-from sida.files.content_hash import sealed
+from sida.files.content_hash import with_hash
 from sida.training.run import RunFiles
 from tests.fuzz.state_readers import DIGEST, FINISHED, OLDER, RUNNING, TICK, go_on, put, state, tensors
 
@@ -40,7 +40,7 @@ def states(tmp_path):
 
 def keep(folder, number, record, content=None):
     content = tensors("running") if content is None else content
-    put(folder, number, json.dumps(sealed(state(record, content))).encode(), content)
+    put(folder, number, json.dumps(with_hash(state(record, content))).encode(), content)
 
 
 @pytest.mark.parametrize("change", MADE_UP.values(), ids=MADE_UP)

@@ -19,7 +19,7 @@ from sida.losses import SiDALoss, SiDLoss, terms
 from sida.methods.distiller import Distiller, DistillerSettings
 from sida.networks import build_network
 from sida.networks.guidance import GuidedDenoiser
-from sida.runtime.graphs import Recording, RecordingError, put_back
+from sida.runtime.graphs import Recording, RecordingError, restored
 from sida.training import micro_batches
 from sida.training.schedule import Schedule
 from tests.training.toy import iterate
@@ -48,7 +48,7 @@ class StandIn:
     def __init__(self, function, inputs, pool, protected=()):
         type(self).made += 1
         self.function, self.inputs = function, {name: tensor.clone() for name, tensor in inputs.items()}
-        with torch.random.fork_rng([]), put_back(protected):
+        with torch.random.fork_rng([]), restored(protected):
             function(self.inputs)
             self.outputs = dict(function(self.inputs))
 

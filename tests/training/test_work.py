@@ -9,10 +9,10 @@ import sys
 
 import pytest
 
-from sida.kernels import lack
+from sida.kernels import unavailable_reason
 
-if lack() is not None:
-    pytest.skip(str(lack()), allow_module_level=True)
+if unavailable_reason() is not None:
+    pytest.skip(str(unavailable_reason()), allow_module_level=True)
 
 # One worker counts for all of them.
 pytestmark = pytest.mark.xdist_group("step_work")

@@ -15,7 +15,7 @@ from sida.networks import build_network
 from sida.networks.checkpoint import read_pickle
 from sida.unpickle.allowed import AllowList
 from sida.unpickle.inert import MAX_STEPS, Budget
-from sida.unpickle.pickle_machine import Machine
+from sida.unpickle.pickle_machine import PickleMachine
 from sida.unpickle.torch_stream import LEGACY_MAGIC, LEGACY_PROTOCOL
 from sida.unpickle.window import Window
 from tests.unpickle.genuine import write_genuine
@@ -110,7 +110,7 @@ def test_the_largest_published_networks_take_an_eighth_of_the_steps(tmp_path):
     path = write_genuine(tmp_path / "n.pkl", build_network({"class": "EDMPrecond", "kwargs": kwargs}), protocol=2)
     window = Window.of_file(path)
     budget = Budget.of_file(window.length)
-    Machine(window, AllowList("n.pkl", budget).resolve, budget, "n.pkl").load()
+    PickleMachine(window, AllowList("n.pkl", budget).resolve, budget, "n.pkl").load()
     assert 100_000 < MAX_STEPS - budget.steps < MAX_STEPS / 8
 
 
@@ -131,7 +131,7 @@ def test_memory_and_recursion_at_their_end_are_one_line(tmp_path, monkeypatch):
             raise error
 
         with monkeypatch.context() as patch:
-            patch.setattr("sida.unpickle.pickle_machine.Machine._step", fail)
+            patch.setattr("sida.unpickle.pickle_machine.PickleMachine._step", fail)
             with pytest.raises(UserError, match=reason):
                 read_pickle(tmp_path / "n.pkl")
         with monkeypatch.context() as patch:

@@ -10,7 +10,7 @@ import torch
 from eval.results.measurements import collect, write_csv, write_measurement
 from eval.results.summary import Estimate
 from eval.tables.records import RECORD_FIELDS
-from sida.files.atomic import sha256_file, sha256_json, write_json, write_sealed_json, write_text
+from sida.files.atomic import sha256_file, sha256_json, write_hashed_json, write_json, write_text
 from sida.files.content_hash import csv_text
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
@@ -50,7 +50,7 @@ def write_results(folder: Path) -> None:
     write_csv(folder / "collected/tables/main.csv", collect(folder / "measurements", ["a"]))
     write_table(folder)
     write_text(folder / "tables/main.tex", "7.38\n")
-    write_sealed_json(folder / "claims.json", {"preamble": "", "claims": []})
+    write_hashed_json(folder / "claims.json", {"preamble": "", "claims": []})
     write_manifest(folder)
 
 

@@ -10,7 +10,7 @@ import torch
 from eval.results.barriers import BARRIER_FORMAT, read_barrier
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.atomic import sha256_file, write_json, write_sealed_json
+from sida.files.atomic import sha256_file, write_hashed_json, write_json
 from sida.files.tensors import write_tensors
 from tests.eval.synthetic_output import measurement_lines, write_csv
 from workflow.archive.verify import verify
@@ -86,7 +86,7 @@ def test_a_barrier_between_other_networks_is_found(tmp_path):
     asked = {role: f"results/x/{path.relative_to(tmp_path)}" for role, path in files.items()}
     write_json(tmp_path / "specs/barriers/s.json", asked)
     digests = {"teacher_sha256": sha256_file(files["teacher"]), "network_sha256": sha256_file(files["student"])}
-    write_sealed_json(tmp_path / "barriers/s.json", {"format": BARRIER_FORMAT, "run": "s", "curves": CURVES, **digests})
+    write_hashed_json(tmp_path / "barriers/s.json", {"format": BARRIER_FORMAT, "run": "s", "curves": CURVES, **digests})
     report = verify(tmp_path)
     assert (report.faults, report.counts["parents that are here"]) == ([], 2)
     write_tensors(files["student"], {"w": torch.tensor([0.0])}, {"name": "student"})
@@ -99,7 +99,7 @@ def test_stored_curves_come_back(tmp_path):
     results.mkdir()
     unpacked.mkdir()
     write_csv(results / "measurements.csv", measurement_lines(1, 10, {"b": (1, {"fd": 5.0})}))
-    write_sealed_json(results / "barriers/b.json", {"format": BARRIER_FORMAT, "run": "b", "curves": CURVES, "more": 1})
+    write_hashed_json(results / "barriers/b.json", {"format": BARRIER_FORMAT, "run": "b", "curves": CURVES, "more": 1})
     store(results, stored, {}, {})
     unpack(stored, unpacked)
     found = read_barrier(unpacked / "barriers/b.json")["curves"]

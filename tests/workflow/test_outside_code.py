@@ -91,7 +91,7 @@ CALLS = {
 
 @pytest.mark.parametrize("kind", CALLS)
 def test_a_study_names_none_of_our_own_functions(study, kind):
-    with pytest.raises(UserError, match=rf"'sida.+:\w+' is no object that files may name.*{ALLOW}=sida"):
+    with pytest.raises(UserError, match=rf"'sida.+:\w+' is not an object that files may name.*{ALLOW}=sida"):
         Preset.load(study(**CALLS[kind]))
 
 
@@ -212,7 +212,7 @@ def test_a_fault_of_a_module_is_one_line_with_its_place(study, tmp_path, monkeyp
     monkeypatch.setenv(ALLOW, "faulty")
     (tmp_path / "faulty.py").write_text(text)
     (tmp_path / "faulty_part.py").write_text("\n1 / 0\n")
-    with pytest.raises(UserError, match=f"^here: cannot import 'faulty:sample' {fault}; mend it there$"):
+    with pytest.raises(UserError, match=f"^here: cannot import 'faulty:sample' {fault}; fix it there$"):
         load_object("faulty:sample", "here")
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from sida.cli.commands._spec import read_settings, read_spec
 from sida.config.mapping import Settings, from_mapping, from_texts
-from sida.config.ranges import As, Count, Fraction, OneOf, Positive
+from sida.config.ranges import CheckedAs, Count, Fraction, OneOf, Positive
 from sida.config.resources import ROOT
 from sida.errors import UserError
 from sida.methods.resolve import DistillConfig
@@ -51,7 +51,7 @@ class Outer(Settings):
     count: Count = 1
     class_: str = "x"
     kind: Annotated[str, OneOf(lambda: ["a", "b"], or_object=True)] = "a"
-    inner: dict[str, Annotated[dict[str, Any], As(Inner)]] = dataclasses.field(default_factory=dict)
+    inner: dict[str, Annotated[dict[str, Any], CheckedAs(Inner)]] = dataclasses.field(default_factory=dict)
 
 
 @pytest.mark.parametrize(

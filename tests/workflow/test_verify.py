@@ -10,8 +10,8 @@ import time
 import pytest
 
 from eval.results.measurements import read_measurement, write_measurement
-from sida.files.atomic import read_sealed_json, sha256_file, write_json, write_sealed_json, write_text
-from sida.files.content_hash import KEY, csv_text
+from sida.files.atomic import read_hashed_json, sha256_file, write_hashed_json, write_json, write_text
+from sida.files.content_hash import HASH_KEY, csv_text
 from sida.files.text_files import read_csv
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
@@ -137,7 +137,7 @@ def test_each_product_without_a_hash_of_its_own_is_named(folder, capsys, damage)
 def test_files_without_a_hash_are_read_and_named(folder, capsys):
     path = folder / "measurements/a/trial-0.json"
     record = json.loads(path.read_text())
-    del record[KEY]
+    del record[HASH_KEY]
     path.write_text(json.dumps(record))
     (folder / "manifest.json").unlink()
     status, _, remarks, _ = verified(folder, capsys)
@@ -161,7 +161,7 @@ def retrain_teacher(folder):
 def lose_a_row(folder):
     columns, rows = read_csv(folder / "measurements.csv")
     kept = [row for _, row in rows][:-1]
-    write_text(folder / "measurements.csv", csv_text([c for c in columns if c != KEY], kept))
+    write_text(folder / "measurements.csv", csv_text([c for c in columns if c != HASH_KEY], kept))
 
 
 @pytest.mark.parametrize(
@@ -214,10 +214,10 @@ def test_a_strangers_folder_leads_nowhere_else_and_ends_in_lines(folder, capsys,
     os.symlink(tmp_path / "secret.txt", folder / "tables/other.csv")
     os.symlink("/", folder / "root")
     os.mkfifo(folder / "pipe")
-    manifest = read_sealed_json(folder / "manifest.json")
+    manifest = read_hashed_json(folder / "manifest.json")
     entry = {"sha256": sha256_file(tmp_path / "secret.txt"), "bytes": 6}
     manifest["files"] |= {"../secret.txt": entry, "/etc/passwd": entry, "tables/../../secret.txt": entry}
-    write_sealed_json(folder / "manifest.json", manifest)
+    write_hashed_json(folder / "manifest.json", manifest)
     write_json(folder / "specs/students/a.json", ["no mapping"])
     write_json(folder / "specs/measurements/a.json", {"network": "../../../../../etc/passwd"})
     (folder / "claims.json").write_text("[" * 100_000)

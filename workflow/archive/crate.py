@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from sida.config.mapping import load_yaml
 from sida.config.resources import ROOT, how_to_install
 from sida.errors import UserError
-from sida.files.atomic import atomic_path, read_sealed_json, sha256_file
+from sida.files.atomic import atomic_path, read_hashed_json, sha256_file
 from workflow.archive.files import MANIFEST
 from workflow.archive.verify import verify
 
@@ -49,7 +49,7 @@ def write_crate(folder: str | Path, out: str | Path, citation: str | Path | None
         raise UserError(f"{folder}: {report.faults[0]} (sida verify shows all {len(report.faults)} faults); fix that")
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder}: has no {MANIFEST}; make it with `sida manifest {folder} --out {folder}/{MANIFEST}`")
-    manifest = read_sealed_json(folder / MANIFEST)
+    manifest = read_hashed_json(folder / MANIFEST)
     crate, count = _described(folder, manifest, _authors(citation))
     if out.suffix == ".zip":
         with atomic_path(out) as temporary:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eval.results.measurements import read_measurement
 from sida.errors import UserError
-from sida.files.atomic import read_jsonl, read_sealed_json, sha256_file
+from sida.files.atomic import read_hashed_json, read_jsonl, sha256_file
 from sida.files.content_hash import is_hashed
 from sida.files.tensors import verify_tensors
 from sida.files.text_files import read_csv
@@ -140,7 +140,7 @@ def check_own_hash(path: Path, name: str) -> bool:
             raise UserError(f"{path}: damaged: holds no line of the finished run beside it; train again")
         with open(path, encoding="utf-8") as stream:
             return any(map(_line_is_hashed, stream))
-    record = read_measurement(path) if _TRIAL.fullmatch(name) else read_sealed_json(path)
+    record = read_measurement(path) if _TRIAL.fullmatch(name) else read_hashed_json(path)
     if _STATE.fullmatch(name):
         _check_state(path, record["tensors_sha256"])
     with open(path, encoding="utf-8") as stream:
@@ -174,7 +174,7 @@ def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:
         return set()
     listed: set[str] = set()
     with report.checking(MANIFEST):
-        for name, entry in read_sealed_json(report.folder / MANIFEST)["files"].items():
+        for name, entry in read_hashed_json(report.folder / MANIFEST)["files"].items():
             listed.add(name)
             parts = name.split("/")
             if name.startswith("/") or "\\" in name or not {"", ".", ".."}.isdisjoint(parts):

@@ -9,7 +9,7 @@ from typing import Any
 
 from eval.results.barriers import read_barrier
 from eval.results.measurements import read_measurement
-from sida.files.atomic import read_sealed_json, sha256_json
+from sida.files.atomic import read_hashed_json, sha256_json
 from sida.files.tensors import read_record
 from workflow.archive.files import Report
 
@@ -67,7 +67,7 @@ class Parents:
         """The file in this folder that a spec names: by the end of its path, which leads nowhere else."""
         if spec not in self.hashes:
             return None
-        asked: Any = read_sealed_json(self.report.folder / spec).get(role)
+        asked: Any = read_hashed_json(self.report.folder / spec).get(role)
         parts = PurePosixPath(asked).parts if isinstance(asked, str) else ()
         end = "/".join(parts[-3:])
         # A file that is not here is one of another place, unless the path leads through the preset's own folder.
@@ -77,7 +77,7 @@ class Parents:
     def preset(self) -> str:
         """Name of the preset, also where the folder has been given another."""
         spec = "specs/preset.json"
-        named = read_sealed_json(self.report.folder / spec).get("preset") if spec in self.hashes else None
+        named = read_hashed_json(self.report.folder / spec).get("preset") if spec in self.hashes else None
         return str(named or self.report.folder.resolve().name)
 
     def _compare(self, name: str, role: str, digest: str, asked: str | None) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 from sida.config.mapping import type_hints
-from sida.config.ranges import As, OneOf, Pattern, Variants
+from sida.config.ranges import CheckedAs, OneOf, Pattern, Variants
 
 _SIMPLE = {
     bool: ("boolean", "true or false"),
@@ -106,7 +106,7 @@ def _variants(rule: Variants) -> Iterator[dict[str, Any]]:
 
 
 def _rule(rule: Any) -> dict[str, Any]:
-    if isinstance(rule, As):
+    if isinstance(rule, CheckedAs):
         return _object(rule.cls)
     if isinstance(rule, Pattern):
         return {"pattern": f"^{rule.expression}$"}
@@ -159,7 +159,7 @@ def _words(hint: Any, links: Mapping[type, str]) -> str:
         rule = args[1]
         if isinstance(rule, Variants):
             return _words(args[0], links)
-        if isinstance(rule, As):
+        if isinstance(rule, CheckedAs):
             return f"[mapping]({links[rule.cls]})" if rule.cls in links else "mapping"
         if isinstance(rule, OneOf):
             return rule.words

@@ -26,8 +26,8 @@ from eval.results import barriers
 from eval.results.measurements import collect, long_rows
 from eval.results.summary import MEASUREMENT_COLUMNS
 from sida.errors import UserError
-from sida.files.atomic import read_jsonl, write_json, write_sealed_json, write_text
-from sida.files.content_hash import KEY
+from sida.files.atomic import read_jsonl, write_hashed_json, write_json, write_text
+from sida.files.content_hash import HASH_KEY
 
 FORMAT = "sida-study/1"
 FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
@@ -108,7 +108,7 @@ class Part:
     @classmethod
     def of_results(cls, results: Path) -> Part:
         """The measured rows of a results folder."""
-        rows = [{k: "" if v is None else str(v) for k, v in row.items() if k != KEY} for row in _long(results)]
+        rows = [{k: "" if v is None else str(v) for k, v in row.items() if k != HASH_KEY} for row in _long(results)]
         first: dict[str, str] = {}
         for row in rows:
             first[row["run"]] = min(first.get(row["run"], row["date"]), row["date"])
@@ -189,7 +189,7 @@ def unpack(folder: str | Path, out: str | Path) -> None:
         shutil.copyfile(folder / ANALYTIC, out / ANALYTIC)
     for run, curves in _stored_barriers(folder).items():
         record = {"format": barriers.BARRIER_FORMAT, "run": run, "curves": curves}
-        write_sealed_json(out / "barriers" / f"{run}.json", record)
+        write_hashed_json(out / "barriers" / f"{run}.json", record)
     rows: list[dict[str, str]] = []
     for record in read_csv(folder / "measurements.csv"):
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):

@@ -24,7 +24,7 @@ from eval.results.sheet import Run
 from eval.results.summary import load_measurements
 from eval.tables import Table, make_table, write_table
 from sida.errors import UserError, suggestion
-from sida.files.atomic import read_sealed_json, write_text
+from sida.files.atomic import read_hashed_json, write_text
 from workflow.docs.counts import planned
 from workflow.docs.stored import read_study, unpack
 from workflow.preset import Preset
@@ -50,7 +50,7 @@ class Study:
     @cached_property
     def decided(self) -> dict[str, dict[str, Any]]:
         """Records of ``claims.json`` by claim."""
-        return {claim["id"]: claim for claim in read_sealed_json(self.verdicts_file)["claims"]}
+        return {claim["id"]: claim for claim in read_hashed_json(self.verdicts_file)["claims"]}
 
     @cached_property
     def claims(self) -> list[Claim]:

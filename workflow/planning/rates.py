@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from sida.assets.registry import Asset
 from sida.config.mapping import Settings, from_mapping, load_yaml
-from sida.config.ranges import As, NotNegative, Positive
+from sida.config.ranges import CheckedAs, NotNegative, Positive
 from sida.config.resources import find
 from sida.errors import UserError, suggestion
 
@@ -73,8 +73,8 @@ class Assumptions(Settings):
         downloads_gb: Sizes of downloads by the beginning of their id.
     """
 
-    gpus: dict[str, Annotated[dict[str, Any], As(Gpu)]]
-    gflop: Annotated[dict[str, Any], As(Foreign)]
+    gpus: dict[str, Annotated[dict[str, Any], CheckedAs(Gpu)]]
+    gflop: Annotated[dict[str, Any], CheckedAs(Foreign)]
     pictures_per_second: Positive
     downloads_gb: dict[str, NotNegative]
 

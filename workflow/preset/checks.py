@@ -7,7 +7,7 @@ from typing import Any
 
 from eval.claims.model import load_claims
 from eval.results.sheet import Run
-from sida.config.families import misfit
+from sida.config.families import guide_mismatch
 from sida.config.plugins import load_object
 from sida.config.ranges import names_object
 from sida.config.samplers import read_sampler
@@ -105,7 +105,7 @@ def check_fit(preset: Rows, run: Run, where: str) -> None:
         raise UserError(f"{where} is the row's own teacher, which guides nowhere; name another")
     teachers = preset.config["teachers"]
     guided, guide = (teachers.get(name, {}).get("network") for name in (run.teacher, run.guide))
-    if guided and guide and (fault := misfit(guided["kwargs"], guide["kwargs"])):
+    if guided and guide and (fault := guide_mismatch(guided["kwargs"], guide["kwargs"])):
         raise UserError(f"{where}: {fault}")
 
 

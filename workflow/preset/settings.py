@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from eval.results.barriers import BarrierSettings
 from sida.config.analytic import AnalyticSettings
 from sida.config.datasets import DatasetEntry
-from sida.config.ranges import As, Count, Device, Name, Natural, Pattern
+from sida.config.ranges import CheckedAs, Count, Device, Name, Natural, Pattern
 from sida.config.samplers import Sampler
 from sida.methods.recipe import Recipe
 from sida.training.config import NetworkConfig, TeacherTraining
@@ -26,8 +26,8 @@ class TeacherEntry:
         seed: Training seed (default the preset's).
     """
 
-    network: Annotated[dict[str, Any], As(NetworkConfig)] | None = None
-    training: Annotated[dict[str, Any], As(TeacherTraining)] | None = None
+    network: Annotated[dict[str, Any], CheckedAs(NetworkConfig)] | None = None
+    training: Annotated[dict[str, Any], CheckedAs(TeacherTraining)] | None = None
     checkpoint: str | None = None
     dataset: str | None = None
     seed: Natural | None = None
@@ -82,15 +82,15 @@ class PresetSettings:
     seed: Natural = 0
     runs: str
     dataset: str
-    datasets: dict[Name, Annotated[dict[str, Any], As(DatasetEntry)]] = dataclasses.field(default_factory=dict)
+    datasets: dict[Name, Annotated[dict[str, Any], CheckedAs(DatasetEntry)]] = dataclasses.field(default_factory=dict)
     protocol: str
     also: dict[Name, str] = dataclasses.field(default_factory=dict)
     claims: str | None = None
     experiments: str | None = None
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
-    analytic: Annotated[dict[str, Any], As(AnalyticSettings)] | None = None
-    barriers: Annotated[dict[str, Any], As(BarrierSettings)] | None = None
+    analytic: Annotated[dict[str, Any], CheckedAs(AnalyticSettings)] | None = None
+    barriers: Annotated[dict[str, Any], CheckedAs(BarrierSettings)] | None = None
     rates: bool = False
     table_mode: Literal["paper", "audit", "measured"] = "measured"
     paper: bool = False
@@ -100,6 +100,6 @@ class PresetSettings:
     train_teachers: bool = False
     shard_size: Count | None = None
     trials_per_job: Count | None = None
-    samplers: dict[str, Annotated[dict[str, Any], As(Sampler)]]
-    teachers: dict[Name, Annotated[dict[str, Any], As(TeacherEntry)]] = dataclasses.field(default_factory=dict)
-    recipes: dict[str, Annotated[dict[str, Any], As(Recipe)]] = dataclasses.field(default_factory=dict)
+    samplers: dict[str, Annotated[dict[str, Any], CheckedAs(Sampler)]]
+    teachers: dict[Name, Annotated[dict[str, Any], CheckedAs(TeacherEntry)]] = dataclasses.field(default_factory=dict)
+    recipes: dict[str, Annotated[dict[str, Any], CheckedAs(Recipe)]] = dataclasses.field(default_factory=dict)

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from sida.cli.commands._spec import read_settings
     from sida.config.analytic import AnalyticSettings
     from sida.errors import UserError
-    from sida.files.atomic import write_sealed_json
+    from sida.files.atomic import write_hashed_json
 
     settings, _ = read_settings(args, AnalyticSettings)
     if not args.out.endswith(".json"):
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     # Small tensors: one thread is the fastest, and leaves the other cores to others.
     torch.set_num_threads(1)
     found = study(settings)
-    write_sealed_json(args.out, found)
+    write_hashed_json(args.out, found)
     numbers = found["numbers"]
     residual = max(numbers[f"identity_{name}"] for name in ("data", "generator", "projection"))
     print(f"{args.out}: identities hold to {residual:.1g}")

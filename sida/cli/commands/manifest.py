@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
 
     from sida.config.mapping import load_spec
     from sida.errors import UserError
-    from sida.files.atomic import sha256_file, sha256_json, write_sealed_json
+    from sida.files.atomic import sha256_file, sha256_json, write_hashed_json
     from sida.runtime.provenance import environment
 
     folder = Path(args.folder)
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> None:
         and not skipped & set(path.relative_to(folder).parts[:-1])
     ]
     preset = load_spec(args.preset, "--preset") if args.preset else None
-    write_sealed_json(
+    write_hashed_json(
         out,
         {
             "environment": environment(None),

@@ -11,7 +11,7 @@ from eval.claims.amounts import amount
 from eval.figures.build import build_figure
 from eval.results.barriers import BARRIER_FORMAT
 from sida.errors import UserError
-from sida.files.atomic import write_sealed_json
+from sida.files.atomic import write_hashed_json
 from tests.eval.claims.test_rules import evidence, lines
 
 A, B = Operand(where={"recipe": "a"}), Operand(where={"recipe": "b"})
@@ -28,7 +28,7 @@ def made(folder, **barriers):
         for seed, height in enumerate(heights):
             if height is not None:
                 record = {"format": BARRIER_FORMAT, "curves": {"fd": hill(height), "denoising": FLAT}}
-                write_sealed_json(folder / "barriers" / f"{recipe}-{seed}.json", record)
+                write_hashed_json(folder / "barriers" / f"{recipe}-{seed}.json", record)
     rows = [lines(f"{recipe}-{seed}", [4.0, 4.1]) for recipe, found in barriers.items() for seed in range(len(found))]
     return evidence(*rows, students=folder / "students")
 
@@ -115,7 +115,7 @@ def test_figure_shows_a_curve_for_each_method_and_says_what_is_missing(tmp_path)
 def test_figure_of_curves_of_other_lengths_is_one_line(tmp_path):
     made(tmp_path, a=[1.0, 1.1, 0.9])
     longer = {"fd": [1.0] * 5, "denoising": [1.0] * 5}
-    write_sealed_json(tmp_path / "barriers/a-1.json", {"format": BARRIER_FORMAT, "curves": longer})
+    write_hashed_json(tmp_path / "barriers/a-1.json", {"format": BARRIER_FORMAT, "curves": longer})
     (tmp_path / "runs.tsv").write_text(
         "run\tlabel\tmethod\tteacher\trecipe\tsampler\n"
         + "".join(f"a-{seed}\ta\tsid\tt\ta\tone-step\n" for seed in range(3))

@@ -33,7 +33,7 @@ from sida.config.resources import find
 from sida.data import load_dataset
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.content_hash import KEY
+from sida.files.content_hash import HASH_KEY
 from sida.runtime import provenance
 from sida.sampling import SeedStreams
 
@@ -472,7 +472,7 @@ def test_commands_end_to_end(tmp_path, capsys):
     out = tmp_path / "measurements.csv"
     assert main(["collect", str(folder), "--runs", "data", "--out", str(out)]) == 0
     rows = list(csv.DictReader(out.open()))
-    assert tuple(rows[0]) == (*MEASUREMENT_COLUMNS, KEY)
+    assert tuple(rows[0]) == (*MEASUREMENT_COLUMNS, HASH_KEY)
     assert len(rows) == 12
     assert {row["metric"] for row in rows} == {"fd", "is", "precision", "recall", "fd_pixel", "accuracy"}
     record = read_measurement(folder / "data" / "trial-1.json")
@@ -524,7 +524,7 @@ def write_trials(folder, trials=2, **changes):
         ({"run": "other"}, "was it copied"),
         ({"trial": 7}, "holds trial 7"),
         ({"metrics": {"fd": "x"}}, "metrics.fd: must be a finite number"),
-        ({"metrics": {"fd": float("nan")}}, "NaN is no number that JSON has"),
+        ({"metrics": {"fd": float("nan")}}, "NaN is not a JSON number"),
         ({"seeds": [1]}, "seeds: "),
         ({"environment": None}, "environment: missing"),
     ],

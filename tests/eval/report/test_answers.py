@@ -12,7 +12,7 @@ from eval.commands import main
 from eval.report.answers import answer_block, answers_of, answers_table
 from eval.results.summary import load_measurements
 from sida.errors import UserError
-from sida.files.atomic import read_sealed_json
+from sida.files.atomic import read_hashed_json
 from tests.eval.synthetic_output import measurement_lines, write_csv
 
 RUNS = "run\tlabel\tmethod\tsampler\nsida\tSiDA\tsida\tone\nsid\tSiD\tsid\tone\nteacher\tTeacher\tteacher\theun\n"
@@ -136,7 +136,7 @@ def test_verdicts_that_lack_a_claim_are_one_line(made, tmp_path):
     made()
     experiments = load_experiments(tmp_path / "experiments.yaml")
     measured = load_measurements(tmp_path / "measurements.csv")
-    record = read_sealed_json(tmp_path / "claims.json")
+    record = read_hashed_json(tmp_path / "claims.json")
     (tmp_path / "claims.json").write_text(json.dumps({"claims": record["claims"][1:]}))
     with pytest.raises(UserError, match="no verdict on 'T-1' of experiment 'advantage'"):
         answers_of(experiments, tmp_path / "claims.json", measured)

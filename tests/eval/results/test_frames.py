@@ -11,7 +11,7 @@ from eval.results import load
 from eval.results.summary import load_measurements
 from eval.results.training_logs import read_evaluations
 from sida.errors import UserError
-from sida.files.atomic import write_sealed_json
+from sida.files.atomic import write_hashed_json
 from tests.eval.synthetic_output import write_preset
 
 
@@ -27,7 +27,7 @@ def test_frames_hold_the_numbers_of_the_files(tmp_path):
     points = read_evaluations(folder / "students/sid-a1.0/evaluations.jsonl", "fd")
     assert list(zip(curve.nimg, curve.value)) == [(point.nimg, point.value) for point in points]
     assert found.claims.empty
-    write_sealed_json(folder / "claims.json", {"claims": [{"id": "X-1", "verdict": "supported"}]})
+    write_hashed_json(folder / "claims.json", {"claims": [{"id": "X-1", "verdict": "supported"}]})
     assert list(load(folder).claims.verdict) == ["supported"]
     with pytest.raises(UserError, match=r"measurements\.csv"):
         load(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from eval.commands import main
 from eval.results.measurements import write_csv
 from sida.config.mapping import load_spec
-from sida.files.atomic import write_sealed_json
+from sida.files.atomic import write_hashed_json
 
 SHEET = "run\tfamily\tlabel\tmethod\tsampler\ntheirs\tOne Step\tTheirs\texternal\t\n"
 
@@ -81,7 +81,7 @@ def test_scores_that_cannot_stand_there_are_told(folder, tmp_path, capsys):
     record = load_spec(str(folder / "Mine.json"))
     for line in record["measurements"]:
         line["family"] = "=1+cmd|x"
-    write_sealed_json(tmp_path / "evil.json", record)
+    write_hashed_json(tmp_path / "evil.json", record)
     evil = ("table", "--layout", "table1", "--out", str(out), "--add", str(tmp_path / "evil.json"))
     refused(["evil.json", "as a formula"], *evil)
     images = ("score", "--images", str(folder / "images.npz"), "--protocol", "digits", "--num-samples", "20")

@@ -15,9 +15,9 @@ from sida.networks.fused import use_fused_kernels
 
 @pytest.fixture
 def asked_anew():
-    kernels.lack.cache_clear()
+    kernels.unavailable_reason.cache_clear()
     yield
-    kernels.lack.cache_clear()
+    kernels.unavailable_reason.cache_clear()
 
 
 @pytest.mark.parametrize(
@@ -37,4 +37,4 @@ def test_a_missing_or_old_triton_is_said_in_one_line(monkeypatch, asked_anew, mo
 @pytest.mark.parametrize("version", ["3.3.1", "3.10.0", "4.0.0+git1234"])
 def test_a_new_triton_will_do(monkeypatch, asked_anew, version):
     monkeypatch.setitem(sys.modules, "triton", types.SimpleNamespace(__version__=version))
-    assert kernels.lack() is None
+    assert kernels.unavailable_reason() is None
