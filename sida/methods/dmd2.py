@@ -70,7 +70,7 @@ def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
     """
     import torch
 
-    from sida.discriminator.feature_heads import JudgingScore
+    from sida.discriminator.feature_heads import FakeScoreWithHeads
     from sida.methods.build import make_score_distiller
     from sida.runtime.randomness import derive_seed
 
@@ -78,7 +78,7 @@ def make_dmd2(parts: Parts, bins: int = 0) -> Distiller:
     teacher = parts.teacher if options.features == "teacher" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(parts.config.seed, "discriminator"))
-        score = JudgingScore(parts.copy(parts.teacher, None), teacher, options.heads == "all", bins)
+        score = FakeScoreWithHeads(parts.copy(parts.teacher, None), teacher, options.heads == "all", bins)
     # Ratios are added up over processes within a step, which a recorded graph should not do.
     return make_score_distiller(parts, fake_score=score, psi_steps=options.fake_score_steps, graphs=not bins)
 

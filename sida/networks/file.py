@@ -73,8 +73,8 @@ def load_network(
         ``(net, metadata)``: the network in eval mode (float32), and the header's JSON as a dictionary.
 
     Raises:
-        UserError: The file is missing, empty, cut off or not safetensors, has NaN or no architecture, or its tensors are
-            not exactly those of its architecture.
+        UserError: The file is missing, empty, cut off or not safetensors, has NaN or no architecture, or its tensors
+            are not exactly those of its architecture.
     """
     import torch
 
@@ -183,7 +183,8 @@ def build_on_meta(network: Mapping[str, Any], num_tensors: int, where: str) -> t
 def _metadata(path: Path, header: TensorHeader) -> dict[str, Any]:
     if RECORD_KEY not in header.metadata:
         raise UserError(
-            f"{path}: written by another program (no '{RECORD_KEY}' header); its architecture is unknown; {FOREIGN_WEIGHTS}"
+            f"{path}: written by another program (no '{RECORD_KEY}' header) with an unknown architecture; "
+            f"{FOREIGN_WEIGHTS}"
         )
     record = read_record(path, header)
     if record.get("format") != NETWORK_FORMAT:

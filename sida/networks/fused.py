@@ -63,9 +63,7 @@ def fused_kernels(net: nn.Module, where: str = "kernels") -> Iterator[None]:
     Raises:
         UserError: Triton is missing or too old.
     """
-    before = [
-        (module, {key: vars(module)[key] for key in _REPLACED & vars(module).keys()}) for module in net.modules()
-    ]
+    before = [(module, {key: vars(module)[key] for key in _REPLACED & vars(module).keys()}) for module in net.modules()]
     try:
         use_fused_kernels(net, where)
         yield

@@ -13,7 +13,7 @@ from sida.cli.main import main
 from sida.data import AugmentPipe, load_dataset
 from sida.discriminator import AdaptiveAugment, ProjectedDiscriminator, make_backbone
 from sida.discriminator.augment import differentiable_augment
-from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, DigitsBackbone, train_backbone, unseen
+from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, DigitsBackbone, backbone_split, train_backbone
 from sida.discriminator.heads import ClassProjection
 from sida.discriminator.mixing import Mixing
 from sida.errors import UserError
@@ -33,7 +33,7 @@ def digits_discriminator(label_dim=10, **options):
 
 def test_digits_backbone_shares_no_training_image_with_the_measuring_network(data):
     _, metadata = read_tensors(DIGITS_WEIGHTS)
-    train, others = unseen(metadata["settings"]["images"])
+    train, others = backbone_split(metadata["settings"]["images"])
     measuring, held_out = split(DigitsTraining())
     assert sorted(train.tolist()) == sorted(held_out.tolist())
     assert not set(train.tolist()) & set(measuring.tolist())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from sida.discriminator.feature_heads import JudgingScore
+from sida.discriminator.feature_heads import FakeScoreWithHeads
 from sida.losses import MicroBatch
 from sida.losses.consistency import ECTLoss
 from sida.losses.dmd2 import DMD2Loss
@@ -126,7 +126,7 @@ def test_direction_of_matching(case):
 
 def dmd2_score(network):
     arrays, _ = recorded("dmd2_networks")
-    score = JudgingScore(network("fake", "dmd2_networks"), None, every_resolution=False)
+    score = FakeScoreWithHeads(network("fake", "dmd2_networks"), None, every_resolution=False)
     score.heads[0].load_state_dict(tensors(arrays, "head/"))
     return score
 
@@ -174,7 +174,7 @@ def test_dmd2_critic(network, name):
 def teacher_score(network, every_resolution):
     arrays, _ = recorded("networks")
     teacher = network("teacher").requires_grad_(False)
-    score = JudgingScore(network("fake"), teacher, every_resolution)
+    score = FakeScoreWithHeads(network("fake"), teacher, every_resolution)
     name = "disc" if every_resolution else "disc_bottleneck"
     state = tensors(arrays, f"{name}/discriminator_heads.")
     score.heads.load_state_dict(state)

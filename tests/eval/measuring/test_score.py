@@ -198,7 +198,7 @@ def test_wrong_size_mode_or_corrupt_file_is_named(tmp_path):
         first, *others = map(Image.fromarray, images(3, seed=3))
         first.save(stream, form, save_all=True, append_images=others)
         victim.write_bytes(stream.getvalue())
-        fault(folder, r"img00013.png: holds several frames; save each as a picture of its own")
+        fault(folder, r"img00013.png: holds several frames; save each")
     broken = {
         b"": "it is empty",
         b"<html>": "its content is none of PNG, [A-Z, ]*",
