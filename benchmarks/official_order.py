@@ -161,7 +161,7 @@ def use_plain_blocks(net: torch.nn.Module) -> None:
     """Makes the blocks of an EDM network compute one operation after the other (EDM2's do so already)."""
     for module in net.modules():
         if isinstance(module, UNetBlock):
-            module.instead = _plain_block
+            module.override = _plain_block
 
 
 def _plain_block(block: UNetBlock, x: Tensor, emb: Tensor) -> Tensor:

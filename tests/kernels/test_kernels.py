@@ -254,8 +254,8 @@ def test_guard_and_step(betas):
         guarded = gradient.clone()
         report = guard_gradient(guarded, 1.0)
         plain.step(guarded, 1e-2)
-        norm, wrong = adam.look(gradient, INFINITY_REPLACEMENT)
-        adam.step(moved, gradient, mean, square, 1e-2, betas, 1e-8, count, INFINITY_REPLACEMENT, 1.0)
+        norm, wrong = adam.gradient_norm(gradient, INFINITY_REPLACEMENT)
+        adam.adam_step(moved, gradient, mean, square, 1e-2, betas, 1e-8, count, INFINITY_REPLACEMENT, 1.0)
         assert int(wrong) == int(report.replaced) == 3
         torch.testing.assert_close(norm.sqrt(), report.norm)
     close(moved - vector, plain.vector - vector)

@@ -146,7 +146,7 @@ def test_always_acts_like_a_training_forward_and_settles(golden):
         assert relative_error(net.get_parameter(key), value) < OUTPUT, key
     assert relative_error(net(*inputs(arrays)), expected) < OUTPUT
 
-    evaluation_copy.normalise_weights()
+    evaluation_copy.stop_rewriting()
     assert evaluation_copy.weight_norm == "off"
     first = evaluation_copy(*inputs(arrays))
     assert relative_error(first, expected) < OUTPUT
