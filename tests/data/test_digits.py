@@ -122,7 +122,7 @@ def test_no_held_out_digit_trained_the_measuring_network_and_the_backbone_saw_th
         ({"label_dim": 9}, "label_dim: digits has 10"),
         ({"label_dim": -1}, "label_dim: must be 0 or more"),
         ({"max_size": 0}, "max_size: must be at least 1"),
-        ({"path": "x.zip"}, "path: digits .*remove this key"),
+        ({"path": "x.zip"}, "path: .*remove this key"),
         ({"kind": "zip"}, "path: a data set of kind 'zip' needs one"),
         ({"sha256": "00"}, "sha256: digits has"),
     ],
