@@ -124,7 +124,7 @@ def test_metadata_are_read_without_the_tensors(file):
     data[start:] = b"\xff" * (len(data) - start)
     file.write_bytes(data)
     assert read_metadata(file) == expected
-    with pytest.raises(UserError, match="damaged: its tensors do not have .* SHA-256"):
+    with pytest.raises(UserError, match=r"damaged: its tensors do not have .* SHA-256"):
         load_network(file)
 
 

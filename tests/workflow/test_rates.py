@@ -11,7 +11,7 @@ import yaml
 from snakemake.utils import update_config
 
 from sida.config.resources import ROOT
-from sida.files.atomic import write_sealed_json
+from sida.files.atomic import write_hashed_json
 from workflow.cli import sida_main
 from workflow.planning.observed import FORMAT, card_of
 from workflow.planning.rates import load_assumptions
@@ -69,7 +69,7 @@ def write_rates(folder, **changes):
     path.parent.mkdir(parents=True)
     trainings = [{"fp16": True, "operations_per_second": rate * 1e12} for rate in (200, 250, 260)]
     found = {"format": FORMAT, "device": "NVIDIA H100 80GB HBM3", "card": "H100", "trainings": trainings}
-    write_sealed_json(path, found | changes)
+    write_hashed_json(path, found | changes)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints and writes the table."""
     from eval.tables import to_terminal, write_table
-    from sida.files.atomic import write_sealed_json
+    from sida.files.atomic import write_hashed_json
     from workflow.commands.plan import make_jobs
     from workflow.planning.observed import observe, rates_table
 
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
         jobs = make_jobs(args.preset, found["card"], 1, fresh=True, measured=False)
     table, folder = rates_table(found, jobs), Path(jobs.preset.results)
     write_table(table, folder / "tables" / "rates.tex")
-    write_sealed_json(folder / "rates.json", found)
+    write_hashed_json(folder / "rates.json", found)
     print(to_terminal(table))
     if not found["card"]:
         print(f"{found['device']} is no card of config/plan.yaml: add it there, so that `sida plan` takes these rates")

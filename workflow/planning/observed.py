@@ -14,7 +14,7 @@ from eval.results.training_logs import read_log
 from eval.tables.hyperparameters import log_quantity
 from eval.tables.model import Cell, Column, Row, Table
 from sida.errors import UserError
-from sida.files.atomic import read_sealed_json
+from sida.files.atomic import read_hashed_json
 from sida.runtime.devices import take_device, tf32
 from workflow.planning.costs import Job
 from workflow.planning.jobs import Jobs
@@ -79,7 +79,7 @@ def read_rates(path: Path = FILE) -> dict[str, Any] | None:
     """
     if not path.is_file():
         return None
-    found = read_sealed_json(path, "remove it, or write it again with `sida rates`")
+    found = read_hashed_json(path, "remove it, or write it again with `sida rates`")
     if found.get("format") != FORMAT:
         raise UserError(f"{path}: format must be '{FORMAT}'; remove it, or write it again with `sida rates`")
     rates: dict[bool, list[float]] = {}
