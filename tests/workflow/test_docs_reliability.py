@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import ast
+import io
+import json
 import re
+import zipfile
 from collections.abc import Iterator
 from functools import cache
 
 import pytest
+import torch
 
 from sida.config.resources import ROOT
+from sida.files.tensor_header import entries_for
+from sida.networks import build_network
+from workflow.preset import Preset
 
 PAGE = ROOT / "docs/reliability.md"
 LINK = re.compile(r"\[(test_\w+)\]\(\.\./(tests/[\w/]+\.py)\)")
@@ -55,3 +62,28 @@ def test_every_test_that_counts_kills_has_a_row():
     assert len(files) >= 3
     for path in files:
         assert found_in(path.relative_to(ROOT))[1].keys() <= named, path.name
+
+
+def test_limits_beside_the_published_network_with_most_tensors():
+    teacher = Preset.load("config/paper.yaml").config["teachers"]["teacher-edm-ffhq64-ve"]
+    net = build_network(teacher["network"])
+    modules, state = [name for name, _ in net.named_modules()], net.state_dict()
+    entries = entries_for((name, "F32", value.shape) for name, value in state.items())
+    header = json.dumps(
+        {
+            entry.name: {
+                "dtype": "F32",
+                "shape": entry.shape,
+                "data_offsets": [entry.begin, entry.begin + entry.num_bytes],
+            }
+            for entry in entries
+        },
+        separators=(",", ":"),
+    )
+    torch.save({name: torch.zeros(1) for name in state}, saved := io.BytesIO())
+    directory = saved.tell() - zipfile.ZipFile(saved).start_dir
+    deep, longest = 1 + max(name.count(".") for name in modules), max(map(len, state))
+    page = PAGE.read_text()
+    assert f"| {len(modules)} modules, {deep} deep, names of {longest} characters:" in page
+    assert f"| {directory / 1000:.0f} kB: the same network's {len(state)} tensors" in page
+    assert f"| {len(header) / 1000:.0f} kB, {sum(map(header.count, ',[{')):,} values: the same" in page

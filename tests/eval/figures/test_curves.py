@@ -325,6 +325,16 @@ def test_no_two_entries_of_one_legend_look_alike(tmp_path):
     assert first["SiD"] != second["SiD restarted"]
 
 
+@pytest.mark.parametrize("path", sorted(FIGURES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_two_lines_of_one_legend_look_alike(path):
+    layout = load_figure_layout(path)
+    if getattr(layout, "legend", None) != "below":
+        return
+    lines = {(line.label, line.colour) for panel in layout.panels for line in panel.lines if line.colour}
+    colours = [colour for _, colour in lines]
+    assert len(colours) == len({*colours}), lines
+
+
 def test_no_curve_has_a_colour_near_the_teachers():
     near = [
         colour
