@@ -52,3 +52,9 @@ def store(file: Path, reader: str, count: Count) -> None:
     known = json.loads(file.read_text()) if file.exists() else {}
     found = {name: round(value, 2) for name, value in dataclasses.asdict(count).items()}
     write_json(file, {**known, reader: {**found, "date": datetime.date.today().isoformat()}})
+
+
+def stored(file: Path, reader: str) -> Count:
+    """A reader's counts in such a file; none where it is not in there."""
+    known = json.loads(file.read_text()).get(reader, {}) if file.exists() else {}
+    return Count(**{name: value for name, value in known.items() if name != "date"})

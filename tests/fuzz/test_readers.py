@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import pickle
@@ -15,9 +16,11 @@ import pytest
 
 from sida.config.resources import ROOT
 from sida.errors import UserError
+from sida.files.atomic import write_json
 from sida.training.process import keep_freed_memory
+from tests.fuzz.__main__ import main
 from tests.fuzz.frame import QUICK, SLOW, Count, FaultError, Reader, command, fuzz, readers
-from tests.fuzz.report import as_property, line, pytest_terminal_summary
+from tests.fuzz.report import as_property, line, pytest_terminal_summary, stored
 
 READERS = readers()
 PARTS = 4
@@ -191,3 +194,11 @@ def test_the_lines_stand_at_the_end_of_a_run_of_several_processes():
     arguments = ["-m", "pytest", "-q", "-n", "2", "-p", "no:cacheprovider", "tests/fuzz", "-k", "tensor and not many"]
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "200 cases" in next(row for row in done.stdout.splitlines() if row.startswith("tensor file"))
+
+
+def test_counting_resumes_where_it_was_stopped(tmp_path):
+    file = tmp_path / "counted.json"
+    write_json(file, {"labels, in a folder": {**dataclasses.asdict(Count(9990, 1, 9989, 5.0, 3.0, 2.0)), "date": "-"}})
+    assert main(["count", str(file), "labels, in a folder"]) == 0
+    count = stored(file, "labels, in a folder")
+    assert (count.cases, count.accepted + count.refused, count.longest) == (10_000, 10_000, 5.0)
