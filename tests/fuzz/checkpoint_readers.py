@@ -20,7 +20,7 @@ from sida.files.tensors import read_tensors, write_tensors
 from sida.networks import build_network
 from sida.networks.checkpoint import import_official, load_network, read_pickle, read_state_dict, save_network
 from sida.networks.file import build_on_meta, check_network_config
-from tests.fuzz.changes import JSON_BOMBS, bomb, json_text, json_value, tokens, zip_members
+from tests.fuzz.changes import JSON_BOMBS, bomb, json_text, json_value, short, tokens, zip_members
 from tests.fuzz.frame import Reader, command
 from tests.readers import bombs
 from tests.unpickle.genuine import GenuinePickler, add_hooks, foreign_modules, write_genuine
@@ -131,7 +131,7 @@ def parted(data: bytes) -> tuple[Any, bytes]:
     length = int.from_bytes(data[:8], "little")
     if length > len(data):
         raise ValueError("no header")
-    return json.loads(data[8 : 8 + length]), data[8 + length :]
+    return json.loads(short(data[8 : 8 + length])), data[8 + length :]
 
 
 def joined(value: Any, rest: bytes) -> bytes:
