@@ -16,7 +16,7 @@ from sida.files.text_files import read_csv
 from sida.networks import build_network
 from sida.networks.checkpoint import save_network
 from tests.damage import DAMAGES
-from tests.fuzz.guards import peak_memory, reset_peak
+from tests.fuzz.guards import peak_memory, reset_peak, time_limit
 from tests.readers import bombs
 from tests.training.toy import NETWORK
 from tests.workflow.results_folder import STUDENT, TEACHER, VALUES, write_manifest, write_results, write_table
@@ -242,6 +242,16 @@ def test_a_folder_of_more_files_than_any_is_one_line(folder, capsys, monkeypatch
     assert sida_main(["verify", str(folder)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("tiny: has more than 10 files; is it the right folder?")
+
+
+def test_the_time_grows_with_the_number_of_files_and_no_faster(tmp_path, monkeypatch):
+    names = dict.fromkeys((f"logs/{number}" for number in range(20_000)), 0)
+    monkeypatch.setattr("workflow.archive.verify.list_files", lambda report: names)
+    monkeypatch.setattr("workflow.archive.verify.sha256_file", lambda path: "0")
+    monkeypatch.setattr("workflow.archive.verify.check_own_hash", lambda path, name: False)
+    monkeypatch.setattr("workflow.archive.verify.check_manifest", lambda report, hashes: set(hashes))
+    with time_limit(5):
+        assert not verify(tmp_path).faults
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):

@@ -47,9 +47,9 @@ def verify(folder: str | Path) -> Report:
         done += size
         progress.update(done / 1e6)
     listed = check_manifest(report, hashes)
-    faulty = {fault.split(": ")[0] for fault in report.faults}
+    known = own | listed | {fault.split(": ")[0] for fault in report.faults}
     for name in hashes:
-        if name not in own | listed | faulty and not UNLISTED.fullmatch(name):
+        if name not in known and not UNLISTED.fullmatch(name):
             report.remark(name, "no hash: written by hand or by another program, and listed nowhere")
     Parents(report, hashes).check()
     check_numbers(report, hashes)
@@ -126,8 +126,9 @@ def _check_table(report: Report, name: str, measured: Measurements) -> None:
     columns, rows = read_csv(report.folder / name)
     if not {"run", "metric", "measured", "measured_std"} <= set(columns):
         return
+    runs = {*measured.runs}
     for line, row in rows:
-        if row["measured"] and all(run in measured.runs for run in str(row["run"]).split()):
+        if row["measured"] and runs.issuperset(str(row["run"]).split()):
             estimates = [measured.estimate(run, str(row["metric"])) for run in str(row["run"]).split()]
             found = estimates[0] if len(estimates) == 1 else Estimate.of([estimate.mean for estimate in estimates])
             std = "" if found.std is None else repr(found.std)
