@@ -24,7 +24,7 @@ class ExactSum:
 
     Args:
         shape: Shape of the array.
-        device: Where it lives.
+        device: Torch device of the sums.
     """
 
     def __init__(self, shape: tuple[int, ...], device: str | torch.device = "cpu") -> None:
@@ -36,7 +36,7 @@ class ExactSum:
         self.add_rows(terms[None])
 
     def add_rows(self, terms: torch.Tensor) -> None:
-        """Adds many float arrays ``(N, *shape)``, each as a term of its own.
+        """Adds many float arrays ``(N, *shape)``, each as a separate term.
 
         Raises:
             UserError: A term or the sum is not finite or exceeds 2^50.
@@ -60,7 +60,7 @@ class ExactSum:
     def _accumulate(self, high: torch.Tensor, low: torch.Tensor) -> None:
         self.high += high
         self.low += low
-        # Carry, so that equal sums have one representation only (0 <= low < 2^52).
+        # Carry: equal sums have only one representation (0 <= low < 2^52).
         self.high += self.low >> _SHIFT
         self.low &= (1 << _SHIFT) - 1
         if bool((self.high.abs() >= int(_LIMIT * _HIGH)).any()):

@@ -1,8 +1,8 @@
 """FID∞ (Chong and Forsyth 2020): the Fréchet distance as the number of images grows without bound.
 
 The distance of a finite sample is biased upwards by about b/n, b depending on the generator. Distances of subsets of
-several sizes are fitted by a line in 1/n; its intercept estimates the unbiased value. An extra: published numbers are
-at a fixed n and must be compared at that n.
+several sizes are fitted by a line in 1/n; its intercept estimates the unbiased value. Published numbers are at a fixed
+n, so this metric cannot be compared with them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Extrapolation:
 
     Attributes:
         value: Intercept, the estimate at n → ∞.
-        slope: The bias is about slope / n.
+        slope: Slope of the line: at n images the bias is about slope / n.
         by_n: Distance by number of images.
     """
 
@@ -46,9 +46,9 @@ def frechet_infinity(
         features: Features (N, C).
         mean: Reference mean (C,).
         cov: Reference covariance (C, C).
-        points: Number of subset sizes, evenly spaced from ``smallest`` to N; fewer where there are fewer between them.
-        smallest: Smallest subset; N // 10 or C + 1 by default, whichever is larger: singular covariances do not
-            follow the line.
+        points: Number of subset sizes, evenly spaced from ``smallest`` to N (at most N − ``smallest`` + 1).
+        smallest: Smallest subset; by default the larger of N // 10 and C + 1, because distances with singular
+            covariances do not follow the line.
         ddof: Divisor N − ddof of the covariance.
         seed: Seed of the subsets.
 

@@ -5,8 +5,8 @@ The factors come from a Cholesky decomposition with pivoting, which stops at the
 out instead of adding √(rounding noise). That costs two triangular factors, one symmetric product and one symmetric
 eigenvalue problem, less than a tenth of a general matrix square root.
 
-A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding is judged against the size of what was summed,
-tr Σ + ‖μ‖²: where images are all alike nothing else is left of it.
+A covariance is a difference of sums, Σxxᵀ/n − μμᵀ, so its rounding error is relative to the size of the terms,
+tr Σ + ‖μ‖²: for identical images the covariance is rounding error only.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ _SUM_EPS = 512 * _EPS
 
 @dataclass(frozen=True)
 class FrechetReport:
-    """A distance with what is needed to judge it.
+    """A Fréchet distance with its terms, ranks and rounding error.
 
     Attributes:
-        value: The squared Fréchet distance (what FID prints).
+        value: The squared Fréchet distance, as FID is printed.
         mean_term: ‖μ₁ − μ₂‖².
-        covariance_term: The rest.
+        covariance_term: ``value`` − ``mean_term``.
         num_features: Dimension d.
         ranks: Numerical ranks of the two covariances.
-        counts: Numbers of samples behind them, None where unknown.
+        counts: Numbers of samples of the two sides; None if unknown.
         most_negative: Most negative eigenvalue that had to be clipped, relative to the largest (0 for a proper
             covariance; published float32 references may have a tiny one).
         numerical_error: Estimate of the rounding error of ``value``.
@@ -50,7 +50,7 @@ class FrechetReport:
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences for a person; empty when nothing is wrong."""
+        """Warnings as sentences; empty if the distance is sound."""
         found = []
         for which, rank, count in zip(("first", "second"), self.ranks, self.counts):
             if rank == 0:
@@ -71,7 +71,7 @@ class FrechetReport:
 
 
 def frechet_distance(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray) -> float:
-    """Squared Fréchet distance of N(mu1, cov1) and N(mu2, cov2); see :func:`frechet_report` for the conditions.
+    """Squared Fréchet distance of N(mu1, cov1) and N(mu2, cov2).
 
     Args:
         mu1: Mean (d,).
@@ -92,7 +92,10 @@ def frechet_report(
     cov2: np.ndarray,
     counts: tuple[int | None, int | None] = (None, None),
 ) -> FrechetReport:
-    """The distance with ranks, clipped eigenvalues and an estimate of its rounding error."""
+    """Squared Fréchet distance with ranks, clipped eigenvalues and an estimate of the rounding error.
+
+    Arguments and errors are those of :func:`frechet_distance`; ``counts`` are the numbers of samples of both sides.
+    """
     mu1, mu2 = (np.asarray(mu, dtype=np.float64).reshape(-1) for mu in (mu1, mu2))
     cov1, cov2 = (np.atleast_2d(np.asarray(cov, dtype=np.float64)) for cov in (cov1, cov2))
     _check(mu1, cov1, mu2, cov2)
@@ -105,7 +108,7 @@ def frechet_report(
     # An eigenvalue is known to about eps times the largest; its root then to eps·max / (2√λ), at worst √(eps·max).
     delta = 8 * _EPS * float(eigenvalues.max(initial=0))
     slack = np.minimum(np.sqrt(delta), delta / (2 * np.sqrt(np.maximum(eigenvalues, 1e-300))))
-    # What was left out as rounding, E, adds at most tr (E Σ)^½ ≤ √(tr E · tr Σ).
+    # The part E that was left out as rounding adds at most tr (E Σ)^½ ≤ √(tr E · tr Σ).
     sizes = [float(np.abs(np.diagonal(cov)).sum()) for cov in (cov1, cov2)]
     left_out = math.sqrt(first.left_out * sizes[1]) + math.sqrt(second.left_out * sizes[0])
     return FrechetReport(
@@ -121,7 +124,7 @@ def frechet_report(
 
 
 def _rounding(mu: np.ndarray, cov: np.ndarray) -> float:
-    """Limit of the rounding in an eigenvalue of a covariance, and in its trace, that comes from sums over rows."""
+    """Limit of the rounding error of a covariance's eigenvalues, and of its trace, from sums over rows."""
     return _SUM_EPS * float(np.abs(np.diagonal(cov)).sum() + np.square(mu).sum())
 
 
@@ -145,11 +148,11 @@ def _check(mu1: np.ndarray, cov1: np.ndarray, mu2: np.ndarray, cov2: np.ndarray)
 
 @dataclass(frozen=True)
 class _Factor:
-    """``F`` with F Fᵀ = Σ but for negative eigenvalues: rows ``order`` of F are the rows of ``rows``.
+    """Factor ``F`` with F Fᵀ = Σ except for negative eigenvalues; row ``order[i]`` of F is ``rows[i]``.
 
     Attributes:
-        rows: (d, rank); the lower trapezoid of it if ``triangular`` (what stands above the diagonal means nothing).
-        order: Row i of F's permutation belongs to feature ``order[i]``.
+        rows: (d, rank); if ``triangular`` only the lower trapezoid counts, the rest has no meaning.
+        order: Feature of each row of ``rows``.
         triangular: Whether only the lower trapezoid counts.
         negative: Most negative eigenvalue of Σ relative to its largest, beyond rounding.
         left_out: Sum of the eigenvalues left out as rounding.
@@ -168,7 +171,7 @@ class _Factor:
 
     @property
     def permuted(self) -> bool:
-        """Whether the rows were put into another order."""
+        """Whether ``order`` differs from the order of the features."""
         return bool((self.order[1:] < self.order[:-1]).any())
 
     def matrix(self) -> np.ndarray:
@@ -208,7 +211,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
             triangular=False,
             left_out=float(np.abs(np.diagonal(cov)).sum()),
         )
-    # Without pivots is three times as fast, and enough where every pivot is far from the threshold of full rank.
+    # Without pivots: three times as fast, and sufficient if every pivot is far from the threshold of full rank.
     triangle, failed = dpotrf(cov.T, lower=1, clean=0)
     order, rank = np.arange(len(cov)), len(cov)
     if failed or np.diagonal(triangle).min() ** 2 < 1e4 * len(cov) * _EPS * scale:
@@ -217,8 +220,8 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
     full = rank == len(cov)
     # The upper half still holds the input. With full rank only LAPACK reads the triangle, and it skips that half.
     rows = triangle if full else np.triu(triangle[:, :rank].T).T
-    # For a matrix that is no covariance the factorisation stops early without a word: probe the residual, from both
-    # sides, since only one half of the matrix was read.
+    # If the matrix is no covariance, the factorisation stops early without an error. So the residual is probed, from
+    # both sides, since only one half of the matrix was read.
     probe = np.random.Generator(np.random.PCG64(0)).standard_normal(len(cov))
     rebuilt = np.empty_like(probe)
     if full:
@@ -232,7 +235,7 @@ def _factor(cov: np.ndarray, rounding: float) -> _Factor:
 
 
 def _factor_by_eigenvalues(cov: np.ndarray, scale: float, rounding: float) -> _Factor:
-    """The same for matrices with slightly negative eigenvalues or asymmetric rounding, e.g. stored as float32."""
+    """Factor of a matrix with slightly negative eigenvalues or asymmetric rounding, e.g. stored as float32."""
     if np.abs(cov - cov.T).max() > max(1e-3 * scale, rounding):
         raise UserError("Fréchet distance: a covariance is not symmetric; make the statistics again")
     values, vectors = np.linalg.eigh((cov + cov.T) / 2)

@@ -27,10 +27,10 @@ class InceptionScoreSums:
     """Streaming sums of the score over ``num_images`` images.
 
     Args:
-        num_images: N of the whole set; it decides where splits begin.
+        num_images: Number of images of the whole set, which determines the splits.
         splits: Number of splits S.
-        num_classes: Width of the probabilities.
-        device: Where sums are kept.
+        num_classes: Number of classes.
+        device: Torch device of the sums.
     """
 
     def __init__(self, num_images: int, splits: int, num_classes: int, device: str | torch.device = "cpu") -> None:
@@ -51,7 +51,7 @@ class InceptionScoreSums:
             begin, end = (max(0, bound - first) for bound in self.bounds[split : split + 2])
             part = rows[begin:end]
             if len(part):
-                # One row of the sums at a time: the rest are zeros of no effect.
+                # Only this split's row of the sums changes.
                 one = _row(self._probabilities, split)
                 one.add_rows(part)
                 _row(self._entropies, split).add_rows(terms[begin:end])
@@ -69,7 +69,7 @@ class InceptionScoreSums:
         """The score of all images.
 
         Raises:
-            UserError: A split that is not complete.
+            UserError: A split is not complete.
         """
         sizes = torch.tensor(self.bounds[1:]) - torch.tensor(self.bounds[:-1])
         if not torch.equal(self._counts, sizes):
@@ -130,7 +130,7 @@ def inception_score(probs: torch.Tensor | np.ndarray, splits: int = 10) -> Incep
 
 
 def _row(sums: ExactSum, index: int) -> ExactSum:
-    """A view of one row, so that terms go there alone."""
+    """A view of one row of the sums."""
     view = ExactSum.__new__(ExactSum)
     view.high, view.low = sums.high[index], sums.low[index]
     return view

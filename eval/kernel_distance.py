@@ -25,13 +25,13 @@ def kernel_distance(
         real: Features (N, C).
         generated: Features (M, C).
         num_subsets: Subsets to average over.
-        max_subset_size: Size of each, at most N and M.
+        max_subset_size: Size of each subset, at most N and M.
         seed: Seed of the subsets.
 
     Raises:
         UserError: Different widths or fewer than two samples.
     """
-    # Imported here: it takes as long as importing torch (it brings torchvision), and few protocols have this metric.
+    # Imported here: the import takes as long as that of torch, and few protocols have this metric.
     from cleanfid.fid import kernel_distance as clean_fid
 
     reals, fakes = (torch.as_tensor(rows).to("cpu", torch.float64).numpy() for rows in (real, generated))
@@ -39,7 +39,7 @@ def kernel_distance(
         raise UserError(f"kernel distance: features have shapes {reals.shape} and {fakes.shape}")
     if min(len(reals), len(fakes), max_subset_size) < 2:
         raise UserError(f"kernel distance: needs two samples of each set, got {len(fakes)} and {len(reals)}")
-    # clean-fid draws from numpy's global stream; it is put back as it was.
+    # clean-fid draws from numpy's global stream, whose state is restored afterwards.
     state = np.random.get_state()
     np.random.seed(seed % (1 << 32))
     try:

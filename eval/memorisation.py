@@ -1,7 +1,7 @@
-"""How near generated images lie to the training images, compared with real images that training never saw.
+"""Memorisation: distance of generated images to the training images, compared with that of held-out real images.
 
-A generator that learned the distribution is as far from its training images as fresh real images are; one that learned
-the images is nearer. Neither a Fréchet distance to the training images nor precision and recall can tell the two apart.
+If a generator learned the distribution, its images are as far from the training images as new real images are; if it
+learned the training images, its images are nearer. Fréchet distance, precision and recall do not show the difference.
 
 Source: Meehan, Chaudhuri and Dasgupta, "A non-parametric test to detect data-copying in generative models" (AISTATS
 2020, arXiv:2004.05675): distances to the nearest training image of generated and of held-out images, compared by the
@@ -22,7 +22,7 @@ _TAIL = 0.05
 
 
 class MemorisationResult(NamedTuple):
-    """Distances of generated images to their nearest training image, against those of held-out images.
+    """Distances of generated images to their nearest training image, compared with the distances of held-out images.
 
     Attributes:
         share: P(generated nearer than held-out) over all pairs, ties counting half; 0.5 for new images, 1 for copies,
@@ -31,8 +31,8 @@ class MemorisationResult(NamedTuple):
         tail: Share of generated images nearer than the 5 % quantile of the held-out distances; 0.05 for new images.
         z: The share's distance from 0.5 in standard errors of the Mann-Whitney test (images drawn independently);
             positive means copying.
-        median_generated: In units of the features.
-        median_held_out: In units of the features.
+        median_generated: Median distance of generated images, in units of the features.
+        median_held_out: Median distance of held-out images, in units of the features.
     """
 
     share: float
@@ -44,19 +44,19 @@ class MemorisationResult(NamedTuple):
 
 
 def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torch.Tensor) -> MemorisationResult:
-    """Compares the distances to the nearest training image.
+    """Compares the distances to the nearest training image of generated and of held-out images.
 
     Args:
         generated: Features (N, C).
         training: Features (T, C) of the images that the generator was trained on, same device.
-        held_out: Features (M, C) of real images that it was not trained on.
+        held_out: Features (M, C) of real images that the generator was not trained on.
 
     Raises:
         UserError: Features of different widths, or none.
     """
     theirs, real = nearest(generated, training)[0].double(), nearest(held_out, training)[0].double()
     real, count = real.sort().values, len(theirs) * len(real)
-    # Pairs of which the held-out image is farther, and pairs that tie.
+    # Pairs whose held-out image is farther, and ties.
     farther = (len(real) - torch.searchsorted(real, theirs, right=True)).sum()
     ties = (torch.searchsorted(real, theirs, right=True) - torch.searchsorted(real, theirs)).sum()
     wins = float(farther) + 0.5 * float(ties)
@@ -73,9 +73,9 @@ def memorisation(generated: torch.Tensor, training: torch.Tensor, held_out: torc
 
 
 def nearest(rows: torch.Tensor, others: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Euclidean distance of each row (N, C) to the nearest of the others (M, C), float32 (N,), and its index, int64.
+    """Euclidean distance of each row (N, C) to the nearest of ``others`` (M, C), float32 (N,), and its index, int64.
 
-    Neighbours are found block by block in bounded memory; their distances are computed anew from the difference, so
+    The search for neighbours runs block by block in bounded memory. Distances are then computed from differences, so
     that equal rows have distance 0 exactly.
 
     Raises:

@@ -4,7 +4,7 @@ A sample lies inside a set's manifold if its distance to some member of the set 
 its own k-th nearest neighbour. Precision is the share of generated samples inside the real manifold, recall the
 share of real samples inside the generated one.
 
-Distances are computed block by block in float32, so memory stays bounded (about 256 MB beside the features).
+Distances are computed block by block in float32, so memory stays bounded (256 MB besides the features).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BLOCK_ELEMENTS = 1 << 26  # distances held at a time: 256 MB in float32
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares in 0..1."""
+    """Precision and recall, shares in 0..1."""
 
     precision: float
     recall: float
@@ -105,7 +105,7 @@ def distance_blocks(
 
 
 def _norms(rows: torch.Tensor) -> torch.Tensor:
-    """Squared norms (N,); one that is not finite would lie inside every manifold, or in none, without a word."""
+    """Squared norms (N,) of features; a norm that is not finite is an error, since comparisons would hide it."""
     norms = rows.square().sum(1)
     if not norms.isfinite().all():
         raise UserError("nearest neighbours: features have values that are not finite; make them again")
@@ -116,7 +116,7 @@ def _limits(features: torch.Tensor, k: int, half: bool) -> torch.Tensor:
     """Distance of each sample to its k-th neighbour, in the form that :func:`distance_blocks` yields."""
     parts = []
     for first, distances in distance_blocks(features, features, half):
-        # A sample is its own nearest neighbour, whatever rounding says; then the (k+1)-th smallest is the k-th other.
+        # A sample is its own nearest neighbour, despite rounding; so the (k+1)-th smallest belongs to the k-th other.
         index = torch.arange(len(distances), device=distances.device)
         distances[index, first + index] = 0
         parts.append(distances.to(torch.float32).topk(k + 1, dim=1, largest=False).values[:, -1].to(distances.dtype))

@@ -1,9 +1,8 @@
-"""Count, mean and covariance of features, streamed in float64 and mergeable in any order with identical results.
+"""Streaming count, mean and covariance of features in float64; shards merge in any order to identical bits.
 
-Features are gathered into blocks of a fixed number of rows; each block adds Σx and Σxxᵀ to order-independent sums
-(:mod:`eval.exact_sum`). The result therefore does not depend on batch sizes, and neither on the number or the order
-of shards as long as the shard boundaries are multiples of the block; shards with other boundaries still merge to the
-same bits in any order. Memory does not grow with the number of images.
+Features are collected into blocks of a fixed number of rows; each block adds Σx and Σxxᵀ to order-independent sums
+(:mod:`eval.exact_sum`). So the result depends neither on batch sizes nor on the order of shards, and, if shard
+boundaries are multiples of the block, not on the number of shards. Memory does not grow with the number of images.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ class FeatureStatistics:
     >>> frechet_distance(statistics.mean, statistics.cov, reference_mean, reference_cov)
 
     Args:
-        num_features: Width; None takes it from the first batch.
-        ddof: What :attr:`cov` subtracts from N in its divisor: 1 as in EDM's tools and the published references,
-            0 as in SiD's metric code for generated images (ledger, 64).
-        device: Where sums are kept; features are moved there.
+        num_features: Width of the features; None takes it from the first batch.
+        ddof: Divisor N − ddof of :attr:`cov`: 1 as in EDM's tools and the published references, 0 as in SiD's metric
+            code for generated images (ledger, 64).
+        device: Torch device of the sums; features are moved to it.
     """
 
     def __init__(self, num_features: int | None = None, ddof: int = 1, device: str | torch.device = "cpu") -> None:
@@ -78,7 +77,7 @@ class FeatureStatistics:
         """Adds feature vectors (N, C) of any float type; returns itself.
 
         Raises:
-            UserError: Another width than before, or values that are not finite.
+            UserError: A width that differs from earlier features, or values that are not finite.
         """
         rows = torch.as_tensor(features)
         if rows.ndim != 2:
@@ -122,7 +121,7 @@ class FeatureStatistics:
         """The inverse of :meth:`tensors`.
 
         Raises:
-            KeyError, ValueError: Tensors that are no statistics.
+            KeyError, ValueError: The tensors are no feature statistics.
         """
         result = cls(tensors["sum_high"].numel(), ddof, device)
         for sums, key in zip(result._ensure_sums(), ("sum", "outer")):
@@ -140,10 +139,10 @@ class FeatureStatistics:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: str | torch.device = "cpu") -> FeatureStatistics:
-        """Reads what :meth:`save` wrote.
+        """Reads a file of :meth:`save`.
 
         Raises:
-            UserError: Missing, cut off or foreign file.
+            UserError: The file is missing, cut off or of another kind.
         """
         with explained(path, "no feature statistics", "make the file again"):
             tensors, header = read_tensors(path)

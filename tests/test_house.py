@@ -83,14 +83,14 @@ def test_the_page_has_the_rooms_and_floors_of_sida():
     assert floors == {room: number for number, rooms in enumerate(FLOORS["sida"], 1) for room in rooms}
 
 
-#: Public names that stand in several modules by a protocol: commands, and type variables.
-SHARED = {"EXAMPLES", "HELP", "T", "arguments", "main", "run"}
+#: Public names that several modules have by design: those of commands and programs, and type variables.
+SHARED = {"ABOUT", "EXAMPLES", "HELP", "T", "arguments", "main", "run"}
 
 
 def test_public_names_are_unique():
     """Classes, functions and constants; a name that two modules define would mean two things."""
     homes = defaultdict(list)
-    for path in sorted((ROOT / "sida").rglob("*.py")):
+    for path in sorted(path for package in FLOORS for path in (ROOT / package).rglob("*.py")):
         for node in ast.parse(path.read_text()).body:
             targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", node)]
             for name in {getattr(target, "id", getattr(target, "name", "_")) for target in targets}:

@@ -1,1 +1,1 @@
-"""Above both packages: presets, what depends on what, and the documentation of stored studies."""
+"""workflow: presets, planning, the rules of Snakemake, archives, and documentation with computed numbers."""

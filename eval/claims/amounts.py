@@ -1,4 +1,4 @@
-"""How large a difference a comparison found, in a few words: ``fd +1.48 [1.30, 1.66]``."""
+"""Effects of comparisons as text, such as ``fd +1.48 [1.30, 1.66]``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
     """The effect behind a finding with the interval that its rule uses.
 
     Args:
-        part: The comparison. A gain counts in its direction: the more, the more of what was claimed.
-        finding: Its outcome.
+        part: The comparison. A positive gain supports the claim.
+        finding: Outcome of the comparison.
 
     Returns:
-        ``what`` is measured (``fd``, ``ratio of recall``), its ``value`` and a ``text`` with the interval; None where
-        the rule has no such number or it was not measured.
+        Name of the quantity (``what``: ``fd``, ``ratio of recall``), its ``value`` and a ``text`` with the interval;
+        None if the rule has no such number or nothing was measured.
     """
     numbers = finding.numbers
     compared = part.quantity or ("images" if part.rule in ("SPEED", "COST") else part.metric)
@@ -37,10 +37,10 @@ def amount(part: Part, finding: Finding) -> dict[str, Any] | None:
 
 
 def together(amounts: Sequence[Mapping[str, Any] | None]) -> str:
-    """The effects of a claim's comparisons: of its only one, or from the smallest to the largest of several.
+    """Text for the effects of a claim: its only effect, or the range from the smallest to the largest.
 
     Args:
-        amounts: One for each comparison; None where it has no number, which is said as ``2 of 3 comparisons``.
+        amounts: Effect of each comparison; None if it has no number. The text then says ``2 of 3 comparisons``.
     """
     found = [one for one in amounts if one is not None]
     texts = [_range([one for one in found if one["what"] == what]) for what in dict.fromkeys(a["what"] for a in found)]
@@ -59,7 +59,7 @@ def _range(amounts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _interval(numbers: Mapping[str, Any], value: float) -> tuple[float, float] | None:
-    """The interval itself where a rule has one; else what it allows for noise."""
+    """Interval of a rule, else the value ± the rule's bound for noise; None if the rule has neither."""
     if {"low", "high"} <= numbers.keys():
         return numbers["low"], numbers["high"]
     return (value - numbers["bound"], value + numbers["bound"]) if "bound" in numbers else None
@@ -74,7 +74,7 @@ def _shown(value: float, interval: tuple[float, float] | None, signed: bool) -> 
 
 
 def decimals_of(width: float) -> int:
-    """Enough to see half of a width with two digits; three at most, which no metric here exceeds in precision."""
+    """Number of decimals that shows half of a width with two digits; at most three."""
     return min(3, max(0, 1 - math.floor(math.log10(width / 2)))) if width > 0 else 2
 
 

@@ -1,4 +1,4 @@
-"""BARRIER: what lies between a teacher's weights and its student's."""
+"""Rule BARRIER: the loss barrier between the weights of a teacher and its student."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sida.errors import UserError
 
 
 def barriers(part: Part, evidence: Evidence, where: str) -> Finding:
-    """BARRIER: the barrier of A lies in the given range, or above that of B, over training seeds."""
+    """BARRIER: over training seeds the barrier of A lies in the given range, or above the barrier of B."""
     a = operand_a(part)
     names = seeds_of(a, part, evidence, f"{where}.a")
     try:
@@ -31,7 +31,7 @@ def _in_range(part: Part, names: Sequence[str], evidence: Evidence) -> Finding:
     claimed = f"above {part.low:g}" if part.high == math.inf else f"{part.low:g} to {part.high:g}"
     claimed = f"at most {part.high:g}" if part.low == -math.inf else claimed
     text = (
-        f"barrier of {LOSSES[part.metric]} {_told(blocks, names, evidence)}; 95 % interval {found.low:.3g} to "
+        f"barrier of {LOSSES[part.metric]} {_shown(blocks, names, evidence)}; 95 % interval {found.low:.3g} to "
         f"{found.high:.3g}, claimed {claimed}"
     )
     numbers = {"gain": found.value, "low": found.low, "high": found.high, "df": found.df}
@@ -43,8 +43,8 @@ def _larger(part: Part, names: Sequence[str], evidence: Evidence, where: str) ->
     blocks, blocks_b = _blocks(part, names, evidence), _blocks(part, others, evidence)
     effect = difference(blocks, blocks_b)
     text = (
-        f"barrier of {LOSSES[part.metric]} {_told(blocks, names, evidence)} against "
-        f"{_told(blocks_b, others, evidence)}; larger by {effect.value:.3g}, 95 % interval {effect.low:.3g} to "
+        f"barrier of {LOSSES[part.metric]} {_shown(blocks, names, evidence)} against "
+        f"{_shown(blocks_b, others, evidence)}; larger by {effect.value:.3g}, 95 % interval {effect.low:.3g} to "
         f"{effect.high:.3g}"
     )
     numbers = numbers_of(_pooled(blocks), _pooled(blocks_b), effect.value, effect.half_width)
@@ -59,5 +59,5 @@ def _pooled(blocks: dict[str, list[float]]) -> Estimate:
     return Estimate.of([value for values in blocks.values() for value in values])
 
 
-def _told(blocks: dict[str, list[float]], names: Sequence[str], evidence: Evidence) -> str:
+def _shown(blocks: dict[str, list[float]], names: Sequence[str], evidence: Evidence) -> str:
     return f"{show(_pooled(blocks))} ({evidence.label(names[0])}; {len(names)} training seeds)"

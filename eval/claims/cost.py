@@ -1,4 +1,4 @@
-"""COST: what it costs to reach a level, over pairs of training seeds."""
+"""Rule COST: images or seconds until a level is reached, over pairs of training seeds."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from sida.errors import UserError
 
 @dataclass(frozen=True)
 class ClaimCosts:
-    """Costs of A and B pair by pair, by teacher, and their ratio B/A.
+    """Costs of A and B for each pair of training seeds, and the ratio B/A.
 
     Attributes:
-        levels: The level of each pair.
-        meaning: What the level is.
+        levels: Level of each pair.
+        meaning: Description of the level.
         pairs: Costs ``(A, B)`` in images or seconds.
-        names: Run of A and of B of each pair.
-        ratio: Of all pairs.
+        names: Runs ``(A, B)`` of each pair.
+        ratio: Ratio over all pairs.
     """
 
     levels: tuple[float, ...]
@@ -37,12 +37,12 @@ class ClaimCosts:
 
 
 def costs_of(part: Part, evidence: Evidence, where: str) -> ClaimCosts:
-    """Costs until a level: by default the lowest value of B's own curve, else that of ``level``.
+    """Costs of A and B until a level: ``level`` of the part, by default the lowest value of B's curve.
 
-    A level that matches runs of several teachers is that of the pair's own teacher.
+    If ``level`` matches runs of several teachers, each pair uses the run of its own teacher.
 
     Raises:
-        NotMeasuredError: Too few training seeds, seeds without a partner, or no logs.
+        NotMeasuredError: Too few training seeds, seeds of one side only, or no logs.
     """
     if evidence.by_published:
         raise NotMeasuredError("the papers print the curves only as pictures")
@@ -73,7 +73,7 @@ def costs_of(part: Part, evidence: Evidence, where: str) -> ClaimCosts:
 
 
 def cost(part: Part, evidence: Evidence, where: str) -> Finding:
-    """COST: A reaches a level for at most 1/factor of what B spends, over pairs of training seeds."""
+    """COST: A reaches a level for at most 1/factor of the cost of B, over pairs of training seeds."""
     found = costs_of(part, evidence, where)
     unit = part.quantity or "images"
     span = sorted({f"{level:.4g}" for level in (min(found.levels), max(found.levels))}, key=float)
@@ -93,7 +93,7 @@ def cost(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def cost_table(claims: Sequence[Claim], evidence: Evidence) -> Table:
-    """Every comparison by rule COST: levels, what both spend, the ratio; those by images are shown in seconds, too."""
+    """Table of all comparisons by rule COST: level, costs of both and their ratio, in images and in seconds."""
     heads = ("claim", "until", "A", "A spends", "B", "B spends", "B / A")
     rows, notes = [], []
     for name, part in (line for claim in claims for line in _lines(claim)):
@@ -129,7 +129,7 @@ def _line(name: str, part: Part, evidence: Evidence) -> list[str]:
 
 
 def ratio_text(found: Speedup) -> str:
-    """``ratio 4.1 [3.2, 5.2] of 6 pairs``; with censored runs a bound, and how many these are."""
+    """Text of a ratio: ``ratio 4.1 [3.2, 5.2] of 6 pairs``; with censored runs a bound and their number."""
     pairs = len(found.ratios)
     never = [f"{n} of {pairs} of {side} never" for side, n in (("A", found.never_a), ("B", found.never_b)) if n]
     if found.mean is None:
@@ -142,7 +142,7 @@ def ratio_text(found: Speedup) -> str:
 
 
 def _outcome(found: Speedup, factor: float) -> Outcome:
-    """By the interval; with censored runs only in the direction of their bound, which each pair must confirm."""
+    """Decides by the interval; censored runs decide only in the direction of their bound, if each pair confirms it."""
     if found.ratio is None:
         return UNDECIDED
     every = [ratio for ratio in found.ratios if ratio is not None]

@@ -1,4 +1,4 @@
-"""What claims are decided from: measured runs with their training logs, or the published numbers alone."""
+"""Evidence for claims: measured runs with their training logs, or the published numbers alone."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from sida.errors import UserError
 
 
 class NotMeasuredError(Exception):
-    """A claim's input is absent; the text says which."""
+    """Data for a claim are missing; the message names them."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything verdicts are computed from.
+    """Measurements, training logs and published numbers that decide claims.
 
     Attributes:
         by_published: Decide from the published numbers themselves instead of measurements.
@@ -52,10 +52,10 @@ class Evidence:
         return found
 
     def require_gpus(self, runs: Iterable[str], gpus: str) -> None:
-        """Keeps times and memory of other cards away from a claim that is about some (``8 × V100``).
+        """Requires that runs were trained on the cards that a claim about time or memory names (``8 × V100``).
 
         Raises:
-            NotMeasuredError: A run was trained on others.
+            NotMeasuredError: A run was trained on other cards.
         """
         for run in runs if gpus else ():
             number, _, card = gpus.partition(" × ")
@@ -77,10 +77,10 @@ class Evidence:
         return measured
 
     def require_same_reference(self, part: Part) -> None:
-        """Keeps values apart that one protocol measured against different files.
+        """Refuses to compare values that were measured against different files under one protocol.
 
         Raises:
-            NotMeasuredError: The two sides have another reference or other weights of a feature network.
+            NotMeasuredError: The references, or the weights of a feature network, differ between the two sides.
         """
         if self.by_published:
             return
@@ -90,7 +90,7 @@ class Evidence:
             raise NotMeasuredError(f"runs '{found[0].run}' and '{found[1].run}' are not comparable: {found[2]}")
 
     def estimate(self, operand: Operand, metric: str, where: str) -> tuple[str, Estimate]:
-        """Name and mean ± std of one generator; an operand that is only published gives the printed number.
+        """Name and mean ± std of one generator; for an operand with a published number alone, the printed number.
 
         Raises:
             NotMeasuredError: Not measured (or, when deciding by published numbers, not published).
@@ -116,7 +116,7 @@ class Evidence:
         return [run.run for run in matching(self.runs, operand.where or {})]
 
     def value(self, operand: Operand, run: str, metric: str) -> float:
-        """The mean of one run: of its kept generator, or the first or last evaluation of its training.
+        """Mean of a metric for one run: of the kept generator, or of the first or last evaluation during training.
 
         Raises:
             NotMeasuredError: The metric was not measured, or there is no training log.
@@ -138,16 +138,16 @@ class Evidence:
         return f"{text}, NFE {nfe}" if nfe and nfe > 1 else text
 
     def name(self, operand: Operand, runs: Sequence[str] = ()) -> str:
-        """What an operand is called, and where on its curve it looks: the label of the first of its ``runs``.
+        """Name of an operand with its point on the curve: the label of the first of its ``runs``.
 
-        Where none are given: that of its first row in the sheet, measured or not, else its own words.
+        Without ``runs``: the label of the first matching row of the sheet, measured or not, else the operand as text.
         """
         rows = runs or (self._named(operand) if operand.run or operand.where else [])
         place = {"kept": "", "start": " at the start", "end": " at the end"}[operand.at]
         return self.label(rows[0]) + place if rows else f"{operand}"
 
     def teacher(self, run: str) -> str:
-        """Id of the teacher of a run; empty where it has none."""
+        """Id of the teacher of a run; empty if the run has no teacher."""
         return (self.runs[run].teacher or "") if run in self.runs else ""
 
     def quoted(self, operand: Operand, where: str) -> Published:
@@ -155,10 +155,10 @@ class Evidence:
         return published_number(self.published, str(operand.published), f"{where}.published")
 
     def curve(self, run: str, metric: str, finite: bool = True) -> tuple[Point, ...]:
-        """Evaluations of a run during training; where they need not be finite, a NaN counts as infinity.
+        """Evaluations of a run during training; with ``finite`` False a NaN counts as infinity.
 
         Raises:
-            NotMeasuredError: There is no log of it, or one without the metric.
+            NotMeasuredError: The run has no log, or its log does not have the metric.
         """
         path = self.students / run / "evaluations.jsonl" if self.students else None
         if path is None or not path.is_file():
@@ -168,10 +168,10 @@ class Evidence:
         return read_evaluations(path, metric, finite)
 
     def ticks(self, run: str) -> list[dict[str, Any]]:
-        """Records of ``train.jsonl``.
+        """Records of a run's ``train.jsonl``.
 
         Raises:
-            NotMeasuredError: There is no log of it, or it is empty.
+            NotMeasuredError: The run has no log, or its log is empty.
         """
         path = self.students / run / "train.jsonl" if self.students else None
         records = read_log(path) if path is not None and path.is_file() else []
@@ -180,10 +180,10 @@ class Evidence:
         return records
 
     def analytic(self, name: str) -> float | None:
-        """A number of the analytic study beside the trainings; None where its settings have no such number.
+        """A number of the analytic study; None if the study's settings do not give this number.
 
         Raises:
-            NotMeasuredError: The study was not computed, or without this number.
+            NotMeasuredError: The study, or this number of it, was not computed.
             UserError: A faulty file.
         """
         path = self.students.parent / "analytic.json" if self.students else None
@@ -208,12 +208,12 @@ class Evidence:
         return barrier(read_barrier(path)["curves"][loss])
 
     def budget(self, run: str) -> int:
-        """Images a run was trained on."""
+        """Number of images that a run was trained on."""
         return int(self.ticks(run)[-1]["nimg"])
 
 
 def same_budget(images: Iterable[int]) -> bool:
-    """Whether runs saw equally many images: up to one percent, since a training ends with a whole batch."""
+    """Whether runs saw equally many images, up to one percent: a training ends with a whole batch."""
     seen = list(images)
     return max(seen) - min(seen) <= 0.01 * max(seen)
 
@@ -222,7 +222,7 @@ def bound(a: Estimate, b: Estimate, factor: float) -> float:
     """``factor`` standard errors of the difference of two means.
 
     Raises:
-        NotMeasuredError: One of them has a single trial, so nothing is known about its noise.
+        NotMeasuredError: One mean is of a single trial, so its noise is unknown.
     """
     if a.std is None or b.std is None:
         raise NotMeasuredError("a single trial says nothing about the noise; measure at least two")

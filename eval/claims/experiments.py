@@ -1,7 +1,7 @@
-"""Experiments as data (``config/experiments-*.yaml``): questions, and predictions that were written before they ran.
+"""Experiments as data (``config/experiments-*.yaml``): questions with predictions written before the measurement.
 
-The verdicts come from the claims that an experiment names; what was predicted of each stands here and not there, so
-that a rule does not know what is hoped for.
+An experiment names claims, and rules decide their verdicts. Predictions stand with the experiment and not with the
+claims, so that no rule depends on the expected answer.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TIMES = {10: "%Y-%m-%d", 17: "%Y-%m-%dT%H:%MZ"}
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """A question of a preset and what is to answer it.
+    """A question of a preset, its prediction, and the claims, tables and figures that answer it.
 
     Attributes:
         id: Names the target ``experiments/<id>.html`` and places in pages.
@@ -70,11 +70,11 @@ class Experiment:
 
     @property
     def claims(self) -> tuple[str, ...]:
-        """Ids of its claims, the one that it was made for first."""
+        """Ids of the claims; the first is the claim that the experiment was made for."""
         return tuple(self.predicted)
 
     def foreseen(self, time: str) -> bool:
-        """Whether its prediction was there at a time (``2026-11-21T02:40:07Z``, or a day), as far as both tell it."""
+        """Whether the prediction was written before a time (``2026-11-21T02:40:07Z`` or a day), to the coarser unit."""
         digits = min(len(time), len(self.written.rstrip("Z")))
         return time[:digits] >= self.written[:digits]
 
@@ -110,10 +110,10 @@ def load_experiments(path: str | Path) -> list[Experiment]:
 
 
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:
-    """YAML reads days and times as such; settings are texts."""
+    """An entry with ``written`` as text: YAML reads days and times as dates."""
     written = entry.get("written")
     if isinstance(written, datetime.datetime):
-        # PyYAML gives times with an offset in that offset, which UTC is meant to be.
+        # PyYAML keeps the offset of a time; settings are in UTC.
         text = written.astimezone(datetime.UTC).strftime(_TIMES[17]) if written.tzinfo else str(written)
         return {**entry, "written": text}
     return {**entry, "written": written.isoformat()} if isinstance(written, datetime.date) else entry

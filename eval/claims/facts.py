@@ -1,4 +1,4 @@
-"""Numbers that claims speak about and that are computed: no measurement can change them."""
+"""Computed numbers that claims are about; no measurement can change them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PUBLISHED_RUNS = 10
 
 
 def added_parameters() -> tuple[float, str]:
-    """Parameters that SiDA trains beyond SiD's, on one network."""
+    """Number of parameters that SiDA trains in addition to those of SiD, on one network."""
     import torch
 
     from sida.losses import SiDALoss, SiDLoss
@@ -31,7 +31,7 @@ def added_parameters() -> tuple[float, str]:
 
 
 def best_of_ten() -> tuple[float, str]:
-    """Expected minimum of ten independent standard normal values, by the trapezoidal rule."""
+    """Expected minimum of ten independent standard normal values (trapezoidal rule)."""
     n, step = PUBLISHED_RUNS, 1e-3
     points = [-8 + step * i for i in range(int(16 / step) + 1)]
 
@@ -44,7 +44,7 @@ def best_of_ten() -> tuple[float, str]:
 
 
 def innate_share(network: dict[str, Any]) -> tuple[float, str]:
-    """Share of a published generator's parameters that GDD-I freezes; nothing is allocated for it."""
+    """Share of a published generator's parameters that GDD-I freezes, counted without allocating memory."""
     import torch
 
     from sida.methods.gdd import freeze_innate

@@ -1,4 +1,4 @@
-"""Claims as data (``config/claims.yaml``): a statement, where it comes from and the rules that decide it."""
+"""Claims as data (``config/claims.yaml``): a statement, its source and the rules that decide it."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from sida.errors import UserError, suggestion
 
 Outcome = Literal["supported", "contradicted", "not decided here"]
 UNDECIDED: Outcome = "not decided here"
-#: Sign of each outcome, in the order in which they are counted.
+#: Sign of each verdict, in the order in which verdicts are counted.
 SIGNS: dict[Outcome, str] = {"supported": "✓", "contradicted": "✗", UNDECIDED: "–"}
 
 
 def verdict_counts(outcomes: Iterable[str]) -> str:
-    """``17 supported, 9 contradicted, 12 not decided here``."""
+    """Counts of verdicts as text: ``17 supported, 9 contradicted, 12 not decided here``."""
     found = list(outcomes)
     return ", ".join(f"{found.count(outcome)} {outcome}" for outcome in SIGNS)
 
 
-#: A number of the analytic study, or none.
+#: Name of a number of the analytic study, or an empty string.
 _Number = Annotated[str, OneOf(lambda: ("", *NUMBERS))]
 
 RULES = {
@@ -72,10 +72,10 @@ RULES = {
 
 @dataclass(frozen=True)
 class Operand:
-    """A generator: measured run (by id or conditions) and the published number that stands for it.
+    """A generator in a comparison: a measured run (by id or conditions), a published number, or both.
 
     Attributes:
-        at: What of a run counts: its kept generator, which is the best of its curve and may be its start, or the
+        at: Point of the run that counts: the kept generator (the best of the curve, which may be its start), or the
             first or last evaluation of the curve.
         value: RATIO: a number stated by ``label`` instead of a generator.
     """
@@ -104,13 +104,13 @@ class Operand:
 
 @dataclass(frozen=True)
 class Part:
-    """One comparison of a claim.
+    """A comparison of a claim.
 
     Attributes:
         rule: See :data:`RULES`.
         metric: Key of the metric; BARRIER: name in :data:`eval.results.barriers.LOSSES`.
         a: The generator that is claimed to be better (faster, equal to the published number).
-        b: What it is compared with; for LTQ a published number alone.
+        b: The generator or number that A is compared with; for LTQ a published number alone.
         factor: SPEED, COST: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest
             value; REACHES: multiple of the level.
         low: RATIO, FACT, ANALYTIC, BARRIER: least value.
@@ -120,15 +120,17 @@ class Part:
         quantity: RATIO: ``img_per_s``, ``seconds_per_kimg``, ``memory_mb``, ``memory_reserved_mb`` or
             ``memory_reserved_gb`` (the most that was reserved) of the training logs, or ``nfe``, instead of a metric.
             COST: ``images`` (the default) or ``seconds``.
-        gpus: RATIO of a quantity: the cards that it is about, ``8 × V100``; of others it decides nothing.
-        crossing: COST: a level is reached between two evaluations (linear), or at the first one that is not above it.
+        gpus: RATIO of a quantity: cards that the comparison is about, ``8 × V100``; other cards decide nothing.
+        crossing: COST: a level counts as reached between two evaluations (linear), or at the first evaluation that is
+            not above the level.
         column: TREND, SPREAD: numeric column of the sheet.
-        images: STABLE: from here on the curve must lie below its start; its end by default. REACHES: the most images.
+        images: STABLE: number of images from which the curve must lie below its start (default: the end of the curve).
+        REACHES: largest number of images.
         number: ANALYTIC: name in :data:`sida.analytic.numbers.NUMBERS`.
-        than: ANALYTIC: name of the number that it is divided by.
+        than: ANALYTIC: name of the number by which ``number`` is divided.
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
-        equal_budget: LT, TRAIN: both must have been trained on equally many images (to one percent: the last batch).
+        equal_budget: LT, TRAIN: A and B must have been trained on equally many images (to one percent: the last batch).
         seeds: TRAIN, BARRIER, COST, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training
             seeds.
     """
@@ -197,14 +199,14 @@ class Claim:
 
     Attributes:
         id: Short id, e.g. ``C-27``.
-        scope: What the statement is about: the data set family of a preset, ``digits`` or ``paper``.
-        statement: In our words.
-        source: Where it was made.
+        scope: Subject of the statement: the data set family of a preset, ``digits`` or ``paper``.
+        statement: The statement in our words.
+        source: Place in the paper.
         parts: Comparisons; ``for`` in the file repeats a part over values.
         combine: ``all`` parts must hold, or ``any`` of them.
-        ties: How many of ``all`` parts may be decided neither way although measured.
-        reason: Why a claim without a rule is not decided.
-        counterpart: The paper's claim that a claim about digits mirrors.
+        ties: Number of ``all`` parts that may be undecided although measured.
+        reason: Reason why a claim without a rule is not decided.
+        counterpart: Claim of the paper that corresponds to a claim about digits.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What the rules share: bounds of noise, outcomes from gains, and how numbers are shown."""
+"""Helpers of the rules: bounds of noise, verdicts from gains, and numbers as text."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ Z = 2.6
 
 
 def operand_a(part: Part) -> Operand:
-    """The part's first operand."""
+    """First operand of a part."""
     assert part.a is not None
     return part.a
 
 
 def operand_b(part: Part) -> Operand:
-    """The part's second operand."""
+    """Second operand of a part."""
     assert part.b is not None
     return part.b
 
 
 def show(estimate: Estimate) -> str:
-    """``4.08 ± 0.10`` with digits enough to see the spread."""
+    """Mean and spread as text, ``4.08 ± 0.10``, with enough digits for the spread."""
     if not estimate.std:
         return f"{estimate.mean:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(estimate.std)))
@@ -31,21 +31,21 @@ def show(estimate: Estimate) -> str:
 
 
 def ordered(gain: float, limit: float) -> Outcome:
-    """Supported, contradicted or undecided, for a gain that must exceed a limit of noise."""
+    """Verdict on a gain that must exceed a limit of noise."""
     if gain > limit:
         return "supported"
     return "contradicted" if gain < -limit else UNDECIDED
 
 
 def within(low: float, high: float, part: Part) -> Outcome:
-    """Supported where an interval lies in a part's range, contradicted where it lies outside, undecided between."""
+    """Verdict on an interval: supported inside the part's range, contradicted outside, else undecided."""
     if part.low <= low and high <= part.high:
         return "supported"
     return "contradicted" if high < part.low or low > part.high else UNDECIDED
 
 
 def numbers_of(a: Estimate, b: Estimate, gain: float, limit: float) -> dict[str, float | int | None]:
-    """The numbers behind a comparison of two means."""
+    """Numbers of a comparison of two means."""
     return {
         "a": a.mean, "a_std": a.std, "a_n": a.trials, "b": b.mean, "b_std": b.std, "b_n": b.trials,
         "gain": gain, "bound": limit,

@@ -1,4 +1,4 @@
-"""How many training seeds each claim about training needs, from the scatter that its own runs show."""
+"""Number of training seeds that each claim about training needs, from the scatter of its own runs."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ POWER_NOTE = (
 
 @dataclass(frozen=True)
 class PowerPlan:
-    """What one comparison of a claim needs.
+    """Training seeds and teachers that one comparison of a claim needs.
 
     Attributes:
-        claim: Its id, with ``/n`` behind it from the second comparison on.
+        claim: Id of the claim; from the second comparison on ``ID/n``.
         comparison: Labels of A and B.
         metric: Key of the metric.
-        difference: Measured A − B; None where it was not measured, and so all below.
+        difference: Measured A − B; None if it was not measured (the fields below are then empty, too).
         std_a: Standard deviation of A over training seeds within teachers.
-        std_b: That of B.
-        seeds: Training seeds of each method from each teacher (the fewest).
-        teachers: Teachers that both have.
+        std_b: Standard deviation of B over training seeds within teachers.
+        seeds: Training seeds of each method from each teacher (the smallest number).
+        teachers: Number of teachers that A and B have in common.
         detectable: Smallest difference that these seeds show with power 80 %.
         needed: Seeds of each method from each teacher for the measured difference; None: more than a thousand.
-        smallest: Smallest difference of interest, if one was given.
-        needed_smallest: Seeds for that one; None: more than a thousand, or none was given.
-        teacher_std: Standard deviation over teachers of the difference; None with one teacher.
-        teachers_needed: Teachers with so many seeds for a statement about teachers in general; None with one teacher
-            or without such scatter.
-        reason: Why nothing is said.
+        smallest: Smallest difference of interest; None if none was given.
+        needed_smallest: Seeds for ``smallest``; None: more than a thousand, or no ``smallest``.
+        teacher_std: Standard deviation of the difference over teachers; None with one teacher.
+        teachers_needed: Teachers with these seeds for a statement about teachers in general; None with one teacher or
+            without scatter over teachers.
+        reason: Reason why there is no plan.
     """
 
     claim: str
@@ -71,7 +71,7 @@ def plans(
     """A plan for each comparison by rule TRAIN.
 
     Args:
-        claims: Claims; those without such a comparison are passed over.
+        claims: Claims; claims without rule TRAIN are skipped.
         evidence: Measured runs.
         smallest: Smallest difference of interest, in the metric's unit, or with ``%`` as a share of B's mean.
         source: File named in errors.

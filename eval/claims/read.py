@@ -1,4 +1,4 @@
-"""Verdicts that ``sida-eval claims`` wrote, read without trust: a results folder may come from someone else."""
+"""Reads verdicts of ``sida-eval claims`` without trusting the file: a results folder may come from someone else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def read_verdicts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The record of :func:`eval.claims.write.verdicts_record`.
 
     Raises:
-        UserError: No such file, or one that is damaged or holds something else.
+        UserError: The file is missing, damaged or of another kind.
     """
     record = read_hashed_json(path)
     try:

@@ -1,4 +1,4 @@
-"""The decision rules (see :data:`eval.claims.model.RULES` for what each means)."""
+"""The decision rules of claims (:data:`eval.claims.model.RULES` describes each)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEDIAN = 1.2533
 
 
 def decide_part(part: Part, evidence: Evidence, where: str) -> Finding:
-    """Applies a part's rule; what is not measured is 'not decided here' with the reason."""
+    """Applies the rule of a part; without a measurement the outcome is 'not decided here' with the reason."""
     try:
         evidence.require_same_reference(part)
         return _RULES[part.rule](part, evidence, where)
@@ -33,7 +33,7 @@ def decide_part(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def less(part: Part, evidence: Evidence, where: str) -> Finding:
-    """LT: A better than B beyond the evaluation noise."""
+    """LT: A is better than B beyond the evaluation noise."""
     (name_a, a), (name_b, b) = _both(part, evidence, where)
     if part.equal_budget and not evidence.by_published:
         budgets = [evidence.budget(evidence.runs_of(o, where)[0]) for o in (operand_a(part), operand_b(part))]
@@ -61,7 +61,7 @@ def near(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def quoted(part: Part, evidence: Evidence, where: str) -> Finding:
-    """LTQ: A better than a number that others published."""
+    """LTQ: A is better than a number that others published."""
     name, a = evidence.estimate(operand_a(part), part.metric, f"{where}.a")
     number = evidence.quoted(operand_b(part), f"{where}.b")
     if a.std is None:
@@ -100,7 +100,7 @@ def ratio(part: Part, evidence: Evidence, where: str) -> Finding:
     name_a, a = _side(operand_a(part), part, evidence, f"{where}.a")
     name_b, b = _side(operand_b(part), part, evidence, f"{where}.b")
     value = a.mean / b.mean
-    # First order, of either side's error; A itself may be 0.
+    # To first order in the errors of both sides; A itself may be 0.
     limit = bound(_scaled(a, 1 / b.mean), _scaled(b, value / b.mean), Z)
     what = "" if part.a is not None and part.a.value is not None else part.quantity or part.metric
     claimed = f"{part.low:g} to {part.high:g}" if part.low else f"at most {part.high:g}"
@@ -116,7 +116,7 @@ def ratio(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def _side(operand: Operand, part: Part, evidence: Evidence, where: str) -> tuple[str, Estimate]:
-    """Name and value of one side of a ratio: a stated number, one run over its trials, or several over seeds."""
+    """Name and value of one side of a ratio: a stated number, one run over trials, or several runs over seeds."""
     if operand.value is not None:
         return operand.label, Estimate(operand.value, 0.0, 1)
     quoted = operand.published is not None and (evidence.by_published or operand.run is None)
@@ -137,7 +137,7 @@ def _side(operand: Operand, part: Part, evidence: Evidence, where: str) -> tuple
         pooled = Estimate.of([evidence.value(operand, name, part.metric) for name in names])
     else:
         return evidence.estimate(operand, part.metric, where)
-    # Logs of trainings whose generators are not measured are their beginnings.
+    # A training whose generator is not measured has only the beginning of a log.
     ticks = logged and names[0] not in evidence.measurements.runs
     begun = f"; from {max(1, len(evidence.ticks(names[0])) - 1)} ticks" if ticks else ""
     return evidence.label(names[0]) + begun + (f"; {len(names)} training seeds" if len(names) > 1 else ""), pooled
@@ -155,9 +155,9 @@ def _scaled(estimate: Estimate, factor: float) -> Estimate:
 
 
 def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
-    """Median over the ticks of a training log without the first, which includes the start-up, and its spread.
+    """Median and spread of a logged quantity over the ticks without the first, which includes the start-up.
 
-    Of reserved memory the most, without a spread.
+    For reserved memory: the maximum, without a spread.
     """
     if quantity == "nfe":
         return Estimate(float(evidence.measurements.nfe(run) or 1), 0.0, 1)
@@ -168,7 +168,7 @@ def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
     if not values:
         raise NotMeasuredError(f"the training log of run '{run}' has no '{key}'")
     if key == "memory_reserved_mb":
-        # What is reserved only grows; Table 8 prints the most, in units of 1024 MiB.
+        # Reserved memory only grows; Table 8 prints the maximum, in units of 1024 MiB.
         return Estimate(max(values) / (1024 if quantity == "memory_reserved_gb" else 1), 0.0, len(values))
     if quantity == "seconds_per_kimg":
         values = [1000 / value for value in values]
@@ -178,7 +178,7 @@ def _quantity(evidence: Evidence, run: str, quantity: str) -> Estimate:
 
 
 def fact(part: Part, evidence: Evidence, where: str) -> Finding:
-    """FACT: a number that is computed, not measured, lies in the given range."""
+    """FACT: a computed number lies in the given range."""
     value, text = FACTS[part.fact]()
     outcome: Outcome = "supported" if part.low <= value <= part.high else "contradicted"
     return Finding(outcome, f"{text}: {value:.4g}, claimed {part.low:g} to {part.high:g}", {"value": value})

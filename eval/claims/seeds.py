@@ -1,4 +1,4 @@
-"""Differences of two methods over training seeds: TRAIN, and what tables, power and documents share with it."""
+"""Differences of two methods over training seeds: rule TRAIN, and helpers for tables, power and documents."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sida.errors import UserError
 
 
 def seeds_of(operand: Operand, part: Part, evidence: Evidence, where: str) -> list[str]:
-    """The measured runs of an operand: at least as many training seeds as the part asks for.
+    """Ids of the measured runs of an operand: at least as many training seeds as the part requires.
 
     Raises:
-        NotMeasuredError: There are fewer.
+        NotMeasuredError: There are fewer training seeds.
     """
     if evidence.by_published:
         raise NotMeasuredError("the papers report one training run of each")
@@ -34,7 +34,7 @@ def over_seeds(operand: Operand, names: Sequence[str], part: Part, evidence: Evi
 
 
 def by_teacher(names: Sequence[str], value: Callable[[str], float], evidence: Evidence) -> dict[str, list[float]]:
-    """A value of each run, by the runs' teachers."""
+    """Values of runs, grouped by teacher."""
     blocks: dict[str, list[float]] = {}
     for name in names:
         blocks.setdefault(evidence.teacher(name), []).append(value(name))
@@ -42,15 +42,15 @@ def by_teacher(names: Sequence[str], value: Callable[[str], float], evidence: Ev
 
 
 def blocks_of(operand: Operand, names: Sequence[str], metric: str, evidence: Evidence) -> dict[str, list[float]]:
-    """The values of runs by teacher."""
+    """Values of a metric for the runs of an operand, grouped by teacher."""
     return by_teacher(names, lambda name: evidence.value(operand, name, metric), evidence)
 
 
 def effect_of(part: Part, evidence: Evidence, where: str) -> tuple[Effect, list[str], list[str]]:
-    """The difference A − B of a part with its interval, and the runs of both.
+    """The difference A − B of a part with its interval, the runs of A and the runs of B.
 
     Raises:
-        NotMeasuredError: Too few training seeds, or what is there cannot be compared.
+        NotMeasuredError: Too few training seeds, or runs that cannot be compared.
     """
     a, b = operand_a(part), operand_b(part)
     names_a, names_b = (seeds_of(o, part, evidence, f"{where}.{key}") for o, key in ((a, "a"), (b, "b")))
@@ -64,7 +64,7 @@ def effect_of(part: Part, evidence: Evidence, where: str) -> tuple[Effect, list[
 
 
 def trained(part: Part, evidence: Evidence, where: str) -> Finding:
-    """TRAIN: A better than B over training seeds; evaluation noise alone never decides it."""
+    """TRAIN: A is better than B over training seeds."""
     effect, names_a, names_b = effect_of(part, evidence, where)
     (name_a, a), (name_b, b) = (
         over_seeds(operand, names, part, evidence)

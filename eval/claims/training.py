@@ -46,7 +46,7 @@ def diverges(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def stable(part: Part, evidence: Evidence, where: str) -> Finding:
-    """STABLE: no evaluation far above the lowest so far, and the curve comes to lie below its start and stays there."""
+    """STABLE: no evaluation lies far above the lowest so far, and the curve falls below its start and stays there."""
     names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
     curves = {name: evidence.curve(name, part.metric, finite=False) for name in names}
     rises = [_rise([point.value for point in points]) for points in curves.values()]
@@ -80,7 +80,7 @@ def _values(evidence: Evidence, run: str, metric: str) -> list[float]:
 def _rise(values: Sequence[float]) -> float:
     """Largest ratio of a value to the lowest before it."""
     lowest = list(accumulate(values, min))
-    # Nothing rises above infinity by division.
+    # Division cannot tell a rise above infinity.
     return max(
         (later / least if math.isfinite(least) else math.inf for least, later in zip(lowest, values[1:])), default=1.0
     )
@@ -133,7 +133,7 @@ def spread(part: Part, evidence: Evidence, where: str) -> Finding:
 
 
 def speed(part: Part, evidence: Evidence, where: str) -> Finding:
-    """SPEED: images A and B need until their running minimum first falls to a level."""
+    """SPEED: compares the images until the running minimum of A and of B first falls to a level."""
     if evidence.by_published:
         raise NotMeasuredError("the papers print the curves only as pictures")
     run_a = evidence.runs_of(operand_a(part), f"{where}.a")[0]
@@ -198,7 +198,7 @@ def reaches(part: Part, evidence: Evidence, where: str) -> Finding:
 def level_of(
     operand: Operand, metric: str, curve: Sequence[Point], evidence: Evidence, where: str
 ) -> tuple[float, float, str]:
-    """A level that curves are compared with: its value, standard error and meaning."""
+    """Value, standard error and description of a level that curves are compared with."""
     if operand.run is None and operand.where is None:
         number = evidence.quoted(operand, f"{where}.level")
         return number.value, 0.0, f"{number.row_label}, published"
@@ -217,6 +217,6 @@ def _error(point: Point) -> float:
 
 
 def _previous(curve: tuple[Point, ...], nimg: int | None) -> int | None:
-    """The evaluation before the crossing: the crossing itself lies after it."""
+    """Images at the evaluation before a crossing; None without such an evaluation."""
     earlier = [point.nimg for point in curve if nimg is not None and point.nimg < nimg]
     return earlier[-1] if earlier else None

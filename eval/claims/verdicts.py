@@ -1,4 +1,4 @@
-"""Verdicts from claims and evidence, and the files that ``sida-eval claims`` writes."""
+"""Decides claims by their rules, and writes the files of ``sida-eval claims``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
     """Decides each claim by its rules.
 
     Args:
-        claims: What to decide.
+        claims: Claims to decide.
         evidence: Measurements, training logs and published numbers.
         source: File named in errors.
 
@@ -42,9 +42,9 @@ def decide(claims: Sequence[Claim], evidence: Evidence, source: str = "claims") 
 
 
 def combined(findings: Sequence[Finding], combine: str, ties: int = 0) -> Outcome:
-    """The outcome of several comparisons of which all (but a number of ties), or any, must hold.
+    """Verdict from several comparisons of which all (except a number of ties), or any, must hold.
 
-    A tie is a comparison that was measured and lies within the noise; one that was not measured never counts.
+    A tie is a measured comparison within the noise. A comparison that was not measured is no tie.
     """
     outcomes = [finding.outcome for finding in findings]
     if combine == "any":
@@ -72,11 +72,11 @@ def decide_claims(
 
     Args:
         claims: Claims and rules (``config/claims.yaml``).
-        out: The ``.md`` file; the others lie beside it.
-        measurements: ``measurements.csv``; without it the published numbers alone decide.
+        out: The ``.md`` file; the other files are written beside it.
+        measurements: ``measurements.csv``; None decides by the published numbers alone.
         runs: Sample sheet.
         results: Results of the preset; ``students/<run>/`` holds the training logs.
-        scope: Only claims of this scope; by default those that name most of the measured runs.
+        scope: Scope of the claims to decide; by default the scope that names most of the measured runs.
         published: Folder of published numbers; by default ``results/published``.
 
     Raises:
@@ -104,7 +104,7 @@ def decide_claims(
 
 
 def main_scope(claims: list[Claim], evidence: Evidence) -> str:
-    """The scope whose claims name most of the measured runs; the papers' where nothing was measured."""
+    """Scope whose claims name most of the measured runs; ``paper`` if nothing was measured."""
     counts = {claim.scope: 0 for claim in claims}
     for claim in claims:
         for part in claim.parts:
@@ -131,7 +131,7 @@ def claim_rows(claims: Iterable[Claim], runs: Mapping[str, Run]) -> list[str]:
 
 
 def _operands(value: Any) -> Iterator[Operand]:
-    """Operands anywhere in a claim: which keys of a part hold one is the model's matter."""
+    """All operands in a claim, under any key."""
     if isinstance(value, Operand):
         yield value
     elif isinstance(value, (tuple, list)):

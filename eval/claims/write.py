@@ -1,4 +1,4 @@
-"""Verdicts as a page for people and as JSON for programs."""
+"""Verdicts as a Markdown page for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def write_verdicts(
     """Writes ``out`` (``.md``) and its siblings ``.json`` and ``.html``; returns the paths.
 
     Args:
-        verdicts: Decided from measurements.
+        verdicts: Verdicts from measurements.
         out: Path of the page.
-        by_published: The same claims decided from the published numbers alone, shown in a column of their own.
+        by_published: Verdicts on the same claims from the published numbers alone, shown in a separate column.
         preamble: Sentence on what the measurements are about.
 
     Raises:
@@ -47,12 +47,12 @@ def write_verdicts(
 
 
 def verdicts_record(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str = "") -> dict[str, Any]:
-    """Verdicts for programs: their evidence, the effect of each comparison, and the rows that they speak about."""
+    """Verdicts as JSON values, with their evidence, the effect of each comparison, and the rows that they name."""
     return {"preamble": preamble, "claims": [_json(verdict, printed) for verdict in verdicts]}
 
 
 def verdicts_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> Table:
-    """One row per comparison, for a page that shows verdict and evidence together."""
+    """Table of verdicts and evidence with one row per comparison."""
     heads = ["claim", "statement", "verdict", *(["by the published numbers"] if printed else []), "evidence"]
     rows = []
     for number, verdict in enumerate(verdicts):
@@ -68,7 +68,7 @@ def verdicts_table(verdicts: Sequence[Verdict], printed: dict[str, Verdict], pre
 
 
 def verdicts_markdown(verdicts: Sequence[Verdict], printed: dict[str, Verdict], preamble: str) -> str:
-    """A summary table, then each claim with its evidence, then the rules that were used."""
+    """Markdown page: a summary table, each claim with its evidence, and the rules that were used."""
     counts = verdict_counts(v.outcome for v in verdicts)
     lines = ["# Claims", "", *([preamble, ""] if preamble else []), f"{counts}.", "", _EXPLANATION, ""]
     head = ["claim", "statement", "verdict"] + (["by the published numbers"] if printed else [])
@@ -100,7 +100,7 @@ def _section(verdict: Verdict, printed: Verdict | None) -> list[str]:
 
 
 def _bullets(verdict: Verdict) -> list[str]:
-    """One line per comparison; those that lack a measurement share a line per reason."""
+    """One line per comparison; comparisons without a measurement share one line per reason."""
     lines: list[str] = []
     absent: dict[str, list[str]] = {}
     for number, finding in enumerate(verdict.findings):

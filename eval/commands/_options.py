@@ -1,4 +1,4 @@
-"""Options that several verbs share: ``KEY=VALUE`` pairs, ranges, conditions on the sample sheet, output files."""
+"""Options of several verbs: ``KEY=VALUE`` pairs, ranges, conditions on the sample sheet, output files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _WORDS = {"true": True, "false": False, "null": None}
 
 
 def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
-    """``["edm=a.npz"]`` as ``{"edm": "a.npz"}``.
+    """Parses pairs: ``["edm=a.npz"]`` gives ``{"edm": "a.npz"}``.
 
     Raises:
         UserError: A text without ``=``.
@@ -30,7 +30,7 @@ def pairs(texts: Sequence[str], option: str) -> dict[str, str]:
 
 
 def extractor_options(texts: Sequence[str], option: str = "--extractor-option") -> dict[str, dict[str, Any]]:
-    """``["inception.path=x.pt"]`` as ``{"inception": {"path": "x.pt"}}``; true, false and null are understood.
+    """Parses options: ``["inception.path=x.pt"]`` gives ``{"inception": {"path": "x.pt"}}``; reads true, false, null.
 
     Raises:
         UserError: Not of that form.
@@ -45,10 +45,10 @@ def extractor_options(texts: Sequence[str], option: str = "--extractor-option") 
 
 
 def check_extractors(options: Mapping[str, Any], used: Iterable[str], option: str = "--extractor-option") -> None:
-    """Refuses options of a feature network that is not used: misspelt, they would say nothing and change nothing.
+    """Refuses options of a feature network that is not used: a misspelt name would have no effect and no error.
 
     Raises:
-        UserError: There is one.
+        UserError: An option names an unused network.
     """
     names = list(used)
     for name in options:
@@ -57,7 +57,7 @@ def check_extractors(options: Mapping[str, Any], used: Iterable[str], option: st
 
 
 def check_output(path: str | None, option: str, suffix: str | None = None) -> None:
-    """Refuses an output file that cannot be written, before anything is computed for it; None is no file.
+    """Refuses an output file that cannot be written, before the computation; None is no file.
 
     Raises:
         UserError: A folder, a file in place of a parent folder, or another suffix.
@@ -74,19 +74,19 @@ def check_output(path: str | None, option: str, suffix: str | None = None) -> No
 
 
 def extraction_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what verbs share that put a whole set of images through one extractor."""
+    """Adds the options of verbs that run one extractor over a set of images."""
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--dataset", metavar="JSON", help="data-set spec or file")
     what.add_argument("--images", metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
     parser.add_argument("--extractor", required=True, help="feature network")
     parser.add_argument("--extractor-option", action="append", default=[], metavar="NAME.KEY=VALUE")
-    parser.add_argument("--allow-tf32", action="store_true", help="as the field of the protocol; off by default")
+    parser.add_argument("--allow-tf32", action="store_true", help="allow TF32, like a protocol's allow_tf32")
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--out", required=True, metavar="FILE", help="safetensors file to write")
 
 
 def extraction_settings(args: argparse.Namespace) -> dict[str, Any]:
-    """Those options as arguments of :mod:`eval.measuring.extract`."""
+    """The options of :func:`extraction_arguments` as arguments of :mod:`eval.measuring.extract`."""
     given = extractor_options(args.extractor_option)
     check_extractors(given, [args.extractor])
     options = given.get(args.extractor)
@@ -95,7 +95,7 @@ def extraction_settings(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
-    """``["dataset=digits"]`` as ``{"dataset": "digits"}``: conditions on the sample sheet.
+    """Parses conditions on the sample sheet: ``["dataset=digits"]`` gives ``{"dataset": "digits"}``.
 
     Raises:
         UserError: Not of that form, or not a column of the sheet.
@@ -116,7 +116,7 @@ def parse_scope(conditions: Sequence[str]) -> dict[str, object]:
 
 
 def parse_trials(text: str | None, count: int) -> list[int]:
-    """Trials from ``"0-9"``, ``"3"`` or ``"0,2,5-7"``; None means all ``count``.
+    """Parses trial numbers: ``"0-9"``, ``"3"`` or ``"0,2,5-7"``; None gives all ``count``.
 
     Raises:
         UserError: Not of that form, empty, or beyond ``count``.
@@ -133,7 +133,7 @@ def parse_trials(text: str | None, count: int) -> list[int]:
 
 
 def parse_range(text: str, option: str) -> tuple[int, int]:
-    """``"3-7"`` as (3, 7) and ``"3"`` as (3, 3).
+    """Parses a range: ``"3-7"`` gives (3, 7), ``"3"`` gives (3, 3).
 
     Raises:
         UserError: Not of that form, or backwards.

@@ -1,4 +1,4 @@
-"""What the verbs that train an embedded feature network again have in common."""
+"""Output of the verbs that train an embedded feature network again."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 def compare_and_write(
     state: dict[str, torch.Tensor], metadata: Mapping[str, Any], committed: Path, out: str | None
 ) -> None:
-    """Says whether trained weights equal the committed ones, bit for bit, and writes them where asked to.
+    """Prints whether trained weights are bit-equal to the committed ones, and writes them to ``out``.
 
     Args:
-        state: Weights.
-        metadata: Of the file.
-        committed: The network that is part of the package; not there before it is made for the first time.
+        state: Trained weights.
+        metadata: Metadata of the file.
+        committed: File of the network in the package; missing before the network is first made.
         out: File to write; None writes nothing.
     """
     from eval.features.digits import read_weights, weights_digest

@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures."""
+    """Measures the line and prints the barriers."""
     from eval.commands._options import check_output
     from eval.measuring.barrier import measure_barrier
     from sida.config.mapping import load_spec

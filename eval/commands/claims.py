@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Decides and writes."""
+    """Decides the claims and writes the verdicts."""
     from eval.claims.verdicts import decide_claims
 
     paths, counts = decide_claims(

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collects."""
+    """Collects the measurements and prints their number."""
     from eval.results.measurements import collect, write_csv
 
     records = collect(args.folder, args.runs)

@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compares and prints."""
+    """Compares the measurements, prints the table and writes it."""
     import textwrap
     from pathlib import Path
 

@@ -1,12 +1,10 @@
-"""``sida-eval experiment``: the answer to one question of a preset, on a page of its own."""
+"""``sida-eval experiment``: the page of one experiment, with its prediction and answer."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = (
-    "Answer one experiment: decide its claims, and write its page with question, prediction, answer, table and figure."
-)
+HELP = "Answer one experiment: decide its claims and write a page with question, prediction, answer, table and figure."
 EXAMPLES = """examples:
   sida-eval experiment --spec results/miniature/specs/experiments/teachers.json \\
       --claims config/claims-miniature.yaml --measurements results/miniature/collected/experiments/teachers.csv \\
@@ -24,13 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--claims", required=True, metavar="YAML", help="claims and rules")
     parser.add_argument("--measurements", metavar="CSV", help="measurements of these rows")
     parser.add_argument("--results", required=True, metavar="DIR", help="results of the preset")
-    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has layouts of its own (DIR/figures)")
+    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has custom layouts (DIR/figures)")
     parser.add_argument("--again", default="", metavar="COMMAND", help="command that makes the page again")
     parser.add_argument("--out", required=True, metavar="FILE.html", help="written with .md and .json beside it")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Decides and writes."""
+    """Decides the claims of the experiment and writes its page."""
     from eval.report.experiment import write_experiment
 
     paths, answer = write_experiment(

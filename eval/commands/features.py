@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Extracts and writes."""
+    """Extracts the features and writes them."""
     from eval.measuring.extract import write_features
 
     check_output(args.out, "--out")

@@ -1,4 +1,4 @@
-"""``sida-eval figure``: a layout and logs (or networks) to PDF, PNG and CSV."""
+"""``sida-eval figure``: builds a figure as PDF, PNG and CSV."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ EXAMPLES = """examples:
       --log cifar10-uncond-sid-a1.2=metric-fid50k_full-alpha-1.200000.jsonl --out figure3.pdf
 
 --spec is a JSON object: {"generators": [...]} has the specs of `sida-eval measure` for grids of samples,
-{"settings": {RUN: {"recipe.lambda_d": 1.0, ...}}} what figures of points stand against and the sheet does not say. The
-workflow writes it: results/<preset>/specs/figures/<figure>.json.
+{"settings": {RUN: {"recipe.lambda_d": 1.0, ...}}} the settings on the axes of figures of points that are no columns of
+the sheet. The workflow writes this file: results/<preset>/specs/figures/<figure>.json.
 """
 
 

@@ -10,7 +10,7 @@ EXAMPLES = """examples:
   sida-eval measure --spec '{"run": "data", "method": "data", "sampler": {"kind": "data"}, "protocol": "digits",
                              "dataset": {"name": "digits", "kind": "digits"}}' --out /tmp/data --trials 0
   sida-eval measure --spec spec.json --out statistics/sid --trials 3 --shard 0-10000   # then: sida-eval merge
-Trials (and shards) that are already there and belong to the same spec are kept.
+Finished trials and shards of the same spec are kept.
 """
 
 
@@ -23,7 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures."""
+    """Measures trials or shards and prints their number."""
     from eval.commands._options import parse_range, parse_trials
     from eval.measuring.measure import measure
     from eval.measuring.protocol import load_protocol

@@ -1,4 +1,4 @@
-"""``sida-eval merge``: shards of a trial become its measurement."""
+"""``sida-eval merge``: merges the shards of a trial into its measurement."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sida.cli.arguments import whole
 HELP = "Merge the shards of a trial into its measurement, in any order."
 EXAMPLES = """examples:
   sida-eval merge --spec spec.json --trial 3 --out measurements/sid statistics/sid/trial-3/*.safetensors
-A shard that is missing or broken is named; only that one has to be measured again.
+Missing and broken shards are named; only these have to be measured again.
 """
 
 
@@ -22,7 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Merges."""
+    """Merges the shards."""
     from eval.measuring.shards import merge_shards
     from eval.results.measurements import trial_path
     from sida.config.mapping import load_spec

@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--out", required=True, metavar="PAGE", help="page to write: .html, or .md with its pictures in a folder beside"
     )
     parser.add_argument("--title", default="", help="headline")
-    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has layouts of its own (DIR/figures)")
+    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has custom layouts (DIR/figures)")
     parser.add_argument("--experiments", metavar="YAML", help="questions to answer before everything else")
     parser.add_argument("--again", default="", metavar="COMMAND", help="command that makes the results again (.html)")
 

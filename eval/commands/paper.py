@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("results", metavar="DIR", help="results of a preset")
     parser.add_argument("--title", default="", help="headline")
-    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has layouts of its own (DIR/figures)")
+    parser.add_argument("--own", metavar="DIR", help="folder of the preset, if it has custom layouts (DIR/figures)")
     parser.add_argument("--require-pdf", action="store_true", help="fail where LaTeX is not installed")
 
 

@@ -1,4 +1,4 @@
-"""``sida-eval reference``: statistics of a data set, to measure against."""
+"""``sida-eval reference``: reference statistics of a data set or a folder of images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Then: sida-eval score ... --reference edm=cifar10-inception.safetensors
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     extraction_arguments(parser)
-    parser.add_argument("--keep-features", action="store_true", help="also for precision, recall and kernel distance")
+    parser.add_argument("--keep-features", action="store_true", help="for precision, recall and kernel distance")
     parser.add_argument("--ddof", type=int, choices=(0, 1), default=1, help="covariance divisor N - ddof (default: 1)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measures and writes."""
+    """Measures the images and writes the reference."""
     from eval.measuring.extract import write_reference
 
     check_output(args.out, "--out", ".safetensors")

@@ -1,4 +1,4 @@
-"""``sida-eval score``: anyone's images under one of the protocols."""
+"""``sida-eval score``: measures images of any generator under a protocol."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import argparse
 
 from sida.cli.arguments import whole
 
-HELP = "Score anyone's images (folder, zip, tar, npz, npy) under a protocol."
+HELP = "Score images of any generator (folder, zip, tar, npz, npy) under a protocol."
 EXAMPLES = """examples:
   sida-eval score --images my_samples/ --protocol cifar10
   sida-eval score --images samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
   sida-eval score --images samples.npz --protocol cifar10 --nfe 1 --table table1 --latex row.tex   (a row of Table 1)
   sida-eval score --images digits.zip --protocol digits --num-samples 1000
 Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
-result; fewer are measured and said so. --reference edm=FILE takes a local file instead of fetching the published one.
+result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
+fetching the published reference.
 """
 
 
@@ -25,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)"
     )
     parser.add_argument(
-        "--num-samples", type=whole("--num-samples", 2), metavar="N", help="another n: no longer comparable"
+        "--num-samples", type=whole("--num-samples", 2), metavar="N", help="another n: the result is not comparable"
     )
     parser.add_argument("--name", help="label of the row (default: name of the path)")
     parser.add_argument("--family", default="", help="group of the row in tables, e.g. 'One Step'")
@@ -49,7 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Scores."""
+    """Scores the images and prints the result."""
     from eval.commands._options import check_output, extractor_options, pairs
     from eval.measuring.protocol import load_protocol
     from eval.measuring.score import score_images
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         family=args.family,
         nfe=args.nfe,
     )
-    # Files first: whatever keeps a line from being shown does not cost what was measured.
+    # Files first: an error while printing must not lose the measurement.
     if args.out:
         write_hashed_json(args.out, score.record())
     row = latex_row(score, columns)

@@ -1,4 +1,4 @@
-"""``sida-eval show``: the main table in the terminal and where everything lies."""
+"""``sida-eval show``: prints the main table of a preset and the paths of its results."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints."""
+    """Prints the overview."""
     from eval.report.overview import overview
     from sida.cli import terminal
 

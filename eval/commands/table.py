@@ -1,4 +1,4 @@
-"""``sida-eval table``: a layout and measurements to LaTeX, CSV, Markdown and HTML."""
+"""``sida-eval table``: builds a table as LaTeX, CSV, Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EXAMPLES = """examples:
   sida-eval table --layout table1 --mode paper --out table1.tex                         (as printed)
   sida-eval table --layout config/tables/table1.yaml --mode audit --measurements results/released/measurements.csv \\
       --runs config/runs/released.tsv --out table1.tex                                  (published | measured | Δ)
-  sida-eval table --layout table1 --add score.json --out table1.tex                     (a row more: images you scored)
+  sida-eval table --layout table1 --add score.json --out table1.tex                     (adds a row for your images)
 """
 
 
@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--spec", metavar="JSON", help="settings that table 8 prints: JSON text or a file")
     parser.add_argument("--results", metavar="DIR", help="training logs for table 8 (default: beside --measurements)")
     parser.add_argument(
-        "--add", action="append", default=[], metavar="JSON", help="a further row: what sida-eval score --out wrote"
+        "--add", action="append", default=[], metavar="JSON", help="add a row: a file of sida-eval score --out"
     )
     parser.add_argument(
         "--scope",

@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from eval.commands._trained import compare_and_write
-    from eval.features.digits import WEIGHTS
+    from eval.features.digits import DIGITS_NETWORK
     from eval.features.train_digits import DigitsTraining, train_digits
 
     start = time.monotonic()
@@ -34,5 +34,5 @@ def run(args: argparse.Namespace) -> int:
         f"({metadata['held_out_images']} of {metadata['held_out_images'] + metadata['train_images']} images, "
         f"{time.monotonic() - start:.1f} s)"
     )
-    compare_and_write(state, metadata, WEIGHTS, args.out)
+    compare_and_write(state, metadata, DIGITS_NETWORK, args.out)
     return 0

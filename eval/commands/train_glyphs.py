@@ -36,10 +36,10 @@ def run(args: argparse.Namespace) -> int:
     start = time.monotonic()
     if args.size == 8:
         state, metadata = train_glyphs(GlyphTraining(seed=args.seed))
-        accuracy, where, committed = metadata["digits_accuracy"], "the digits (none was seen", glyphs.WEIGHTS
+        accuracy, where, committed = metadata["digits_accuracy"], "the digits (none was seen", glyphs.GLYPHS_NETWORK
     else:
         state, metadata = train_glyphs32(Glyphs32Training(seed=args.seed))
-        accuracy, where, committed = metadata["held_out_accuracy"], "glyphs32 (other fonts", glyphs32.WEIGHTS
+        accuracy, where, committed = metadata["held_out_accuracy"], "glyphs32 (other fonts", glyphs32.GLYPHS32_NETWORK
     print(f"accuracy on {where}; {time.monotonic() - start:.1f} s): {100 * accuracy:.2f} %")
     compare_and_write(state, metadata, committed, args.out)
     return 0

@@ -1,4 +1,4 @@
-"""``sida-eval variants``: how far faster feature networks lie from the published one."""
+"""``sida-eval variants``: difference of faster feature networks from the published one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from sida.cli.arguments import whole
 
-HELP = "Compare variants of a feature network on one's images: the difference as a share of the spread over trials."
+HELP = "Compare variants of a feature network on your images: difference as a share of the spread over trials."
 EXAMPLES = """examples:
   sida-eval variants --images samples.zip --protocol imagenet512 --extractors dinov2 dinov2_fp16 --device cuda
   sida-eval variants --images samples/ --protocol cifar10 --extractors inception inception_tf32 --num-samples 10000

@@ -1,8 +1,8 @@
 """Means and differences over training seeds in blocks, with Welch's t interval.
 
-A *block* is a teacher: seeds are compared within it, and the blocks' differences are averaged with equal weights. The
-interval speaks about the blocks that are there: it holds the scatter of training seeds, not that of further teachers.
-The methods may scatter differently; one method scatters equally in each of its blocks, so these are pooled.
+A *block* is a teacher: seeds are compared within a block, and the differences of the blocks are averaged with equal
+weights. The interval is about the given blocks: it contains the scatter of training seeds, not that of other teachers.
+The two methods may scatter differently; the scatter of one method is equal in all blocks, so it is pooled over them.
 
 Source: B. L. Welch, The generalization of 'Student's' problem when several different population variances are involved,
 Biometrika 34 (1947); degrees of freedom by F. E. Satterthwaite, Biometrics Bulletin 2 (1946).
@@ -71,14 +71,14 @@ class Effect(Interval):
 
     @property
     def standardised(self) -> float:
-        """The difference in standard deviations over training seeds; infinite where these do not differ at all."""
+        """The difference in standard deviations over training seeds; infinite if all seeds give equal values."""
         if self.std > 0:
             return self.value / self.std
         return math.copysign(math.inf, self.value) if self.value else 0.0
 
 
 def mean_interval(values: Blocks, confidence: float = CONFIDENCE) -> Interval:
-    """The mean of the blocks' means.
+    """The mean of the blocks' means, with its interval.
 
     Args:
         values: Values of training seeds; at least two in one of the blocks.
@@ -94,8 +94,8 @@ def mean_interval(values: Blocks, confidence: float = CONFIDENCE) -> Interval:
 def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Effect:
     """The difference A − B: within each block, then averaged over the blocks, with Welch's t interval.
 
-    With one block it is the plain Welch interval. Where A and B have no block in common (they come from different
-    teachers), each side is the mean of its blocks, and what differs between teachers is part of the difference.
+    With one block this is the plain Welch interval. If A and B have no block in common (they come from different
+    teachers), each side is the mean of its blocks, and the difference includes the difference of the teachers.
 
     Args:
         a: Values of method A, at least two in one of its blocks.
@@ -122,7 +122,7 @@ def difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Effect:
 
 
 def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
-    """Standard deviation within cells, pooled by degrees of freedom, and these; cells of one value do not count.
+    """Standard deviation within cells, pooled, and its degrees of freedom; cells with one value do not count.
 
     Raises:
         UserError: No cell has two values.
@@ -130,7 +130,7 @@ def pooled_std(cells: Sequence[Sequence[float]]) -> tuple[float, int]:
     several = [cell for cell in cells if len(cell) > 1]
     df = sum(len(cell) - 1 for cell in several)
     if not df:
-        raise UserError("no two training seeds of anything; their scatter is unknown")
+        raise UserError("no method has two training seeds, so their scatter is unknown; train another seed")
     return math.sqrt(sum((len(cell) - 1) * statistics.variance(cell) for cell in several) / df), df
 
 
@@ -151,7 +151,7 @@ def _interval(sides: Sequence[tuple[int, Blocks]], confidence: float) -> Interva
         std, df = pooled_std(cells)
         parts.append((std**2 * math.fsum(1 / len(cell) for cell in cells) / len(cells) ** 2, df))
     variance = math.fsum(part for part, _ in parts)
-    # Sides without any scatter say nothing about the degrees of freedom.
+    # Without any scatter the degrees of freedom add up.
     below = math.fsum(part**2 / n for part, n in parts)
     freedom = variance**2 / below if below > 0 else float(sum(n for _, n in parts))
     error = math.sqrt(variance)

@@ -1,7 +1,7 @@
-"""What it costs to reach a level: images or seconds until a curve first falls to it, and ratios over training seeds.
+"""Cost of reaching a level: images or seconds until a curve first falls to it, and ratios over training seeds.
 
-A run that never reaches the level is *censored*: its cost is more than it spent. It is never dropped; a ratio with it
-is a bound in one direction, and a ratio of two such runs says nothing.
+A run that never reaches the level is *censored*: its cost is larger than the length of its training. Censored runs are
+never dropped: a ratio with one censored run is a bound in one direction, a ratio of two censored runs is unknown.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Crossing = Literal["interpolated", "evaluation"]
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of one run: until the level, or all it spent without reaching it."""
+    """Cost of one run: until the level, or of the whole training if the level was not reached."""
 
     value: float
     reached: bool = True
@@ -32,21 +32,21 @@ def crossing(points: Sequence[tuple[float, float]], level: float, how: Crossing 
     Args:
         points: Images seen and value, in order of images; lower values are better.
         level: The level.
-        how: ``interpolated``: linear between the last evaluation above and the first one not above; ``evaluation``:
-            that evaluation itself, which is late by up to the distance of two evaluations.
+        how: ``interpolated``: linear between the last evaluation above the level and the first that is not above it;
+            ``evaluation``: the first evaluation that is not above it, late by up to the distance of two evaluations.
 
     Raises:
         UserError: No evaluation.
     """
     if not points:
-        raise UserError("a curve without evaluations reaches no level; train with an evaluation")
+        raise UserError("the curve has no evaluation, so it reaches no level; train with an evaluation")
     for number, (images, value) in enumerate(points):
         if value > level:
             continue
         if number == 0 or how == "evaluation":
             return Cost(float(images))
         before, above = points[number - 1]
-        # An evaluation that was not finite lies infinitely far above: the line falls at its very end.
+        # From an evaluation that was not finite (infinitely far above) the line falls at its very end.
         share = (above - level) / (above - value) if math.isfinite(above) else 1.0
         return Cost(before + share * (images - before))
     return Cost(float(points[-1][0]), reached=False)
@@ -56,11 +56,11 @@ def seconds_until(ticks: Sequence[tuple[float, float]], images: float) -> float:
     """Seconds of training until a number of images, by the ticks of its log, linear within a tick.
 
     Args:
-        ticks: Images seen at the end of each tick, and the seconds that it took (evaluations are not in them).
-        images: Number of images, at most those of the last tick.
+        ticks: Images seen at the end of each tick, and the seconds of the tick without evaluations.
+        images: Number of images, at most those at the last tick.
 
     Raises:
-        UserError: The log ends before.
+        UserError: The log ends before this number of images.
     """
     seen = spent = 0.0
     for end, seconds in ticks:
@@ -72,15 +72,15 @@ def seconds_until(ticks: Sequence[tuple[float, float]], images: float) -> float:
 
 @dataclass(frozen=True)
 class Speedup:
-    """How many times less A costs than B: the geometric mean of the ratios B/A over pairs of training seeds.
+    """Ratio of the costs B/A: the geometric mean over pairs of training seeds.
 
     Attributes:
-        ratio: Geometric mean with its interval, of t on the logarithms within teachers; None where nothing is known or
-            a single pair is all.
-        ratios: Ratio of each pair; a bound where one side was censored, None where both were.
-        never_a: Runs of A that never reach the level.
-        never_b: Runs of B that never reach it.
-        mean: The geometric mean alone, also of a single pair.
+        ratio: Geometric mean with its interval (Student's t of the logarithms within teachers); None for a single pair
+            or if no ratio is known.
+        ratios: Ratio of each pair; a bound if one side is censored, None if both are.
+        never_a: Number of runs of A that never reach the level.
+        never_b: Number of runs of B that never reach the level.
+        mean: The geometric mean without an interval, also of a single pair.
     """
 
     ratio: Interval | None
@@ -91,7 +91,7 @@ class Speedup:
 
     @property
     def bound(self) -> Literal["", "at least", "at most", "unknown"]:
-        """What the ratio is where runs were censored: a bound from below, from above, or nothing."""
+        """Meaning of the ratio with censored runs: a bound from below or above, or unknown; empty without such runs."""
         if None in self.ratios or (self.never_a and self.never_b):
             return "unknown"
         return "at most" if self.never_a else "at least" if self.never_b else ""
@@ -105,7 +105,7 @@ def speedup(pairs: Mapping[str, Sequence[tuple[Cost, Cost]]], confidence: float 
         confidence: Coverage of the interval, in (0, 1).
 
     Raises:
-        UserError: No pair, or a run that lies at the level before it is trained.
+        UserError: No pair, or a run that is at the level before its training begins.
     """
     everything = [pair for block in pairs.values() for pair in block]
     if not everything:

@@ -1,8 +1,8 @@
-"""How many training seeds a difference needs, and how small a difference so many seeds can show.
+"""Power of a comparison: the number of training seeds for a difference, and the smallest detectable difference.
 
-Two-sided Welch test of a difference of two methods with equally many seeds from each of several teachers, as
-:func:`eval.effects.contrast.difference` decides; its power by the non-central t distribution. The standard deviations
-are taken as known: with few seeds they are not, and so the numbers say an order of magnitude.
+The test is that of :func:`eval.effects.contrast.difference`: a two-sided Welch test for two methods with equally many
+seeds from each of several teachers; its power follows from the non-central t distribution. The standard deviations are
+taken as known. Estimates from few seeds are uncertain, so the numbers give an order of magnitude.
 
 Source: J. Cohen, Statistical Power Analysis for the Behavioral Sciences, 2nd edition (1988), chapter 2.
 """
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     import numpy as np
 
 POWER = 0.8
-#: More seeds or teachers than that are not looked for.
+#: Largest number of seeds or teachers that is considered.
 MOST = 1000
-#: Quantiles of the estimated standard error that its distribution is summed over; power is right to 1e-4.
+#: Number of quantiles over which the distribution of the estimated standard error is summed; power is exact to 1e-4.
 _POINTS = 2000
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """What scatters.
+    """Standard deviations of two methods and of teachers.
 
     Attributes:
         a: Standard deviation of method A over training seeds within a teacher.
-        b: That of method B.
-        teacher: Standard deviation over teachers of the difference itself; 0 speaks about the teachers at hand alone.
+        b: Standard deviation of method B over training seeds within a teacher.
+        teacher: Standard deviation of the difference over teachers; 0 limits statements to the given teachers.
     """
 
     a: float
@@ -48,13 +48,13 @@ class Scatter:
 
 
 def power_of(effect: float, scatter: Scatter, seeds: int, teachers: int = 1, confidence: float = CONFIDENCE) -> float:
-    """Probability that the interval of the difference excludes 0 on the right side or the wrong one.
+    """Probability that the interval of the difference excludes 0, on either side.
 
     Args:
         effect: True difference, in the unit of the standard deviations.
         scatter: Standard deviations.
-        seeds: Training seeds of each method from each teacher, at least 2; 1 where teachers scatter.
-        teachers: Teachers, at least 1; 2 where they scatter: then they are what the difference is repeated over.
+        seeds: Training seeds of each method from each teacher, at least 2; at least 1 with scatter over teachers.
+        teachers: Teachers, at least 1; at least 2 with scatter over teachers, since the teachers are then the sample.
         confidence: Coverage of the interval, in (0, 1).
     """
     import numpy as np
@@ -79,9 +79,9 @@ def _estimated_errors(df: float) -> np.ndarray:
 def seeds_needed(
     effect: float, scatter: Scatter, teachers: int = 1, power: float = POWER, confidence: float = CONFIDENCE
 ) -> int | None:
-    """Least number of training seeds of each method from each teacher; None where more than :data:`MOST`.
+    """Least number of training seeds of each method from each teacher; None for more than :data:`MOST`.
 
-    The teachers are those at hand: their own scatter does not count, since no number of seeds averages it away.
+    The result is about the given teachers: scatter over teachers does not count, since more seeds cannot reduce it.
     """
     within = Scatter(scatter.a, scatter.b)
     return _least(lambda seeds: power_of(effect, within, seeds, teachers, confidence), power)
@@ -90,24 +90,24 @@ def seeds_needed(
 def teachers_needed(
     effect: float, scatter: Scatter, seeds: int, power: float = POWER, confidence: float = CONFIDENCE
 ) -> int | None:
-    """Least number of teachers with so many seeds each, for a statement about teachers in general.
+    """Least number of teachers with ``seeds`` seeds each for a statement about teachers in general.
 
     Raises:
         UserError: The scatter over teachers is 0.
     """
     if not scatter.teacher:
-        raise UserError("teachers do not scatter here; ask for seeds")
+        raise UserError("the standard deviation over teachers is 0; ask for the number of seeds instead")
     return _least(lambda teachers: power_of(effect, scatter, seeds, teachers, confidence), power)
 
 
 def detectable(
     scatter: Scatter, seeds: int, teachers: int = 1, power: float = POWER, confidence: float = CONFIDENCE
 ) -> float:
-    """The smallest true difference that so many seeds show with the wanted power."""
+    """Smallest true difference that ``seeds`` seeds show with the given power."""
     from scipy.optimize import brentq
 
     error, df = _error(scatter, seeds, teachers)
-    # With one degree of freedom the quantile is 12.7; the difference lies within a few of it.
+    # An upper end for the search: the quantile is at most 12.7 (one degree of freedom).
     most = (t_quantile(confidence, df) + 10) * error * 4
     return float(brentq(lambda effect: power_of(effect, scatter, seeds, teachers, confidence) - power, 0.0, most))
 
@@ -117,7 +117,7 @@ def _error(scatter: Scatter, seeds: int, teachers: int) -> tuple[float, float]:
     a, b = scatter.a**2 / seeds, scatter.b**2 / seeds
     if scatter.teacher:
         if teachers < 2:
-            raise UserError("one teacher says nothing about others; use at least 2")
+            raise UserError("one teacher cannot show the scatter over teachers; use at least 2")
         return math.sqrt((scatter.teacher**2 + a + b) / teachers), teachers - 1.0
     if seeds < 2:
         raise UserError(f"{seeds} training seeds have no interval; use at least 2")
@@ -125,7 +125,7 @@ def _error(scatter: Scatter, seeds: int, teachers: int) -> tuple[float, float]:
 
 
 def _least(power_with: Callable[[int], float], power: float) -> int | None:
-    """The least number, from 2 on, whose power suffices; power rises with the number."""
+    """Least number, from 2 on, that has the given power; None above :data:`MOST`. Power rises with the number."""
     if power_with(MOST) < power:
         return None
     low, high = 1, MOST

@@ -22,11 +22,11 @@ Nested = Mapping[str, Mapping[str, Sequence[float]]]
 
 @dataclass(frozen=True)
 class Component:
-    """One standard deviation.
+    """A component of variance as a standard deviation with its interval.
 
     Attributes:
         std: Estimate in the unit of the values; 0 where the estimated variance is negative.
-        variance: The estimated variance as it came out, which may be negative.
+        variance: The estimated variance, which may be negative.
         df: Degrees of freedom of its mean square.
         low: Lower end of the interval of the standard deviation.
         high: Upper end.
@@ -41,13 +41,13 @@ class Component:
 
 @dataclass(frozen=True)
 class Components:
-    """Three standard deviations; None where nothing can be said: one trial, one seed of each teacher, one teacher.
+    """Standard deviations over trials, training seeds and teachers; None for a component that the data do not show.
 
     Attributes:
-        evaluation: Of one evaluation trial of one generator.
-        training: Of training seeds from one teacher, without what evaluation adds.
-        teacher: Of teachers of equal settings, without what training seeds add.
-        counts: Trials, runs and teachers that were seen.
+        evaluation: Over evaluation trials of one generator.
+        training: Over training seeds from one teacher, without the part of evaluation.
+        teacher: Over teachers of equal settings, without the part of training seeds.
+        counts: Numbers of trials, runs and teachers.
     """
 
     evaluation: Component | None
@@ -58,7 +58,7 @@ class Components:
 
 @dataclass(frozen=True)
 class _Square:
-    """A mean square with its degrees of freedom, and how often it holds the components of seeds and of teachers."""
+    """A mean square, its degrees of freedom, and its coefficients of the components of seeds and of teachers."""
 
     value: float
     df: float
@@ -70,8 +70,8 @@ def components(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> Comp
     """Components of variance, pooled over groups.
 
     Args:
-        groups: Nested values of each method; what differs between methods is no part of any component. A teacher that
-            several methods come from counts once in the degrees of freedom, since its error is theirs in common.
+        groups: Nested values of each method; differences between methods are part of no component. A teacher of several
+            methods counts once in the degrees of freedom, since these methods share its error.
         confidence: Coverage of the intervals, in (0, 1).
 
     Raises:
@@ -84,11 +84,11 @@ def components(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> Comp
                     raise UserError(f"run '{run}' of teacher '{teacher}' has no trial; measure it")
     groups = [nested for nested in groups if any(nested.values())]
     if not groups:
-        raise UserError("no run of these; nothing is known about their scatter")
+        raise UserError("no measured run, so the scatter is unknown; measure the runs first")
     trial, seed, between = _squares(groups)
     nothing = _Square(0.0, math.inf)
     evaluation = _component(trial, nothing, 1.0, confidence) if trial else None
-    # A single trial of each run leaves the evaluation's part in the training's.
+    # With one trial of each run the component of training includes that of evaluation.
     training = _component(seed, trial or nothing, seed.seeds, confidence) if seed else None
     among = None
     if between and seed:
@@ -100,9 +100,9 @@ def components(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> Comp
 
 
 def of_difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Component:
-    """The standard deviation over teachers of the difference A − B, without what training seeds add to it.
+    """Standard deviation of the difference A − B over teachers, without the part of training seeds.
 
-    It decides how far a difference holds for further teachers, which an interval within teachers does not say.
+    It shows how far a difference holds for other teachers; an interval within teachers does not.
 
     Args:
         a: Values of training seeds of method A by teacher.
@@ -110,13 +110,13 @@ def of_difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Compo
         confidence: Coverage of the interval, in (0, 1).
 
     Raises:
-        UserError: Fewer than two teachers that both have.
+        UserError: A and B have fewer than two teachers in common.
     """
     effect = difference(a, b, confidence)
     if len(effect.blocks) < 2:
-        raise UserError("one teacher says nothing about the scatter between teachers; train from at least two")
+        raise UserError("one teacher cannot show the scatter over teachers; train from at least two")
     teachers = len(effect.blocks)
-    # The variance of the mean over blocks, times their number: what seeds alone add to each block's difference.
+    # Variance of one block's difference due to seeds: that of the mean over blocks, times their number.
     noise = _Square(teachers * effect.standard_error**2, effect.df)
     return _component(_Square(statistics.variance(effect.blocks.values()), teachers - 1), noise, 1.0, confidence)
 
@@ -156,7 +156,7 @@ def _squares(groups: Sequence[Nested]) -> tuple[_Square | None, _Square | None, 
 
 
 def _mixed(seed: _Square, trial: _Square | None, share: float) -> _Square:
-    """What a teachers' mean square would be without teachers: seeds and trials in its own proportion."""
+    """Expected mean square of teachers without scatter over teachers: a mixture of seeds and trials."""
     parts = [(share * seed.value, seed.df)]
     if trial:
         parts.append(((1 - share) * trial.value, trial.df))
@@ -166,14 +166,14 @@ def _mixed(seed: _Square, trial: _Square | None, share: float) -> _Square:
 
 
 def _component(square: _Square, noise: _Square, times: float, confidence: float) -> Component:
-    """The variance that a mean square holds beyond its noise, ``(MS − noise) / times``, with Williams's interval."""
+    """Component of a mean square beyond its noise, ``(MS − noise) / times``, with Williams's interval."""
     from scipy.special import chdtri, fdtri
 
     variance = (square.value - noise.value) / times
     tail = (1 - confidence) / 2
     ends = []
     for upper in (tail, 1 - tail):
-        # chdtri takes the upper tail, fdtri the lower one. A noise that is known exactly needs no F.
+        # chdtri takes the upper tail, fdtri the lower one. If the noise is known (df = ∞), the F quantile is χ²/df.
         chi = float(chdtri(square.df, upper))
         ratio = float(fdtri(square.df, noise.df, 1 - upper)) if math.isfinite(noise.df) else chi / square.df
         ends.append(math.sqrt(max(square.value - noise.value * ratio, 0.0) * square.df / (times * chi)))

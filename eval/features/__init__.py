@@ -4,8 +4,8 @@
 >>> features = extractor(images)                        # images uint8 (N, 1, 8, 8) -> float32 (N, 256)
 >>> features, logits = extractor.features_and_logits(images)
 
-Variants that give other numbers (clean-fid's resize, DINOv2 with PIL resize, fewer digits for speed) have names of
-their own and are never mixed with the published ones.
+Variants that give other numbers (clean-fid's resize, DINOv2 with PIL resize, reduced precision for speed) have separate
+names and are never mixed with the published networks.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The features by which GDD's discriminator judges digits: what it may flatter, beside features that it never saw."""
+"""Features of GDD's discriminator for digits, to compare with features that GDD did not train against."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sida.errors import UserError
 
 
 class DigitsBackboneExtractor(Extractor):
-    """The last map of the discriminator's digits backbone (:mod:`sida.discriminator.digits`), 64 × 2 × 2 values."""
+    """Last feature map of the digits backbone of the discriminator (:mod:`sida.discriminator.digits`), 64 × 2 × 2."""
 
     name = "digits_backbone"
     num_features = 256

@@ -1,4 +1,4 @@
-"""What every extractor is: a callable with a name, a digest and a fixed number of features."""
+"""Base class of extractors: callables with a name, a digest and a fixed number of features."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from sida.errors import UserError
 
 if TYPE_CHECKING:
-    # Extractors are named when a workflow starts, which must not wait for torch.
+    # The start of a workflow reads names of extractors and must not wait for torch.
     import torch
 
 
@@ -16,14 +16,14 @@ class Extractor(abc.ABC):
     """Maps uint8 images (N, C, H, W) to float32 features (N, num_features) on ``device``.
 
     Attributes:
-        name: Name under which results record it; one from outside is called as it is named, ``module:class``.
-        assets: Ids in ``config/assets.tsv`` that an extractor from outside needs; a workflow has them fetched before.
-        sha256: Digest of the weights and of everything else that decides its output.
+        name: Name of the extractor in results; for a custom extractor ``module:class``.
+        assets: Ids in ``config/assets.tsv`` that a custom extractor needs; the workflow fetches them first.
+        sha256: Digest of the weights and of everything else that decides the output.
         num_features: Width of the features.
-        num_classes: Width of the logits, 0 where the network has no classes.
-        tf32: Whether it computes in TF32, whatever the protocol allows; nothing else may be computed beside it, since
-            that is a switch of the whole process.
-        device: Where features live.
+        num_classes: Width of the logits; 0 for a network without classes.
+        tf32: Whether the extractor computes in TF32 even if the protocol forbids TF32. TF32 is a switch of the whole
+            process, so no other computation may run at the same time.
+        device: Torch device of the features.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Extractor(abc.ABC):
         return self._run(images, logits=False)[0]
 
     def features_and_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Features and class logits (softmax gives the probabilities) from one pass; logits None without classes."""
+        """Features and class logits (their softmax: probabilities) from one pass; logits are None without classes."""
         return self._run(images, logits=True)
 
     def _run(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -78,7 +78,11 @@ class Extractor(abc.ABC):
 
 
 def as_rgb(images: torch.Tensor, name: str) -> torch.Tensor:
-    """Repeats grey images to three channels, as the official tools do; other channel counts are refused."""
+    """Repeats grey images to three channels, as the official tools do.
+
+    Raises:
+        UserError: Images with neither 1 nor 3 channels.
+    """
     if images.shape[1] == 1:
         return images.expand(-1, 3, -1, -1)
     if images.shape[1] != 3:

@@ -1,8 +1,7 @@
 """The embedded feature network for 8×8 digits: a small CNN whose weights are part of the package.
 
-Features are the 256 activations after the last convolution and pooling. The penultimate layer of a classifier is of
-no use here: it forgets everything but the class, so that ten class means look almost like the data
-(``reference/demo-feasibility.md``, "Which feature layer").
+Features are the 256 activations after the last convolution and pooling. The penultimate layer of the classifier is not
+used: it keeps little but the class, so that ten class means look almost like the data.
 """
 
 from __future__ import annotations
@@ -18,20 +17,20 @@ from eval.features.base import Extractor
 from sida.errors import UserError
 from sida.files.tensors import explained, read_tensors
 
-WEIGHTS = Path(__file__).with_name("digits.safetensors")
-WIDTHS = (32, 64, 64)
-NUM_FEATURES = 4 * WIDTHS[-1]
-NUM_CLASSES = 10
+DIGITS_NETWORK = Path(__file__).with_name("digits.safetensors")
+_WIDTHS = (32, 64, 64)
+NUM_FEATURES = 4 * _WIDTHS[-1]
+_CLASSES = 10
 
 
 class DigitsNet(nn.Module):
     """Three convolutions, two poolings, two linear layers; input float32 (N, 1, 8, 8) in [-1, 1].
 
     Args:
-        widths: Channels of the convolutions; there are four features for each of the last.
+        widths: Channels of the convolutions; each channel of the last one gives four features.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = WIDTHS) -> None:
+    def __init__(self, widths: tuple[int, int, int] = _WIDTHS) -> None:
         super().__init__()
         first, second, last = widths
         self.convolutions = nn.Sequential(
@@ -42,7 +41,7 @@ class DigitsNet(nn.Module):
             nn.MaxPool2d(2),
             nn.Flatten(),
         )
-        self.classifier = nn.Sequential(nn.Linear(4 * last, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, NUM_CLASSES))
+        self.classifier = nn.Sequential(nn.Linear(4 * last, 64), nn.ReLU(), nn.Dropout(0.3), nn.Linear(64, _CLASSES))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns features (N, 4 · last width) and logits (N, 10)."""
@@ -51,20 +50,20 @@ class DigitsNet(nn.Module):
 
 
 def convolution_block(inputs: int, outputs: int) -> list[nn.Module]:
-    """A convolution of 3×3, batch normalisation and a ReLU."""
+    """Layers of a block: 3×3 convolution, batch normalisation, ReLU."""
     return [nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 class DigitsExtractor(Extractor):
-    """The committed digits network (or one trained again, by ``path``)."""
+    """The committed digits network, or another one by ``path``."""
 
     name = "digits"
     num_features = NUM_FEATURES
-    num_classes = NUM_CLASSES
-    widths = WIDTHS
+    num_classes = _CLASSES
+    widths = _WIDTHS
     image_shape = (1, 8, 8)
 
-    def __init__(self, device: str | torch.device = "cpu", path: str | Path = WEIGHTS) -> None:
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path = DIGITS_NETWORK) -> None:
         super().__init__(device)
         state, self.metadata = read_weights(path)
         self.sha256 = weights_digest(state)
@@ -74,7 +73,7 @@ class DigitsExtractor(Extractor):
 
     @classmethod
     def network(cls) -> nn.Module:
-        """A network without its weights, with ``convolutions`` to features and ``forward`` to features and logits."""
+        """A network before its weights are loaded: ``convolutions`` gives features, ``forward`` features and logits."""
         return DigitsNet(cls.widths)
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -98,7 +97,7 @@ def read_weights(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def weights_digest(state: dict[str, torch.Tensor]) -> str:
-    """SHA-256 over names, shapes and float bytes: two files with equal weights have equal digests."""
+    """SHA-256 of names, shapes and float bytes of weights; files with equal weights have equal digests."""
     digest = hashlib.sha256()
     for key in sorted(state):
         tensor = state[key].detach().cpu().contiguous()

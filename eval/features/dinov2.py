@@ -19,8 +19,8 @@ from sida.files.atomic import sha256_json
 from sida.runtime.devices import tf32
 
 MODEL = "dinov2_vitl14"
-WEIGHTS, CODE = EXTRACTORS["dinov2"].assets
-INPUT_SIZE = 224
+_WEIGHTS, _CODE = EXTRACTORS["dinov2"].assets
+_SIZE = 224
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -28,10 +28,10 @@ class DinoV2Extractor(Extractor):
     """The detector of FD-DINOv2.
 
     Args:
-        device: Where it runs.
-        repository: A copy of DINOv2's repository (a folder with ``hubconf.py``), whose code runs with the user's
-            permission; None takes the registered archive of one commit, which is unpacked in the cache.
-        weights: File of the weights; None takes the registered asset, ``"hub"`` lets the repository load its own.
+        device: Torch device of the network.
+        repository: Copy of DINOv2's repository (a folder with ``hubconf.py``), whose code runs with the user's
+            permission; None takes the registered archive of one commit, unpacked in the cache.
+        weights: File of the weights; None takes the registered asset, ``"hub"`` leaves loading to the repository.
         model: Entry point of the repository.
 
     Raises:
@@ -40,7 +40,7 @@ class DinoV2Extractor(Extractor):
 
     name = "dinov2"
     resize = "torch bicubic, antialiased, float"
-    #: What computes the network, where that changes its features.
+    #: Precision of the computation, if it changes the features.
     precision: str | None = None
 
     def __init__(
@@ -51,16 +51,16 @@ class DinoV2Extractor(Extractor):
         model: str = MODEL,
     ) -> None:
         super().__init__(device)
-        net, code = load_hub_model(repository or CODE, model, weights or WEIGHTS)
+        net, code = load_hub_model(repository or _CODE, model, weights or _WEIGHTS)
         self._net = net.to(self.device).eval().requires_grad_(False)
-        # The digest is over the weights themselves: a file's bytes may differ where its tensors do not.
+        # The digest is of the weights, since two files with equal tensors may differ in bytes.
         facts = [weights_digest(self._net.state_dict()), self.resize, code]
         self.sha256 = sha256_json(facts if self.precision is None else [*facts, self.precision])
         self._prepare()
         self._mean = torch.tensor(_MEAN, device=self.device).view(1, 3, 1, 1)
         self._std = torch.tensor(_STD, device=self.device).view(1, 3, 1, 1)
         with torch.inference_mode():
-            probe = torch.zeros(1, 3, INPUT_SIZE, INPUT_SIZE, dtype=torch.uint8, device=self.device)
+            probe = torch.zeros(1, 3, _SIZE, _SIZE, dtype=torch.uint8, device=self.device)
             self.num_features = self._forward(probe, logits=False)[0].shape[1]
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -68,31 +68,31 @@ class DinoV2Extractor(Extractor):
         return self._features((resized / 255 - self._mean) / self._std).to(torch.float32), None
 
     def _prepare(self) -> None:
-        """Changes the network for the precision."""
+        """Converts the network to its precision."""
 
     def _features(self, normalised: torch.Tensor) -> torch.Tensor:
-        """What the network gives for normalised images float32 (N, 3, 224, 224)."""
+        """Features of normalised images float32 (N, 3, 224, 224)."""
         features: torch.Tensor = self._net(normalised)
         return features
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.interpolate(
-            images.to(torch.float32), size=(INPUT_SIZE, INPUT_SIZE), mode="bicubic", antialias=True
+            images.to(torch.float32), size=(_SIZE, _SIZE), mode="bicubic", antialias=True
         )
 
 
 class DinoV2PillowExtractor(DinoV2Extractor):
-    """The same network after Pillow's resize, rounded to bytes (dgm-eval): other numbers, hence another name."""
+    """DINOv2 after Pillow's resize, rounded to bytes (as dgm-eval); its numbers differ, so it has another name."""
 
     name = "dinov2_pil"
     resize = "Pillow bicubic, uint8"
 
     def _resize(self, images: torch.Tensor) -> torch.Tensor:
-        return resize_bytes(images, INPUT_SIZE)
+        return resize_bytes(images, _SIZE)
 
 
 class DinoV2TF32Extractor(DinoV2Extractor):
-    """The same network with products in TF32 on a GPU: other digits, hence another name."""
+    """DINOv2 with products in TF32 on a GPU; its last digits differ, so it has another name."""
 
     name = "dinov2_tf32"
     precision = "TF32"
@@ -104,7 +104,7 @@ class DinoV2TF32Extractor(DinoV2Extractor):
 
 
 class DinoV2HalfExtractor(DinoV2Extractor):
-    """The same network with weights and activations in float16: other digits, hence another name."""
+    """DINOv2 with weights and activations in float16; its last digits differ, so it has another name."""
 
     name = "dinov2_fp16"
     precision = "float16"

@@ -14,7 +14,7 @@ from eval.features.registry import get_extractor
 
 @dataclass(frozen=True)
 class Features:
-    """What one network says about a batch.
+    """Output of one feature network for a batch.
 
     Attributes:
         features: float32 (N, C).

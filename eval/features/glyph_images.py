@@ -1,8 +1,9 @@
-"""Rendered digits: the glyphs of matplotlib's fonts, bent, thickened and scanned as scikit-learn's digits were.
+"""Renders digits from matplotlib's fonts, deformed and sampled like scikit-learn's digits.
 
-No handwriting is in them: outlines of fonts become signed distances, which a random affine map and a smooth random
-displacement bend and a random level makes thinner or thicker; the result is fitted into a box of 32×32 dots, of which
-each 4×4 are counted (0..16), as the digits' own bitmaps were (Alpaydin and Kaynak 1998, UCI "optdigits").
+The images contain no handwriting. Outlines of fonts become signed distances; a random affine map and a smooth random
+displacement deform them, and a random level changes the thickness of the strokes. The result is fitted into a box of
+32×32 dots, and the dots of each 4×4 block are counted (0..16), as for the bitmaps of the digits (Alpaydin and Kaynak
+1998, UCI "optdigits").
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch.nn.functional import affine_grid, avg_pool2d, grid_sample, interpolat
 
 from sida.data.glyphs import HALF_SIDE, glyph_fields
 
-#: Fonts that come with matplotlib, without those whose digits hang below the line or are doubled.
+#: Fonts of matplotlib, except fonts whose digits hang below the line or have double strokes.
 FONTS = (
     "DejaVuSans",
     "DejaVuSans-Bold",
@@ -37,12 +38,12 @@ FONTS = (
     "cmtt10",
     "cmti10",
 )
-_SIZE = 48  # pixels of a field
+_SIZE = 48  # height and width of a field in pixels
 
 
 @functools.cache
 def fields_of_digits() -> Tensor:
-    """Signed distances to the outlines, see :func:`sida.data.glyphs.glyph_fields`: float32 ``(fonts, 10, 48, 48)``."""
+    """Signed distances to the outlines of digits (:func:`sida.data.glyphs.glyph_fields`): ``(fonts, 10, 48, 48)``."""
     return torch.tensor(glyph_fields(FONTS, string.digits, _SIZE), dtype=torch.float32)
 
 
@@ -51,8 +52,8 @@ def render(fields: Tensor, classes: Tensor, generator: torch.Generator) -> Tenso
 
     Args:
         fields: Signed distances, float32 ``(fonts, 10, 48, 48)``.
-        classes: Which digits, int64 ``(N,)``.
-        generator: Decides fonts, shapes and places.
+        classes: Digits to render, int64 ``(N,)``.
+        generator: Random numbers for fonts, shapes and positions.
 
     Returns:
         uint8 ``(N, 1, 8, 8)``, on the 17 levels of :class:`sida.data.digits.Digits`.
@@ -60,14 +61,14 @@ def render(fields: Tensor, classes: Tensor, generator: torch.Generator) -> Tenso
     fonts = torch.randint(len(fields), (len(classes),), generator=generator)
     shapes = _as_written(fields[fonts, classes][:, None], classes, generator)
     bent = _bend(shapes, generator)
-    # A thicker or thinner stroke, but always some ink.
+    # A random thickness of the stroke, but always some ink.
     level = (-0.04 - 0.03 * _normal(len(bent), generator=generator)).minimum(bent.flatten(1).amax(1) - 0.03)
     dots = avg_pool2d(_fit_box(bent > level[:, None, None], generator), 4)
     return (dots * 255).round().to(torch.uint8)
 
 
 def _as_written(shapes: Tensor, classes: Tensor, generator: torch.Generator) -> Tensor:
-    """Forms that hands write and fonts do not have: crossed 7, 9 with a straight leg, straight 6, 1 without a foot."""
+    """Adds handwritten forms that fonts do not have: crossed 7, 9 with a straight leg, straight 6, 1 without a foot."""
     axis = HALF_SIDE * (2 * (torch.arange(_SIZE) + 0.5) / _SIZE - 1)
     x, y = axis[None, :], -axis[:, None]
     bar = torch.minimum(0.3 - x.abs(), 0.05 - y.abs())
@@ -80,7 +81,7 @@ def _as_written(shapes: Tensor, classes: Tensor, generator: torch.Generator) -> 
 
 
 def _bend(shapes: Tensor, generator: torch.Generator) -> Tensor:
-    """Rotation, shear, width and a smooth displacement; ``(N, 48, 48)``."""
+    """Deforms shapes ``(N, 48, 48)`` by rotation, shear, width and a smooth displacement."""
     count = len(shapes)
     angle, shear = math.radians(9) * _normal(count, generator=generator), 0.2 * _normal(count, generator=generator)
     width = 0.75 + 0.5 * torch.rand(count, generator=generator)
@@ -92,7 +93,7 @@ def _bend(shapes: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _fit_box(ink: Tensor, generator: torch.Generator) -> Tensor:
-    """Ink ``(N, 48, 48)`` moved so that it fills the height of 32 dots, and at most three quarters of the width."""
+    """Scales ink ``(N, 48, 48)`` to the height of 32 dots and at most three quarters of the width."""
     count = len(ink)
     (top, bottom), (left, right) = _ends(ink.any(2)), _ends(ink.any(1))
     height, width = (bottom - top) / 2, (right - left) / 2
@@ -106,7 +107,7 @@ def _fit_box(ink: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _ends(used: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last used line of each image, as places in -1..1."""
+    """First and last line with ink of each image, as coordinates in -1..1."""
     lines = torch.arange(_SIZE)
     first, last = torch.where(used, lines, _SIZE).amin(1), torch.where(used, lines, -1).amax(1) + 1
     return 2 * first / _SIZE - 1, 2 * last / _SIZE - 1

@@ -1,4 +1,4 @@
-"""The embedded feature network of the data set ``glyphs32``: trained on other fonts than its images have.
+"""The embedded feature network of the data set ``glyphs32``, trained on fonts that the data set does not have.
 
 Features are the activations after the last convolution and pooling, as in the network `digits`.
 """
@@ -13,9 +13,9 @@ from torch import nn
 from eval.features.digits import DigitsExtractor, convolution_block
 from sida.config.rendered import RENDERED
 
-WEIGHTS = Path(__file__).with_name("glyphs32.safetensors")
-WIDTHS = (32, 48, 64, 64)
-NUM_CLASSES = len(RENDERED["glyphs32"].letters)
+GLYPHS32_NETWORK = Path(__file__).with_name("glyphs32.safetensors")
+_WIDTHS = (32, 48, 64, 64)
+_CLASSES = len(RENDERED["glyphs32"].letters)
 
 
 class Glyphs32Net(nn.Module):
@@ -24,10 +24,10 @@ class Glyphs32Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inputs, outputs in zip((3, *WIDTHS), WIDTHS, strict=False):
+        for inputs, outputs in zip((3, *_WIDTHS), _WIDTHS, strict=False):
             layers += [*convolution_block(inputs, outputs), nn.MaxPool2d(2)]
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.classifier = nn.Sequential(nn.Dropout(0.3), nn.Linear(4 * WIDTHS[-1], NUM_CLASSES))
+        self.classifier = nn.Sequential(nn.Dropout(0.3), nn.Linear(4 * _WIDTHS[-1], _CLASSES))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns features (N, 256) and logits (N, 26)."""
@@ -36,14 +36,14 @@ class Glyphs32Net(nn.Module):
 
 
 class Glyphs32Extractor(DigitsExtractor):
-    """The committed network of ``glyphs32`` (or one trained again, by ``path``)."""
+    """The committed network of ``glyphs32``, or another one by ``path``."""
 
     name = "glyphs32"
-    num_features = 4 * WIDTHS[-1]
-    num_classes = NUM_CLASSES
+    num_features = 4 * _WIDTHS[-1]
+    num_classes = _CLASSES
     image_shape = (3, 32, 32)
 
-    def __init__(self, device: str | torch.device = "cpu", path: str | Path = WEIGHTS) -> None:
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path = GLYPHS32_NETWORK) -> None:
         super().__init__(device, path)
 
     @classmethod

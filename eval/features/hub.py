@@ -1,4 +1,4 @@
-"""Networks whose code is a repository with a ``hubconf.py``: a registered archive of one commit, or a local folder."""
+"""Loads networks from repositories with a ``hubconf.py``: a registered archive of one commit, or a local folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sida.files.atomic import atomic_path, sha256_file, sha256_json
 from sida.files.npy import ZIP_FAULTS
 from sida.networks.checkpoint import read_state_dict
 
-#: Python files of an archive and their bytes; DINOv2 has about a hundred, of 0.7 MB together.
+#: Largest number of Python files in an archive, and of their bytes; DINOv2 has about a hundred files, 0.7 MB.
 _FILES, _BYTES = 2_000, 16_000_000
 
 
@@ -24,13 +24,13 @@ def load_hub_model(repository: str, model: str, weights: str | Path) -> tuple[to
     Args:
         repository: Id of a registered archive, or a folder with ``hubconf.py``, which needs the user's permission.
         model: Entry point of ``hubconf.py``.
-        weights: Id of a registered file, a file, or ``"hub"``: the repository loads its own.
+        weights: Id of a registered file, a file, or ``"hub"``: the repository loads the weights.
 
     Returns:
         The network, and the digest of the repository's Python files.
 
     Raises:
-        UserError: Anything that fails, in one line.
+        UserError: The code is not permitted, or code or weights cannot be loaded.
     """
     registry = load_registry()
     own = weights == "hub"
@@ -62,12 +62,12 @@ def unpack_code(archive: Path) -> Path:
     """Writes the Python files of a GitHub archive into a folder beside it, where they are missing or differ.
 
     Raises:
-        UserError: Not such an archive, or larger than any is.
+        UserError: The file is no such archive, or is too large.
     """
     folder = archive.with_suffix("")
     try:
         with zipfile.ZipFile(archive) as file:
-            # Below the folder that GitHub puts around everything.
+            # Without the top folder that GitHub adds.
             inside = {PurePosixPath(*PurePosixPath(m.filename).parts[1:]): m for m in file.infolist()}
             files = {name: m for name, m in inside.items() if _used(name)}
             if len(files) > _FILES or sum(m.file_size for m in files.values()) > _BYTES:
@@ -85,5 +85,5 @@ def unpack_code(archive: Path) -> Path:
 
 
 def _used(name: PurePosixPath) -> bool:
-    """Whether a file is ``hubconf.py`` or of a package; others lie beside it, such as ``setup.py``."""
+    """Whether a file is ``hubconf.py`` or in a package; other files, such as ``setup.py``, are not needed."""
     return name.suffix == ".py" and (len(name.parts) > 1 or name.name == "hubconf.py")

@@ -4,8 +4,8 @@ Call signature of the file: ``net(uint8 (N, 3, H, W), return_features=True) -> f
 precision/recall, ``net(images, no_output_bias=True) -> probabilities (N, 1008)`` for the inception score. It resizes to
 299×299 inside, with the filter of the original TensorFlow graph.
 
-The second call repeats the whole network for one last linear layer. Here the network runs once; its last layer's weight
-is applied to the features without bias and checked against the second call when the file is loaded.
+The second call repeats the whole network for one last linear layer. This module runs the network once and applies the
+weight of the last layer, without bias, to the features; loading checks the result against the second call.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sida.files.atomic import sha256_file, sha256_json
 from sida.runtime.devices import tf32
 
 (ASSET,) = EXTRACTORS["inception"].assets
-INPUT_SIZE = 299
+_SIZE = 299
 _TOLERANCE = 1e-5
 
 
@@ -34,14 +34,13 @@ class InceptionExtractor(Extractor):
     """The detector of all published FID, IS and precision/recall numbers.
 
     Args:
-        device: Where it runs.
+        device: Torch device of the network.
         path: The TorchScript file; None takes the registered asset (fetched if it is not in the cache).
-        two_passes: Ask the file itself for probabilities, at the price of a second pass; for files whose last layer
-            cannot be found.
+        two_passes: Compute probabilities by a second pass; for files whose last layer cannot be found.
 
     Raises:
-        UserError: Missing or broken file, one whose last layer does not give its probabilities, or a program other than
-            the published one, which may write files, without the user's permission.
+        UserError: A missing or broken file, a file whose last layer does not give its probabilities, or another program
+            than the published one (it may write files) without the user's permission.
     """
 
     name = "inception"
@@ -83,10 +82,10 @@ class InceptionExtractor(Extractor):
         return probabilities.to(torch.float32)
 
     def _output_weight(self, features: torch.Tensor, probabilities: torch.Tensor) -> torch.Tensor:
-        """The last layer's weight (K, C), if ``softmax(features @ weightᵀ)`` is what the file computes."""
+        """Weight (K, C) of the last layer, checked: ``softmax(features @ weightᵀ)`` equals the file's probabilities."""
         shape = (probabilities.shape[1], features.shape[1])
         tensors = [*self._net.named_parameters(), *self._net.named_buffers()]
-        # The name of the published file first; any other matrix of that shape has to pass the same test.
+        # First the layer's name in the published file; any other matrix of that shape must pass the same test.
         for _, tensor in sorted(tensors, key=lambda item: item[0] != "output.weight"):
             if tuple(tensor.shape) == shape:
                 ours = torch.softmax(features @ tensor.float().T, 1)
@@ -99,7 +98,7 @@ class InceptionExtractor(Extractor):
 
 
 class InceptionCleanExtractor(InceptionExtractor):
-    """The same network after clean-fid's resize to 299×299: other numbers, hence another name; features only."""
+    """Inception after clean-fid's resize to 299×299, features only; its numbers differ, so it has another name."""
 
     name = "inception_clean"
 
@@ -111,13 +110,13 @@ class InceptionCleanExtractor(InceptionExtractor):
             raise UserError(f"{self.path}: has no 'layers' to call without its own resize; use the published file")
 
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        resized = resize_clean(as_rgb(images, self.name), INPUT_SIZE).to(self.device)
+        resized = resize_clean(as_rgb(images, self.name), _SIZE).to(self.device)
         features: torch.Tensor = self._net.layers((resized - 128) / 128)
         return features.reshape(len(images), -1).to(torch.float32), None
 
 
 class InceptionTF32Extractor(InceptionExtractor):
-    """The same network with TF32 and channels-last maps on a GPU: other digits, hence another name."""
+    """Inception with TF32 and channels-last maps on a GPU; its last digits differ, so it has another name."""
 
     name = "inception_tf32"
     tf32 = True

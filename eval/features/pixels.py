@@ -1,4 +1,4 @@
-"""Raw pixels as features: a distance that no classifier can flatter."""
+"""Raw pixels as features: a distance without any trained network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of extractors, the downloads they need, and how to make them."""
+"""Registry of extractors: names, required downloads, and a factory."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ours:
-    """An extractor of ours: module and class, what it needs of ``config/assets.tsv``, and whether it has classes.
+    """An extractor of this package: module and class, assets in ``config/assets.tsv``, and whether it has classes.
 
-    The last two stand here, because they are asked for when a workflow starts, which must not wait for torch.
+    Assets and classes are listed here because the start of a workflow reads them and must not import torch.
     """
 
     module: str
@@ -47,7 +47,7 @@ EXTRACTORS = {
 
 
 def extractor_names() -> list[str]:
-    """Names of our extractors; others are named ``module:class``."""
+    """Names of the extractors of this package; custom extractors are named ``module:class``."""
     return sorted(EXTRACTORS)
 
 
@@ -61,7 +61,7 @@ def extractor_assets(name: str) -> tuple[str, ...]:
 
 
 def without_classes(name: str) -> bool:
-    """Whether an extractor of ours has no class probabilities; of others, only they themselves know."""
+    """Whether an extractor of this package has no class probabilities; False for custom extractors."""
     return name in EXTRACTORS and not EXTRACTORS[name].classes
 
 
@@ -70,8 +70,8 @@ def get_extractor(name: str, device: str | torch.device = "cpu", **options: Any)
 
     Args:
         name: One of :func:`extractor_names`, or ``module:class``: a subclass of :class:`~eval.features.base.Extractor`.
-        device: Where it computes and where its features live.
-        **options: Passed to the extractor, e.g. ``path`` of the weights.
+        device: Torch device of the network and of its features.
+        **options: Options of the extractor, e.g. ``path`` of the weights.
 
     Raises:
         UserError: Unknown name, or weights that are missing or broken.

@@ -1,4 +1,4 @@
-"""Resizing with Pillow, for the variants that other tools define; the published protocols resize elsewhere."""
+"""Resizing with Pillow, for variants of feature networks that other tools define."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 
 def resize_clean(images: torch.Tensor, size: int) -> torch.Tensor:
-    """clean-fid's ``clean`` mode: each channel as float32 by Pillow's antialiased bicubic filter, clipped to 0..255.
+    """Resizes as clean-fid's ``clean`` mode: each channel in float32 by Pillow's antialiased bicubic filter.
 
     Args:
         images: uint8 (N, 3, H, W).
         size: New height and width.
 
     Returns:
-        float32 (N, 3, size, size) on the CPU, not rounded.
+        float32 (N, 3, size, size) on the CPU, clipped to 0..255, not rounded.
 
     Source: Parmar et al. 2022 (arXiv:2104.11222), section 3; GaParmar/clean-fid:cleanfid/resize.py.
     """
@@ -27,7 +27,7 @@ def resize_clean(images: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def resize_bytes(images: torch.Tensor, size: int) -> torch.Tensor:
-    """dgm-eval's way: the whole uint8 image by Pillow's antialiased bicubic filter, rounded to uint8 again.
+    """Resizes as dgm-eval: the uint8 image by Pillow's antialiased bicubic filter, rounded to uint8.
 
     Args:
         images: uint8 (N, 3, H, W).

@@ -1,4 +1,4 @@
-"""Trains the digits feature network again: same seed, same machine, same bytes; a few seconds on one core."""
+"""Trains the digits feature network: a few seconds on one core, bit for bit the same by seed on one machine."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from sida.data.digits import shuffled
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How a small classifier is fitted.
+    """Settings of the training of a small classifier.
 
     Attributes:
-        epochs: Passes over the other images.
+        epochs: Passes over the training images.
         batch_size: Images per step.
         max_lr: Peak of the one-cycle learning rate.
-        weight_decay: AdamW's.
-        label_smoothing: Of the cross-entropy.
-        input_noise: Std of Gaussian noise on inputs in [-1, 1]; generated images are not on the data's 17 grey levels.
+        weight_decay: Weight decay of AdamW.
+        label_smoothing: Label smoothing of the cross-entropy.
+        input_noise: Std of Gaussian noise on inputs in [-1, 1], since generated images have more than 17 grey levels.
     """
 
     epochs: int = 30
@@ -37,11 +37,11 @@ class FitSettings:
 
 @dataclass(frozen=True)
 class DigitsTraining(FitSettings):
-    """Settings of the committed network (recipe of ``reference/demo-feasibility.md``, section 1).
+    """Settings of the committed network.
 
     Attributes:
         seed: Seed of the split, the weights, the order, the noise and the dropout.
-        held_out: Number of images that training never sees.
+        held_out: Number of images that are not used for training.
     """
 
     seed: int = 0
@@ -49,7 +49,7 @@ class DigitsTraining(FitSettings):
 
 
 def split(settings: DigitsTraining) -> tuple[torch.Tensor, torch.Tensor]:
-    """Indices (int64) of the training and the held-out images; a function of the seed alone."""
+    """Indices (int64) of the training and the held-out images, determined by the seed."""
     order = shuffled(settings.seed)
     return order[settings.held_out :], order[: settings.held_out]
 
@@ -84,13 +84,13 @@ def fit_and_test(
     settings: FitSettings,
     seed: int,
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """Fits a fresh network on one thread, by a seed alone.
+    """Trains a new network on one thread, reproducibly by a seed.
 
     Args:
         make: Makes the network, which gives features and logits.
         seen: Images float32 ``(N, C, H, W)`` to fit to, and their classes int64 ``(N,)``.
-        unseen: Others, by which the accuracy is measured.
-        settings: How it is fitted.
+        unseen: Images and classes for the accuracy.
+        settings: Settings of the training.
         seed: Seed of the weights, the order, the noise and the dropout.
 
     Returns:
@@ -107,7 +107,7 @@ def fit_and_test(
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """One thread of torch: sums then have one order, and networks this small gain nothing from more."""
+    """Limits torch to one thread, which fixes the order of sums; more threads do not speed up such small networks."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -117,7 +117,7 @@ def one_thread() -> Iterator[None]:
 
 
 def fit(net: torch.nn.Module, images: torch.Tensor, classes: torch.Tensor, settings: FitSettings) -> torch.nn.Module:
-    """Fits a fresh network to images float32 (N, C, H, W) of classes int64 (N,) by torch's random state; returns it."""
+    """Trains a network on images float32 (N, C, H, W) of classes int64 (N,) by torch's random state; returns it."""
     net.train()
     steps = -(-len(images) // settings.batch_size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=settings.max_lr, weight_decay=settings.weight_decay, fused=True)

@@ -1,6 +1,6 @@
-"""Trains the glyph networks again: same seed, same packages, same machine, same bytes.
+"""Trains the glyph networks, bit for bit the same by seed with the same packages on one machine.
 
-The network of 8×8 digits takes under a minute on one core, that of ``glyphs32`` some ten.
+The network of 8×8 digits takes under a minute on one core, the network of ``glyphs32`` about ten minutes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from eval.features.digits import DigitsNet
 from eval.features.glyph_images import fields_of_digits, render
-from eval.features.glyphs import WIDTHS
+from eval.features.glyphs import GLYPHS_WIDTHS
 from eval.features.glyphs32 import Glyphs32Net
 from eval.features.train_digits import FitSettings, fit_and_test, one_thread
 from sida.config.rendered import FEATURE_FONTS, RENDERED
@@ -27,7 +27,7 @@ class GlyphTraining(FitSettings):
 
     Attributes:
         seed: Seed of the images, the weights, the order, the noise and the dropout.
-        images: Rendered digits, equally many of each class.
+        images: Number of rendered digits, equally many of each class.
     """
 
     epochs: int = 12
@@ -38,7 +38,7 @@ class GlyphTraining(FitSettings):
 
 
 def train_glyphs(settings: GlyphTraining) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Trains on rendered digits, and measures the accuracy on the real ones, none of which it was trained on.
+    """Trains on rendered digits and measures the accuracy on real digits.
 
     Returns:
         The float32 state dict and the metadata to store beside it (settings, data digest, ``digits_accuracy``).
@@ -51,7 +51,7 @@ def train_glyphs(settings: GlyphTraining) -> tuple[dict[str, torch.Tensor], dict
         images = torch.cat([render(fields, part, generator) for part in classes.split(1000)])
     seen = digits.network_input(images), classes
     unseen = digits.network_input(digits.images(range(len(digits)))), digits.class_indices
-    state, accuracy = fit_and_test(lambda: DigitsNet(WIDTHS), seen, unseen, settings, settings.seed)
+    state, accuracy = fit_and_test(lambda: DigitsNet(GLYPHS_WIDTHS), seen, unseen, settings, settings.seed)
     metadata = {
         "format": "sida-glyph-features/1",
         "settings": asdict(settings),
@@ -67,8 +67,8 @@ class Glyphs32Training(FitSettings):
 
     Attributes:
         seed: Seed of the weights, the order, the noise and the dropout.
-        images: Rendered letters, equally many of each class, in fonts that the data set does not have.
-        held_out: Images of the data set's subset ``test`` by which the accuracy is measured.
+        images: Number of rendered letters, equally many of each class, in fonts that the data set does not have.
+        held_out: Number of images of the subset ``test`` for the accuracy.
     """
 
     epochs: int = 8
@@ -79,7 +79,7 @@ class Glyphs32Training(FitSettings):
 
 
 def train_glyphs32(settings: Glyphs32Training) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Trains on letters in other fonts than those of ``glyphs32``, and measures the accuracy on its images.
+    """Trains on letters in fonts that ``glyphs32`` does not have, and measures the accuracy on its images.
 
     Returns:
         The float32 state dict and the metadata to store beside it (settings, ``held_out_accuracy``).
@@ -102,5 +102,5 @@ def train_glyphs32(settings: Glyphs32Training) -> tuple[dict[str, torch.Tensor],
 
 
 def _as_input(pixels: np.ndarray) -> torch.Tensor:
-    """Pixels uint8 ``(N, H, W, 3)`` as networks see them: float32 ``(N, 3, H, W)`` from -1 to 1."""
+    """Pixels uint8 ``(N, H, W, 3)`` as inputs of networks: float32 ``(N, 3, H, W)`` from -1 to 1."""
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1

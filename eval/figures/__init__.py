@@ -1,4 +1,4 @@
-"""Figures: layouts (data) and measurements become PDF, PNG and CSV."""
+"""Figures: build PDF, PNG and CSV from layouts and measurements."""
 
 from eval.figures.kinds import load_figure_layout
 

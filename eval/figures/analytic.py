@@ -1,4 +1,4 @@
-"""The figure of the analytic study of α: where starts lead, who is stable, what is biased, and how fast it goes."""
+"""The figure of the analytic study of α: convergence from starts, stability, bias and speed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _Study = dict[str, Any]
-#: How an outcome is drawn and called: marker, colour, name.
+#: Marker, colour and name of each outcome of a simulation.
 _OUTCOMES = {
     "data": ("o", "#0072B2", "reaches data"),
     "narrow": ("v", "#D55E00", "collapses"),
@@ -31,12 +31,12 @@ _BIAS = {"narrow": ("#D55E00", "½ as wide"), "right": ("#333333", "as wide"), "
 
 @dataclass(frozen=True, kw_only=True)
 class AnalyticFigure(FigureKind):
-    """The analytic study of α (``sida analytic``): no rows of the sheet, no choice of panels."""
+    """The analytic study of α (``sida analytic``); it uses no rows of the sheet and has fixed panels."""
 
     height: Inches = 4.9
 
     def needs(self, runs: Runs) -> Needs:
-        """The study."""
+        """Needs the analytic study."""
         return Needs([], [], analytic=True)
 
     def check(self, sources: Sources) -> None:
@@ -50,7 +50,7 @@ class AnalyticFigure(FigureKind):
 
 
 def _draw(layout: AnalyticFigure, study: _Study) -> Figure:
-    """Six panels; the data of each is in the study under the same name."""
+    """Draws six panels; the study has the data of each under the panel's name."""
     figure = style.new_figure(layout.width, layout.height)
     panels: tuple[tuple[str, Callable[[Axes, _Study], None]], ...] = (
         ("a  starts, exact ψ", _starts),
@@ -140,7 +140,7 @@ def _distance(axes: Axes, study: _Study, kind: str) -> None:
 
 
 def _map(axes: Axes, alphas: Sequence[float], rows: Sequence[float], outcomes: Sequence[Sequence[str]]) -> None:
-    """One mark for each α and row: what the simulation came to."""
+    """Draws one mark for each α and row: the outcome of the simulation."""
     for outcome, (marker, colour, label) in _OUTCOMES.items():
         places = [(a, r) for a, line in enumerate(outcomes) for r, found in zip(rows, line) if found == outcome]
         if places:
@@ -148,7 +148,7 @@ def _map(axes: Axes, alphas: Sequence[float], rows: Sequence[float], outcomes: S
 
 
 def _bars(axes: Axes, alphas: Sequence[float], values: Sequence[float | None]) -> None:
-    """The predicted limit of each α."""
+    """Draws the predicted limit of each α."""
     places = [(number, value) for number, value in enumerate(values) if value is not None]
     known = "predicted" in axes.get_legend_handles_labels()[1]
     for number, (place, value) in enumerate(places):
@@ -157,7 +157,7 @@ def _bars(axes: Axes, alphas: Sequence[float], values: Sequence[float | None]) -
 
 
 def _alpha_axis(axes: Axes, alphas: Sequence[float]) -> None:
-    """Categories in the maps, a scale elsewhere."""
+    """Labels the axis of α: categories in the maps, a scale elsewhere."""
     axes.set_xlabel("α")
     if axes.get_yscale() == "log":
         axes.set_xticks(range(len(alphas)), [_minus(alpha) for alpha in alphas], fontsize=6)
@@ -183,7 +183,7 @@ def _legend(axes: Axes, place: Any) -> None:
     }
     look |= {"columnspacing": 0.6, "labelspacing": 0.2, "handletextpad": 0.3}
     legend = axes.legend(loc=place, ncols=2, **look)
-    # Wide legends would make the panels narrow.
+    # A wide legend would make the panels narrow.
     legend.set_in_layout(False)
 
 
@@ -192,13 +192,13 @@ def _minus(alpha: float) -> str:
 
 
 def analytic_csv(study: _Study) -> str:
-    """One line per mark and point of the panels, and per number of the study."""
+    """CSV of the figure: one line per mark and point of the panels, and per number of the study."""
     settings = study["settings"]
     alphas = settings["alphas"]
     rows: list[tuple[Any, ...]] = []
     for name, key in (("starts", "starts"), ("ratios", "ratios")):
-        for alpha, found, told in zip(alphas, study[name]["outcomes"], study[name]["predicted"]):
-            rows += [(name, alpha, *line) for line in zip(settings[key], found, told)]
+        for alpha, found, predicted in zip(alphas, study[name]["outcomes"], study[name]["predicted"]):
+            rows += [(name, alpha, *line) for line in zip(settings[key], found, predicted)]
     for key in ("low", "high"):
         rows += [(f"starts, {key} limit", alpha, value, "", "") for alpha, value in zip(alphas, study["starts"][key])]
     rows += [("ratios, limit", alpha, value, "", "") for alpha, value in zip(alphas, study["ratios"]["needed"])]

@@ -1,4 +1,4 @@
-"""Places for words on axes: each stands where it covers the least of what is drawn."""
+"""Places annotations on axes where they cover the least of the drawing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from eval.figures.style import literal
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-#: Gaps between points that stand for a drawn line, in pixels.
+#: Distance in pixels between the points that represent a drawn line.
 _STEP = 2.0
 
 
 @dataclass(frozen=True)
 class Spot:
-    """A place for words: a point of the axes, and where the words stand from it, in points of 1/72 inch."""
+    """A possible position of a text: a point of the axes, and the offset of the text in points of 1/72 inch."""
 
     xy: tuple[float, float]
     offset: tuple[float, float]
@@ -30,7 +30,7 @@ class Spot:
 
 @dataclass(frozen=True)
 class Annotation:
-    """A text of one colour with its possible places, the best first."""
+    """A text of one colour with its possible positions, the best first."""
 
     text: str
     spots: Sequence[Spot]
@@ -39,14 +39,14 @@ class Annotation:
 
 
 def annotate(axes: Axes, words: Sequence[Annotation]) -> None:
-    """Writes each text at the spot where it covers the least; after all else is drawn and limits are final."""
+    """Writes each text at the spot where it covers the least; call it when the drawing and its limits are final."""
     from matplotlib import patheffects
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     if not words:
         return
     figure: Any = axes.figure
-    figure.draw_without_rendering()  # the layout decides where things are
+    figure.draw_without_rendering()  # computes the positions
     renderer = FigureCanvasAgg(figure).get_renderer()
     drawn = np.concatenate([np.empty((0, 2)), *map(_pixels, axes.get_lines())])
     legend = axes.get_legend()
@@ -63,7 +63,7 @@ def annotate(axes: Axes, words: Sequence[Annotation]) -> None:
             box = text.get_window_extent(renderer)
             inside = ((drawn > box.min) & (drawn < box.max)).all(1).sum()
             out = max(0.0, box.x1 - axes.bbox.x1) + max(0.0, axes.bbox.x0 - box.x0)
-            # As bad as a line through the words: other words below them, or an end beyond the axes.
+            # Other words below the text, or an end beyond the axes, count like a line through the text.
             found.append((inside + 100 * sum(box.overlaps(other) for other in taken) + out, len(found), text, box))
         *others, best = sorted(found, key=lambda place: place[:2], reverse=True)
         for _, _, text, _ in others:
@@ -72,7 +72,7 @@ def annotate(axes: Axes, words: Sequence[Annotation]) -> None:
 
 
 def _pixels(line: Any) -> np.ndarray:
-    """Points of a line as it is seen, ``(N, 2)`` in pixels, densely."""
+    """Dense points of a drawn line, ``(N, 2)`` in pixels."""
     points = line.get_transform().transform(line.get_xydata())
     points = points[np.isfinite(points).all(1)]
     if len(points) < 2 or line.get_linestyle() == "None":

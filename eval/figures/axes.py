@@ -1,4 +1,4 @@
-"""What drawings of curves and points share: panels, axes, legends, horizontal lines and words for what is missing."""
+"""Common parts of figures of curves and of points: panels, axes, legends, horizontal lines, notes on missing data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NO_DATA = "no data here yet"
-#: Numbers of a logarithmic axis within a power of ten, from few to many.
+#: Tick labels of a logarithmic axis within a power of ten, from few to many.
 _MULTIPLES = ((1,), (1, 3), (1, 2, 5), (1, 2, 3, 5), (1, 1.5, 2, 3, 5, 7), (1, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9))
 
 
@@ -37,7 +37,7 @@ def panels_of(layout: CurvesLayout | PointsLayout, count: int) -> tuple[Figure, 
 
 
 def dress(axes: Axes, spec: PanelSpec | PointsPanel, x_label: str) -> None:
-    """Title, labels, grid and numbers of a pair of axes, after all was drawn that decides where it ends."""
+    """Sets title, labels, grid and ticks of a pair of axes; call it when the limits are final."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     axes.set_title(literal(spec.title), loc="left", fontweight="bold")
@@ -49,7 +49,7 @@ def dress(axes: Axes, spec: PanelSpec | PointsPanel, x_label: str) -> None:
         axis.set_major_formatter(FuncFormatter(lambda value, _: short_number(value)))
         if scale == "log":
             low, high = axis.get_view_interval()
-            # Below, numbers stand side by side and need more room.
+            # Numbers below the axis stand side by side and need more room.
             multiples = _labelled(low, high, 3 if axis is axes.xaxis else 4)
             axis.set_major_locator(
                 LogLocator(subs=multiples) if multiples else MaxNLocator(7, steps=[1, 2, 2.5, 5, 10])
@@ -58,7 +58,7 @@ def dress(axes: Axes, spec: PanelSpec | PointsPanel, x_label: str) -> None:
 
 
 def _labelled(low: float, high: float, least: int) -> tuple[float, ...]:
-    """The fewest multiples of each power of ten that give an axis enough numbers; none where all are too few."""
+    """Fewest multiples of each power of ten that give an axis ``least`` numbers; empty if all give too few."""
     powers = [10.0**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
     for multiples in _MULTIPLES:
         if sum(low <= power * multiple <= high for power in powers for multiple in multiples) >= least:
@@ -67,7 +67,7 @@ def _labelled(low: float, high: float, least: int) -> tuple[float, ...]:
 
 
 def legend_below(figure: Figure, more: Mapping[str, Any]) -> None:
-    """One legend for all panels, each label once, in as many columns as the figure's width holds."""
+    """Draws one legend for all panels, each label once, in as many columns as fit into the figure's width."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     found: dict[str, Any] = {}
@@ -77,7 +77,7 @@ def legend_below(figure: Figure, more: Mapping[str, Any]) -> None:
     found |= more
     renderer = FigureCanvasAgg(figure).get_renderer()
     for most in range(min(6, len(found)), 0, -1):
-        # As many in each row, as nearly as it goes.
+        # Rows of nearly equal length.
         across = -(-len(found) // -(-len(found) // most))
         legend = figure.legend(
             found.values(), found.keys(), loc="outside lower center", ncols=across, frameon=False, handlelength=2.4
@@ -88,7 +88,7 @@ def legend_below(figure: Figure, more: Mapping[str, Any]) -> None:
 
 
 def legend_inside(axes: Axes, place: Any, more: Mapping[str, Any]) -> None:
-    """A legend in a panel, with further entries."""
+    """Draws a legend in a panel, with further entries."""
     handles: list[Any]
     handles, labels = axes.get_legend_handles_labels()
     look: dict[str, Any] = {"framealpha": 0.9, "edgecolor": "none", "borderpad": 0.3, "handlelength": 2.4}
@@ -96,7 +96,7 @@ def legend_inside(axes: Axes, place: Any, more: Mapping[str, Any]) -> None:
 
 
 def _line_colour(line: ReferenceLine, by_method: bool) -> str:
-    """The layout's choice; else a measured generator has the colour of its method."""
+    """Colour of a reference line: that of the layout, else of the measured generator's method."""
     if line.colour is not None:
         return style.LINE_COLOURS[line.colour]
     if line.method == "teacher":
@@ -107,11 +107,11 @@ def _line_colour(line: ReferenceLine, by_method: bool) -> str:
 
 
 def draw_lines(axes: Axes, lines: Sequence[ReferenceLine], written: bool, by_method: bool = True) -> None:
-    """Horizontal lines; their names are left to :func:`name_lines` or to the legend."""
+    """Draws horizontal lines without their names (see :func:`name_lines`)."""
     by_height = sorted(lines, key=lambda line: line.value)
     for line in lines:
         colour = _line_colour(line, by_method)
-        # Dashes and gaps of one length, in turn by height: of two lines at one level both are seen.
+        # Dashes and gaps of one length, shifted by turns: two lines at one level are both visible.
         dashes = (5.0 * (by_height.index(line) % 2), (5.0, 5.0))
         axes.axhline(line.value, color=colour, linewidth=1.0, linestyle=dashes, zorder=1)
         if not written:
@@ -119,7 +119,7 @@ def draw_lines(axes: Axes, lines: Sequence[ReferenceLine], written: bool, by_met
 
 
 def name_lines(axes: Axes, lines: Sequence[ReferenceLine], by_method: bool = True) -> None:
-    """Writes the names of horizontal lines on them, where no curve is; those of close lines at other ends."""
+    """Writes the names of horizontal lines where no curve is; close lines have their names at different ends."""
     words = []
     for number, line in enumerate(sorted(lines, key=lambda line: line.value)):
         ends = [(0.985, "right"), (0.015, "left")]
@@ -133,7 +133,7 @@ def name_lines(axes: Axes, lines: Sequence[ReferenceLine], by_method: bool = Tru
 
 
 def write_no_data(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
-    """Writes between the lines: in the middle of the largest gap that they leave."""
+    """Writes 'no data' into the largest gap between the horizontal lines."""
     to_axes = axes.transData + axes.transAxes.inverted()
     low, _ = axes.get_xlim()
     heights = sorted(float(to_axes.transform((low, line.value))[1]) for line in lines)
@@ -145,7 +145,7 @@ def write_no_data(axes: Axes, lines: Sequence[ReferenceLine]) -> None:
 
 
 def short_number(value: float) -> str:
-    """Axis label: ``500``, ``10k``, ``2.5M``, ``0.2``."""
+    """A number as axis label: ``500``, ``10k``, ``2.5M``, ``0.2``."""
     for limit, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:g}{suffix}".replace("-", "−")

@@ -1,4 +1,4 @@
-"""The figure of losses on the line between teachers' weights and their students': a curve per method."""
+"""The figure of losses on the line between the weights of teachers and students, with one curve per method."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class MethodCurves:
     """Curves of the training seeds of one method.
 
     Attributes:
-        label: As in the sheet.
-        method: Decides the look.
-        curves: By run, values by name of the loss.
-        alpha: None: α tells nothing apart here.
+        label: Label in the sheet.
+        method: Method, which determines the look.
+        curves: Values by name of the loss, by run.
+        alpha: None: curves do not differ by α.
     """
 
     label: str
@@ -43,7 +43,7 @@ class MethodCurves:
 
 @dataclass(frozen=True, kw_only=True)
 class BarriersFigure(FigureKind):
-    """Losses on the line between teachers' weights and their students' (``sida-eval barrier``).
+    """Losses on the line between the weights of teachers and students (``sida-eval barrier``).
 
     Attributes:
         each: Conditions on the sample sheet; rows of one label are training seeds of one curve.
@@ -56,7 +56,7 @@ class BarriersFigure(FigureKind):
         check_pick(self, ("each",), "give conditions")
 
     def needs(self, runs: Runs) -> Needs:
-        """The rows' networks, and the barriers between them and their teachers'."""
+        """Needs the networks of the rows and their barriers."""
         return Needs([], [run.run for run in self.pick(self.each, runs)], barriers=True)
 
     def check(self, sources: Sources) -> None:
@@ -81,7 +81,7 @@ class BarriersFigure(FigureKind):
 
 
 def _draw(layout: BarriersFigure, groups: list[MethodCurves]) -> Figure:
-    """Two panels: the mean over training seeds of each method, single seeds as thin lines, chords dotted.
+    """Draws two panels: the mean of each method over training seeds, single seeds as thin lines, chords dotted.
 
     Both axes are linear, so that chords are straight.
     """
@@ -112,7 +112,7 @@ def _draw_group(axes: Axes, group: MethodCurves, loss: str, look: style.Look) ->
 
 
 def _csv(groups: list[MethodCurves]) -> str:
-    """One line per loss, run and point."""
+    """CSV of the figure: one line per loss, run and point."""
     rows = [
         (loss, group.label, run, t, value)
         for loss in LOSSES

@@ -1,4 +1,4 @@
-"""A figure from its files to its files: what ``sida-eval figure`` does."""
+"""Builds a figure from files (``sida-eval figure``)."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def build_figure(
     published: str | Path | None = None,
     scope: Mapping[str, object] | None = None,
 ) -> tuple[list[Path], list[str]]:
-    """Writes ``.pdf``, ``.png`` and ``.csv``; returns their paths and remarks for the user.
+    """Builds a figure as ``.pdf``, ``.png`` and ``.csv``; returns the paths and remarks for the user.
 
     Args:
         layout: A file, or a name in ``config/figures``.
         runs: Sample sheet.
         results: Results of the preset; ``students/<run>/`` holds the training logs.
-        out: The ``.pdf``; the others lie beside it.
+        out: The ``.pdf``; the other files are written beside it.
         measurements: ``measurements.csv``, for reference lines; a file that does not exist yet counts as empty.
-        spec: JSON text or a file with the ``generators`` that grids of samples are drawn from, and the ``settings`` of
-            rows that figures of points stand against.
-        logs: Official metric logs by run; they take precedence over ours.
+        spec: JSON text or a file with ``generators`` for grids of samples, and ``settings`` of rows for the axes of
+            figures of points.
+        logs: Official metric logs by run; they take precedence over the logs in ``results``.
         published: Folder of published numbers; by default ``results/published``.
         scope: Conditions on the sample sheet added to every run.
 

@@ -1,4 +1,4 @@
-"""What a figure of curves shows: curves, reference lines, re-measured generators and what is missing, and its CSV."""
+"""Data of a figure of curves: curves, reference lines, kept generators, missing series, and the CSV."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sida.files.content_hash import csv_text
 
 @dataclass(frozen=True)
 class ReferenceLine:
-    """A horizontal reference line with its label, where its value comes from, and whose measurement it is, if one."""
+    """A horizontal reference line: its label, value, origin, and the run whose measurement it is (None without)."""
 
     label: str
     value: float
@@ -31,7 +31,7 @@ class ReferenceLine:
 
 @dataclass(frozen=True)
 class Panel:
-    """What one pair of axes shows, and what is missing."""
+    """Data of one pair of axes, and the names of missing series."""
 
     spec: PanelSpec
     curves: tuple[Curve, ...]
@@ -70,12 +70,12 @@ def _panel(layout: CurvesLayout, spec: PanelSpec, sources: Sources, where: str) 
     shown = [*finals, *(line.run for line in lines if line.run is not None)]
     require_same_reference((row for run in shown for row in sources.measurements.lines(run, spec.metric)), where)
     notes = _sizes(spec, curves, finals, sources)
-    # A sheet without runs has the papers' numbers only: no curve is awaited.
+    # With an empty sheet the figure shows published numbers only, and no curve is missing.
     return Panel(spec, tuple(curves), tuple(lines), finals, tuple(missing) if sources.runs else (), notes)
 
 
 def _sizes(spec: PanelSpec, curves: list[Curve], finals: Mapping[str, Estimate], sources: Sources) -> tuple[str, ...]:
-    """Says so where curves and measurements use different numbers of images: distances fall with it."""
+    """Note if curves and measurements use different numbers of images, since distances fall with that number."""
     during = {point.num_samples for curve in curves for point in curve.points} - {None}
     after = {sources.measurements.lines(run, spec.metric)[0].n for run in finals}
     if not during or not after or during == after:
@@ -101,8 +101,8 @@ def _series(
             missing.append(f"{name} (not in the sample sheet)")
     groups: dict[str, list[Curve]] = {}
     for run in found:
-        if series.optional and (lack := sources.reason_missing(run.run, spec.metric, spec.log)):
-            missing.append(f"{run.label} ({run.run}: {lack})")
+        if series.optional and (reason := sources.reason_missing(run.run, spec.metric, spec.log)):
+            missing.append(f"{run.label} ({run.run}: {reason})")
             continue
         label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))
         points = sources.points(run.run, spec.metric, spec.log, spec.log_metric)
@@ -115,7 +115,7 @@ def _series(
 def reference_line(
     layout: PanelsFigure, metric: str, line: LineSpec, sources: Sources, where: str, missing: list[str]
 ) -> ReferenceLine | None:
-    """A horizontal line of a figure at a metric's level; None, and a name in ``missing``, where there is nothing."""
+    """A horizontal line of a figure at a metric's level; without data None, with its name added to ``missing``."""
     if line.published is not None:
         number = published_number(sources.published, line.published, f"{where}.published")
         std = float(number.std) if number.std else None
@@ -148,7 +148,7 @@ _COLUMNS = (
 
 
 def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
-    """One line per evaluation, re-measured generator, reference line and missing series."""
+    """CSV of the figure: one line per evaluation, kept generator, reference line and missing series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
         common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.log or panel.spec.metric}

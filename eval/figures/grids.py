@@ -1,4 +1,4 @@
-"""Grids of generated or real images: one picture per panel, and a line of CSV per image."""
+"""Draws grids of generated or real images, and writes one line of CSV per image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 _GAP = 2
-#: Rule of classes that a generator chose itself.
+#: Rule of a grid whose classes the generator chose itself.
 OWN_CLASSES = "its own classes"
 
 
@@ -29,12 +29,12 @@ class Grid:
         title: Heading.
         run: Row of the sample sheet.
         images: uint8 ``(rows·columns, C, H, W)`` in reading order.
-        origins: Seed of each image, or its index in the data set.
-        generated: Whether origins are seeds.
-        classes: Class asked for (or of the real image); empty when unconditional.
-        rule: How the classes (or real images) were chosen, in a few words.
+        origins: Seed of each image, or index in the data set.
+        generated: Whether ``origins`` are seeds.
+        classes: Requested class of each image (of a real image its class); empty for unconditional generators.
+        rule: How classes or real images were chosen, in a few words.
         nfe: Network evaluations per image.
-        sha256: Digest of the network file or of the data; empty where there is no such file.
+        sha256: Digest of the network file or of the data; empty without a file.
     """
 
     title: str
@@ -48,7 +48,7 @@ class Grid:
     sha256: str
 
     def caption(self) -> list[str]:
-        """What was drawn, in two short lines."""
+        """Description of the grid in two short lines."""
         digest = f"{'network' if self.generated else 'data'} {self.sha256[:8]}" if self.sha256 else ""
         if not self.generated:
             return [f"{len(self.origins)} real images", ", ".join(filter(None, [self.rule, digest]))]
@@ -58,18 +58,18 @@ class Grid:
 
 
 def picture(grid: Grid, columns: int, upscale: int) -> np.ndarray:
-    """One picture ``(H, W, 3)`` uint8 of a grid, nearest-neighbour upscaled, with gaps between the images."""
+    """The picture of a grid, uint8 ``(H, W, 3)``: images upscaled by nearest neighbour, with gaps between them."""
     from sida.sampling import tile
 
     images = grid.images.repeat_interleave(upscale, 2).repeat_interleave(upscale, 3)
-    # White strokes on black need a gap that is neither.
+    # The gap is grey, since images may be white on black.
     fill = (91, 127, 166) if images.shape[1] == 1 else (255, 255, 255)
     rgb = images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
     return tile(rgb, columns, _GAP * max(1, upscale // 4), fill).permute(1, 2, 0).numpy()
 
 
 def draw_grids(layout: SamplesLayout, grids: Sequence[Grid]) -> Figure:
-    """The figure: one titled picture per panel, class numbers at the left of each row of panels."""
+    """Draws one titled picture per panel, with class numbers at the left of each row of panels."""
     pictures = [picture(grid, layout.columns, layout.upscale) for grid in grids]
     across = min(layout.panels_per_row, len(grids))
     down = -(-len(grids) // across)
@@ -81,7 +81,7 @@ def draw_grids(layout: SamplesLayout, grids: Sequence[Grid]) -> Figure:
     for axes, grid, image in zip(axes_grid.flat, grids, pictures):
         axes.imshow(image, interpolation="none")
         axes.set_title(style.literal(grid.title), fontsize=7, pad=3)
-        # Side by side there is room for two short lines each; a grid of its own takes one.
+        # Panels side by side have room for two short lines each; a single panel takes one line.
         axes.set_xlabel((", " if across == 1 else "\n").join(grid.caption()), fontsize=5.5, labelpad=2)
         for spine in axes.spines.values():
             spine.set_visible(False)
@@ -106,7 +106,7 @@ def _label_rows(layout: SamplesLayout, first_column: Any, classes: list[int], he
 
 
 def samples_csv(layout: SamplesLayout, grids: Sequence[Grid]) -> str:
-    """One line per image: where it is, its seed (or index in the data) and its generator's digest."""
+    """CSV of the grids: one line per image with position, seed (or index in the data) and digest of the generator."""
     columns = ["panel", "row", "column", "class", "seed", "data_index", "run", "nfe", "sha256"]
     rows: list[dict[str, Any]] = []
     for grid in grids:

@@ -21,14 +21,14 @@ from sida.errors import UserError, suggestion
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: A smaller figure cannot be read, a larger one is a slip of the pen.
+#: Size of a figure in inches: smaller figures are unreadable, larger sizes are typing errors.
 Inches = Annotated[float, Range(least=1, most=20)]
 #: Sample sheet by run id.
 Runs = Mapping[str, Run]
 
 
 class Drawing(NamedTuple):
-    """A figure, its data as CSV text, names of what has no data yet, and notes for the user."""
+    """A figure, its data as CSV text, names of series without data, and notes for the user."""
 
     figure: Figure
     csv: str
@@ -38,10 +38,10 @@ class Drawing(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class FigureKind(abc.ABC):
-    """A figure of some kind.
+    """Base class of figure kinds; an instance is one layout.
 
     Attributes:
-        width: Inches; 3.3 is a column, 6.8 a page of the usual two-column paper.
+        width: Width in inches; 3.3 is a column, 6.8 a page of the usual two-column paper.
         scope: Conditions that all rows of the figure meet.
         source: File of the layout, for messages.
     """
@@ -62,13 +62,13 @@ class FigureKind(abc.ABC):
 
     @abc.abstractmethod
     def check(self, sources: Sources) -> None:
-        """Refuses before the first job what :meth:`build` would refuse after the last one.
+        """Checks the layout against a preset before the first job, with the checks of :meth:`build`.
 
         Args:
-            sources: Pretended data: each row has each metric of its protocol.
+            sources: Placeholder data: each row has each metric of its protocol.
 
         Raises:
-            UserError: A row, metric or study that the preset does not give.
+            UserError: The preset does not have a row, metric or study of the layout.
         """
 
     @abc.abstractmethod
@@ -76,7 +76,7 @@ class FigureKind(abc.ABC):
         """Draws the figure.
 
         Raises:
-            UserError: Data that the layout does not call optional are missing or faulty.
+            UserError: Data that are not optional in the layout are missing or faulty.
         """
 
     def pick(self, conditions: Mapping[str, Any], runs: Runs) -> list[Run]:
@@ -85,7 +85,7 @@ class FigureKind(abc.ABC):
 
 
 def require_panels(panels: tuple[Any, ...]) -> None:
-    """Refuses a figure of nothing.
+    """Refuses a figure without panels.
 
     Raises:
         ValueError: There is no panel.
@@ -95,7 +95,7 @@ def require_panels(panels: tuple[Any, ...]) -> None:
 
 
 def check_pick(spec: object, ways: tuple[str, ...], remedy: str) -> None:
-    """Requires that one of the fields picks runs, and that its conditions are on columns of the sample sheet.
+    """Requires that exactly one of the fields ``ways`` picks runs, with conditions on columns of the sample sheet.
 
     Raises:
         ValueError: ``key: what is wrong``.
@@ -115,8 +115,8 @@ class LineSpec:
 
     Attributes:
         where: Conditions on the sample sheet that pick one run.
-        first: Conditions of which the first match in the sheet is taken; without a match there is no line.
-        start_of: The same, and the line is the run that this one starts from (column ``init``).
+        first: Conditions; the first match in the sheet is taken, and without a match there is no line.
+        start_of: Conditions like ``first``; the line is the run from which the match starts (column ``init``).
         published: Id in ``results/published``.
         optional: Whether ``where`` may match no run; the line is then reported as missing.
     """
@@ -136,15 +136,15 @@ class LineSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class PanelsFigure(FigureKind):
-    """A figure of several pairs of axes.
+    """Base class of figures with several pairs of axes.
 
     Attributes:
         panels: The pairs of axes, row by row.
-        height: Inches.
-        columns: Panels side by side.
+        height: Height in inches.
+        columns: Number of panels side by side.
         share_y: Whether panels of a row have one vertical scale.
-        widths: Relative widths of the panels of a row; where optional panels are left out, all are equal.
-        legend: A legend in each panel, or one below all of them (which then also names the lines).
+        widths: Relative widths of the panels of a row; equal if optional panels are left out.
+        legend: A legend in each panel, or one below all panels (which then also names the lines).
     """
 
     panels: tuple[Any, ...]
@@ -161,11 +161,11 @@ class PanelsFigure(FigureKind):
 
     @property
     def beside(self) -> int:
-        """Panels of a full row."""
+        """Number of panels in a full row."""
         return min(self.columns, len(self.panels))
 
     def of(self, panels: tuple[Any, ...]) -> Self:
-        """The same figure of some of its panels; where a row has become shorter, all of it are equally wide."""
+        """The figure with other panels; panels are equally wide if a row has become shorter."""
         fewer = dataclasses.replace(self, panels=panels, widths=None)
         return dataclasses.replace(fewer, widths=self.widths) if fewer.beside == self.beside else fewer
 
@@ -181,7 +181,7 @@ class PanelsFigure(FigureKind):
         return self.of(panels)
 
     def line_rows(self, line: LineSpec, runs: Runs) -> list[Run]:
-        """Rows that a reference line names; a line is drawn for one."""
+        """Rows that a reference line names; a line needs exactly one."""
         if line.start_of is not None:
             first = self.pick(line.start_of, runs)[:1]
             return [runs[run.init] for run in first if run.init and run.init in runs]

@@ -1,4 +1,4 @@
-"""Our figure kinds; a new one is a class with its layout's keys, and a line in :data:`FIGURE_KINDS`."""
+"""Figure kinds of this package; a new kind is a class with its layout's keys, and a line in :data:`FIGURE_KINDS`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sida.errors import UserError
 
 
 class CurvesFigure(CurvesLayout):
-    """Metrics, or quantities of training logs, against images seen."""
+    """Curves of metrics, or of quantities of training logs, against images seen."""
 
     def needs(self, runs: Runs) -> Needs:
-        """Rows with a curve, and measured rows of reference lines."""
+        """Needs rows with a curve, and measured rows of reference lines."""
         panels = self.present(runs).panels
         curves = {run.run for panel in panels for series in panel.series for run in self.pick(series.each, runs)}
         lines = {run.run for panel in panels for line in panel.lines for run in self.line_rows(line, runs)}
@@ -43,10 +43,10 @@ class CurvesFigure(CurvesLayout):
 
 
 class PointsFigure(PointsLayout):
-    """Measured generators against a column, a setting or another metric."""
+    """Points of measured generators against a column, a setting or another metric."""
 
     def needs(self, runs: Runs) -> Needs:
-        """Rows with a point, their teachers and lines where these are measured, and settings of the horizontal axis."""
+        """Needs rows with a point, their teachers and measured lines, and settings of the horizontal axis."""
         measured, logged, settings = set[str](), set[str](), dict[str, set[str]]()
         for panel in self.present(runs).panels:
             shown = self.panel_rows(panel, runs)
@@ -78,10 +78,10 @@ class PointsFigure(PointsLayout):
 
 
 class SamplesFigure(SamplesLayout):
-    """Pictures of the same seeds; with ``neighbours``, over their nearest real images."""
+    """Images of the same seeds; with ``neighbours`` also their nearest real images."""
 
     def needs(self, runs: Runs) -> Needs:
-        """Networks to sample."""
+        """Needs the networks to sample."""
         rows = {run.run for panel in self.panels for run in self.panel_rows(panel, runs)}
         return Needs([], rows, sampled=True)
 

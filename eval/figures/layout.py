@@ -18,9 +18,9 @@ class SeriesSpec:
 
     Attributes:
         each: Conditions on the sample sheet; one curve per matching run.
-        pool_seeds: Runs that differ only in their seed become one curve with a band over seeds.
-        label: Name in the legend (default the sheet's); ``{alpha}`` stands for the run's α.
-        optional: Whether no match is allowed; such a series is then reported as missing.
+        pool_seeds: Whether runs that differ only in their seed become one curve with a band over seeds.
+        label: Name in the legend (default: that of the sheet); ``{alpha}`` stands for the run's α.
+        optional: Whether no match is allowed; the series is then reported as missing.
     """
 
     each: Mapping[str, Any]
@@ -32,7 +32,7 @@ class SeriesSpec:
         check_pick(self, ("each",), "give conditions")
 
 
-#: Quantities of ``train.jsonl`` that can be drawn, and whether each is of several networks or losses.
+#: Quantities of ``train.jsonl`` that can be drawn, and whether each has values for several networks or losses.
 LOGGED = {"losses": True, "grad_norm": True, "weight_rms": True, "nan_count": False, "bad_steps": False,
           "img_per_s": False, "memory_mb": False, "seconds": False}  # fmt: skip
 
@@ -43,14 +43,14 @@ class PanelSpec:
 
     Attributes:
         title: Heading of the panel.
-        metric: Key of the metric in the protocol: in ``evaluations.jsonl`` (with ``<metric>_std``) and measurements.
-        log: A quantity of ``train.jsonl`` in the metric's place: one of :data:`LOGGED`, those of several networks or
-            losses with the name of one, e.g. ``weight_rms.generator``.
+        metric: Key of the metric in the protocol, in ``evaluations.jsonl`` (with ``<metric>_std``) and in measurements.
+        log: Quantity of ``train.jsonl`` instead of the metric, one of :data:`LOGGED`; for several networks or losses
+            with the name of one, e.g. ``weight_rms.generator``.
         log_metric: Name of the metric in official logs, e.g. ``fid50k_full``.
-        x_min: Left end of the axis where there is no curve yet.
-        x_max: Curves are cut here (images, or iterations where the figure counts those).
-        legend: Place of the legend in matplotlib's words, e.g. ``lower left``.
-        optional: Whether the panel is left out where no run matches its series.
+        x_min: Left end of the axis if there is no curve yet.
+        x_max: Right end of the curves (images, or iterations if the figure counts iterations).
+        legend: Position of the legend in matplotlib's words, e.g. ``lower left``.
+        optional: Whether the panel is left out if no run matches its series.
     """
 
     series: tuple[SeriesSpec, ...]
@@ -87,8 +87,8 @@ class CurvesLayout(PanelsFigure):
 
     Attributes:
         x: Unit of the horizontal axis; iterations are images divided by ``batch``.
-        colours: Whether colour and marker tell methods apart, or values of α (see :mod:`eval.figures.style`).
-        final: Mark the kept generator with its independent measurement.
+        colours: Whether colour and marker distinguish methods or values of α (see :mod:`eval.figures.style`).
+        final: Whether the independent measurement of the kept generator is marked.
     """
 
     panels: tuple[PanelSpec, ...]
@@ -107,13 +107,13 @@ class CurvesLayout(PanelsFigure):
 
 @dataclass(frozen=True)
 class SamplesPanel:
-    """A grid of images: the data themselves, or what one run of the sample sheet generates.
+    """A grid of images: real images, or images of one run of the sample sheet.
 
     Attributes:
         where: Conditions on the sample sheet that pick one run.
-        first: Conditions of which the first match in the sheet is taken; without a match there is no panel.
-        each: Conditions that give one panel per matching run, also none.
-        title: Heading (default the sheet's label).
+        first: Conditions; the first match in the sheet is taken, and without a match there is no panel.
+        each: Conditions; each matching run gives one panel.
+        title: Heading (default: the label in the sheet).
         optional: Whether ``where`` may match no run; the panel is then reported as missing.
     """
 
@@ -129,12 +129,12 @@ class SamplesPanel:
 
 @dataclass(frozen=True)
 class NeighboursSpec:
-    """The real images that are shown below each image of a grid: the nearest of two data sets.
+    """Real images below each image of a grid: the nearest one of each of two data sets.
 
     Attributes:
-        training: Data set that the generators were trained on, of ``config/datasets.yaml``.
-        held_out: Data set that they were not trained on.
-        extractor: Feature network in which images are near.
+        training: Data set of ``config/datasets.yaml`` that the generators were trained on.
+        held_out: Data set that the generators were not trained on.
+        extractor: Feature network for the distances.
     """
 
     training: str
@@ -148,14 +148,14 @@ class SamplesLayout(FigureKind):
 
     Attributes:
         rows: Rows of each grid.
-        by_class: Row r shows class r modulo the number of classes; else each seed draws its class, all equally likely,
-            as ``sida sample`` does.
-        class_names: Names of classes 0, 1, … beside the rows; without them the numbers are written.
+        by_class: Row r shows class r modulo the number of classes; otherwise each seed draws its class uniformly, as
+            ``sida sample`` does.
+        class_names: Names of classes 0, 1, … beside the rows (default: the numbers).
         columns: Columns of each grid; the image in row r, column c has seed ``first_seed + r·columns + c``.
         upscale: Nearest-neighbour factor before embedding, so that small images stay crisp.
         panels_per_row: Grids side by side.
-        neighbours: Shows the nearest real images below each image. Rows and columns then change places, so that each
-            block of three lines has one image of each class; there is a block for each of ``columns``.
+        neighbours: Shows the nearest real images below each image. The grid is then transposed: there is a block of
+            three lines for each of ``columns``, with one image of each class.
     """
 
     panels: tuple[SamplesPanel, ...]
@@ -172,7 +172,7 @@ class SamplesLayout(FigureKind):
         require_panels(self.panels)
 
     def panel_rows(self, panel: SamplesPanel, runs: Runs) -> list[Run]:
-        """Rows of a panel; ``where`` must find one."""
+        """Rows of the sheet that a panel shows."""
         if panel.where is not None:
             return self.pick(panel.where, runs)
         if panel.each is not None:

@@ -1,4 +1,4 @@
-"""Points of a figure: trainings at their places, their mean and its interval."""
+"""Points of a figure: the mean of trainings, its interval, and the single trainings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eval.effects.contrast import CONFIDENCE, t_quantile
 
 @dataclass(frozen=True)
 class Single:
-    """One training (or two, of which it is the difference): ids of its rows, teacher, place and value."""
+    """One training, or the difference of two: ids of rows, teacher, horizontal position and value."""
 
     runs: tuple[str, ...]
     teacher: str | None
@@ -22,13 +22,14 @@ class Single:
 
 @dataclass(frozen=True)
 class Mark:
-    """A point.
+    """A point of a figure: the mean of trainings.
 
     Attributes:
-        by: Value of what tells points apart; of teachers, the first that is pooled.
-        singles: Its trainings.
+        by: Value of the key that distinguishes points; of pooled teachers the first one.
+        singles: Trainings of the point.
         interval: Kind of interval, see :class:`eval.figures.points_layout.PointsLayout`.
-        scatter: Standard deviation within the points of its series and its degrees of freedom, where these are pooled.
+        scatter: Pooled standard deviation within the points of the series, and its degrees of freedom; None if not
+            pooled.
     """
 
     by: float | str
@@ -38,7 +39,7 @@ class Mark:
 
     @property
     def x(self) -> float:
-        """Mean of the trainings' places."""
+        """Mean horizontal position of the trainings."""
         return statistics.fmean(single.x for single in self.singles)
 
     @property
@@ -48,12 +49,12 @@ class Mark:
 
     @property
     def ends(self) -> tuple[float, float] | None:
-        """Ends of the interval; None where there is none: of one training."""
+        """Ends of the interval; None for one training."""
         return interval_of([single.value for single in self.singles], self.interval, self.scatter)
 
     @property
     def x_ends(self) -> tuple[float, float] | None:
-        """The same of the horizontal place; None also where all are at one."""
+        """Ends of the interval of the horizontal position; None for one training or equal positions."""
         places = [single.x for single in self.singles]
         return interval_of(places, self.interval) if len(set(places)) > 1 else None
 
@@ -61,13 +62,13 @@ class Mark:
 def interval_of(
     values: Sequence[float], kind: str, scatter: tuple[float, int] | None = None
 ) -> tuple[float, float] | None:
-    """Ends of an interval of some values.
+    """Ends of an interval of values.
 
     Args:
-        values: Of independent trainings.
-        kind: ``t95`` (of their mean, by Student's t), ``pooled95`` (the same, given the scatter), ``std`` (mean ± one
-            sample standard deviation), ``range``, ``none``.
-        scatter: Standard deviation and its degrees of freedom for ``pooled95``.
+        values: Values of independent trainings.
+        kind: ``t95`` (95 % interval of the mean by Student's t), ``pooled95`` (like ``t95`` with the given scatter),
+            ``std`` (mean ± one sample standard deviation), ``range``, ``none``.
+        scatter: Standard deviation and degrees of freedom for ``pooled95``.
     """
     if len(values) < 2 or kind == "none":
         return None
@@ -81,7 +82,7 @@ def interval_of(
 
 @dataclass(frozen=True)
 class MarkSeries:
-    """Points of one look, in the order in which they are joined; ``lost``: places of trainings that were not finite."""
+    """Points of one look in the order of their line; ``lost``: positions of trainings whose value is not finite."""
 
     label: str
     marks: tuple[Mark, ...]

@@ -1,7 +1,7 @@
-"""Generated images over the nearest real ones: of the images that training saw, and of those that it did not.
+"""Generated images with their nearest training image and their nearest held-out image below.
 
-A copy is equal to the image below it. A new image is about as far from its nearest training image as from its nearest
-held-out one, apart from there being more training images to be near to.
+A copy equals the image below it. A new image is about as far from its nearest training image as from its nearest
+held-out image, except that there are more training images.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from eval.features.base import Extractor
     from sida.data import Dataset
 
-_SPACE = 2  # between blocks of lines, in pixels of the images
+_SPACE = 2  # gap between blocks of lines, in pixels of the images
 
 
 @dataclasses.dataclass(frozen=True)
 class Near:
-    """For each image of a grid its nearest one of a data set.
+    """Nearest images of a data set, one for each image of a grid.
 
     Attributes:
         images: uint8 ``(N, C, H, W)``.
-        indices: Places in the data set.
-        distances: In units of the features.
+        indices: Indices in the data set.
+        distances: Distances in units of the features.
     """
 
     images: torch.Tensor
@@ -43,11 +43,11 @@ class Near:
 
 
 def draw_neighbours(layout: SamplesLayout, spec: NeighboursSpec, grids: Sequence[Grid]) -> tuple[Figure, str]:
-    """The figure, and one line of CSV per image.
+    """Draws the figure; returns it with one line of CSV per image.
 
     Args:
-        layout: Rows, columns, size.
-        spec: The data sets, and where images are near.
+        layout: Rows, columns and size.
+        spec: Data sets and feature network.
         grids: Images of each panel.
 
     Raises:
@@ -82,7 +82,7 @@ def _figure(layout: SamplesLayout, grids: Sequence[Grid], found: dict[str, list[
     down = -(-len(grids) // across)
     pictures = [_picture(layout, *parts) for parts in zip(grids, found["training"], found["held_out"])]
     height, width = pictures[0].shape[:2]
-    # Names of the lines stand at the left of the first panels.
+    # The names of the lines are at the left of the first panels.
     figure = style.new_figure(layout.width, down * ((layout.width - 0.9) / across * height / width + 0.42), pad=0.02)
     axes_grid = figure.subplots(down, across, squeeze=False)
     for axes, grid, image, train, fresh in zip(axes_grid.flat, grids, pictures, found["training"], found["held_out"]):
@@ -104,7 +104,7 @@ def _figure(layout: SamplesLayout, grids: Sequence[Grid], found: dict[str, list[
 
 
 def _picture(layout: SamplesLayout, grid: Grid, train: Near, fresh: Near) -> np.ndarray:
-    """Blocks of three lines, under each other with white between them."""
+    """Picture of a panel: blocks of three lines, with white between the blocks."""
     import numpy as np
     import torch
 

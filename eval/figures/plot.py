@@ -1,4 +1,4 @@
-"""Draws curves and reference lines."""
+"""Draws figures of curves with reference lines."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ __all__ = ["EDGE_LABEL", "KEPT_LABEL", "NO_DATA", "draw_curves", "short_number"]
 
 KEPT_LABEL = "hollow: kept generator, measured again"
 EDGE_LABEL = " (on the left edge: its start)"
-#: More bands than these are a block; more bars than these are one too.
+#: Most bands, and most bars, that remain distinguishable in a panel.
 _MOST_BANDS, _MOST_BARS = 5, 25
-#: Points (of 1/72 inch) between curves that stand beside each other.
+#: Distance between neighbouring curves that are moved apart, in points of 1/72 inch.
 _APART = 1.6
 _KEPT_LOOK: dict[str, Any] = {"marker": "o", "markersize": 5, "markerfacecolor": "white", "color": "#555555"}
 
 
 def draw_curves(layout: CurvesLayout, panels: list[Panel]) -> Figure:
-    """The figure of a layout; looks are those of :mod:`eval.figures.style`.
+    """Draws the figure of a layout; looks are those of :mod:`eval.figures.style`.
 
-    A panel whose optional runs have no log yet, or logs without its metric, says so.
+    A panel without data (no log yet, or logs without the metric) says so.
     """
     figure, grid = panels_of(layout, len(panels))
     looks = looks_of([panel.curves for panel in panels], layout.colours == "alpha", layout.legend == "below")
@@ -65,7 +65,7 @@ def _kept_entry(panels: list[Panel]) -> dict[str, Any]:
 
 
 def _on_edge(panel: Panel, curve: Curve) -> bool:
-    """Whether the kept generator is the start, for which a logarithmic axis has no place but its left edge."""
+    """Whether the kept generator is the start, which a logarithmic axis shows at its left edge."""
     return panel.spec.x_scale == "log" and curve.best.nimg == 0
 
 
@@ -85,7 +85,7 @@ def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, looks: dict[Any,
 
 
 def _crowded(panel: Panel) -> bool:
-    """Whether bands would merge: then each evaluation has a bar, and curves stand a little beside each other."""
+    """Whether bands would overlap too much; evaluations then get bars, and curves are moved apart a little."""
     banded = [curve for curve in panel.curves if any(point.std for point in curve.points)]
     return len(banded) > _MOST_BANDS and all(len(curve.points) <= _MOST_BARS for curve in banded)
 
@@ -95,13 +95,13 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     from matplotlib.transforms import ScaledTranslation
 
     unit = layout.batch if layout.x == "iterations" and layout.batch else 1
-    # A logarithmic axis has no place for the evaluation before training; the CSV keeps it.
+    # A logarithmic axis cannot show the evaluation before training; the CSV has it.
     points = [p for p in curve.points if p.nimg > 0 or panel.spec.x_scale == "linear"]
     if panel.spec.x_max is not None:
         points = [p for p in points if p.nimg / unit <= panel.spec.x_max]
     x = [p.nimg / unit for p in points]
     y = [p.value for p in points]
-    # A white rim keeps a curve apart from what it crosses.
+    # A white rim separates a curve from the lines that it crosses.
     rim = [patheffects.Stroke(linewidth=2.6, foreground="white"), patheffects.Normal()]
     common: dict[str, Any] = {"color": look.colour}
     if apart:
@@ -135,20 +135,20 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
 
 
 def _draw_spread(axes: Axes, panel: Panel, x: list[float], points: list[Point], common: dict[str, Any]) -> None:
-    """The spread of a curve's evaluations: a band, or a bar for each."""
+    """Draws the spread of a curve's evaluations as a band or as bars."""
     low = [point.value - (point.std or 0) for point in points]
     if panel.spec.y_scale == "log":
         low = [max(bottom, 0.2 * point.value) for bottom, point in zip(low, points)]
     high = [point.value + (point.std or 0) for point in points]
     if _crowded(panel):
-        # Bars that stand aside do not count for matplotlib when it decides where axes end.
+        # Matplotlib ignores bars that are moved aside when it sets the limits of axes.
         axes.margins(x=0.08)
         axes.update_datalim([*zip(x, low), *zip(x, high)])
         axes.autoscale_view()
         for place, *ends in zip(x, low, high):
             axes.plot([place] * 2, ends, linestyle="-", linewidth=0.8, alpha=0.8, zorder=2.5, **common)
         return
-    # Several bands over each other turn grey: the more there are, the fainter; their edges stay.
+    # Overlapping bands turn grey, so more bands are drawn fainter; their edges stay.
     crowd = max(2, len(panel.curves))
     axes.fill_between(x, low, high, alpha=0.34 / crowd, linewidth=0, zorder=1.5, **common)
     for edge in (low, high):

@@ -1,4 +1,4 @@
-"""What a figure of points shows: means over trainings with their intervals, differences of pairs, what is missing."""
+"""Data of a figure of points: means over trainings with intervals, differences of pairs, missing rows, and the CSV."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from eval.results.summary import require_same_reference
 from sida.errors import UserError
 from sida.files.content_hash import csv_text
 
-#: What a difference is drawn as, in the place of a method.
+#: Look of a difference, in place of a method.
 DIFFERENCE = "difference"
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What one pair of axes shows, and what is missing."""
+    """Data of one pair of axes, and the names of missing rows and series."""
 
     spec: PointsPanel
     curves: tuple[MarkSeries, ...]
@@ -33,7 +33,7 @@ class Marks:
 
     @property
     def differences(self) -> bool:
-        """Whether its points are differences."""
+        """Whether the points are differences."""
         return any(series.minus is not None for series in self.spec.series)
 
 
@@ -41,8 +41,8 @@ def gather_points(layout: PointsLayout, sources: Sources) -> list[Marks]:
     """Collects the data of every panel.
 
     Raises:
-        UserError: Rows that the layout does not call optional are not there or not measured; two rows that are one
-            point with one teacher and seed; a value that is not a number.
+        UserError: Rows that are not optional in the layout are missing or not measured; two rows of one point have the
+            same teacher and seed; a value is not a number.
     """
     found = []
     for number, spec in enumerate(layout.panels):
@@ -62,7 +62,7 @@ def gather_points(layout: PointsLayout, sources: Sources) -> list[Marks]:
 
 @dataclass
 class _Panel:
-    """Reads a panel's rows."""
+    """Collects the data of a panel from its rows."""
 
     layout: PointsLayout
     spec: PointsPanel
@@ -76,7 +76,7 @@ class _Panel:
         self._places: set[str] = set()
 
     def series(self, series: PointSeries, where: str) -> MarkSeries | None:
-        """The points of a series; None where it is optional and has no row."""
+        """Points of a series; None if the series is optional and has no row."""
         self._lost.clear()
         rows = self._rows(series, series.each, f"{where}.each")
         if not rows:
@@ -94,7 +94,7 @@ class _Panel:
             Mark(key, tuple(singles), self.layout.interval_of(self.spec), self._scatter(groups.values()))
             for (key, _), singles in groups.items()
         ]
-        # A path goes on by what it is along; other points from left to right.
+        # A path follows the order of ``by``; other points are ordered from left to right.
         along = self.spec.x is not None and self.spec.x.of == "row" and by != TEACHER
         marks.sort(key=lambda mark: (mark.by if along and not isinstance(mark.by, str) else mark.x, mark.x))
         method = rows[0].method if series.minus is None else DIFFERENCE
@@ -117,11 +117,11 @@ class _Panel:
         return []
 
     def _values(self, rows: Sequence[Run], by: str, series: PointSeries, where: str) -> dict[Any, Single]:
-        """Trainings by their point, teacher and seed."""
+        """Trainings by point, teacher and seed."""
         found: dict[Any, Single] = {}
         for row in rows:
-            if series.optional and (lack := self._reason_missing(row, where)):
-                self.missing.append(f"{row.label} ({row.run}: {lack})")
+            if series.optional and (reason := self._reason_missing(row, where)):
+                self.missing.append(f"{row.label} ({row.run}: {reason})")
                 continue
             key = self._by(row, by, where)
             place = (key, row.teacher, self._settings(row).get("seed", row.seed))
@@ -162,13 +162,13 @@ class _Panel:
                     "conditions, or set pool_teachers where they differ only in their seed"
                 )
 
-    # A row's numbers.
+    # Numbers of a row.
 
     def _settings(self, row: Run) -> Mapping[str, Any]:
         return self.sources.settings.get(row.run, {})
 
     def _group(self, single: Single) -> str | None:
-        """The first of the teachers that differ from this one in nothing but their seed."""
+        """The first teacher that differs from this training's teacher in the seed only."""
         group = self.sources.settings.get(single.runs[0], {}).get(TEACHER)
         if group is None and single.teacher is not None:
             raise UserError(
@@ -226,7 +226,7 @@ class _Panel:
         return "" if measured.has(row.run, self.spec.metric) else f"{self.spec.metric} was not measured"
 
     def require_same_reference(self, lines: Sequence[str], where: str) -> None:
-        """Refuses values that one protocol measured against different files."""
+        """Refuses values that were measured against different files under one protocol."""
         x = self.spec.x.metric if self.spec.x is not None else ""
         for runs, metric in (({*self._shown, *lines}, self.spec.metric), (self._places, x)):
             rows = [row for run in sorted(runs) for row in self.sources.measurements.lines(run, metric)]
@@ -234,15 +234,15 @@ class _Panel:
 
 
 def _place(by: str) -> str:
-    """What two rows must not share, and pairs must."""
+    """Name of the key that identifies a training: unique in a series, equal in a pair."""
     return "teacher and seed" if by == TEACHER else f"{by}, teacher and seed"
 
 
 def difference_of(one: Single, other: Single, share: bool, where: str) -> float:
-    """What one training's value is above another's, or with ``share`` that as a share of its own value.
+    """Difference of one training's value from another's; with ``share`` as a share of its own value.
 
     Raises:
-        UserError: A share of zero or of less.
+        UserError: A share of a value that is not positive.
     """
     if not share:
         return one.value - other.value
@@ -258,7 +258,7 @@ _COLUMNS = (
 
 
 def points_csv(panels: list[Marks]) -> str:
-    """One line per point (kind ``mean``), training (``single``), line, and missing row or series."""
+    """CSV of the figure: one line per point (kind ``mean``), training (``single``), line, and missing row or series."""
     records: list[dict[str, Any]] = []
     for panel in panels:
         common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.metric, "at": panel.spec.at}

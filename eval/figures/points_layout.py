@@ -12,9 +12,9 @@ from eval.results.selection import SELECTABLE
 from eval.results.sheet import Run
 from sida.errors import suggestion
 
-#: Columns of the sample sheet that are numbers.
+#: Numeric columns of the sample sheet.
 NUMBER_COLUMNS = ("alpha", "seed", "nfe")
-#: Points by teacher: those that differ in nothing but their seed are one, where a panel pools teachers.
+#: Value of ``by`` for points by teacher; a panel may pool teachers that differ in the seed only.
 TEACHER = "teacher"
 AxisScale = Literal["log", "linear"]
 #: Intervals over the trainings of a point: ``t95`` (95 % interval of their mean by Student's t), ``pooled95`` (the same
@@ -25,7 +25,7 @@ IntervalKind = Literal["t95", "pooled95", "std", "range", "none"]
 
 @functools.cache
 def settings_of(group: str) -> tuple[str, ...]:
-    """Settings that points may stand against, by whose they are: ``recipe``, ``sampler``, ``teacher``; else none."""
+    """Settings of a group (``recipe``, ``sampler`` or ``teacher``) that points may be drawn against."""
     from sida.config.samplers import Sampler
     from sida.methods.recipe import Recipe
     from sida.training.config import TeacherTraining
@@ -35,10 +35,10 @@ def settings_of(group: str) -> tuple[str, ...]:
 
 
 def check_by(key: str | None) -> None:
-    """Requires a key that rows have a value of.
+    """Requires a valid key ``by``: a numeric column, a setting or ``teacher``.
 
     Raises:
-        ValueError: There is none of this name.
+        ValueError: There is no such key.
     """
     if key is None or key == TEACHER or key in NUMBER_COLUMNS:
         return
@@ -57,7 +57,8 @@ class MeasuredX:
 
     Attributes:
         metric: Key of the metric in the protocol.
-        of: Of the row itself, or of its teacher: the row of the sheet with method ``teacher`` and the same teacher.
+        of: The row itself (``row``), or the row of the sheet with method ``teacher`` and the same teacher
+            (``teacher``).
         where: Conditions that pick one of several rows of the teacher.
     """
 
@@ -75,15 +76,15 @@ class MeasuredX:
 
 @dataclass(frozen=True)
 class PointSeries:
-    """Points of one look, one for each value of what tells them apart; rows that differ in their seed are one point.
+    """Points of one look, one for each value of ``by``; rows that differ only in their seed are one point.
 
     Attributes:
         each: Conditions on the sample sheet.
-        minus: Conditions on other rows, and the points are differences: each row's value less that of the row with the
-            same value of ``by``, teacher and seed.
-        share: Differences are shares of ``each``'s own value: 0.1 where ``minus`` is a tenth lower.
-        by: What tells points apart, where it is not the panel's.
-        label: Name in the legend (default the first row's in the sheet).
+        minus: Conditions on other rows. The points are then differences: the value of a row minus the value of the row
+            with the same ``by``, teacher and seed.
+        share: Whether differences are shares of the value of ``each``: 0.1 if ``minus`` is a tenth lower.
+        by: Key that distinguishes points (default: that of the panel).
+        label: Name in the legend (default: the label of the first row).
         optional: Whether no match, and rows without a measurement, are allowed; they are then reported as missing.
     """
 
@@ -108,20 +109,20 @@ class PointsPanel:
     """One pair of axes.
 
     Attributes:
-        metric: On the vertical axis: key of the metric in the protocol.
-        at: The kept generator's measurement, or the last evaluation of its training.
-        by: What tells the points of a series apart, and, without ``x``, the horizontal axis: a column that is a number
+        metric: Metric on the vertical axis: a key of the protocol.
+        at: Measurement of the kept generator (``kept``), or last evaluation of the training (``end``).
+        by: Key that distinguishes the points of a series, and without ``x`` the horizontal axis: a numeric column
             (:data:`NUMBER_COLUMNS`), a setting (``recipe.lambda_d``, ``sampler.guidance``, ``teacher.total_kimg``) or
             ``teacher``.
-        x: A metric on the horizontal axis.
-        pool_teachers: Rows whose teachers differ only in their seed are one point.
+        x: Metric on the horizontal axis.
+        pool_teachers: Whether rows whose teachers differ only in their seed are one point.
         lines: Horizontal lines, as in figures of curves.
-        diagonal: Name of a line at which both axes have the same value; null draws none.
-        name_points: Write the value of ``by`` beside each point.
-        connect: Join the points of a series.
-        interval: In the place of the layout's, one of :data:`IntervalKind`.
-        legend: Place of the legend in matplotlib's words, e.g. ``lower left``.
-        optional: Whether the panel is left out where no row matches its series.
+        diagonal: Name of the line on which both axes have the same value; null draws no line.
+        name_points: Whether the value of ``by`` is written beside each point.
+        connect: Whether the points of a series are joined.
+        interval: Interval of the panel (default: that of the layout), one of :data:`IntervalKind`.
+        legend: Position of the legend in matplotlib's words, e.g. ``lower left``.
+        optional: Whether the panel is left out if no row matches its series.
     """
 
     series: tuple[PointSeries, ...]
@@ -161,11 +162,11 @@ class PointsPanel:
 
 @dataclass(frozen=True, kw_only=True)
 class PointsLayout(PanelsFigure):
-    """A figure of measured generators against what tells them apart.
+    """A figure of measured generators against a column, a setting or another metric.
 
     Attributes:
-        interval: Over the trainings of a point, one of :data:`IntervalKind`.
-        band: Draw intervals as a band along the series instead of a bar at each point.
+        interval: Interval over the trainings of a point, one of :data:`IntervalKind`.
+        band: Whether intervals are a band along the series instead of bars.
     """
 
     panels: tuple[PointsPanel, ...]
@@ -181,11 +182,11 @@ class PointsLayout(PanelsFigure):
                 )
 
     def interval_of(self, panel: PointsPanel) -> IntervalKind:
-        """A panel's own interval, else that of all."""
+        """Interval of a panel: its own, else that of the figure."""
         return panel.interval or self.interval
 
     def panel_rows(self, panel: PointsPanel, runs: Runs) -> list[tuple[PointSeries, Run]]:
-        """Rows of a panel with their series, those that a difference takes away included."""
+        """Rows of a panel with their series, including rows that differences subtract."""
         return [
             (series, run)
             for series in panel.series
@@ -193,5 +194,5 @@ class PointsLayout(PanelsFigure):
         ]
 
     def teachers(self, x: MeasuredX, run: Run, runs: Runs) -> list[Run]:
-        """Rows that measure a row's teacher; a horizontal axis is made of one."""
+        """Rows that measure the teacher of a row; a horizontal axis needs exactly one."""
         return self.pick({**(x.where or {}), "method": "teacher", "teacher": run.teacher}, runs)

@@ -1,4 +1,4 @@
-"""Draws figures of points: means with intervals, the single trainings behind them, and differences about zero."""
+"""Draws figures of points: means with intervals, single trainings, and differences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: What the legend says of intervals, by their kind.
+#: Legend entry of each kind of interval.
 INTERVALS = {
     "t95": "95 % interval of the mean",
     "pooled95": "95 % interval of the mean, pooled scatter",
@@ -36,15 +36,15 @@ INTERVALS = {
 ONE_LABEL = "hollow: one training"
 SINGLE_LABEL = "single trainings"
 LOST_LABEL = "at the top: not a finite number, in no mean"
-#: Points (of 1/72 inch) by which series that share their places are moved apart.
+#: Distance between series at equal positions that are moved apart, in points of 1/72 inch.
 _APART = 3.0
 
 
 def draw_points(layout: PointsLayout, panels: list[Marks]) -> Figure:
-    """The figure of a layout; looks are those of :mod:`eval.figures.style`.
+    """Draws the figure of a layout; looks are those of :mod:`eval.figures.style`.
 
-    A point of several trainings is filled, has its interval, and its trainings as small dots; one of a single training
-    is hollow and has none. A panel without any point says so.
+    A point of several trainings is filled and has an interval and small dots for its trainings; a point of one training
+    is hollow. A panel without points says so.
     """
     figure, grid = panels_of(layout, len(panels))
     looks = looks_of([panel.curves for panel in panels], one_legend=layout.legend == "below")
@@ -64,7 +64,7 @@ def draw_points(layout: PointsLayout, panels: list[Marks]) -> Figure:
 
 
 def _entries(layout: PointsLayout, panels: Sequence[Marks]) -> dict[str, Any]:
-    """Legend entries for what is not a series."""
+    """Legend entries of intervals, single trainings and lost trainings."""
     from matplotlib.lines import Line2D
 
     marks = [mark for panel in panels for series in panel.curves for mark in series.marks]
@@ -85,7 +85,7 @@ def _entries(layout: PointsLayout, panels: Sequence[Marks]) -> dict[str, Any]:
 
 
 def _intervals(panels: Sequence[Marks]) -> list[str]:
-    """The kinds of intervals that are seen, in words; with their panels where these differ."""
+    """Descriptions of the drawn kinds of intervals, with panel numbers if the kinds differ."""
     kinds: dict[str, list[str]] = {}
     for panel in panels:
         for kind in {mark.interval for series in panel.curves for mark in series.marks if mark.ends}:
@@ -119,7 +119,7 @@ def _draw_series(layout: PointsLayout, axes: Axes, panel: Marks, series: MarkSer
     moved: Any = axes.transData + ScaledTranslation(apart / 72, 0, axes.figure.dpi_scale_trans)
     common: dict[str, Any] = {"color": look.colour, "transform": moved}
     x, y = [mark.x for mark in series.marks], [mark.value for mark in series.marks]
-    # What is drawn aside of its place does not count for matplotlib when it decides where axes end.
+    # Matplotlib ignores points that are moved aside when it sets the limits of axes.
     axes.update_datalim(_extent(panel, series))
     axes.update_datalim([(place, 1.0) for place in series.lost], updatey=False)
     axes.autoscale_view()
@@ -143,7 +143,7 @@ def _draw_series(layout: PointsLayout, axes: Axes, panel: Marks, series: MarkSer
         axes.plot([place], [0.98], "x", markersize=5, color=look.colour, transform=aside, zorder=4)
     if layout.band:
         _band(axes, series, look, spec.y_scale)
-    # One entry of the legend, with line and marker, for what was drawn in parts.
+    # One legend entry with line and marker for a series that was drawn in parts.
     axes.plot(
         [],
         [],
@@ -156,7 +156,7 @@ def _draw_series(layout: PointsLayout, axes: Axes, panel: Marks, series: MarkSer
 
 
 def _extent(panel: Marks, series: MarkSeries) -> list[tuple[float, float]]:
-    """Everything of a series that must be seen: points, trainings and ends of intervals."""
+    """Positions of a series that the axes must include: points, trainings and ends of intervals."""
     spec, found = panel.spec, []
     for mark in series.marks:
         found += [(mark.x, mark.value), *((single.x, single.value) for single in mark.singles)]
@@ -167,7 +167,7 @@ def _extent(panel: Marks, series: MarkSeries) -> list[tuple[float, float]]:
 
 
 def _diagonal(axes: Axes, name: str) -> None:
-    """Where both axes have the same value, as far as the panel goes anyway."""
+    """Draws the line of equal values on both axes without changing the limits."""
     limits = axes.get_xlim(), axes.get_ylim()
     ends = [max(limits[0][0], limits[1][0]), min(limits[0][1], limits[1][1])]
     if ends[0] < ends[1]:
@@ -184,12 +184,12 @@ def _bar(axes: Axes, x: Sequence[float], y: Sequence[float], common: dict[str, A
 
 
 def _seen(ends: tuple[float, float], value: float, scale: str) -> list[float]:
-    """Ends of an interval that an axis can show: a logarithmic one has no place for zero and below."""
+    """Ends of an interval that an axis can show; a logarithmic axis cannot show values up to zero."""
     return [max(ends[0], 0.2 * value) if scale == "log" else ends[0], ends[1]]
 
 
 def _band(axes: Axes, series: MarkSeries, look: Look, scale: str) -> None:
-    """The intervals as an area; where one training has none the area narrows to its point."""
+    """Draws intervals as an area, which narrows to the point of a single training."""
     ends = [_seen(mark.ends or (mark.value, mark.value), mark.value, scale) for mark in series.marks]
     low, high = zip(*ends)
     x = [mark.x for mark in series.marks]
@@ -197,7 +197,7 @@ def _band(axes: Axes, series: MarkSeries, look: Look, scale: str) -> None:
 
 
 def _name(mark: Mark, look: Look) -> Annotation:
-    """What tells a point apart, at one of its corners."""
+    """Text with the value of ``by`` at a corner of a point."""
     corners = [(4, 3), (4, -3), (-4, 3), (-4, -3), (9, 0), (-9, 0), (0, 8), (0, -8)]
     spots = [
         Spot((mark.x, mark.value), (x, y), "left" if x > 0 else "right" if x < 0 else "center",

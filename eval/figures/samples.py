@@ -1,4 +1,4 @@
-"""Samples of the same seeds from every generator, rows by class, beside real images."""
+"""Builds figures of samples: the same seeds from every generator, rows by class, beside real images."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def build_samples(layout: SamplesLayout, sources: Sources) -> Drawing:
 
 
 def draw_grid(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -> Grid:
-    """The grid of one generator (see :class:`SamplesLayout` for seeds and classes).
+    """Draws the images of one generator's grid (:class:`SamplesLayout` describes seeds and classes).
 
-    Networks are sampled, guided and decoded as for a measurement, so the image of a seed and class is the same.
+    Sampling, guidance and decoding are those of a measurement, so a seed and class give the same image.
 
     Args:
         layout: Rows, columns, seeds and classes.
@@ -64,7 +64,7 @@ def draw_grid(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -
     source, spec = measurer.source, measurer.spec
     count = layout.rows * layout.columns
     seeds = range(layout.first_seed, layout.first_seed + count)
-    # Not more than there are images: a batch that had to be filled up would cost as much as a full one.
+    # At most the number of images: a padded batch would cost as much as a full one.
     batch_size = min(_BATCH, measurer.batch_size, count)
     with threads(spec.threads), tf32(measurer.protocol.allow_tf32):
         if isinstance(source, DataSource):
@@ -83,7 +83,7 @@ def draw_grid(layout: SamplesLayout, generator: Mapping[str, Any], title: str) -
 
 
 def _real(layout: SamplesLayout, title: str, run: str, source: DataSource) -> Grid:
-    """Real images: the first of each class in the data set's order, or evenly spaced without classes."""
+    """Grid of real images: the first ones of each class in the data set's order, or evenly spaced without classes."""
     import numpy as np
 
     from sida.sampling import row_classes

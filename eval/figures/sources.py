@@ -1,4 +1,4 @@
-"""Everything that figures are made from: measurements, rows of the sheet, published numbers, training logs, studies."""
+"""Data of figures: measurements, rows of the sheet, published numbers, training logs, studies."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eval.results.training_logs import (
 from sida.analytic.numbers import read_analytic
 from sida.errors import UserError
 
-#: Losses on the line between two networks' weights by name, see :mod:`eval.results.barriers`.
+#: Losses on the line between the weights of two networks, by name (:mod:`eval.results.barriers`).
 BarrierCurves = Mapping[str, Sequence[float]]
 
 
@@ -38,9 +38,9 @@ class Sources:
         published: Published numbers by id.
         results: Results of the preset, with ``students/<run>/``, ``barriers/<run>.json`` and ``analytic.json``.
         logs: Official metric logs by run id; they take precedence over the logs in ``results``.
-        settings: By row the settings that a figure's spec holds: its seed, settings by the names that layouts use
-            (``recipe.lambda_d``) and the first of the teachers that differ from its own in their seed alone.
-        generators: Specs of ``sida-eval measure`` of the generators to sample; None where there is no spec.
+        settings: Settings by row from the figure's spec: seed, settings by their names in layouts
+            (``recipe.lambda_d``), and the first teacher that differs from the row's teacher in the seed only.
+        generators: Specs of ``sida-eval measure`` of the generators to sample; None without a spec.
     """
 
     measurements: Measurements
@@ -52,12 +52,12 @@ class Sources:
     generators: Any = field(default=None, kw_only=True)
 
     def reason_missing(self, run: str, metric: str, log: str | None = None) -> str:
-        """Reason why a run's curve cannot be drawn; empty if it can.
+        """Reason why a run's curve cannot be drawn; empty if it can be drawn.
 
         Args:
             run: Row of the sheet.
             metric: Key of the metric.
-            log: Quantity of ``train.jsonl`` in the metric's place.
+            log: Quantity of ``train.jsonl`` instead of the metric.
         """
         if log is None and run in self.logs:
             return ""
@@ -68,16 +68,16 @@ class Sources:
         return _reason(self._evaluations(run), metric, has_metric)
 
     def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
-        """Evaluations of a run that gave a number, or what its training logged.
+        """Evaluations of a run with a finite value, or a quantity that its training logged.
 
         Args:
             run: Row of the sheet.
             metric: Key of the metric.
-            log: Quantity of ``train.jsonl`` in the metric's place.
+            log: Quantity of ``train.jsonl`` instead of the metric.
             log_metric: Name of the metric in official logs.
 
         Raises:
-            UserError: No log, or one without the metric or quantity, or without a number for it.
+            UserError: No log, or a log without the metric or quantity, or without a number for it.
         """
         if log is not None:
             return read_ticks(self._train_log(run), log)
@@ -90,22 +90,22 @@ class Sources:
         return found
 
     def end(self, run: str, metric: str) -> float:
-        """The last evaluation of our training; infinite where it had diverged.
+        """Value of the last evaluation during training; infinite after divergence.
 
         Raises:
-            UserError: No log, or one without the metric.
+            UserError: No log, or a log without the metric.
         """
         return read_evaluations(self._evaluations(run), metric, finite=False)[-1].value
 
     def kept(self, run: str) -> int | None:
-        """Images at which our training kept its best network."""
+        """Images seen by the network that the training kept; None if unknown."""
         return None if run in self.logs else kept_images(self._evaluations(run))
 
     def analytic(self, where: str) -> dict[str, Any]:
         """The analytic study of α (``sida analytic``).
 
         Args:
-            where: Layout that shows it, for messages.
+            where: Layout that shows the study, for messages.
 
         Raises:
             UserError: No such study.
@@ -113,7 +113,7 @@ class Sources:
         return read_analytic(self.results / "analytic.json")
 
     def barriers(self, runs: Sequence[str], where: str) -> dict[str, BarrierCurves]:
-        """Curves of the rows whose barrier was computed (``sida-eval barrier``).
+        """Loss curves of rows whose barrier was computed (``sida-eval barrier``).
 
         Args:
             runs: Rows of the sheet.

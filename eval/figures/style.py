@@ -1,4 +1,4 @@
-"""What all figures share: sizes, fonts, fixed metadata, and which colour, marker and dashes a curve has.
+"""Style of all figures: sizes, fonts, fixed metadata, and colour, marker and dashes of curves.
 
 A method (or α) looks the same in every panel of every figure.
 """
@@ -21,7 +21,7 @@ DPI = 200
 
 
 def literal(text: str) -> str:
-    """Text of a sheet or layout as it stands, SiD²A as in tables: to Matplotlib two dollar signs enclose a formula."""
+    """Escapes text of a sheet or layout for Matplotlib, where two dollar signs enclose a formula; SiD2A gets its ²."""
     text = text.replace("SiD2A", "SiD²A")
     return text.replace("$", r"\$") if text.count("$") > 1 else text
 
@@ -69,7 +69,7 @@ def save(figure: Figure, out: str | Path, title: str) -> list[Path]:
     for suffix, options in forms.items():
         for axes in figure.axes:
             for image in axes.get_images():
-                # The PDF carries the picture itself; the PNG resamples it to its own pixels.
+                # The PDF contains the picture itself; the PNG resamples it.
                 image.set_interpolation("none" if suffix == ".pdf" else "auto")
         buffer = io.BytesIO()
         figure.savefig(buffer, format=suffix[1:], **options)
@@ -79,9 +79,9 @@ def save(figure: Figure, out: str | Path, title: str) -> list[Path]:
     return written
 
 
-#: Okabe & Ito's colours, which colour-blind readers can tell apart, and a marker each.
+#: Colour and marker of each method: Okabe & Ito's colours, which colour-blind readers can distinguish.
 METHOD_LOOKS = {"sid": ("#0072B2", "o"), "sida": ("#D55E00", "s"), "sid2a": ("#009E73", "^"), "gdd": ("#CC79A7", "D")}
-#: For what is neither a method's nor an α's own curve, in the order in which a figure takes them. Purple: teachers.
+#: Looks of further curves in the order in which a figure takes them; purple is for teachers.
 VARIANTS = (("#000000", "P"), ("#E69F00", "X"), ("#56B4E9", "d"), ("#8C564B", "<"), ("#999933", "v"), ("#7F7F7F", ">"))
 _ALPHAS = (-0.25, 0.0, 0.5, 0.75, 1.0, 1.2, 1.5)
 _ALPHA_MARKERS = "os^Dv<>PXp*"
@@ -90,14 +90,14 @@ SOLID, DASHED, DOTTED = None, (5.0, 1.5), (1.5, 1.2)
 
 @dataclass(frozen=True)
 class Look:
-    """How a curve is drawn; ``dashes`` None is a solid line."""
+    """Colour, marker and dashes of a curve; ``dashes`` None is a solid line."""
 
     colour: str
     marker: str
     dashes: tuple[float, ...] | None = None
 
 
-#: What is no method but has a look of its own in figures of points: teachers, and differences of two methods.
+#: Looks in figures of points that are not of a method: teachers, and differences of two methods.
 OTHERS = {"teacher": Look(LINE_COLOURS["purple"], "*"), "difference": Look("#222222", "D")}
 
 Key = tuple[str, str, float | None]
@@ -112,18 +112,18 @@ class Shown(Protocol):
 
     @property
     def method(self) -> str:
-        """Method of its rows."""
+        """Method of the rows."""
 
     @property
     def alpha(self) -> float | None:
-        """Their α."""
+        """α of the rows."""
 
 
 def looks_of(panels: Sequence[Sequence[Shown]], by_alpha: bool = False, one_legend: bool = True) -> dict[Key, Look]:
     """Looks of all curves of a figure, by label, method and α.
 
-    Of several curves of one method and α under one legend (the figure's or a panel's), the first has the method's look
-    and each other label another look, kept in the whole figure.
+    If several curves under one legend (of the figure or of a panel) have the same method and α, the first has the look
+    of the method; each other label gets another look, which is the same in the whole figure.
     """
     looks: dict[Key, Look] = {}
     variants = 0
@@ -154,7 +154,7 @@ def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look |
         import numpy as np
         from matplotlib.colors import to_hex
 
-        # Viridis short of its yellow end, in equal steps between the paper's values; a marker for each step of 0.05.
+        # Viridis without its yellow end, in equal steps between the paper's values; a marker for each step of 0.05.
         place = np.interp(alpha, _ALPHAS, np.linspace(0, 0.92, len(_ALPHAS)))
         return Look(to_hex(matplotlib.colormaps["viridis"](place)), _ALPHA_MARKERS[round(20 * alpha) % 11])
     if method in OTHERS:
@@ -168,6 +168,6 @@ def own_look(method: str, alpha: float | None, by_alpha: bool = False) -> Look |
 
 
 def _mixed(colour: str, level: int, share: float) -> str:
-    """A colour with a share of grey ``level``."""
+    """A colour mixed with a share of grey ``level``."""
     parts = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return "#" + "".join(f"{round(part + share * (level - part)):02X}" for part in parts)

@@ -1,1 +1,1 @@
-"""Measuring: generated or given images under a protocol, from images to one record per generator and trial."""
+"""Measuring: from generated or given images to one record per generator and trial, under a protocol."""

@@ -1,8 +1,8 @@
 """Computes the losses on the line between a teacher's weights and its student's (:mod:`eval.results.barriers`).
 
-Both losses are functions of one vector of weights. Denoising is the teacher's own loss on the data, through the
-teacher's preconditioning; images in one step come through the student's, from its σ_init. Noise levels, noise, latents
-and classes are the same at each point, so that a curve has no noise of its own between its points.
+Both losses are functions of one vector of weights. The denoising loss is the teacher's loss on the data, with the
+teacher's preconditioning. Images in one step are drawn with the student's preconditioning from the student's σ_init.
+Noise levels, noise, latents and classes are equal at all points, so that the points of a curve share their noise.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from sida.runtime.devices import take_device, tf32
 from sida.runtime.randomness import generator
 from sida.training.evaluation import Evaluation
 
-#: Data images in a batch.
+#: Number of data images in a batch.
 BATCH = 512
 
 
 @dataclass(frozen=True, kw_only=True)
 class BarrierSpec(Settings):
-    """A student, its teacher, and how the line between them is measured.
+    """Settings of a barrier measurement: a student, its teacher, and the points between them.
 
     Attributes:
         run: Id of the student's row.
-        method: Its method.
+        method: Method of the student.
         teacher: File of the teacher's network.
         student: File of the student's network.
         dataset: Data set of both.
-        protocol: Name, path or content; its Fréchet distance ``fd`` is measured.
-        points: Points on the line, both ends among them.
+        protocol: Name, path or content of the protocol, whose Fréchet distance ``fd`` is measured.
+        points: Number of points on the line, including both ends.
         num_samples: Images of the Fréchet distance at each point.
         passes: Times that each image of the data is denoised.
         threads: CPU threads; 0 keeps torch's choice.
@@ -81,47 +81,47 @@ def measure_barrier(spec: Mapping[str, Any], out: str | os.PathLike[str], where:
     Raises:
         UserError: Bad spec, files that are missing, or two networks that are not teacher and student.
     """
-    told = from_mapping(BarrierSpec, spec, where)
+    settings = from_mapping(BarrierSpec, spec, where)
     if Path(out).suffix != ".json":
         raise UserError(f"--out {out}: must end in .json")
-    take_device(told.device, where)
-    with threads(told.threads), tf32(False), torch.no_grad():
-        line = WeightLine(told, where)
-        progress = Progress(f"barrier {told.run}", told.points, "points")
+    take_device(settings.device, where)
+    with threads(settings.threads), tf32(False), torch.no_grad():
+        line = WeightLine(settings, where)
+        progress = Progress(f"barrier {settings.run}", settings.points, "points")
         curves: dict[str, list[float]] = {name: [] for name in LOSSES}
-        for number, t in enumerate(line_points(told.points)):
+        for number, t in enumerate(line_points(settings.points)):
             for name, value in line.losses(t).items():
                 curves[name].append(value)
             progress.update(number + 1)
         record = {
             "format": BARRIER_FORMAT,
-            "run": told.run,
-            "method": told.method,
-            "points": line_points(told.points),
+            "run": settings.run,
+            "method": settings.method,
+            "points": line_points(settings.points),
             "curves": curves,
             "barriers": {name: barrier(values) for name, values in curves.items()},
-            "num_samples": told.num_samples,
-            "passes": told.passes,
+            "num_samples": settings.num_samples,
+            "passes": settings.passes,
             "dataset_sha256": line.dataset.sha256,
             "protocol": line.protocol.record(),
-            "teacher_sha256": sha256_file(told.teacher),
-            "network_sha256": sha256_file(told.student),
-            "environment": {**provenance.environment(told.device), "code": provenance.source_digest()},
+            "teacher_sha256": sha256_file(settings.teacher),
+            "network_sha256": sha256_file(settings.student),
+            "environment": {**provenance.environment(settings.device), "code": provenance.source_digest()},
         }
     write_hashed_json(out, record)
     return record
 
 
 class WeightLine:
-    """The straight line between two networks of equal weights' shapes.
+    """The straight line between the weights of two networks with equal shapes.
 
     Args:
-        spec: What is measured on it.
+        spec: Settings of the measurement.
         where: Place named in errors.
 
     Raises:
-        UserError: A file that is missing or no network, a student that is no one-step generator, weights of other
-            names or shapes, or data that are no pixels.
+        UserError: A file is missing or no network, the student is no one-step generator, names or shapes of weights
+            differ, or the data are no pixels.
     """
 
     def __init__(self, spec: BarrierSpec, where: str) -> None:
@@ -154,7 +154,7 @@ class WeightLine:
             raise UserError(f"{where}.protocol: has no metric 'fd' that is watched; name another protocol")
 
     def losses(self, t: float) -> dict[str, float]:
-        """Both losses at a point, by the names of :data:`~eval.results.barriers.LOSSES`."""
+        """Both losses at a point of the line, by their names in :data:`~eval.results.barriers.LOSSES`."""
         state = {
             name: ((1 - t) * first.double() + t * self.ends[1][name].double()).to(first.dtype)
             for name, first in self.ends[0].items()
@@ -167,7 +167,7 @@ class WeightLine:
         }
 
     def denoising(self) -> float:
-        """The denoising loss of the teacher's network as it is now: mean over images, noise levels and pixels."""
+        """Denoising loss of the teacher's network with its current weights, a mean over images, noises and pixels."""
         total = count = 0.0
         for images, labels, draws in self._batches():
             terms = self.loss(self.teacher, images, labels, draws=draws)

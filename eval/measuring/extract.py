@@ -1,4 +1,4 @@
-"""A whole set of images, a data set or anyone's files, through one extractor."""
+"""Extracts features of a finite set of images: a data set, or files of images."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class ImageSet:
     """A finite set of images.
 
     Attributes:
-        name: For people.
+        name: Name for people.
         count: Number of images.
-        read: ``read(begin, end) -> uint8 (N, C, H, W)``.
+        read: Function ``read(begin, end) -> uint8 (N, C, H, W)``.
         digest: Digest of the images.
     """
 
@@ -48,7 +48,7 @@ def open_set(dataset: str | None = None, images: str | None = None) -> ImageSet:
     """Opens a data-set spec (JSON text or file), or a folder or file of images.
 
     Raises:
-        UserError: Nothing there, or no images in it.
+        UserError: The file is missing or has no images.
     """
     if dataset is not None:
         data = load_dataset(load_spec(dataset, "--dataset"))
@@ -81,12 +81,12 @@ def write_reference(
     Args:
         out: Safetensors file to write.
         extractor: Name of the feature network.
-        dataset: Data-set spec, JSON text or file; or
-        images: folder or file of images.
+        dataset: Data-set spec, JSON text or file; or ``images``.
+        images: Folder or file of images.
         options: Options of the extractor.
         keep_features: Also keep the features, for precision, recall and kernel distance.
         ddof: Covariance divisor N − ddof.
-        allow_tf32: As the field of a protocol.
+        allow_tf32: Whether TF32 is allowed, like the field of a protocol.
         device: Torch device.
 
     Returns:
@@ -159,7 +159,7 @@ def _opened(
 def _outputs(
     images: ImageSet, extractor: Extractor, allow_tf32: bool
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
-    """Features and logits batch by batch, while a thread reads ahead."""
+    """Yields features and logits batch by batch while a thread reads ahead."""
     progress = Progress(f"{extractor.name} of {images.name}", images.count, "img")
     with tf32(allow_tf32):
         for done, batch in enumerate(prefetch(_batches(images), 2), start=1):

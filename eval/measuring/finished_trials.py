@@ -1,4 +1,4 @@
-"""Finished trials of a job that has others to measure."""
+"""Keeps finished trials of a job while the job measures further trials."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sida.runtime import provenance
 
 
 class FinishedTrials:
-    """Finished trials of one job, kept in ``<out>/finished`` until the job ends.
+    """Copies of finished trials of one job in ``<out>/finished``, kept until the job ends.
 
-    A workflow manager removes all declared outputs of a job that failed or was killed, those of finished trials too;
+    If a job fails or is killed, a workflow manager removes all its declared outputs, including finished trials;
     undeclared files stay.
 
     Args:
         out: Folder of the run's measurements.
-        trials: Trial numbers of the job; of a single one nothing is kept, because the job ends with it.
+        trials: Trial numbers of the job; for a single trial nothing is kept, because the job ends with it.
     """
 
     def __init__(self, out: str | os.PathLike[str], trials: Sequence[int]) -> None:
@@ -28,7 +28,7 @@ class FinishedTrials:
         self._folder = self._out / "finished"
 
     def write(self, trial: int, record: Mapping[str, Any]) -> None:
-        """Writes a measurement where it was promised, and a copy to come back to.
+        """Writes a measurement to its declared path, and a copy for a later attempt of the job.
 
         Raises:
             UserError: A metric that is not finite, or a full disk.
@@ -38,7 +38,7 @@ class FinishedTrials:
         write_measurement(trial_path(self._out, trial), record)
 
     def take_back(self, trial: int, spec_sha256: str, names: Mapping[str, Any]) -> bool:
-        """Puts a trial of an earlier attempt in its place, if the same code measured the same spec."""
+        """Restores a trial of an earlier attempt if the same code measured the same spec; returns whether it did."""
         copy = trial_path(self._folder, trial)
         if trial not in self._trials or not keep_current(copy, spec_sha256, names):
             return False
@@ -49,9 +49,9 @@ class FinishedTrials:
         return True
 
     def forget(self) -> None:
-        """Removes the copies: the job has all its trials."""
+        """Removes the copies after the last trial of the job."""
         for trial in self._trials:
             trial_path(self._folder, trial).unlink(missing_ok=True)
-        # Another job of the same run may keep its own there.
+        # Another job of the same run may have copies there.
         with contextlib.suppress(OSError):
             self._folder.rmdir()

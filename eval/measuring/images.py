@@ -1,4 +1,4 @@
-"""Files of images as the source of a measurement: seed s of the protocol is image s − seed0 in the order of names."""
+"""Files of images as the source of a measurement: seed s of the protocol is image s − seed0, ordered by name."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sida.errors import UserError
 
 @dataclass
 class ImageFiles:
-    """Images of anyone's generator.
+    """Source of images in files.
 
     Args:
         path: Folder, zip, tar, npz or npy.
-        protocol: Decides how many images a trial takes.
-        allow_duplicates: False refuses two equal images: files that were copied twice would pass as samples.
+        protocol: Protocol, which determines the number of images of a trial.
+        allow_duplicates: False refuses equal images, since copied files would count as samples.
     """
 
     path: str
@@ -36,7 +36,7 @@ class ImageFiles:
 
     @property
     def trials(self) -> int:
-        """Number of whole trials that the images suffice for."""
+        """Number of complete trials that the images allow."""
         return self.store.count // self.protocol.num_samples
 
     def identity(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Our metric kinds; a new one is a class here and a line in :data:`METRIC_KINDS`."""
+"""Metric kinds of this package; a new kind is a class here and a line in :data:`METRIC_KINDS`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Frechet(Metric):
-    """Fréchet distance of two normal distributions, as in FID and FD-DINOv2."""
+    """Fréchet distance of two normal distributions (FID, FD-DINOv2)."""
 
     generated = real = "moments"
     selects = True
 
     def compute(self, sides: Sides) -> MetricValue:
-        """The distance with a check of its condition."""
+        """The distance, with ranks and rounding error as details."""
         from eval.frechet import frechet_report
 
         statistics, (mean, cov, count) = sides.statistics, sides.real_moments
@@ -48,7 +48,7 @@ class FrechetInfinity(Metric):
     generated, real = "features", "moments"
 
     def compute(self, sides: Sides) -> MetricValue:
-        """The intercept, with the distances that it comes from."""
+        """The extrapolated distance, with the distances behind it as details."""
         from eval.extrapolation import frechet_infinity
 
         mean, cov, _ = sides.real_moments
@@ -61,7 +61,7 @@ class InceptionScore(Metric):
     """Inception score.
 
     Attributes:
-        splits: Parts of which scores are averaged.
+        splits: Number of splits over which scores are averaged.
     """
 
     splits: Count = 10
@@ -74,11 +74,11 @@ class InceptionScore(Metric):
         self._sums: InceptionScoreSums | None = None
 
     def fault(self, num_samples: int) -> str | None:
-        """Each split needs an image."""
+        """Requires an image for each split."""
         return f"splits: {self.splits} of {num_samples} images; give fewer" if self.splits > num_samples else None
 
     def for_samples(self, num_samples: int) -> Metric:
-        """At most as many splits as images."""
+        """The same metric with at most as many splits as images."""
         return dataclasses.replace(self, splits=min(self.splits, num_samples))
 
     def update(self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int) -> None:
@@ -107,13 +107,13 @@ class InceptionScore(Metric):
         return {} if self._sums is None else self._sums.tensors()
 
     def restore(self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
-        """Takes the sums of a file."""
+        """Restores the sums from a file."""
         from eval.inception_score import InceptionScoreSums
 
         self._sums = InceptionScoreSums.from_tensors(tensors) if tensors else None
 
     def compute(self, sides: Sides) -> MetricValue:
-        """Mean over splits, with their spread."""
+        """The mean over splits, with their spread as a detail."""
         assert self._sums is not None  # a whole trial has images
         score = self._sums.score()
         return score.mean, {"split_std": score.std}
@@ -121,11 +121,11 @@ class InceptionScore(Metric):
 
 @dataclass(kw_only=True)
 class _Neighbours(Metric):
-    """What precision and recall share: one search for neighbours gives both.
+    """Base class of precision and recall: one search for neighbours gives both.
 
     Attributes:
-        k: Neighbours.
-        dtype: Precision of their distances (ledger, 65).
+        k: Number of neighbours.
+        dtype: Precision of the distances (ledger, 65).
     """
 
     k: Count = 3
@@ -135,7 +135,7 @@ class _Neighbours(Metric):
     generated = real = "features"
 
     def fault(self, num_samples: int) -> str | None:
-        """An image has fewer neighbours than there are images."""
+        """Requires more images than neighbours."""
         return f"k: {self.k} neighbours among {num_samples} images; give fewer" if self.k >= num_samples else None
 
     def shares(self, sides: Sides) -> PrecisionRecall:
@@ -171,7 +171,7 @@ class Kernel(Metric):
     generated = real = "features"
 
     def compute(self, sides: Sides) -> MetricValue:
-        """The distance over subsets."""
+        """The mean distance over subsets."""
         from eval.kernel_distance import kernel_distance
 
         return kernel_distance(sides.real_features, sides.features, seed=sides.seed), {}
@@ -179,12 +179,13 @@ class Kernel(Metric):
 
 @dataclass(kw_only=True)
 class Memorisation(Metric):
-    """How near generated images lie to a training image, against held-out ones: 0.5 as new images, 1 copies.
+    """Nearness to the training images, compared with held-out images: 0.5 for new images, 1 for copies.
 
     Attributes:
-        held_out: Key of the reference with real images that training never saw; ``reference`` has the training images.
-        statistic: ``share``: P(nearer than a held-out image), ties half; ``ratio``: of the median distances, generated
-            over held-out, 1 as new images; ``tail``: share nearer than 95 % of the held-out images, 0.05 as new images.
+        held_out: Key of the reference with held-out real images; ``reference`` has the training images.
+        statistic: ``share``: P(nearer than a held-out image), ties count half; ``ratio``: median distance of generated
+            over that of held-out images, 1 for new images; ``tail``: share nearer than 95 % of the held-out images,
+            0.05 for new images.
     """
 
     held_out: str
@@ -194,11 +195,11 @@ class Memorisation(Metric):
 
     @property
     def references(self) -> tuple[str, ...]:
-        """The training and the held-out images."""
+        """Keys of the training and the held-out images."""
         return (*super().references, self.held_out)
 
     def compute(self, sides: Sides) -> MetricValue:
-        """The statistic, with the others and the test's z beside it."""
+        """The statistic, with the other statistics and the test's z as details."""
         from eval.memorisation import memorisation
 
         def find() -> dict[str, float]:
@@ -210,7 +211,7 @@ class Memorisation(Metric):
 
 @dataclass(kw_only=True)
 class Accuracy(Metric):
-    """Share of images that are classified as the class that was asked for."""
+    """Share of images that a classifier assigns to the requested class."""
 
     better: Direction = "higher"
 
@@ -221,10 +222,10 @@ class Accuracy(Metric):
         self._correct = self._labelled = 0
 
     def update(self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int) -> None:
-        """Counts a batch whose classes were asked for.
+        """Counts the correctly classified images of a batch.
 
         Raises:
-            UserError: The extractor has no classes, or not these.
+            UserError: The extractor has no classes, or not the requested ones.
         """
         if classes is None:
             return
@@ -245,15 +246,15 @@ class Accuracy(Metric):
         self._correct, self._labelled = self._correct + other._correct, self._labelled + other._labelled
 
     def counts(self) -> dict[str, int]:
-        """Images of which the class is right, and images with a class."""
+        """Number of correctly classified images, and of images with a class."""
         return {"correct": self._correct, "labelled": self._labelled}
 
     def restore(self, tensors: Mapping[str, torch.Tensor], counts: Mapping[str, int]) -> None:
-        """Takes the counts of a file."""
+        """Restores the counts from a file."""
         self._correct, self._labelled = counts.get("correct", 0), counts.get("labelled", 0)
 
     def compute(self, sides: Sides) -> MetricValue:
-        """The share; None for an unconditional generator."""
+        """The share; None without requested classes."""
         if self._labelled != sides.num_samples:
             return None, {"note": "not measured: images without requested classes"}
         return self._correct / self._labelled, {}
@@ -275,7 +276,7 @@ def metric_class(kind: str, where: str = "kind") -> type[Metric]:
     """The class of a kind.
 
     Raises:
-        UserError: Neither one of :data:`METRIC_KINDS` nor a class of someone else's module.
+        UserError: Neither one of :data:`METRIC_KINDS` nor the ``module:object`` of a custom kind.
     """
     if kind in METRIC_KINDS:
         return METRIC_KINDS[kind]
@@ -284,5 +285,5 @@ def metric_class(kind: str, where: str = "kind") -> type[Metric]:
     return load_class(kind, where, Metric, "eval.measuring.metric.Metric")
 
 
-#: A metric of a protocol: its kind says which settings it has.
+#: A metric of a protocol; the kind determines the settings.
 AnyMetric = Annotated[Metric, Variants("kind", lambda: METRIC_KINDS, metric_class)]

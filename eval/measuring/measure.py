@@ -1,4 +1,4 @@
-"""Measures a generator under a protocol: every trial in one process, one file per trial, resumable by trial."""
+"""Measures trials of a generator under a protocol in one process, with one file per trial; resumes by trial."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ from sida.runtime.devices import take_device, tf32
 
 
 class Measurer:
-    """A generator ready to be measured: source, extractors and references, each loaded when first needed.
+    """A generator to measure, with source, extractors and references, each loaded when first needed.
 
     Args:
-        spec: What to measure.
+        spec: Spec of the measurement.
         where: Place named in errors.
     """
 
@@ -45,7 +45,7 @@ class Measurer:
         self.spec = spec if isinstance(spec, MeasureSpec) else from_mapping(MeasureSpec, spec, where)
         self.protocol: Protocol = load_protocol(self.spec.protocol)
         take_device(self.spec.device, where)
-        # A misspelt key would fetch the published file instead of taking the one that was given.
+        # With a misspelt key the published file would be fetched instead of the given one.
         self._known("references", self.spec.references, ["*", *self.protocol.references], where)
         self._known("extractors", self.spec.extractors, [*extractor_names(), *self.protocol.extractors()], where)
 
@@ -71,13 +71,13 @@ class Measurer:
 
     @functools.cached_property
     def references(self) -> dict[str, Reference]:
-        """Data sides of the protocol's metrics."""
+        """References of the protocol, by key."""
         dataset = (lambda: self.dataset) if self.spec.dataset is not None else None
         return load_references(self.protocol, self.extractors, self.spec.references, dataset)
 
     @functools.cached_property
     def source(self) -> Source:
-        """Where images come from."""
+        """Source of the images."""
         kind, sampler = self.spec.sampler["kind"], self.spec.sampler
         repeats = bool(sampler.get("allow_duplicates", False))
         if kind == "data":
@@ -101,12 +101,12 @@ class Measurer:
 
     @functools.cached_property
     def identity(self) -> dict[str, Any]:
-        """What decides the images; see :meth:`~eval.measuring.sources.Source.identity`."""
+        """Identity of the images (:meth:`~eval.measuring.sources.Source.identity`)."""
         return self.source.identity()
 
     @functools.cached_property
     def digest(self) -> str:
-        """Digest of all that decides the numbers; trials with the same digest need not be measured again."""
+        """Digest of everything that decides the numbers; a trial with the same digest is not measured again."""
         return sha256_json(
             {
                 "run": self.spec.run,
@@ -128,10 +128,10 @@ class Measurer:
         """Sums over the images ``begin … end − 1`` of a trial."""
         first = self.protocol.seeds(trial)[0]
         seeds = range(first + begin, first + end)
-        # People know their files by path, generators by the id of the row.
+        # Messages name files by path, and generators by the id of the row.
         origin = self.spec.sampler["path"] if self.spec.sampler["kind"] == "images" else f"run '{self.spec.run}'"
         images = sized(self.source.batches(seeds, self.batch_size), self.protocol, origin)
-        # The first batch before the feature networks: images of a wrong size must not wait for a download.
+        # The first batch is drawn before feature networks load: a wrong size must not wait for a download.
         with tf32(self.protocol.allow_tf32):
             images = itertools.chain([next(images)], images)
         report = None if progress is None else lambda count: progress.update(done + count)
@@ -145,14 +145,14 @@ class Measurer:
         )
 
     def _prefetched(self) -> int:
-        """Batches that a thread prepares: on a GPU, unless a feature network turns TF32 on for the whole process."""
+        """Number of batches that a thread prepares: for image files, and on a GPU without TF32 feature networks."""
         if self.spec.sampler["kind"] == "images":
             return 2
         alone = any(extractor.tf32 for extractor in self.extractors.values())
         return 2 if self.spec.device.startswith("cuda") and not alone else 0
 
     def names(self) -> dict[str, Any]:
-        """What a trial says of its run and protocol; what changes a number of the trial is in the digest, too."""
+        """Names of run and protocol in a trial's record; fields that change a number are also in the digest."""
         names = {key: getattr(self.spec, key) for key in ("run", "method", "label", "family", "nfe")}
         nimg = getattr(self.source, "metadata", {}).get("nimg")
         return {**names, "kept_at": nimg if isinstance(nimg, int) else None, "protocol": self.protocol.record()}
@@ -181,9 +181,9 @@ class Measurer:
 
 
 def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequence[int]) -> list[dict[str, Any]]:
-    """Measures the trials of a generator and writes ``<out>/trial-<t>.json``; trials that are there are kept.
+    """Measures the trials of a generator and writes ``<out>/trial-<t>.json``.
 
-    So are those that an earlier attempt had finished, where the same code measured them.
+    Existing trials of the same spec are kept, and so are trials that an earlier attempt finished with the same code.
 
     Args:
         spec: See :class:`MeasureSpec`.
@@ -191,7 +191,7 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
         trials: Trial numbers.
 
     Returns:
-        The records of the trials that were measured now.
+        The records of the trials that this call measured.
 
     Raises:
         UserError: Bad spec, missing files, or broken images.
@@ -227,7 +227,7 @@ def measure(spec: Mapping[str, Any], out: str | os.PathLike[str], trials: Sequen
 
 @contextmanager
 def _overlapped(threaded: bool) -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Runs functions one after the other; with ``threaded`` in a thread, so that a GPU need not wait for them.
+    """Runs functions one after the other; with ``threaded`` in a thread, so that the GPU does not wait for them.
 
     An exception is raised when the next function is submitted, or at the end.
     """
@@ -248,13 +248,13 @@ def _overlapped(threaded: bool) -> Iterator[Callable[[Callable[[], None]], None]
 
 
 def default_batch_size(protocol: Protocol, small: int) -> int:
-    """Images per batch: ``small`` for small images, which amortises overhead; large ones must fit beside networks."""
+    """Images per batch: ``small`` for small images, fewer for large images."""
     return small if (protocol.resolution or 64) <= 64 else 32
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Sets torch's CPU threads for a while; 0 changes nothing."""
+    """Sets torch's CPU threads within a context; 0 changes nothing."""
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)

@@ -1,7 +1,8 @@
-"""What a metric kind is: a class that says what it needs, what its digest covers, and how its value is computed.
+"""Base class of metric kinds: a kind declares its inputs and the content of its digest, and computes the value.
 
-Ours are in :mod:`eval.measuring.kinds`. One of one's own is named ``module:object`` in a protocol, as in
-``docs/examples/coverage.py``. The fields of a kind are settings of a metric in the protocol, and part of the digest.
+The kinds of this package are in :mod:`eval.measuring.kinds`. A protocol names a custom kind as ``module:object``
+(example: ``docs/examples/coverage.py``). The fields of a kind are settings of the protocol's metric and part of the
+digest.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from sida.config.plugins import source_sha256
 from sida.config.ranges import names_object
 
 if TYPE_CHECKING:
-    # Protocols are read when the workflow starts, which must not wait for torch.
+    # The start of a workflow reads protocols and must not wait for torch.
     import torch
 
     from eval.features.extraction import Features
@@ -25,27 +26,27 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Direction = Literal["lower", "higher"]
-#: A value (None: it could not be measured), and what is needed to judge it.
+#: A value (None: it could not be measured), and its details by name.
 MetricValue = tuple[float | None, dict[str, Any]]
 
 
 @dataclass(kw_only=True)
 class Metric(abc.ABC):
-    """One number of a protocol; a kind is a subclass. An instance gathers the sums of one trial, or of a shard of it.
+    """A metric of a protocol; subclasses are kinds. An instance collects the sums of one trial or shard.
 
     Attributes:
         key: Name in measurements, e.g. ``fid``.
-        kind: One of ours (``docs/protocol.md``, "Metric kinds"), or ``module:object``.
-        extractor: Feature network: one of ours, or ``module:object``.
-        reference: Key of the protocol's references; None where the kind needs none.
-        label: For people, e.g. ``FID``.
-        better: Which direction is good.
-        decimals: Digits after the point in rows.
-        generated: What a trial keeps of the generated images for this kind: ``moments`` (mean and covariance of the
+        kind: A kind of this package (``docs/protocol.md``, "Metric kinds"), or ``module:object``.
+        extractor: Feature network: a name of this package, or ``module:object``.
+        reference: Key of the protocol's references; None for kinds without a reference.
+        label: Name for people, e.g. ``FID``.
+        better: Direction of better values.
+        decimals: Digits after the point in tables.
+        generated: Data of generated images that a trial keeps for this kind: ``moments`` (mean and covariance of the
             features, in constant memory), ``features`` (all of them), or None.
-        real: The same of real images; with it a metric needs a ``reference``.
+        real: Data of real images, with the same values; a metric with ``real`` needs a ``reference``.
         selects: Whether a training may choose its network by the lowest value.
-        classifies: Whether it is computed from the extractor's class probabilities.
+        classifies: Whether the metric is computed from the extractor's class probabilities.
     """
 
     key: str
@@ -67,11 +68,11 @@ class Metric(abc.ABC):
 
     @property
     def references(self) -> tuple[str, ...]:
-        """Keys of all references that it is computed from; a kind of several adds to ``reference``."""
+        """Keys of all references of the metric; a kind with several references adds to ``reference``."""
         return () if self.reference is None else (self.reference,)
 
     def facts(self) -> dict[str, Any]:
-        """What can change the number: kind, network, reference, the settings of the kind, and code of one's own."""
+        """Everything that can change the number: kind, network, reference, settings of the kind, and custom code."""
         facts: dict[str, Any] = {"kind": self.kind, "extractor": self.extractor}
         if self.real is not None:
             facts["reference"] = self.reference
@@ -80,34 +81,34 @@ class Metric(abc.ABC):
         return facts | ({"code": source_sha256(type(self))} if names_object(self.kind) else {})
 
     def fault(self, num_samples: int) -> str | None:
-        """Why trials of so many images cannot be measured, as ``key: what is wrong``; None where nothing says so."""
+        """Reason why trials of ``num_samples`` images cannot be measured, ``key: what is wrong``; None if they can."""
         return None
 
     def for_samples(self, num_samples: int) -> Metric:
-        """The same metric for trials of so many images, which may allow for fewer parts of them."""
+        """The metric for trials of ``num_samples`` images, which may need other settings, such as fewer splits."""
         return self
 
     def update(  # noqa: B027 - optional
         self, output: Features, classes: torch.Tensor | None, first: int, num_samples: int
     ) -> None:
-        """Adds a batch to sums of the kind's own; most kinds have none.
+        """Adds a batch to the custom sums of the kind; most kinds have none.
 
         Args:
             output: Features and logits of the metric's extractor.
-            classes: Classes that were asked for, int64 (B,), or None where there are none.
+            classes: Requested classes, int64 (B,), or None.
             first: Index of the batch's first image within the trial.
-            num_samples: Images of the whole trial.
+            num_samples: Number of images of the whole trial.
         """
 
     def merge(self, other: Metric) -> None:  # noqa: B027 - optional
-        """Adds the own sums of another shard of the same trial, in any order."""
+        """Adds the custom sums of another shard of the same trial, in any order."""
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Own sums as named tensors, for a shard's file."""
+        """Custom sums as named tensors, for the file of a shard."""
         return {}
 
     def counts(self) -> dict[str, int]:
-        """Own counts, which may depend on the extractor only: metrics with the same one share them in a file."""
+        """Custom counts; they may depend on the extractor only, since its metrics share them in a file."""
         return {}
 
     def restore(  # noqa: B027 - optional
@@ -117,22 +118,22 @@ class Metric(abc.ABC):
 
     @abc.abstractmethod
     def compute(self, sides: Sides) -> MetricValue:
-        """The value of a whole trial, and details by name.
+        """Value of a whole trial, and details by name.
 
         Raises:
-            UserError: It cannot be computed of these images.
+            UserError: The value cannot be computed from these images.
         """
 
 
 class Sides:
-    """What a metric is computed from; each part is there if its kind asks for it by ``generated`` or ``real``.
+    """Generated and real data of a metric; each part exists if the kind requests it by ``generated`` or ``real``.
 
     Args:
-        metric: Whose extractor is meant.
-        sums: The trial (:class:`eval.measuring.trial.TrialSums`, which imports this module).
-        references: The data sides by key (:class:`eval.measuring.references.Reference`).
-        device: Where features are given.
-        once: What metrics of the trial have computed for each other.
+        metric: The metric.
+        sums: Sums of the trial (:class:`eval.measuring.trial.TrialSums`, which imports this module).
+        references: References by key (:class:`eval.measuring.references.Reference`).
+        device: Torch device of the features.
+        once: Values that metrics of the trial share, by key.
     """
 
     def __init__(
@@ -148,7 +149,7 @@ class Sides:
 
     @property
     def num_samples(self) -> int:
-        """Generated images of the trial."""
+        """Number of generated images of the trial."""
         return self._sums.protocol.num_samples
 
     @property
@@ -158,12 +159,12 @@ class Sides:
 
     @property
     def seed(self) -> int:
-        """For subsets: the same in every trial."""
+        """Seed for subsets, equal in all trials."""
         return self._sums.protocol.seed0
 
     @property
     def statistics(self) -> FeatureStatistics:
-        """Sums of the generated features (``generated = "moments"``)."""
+        """Statistics of the generated features (``generated = "moments"``)."""
         return self._sums.statistics[self._extractor]
 
     @property
@@ -182,7 +183,7 @@ class Sides:
         return self._real.features(self._extractor).to(self._device)
 
     def features_of(self, reference: str) -> torch.Tensor:
-        """Real features float32 (M, C) of another of the metric's :attr:`Metric.references`."""
+        """Real features float32 (M, C) of a further reference of the metric (:attr:`Metric.references`)."""
         return self._references[reference].features(self._extractor).to(self._device)
 
     @property
@@ -191,7 +192,7 @@ class Sides:
         return self._references[self._reference]
 
     def once(self, key: tuple[Any, ...], function: Callable[[], T]) -> T:
-        """The function's value, computed once for all metrics of the trial that give this key."""
+        """Value of the function, computed once for all metrics of the trial with this key."""
         if key not in self._once:
             self._once[key] = function()
         value: T = self._once[key]

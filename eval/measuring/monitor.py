@@ -1,9 +1,8 @@
-"""Periodic evaluation while a student is trained; training finds it as ``eval.measuring.monitor:make_monitor``.
+"""Periodic evaluation during a training, which names it ``eval.measuring.monitor:make_monitor``.
 
-It measures as a protocol's trials do, all metrics that need no stored features (or those of the protocol's key
-``watch``), so that curves over training show the same quantities as tables. The monitor draws its own seeds, far from
-those of the protocol's trials: the best checkpoint is chosen on images that the final measurement never sees, although
-they come from the same generator.
+The monitor measures like the trials of a protocol: all metrics that need no stored features, or the metrics of the
+    protocol's key ``watch``. So curves over training show the same quantities as tables. The seeds of the monitor are
+    far from the seeds of trials, so the kept network is chosen on other images than those of the final measurement.
 """
 
 from __future__ import annotations
@@ -29,9 +28,9 @@ from sida.runtime.devices import tf32
 
 Generate = Callable[[Sequence[int]], tuple[torch.Tensor, torch.Tensor | None]]
 SEED0 = 1 << 31
-#: Where this module was when the digests of today's runs were made.
+#: Name of the monitor in digests of runs: its module when the first stored runs were made.
 RECORDED_AS = "eval.monitor:make_monitor"
-#: Fields of a protocol that speak about its own trials only.
+#: Fields of a protocol that concern its trials only.
 _FINAL_ONLY = {*OF_ALL_TRIALS, "seed0"}
 
 
@@ -47,18 +46,18 @@ def make_monitor(
     references: Mapping[str, str] | None = None,
     extractors: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Monitor:
-    """Makes the monitor; reference statistics are those of all images of the data, or the protocol's files.
+    """Makes a monitor; reference statistics are those of all images of the data set, or the protocol's files.
 
     Args:
         dataset: Data-set spec.
-        protocol: Name, path or content. Its Fréchet distances, inception scores and accuracies are watched, or
-            those that ``watch`` names; its ``selection`` decides which network is kept.
-        num_samples: Images per trial; the protocol's n by default.
-        trials: Repetitions with other seeds, of which means are taken.
+        protocol: Name, path or content. Its Fréchet distances, inception scores and accuracies are measured, or the
+            metrics of ``watch``; its ``selection`` determines the kept network.
+        num_samples: Images per trial; by default the protocol's n.
+        trials: Number of trials, over which means are taken.
         seed0: First image seed: trial r uses ``seed0 + r·n …``.
-        batch_size: Images per call of the generator; by default 500, fewer where they are large.
-        device: Where features are computed.
-        threads: CPU threads while evaluating; 0 leaves them alone.
+        batch_size: Images per call of the generator; by default 500, fewer for large images.
+        device: Torch device of feature networks.
+        threads: CPU threads during an evaluation; 0 changes nothing.
         references: Files by reference key.
         extractors: Options by extractor name.
 
@@ -77,13 +76,13 @@ def make_monitor(
 
 
 def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = None, **options: Any) -> dict[str, Any]:
-    """What decides the numbers of :func:`make_monitor` with the same arguments, by content; see its arguments.
+    """Content that decides the numbers of :func:`make_monitor`, which has the same arguments.
 
-    Of the protocol only what a monitor uses counts: recall in it, or more trials, is no reason to train again.
+    Only the parts of the protocol that a monitor uses count: recall, or more trials, are no reason to train again.
 
     Args:
         protocol: Name, path or content.
-        dataset: Data-set spec, read for its digest; None when the caller knows the data.
+        dataset: Data-set spec, read for its digest; None if the caller adds the digest of the data.
         options: The other arguments; files count by their bytes.
 
     Raises:
@@ -98,15 +97,15 @@ def monitor_facts(protocol: Any = "digits", dataset: Mapping[str, Any] | None = 
 
 
 class Monitor:
-    """``monitor(generate) -> {"selection", "fd", "fd_std", "fd_trials", ...}``; see :func:`make_monitor`.
+    """A callable that evaluates a generator during training (:func:`make_monitor`).
 
     Args:
-        protocol: What is watched; its trials are those of an evaluation.
-        extractors: Its feature networks.
-        references: Data sides of its metrics.
+        protocol: Metrics to measure; its trials are the trials of an evaluation.
+        extractors: Feature networks of the protocol.
+        references: References of the protocol.
         batch_size: Images per call of the generator.
-        device: Where distances are computed.
-        threads: CPU threads while evaluating; 0 leaves them alone.
+        device: Torch device of distances.
+        threads: CPU threads during an evaluation; 0 changes nothing.
     """
 
     def __init__(
@@ -128,19 +127,19 @@ class Monitor:
             generate: ``generate(seeds) -> (uint8 images (N, C, H, W), classes int64 (N,) or None)``.
 
         Returns:
-            ``selection`` (key of the metric that decides which network is kept; lower is better), ``num_samples``, and
+            ``selection`` (key of the metric that determines the kept network; lower is better), ``num_samples``, and
             for each metric ``<key>`` (mean over trials), ``<key>_std`` (sample standard deviation, 0 for one trial) and
-            ``<key>_trials``. Accuracy is left out where the network has no classes.
+            ``<key>_trials``. Accuracy is left out for networks without classes.
         """
         return self.join([self.part(generate, 0, 1)])
 
     def part(self, generate: Generate, number: int, count: int) -> list[TrialSums]:
-        """Sums of each trial over every ``count``-th batch from batch ``number`` on; see a call."""
+        """Sums of each trial over every ``count``-th batch, from batch ``number`` on: one process's part of a call."""
         with use_threads(self.threads), tf32(self.protocol.allow_tf32), torch.no_grad():
             return [self._sums(generate, trial, number, count) for trial in range(self.protocol.trials)]
 
     def join(self, parts: Sequence[Sequence[TrialSums]]) -> dict[str, Any]:
-        """The record of a call from all of its parts; how many there are changes rounding only."""
+        """Record of a call from all its parts; the number of parts changes rounding only."""
         with use_threads(self.threads), tf32(self.protocol.allow_tf32), torch.no_grad():
             trials = [self._values([part[trial] for part in parts]) for trial in range(self.protocol.trials)]
         record: dict[str, Any] = {"selection": self.protocol.selection_key, "num_samples": self.protocol.num_samples}
@@ -156,7 +155,7 @@ class Monitor:
         waiting: tuple[Mapping[str, Features], torch.Tensor | None, int] | None = None
         for begin in range(first + number * self.batch_size, last + 1, count * self.batch_size):
             images, classes = generate(range(begin, min(begin + self.batch_size, last + 1)))
-            # Sums wait for a GPU. When they do, the next images have been drawn beside the features before them.
+            # Adding to sums waits for the GPU; meanwhile the GPU has drawn the next images and these features.
             if waiting is not None:
                 sums.update(*waiting)
             # Networks without classes give none, or -1 (sida.sampling.NO_CLASS).
@@ -174,10 +173,10 @@ class Monitor:
 
 
 def _watched(protocol: Protocol) -> Protocol:
-    """The protocol with the metrics that are watched, so that only their references are loaded and count.
+    """The protocol with only the metrics that a monitor measures, and their references.
 
     Raises:
-        UserError: It has none that could choose a network.
+        UserError: No metric can choose a network.
     """
     if protocol.selection_key is None:
         raise UserError(f"protocol '{protocol.name}': has no metric of kind 'frechet' to watch during training")

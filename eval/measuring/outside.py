@@ -1,4 +1,4 @@
-"""What images from outside must fulfil: their type and shape, and that each is there once."""
+"""Checks of images from outside: type, shape, and no duplicates."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sida.errors import UserError
 
 
 class Duplicates:
-    """Refuses two equal images: copies would pass as samples.
+    """Refuses equal images, since copies would count as samples.
 
     Args:
-        name: Name of the image at a position, for the error.
-        remedy: What to do, for the error.
+        name: Gives the name of the image at a position, for the error.
+        remedy: Remedy in the error.
     """
 
     def __init__(self, name: Callable[[int], str], remedy: str) -> None:
@@ -26,10 +26,10 @@ class Duplicates:
         self._seen: dict[bytes, int] = {}
 
     def check(self, images: Iterable[np.ndarray], first: int) -> None:
-        """Looks at the images from position ``first`` on.
+        """Checks the images from position ``first`` on.
 
         Raises:
-            UserError: One of them was there before, at another position.
+            UserError: An image equals an image at another position.
         """
         for position, image in enumerate(images, start=first):
             digest = hashlib.blake2b(image.tobytes(), digest_size=16).digest()
@@ -39,15 +39,15 @@ class Duplicates:
 
 
 def as_batch(returned: Any, count: int, name: str) -> ImageBatch:
-    """What a function returned for some seeds.
+    """Checks and converts the images that a function returned for seeds.
 
     Args:
         returned: Images uint8 ``(N, C, H, W)``, or ``(images, classes)`` with whole numbers ``(N,)``.
         count: Number of seeds.
-        name: The function, for errors.
+        name: Name of the function, for errors.
 
     Raises:
-        UserError: It is anything else.
+        UserError: The returned value is anything else.
     """
     images, classes = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
     wanted = f"{name}: must return uint8 images of shape ({count}, C, H, W)"

@@ -1,7 +1,7 @@
-"""One pass: batches of images go through every extractor into the sums of a trial.
+"""The pass of a measurement: batches of images go through all extractors into the sums of a trial.
 
-On a GPU the source runs ahead in a thread and on a stream of its own, so that decoding, drawing latents on the CPU and
-sampling overlap with feature extraction. On a CPU there is nothing to gain from that, and no thread is started.
+On a GPU the source runs ahead in a thread and on a separate stream, so that decoding, drawing latents on the CPU and
+sampling overlap with feature extraction. On a CPU this gives no speed, and no thread is started.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class ImageBatch(NamedTuple):
 
     Attributes:
         images: uint8 (N, C, H, W).
-        classes: Classes that were asked for, int64 (N,), or None.
+        classes: Requested classes, int64 (N,), or None.
     """
 
     images: torch.Tensor
@@ -44,15 +44,15 @@ def run_pass(
     prefetched: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> TrialSums:
-    """Feeds batches into ``sums`` and returns it.
+    """Adds batches to ``sums`` and returns ``sums``.
 
     Args:
         batches: Images in the order of their seeds.
         extractors: Networks by name.
-        sums: Where to add.
+        sums: Sums of the trial.
         first: Index of the first image within the trial.
-        prefetched: Batches that the source may prepare in advance (0: no thread).
-        progress: Called with the number of images done after each batch.
+        prefetched: Number of batches that the source may prepare in advance (0: no thread).
+        progress: Called after each batch with the number of finished images.
     """
     position = first
     with tf32(sums.protocol.allow_tf32):
@@ -65,16 +65,16 @@ def run_pass(
 
 
 def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Iterator[ImageBatch]:
-    """The same batches, once the size of the first one's images is what the protocol measures.
+    """Yields the batches after a check that the first one has the image size of the protocol.
 
     Raises:
-        UserError: It is not; ``origin`` names the images.
+        UserError: The size differs; ``origin`` names the images.
     """
     for number, batch in enumerate(items):
         if number == 0:
             channels, height, width = batch.images.shape[1:]
             size = protocol.resolution
-            # Grey images are repeated to three channels by the feature networks, as in the official tools.
+            # Feature networks repeat grey images to three channels, as the official tools do.
             fits = protocol.channels in (None, channels) or (channels, protocol.channels) == (1, 3)
             if not fits or (size is not None and (height, width) != (size, size)):
                 plural = "" if protocol.channels == 1 else "s"
@@ -88,9 +88,9 @@ def sized(items: Iterator[ImageBatch], protocol: Protocol, origin: str) -> Itera
 
 
 def prefetch(items: Iterable[T], count: int, device: str | torch.device = "cpu") -> Iterator[T]:
-    """Yields ``items`` in order while a thread prepares up to ``count`` of them; its exceptions are raised here.
+    """Yields ``items`` in order while a thread prepares up to ``count`` of them; raises the exceptions of the thread.
 
-    On a CUDA ``device`` the thread works on a stream of its own; the consumer's stream waits for each item's event.
+    On a CUDA ``device`` the thread works on a separate stream; the consumer's stream waits for the event of each item.
     """
     device = torch.device(device)
     channel: queue.Queue[_Ready[T]] = queue.Queue(maxsize=count)
@@ -132,7 +132,7 @@ def prefetch(items: Iterable[T], count: int, device: str | torch.device = "cpu")
 
 @dataclass(frozen=True)
 class _Ready(Generic[T]):
-    """What the thread hands over: an item with the event after which it may be read, an error, or the end."""
+    """Message of the thread: an item with the event after which it may be read, an error, or the end."""
 
     item: T | None = None
     event: torch.cuda.Event | None = None
@@ -140,7 +140,7 @@ class _Ready(Generic[T]):
     last: bool = False
 
     def wait(self) -> None:
-        """Lets the current stream wait for the item and keeps its memory until that stream has read it."""
+        """Makes the current stream wait for the item, and keeps the item's memory until that stream has read it."""
         if self.event is None:
             return
         stream = torch.cuda.current_stream(self.event.device)

@@ -1,7 +1,7 @@
-"""The protocol: everything on which two measurements must agree before their numbers may be compared.
+"""Protocols: everything that two measurements must have in common for their numbers to be comparable.
 
-A protocol is data (``config/protocols/*.yaml``). Its digest covers each field that can change a number and none that
-cannot (title, labels, notes), so two values are comparable exactly when their protocol digests agree.
+A protocol is data (``config/protocols/*.yaml``). Its digest covers every field that can change a number, and no other
+field (title, labels, notes). So two values are comparable exactly if their protocol digests are equal.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from typing import Annotated, Any, Literal
 from eval.features import extractor_assets
 from eval.measuring.kinds import AnyMetric
 from eval.measuring.metric import Metric
+from eval.results.selection import read_extended
 from sida.assets.cache import cache_dir
 from sida.assets.registry import is_counted, load_registry
 from sida.config.label_counts import LabelCounts, find_labels
-from sida.config.mapping import Settings, from_mapping, load_yaml
+from sida.config.mapping import Settings, from_mapping
 from sida.config.ranges import CheckedAs, Count, Natural, Range
 from sida.config.resources import find
 from sida.errors import UserError, suggestion
@@ -27,28 +28,28 @@ from sida.files.atomic import sha256_json
 
 #: Divisor N − ddof of a variance.
 Ddof = Annotated[int, Range(least=0, most=1)]
-# Labels enter by content; the last two choose a network and what is seen of its training, and change no number.
+# Labels enter by content; `selection` and `watch` concern trainings; `if_cached` is resolved when a protocol is loaded.
 _NOT_IN_DIGEST = {"name", "title", "notes", "labels", "selection", "watch", "if_cached"}
-#: How many trials there are and what their ± means: they change what is said of all trials, and none of them.
+#: Fields about all trials together, the number of trials and the meaning of ±; they change no single trial.
 OF_ALL_TRIALS = {"trials", "ddof", "is_spread"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReferenceSource(Settings):
-    """Where the data side of a metric comes from.
+    """Source of a reference: the real images of a metric, or their statistics.
 
     Attributes:
-        kind: ``dataset`` (made here from all images of the generator's data set), ``statistics`` (a file with mean and
-            covariance: published ``.npz``, EDM2 ``.pkl`` or our ``.safetensors``) or ``images`` (a batch of
-            reference images as ``.npz`` with ``arr_0``, or features of ours).
-        dataset: Key of ``config/datasets.yaml`` to use when the caller names no data set (kind ``dataset``).
-        fixed: Take ``dataset`` whatever data set the generator has, e.g. images that its training never saw.
-        asset: Id in ``config/assets.tsv``; it is fetched into the cache when it is not given on the command line.
-        file: Name of a file that is no registered asset; people give it on the command line.
+        kind: ``dataset`` (computed from all images of the generator's data set), ``statistics`` (a file with mean and
+        covariance: published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite) or ``images`` (a batch of
+            reference images as ``.npz`` with ``arr_0``, or features of this suite).
+        dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
+        fixed: Use ``dataset`` for every generator, e.g. for held-out images.
+        asset: Id in ``config/assets.tsv``; the file is fetched into the cache unless the command line names one.
+        file: Name of a file that is no registered asset and must be given on the command line.
         entry: Entry of an EDM2 ``.pkl``: ``fid`` or ``fd_dinov2``.
-        num_images: Number of images behind it, None where unknown.
-        sha256: Required digest of the file; None accepts what is there and records it.
-        cov_ddof: Divisor N - ddof of a covariance made here.
+        num_images: Number of images behind the reference; None if unknown.
+        sha256: Required digest of the file; None accepts any file and records its digest.
+        cov_ddof: Divisor N - ddof of a covariance that is computed here.
     """
 
     kind: Literal["dataset", "statistics", "images"]
@@ -78,17 +79,17 @@ class ReferenceSource(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(Settings):
-    """How a generator is measured.
+    """Settings of a measurement.
 
     Attributes:
         name: Short name; not part of the digest.
         resolution: Height and width of images; None takes any.
         channels: 1 or 3; None takes either.
-        num_samples: Images of one trial, n.
+        num_samples: Number of images of one trial, n.
         trials: Number of trials; trial t uses the seeds ``seed0 + t·n … seed0 + (t + 1)·n − 1``.
         seed0: First seed of trial 0.
-        label_dist: How the classes of generated images are drawn: ``empirical`` (the data's frequencies, as in the
-            published FID code) or ``uniform`` (as the generation scripts do; ledger, 63).
+        label_dist: Distribution of the classes of generated images: ``empirical`` (frequencies of the data, as in the
+            published FID code) or ``uniform`` (as in the generation scripts; ledger, 63).
         labels: Frequencies for ``empirical``: a data set of ``config/labels``, a ``.json`` file (``sida data labels``)
             or its content, or an asset that lists the class of each image. The counts, or the name of the asset,
             are part of the digest. None reads the classes of the data set itself.
@@ -98,14 +99,14 @@ class Protocol(Settings):
         allow_tf32: Whether convolutions and products may use TF32 on GPUs (ledger, 70).
         is_spread: Meaning of the ± of the inception score: ``runs`` (over trials) or ``splits`` (ledger, 71).
         ddof: Divisor of the standard deviation over trials (ledger, 61).
-        references: Data sides by key.
+        references: References by key.
         metrics: Metrics to compute.
-        if_cached: Further metrics, each computed where the downloads of its extractor are in the cache; a loaded
-            protocol has them among ``metrics`` or not at all.
-        selection: Key of the Fréchet distance by which a training chooses the network it keeps (the lowest); None takes
+        if_cached: Further metrics, each computed if the downloads of its extractor are in the cache. A loaded protocol
+            has these among ``metrics``, or leaves them out.
+        selection: Key of the Fréchet distance whose lowest value determines the kept network of a training; None takes
             the first one. It changes no measured number.
-        watch: Keys of the metrics that evaluations during training log, none that keeps features; None takes all that
-            keep none. It changes no measured number.
+        watch: Keys of the metrics that evaluations during training log; metrics that keep features are not allowed.
+            None takes all others. It changes no measured number.
         title: Title for people.
         notes: Sources and remarks for people.
     """
@@ -160,19 +161,19 @@ class Protocol(Settings):
 
     @property
     def selection_key(self) -> str | None:
-        """``selection`` with its default; None where no metric can choose."""
+        """``selection`` with its default; None if no metric can choose a network."""
         return self.selection or next((metric.key for metric in self.metrics if metric.selects), None)
 
     @property
     def watched(self) -> tuple[Metric, ...]:
-        """Metrics that evaluations during training log: those of ``watch``, else all that need no stored features."""
+        """Metrics that evaluations during training log: ``watch``, else all metrics without stored features."""
         if self.watch is not None:
             return tuple(metric for metric in self.metrics if metric.key in self.watch)
         return tuple(metric for metric in self.metrics if metric.generated != "features")
 
     @functools.cached_property
     def sources(self) -> dict[str, ReferenceSource]:
-        """References as objects."""
+        """References by key, as objects."""
         return {
             key: from_mapping(ReferenceSource, value, f"protocol '{self.name}': references.{key}")
             for key, value in self.references.items()
@@ -180,7 +181,7 @@ class Protocol(Settings):
 
     @functools.cached_property
     def label_counts(self) -> LabelCounts | None:
-        """Images per class, None where the classes of the data set itself are drawn.
+        """Images per class; None if the classes of the data set are drawn.
 
         Raises:
             UserError: The file of counts is missing or broken.
@@ -193,7 +194,7 @@ class Protocol(Settings):
 
     @property
     def labels_asset(self) -> str | None:
-        """The asset that classes are counted from; its content is no part of the digest, as that of references."""
+        """Asset that lists classes; its content is not part of the digest, like that of references."""
         return str(self.labels) if is_counted(self.labels) else None
 
     @property
@@ -207,18 +208,18 @@ class Protocol(Settings):
 
     @functools.cached_property
     def trial_sha256(self) -> str:
-        """Digest of those of them that can change a number of one trial, or of a part of it."""
+        """Digest of the fields that can change a number of one trial or shard."""
         return sha256_json({key: value for key, value in self.facts().items() if key not in OF_ALL_TRIALS})
 
     def facts(self) -> dict[str, Any]:
-        """The content of the digest: plain values, canonical order."""
+        """Content of the digest: plain values in canonical order."""
         facts = {
             f.name: getattr(self, f.name)
             for f in dataclasses.fields(self)
             if f.name not in _NOT_IN_DIGEST | {"metrics", "references"}
         }
         if self.labels is not None:
-            # Images of others are measured without counts, so a missing file is told when classes are drawn.
+            # Image files are measured without counts, so a missing file is reported only when classes are drawn.
             counts = self.label_counts if self._labels_here else None
             facts["labels"] = counts.sha256 if counts else self.labels_asset
         used = {key for metric in self.metrics for key in metric.references}
@@ -227,7 +228,7 @@ class Protocol(Settings):
         return facts
 
     def content(self) -> dict[str, Any]:
-        """The protocol as a mapping that :func:`load_protocol` reads: counts instead of a file, no words for people."""
+        """The protocol as a mapping for :func:`load_protocol`: counts instead of a file, no title and notes."""
         content = _given(self, "title", "notes")
         content["metrics"] = [_given(metric, "label", "better", "decimals") for metric in self.metrics]
         if self._labels_here and (counts := self.label_counts):
@@ -235,7 +236,7 @@ class Protocol(Settings):
         return content
 
     def record(self) -> dict[str, Any]:
-        """What a measurement says about its protocol."""
+        """Description of the protocol in a measurement."""
         return {"name": self.name, "sha256": self.sha256, "fields": self.facts()}
 
     def seeds(self, trial: int) -> tuple[int, int]:
@@ -260,7 +261,7 @@ class Protocol(Settings):
 
 
 def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol:
-    """Loads a protocol by name (``digits``), path of a YAML file, or mapping.
+    """Loads a protocol by name (``digits``), path of a YAML file, or mapping; a file may extend another one beside it.
 
     Raises:
         UserError: Unknown name, missing file, or a bad field (file and key are named).
@@ -274,7 +275,7 @@ def load_protocol(source: str | Path | Mapping[str, Any] | Protocol) -> Protocol
         raise UserError(f"protocol: must be a name, a file or a mapping, got {source!r:.40}")
     else:
         path = find("protocols", source)
-        where, mapping = f"{path}:", load_yaml(path)
+        where, mapping = f"{path}:", read_extended(path, beside=True)
         if isinstance(labels := mapping.get("labels"), str):
             mapping = {**mapping, "labels": str(find_labels(labels, path) or labels)}
     protocol = from_mapping(Protocol, mapping, where)
@@ -289,6 +290,6 @@ def _cached(extractor: str) -> bool:
 
 
 def _given(settings: Any, *without: str) -> dict[str, Any]:
-    """Fields that are not as when left out."""
+    """Fields whose values differ from the defaults."""
     fields = {f.name: f.default for f in dataclasses.fields(settings) if f.name not in without}
     return {name: value for name, default in fields.items() if (value := getattr(settings, name)) not in (default, {})}

@@ -1,4 +1,4 @@
-"""Files with the data side of a metric: published statistics and image batches, and references of one's own."""
+"""Files of references: published statistics, image batches, and files of ``sida-eval reference``."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def read_batch(path: str | os.PathLike[str]) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class OwnReference:
-    """What a file of ``sida-eval reference`` holds: one data set seen by one extractor."""
+    """Content of a file of ``sida-eval reference``: one data set through one extractor."""
 
     name: str
     sha256: str
@@ -122,16 +122,16 @@ def write_own(
     features: torch.Tensor | None = None,
     allow_tf32: bool = False,
 ) -> None:
-    """Writes a reference of one's own: sums of one extractor's features, and the features if given.
+    """Writes a reference file: the sums of one extractor's features, and the features if given.
 
     Args:
         path: Safetensors file.
-        name: Of the data set, for people.
-        dataset_sha256: Digest of its images.
-        extractor: What saw them.
-        statistics: Sums of its features.
-        features: The features float32 (N, C).
-        allow_tf32: Whether they were computed with TF32 allowed.
+        name: Name of the data set, for people.
+        dataset_sha256: Digest of the images.
+        extractor: The feature network.
+        statistics: Sums of the features.
+        features: Features float32 (N, C), or None.
+        allow_tf32: Whether TF32 was allowed.
     """
     tensors = {f"statistics/{key}": value for key, value in statistics.tensors().items()}
     if features is not None:
@@ -149,11 +149,11 @@ def write_own(
 
 
 def read_own(path: str | os.PathLike[str], extractors: Mapping[str, str]) -> OwnReference:
-    """Reads a reference of one's own.
+    """Reads a reference file.
 
     Args:
         path: File of :func:`write_own`.
-        extractors: Digest by name of the extractors that will be compared with it.
+        extractors: Digests by name of the extractors to compare with.
 
     Raises:
         UserError: Broken file, or features of another network.

@@ -1,4 +1,4 @@
-"""The data side of a metric: published statistics, reference images, or a data set measured here.
+"""References, the real images of a metric: published statistics, reference images, or a data set measured here.
 
 | file | content | read as |
 |---|---|---|
@@ -41,7 +41,7 @@ class Reference:
 
     Attributes:
         name: For people: data set or file name.
-        sha256: Digest of the file, or of the data set it was made from.
+        sha256: Digest of the file, or of the data set behind it.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Reference:
         return self._features[extractor]
 
     def record(self) -> dict[str, str]:
-        """What a measurement says about it."""
+        """Description of the reference in a measurement."""
         return {"name": self.name, "sha256": self.sha256}
 
 
@@ -86,9 +86,9 @@ def load_references(
     """Loads or makes every reference that a protocol's metrics use.
 
     Args:
-        protocol: Says what is needed.
-        extractors: Networks by name, for references that have to be made.
-        files: Path by reference key; a key ``"*"`` is a folder to look in.
+        protocol: The protocol.
+        extractors: Networks by name, for references that are computed.
+        files: Path by reference key; the key ``"*"`` is a folder to search.
         dataset: Opens the data set for references of kind ``dataset``.
 
     Raises:
@@ -152,7 +152,7 @@ def _load(
 def _check_made_alike(
     own: OwnReference, source: ReferenceSource, path: Path, where: str, moments: bool, allow_tf32: bool
 ) -> None:
-    """Refuses a file of one's own that was made in another way than the protocol would make the reference."""
+    """Refuses a reference file that was made with other settings than the protocol's."""
     if own.allow_tf32 != allow_tf32:
         made, remedy = ("with", "without") if own.allow_tf32 else ("without", "with")
         raise UserError(
@@ -178,10 +178,10 @@ def _open_dataset(source: ReferenceSource, key: str, where: str, dataset: Callab
 
 
 def find_file(source: ReferenceSource, key: str, where: str, folder: str | None) -> Path:
-    """The file of a reference: in a folder given by the user, else the registered asset (fetched if need be).
+    """File of a reference: in a folder of the user, else the registered asset (fetched if necessary).
 
     Raises:
-        UserError: Found nowhere; the message says what to do.
+        UserError: There is no such file.
     """
     if folder:
         name = source.file
@@ -208,7 +208,7 @@ def from_dataset(
     cov_ddof: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Reference:
-    """Measures all images of a data set: one pass for all extractors."""
+    """Computes a reference from all images of a data set, in one pass for all extractors."""
     batches = (dataset.images(range(i, min(i + _BATCH, len(dataset)))) for i in range(0, len(dataset), _BATCH))
     statistics, features = _extract_all(batches, extractors, moments, rows, progress)
     reference = Reference(dataset.name, data_digest(dataset))
@@ -219,7 +219,7 @@ def from_dataset(
 
 
 def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -> dict[str, dict[str, str]]:
-    """What a measurement says about the references of each metric that has any, by its key."""
+    """Descriptions of references in a measurement, by key of the metric."""
     records = {}
     for metric in metrics:
         used = [references[key].record() for key in metric.references]
@@ -231,7 +231,7 @@ def records_of(metrics: Iterable[Metric], references: Mapping[str, Reference]) -
 
 
 def fixed_digests(protocol: Protocol) -> dict[str, str]:
-    """Digests of the data sets that references of a protocol always are, by key, of those its metrics use."""
+    """Digests of the fixed data sets of a protocol's references, by key, for references that its metrics use."""
     used = {key for metric in protocol.metrics for key in metric.references}
     fixed = {key: source for key, source in protocol.sources.items() if source.fixed and key in used}
     where = f"protocol '{protocol.name}': references"
@@ -239,7 +239,7 @@ def fixed_digests(protocol: Protocol) -> dict[str, str]:
 
 
 def data_digest(dataset: Dataset) -> str:
-    """Digest of the images a data set shows: the underlying data, and the subset or mirrored copies if any."""
+    """Digest of the images of a data set: its data, with the subset or mirrored copies if any."""
     return sha256_json([dataset.sha256, hashlib.sha256(dataset.raw_indices.tobytes()).hexdigest()])
 
 

@@ -1,4 +1,4 @@
-"""Scores anyone's images under a protocol: the same code and checks as for generators of this suite."""
+"""Scores image files under a protocol, with the same code and checks as for generators of this suite."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from sida.progress import Progress
 
 @dataclass(frozen=True)
 class Score:
-    """Values of all trials by metric.
+    """Result of a score: the values of all trials by metric.
 
     Attributes:
         name: Label of the images.
-        protocol: Under which they were measured.
-        records: One measurement per trial, as ``sida-eval measure`` writes them.
-        remarks: What must be said about the images.
+        protocol: Protocol of the measurement.
+        records: One measurement per trial, in the form of ``sida-eval measure``.
+        remarks: Remarks on the images for the report.
         family: Group of the row in tables.
         nfe: Network evaluations per image.
     """
@@ -45,7 +45,7 @@ class Score:
         return [record["metrics"][key] for record in self.records if key in record["metrics"]]
 
     def spread(self, metric: Metric) -> float | None:
-        """What follows ±: over trials (divisor N − ddof of the protocol), or over the splits of an inception score."""
+        """Number after ±: spread over trials (the protocol's ddof), or over the splits of an inception score."""
         splits = [record["details"].get(metric.key, {}).get("split_std") for record in self.records]
         if self.protocol.is_spread == "splits" and None not in splits:
             return statistics.fmean(splits)
@@ -72,7 +72,7 @@ class Score:
         return result
 
     def record(self) -> dict[str, Any]:
-        """All of it as JSON."""
+        """The result as JSON values."""
         return {
             "name": self.name,
             "protocol": self.protocol.record(),
@@ -83,7 +83,7 @@ class Score:
         }
 
     def lines(self) -> list[str]:
-        """The result for a person."""
+        """The result as lines for people."""
         n, count = self.protocol.num_samples, len(self.records)
         trials = "1 trial" if count == 1 else f"{count} trials"
         lines = [
@@ -108,7 +108,7 @@ class Score:
         return lines + [f"  note: {warning}" for warning in self.warnings()]
 
     def warnings(self) -> list[str]:
-        """What must be said beside the numbers, each sentence once."""
+        """Warnings about the numbers, each sentence once."""
         found = [
             f"{metric.label or metric.key}: {warning}"
             for metric in self.protocol.metrics
@@ -129,13 +129,13 @@ def score_images(
     allow_duplicates: bool = False,
     **settings: Any,
 ) -> Score:
-    """Measures images in files.
+    """Measures image files under a protocol.
 
     Args:
         path: Folder, zip, tar, npz or npy. Trial t takes the images t·n … (t + 1)·n − 1 in the order of names.
         protocol: Name, path or content.
-        trials: Number of disjoint trials; by default as many as the images suffice for, at most the protocol's.
-        num_samples: Another n than the protocol's: a protocol of its own, which is not comparable.
+        trials: Number of disjoint trials; by default as many as the images allow, at most the protocol's number.
+        num_samples: Images per trial, if not the protocol's n; the result is then not comparable.
         name: Label; the path's name by default.
         allow_duplicates: Accept equal images.
         **settings: Other fields of :class:`~eval.measuring.spec.MeasureSpec` (dataset, references, device, ...).
@@ -183,7 +183,11 @@ def score_images(
 
 
 def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:
-    """Number of trials, or a clear line about missing images."""
+    """Number of trials.
+
+    Raises:
+        UserError: Too few images.
+    """
     n, present = images.protocol.num_samples, images.store.count
     if wanted is not None and wanted < 1:
         raise UserError(f"--trials: must be at least 1, got {wanted}")

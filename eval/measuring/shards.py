@@ -1,4 +1,4 @@
-"""Shards of a trial: measured anywhere, merged in any order; a lost shard costs that shard alone."""
+"""Measures and merges shards of a trial; shards merge in any order, and a lost shard is measured again alone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from sida.runtime.provenance import source_digest
 def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: int, begin: int, end: int) -> Path:
     """Measures the images ``begin … end − 1`` of a trial into ``<out>/trial-<t>/shard-<begin>-<end>.safetensors``.
 
-    A shard of the same spec that is already there is kept. Returns its path.
+    An existing shard of the same spec is kept. Returns the path.
     """
     measurer = Measurer(spec)
     protocol = measurer.protocol
@@ -34,7 +34,7 @@ def measure_shard(spec: Mapping[str, Any], out: str | os.PathLike[str], trial: i
         if path.is_file():
             try:
                 header = TrialSums.load(path, protocol)[1]
-                # Other code may have drawn other images.
+                # Another version of the code may have drawn other images.
                 if (header["spec_sha256"], header.get("code")) == (measurer.digest, source_digest()):
                     return path
             except UserError as error:
@@ -52,8 +52,8 @@ def merge_shards(
     """Merges the shards of a trial, in any order, into ``<out>/trial-<t>.json`` and returns the record.
 
     Raises:
-        UserError: No shards, shards of another spec or trial or made by another version of the code, missing images
-            (the ranges are named), or a damaged shard, which is set aside so that it is measured again.
+        UserError: No shards, shards of another spec, trial or version of the code, missing images (the message names
+            the ranges), or a damaged shard (it is moved aside, so that the same command measures it again).
     """
     measurer = Measurer(spec)
     if not shards:
@@ -75,7 +75,7 @@ def merge_shards(
 
 
 def _load(path: str | os.PathLike[str], protocol: Protocol) -> tuple[TrialSums, dict[str, Any]]:
-    """A shard; one whose file is damaged is set aside."""
+    """Reads a shard; moves a damaged file aside."""
     try:
         return TrialSums.load(path, protocol)
     except UserError as error:

@@ -1,7 +1,7 @@
-"""Where the images of a measurement come from: a network, the data themselves, a Python function, or files.
+"""Sources of images for a measurement: a network, real images, a Python function, or files.
 
-A source maps image seeds to images. Seed s always gives the same image, whatever the batch, shard or trial:
-images drawn by a network or resampled from the data come from a random stream per seed; files are taken by position.
+A source maps image seeds to images. Seed s gives the same image in any batch, shard or trial: networks and resampled
+data use one random stream per seed; files are chosen by position.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sida.config.label_counts import LabelCounts
     from sida.data import Dataset
 
-#: Mean difference of images of the same seeds that are drawn twice, in grey levels.
+#: Largest mean difference, in grey levels, of images that are drawn twice with the same seeds.
 _ROUNDING = 0.5
 
 
@@ -36,7 +36,7 @@ class Source(Interface):
     """Images by seed."""
 
     def identity(self) -> dict[str, Any]:
-        """Plain values that change whenever an image could change (digests of networks, data, files)."""
+        """Plain values that change if an image could change, such as digests of networks, data and files."""
 
     def batches(self, seeds: range, batch_size: int) -> Iterator[ImageBatch]:
         """The images of consecutive seeds, in their order, ``batch_size`` at a time."""
@@ -44,12 +44,12 @@ class Source(Interface):
 
 @dataclass
 class DataSource:
-    """Resampled real images: the distance that even a perfect generator keeps at this n (the noise floor).
+    """Resampled real images, whose distance is the noise floor: that of a perfect generator at this n.
 
     Args:
-        dataset: Pixels or latents.
+        dataset: Data set of pixels or latents.
         vae: Folder of the decoder of latents; None takes the registered one.
-        device: Where latents are decoded.
+        device: Torch device of the decoder.
     """
 
     dataset: Dataset
@@ -71,14 +71,14 @@ class DataSource:
 
 @dataclass
 class CallableSource:
-    """Anyone's generator: a Python callable ``function(seeds, **kwargs)``.
+    """A generator from outside: a Python callable ``function(seeds, **kwargs)``.
 
-    It returns uint8 images (N, C, H, W), or ``(images, classes)`` when classes were asked for.
+    The function returns uint8 images (N, C, H, W), or ``(images, classes)`` for a conditional generator.
 
     Args:
         name: ``module:object``.
         kwargs: Further arguments of each call.
-        allow_duplicates: False refuses a generator that gives one image for two seeds.
+        allow_duplicates: False refuses a generator that gives equal images for different seeds.
     """
 
     name: str
@@ -103,14 +103,15 @@ class CallableSource:
         """Calls the function and checks what it returns; the first batch is drawn twice.
 
         Raises:
-            UserError: Not images of these seeds, others at the second time, or the same for two seeds.
+            UserError: The function returns something else, other images for the same seeds, or equal images for two
+                seeds.
         """
         for start in range(0, len(seeds), batch_size):
             chosen = seeds[start : start + batch_size]
             batch = self._draw(chosen)
             if not self._drawn_again:
                 self._drawn_again, first = True, batch.images.clone()
-                # A GPU's kernels may round a few values otherwise each time; other noise changes them all.
+                # Kernels of a GPU may round a few values differently; different noise changes all values.
                 again = self._draw(chosen).images
                 if again.shape != first.shape or (again.short() - first.short()).abs().float().mean() > _ROUNDING:
                     raise UserError(
@@ -128,18 +129,17 @@ class CallableSource:
 
 @dataclass
 class NetworkSource:
-    """A network with a sampler, as :func:`sida.sampling.generate` draws from it.
+    """A network with a sampler (:func:`sida.sampling.generate`).
 
     Args:
         path: Network file.
         sampler: Mapping of :class:`sida.config.samplers.Sampler`.
-        protocol: Says how classes are drawn and how values become bytes.
-        dataset: Opens the data set (only called for classes drawn with its frequencies, where the protocol has no
-            counts of its own).
-        data: Spec of the data set; where it is at hand, the protocol's class counts are compared with it.
+        protocol: Protocol, which determines the distribution of classes and the quantisation.
+        dataset: Opens the data set; called only for class frequencies that the protocol does not contain.
+        data: Spec of the data set, compared with the protocol's class counts if the data set is available.
         guide: File of a guiding network, for samplers with guidance.
         vae: Folder of the decoder of latent networks; None takes the registered one.
-        device: Where it runs.
+        device: Torch device of the network.
     """
 
     path: str
@@ -171,7 +171,7 @@ class NetworkSource:
 
     @functools.cached_property
     def _counts(self) -> LabelCounts | None:
-        """The protocol's class counts, if classes are drawn and it has any."""
+        """Class counts of the protocol, if it has any and classes are drawn."""
         if not self.drawer.label_dim:
             return None
         counts = self.protocol.label_counts
@@ -193,7 +193,7 @@ class NetworkSource:
         return data_digest(self._label_data) if self._label_data is not None else None
 
     def identity(self) -> dict[str, Any]:
-        """Digests of the network files and of the data whose classes are drawn, and the sampler with its defaults.
+        """Digests of the network files and of the data for class frequencies, and the sampler with its defaults.
 
         Class counts are part of the protocol's digest, unless it names an asset.
         """
@@ -209,13 +209,13 @@ class NetworkSource:
     def batches(
         self, seeds: range, batch_size: int, class_labels: str | Sequence[int] | None = None
     ) -> Iterator[ImageBatch]:
-        """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) replaces the protocol's rule."""
+        """Samples and quantises; ``class_labels`` (see :func:`sida.sampling.generate`) overrides the protocol."""
         rule = class_labels if class_labels is not None else self._counts or self.protocol.label_dist
         return _plain(self.drawer.draw(seeds, batch_size, rule, self.device))
 
 
 def _plain(samples: Iterator[Samples]) -> Iterator[ImageBatch]:
-    """Networks without classes give no classes."""
+    """Batches of samples; networks without classes give None for classes."""
     for batch in samples:
         has_classes = len(batch.classes) > 0 and int(batch.classes[0]) != NO_CLASS
         yield ImageBatch(batch.images, batch.classes if has_classes else None)

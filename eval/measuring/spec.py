@@ -1,4 +1,4 @@
-"""Spec of ``sida-eval measure``: a generator, how it is sampled, and the protocol."""
+"""Spec of ``sida-eval measure``: a generator, its sampler, and the protocol."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SAMPLERS = (*NETWORK_SAMPLERS, "data", "python", "images")
 
 @dataclass(frozen=True, kw_only=True)
 class MeasureSpec(Settings):
-    """A generator and how it is measured (``docs/architecture.md``, "Generator to measure").
+    """A generator with its sampler and protocol (``docs/architecture.md``, "Generator to measure").
 
     Attributes:
         run: Id of the row.
@@ -23,14 +23,14 @@ class MeasureSpec(Settings):
         sampler: ``{kind: one_step, init_sigma}``, ``{kind: heun, num_steps, ...}``, ``{kind: data}``,
             ``{kind: python, callable: "module:function", kwargs}`` or ``{kind: images, path}``.
         protocol: Name, path or content of the protocol.
-        dataset: Data set: labels, image size, and references made here.
+        dataset: Data set for labels, image size, and references that are computed here.
         network: File of the network; None for other sources.
         guide: File of a guiding network, for samplers with guidance.
         vae: Folder of the decoder of latent networks; None takes the registered one.
         label: Name for people.
         family: Group of rows in tables.
         nfe: Network evaluations per image.
-        references: File by reference key (``"*"``: a folder to look in).
+        references: File by reference key (``"*"``: a folder to search).
         extractors: Options by extractor name, e.g. ``{"inception": {"path": ...}}``.
         batch_size: Images per batch; None chooses by device.
         threads: CPU threads; 0 keeps torch's choice.

@@ -1,7 +1,7 @@
-"""The sums of one trial, or of a shard of it: one pass over the images feeds every metric of a protocol.
+"""Sums of one trial or shard: one pass over the images feeds all metrics of a protocol.
 
-Nothing here knows where images come from, and no kind of metric by name: each says what it needs. Features are kept
-only where a metric asks for them; all else streams in constant memory.
+This module is independent of the source of the images and of the kinds of metrics. Features are kept only if a metric
+requests them; everything else streams in constant memory.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _FORMAT = "sida-trial-shard/1"
 
 
 class TrialSums:
-    """Everything that must be known of the images ``first … last − 1`` of a trial of ``protocol.num_samples``.
+    """Sums over images of a trial, sufficient to compute all metrics of a protocol.
 
     Args:
-        protocol: Decides what is kept.
-        device: Where sums are kept.
+        protocol: Protocol of the trial.
+        device: Torch device of the sums.
     """
 
     def __init__(self, protocol: Protocol, device: str | torch.device = "cpu") -> None:
@@ -56,7 +56,7 @@ class TrialSums:
 
         Args:
             outputs: Features and logits by extractor.
-            classes: Classes that were asked for, int64 (B,), or None where there are none.
+            classes: Requested classes, int64 (B,), or None.
             first: Index of the batch's first image within the trial.
         """
         size = len(next(iter(outputs.values())).features)
@@ -91,7 +91,7 @@ class TrialSums:
         return torch.cat([rows for _, rows in sorted(self.rows[name], key=lambda item: item[0])])
 
     def missing(self) -> list[tuple[int, int]]:
-        """Ranges of images of the trial that no shard has covered."""
+        """Ranges of images of the trial that are not in the sums."""
         gaps, position = [], 0
         for begin, end in [*sorted(self.ranges), (self.protocol.num_samples, self.protocol.num_samples)]:
             if begin > position:
@@ -100,7 +100,7 @@ class TrialSums:
         return gaps
 
     def save(self, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
-        """Writes the sums atomically as safetensors; ``metadata`` says what they belong to."""
+        """Writes the sums atomically as safetensors; ``metadata`` identifies the trial and its spec."""
         tensors: dict[str, torch.Tensor] = {}
         for name, statistics in self.statistics.items():
             tensors |= {f"statistics/{name}/{key}": value for key, value in statistics.tensors().items()}
@@ -162,7 +162,7 @@ def _within(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch
 
 
 def _split_rows(rows: torch.Tensor, ranges: Iterable[tuple[int, int]]) -> Iterable[tuple[int, torch.Tensor]]:
-    """Kept rows are stored in the order of the images; ranges say which images they are."""
+    """Splits stored rows by the ranges of their images; yields (first image, rows)."""
     position = 0
     for begin, end in sorted(ranges):
         yield begin, rows[position : position + end - begin]
@@ -172,16 +172,16 @@ def _split_rows(rows: torch.Tensor, ranges: Iterable[tuple[int, int]]) -> Iterab
 def compute_metrics(
     sums: TrialSums, references: Mapping[str, Reference], device: str | torch.device = "cpu"
 ) -> tuple[dict[str, float], dict[str, Any]]:
-    """Values of all metrics of the protocol, and what is needed to judge them.
+    """Computes all metrics of the protocol with their details.
 
     Args:
-        sums: A whole trial.
-        references: Data sides by the protocol's reference keys.
-        device: Where distances between features are computed.
+        sums: Sums of a whole trial.
+        references: References by key.
+        device: Torch device for distances between features.
 
     Returns:
-        ``(values, details)`` by metric key. What could not be measured, such as the accuracy of an unconditional
-        generator, has no value; ``details`` then says why.
+        ``(values, details)`` by metric key. A metric that could not be measured, such as the accuracy of an
+        unconditional generator, has no value; ``details`` then has the reason.
 
     Raises:
         UserError: A trial with missing images, or a reference that does not fit.

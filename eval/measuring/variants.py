@@ -1,7 +1,7 @@
-"""How far variants of a feature network lie from the published way, on anyone's images.
+"""Compares variants of a feature network with the published network, on image files.
 
-Each measures the same trials against the same references. A difference that is small beside the spread over trials
-counts for little: other seeds would make as much.
+All variants measure the same trials against the same references. A difference much smaller than the spread over trials
+does not matter, since other seeds change a number more.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from sida.errors import UserError
 
 
 class VariantDifference(NamedTuple):
-    """A metric through one feature network.
+    """A metric computed with one feature network.
 
     Attributes:
         metric: Key in the protocol.
-        extractor: The network.
+        extractor: Name of the feature network.
         mean: Mean over trials.
         difference: Mean over trials of the difference from the first network.
-        share: Its size as a share of the first one's sample standard deviation over trials; None where that is 0.
+        share: Size of the difference as a share of the first network's sample standard deviation over trials; None if
+            the standard deviation is 0.
     """
 
     metric: str
@@ -43,19 +44,19 @@ def compare_variants(
     extractor_options: Mapping[str, Mapping[str, Any]] | None = None,
     **settings: Any,
 ) -> list[VariantDifference]:
-    """Measures the metrics that a protocol takes from the first network with each of the networks.
+    """Measures the metrics of the first network with each of the given networks.
 
     Args:
-        images: See :func:`eval.measuring.score.score_images`; so are ``trials`` and ``num_samples``.
+        images: See :func:`eval.measuring.score.score_images`.
         protocol: Name, path or content.
         extractors: The protocol's feature network, then its variants.
-        trials: At least 2: their spread is the measure.
-        num_samples: Another n.
+        trials: Number of trials, at least 2.
+        num_samples: Images per trial, if not the protocol's n.
         extractor_options: Options by extractor.
         **settings: Other arguments of :func:`~eval.measuring.score.score_images`.
 
     Raises:
-        UserError: Networks or trials as above are not there, or images that cannot be measured.
+        UserError: Unknown networks, fewer than two networks or trials, or images that cannot be measured.
     """
     asked = load_protocol(protocol)
     metrics = [metric for metric in asked.metrics if metric.extractor in extractors[:1]]

@@ -1,6 +1,6 @@
-"""Questions with their answers: what was predicted of each claim, and what its rule decided.
+"""Answers to experiments: the prediction and the verdict of each claim.
 
-Read from a file of experiments and from the verdicts that ``sida-eval claims`` wrote; nothing is decided here.
+Answers are read from a file of experiments and from the verdicts of ``sida-eval claims``.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from sida.errors import UserError, suggestion
 
 @dataclass(frozen=True)
 class Decided:
-    """One claim of an experiment.
+    """A claim of an experiment with its prediction and verdict.
 
     Attributes:
-        id: Of the claim.
-        statement: In words.
-        predicted: The verdict that was expected.
-        verdict: The verdict that was computed.
-        effect: How large the difference is, with its interval; empty where nothing was measured.
-        evidence: A line per comparison.
-        waits: Whether it is not decided and rows that it speaks about are not measured yet.
+        id: Id of the claim.
+        statement: The statement in words.
+        predicted: The predicted verdict.
+        verdict: The computed verdict.
+        effect: Size of the difference with its interval; empty without a measurement.
+        evidence: One line per comparison.
+        waits: Whether the claim is undecided and some of its rows are not measured yet.
     """
 
     id: str
@@ -43,24 +43,24 @@ class Decided:
 
     @property
     def as_predicted(self) -> bool:
-        """Whether it came out as expected."""
+        """Whether the verdict is the predicted one."""
         return self.verdict == self.predicted and not self.waits
 
     @property
     def unexpected(self) -> bool:
-        """Whether it came out otherwise than expected."""
+        """Whether the verdict differs from the prediction; False while measurements are missing."""
         return not (self.as_predicted or self.waits)
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out of an experiment.
+    """The answer to an experiment.
 
     Attributes:
-        experiment: What was asked and predicted.
-        claims: Its claims, the one that it was made for first.
-        measured: First and last time of the measurements behind them; None where there are none.
-        early: The row that was measured before the prediction was written, if one was.
+        experiment: The experiment.
+        claims: Claims of the experiment; the first is the claim that the experiment was made for.
+        measured: First and last time of the measurements behind the claims; None without measurements.
+        early: A row that was measured before the prediction was written; None if there is none.
     """
 
     experiment: Experiment
@@ -70,13 +70,13 @@ class Answer:
 
     @property
     def days(self) -> str:
-        """Day or days of its measurements, empty without any."""
+        """Day or days of the measurements; empty without measurements."""
         days = dict.fromkeys(time[:10] for time in self.measured or ())
         return " to ".join(days)
 
     @property
     def summary(self) -> str:
-        """``3 of 4 claims as predicted``, and how many wait for measurements."""
+        """Summary as text: ``3 of 4 claims as predicted``, with the number of claims that are not measured yet."""
         claims = "claim" if len(self.claims) == 1 else "claims"
         waiting = sum(claim.waits for claim in self.claims)
         text = f"{sum(claim.as_predicted for claim in self.claims)} of {len(self.claims)} {claims} as predicted"
@@ -84,14 +84,14 @@ class Answer:
 
     @property
     def effect(self) -> str:
-        """``M-04: fd +1.48 [1.30, 1.66]``: of its first claim that has an effect; – where none has."""
+        """Effect of the first claim that has one: ``M-04: fd +1.48 [1.30, 1.66]``; – if no claim has an effect."""
         return next((f"{claim.id}: {claim.effect}" for claim in self.claims if claim.effect), "–")
 
     def require_foreseen(self) -> None:
-        """Refuses an answer that was there before its prediction.
+        """Refuses an answer that was measured before its prediction was written.
 
         Raises:
-            UserError: One of its rows was measured before the prediction was written.
+            UserError: A row was measured before the prediction was written.
         """
         if self.early is not None and self.measured is not None:
             raise UserError(
@@ -104,12 +104,12 @@ def answers_of(experiments: Iterable[Experiment], verdicts: str | Path, measurem
     """The answers to experiments.
 
     Args:
-        experiments: In the order of the answers.
-        verdicts: ``claims.json``.
-        measurements: What the verdicts were decided from; their times are compared with the predictions'.
+        experiments: Experiments, in the order of the answers.
+        verdicts: The file ``claims.json``.
+        measurements: Measurements behind the verdicts; their times are compared with those of the predictions.
 
     Raises:
-        UserError: The verdicts lack a claim, or have another form.
+        UserError: A claim has no verdict, or the file has another form.
     """
     path = Path(verdicts)
     if not path.is_file():
@@ -148,11 +148,11 @@ def _answer(
 
 
 def answers_table(answers: Iterable[Answer], link: str = "#") -> str:
-    """All answers on one screen, as Markdown: the verdict and effect of each question's first claim.
+    """Table of all answers as Markdown: verdict and effect of the first claim of each experiment.
 
     Args:
-        answers: In their order.
-        link: What stands before an experiment's id in the address of its place.
+        answers: Answers in their order.
+        link: Prefix of links to experiments; the id of the experiment follows.
     """
     lines = ["| question | first claim | effect | all claims |", "|---|---|---|---|"]
     for answer in answers:
@@ -166,10 +166,10 @@ def answer_block(answer: Answer, picture: str = "", page: str = "", cost: str = 
 
     Args:
         answer: The answer.
-        picture: Address of its first figure; empty to show none.
-        page: Address of the page with all tables and figures, up to the names of their places (``miniature.md#``).
-        cost: What ``sida plan`` counts for the paper's scale.
-        evidence: Whether to give the lines behind the verdicts.
+        picture: Address of the first figure; empty for no figure.
+        page: Address of the page with all tables and figures, up to the anchors (``miniature.md#``).
+        cost: Cost at the paper's scale by ``sida plan``.
+        evidence: Whether to include the evidence of the verdicts.
     """
     experiment = answer.experiment
     when = f"measured {answer.days}" if answer.days else "nothing was measured"
@@ -183,7 +183,7 @@ def answer_block(answer: Answer, picture: str = "", page: str = "", cost: str = 
         parts.append("\n".join(f"- {claim.id} {markdown(line)}" for claim in answer.claims for line in claim.evidence))
     if picture and experiment.figures:
         parts.append(f"![{markdown(experiment.title)}]({picture})")
-    # A table and a figure may have one name: their headings, and so their places, begin with the kind.
+    # A table and a figure may have the same name, so their headings, and the anchors, begin with the kind.
     kinds = (("figure", experiment.figures), ("table", experiment.tables))
     shown = [f"[{kind} {name}]({page}{kind}-{name})" for kind, names in kinds for name in names]
     if page and shown:
@@ -198,7 +198,7 @@ _EARLY = "**Its rows were measured before the prediction was written: no test of
 
 
 def paper_scale(experiment: Experiment, cost: str = "") -> str:
-    """What would decide the rest at the paper's scale, with the command that counts its cost and what it counted."""
+    """Trainings that would decide the question at the paper's scale, with their cost and the command that counts it."""
     text = experiment.paper_scale.strip()
     if not experiment.plan:
         return text

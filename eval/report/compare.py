@@ -1,6 +1,6 @@
-"""Two sets of measurements side by side: which means differ by more than the evaluation noise.
+"""Compares two sets of measurements: means that differ by more than the evaluation noise.
 
-Numbers measured under different protocols are not compared at all; the differing field is named instead.
+Numbers of different protocols are not compared; the error names the differing field.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ ComparisonOutcome = Literal["identical", "within noise", "lower", "higher", "sin
 
 @dataclass(frozen=True)
 class RunDifference:
-    """One metric of one run on both sides; ``outcome`` tells where the second mean lies relative to the first."""
+    """A metric of a run on both sides; ``outcome`` compares the second mean with the first."""
 
     run: str
     metric: str
@@ -42,7 +42,7 @@ class RunDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All common metrics, and what only one side has."""
+    """Differences of all common metrics, and the runs of one side only."""
 
     names: tuple[str, str]
     differences: tuple[RunDifference, ...]
@@ -67,10 +67,10 @@ def compare(
         first: Folder of a preset (``results/demo``), a CSV file, or the JSON file of a score.
         second: The same.
         runs: Only these runs; all common ones by default.
-        pairs: Runs of the first and those of the second that they are held against, instead of common ones.
+        pairs: Runs of the second side by runs of the first, instead of common runs.
 
     Raises:
-        UserError: Nothing in common, no such run, or runs that were measured under different protocols.
+        UserError: No common run, an unknown run, or runs that were measured under different protocols.
     """
     sides = [_load(path) for path in (first, second)]
     if pairs and runs is not None:
@@ -126,7 +126,7 @@ def _named(pair: tuple[str, str]) -> str:
 
 
 def _check_protocol(pair: tuple[str, str], sides: Sequence[tuple[Measurements, Path]], names: tuple[str, str]) -> None:
-    """Refuses runs whose protocol digests differ and names the field where the trial files are there to tell."""
+    """Refuses runs whose protocol digests differ; names the differing field if trial files exist."""
     lines = [measured.of_run(run) for (measured, _), run in zip(sides, pair)]
     digests = [{row.protocol_sha256 for row in rows} for rows in lines]
     if digests[0] == digests[1]:
@@ -149,7 +149,7 @@ def _check_protocol(pair: tuple[str, str], sides: Sequence[tuple[Measurements, P
 
 
 def _check_real_side(pair: tuple[str, str], rows: Sequence[Measurement], names: tuple[str, str]) -> None:
-    """Refuses runs under one protocol whose reference files or feature networks differ (``--reference KEY=FILE``)."""
+    """Refuses runs of one protocol whose reference files or feature networks differ (``--reference KEY=FILE``)."""
     if found := reference_mismatch(rows):
         raise UserError(
             f"run '{_named(pair)}' was measured under one protocol but against other files in {names[0]} and "
@@ -158,7 +158,7 @@ def _check_real_side(pair: tuple[str, str], rows: Sequence[Measurement], names: 
 
 
 def _trial(folder: Path, run: str) -> Mapping[str, Any]:
-    """The first trial's file, empty where it is not there to tell."""
+    """Content of the first trial's file; empty if the file is missing."""
     path = folder / "measurements" / run / "trial-0.json"
     if not path.is_file():
         return {}
@@ -178,7 +178,7 @@ def _difference(pair: tuple[str, str], metric: str, first: Measurements, second:
 
 
 def comparison_table(comparison: Comparison) -> Table:
-    """The comparison as a table for the terminal or a page."""
+    """Table of the comparison."""
     columns = (
         Column("run"),
         Column("metric"),
@@ -207,9 +207,9 @@ def comparison_table(comparison: Comparison) -> Table:
 
 
 def compare_published(results: str | Path, published: str | Path | None = None) -> Table:
-    """Measurements against the published numbers, over the layouts of Tables 1 to 7.
+    """Table of measurements against the published numbers of Tables 1 to 7.
 
-    A measured number is compared once, in the first layout that holds one of its version.
+    A measured number is compared once, in the first layout with a number of its version.
 
     Raises:
         UserError: No measured run of ``results`` has a published number in any layout.

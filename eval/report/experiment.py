@@ -1,4 +1,4 @@
-"""The page of one experiment: its question, prediction and answer, with its own tables and figures alone."""
+"""Writes the page of one experiment: question, prediction and answer, with its tables and figures."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def write_experiment(
 
     Args:
         spec: JSON file with ``experiment`` (its entry in the file of experiments) and ``runs`` (the rows it needs).
-        claims: File of claims; those that the experiment names are decided.
+        claims: File of claims; the claims of the experiment are decided.
         results: Folder of the preset, with the tables, figures and training logs.
-        out: ``.html`` page; the verdicts as ``.json`` and the answer as ``.md`` lie beside it.
-        measurements: Those of its rows; without it nothing was measured.
+        out: ``.html`` page; the verdicts (``.json``) and the answer (``.md``) are written beside it.
+        measurements: Measurements of the rows; None: nothing was measured.
         own: Folder of the preset, see :func:`~eval.report.index.write_index`.
-        again: Command that makes the page again.
+        again: Command that makes the page again, shown on the page.
 
     Returns:
-        The files and the answer in a line.
+        The files, and the answer in one line.
 
     Raises:
         UserError: Faulty files, or a claim that is not in the file.

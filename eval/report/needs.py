@@ -1,4 +1,4 @@
-"""Which rows of a sample sheet a table or figure shows, so that it can be made without all the others."""
+"""Finds the rows of a sample sheet that a table or figure shows, so that it can be made without the others."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sida.errors import UserError
 
 
 def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
-    """What a layout of ``config/tables`` or ``config/figures`` needs; rows that the sheet lacks are left out.
+    """Needs of a layout of ``config/tables`` or ``config/figures``; rows that are not in the sheet are left out.
 
-    A layout that cannot be resolved (it is the builder's to say why) needs every row.
+    A layout that cannot be resolved needs every row; its builder reports the fault.
 
     Args:
         path: The layout.
@@ -35,7 +35,7 @@ def find_needs(path: str | Path, runs: Mapping[str, Run]) -> Needs:
             found = Needs(names, names)
     except UserError:
         return Needs(list(runs), list(runs))
-    # Figures draw lines at measured levels beside curves of training logs: both kinds are kept apart.
+    # Measured rows and networks are separate: a figure may draw measured levels beside curves of training logs.
     ordered = {key: [name for name in runs if name in getattr(found, key)] for key in ("measured", "networks")}
     return dataclasses.replace(found, **ordered)  # type: ignore[arg-type]
 

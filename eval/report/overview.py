@@ -1,4 +1,4 @@
-"""What a finished preset offers: its main table for the terminal, verdicts in a line, and where the files lie."""
+"""Overview of a finished preset for the terminal: the main table, a line of verdicts, and paths of files."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from sida.errors import UserError, suggestion
 
 
 def overview(results: str | Path, name: str | None = None, colour: bool = False, width: int = 100) -> str:
-    """Text for the terminal.
+    """Overview of a preset as text for the terminal.
 
     Args:
         results: Folder of a preset, e.g. ``results/demo``.
         name: Table to show; ``main`` or the first one by default.
         colour: Whether escape codes may be used.
-        width: Columns of the terminal.
+        width: Width of the terminal in columns.
 
     Raises:
         UserError: No such folder, or no (such) table in it.

@@ -1,7 +1,8 @@
 """One Markdown page with every table, figure and verdict of a preset, for a repository, a wiki or a pull request.
 
-:mod:`eval.report.index` makes an HTML page of the same files. Like ``paper.pdf`` both only collect what others wrote.
-Pictures are copied into a folder beside the page, reduced to 256 colours, so that a page may be committed.
+:mod:`eval.report.index` makes an HTML page of the same files. Like ``paper.pdf``, both pages only collect files of
+other steps. Pictures are copied into a folder beside the page, reduced to 256 colours, so that the page may be
+committed.
 """
 
 from __future__ import annotations
@@ -39,20 +40,21 @@ def write_page(
     own: str | Path | None = None,
     experiments: Sequence[Experiment] = (),
 ) -> list[Path]:
-    """Writes the page and the pictures it shows.
+    """Writes the page and its pictures.
 
     Args:
         results: Folder of a preset.
         out: The page, ``NAME.md``; pictures go to ``NAME/`` beside it.
         title: Headline.
-        own: Folder of the preset; layouts in its ``figures`` (titles and captions) come before those of ``config``.
-        experiments: Questions, answered before everything else.
+        own: Folder of the preset; layouts in its ``figures`` (titles, captions) take precedence over those of
+            ``config``.
+        experiments: Experiments, whose answers come first on the page.
 
     Returns:
         The page and its pictures.
 
     Raises:
-        UserError: No tables and no figures there, or ``out`` does not end in ``.md``.
+        UserError: There are neither tables nor figures, or ``out`` does not end in ``.md``.
     """
     folder, out = Path(results), Path(out)
     if out.suffix != ".md":
@@ -83,15 +85,15 @@ def page_text(
     answers: Sequence[Answer] = (),
     costs: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
-    """The page's Markdown.
+    """The page as Markdown.
 
     Args:
-        folder: Has ``tables/*.json``, ``claims.md`` and ``measurements.csv``, as far as they are made.
+        folder: Folder with ``tables/*.json``, ``claims.md`` and ``measurements.csv``; each may be missing.
         pictures: Figures in their order.
-        link: Their folder as the page links to it.
+        link: Address of the pictures' folder in the page.
         title: Headline.
         own: Folder of the preset, see :func:`write_page`.
-        answers: What the preset's experiments found.
+        answers: Answers to the experiments of the preset.
         costs: Cost of an experiment at the paper's scale, by its id.
     """
     tables = in_order(folder / "tables", ".json")
@@ -114,7 +116,7 @@ def page_text(
 
 
 def _origin(folder: Path) -> str:
-    """When, where and with which code the numbers were measured, and that the page is written by a program."""
+    """Origin of the page (a program) and of its numbers: days, devices and version of the code."""
     made = f"Written by `sida-eval` from the results of `{folder.name}`; not edited by hand."
     path = folder / "measurements.csv"
     if not path.is_file():
@@ -130,7 +132,7 @@ def _origin(folder: Path) -> str:
 
 
 def _verdicts(folder: Path) -> str:
-    """How many claims have which verdict; empty where no claim is decided."""
+    """Numbers of claims by verdict; empty without decided claims."""
     path = folder / "claims.json"
     if not path.is_file():
         return ""
@@ -156,7 +158,7 @@ def reduced(source: Path, target: Path) -> Path:
 
 
 def reduced_png(source: Path) -> bytes:
-    """A PNG file of the same size in 256 colours, a fraction of the bytes."""
+    """A PNG file of the same size in 256 colours, which is much smaller."""
     from PIL import Image
 
     stream = io.BytesIO()

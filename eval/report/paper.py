@@ -1,7 +1,7 @@
-"""``paper.pdf``: every table and figure of a preset, the verdicts on its claims, and where the numbers came from.
+"""``paper.pdf``: all tables and figures of a preset, the verdicts on its claims, and the origin of the numbers.
 
-The document only collects what the other steps wrote (``tables/*.tex``, ``figures/*.pdf``, ``claims.json``,
-``measurements.csv``, training logs); it computes nothing but sums of training time.
+The document only collects files of the other steps (``tables/*.tex``, ``figures/*.pdf``, ``claims.json``,
+``measurements.csv``, training logs) and computes only sums of training time.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ def build_paper(results: str | Path, title: str = "", own: str | Path | None = N
     Args:
         results: Folder of a preset.
         title: Headline.
-        own: Folder of the preset; layouts in its ``figures`` (titles and captions) come before those of ``config``.
+        own: Folder of the preset; layouts in its ``figures`` (titles, captions) take precedence over those of
+            ``config``.
 
     Returns:
-        The paths; ``None`` in place of the PDF where LaTeX is missing (:func:`~eval.report.pdflatex.missing_latex`).
+        The paths; ``None`` instead of the PDF without LaTeX (:func:`~eval.report.pdflatex.missing_latex`).
 
     Raises:
-        UserError: No tables and no figures there, or LaTeX fails (its first error is named).
+        UserError: There are neither tables nor figures, or LaTeX fails (the message has its first error).
     """
     folder = Path(results)
     tables, figures = in_order(folder / "tables", ".tex"), in_order(folder / "figures", ".pdf")
     if not tables and not figures:
         raise UserError(f"{folder}: no tables and no figures there yet; run the workflow first")
     for path in [*tables, *figures]:
-        # The name becomes part of LaTeX, and a results folder may have come from someone else.
+        # The name becomes part of LaTeX, and a results folder may come from someone else.
         if not _PLAIN_NAME.fullmatch(path.name):
             raise UserError(f"{path}: LaTeX would not take the name as it is; rename it to letters, digits, . and -")
     source = folder / "paper.tex"
@@ -89,7 +90,7 @@ def paper_source(
 
 
 def _numbers(given: list[str | None]) -> list[str]:
-    """The paper's numbers where they are given (once each); beside such, the others are A1, A2, ..."""
+    """Numbers of tables or figures: those of the paper (once each); the others are A1, A2, ... beside them."""
     prefix = "A" if any(given) else ""
     rest = (f"{prefix}{number}" for number in count(1))
     taken: set[str] = set()
@@ -102,7 +103,7 @@ def _numbers(given: list[str | None]) -> list[str]:
 
 
 def figure_caption(figure: Path, own: str | Path | None = None) -> str:
-    """Title and caption of a figure's layout; the file's name where there is no layout of that name."""
+    """Title and caption of a figure's layout; the name of the file without a layout of that name."""
     places = [Path(own)] if own else []
     if figure.stem not in names("figures", places):
         return figure.stem
@@ -122,7 +123,7 @@ def _figure(figure: Path, number: str, own: str | Path | None) -> str:
 
 
 def _claims(path: Path, measured: bool) -> list[str]:
-    """The verdicts here, where anything was measured, and by published numbers alone, where the claims have them."""
+    """LaTeX table of the verdicts, from measurements and from published numbers as far as they exist."""
     if not path.is_file():
         return []
     record = read_verdicts(path)
@@ -133,7 +134,7 @@ def _claims(path: Path, measured: bool) -> list[str]:
     )
     lines = [rf"\begin{{longtable}}{{{form}}}", r"\toprule", " & ".join(["claim", "statement", *heads]) + r" \\"]
     lines += [r"\midrule", r"\endhead", r"\bottomrule", r"\endfoot"]
-    # Where nothing was measured, claims that published numbers cannot decide are left out.
+    # Without measurements, claims that published numbers cannot decide are left out.
     shown = [claim for claim in record["claims"] if "here" in heads or _printed(claim.get("by_published")) != "--"]
     for claim in shown:
         verdicts = {
@@ -156,7 +157,7 @@ def _claims(path: Path, measured: bool) -> list[str]:
 
 
 def _printed(found: dict[str, Any] | None) -> str:
-    """A verdict by published numbers; a dash where only a measurement can give the rules' numbers."""
+    """A verdict by published numbers; a dash if only a measurement can decide."""
     known = found and any(finding["numbers"] for finding in found["findings"])
     return escape(VERDICT_MARKS[found["verdict"]]) if found and known else "--"
 
@@ -192,7 +193,7 @@ def _provenance(folder: Path, measurements: Measurements) -> str:
 
 
 def training_time(log: Path) -> str:
-    """Summed training time of a run as ``1.4 min`` or ``12.3 h``; a dash without a log."""
+    """Total training time of a run as ``1.4 min`` or ``12.3 h``; a dash without a log."""
     if not log.is_file():
         return "--"
     seconds = sum(float(tick.get("seconds") or 0) for tick in read_log(log))

@@ -1,4 +1,4 @@
-"""Whether LaTeX can run here, and running it."""
+"""Runs LaTeX, and reports missing packages."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ STYLES = ("booktabs.sty", "siunitx.sty")
 
 
 def missing_latex() -> str | None:
-    """What is missing for a PDF, as one line with the Debian packages that bring it; ``None`` where nothing is."""
+    """Missing parts of LaTeX in one line, with the Debian packages that provide them; ``None`` if all are there."""
     if shutil.which("pdflatex") is None:
         return f"pdflatex is not installed ({INSTALL})"
-    if shutil.which("kpsewhich") is None:  # cannot be asked; LaTeX itself will say
+    if shutil.which("kpsewhich") is None:  # packages cannot be checked; LaTeX reports missing ones
         return None
     found = subprocess.run(["kpsewhich", *STYLES], capture_output=True, text=True).stdout
     missing = [style for style in STYLES if style not in found]
@@ -28,17 +28,17 @@ def missing_latex() -> str | None:
 
 
 def compile_latex(source: Path) -> Path:
-    """Runs pdflatex twice (for references) in a scratch folder; the PDF beside ``source`` appears when it is whole.
+    """Runs pdflatex twice (for references) in a scratch folder; writes the PDF beside ``source`` when it is complete.
 
     Raises:
-        UserError: LaTeX fails; its first error is named.
+        UserError: LaTeX fails; the message has its first error.
     """
     with tempfile.TemporaryDirectory() as scratch:
         options = ["-no-shell-escape", "-interaction=nonstopmode", "-halt-on-error", f"-output-directory={scratch}"]
         # Fixed time stamps, so that the same results give the same bytes.
         epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
         environment = {**os.environ, "max_print_line": "1000", "SOURCE_DATE_EPOCH": epoch, "FORCE_SOURCE_DATE": "1"}
-        # A results folder may be a stranger's: its LaTeX reads no file outside it but LaTeX's own.
+        # A results folder may come from a stranger, so its LaTeX reads only files in it and LaTeX's own files.
         environment |= {"openin_any": "p", "openout_any": "p", "TEXMFOUTPUT": scratch}
         for _ in range(2):
             try:

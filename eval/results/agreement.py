@@ -1,11 +1,11 @@
-"""When does a measured mean agree with a published number? Rule EQ, used by audit tables, claims and comparisons.
+"""Agreement of a measured mean with a published number: rule EQ, for audit tables, claims and comparisons.
 
 The tolerance is three standard errors of the difference with a floor of one per cent (two per cent when the published
 number has no spread), because a re-implementation of a metric differs a little in its last digits. Precision and
 recall, printed with two decimals, get 0.01.
 
-A number that is *better* than printed by more than that is not a reproduction: images of the data among the samples or
-a wrong reference make numbers better, too.
+A number that is *better* than printed by more than the tolerance is not a reproduction either: data images among the
+samples, or a wrong reference, make numbers better.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from eval.results.published import PROTOCOLS, Published
 from eval.results.summary import Estimate, Measurement
 
 PUBLISHED_TRIALS = 10
-#: Standard deviation of the lowest of three normal values, in that of one.
+#: Standard deviation of the lowest of three normal values, in standard deviations of one value.
 _SPREAD_OF_LOWEST = 0.748
 _COARSE = {"precision": 0.01, "recall": 0.01}
-#: Metrics of which more is better, of published tables and of the pages.
+#: Metrics of published tables and of the pages of which higher values are better.
 HIGHER_IS_BETTER = {"is", "precision", "recall", "accuracy"}
 
 AgreementOutcome = Literal["agrees", "better", "worse"]
@@ -36,9 +36,9 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Agreement:
-    """Difference measured − published, the tolerance it is held against, and whether higher values are better.
+    """Difference measured − published with its tolerance, and whether higher values are better.
 
-    ``lowest`` is the lowest of the first trials, where it is compared in place of the mean.
+    ``lowest`` is the lowest value of the first trials if it is compared instead of the mean.
     """
 
     difference: float
@@ -48,20 +48,20 @@ class Agreement:
 
     @property
     def outcome(self) -> AgreementOutcome:
-        """Whether the two agree within the combined uncertainty, or the measured value is better or worse."""
+        """Result: agrees within the combined uncertainty, better, or worse."""
         if abs(self.difference) <= self.tolerance + 1e-12:
             return "agrees"
         return "better" if (self.difference > 0) == self.higher else "worse"
 
 
 def agreement_of(measured: Estimate, lines: Sequence[Measurement], published: Published) -> Agreement | str:
-    """Compares a measurement with a published number of the same protocol, or says why they are not compared.
+    """Compares a measurement with a published number of the same protocol; returns the reason if it cannot.
 
     Args:
         measured: Mean over trials.
-        lines: What it is the mean of.
-        published: Number as printed. A teacher's is the lowest of three runs: it is held against the lowest of the
-            first three trials, which have the seeds of these runs.
+        lines: Lines of the trials behind the mean.
+        published: Number as printed. For teachers this is the lowest of three runs; it is compared with the lowest of
+            the first three trials, which have the seeds of these runs.
     """
     others = {row.protocol for row in lines if row.protocol_sha256 != PROTOCOLS.get(published.protocol)}
     if others:
@@ -78,11 +78,11 @@ def agreement_of(measured: Estimate, lines: Sequence[Measurement], published: Pu
 
 
 def agreement(measured: Estimate, published: Published) -> Agreement:
-    """Compares a measurement with a published number by rule EQ (see the module's text).
+    """Compares a measurement with a published number by rule EQ (see the docstring of the module).
 
     Args:
         measured: Mean over trials; with a single trial its spread counts as unknown (0).
-        published: Number as printed; its spread is over 10 evaluations. Its metric says which side is better.
+        published: Number as printed, with its metric and the spread over 10 evaluations.
     """
     metric = published.metric.lower()
     difference, higher = measured.mean - published.value, metric in HIGHER_IS_BETTER

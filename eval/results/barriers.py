@@ -2,11 +2,11 @@
 
     w(t) = (1 − t) w_teacher + t w_student,    barrier = max over 0 < t < 1 of L(w(t)) − [(1 − t) L(w(0)) + t L(w(1))]
 
-It is taken inside the line, where the definition has the ends too: a loss that lies below its chord everywhere then has
-a negative barrier, and not 0 by definition.
+The maximum excludes the ends of the line, unlike the source's: a loss below its chord then has a negative barrier and
+not the barrier 0.
 
 Source: Entezari et al. (arXiv:2110.06296), definition of the loss barrier, after Frankle et al. (arXiv:1912.05671), who
-take the mean of both ends in the place of the chord: their ends are equally good, a teacher and its student are not.
+use the mean of both ends instead of the chord: their ends are equally good, a teacher and its student are not.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from sida.errors import UserError, suggestion
 from sida.files.atomic import read_hashed_json
 
 BARRIER_FORMAT = "sida-barrier/1"
-#: What is computed on the line, and how it is called.
+#: Losses that are computed on the line, with their descriptions.
 LOSSES = {
     "denoising": "the teacher's denoising loss",
     "fd": "FD of images in one step",
@@ -31,14 +31,13 @@ LOSSES = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BarrierSettings:
-    """Which students are compared with their teachers on the line between the weights, and how finely.
+    """Settings of barriers: the students, and the points on the line between the weights of teacher and student.
 
     Attributes:
-        where: Conditions on the sample sheet; each row that fits must be trained here.
-        points: Points on the line, both ends among them, equally far apart.
-        num_samples: Images of the Fréchet distance at each point.
-        passes: Times that each image of the data gets a noise level and a noise for the denoising loss; the same ones
-            at each point.
+        where: Conditions on the sample sheet; each matching row must be trained here.
+        points: Number of equally spaced points on the line, including both ends.
+        num_samples: Number of images for the Fréchet distance at each point.
+        passes: Number of noise levels, each with noise, for each data image in the denoising loss; equal at all points.
     """
 
     where: dict[str, Any]
@@ -55,25 +54,25 @@ class BarrierSettings:
 
 
 def line_points(count: int) -> list[float]:
-    """Equally spaced t, both ends among them."""
+    """Equally spaced t in [0, 1], including both ends."""
     return [number / (count - 1) for number in range(count)]
 
 
 def chord(values: Sequence[float]) -> list[float]:
-    """The straight line between a curve's ends, at each of its points."""
+    """Values of the straight line between a curve's ends at the curve's points."""
     return [(1 - t) * values[0] + t * values[-1] for t in line_points(len(values))]
 
 
 def barrier(values: Sequence[float]) -> float:
-    """The barrier of a loss at equally spaced points, at least three, in the loss's unit; negative below the chord."""
+    """Barrier of a loss from its values at three or more equally spaced points; negative below the chord."""
     return max(value - level for value, level in list(zip(values, chord(values)))[1:-1])
 
 
 def read_barrier(path: str | Path) -> dict[str, Any]:
-    """Reads what ``sida-eval barrier`` wrote: ``run``, and ``curves`` by the names of :data:`LOSSES`.
+    """Reads a file of ``sida-eval barrier``: ``run``, and ``curves`` by the names of :data:`LOSSES`.
 
     Raises:
-        UserError: Missing, no JSON, damaged, or another file.
+        UserError: The file is missing, damaged or of another kind.
     """
     path = Path(path)
     if not path.is_file():

@@ -18,13 +18,13 @@ _CLAIMS = ("id", "scope", "statement", "source", "verdict")
 
 
 class Frames(NamedTuple):
-    """Results as tables.
+    """Results of a preset as DataFrames.
 
     Attributes:
         measurements: One line per run, trial and metric, with the columns of ``measurements.csv``.
         curves: One line per number of a training log: ``run``, ``log`` (``evaluation`` or ``training``), ``nimg``,
             ``quantity`` (keys within a key are joined by dots: ``losses.sid``) and ``value``.
-        claims: One line per claim with its verdict; empty where no claim is decided.
+        claims: One line per claim with its verdict; empty without decided claims.
     """
 
     measurements: pandas.DataFrame
@@ -42,7 +42,7 @@ def load(folder: str | Path) -> Frames:
         folder: Results of a preset.
 
     Raises:
-        UserError: No measurements there, or a damaged file.
+        UserError: There are no measurements, or a file is damaged.
     """
     import pandas
 

@@ -33,7 +33,7 @@ _REQUIRED = {
 
 
 def trial_path(folder: str | os.PathLike[str], trial: int) -> Path:
-    """``<folder>/trial-<t>.json``."""
+    """Path of a trial: ``<folder>/trial-<t>.json``."""
     return Path(folder) / f"trial-{trial}.json"
 
 
@@ -41,7 +41,7 @@ def write_measurement(path: str | os.PathLike[str], record: Mapping[str, Any]) -
     """Writes a measurement atomically.
 
     Raises:
-        UserError: A metric that is not finite: broken images must not become a row of a table.
+        UserError: A metric is not finite.
     """
     for key, value in record["metrics"].items():
         if not math.isfinite(value):
@@ -53,7 +53,7 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads and checks a measurement.
 
     Raises:
-        UserError: Missing, broken or damaged file, or a missing or wrong field.
+        UserError: The file is missing or damaged, or a field is missing or wrong.
     """
     path = Path(path)
     record = read_hashed_json(path, _AGAIN)
@@ -65,7 +65,7 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise UserError(f"{path}: metrics.{key}: must be a finite number; measure this trial again")
     if wrong := [place for place, good in _parts(record) if not good]:
         raise UserError(f"{path}: {wrong[0]}: not what a measurement holds there; {_AGAIN}")
-    # A metric that could not be measured says why in the details.
+    # A metric without a value has the reason in its details.
     wanted = record["protocol"].get("fields", {}).get("metrics", {})
     missing = [key for key in wanted if key not in record["metrics"] and key not in record.get("details", {})]
     if missing or not (wanted or record["metrics"]):
@@ -74,7 +74,7 @@ def read_measurement(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    """Places of a record below its fields, and whether each holds what others read there."""
+    """Yields the nested keys of a record, and whether the value of each has the expected form."""
     protocol, seeds, fields = record["protocol"], record["seeds"], record["protocol"].get("fields", {})
     metrics = fields.get("metrics", {}) if isinstance(fields, dict) else None
     references = record.get("metric_references", {})
@@ -102,10 +102,10 @@ def _parts(record: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
 
 
 def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[str, Any]) -> bool:
-    """Whether a valid measurement of the same spec is there, so that a resumed job keeps it.
+    """Whether a file is a valid measurement of the same spec, which a resumed job keeps.
 
-    Names that changed in the sheet (label, family, ...), or in what the protocol says of all trials together, are
-    brought up to date in the file.
+    Updates names in the file that changed in the sheet (label, family, ...) or in the protocol's fields about all
+    trials.
     """
     if not Path(path).is_file():
         return False
@@ -122,12 +122,12 @@ def keep_current(path: str | os.PathLike[str], spec_sha256: str, names: Mapping[
 
 
 def collect(folder: str | os.PathLike[str], runs: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Reads every ``<folder>/<run>/trial-<t>.json``, checked, in order of runs (as given, else by name) and trials.
+    """Reads and checks all ``<folder>/<run>/trial-<t>.json``, in order of runs (as given, else by name) and trials.
 
-    No runs asked for give no records: a preset that measures nothing has an empty table of measurements.
+    An empty list of runs gives no records, for presets that measure nothing.
 
     Raises:
-        UserError: No measurements, a broken file, a file in the wrong place, or trials of one run that are not
+        UserError: No measurements, a damaged file, a file in the wrong place, or trials of one run that are not
             comparable (other protocol, generator, reference or version of the code).
     """
     folder = Path(folder)
@@ -165,7 +165,7 @@ def _read_run(folder: Path) -> list[dict[str, Any]]:
 
 
 def _set_aside(path: Path) -> str:
-    """Makes room for a damaged trial to be measured again, where that may be written; the words for it."""
+    """Moves a damaged trial aside so that it is measured again; returns a note, empty in a read-only folder."""
     try:
         return f" (set aside as {set_aside(path).name}: the same workflow command measures it)"
     except OSError:
@@ -173,7 +173,7 @@ def _set_aside(path: Path) -> str:
 
 
 def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) -> None:
-    """Trials of one run must share protocol, generator, reference and, where it is known, the code."""
+    """Requires that trials of one run have equal protocol, generator, reference and (if known) version of the code."""
     changed = []
     if first["protocol"]["sha256"] != other["protocol"]["sha256"]:
         fields = differences(first["protocol"].get("fields", {}), other["protocol"].get("fields", {}))
@@ -183,11 +183,11 @@ def _check_same(first: Mapping[str, Any], other: Mapping[str, Any], path: Path) 
         for key in ("network_sha256", "reference", "metric_references", "extractors")
         if first.get(key) != other.get(key)
     ]
-    # Records of before do not say it.
+    # Old records do not have the version.
     codes = [record["environment"].get("code") for record in (first, other)]
     if all(codes) and codes[0] != codes[1]:
         changed.append(f"the version of the code that measured it ({codes[0]}, {codes[1]})")
-    # What is left is where the images come from: sampler, guide, data, function or files.
+    # The remaining difference is the source of the images: sampler, guide, data, function or files.
     if not changed and first["spec_sha256"] != other["spec_sha256"]:
         fields = differences(first.get("source", {}), other.get("source", {}), "source.")
         changed.append("; ".join(fields) or "spec_sha256")
@@ -238,10 +238,10 @@ def write_csv(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]]
 
 
 def read_score(path: str | os.PathLike[str]) -> Measurements:
-    """The measurements that ``sida-eval score --out`` wrote.
+    """Reads the measurements of a file of ``sida-eval score --out``.
 
     Raises:
-        UserError: Missing or damaged file, or another one.
+        UserError: The file is missing, damaged or of another kind.
     """
     record = read_hashed_json(path, "score the images again")
     try:

@@ -10,7 +10,7 @@ from sida.config.resources import PUBLISHED
 from sida.errors import UserError, suggestion
 from sida.files.text_files import read_csv
 
-#: Digests of the protocols that published numbers were measured under. A changed protocol is another one.
+#: Digests of the protocols of published numbers; a changed protocol has another digest and is not compared.
 PROTOCOLS = {
     "cifar10": "a4720c4be89cd47eddc6033b1a79ea1fa878b8d608c0fb429c14894d10429941",
     "ffhq64": "f741d5e13db8b81b75b983b829fd2091bc11c81b44fea8381bbe86c122fed71f",
@@ -32,14 +32,14 @@ _TEACHERS = ("VP-EDM", "EDM2")
 
 @dataclass(frozen=True)
 class Published:
-    """A published number.
+    """A published number as printed.
 
     Attributes:
         text: The value exactly as printed, trailing zeros included.
         std: The printed standard deviation or an empty string.
-        own: Whether the authors of the paper that prints it measured it themselves.
-        protocol: Protocol of ``config/protocols`` that it was measured under; empty where it is none of them.
-        lowest_of: Runs of which it is the lowest value (ledger, 83); 0 where it is a mean.
+        own: Whether the authors of the printing paper measured the number.
+        protocol: Protocol of ``config/protocols``; empty if the number was measured under another protocol.
+        lowest_of: Number of runs of which the number is the lowest value (ledger, 83); 0 for a mean.
     """
 
     id: str
@@ -66,7 +66,7 @@ class Published:
 
     @property
     def half_unit(self) -> float:
-        """Half a unit of the last printed digit: what rounding may have hidden."""
+        """Half a unit of the last printed digit, the largest rounding error."""
         decimals = len(self.text.partition(".")[2])
         return 0.5 * 10.0**-decimals
 
@@ -95,10 +95,10 @@ def load_published(folder: str | Path | None = None) -> dict[str, Published]:
 
 
 def published_number(numbers: Mapping[str, Published], key: str, where: str) -> Published:
-    """Looks an id up.
+    """Looks up a published number by id.
 
     Raises:
-        UserError: Unknown id; ``where`` names file and key.
+        UserError: Unknown id; ``where`` names file and key in the message.
     """
     if key not in numbers:
         raise UserError(f"{where}: no published number '{key}' in results/published{suggestion(key, numbers)}")

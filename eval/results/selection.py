@@ -1,4 +1,4 @@
-"""Layouts, claims and experiments as YAML: files that extend each other, listed entries, and rows that they choose."""
+"""Reads layouts, claims and experiments from YAML: extended files, listed entries, and conditions on rows."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from sida.errors import UserError, suggestion
 #: Columns of the sample sheet that conditions may name.
 SELECTABLE = ("run", "family", "label", "method", "teacher", "init", "alpha", "recipe", "sampler", "seed", "dataset")
 
-#: As a condition on the column ``method``: any method of one's own, named ``module:object``.
+#: Condition on the column ``method`` for any custom method, ``module:object``.
 OWN = "own"
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Rows of the sheet and studies that a table or figure shows.
+    """Rows of the sheet and studies that a table or figure needs.
 
     Attributes:
         measured: Rows whose measurements are shown.
         networks: Rows whose network or training log is read.
         analytic: Whether the analytic study is shown.
-        barriers: Whether the barriers between these networks and their teachers' are shown.
+        barriers: Whether the barriers of these networks are shown.
         sampled: Whether images of these networks are drawn.
-        settings: By row the settings that are shown; None where no row's settings are.
+        settings: Settings that are shown, by row; None if no settings are shown.
     """
 
     measured: Collection[str]
@@ -41,10 +41,15 @@ class Needs:
     settings: Mapping[str, Collection[str]] | None = None
 
 
-def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A YAML mapping whose ``extends`` names the file that gives every key it does not set itself.
+def read_extended(path: Path, seen: tuple[Path, ...] = (), beside: bool = False) -> dict[str, Any]:
+    """Reads a YAML mapping; the file that ``extends`` names gives the keys that the mapping does not set.
 
-    That file is a neighbour; or, for a layout in a preset's own folder, one of ``config``, also of the same name.
+    That file is in the same folder or, for a layout in a preset's folder, in ``config`` (also with the same name).
+
+    Args:
+        path: The file.
+        seen: Files that extend this one.
+        beside: Whether ``extends`` may only name a file in the same folder.
 
     Raises:
         UserError: Missing file, not a mapping, or files that extend each other.
@@ -55,27 +60,29 @@ def read_extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     base = mapping.pop("extends", None)
     if base is None:
         return mapping
-    if not isinstance(base, str):
-        raise UserError(f"{path}: extends: must be the name of a layout file beside this one or in config")
+    if not isinstance(base, str) or (beside and Path(base).name != base):
+        raise UserError(
+            f"{path}: extends: must be the name of a file beside this one{'' if beside else ' or in config'}"
+        )
     neighbour = path.parent / base
     if path.parent.name in ("tables", "figures") and (neighbour == path or not neighbour.is_file()):
         neighbour = find(path.parent.name, Path(base).stem, where=f"{path}: extends")
-    return read_extended(neighbour, (*seen, path)) | mapping
+    return read_extended(neighbour, (*seen, path), beside) | mapping
 
 
 def listed_entries(path: str | Path, kind: str, keys: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The entries of the list ``<kind>s`` of a YAML file, each with its place for messages.
+    """Yields the entries of the list ``<kind>s`` of a YAML file, with their place for messages.
 
     Args:
         path: YAML file.
-        kind: What an entry is: ``claim``.
-        keys: The keys that an entry must have, in words.
+        kind: Name of an entry, such as ``claim``.
+        keys: Required keys of an entry, in words, for messages.
 
     Yields:
         Place (file, number, id) and settings of an entry.
 
     Raises:
-        UserError: Missing file, no list, an entry that is no mapping, or an id used twice.
+        UserError: A missing file, no list, an entry that is no mapping, or an id used twice.
     """
     listed = load_yaml(path).get(f"{kind}s")
     if not isinstance(listed, list):
@@ -93,10 +100,10 @@ def listed_entries(path: str | Path, kind: str, keys: str) -> Iterator[tuple[str
 
 
 def parse_condition(column: str, text: str) -> float | int | str:
-    """The value of a column of the sheet from text, as conditions hold it.
+    """Parses the value of a condition on a column of the sheet.
 
     Raises:
-        UserError: Not a column that conditions may name, or not a number where it holds numbers.
+        UserError: An unknown column, or no number for a numeric column.
     """
     if column not in SELECTABLE:
         raise UserError(f"the sample sheet has no column '{column}'{suggestion(column, SELECTABLE)}")
@@ -107,8 +114,9 @@ def parse_condition(column: str, text: str) -> float | int | str:
 
 
 def matching(runs: Mapping[str, Run], conditions: Mapping[str, Any]) -> list[Run]:
-    """Runs of the sample sheet whose columns equal the conditions; a list means any of its values, and the method
-    ``own`` any that is named ``module:object``.
+    """Runs of the sample sheet that meet conditions on columns.
+
+    A list of values means any of them; the method ``own`` means any custom method (``module:object``).
     """
 
     def fits(run: Run) -> bool:

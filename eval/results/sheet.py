@@ -1,4 +1,4 @@
-"""Sample sheets: a row per generator to measure, tab-separated."""
+"""Sample sheets: tab-separated files with one row per generator to measure."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from sida.files.content_hash import FORMULA
 from sida.files.text_files import MOST_LINES, check_amount, read_text
 from sida.methods.registry import METHODS, is_method
 
-#: Methods of rows that are measured and not distilled here.
+#: Values of the column ``method`` for rows that are measured but not distilled here.
 NOT_DISTILLED = ("data", "teacher", "external")
 
 
 def methods() -> list[str]:
-    """What the column ``method`` may say, besides ``module:object``."""
+    """Values of the column ``method``, besides ``module:object``."""
     return [*NOT_DISTILLED, *METHODS]
 
 
@@ -33,7 +33,7 @@ class Run:
         run: Unique id; names files and targets.
         label: Name in tables and figures.
         method: ``data`` (resampled real images), ``teacher``, a method of :mod:`sida.methods`, ``module:object`` (a
-            method of your own), or ``external`` (someone else's generator or stored images).
+            custom method), or ``external`` (a generator from outside or stored images).
         sampler: Name in the preset's samplers; empty for external functions and images.
         family: Group in tables.
         teacher: Id in the preset's teachers.
@@ -43,11 +43,11 @@ class Run:
         seed: Own seed (default the preset's).
         checkpoint: Asset id or path of a network; for external without a sampler, ``module:function`` or stored images.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml`` (default the preset's).
-        protocol: Own protocol file (default the preset's).
-        guide: Guiding network, where the sampler has guidance; in a row that is distilled, where its recipe has. A
-            teacher of the preset, an asset id or a path.
+        protocol: Protocol file (default: the preset's).
+        guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a
+            distilled row, has guidance.
         nfe: Network evaluations per image of an external generator.
-        notes: For the reader of the sheet.
+        notes: Notes for readers of the sheet.
     """
 
     run: Name
@@ -69,19 +69,19 @@ class Run:
 
     @property
     def trained_here(self) -> bool:
-        """Whether the workflow distils this generator itself."""
+        """Whether the workflow distils this generator."""
         return is_method(self.method) and self.checkpoint is None
 
     @property
     def without_network(self) -> bool:
-        """Whether images come from the data, someone's Python function or stored images, not from a network file."""
+        """Whether images come from the data set, a Python function or stored images, not from a network file."""
         return self.method == "data" or (self.method == "external" and self.sampler is None)
 
 
 def read_runs(path: str | Path) -> list[Run]:
     """Reads and validates a sample sheet (tab-separated; lines starting with # are comments).
 
-    A ``.json`` file is a spec of the workflow, which has the rows that a table or figure shows as ``runs``.
+    A ``.json`` file is a spec of the workflow, whose key ``runs`` has the rows of a table or figure.
 
     Raises:
         UserError: Missing file, another encoding than UTF-8, unknown column, wrong value, or a run named twice (file
@@ -108,7 +108,7 @@ def read_runs(path: str | Path) -> list[Run]:
             raise UserError(f"{where}: {len(cells)} cells but {len(header)} columns; separate cells by single tabs")
         cells_by_column = {key: cell for key, cell in zip(header, cells) if cell}
         run = from_texts(Run, cells_by_column, f"{where}:")
-        # Runs name folders, and not every file system tells A from a.
+        # Runs are names of folders, and some file systems ignore case.
         other = runs.setdefault(run.run.lower(), run)
         if other is not run:
             also = "" if other.run == run.run else f", but for its case, as '{other.run}'"
@@ -128,16 +128,16 @@ def _lines(path: Path) -> Iterator[tuple[str, list[str]]]:
             cells = next(csv.reader([line], delimiter="\t", strict=True))
         except csv.Error as error:
             fault = "a quotation mark is not closed" if "unexpected end" in str(error) else str(error)
-            raise UserError(f"{where}: {fault}; mend or shorten the cell") from None
+            raise UserError(f"{where}: {fault}; fix or shorten the cell") from None
         check_cells(cells, where)
         yield where, [cell.strip() for cell in cells]
 
 
 def check_cells(cells: Iterable[str], where: str) -> None:
-    """Refuses texts that read as something else or that a spreadsheet runs.
+    """Refuses texts with invisible characters, and texts that a spreadsheet runs as formulas.
 
     Raises:
-        UserError: There is one.
+        UserError: A cell has such a text.
     """
     for cell in cells:
         hidden = next((character for character in cell if _hidden(character)), None)
@@ -148,6 +148,6 @@ def check_cells(cells: Iterable[str], where: str) -> None:
 
 
 def _hidden(character: str) -> bool:
-    """Controls, ends of lines, and marks that turn the direction of text around, so that it reads as something else."""
+    """Whether a character is a control, a line end, or a mark that changes the direction of text."""
     kind = unicodedata.category(character)
     return kind in ("Cc", "Zl", "Zp") or (kind == "Cf" and unicodedata.bidirectional(character)[-1:] in "EOI")

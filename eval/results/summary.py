@@ -1,7 +1,7 @@
-"""From ``measurements.csv`` to means and sample standard deviations over trials.
+"""Reads ``measurements.csv`` and computes means and sample standard deviations over trials.
 
-The file is long and tidy: one line per (run, trial, metric). Everything that a table, figure or verdict prints comes
-through :class:`Measurements`, so its checks (duplicates, gaps between trials, NaN) hold for all of them.
+The file is long and tidy: one line per (run, trial, metric). All tables, figures and verdicts take their numbers from
+:class:`Measurements`, so its checks (duplicates, gaps between trials, NaN) apply to all of them.
 """
 
 from __future__ import annotations
@@ -70,20 +70,20 @@ def image_seeds(rows: Iterable[Measurement]) -> list[int]:
 
 
 def kept_at(rows: Iterable[Measurement]) -> dict[str, int | None]:
-    """Images seen by the network that each run's training kept; 0: its start, None: not known, or no training."""
+    """Images seen by the kept network of each run; 0: the start of the training, None: unknown, or no training."""
     return {row.run: row.kept_at for row in rows}
 
 
 def measured_days(rows: Iterable[Measurement]) -> str:
-    """The day of the measurements, or the first and the last one: ``2026-11-20 to 2026-11-21``."""
+    """Day of the measurements, or the first and the last day: ``2026-11-20 to 2026-11-21``."""
     days = sorted({row.date[:10] for row in rows})
     return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def reference_mismatch(rows: Iterable[Measurement]) -> tuple[Measurement, Measurement, str] | None:
-    """Two lines of one protocol and metric that were measured against other files, and which; None where all agree.
+    """Two lines of one protocol and metric that were measured against different files, with the difference, or None.
 
-    A metric without a feature network has no digest of one, which is not compared.
+    Metrics without a feature network have no digest of it, and the digests are not compared.
     """
     seen: dict[tuple[str, str, str], Measurement] = {}
     for row in rows:
@@ -96,10 +96,10 @@ def reference_mismatch(rows: Iterable[Measurement]) -> tuple[Measurement, Measur
 
 
 def require_same_reference(rows: Iterable[Measurement], where: str) -> None:
-    """Refuses to put values side by side that one protocol measured against different files.
+    """Refuses values that were measured against different files under one protocol.
 
     Raises:
-        UserError: Another reference or other weights of a feature network.
+        UserError: References, or weights of a feature network, differ.
     """
     if found := reference_mismatch(rows):
         first, second, what = found
@@ -181,7 +181,7 @@ class Measurements:
             where: File and key that asked, e.g. ``"config/tables/main.yaml: columns[3].metric"``.
 
         Raises:
-            UserError: Run or metric not measured, or a trial of the run lacks this metric.
+            UserError: The run or metric was not measured, or a trial does not have this metric.
         """
         place = f"{where}: " if where else ""
         if run not in self._runs:
@@ -224,7 +224,7 @@ def measurements_of(text: str, source: str) -> Measurements:
 
 @functools.lru_cache(2)
 def _parsed(text: str, path: str) -> tuple[Measurement, ...]:
-    """Kept, because pages with many tables and figures read one file for each of them."""
+    """Parses the text; cached, since pages read one file for each of their tables and figures."""
     columns, lines = parse_csv(text, path)
     absent = [name for name in MEASUREMENT_COLUMNS if name not in {*columns, *_OPTIONAL}]
     if absent:

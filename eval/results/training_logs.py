@@ -1,4 +1,4 @@
-"""Curves of a metric over training, read from our logs or from the authors' metric logs."""
+"""Curves of metrics over training, from the logs of this suite or from the authors' metric logs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from sida.errors import UserError
 from sida.files.atomic import read_jsonl
 
-#: Fields of a record besides metrics and losses.
+#: Numeric fields of a record besides metrics and losses.
 _NUMBERS = ("nimg", "seconds", "img_per_s", "memory_mb", "memory_reserved_mb")
 
 
@@ -36,11 +36,11 @@ class Curve:
         run: Id of the (first) run.
         label: Name in the legend.
         points: Evaluations, in order of images seen.
-        over: What standard deviations are over: ``trials`` or ``seeds``.
-        runs: All runs.
+        over: Origin of standard deviations: ``trials`` or ``seeds``.
+        runs: Ids of all runs.
         method: Method of the runs.
-        alpha: Their α.
-        kept: Images seen by the network that the run kept; None: the one with the lowest value of this curve.
+        alpha: α of the runs.
+        kept: Images seen by the kept network of the run; None: at the lowest value of this curve.
     """
 
     run: str
@@ -54,7 +54,7 @@ class Curve:
 
     @property
     def best(self) -> Point:
-        """The evaluation of the generator that is kept (the paper's protocol)."""
+        """Evaluation of the kept generator."""
         found = [point for point in self.points if point.nimg == self.kept]
         return found[0] if found else min(self.points, key=lambda point: point.value)
 
@@ -65,10 +65,10 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
     Args:
         path: The log.
         metric: Name of the metric.
-        finite: Whether a NaN is an error; otherwise it is read as infinity: the run has diverged.
+        finite: Whether a NaN is an error; otherwise a NaN is read as infinity, since the run diverged.
 
     Raises:
-        UserError: Missing file, a line without the metric, or a NaN that is not wanted.
+        UserError: A missing file, a line without the metric, or a NaN if ``finite``.
     """
     path = Path(path)
     if not path.is_file():
@@ -78,7 +78,7 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
         if metric not in record or "nimg" not in record:
             known = ", ".join(sorted(record))
             raise UserError(f"{path}:{number}: no '{metric}' in this evaluation (it has {known}); change the layout")
-        # JSON has no NaN: the log has null in its place.
+        # JSON has no NaN; the log has null.
         where = f"{path}:{number}: {metric}"
         value = math.nan if record[metric] is None else _number(record[metric], where)
         if math.isnan(value) and not finite:
@@ -96,11 +96,11 @@ def read_evaluations(path: str | Path, metric: str, finite: bool = True) -> tupl
 
 
 def read_ticks(path: str | Path, quantity: str) -> tuple[Point, ...]:
-    """Reads a quantity from ``train.jsonl``, in order of images seen; records in which it was not finite are left out.
+    """Reads a quantity from ``train.jsonl``, in order of images seen, without records in which it is not finite.
 
     Args:
         path: The log.
-        quantity: Name of a number of its records; of one in a mapping both names with a dot, ``weight_rms.generator``.
+        quantity: Name of a number in the records; for a nested number two names with a dot, ``weight_rms.generator``.
 
     Raises:
         UserError: Missing file, or no record with the quantity.
@@ -133,8 +133,8 @@ def has_metric(path: Path, metric: str) -> bool:
 
 
 def kept_images(path: Path) -> int | None:
-    """Images seen by the network that a training kept: the one with the lowest value of what its log selects by."""
-    # Logs of other monitors need not name it (see sida.training.loop).
+    """Images seen by the kept network of a training: at the lowest value of the log's selection metric."""
+    # Logs of custom monitors need not name the metric (see sida.training.loop).
     values = {int(record["nimg"]): record.get(str(record.get("selection", "fd"))) for record in read_log(path)}
     known = {nimg: _number(value, f"{path}: selection") for nimg, value in values.items() if value is not None}
     return min(known, key=lambda nimg: known[nimg]) if known else None
@@ -144,7 +144,7 @@ def read_log(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """Records of ``train.jsonl`` or ``evaluations.jsonl``, in the order of the file.
 
     Raises:
-        UserError: A damaged line, one without the images seen, or with something else in the place of a number.
+        UserError: A damaged line, a line without the images seen, or a value that is no number.
     """
     records = read_jsonl(path)
     for number, record in enumerate(records, start=1):
@@ -180,7 +180,7 @@ def read_author_log(path: str | Path, metric: str | None = None) -> tuple[Point,
         metric: Name of the metric; by default the only one in the file.
 
     Raises:
-        UserError: Not such a log, or more than one metric without a choice.
+        UserError: The file is no such log, or has several metrics and none is named.
     """
     path = Path(path)
     if not path.is_file():
@@ -210,7 +210,7 @@ def _mean_point(nimg: int, values: list[float]) -> Point:
 
 
 def pool(curves: list[Curve], label: str) -> Curve:
-    """One curve of several seeds: mean and sample std over seeds where all of them were evaluated."""
+    """Pools the curves of several seeds: mean and sample std at the evaluations that all seeds have."""
     if len(curves) == 1:
         return replace(curves[0], label=label)
     common = set.intersection(*({point.nimg for point in curve.points} for curve in curves))

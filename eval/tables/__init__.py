@@ -1,4 +1,4 @@
-"""Tables: a layout and measurements become data, which LaTeX, CSV, Markdown, HTML and terminal text are made of."""
+"""Tables: build data from a layout and measurements; render LaTeX, CSV, Markdown, HTML and terminal text."""
 
 from eval.tables.build import build_table
 from eval.tables.files import load_table, make_table, table_paths, write_table

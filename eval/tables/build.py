@@ -1,8 +1,8 @@
-"""From a layout, measurements and published numbers to a :class:`~eval.tables.model.Table`.
+"""Builds a :class:`~eval.tables.model.Table` from a layout, measurements and published numbers.
 
-Three modes: ``paper`` prints the published strings as they were; ``measured`` prints what was measured here;
-``audit`` puts both side by side with their difference. A cell never takes its content from the other side. The lines
-below a table say how its numbers came about.
+There are three modes: ``paper`` prints the published strings; ``measured`` prints measurements; ``audit`` prints both
+side by side with their difference. A published cell never shows a measurement, nor the reverse. Notes below a table
+give the origin of the numbers.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def build_table(
 
     Args:
         layout: Columns, rows and bold rule.
-        measurements: Measured values (may be empty in ``paper`` mode).
+        measurements: Measured values; may be empty in ``paper`` mode.
         runs: The sample sheet.
-        published: Published numbers by id; needed by ``paper`` and ``audit``.
-        mode: Overrides the layout's mode; ``measured`` where neither says.
+        published: Published numbers by id, for ``paper`` and ``audit``.
+        mode: Overrides the layout's mode; the default of both is ``measured``.
 
     Raises:
-        UserError: Unknown run, metric or published id; a missing measurement where the layout allows none.
+        UserError: Unknown run, metric or published id, or a missing measurement that the layout does not allow.
     """
     mode = mode or layout.mode or "measured"
     published = published or {}
@@ -127,7 +127,7 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
 
 
 def comparison_notes(lines: Sequence[TableLine]) -> list[str]:
-    """Notes on what is not compared with the published number, and on teachers' lowest values."""
+    """Notes on rows that are not compared with published numbers, and on teachers' lowest values."""
     apart: dict[str, list[str]] = {}
     lowest = []
     for source in (source for line in lines for source in line.sources.values()):
@@ -169,7 +169,7 @@ def _how(rows: list[Measurement]) -> str:
 
 
 def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> list[str]:
-    """The note on rows whose training kept the network that it began from; none where there is no such row."""
+    """Note on rows whose training kept its initial network; empty without such rows."""
     starts, named = {run for run, at in kept_at(measured).items() if at == 0}, []
     for line in lines:
         runs = {run for source in line.sources.values() if source.estimate for run in source.runs}

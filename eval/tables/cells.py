@@ -1,6 +1,6 @@
-"""Cells and rows of the three modes: published strings as they were, measured means with their spread, or both.
+"""Cells and rows of the three modes: published strings, measured means with their spread, or both.
 
-Audit mode puts both side by side, or stacks them where the columns are model sizes.
+Audit mode prints both side by side, or one below the other if the columns are model sizes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from eval.tables.model import Cell, Column, Row
 
 
 def text_cell(column: ColumnSpec, lines: list[TableLine], number: int) -> Cell:
-    """A text column's cell; a family is named on its first row only."""
+    """Cell of a text column; a family is named in its first row only."""
     line = lines[number]
     repeated = column.field == "family" and number > 0 and not new_family(lines, number)
     if repeated or (column.field == "label" and line.spec.continues):
@@ -25,29 +25,29 @@ def text_cell(column: ColumnSpec, lines: list[TableLine], number: int) -> Cell:
 
 
 def new_family(lines: list[TableLine], number: int) -> bool:
-    """Whether another family begins with this line."""
+    """Whether a new family begins with this line."""
     return lines[number].family != lines[number - 1].family
 
 
 def rule_above(lines: list[TableLine], number: int) -> bool:
-    """Whether a line is drawn above a row: another family begins, or the layout says so."""
+    """Whether a line is drawn above a row: a new family begins, or the layout requests it."""
     return number > 0 and (lines[number].spec.rule or new_family(lines, number))
 
 
 def empty_cell(source: CellSource) -> Cell:
-    """The cell of a place where, by layout, nothing belongs."""
+    """Cell that is blank, or a dash, by layout."""
     return Cell(kind="dash" if source.empty == "dash" else "blank")
 
 
 def published_cell(source: CellSource, bold: bool = False) -> Cell:
-    """A published number exactly as printed; blank where the paper has none."""
+    """Cell of a published number exactly as printed; blank without one."""
     if source.published is None:
         return Cell(kind="blank")
     return Cell(source.published.text, "published", source.published.std or None, bold)
 
 
 def measured_cell(column: ColumnSpec, source: CellSource, bold: bool = False) -> Cell:
-    """A measured mean with its sample standard deviation, or 'not measured'."""
+    """Cell of a measured mean with its sample standard deviation, or 'not measured'."""
     if source.estimate is None:
         return Cell(kind="missing")
     mean, spread = printed(column, source.estimate)
@@ -112,7 +112,7 @@ AUDIT_LEGEND = (f"Δ = measured − published; {agreement.LEGEND}.",)
 
 
 def side_by_side(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Column], list[Row]]:
-    """Each metric becomes three columns: published, measured, difference; only measured of another protocol's runs."""
+    """Columns and rows with three columns per metric: published, measured, difference; for ``run`` columns one."""
     columns: list[Column] = []
     for column in layout.columns:
         if column.metric is None:
@@ -137,7 +137,7 @@ def side_by_side(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Colu
 
 
 def stacked(layout: TableLayout, lines: list[TableLine]) -> tuple[list[Column], list[Row]]:
-    """Each row of ours becomes three lines (published, measured, difference); quoted rows stay one line."""
+    """Columns and rows with three lines per own row (published, measured, difference), and one line per quoted row."""
     columns = [heading(column) for column in layout.columns]
     place = next((i for i, column in enumerate(layout.columns) if column.metric is not None), len(columns))
     columns.insert(place, Column(""))
@@ -164,18 +164,18 @@ def _best(layout: TableLayout, lines: list[TableLine]) -> dict[str, dict[str, se
 
 
 def _three(column: ColumnSpec, line: TableLine, number: int, best: dict[str, dict[str, set[int]]]) -> list[Cell]:
-    """Published, measured and difference of one place; neither side ever stands in for the other."""
+    """Cells for the published number, the measurement and the difference."""
     source = line.sources[column.id]
     bold = {side: number in rows.get(column.id, ()) for side, rows in best.items()}
     printed = empty_cell(source) if source.empty else published_cell(source, bold["published"])
-    # Quoted rows are never measured here: their place is blank and not 'not measured'.
+    # Quoted rows are never measured here, so the cell is blank and not 'not measured'.
     expected = line.ours and source.published is not None
     own = measured_cell(column, source, bold["measured"]) if source.estimate or expected else Cell(kind="blank")
     return [printed, own, difference_cell(column, source)]
 
 
 def difference_cell(column: ColumnSpec, source: CellSource) -> Cell:
-    """Measured minus published with the verdict of rule EQ; blank where they are not compared."""
+    """Cell of measured − published with the verdict of rule EQ; blank if they are not compared."""
     compared = source.compared
     if not isinstance(compared, agreement.Agreement):
         return Cell(kind="blank")

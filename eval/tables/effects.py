@@ -1,4 +1,4 @@
-"""Columns of effects: the difference of a row to another row of the table, with its interval over training seeds."""
+"""Columns of effects: the difference of a row from another row, with its interval over training seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eval.tables.lines import CellSource, TableLine
 from eval.tables.model import Cell
 from sida.errors import UserError, suggestion
 
-#: What a row says in ``against`` to have no effect.
+#: Value of ``against`` for a row without an effect.
 NONE = "-"
 EFFECT_NOTE = (
     "Differences in brackets: 95 % interval by Welch's t over training seeds, within each teacher and averaged over "
@@ -27,7 +27,7 @@ def with_effects(
     """Fills the columns of effects of a table's lines.
 
     Raises:
-        UserError: Another mode than ``measured``; a row that is not there; too few training seeds for an interval.
+        UserError: Another mode than ``measured``, an unknown row, or too few training seeds for an interval.
     """
     wanted = [(number, column) for number, column in enumerate(layout.columns) if column.effect]
     if wanted and mode != "measured":
@@ -71,7 +71,7 @@ def _with_effect(
 
 
 def _row(name: str, column: ColumnSpec, line: TableLine, lines: list[TableLine], where: str) -> TableLine:
-    """The line of a run or label; of several with this label the one of the same family."""
+    """Line of a run or label; among several lines with the label, the line of the same family."""
     found = [one for one in lines if name in (one.sources[column.id].run, one.label)]
     if len(found) > 1:
         found = [one for one in found if one.family == line.family]
@@ -91,7 +91,7 @@ def _blocks(source: CellSource, measurements: Measurements, runs: Mapping[str, R
 
 
 def effect_cell(column: ColumnSpec, source: CellSource) -> Cell:
-    """``−1.48 [−1.60, −1.36]``, or the difference in standard deviations; a dash in the row it is against."""
+    """Cell of an effect: ``−1.48 [−1.60, −1.36]``, or in standard deviations; a dash in the row ``against``."""
     if source.empty:
         return Cell(kind="dash")
     if source.effect is None:
@@ -100,7 +100,7 @@ def effect_cell(column: ColumnSpec, source: CellSource) -> Cell:
 
 
 def effect_text(effect: Effect, decimals: int, scale: float = 1.0, spec: EffectSpec | None = None) -> str:
-    """An effect as text, with true minus signs."""
+    """An effect as text, with typographic minus signs."""
     if spec and spec.show == "standardised":
         return f"{effect.standardised:+.1f}".replace("-", "−").replace("inf", "∞")
     value, low, high = (number * scale for number in (effect.value, effect.low, effect.high))

@@ -1,4 +1,4 @@
-"""A table from its files to its files: what ``sida-eval table`` does."""
+"""Builds, writes and reads the files of a table (``sida-eval table``)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FORMAT = "sida-table/1"
 
 
 def to_json(table: Table) -> str:
-    """The table as data with a content hash; :func:`load_table` reads it."""
+    """The table as JSON with its content hash; :func:`load_table` reads it."""
     return json_text(with_hash({"format": _FORMAT, **dataclasses.asdict(table)}))
 
 
@@ -47,19 +47,19 @@ def make_table(
     results: str | Path | None = None,
     scores: Sequence[str | Path] = (),
 ) -> Table:
-    """Builds the table of a layout of results, or of one of hyperparameters.
+    """Builds the table of a layout, of results or of hyperparameters.
 
     Args:
         layout: A file, or a name in ``config/tables``.
-        measurements: ``measurements.csv``. In ``audit`` mode a file that does not exist yet counts as empty: every cell
-            of ours then says 'not measured'.
+        measurements: ``measurements.csv``. In ``audit`` mode a missing file counts as empty; cells then say 'not
+            measured'.
         runs: Sample sheet, or a spec with its rows.
-        mode: Overrides the layout's mode; ``measured`` where neither says.
+        mode: Overrides the layout's mode; the default of both is ``measured``.
         published: Folder of published numbers; by default ``results/published``.
         scope: Conditions on the sample sheet added to every row, e.g. ``{"dataset": "digits"}``.
-        spec: What a table of hyperparameters prints: ``gpus``, and ``students`` with the settings of each row.
-        results: Folder with the training logs that it prints; by default that of ``measurements``.
-        scores: Files of ``sida-eval score --out``, each a further row at the end.
+        spec: Settings for a table of hyperparameters: ``gpus``, and ``students`` with the settings of each row.
+        results: Folder with training logs for a table of hyperparameters; by default that of ``measurements``.
+        scores: Files of ``sida-eval score --out``, each of which adds a row at the end.
 
     Raises:
         UserError: Any fault in a file, or ``measured`` mode without measurements or sheet.
@@ -88,10 +88,10 @@ def make_table(
 
 
 def table_paths(out: str | Path) -> list[Path]:
-    """The files of a table of which ``out`` is one.
+    """Paths of all files of a table, given one of them.
 
     Raises:
-        UserError: ``out`` does not end in one of their suffixes.
+        UserError: ``out`` has another suffix.
     """
     out = Path(out)
     if out.suffix not in RENDERERS:
@@ -100,10 +100,10 @@ def table_paths(out: str | Path) -> list[Path]:
 
 
 def write_table(table: Table, out: str | Path) -> list[Path]:
-    """Writes ``out`` and its siblings (``.tex``, ``.csv``, ``.md``, ``.html``, ``.json``); returns their paths.
+    """Writes all files of a table (``.tex``, ``.csv``, ``.md``, ``.html``, ``.json``); returns their paths.
 
     Raises:
-        UserError: ``out`` does not end in one of their suffixes.
+        UserError: ``out`` has another suffix.
     """
     texts = {path: RENDERERS[path.suffix](table) for path in table_paths(out)}
     for path, text in texts.items():
@@ -115,7 +115,7 @@ def load_table(path: str | Path) -> Table:
     """Reads the ``.json`` of a table.
 
     Raises:
-        UserError: Missing, damaged, or another file.
+        UserError: The file is missing, damaged or of another kind.
     """
     record = read_hashed_json(path, "build the table again")
     if record.pop("format", None) != _FORMAT:

@@ -1,4 +1,4 @@
-"""Tables as HTML pages that stand alone, and their parts for pages that show several tables."""
+"""Renders tables as HTML pages, and as parts of pages with several tables."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Page(NamedTuple):
 
 
 def to_html(table: Table) -> str:
-    """A page that stands alone, readable in light and dark mode and on narrow screens."""
+    """A complete page, readable in light and dark mode and on narrow screens."""
     return _template("page.html").render(page=page_of(table)) + "\n"
 
 
 def page_of(table: Table) -> Page:
-    """Title, caption, ``table`` element and notes.
+    """Title, caption, ``table`` element and notes of a table.
 
-    In the element the class ``num`` marks columns of numbers, ``part`` rows that belong to the one above.
+    In the element, the class ``num`` marks columns of numbers and ``part`` marks rows that continue the row above.
     """
     from markupsafe import Markup
 

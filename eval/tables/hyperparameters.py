@@ -1,6 +1,6 @@
-"""Table 8: hyperparameters from the specs that training receives, time and memory from training logs.
+"""Builds Table 8: hyperparameters from specs of trainings, time and memory from training logs.
 
-Published values stand beside them, exactly as printed.
+Published values are printed beside them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ LOGS = ("memory_allocated_gb", "memory_reserved_gb", "seconds_per_kimg", "hours_
 
 @dataclass(frozen=True)
 class DatasetColumn:
-    """A column: heading, key in the published ids, and the runs whose settings and logs fill it."""
+    """A column of the table: heading, key in the published ids, and the runs whose settings and logs it shows."""
 
     head: str
     key: str
@@ -56,13 +56,13 @@ class HyperRow:
     """A line of the table.
 
     Attributes:
-        group: Title of a method (``SiD``, ``SiDA``) for lines about it alone; empty for the common block.
+        group: Title of a method (``SiD``, ``SiDA``) for lines about this method; empty for common lines.
         published: Ids of the published values; ``{column}`` is the column's key.
         setting: Names in :data:`PRINTED_SETTINGS`, one or several.
         log: Name in :data:`LOGS`.
-        text: Fixed text where the line holds no number.
+        text: Fixed text of a line without a number.
         span: Whether one published cell spans all columns.
-        form: How several values are put together, with ``{}`` for each.
+        form: Format of several values, with ``{}`` for each.
     """
 
     label: str
@@ -111,11 +111,10 @@ def build_hyperparameters(
     Args:
         layout: Lines and columns.
         published: Published numbers by id.
-        settings: Ours; without them every such cell says 'not configured'. ``gpus``, and ``students``: for each row
-            its ``settings`` (a :class:`sida.methods.DistillConfig`) and the ``network`` of its teacher (null reads it
-            from the teacher's file).
+        settings: ``gpus``, and ``students``: for each row its ``settings`` (a :class:`sida.methods.DistillConfig`) and
+            the ``network`` of its teacher (null reads the teacher's file). None: cells say 'not configured'.
         results: Folder whose ``students/<run>/train.jsonl`` give time and memory.
-        mode: Overrides the layout's mode; ``audit`` where neither says.
+        mode: Overrides the layout's mode; the default of both is ``audit``.
 
     Raises:
         UserError: An unknown published id.
@@ -216,13 +215,13 @@ def _run(spec: HyperRow, column: DatasetColumn) -> str:
 
 
 def _measured(layout: HyperLayout, spec: HyperRow, settings: Mapping[str, Any] | None, results: Any) -> str:
-    """``measured``, or ``from N ticks`` where a training of the line is not a whole one."""
+    """``measured``, or ``from N ticks`` if a training of the line is incomplete."""
     found = [n for column in layout.columns if (n := _partial(_run(spec, column), settings, results))]
     return f"from {min(found)} ticks" if found else "measured"
 
 
 def _partial(run: str, settings: Mapping[str, Any] | None, results: str | Path | None) -> int | None:
-    """Log records that a run's numbers come from, where its log ends before its training does; else None."""
+    """Number of log records behind a run's numbers if its log is incomplete; else None."""
     path = Path(results) / "students" / run / "train.jsonl" if results is not None else None
     student = (settings or {}).get("students", {}).get(run)
     if path is None or student is None or not path.is_file():
@@ -241,7 +240,7 @@ def _setting(spec: HyperRow, run: str, settings: Mapping[str, Any] | None) -> st
 
     student, where = settings["students"][run], f"run '{run}'"
     config = from_mapping(DistillConfig, student["settings"], where)
-    # An imported teacher's file says what it is.
+    # The file of an imported teacher has its architecture.
     network = student["network"] or read_metadata(config.teacher)["network"]
     gpus = max(1, int(settings["gpus"]))
     values = [_text(PRINTED_SETTINGS[name](resolve_recipe(config, network, where), gpus)) for name in spec.setting]
@@ -266,7 +265,7 @@ def _logged(spec: HyperRow, run: str, results: str | Path | None) -> str | None:
 
 
 def log_quantity(ticks: Sequence[Mapping[str, Any]], name: str) -> float | None:
-    """Median of a quantity over the records of ``train.jsonl``; the first one includes the start-up.
+    """Median of a quantity over the records of ``train.jsonl`` without the first, which includes the start-up.
 
     Args:
         ticks: Records with ``img_per_s`` and ``memory_mb`` (allocated) or ``memory_reserved_mb``.
@@ -286,7 +285,7 @@ def log_quantity(ticks: Sequence[Mapping[str, Any]], name: str) -> float | None:
 
 
 def load_hyper_layout(mapping: dict[str, Any], path: str | Path) -> HyperLayout:
-    """Turns the YAML of a layout of kind ``hyperparameters`` into a :class:`HyperLayout`.
+    """Converts the YAML of a layout of kind ``hyperparameters`` into a :class:`HyperLayout`.
 
     Raises:
         UserError: Unknown key or wrong type.

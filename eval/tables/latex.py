@@ -1,12 +1,12 @@
-r"""Tables as LaTeX that compiles alone and by ``\input`` in a document that loads booktabs and siunitx (version 3).
+r"""Renders tables as LaTeX that compiles alone, or by ``\input`` in a document with booktabs and siunitx (version 3).
 
-The file finds out where it is: inside a document body LaTeX has set ``\@nodocument`` to ``\relax``, before
-``\begin{document}`` it is a macro. In the second case the file brings its own preamble.
+The file adds a preamble if it is compiled alone: ``\@nodocument`` is a macro before ``\begin{document}``, and
+    ``\relax``
+inside the body of a document.
 
-Columns of numbers are siunitx's ``S`` columns. A cell that is a plain decimal, alone or with a spread of as many
-decimals, is handed to siunitx as it is printed. Any other content (a word, a dash, ``<5``, ``98 %``, ``1,000``, a
-spread with other decimals, which siunitx would pad) goes into braces, where siunitx centres it untouched: no digit is
-ever changed.
+Columns of numbers are siunitx's ``S`` columns. Siunitx typesets cells with a plain decimal, alone or with a spread of
+as many decimals. Any other content (a word, a dash, ``<5``, ``98 %``, ``1,000``, a spread with other decimals, which
+siunitx would pad) is set in braces, so that siunitx centres it and changes no digit.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from eval.tables.templates import template
 _FOLDER = Path(__file__).resolve().parent
 
 _MARKS = {None: "", "agrees": r"\," + CHECK_MARK, "better": r"\,$\triangle$", "worse": r"\,$\times$"}
-# Differences stacked under numbers with spreads: their mark stays close to them, not behind the space for a spread, and
-# their sign hangs out to the left (the cell beside it has no spread either), of which TeX need not warn.
+# For differences below numbers with spreads: the mark is close to the difference and not behind the space for a spread,
+# and the sign hangs out to the left (the cell there has no spread), of which TeX must not warn.
 HANGS = ",table-align-uncertainty=false,table-align-text-after=false"
 _DECIMAL = re.compile(r"([+−-]?)(\d+)(?:\.(\d+))?")
 
 
 @dataclass(frozen=True)
 class _Number:
-    """How many digits a decimal has: before and after its marker, and before its spread's without a leading zero."""
+    """Digits of a decimal: before and after the marker, and before the spread's marker without a leading zero."""
 
     signed: bool
     whole: int
@@ -40,7 +40,7 @@ class _Number:
 
 
 def _number(cell: Cell) -> _Number | None:
-    """The cell's number if siunitx may typeset it."""
+    """Digits of a cell that siunitx may typeset; None for other cells."""
     found = _DECIMAL.fullmatch(cell.text)
     if cell.kind in ("dash", "missing", "blank") or cell.columns > 1 or not found:
         return None
@@ -54,7 +54,7 @@ def _number(cell: Cell) -> _Number | None:
 
 
 def number_column(cells: Sequence[Cell]) -> str:
-    r"""The column's letter in the ``tabular``, e.g. ``S[table-format=2.3(3)]``; ``c`` where no cell is a number.
+    r"""Column type of a ``tabular``, e.g. ``S[table-format=2.3(3)]``; ``c`` if no cell is a number.
 
     Args:
         cells: The column from top to bottom.
@@ -70,18 +70,18 @@ def number_column(cells: Sequence[Cell]) -> str:
         form = f"+{form}"
     if not spreads:
         return rf"S[table-format={form}{{{_MARKS['agrees']}}}]" if marked else f"S[table-format={form}]"
-    # siunitx counts the spread's digits as those of an integer: three in 0.128, four in 1.028.
+    # siunitx counts the digits of a spread like those of an integer: three in 0.128, four in 1.028.
     form += f"({max(spreads) + decimals or 1})"
     spread = "0" * max(1, *spreads) + "." * bool(decimals) + "0" * decimals
     if any(cell.bold and cell.spread for cell in cells):
-        # A bold number is centred, so half of what bold adds sticks out on either side. With what it adds to the spread
-        # less what it adds before the marker kept free on the right of the others, marker and ± are both in line.
+        # A bold number is centred and wider. Space on the right of the other numbers, as wide as the difference of what
+        # bold adds to the spread and before the marker, keeps markers and ± in line.
         form += rf"{{\sidaroom{{\textpm {spread[whole:]}}}}}"
     return f"S[table-format={form}{HANGS if marked else ''}]"
 
 
 def number_cell(cell: Cell) -> str:
-    """A cell of such a column."""
+    """Cell of a column of numbers."""
     if cell.kind == "blank":
         return ""
     number = None if cell.kind == "missing" else _number(cell)
@@ -97,7 +97,7 @@ def number_cell(cell: Cell) -> str:
 def to_latex(table: Table) -> str:
     """The complete ``.tex`` file."""
     shape = "".join(_shape(table, place) for place in range(len(table.columns)))
-    # In a document of its own the table keeps its number; by \\input the document counts.
+    # Compiled alone the table has its own number; by \\input the document counts.
     number = rf"\renewcommand{{\thetable}}{{{escape(str(table.number))}}}" if table.number else ""
     text = template(_FOLDER / "latex.tex").render(
         table=table,
@@ -125,8 +125,8 @@ def _at(cells: tuple[Cell, ...], place: int) -> Cell:
 
 
 def _shape(table: Table, place: int) -> str:
-    # Text columns stay ``l``, also those of table 8: each of its rows is another quantity (8192, 1e-5, 46.7, 8xV100,
-    # False), so decimal markers that line up down a column would compare what has nothing in common.
+    # Text columns are ``l``, also in Table 8: each row is another quantity (8192, 1e-5, 46.7, 8xV100, False), so
+    # decimal markers are not aligned.
     return number_column([_at(row.cells, place) for row in table.rows]) if table.columns[place].number else "l"
 
 
@@ -136,7 +136,7 @@ def _heading(column: Column) -> str:
 
 
 def _groups(table: Table) -> list[str]:
-    """The upper heading with a line under each group."""
+    """Upper headings with a line below each group."""
     cells, rules, place = [], [], 1
     for group, columns in table.groups:
         width = len(columns)
@@ -148,7 +148,7 @@ def _groups(table: Table) -> list[str]:
 
 
 def row_cell(cell: Cell, column: Column) -> str:
-    """A cell of a row, as its column takes it."""
+    """Cell of a row in the form of its column."""
     if column.number and cell.columns == 1:
         return number_cell(cell)
     text = "--" if cell.kind == "dash" else escape(cell.plain if cell.kind == "missing" else cell.text)

@@ -1,10 +1,10 @@
-r"""Plain text as LaTeX in which nothing is a command: of tables, captions, names and whatever else people write."""
+r"""Escapes plain text for LaTeX, such as cells, captions and names; nothing in the result is a command."""
 
 from __future__ import annotations
 
 import re
 
-#: Every letter; TeX has no name for those that look like Latin ones.
+#: All Greek letters; TeX has no commands for letters that look like Latin ones.
 _GREEK = {
     "α": r"\alpha", "β": r"\beta", "γ": r"\gamma", "δ": r"\delta", "ε": r"\varepsilon", "ζ": r"\zeta", "η": r"\eta",
     "θ": r"\theta", "ι": r"\iota", "κ": r"\kappa", "λ": r"\lambda", "μ": r"\mu", "ν": r"\nu", "ξ": r"\xi", "ο": "o",
@@ -20,14 +20,14 @@ _MATH = {
     "↑": r"\uparrow", "✗": r"\times", "△": r"\triangle", "√": r"\surd", "→": r"\to",
     "∞": r"\infty", "≈": r"\approx", "≠": r"\ne",
 }  # fmt: skip
-#: ✓ of the AMS symbols, by its font, which every LaTeX has: a document that inputs a table need not load a package.
+#: ✓ of the AMS symbols by its font, so that a document that inputs a table needs no further package.
 CHECK_MARK = r"{\usefont{U}{msa}{m}{n}\char88}"
 _SPECIAL = {
     "✓": CHECK_MARK,
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$", "–": "--", "—": "---", "\u00a0": "~",
 }  # fmt: skip
-#: Ends of lines, which end comments too, and characters that TeX calls invalid.
+#: Line ends (which also end comments), and characters that are invalid in TeX.
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 _DIGITS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _WORDS = re.compile(rf"([{''.join(_GREEK)}])(?:_([A-Za-z]+)|([₀-₉]+))|SiD2A|10\^(\d)|\bt_max\b")
@@ -37,8 +37,8 @@ _HEX = re.compile(r"\b(?=[0-9a-f]*\d)[0-9a-f]{7,}\b")
 def escape(text: str) -> str:
     r"""Turns plain Unicode text into LaTeX: special characters, Greek and arrows, ``σ_init``, ``β₁``, ``SiD2A``.
 
-    Nothing in the text is a command afterwards: not by its characters, nor by a line that ends, nor by what stands
-    before it (``\\`` takes a bracket or star behind it for its own).
+    Nothing in the result is a command, neither by its characters nor by line ends nor by the text before it (``\\``
+    takes a following bracket or star as its argument).
     """
     text = _UNSEEN.sub(" ", text)
     out = ["{}"] if text.lstrip()[:1] in ("[", "*") else []
@@ -56,13 +56,13 @@ def escape(text: str) -> str:
 
 
 def _characters(text: str) -> str:
-    # The empty group keeps two hyphens, as in the name of an option, from becoming a dash.
+    # The empty group prevents that two hyphens, as in the name of an option, become a dash.
     parts = re.split(r"(?<=-)(?=-)", text)
     return "{}".join("".join(f"${_MATH[c]}$" if c in _MATH else _SPECIAL.get(c, c) for c in part) for part in parts)
 
 
 def breakable(text: str) -> str:
-    """Escaped text whose long hexadecimal words may be broken."""
+    """Escaped text with possible line breaks in long hexadecimal words."""
     parts = []
     position = 0
     for match in _HEX.finditer(text):

@@ -1,4 +1,4 @@
-"""What a table shows, as data (``config/tables/*.yaml``): columns, rows and the bold rule, never numbers."""
+"""Layouts of tables as data (``config/tables/*.yaml``): columns, rows and the bold rule, never numbers."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ TEXT_FIELDS = ("family", "label", "nfe", "cfg", "spread", "seeds")
 
 @dataclass(frozen=True)
 class EffectSpec:
-    """What a column of effects shows: the difference of each row to another one, over training seeds.
+    """Settings of a column of effects: the difference of each row from another row, over training seeds.
 
     Attributes:
-        against: Run or label of the row that the others are compared with.
+        against: Run or label of the row to compare with.
         show: ``difference`` with its 95 % interval, or ``standardised``: in standard deviations over training seeds.
     """
 
@@ -34,20 +34,20 @@ class EffectSpec:
 
 @dataclass(frozen=True)
 class ColumnSpec:
-    """A column of the layout.
+    """A column of a table.
 
     Attributes:
         head: Heading; ``@id`` prints a published number's literal text, e.g. a model size.
         field: Text column: a property of the row (``family``, ``label``, ``nfe``, ``cfg``, ``seeds``: training seeds).
         metric: Number column: key of a metric in ``measurements.csv``.
-        key: Replaces ``{column}`` in the rows' ``run`` and ``published`` ids, e.g. a model size.
-        direction: Which way is better; prints the arrow and decides what is bold.
-        decimals: Decimals of measured values; published ones are printed as they were.
-        scale: Measured values are multiplied by it, e.g. 100 for per cent.
+        key: Value of ``{column}`` in the rows' ``run`` and ``published`` ids, e.g. a model size.
+        direction: Direction of better values, for the arrow and the bold rule.
+        decimals: Decimals of measured values; published numbers are printed exactly as in the paper.
+        scale: Factor for measured values, e.g. 100 for per cent.
         spread: Whether ``± std`` is printed.
         arrow: Whether the heading shows the direction.
-        effect: Shows the metric's difference to another row in place of its mean.
-        run: Run of the cells in place of the row's, for which ``{run}`` stands: one measured under another protocol.
+        effect: Shows the metric's difference from another row instead of its mean.
+        run: Run of the cells instead of the row's run (``{run}`` in the text): a run measured under another protocol.
             Such a column shows no published numbers.
         optional: Whether the column is left out where no row of ``measurements.csv`` has its metric.
     """
@@ -74,24 +74,24 @@ class ColumnSpec:
             raise ValueError("effect: needs a metric and no direction; the sign says which of the two is lower")
 
     def run_of(self, run: str) -> str:
-        """The run whose measurement stands in this column, of a row's run."""
+        """Run whose measurement this column shows for a row's run."""
         return self.run.replace("{run}", run) if self.run and run else run
 
     @property
     def id(self) -> str:
-        """Key of the column within its table."""
+        """Key of the column within the table."""
         effect = f"{self.metric}_{self.effect.show}" if self.effect else None
         return self.key or effect or self.metric or str(self.field)
 
 
 @dataclass(frozen=True)
 class RowSpec:
-    """A row of the layout, or with ``each`` one row per matching run of the sample sheet.
+    """A row of a table, or with ``each`` one row per matching run of the sample sheet.
 
     Attributes:
         run: Id of a run; ``{column}`` stands for the column's key.
-        pool: Further runs, with other training seeds: cells show the mean of the runs' means and, after ±, their sample
-            standard deviation in place of that over trials.
+        pool: Further runs with other training seeds. Cells then show the mean of the runs' means and, after ±, the
+            sample standard deviation of these means instead of that over trials.
         where: Conditions on the sample sheet that pick one run, e.g. ``{method: sid, alpha: 1.2}``.
         each: Conditions that give one row per matching run, in the sheet's order.
         optional: Whether ``each`` may match no run.
@@ -100,15 +100,14 @@ class RowSpec:
         label: Name (default the sheet's).
         measured_label: Name in measured mode, for rows whose label is that of published numbers.
         nfe: Printed number of function evaluations (default the measured one).
-        cfg: Whether guidance is used, where the table has such a column.
-        rule: Draw a line above even within a family.
-        continues: A further line of the row above: its label is not printed again.
-        blank: Columns (by id) where the paper's cell is blank.
-        dash: Columns (by id) where the paper prints a dash.
-        later: Columns (by id) whose released file is of a later version than the printed number: shown, not compared.
+        cfg: Whether guidance is used, for tables with such a column.
+        rule: Whether a line is drawn above the row, even within a family.
+        continues: Whether the row continues the row above; its label is not printed again.
+        blank: Columns (by id) whose cell is blank in the paper.
+        dash: Columns (by id) whose cell is a dash in the paper.
+        later: Columns (by id) whose released file is later than the printed number; such cells are not compared.
         candidate: Whether the row may be bold.
-        against: Columns of effects: run or label of the row that this one is compared with, in place of the column's;
-            ``-`` for none.
+        against: Columns of effects: run or label of the row to compare with, instead of the column's; ``-`` for none.
     """
 
     run: str | None = None
@@ -160,17 +159,17 @@ class TableLayout:
     Attributes:
         columns: From left to right.
         rows: From top to bottom; the family is printed where it changes.
-        number: The table's number in the paper; words set a variant apart, e.g. ``4 (version 4)``.
-        mode: Mode where the command line names none.
-        bold: The bold rule; none without it.
-        audit: Audit mode puts three columns per metric side by side, or stacks three lines per row.
+        number: Number of the table in the paper; a variant has words after it, e.g. ``4 (version 4)``.
+        mode: Mode if the command line names none.
+        bold: Bold rule; null for none.
+        audit: Form of audit mode: three columns per metric, or three lines per row.
         scope: Conditions on the sample sheet added to every ``where`` and ``each``.
         vars: Values of ``{name}`` in the rows' ``run`` ids, e.g. the data set.
         metrics: Metrics measured under another key here, e.g. ``{fid: fd}``.
-        missing: Whether what was not measured is marked as such (the default) or an error.
-        trials: Number of trials every cell must have.
+        missing: Whether a missing measurement is marked (the default) or an error.
+        trials: Required number of trials of every cell.
         notes: Lines printed below.
-        published_notes: Further lines about the published numbers, printed where these are shown.
+        published_notes: Further lines about the published numbers, printed in modes that show these.
     """
 
     columns: tuple[ColumnSpec, ...]
@@ -204,7 +203,7 @@ class TableLayout:
 
 
 def load_layout(path: str | Path) -> TableLayout:
-    """Reads a layout of results. ``extends: other.yaml`` takes every key that the file does not set from a neighbour.
+    """Reads a layout of results; ``extends: other.yaml`` names a file for all keys that the layout does not set.
 
     Raises:
         UserError: Missing file, unknown key, wrong type (file and key are named), or files that extend each other.
@@ -229,10 +228,10 @@ def read_layout(path: str | Path) -> dict[str, Any]:
 
 
 def expand(layout: TableLayout, runs: Mapping[str, Run]) -> list[tuple[str, RowSpec]]:
-    """Rows with ``each`` and ``where`` resolved against the sample sheet, with the key that asked for each.
+    """Resolves ``each`` and ``where`` of the rows against the sample sheet; returns rows with their keys in the layout.
 
-    A row whose ``where`` matches no run keeps ``run = None``: it is 'not measured'. In ``each`` that is an error unless
-    the row is ``optional``, because it would vanish silently.
+    A row whose ``where`` matches no run keeps ``run = None`` and is 'not measured'. For ``each`` no match is an error
+    unless the row is ``optional``, because the row would vanish silently.
 
     Raises:
         UserError: ``each`` without a match, or ``where`` with more than one.

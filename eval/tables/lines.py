@@ -1,4 +1,4 @@
-"""Rows of a layout resolved against the sample sheet, the measurements and the published numbers."""
+"""Resolves the rows of a layout against the sample sheet, the measurements and the published numbers."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from sida.errors import UserError, suggestion
 
 @dataclass(frozen=True)
 class CellSource:
-    """What a number cell can draw on; the published number and the measurement may each be absent.
+    """Data of a number cell; the published number and the measurement may each be missing.
 
     Attributes:
         metric: Key of the metric in the measurements.
         published: The published number.
-        run: Id of the run that would fill the cell.
-        pool: Further runs, with other training seeds, that are pooled with it.
-        estimate: The measurement of that run, or of the pool (then ``trials`` counts training seeds).
-        empty: ``"blank"`` or ``"dash"`` where the paper prints nothing and nothing was measured.
-        compared: Measured and published number by rule EQ, or why they are not compared.
-        effect: Columns of effects: the difference to another row.
-        against: Its label.
+        run: Id of the run whose measurement the cell shows.
+        pool: Further runs with other training seeds, pooled with ``run``.
+        estimate: Measurement of the run, or of the pool (``trials`` then counts training seeds).
+        empty: ``"blank"`` or ``"dash"`` if the paper prints no number and nothing was measured.
+        compared: Comparison of measured and published number by rule EQ, or the reason why there is none.
+        effect: Columns of effects: the difference from another row.
+        against: Label of the other row.
     """
 
     metric: str
@@ -43,13 +43,13 @@ class CellSource:
 
     @property
     def runs(self) -> list[str]:
-        """The runs that would fill the cell."""
+        """Runs whose measurements the cell shows."""
         return [] if self.run is None else [self.run, *self.pool]
 
 
 @dataclass(frozen=True)
 class TableLine:
-    """A body row: its spec, its run in the sample sheet, who asked for it, and its sources by column id."""
+    """A body row: its spec, its run in the sample sheet, its key in the layout, and its sources by column id."""
 
     spec: RowSpec
     run: Run | None
@@ -69,7 +69,7 @@ class TableLine:
 
     @property
     def ours(self) -> bool:
-        """Whether the row stands for a run of ours (and not only for a quoted number)."""
+        """Whether the row is about a run of this suite, and not only a quoted number."""
         return self.spec.run is not None or self.where.endswith(".where")
 
     def text(self, field: str) -> str:
@@ -91,10 +91,10 @@ def resolve(
     published: Mapping[str, Published],
     mode: Mode,
 ) -> list[TableLine]:
-    """All rows of a layout with what is known about each cell.
+    """All rows of a layout with the data of their cells.
 
     Raises:
-        UserError: Unknown run, metric or published id; a missing measurement where the layout allows none.
+        UserError: Unknown run, metric or published id, or a missing measurement that the layout does not allow.
     """
     lines = []
     for where, spec in expand(layout, runs):
@@ -125,7 +125,7 @@ def _source(
     mode: Mode,
 ) -> CellSource:
     metric = str(layout.metrics.get(str(column.metric), column.metric))
-    # What the paper leaves out says nothing about our measurements.
+    # Blank cells of the paper may have measurements.
     empty = (
         None
         if mode == "measured"
@@ -186,7 +186,7 @@ def _check(
     measurements: Measurements,
     runs: Mapping[str, Run],
 ) -> None:
-    """Refuses rows that no sheet lists and metrics that no row was measured by, naming the layout's key."""
+    """Refuses rows that are not in the sheet, and metrics that were measured for no row; names the layout's key."""
     if not names and where.endswith(".where"):
         raise UserError(f"{where}: no run of the sample sheet matches {dict(spec.where or {})}; change the condition")
     for run in names:

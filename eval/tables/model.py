@@ -1,4 +1,4 @@
-"""A table as data: columns, rows of cells, notes and the records of its CSV. Renderers read nothing else."""
+"""A table as data: columns, rows of cells, notes and records of the CSV. Renderers read only this data."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ CellKind = Literal["text", "published", "measured", "difference", "missing", "bl
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
+    """A cell of a table.
 
     Attributes:
-        text: What is printed; for numbers the value without its spread.
-        kind: Where the content comes from. A cell is *either* published *or* measured, never both.
-        spread: Printed after ``±``.
-        bold: Best of its column by the layout's rule.
+        text: Printed text; for numbers the value without its spread.
+        kind: Origin of the content. A cell is *either* published *or* measured, never both.
+        spread: Number after ``±``.
+        bold: Whether the value is the best of the column by the layout's rule.
         agreement: For a difference: whether the numbers agree, see :mod:`eval.results.agreement`.
-        columns: Number of columns the cell spans.
+        columns: Number of columns that the cell spans.
     """
 
     text: str = ""
@@ -48,7 +48,7 @@ class Cell:
 class Column:
     """A column: its heading with the direction's arrow, and an upper heading shared by neighbours.
 
-    ``name`` marks the column that says which row this is; narrow screens keep it in view.
+    ``name`` marks the column with the names of rows; narrow screens keep it in view.
     """
 
     head: str
@@ -93,10 +93,10 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, list[Column]]]:
-        """Upper headings from left to right with the columns below each."""
+        """Upper headings from left to right, each with its columns."""
         return [(name, list(columns)) for name, columns in groupby(self.columns, key=lambda column: column.group)]
 
     def placed(self, row: Row) -> list[tuple[Column, Cell]]:
-        """Cells of a row, each with its first column."""
+        """Cells of a row, each with the first column that it spans."""
         places = [sum(cell.columns for cell in row.cells[:number]) for number in range(len(row.cells))]
         return [(self.columns[place], cell) for place, cell in zip(places, row.cells)]

@@ -31,7 +31,7 @@ RECORD_FIELDS = (
 def table_records(
     layout: TableLayout, lines: list[TableLine], measurements: Measurements, mode: Mode
 ) -> list[dict[str, Any]]:
-    """Records of every cell that holds, or waits for, a number; fields as in :data:`RECORD_FIELDS`."""
+    """Records of all number cells, also of missing numbers; :data:`RECORD_FIELDS` lists the fields."""
     bold = {"published": best_rows(layout, lines, "published"), "measured": best_rows(layout, lines, "measured")}
     records = []
     for number, line in enumerate(lines):
@@ -121,7 +121,7 @@ def with_headings(layout: TableLayout, published: Mapping[str, Published]) -> Ta
 
 
 def header_records(layout: TableLayout, published: Mapping[str, Published], mode: str) -> list[dict[str, Any]]:
-    """CSV records of such headings (row −1)."""
+    """CSV records of headings that are published numbers (row −1)."""
     records = []
     for number, column in enumerate(layout.columns):
         if not column.head.startswith("@") or mode == "measured":

@@ -1,4 +1,4 @@
-"""Scores of anyone's images beside the rows of a table: one row to paste, or the table with further rows."""
+"""Adds scores of image files to a table: as one row to paste, or as further rows of the table."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 
 def row_columns(protocol: Protocol, table: str | None = None) -> tuple[ColumnSpec, ...]:
-    """Columns of a row that stands in a table: its own, or by default those of ``main`` or of the protocol.
+    """Columns of a row for a table: those of the table, or by default those of ``main`` or of the protocol.
 
     Args:
-        protocol: Of the images.
-        table: Layout, a name or a file; None takes ``main`` where the protocol has its metrics, else the metrics.
+        protocol: Protocol of the images.
+        table: Layout, a name or a file; None takes ``main`` if the protocol has its metrics, else the protocol's
+            metrics.
 
     Raises:
-        UserError: No such layout, or one that shows nothing of this protocol or one number per model size.
+        UserError: No such layout, or a layout without metrics of this protocol or with one number per model size.
     """
     known = {metric.key for metric in protocol.metrics}
     columns = load_layout(find("tables", table or "main", where="--table")).columns
@@ -76,7 +77,7 @@ def with_scores(
     """A layout, measurements and a sheet with a further row for each file of ``sida-eval score --out``.
 
     Raises:
-        UserError: Another file, or a name that a row of the sheet has.
+        UserError: A file of another kind, or a name that a row of the sheet has.
     """
     rows, specs, runs = list(measured.rows), list(layout.rows), dict(sheet)
     for path in paths:
@@ -96,7 +97,7 @@ def require_one_protocol(table: Table, added: Sequence[str]) -> None:
     """Refuses an added row beside measured ones of other protocols.
 
     Raises:
-        UserError: There is one; both protocols are named.
+        UserError: There is such a row; the message names both protocols.
     """
     protocols: dict[str, dict[str, str]] = {}
     for record in table.records:

@@ -1,4 +1,4 @@
-"""Templates of markup (jinja2) beside the modules that fill them."""
+"""Loads jinja2 templates of HTML and LaTeX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jinja2 import Template
 
-#: Delimiters in templates of LaTeX, where braces and ``%`` have a meaning of their own.
+#: Delimiters in templates of LaTeX, in which braces and ``%`` are special.
 _LATEX = {
     "variable_start_string": "<<", "variable_end_string": ">>", "block_start_string": "<%", "block_end_string": "%>",
     "comment_start_string": "<#", "comment_end_string": "#>",
@@ -19,7 +19,7 @@ _LATEX = {
 
 @functools.cache
 def template(path: Path, **filters: Callable[[str], Any]) -> Template:
-    """A template; in one of HTML, values are escaped unless they are Markup, and in one of LaTeX nothing is.
+    """Loads a template; HTML templates escape values that are not Markup, LaTeX templates escape nothing.
 
     Args:
         path: The template, ``.html`` or ``.tex``.

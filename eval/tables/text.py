@@ -1,4 +1,4 @@
-"""Tables as Markdown, as CSV records and as aligned lines for the terminal."""
+"""Renders tables as Markdown, as CSV records and as aligned lines for the terminal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENDS, _TAG, _LINK = (
 
 
 def to_csv(table: Table) -> str:
-    """One line per number cell with its provenance."""
+    """CSV of a table: one line per number cell with its provenance."""
     return csv_text(RECORD_FIELDS, table.records)
 
 
@@ -36,12 +36,12 @@ def to_markdown(table: Table) -> str:
 
 
 def markdown(text: str) -> str:
-    """Text in Markdown without tags of HTML, which Markdown would take as they are, and without links."""
+    """Escapes text for Markdown: no HTML tags and no links remain."""
     return _LINK.sub(r"\\]", _TAG.sub("&lt;", text))
 
 
 def terminal_text(text: str) -> str:
-    """Text without line ends and control characters, which a terminal would obey."""
+    """Text without line ends and control characters, for a terminal."""
     return _ENDS.sub(" ", text)
 
 
@@ -58,12 +58,12 @@ def _markdown_cell(cell: Cell) -> str:
 
 
 def to_terminal(table: Table, colour: bool = False, width: int = 100) -> str:
-    """Aligned columns for a terminal.
+    """Renders a table as aligned columns for a terminal.
 
     Args:
         table: The table.
-        colour: Bold by escape codes; otherwise best values get an asterisk.
-        width: Where the table is wider, the spaces around ``±`` go first.
+        colour: Whether best values are bold by escape codes; otherwise they have an asterisk.
+        width: Width of the terminal; a wider table has no spaces around ``±``.
     """
     text = _aligned(table, colour, " ± ")
     return text if len(text.partition("\n")[0]) <= width else _aligned(table, colour, "±")
@@ -94,7 +94,7 @@ def _aligned(table: Table, colour: bool, sign: str) -> str:
 
 
 def _align_spreads(table: Table, grid: list[list[str]]) -> None:
-    """Pads what follows ``±`` so that means line up in a right-aligned column."""
+    """Pads spreads so that means line up in a right-aligned column."""
     for i, column in enumerate(table.columns):
         if not column.number:
             continue
@@ -108,6 +108,6 @@ def _align_spreads(table: Table, grid: list[list[str]]) -> None:
 
 
 def _width(text: str) -> int:
-    """Columns a text takes in a terminal."""
+    """Width of a text in columns of a terminal."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
     return len(text) + wide - sum(unicodedata.combining(c) > 0 for c in text)

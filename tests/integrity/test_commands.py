@@ -119,8 +119,8 @@ def test_a_damaged_output_is_made_again_as_it_was(folder, command, name, damage)
 
 @pytest.mark.parametrize(
     ("weights", "load"),
-    [(digits.WEIGHTS, lambda path: digits.DigitsExtractor(path=path)),
-     (glyphs.WEIGHTS, lambda path: glyphs.GlyphsExtractor(path=path))],
+    [(digits.DIGITS_NETWORK, lambda path: digits.DigitsExtractor(path=path)),
+     (glyphs.GLYPHS_NETWORK, lambda path: glyphs.GlyphsExtractor(path=path))],
     ids=["digits", "glyphs"],
 )  # fmt: skip
 def test_a_damaged_feature_network_of_the_package_is_refused(tmp_path, weights, load):

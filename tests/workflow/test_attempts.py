@@ -68,7 +68,7 @@ def test_a_long_training_gets_an_attempt_for_each_limit_and_the_retries_for_faul
     assert attempts.count("short") == attempts.count("a") == 1 + 1
     # A rule has one number of retries, so a measurement that cannot end is sent as often as the one that can.
     assert attempts.count("some") == attempts.count("none") == 2 + 1
-    assert "longer than max_hours of the site file, which go on in further attempts: 2; training long needs 4" in said
+    assert "longer than max_hours of the site file, which resume in further attempts: 2; training long needs 4" in said
     assert "which no further attempt ends: 2, " in said
     assert "among them; cut measurements by shard_size" in said
 

@@ -89,7 +89,7 @@ def test_a_folder_of_products_on_a_disk_that_may_only_be_read(finished, tmp_path
         run = workspace.snakemake(*arguments)
         assert run.returncode == 1
         assert faults(run) == []
-        assert "results/small: may only be read: nothing can be made there; start where results" in run.stderr
+        assert "results/small: is read-only, so nothing can be made there; start in a writable folder" in run.stderr
         assert {path.name for path in (disk / "tables").iterdir()} == {"main.csv", "main.html", "main.json", "main.md"}
         make_read_only(disk, False)
         assert workspace.snakemake(*arguments).returncode == 0

@@ -23,7 +23,7 @@ from workflow.docs.answers import in_words
 from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers
 from workflow.docs.pages import MARKER, filled
-from workflow.docs.stored import FILES, read_csv, store, unpack
+from workflow.docs.stored import STORED_FILES, store, stored_lines, unpack
 from workflow.docs.study import Study
 from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
@@ -40,7 +40,7 @@ def stored(made_up, tmp_path_factory):  # noqa: F811
 
 
 def test_a_stored_study_gives_back_measurements_curves_and_logs(made_up, stored, preset, tmp_path):  # noqa: F811
-    assert sorted(path.name for path in stored.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in stored.iterdir()) == sorted(STORED_FILES)
     unpack(stored, tmp_path)
     before, after = (load_measurements(folder / "measurements.csv") for folder in (made_up, tmp_path))
     assert len(before.rows) == len(after.rows)
@@ -69,7 +69,7 @@ def test_rows_stay_stored_while_the_preset_asks_for_the_same(made_up, preset, tm
     """A study that was run in two halves, on two machines, of which the second has none of the first's files."""
     asked = {run: row_digest(preset, run) for run in preset.runs}
     first = ["t30-sid", "t30-sida", "teacher-t30"]
-    measured = [line for line in read_csv(made_up / "measurements.csv") if line["run"] in first]
+    measured = [line for line in stored_lines(made_up / "measurements.csv") if line["run"] in first]
     half, other = tmp_path / "half", tmp_path / "other"
     other.mkdir()
     for run in first[:2]:
@@ -90,7 +90,7 @@ def test_rows_stay_stored_while_the_preset_asks_for_the_same(made_up, preset, tm
     assert read_jsonl(logs[0]) == read_jsonl(logs[1])
 
     store(other, tmp_path / "data", ABOUT, changed)
-    assert {line["run"] for line in read_csv(tmp_path / "data" / "measurements.csv")} == {"t30-sid"}
+    assert {line["run"] for line in stored_lines(tmp_path / "data" / "measurements.csv")} == {"t30-sid"}
 
 
 def test_a_rows_digest_sees_its_teacher_and_what_it_starts_from(preset):  # noqa: F811

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import pytest
@@ -55,3 +56,17 @@ def test_the_glossary_has_at_most_forty_terms_in_a_few_words():
     assert 30 <= len(terms) <= 40
     for term, text in terms.items():
         assert 0 < len(text.split("\n## ")[0].split()) <= 45, f"{term} is not explained in two sentences"
+
+
+@pytest.mark.parametrize("package", ["eval", "workflow"])
+def test_docstrings_say_what_a_thing_is(package):
+    """One first line in a hundred may be odd: a slip, not a habit."""
+    lines = []
+    for path in sorted((ROOT / package).rglob("*.py")):
+        kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+        lines += [text.partition("\n")[0] for text in map(ast.get_docstring, nodes) if text]
+    odd = [
+        line for line in lines if re.match(r"(What|Who|Whoever|Those of|That which)\b", line) or LITERARY.search(line)
+    ]
+    assert len(odd) <= len(lines) / 100, odd

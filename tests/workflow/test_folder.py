@@ -24,7 +24,7 @@ def test_snakemake_needs_a_folder_it_can_write(tmp_path, monkeypatch):
     access, closed = os.access, {tmp_path}
     # Root may write anywhere but on a read-only disk, which only root can make.
     monkeypatch.setattr(os, "access", lambda path, mode: path not in closed and access(path, mode))
-    with pytest.raises(UserError, match=r"cannot be written, .* start it in a folder of your own") as told:
+    with pytest.raises(UserError, match=r"cannot be written, .* start it in a writable folder") as told:
         check_folder(tmp_path)
     assert "\n" not in str(told.value)
     # Records that are there may lie in a folder of somebody else.
@@ -41,7 +41,7 @@ def test_results_that_may_only_be_read_are_told(tmp_path):
         assert closed_results(disk) is None
         make_read_only(disk)
         assert closed_results(disk) == (
-            f"{disk}: may only be read: nothing can be made there; start where results may be kept to make more"
+            f"{disk}: is read-only, so nothing can be made there; start in a writable folder to make more"
         )
         with pytest.raises(UserError, match=r"demo: cannot be written \(Read-only file system\); fix that"):
             PresetLock(disk, ["snakemake"]).take()

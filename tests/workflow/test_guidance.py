@@ -125,7 +125,7 @@ OTHER["network"]["kwargs"]["img_resolution"] = 16
         ),
         ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' has guidance, which"),
         ("\tuncond", "\tuncnod", r"run 'guided': guide: no teacher of preset.yaml and no asset 'uncnod'.*'uncond'"),
-        ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the row's own teacher"),
+        ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the teacher of the row"),
         ("one-step\tuncond", "one-step\tother", r"guide 'other': its img_resolution is 16, the guided network's 8"),
         (
             "\tsida\tdigits-short\t1.0\tsida-g",

@@ -79,7 +79,7 @@ def test_missing_key_is_named():
         (
             "sid2a\tdigits-short\tsid-a1.0",
             "sid2a\tdigits-short\tsid-a1.1",
-            r"init names no run.*did you mean 'sid-a1.0'",
+            r"column 'init': no run .*did you mean 'sid-a1.0'",
         ),
         ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\t", r"column 'init' must name a generator"),
         ("sid2a\tdigits-short\tsid-a1.0", "sid2a\tdigits-short\tsid2a-a1.0", r"init goes in a circle"),

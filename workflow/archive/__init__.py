@@ -1,1 +1,1 @@
-"""A results folder as an archive: checked as a whole (``sida verify``), and packed as an RO-Crate."""
+"""Archives of results folders: checks of all files (``sida verify``), and packing as an RO-Crate."""

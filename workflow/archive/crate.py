@@ -1,6 +1,6 @@
-"""A results folder as an RO-Crate: its files with their hashes, who made them, with what code, by which command.
+"""Packs a results folder as an RO-Crate: files with their hashes, authors, version of the code, and command.
 
-RO-Crate (w3id.org/ro/crate) is the form in which repositories such as Zenodo and WorkflowHub take research data.
+RO-Crate (w3id.org/ro/crate) is a format of research data that repositories such as Zenodo and WorkflowHub accept.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ def write_crate(folder: str | Path, out: str | Path, citation: str | Path | None
     """Packs a results folder; returns the number of files.
 
     Args:
-        folder: ``results/<preset>`` with its manifest; checked as a whole first.
-        out: ``FILE.zip``, or a folder that is not there yet.
+        folder: ``results/<preset>`` with its manifest; all its files are checked first.
+        out: ``FILE.zip``, or a new folder.
         citation: ``CITATION.cff`` with the authors; by default that of the code.
 
     Raises:
-        UserError: A fault in the folder, a target that is there, or the library is not installed.
+        UserError: A fault in the folder, an existing target, or the library is not installed.
     """
     folder, out = Path(folder), Path(out)
     if os.path.lexists(out):
@@ -85,7 +85,7 @@ def _authors(citation: str | Path | None) -> dict[str, Any]:
 
 
 def _described(folder: Path, manifest: Mapping[str, Any], citation: Mapping[str, Any]) -> tuple[ROCrate, int]:
-    """The crate, and how many files are in it."""
+    """The crate, and its number of files."""
     crate = _library()()
     preset, environment = manifest.get("preset") or {}, manifest.get("environment") or {}
     crate.name = str(preset.get("title") or folder.name)
@@ -103,7 +103,7 @@ def _described(folder: Path, manifest: Mapping[str, Any], citation: Mapping[str,
 
 
 def _people(crate: ROCrate, citation: Mapping[str, Any]) -> list[Any]:
-    """Authors as entities of the crate: by ORCID where there is one."""
+    """Authors as entities of the crate, identified by ORCID if they have one."""
     from rocrate.model.person import Person
 
     found = []
@@ -118,7 +118,7 @@ def _people(crate: ROCrate, citation: Mapping[str, Any]) -> list[Any]:
 
 
 def _describe_run(crate: ROCrate, command: str | None, environment: Mapping[str, Any]) -> None:
-    """The command that made the results, and the code it ran."""
+    """Adds the command that made the results, and the version of the code."""
     from rocrate.model.softwareapplication import SoftwareApplication
 
     version = str(environment.get("code_version", "unknown"))

@@ -1,4 +1,4 @@
-"""Files of a results folder: listed without following links, each compared with its own hash; report of the check."""
+"""Checks files of a results folder: lists them without following links and compares each with its own hash."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from sida.sampling.intact import intact_png, intact_zip
 from sida.unpickle.inert import printable
 
 MANIFEST = "manifest.json"
-#: May be missing in the manifest: what changes while a workflow runs, and what is made after it.
+#: Files that may be missing in the manifest: they change while a workflow runs, or are made after the manifest.
 UNLISTED = re.compile(r"((.*/)?(state|logs)/.*|(.*/)?\.[^/]*(/.*)?|manifest\.json|ro-crate-metadata\.json)")
-#: Files and folders of a results folder.
+#: Largest number of files and folders in a results folder.
 MOST_FILES = 500_000
-#: Text that is read at once.
+#: Largest text file that is read at once, in bytes.
 MOST_BYTES = 1 << 28
 _TRIAL = re.compile(r"measurements/[^/]+/trial-\d+\.json")
 _STATE = re.compile(r"(.*/)?state/state-\d+\.json")
-#: JSON that says what was asked for, or what was downloaded.
+#: JSON without a hash: specs, and records of downloads.
 _NO_HASH = re.compile(r"(specs|assets)/.*\.json|samples/.*/dataset\.json")
-#: What content from a stranger can make of code that expects ours.
+#: Errors of code that reads content of another form.
 _UNUSABLE = (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, MemoryError)
 
 
 @dataclasses.dataclass
 class Report:
-    """Faults and remarks, a line each, and what was compared.
+    """Result of a check: faults and remarks, one line each, and counts of comparisons.
 
     Attributes:
         folder: The results folder.
-        faults: What is not as it should be.
-        remarks: What could not be compared, or carries no hash.
-        counts: Comparisons that were made, by what they are.
+        faults: Faults that were found.
+        remarks: Files that could not be compared, or have no hash.
+        counts: Numbers of comparisons, by description.
     """
 
     folder: Path
@@ -61,7 +61,7 @@ class Report:
 
     @contextlib.contextmanager
     def checking(self, name: str) -> Iterator[None]:
-        """Makes a fault of whatever a file's content does to the code inside."""
+        """Turns errors inside the context into a fault of the file."""
         try:
             yield
         except UserError as error:
@@ -73,7 +73,7 @@ class Report:
 
     @property
     def summary(self) -> str:
-        """One line: what was compared, and how many faults there are."""
+        """Counts of comparisons and of faults in one line."""
         compared = ", ".join(f"{count:,} {what}" for what, count in self.counts.items())
         faults = f"{len(self.faults):,} fault{'s' * (len(self.faults) != 1)}"
         return f"{printable(str(self.folder), 200)}: {compared or 'nothing to compare'}; {faults}"
@@ -83,7 +83,7 @@ def list_files(report: Report) -> dict[str, int]:
     """Sizes of all ordinary files by their path in the folder, sorted; links and devices are faults.
 
     Raises:
-        UserError: More files and folders than any results have.
+        UserError: There are more files and folders than :data:`MOST_FILES`.
     """
     found = {}
     for name, entry in sorted(_walk(report.folder, "")):
@@ -97,7 +97,7 @@ def list_files(report: Report) -> dict[str, int]:
 
 
 def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    # A list instead of recursion: folders can be nested deeper than Python calls.
+    # A list instead of recursion, since folders can be nested deeper than Python calls.
     waiting, seen = [(str(folder), prefix)], 0
     while waiting:
         path, prefix = waiting.pop()
@@ -113,14 +113,14 @@ def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
 
 
 def check_own_hash(path: Path, name: str) -> bool:
-    """Compares a file with the hash that it carries; False: it carries none.
+    """Compares a file with the hash in it; returns False for a file without a hash.
 
     Args:
         path: The file.
-        name: Its path in the results folder, which says what it is.
+        name: Path of the file in the results folder, which determines its kind.
 
     Raises:
-        UserError: It is damaged, or not what its name says.
+        UserError: The file is damaged or of another kind.
     """
     suffix = path.suffix
     if suffix == ".safetensors":
@@ -137,7 +137,7 @@ def check_own_hash(path: Path, name: str) -> bool:
         return is_hashed(read_csv(path)[0])
     if suffix == ".jsonl":
         if not read_jsonl(path) and path.name == "train.jsonl" and path.with_name("network.safetensors").is_file():
-            raise UserError(f"{path}: damaged: holds no line of the finished run beside it; train again")
+            raise UserError(f"{path}: damaged: has no line of the finished run beside it; train again")
         with open(path, encoding="utf-8") as stream:
             return any(map(_line_is_hashed, stream))
     record = read_measurement(path) if _TRIAL.fullmatch(name) else read_hashed_json(path)
@@ -157,20 +157,20 @@ def _line_is_hashed(line: str) -> bool:
 def _check_state(path: Path, sha256: str) -> None:
     tensors = path.with_suffix(".safetensors")
     if tensors.is_symlink() or not tensors.is_file():
-        raise UserError(f"{path}: its tensors are missing; an earlier state is gone back to")
+        raise UserError(f"{path}: its tensors are missing; training resumes from an earlier state")
     if sha256_file(tensors) != sha256:
-        raise UserError(f"{tensors}: is not the file that its state names; an earlier state is gone back to")
+        raise UserError(f"{tensors}: is not the file that its state names; training resumes from an earlier state")
 
 
 def check_manifest(report: Report, hashes: dict[str, str]) -> set[str]:
-    """Compares files with the manifest; returns the names that it lists.
+    """Compares files with the manifest; returns the names that the manifest lists.
 
     Args:
-        report: Gets the faults.
+        report: Report for the faults.
         hashes: SHA-256 of each file of the folder.
     """
     if MANIFEST not in hashes:
-        report.remark(MANIFEST, "is not here: what is missing, and files without a hash of their own, go unnoticed")
+        report.remark(MANIFEST, "is missing: missing files, and damage in files without a hash, are not noticed")
         return set()
     listed: set[str] = set()
     with report.checking(MANIFEST):

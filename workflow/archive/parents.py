@@ -1,4 +1,4 @@
-"""Recorded parents of artefacts, compared with the files in the folder."""
+"""Compares the recorded parents of artefacts with the files in the folder."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _NETWORK = "network.safetensors"
 
 
 class Parents:
-    """Hashes of a folder's networks, and the comparison with those that others name.
+    """Compares hashes of a folder's networks with the hashes that artefacts record for their parents.
 
     Args:
-        report: Gets the faults.
-        hashes: SHA-256 of each file of the folder, by its path in it.
+        report: Report for the faults.
+        hashes: SHA-256 of each file of the folder, by path.
     """
 
     def __init__(self, report: Report, hashes: Mapping[str, str]) -> None:
@@ -64,18 +64,18 @@ class Parents:
             self.report.fault(name, "its protocol does not have the digest that it names; measure this trial again")
 
     def _asked(self, spec: str, role: str) -> str | None:
-        """The file in this folder that a spec names: by the end of its path, which leads nowhere else."""
+        """The file in this folder that a spec names, by the end of the path."""
         if spec not in self.hashes:
             return None
         asked: Any = read_hashed_json(self.report.folder / spec).get(role)
         parts = PurePosixPath(asked).parts if isinstance(asked, str) else ()
         end = "/".join(parts[-3:])
-        # A file that is not here is one of another place, unless the path leads through the preset's own folder.
+        # A missing file is outside this folder, unless the path leads through the preset's folder.
         return end if end in self.hashes or parts[:-3] == ("results", self.preset) else None
 
     @functools.cached_property
     def preset(self) -> str:
-        """Name of the preset, also where the folder has been given another."""
+        """Name of the preset, even if the folder was renamed."""
         spec = "specs/preset.json"
         named = read_hashed_json(self.report.folder / spec).get("preset") if spec in self.hashes else None
         return str(named or self.report.folder.resolve().name)

@@ -1,4 +1,4 @@
-"""Checks a results folder, also one that someone else sent: nothing in it is executed, trusted or changed."""
+"""Checks a results folder, also one from someone else: nothing in it is executed, trusted or changed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _MEASUREMENTS = "measurements.csv"
 
 
 def verify(folder: str | Path) -> Report:
-    """Compares every file of a results folder with its own hash and the manifest, parents, and numbers.
+    """Checks a results folder: each file's own hash, the manifest, parents, and numbers.
 
     Args:
         folder: ``results/<preset>``.
 
     Raises:
-        UserError: No such folder, or one of more files than any results have.
+        UserError: No such folder, or too many files.
     """
     report = Report(Path(folder))
     if not report.folder.is_dir():
@@ -57,17 +57,17 @@ def verify(folder: str | Path) -> Report:
 
 
 def check_numbers(report: Report, names: Iterable[str]) -> None:
-    """Compares trials with the CSV files that collect them, and these with the CSV files of tables.
+    """Compares trials with the CSV files of measurements, and these with the CSV files of tables.
 
     Args:
-        report: Gets the faults.
+        report: Report for the faults.
         names: Files of the folder.
     """
     trials: dict[tuple[str, ...], dict[str, str]] = {}
     names = list(names)
     for name in names:
         if name.startswith("measurements/") and name.endswith(".json"):
-            # A fault of the trial itself is found where its hash is compared.
+            # The comparison of hashes reports a fault of the trial itself.
             with Report(report.folder).checking(name):
                 record = read_measurement(report.folder / name)
                 if name != f"measurements/{record['run']}/trial-{record['trial']}.json":
@@ -90,7 +90,7 @@ def check_numbers(report: Report, names: Iterable[str]) -> None:
 
 
 def _as_read(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rows as they are once they have been written and read."""
+    """Rows in the form in which they are read from CSV."""
     stream = io.StringIO(newline="")
     writer = csv.DictWriter(stream, MEASUREMENT_COLUMNS)
     writer.writeheader()
@@ -104,7 +104,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...], Mapping[str, str]]) -> None:
-    """Requires the rows of the trials of the runs that a file collects: all of them, equal, and no others."""
+    """Requires that a file has exactly the rows of the trials of its runs."""
     columns, rows = read_csv(report.folder / name)
     seen = set()
     for line, row in rows:

@@ -1,15 +1,15 @@
-"""``sida-eval docs``: the pages of a stored study, and every number between markers in the documentation."""
+"""``sida-eval docs``: writes the pages of stored studies, and every number between markers in the documentation."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "Compute every number of the documentation again: pages of stored results, and numbers between markers."
+HELP = "Recompute every number of the documentation: pages of stored results, and numbers between markers."
 EXAMPLES = """examples:
   sida-eval docs                      write the pages of all stored studies and all numbers between markers
-  sida-eval docs --check              change nothing; say what is stale
+  sida-eval docs --check              change nothing; name stale pages
   sida-eval docs --store results/miniature --config config/miniature.yaml --page docs/reference/miniature.md
-                                      first keep the results of a run beside the page (docs/miniature/data)
+                                      first store the results of a run beside the page (docs/miniature/data)
 
 Markers look like <!--= miniature.seeds("fd", "t30-sida") -->5.43 ± 0.15<!--/-->; they are invisible in rendered pages.
 """
@@ -21,12 +21,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "pages", nargs="*", metavar="PAGE.md", help="pages (default: README.md, docs/*.md and docs/reference/*.md)"
     )
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where something is stale")
-    parser.add_argument("--store", metavar="DIR", help="results of a preset to keep beside its page first")
+    parser.add_argument("--store", metavar="DIR", help="first store these results of a preset beside its page")
     parser.add_argument(
         "--config", metavar="YAML", help="with --store: the preset's configuration; several files in quotes"
     )
     parser.add_argument(
-        "--add", action="store_true", help="with --store: stored rows stay that these results lack and the preset has"
+        "--add", action="store_true", help="with --store: keep stored rows that these results do not have"
     )
     parser.add_argument("--title", help="with --store: headline of the page (default: the preset's title)")
     parser.add_argument("--page", metavar="PAGE.md", help="with --store: the page about the preset")
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     for line in changed:
         print(line)
     if args.check and changed:
-        print("stale; bring it up to date: sida-eval docs")
+        print("stale; update with: sida-eval docs")
         return 1
-    print("every number is as computed" if not changed else "written")
+    print("every number is up to date" if not changed else "written")
     return 0

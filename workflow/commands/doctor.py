@@ -10,9 +10,9 @@ EXAMPLES = """examples:
   sida doctor config/released.yaml
   sida doctor demo --json
 
-Looks at code that the preset names and the package does not have (which is not run before you allow it), GPU memory,
-disk, packages, data, assets, LaTeX and scheduler; downloads and trains nothing. Exit status 1 where something is
-lacking without which it cannot run; notes are things that it runs without.
+Checks custom code that the preset names (it is not run before you allow it), GPU memory, disk, packages, data, assets,
+LaTeX and scheduler; downloads and trains nothing. Exit status 1 if a requirement is missing; notes are about things
+that are not required.
 """
 
 
@@ -24,16 +24,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints what was found; exit status 1 if a requirement is missing."""
+    """Prints the findings; exit status 1 if a requirement is missing."""
     import dataclasses
     import json
 
     from workflow.commands.plan import make_jobs, preset_file
-    from workflow.planning.doctor import Finding, examine, examine_code
+    from workflow.planning.doctor import Check, examine, examine_code
 
     findings = examine_code(preset_file(args.preset))
     if any(finding.verdict == "missing" for finding in findings):
-        findings.append(Finding("preset", "note", "not looked at: it cannot be read without its code"))
+        findings.append(Check("preset", "note", "not checked: it cannot be read without its code"))
     else:
         findings += examine(make_jobs(args.preset, None, 1), args.targets)
     if args.json:

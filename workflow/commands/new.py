@@ -1,4 +1,4 @@
-"""``sida new``: a folder with everything that a study of custom data needs."""
+"""``sida new``: makes a folder with everything that a study of custom data needs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from sida.cli.arguments import whole
 
-HELP = "Write a study of your own pictures: a folder with a commented preset, sheet, protocol and layouts."
+HELP = "Make a study of custom pictures: a folder with a commented preset, sheet, protocol and layouts."
 EXAMPLES = """examples:
   sida new flowers --data pictures/ --resolution 64     crops and scales to flowers/data.zip
   sida new flowers --data flowers-32x32.zip             a zip of `sida data prepare` stays where it is

@@ -1,4 +1,4 @@
-"""``sida plan``: what targets of a preset cost, before anything is spent."""
+"""``sida plan``: cost of targets of a preset, before they are made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sida.cli.arguments import whole
 if TYPE_CHECKING:
     from workflow.planning.jobs import Jobs
 
-HELP = "Say what targets cost: jobs, downloads, disk, GPU memory, GPU hours, energy, wall time."
+HELP = "Plan the cost of targets: jobs, downloads, disk, GPU memory, GPU hours, energy, wall time."
 EXAMPLES = """examples:
   sida plan tables/table1.tex                         (of config/paper.yaml; on one H200)
   sida plan --gpus 8 --gpu H100 tables/table8.tex figures/figure3.pdf
@@ -19,9 +19,9 @@ EXAMPLES = """examples:
   sida plan --preset config/demo.yaml --json
   sida plan --measure cifar10-uncond-sida-a1          (its rate from a few steps on this machine)
 
-Operations are counted on the networks of the preset; nothing is downloaded or trained (but for the steps of --measure).
-What is done already costs nothing; --fresh counts it too. What is assumed: config/plan.yaml. Rates of the card that the
-preset `gpu` ran on here (results/gpu/rates.json) replace its assumed ones.
+Operations are counted on the networks of the preset; nothing is downloaded or trained (except the steps of --measure).
+Finished targets cost nothing; --fresh counts them, too. Assumptions: config/plan.yaml. Rates that the preset `gpu`
+measured on this card (results/gpu/rates.json) replace the assumed ones.
 """
 
 
@@ -30,13 +30,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="product or row; none: the whole preset")
     parser.add_argument("--preset", default="paper", metavar="NAME|FILE", help="preset (default: paper)")
     parser.add_argument(
-        "--gpus", type=whole("--gpus", 1, 10**6), default=1, metavar="N", help="GPUs there are (default: 1)"
+        "--gpus", type=whole("--gpus", 1, 10**6), default=1, metavar="N", help="number of GPUs (default: 1)"
     )
     parser.add_argument(
         "--gpu", metavar="NAME", help="card, of config/plan.yaml (default: H200, for `device: cpu` CPU)"
     )
-    parser.add_argument("--measure", action="store_true", help="time some steps here, of the network with most work")
-    parser.add_argument("--fresh", action="store_true", help="as if nothing were there yet")
+    parser.add_argument("--measure", action="store_true", help="time some steps of the longest training here")
+    parser.add_argument("--fresh", action="store_true", help="count finished targets, too")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -67,14 +67,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False, measured: bool = True) -> Jobs:
-    """Jobs of a preset, by its name or file, on a card.
+    """Jobs of a preset on a card.
 
     Args:
-        preset: Name or file.
-        gpu: The card; None takes the one that `sida rates` measured here, else the usual one for the preset's device.
-        gpus: GPUs there are.
-        fresh: Count what is done already as well.
-        measured: Take the rates that `sida rates` measured on that card, where they are there.
+        preset: Name or file of the preset.
+        gpu: The card; None takes the card that `sida rates` measured here, else the default for the preset's device.
+        gpus: Number of GPUs.
+        fresh: Whether finished jobs count.
+        measured: Whether rates that `sida rates` measured on that card are used if they exist.
     """
     from workflow.planning.costs import Costs
     from workflow.planning.jobs import Jobs
@@ -97,7 +97,7 @@ def preset_file(preset: str) -> Path:
     """The file of a preset, by its name or path.
 
     Raises:
-        UserError: None of that name; other files of ``config`` are no presets.
+        UserError: There is no such preset.
     """
     from sida.config.resources import find, names
     from sida.errors import UserError, suggestion

@@ -1,4 +1,4 @@
-"""``sida-eval power``: how many training seeds and teachers the claims of a study need."""
+"""``sida-eval power``: numbers of training seeds and teachers that the claims of a study need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sida.cli.arguments import number, whole
 if TYPE_CHECKING:
     from eval.claims.power import PowerPlan
 
-HELP = "How many training seeds each claim about training needs, from measured variances or from given numbers."
+HELP = "Compute the training seeds that claims about training need, from measured variances or given numbers."
 EXAMPLES = """examples:
   sida-eval power --store results/miniature --smallest 5%
   sida-eval power --store docs/demo/data
@@ -38,7 +38,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--teachers", type=whole("--teachers", 1, 10**6), default=1, help="with --effect: teachers (default 1)"
     )
     parser.add_argument(
-        "--teacher-std", type=number("--teacher-std", 0), default=0.0, help="with --effect: std of it over teachers"
+        "--teacher-std", type=number("--teacher-std", 0), default=0.0, help="with --effect: its std over teachers"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 

@@ -1,4 +1,4 @@
-"""``sida-eval table`` with the settings of a preset: all else is :mod:`eval.commands.table`."""
+"""``sida-eval table`` with option ``--config``: extends :mod:`eval.commands.table` by the settings of a preset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``sida verify``: whether a results folder is what it was when it was made."""
+"""``sida verify``: checks that a results folder is unchanged and consistent."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ EXAMPLES = """examples:
   sida verify results/demo
   sida verify ~/Downloads/their-results --quiet          (faults and the summary alone)
 
-Nothing in the folder is executed, followed out of it or changed. One line per fault; exit status 1 if there is any.
-Hashes find damage and mistakes; they do not prove who made a file. Figures, verdicts and pages are compared with the
-manifest, not computed again.
+Nothing in the folder is executed or changed, and no link is followed. One line per fault; exit status 1 if there is
+any. Hashes find damage and mistakes; they do not prove who made a file. Figures, verdicts and pages are compared with
+the manifest, not recomputed.
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("folder", metavar="DIR", help="results folder of a preset")
-    parser.add_argument("--quiet", action="store_true", help="leave out remarks: what has no hash or is not compared")
+    parser.add_argument("--quiet", action="store_true", help="leave out remarks on files that are not compared")
 
 
 def run(args: argparse.Namespace) -> int:

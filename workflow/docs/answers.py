@@ -1,4 +1,4 @@
-"""Effects of comparisons in words: ``FD 1.10 lower, 95 % interval 0.97 to 1.24``."""
+"""Effects of comparisons in words, such as ``FD 1.10 lower, 95 % interval 0.97 to 1.24``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NAMES = {
 
 
 def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Effects of comparisons that measured the same: ``FD 0.87 higher, 95 % interval 0.56 to 1.18``."""
+    """Effects of comparisons by one quantity in words: ``FD 0.87 higher, 95 % interval 0.56 to 1.18``."""
     what, signed = (findings[0]["effect"][key] for key in ("what", "signed"))
     values = sorted(finding["effect"]["value"] for finding in findings)
     numbers = findings[0]["numbers"]
@@ -45,7 +45,7 @@ def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _directed(values: Sequence[float], decimals: int, up: bool, said: float | None = None) -> str:
-    """A gain, or a range of gains, as ``higher`` or ``lower``; without the word where ``said`` has the same sign."""
+    """A gain, or a range of gains, with ``higher`` or ``lower``; without the word if ``said`` has the same sign."""
     better, worse = ("higher", "lower") if up else ("lower", "higher")
     first, last = values[0], values[-1]
     if first * last >= 0:

@@ -1,4 +1,4 @@
-"""Functions that markers call: counts of jobs, planned costs, printed numbers, tables of settings."""
+"""Functions for markers: counts of jobs, planned costs, printed numbers, tables of settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CARD = "H200"
 
 
 def functions(root: Path) -> dict[str, Callable[..., str]]:
-    """Functions by the name by which markers call them."""
+    """Functions by their names in markers."""
     of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings, fuzzed)
     found: dict[str, Callable[..., str]] = {"published": published, "settings": settings, "kinds": kinds}
     return found | {function.__name__: functools.partial(function, root) for function in of_root}
@@ -32,13 +32,13 @@ def functions(root: Path) -> dict[str, Callable[..., str]]:
 def jobs(
     root: Path, preset: str, *targets: str, rule: str = "total", without: str | None = None, **settings: object
 ) -> str:
-    """Jobs of a preset by a dry run as if nothing were there yet, without ``paper.pdf``, which not every machine makes.
+    """Number of jobs of a preset from a dry run without results, and without ``paper.pdf``, which needs LaTeX.
 
     Args:
         root: The repository.
         preset: Name of the preset.
         targets: Targets; none is the whole preset.
-        rule: Rule whose jobs are counted; default all.
+        rule: Rule whose jobs are counted; by default all rules.
         without: Method whose rows are left out.
         settings: Changed keys of the preset.
     """
@@ -77,7 +77,7 @@ def _sheet_without(config: Path, method: str, path: Path) -> Path:
 
 
 def measured(root: Path, preset: str, *tables: str) -> str:
-    """Rows that are measured for some tables, each row once; for the whole preset without any."""
+    """Number of rows that are measured for tables, each row once; without tables for the whole preset."""
     from eval.report.needs import find_needs
     from workflow.preset import Preset
 
@@ -90,14 +90,14 @@ def measured(root: Path, preset: str, *tables: str) -> str:
 
 
 def published(key: str) -> str:
-    """A published number as it was printed."""
+    """A published number as printed."""
     from eval.results.published import load_published, published_number
 
     return published_number(load_published(), key, "results/published").text
 
 
 def planned(root: Path, preset: str, target: str | Sequence[str], key: str) -> str:
-    """A total of the plan (:func:`workflow.planning.plan.make_plan`) of targets on one H200, from the start."""
+    """A total of the plan (:func:`workflow.planning.plan.make_plan`) of targets on one H200, without finished jobs."""
     from workflow.planning.plan import make_plan
 
     targets = [target] if isinstance(target, str) else target
@@ -106,7 +106,7 @@ def planned(root: Path, preset: str, target: str | Sequence[str], key: str) -> s
 
 
 def trainings(root: Path, preset: str, part: str) -> str:
-    """Hours of one H200 for the shortest and the longest distillation of a preset.
+    """Range of hours of one H200 for the distillations of a preset.
 
     Args:
         root: The repository.
@@ -120,7 +120,7 @@ def trainings(root: Path, preset: str, part: str) -> str:
 
 
 def hours(root: Path, preset: str) -> str:
-    """A table of the trainings of SiD, SiDA and SiD2A: million images and hours of one H200, by teacher."""
+    """Table of the trainings of SiD, SiDA and SiD2A: million images and hours of one H200, by teacher."""
     plan = _plan(root, preset)
     cells: dict[str, dict[tuple[str, float], str]] = {}
     memory: dict[str, float] = {}
@@ -139,12 +139,12 @@ def hours(root: Path, preset: str) -> str:
 
 
 def measuring(root: Path, preset: str, part: str = "") -> str:
-    """Hours of one H200 to measure a preset's generators: networks, decoders and feature networks.
+    """Hours of one H200 for measuring a preset's generators: networks, decoders and feature networks.
 
     Args:
         root: The repository.
         preset: Name of the preset.
-        part: ``one`` or ``several``: the sum over generators of one step or of more; without it a table by protocol.
+        part: ``one`` or ``several``: the sum over generators with one step or with more; empty: a table by protocol.
     """
     plan = _plan(root, preset)
     spent: dict[str, dict[str, list[float]]] = {}
@@ -163,7 +163,7 @@ def measuring(root: Path, preset: str, part: str = "") -> str:
 
 
 def fuzzed(root: Path) -> str:
-    """A table of what ``python -m tests.fuzz count`` found, a row for each reader."""
+    """Table of the counts of ``python -m tests.fuzz count``, with one row for each reader."""
     found = json.loads((root / "tests/fuzz/counted.json").read_text(encoding="utf-8"))
     rows = [["reader", "files", "read", "refused", "longest", "most memory", "on"], ["---", *["---:"] * 5, "---"]]
     for name, count in found.items():

@@ -1,4 +1,4 @@
-"""Numbers of a stored study as text, for markers of the documentation."""
+"""Numbers of a stored study as text, for markers in the documentation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eval.tables.effects import effect_text
 from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
 from workflow.docs.answers import in_words
-from workflow.docs.stored import read_csv
+from workflow.docs.stored import stored_lines
 from workflow.docs.study import Study
 
 #: Decimals, factor and unit of a metric, or of a quantity of a training log, in running text.
@@ -35,11 +35,11 @@ _TERMS = {
 
 
 class StudyNumbers:
-    """Texts of a study, each a property or a method that markers call.
+    """Numbers of a study as text; markers use the properties and methods.
 
-    A group of runs is conditions on the sheet (``recipe=sida,teacher=t30|t30b``), or runs with commas between them,
-    each with the runs that differ from it by the training seed only. A run stands for its group, too, but in
-    :meth:`trials`.
+    A group of runs is given by conditions on the sheet (``recipe=sida,teacher=t30|t30b``), or by runs with commas
+    between them, each with the runs that differ from it in the training seed only. A single run also means its group,
+    except in :meth:`trials`.
 
     Args:
         study: The study.
@@ -47,7 +47,7 @@ class StudyNumbers:
 
     def __init__(self, study: Study) -> None:
         self._study = study
-        self._training = read_csv(study.folder / "training.csv")
+        self._training = stored_lines(study.folder / "training.csv")
 
     @property
     def generators(self) -> int:
@@ -71,18 +71,18 @@ class StudyNumbers:
 
     @property
     def measured(self) -> str:
-        """How many rows of the sheet are measured."""
+        """Sentence with the number of measured rows of the sheet."""
         return f"{self.generators} of {len(self._study.preset.runs)} rows are measured."
 
     @property
     def origin(self) -> str:
-        """When the study was measured, with which code."""
+        """Sentence with the days of the measurements and the version of the code."""
         rows = self._study.measured.rows
         return f"Run of {measured_days(rows)}, code {', '.join(sorted({row.code_version for row in rows}))}."
 
     @property
     def verdicts(self) -> str:
-        """``17 ✓, 9 ✗, 12 –``."""
+        """Counts of verdicts: ``17 ✓, 9 ✗, 12 –``."""
         outcomes = [claim["verdict"] for claim in self._study.decided.values()]
         return ", ".join(f"{outcomes.count(word)} {mark}" for word, mark in SIGNS.items())
 
@@ -107,15 +107,15 @@ class StudyNumbers:
         return _text(metric, Estimate.of(means))
 
     def end(self, metric: str, run: str) -> str:
-        """Last evaluation during training, over seeds."""
+        """Mean ± standard deviation of the last evaluation during training, over seeds."""
         return self._curves(metric, run, lambda values: values[-1])
 
     def lowest(self, metric: str, run: str) -> str:
-        """Lowest evaluation during training, over seeds."""
+        """Mean ± standard deviation of the lowest evaluation during training, over seeds."""
         return self._curves(metric, run, min)
 
     def logged(self, quantity: str, run: str) -> str:
-        """A quantity at the end of the training logs, over seeds: ``weight_rms.generator``."""
+        """A quantity at the end of the training logs, such as ``weight_rms.generator``, over seeds."""
         names = self._study.group(run)
         last = {line["run"]: line.get(quantity, "") for line in self._training if line["run"] in names}
         if not last or "" in last.values():
@@ -123,7 +123,7 @@ class StudyNumbers:
         return _text(quantity, Estimate.of([float(value) for value in last.values()]))
 
     def setting(self, run: str, key: str) -> str:
-        """A setting that a run was trained with, for example ``lambda_adv``."""
+        """A setting of a run's training, such as ``lambda_adv``."""
         self._study.group(run)
         spec = self._study.preset.specs.student(run)
         if key not in spec:
@@ -131,7 +131,7 @@ class StudyNumbers:
         return f"{spec[key]:g}" if isinstance(spec[key], float) else str(spec[key])
 
     def analytic(self, name: str, form: str = ".3g") -> str:
-        """A number of the analytic study, in a format of Python's; ``–`` while it is not stored, or does not exist."""
+        """A number of the analytic study in a Python format; ``–`` if it is not stored or does not exist."""
         if name not in NUMBERS:
             raise UserError(f"no number '{name}' of the analytic study{suggestion(name, NUMBERS)}")
         path = self._study.unpacked / "analytic.json"
@@ -169,7 +169,7 @@ class StudyNumbers:
         return _markdown(power_table(plans(self._study.claims, self._study.evidence, smallest)))
 
     def table(self, name: str) -> str:
-        """A whole table of the preset, whose cells do not break."""
+        """A table of the preset, with cells that do not break."""
         known = self._study.preset.config["tables"]
         if name not in known:
             raise UserError(f"no table '{name}'{suggestion(name, known)}")
@@ -205,5 +205,5 @@ def _markdown(table: Table) -> str:
 
 
 def _block(text: str) -> str:
-    """Text whose markers stand on lines of their own."""
+    """Text for markers on separate lines."""
     return f"\n\n{text}\n\n"

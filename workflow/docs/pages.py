@@ -1,7 +1,7 @@
-"""Pages that agree with stored results: ``<!--= miniature.seeds("fd", "t30-sida") -->5.43<!--/-->``.
+"""Fills markers in pages with stored results: ``<!--= miniature.seeds("fd", "t30-sida") -->5.43<!--/-->``.
 
-A marker is an expression of Jinja; its value replaces the text before ``<!--/-->``. Names are the stored studies
-(:class:`workflow.docs.numbers.StudyNumbers`) and the functions of :mod:`workflow.docs.counts`.
+A marker is a Jinja expression, whose value replaces the text before ``<!--/-->``. Names in expressions are the stored
+studies (:class:`workflow.docs.numbers.StudyNumbers`) and the functions of :mod:`workflow.docs.counts`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import StrictUndefined, TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
+from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
 from sida.files.atomic import write_text
 from workflow.docs.counts import functions
@@ -24,13 +25,12 @@ from workflow.docs.study import Study, opened
 from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
 
-ROOT = Path(__file__).resolve().parents[2]
 MARKER = re.compile(r"<!--= (?P<words>.*?) -->(?P<text>.*?)<!--/-->", re.DOTALL)
 _EXPRESSIONS = SandboxedEnvironment(undefined=StrictUndefined)
 
 
 def filled(text: str, studies: Mapping[str, Study], root: Path, where: str) -> str:
-    """A page with the values of its markers.
+    """Fills the markers of a page with their values; returns the page.
 
     Args:
         text: The page.
@@ -56,10 +56,10 @@ def evaluated(words: str, names: Mapping[str, Any], where: str) -> str:
     """The value of an expression, as text.
 
     Raises:
-        UserError: With the place and the expression.
+        UserError: The expression is faulty; the message has its place.
     """
     try:
-        # The text of an undefined value is an error that names it.
+        # Converting an undefined value to text raises an error with its name.
         return str(_EXPRESSIONS.compile_expression(words, undefined_to_none=False)(**names))
     except (UserError, TemplateError, TypeError) as error:
         unknown = re.search(r"'([\w-]+)' is undefined|no attribute '([\w-]+)'", str(error))
@@ -79,16 +79,17 @@ def write_docs(
     add: bool = False,
     root: Path = ROOT,
 ) -> list[str]:
-    """Writes (or only names) what is stale; returns a line for each page and schema.
+    """Writes stale pages and schemas, or only names them; returns one line for each.
 
     Args:
         pages: Pages; by default ``README.md``, ``docs/*.md`` and ``docs/reference/*.md``.
-        check: Change nothing.
-        results: Results of a preset to keep beside their page first.
-        config: With ``results``: the preset's configuration; several files with spaces between.
-        page: With ``results``: ``docs/reference/NAME.md``.
+        check: Whether to change nothing.
+        results: Results of a preset to store first.
+        config: With ``results``: the preset's configuration; several files with spaces between them.
+        page: With ``results``: the preset's page, ``docs/reference/NAME.md``.
         title: With ``results``: headline of the page; by default the preset's title.
-        add: With ``results``: stored rows that these results lack stay, where the preset asks for the same still.
+        add: With ``results``: whether stored rows that are missing in these results stay, if their settings are
+            unchanged.
         root: The repository.
 
     Raises:
@@ -124,7 +125,7 @@ def write_docs(
 
 
 def _keep(results: str | Path, config: str | None, page: str | None, title: str | None, add: bool, root: Path) -> Path:
-    """Keeps results beside their page, as far as they are text; returns the page."""
+    """Stores the text files of results beside the page; returns the page."""
     if not config or not page:
         raise UserError(
             "--store needs --config (the preset) and --page (docs/reference/NAME.md, with its data in docs/NAME/data)"

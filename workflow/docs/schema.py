@@ -1,7 +1,7 @@
-"""What a class of settings says about itself: descriptions, a JSON schema for editors, a table for the documentation.
+"""Documents classes of settings: descriptions, JSON schemas for editors, tables for the documentation.
 
-Types and ranges are those of the annotations that :mod:`sida.config.mapping` checks; descriptions are the lines under
-``Attributes`` of the docstrings, those of base classes included.
+Types and ranges come from the annotations that :mod:`sida.config.mapping` checks; descriptions come from the section
+``Attributes`` of the docstrings, including those of base classes.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ _SIMPLE = {
     float: ("number", "number"),
     str: ("string", "text"),
 }
-#: ``module:object``.
+#: Schema of ``module:object``.
 _OBJECT = {"pattern": ":"}
 
 
 def descriptions(cls: type) -> dict[str, str]:
-    """Description of each field, as plain text with `code` in backquotes.
+    """Descriptions of fields as plain text with `code` in backquotes.
 
     Raises:
-        KeyError: A field has none.
+        KeyError: A field has no description.
     """
     found: dict[str, str] = {}
     for base in reversed(cls.__mro__):
@@ -127,7 +127,7 @@ def settings_table(cls: type, links: Mapping[type, str]) -> str:
 
     Args:
         cls: A class of settings.
-        links: Where the tables of other classes stand.
+        links: Addresses of the tables of other classes.
     """
     texts, hints = descriptions(cls), type_hints(cls)
     lines = ["| key | type | default | meaning |", "|---|---|---|---|"]

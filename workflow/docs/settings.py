@@ -57,19 +57,19 @@ SETTINGS: dict[str, type] = {
     "reference": ReferenceSource,
     "site": Site,
 }
-#: Settings that are files of their own, for editors: ``# yaml-language-server: $schema=...``.
+#: Settings with schemas for editors: ``# yaml-language-server: $schema=...``.
 SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments}
 
 
 def settings(name: str) -> str:
-    """The table of a class of settings."""
+    """Table of a class of settings, by its name in :data:`SETTINGS`."""
     if name not in SETTINGS:
         raise UserError(f"no settings '{name}'{suggestion(name, SETTINGS)}")
     return f"\n\n{settings_table(SETTINGS[name], {cls: f'#{word}' for word, cls in SETTINGS.items()})}\n\n"
 
 
 def kinds() -> str:
-    """The table of metric kinds: what each needs, and its own settings with their defaults."""
+    """Table of metric kinds with their inputs, and their settings with defaults."""
     common = {field.name for field in dataclasses.fields(Metric)}
     lines = ["| kind | what | reference | keeps features | better | its own settings |", "|---|---|---|---|---|---|"]
     for name, cls in METRIC_KINDS.items():
@@ -86,8 +86,13 @@ def _default(field: dataclasses.Field[object]) -> object:
 
 
 def schemas(root: Path) -> dict[Path, str]:
-    """Files of ``workflow/schemas`` with what they should say."""
-    return {
-        root / "workflow" / "schemas" / f"{name}.schema.json": json.dumps(json_schema(cls), indent=1) + "\n"
-        for name, cls in SCHEMAS.items()
+    """Content of the files in ``workflow/schemas``."""
+    found = {name: json_schema(cls) for name, cls in SCHEMAS.items()}
+    protocol = found["protocol"]
+    protocol["properties"]["extends"] = {
+        "type": "string",
+        "description": "Protocol in this folder with the other keys.",
     }
+    protocol["anyOf"] = [{"required": keys} for keys in (protocol.pop("required"), ["extends"])]
+    folder = root / "workflow" / "schemas"
+    return {folder / f"{name}.schema.json": json.dumps(schema, indent=1) + "\n" for name, schema in found.items()}

@@ -1,12 +1,12 @@
-"""Results of a preset as small readable files that a repository can hold: enough to compute every number again.
+"""Stores results of a preset as small text files for a repository, sufficient to recompute every number.
 
-A stored study (``docs/NAME/data``) has these files; :func:`unpack` turns them back into the files that tables, figures
-and claims are built from.
+A stored study (``docs/NAME/data``) has these files; :func:`unpack` converts them into the input files of tables,
+figures and claims.
 
 - ``measurements.csv``: a line for each run and trial, a column for each metric.
 - ``evaluations.csv``, ``training.csv``: evaluations during training; speed, memory and size of weights by log record.
-- ``study.json``: columns that are the same for many lines (protocol, device, code, digests, seeds), and the preset.
-- ``analytic.json``, ``barriers.json``: where the preset has them.
+- ``study.json``: columns that are equal for many lines (protocol, device, code, digests, seeds), and the preset.
+- ``analytic.json``, ``barriers.json``: if the preset has them.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from sida.files.atomic import read_jsonl, write_hashed_json, write_json, write_t
 from sida.files.content_hash import HASH_KEY
 
 FORMAT = "sida-study/1"
-FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
+STORED_FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
 ANALYTIC, BARRIERS = "analytic.json", "barriers.json"
 _PLACE = ("run", "trial", "metric", "value")
-#: Columns that may decide another column of the measurements, in the order in which they are tried.
+#: Columns that may determine another column of the measurements, in the order of attempts.
 _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
     "all": lambda row: "",
     "metric": lambda row: row["metric"],
@@ -43,7 +43,7 @@ _BY: dict[str, Callable[[Mapping[str, str]], str]] = {
     "run and trial": lambda row: f"{row['run']} {row['trial']}",
 }
 _TICK = ("nimg", "img_per_s", "memory_mb", "memory_reserved_mb", "seconds")
-#: Numbers by network in a training log; stored as columns ``weight_rms.NETWORK``.
+#: Key of numbers by network in a training log; stored as columns ``weight_rms.NETWORK``.
 _BY_NETWORK = "weight_rms"
 
 
@@ -57,15 +57,15 @@ def store(
         out: Folder to write.
         about: Further facts for ``study.json``: ``preset`` (its configuration file) and ``title``.
         asked: Digest of each row's settings (:func:`workflow.preset.spec_files.row_digest`).
-        add: Keep rows of ``out`` that are missing in these results, where their digest is the same.
+        add: Whether rows of ``out`` that are missing in these results stay, if their digest is unchanged.
 
     Raises:
-        UserError: Nothing was measured there.
+        UserError: The results have no measurements.
     """
     results, out = Path(results), Path(out)
-    found = Part.of_results(results)
+    found = StudyRows.of_results(results)
     if add:
-        found = found.joined(Part.of_stored(out, asked))
+        found = found.joined(StudyRows.of_stored(out, asked))
     rows, teachers = found.rows, dict(sorted(found.teachers.items()))
     facts = {
         "format": FORMAT,
@@ -91,8 +91,8 @@ def store(
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """Rows of a study: measurements, evaluations, training records, barriers; and the seconds of each teacher."""
+class StudyRows:
+    """Rows of a study: measurements, evaluations, training records, barriers, and the training time of teachers."""
 
     rows: Sequence[dict[str, str]] = ()
     evaluations: Sequence[dict[str, str]] = ()
@@ -106,14 +106,14 @@ class Part:
         return {row["run"] for row in self.rows}
 
     @classmethod
-    def of_results(cls, results: Path) -> Part:
+    def of_results(cls, results: Path) -> StudyRows:
         """The measured rows of a results folder."""
         rows = [{k: "" if v is None else str(v) for k, v in row.items() if k != HASH_KEY} for row in _long(results)]
         first: dict[str, str] = {}
         for row in rows:
             first[row["run"]] = min(first.get(row["run"], row["date"]), row["date"])
         for row in rows:
-            # The minute is enough to tell whether a prediction was written before the measurement.
+            # Minutes suffice to check that a prediction was written before the measurement.
             row["date"] = re.sub(r"^(.{16}).+", r"\1Z", first[row["run"]])
 
         def lines(name: str, numbers: Callable[[Mapping[str, Any]], dict[str, str]]) -> list[dict[str, str]]:
@@ -134,7 +134,7 @@ class Part:
         return cls(rows, lines("evaluations.jsonl", _evaluation), lines("train.jsonl", _tick), seconds, curves)
 
     @classmethod
-    def of_stored(cls, folder: Path, asked: Mapping[str, str]) -> Part:
+    def of_stored(cls, folder: Path, asked: Mapping[str, str]) -> StudyRows:
         """Rows of a stored study whose settings are unchanged."""
         if not (folder / "study.json").is_file():
             return cls()
@@ -142,28 +142,32 @@ class Part:
         kept = {run for run, digest in study.get("asked", {}).items() if asked.get(run) == digest}
         with tempfile.TemporaryDirectory() as unpacked:
             unpack(folder, unpacked)
-            rows = [row for row in read_csv(Path(unpacked) / "measurements.csv") if row["run"] in kept]
+            rows = [row for row in stored_lines(Path(unpacked) / "measurements.csv") if row["run"] in kept]
 
         def lines(name: str) -> list[dict[str, str]]:
-            return [{k: v for k, v in line.items() if v} for line in read_csv(folder / name) if line["run"] in kept]
+            return [{k: v for k, v in line.items() if v} for line in stored_lines(folder / name) if line["run"] in kept]
 
         curves = {run: curves for run, curves in _stored_barriers(folder).items() if run in kept}
         return cls(rows, lines("evaluations.csv"), lines("training.csv"), study.get("seconds_of_teachers", {}), curves)
 
-    def joined(self, earlier: Part) -> Part:
-        """These rows, and those that only an earlier part has."""
+    def joined(self, earlier: StudyRows) -> StudyRows:
+        """These rows, and the rows that only ``earlier`` has."""
 
         def more(name: str) -> list[dict[str, str]]:
             return [*getattr(self, name), *(row for row in getattr(earlier, name) if row["run"] not in self.runs)]
 
         teachers, curves = {**earlier.teachers, **self.teachers}, {**earlier.barriers, **self.barriers}
-        return Part(more("rows"), more("evaluations"), more("ticks"), teachers, curves)
+        return StudyRows(more("rows"), more("evaluations"), more("ticks"), teachers, curves)
 
 
 def read_study(folder: str | Path) -> dict[str, Any]:
-    """Reads ``study.json``; a file that is missing or of another format is a :class:`UserError`."""
+    """Reads ``study.json``.
+
+    Raises:
+        UserError: A file is missing, or the format is another.
+    """
     folder = Path(folder)
-    for name in FILES:
+    for name in STORED_FILES:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: is missing; store the study again (sida-eval docs --store)")
     study: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
@@ -173,11 +177,11 @@ def read_study(folder: str | Path) -> dict[str, Any]:
 
 
 def unpack(folder: str | Path, out: str | Path) -> None:
-    """Writes a study's files as the workflow has them.
+    """Writes the files of a study in the workflow's form.
 
     Args:
         folder: The stored study.
-        out: Gets ``measurements.csv``, ``students/<run>/{evaluations,train}.jsonl``, ``barriers/<run>.json`` and
+        out: Folder for ``measurements.csv``, ``students/<run>/{evaluations,train}.jsonl``, ``barriers/<run>.json`` and
             ``analytic.json``.
 
     Raises:
@@ -191,27 +195,27 @@ def unpack(folder: str | Path, out: str | Path) -> None:
         record = {"format": barriers.BARRIER_FORMAT, "run": run, "curves": curves}
         write_hashed_json(out / "barriers" / f"{run}.json", record)
     rows: list[dict[str, str]] = []
-    for record in read_csv(folder / "measurements.csv"):
+    for record in stored_lines(folder / "measurements.csv"):
         for metric in (name for name, value in record.items() if name not in ("run", "trial") and value):
             row = {"run": record["run"], "trial": record["trial"], "metric": metric, "value": record[metric]}
             rows.append(row | {name: _looked_up(row, name, rule, folder) for name, rule in shared.items()})
     write_text(out / "measurements.csv", _csv(rows, MEASUREMENT_COLUMNS))
     for name, log in (("evaluations.csv", "evaluations.jsonl"), ("training.csv", "train.jsonl")):
         by_run: dict[str, list[str]] = {}
-        for record in read_csv(folder / name):
+        for record in stored_lines(folder / name):
             by_run.setdefault(record["run"], []).append(json.dumps(_logged(record)))
         for run, lines in by_run.items():
             write_text(out / "students" / run / log, "\n".join(lines) + "\n")
 
 
-def read_csv(path: Path) -> list[dict[str, str]]:
+def stored_lines(path: Path) -> list[dict[str, str]]:
     """Lines of a stored file by column."""
     with open(path, encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 def _csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
-    """Rows as CSV without hashes; default columns: all keys, in order of appearance."""
+    """Rows as CSV without hashes; the default columns are all keys in order of appearance."""
     text, columns = io.StringIO(newline=""), columns or list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
@@ -226,7 +230,7 @@ def _stored_barriers(folder: Path) -> dict[str, Any]:
 
 
 def _evaluation(record: Mapping[str, Any]) -> dict[str, str]:
-    """An evaluation's numbers without its time; lists of several trials as numbers with spaces between."""
+    """Numbers of an evaluation without its time; lists over trials become numbers with spaces between them."""
     kept = {}
     for key, value in record.items():
         trials = record.get(f"{key.removesuffix('_std').removesuffix('_trials')}_trials", ())
@@ -237,14 +241,14 @@ def _evaluation(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _tick(record: Mapping[str, Any]) -> dict[str, str]:
-    """Progress, speed, memory and size of the weights of a training record."""
+    """Progress, speed, memory and size of weights in a training record."""
     numbers = {key: record[key] for key in _TICK if key in record}
     numbers |= {f"{_BY_NETWORK}.{name}": value for name, value in record.get(_BY_NETWORK, {}).items()}
     return {key: _short(value) for key, value in numbers.items() if value is not None}
 
 
 def _short(value: float | str | None) -> str:
-    """A cell of a stored log; null in a log is ``nan`` here."""
+    """A cell of a stored log; null becomes ``nan``."""
     if value is None:
         return "nan"
     return f"{value:.7g}" if isinstance(value, float) else str(value)
@@ -272,7 +276,7 @@ def _value(word: str) -> int | float | str | None:
 
 def _long(results: Path) -> Sequence[Mapping[str, Any]]:
     path = results / "measurements.csv"
-    if rows := read_csv(path) if path.is_file() else long_rows(collect(results / "measurements")):
+    if rows := stored_lines(path) if path.is_file() else long_rows(collect(results / "measurements")):
         return rows
     raise UserError(f"{path}: holds no measurements; measure first")
 

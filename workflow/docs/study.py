@@ -1,4 +1,4 @@
-"""A stored study: its claims, tables, figures and page, made anew from the stored results."""
+"""A stored study: builds its claims, tables, figures and page from the stored results."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Study:
     """A stored study (:mod:`workflow.docs.stored`).
 
     Args:
-        folder: ``docs/NAME/data``.
-        root: The repository: presets, sheets and claims are read below it.
+        folder: Folder of the study, ``docs/NAME/data``.
+        root: The repository with presets, sheets and claims.
         unpacked: Folder for the unpacked files.
     """
 
@@ -54,10 +54,10 @@ class Study:
 
     @cached_property
     def claims(self) -> list[Claim]:
-        """The claims of the preset of the study's own scope.
+        """Claims of the preset with the study's scope.
 
         Raises:
-            UserError: It has none.
+            UserError: The preset has no claims.
         """
         if not self.preset.config["claims"]:
             raise UserError(f"{self.facts['preset']} has no claims")
@@ -67,15 +67,15 @@ class Study:
 
     @cached_property
     def evidence(self) -> Evidence:
-        """Measurements, runs, published numbers and logs by which claims about this study are decided."""
+        """Measurements, runs, published numbers and logs that decide claims about this study."""
         return Evidence(self.measured, self.preset.runs, load_published(), self.unpacked / "students")
 
     @cached_property
     def answers(self) -> list[Answer]:
-        """Answers to the preset's experiments; none where it has none.
+        """Answers to the preset's experiments; empty without experiments.
 
         Raises:
-            UserError: A row was measured before the prediction of what it answers was written.
+            UserError: A row was measured before the prediction of its experiment was written.
         """
         path = self.preset.config["experiments"]
         if not path:
@@ -88,7 +88,7 @@ class Study:
 
     @cached_property
     def verdicts_file(self) -> Path:
-        """The verdicts as JSON, decided anew from the stored results; their page lies beside it."""
+        """File of the verdicts (JSON), decided from the stored results; their page is beside it."""
         claims, out = self.preset.config["claims"], self.unpacked / "claims.md"
         if not claims:
             raise UserError(f"{self.facts['preset']} has no claims")
@@ -98,7 +98,7 @@ class Study:
         return out.with_suffix(".json")
 
     def group(self, text: str) -> list[str]:
-        """Runs of a group."""
+        """Runs of a group; see :class:`~workflow.docs.numbers.StudyNumbers`."""
         runs = self.preset.runs
         if "=" in text:
             pairs = (part.partition("=") for part in text.split(","))
@@ -116,7 +116,7 @@ class Study:
         return list(alike)
 
     def make_table(self, name: str) -> Table:
-        """Builds a table of the preset, also into the unpacked folder."""
+        """Builds a table of the preset; writes its files into the unpacked folder."""
         spec = self.preset.specs.table(name)
         file = self._written("tables", name, json.dumps(spec))
         layout, measured = self.preset.layout("tables", name), self.unpacked / "measurements.csv"
@@ -135,13 +135,13 @@ class Study:
         return {*needs.measured, *needs.networks}
 
     def page(self, link: str) -> str:
-        """The study's page: tables and verdicts made anew, with the stored pictures.
+        """Page of the study: rebuilt tables and verdicts with the stored pictures.
 
         Args:
-            link: Folder of the pictures (the one above the data) as the page links it.
+            link: Address of the folder of pictures (the parent of the data) in the page.
         """
         tables = self.preset.config["tables"]
-        # A study that grows over sessions has tables of which no row is measured yet.
+        # A growing study has tables without any measured row.
         shown = [name for name in tables if self._rows("tables", name) & set(self.measured.runs)]
         for name in shown:
             self.make_table(name)
@@ -157,9 +157,9 @@ class Study:
         return text + heading + "".join(f"\n### {name}\n\nNot all of its rows are measured.\n" for name in waiting)
 
     def draw(self, results: Path, pictures: Path) -> None:
-        """Draws the study's figures; those whose rows are not all measured yet are left out.
+        """Draws the study's figures, except those with rows that are not measured yet.
 
-        Grids of samples need the networks in ``results``; where these are missing, the earlier picture stays.
+        Grids of samples need the networks in ``results``; without them the earlier picture stays.
         """
         measured = self.unpacked / "measurements.csv"
         for name in self.preset.config["figures"]:
@@ -180,13 +180,13 @@ class Study:
 
 
 def _settings(row: Run) -> tuple[object, ...]:
-    """Columns of the sheet but name and training seed."""
+    """Columns of a row except name and training seed."""
     return (row.method, row.teacher, row.recipe, row.alpha, row.sampler, row.dataset, row.label, row.family)
 
 
 @contextlib.contextmanager
 def opened(root: Path, folders: Sequence[Path]) -> Iterator[dict[str, Study]]:
-    """Stored studies by their preset's name; their unpacked files live as long as the context."""
+    """Context with stored studies by name of the preset; leaving it removes their unpacked files."""
     with tempfile.TemporaryDirectory() as temporary:
         studies = {}
         for folder in folders:

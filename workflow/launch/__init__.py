@@ -1,1 +1,1 @@
-"""Where a job's command runs: on which of a machine's GPUs, on which nodes of a cluster."""
+"""Launch of a job's command: on GPUs of a machine, or on nodes of a cluster."""

@@ -1,7 +1,7 @@
-"""``python -m workflow.launch [--nodes N] GPUS MODULE ...``: runs ``python -m MODULE ...`` where the job has its place.
+"""``python -m workflow.launch [--nodes N] GPUS MODULE ...``: runs ``python -m MODULE ...`` on GPUs of the pool.
 
-Rules start what uses GPUs by it. Without a pool (``SIDA_GPUS``) and on one node it only becomes the command, so it
-imports nothing that takes time.
+Rules start commands on GPUs with this launcher. Without a pool (``SIDA_GPUS``) and on one node the launcher only
+executes the command, so it imports nothing that takes time.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ USAGE = "usage: python -m workflow.launch [--nodes N] GPUS MODULE ARGUMENTS ..."
 
 
 def main(words: Sequence[str]) -> None:
-    """Becomes the command.
+    """Replaces this process by the command.
 
     Args:
         words: ``[--nodes N] GPUS MODULE`` and its arguments.
 
     Raises:
-        SystemExit: Bad arguments, or a pool that is too small; with one line.
+        SystemExit: Bad arguments, or a pool that is too small; the message is one line.
     """
     nodes, words = (words[1], words[2:]) if words[:1] == ["--nodes"] else ("1", words)
     if len(words) < 2 or not (nodes.isdecimal() and words[0].isdecimal()):
@@ -48,14 +48,14 @@ def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
 
     Args:
         nodes: Number of nodes.
-        gpus: GPUs of all of them together, a multiple of `nodes`; as many processes are started.
+        gpus: Total number of GPUs, a multiple of `nodes`; one process is started for each.
         module: Name of the module and its arguments.
 
     Returns:
-        ``srun ... torchrun ... -m module``; the processes meet at a free port of this node.
+        ``srun ... torchrun ... -m module``; the processes connect to a free port of this node.
 
     Raises:
-        SystemExit: Not within an allocation, or GPUs that cannot be shared evenly.
+        SystemExit: There is no allocation, or the GPUs cannot be divided evenly.
     """
     job = os.environ.get("SLURM_JOB_ID")
     if job is None:
@@ -65,7 +65,7 @@ def on_nodes(nodes: int, gpus: int, module: Sequence[str]) -> list[str]:
     if gpus % nodes or not gpus:
         raise SystemExit(f"error: --nodes {nodes}: {gpus} GPUs cannot be shared evenly")
     srun = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--cpu-bind=none"]
-    # A process that fails ends them all; else the others would wait for it.
+    # A failing process ends all others, which would otherwise wait for it.
     srun.append("--kill-on-bad-exit=1")
     meet = ["--rdzv-backend=c10d", f"--rdzv-id={job}", f"--rdzv-endpoint={socket.gethostname()}:{_free_port()}"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", f"--nnodes={nodes}", f"--nproc-per-node={gpus // nodes}"]

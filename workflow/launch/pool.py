@@ -1,8 +1,8 @@
-"""A machine's GPUs, shared out among jobs by locks on files: a process holds a device as long as it lives.
+"""Distributes a machine's GPUs among jobs by file locks: a process holds a device until the process ends.
 
-The kernel lets go of a lock (``flock``) when the process that holds it ends, however it ends. Whoever waits stands in
-one line (a lock of its own), so two jobs that want several devices never wait for each other's, and a job that wants
-many is not overtaken for ever by those that want one.
+The kernel releases a lock (``flock``) when its process ends for any reason. Waiting jobs form one queue (by a separate
+lock). So two jobs that need several devices never wait for each other, and jobs that need one device do not overtake a
+job that needs many.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from pathlib import Path
 
 from sida.files.locks import try_lock, wait_for_lock
 
-#: Seconds between looks at devices that are taken.
+#: Seconds between checks of busy devices.
 PAUSE = 0.2
 
 
 class PoolError(Exception):
-    """A pool that cannot give what is asked for; its text is for users."""
+    """A pool cannot provide the requested devices; the message is for users."""
 
 
 def devices(pool: str) -> list[str]:
-    """Names of a pool's devices, as CUDA_VISIBLE_DEVICES has them.
+    """Names of a pool's devices in the form of CUDA_VISIBLE_DEVICES.
 
     Args:
-        pool: Number of devices, the first ones of those that this process may see; or their names with commas.
+        pool: Number of devices, counted from the first visible one; or names of devices with commas.
 
     Raises:
-        PoolError: No devices, one named twice, or more than may be seen.
+        PoolError: No devices, a device named twice, or more devices than are visible.
     """
     if not pool.strip().isdecimal():
         names = [name.strip() for name in pool.split(",") if name.strip()]
@@ -47,18 +47,18 @@ def devices(pool: str) -> list[str]:
 
 
 def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
-    """Waits for devices and keeps them until this process, or the one that it becomes, ends.
+    """Waits for devices and locks them until this process, or the command that replaces it, ends.
 
     Args:
         pool: See :func:`devices`.
         count: Number of devices.
-        folder: Of the locks; by default one for each user of the machine (``SIDA_GPU_LOCKS`` names another).
+        folder: Folder of the locks; by default one per user of the machine (``SIDA_GPU_LOCKS`` names another).
 
     Returns:
         Names of the devices.
 
     Raises:
-        PoolError: The pool is smaller than that, or its locks cannot be written.
+        PoolError: The pool is too small, or its locks cannot be written.
     """
     names = devices(pool)
     if count > len(names):
@@ -80,7 +80,7 @@ def take(pool: str, count: int, folder: Path | None = None) -> list[str]:
 
 
 def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
-    """Takes devices as they become free, until there are enough; the caller is the only one who collects."""
+    """Locks devices as they become free, until there are enough; the caller must hold the lock of the queue."""
     held: dict[str, int] = {}
     while True:
         for name in names:
@@ -90,18 +90,18 @@ def _collect(folder: Path, names: Sequence[str], count: int) -> list[str]:
             if not try_lock(lock):
                 os.close(lock)
                 continue
-            # The command that this process becomes keeps the descriptor, and with it the lock.
+            # The command that replaces this process keeps the descriptor, and so the lock.
             os.set_inheritable(lock, True)
             held[name] = lock
             if len(held) == count:
-                # So that processes which the command starts can keep them too.
+                # Processes that the command starts inherit the locks.
                 os.environ["SIDA_HELD_FILES"] = ",".join(map(str, held.values()))
                 return sorted(held, key=names.index)
         time.sleep(PAUSE)
 
 
 def _open(path: Path) -> int:
-    """Opens a lock that another user may have made: reading is enough, and making it again may be forbidden."""
+    """Opens a lock file; for another user's file reading suffices, since creating it may be forbidden."""
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""Cost of the targets of a preset, and requirements that are missing on a machine, before work starts."""
+"""Planning before work starts: cost of a preset's targets, and requirements that are missing on a machine."""

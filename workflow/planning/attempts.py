@@ -1,8 +1,8 @@
 """Retries of a job: those of the user for faults, and one for each time limit that the plan expects.
 
-A training that is longer than the site's limit ends with it and goes on in its next attempt, and so does a measurement
-of several trials, each shorter than the limit. The resource `PIECES` says how many they need; Snakemake knows only
-retries of rules, so a rule gets those of its longest job.
+A training longer than the site's time limit ends at the limit and resumes in its next attempt; so does a measurement of
+several trials if each trial is shorter than the limit. The resource `PIECES` is the number of attempts. Snakemake has
+retries of rules only, so a rule gets the number of its longest job.
 """
 
 from __future__ import annotations
@@ -10,41 +10,41 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-#: Resource of a job that is longer than the site's limit: attempts that the plan expects; 0: nobody can plan it.
+#: Resource of a job longer than the site's limit: number of planned attempts; 0: there is no plan.
 PIECES = "pieces"
 
 
-def allow_attempts(workflow: Any, going_on: Mapping[str, int | None]) -> list[str]:
-    """Gives rules the retries that their jobs need, before the first job starts.
+def allow_attempts(workflow: Any, resumable: Mapping[str, int | None]) -> list[str]:
+    """Sets the retries of rules to the planned attempts of their jobs, before the first job starts.
 
     Args:
-        workflow: Snakemake's, with its jobs known.
-        going_on: By rule whose jobs go on where their last attempt ended, the most attempts that can bring a job to its
-            end: None for any number, of a measurement its trials. Jobs of other rules start anew.
+        workflow: Snakemake's workflow with its jobs.
+        resumable: Rules whose jobs resume after an attempt, with the largest useful number of attempts: None for any
+            number, for a measurement its trials. Jobs of other rules start from the beginning.
 
     Returns:
-        Lines for people: what takes several attempts, what has no plan, and what cannot end within the limit.
+        Lines for people about jobs with several attempts, without a plan, or that cannot end within the limit.
     """
     faults = workflow.execution_settings.retries
     asked = [(job, job.resources.get(PIECES)) for job in workflow.dag.needrun_jobs()]
     long = [(pieces, job) for job, pieces in asked if pieces is not None]
-    several = [(pieces, job) for pieces, job in long if 1 < pieces <= _most(job, going_on)]
+    several = [(pieces, job) for pieces, job in long if 1 < pieces <= _most(job, resumable)]
     for pieces, job in several:
         job.rule.restart_times = max(job.rule.restart_times, faults + pieces - 1)
     lines = []
     if several:
         most, longest = max(several, key=lambda found: found[0])
         lines.append(
-            f"jobs longer than max_hours of the site file, which go on in further attempts: {len(several)}; "
+            f"jobs longer than max_hours of the site file, which resume in further attempts: {len(several)}; "
             f"{_name(longest)} needs {most}, and {faults} retries for faults come on top"
         )
-    unknown = [job for pieces, job in long if going_on.get(job.rule.name, 1) is None and not pieces]
+    unknown = [job for pieces, job in long if resumable.get(job.rule.name, 1) is None and not pieces]
     if unknown:
         lines.append(
             f"trainings without a plan (a card or network without a rate): {len(unknown)}, {_name(unknown[0])} among "
             f"them; sent again {faults} times: if they need more attempts of max_hours, give --retries"
         )
-    hopeless = [job for pieces, job in long if pieces > max(1, _most(job, going_on))]
+    hopeless = [job for pieces, job in long if pieces > max(1, _most(job, resumable))]
     if hopeless:
         lines.append(
             f"jobs planned longer than max_hours of the site file, which no further attempt ends: {len(hopeless)}, "
@@ -53,9 +53,9 @@ def allow_attempts(workflow: Any, going_on: Mapping[str, int | None]) -> list[st
     return lines
 
 
-def _most(job: Any, going_on: Mapping[str, int | None]) -> float:
-    """Attempts that bring a job further."""
-    most = going_on.get(job.rule.name, 1)
+def _most(job: Any, resumable: Mapping[str, int | None]) -> float:
+    """Largest useful number of attempts of a job."""
+    most = resumable.get(job.rule.name, 1)
     return float("inf") if most is None else most
 
 

@@ -1,4 +1,4 @@
-"""Limits of a card or its driver: trainings beyond its memory, a torch without code for it."""
+"""Limits of a GPU and its driver: trainings beyond its memory, and a torch without code for it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 from workflow.planning.costs import Job
 
-#: Counted memory divided by the memory that a training reserves, at most (docs/cost.md, Table 8's memory).
+#: Largest ratio of planned to reserved memory of a training (docs/cost.md, Table 8's memory).
 SPARE = 1.25
-#: Remedy of a training that is too large.
+#: Remedy for a training that is too large.
 SMALLER = (
     "take a larger card, `checkpointing: true`, or a smaller batch_gpu, which changes the adversarial term "
     "(docs/differences.md, 20)"
@@ -17,7 +17,7 @@ SMALLER = (
 
 
 def too_large(jobs: Iterable[Job], memory_gb: float, card: str) -> str:
-    """Names the jobs whose planned memory is more than a card's; empty where all fit."""
+    """Message about jobs whose planned memory exceeds that of a card; empty if all fit."""
     large = sorted((job for job in jobs if job.memory_gb > memory_gb), key=lambda job: -job.memory_gb)
     if not large:
         return ""
@@ -26,10 +26,10 @@ def too_large(jobs: Iterable[Job], memory_gb: float, card: str) -> str:
 
 
 def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
-    """Whether a build of torch has no code for a card: none of its major capability, up to its minor one.
+    """Whether a build of torch has no code for a card: no code of the card's major capability up to its minor one.
 
     Args:
-        capability: Of the card.
+        capability: Compute capability of the card.
         built: ``torch.cuda.get_arch_list()``; code for 8.0 runs on 8.9, but not on 9.0.
     """
     numbers = [int("".join(filter(str.isdigit, name.partition("_")[2]))) for name in built if name.startswith("sm_")]
@@ -37,7 +37,7 @@ def without_code(capability: tuple[int, int], built: Iterable[str]) -> bool:
 
 
 def driver_memory() -> float | None:
-    """GB of the smallest card that the driver shows to this process; None without one. No torch: it takes seconds."""
+    """Memory in GB of the smallest visible card, from the driver (importing torch takes seconds); None without one."""
     count, card, size = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_size_t(0)
     found = []
     try:
@@ -54,7 +54,7 @@ def driver_memory() -> float | None:
 
 
 def driver_cuda() -> int | None:
-    """Major version of the newest CUDA that this machine's driver runs; None without a driver."""
+    """Major version of the newest CUDA that the driver supports; None without a driver."""
     version = ctypes.c_int(0)
     try:
         ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))

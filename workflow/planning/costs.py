@@ -21,25 +21,25 @@ from workflow.planning.steps import StepCost, student_cost, teacher_cost
 from workflow.preset import Preset
 from workflow.preset.specs import most_gpus
 
-#: States of a run that are kept side by side.
+#: Number of states of a run that are kept.
 GENERATIONS = 2
 
 
 @dataclasses.dataclass
 class Job:
-    """A job.
+    """A job with its cost.
 
     Attributes:
         kind: ``fetch``, ``import``, ``data``, ``teacher``, ``student``, ``measure``; ``build`` for tables and figures.
-        name: What it makes.
-        after: Products that it waits for, by their paths.
-        gpus: GPUs that it keeps at once.
-        gpu_hours: Hours of one GPU, or all its GPUs' together.
+        name: Name of the product.
+        after: Paths of products that the job waits for.
+        gpus: Number of GPUs that the job uses at the same time.
+        gpu_hours: Sum of the hours of its GPUs.
         cpu_hours: Hours without a GPU.
-        memory_gb: On each of its GPUs.
-        download_gb: What it loads from elsewhere.
-        disk_gb: What it leaves on disk.
-        facts: For people: images, operations, published scores.
+        memory_gb: Memory on each GPU.
+        download_gb: Size of downloads.
+        disk_gb: Size of its files on disk.
+        facts: Facts for people: images, operations, published scores.
     """
 
     kind: str
@@ -55,16 +55,16 @@ class Job:
 
 
 class Costs:
-    """Jobs of a preset with their costs, without those that they wait for.
+    """Computes the cost of single jobs of a preset.
 
     Args:
         preset: The preset.
-        gpu: The card they run on.
-        gpu_name: Its name.
+        gpu: The card of the jobs.
+        gpu_name: Name of the card.
         assumptions: Sizes and rates that cannot be counted.
-        gpus: GPUs there are; a training takes as many of them as the preset wishes.
-        rates: Measured operations a second by fp16; they replace the card's.
-        fresh: Count downloads that are in the cache as well.
+        gpus: Number of available GPUs; a training uses as many of them as the preset requests.
+        rates: Measured operations per second, by whether they are in float16; they replace the card's rates.
+        fresh: Whether downloads that are in the cache count.
     """
 
     def __init__(
@@ -89,23 +89,23 @@ class Costs:
         return Job("fetch", asset.id, download_gb=size, disk_gb=size)
 
     def imported(self, name: str) -> Job:
-        """The import of a published checkpoint, by its folder."""
+        """The import of a published checkpoint, given by its folder."""
         source = self.registry.get(self.preset.paths.checkpoints[name])
         return Job("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0)
 
     def tick(self, run: str) -> Job:
-        """The first log records of a row, by which it is timed."""
+        """The training of a row for its first log records, which time it."""
         job, images = self.student(run), self.preset.specs.tick(run)["total_kimg"] * 1000
         hours = images * job.facts["gflop_per_image"] * 1e9 / self._rate(job.facts["fp16"]) / 3600
         facts = job.facts | {"images": images, "evaluations": 0}
         return dataclasses.replace(job, gpu_hours=hours, disk_gb=0.0, facts=facts)
 
     def network(self, teacher: str | None) -> dict[str, Any] | None:
-        """Architecture of a teacher, as the preset says, or of a published one; None where nobody says."""
+        """Architecture of a teacher, from the preset or of a published teacher; None if unknown."""
         return self.preset.config["teachers"].get(teacher or "", {}).get("network") or self._like(teacher)
 
     def resolved(self, run: str) -> Any:
-        """Settings of a student, each with its value, as on a GPU if the preset is for one."""
+        """Resolved settings of a student, for a GPU if the preset uses one."""
         from sida.methods.resolve import resolve_recipe
 
         row = self.preset.runs[run]
@@ -123,7 +123,7 @@ class Costs:
             UserError: The network of its teacher or guide, or the card's rate, is unknown.
         """
         config, network = self.resolved(run), self.network(self.preset.runs[run].teacher)
-        assert network is not None  # else resolving would have failed
+        assert network is not None  # resolving the settings needs it
         guide = self._guide(run)
         if guide is None and config.guide is not None:
             raise UserError(
@@ -139,7 +139,7 @@ class Costs:
             drawn = evaluations * watched["num_samples"] * watched.get("trials", 1)
             seconds += drawn * self._measured(run, network_cost(network).forward, cost.fp16)
         job = self._training("student", run, cost, seconds)
-        # Rounds that are cut would change the batch that the adversarial scalar is pooled over.
+        # A smaller micro-batch would change the batch over which the adversarial scalar is pooled.
         job.gpus = most_gpus(job.gpus, config.batch_size, config.batch_gpu)
         job.facts |= {"images": images, "evaluations": evaluations}
         return job
@@ -175,13 +175,13 @@ class Costs:
         return Job("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
 
     def _guide(self, run: str) -> dict[str, Any] | None:
-        """Architecture of a row's guiding network; None without one, or where the preset does not say."""
+        """Architecture of a row's guiding network; None without one, or if unknown."""
         return self.network(self.preset.runs[run].guide)
 
     def _like(self, checkpoint: str | None) -> dict[str, Any] | None:
-        """Architecture of a checkpoint: that of the teacher whose name its own begins with (an EMA of the same).
+        """Architecture of a checkpoint: that of the teacher whose name is the beginning of the checkpoint's name.
 
-        Published ones are described once, in the preset that trains them.
+        Published teachers are described once, in the preset that trains them.
         """
         name = (checkpoint or "").replace("guide-", "teacher-")
         for teachers in (self.preset.config["teachers"], _published_teachers()):
@@ -192,7 +192,7 @@ class Costs:
         return None
 
     def _measured(self, run: str, forward: float, fp16: bool) -> float:
-        """Seconds for an image to be drawn, decoded and seen by all feature networks."""
+        """Seconds per image for drawing, decoding and all feature networks."""
         protocol, foreign = self.preset.protocol(self.preset.runs[run]), self.assumptions.foreign
         seconds = forward / self._rate(fp16) if forward else 0.0
         others = sum(getattr(foreign, str(name), 0.0) for name in {*protocol.extractors()})
@@ -220,7 +220,7 @@ def _published_teachers() -> dict[str, dict[str, Any]]:
 
 
 def _evaluations(points: Mapping[str, Any], total_kimg: float) -> int:
-    """Number of evaluations of a training, the one before it included."""
+    """Number of evaluations of a training, including the one before its first step."""
     share = max(1.0, total_kimg / points["every_kimg"])
     per_decade = points.get("per_decade")
     return 1 + (int(share) if per_decade is None else 1 + int(per_decade * math.log10(share)))

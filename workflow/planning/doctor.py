@@ -1,4 +1,4 @@
-"""Requirements of targets that are missing on a machine, each with the command that fixes it."""
+"""Checks a machine for the requirements of targets; each missing requirement has a command that fixes it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from workflow.planning.jobs import Jobs
 from workflow.preset.archives import training_data
 from workflow.preset.outside_code import allowing, outside_code_of
 
-Verdict = Literal["ok", "note", "missing"]
+CheckVerdict = Literal["ok", "note", "missing"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at.
+class Check:
+    """Result of one check.
 
     Attributes:
-        what: ``code``, ``GPU``, ``disk``, ``packages``, ``data``, ``assets``, ``LaTeX`` or ``scheduler``.
-        verdict: ``ok``; ``note``: it runs without; ``missing``: it does not.
-        text: What was found.
-        remedy: Command, or what to do; empty where nothing is to be done.
+        what: Subject: ``code``, ``GPU``, ``disk``, ``packages``, ``data``, ``assets``, ``LaTeX`` or ``scheduler``.
+        verdict: ``ok``; ``note``: not required; ``missing``: required and missing.
+        text: Description of the result.
+        remedy: Command or instruction that fixes it; empty if there is nothing to do.
     """
 
     what: str
-    verdict: Verdict
+    verdict: CheckVerdict
     text: str
     remedy: str = ""
 
 
-def examine(jobs: Jobs, targets: Sequence[str]) -> list[Finding]:
-    """Looks at everything that the jobs behind some targets need here.
+def examine(jobs: Jobs, targets: Sequence[str]) -> list[Check]:
+    """Checks all requirements of the jobs behind targets on this machine.
 
     Raises:
         UserError: No such target.
@@ -58,25 +58,25 @@ def examine(jobs: Jobs, targets: Sequence[str]) -> list[Finding]:
     ]
 
 
-def examine_code(preset: Path) -> list[Finding]:
-    """What a preset would import from outside the package, found before any of it runs.
+def examine_code(preset: Path) -> list[Check]:
+    """Finds code from outside the package that a preset would import, without running it.
 
     Args:
-        preset: Its file.
+        preset: File of the preset.
     """
     found = []
     for code in outside_code_of(preset):
         text = f"{code.where} would import {code.name} from {code.source or 'nowhere: there is no such file'}"
         remedy = f"read it, and if you trust it: export {allowing([code])}"
         found.append(
-            Finding("code", "note", f"{text}; allowed") if code.allowed else Finding("code", "missing", text, remedy)
+            Check("code", "note", f"{text}; allowed") if code.allowed else Check("code", "missing", text, remedy)
         )
-    return found or [Finding("code", "ok", "none from outside the package")]
+    return found or [Check("code", "ok", "none from outside the package")]
 
 
-def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
     if not jobs.preset.config["device"].startswith("cuda"):
-        yield Finding("GPU", "ok", "none is asked for (device: cpu)")
+        yield Check("GPU", "ok", "none is asked for (device: cpu)")
         return
     import torch
 
@@ -91,14 +91,14 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         elif driver is not None and driver < built:
             text = f"the driver runs CUDA {driver}; torch {torch.__version__} is built for CUDA {built}"
             remedy = f"install a driver of NVIDIA's for CUDA {built} or newer"
-        yield Finding("GPU", "missing", text, remedy)
+        yield Check("GPU", "missing", text, remedy)
         return
     for index in range(there):
         capability, archs = torch.cuda.get_device_capability(index), torch.cuda.get_arch_list()
         if without_code(capability, archs):
             text = f"GPU {index} has compute capability {capability[0]}.{capability[1]}, for which"
             remedy = "take a newer card, or an older torch: requirements/oldest.lock has the oldest that is supported"
-            yield Finding(
+            yield Check(
                 "GPU", "missing", f"{text} torch {torch.__version__} has no code (it has {', '.join(archs)})", remedy
             )
     memory = min(torch.cuda.get_device_properties(index).total_memory for index in range(there)) / 1e9
@@ -106,15 +106,15 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
     if large:
         close = need <= SPARE * memory
         text = f"{large}; plans lie up to a quarter above what is reserved" if close else large
-        yield Finding("GPU", "note" if close else "missing", text, SMALLER)
+        yield Check("GPU", "note" if close else "missing", text, SMALLER)
     elif there < wanted:
-        yield Finding("GPU", "note", f"{there} of {wanted}; the results are the same", f"--config gpus={there}")
+        yield Check("GPU", "note", f"{there} of {wanted}; the results are the same", f"--config gpus={there}")
     else:
-        yield Finding("GPU", "ok", f"{there} × {memory:.0f} GB, {need:.0f} GB are needed")
+        yield Check("GPU", "ok", f"{there} × {memory:.0f} GB, {need:.0f} GB are needed")
 
 
-def _disk(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
-    """Room per place: the cache, the archives and the results may lie on different disks."""
+def _disk(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
+    """Compares free and required space: cache, archives and results may be on different disks."""
     needs: dict[Path, float] = {}
     for product, job in found.items():
         path = cache_dir() if job.kind == "fetch" else Path(product if job.kind == "data" else jobs.preset.results)
@@ -128,10 +128,10 @@ def _disk(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         free = shutil.disk_usage(place).free / 1e9
         text = f"{free:,.0f} GB free at {place}, {need:,.1f} GB are needed"
         remedy = "free some, or work in another folder; SIDA_CACHE names the one of downloads"
-        yield Finding("disk", *(("missing", text, remedy) if free < need else ("ok", text)))
+        yield Check("disk", *(("missing", text, remedy) if free < need else ("ok", text)))
 
 
-def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
     latents = any(job.name.startswith("sd-vae") for job in found.values()) or any(
         jobs.preset.protocol(jobs.preset.runs[job.name]).quantisation == "truncate_unit"
         for job in found.values()
@@ -145,15 +145,15 @@ def _packages(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
     )
     missing = {name: remedy for name, remedy in wanted.items() if importlib.util.find_spec(name) is None}
     for name, remedy in missing.items():
-        yield Finding("packages", "missing", f"{name} is not installed", remedy)
+        yield Check("packages", "missing", f"{name} is not installed", remedy)
     if not missing:
-        yield Finding("packages", "ok", ", ".join(wanted))
+        yield Check("packages", "ok", ", ".join(wanted))
 
 
-def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
     made = [product for product, job in found.items() if job.kind == "data"]
     if made:
-        yield Finding("data", "note", f"{', '.join(made)}: made by the workflow from their sources")
+        yield Check("data", "note", f"{', '.join(made)}: made by the workflow from their sources")
     missing = set[str]()
     for job in found.values():
         if job.kind not in ("student", "teacher"):
@@ -166,47 +166,47 @@ def _data(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
         if path and path not in found and not os.path.exists(path):
             missing.add(path)
     for path in sorted(missing):
-        yield Finding("data", "missing", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
+        yield Check("data", "missing", f"{path} is not there", f"sida data prepare --source PICTURES --out {path}")
     if not made and not missing:
-        yield Finding("data", "ok", "all there")
+        yield Check("data", "ok", "all there")
 
 
-def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Finding]:
+def _assets(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
     wanted = [job for job in found.values() if job.kind == "fetch" and job.download_gb]
     missing = [jobs.costs.registry[job.name] for job in wanted]
     hand = [asset for asset in missing if not asset.urls]
     for asset in hand:
-        yield Finding("assets", "missing", f"{asset.id} has no link", by_hand(asset, cache_dir() / asset.target))
+        yield Check("assets", "missing", f"{asset.id} has no link", by_hand(asset, cache_dir() / asset.target))
     loaded = [asset.id for asset in missing if asset.urls]
     if loaded:
         text = f"{len(loaded)} to download, {sum(job.download_gb for job in wanted if job.name in loaded):,.1f} GB"
         command = f"sida assets fetch {' '.join(loaded)}" if len(loaded) < 6 else "the workflow fetches them first"
         if offline():
-            yield Finding(
+            yield Check(
                 "assets", "missing", f"{text}; SIDA_OFFLINE forbids it", "unset SIDA_OFFLINE, or put them by hand"
             )
         else:
-            yield Finding("assets", "note", text, command)
+            yield Check("assets", "note", text, command)
     if not missing:
-        yield Finding("assets", "ok", "all in the cache")
+        yield Check("assets", "ok", "all in the cache")
 
 
-def _latex(jobs: Jobs) -> Iterator[Finding]:
+def _latex(jobs: Jobs) -> Iterator[Check]:
     if jobs.preset.config["paper"]:
-        lack = missing_latex()
+        missing = missing_latex()
         remedy = "apt-get install --no-install-recommends texlive-latex-recommended texlive-science lmodern"
-        yield Finding(
-            "LaTeX", *(("note", f"paper.pdf is left out: {lack}", remedy) if lack else ("ok", "makes paper.pdf"))
+        yield Check(
+            "LaTeX", *(("note", f"paper.pdf is left out: {missing}", remedy) if missing else ("ok", "makes paper.pdf"))
         )
 
 
-def _scheduler(jobs: Jobs) -> Iterator[Finding]:
+def _scheduler(jobs: Jobs) -> Iterator[Check]:
     program = shutil.which("sbatch")
     if program is None:
         text = "no SLURM here: jobs run on this machine, one after another on its GPUs"
-        yield Finding("scheduler", "note", text, "docs/cluster.md")
+        yield Check("scheduler", "note", text, "docs/cluster.md")
     elif importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
         text = f"{program} is here, but not Snakemake's plugin for it"
-        yield Finding("scheduler", "note", text, how_to_install("snakemake-executor-plugin-slurm"))
+        yield Check("scheduler", "note", text, how_to_install("snakemake-executor-plugin-slurm"))
     else:
-        yield Finding("scheduler", "ok", f"{program}; --workflow-profile profiles/slurm")
+        yield Check("scheduler", "ok", f"{program}; --workflow-profile profiles/slurm")

@@ -1,4 +1,4 @@
-"""Jobs behind a target: what the workflow's rules would run, found without Snakemake."""
+"""Finds the jobs behind targets that the workflow would run, without Snakemake."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from workflow.preset import Preset
 from workflow.preset.spec_files import SpecFiles
 from workflow.preset.targets import Targets
 
-#: Folders of results whose jobs have a spec of the name that follows.
+#: Folders of results whose jobs have a spec with the name of the product.
 _STAGES = {"teachers", "students", "measurements", "barriers", "tables", "figures"}
 
 
 class Jobs:
-    """Jobs of a preset, by the path of their product.
+    """Jobs of a preset by the path of their product.
 
     Args:
-        costs: Costs of the preset's jobs; where they are fresh, products that are there are made again.
+        costs: Costs of the preset's jobs; with ``fresh`` existing products are made again.
     """
 
     def __init__(self, costs: Costs) -> None:
@@ -33,10 +33,10 @@ class Jobs:
         self._looked: set[str] = set()
 
     def behind(self, targets: Iterable[str]) -> dict[str, Job]:
-        """Jobs that make these targets, each after those that it waits for.
+        """Jobs that make targets, in an order in which each job follows those that it waits for.
 
         Args:
-            targets: Products by their paths or the end of them, or rows of the sheet; none is everything.
+            targets: Paths of products, or the end of such paths, or rows of the sheet; empty: the whole preset.
 
         Raises:
             UserError: No such target.
@@ -53,7 +53,7 @@ class Jobs:
         """Products that a target names.
 
         Raises:
-            UserError: None.
+            UserError: There is no such product.
         """
         inside = target.removeprefix(f"{self.preset.results}/").rstrip("/")
         if inside in self.preset.runs:
@@ -77,7 +77,7 @@ class Jobs:
         found[key] = job
 
     def _outdated(self, path: str, found: dict[str, Job]) -> bool:
-        """Whether a product that is there is made again: its spec has changed, or what it is made of is made again."""
+        """Whether an existing product is made again: its spec has changed, or one of its inputs is made again."""
         ours = path in self.preset.archives or path.startswith(f"{self.preset.results}/")
         if path in self._looked or not ours:
             return False
@@ -85,17 +85,17 @@ class Jobs:
         try:
             needs = self._job(path)[1]
         except UserError:
-            # What it would cost is unknown, and it is there.
+            # The product exists, and its cost is unknown.
             return False
         for needed in filter(os.path.exists, needs):
             self._add(needed, found)
         return self.records.changed(path) or any(_product(needed) in found for needed in needs)
 
     def job(self, path: str) -> Job:
-        """The job that makes a file, by its path, without those that it waits for.
+        """The job that makes a file.
 
         Raises:
-            UserError: Its network or rate is unknown.
+            UserError: The network of the job, or the card's rate, is unknown.
         """
         return self._job(path)[0]
 
@@ -121,7 +121,7 @@ class Jobs:
         return Job("build", f"{folder}/{name}".rstrip("/")), self._shown(folder, name)
 
     def _ticks(self, inside: str) -> tuple[Job, list[str]]:
-        """A row that is timed by its first log records, or what is made of these."""
+        """The job of a product below ``ticks/``, and the paths that it needs."""
         timed, name = self.preset.specs.timed, inside.split("/")[-2] if "/" in inside else inside.rsplit(".", 1)[0]
         if inside.startswith("students/"):
             return self.costs.tick(name), []
@@ -146,7 +146,7 @@ class Jobs:
 
 
 def _product(path: str) -> str:
-    """What one job makes: the trials of a row together, the formats of a table together."""
+    """Name of a job's product: all trials of a row, or all formats of a table, are one product."""
     if "/measurements/" in path:
         return os.path.dirname(path)
     return os.path.splitext(path)[0] if "/tables/" in path or "/figures/" in path else path
@@ -160,14 +160,14 @@ class Records:
     """Snakemake's records of finished jobs in the current folder.
 
     Args:
-        preset: The preset whose products are looked at.
+        preset: The preset of the products.
     """
 
     def __init__(self, preset: Preset) -> None:
         self.results, self.specs = preset.results, SpecFiles(preset)
 
     def changed(self, path: str) -> bool:
-        """Whether a product was made with another spec; False where there is no record, as Snakemake takes it."""
+        """Whether a product was made with another spec; False without a record, as in Snakemake."""
         stage, _, inside = path.removeprefix(f"{self.results}/").partition("/")
         name, slash, _ = inside.partition("/")
         if stage not in _STAGES or not path.startswith(f"{self.results}/"):
@@ -177,7 +177,7 @@ class Records:
 
 
 def _params(path: str) -> list[str] | None:
-    """Parameters of the job that made a file, as Snakemake 9 writes them; None without a record."""
+    """Parameters of the job that made a file, in the form of Snakemake 9; None without a record."""
     name = base64.urlsafe_b64encode(path.encode()).decode()
     record = Path(".snakemake/metadata") / name
     try:

@@ -1,4 +1,4 @@
-"""The rate of a machine, from a few steps of a row's own training on it."""
+"""Measures the rate of a machine by a few training steps of a row."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from workflow.planning.costs import Job
 from workflow.planning.jobs import Jobs
 from workflow.planning.steps import student_cost
 
-#: Steps that are timed at least, after one that is not, and seconds: small networks take as many steps as fill them.
+#: Least number of timed steps (after one untimed step), and least seconds, which small networks fill with more steps.
 STEPS, SECONDS = 3, 5.0
 
 
 def typical(jobs: Jobs, trained: Sequence[Job]) -> Job:
-    """The longest of the trainings that share a network, for the network that takes the most hours in all.
+    """The longest training of the network whose trainings take the most hours in total.
 
     Args:
-        jobs: Of the preset.
+        jobs: Jobs of the preset.
         trained: Trainings of students, at least one.
     """
     groups: dict[str, list[Job]] = {}
@@ -33,17 +33,17 @@ def typical(jobs: Jobs, trained: Sequence[Job]) -> Job:
 
 
 def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
-    """Operations a second of a row's training on one device of this machine, with fresh weights and drawn images.
+    """Operations per second of a row's training on one device, with random weights and images.
 
     Args:
-        jobs: Of the preset.
-        run: Row that is trained; its own settings, and one round (``batch_gpu``) a step.
+        jobs: Jobs of the preset.
+        run: Row to train with its settings and one micro-batch (``batch_gpu``) per step.
 
     Returns:
-        Whether it computes in float16, and the rate.
+        Whether the training computes in float16, and the rate.
 
     Raises:
-        UserError: The preset's device is not here, or has too little memory.
+        UserError: The preset's device is missing, or has too little memory.
     """
     import torch
 
@@ -51,7 +51,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
     from sida.training.process import prepare_process
 
     config, network = jobs.costs.resolved(run), jobs.costs.network(jobs.preset.runs[run].teacher)
-    assert network is not None  # else resolving would have failed
+    assert network is not None  # resolving the settings needs it
     device = take_device(config.device, f"--measure {run}")
     prepare_process(config.threads)
     try:
@@ -71,7 +71,7 @@ def measured_rate(jobs: Jobs, run: str) -> tuple[bool, float]:
             _wait(device)
             seconds = time.perf_counter() - start
     except torch.OutOfMemoryError:
-        raise UserError(f"--measure {run}: the device has too little memory for a round of {images} images") from None
+        raise UserError(f"--measure {run}: the device has too little memory for a micro-batch of {images}") from None
     return config.fp16, steps * images * student_cost(config, network).operations / seconds
 
 

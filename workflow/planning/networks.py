@@ -1,4 +1,4 @@
-"""Operations and memory of a network, counted on the meta device: nothing is computed, no weight is there."""
+"""Counts operations and memory of a network on the meta device, without weights or computation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sida.files.atomic import write_json
 from sida.progress import say
 from sida.runtime.provenance import source_digest
 
-#: Images that are counted together: a prime that no width or kernel has, so that what grows with them is known by size.
+#: Number of images in a count: a prime unlike any width or kernel size, which identifies sizes that grow with images.
 IMAGES = 11
 
 
@@ -24,16 +24,16 @@ IMAGES = 11
 class NetworkCost:
     """Cost of a network for one image; 2 operations per multiply-add.
 
-    A backward pass to weights and inputs takes twice the operations of the forward pass, one to the inputs alone
-    (through frozen weights) as many: each convolution and product has one such product for either.
+    A backward pass to weights and inputs takes twice the operations of the forward pass; a backward pass to the inputs
+    alone (through frozen weights) takes as many as the forward pass.
 
     Attributes:
-        parameters: Numbers that are learnt.
+        parameters: Number of learnt parameters.
         forward: Operations of an evaluation.
-        encoder: Operations of the encoder alone, which is the discriminator.
+        encoder: Operations of the encoder, which is the discriminator.
         kept: Bytes kept for a backward pass to all weights, in float32.
-        kept_frozen: Bytes kept for one to the inputs alone.
-        kept_once: Bytes kept whatever the number of images (scaled weights).
+        kept_frozen: Bytes kept for a backward pass to the inputs alone.
+        kept_once: Bytes kept independent of the number of images (scaled weights).
     """
 
     parameters: int
@@ -50,20 +50,20 @@ def network_cost(network: Mapping[str, Any]) -> NetworkCost:
     Args:
         network: ``{class, kwargs}``, see :func:`sida.networks.build_network`.
     """
-    # Dropout costs next to nothing.
+    # Dropout is negligible.
     kwargs = {key: value for key, value in network["kwargs"].items() if key != "dropout"}
     return _counted(json.dumps({**network, "kwargs": kwargs}, sort_keys=True))
 
 
 @functools.cache
 def _counted(text: str) -> NetworkCost:
-    """The counts of a network's description, which are kept in the cache: a large one takes seconds."""
+    """Counts for a network's description, cached on disk, since counting a large network takes seconds."""
     digest = hashlib.sha256(f"{source_digest()} {version('torch')} {text}".encode()).hexdigest()
     path = cache_dir() / "counts" / f"{digest[:32]}.json"
     with contextlib.suppress(OSError, ValueError, TypeError):
         return NetworkCost(**json.loads(path.read_bytes()))
     cost = _count(text)
-    # A cache that others own may be read-only.
+    # A cache of another user may be read-only.
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, dataclasses.asdict(cost))
@@ -83,7 +83,7 @@ def _count(text: str) -> NetworkCost:
         net = build_network(network)
     for layer in net.modules():
         if isinstance(layer, MPConv):
-            # Storing normalised weights takes time here and counts nothing.
+            # Storing normalised weights takes time and does not count.
             layer.rewrite = "never"
     forward, kept, once = _evaluate(net)
     net.requires_grad_(False)
@@ -94,15 +94,16 @@ def _count(text: str) -> NetworkCost:
 
 
 def _evaluate(net: Any, part: str = "decoder") -> tuple[float, float, float]:
-    """Operations of an evaluation, and bytes that it keeps for a backward pass besides parameters: both for an image,
-    and bytes that do not grow with the images.
+    """Operations and kept bytes of an evaluation per image, and kept bytes that do not grow with images.
+
+    Kept bytes are those for a backward pass, besides parameters.
     """
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import flop_registry
 
     class Counter(TorchDispatchMode):
-        """Adds up the operations of what is dispatched; torch's own counter also follows modules, ten times slower."""
+        """Adds up the operations of dispatched calls; torch's own counter follows modules and is ten times slower."""
 
         total = 0.0
 

@@ -1,4 +1,4 @@
-"""The plan of some targets: jobs with their costs, sums, and what is assumed; as JSON and as a table."""
+"""The plan of targets: jobs with their costs, totals and assumptions, as JSON and as a table."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ ASSUMED = (
 
 
 def make_plan(jobs: Jobs, targets: Sequence[str], gpus: int) -> dict[str, Any]:
-    """Everything about some targets, as JSON values.
+    """Plan of targets as JSON values.
 
     Args:
-        jobs: Of the preset.
+        jobs: Jobs of the preset.
         targets: See :meth:`Jobs.behind`.
-        gpus: GPUs there are.
+        gpus: Number of GPUs.
 
     Returns:
         ``preset, targets, gpu, gpus, rates, jobs`` (a list), ``totals, too_large, assumptions``.
 
     Raises:
-        UserError: No such target, or a network or rate that nobody knows.
+        UserError: No such target, or an unknown network or rate.
     """
     found = jobs.behind(targets)
     scores = published_scores(jobs.preset) if any(job.kind == "student" for job in found.values()) else {}
@@ -150,7 +150,7 @@ def _score(job: Mapping[str, Any]) -> str:
 
 
 def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
-    """What each row should reach, by run: metric to ``value ± std`` as printed; of two tables, the later one's."""
+    """Published scores by run: metric to ``value ± std`` as printed, from the later of several tables."""
     published, scores = load_published(), dict[str, dict[str, str]]()
     for name in preset.config["tables"]:
         path = preset.layout("tables", name)
@@ -158,7 +158,7 @@ def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
             continue
         layout = load_layout(path)
         if layout.mode == "measured":
-            continue  # no published number has a place in it
+            continue  # it shows no published number
         table = build_table(layout, Measurements([], preset.sheet), preset.runs, published, "audit")
         for record in table.records:
             if record["run"] and record["published"]:
@@ -168,11 +168,11 @@ def published_scores(preset: Preset) -> dict[str, dict[str, str]]:
 
 
 def wall_hours(jobs: Mapping[str, Job], gpus: int) -> float:
-    """Hours until the last job ends; a job without a GPU runs beside the others.
+    """Hours until the last job ends; jobs without a GPU run in parallel.
 
     Args:
-        jobs: By product; each is named before those that wait for it.
-        gpus: GPUs there are.
+        jobs: Jobs by product; each precedes the jobs that wait for it.
+        gpus: Number of GPUs.
     """
 
     def hours(job: Job) -> float:

@@ -1,4 +1,4 @@
-"""Progress of a whole run: jobs weighed by the plan's cost, the time left, and a terminal's bars."""
+"""Progress of a run: jobs weighted by planned cost, the time left, and bars in a terminal."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import TextIO
 
 from sida.progress import duration
 
-#: Seconds of every job beside those of its plan: starting Python, reading and writing.
+#: Seconds of every job besides its planned seconds: starting Python, reading and writing.
 START_SECONDS = 8.0
-#: A job's own line of progress, see :class:`sida.progress.Progress`; scores are drawn within other jobs.
+#: A line of progress of a job (:class:`sida.progress.Progress`); scores belong to other jobs.
 _LINE = re.compile(r"^\[(?!score )[^\]]+\]  ([\d,]+)/([\d,]+) \S+  \d+ %  ([\d,.e+-]+) ", re.MULTILINE)
 
 
 class RunProgress:
-    """Share of a run that is done, by the planned seconds of its jobs, of which only the ratios matter.
+    """Finished share of a run, by the planned seconds of its jobs; only the ratios of these matter.
 
     Args:
         jobs: Numbers of all jobs that compute.
-        clock: Seconds from any fixed moment.
+        clock: Returns seconds since a fixed moment.
     """
 
     def __init__(self, jobs: Iterable[int], clock: Callable[[], float] = time.monotonic) -> None:
@@ -33,26 +33,26 @@ class RunProgress:
         self.weighed = False
 
     def weigh(self, seconds: Mapping[int, float]) -> None:
-        """Takes the planned seconds of jobs; until then neither the share of the work nor the time left is known."""
+        """Sets the planned seconds of jobs; before that the share of the work and the time left are unknown."""
         self._weights = {job: START_SECONDS + seconds.get(job, 0.0) for job in self._weights}
         self.weighed = True
 
     def started(self, job: int, name: str, log: str) -> None:
-        """A job begins; its log says how far it is."""
+        """Records the start of a job; its log gives the job's progress."""
         self._running |= {job: (name, self._clock(), log)} if job in self._weights else {}
 
     def ended(self, job: int, failed: bool = False) -> None:
-        """A job ends; one that failed is not done."""
+        """Records the end of a job; a failed job is not done."""
         if self._running.pop(job, None) and not failed:
             self._ended.add(job)
 
     def line(self, done: int, total: int) -> str:
-        """Steps that are done, their share of the work and the time left."""
+        """Line with finished steps, their share of the work and the time left."""
         share, left = self._whole()
         return f"{done} of {total} steps done" + (f", {100 * share:.0f} % of the work{left}" if self.weighed else "")
 
     def bars(self, columns: int) -> list[str]:
-        """A bar for the whole, then one for each running job.
+        """One bar for the whole run, then one for each running job.
 
         Args:
             columns: Width of the terminal.
@@ -65,11 +65,11 @@ class RunProgress:
         return [bar[: columns - 1] for bar in bars]
 
     def _whole(self) -> tuple[float, str]:
-        """Share of the run that is done, and in words the time left at the rate so far."""
+        """Finished share of the run, and text about the time left at the rate so far."""
         whole, ended = sum(self._weights.values()), sum(self._weights[job] for job in self._ended)
         parts = [(self._weights[job], *self._part(start, log)) for job, (_, start, log) in [*self._running.items()]]
         done = ended + sum(weight * part for weight, part, _ in parts)
-        # Work of an earlier run says nothing about the rate of this one.
+        # Work of an earlier run does not count for the rate of this run.
         ours = ended + sum(weight * part for weight, _, part in parts)
         left = (
             f", {duration((self._clock() - self._begun) * (whole - done) / ours)} left" if ours and done < whole else ""
@@ -77,7 +77,7 @@ class RunProgress:
         return done / whole if whole else 1.0, left
 
     def _part(self, start: float, log: str) -> tuple[float, float]:
-        """Shares of a running job that are done, and done in this run: by the last line of progress in its log."""
+        """Finished share of a running job in total and in this run, by the last line of progress in its log."""
         try:
             with Path(log).open("rb") as file:
                 file.seek(max(0, file.seek(0, 2) - 4000))
@@ -90,7 +90,7 @@ class RunProgress:
 
 
 class Bars:
-    """Bars in the last lines of a terminal; the lines that jobs print scroll above.
+    """Bars in the last lines of a terminal; output of jobs scrolls above them.
 
     Args:
         stream: The terminal.
@@ -100,35 +100,35 @@ class Bars:
         self._stream, self._height = stream, 0
 
     def draw(self, bars: list[str], rows: int) -> None:
-        """Draws bars in the last of the terminal's rows."""
+        """Draws bars in the last rows of the terminal."""
         bars = bars[: max(1, rows // 3)]
         more = max(0, len(bars) - self._height)
         self._height += more
         top = rows - self._height
-        # Room for new bars: text moves up, and from here on only the lines above scroll.
+        # Room for new bars: text moves up, and only the lines above scroll from now on.
         text = "\033D" * more + f"\0337\033[1;{top}r\0338" + (f"\033[{more}A" if more else "") + "\0337"
         for number in range(self._height):
             text += f"\033[{top + 1 + number};1H\033[2K" + (bars[number] if number < len(bars) else "")
         self._write(text + "\0338")
 
     def close(self) -> None:
-        """Gives the lines back."""
+        """Removes the bars and frees their lines."""
         if self._height:
             self._height = 0
             self._write("\0337\033[r\0338\033[J")
 
     def _write(self, text: str) -> None:
-        # A terminal that has gone ends no run.
+        # A closed terminal must not end the run.
         with contextlib.suppress(OSError):
             self._stream.write(text)
             self._stream.flush()
 
 
 class Stopwatch:
-    """Core-seconds of jobs by stage, and what the cores spent waiting.
+    """Core-seconds of jobs by stage, and of waiting.
 
     Args:
-        clock: Seconds from any fixed moment; the watch starts at once.
+        clock: Returns seconds since a fixed moment; the watch starts at once.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -137,17 +137,17 @@ class Stopwatch:
         self._stages: dict[str, float] = {}
 
     def started(self, job: Hashable, stage: str, threads: int = 1) -> None:
-        """A job of a stage begins on so many cores."""
+        """Records the start of a job of a stage on a number of cores."""
         self._running[job] = (stage, threads, self._clock())
 
     def ended(self, job: Hashable) -> None:
-        """A job ends; one that never began is ignored."""
+        """Records the end of a job; a job without a start is ignored."""
         if job in self._running:
             stage, threads, start = self._running.pop(job)
             self._stages[stage] = self._stages.get(stage, 0.0) + threads * (self._clock() - start)
 
     def summary(self, cores: int) -> str:
-        """One line: wall time, cores, the share of each stage in the order of their first end, and of waiting."""
+        """Line with wall time, cores, and shares of stages (in the order of their first end) and of waiting."""
         wall = self._clock() - self._start
         total = max(cores * wall, 1e-9)
         waiting = max(total - sum(self._stages.values()), 0.0)

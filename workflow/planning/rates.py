@@ -21,9 +21,9 @@ class Gpu(Settings):
     Attributes:
         memory_gb: Its memory.
         watts: Its board power.
-        float16: TFLOP/s that training reaches in float16; null: unknown.
-        float32: The same in float32.
-        source: Where the rates come from.
+        float16: TFLOP/s of training in float16; null: unknown.
+        float32: TFLOP/s of training in float32; null: unknown.
+        source: Source of the rates.
     """
 
     memory_gb: Positive
@@ -33,10 +33,10 @@ class Gpu(Settings):
     source: str = ""
 
     def rate(self, fp16: bool, name: str) -> float:
-        """Operations a second.
+        """Operations per second.
 
         Raises:
-            UserError: Nobody has measured that precision.
+            UserError: The rate at this precision is unknown.
         """
         key = "float16" if fp16 else "float32"
         rate = getattr(self, key)
@@ -47,13 +47,13 @@ class Gpu(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Foreign(Settings):
-    """Operations of networks that are not ours, GFLOP an image.
+    """Operations of external networks, in GFLOP per image.
 
     Attributes:
         inception: The Inception network.
         dinov2: DINOv2, ViT-L/14.
-        vae_decode: The autoencoder's decoder.
-        vae_encode: Its encoder.
+        vae_decode: The decoder of the autoencoder.
+        vae_encode: The encoder of the autoencoder.
     """
 
     inception: NotNegative
@@ -64,13 +64,13 @@ class Foreign(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Assumptions(Settings):
-    """The file.
+    """Content of ``config/plan.yaml``.
 
     Attributes:
         gpus: Cards by name.
         gflop: See :class:`Foreign`.
-        pictures_per_second: Pictures that one job prepares in a second.
-        downloads_gb: Sizes of downloads by the beginning of their id.
+        pictures_per_second: Number of pictures that one job prepares per second.
+        downloads_gb: Sizes of downloads in GB, by the beginning of their id.
     """
 
     gpus: dict[str, Annotated[dict[str, Any], CheckedAs(Gpu)]]
@@ -79,7 +79,7 @@ class Assumptions(Settings):
     downloads_gb: dict[str, NotNegative]
 
     def gpu(self, name: str, where: str = "--gpu") -> Gpu:
-        """A card by name; `where` it was named, for errors.
+        """A card by name; `where` names the setting in errors.
 
         Raises:
             UserError: No such card.
@@ -91,11 +91,11 @@ class Assumptions(Settings):
 
     @property
     def foreign(self) -> Foreign:
-        """Networks that are not ours."""
+        """Operations of external networks."""
         return Foreign(**self.gflop)
 
     def gigabytes(self, asset: Asset) -> float:
-        """Size of a download: the registered one, else the assumed one; 0 where nobody knows."""
+        """Size of a download in GB: the registered size, else the assumed size; 0 if unknown."""
         if asset.size is not None:
             return asset.size / 1e9
         known = [start for start in self.downloads_gb if asset.id.startswith(start)]
@@ -103,6 +103,6 @@ class Assumptions(Settings):
 
 
 def load_assumptions(own: Iterable[Path] = ()) -> Assumptions:
-    """Reads ``plan.yaml`` of the preset's folder, else of ``config``."""
+    """Reads ``plan.yaml`` from the preset's folder, else from ``config``."""
     path = find("", "plan", own)
     return from_mapping(Assumptions, load_yaml(path), f"{path}:")

@@ -1,7 +1,7 @@
-"""Resources of jobs under a scheduler: minutes and memory by the plan, GPUs, nodes, partition, account by the site.
+"""Resources of jobs under a scheduler: minutes and memory by the plan; GPUs, nodes, partition, account by the site.
 
-Values that the plan decides are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt asks for half as
-much again as the first, up to what the site allows.
+Planned values are functions of Snakemake's ``wildcards`` and ``attempt``; each attempt requests an additional half of
+the first request, up to the site's limit.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from workflow.planning.rates import load_assumptions
 from workflow.planning.site import Site
 from workflow.preset import Preset
 
-#: Minutes of every job for starting Python, reading data and writing results, whatever it computes.
+#: Minutes of every job for starting Python, reading data and writing results.
 START_MINUTES = 30.0
-#: GB of main memory: a process with torch and its libraries; a measuring job; what an import takes per GB of its file.
+#: GB of main memory: of a process with torch; of a measuring job; of an import per GB of its file.
 PROCESS_GB, MEASURE_GB, IMPORT_GB = 4.0, 16.0, 3.0
-#: What an attempt adds to the first one's request.
+#: Growth of the request with each attempt, as a share of the first request.
 GROWTH = 0.5
-#: Kinds of jobs that take the preset's GPUs.
+#: Kinds of jobs that use the preset's GPUs.
 ON_GPU = ("teacher", "student", "measure", "shard", "sample", "figure", "encode", "tick")
 TRAINED = ("teacher", "student")
 #: Kinds of the rules that train.
@@ -41,19 +41,19 @@ class Requests:
 
     Args:
         preset: The preset.
-        site: The cluster; None for runs that no scheduler places, which ask for nothing.
-        inside: Within a job: time and memory were asked for already and are not planned again.
+        site: The cluster; None for runs without a scheduler, which request nothing.
+        inside: Whether this process is inside a job; then time and memory are not planned again.
     """
 
     def __init__(self, preset: Preset, site: Site | None, inside: bool = False) -> None:
         self.preset, self.site, self.inside = preset, site, inside
 
     def of(self, kind: str, trials: int | None = None) -> dict[str, Value]:
-        """Resources of a rule beside its GPUs.
+        """Resources of a rule besides GPUs.
 
         Args:
             kind: ``teacher, student, measure, shard, merge, sample, figure, encode, prepare, import, tick, build``.
-            trials: Trials that one job measures, where it measures whole ones.
+            trials: Number of whole trials that one job measures.
         """
         if self.site is None:
             return {"nodes": 1} if kind in TRAINED else {}
@@ -72,7 +72,7 @@ class Requests:
         return asked | (self._nodes(kind) if kind in TRAINED else {})
 
     def _nodes(self, kind: str) -> dict[str, Value]:
-        """Nodes of a training; on several one launcher starts on each, from within the job (see workflow.launch)."""
+        """Nodes of a training; the job starts one launcher on each of several nodes (see workflow.launch)."""
         asked: dict[str, Value] = {"nodes": lambda wildcards: self.nodes(kind, wildcards)}
         several = {"tasks": lambda nodes: nodes, "tasks_per_gpu": lambda nodes: 0, "mpi": lambda nodes: "srun"}
         for key, value in several.items():
@@ -91,7 +91,7 @@ class Requests:
         return self.preset.specs.training_gpus(self.preset.specs.student(wildcards.run))
 
     def nodes(self, kind: str, wildcards: Any) -> int:
-        """Nodes of a training: as few as hold its GPUs, each with the same number of them."""
+        """Smallest number of nodes with the GPUs of a training, equally many on each node."""
         assert self.site is not None
         gpus = self.gpus(kind, wildcards)
         fewest = max(1, math.ceil(gpus / self.site.gpus_per_node))
@@ -101,7 +101,7 @@ class Requests:
         return max(1, self.gpus(kind, wildcards) // self.nodes(kind, wildcards))
 
     def minutes(self, kind: str, wildcards: Any, attempt: int, trials: int | None = None) -> int:
-        """Minutes that a job asks for; the most there is where its plan is unknown."""
+        """Minutes that a job requests; without a plan the site's maximum."""
         assert self.site is not None
         most = math.ceil(60 * self.site.max_hours)
         try:
@@ -112,11 +112,11 @@ class Requests:
         return min(most, math.ceil(wanted))
 
     def pieces(self, kind: str, wildcards: Any, trials: int | None = None) -> int | None:
-        """Attempts that a job needs because none may be longer than the site allows.
+        """Number of attempts that a job needs because of the site's time limit.
 
         Returns:
-            None if one is enough; 0 if its plan is unknown. Each attempt computes for the longest time less its start;
-            of a measurement whole trials, and one more than there are trials says that it has no time for one.
+            None if one attempt suffices; 0 without a plan. Each attempt computes for the time limit minus its start,
+            and measures whole trials; if a trial is longer than an attempt, the number of trials plus one.
         """
         assert self.site is not None
         most = 60 * self.site.max_hours
@@ -126,7 +126,7 @@ class Requests:
             return 0
         if START_MINUTES + wanted <= most:
             return None
-        # A limit that is hardly longer than a start leaves half of it.
+        # At least half of the limit remains for computing.
         there = max(most - START_MINUTES, most / 2)
         if trials is None:
             return max(2, math.ceil(wanted / there))
@@ -134,7 +134,7 @@ class Requests:
         return max(2, math.ceil(trials / whole)) if whole else trials + 1
 
     def memory_mb(self, kind: str, wildcards: Any, attempt: int) -> int:
-        """MB of main memory that a job asks for on each of its nodes."""
+        """MB of main memory that a job requests on each node."""
         assert self.site is not None
         most = math.ceil(1000 * self.site.max_memory_gb)
         try:
@@ -144,13 +144,13 @@ class Requests:
         return min(most, math.ceil(wanted))
 
     def too_large(self, jobs: Iterable[Any]) -> str:
-        """Warns of trainings that are planned beyond the memory of the site's card, or of the smallest card here.
+        """Warning about trainings whose planned memory exceeds that of the site's card, or of the smallest card here.
 
         Args:
-            jobs: Snakemake's, those to run. Without a training among them, or on a CPU, none is planned.
+            jobs: Snakemake's jobs to run.
 
         Returns:
-            One line; empty where all fit or nobody knows the card.
+            One line; empty if all fit, if the card is unknown, or on a CPU.
         """
         trained = [(TRAINING_RULES[job.rule.name], job.wildcards) for job in jobs if job.rule.name in TRAINING_RULES]
         if not trained or self.preset.config["device"] == "cpu":
@@ -181,7 +181,7 @@ class Requests:
         return 0.0
 
     def _memory(self, kind: str, wildcards: Any) -> float:
-        """Planned GB on one node: processes, a copy of the kept states, and the networks where there is no GPU."""
+        """Planned GB on one node: processes, a copy of the kept states, and on a CPU the networks."""
         if kind in TRAINED:
             job = self._planned(kind, wildcards)
             on_cpu = job.memory_gb if self.preset.config["device"] == "cpu" else 0.0

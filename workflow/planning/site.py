@@ -1,4 +1,4 @@
-"""What a cluster is like: the one short file that its users write (``profiles/site.yaml``)."""
+"""Site file: a cluster's limits, cards and options, written by its users (``profiles/site.yaml``)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ VARIABLE = "SIDA_SITE"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Site(Settings):
-    """A cluster.
+    """Description of a cluster.
 
     Attributes:
-        gpu: Card, by its name in ``config/plan.yaml``; null: H200, or CPU for presets with ``device: cpu``.
-        gpus_per_node: GPUs of a node; a training on more of them runs on several nodes.
-        partition: Partition or queue of jobs; null: the scheduler's own choice.
-        gpu_partition: The same for jobs with a GPU; null: as the others.
-        account: Account or project that pays; null: none is named.
-        extra: More options of the submit command, as they are.
-        max_hours: Longest time that a job may ask for; a longer training resumes in its next attempt.
-        max_memory_gb: Most memory that a job may ask for on a node.
-        margin: Asked time divided by planned time.
+        gpu: Name of the card in ``config/plan.yaml``; null: H200, or CPU for presets with ``device: cpu``.
+        gpus_per_node: Number of GPUs of a node; a training on more GPUs runs on several nodes.
+        partition: Partition or queue of jobs; null: the scheduler's default.
+        gpu_partition: Partition or queue of jobs with a GPU; null: ``partition``.
+        account: Account or project of the jobs; null: none.
+        extra: Further options of the submit command.
+        max_hours: Longest time that a job may request; a longer training resumes in its next attempt.
+        max_memory_gb: Largest memory that a job may request on a node.
+        margin: Requested time divided by planned time.
     """
 
     gpu: str | None = None
@@ -47,13 +47,13 @@ class Site(Settings):
 
 
 def load_site(own: Iterable[Path] = ()) -> Site:
-    """Reads the file that ``SIDA_SITE`` names, else ``profiles/site.yaml`` of the current folder, else of the checkout.
+    """Reads the file ``SIDA_SITE``, else ``profiles/site.yaml`` of the current folder, else of the checkout.
 
     Args:
-        own: Folders of the preset, whose ``plan.yaml`` may name cards.
+        own: Folders of the preset, whose ``plan.yaml`` may define cards.
 
     Raises:
-        UserError: No such file, a faulty one, or one of the current folder without the user's permission.
+        UserError: A missing or faulty file, or a file of the current folder without the user's permission.
     """
     named = os.environ.get(VARIABLE)
     if named and not Path(named).is_file():
@@ -67,7 +67,7 @@ def load_site(own: Iterable[Path] = ()) -> Site:
             path, "a site file, whose options go to the command that submits jobs", f"set {VARIABLE}={path}"
         )
     said = parse_yaml(read_text(path), str(path))
-    # All keys may be left out: then nothing is left, or comments.
+    # The file may be empty or have comments only.
     site = from_mapping(Site, {} if said is None else said, f"{path}:")
     if site.gpu is not None:
         load_assumptions(own).gpu(site.gpu, f"{path}: gpu:")

@@ -1,4 +1,4 @@
-"""Cost of an image in the training of a student or teacher, and the memory of a GPU that it needs."""
+"""Operations per image and GPU memory of the training of a student or teacher."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 from sida.methods.registry import find_method
 from workflow.planning.networks import NetworkCost, network_cost
 
-#: Bytes of a number in float32.
+#: Bytes of a float32 number.
 BYTES = 4
-#: What CUDA, its libraries and the allocator's gaps take beside tensors.
+#: Memory besides tensors: bytes of CUDA and its libraries, and the factor for gaps of the allocator.
 CONTEXT_BYTES, GAPS = 0.7e9, 1.1
 
 
@@ -20,10 +20,10 @@ class StepCost:
     """Cost of a training.
 
     Attributes:
-        operations: Of an image, all networks and passes together.
+        operations: Operations per image in all networks and passes.
         memory: Bytes on each GPU.
         state: Bytes of a kept state.
-        network: Bytes of the network that comes out.
+        network: Bytes of the resulting network.
         fp16: Whether networks compute in float16.
     """
 
@@ -39,16 +39,16 @@ def student_cost(
 ) -> StepCost:
     """Cost of a distillation.
 
-    In score distillation, the fake score's step takes 1 (images) + 3 (its own passes), and 3 of the encoder for real
-    images. The generator's step takes 3 (its own passes) and 2 each through the frozen teacher and fake score. Other
-    methods have other :class:`~sida.methods.method.Passes`. Gradient checkpointing evaluates once more what has a
-    backward pass; the memory that it saves is not counted. A guiding network is evaluated and passed by gradients
-    like the teacher.
+    In score distillation a step of the fake score takes 1 forward pass (images) + 3 (its own passes), and 3 of the
+    encoder for real images. A step of the generator takes 3 (its own passes) and 2 each through the frozen teacher and
+    fake score. Other methods have other :class:`~sida.methods.method.Passes`. Gradient checkpointing repeats the
+    forward pass of networks with a backward pass; the saved memory is not counted. A guiding network costs the same as
+    the teacher.
 
     Args:
         config: :class:`sida.methods.recipe.ResolvedConfig`.
         network: ``{class, kwargs}`` of the teacher.
-        gpus: GPUs that share the optimizer, where the settings ask for it (``shard``).
+        gpus: Number of GPUs, which share the optimizer state if the settings say so (``shard``).
         guide: ``{class, kwargs}`` of the guiding network; None without guidance.
     """
     guiding = None if guide is None else network_cost(guide)
@@ -64,12 +64,12 @@ def student_cost(
     activations = images * (cost.kept + 2 * cost.kept_frozen) * width / BYTES + 3 * cost.kept_once * width / BYTES
     if guiding is not None:
         activations += (images * guiding.kept_frozen + guiding.kept_once) * width / BYTES
-    # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one learner's gradient twice.
+    # φ, ψ, θ and θ's average; Adam's second moments of ψ and θ, and first ones with β₁; one gradient twice.
     moments = 2 + sum(betas[0] > 0 for betas in (config.betas, config.generator_betas or config.betas))
     pieces = gpus if config.shard == "optimizer" else 1
     weights = (3 + (1 + moments + 2) / pieces) * BYTES * cost.parameters
     weights += 0.0 if guiding is None else BYTES * guiding.parameters
-    # ψ, θ, the average and the best network, with the moments.
+    # ψ, θ, the average and the kept network, with the moments.
     state = (4 + moments) * BYTES * cost.parameters
     memory = CONTEXT_BYTES + GAPS * (weights + activations)
     return StepCost(operations, memory, state, BYTES * cost.parameters, config.fp16)
@@ -84,7 +84,7 @@ def teacher_cost(training: Mapping[str, Any], network: Mapping[str, Any]) -> Ste
     """
     cost: NetworkCost = network_cost(network)
     images = training.get("batch_gpu") or training["batch_size"]
-    # Network, average, two moments; the gradient twice.
+    # The network, its average and two moments; the gradient twice.
     weights, state = 6 * BYTES * cost.parameters, 4 * BYTES * cost.parameters
     memory = CONTEXT_BYTES + GAPS * (weights + images * cost.kept + cost.kept_once)
     fp16 = bool(network["kwargs"].get("use_fp16", False))

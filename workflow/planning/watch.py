@@ -1,6 +1,6 @@
-"""Progress of a run in Snakemake's process: planned seconds of its jobs, and a terminal's bars.
+"""Progress of a run in Snakemake's process: planned seconds of its jobs, and bars in a terminal.
 
-Counting networks loads torch, so a process of its own (``python -m workflow.planning.watch``) plans the jobs.
+Counting networks loads torch, so a separate process (``python -m workflow.planning.watch``) plans the jobs.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from workflow.planning.progress import Bars, RunProgress
 from workflow.planning.rates import load_assumptions
 from workflow.preset import Preset
 
-#: Seconds before jobs are weighed: a shorter run needs no time left, and its jobs have the cores.
+#: Seconds before jobs are weighted: a shorter run needs no estimate, and its jobs need the cores.
 WEIGH_AFTER = 20.0
 _OF_A_ROW = re.compile(r"(measurements|samples|statistics)/([^/]+)(?:/trial-\d+/shard-(\d+)-(\d+))?")
 
 
-def watch(told: Mapping[str, Any]) -> RunProgress:
-    """Begins to watch a run.
+def watch(run: Mapping[str, Any]) -> RunProgress:
+    """Starts to watch a run.
 
     Args:
-        told: ``config``, ``source``, ``places``, and ``outputs`` of each job.
+        run: ``config``, ``source`` and ``folders`` of the preset, and ``outputs`` of each job.
     """
-    progress = RunProgress(map(int, told["outputs"]))
-    timer = threading.Timer(WEIGH_AFTER, _weigh, (progress, json.dumps(told)))
+    progress = RunProgress(map(int, run["outputs"]))
+    timer = threading.Timer(WEIGH_AFTER, _weigh, (progress, json.dumps(run)))
     timer.daemon = True
     timer.start()
     if sys.stderr is not None and sys.stderr.isatty() and os.getenv("TERM", "dumb") != "dumb":
-        # The bars go when the process ends, however it ends.
+        # The bars are removed when the process ends for any reason.
         atexit.register(_begin_to_draw(progress))
     return progress
 
 
-def _weigh(progress: RunProgress, told: str) -> None:
+def _weigh(progress: RunProgress, run: str) -> None:
     command = [sys.executable, "-m", "workflow.planning.watch"]
-    process = subprocess.run(command, input=told, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, input=run, capture_output=True, text=True, check=False)
     if process.returncode:
         lines = process.stderr.splitlines() or [f"status {process.returncode}"]
-        say(f"the plan of this run is unknown, so that no time left is given: {lines[-1]}")
+        say(f"the plan of this run is unknown, so no time left is given: {lines[-1]}")
         return
     progress.weigh({int(job): seconds for job, seconds in json.loads(process.stdout).items()})
 
@@ -77,7 +77,7 @@ def _begin_to_draw(progress: RunProgress) -> Callable[[], None]:
 
 
 def planned_seconds(preset: Preset, outputs: Mapping[str, list[str]]) -> dict[str, float]:
-    """Seconds of each job by the plan, on the usual card of the preset's device; 0 where the plan has no cost.
+    """Planned seconds of each job on the default card of the preset's device; 0 for jobs without a planned cost.
 
     Args:
         preset: The preset.
@@ -106,10 +106,10 @@ def _seconds(jobs: Jobs, paths: list[str]) -> float:
 
 
 def _main() -> None:
-    told: dict[str, Any] = json.load(sys.stdin)
+    run: dict[str, Any] = json.load(sys.stdin)
     os.nice(19)
-    preset = Preset(told["config"], told["source"], [Path(place) for place in told["places"]])
-    print(json.dumps(planned_seconds(preset, told["outputs"])))
+    preset = Preset(run["config"], run["source"], [Path(folder) for folder in run["folders"]])
+    print(json.dumps(planned_seconds(preset, run["outputs"])))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Presets: settings and sample sheet, checked as a whole, with the paths of networks and the specs of jobs.
 
-The workflow and the command line read presets through this package, so both accept the same files and report the same
-faults. Specs are described in ``docs/architecture.md``.
+The workflow and the command line read presets with this package, so both accept the same files and report the same
+faults. ``docs/architecture.md`` describes specs.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ class Preset(Rows):
     Args:
         config: Settings as loaded from ``config/<preset>.yaml`` (Snakemake's overrides included).
         source: File named in errors.
-        own: Folders of the preset. Files, data sets, checkpoints, protocols and layouts that the preset or its sheet
-            names are looked for there first (:mod:`sida.config.resources`).
+        own: Folders of the preset, which are searched first for files, data sets, checkpoints, protocols and layouts
+            that the preset or its sheet names (:mod:`sida.config.resources`).
 
     Raises:
         UserError: Any fault in the configuration, the sheet or between them.
@@ -47,7 +47,7 @@ class Preset(Rows):
 
     @functools.cached_property
     def archives(self) -> dict[str, str]:
-        """Archives that the workflow can make, of the data sets that rows and teachers name: path to data set."""
+        """Archives that the workflow can make for data sets of rows and teachers: path to data set."""
         return find_archives(self)
 
     def archive_origin(self, path: str) -> MadeFrom:

@@ -1,4 +1,4 @@
-"""Archives that the workflow makes, of which data set each is, and trainings that need none."""
+"""Archives of data sets that the workflow makes, and data of trainings that need no archive."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from workflow.preset.rows import Rows
 
 
 def find_archives(preset: Rows) -> dict[str, str]:
-    """Archives of the data sets that rows, teachers and protocols name, and of those that these are made of.
+    """Archives of the data sets of rows, teachers and protocols, and of the sources of these data sets.
 
     Returns:
-        Path to data set.
+        Data sets by path of the archive.
 
     Raises:
-        UserError: A data set that is made of itself, that has no path, or whose source is nowhere.
+        UserError: A data set is made of itself, has no path, or its source is missing.
     """
     named = {preset.config["dataset"], *(run.dataset for run in preset.runs.values())}
     named |= {teacher.get("dataset") for teacher in preset.config["teachers"].values()}
@@ -46,7 +46,7 @@ def find_archives(preset: Rows) -> dict[str, str]:
 
 
 def training_data(preset: Rows, run: Run) -> dict[str, Any]:
-    """Spec of what a row's training reads: the classes alone, where its data set has counts and it sees no image."""
+    """Spec of the data of a row's training: only classes if its data set has counts and the method sees no images."""
     where = f"{preset.sheet}: run '{run.run}'"
     spec, protocol = preset.dataset_of(run), preset.protocol(run)
     counts = dataset_counts(run.dataset or preset.config["dataset"], where, preset.config["datasets"])
@@ -54,7 +54,7 @@ def training_data(preset: Rows, run: Run) -> dict[str, Any]:
     if counts is None or references or find_method(run.method, where).real_images:
         return spec
     kept = {key: spec[key] for key in ("name", "resolution", "channels", "label_dim", "num_images") if key in spec}
-    # Of latents a mean and a standard deviation are stored, which networks see as one channel.
+    # Latents are stored with mean and standard deviation: two stored channels are one channel of networks.
     kept["channels"] //= 2 if protocol.quantisation == "truncate_unit" else 1
     return kept | {"kind": "counts", "counts": counts}
 

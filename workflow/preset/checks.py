@@ -1,4 +1,4 @@
-"""Checks between the parts of a preset: what rows name must exist and fit together."""
+"""Checks between the parts of a preset: names in rows must exist and fit together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workflow.preset.rows import Rows
 
 
 def check_references(preset: Rows) -> None:
-    """Checks what a schema cannot: that teachers, recipes, samplers, data sets and parents exist and fit.
+    """Checks that teachers, recipes, samplers, data sets and parents of all rows exist and fit.
 
     Raises:
         UserError: The first fault, with the run that has it.
@@ -57,19 +57,19 @@ def check_references(preset: Rows) -> None:
         if run.trained_here:
             check_student(preset, run, where, recipes)
         check_guide(preset, run, where)
-        # Asked for now, not when the training is long done.
+        # Checked now and not after the training.
         preset.class_counts(run)
     find_archives(preset)
 
 
 def check_object(name: str, where: str, kind: str) -> None:
-    """Imports what a preset names as ``module:object``, so that a wrong name is told now and not by a job."""
+    """Imports a ``module:object`` of a preset, so that a wrong name is reported before the first job."""
     if names_object(name):
         load_object(name, where, kind)
 
 
 def check_sampler(preset: Rows, run: Run, where: str, samplers: Mapping[str, Any]) -> None:
-    """Checks how a row is sampled."""
+    """Checks the sampler of a row."""
     if run.sampler is None:
         raise UserError(f"{where}: column 'sampler' is empty; name one of {', '.join(samplers)}")
     if run.sampler not in samplers:
@@ -78,13 +78,13 @@ def check_sampler(preset: Rows, run: Run, where: str, samplers: Mapping[str, Any
         raise UserError(f"{where}: method 'data' and a sampler of kind 'data' belong together")
     if run.trained_here and samplers[run.sampler].get("guidance", 1) != 1:
         raise UserError(
-            f"{where}: sampler '{run.sampler}' has guidance, which a row that is distilled has in its recipe; "
+            f"{where}: sampler '{run.sampler}' has guidance, but a distilled row has guidance in its recipe only; "
             "name another sampler"
         )
 
 
 def check_guide(preset: Rows, run: Run, where: str) -> None:
-    """Checks that a row has a guiding network where it has guidance, and that the two networks fit."""
+    """Checks that a row with guidance has a guiding network, and that the two networks fit."""
     guided = f"recipe '{run.recipe}'" if run.trained_here else f"sampler '{run.sampler}'"
     guidance = preset.guidance(run)
     if guidance != 1 and run.guide is None:
@@ -100,9 +100,9 @@ def check_guide(preset: Rows, run: Run, where: str) -> None:
 
 
 def check_fit(preset: Rows, run: Run, where: str) -> None:
-    """Checks that a guide among the preset's teachers is for the same images as the row's teacher, and is another."""
+    """Checks that a guide among the preset's teachers differs from the row's teacher and has the same images."""
     if run.guide == run.teacher and run.checkpoint is None:
-        raise UserError(f"{where} is the row's own teacher, which guides nowhere; name another")
+        raise UserError(f"{where} is the teacher of the row, so guidance has no effect; name another network")
     teachers = preset.config["teachers"]
     guided, guide = (teachers.get(name, {}).get("network") for name in (run.teacher, run.guide))
     if guided and guide and (fault := guide_mismatch(guided["kwargs"], guide["kwargs"])):
@@ -110,7 +110,7 @@ def check_fit(preset: Rows, run: Run, where: str) -> None:
 
 
 def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]) -> None:
-    """Checks what a row that is distilled here needs: recipe, options of its method, start, stand-in for the data."""
+    """Checks a distilled row: its recipe, options of its method, initial network, and source of real images."""
     if not run.recipe:
         raise UserError(f"{where}: column 'recipe' is empty; name one of {', '.join(recipes) or 'none defined'}")
     if run.recipe not in recipes:
@@ -124,7 +124,7 @@ def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]
         wanted = "must name a generator" if run.init is None else "must be empty"
         raise UserError(f"{where}: column 'init' {wanted} for method '{run.method}'")
     if run.init is not None and run.init not in preset.runs:
-        raise UserError(f"{where}: init names no run of this sheet: '{run.init}'{suggestion(run.init, preset.runs)}")
+        raise UserError(f"{where}: column 'init': no run '{run.init}' in this sheet{suggestion(run.init, preset.runs)}")
     for parent in preset.parents(run):
         if not is_method(preset.runs[parent].method):
             key = "init" if parent == run.init else f"recipes.{run.recipe}.real_source"
@@ -133,7 +133,7 @@ def check_student(preset: Rows, run: Run, where: str, recipes: Mapping[str, Any]
 
 
 def check_order(preset: Rows, start: str, parent: str, where: str) -> None:
-    """Refuses a run that waits for itself through its parents."""
+    """Refuses a run that is its own ancestor."""
     waiting, seen = [parent], set[str]()
     while waiting:
         name = waiting.pop()
@@ -145,7 +145,7 @@ def check_order(preset: Rows, start: str, parent: str, where: str) -> None:
 
 
 def check_experiments(preset: Rows) -> None:
-    """Checks that experiments name what the preset has, and that no claim of it goes without a prediction.
+    """Checks that experiments name products and claims of the preset, and that each claim has a prediction.
 
     Raises:
         UserError: The first fault, with its experiment and key.

@@ -1,4 +1,4 @@
-"""Axes of figures of points: settings of rows, their seeds, and teachers that differ only in their seed."""
+"""Settings of rows for the axes of figures of points, with seeds, and teachers that differ only in their seed."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from sida.methods.resolve import DistillConfig, resolve_recipe
 from sida.training.config import TeacherTraining
 from workflow.preset.rows import Rows
 
-#: Gives the spec of a student by name.
-Specs = Callable[[str], dict[str, Any]]
+#: Function from the name of a student to its spec.
+StudentSpec = Callable[[str], dict[str, Any]]
 
 
-def figure_settings(preset: Rows, layout: FigureKind, specs: Specs) -> dict[str, dict[str, Any]]:
-    """Settings that a figure shows, by row that can be measured here.
+def figure_settings(preset: Rows, layout: FigureKind, specs: StudentSpec) -> dict[str, dict[str, Any]]:
+    """Settings that a figure shows, by measurable row.
 
-    Each row has its ``seed``, ``teacher`` (the first that differs from its own in the seed alone), and those that the
-    layout names.
+    Each row has its ``seed``, ``teacher`` (the first teacher that differs from its own in the seed only), and the
+    settings that the layout names.
 
     Raises:
-        UserError: A row without a setting by which its points differ.
+        UserError: A row does not have a setting of the figure's axes.
     """
     wanted = layout.needs(preset.runs).settings or {}
     there = {name: set(keys) for name, keys in wanted.items() if name in preset.measurable}
     return {name: _of(preset, preset.runs[name], keys, layout.source, specs) for name, keys in there.items()}
 
 
-def _of(preset: Rows, run: Run, keys: set[str], source: str, specs: Specs) -> dict[str, Any]:
+def _of(preset: Rows, run: Run, keys: set[str], source: str, specs: StudentSpec) -> dict[str, Any]:
     found: dict[str, Any] = {"seed": preset.seed_of(run)}
     if run.teacher is not None:
         found[TEACHER] = _first_alike(preset, run.teacher)
@@ -50,7 +50,7 @@ def _first_alike(preset: Rows, teacher: str) -> str:
     return next((name for name, other in without_seed.items() if other == without_seed.get(teacher)), teacher)
 
 
-def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: Specs) -> Any:
+def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
     if not run.trained_here:
         raise UserError(f"{where} is not distilled here and has no recipe; give its series a 'by' of its own")
     value = preset.config["recipes"][run.recipe].get(name)
@@ -58,18 +58,18 @@ def _of_recipe(preset: Rows, run: Run, name: str, where: str, specs: Specs) -> A
         return value
     config = from_mapping(DistillConfig, specs(run.run), where)
     network = preset.config["teachers"][str(run.teacher)].get("network")
-    # What a recipe leaves out may depend on the teacher's network, which a downloaded teacher does not tell here.
+    # Defaults of a recipe may depend on the teacher's network, which is unknown before a teacher is downloaded.
     return getattr(resolve_recipe(config, network, where) if network else config, name)
 
 
-def _of_sampler(preset: Rows, run: Run, name: str, where: str, specs: Specs) -> Any:
+def _of_sampler(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
     if run.sampler is None:
         raise UserError(f"{where} has no sampler; change the conditions")
     sampler = read_sampler(preset.sampler_of(run))
     return sampler.steps if name == "num_steps" else getattr(sampler, name)
 
 
-def _of_teacher(preset: Rows, run: Run, name: str, where: str, specs: Specs) -> Any:
+def _of_teacher(preset: Rows, run: Run, name: str, where: str, specs: StudentSpec) -> Any:
     training = preset.config["teachers"].get(run.teacher, {}).get("training")
     if training is None:
         raise UserError(f"{where} has no teacher that is trained here; change the conditions")

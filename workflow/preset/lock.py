@@ -1,8 +1,8 @@
-"""Lock on a preset's results with its holder's name: one workflow at a time; a killed workflow leaves no lock.
+"""Lock on a preset's results that names its holder: one workflow at a time; a killed workflow leaves no lock.
 
-``flock`` decides between processes of one machine, and of all machines whose file system carries it between them. Where
-it does not, the file says who holds it, and a sign of life decides: the holder touches the file every few seconds,
-and who finds another machine's name in it watches for that. No clock is compared with another one.
+``flock`` decides between processes of one machine, and of machines with a common file system that supports it. For
+other file systems the lock file names its holder, and the holder touches the file every few seconds. A workflow that
+finds the name of another machine watches the file for such a sign of life. Clocks of machines are never compared.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from sida.files.locks import try_lock
 from sida.progress import say
 
 NAME = ".workflow.lock"
-#: Seconds between two signs of life, and how long another machine's are waited for.
+#: Seconds between two signs of life, and seconds of watching for those of another machine.
 BEAT, PATIENCE = 10.0, 60.0
 
 
 class PresetLock:
-    """The lock of ``results/<preset>``: taken once, held to the end of the process, however that comes.
+    """The lock of ``results/<preset>``: taken once, held until the process ends for any reason.
 
     Args:
         folder: The preset's results; made when missing.
-        command: What the holder is running, as words.
+        command: Command of the holder, as words.
     """
 
     def __init__(self, folder: str | os.PathLike[str], command: list[str]) -> None:
@@ -48,21 +48,21 @@ class PresetLock:
         self._signs = threading.Thread(target=self._live, daemon=True, name=f"lock of {self.folder}")
 
     def take(self) -> None:
-        """Takes the lock, or fails with the name of its holder.
+        """Takes the lock.
 
         Raises:
-            UserError: Another workflow is at work in this folder, or the folder cannot be written. Nothing was changed.
+            UserError: Another workflow holds the lock (the message names it), or the folder cannot be written.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            # Closed in the processes that this one starts: a job that outlives a killed workflow holds nothing.
+            # Child processes do not inherit the lock: a job that outlives a killed workflow leaves no lock.
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise UserError(
-                f"{self.folder}: cannot be written ({error.strerror}); fix that, or start where results may be kept"
+                f"{self.folder}: cannot be written ({error.strerror}); fix that, or start in a writable folder"
             ) from None
         try:
-            self._settle(reaches=self._locked())
+            self._wait_for_holder(lockable=self._locked())
             os.ftruncate(self._file, 0)
             os.pwrite(self._file, json.dumps(self._record).encode(), 0)
         except BaseException as error:
@@ -77,12 +77,12 @@ class PresetLock:
         self._signs.start()
 
     def release(self) -> None:
-        """Gives the lock back; a second time does nothing."""
+        """Releases the lock; a second call does nothing."""
         self._ended.set()
-        # A child that was forked ends too, but the lock is its parent's.
+        # A forked child ends, too, but the lock belongs to its parent.
         if self._file is None or os.getpid() != self._record["pid"]:
             return
-        # Not for ever: a file system that does not answer must not hold up the end.
+        # With a time limit: a file system that does not answer must not delay the end.
         self._signs.join(timeout=5)
         if (read_holder(self.path) or {}).get("token") == self._token:
             with contextlib.suppress(OSError):
@@ -91,7 +91,7 @@ class PresetLock:
         self._file = None
 
     def _locked(self) -> bool:
-        """Takes the operating system's lock; whether it says anything about this machine's processes."""
+        """Takes the operating system's lock; returns whether the file system supports locks."""
         assert self._file is not None
         try:
             free = try_lock(self._file)
@@ -102,12 +102,12 @@ class PresetLock:
             raise self._refusal(read_holder(self.path))
         return True
 
-    def _settle(self, reaches: bool) -> None:
-        """Whether the one who is named in the file is gone; says so."""
+    def _wait_for_holder(self, lockable: bool) -> None:
+        """Waits until the named holder is known to be gone, and reports it; raises if the holder is alive."""
         holder = read_holder(self.path)
         if holder is None:
             return
-        if not (reaches and holder["machine"] == machine()):
+        if not (lockable and holder["machine"] == machine()):
             say(f"{self.folder}: {_who(holder)} may be at work here; watching {PATIENCE:.0f} s for a sign of life")
             before, end = _touched(self.path), time.monotonic() + PATIENCE
             while time.monotonic() < end:
@@ -119,13 +119,13 @@ class PresetLock:
     def _refusal(self, holder: dict[str, Any] | None) -> UserError:
         return UserError(
             f"{self.folder}: another workflow is at work here ({_who(holder)}); wait for its end or stop it, "
-            "or work beside it in a folder of your own: --config preset=NAME"
+            "or use another folder of results: --config preset=NAME"
         )
 
     def _live(self) -> None:
-        """Gives signs of life until the end; stops the workflow if another one has taken its place meanwhile."""
+        """Gives signs of life until the end; stops the workflow if another workflow has taken the lock."""
         while not self._ended.wait(BEAT):
-            # A file system that does not answer for now is no reason to stop.
+            # A file system that does not answer temporarily is no reason to stop.
             with contextlib.suppress(OSError):
                 os.utime(self.path)
             holder = read_holder(self.path)
@@ -136,7 +136,7 @@ class PresetLock:
 
 
 def machine() -> str:
-    """What tells this machine, since it was started, from all others."""
+    """Identifier of this machine since its start."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -144,7 +144,7 @@ def machine() -> str:
 
 
 def read_holder(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """What a lock's file says of its holder (``host``, ``pid``, ``since``, ``command``, ...); None if nothing."""
+    """Holder in a lock file (``host``, ``pid``, ``since``, ``command``, ...); None without a readable holder."""
     try:
         record = json.loads(Path(path).read_bytes())
     except (OSError, ValueError):
@@ -153,15 +153,15 @@ def read_holder(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def _who(holder: dict[str, Any] | None) -> str:
-    """A holder in words, on one line whatever its file says."""
+    """A holder as text on one line."""
     if holder is None:
-        return "it has not said who it is"
+        return "its lock file has no name"
     words = f"process {holder['pid']} on {holder['host']} since {holder.get('since')}: {holder.get('command')}"
     return "".join(letter if letter.isprintable() else " " for letter in words)[:300]
 
 
 def _touched(path: Path) -> tuple[int, bytes] | None:
-    """What every sign of life changes. The file is opened, so that a network's file system asks its server."""
+    """State of the lock file, changed by signs of life; opening the file makes a network file system ask its server."""
     try:
         with open(path, "rb") as stream:
             return os.fstat(stream.fileno()).st_mtime_ns, stream.read()

@@ -1,14 +1,14 @@
-"""Files that are missing between products that are there, because a job that was to make them anew failed.
+"""Makes Snakemake repeat jobs whose outputs are missing after a failure, although later products exist.
 
-Snakemake removes what a failed job was to make, and asks for no missing file while what was made from it is there. So
-the run after a failed one would find nothing to do, and show the numbers of settings that nobody asks for any more.
-Such files are asked for here, and with them all that is made from them. Files that somebody removed to make room are
-not: for them Snakemake still has the record of the job that made them, with the settings and inputs of now.
+Snakemake removes the outputs of a failed job, and does not request a missing file while products made from it exist.
+So the run after a failure would find nothing to do, and show numbers of old settings. This module requests such files,
+and with them everything that is made from them. Files that were removed to free space are not requested: for these
+Snakemake still has the record of the job, with the current settings and inputs.
 
-Snakemake also keeps a record of a failed job as if it had made something, with the hashes of its inputs: of shards,
-which do not stay, a changed input would pass for the one that was used. That record is forgotten here.
+Snakemake also keeps a record of a failed job with the hashes of its inputs. A changed input, such as temporary shards,
+would then count as the one that was used. This module removes such records.
 
-What is changed of Snakemake is not documented; ``tests/workflow/test_failed_rerun.py`` notices other versions.
+The changed functions of Snakemake are not documented; ``tests/workflow/test_failed_rerun.py`` notices other versions.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sida.progress import say
 
 
 def ask_for_missing(dag_class: Any, left_out: Collection[str] = ()) -> None:
-    """Makes Snakemake treat missing files as it treats incomplete ones: their jobs run, whoever needs them.
+    """Makes Snakemake treat missing files like incomplete ones, so that their jobs run.
 
     Args:
         dag_class: Snakemake's class of graphs of jobs; changed for this process.
-        left_out: Rules whose files are known by their contents, whatever is recorded.
+        left_out: Rules whose files are identified by their contents.
     """
     check_incomplete = dag_class.check_incomplete
 
@@ -45,7 +45,7 @@ def ask_for_missing(dag_class: Any, left_out: Collection[str] = ()) -> None:
 
 
 def forget_failed(job_class: Any) -> None:
-    """Makes Snakemake forget what it knew of the files of a job that failed.
+    """Makes Snakemake remove its records of the files of a failed job.
 
     Args:
         job_class: Snakemake's class of jobs; changed for this process.
@@ -62,12 +62,12 @@ def forget_failed(job_class: Any) -> None:
 
 
 def suggest_targets(dag_class: Any, preset: str, products: Callable[[], Sequence[str]]) -> None:
-    """Makes Snakemake end with one line, and the nearest target, if no rule makes a target that the user gives.
+    """Makes Snakemake end with one line and the nearest target if the user's target does not exist.
 
     Args:
         dag_class: Snakemake's class of graphs of jobs; changed for this process.
         preset: File of the preset.
-        products: Gives the preset's products below ``results/<preset>``.
+        products: Returns the preset's products below ``results/<preset>``.
     """
     init = dag_class.init
 
@@ -86,7 +86,7 @@ def suggest_targets(dag_class: Any, preset: str, products: Callable[[], Sequence
 
 
 async def _due_files(dag: Any, left_out: Collection[str]) -> set[Any]:
-    """Inputs of products that are there which are missing, and which their jobs did not make with today's settings."""
+    """Missing inputs of existing products that were not made with the current settings."""
     due: set[Any] = set()
     for job in dag.jobs:
         there = [file for file in job.output if await file.exists()]
@@ -101,7 +101,7 @@ async def _due_files(dag: Any, left_out: Collection[str]) -> set[Any]:
 
 
 def _is_outdated(dag: Any, maker: Any, products: Collection[Any]) -> bool:
-    """Whether a job's last success is not known, was one with other settings, or was before its inputs changed."""
+    """Whether a job has no record of success, or one with other settings or from before a change of its inputs."""
     persistence = dag.workflow.persistence
     if not persistence.has_metadata(maker) or persistence.params_changed(maker):
         return True
@@ -110,6 +110,6 @@ def _is_outdated(dag: Any, maker: Any, products: Collection[Any]) -> bool:
 
 
 def remark(missing: list[str]) -> str:
-    """A line for people."""
+    """Message about missing files."""
     files = f"{missing[0]} and {len(missing) - 1:,} other files are" if len(missing) > 1 else f"{missing[0]} is"
     return f"{files} missing after a job that failed: made again, with all that is made from it"

@@ -1,4 +1,4 @@
-"""Code from outside the package that a preset's files name: found before anything of it runs."""
+"""Finds code from outside the package that a preset's files name, before any of it runs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eval.results.selection import read_extended
 from sida.config.mapping import load_yaml
 from sida.config.plugins import ALLOW, allowed, is_registered, refusal, source_file
 from sida.config.ranges import names_object
 from sida.config.resources import find
 from sida.errors import UserError
 
-#: Keys of presets, recipes, protocols and data sets, and columns of sheets, whose value may be ``module:object``.
+#: Keys of presets, recipes, protocols and data sets, and columns of sheets, with values ``module:object``.
 _KEYS = {"callable", "class", "extractor", "kind", "method", "monitor"}
 _COLUMNS = ("method", "checkpoint")
 
@@ -26,9 +27,9 @@ class OutsideCode:
 
     Attributes:
         name: ``module:object``.
-        where: File and key that name it first.
-        source: File that would run; None where there is none.
-        allowed: Whether the user permits it.
+        where: File and key of the first mention.
+        source: File that would run; None if there is none.
+        allowed: Whether the user permits the code.
     """
 
     name: str
@@ -38,14 +39,14 @@ class OutsideCode:
 
 
 def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = ()) -> list[OutsideCode]:
-    """Names from outside that a preset, its sheet, recipes, protocols and data sets give.
+    """Finds names of outside code in a preset, its sheet, recipes, protocols and data sets.
 
-    Nothing is imported or checked: what is no preset has other faults, which are told elsewhere.
+    Nothing is imported, and other faults of these files are ignored; later checks report them.
 
     Args:
-        config: The preset's keys as they were read.
-        source: Its file.
-        own: Its folders.
+        config: Keys of the preset's file.
+        source: The preset's file.
+        own: Folders of the preset.
     """
     found: dict[str, str] = {}
     for name, where in _named(config, source, list(own)):
@@ -55,10 +56,10 @@ def outside_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = (
 
 
 def check_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = ()) -> None:
-    """Refuses a preset that names code which the user has not allowed.
+    """Refuses a preset that names code without the user's permission.
 
     Raises:
-        UserError: With all such names, the files that would run, and how to allow them.
+        UserError: There is such code; the message has the names, the files, and how to allow them.
     """
     refused = [code for code in outside_code(config, source, own) if not code.allowed]
     if len(refused) == 1:
@@ -72,19 +73,19 @@ def check_code(config: Mapping[str, Any], source: str, own: Sequence[Path] = ())
 
 
 def allowing(codes: Sequence[OutsideCode]) -> str:
-    """The setting that allows some names."""
+    """Setting of the environment that allows names."""
     return f"{ALLOW}={','.join(dict.fromkeys(code.name.partition(':')[0] for code in codes))}"
 
 
 def outside_code_of(preset: Path) -> list[OutsideCode]:
-    """The same of a preset's file."""
+    """Finds names of outside code from a preset's file; see :func:`outside_code`."""
     return outside_code(load_yaml(preset), str(preset), [preset.parent])
 
 
 def _named(config: Mapping[str, Any], source: str, own: list[Path]) -> Iterator[tuple[str, str]]:
-    """Every value of a key or column that may name an object, with its place."""
+    """Yields values of keys and columns that may name an object, with their place."""
     rows: list[tuple[str, dict[str, str]]] = []
-    with _told_elsewhere():
+    with _faults_ignored():
         sheet = find("runs", str(config.get("runs")), own)
         own.append(sheet.parent)
         rows = [(f"{sheet}:{number}", row) for number, row in _rows(sheet)]
@@ -92,17 +93,17 @@ def _named(config: Mapping[str, Any], source: str, own: list[Path]) -> Iterator[
         yield from ((row.get(column, ""), f"{place}: {column}") for column in _COLUMNS)
     documents: list[tuple[str, Any]] = [(source, config)]
     for name in dict.fromkeys([config.get("protocol"), *(row.get("protocol") for _, row in rows)]):
-        with _told_elsewhere():
+        with _faults_ignored():
             path = find("protocols", str(name), own)
-            documents.append((str(path), load_yaml(path)))
+            documents.append((str(path), read_extended(path, beside=True)))
     for recipe in dict.fromkeys(row.get("recipe", "") for _, row in rows):
         file, _, name = recipe.partition("/")
-        with _told_elsewhere():
+        with _faults_ignored():
             path = find("recipes", file, own)
             documents.append((f"{path}: {name}", load_yaml(path)[name]))
-    # Data sets of config/datasets.yaml, where something names them.
+    # Data sets of config/datasets.yaml that are used.
     shared, path = {}, Path()
-    with _told_elsewhere():
+    with _faults_ignored():
         path = find("", "datasets")
         shared = load_yaml(path)
     datasets = {row.get("dataset", "") for _, row in rows}
@@ -119,7 +120,7 @@ def _named(config: Mapping[str, Any], source: str, own: list[Path]) -> Iterator[
 
 
 @contextlib.contextmanager
-def _told_elsewhere() -> Iterator[None]:
+def _faults_ignored() -> Iterator[None]:
     with contextlib.suppress(UserError, OSError, ValueError, KeyError, TypeError, csv.Error):
         yield
 
@@ -133,7 +134,7 @@ def _rows(sheet: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _texts(value: Any, where: str) -> Iterator[tuple[str, str, str]]:
-    """Texts of a document by their key, with their place."""
+    """Yields key, text and place of all texts in a document."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             here = f"{where}.{key}" if ": " in where else f"{where}: {key}"

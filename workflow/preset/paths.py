@@ -1,4 +1,4 @@
-"""Paths of a preset's networks: trained here, imported, or used where they lie."""
+"""Paths of a preset's networks: trained, imported, or existing files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Paths:
         self._rows, self._teachers, self.results = rows, rows.config["teachers"], rows.results
 
     def network(self, run: Run) -> str | None:
-        """Path of the network a row samples from; ``None`` for rows without one."""
+        """Path of the network that a row samples from; ``None`` for rows without a network."""
         if run.without_network:
             return None
         if run.checkpoint is not None:
@@ -42,7 +42,7 @@ class Paths:
         return f"{self.results}/ticks/teachers/{name}/network.safetensors"
 
     def guide(self, run: Run) -> str | None:
-        """Path of a row's guiding network: of a teacher of the preset, or of a checkpoint; ``None`` without one."""
+        """Path of a row's guiding network, a teacher of the preset or a checkpoint; ``None`` without one."""
         if run.guide is None:
             return None
         return self.teacher(run.guide) if run.guide in self._teachers else self.checkpoint(run.guide)
@@ -52,14 +52,14 @@ class Paths:
         return None if run.trained_here else self.guide(run)
 
     def checkpoint(self, checkpoint: str) -> str:
-        """Path of a published checkpoint after its import; a .safetensors file is used where it lies."""
+        """Path of a published checkpoint after its import; a .safetensors file is used in place."""
         if checkpoint.endswith(".safetensors"):
             return checkpoint
         return f"{self.results}/checkpoints/{self._import_folders[checkpoint]}/network.safetensors"
 
     @functools.cached_property
     def checkpoints(self) -> dict[str, str]:
-        """Published checkpoints the preset imports: folder name to asset id or path."""
+        """Published checkpoints that the preset imports: folder name to asset id or path."""
         runs = self._rows.runs.values()
         used = {run.teacher for run in runs if run.trained_here or run.method == "teacher"}
         used |= {run.guide for run in runs}
@@ -73,7 +73,7 @@ class Paths:
 
 
 def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:
-    """A folder for each checkpoint that is imported, by its asset id or path.
+    """Names of folders for imported checkpoints, by asset id or path.
 
     The folder is the asset's id, which may contain dots (``...-a1.2``), or the file's stem. Checkpoints of equal stems
     (``a/network-snapshot.pkl``, ``b/network-snapshot.pkl``) get a digest of their path at the end.

@@ -1,8 +1,8 @@
-"""Checks of a whole preset before its first job: faults that would stop the run after the trainings stop it now.
+"""Checks a whole preset before its first job, so that faults do not stop the run after the trainings.
 
-Tables, figures and claims are built by their own builders from pretended measurements: every row of the sheet with
-every metric of its protocol. Whatever a builder refuses then (a row or metric that nobody measures, a condition that
-matches two rows) it would refuse at the end of the run as well.
+The builders of tables, figures and claims run on placeholder measurements: every row of the sheet with every metric of
+its protocol. A builder then reports the faults that would stop it at the end of the run, such as a row or metric that
+is never measured, or a condition that matches two rows.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from workflow.preset.figure_settings import figure_settings
 from workflow.preset.targets import Targets
 from workflow.preset.trainings import check_trainings
 
-#: Rows that a remark names; of more it gives the number.
+#: Largest number of rows that a remark names.
 NAMED = 5
-#: Networks and losses in the training logs of methods that learn by score distillation.
+#: Networks in the training logs of score distillation.
 _NETWORKS = ("fake_score", "generator")
 _LOGGED = {
     "losses": ("sid", "adversarial", "denoising", "discriminator"), "grad_norm": _NETWORKS, "weight_rms": _NETWORKS,
@@ -50,7 +50,7 @@ _LOGGED = {
 def check_preset(preset: Preset) -> None:
     """Checks protocols, assets, tables, figures and claims of a preset against its sample sheet.
 
-    Nothing is read but the configuration: no data, no network, no image.
+    Only the configuration is read: no data, network or image.
 
     Raises:
         UserError: The first fault, with its file and key.
@@ -65,7 +65,7 @@ def check_preset(preset: Preset) -> None:
         if not preset.runs[name].trained_here:
             raise UserError(f"{preset.source}: barriers.where: matches run '{name}', which is not trained here")
     published = load_published()
-    measurements = Measurements(list(_pretended(preset)), preset.sheet)
+    measurements = Measurements(list(_placeholders(preset)), preset.sheet)
     for name in preset.config["tables"]:
         _check_table(preset, preset.layout("tables", name), measurements, published)
     for name in preset.config["figures"]:
@@ -118,7 +118,7 @@ def _check_asset(name: str, registry: dict[str, Asset], where: str) -> None:
 
 
 def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str, Asset]) -> None:
-    """The files and assets of a row, and whether its images can be compared under its protocol."""
+    """Checks the files and assets of a row, and that its images fit its protocol."""
     where = f"{preset.sheet}: run '{run.run}'"
     teacher = preset.config["teachers"].get(run.teacher, {}) if run.trained_here else {}
     guide = preset.config["teachers"].get(run.guide)
@@ -153,8 +153,8 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
             )
 
 
-def _pretended(preset: Preset) -> Iterator[Measurement]:
-    """A value for every metric of every row that can be measured here."""
+def _placeholders(preset: Preset) -> Iterator[Measurement]:
+    """Yields a placeholder value for every metric of every measurable row."""
     for run in preset.measurable.values():
         protocol = preset.protocol(run)
         for trial in range(protocol.trials):
@@ -176,11 +176,11 @@ def _check_table(preset: Preset, path: Path, measured: Measurements, published: 
 def _check_figure(preset: Preset, path: Path, measured: Measurements, published: dict[str, Published]) -> None:
     layout = load_figure_layout(path)
     settings = figure_settings(preset, layout, preset.specs.student)
-    layout.check(_Pretended(measured, preset.runs, published, Path(), settings=settings, preset=preset))
+    layout.check(_Placeholders(measured, preset.runs, published, Path(), settings=settings, preset=preset))
 
 
 def _check_barriers(preset: Preset, runs: Sequence[str], where: str) -> None:
-    """Requires that the preset computes what a figure or claim asks of rows."""
+    """Requires that the preset computes the barriers of rows of a figure or claim."""
     if not runs:
         raise UserError(f"{where}: no row of {preset.sheet} matches; correct the conditions")
     if missing := [run for run in runs if run not in preset.barrier_rows]:
@@ -195,7 +195,7 @@ def _check_claims(preset: Preset, evidence: Evidence) -> None:
     scope = main_scope(claims, evidence)
     for claim in claims:
         for number, part in enumerate(claim.parts):
-            # Facts do not depend on the sheet, and computing them takes seconds.
+            # Facts do not depend on the sheet, and take seconds to compute.
             where = f"{path}: {claim.id}.parts[{number}]"
             if claim.scope == scope and part.rule != "FACT":
                 decide_part(part, evidence, where)
@@ -204,8 +204,8 @@ def _check_claims(preset: Preset, evidence: Evidence) -> None:
 
 
 @dataclass(frozen=True)
-class _Pretended(Sources):
-    """Measurements of all rows, training logs of those whose recipe asks for evaluations, and the preset's studies."""
+class _Placeholders(Sources):
+    """Placeholder data: measurements of all rows, logs of rows with evaluations, and the preset's studies."""
 
     preset: Preset = field(kw_only=True)
 
@@ -237,8 +237,8 @@ class _Pretended(Sources):
         return None
 
     def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
-        if lack := self.reason_missing(run, metric, log):
-            raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {lack}")
+        if reason := self.reason_missing(run, metric, log):
+            raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {reason}")
         return (Point(1, 1.0),)
 
     def analytic(self, where: str) -> dict[str, Any]:
@@ -254,9 +254,9 @@ class _Pretended(Sources):
 
 
 def unshown_rows(targets: Targets) -> list[str]:
-    """Rows whose numbers no table, figure or claim of a preset takes, and that no other row starts from.
+    """Rows that no table, figure or claim of a preset shows, and that no other row starts from.
 
-    A preset without tables wants its measurements alone: there are none.
+    Empty for a preset without tables, whose result is its measurements.
     """
     config, runs = targets.preset.config, targets.preset.runs
     if not config["tables"]:
@@ -271,7 +271,7 @@ def unshown_rows(targets: Targets) -> list[str]:
 
 
 def unshown_remark(targets: Targets) -> str | None:
-    """What to say of :func:`unshown_rows`; None where there are none."""
+    """Remark about :func:`unshown_rows`; None if there are none."""
     rows = unshown_rows(targets)
     if not rows:
         return None

@@ -1,4 +1,4 @@
-"""The rows of a preset: its settings and sample sheet, and the files, data and protocol behind each row."""
+"""Rows of a preset: settings and sample sheet, with the files, data and protocol of each row."""
 
 from __future__ import annotations
 
@@ -47,22 +47,22 @@ class Rows:
 
     @property
     def results(self) -> str:
-        """Folder of everything this preset produces, relative to the root."""
+        """Folder of all products of this preset, relative to the root."""
         return f"results/{self.name}"
 
     def layout(self, kind: str, name: str) -> Path:
-        """The layout of a table or figure (kind ``tables`` or ``figures``), by its product's name."""
+        """Layout of a table or figure (kind ``tables`` or ``figures``), by the name of its product."""
         return find(kind, self._layouts[kind].get(name, name), self.own, f"{self.source}: {kind}")
 
     def _find_files(self) -> None:
-        """Replaces names by paths, so that the settings as JSON mean the same without the preset's folder."""
+        """Replaces names of files by paths, so that the settings do not depend on the preset's folder."""
         for key, kind in (("runs", "runs"), ("protocol", "protocols"), ("claims", ""), ("experiments", "")):
             if self.config[key] is not None:
                 self.config[key] = str(find(kind, self.config[key], self.own, f"{self.source}: {key}"))
         for teacher in self.config["teachers"].values():
             if not teacher.get("checkpoint"):
                 continue
-            # A teacher that could be trained is either trained or downloaded: the other way is forgotten here.
+            # A teacher with both ways is either trained or downloaded; the other way is removed here.
             given = "checkpoint" if self.config["train_teachers"] and teacher.get("training") else "training"
             teacher[given] = None
             if teacher["checkpoint"]:
@@ -87,7 +87,7 @@ class Rows:
             self.config["recipes"][run.recipe] = recipes[name]
 
     def _found(self, run: Run) -> Run:
-        """A row with the files that it names."""
+        """A row with its names of files replaced by paths."""
         named = {key: path for key in ("checkpoint", "guide") if (path := getattr(run, key))}
         if run.guide in self.config["teachers"]:
             del named["guide"]
@@ -97,7 +97,7 @@ class Rows:
         return dataclasses.replace(run, **found)
 
     def _measured_also(self) -> list[Run]:
-        """Rows of files once more, under the preset's further protocols; no claim or layout picks these by method."""
+        """Copies of rows for the preset's second protocols; conditions on methods do not match these."""
         more = []
         for own, name in self.config["also"].items():
             path = str(find("protocols", name, self.own, f"{self.source}: also.{own}"))
@@ -112,15 +112,15 @@ class Rows:
         return more
 
     def parents(self, run: Run) -> list[str]:
-        """Runs of the sheet that a row's training needs: the generator it starts from and a stand-in for the data."""
+        """Runs that a row's training needs: its initial generator, and the run whose images replace the data."""
         if not run.trained_here:
             return []
         source = self.config["recipes"].get(run.recipe, {}).get("real_source", "data")
-        # "data" means the data set, also where a row has this name.
+        # "data" means the data set, even if a row has this name.
         return [name for name in (run.init, source if source != "data" else None) if name and name in self.runs]
 
     def trained_teachers(self) -> list[str]:
-        """Ids of the teachers that are trained here (not downloaded)."""
+        """Ids of the teachers that are trained and not downloaded."""
         return [name for name, teacher in self.config["teachers"].items() if teacher.get("training")]
 
     def students(self) -> list[Run]:
@@ -128,15 +128,15 @@ class Rows:
         return [run for run in self.runs.values() if run.trained_here]
 
     def guidance(self, run: Run) -> float:
-        """Strength of a row's guidance: in its training where it is distilled here, else in its sampling."""
+        """Strength of a row's guidance: of the training for distilled rows, else of the sampler."""
         settings = self.config["recipes"][run.recipe] if run.trained_here else self.config["samplers"][run.sampler]
         return float(settings.get("guidance", 1))
 
     @functools.cached_property
     def left_out(self) -> dict[str, str]:
-        """Rows whose checkpoint has no public address and does not lie in the cache: run to asset id.
+        """Rows whose checkpoint has no public address and is not in the cache: run to asset id.
 
-        They are listed in tables as not measured; a file put into the cache (``sida assets list``) brings them back.
+        Tables list them as not measured; they return when the file is in the cache (``sida assets list``).
         """
         from sida.assets.cache import cache_dir
         from sida.assets.registry import load_registry
@@ -154,13 +154,13 @@ class Rows:
 
     @property
     def checkpoints(self) -> list[str | None]:
-        """Checkpoints that rows name as their network or guide; None where a row names none."""
+        """Checkpoints that rows name as network or guide; None for rows without one."""
         named = [run.checkpoint for run in self.runs.values() if not run.without_network]
         return named + [run.guide for run in self.runs.values() if run.guide not in self.config["teachers"]]
 
     @property
     def sampled(self) -> list[str]:
-        """Rows whose images ``sida sample`` can write: samplers of this package, and pixels (no decoder)."""
+        """Rows whose images ``sida sample`` can write: rows with a sampler of this package and without a decoder."""
         return [
             name
             for name, run in self.runs.items()
@@ -177,7 +177,7 @@ class Rows:
         return self.dataset(run.dataset or self.config["dataset"], f"{self.sheet}: run '{run.run}'")
 
     def origin(self, dataset: str, where: str) -> MadeFrom | None:
-        """What the archive of a data set is made of; None where nobody says."""
+        """Source of a data set's archive; None if unknown."""
         return dataset_origin(dataset, where, self.config["datasets"])
 
     def sampler_of(self, run: Run) -> dict[str, Any]:
@@ -206,10 +206,10 @@ class Rows:
         return self._protocols[path]
 
     def class_counts(self, run: Run) -> dict[str, Any] | str | None:
-        """Images per class by which a row's classes are drawn, or the asset that has them; None where it needs none.
+        """Images per class for a row's class frequencies, or the asset with them; None if the row needs none.
 
         Raises:
-            UserError: They are not here.
+            UserError: The counts are missing.
         """
         labels = self.protocol(run).content().get("labels")
         if labels is None or run.without_network or not self.dataset_of(run).get("label_dim"):
@@ -224,7 +224,7 @@ class Rows:
         """Number of evaluation trials of the preset's protocols.
 
         Raises:
-            UserError: A protocol has no valid ``trials``, or two differ.
+            UserError: A protocol has no valid ``trials``, or protocols differ.
         """
         paths = {self.protocol_of(run): self.protocol(run).trials for run in self.runs.values()}
         counts = {self.config["protocol"]: load_protocol(self.config["protocol"]).trials, **paths}
@@ -233,17 +233,17 @@ class Rows:
         return counts[self.config["protocol"]]
 
     def options(self, run: Run) -> Any:
-        """The settings that only a row's method has; None where it has none.
+        """Options of a row's method from its recipe; None if the method has none.
 
         Raises:
-            UserError: The recipe has others, or wrong values.
+            UserError: The recipe has other options, or wrong values.
         """
         method = find_method(run.method, f"{self.sheet}: run '{run.run}': method")
         given = self.config["recipes"][run.recipe].get("options") or {}
         return method.read_options(given, f"{self.source}: recipes.{run.recipe}.options")
 
     def shards(self, name: str) -> list[tuple[int, int]]:
-        """Bounds (first, last + 1) of the shards in which a trial of a row is measured; empty for one job."""
+        """Bounds (first, last + 1) of the shards of a row's trials; empty if one job measures them."""
         size = self.config["shard_size"]
         if size is None:
             return []
@@ -252,13 +252,13 @@ class Rows:
 
     @functools.cached_property
     def barrier_rows(self) -> list[str]:
-        """Rows whose weights are compared with their teacher's, in the sheet's order."""
+        """Rows whose barriers are computed, in the sheet's order."""
         settings = self.config["barriers"]
         return [] if settings is None else [run.run for run in matching(self.runs, settings["where"])]
 
     @functools.cached_property
     def experiments(self) -> dict[str, Experiment]:
-        """Experiments by id, in the order of their file; none where the preset has no such file.
+        """Experiments by id, in the order of their file; empty without such a file.
 
         Raises:
             UserError: A faulty file.
@@ -272,10 +272,10 @@ class Rows:
 
 
 def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:
-    """Layouts by the names of what is made of them: a layout's own name, or that of its file.
+    """Layouts by the names of their products: the name in the layout, or that of its file.
 
     Raises:
-        UserError: Two of one name.
+        UserError: Two products have one name.
     """
     found: dict[str, str] = {}
     for layout in layouts:
@@ -287,5 +287,5 @@ def named_layouts(layouts: Sequence[str], where: str) -> dict[str, str]:
 
 
 def nfe(sampler: Mapping[str, Any]) -> int | None:
-    """Network evaluations per image; ``None`` for real images and for generators from outside."""
+    """Network evaluations per image of a sampler; ``None`` for real images and generators from outside."""
     return read_sampler(sampler).nfe or None if sampler["kind"] in get_args(SamplerKind) else None

@@ -19,8 +19,8 @@ class TeacherEntry:
     """A diffusion teacher: trained here (``network`` and ``training``) or imported (``checkpoint``).
 
     Attributes:
-        network: Network to train from scratch; beside a checkpoint: the architecture in the file, for plans.
-        training: Settings of the training; beside a checkpoint, used if the preset has ``train_teachers``.
+        network: Network to train from scratch; with a checkpoint: its architecture, for plans.
+        training: Settings of the training; with a checkpoint they are used only with the preset's ``train_teachers``.
         checkpoint: Asset id or path of a published checkpoint.
         dataset: Name of the teacher's data set (default the preset's).
         seed: Training seed (default the preset's).
@@ -41,40 +41,39 @@ class TeacherEntry:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PresetSettings:
-    """A preset.
+    """Keys of a preset file.
 
     Attributes:
         preset: Name of the preset; results go to ``results/<preset>/``.
         title: Headline of the report.
-        seed: Base seed; every draw of the run derives from it.
+        seed: Base seed, from which all random numbers of the run derive.
         runs: Sample sheet (TSV): one row per generator to measure.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml``; a row of the sheet may name another.
         datasets: Further data sets by name; paths are relative to the preset's folder.
         protocol: Evaluation protocol, a name or a file: n, trials, metrics, references.
-        also: A second protocol by the name of the first: a row with a ``checkpoint`` and a sampler is measured under
+        also: Second protocols by the name of the first: a row with a ``checkpoint`` and a sampler is measured under
             both, the second time as ``<run>.<protocol>``.
         claims: Claims to decide (YAML); null for none.
         experiments: Questions with dated predictions, decided by the claims (YAML); null for none.
         tables: Layouts of ``config/tables`` to build.
         figures: Layouts of ``config/figures`` to build.
-        analytic: Settings of the analytic study of α (``{}`` changes none); null for no such study.
-        barriers: Students whose weights are compared with their teacher's, and number of points; null for none.
-        rates: Compare speed and memory of the trainings with the plan's, time the device, and keep its rates for
-            ``sida plan``.
-        table_mode: ``paper``: published numbers as printed; ``audit``: published beside measured; ``measured``: ours
-            only.
+        analytic: Settings of the analytic study of α (``{}``: the defaults); null for no study.
+        barriers: Students whose loss barriers are computed, and number of points; null for none.
+        rates: Whether to compare speed and memory of the trainings with the plan, time the device, and keep the
+            device's rates for ``sida plan``.
+        table_mode: ``paper``: published numbers as printed; ``audit``: published and measured numbers; ``measured``:
+            measured numbers.
         paper: Build ``paper.pdf`` from all tables and figures (needs LaTeX).
         device: Torch device of training, sampling and measuring: ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads of each job; results depend on it.
-        gpus: GPUs that a training runs on; drawing and measuring run on one of them. 0 asks the scheduler for none.
+        gpus: Number of GPUs of a training; sampling and measuring use one. 0 requests none from the scheduler.
         train_teachers: Train the teachers that have both ``training`` and ``checkpoint``; false downloads them.
-        shard_size: Images measured by one job, merged afterwards (for clusters); null measures all trials in one job.
-        trials_per_job: Trials measured by one job for samplers of many steps, so that cores share them; null for all of
-            them.
-        samplers: How images are drawn from a generator; the sheet names one per row.
+        shard_size: Images that one job measures, merged afterwards (for clusters); null: one job measures all trials.
+        trials_per_job: Trials that one job measures for samplers of many steps, so that cores share them; null: all.
+        samplers: Samplers by name; the sheet names one per row.
         teachers: Diffusion teachers by id, trained here or imported from a checkpoint.
-        recipes: Distillation settings by name, beside those of ``config/recipes``; the sheet adds method, teacher,
-            alpha and seed.
+        recipes: Distillation settings by name, in addition to those of ``config/recipes``; the sheet adds method,
+            teacher, alpha and seed.
     """
 
     preset: Annotated[str, Pattern("[a-z][a-z0-9-]*", "of a-z, 0-9 and '-', first a letter")]

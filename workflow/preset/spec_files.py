@@ -1,7 +1,7 @@
-"""Specs as files: what decides a job's result, in ``results/<preset>/specs/<stage>/<name>.json``.
+"""Files of specs, ``results/<preset>/specs/<stage>/<name>.json``: everything that decides a job's result.
 
-A job's command names its file, and the digest of what the file says is a parameter of the job: Snakemake runs exactly
-those jobs again whose spec says something else. Files are written when a run starts, so that a dry run writes nothing.
+A job's command names its file, and the digest of the file's content is a parameter of the job: Snakemake repeats
+exactly the jobs whose spec has changed. Files are written when a run starts; a dry run writes nothing.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from workflow.preset import Preset
 
 @functools.cache
 def content_digest(path: str | Path | None) -> str | None:
-    """SHA-256 of what a YAML file says, with the files that it extends; None for no file.
+    """SHA-256 of a YAML file's content, including the files that it extends; None for no file.
 
-    For the files that people write and inputs name: a change of them counts whatever their times are.
+    Used for input files that people write, so that changes count independent of file times.
     """
     if path is None:
         return None
@@ -35,7 +35,7 @@ def content_digest(path: str | Path | None) -> str | None:
 
 
 class SpecFiles:
-    """Files of a preset's specs, each made when a job asks for it.
+    """Files of a preset's specs, each made when a job needs it.
 
     Args:
         preset: The preset.
@@ -66,7 +66,7 @@ class SpecFiles:
         Args:
             stage: ``teachers``, ``students``, ``measurements``, ``samples``, ``tables``, ``figures``, ``experiments``,
                 ``barriers``, ``ticks``, ``tick-teachers``, ``analytic``; or ``preset`` for the settings as a whole.
-            name: What it is a spec of: a row (and a trial of its samples), a teacher, a layout.
+            name: Name of the row (and trial of its samples), teacher or layout.
         """
         path = "/".join([self.folder, stage, *name]) + ".json"
         if path not in self._texts:
@@ -74,9 +74,9 @@ class SpecFiles:
         return path
 
     def digest(self, stage: str, *name: str) -> str:
-        """SHA-256 of what the file says (or will say) that can change the job's result."""
+        """SHA-256 of the spec's content that can change the job's result."""
         path = self.path(stage, *name)
-        # Every trial of a row asks for its row's.
+        # All trials of a row use the row's digest.
         if path not in self._digests:
             deciding = _deciding(stage, json.loads(self._texts[path]))
             text = json.dumps(deciding, sort_keys=True, indent=1) + "\n"
@@ -84,10 +84,10 @@ class SpecFiles:
         return self._digests[path]
 
     def write(self) -> None:
-        """Writes the files that were asked for and do not say so yet; the others keep their times.
+        """Writes the requested files whose content changed; other files keep their times.
 
         Raises:
-            UserError: A file cannot be written, or not be read for now.
+            UserError: A file cannot be read or written.
         """
         for path, text in self._texts.items():
             try:
@@ -98,7 +98,7 @@ class SpecFiles:
 
 
 def _deciding(stage: str, spec: Any) -> Any:
-    """A spec without what changes no result: how its job goes about it, and trials where it takes none of them."""
+    """A spec without settings that cannot change the result."""
     if stage not in ("teachers", "students", "measurements", "samples", "barriers"):
         return spec
     if stage in ("teachers", "students"):
@@ -113,7 +113,7 @@ def _deciding(stage: str, spec: Any) -> Any:
 
 
 def row_digest(preset: Preset, run: str) -> str:
-    """SHA-256 of what a row's numbers depend on: how it is measured and trained, from which teacher and which rows.
+    """SHA-256 of everything that decides a row's numbers: measurement, training, teacher and parent rows.
 
     Args:
         preset: The preset.
@@ -130,14 +130,14 @@ def row_digest(preset: Preset, run: str) -> str:
 
 
 def with_pictures(digest: str, checkpoint: str | None) -> str:
-    """The digest of a measurement's spec, and of the files of a folder that it measures.
+    """Digest of a measurement's spec and of the files of a measured folder.
 
     Args:
-        digest: Of the spec.
-        checkpoint: As in the sheet.
+        digest: Digest of the spec.
+        checkpoint: Column ``checkpoint`` of the sheet.
 
     Returns:
-        The digest as it is where no folder is measured: nothing else is measured again.
+        ``digest`` itself if no folder is measured.
     """
     if checkpoint is None or not os.path.isdir(checkpoint):
         return digest
@@ -146,21 +146,21 @@ def with_pictures(digest: str, checkpoint: str | None) -> str:
 
 @functools.cache
 def folder_digest(folder: str | os.PathLike[str]) -> str:
-    """SHA-256 of names, sizes and times of a folder's files, but for hidden ones: 50,000 are a fraction of a second."""
+    """SHA-256 of names, sizes and times of a folder's files, except hidden ones; fast for 50,000 files."""
     digest = hashlib.sha256()
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         digest.update(f"{os.path.relpath(parent, folder)}/\n".encode(errors="surrogateescape"))
         for name in sorted(files):
             if not name.startswith("."):
-                digest.update(f"{name} {_told(os.path.join(parent, name))}\n".encode(errors="surrogateescape"))
+                digest.update(f"{name} {_file_state(os.path.join(parent, name))}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
-def _told(path: str) -> str:
+def _file_state(path: str) -> str:
     try:
         status = os.stat(path)
     except OSError:
-        # Measuring says what is wrong with it.
+        # The measuring job reports the fault.
         return "unreadable"
     return f"{status.st_size} {status.st_mtime_ns}"

@@ -1,4 +1,4 @@
-"""Specs of jobs: everything that decides the result of one job, as a mapping."""
+"""Builds specs of jobs: mappings with everything that decides the result of one job."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from workflow.preset.figure_settings import figure_settings
 from workflow.preset.paths import Paths
 from workflow.preset.rows import Rows, nfe
 
-#: Settings of an evaluation that say when it takes place; the others are the monitor's.
+#: Settings of an evaluation about its times; the other settings are those of the monitor.
 _POINTS = {field.name for field in dataclasses.fields(EvaluationPoints)}
 
-#: Log records by which a training is timed, the first of which has its start-up, and the least images of each.
+#: Number of log records for timing a training (the first includes start-up), and least images of each record.
 TICKS, TICK_IMAGES = 5, 2048
 _SHAPE = {"resolution": "img_resolution", "channels": "img_channels", "label_dim": "label_dim"}
 
 
 def most_gpus(wished: int, batch_size: int, batch_gpu: int | None) -> int:
-    """The greatest number up to ``wished`` that divides a batch into equal numbers of whole rounds; 0 for 0."""
+    """Largest number of GPUs up to ``wished`` with equal numbers of whole micro-batches; 0 for 0."""
     rounds = batch_size if batch_gpu is None else batch_size // batch_gpu
     return max((number for number in range(1, wished + 1) if rounds % number == 0), default=0)
 
 
 class Specs:
-    """Specs of a preset's jobs. A spec is everything that decides the result of one job.
+    """Specs of a preset's jobs.
 
     Args:
         rows: Settings and sample sheet of the preset.
@@ -87,11 +87,11 @@ class Specs:
         return spec | {key: value for key, value in given.items() if value is not None}
 
     def training_gpus(self, training: Mapping[str, Any]) -> int:
-        """GPUs for a training's spec: as many as the preset wishes, fewer where rounds cannot be shared."""
+        """Number of GPUs of a training: that of the preset, or fewer if micro-batches cannot be divided evenly."""
         return most_gpus(self.config["gpus"], training["batch_size"], training.get("batch_gpu"))
 
     def measurement(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval measure``: the generator, how to sample it, and the protocol."""
+        """Spec of ``sida-eval measure``: the generator, its sampler, and the protocol."""
         run = self.rows.runs[name]
         sampler = self.rows.sampler_of(run)
         return {
@@ -108,7 +108,7 @@ class Specs:
 
     @functools.cached_property
     def timed(self) -> dict[str, list[str]]:
-        """Tables of hours and memory, with the students whose first log records can fill them."""
+        """Tables of hours and memory, with the students whose first log records give their numbers."""
         layouts = {name: self.rows.layout("tables", name) for name in self.config["tables"]}
         tables = [name for name, path in layouts.items() if read_extended(path).get("kind") == "hyperparameters"]
         found = {name: find_needs(layouts[name], self.rows.runs).networks for name in tables}
@@ -117,9 +117,9 @@ class Specs:
         }
 
     def tick(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida distill`` for :data:`TICKS` log records of a row: all terms from the start, drawn images.
+        """Spec of ``sida distill`` for :data:`TICKS` log records of a row: all terms from the start, random images.
 
-        Batch, rounds, precision and network are the row's, and so are hours and memory; its result is of no use.
+        Batch, micro-batch, precision and network are those of the row, so hours and memory are, too.
         """
         spec = self.student(name)
         tick = max(spec["batch_size"], TICK_IMAGES) / 1000
@@ -132,7 +132,7 @@ class Specs:
         return {**spec, **length, **beside, "dataset": _drawn(network), "teacher": teacher}
 
     def tick_teacher(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida train-teacher`` for a network of a teacher's shape after one step."""
+        """Spec of ``sida train-teacher`` for one training step of a teacher's network."""
         network = self._teacher_network(name)
         step = {"total_kimg": 0.008, "batch_size": 8, "lr": 1e-4, "pictures": 0}
         return {"name": name, "dataset": _drawn(network), "network": network, **step, **self._common()}
@@ -144,7 +144,7 @@ class Specs:
         return network
 
     def barrier(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval barrier``: the student, its teacher, and how the line between them is measured."""
+        """Spec of ``sida-eval barrier``: the student, its teacher, and the points between them."""
         run = self.rows.runs[name]
         settings = {key: value for key, value in self.config["barriers"].items() if key != "where"}
         return {
@@ -159,11 +159,11 @@ class Specs:
         }
 
     def sample(self, name: str, trial: int | str) -> dict[str, Any]:
-        """Spec of ``sida sample`` for the images that a trial of a row measures."""
+        """Spec of ``sida sample`` for the images of a row's trial."""
         run = self.rows.runs[name]
         protocol, dataset = self.rows.protocol(run), self.rows.dataset_of(run)
         first, last = protocol.seeds(int(trial))
-        # Without classes there are no frequencies to read, so the data need not be there; nor where they are counted.
+        # The data set is not needed without classes, or if its classes are counted.
         classes = protocol.label_dist if dataset.get("label_dim") else "uniform"
         with_data = run.method == "data" or (classes == "empirical" and protocol.labels is None)
         return {
@@ -177,7 +177,7 @@ class Specs:
         }
 
     def table(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval table``: the rows it shows and, for a table of settings, what they are trained with."""
+        """Spec of ``sida-eval table``: its rows and, for a table of settings, the settings of their trainings."""
         path = self.rows.layout("tables", name)
         needs = find_needs(path, self.rows.runs)
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
@@ -187,7 +187,7 @@ class Specs:
         return spec | {"gpus": self.config["gpus"], "students": students}
 
     def figure(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval figure``: its rows, what points stand against, and the generators it draws samples of."""
+        """Spec of ``sida-eval figure``: its rows, settings on its axes, and generators to sample."""
         path = self.rows.layout("figures", name)
         needs = find_needs(path, self.rows.runs)
         spec: dict[str, Any] = {"runs": self._sheet({*needs.measured, *needs.networks})}
@@ -197,12 +197,12 @@ class Specs:
         return spec | {"settings": figure_settings(self.rows, load_figure_layout(path), self.student)}
 
     def experiment_needs(self, name: str) -> Needs:
-        """Rows that an experiment's tables, figures and claims need and that can be measured here."""
+        """Measurable rows that an experiment's tables, figures and claims need."""
         experiment = self.rows.experiments[name]
         layouts = [(kind, layout) for kind in ("tables", "figures") for layout in getattr(experiment, kind)]
         needs = [find_needs(self.rows.layout(kind, layout), self.rows.measurable) for kind, layout in layouts]
         claims = [claim for claim in load_claims(self.config["claims"]) if claim.id in experiment.predicted]
-        # Rules read measurements and, some of them, the training logs, which lie beside the networks.
+        # Rules read measurements, and some read training logs, which are beside the networks.
         compared = claim_rows(claims, self.rows.measurable)
         measured = {*compared, *(run for need in needs for run in need.measured)}
         networks = {*compared, *(run for need in needs for run in need.networks)}
@@ -211,7 +211,7 @@ class Specs:
         )
 
     def experiment(self, name: str) -> dict[str, Any]:
-        """Spec of ``sida-eval experiment``: what was asked and predicted, and the rows that answer it."""
+        """Spec of ``sida-eval experiment``: the experiment, and the rows that answer it."""
         needs = self.experiment_needs(name)
         rows = self._sheet({*needs.measured, *needs.networks})
         return {"experiment": {**dataclasses.asdict(self.rows.experiments[name])}, "runs": rows}
@@ -221,7 +221,7 @@ class Specs:
         return {"settings": self.student(run), "network": network}
 
     def _sheet(self, names: Collection[str]) -> list[dict[str, Any]]:
-        """Rows as the sheet has them, in its order."""
+        """Rows in the form and order of the sheet."""
         rows = (run for name, run in self.rows.runs.items() if name in names)
         return [{key: value for key, value in vars(run).items() if value not in (None, "")} for run in rows]
 
@@ -230,11 +230,11 @@ class Specs:
 
 
 def _drawn(network: Mapping[str, Any]) -> dict[str, Any]:
-    """Spec of drawn images for a network."""
+    """Spec of random images for a network."""
     shape = {ours: network["kwargs"].get(theirs, 0) for ours, theirs in _SHAPE.items()}
     return {"name": "noise", "kind": "noise", **shape}
 
 
 def _watched(protocol: Protocol) -> Protocol:
-    """What an evaluation during training can use of a protocol: a change of the rest is no reason to train again."""
+    """The part of a protocol that evaluations during training use; other changes are no reason to train again."""
     return dataclasses.replace(protocol, metrics=protocol.watched or protocol.metrics)

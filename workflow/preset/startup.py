@@ -1,4 +1,4 @@
-"""Checks before a workflow starts: its folder, Snakemake's profile, files of settings, file times."""
+"""Checks before a workflow starts: working folder, Snakemake's profile, settings files, file times."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sida.config.resources import ROOT
 from sida.errors import UserError, suggestion
 from sida.progress import say
 
-#: Seconds by which the clocks of machines that share a disk may differ.
+#: Largest difference in seconds between clocks of machines with a common disk.
 SLACK = 60.0
 
 
 def check_folder(folder: Path) -> None:
-    """Checks that Snakemake can keep its records in a folder; it would end in a traceback.
+    """Checks that Snakemake can write its records in a folder (else Snakemake ends in a traceback).
 
     Raises:
         UserError: The folder, or ``.snakemake`` in it, cannot be written.
@@ -29,21 +29,21 @@ def check_folder(folder: Path) -> None:
     place = records if records.exists() else folder
     if not os.access(place, os.W_OK | os.X_OK):
         raise UserError(
-            f"{place}: cannot be written, and Snakemake keeps its records there; start it in a folder of your own: "
+            f"{place}: cannot be written, and Snakemake keeps its records there; start it in a writable folder: "
             "snakemake -s CHECKOUT/Snakefile --configfile FILE"
         )
 
 
 def check_profile(arguments: Sequence[str]) -> None:
-    """Refuses a profile that Snakemake took from the current folder by itself: it says what is run to start a job.
+    """Refuses a profile of the current folder without permission: a profile contains commands that start jobs.
 
     Args:
-        arguments: What the user typed; a profile that is named there, or ``none``, is the user's choice.
+        arguments: Arguments of the user; a profile that they name, or ``none``, is the user's choice.
 
     Raises:
-        UserError: There is one, and the user gave no permission for it.
+        UserError: There is such a profile.
     """
-    # Where Snakemake looks first, in its order.
+    # Folders that Snakemake searches, in its order.
     path = next((path for path in map(Path, ("default", "profiles/default")) if path.exists()), None)
     ours = (ROOT / "profiles/default").resolve()
     if path is None or path.resolve() == ours or any(word.startswith("--workflow-p") for word in arguments):
@@ -53,7 +53,7 @@ def check_profile(arguments: Sequence[str]) -> None:
 
 
 def check_command() -> None:
-    """Ends Snakemake with one line if a file of ``--configfile`` is missing; profiles call it before it is opened."""
+    """Ends Snakemake with one line if a file of ``--configfile`` is missing; profiles call this function early."""
     words = sys.argv[1:]
     starts = [n for n, word in enumerate(words) if word in ("--configfile", "--configfiles")]
     for start in starts:
@@ -65,40 +65,40 @@ def check_command() -> None:
 
 
 def closed_results(folder: str | Path) -> str | None:
-    """What to say of results that may only be read; None where they may be written, or are not there.
+    """Remark on a read-only results folder; None for a writable or missing folder.
 
-    No fault: what is finished is told to be so. Where something is to be made, Snakemake calls its outputs protected.
+    This is no fault: finished products can be shown. Otherwise Snakemake reports its outputs as protected.
     """
     if not os.path.isdir(folder) or os.access(folder, os.W_OK | os.X_OK):
         return None
-    return f"{folder}: may only be read: nothing can be made there; start where results may be kept to make more"
+    return f"{folder}: is read-only, so nothing can be made there; start in a writable folder to make more"
 
 
 def check_files(paths: Iterable[str]) -> None:
-    """Checks files given with ``--configfile`` as other commands do, which read presets themselves.
+    """Checks the files of ``--configfile`` with the checks of other commands.
 
     Raises:
         UserError: The first fault, with its file.
     """
     for path in paths:
-        # Snakemake takes JSON too, whatever the file's name; YAML's reader knows most of it.
+        # Snakemake also accepts JSON under any name; the YAML reader accepts most of it.
         (load_spec if Path(path).suffix == ".json" else load_yaml)(path)
 
 
 def fix_times(folder: str | os.PathLike[str], clock: str | os.PathLike[str]) -> int:
-    """Dates what is dated in the future to now, and says so; returns how many files and folders.
+    """Sets file times in the future to the current time and reports them; returns the number of files and folders.
 
     Args:
         folder: ``results/<preset>``; links are not followed.
-        clock: A file there that was written just now: what time it is is the disk's to say.
+        clock: A file in it that was written just now, which gives the time of the disk.
     """
     latest = os.stat(clock).st_mtime + SLACK
     count = 0
-    # Folders after what is in them: some are products.
+    # Folders after their content, since some folders are products.
     for parent, folders, files in os.walk(folder, topdown=False):
         for name in (*files, *folders):
             path = Path(parent, name)
-            # A file that went away, or that somebody else owns.
+            # The file was removed, or belongs to another user.
             with contextlib.suppress(OSError):
                 if path.lstat().st_mtime > latest:
                     os.utime(path, follow_symlinks=False)

@@ -1,7 +1,7 @@
-"""A new study: a folder outside the repository with a preset, its sheet, protocol, layouts and data.
+"""Makes a new study: a folder outside the repository with a preset, its sheet, protocol, layouts and data.
 
-The files are templates of ``config/study`` with ``$name`` in place of what depends on the data. Sizes and rates come
-from :mod:`workflow.preset.study_sizes`.
+The files are made from templates in ``config/study``, whose variables ``$name`` depend on the data. Sizes and rates
+come from :mod:`workflow.preset.study_sizes`.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from sida.config.resources import ROOT, find
 from sida.errors import UserError
 from workflow.preset.study_sizes import METRICS, QUICK, SCALES
 
-FILES = ("preset.yaml", "runs.tsv", "protocol.yaml", "tables/main.yaml", "figures/samples.yaml")
-#: More classes are counted and not listed.
+STUDY_FILES = ("preset.yaml", "runs.tsv", "protocol.yaml", "tables/main.yaml", "figures/samples.yaml")
+#: Largest number of classes whose names are listed.
 _MOST_NAMES = 20
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyConfig:
-    """The flags of ``sida new``.
+    """Options of ``sida new``.
 
     Attributes:
         study: Folder to make; its name becomes the preset's.
-        data: Pictures in a folder or zip. They are copied to ``data.zip``; but a data set in the EDM format (with
-            ``dataset.json``) is used where it lies unless resolution, channels or labels are given.
-        resolution: Height and width to crop and scale to; null keeps the pictures'.
-        channels: 3 (RGB) or 1 (grey); null is grey if all pictures are, else RGB.
-        labels: As in ``sida data prepare``; null is ``auto``.
-        device: ``cpu``, ``cuda`` or ``cuda:N``; null takes what fits the resolution.
-        quick: A small network and short trainings at up to 16×16: every step in minutes, not what a method can do.
+        data: Pictures in a folder or zip, copied to ``data.zip``. A data set in the EDM format (with ``dataset.json``)
+            is used in place unless resolution, channels or labels are given.
+        resolution: Height and width to crop and scale to; null keeps those of the pictures.
+        channels: 3 (RGB) or 1 (grey); null: grey if all pictures are grey, else RGB.
+        labels: Labels as in ``sida data prepare``; null is ``auto``.
+        device: ``cpu``, ``cuda`` or ``cuda:N``; null chooses by the resolution.
+        quick: Small network and short trainings at up to 16×16, which show every step in minutes but not the quality.
     """
 
     study: str
@@ -52,13 +52,13 @@ class StudyConfig:
 
 
 def new_study(config: StudyConfig) -> list[str]:
-    """Writes the folder as a whole or not at all.
+    """Writes the folder of a study, complete or not at all.
 
     Returns:
-        Lines for the user: what was written and what to do next.
+        Lines for the user about written files and next steps.
 
     Raises:
-        UserError: The folder exists, its name cannot name a preset, or data that no study can be made of.
+        UserError: The folder exists, its name is no name of a preset, or the data are unsuitable.
     """
     study = Path(config.study)
     name = study.absolute().name.lower()
@@ -70,7 +70,7 @@ def new_study(config: StudyConfig) -> list[str]:
     part = Path(tempfile.mkdtemp(prefix=f".{study.name}-", dir=study.parent))
     try:
         values = {"name": name, **_data_values(config, part, study)}
-        for file in FILES:
+        for file in STUDY_FILES:
             text = string.Template(find("", f"config/study/{file}").read_text(encoding="utf-8")).substitute(values)
             (part / file).parent.mkdir(exist_ok=True)
             (part / file).write_text(text, encoding="utf-8")
@@ -80,7 +80,8 @@ def new_study(config: StudyConfig) -> list[str]:
         shutil.rmtree(part)
         raise
     return [
-        f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; files {', '.join(FILES)}",
+        f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; "
+        f"files {', '.join(STUDY_FILES)}",
         *values["pictures"],
         "look at preset.yaml, then:",
         f"  cd {config.study}",
@@ -90,7 +91,7 @@ def new_study(config: StudyConfig) -> list[str]:
 
 
 def _data_values(config: StudyConfig, part: Path, study: Path) -> dict[str, Any]:
-    """Values of the templates that follow from the data; pictures are prepared into ``data.zip``."""
+    """Values of template variables that depend on the data; prepares pictures into ``data.zip``."""
     from sida.data import open_archive
     from sida.data.prepare import PrepareConfig, prepare, summary
     from sida.files.archives import open_files
@@ -130,7 +131,7 @@ def _settings(config: StudyConfig, resolution: int) -> dict[str, Any]:
     """Sizes and rates for a resolution.
 
     Raises:
-        UserError: No study of pictures of this size is offered.
+        UserError: There are no sizes and rates for this resolution.
     """
     scales = (QUICK,) if config.quick else SCALES
     scale = next((scale for scale in scales if resolution <= scale.largest), None)

@@ -1,4 +1,4 @@
-"""Sizes and rates of a new study, and what it is measured by."""
+"""Sizes, rates and metrics of a new study."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """Sizes and rates for images up to a resolution.
+    """Sizes and rates of a study for images up to a resolution.
 
     Attributes:
         largest: Largest height and width.
-        settings: Values of the templates' names.
+        settings: Values of template variables.
     """
 
     largest: int
@@ -97,7 +97,7 @@ SCALES = (
         },
     ),
 )
-#: Of ``sida new --quick``.
+#: Sizes and rates of ``sida new --quick``.
 QUICK = Scale(
     16,
     {
@@ -114,7 +114,7 @@ QUICK = Scale(
         "trials": 3,
     },
 )
-#: Key, kind and further fields of a metric, label, direction, decimals: without downloads, and with Inception.
+#: Metrics (key, kind, further fields, label, direction, decimals): without downloads, and with Inception.
 METRICS = {
     "pixels": (
         ("fd", "frechet", "reference: data", "FD (pixels)", "lower", 3),

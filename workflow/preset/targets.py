@@ -1,4 +1,4 @@
-"""Products and inputs of rules: paths, and the files behind a row, table or figure."""
+"""Products and inputs of rules: paths of products, and the files that rows, tables and figures need."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from workflow.preset.rows import nfe
 
 
 def any_of(names: Iterable[str]) -> str:
-    """A pattern for a wildcard that is one of these names (of none: one that nothing matches)."""
+    """Pattern for a wildcard with one of these names; without names a pattern that never matches."""
     return "|".join(map(re.escape, sorted(names))) or "none"
 
 
 def source_of(name: str) -> str | None:
-    """Stored images, or the source of a ``module:object`` where that lies here: a newer one is computed again."""
+    """File behind a name: stored images, or the source of a ``module:object``; a newer file makes results outdated."""
     module = name.partition(":")[0].replace(".", "/")
     return next((path for path in (name, f"{module}.py", f"{module}/__init__.py") if os.path.exists(path)), None)
 
 
 def _code(names: Iterable[str]) -> list[str]:
-    """Sources of those names that are a custom ``module:object``."""
+    """Source files of custom objects among names."""
     return [path for name in dict.fromkeys(names) if ":" in name and (path := source_of(name))]
 
 
 class Targets:
-    """Products of a preset and what they depend on.
+    """Products of a preset and their inputs.
 
     Args:
         preset: The preset.
@@ -55,12 +55,12 @@ class Targets:
 
     @property
     def measurements(self) -> list[str]:
-        """The file of all measurements; a preset without rows shows published numbers alone."""
+        """The file of all measurements; empty for a preset without rows."""
         return [f"{self.results}/measurements.csv"] if self.rows else []
 
     @property
     def analytic(self) -> list[str]:
-        """The analytic study of α, where the preset has one."""
+        """The analytic study of α, if the preset has one."""
         return [f"{self.results}/analytic.json"] if self.preset.config["analytic"] is not None else []
 
     @property
@@ -69,29 +69,29 @@ class Targets:
         return [f"{self.results}/rates.json"] if self.preset.config["rates"] else []
 
     def barriers(self, runs: Iterable[str]) -> list[str]:
-        """What lies between the weights of these rows and their teachers', of those that the preset asks it of."""
+        """Files of barriers of rows, as far as the preset computes them."""
         wanted = set(runs)
         return [f"{self.results}/barriers/{run}.json" for run in self.preset.barrier_rows if run in wanted]
 
     def tables_and_figures(self) -> list[str]:
-        """Tables, figures, claims and the numbers they come from."""
+        """Tables, figures and claims, and the numbers behind them."""
         config = self.preset.config
         claims = [f"{self.results}/claims.{end}" for end in ("md", "json")] if config["claims"] else []
         computed = [*self.measurements, *self.analytic, *self.barriers(self.rows), *self.rates]
         return [*computed, *self._files(config["tables"], config["figures"]), *claims]
 
     def _files(self, tables: Iterable[str], figures: Iterable[str]) -> list[str]:
-        """All formats of some tables and figures."""
+        """All formats of tables and figures."""
         files = [f"tables/{name}.{end}" for name in tables for end in ("tex", "csv", "md", "html", "json")]
         files += [f"figures/{name}.{end}" for name in figures for end in ("pdf", "png", "csv")]
         return [f"{self.results}/{file}" for file in files]
 
     def paper_files(self) -> list[str]:
-        """The paper, where it is made."""
+        """``paper.pdf``, if it is made."""
         return [f"{self.results}/paper.pdf"] if self.paper else []
 
     def products(self) -> list[str]:
-        """What people come for."""
+        """Final products of the preset."""
         return [*self.tables_and_figures(), *self.paper_files(), f"{self.results}/index.html"]
 
     def experiments(self) -> list[str]:
@@ -99,11 +99,11 @@ class Targets:
         return [f"{self.results}/experiments/{name}.html" for name in self.preset.experiments]
 
     def ticks(self, runs: Iterable[str]) -> list[str]:
-        """The first log records of some rows; each lies beside this network."""
+        """Networks of the rows' timing runs, beside their first log records."""
         return [f"{self.results}/ticks/students/{run}/network.safetensors" for run in runs]
 
     def from_ticks(self) -> list[str]:
-        """Tables of hours and memory that a few log records fill, and the claims that these decide."""
+        """Tables of hours and memory from a few log records, and the claims that these decide."""
         names = [
             *self.preset.specs.timed,
             *(["claims"] if self.preset.specs.timed and self.preset.config["claims"] else []),
@@ -111,7 +111,7 @@ class Targets:
         return [f"{self.results}/ticks/{name}.md" for name in names]
 
     def short(self) -> list[str]:
-        """Paths below the preset's folder of everything that can be asked for without naming that folder."""
+        """Paths below the preset's folder that are targets without the folder's name."""
         teachers = [self.preset.paths.teacher(name) for name in self.preset.config["teachers"]]
         single = [f"{self.results}/{name}" for name in ("index.html", "paper.pdf", "report.html", "manifest.json")]
         paths = [
@@ -137,22 +137,22 @@ class Targets:
         return [f"{folder}/shard-{begin}-{end}.safetensors" for begin, end in self.preset.shards(run)]
 
     def networks(self, runs: Iterable[str]) -> list[str]:
-        """Networks that rows are sampled from, guides among them; training logs lie beside the students'."""
+        """Networks and guides that rows are sampled from; training logs are beside the networks of students."""
         rows = [self.preset.runs[run] for run in runs]
         paths = [
             path for row in rows for path in (self.preset.paths.network(row), self.preset.paths.sampler_guide(row))
         ]
         return sorted({path for path in paths if path})
 
-    # What jobs need.
+    # Inputs of jobs.
 
     def checkpoint(self, name: str) -> str:
-        """What an import reads: an asset, which must be fetched first; or else a file that is there."""
+        """Input of an import: the record of a fetched asset, or an existing file."""
         source = self.preset.paths.checkpoints[name]
         return source if os.path.exists(source) else self._asset(source)
 
     def sources(self, path: str) -> list[str]:
-        """What an archive is made of, as far as the workflow makes it: an asset or another archive."""
+        """Inputs of an archive that the workflow makes: an asset or another archive."""
         origin = self.preset.archive_origin(path)
         if origin.dataset:
             return [str(self.preset.dataset(origin.dataset, self.preset.source)["path"])]
@@ -172,22 +172,20 @@ class Targets:
         return [word for key, value in values.items() if value is not None for word in (f"--{key}", str(value))]
 
     def _data(self, dataset: Mapping[str, Any]) -> list[str]:
-        """The archive of a data set, where the workflow makes it."""
+        """The archive of a data set, if the workflow makes it."""
         return [path] if (path := dataset.get("path")) in self.preset.archives else []
 
     def teacher(self, name: str) -> list[str]:
-        """What a teacher's training needs: data, and the source of a custom network class."""
+        """Inputs of a teacher's training: data, and the source file of a custom network class."""
         teacher = self.preset.config["teachers"][name]
         dataset = self.preset.dataset(teacher.get("dataset") or self.preset.config["dataset"], self.preset.source)
         return [*self._data(dataset), *_code([teacher["network"]["class"]])]
 
     def training(self, run: str) -> dict[str, str | list[str]]:
-        """What a student's training needs: data, teacher, its guide, generators (start, stand-in for the data),
-        downloads.
-        """
+        """Inputs of a student's training: data, teacher, guide, generators (start, source of images) and downloads."""
         row = self.preset.runs[run]
         parents = [self.preset.paths.network(self.preset.runs[name]) for name in self.preset.parents(row)]
-        # Evaluations while it is trained measure as its trials do.
+        # Evaluations during training need the inputs of measuring.
         evaluated = self.preset.config["recipes"][row.recipe].get("evaluation") is not None
         return {
             "data": self._data(training_data(self.preset, row)),
@@ -199,11 +197,11 @@ class Targets:
         }
 
     def compared(self, run: str) -> list[str]:
-        """What a row's barrier is computed from: both networks, and what its protocol needs."""
+        """Inputs of a row's barrier: both networks, and the inputs of its protocol."""
         return [*self.generator(run), self.preset.paths.teacher(str(self.preset.runs[run].teacher))]
 
     def generator(self, run: str) -> list[str]:
-        """The network (and guide) a row samples from, and what its protocol needs."""
+        """Inputs of a row's measurement: its network and guide, and the inputs of its protocol."""
         row, protocol = self.preset.runs[run], self.preset.protocol(self.preset.runs[run])
         files = [self.preset.paths.network(row), self.preset.paths.sampler_guide(row)]
         if row.method == "external" and row.without_network:
@@ -213,14 +211,14 @@ class Targets:
         return [*(path for path in files if path), *data, *self._measuring(run)]
 
     def _measuring(self, run: str) -> list[str]:
-        """Downloads and archives of a row's protocol, and sources of custom metric kinds and extractors."""
+        """Downloads and archives of a row's protocol, and source files of custom metric kinds and extractors."""
         protocol = self.preset.protocol(self.preset.runs[run])
         named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
         data = [self.preset.dataset(name, self.preset.source) for name in protocol.fixed_datasets()]
         return [*map(self._asset, self.assets_of(run)), *_code(named), *(p for part in data for p in self._data(part))]
 
     def assets_of(self, name: str) -> list[str]:
-        """Registered downloads that measuring a row needs besides its network: references, extractors, a decoder."""
+        """Registered downloads for measuring a row, besides its network: references, extractors, a decoder."""
         run = self.preset.runs[name]
         protocol = self.preset.protocol(run)
         needed = [source.asset for source in protocol.sources.values()]
@@ -232,7 +230,7 @@ class Targets:
         return sorted({asset for asset in needed if asset})
 
     def measure_jobs(self) -> list[tuple[int, int, list[str]]]:
-        """Jobs of the evaluation without shards: first trial, last trial, rows; those of many steps in parts."""
+        """Jobs of the evaluation without shards: first trial, last trial, rows; samplers of many steps have several."""
         size = self.preset.config["trials_per_job"] or self.preset.trials
         slow = (
             [name for name, run in self.preset.runs.items() if self._many_steps(run)]
@@ -259,15 +257,15 @@ class Targets:
 
     @functools.cache  # noqa: B019 - a preset lives as long as its run
     def needs(self, kind: str, name: str) -> Needs:
-        """Rows of one table, figure or experiment that can be measured here."""
+        """Needs of a table, figure or experiment, limited to measurable rows."""
         if kind == "experiments":
             return self.preset.specs.experiment_needs(name)
         return find_needs(self.preset.layout(kind, name), self.preset.measurable)
 
     def shown(self, kind: str, name: str) -> dict[str, str | list[str]]:
-        """Inputs of one table or figure: only its own rows, so that each can be made alone."""
+        """Inputs of a table or figure: only its own rows, so that it can be made alone."""
         needs = self.needs(kind, name)
-        # A table of measurements is made from them even where none of its rows can be measured.
+        # A table of measurements needs the file even if none of its rows can be measured.
         wanted = needs.measured or (kind == "tables" and self.preset.config["table_mode"] == "measured")
         collected = {"measurements": f"{self.results}/collected/{kind}/{name}.csv"} if wanted else {}
         studied = {"analytic": self.analytic} if needs.analytic else {}
@@ -275,7 +273,7 @@ class Targets:
         return {"networks": self.networks(needs.networks), **collected, **studied}
 
     def answered(self, name: str) -> dict[str, str | list[str]]:
-        """Inputs of an experiment's page: its tables, its figures, and what its claims are decided from."""
+        """Inputs of an experiment's page: its tables and figures, and the inputs of its claims."""
         experiment, needs = self.preset.experiments[name], self.needs("experiments", name)
         shown = self._files(experiment.tables, experiment.figures)
         collected = {"measurements": f"{self.results}/collected/experiments/{name}.csv"} if needs.measured else {}
@@ -283,7 +281,7 @@ class Targets:
         return {"shown": shown, "networks": self.networks(needs.networks), **computed, **collected}
 
     def caption(self, kind: str, name: str) -> str:
-        """Title and caption of a layout, for the report; its builder says what is wrong with it."""
+        """Title and caption of a layout, for the report; faults are left to the layout's builder."""
         try:
             layout = read_extended(self.preset.layout(kind, name))
         except UserError:

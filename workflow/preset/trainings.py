@@ -1,4 +1,4 @@
-"""Settings of trainings, built before the first job: a faulty student would fail only after its teacher's training."""
+"""Checks the settings of trainings before the first job, since a faulty student would fail after its teacher."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_trainings(preset: Preset) -> None:
     """Builds the settings of all teachers and students, almost all without torch.
 
     Raises:
-        UserError: The first that its training would refuse.
+        UserError: The first fault that a training would report.
     """
     for name in preset.trained_teachers():
         where = f"{preset.source}: teachers.{name}"
@@ -29,7 +29,7 @@ def check_trainings(preset: Preset) -> None:
         _check_shapes(spec["network"], spec["dataset"], f"{where}.network.kwargs")
     seen = set[tuple[Any, ...]]()
     for run in preset.students():
-        # Sheets have hundreds of rows, of which many differ in numbers alone.
+        # Sheets have hundreds of rows, many of which differ only in numbers.
         alike = (run.method, run.recipe, run.teacher, run.dataset, run.init is None, run.guide is None)
         if alike not in seen:
             seen.add(alike)
@@ -52,16 +52,16 @@ def _check_student(preset: Preset, run: Run) -> None:
     network = preset.config["teachers"][str(run.teacher)].get("network")
     if network:
         if config.weight_norm or config.fake_score_weight_norm or config.logvar:
-            # Which networks have these knows torch, whose import takes seconds; few recipes set one.
+            # The check needs torch, whose import takes seconds; few recipes have such settings.
             resolve_recipe(config, network, where)
         _check_shapes(network, spec["dataset"], f"{preset.sheet}: run '{run.run}': teacher '{run.teacher}'")
 
 
 def _check_shapes(network: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> None:
-    """Compares what both say of images and classes, as a training does when the data are open."""
+    """Compares images and classes of a network and a data set, as a training does."""
     found = {key: dataset.get(key) for key in ("resolution", "channels", "label_dim")}
     if found["channels"] == 2 * SD_VAE.channels:
-        # Archives of latents hold mean and deviation of each channel; that they are latents only the data say.
+        # Archives of latents have mean and deviation of each channel, but only the data show that they are latents.
         found["channels"] = None
     if dataset.get("labels") is False:
         found["label_dim"] = 0

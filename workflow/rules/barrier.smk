@@ -1,4 +1,4 @@
-# What lies between a student's weights and its teacher's, for the rows that the preset's key `barriers` names.
+# Loss barriers between the weights of students and teachers, for the rows that the preset's key `barriers` names.
 
 
 rule barrier:
@@ -14,7 +14,7 @@ rule barrier:
         "../../environment.yml"
     threads: PRESET.config["threads"]
     resources:
-        # Points on the line, of as many images each, in the place of trials.
+        # Points on the line count like trials, with as many images each.
         **REQUESTS.of("measure", trials=2 * PRESET.trials),
         gpu=ONE_GPU,
     params:

@@ -1,4 +1,4 @@
-# Shared by all rules - the validated preset, the lists of targets, and how a job is run.
+# Definitions for all rules - the validated preset, the lists of targets, and the environment of jobs.
 
 import os
 import shlex
@@ -28,18 +28,19 @@ from workflow.preset.spec_files import SpecFiles, content_digest, with_pictures
 from workflow.preset.startup import check_files, check_folder, check_profile, closed_results, fix_times
 from workflow.preset.targets import Targets, any_of
 
-# The user's permission for code from outside (sida/config/plugins.py) goes to every job, also to other machines; presets give none.
+# Every job, also on other machines, gets the user's permission for code from outside (sida/config/plugins.py); presets
+# give no permission.
 os.environ.update(SIDA_ALLOW_CODE=os.getenv("SIDA_ALLOW_CODE", ""), SIDA_TYPED_CODE="no")
-# A profile may call itself a job; jobs have this of their workflow.
+# A profile may claim to be a job, but only jobs have this variable of their workflow.
 JOB = not workflow.is_main_process and "SIDA_RUN_STARTED" in os.environ
-# Each download is hashed once in a run, when it is first used (sida/assets/fetch.py).
+# Each download is hashed once per run, when it is first used (sida/assets/fetch.py).
 if not JOB:
     os.environ["SIDA_RUN_STARTED"] = str(time.time())
-# Jobs take our packages from this checkout, and look into the working folder only for code that is allowed.
-PLACES = os.pathsep.join([*filter(None, [os.getenv("PYTHONPATH")]), str(workflow.basedir)])
-os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=PLACES)
-# Snakemake takes this variable from the jobs of a conda environment, so their commands set it again.
-shell.prefix("set -euo pipefail; export PYTHONPATH={PLACES:q}; ")
+# Jobs import the packages of this checkout, and code of the working folder only if it is allowed.
+IMPORT_PATH = os.pathsep.join([*filter(None, [os.getenv("PYTHONPATH")]), str(workflow.basedir)])
+os.environ.update(PYTHONSAFEPATH="1", PYTHONPATH=IMPORT_PATH)
+# Snakemake removes this variable from jobs in a conda environment, so their commands set it again.
+shell.prefix("set -euo pipefail; export PYTHONPATH={IMPORT_PATH:q}; ")
 
 
 envvars:
@@ -53,31 +54,31 @@ try:
     check_folder(Path.cwd())
     CONFIGFILES = [os.path.relpath(path) for path in workflow.configfiles]
     check_files(CONFIGFILES)
-    # The last file given wins, as in Snakemake's merging of their keys.
+    # The last file takes precedence, as in Snakemake.
     PRESET = Preset(config, ", ".join(CONFIGFILES) or "config", [Path(f).parent for f in reversed(CONFIGFILES)])
     check_preset(PRESET)
-    # Profiles of schedulers give jobs a time limit; then each asks for its own, by the plan.
+    # Profiles of schedulers have a time limit for jobs; each job then requests its planned time.
     SITE = load_site(PRESET.own) if "runtime" in (workflow.resource_settings.default_resources or {}) else None
 except UserError as error:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(1)
 
-# Jobs print their own progress and errors; of Snakemake's only the count of finished steps is kept, with its share.
+# Jobs print their progress and errors; of Snakemake's lines only the count of finished steps is kept, with its share.
 CHATTER = ("Select jobs to execute", "Execute ", "RuleException:\nCalledProcessError")
 STOPWATCH = Stopwatch()
 PROGRESS = None
 
 
 def watch_run():
-    """Begins to watch all jobs of this run that compute."""
+    """Starts to watch all jobs of this run that compute."""
     jobs = [job for job in workflow.dag.needrun_jobs() if job.shellcmd]
     outputs = {str(job.jobid): [str(path) for path in job.output] for job in jobs}
-    told = {"config": config, "source": PRESET.source, "places": [str(Path(f).parent) for f in reversed(CONFIGFILES)]}
-    return watch(told | {"outputs": outputs})
+    folders = [str(Path(f).parent) for f in reversed(CONFIGFILES)]
+    return watch({"config": config, "source": PRESET.source, "folders": folders, "outputs": outputs})
 
 
-def heed(record):
-    """Notes when jobs start and end (a rule's file is its stage); says which of Snakemake's lines people see."""
+def record_event(record):
+    """Records the start and end of jobs (the stage is the rule's file); returns whether Snakemake prints the line."""
     global PROGRESS
     event = get_event(record)
     if event == LogEvent.JOB_STARTED and PROGRESS is None and not JOB:
@@ -97,16 +98,16 @@ def heed(record):
     return event != LogEvent.JOB_FINISHED and not record.getMessage().startswith(CHATTER)
 
 
-logger.addFilter(heed)
+logger.addFilter(record_event)
 
 RESULTS = PRESET.results
 if workflow.is_main_process and (remark := closed_results(RESULTS)):
     print(remark, file=sys.stderr)
-# In the checkout Snakemake finds its file itself.
+# In the checkout Snakemake finds the Snakefile without an option.
 SNAKEFILE = os.path.relpath(workflow.main_snakefile)
-# Jobs use the interpreter that runs Snakemake, also when its environment was not activated.
+# Jobs use the interpreter of Snakemake, even if its environment is not activated.
 os.environ.update(PATH=os.pathsep.join([os.path.dirname(sys.executable), os.getenv("PATH", "")]))
-# A run on this machine that was given a number of GPUs shares them out; a scheduler does so itself.
+# A run on this machine distributes the given number of GPUs among jobs; a scheduler does that itself.
 if SITE is None and workflow.is_main_process and (shared := workflow.global_resources.get("gpu")):
     os.environ.setdefault("SIDA_GPUS", str(shared.value))
 elif SITE is not None:
@@ -114,22 +115,22 @@ elif SITE is not None:
 for run, asset in PRESET.left_out.items():
     print(f"{run} is left out: its checkpoint {asset} has no public address (sida assets list)", file=sys.stderr)
 PAPER = PRESET.config["paper"]
-if PAPER and (lack := missing_latex()):
+if PAPER and (missing := missing_latex()):
     PAPER = False
-    print(f"{RESULTS}/paper.pdf is left out: {lack}", file=sys.stderr)
+    print(f"{RESULTS}/paper.pdf is left out: {missing}", file=sys.stderr)
 TARGETS = Targets(PRESET, PAPER)
 if workflow.is_main_process and (remark := unshown_remark(TARGETS)):
     print(remark, file=sys.stderr)
-# A training runs in one process per GPU; drawing and measuring take one GPU.
+# A training runs one process per GPU; sampling and measuring use one GPU.
 ONE_GPU = min(1, PRESET.config["gpus"])
 SPECS = SpecFiles(PRESET)
 LOCK = PresetLock(RESULTS, sys.argv)
-# How many attempts can bring a job further that its time limit ended: any number, or as many as it has trials.
-GOING_ON = dict.fromkeys(["train_teacher", "distill", "distill_parent"]) | {
+# Rules whose jobs resume after the time limit, with the useful number of attempts: any, or the number of trials.
+RESUMABLE = dict.fromkeys(["train_teacher", "distill", "distill_parent"]) | {
     f"measure_{first}_{last}": last - first + 1 for first, last, _ in TARGETS.measure_jobs()
 }
 REQUESTS = Requests(PRESET, SITE, inside=workflow.remote_exec)
-# Downloads are known by their hashes, and archives are shared by presets.
+# Downloads are identified by their hashes, and presets share archives.
 ask_for_missing(DAG, left_out=["fetch", "prepare_data", "encode_data"])
 forget_failed(Job)
 suggest_targets(DAG, PRESET.source, TARGETS.short)
@@ -143,12 +144,12 @@ wildcard_constraints:
 
 
 def measured_digest(wildcards):
-    """What a row's measurement is decided by: its spec, and the pictures of a folder that it measures."""
+    """Digest of a row's measurement: of its spec, and of the pictures of a measured folder."""
     return with_pictures(SPECS.digest("measurements", wildcards.run), PRESET.runs[wildcards.run].checkpoint)
 
 
-def again(*options):
-    """The words that start this workflow again from here, with these options and the settings it has now."""
+def restart_command(*options):
+    """Command, as words, that starts this workflow again with these options and the current settings."""
     snakefile = [] if SNAKEFILE == "Snakefile" else ["-s", SNAKEFILE]
     changed = [str(word) for word in workflow.config_settings.config_args or []]
     settings = ["--configfile", *CONFIGFILES, *(["--config", *changed] if changed else [])]
@@ -156,17 +157,17 @@ def again(*options):
 
 
 def measurements_option(wildcards, input):
-    """The option of tables and figures that names measurements, where they need any."""
+    """Option of tables and figures for the file of measurements, if they need it."""
     return ["--measurements", str(input.measurements)] if input.get("measurements") else []
 
 
 def experiments_option(wildcards, input):
-    """The option of pages that names the preset's questions, where it has any."""
+    """Option of pages for the preset's experiments, if it has any."""
     return ["--experiments", str(input.experiments)] if input.get("experiments") else []
 
 
 def begin():
-    """Takes the preset's lock, then writes the specs; ends a second workflow with one line. Long jobs get their retries.
+    """Takes the preset's lock, writes the specs and sets retries; ends a second workflow with one line.
 
     Names the trainings that are planned beyond the memory of their card.
     """
@@ -180,19 +181,19 @@ def begin():
     if warning := REQUESTS.too_large(workflow.dag.needrun_jobs()):
         print(warning, file=sys.stderr)
     if SITE is not None:
-        for line in allow_attempts(workflow, GOING_ON):
+        for line in allow_attempts(workflow, RESUMABLE):
             print(line, file=sys.stderr)
 
 
 def show_summary():
-    """Prints the main table, where everything lies and where the time went; never fails a finished run."""
+    """Prints the main table, paths of results and the use of time; never fails a finished run."""
     if os.path.isdir(f"{RESULTS}/tables"):
         subprocess.run([sys.executable, "-m", "eval", "show", RESULTS], check=False)
-    # Runs of a scheduler have jobs in the place of cores, and `workflow.cores` would stop them.
+    # Runs with a scheduler have jobs instead of cores, and `workflow.cores` would stop them.
     cores = workflow.resource_settings.cores or os.cpu_count()
     print(f"time      {STOPWATCH.summary(cores)}", file=sys.stderr)
 
 
 def explain_failure():
-    """Prints one line on how to continue."""
-    print("stopped before the end; what is done is kept: run the same command again to continue", file=sys.stderr)
+    """Prints one line about continuing."""
+    print("stopped before the end; finished work is kept: run the same command again to continue", file=sys.stderr)

@@ -1,5 +1,5 @@
-# Archives of data sets (`made_from` in config/datasets.yaml). They lie outside results/, shared by all presets; one that is
-# there is used as it is, whatever has become of its sources.
+# Archives of data sets (`made_from` in config/datasets.yaml). They are outside results/, shared by all presets; an
+# existing archive is used even if its sources have changed.
 
 
 rule prepare_data:

@@ -1,5 +1,5 @@
-# Ten-run evaluation of every generator, in one of two shapes: many trials of a generator in one job (small networks,
-# where starting Python costs more than a trial), or shards of each trial that spread over a cluster and are merged.
+# Ten-trial evaluation of every generator, in one of two forms: many trials of a generator in one job (small networks,
+# for which starting Python takes longer than a trial), or shards of each trial on a cluster, which are merged.
 
 
 if PRESET.config["shard_size"] is None:
@@ -17,7 +17,7 @@ if PRESET.config["shard_size"] is None:
                 f"{RESULTS}/logs/measure-{{run}}-{first}-{last}.log",
             wildcard_constraints:
                 run=any_of(rows),
-            # Parts of rows of many steps are long: started first, so that no core ends alone with one.
+            # Parts of rows with many steps are long, so they start first.
             priority: int(last - first + 1 < PRESET.trials)
             conda:
                 "../../environment.yml"
@@ -101,7 +101,7 @@ rule collect:
         "python -m eval collect {params.folder:q} --runs {params.runs:q} --out {output:q} 2>&1 | tee -i {log:q}"
 
 
-# The measurements that one table, figure or experiment shows, so that it can be made without all the others.
+# Measurements of one table, figure or experiment, so that it can be made without the others.
 rule collect_part:
     input:
         lambda wildcards: TARGETS.trials(TARGETS.needs(wildcards.kind, wildcards.name).measured),

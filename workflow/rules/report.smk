@@ -1,4 +1,4 @@
-# The page of everything, the HTML report and the manifest: last, because they describe everything else.
+# The index page, the HTML report and the manifest: last, because they describe all other products.
 
 
 rule paper:
@@ -39,7 +39,7 @@ rule index:
         experiments_digest=content_digest(PRESET.config["experiments"]),
         own=["--own", str(PRESET.own[0])],
         experiments=experiments_option,
-        again=shlex.join(again("--cores", "2")),
+        again=shlex.join(restart_command("--cores", "2")),
     message:
         "index: everything on one page"
     shell:
@@ -47,7 +47,7 @@ rule index:
         " --out {output:q} 2>&1 | tee -i {log:q}"
 
 
-# One question alone: only the rows that its tables, figures and claims need are trained and measured.
+# A single experiment: only the rows of its tables, figures and claims are trained and measured.
 rule experiment:
     input:
         unpack(lambda wildcards: TARGETS.answered(wildcards.experiment)),
@@ -67,7 +67,9 @@ rule experiment:
         measurements=measurements_option,
         results=lambda wildcards, output: os.path.dirname(os.path.dirname(output.html)),
         own=["--own", str(PRESET.own[0])],
-        again=lambda wildcards: shlex.join([*again("--cores", "2"), "--", f"experiments/{wildcards.experiment}.html"]),
+        again=lambda wildcards: shlex.join(
+            [*restart_command("--cores", "2"), "--", f"experiments/{wildcards.experiment}.html"]
+        ),
     message:
         "experiment {wildcards.experiment}: answering"
     shell:
@@ -81,7 +83,7 @@ rule products:
         TARGETS.products(),
 
 
-# Snakemake writes reports from the records of finished jobs, so a second, read-only Snakemake is asked for it.
+# Snakemake writes reports from the records of finished jobs, so a second, read-only Snakemake makes the report.
 rule html_report:
     input:
         TARGETS.products(),
@@ -93,7 +95,7 @@ rule html_report:
     conda:
         "../../environment.yml"
     params:
-        # Temporary name with the right suffix: Snakemake chooses the format by it.
+        # A temporary name with the right suffix, since Snakemake chooses the format by suffix.
         part=f"{RESULTS}/.report-part.html",
         again=again("products", "--nolock"),
     message:
@@ -103,7 +105,7 @@ rule html_report:
         " || {{ tail -n 20 {log:q} >&2; exit 1; }}; mv {params.part:q} {output:q}"
 
 
-# Last: it has the hash of every other file.
+# The manifest is last: it has the hash of every other file.
 rule manifest:
     input:
         TARGETS.products(),
@@ -118,7 +120,7 @@ rule manifest:
         results=lambda wildcards, output: os.path.dirname(output[0]),
         spec=SPECS.path("preset"),
         digest=SPECS.digest("preset"),
-        again=shlex.join(again()),
+        again=shlex.join(restart_command()),
     message:
         "manifest: hashing every artefact"
     shell:

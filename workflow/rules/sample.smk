@@ -1,5 +1,5 @@
-# Images of a generator on disk: the ones a trial measures. Nothing else needs them (measuring streams its images), so
-# they are made only when asked for: snakemake results/demo/samples/sida-a1.0/trial-0
+# Images of a generator on disk, those of a trial. No other product needs them (measuring streams its images), so they
+# are made only as a target: snakemake results/demo/samples/sida-a1.0/trial-0
 
 
 rule sample:

@@ -1,5 +1,5 @@
-# Any product by its path below results/<preset>/: `snakemake --cores 2 tables/main.tex`. Each such name is a rule without
-# an output whose input is the file meant; nothing is written outside results/.
+# Targets by their path below results/<preset>/: `snakemake --cores 2 tables/main.tex`. Each short name is a rule
+# without output, whose input is the product; nothing is written outside results/.
 
 for target in TARGETS.short():
 

@@ -1,5 +1,5 @@
-# One-step students: SiD, SiDA, and SiD2A from a SiD generator. Training state lies beside the network and is not a
-# declared output, so an interrupted job finds it again.
+# One-step students: SiD, SiDA, and SiD2A from a SiD generator. Training states are beside the network and no declared
+# output, so an interrupted job resumes from them.
 
 
 rule distill:
@@ -11,7 +11,7 @@ rule distill:
         f"{RESULTS}/logs/student-{{run}}.log",
     wildcard_constraints:
         run=any_of(set(PRESET.runs) - TARGETS.parents),
-    # Trainings are the long jobs: measuring and drawing fill the gaps.
+    # Trainings are the long jobs; measuring and drawing fill the gaps.
     priority: 2
     conda:
         "../../environment.yml"
@@ -30,7 +30,7 @@ rule distill:
         " --spec {params.spec:q} --out {params.folder:q} --set-aside --processes {resources.gpu} 2>&1 | tee -i {log:q}"
 
 
-# Generators that other rows start from go first, so that the longest chain does not end on one busy core.
+# Generators that other rows start from run first, so that the longest chain does not end on one busy core.
 use rule distill as distill_parent with:
     wildcard_constraints:
         run=any_of(TARGETS.parents),

@@ -1,4 +1,4 @@
-# Diffusion teachers: trained here from the preset's settings.
+# Diffusion teachers, trained with the preset's settings.
 
 
 rule train_teacher:

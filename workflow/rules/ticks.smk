@@ -1,5 +1,5 @@
-# Hours and memory of each training from its first log records, in minutes: the rows' own recipes on drawn images, from teachers of
-# one step. Asked for as a target alone: ticks/table8.md and ticks/claims.md.
+# Hours and memory of each training from its first log records, in minutes: the rows' recipes on random images, from
+# teachers of one training step. Made only as targets: ticks/table8.md and ticks/claims.md.
 
 
 rule tick_teacher:

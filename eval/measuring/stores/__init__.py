@@ -1,7 +1,7 @@
-"""Where anyone's images lie: a folder, a zip or tar of pictures, or an array in ``.npz``/``.npy``; read as a stream.
+"""Stores of image files: a folder, a zip or tar of pictures, or an array in ``.npz``/``.npy``, read as a stream.
 
-Nothing is resized, converted or rescaled: whatever does not fit is refused with the file's name and the remedy,
-because each silent conversion is another protocol.
+Nothing is resized, converted or rescaled, since a silent conversion would change the protocol. Unsuitable images are
+refused with the file's name and the remedy.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def open_images(path: str | os.PathLike[str]) -> ImageStore:
     """Opens a folder, ``.zip``, ``.tar`` (also compressed), ``.npz`` or ``.npy``.
 
     Raises:
-        UserError: Nothing there, another kind of file, shards of ``sida sample``, or no images in it.
+        UserError: A missing file, another kind of file, shards of ``sida sample``, or a store without images.
     """
     path = Path(path)
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""Images in an array, read as a stream."""
+"""Stores of images in an array, read as a stream."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sida.files.npy import ZIP_FAULTS, Npz, check_packing, read_npy_header
 class ArrayStore(ImageStore):
     """Images in an array: ``arr_0`` (or the only array) of an ``.npz``, or a ``.npy``; classes in ``arr_1``.
 
-    The array is read as a stream, so a file larger than the memory is no problem.
+    The array is read as a stream, so a file may be larger than the memory.
     """
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class ArrayStore(ImageStore):
         self.count = self._stored[0]
 
     def read(self, begin: int, end: int) -> np.ndarray:
-        """Reads the next images; going backwards starts the stream again."""
+        """Reads images; a step backwards starts the stream again."""
         if begin < self._position:
             self._open()
         try:
@@ -128,7 +128,7 @@ class ArrayStore(ImageStore):
             raise UserError(f"{self.path}: {len(self.classes)} labels for {self._stored[0]} images; make it again")
 
     def _float_hint(self) -> str:
-        """Says what to do about values that are not bytes, judging by the first of them."""
+        """Remedy for values that are not bytes, inferred from the first values."""
         if not np.issubdtype(self._dtype, np.floating):
             return f"holds {self._dtype}; save images as uint8 in 0..255"
         count = min(int(np.prod(self._stored)), 1 << 20)

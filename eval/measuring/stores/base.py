@@ -1,4 +1,4 @@
-"""What every store of images can do."""
+"""Base class of stores of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class ImageStore(abc.ABC):
         path: The folder or file.
         count: Number of images.
         classes: Class of every image int64 (N,), or None.
-        remarks: What must be said beside numbers of the images read so far.
+        remarks: Remarks on the images read so far, for the report.
     """
 
     path: Path
@@ -33,4 +33,4 @@ class ImageStore(abc.ABC):
 
     @abc.abstractmethod
     def digest(self) -> str:
-        """Changes when the images change."""
+        """Digest that changes if the images change."""

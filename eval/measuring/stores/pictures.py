@@ -1,4 +1,4 @@
-"""Encoded pictures in a folder, a zip or a tar, in the order of their names."""
+"""Stores of encoded pictures in a folder, a zip or a tar, in the order of names."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _MODES = {"L": 1, "RGB": 3}
 
 
 class PictureStore(ImageStore):
-    """Encoded pictures under names, also in EDM's data-set format with ``dataset.json``.
+    """Encoded pictures by name, also in EDM's data-set format with ``dataset.json``.
 
     Args:
         files: Opened folder, zip or tar.
 
     Raises:
-        UserError: No pictures in it, or labels that cannot be read.
+        UserError: No pictures, or labels that cannot be read.
     """
 
     def __init__(self, files: Files) -> None:
@@ -66,7 +66,7 @@ class PictureStore(ImageStore):
                 self._shape = image.shape
             if image.shape != self._shape:
                 raise UserError(_unequal(self.name(position), image.shape, self._shape))
-        # By content, not by name: artefacts stay when a JPEG is called .png.
+        # Judged by content: artefacts remain in a JPEG that is named .png.
         self._lossy.update({position: lossy for position, (_, lossy) in enumerate(decoded, start=begin) if lossy})
         if self._lossy:
             counts = ", ".join(
@@ -87,10 +87,10 @@ def _order_of(folders: Set[Path]) -> tuple[str, ...]:
 
 
 def decode_picture(encoded: bytes, name: str) -> tuple[np.ndarray, str | None]:
-    """A picture as uint8 (H, W, C), grey or RGB, and how it was compressed with a loss, if it was.
+    """Decodes a picture: uint8 (H, W, C), grey or RGB, and the name of its lossy compression or None.
 
     Raises:
-        UserError: Broken file, more than 8 bits or one frame, or a mode that cannot be measured as it is.
+        UserError: Broken file, more than 8 bits or one frame, or an unsupported mode.
     """
     picture = open_picture(encoded, name, whole=True)
     if picture.mode not in _MODES:
@@ -100,7 +100,7 @@ def decode_picture(encoded: bytes, name: str) -> tuple[np.ndarray, str | None]:
 
 
 def _lossy(form: str, encoded: bytes) -> str | None:
-    # Pillow calls a JPEG with further pictures behind it MPO.
+    # MPO is Pillow's name of a JPEG with further pictures in the file.
     if form in ("JPEG", "MPO"):
         return "JPEG"
     place = 12 if form == "WEBP" else len(encoded)
@@ -113,7 +113,7 @@ def _lossy(form: str, encoded: bytes) -> str | None:
 
 
 def _is_picture(name: str) -> bool:
-    """Pictures by suffix; what systems leave behind (hidden files, ``__MACOSX``) is no picture."""
+    """Whether a file is a picture by its suffix; hidden files and ``__MACOSX`` are not."""
     parts = Path(name).parts
     return Path(name).suffix.lower() in PICTURES and not any(p.startswith(".") or p == "__MACOSX" for p in parts)
 

@@ -1,4 +1,4 @@
-"""``index.html``: everything that a preset found, on one page that needs no network and no other file."""
+"""``index.html``: all results of a preset on one page without other files or network access."""
 
 from eval.report.index.write import write_index
 

@@ -1,4 +1,4 @@
-"""What the index page shows, read from the files that the other steps wrote; nothing is computed but sums of time."""
+"""Content of the index page, read from the files of the other steps; only sums of time are computed."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from eval.results.summary import Measurement, Measurements, image_seeds, load_me
 from eval.tables.files import load_table
 from eval.tables.model import Table
 
-#: Keys of a table's records that the page reads.
+#: Keys of a table's records that the page shows.
 _SHOWN = ("row", "model", "run", "measured", "published_id", "published", "published_std")
 
 
 @dataclass(frozen=True)
 class ShownPicture:
-    """A figure: its file's stem, caption and the picture itself as a ``data:`` address."""
+    """A figure: stem of its file, caption, and the picture as a ``data:`` address."""
 
     name: str
     caption: str
@@ -35,7 +35,7 @@ class ShownPicture:
 
 @dataclass(frozen=True)
 class ShownClaim:
-    """A verdict with the comparisons behind it, as measured here and (for the paper's claims) as published."""
+    """A verdict with its comparisons, from measurements and (for the paper's claims) from published numbers."""
 
     id: str
     statement: str
@@ -50,7 +50,7 @@ class ShownClaim:
 
 @dataclass(frozen=True)
 class Generator:
-    """What is known about the measurements of a run."""
+    """Facts about the measurements of a run."""
 
     run: str
     label: str
@@ -63,7 +63,7 @@ class Generator:
 
 @dataclass(frozen=True)
 class Quoted:
-    """A row of published numbers and their ids in ``results/published``."""
+    """A row of published numbers with their ids in ``results/published``."""
 
     row: str
     numbers: str
@@ -72,13 +72,13 @@ class Quoted:
 
 @dataclass(frozen=True)
 class PageFiles:
-    """Files that a page shows: those of a whole preset, or those of one experiment.
+    """Files that a page shows: all files of a preset, or those of one experiment.
 
     Attributes:
         folder: Results of the preset.
-        claims: Verdicts, as JSON.
-        measurements: The rows that are behind them.
-        experiment: Limits tables and figures to its own.
+        claims: File of the verdicts (JSON).
+        measurements: File of the measurements behind them.
+        experiment: The experiment whose tables and figures are shown; None: all.
     """
 
     folder: Path
@@ -88,7 +88,7 @@ class PageFiles:
 
     @classmethod
     def of(cls, folder: Path, experiment: Experiment | None = None) -> PageFiles:
-        """Where the other steps write them."""
+        """The files in a results folder."""
         if experiment is None:
             return cls(folder, folder / "claims.json", folder / "measurements.csv")
         name = experiment.id
@@ -96,7 +96,7 @@ class PageFiles:
         return cls(folder, folder / "experiments" / f"{name}.json", collected, experiment)
 
     def files(self, kind: Literal["tables", "figures"], suffix: str) -> list[Path]:
-        """Files of all tables or figures that are there, in the page's order."""
+        """Existing files of tables or figures, in the order of the page."""
         if self.experiment is None:
             return in_order(self.folder / kind, suffix)
         named = (self.folder / kind / f"{name}{suffix}" for name in getattr(self.experiment, kind))
@@ -118,7 +118,7 @@ def load_pictures(sources: PageFiles, own: str | Path | None) -> list[ShownPictu
 
 
 def placed(pictures: Sequence[ShownPicture], answers: Sequence[Answer]) -> dict[str, list[ShownPicture]]:
-    """The picture that stands in each answer, by experiment: the first of its figures that no other has taken."""
+    """Pictures of the answers, by experiment: the first of its figures that no other experiment shows."""
     by_name, found = {picture.name: picture for picture in pictures}, dict[str, list[ShownPicture]]()
     for answer in answers:
         free = [name for name in answer.experiment.figures if name in by_name]
@@ -127,10 +127,10 @@ def placed(pictures: Sequence[ShownPicture], answers: Sequence[Answer]) -> dict[
 
 
 def load_verdicts(path: Path) -> tuple[str, list[ShownClaim]]:
-    """The sentence on what the verdicts are about, and the verdicts; none where no claims were decided.
+    """Introduction of the verdicts, and the verdicts; empty without decided claims.
 
     Raises:
-        UserError: The file holds something else.
+        UserError: The file has another form.
     """
     if not path.is_file():
         return "", []
@@ -140,7 +140,7 @@ def load_verdicts(path: Path) -> tuple[str, list[ShownClaim]]:
 
 def _claim(record: dict[str, Any]) -> ShownClaim:
     printed = record.get("by_published")
-    # Claims that only a measurement can decide have no numbers there.
+    # Claims that only a measurement can decide have no published verdict.
     if printed and not any(finding["numbers"] for finding in printed["findings"]):
         printed = None
     origin = [f"source: {record['source']}"] if record["source"] else []
@@ -159,13 +159,13 @@ def _claim(record: dict[str, Any]) -> ShownClaim:
 
 
 def counts(verdicts: Sequence[str]) -> list[tuple[str, int]]:
-    """How often each verdict was given, in the order in which verdicts are listed everywhere."""
+    """Number of claims with each verdict, in the usual order of verdicts."""
     found = Counter(verdicts)
     return [(word, found[word]) for word in VERDICT_MARKS]
 
 
 def measured_rows(path: Path) -> Measurements:
-    """Measurements of a file; none where nothing was measured."""
+    """Measurements of a file; empty if the file is missing."""
     return load_measurements(path) if path.is_file() else Measurements([], "no measurements")
 
 
@@ -183,7 +183,7 @@ def origin(measurements: Measurements) -> dict[str, list[str]]:
 
 
 def load_generators(sources: PageFiles, measurements: Measurements, tables: Mapping[str, Table]) -> list[Generator]:
-    """One line per measured run, in the order of ``measurements.csv``."""
+    """Facts about each measured run, in the order of ``measurements.csv``."""
     shown: dict[str, list[str]] = {}
     labels: dict[str, str] = {}
     for table, record in _records(tables):
@@ -226,7 +226,7 @@ def _quoted(cells: list[dict[str, str]]) -> Quoted:
 
 
 def _together(ids: list[str]) -> str:
-    """Ids that differ in their last words: ``table1-ddpm-{fid, is}``."""
+    """Ids that differ in the last word, as one text: ``table1-ddpm-{fid, is}``."""
     columns = zip(*(name.split("-") for name in ids))
     same = "-".join(words[0] for words in takewhile(lambda words: len(set(words)) == 1, columns))
     if len(ids) == 1 or not same:

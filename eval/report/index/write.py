@@ -36,19 +36,19 @@ def write_index(
     experiments: Sequence[Experiment] = (),
     only: Experiment | None = None,
 ) -> Path:
-    """Writes one HTML page with everything that a preset found; it needs no network and no other file.
+    """Writes one HTML page with all results of a preset; the page needs no network access and no other file.
 
     Args:
         results: Folder of a preset.
         out: The page, e.g. ``results/demo/index.html``.
         title: Headline.
-        own: Folder of the preset; layouts in its ``figures`` (captions) come before those of ``config``.
-        again: Command that makes the results again; by default that of a preset of this name in ``config``.
-        experiments: Questions, answered before everything else.
-        only: The page is about this experiment alone: its tables, figures and verdicts (``experiments/<id>.json``).
+        own: Folder of the preset; layouts in its ``figures`` (captions) take precedence over those of ``config``.
+        again: Command that makes the results again; by default that of the preset of this name in ``config``.
+        experiments: Experiments, whose answers come first on the page.
+        only: Experiment to which the page is limited: its tables, figures and verdicts (``experiments/<id>.json``).
 
     Raises:
-        UserError: No tables and no figures there, or a file that is not what the other steps write.
+        UserError: There are neither tables nor figures, or a file has another form.
     """
     folder, out = Path(results), Path(out)
     sources = content.PageFiles.of(folder, only)
@@ -101,7 +101,7 @@ def _slug(text: str) -> str:
 
 
 def _setup(again: str) -> list[str]:
-    """Commands that come before it: where its Snakefile is another folder's, the environment is there too."""
+    """Commands before ``again``: they set up the environment in the checkout that the command names."""
     words = shlex.split(again)
     if "-s" not in words:
         return ["make setup", "source .venv/bin/activate"]
@@ -114,7 +114,7 @@ def _setup(again: str) -> list[str]:
 
 
 def _files(sources: content.PageFiles, base: Path) -> list[tuple[str, list[tuple[str, str]]]]:
-    """What lies beside the page: words, and the files' names with their addresses."""
+    """Further files of the results: descriptions, and names with addresses."""
     folder, whole = sources.folder, sources.experiment is None
     listed = {
         "Tables": [path for suffix in (".tex", ".csv", ".md") for path in sources.files("tables", suffix)],

@@ -66,5 +66,5 @@ def test_teachers_are_needed_where_they_scatter():
     scatter = Scatter(0.1, 0.1, teacher=1.0)
     few, many = teachers_needed(1.0, scatter, 10), teachers_needed(1.0, scatter, 2)
     assert 8 <= few <= many <= 12  # a paired test of d = 1 needs ten
-    with pytest.raises(UserError, match="ask for seeds"):
+    with pytest.raises(UserError, match="ask for the number of seeds"):
         teachers_needed(1.0, ONE, 3)

@@ -93,5 +93,5 @@ def test_scatter_of_a_difference_over_teachers():
     b = {"t": [1.9, 2.1], "u": [3.9, 4.1]}
     found = of_difference(a, b)
     assert (found.variance, found.df) == (pytest.approx(2 - 0.02), 1)
-    with pytest.raises(UserError, match="one teacher says nothing"):
+    with pytest.raises(UserError, match="train from at least two"):
         of_difference({"t": [1.0, 2.0]}, {"t": [1.0, 2.0]})

@@ -14,7 +14,7 @@ from PIL import Image
 
 from eval.commands import main
 from eval.features import extractor_assets, extractor_names, get_extractor
-from eval.features.digits import WEIGHTS, read_weights, weights_digest
+from eval.features.digits import DIGITS_NETWORK, read_weights, weights_digest
 from eval.features.registry import EXTRACTORS
 from eval.features.resize import resize_bytes, resize_clean
 from eval.features.train_digits import DigitsTraining, split, train_digits
@@ -51,10 +51,10 @@ def test_names():
 
 
 def test_digits_network_has_the_recorded_held_out_accuracy(digits):
-    _, metadata = read_weights(WEIGHTS)
+    _, metadata = read_weights(DIGITS_NETWORK)
     assert metadata["held_out_accuracy"] >= 0.98
     assert metadata["dataset_sha256"] == digits.sha256
-    assert WEIGHTS.stat().st_size < 1_000_000
+    assert DIGITS_NETWORK.stat().st_size < 1_000_000
     settings = DigitsTraining(**metadata["settings"])
     train, held_out = split(settings)
     assert sorted(torch.cat([train, held_out]).tolist()) == list(range(len(digits)))

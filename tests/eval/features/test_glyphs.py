@@ -8,7 +8,7 @@ import torch
 from eval.features import get_extractor
 from eval.features.digits import read_weights, weights_digest
 from eval.features.glyph_images import FONTS, fields_of_digits, render
-from eval.features.glyphs import WEIGHTS
+from eval.features.glyphs import GLYPHS_NETWORK
 from eval.features.train_glyphs import GlyphTraining, train_glyphs
 from sida.config.resources import ROOT
 from sida.data import load_dataset
@@ -22,8 +22,8 @@ def fields():
 
 def test_the_committed_network_tells_real_digits_apart_as_recorded():
     digits = load_dataset({"name": "digits", "kind": "digits"})
-    _, metadata = read_weights(WEIGHTS)
-    assert WEIGHTS.stat().st_size < 300_000
+    _, metadata = read_weights(GLYPHS_NETWORK)
+    assert GLYPHS_NETWORK.stat().st_size < 300_000
     extractor = get_extractor("glyphs")
     features, logits = extractor.features_and_logits(digits.images(range(len(digits))))
     accuracy = (logits.argmax(1) == digits.class_indices).double().mean().item()

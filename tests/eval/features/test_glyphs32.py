@@ -8,7 +8,7 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.digits import read_weights
-from eval.features.glyphs32 import WEIGHTS
+from eval.features.glyphs32 import GLYPHS32_NETWORK
 from eval.features.train_glyphs import Glyphs32Training, train_glyphs32
 from sida.config.resources import ROOT
 from sida.data.glyphs import rendered_images
@@ -16,8 +16,8 @@ from sida.errors import UserError
 
 
 def test_the_committed_network_recognises_letters_of_other_fonts_as_recorded():
-    _, metadata = read_weights(WEIGHTS)
-    assert WEIGHTS.stat().st_size < 500_000
+    _, metadata = read_weights(GLYPHS32_NETWORK)
+    assert GLYPHS32_NETWORK.stat().st_size < 500_000
     assert metadata["settings"] == vars(Glyphs32Training())  # the command makes this network
     extractor = get_extractor("glyphs32")
     pairs = list(rendered_images("glyphs32", "test", 520))

@@ -216,3 +216,15 @@ def test_metrics_of_downloads_are_added_where_these_are_in_the_cache(tmp_path, m
     # A job computes what its spec says, whatever its cache has.
     target.unlink()
     assert load_protocol(found.content()).sha256 == found.sha256 != without.sha256
+
+
+def test_a_protocol_extends_one_beside_it(tmp_path):
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(content()))
+    (tmp_path / "look.yaml").write_text("extends: base.yaml\nname: look\nnum_samples: 100\ntrials: 1\n")
+    look, base = load_protocol(tmp_path / "look.yaml"), load_protocol(tmp_path / "base.yaml")
+    assert look == dataclasses.replace(base, name="look", num_samples=100, trials=1)
+    assert look.sha256 != base.sha256
+    for other, place in (("look.yaml", "circle"), ("../base.yaml", "beside this one"), ("none.yaml", "no such file")):
+        (tmp_path / "look.yaml").write_text(f"extends: {other}\nname: look\n")
+        with pytest.raises(UserError, match=f"yaml: .*{place}"):
+            load_protocol(tmp_path / "look.yaml")
