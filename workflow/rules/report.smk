@@ -97,7 +97,7 @@ rule html_report:
     params:
         # A temporary name with the right suffix, since Snakemake chooses the format by suffix.
         part=f"{RESULTS}/.report-part.html",
-        again=again("products", "--nolock"),
+        again=restart_command("products", "--nolock"),
     message:
         "report: collecting tables, figures and claims"
     shell:

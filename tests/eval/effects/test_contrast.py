@@ -106,5 +106,5 @@ def test_what_cannot_be_compared_is_refused(a, b, message):
 
 def test_a_scatter_needs_two_seeds():
     assert pooled_std([[1.0], [1.0, 3.0]]) == (pytest.approx(math.sqrt(2)), 1)
-    with pytest.raises(UserError, match="no two training seeds"):
+    with pytest.raises(UserError, match="train another seed"):
         pooled_std([[1.0], [2.0]])

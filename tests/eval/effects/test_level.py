@@ -22,7 +22,7 @@ def test_a_level_is_reached_between_two_evaluations_or_at_one():
     assert crossing(CURVE, 3.0) == Cost(3000.0, reached=False)
     assert crossing(CURVE, 11.0) == Cost(0.0)
     assert crossing([(0.0, math.inf), (1000.0, 4.0)], 5.0) == Cost(1000.0)
-    with pytest.raises(UserError, match="without evaluations"):
+    with pytest.raises(UserError, match="train with an evaluation"):
         crossing([], 5.0)
 
 

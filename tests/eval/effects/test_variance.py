@@ -81,7 +81,7 @@ def test_what_cannot_be_said_is_none():
     assert single.training.variance == pytest.approx((0.5 + 1.125) / 2)
     assert components([{"t": {"0": [1.0, 2.0]}, "u": {"0": [5.0, 6.0]}}]).teacher is None
     for nothing in ([], [{"t": {}}]):
-        with pytest.raises(UserError, match="no run of these"):
+        with pytest.raises(UserError, match="measure the runs first"):
             components(nothing)
     with pytest.raises(UserError, match="run '0' of teacher 't' has no trial"):
         components([{"t": {"0": []}}])
