@@ -123,7 +123,7 @@ OTHER["network"]["kwargs"]["img_resolution"] = 16
             "one-step\t",
             r"run 'sida-guided': recipe 'sida-guided' has guidance 1.5, and column 'guide' is empty",
         ),
-        ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' has guidance, which"),
+        ("one-step\tuncond", "heun-guided\tuncond", r"run 'sida-guided': sampler 'heun-guided' has guidance, but"),
         ("\tuncond", "\tuncnod", r"run 'guided': guide: no teacher of preset.yaml and no asset 'uncnod'.*'uncond'"),
         ("one-step\tuncond", "one-step\tdigits-short", r"guide 'digits-short' is the teacher of the row"),
         ("one-step\tuncond", "one-step\tother", r"guide 'other': its img_resolution is 16, the guided network's 8"),

@@ -29,7 +29,7 @@ from sida.errors import UserError
 from sida.files.atomic import read_jsonl, write_hashed_json, write_json, write_text
 from sida.files.content_hash import HASH_KEY
 
-FORMAT = "sida-study/1"
+STUDY_FORMAT = "sida-study/1"
 STORED_FILES = ("measurements.csv", "evaluations.csv", "training.csv", "study.json")
 ANALYTIC, BARRIERS = "analytic.json", "barriers.json"
 _PLACE = ("run", "trial", "metric", "value")
@@ -68,7 +68,7 @@ def store(
         found = found.joined(StudyRows.of_stored(out, asked))
     rows, teachers = found.rows, dict(sorted(found.teachers.items()))
     facts = {
-        "format": FORMAT,
+        "format": STUDY_FORMAT,
         **about,
         "teachers": [*teachers],
         "seconds_of_teachers": {name: round(seconds) for name, seconds in teachers.items()},
@@ -171,8 +171,8 @@ def read_study(folder: str | Path) -> dict[str, Any]:
         if not (folder / name).is_file():
             raise UserError(f"{folder / name}: is missing; store the study again (sida-eval docs --store)")
     study: dict[str, Any] = json.loads((folder / "study.json").read_text(encoding="utf-8"))
-    if study.get("format") != FORMAT:
-        raise UserError(f"{folder / 'study.json'}: format must be '{FORMAT}', is {study.get('format')!r}")
+    if study.get("format") != STUDY_FORMAT:
+        raise UserError(f"{folder / 'study.json'}: format must be '{STUDY_FORMAT}', is {study.get('format')!r}")
     return study
 
 
