@@ -16,7 +16,7 @@ from sida.cli.main import main
 from sida.config.resources import ROOT
 from sida.errors import EXIT_RETRY
 from sida.training.launch import run_together
-from tests.training.toy import TEACHER, as_json
+from tests.training.toy import TEACHER, as_json, results
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,34 @@ def test_the_command_trains_stops_at_a_signal_and_goes_on(tmp_path):
     assert again.returncode == EXIT_RETRY
     (line,) = [line for line in said.splitlines() if not line.startswith("[teacher")]
     assert line.startswith("error: another of the 2 processes of this training has ended")
+
+
+@pytest.mark.slow
+def test_torchrun_ends_with_a_killed_process_and_resumes(tmp_path):
+    spec = {**TEACHER, "batch_gpu": 4, "snapshot_kimg": None, "state_minutes": 0, "total_kimg": 1}
+
+    def command(folder):
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        words = ["-m", "sida", "train-teacher", "--out", str(tmp_path / folder), "--spec", as_json(spec)]
+        return subprocess.Popen([*torchrun, *words], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+
+    run = command("run")
+    while not list((tmp_path / "run").glob("state/*.json")):
+        assert run.poll() is None
+        time.sleep(0.05)
+    images = newest_image(tmp_path / "run")
+    os.kill(child_of(run.pid), signal.SIGKILL)
+    _, said = run.communicate(timeout=120)
+    assert run.returncode != 0
+    # The rest is torchrun's own report.
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: another of the 2 processes of this training has ended")
+    again, alone = command("run"), command("alone")
+    for process in (again, alone):
+        _, said = process.communicate(timeout=300)
+        assert process.returncode == 0, said
+    assert 0 < images < 1000
+    assert results(tmp_path / "run") == results(tmp_path / "alone")
 
 
 def newest_image(folder):
