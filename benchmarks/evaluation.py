@@ -27,7 +27,7 @@ import torch
 
 from benchmarks.frechet import by_square_root
 from eval.features import get_extractor
-from eval.features.extraction import extract
+from eval.features.registry import extract
 from eval.inception_score import inception_score
 from eval.measuring.images import ImageFiles
 from eval.measuring.pipeline import ImageBatch, prefetch, run_pass
@@ -214,7 +214,7 @@ def tensor_bytes() -> int:
 
 def memory_growth() -> float:
     """Bytes of all live tensors after 8000 images over those after 2000, FID and inception score of digits."""
-    from eval.features.extraction import make_extractors
+    from eval.features.registry import make_extractors
     from eval.measuring.sources import DataSource
     from sida.data import load_dataset
 

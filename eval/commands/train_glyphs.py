@@ -30,16 +30,16 @@ def run(args: argparse.Namespace) -> int:
     import time
 
     from eval.commands._trained import compare_and_write
-    from eval.features import glyphs, glyphs32
+    from eval.features.glyphs import GLYPHS32_NETWORK, GLYPHS_NETWORK
     from eval.features.train_glyphs import Glyphs32Training, GlyphTraining, train_glyphs, train_glyphs32
 
     start = time.monotonic()
     if args.size == 8:
         state, metadata = train_glyphs(GlyphTraining(seed=args.seed))
-        accuracy, where, committed = metadata["digits_accuracy"], "the digits (none was seen", glyphs.GLYPHS_NETWORK
+        accuracy, where, committed = metadata["digits_accuracy"], "the digits (none was seen", GLYPHS_NETWORK
     else:
         state, metadata = train_glyphs32(Glyphs32Training(seed=args.seed))
-        accuracy, where, committed = metadata["held_out_accuracy"], "glyphs32 (other fonts", glyphs32.GLYPHS32_NETWORK
+        accuracy, where, committed = metadata["held_out_accuracy"], "glyphs32 (other fonts", GLYPHS32_NETWORK
     print(f"accuracy on {where}; {time.monotonic() - start:.1f} s): {100 * accuracy:.2f} %")
     compare_and_write(state, metadata, committed, args.out)
     return 0

@@ -1,7 +1,11 @@
-"""Feature network for 8×8 digits, trained on rendered fonts (``glyph_images.py``) and not on digits.
+"""Feature networks that are trained on rendered fonts.
 
-So the network shares no training images with generators or with the network `digits`. Its recipe was chosen by looking
-at rendered and real digits and at the accuracy on real digits; no weight was fitted to a real digit.
+The network `glyphs` is for 8×8 digits. It is trained on renderings (``glyph_images.py``), so it shares no training
+images with generators or with the network `digits`. Its recipe was chosen by looking at rendered and real digits and at
+the accuracy on real digits; no weight was fitted to a real digit.
+
+The network `glyphs32` is for the data set of that name and is trained on fonts that the data set does not have.
+Features are the activations after the last convolution and pooling, as in the network `digits`.
 """
 
 from __future__ import annotations
@@ -9,12 +13,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
-from eval.features.digits import DigitsExtractor
+from eval.features.digits import DigitsExtractor, convolution_block
+from sida.config.rendered import RENDERED
 
 GLYPHS_NETWORK = Path(__file__).with_name("glyphs.safetensors")
 #: Channels of the convolutions. Fewer features than `digits` reduce the bias of distances to few held-out images.
 GLYPHS_WIDTHS = (32, 32, 32)
+GLYPHS32_NETWORK = Path(__file__).with_name("glyphs32.safetensors")
+_WIDTHS = (32, 48, 64, 64)
+_CLASSES = len(RENDERED["glyphs32"].letters)
 
 
 class GlyphsExtractor(DigitsExtractor):
@@ -26,3 +35,37 @@ class GlyphsExtractor(DigitsExtractor):
 
     def __init__(self, device: str | torch.device = "cpu", path: str | Path = GLYPHS_NETWORK) -> None:
         super().__init__(device, path)
+
+
+class Glyphs32Net(nn.Module):
+    """Four convolutions, each with a pooling, and one linear layer; input float32 (N, 3, 32, 32) in [-1, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for inputs, outputs in zip((3, *_WIDTHS), _WIDTHS, strict=False):
+            layers += [*convolution_block(inputs, outputs), nn.MaxPool2d(2)]
+        self.convolutions = nn.Sequential(*layers, nn.Flatten())
+        self.classifier = nn.Sequential(nn.Dropout(0.3), nn.Linear(4 * _WIDTHS[-1], _CLASSES))
+
+    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Returns features (N, 256) and logits (N, 26)."""
+        features = self.convolutions(images)
+        return features, self.classifier(features)
+
+
+class Glyphs32Extractor(DigitsExtractor):
+    """The committed network of ``glyphs32``, or another one by ``path``."""
+
+    name = "glyphs32"
+    num_features = 4 * _WIDTHS[-1]
+    num_classes = _CLASSES
+    image_shape = (3, 32, 32)
+
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path = GLYPHS32_NETWORK) -> None:
+        super().__init__(device, path)
+
+    @classmethod
+    def network(cls) -> nn.Module:
+        """See :meth:`DigitsExtractor.network`."""
+        return Glyphs32Net()

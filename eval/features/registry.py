@@ -1,9 +1,10 @@
-"""Registry of extractors: names, required downloads, and a factory."""
+"""Registry of extractors: names, required downloads, a factory, and features of a batch by several extractors."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ _DINOV2 = ("dinov2-vitl14", "dinov2-code")
 EXTRACTORS = {
     "digits": Ours("digits", "DigitsExtractor", classes=True),
     "glyphs": Ours("glyphs", "GlyphsExtractor", classes=True),
-    "glyphs32": Ours("glyphs32", "Glyphs32Extractor", classes=True),
+    "glyphs32": Ours("glyphs", "Glyphs32Extractor", classes=True),
     "digits_backbone": Ours("backbone", "DigitsBackboneExtractor"),
     "pixels": Ours("pixels", "PixelExtractor"),
     "inception": Ours("inception", "InceptionExtractor", ("inception",), classes=True),
@@ -96,3 +97,28 @@ def _class(name: str) -> type[Extractor]:
     if not names_object(name):
         raise UserError(f"no extractor '{name}'{suggestion(name, EXTRACTORS)}")
     return load_class(name, "extractor", Extractor, "eval.features.Extractor")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Output of one feature network for a batch.
+
+    Attributes:
+        features: float32 (N, C).
+        logits: float32 (N, K), or None for a network without classes.
+    """
+
+    features: torch.Tensor
+    logits: torch.Tensor | None
+
+
+def make_extractors(
+    names: Sequence[str], device: str | torch.device = "cpu", options: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Extractor]:
+    """Makes each named extractor once; ``options`` maps names to keyword arguments such as ``path``."""
+    return {name: get_extractor(name, device, **(options or {}).get(name, {})) for name in names}
+
+
+def extract(images: torch.Tensor, extractors: Mapping[str, Extractor]) -> dict[str, Features]:
+    """Features of uint8 images (N, C, H, W) by every extractor, one pass each."""
+    return {name: Features(*extractor.features_and_logits(images)) for name, extractor in extractors.items()}

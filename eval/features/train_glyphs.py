@@ -13,8 +13,7 @@ import torch
 
 from eval.features.digits import DigitsNet
 from eval.features.glyph_images import fields_of_digits, render
-from eval.features.glyphs import GLYPHS_WIDTHS
-from eval.features.glyphs32 import Glyphs32Net
+from eval.features.glyphs import GLYPHS_WIDTHS, Glyphs32Net
 from eval.features.train_digits import FitSettings, fit_and_test, one_thread
 from sida.config.rendered import FEATURE_FONTS, RENDERED
 from sida.data import load_dataset

@@ -15,7 +15,7 @@ from sida.errors import UserError
 if TYPE_CHECKING:
     import torch
 
-    from eval.features.extraction import Features
+    from eval.features.registry import Features
     from eval.inception_score import InceptionScoreSums
     from eval.precision_recall import PrecisionRecall
 

@@ -15,7 +15,7 @@ import torch
 
 from eval.features import extractor_names
 from eval.features.base import Extractor
-from eval.features.extraction import make_extractors
+from eval.features.registry import make_extractors
 from eval.measuring.finished_trials import FinishedTrials
 from eval.measuring.pipeline import run_pass, sized
 from eval.measuring.protocol import Protocol, load_protocol

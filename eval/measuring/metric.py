@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # The start of a workflow reads protocols and must not wait for torch.
     import torch
 
-    from eval.features.extraction import Features
+    from eval.features.registry import Features
     from eval.measuring.reference_files import Moments
     from eval.statistics import FeatureStatistics
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from eval.features.base import Extractor
-from eval.features.extraction import Features, extract, make_extractors
+from eval.features.registry import Features, extract, make_extractors
 from eval.measuring.measure import default_batch_size
 from eval.measuring.measure import threads as use_threads
 from eval.measuring.protocol import OF_ALL_TRIALS, Protocol, load_protocol

@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 
 from eval.features.base import Extractor
-from eval.features.extraction import extract
+from eval.features.registry import extract
 from eval.measuring.protocol import Protocol
 from eval.measuring.trial import TrialSums
 from sida.errors import UserError

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from eval.features.base import Extractor
-from eval.features.extraction import extract
+from eval.features.registry import extract
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.measuring.reference_files import Moments, OwnReference, read_batch, read_moments, read_own
 from eval.statistics import FeatureStatistics

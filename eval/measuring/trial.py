@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from eval.features.extraction import Features
+from eval.features.registry import Features
 from eval.measuring.metric import Sides
 from eval.measuring.protocol import Protocol
 from eval.measuring.references import Reference

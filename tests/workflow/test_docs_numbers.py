@@ -19,9 +19,8 @@ from tests.eval.synthetic_output import write_csv
 from tests.workflow.test_docs_links import DOCS
 from tests.workflow.test_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
-from workflow.docs.answers import in_words
 from workflow.docs.counts import functions
-from workflow.docs.numbers import StudyNumbers
+from workflow.docs.numbers import StudyNumbers, in_words
 from workflow.docs.pages import MARKER, filled
 from workflow.docs.stored import STORED_FILES, store, stored_lines, unpack
 from workflow.docs.study import Study

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from eval.features import get_extractor
-from eval.features.extraction import make_extractors
+from eval.features.registry import make_extractors
 from eval.measuring.kinds import metric_class
 from eval.measuring.sources import CallableSource
 from sida.assets import load_registry

@@ -8,7 +8,7 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.digits import read_weights
-from eval.features.glyphs32 import GLYPHS32_NETWORK
+from eval.features.glyphs import GLYPHS32_NETWORK
 from eval.features.train_glyphs import Glyphs32Training, train_glyphs32
 from sida.config.resources import ROOT
 from sida.data.glyphs import rendered_images

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from eval.features import get_extractor
-from eval.features.extraction import extract
+from eval.features.registry import extract
 from eval.figures import load_figure_layout
 from eval.figures.samples import draw_grid
 from eval.measuring.measure import Measurer

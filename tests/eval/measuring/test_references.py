@@ -10,7 +10,7 @@ import pytest
 
 from eval.commands import main
 from eval.features import get_extractor
-from eval.features.extraction import make_extractors
+from eval.features.registry import make_extractors
 from eval.measuring.protocol import load_protocol
 from eval.measuring.reference_files import read_batch, read_moments, read_own, write_own
 from eval.measuring.references import Reference, load_references
