@@ -1,4 +1,4 @@
-"""Numbers on the command line: a wrong one is one line that names its option, like any other fault."""
+"""Checks of numbers and output paths on the command line; an error is one line that names the option."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _MOST = 2**63 - 1
 
 
 def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int]:
-    """A reader of integers for an option of a verb.
+    """Returns a parser of integers for an option of a verb.
 
     Args:
-        option: The option, for errors.
-        least: Smallest integer.
-        most: Largest one.
+        option: Option named in errors.
+        least: Smallest accepted integer.
+        most: Largest accepted integer.
 
     Raises:
-        UserError: By the reader: another text, or out of range.
+        UserError: Raised by the parser if the text is not an integer or is out of range.
     """
 
     def read(text: str) -> int:
@@ -40,7 +40,7 @@ def whole(option: str, least: int = 0, most: int = _MOST) -> Callable[[str], int
 
 
 def number(option: str, least: float = -math.inf) -> Callable[[str], float]:
-    """The same for finite numbers."""
+    """Returns a parser of finite numbers; see :func:`whole`."""
 
     def read(text: str) -> float:
         try:
@@ -55,29 +55,29 @@ def number(option: str, least: float = -math.inf) -> Callable[[str], float]:
     return read
 
 
-#: Arguments of verbs that name a file or folder to write, as they are called in errors.
+#: Arguments of verbs that name an output file or folder, with their names in errors.
 _WRITTEN = {"out": "--out", "grid": "--grid", "latex": "--latex", "target": "OUT", "study": "STUDY"}
 
 
 def check_output_paths(arguments: Mapping[str, Any]) -> None:
-    """Looks at the places that a verb's arguments name as its output, see :func:`check_output_path`."""
+    """Checks the output paths among a verb's arguments; see :func:`check_output_path`."""
     for name, option in _WRITTEN.items():
         if isinstance(arguments.get(name), str):
             check_output_path(arguments[name], option)
 
 
 def check_output_path(path: str, option: str) -> None:
-    """Refuses a place where nothing can be written: no name, a file in place of a folder, /proc, no permission.
+    """Checks that a file or folder can be written.
 
     Args:
-        path: File or folder to write; it need not be there, nor the folders around it.
-        option: What is named in errors.
+        path: File or folder to write. Neither the path nor its parent folders need to exist.
+        option: Option named in errors.
 
     Raises:
-        UserError: The fault.
+        UserError: The path is empty, a parent is a file, or the file system does not permit writing.
     """
     if not path.strip() or "\0" in path:
-        raise UserError(f"{option} '{path}': is no name; give a file or folder to write")
+        raise UserError(f"{option} '{path}': is not a path; give a file or folder to write")
     place = Path(path).expanduser().absolute()
     try:
         parent = next(folder for folder in (place, *place.parents) if _there(folder))
@@ -85,7 +85,7 @@ def check_output_path(path: str, option: str) -> None:
             parent = place.parent
         if not parent.is_dir():
             raise UserError(f"{option} {path}: {parent} is a file, not a folder; choose another place")
-        # Permissions say little: a superuser has all of them in /proc too, and a disk may be there for reading only.
+        # Permissions do not suffice: root has all of them in /proc too, and a disk may be mounted read-only.
         with tempfile.TemporaryFile(dir=parent):
             pass
     except FileNotFoundError:
@@ -95,7 +95,7 @@ def check_output_path(path: str, option: str) -> None:
 
 
 def _there(path: Path) -> bool:
-    """Whether something of this name is there; a name that cannot be (too long, a circle of links) is an OSError."""
+    """Whether a path exists; raises OSError for an impossible path (too long, or a circle of links)."""
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -2,8 +2,8 @@
 
 Each module in a ``commands`` package is a verb and provides ``HELP`` (one line), ``EXAMPLES`` (text shown under
 ``--help``), ``arguments(parser)`` and ``run(args) -> int | None``. Its name with ``_`` replaced by ``-`` is the
-verb; modules that begin with ``_`` are none. Heavy imports (torch, matplotlib) belong inside ``run`` so that
-``--help`` answers at once.
+verb; modules that begin with ``_`` are not verbs. Heavy imports (torch, matplotlib) belong inside ``run``, to keep
+``--help`` fast.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sida.config.plugins import allow_typed
 from sida.errors import EXIT_RETRY, Preempted, UserError, suggestion
 from sida.progress import say
 
-#: Faults of the place that a file is read from or written to, which are the user's to mend.
+#: Errors of paths and disks, which the user can fix.
 _PLACES = {errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENAMETOOLONG}
 _PLACES |= {errno.ENOLCK, errno.ENOSPC, errno.ENOTDIR, errno.ENOTSUP, errno.EPERM, errno.EROFS, errno.ESTALE}
 
@@ -33,14 +33,14 @@ ABOUT = "Distil diffusion teachers into one-step generators."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb of the method (:mod:`workflow.cli` has all of them); returns the exit status."""
+    """Runs a verb of this package (:mod:`workflow.cli` has further verbs); returns the exit status."""
     import sida.cli.commands
 
     return run_command_line("sida", ABOUT, verbs_of(sida.cli.commands), argv)
 
 
 def verbs_of(commands: ModuleType) -> dict[str, str]:
-    """Verbs of a ``commands`` package, with the modules that are them."""
+    """Verbs of a ``commands`` package, with the names of their modules."""
     names = [module.name for module in pkgutil.iter_modules(commands.__path__) if module.name[0] != "_"]
     return {name.replace("_", "-"): f"{commands.__name__}.{name}" for name in names}
 
@@ -71,18 +71,18 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
     try:
         return _status(parser, arguments)
     finally:
-        # From here on the status is the work's, also where its lines find no room.
+        # A full disk under the output does not change the status from here on.
         for stream in (sys.stdout, sys.stderr):
             terminal.let_go(stream)
 
 
 def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
-    """Parses and works; the exit status."""
+    """Parses the arguments and runs the verb; returns the exit status."""
     try:
         try:
-            # argparse takes the two hyphens away and gives the verb an empty list.
+            # argparse removes the two hyphens and gives the verb an empty list.
             if (empty := next((word for word in arguments if re.fullmatch("--.+=--", word)), None)) is not None:
-                raise UserError(f"{empty}: '--' is no value; give another one")
+                raise UserError(f"{empty}: '--' is not a value; give another value")
             args = parser.parse_args(arguments, argparse.Namespace(argv=arguments))
             allow_typed(arguments)
             check_output_paths(vars(args))
@@ -94,7 +94,7 @@ def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:
         say(f"error: {error}")
         return error.status
     except BrokenPipeError:
-        # The reader (head, less) has gone; that is not a fault of the command.
+        # The reader (head, less) has closed the pipe; that is not an error of the command.
         return 0
     except OSError as error:
         if error.errno not in _PLACES:

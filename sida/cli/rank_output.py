@@ -1,4 +1,4 @@
-"""Who speaks for processes that train together: the first, and of those that fail the one that fails first."""
+"""Output of processes that train together: only rank 0 prints; on failure only the first failing rank reports."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from sida.training import ranks
 
 @contextlib.contextmanager
 def rank_0_output() -> Iterator[None]:
-    """Within it the first rank speaks; of ranks that fail only the one that fails first does, and all exit as it does.
+    """Context in which only rank 0 prints; the first rank that fails reports, and all ranks exit with its status.
 
     Raises:
-        SystemExit: In the place of an error, in ranks that shall be silent.
+        SystemExit: Replaces the error in ranks that do not report.
     """
     rank, world_size, _ = ranks.place()
     if world_size == 1:
@@ -37,14 +37,14 @@ def rank_0_output() -> Iterator[None]:
 
 
 def _status(error: BaseException) -> int:
-    """The exit status that the command lines give to an error."""
+    """Exit status of the command line for an error."""
     if isinstance(error, SystemExit):
         return int(error.code or 0)
     return int(getattr(error, "status", 130 if isinstance(error, KeyboardInterrupt) else 1))
 
 
 def _spoken_for(rank: int, status: int) -> int | None:
-    """The exit status of the rank that failed before this one; None if this is the first."""
+    """Exit status of the rank that failed before this rank; None if this rank fails first."""
     if ranks.STORE is None:
         return status if rank else None
     with contextlib.suppress(RuntimeError):

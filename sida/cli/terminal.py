@@ -1,4 +1,4 @@
-"""What the terminal, file or pipe behind a command's output can take."""
+"""Adapts output to the terminal, file or pipe behind it: encoding, colour, width, closed pipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import unicodedata
 from typing import TextIO
 
-#: What characters of tables and messages become where the output's encoding has no such.
+#: Replacements of characters that the output's encoding does not have.
 _PLAIN = {
     "─": "-", "–": "-", "—": "-", "−": "-", "‑": "-", "…": "...", "≤": "<=", "≥": ">=", "≈": "~", "→": "->", "←": "<-",
     "↓": "(lower)", "↑": "(higher)", "✓": "+", "✗": "x", "△": "^", "•": "*", "“": '"', "”": '"', "„": '"', "’": "'",
@@ -19,7 +19,7 @@ _PLAIN = {
 
 
 def to_ascii(text: str) -> str:
-    """Text in ASCII: signs as one would type them, Greek letters by their names, anything else as an escape."""
+    """Converts text to ASCII: signs as typed on a keyboard, Greek letters by name, other characters as escapes."""
     return "".join(map(_character, text))
 
 
@@ -40,28 +40,28 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 def speak_plainly() -> None:
-    """From here on nothing that is printed fails for want of a character in the output's encoding."""
+    """Makes output replace characters that its encoding does not have, instead of failing."""
     codecs.register_error("sida.plain", _replace)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
-            # A stream that someone else has put there may know nothing of it.
+            # A stream put there by a caller may not support it.
             with contextlib.suppress(OSError, ValueError):
                 reconfigure(errors="sida.plain")
 
 
 def finish() -> None:
-    """Hands over what was printed while a reader's absence can still be told.
+    """Flushes the output while the absence of a reader can still be reported.
 
     Raises:
-        BrokenPipeError: The reader has gone.
+        BrokenPipeError: The reader has closed the pipe.
     """
     if sys.stdout is not None:
         sys.stdout.flush()
 
 
 def let_go(stream: TextIO) -> None:
-    """Writes what a stream still holds, or throws it away: else it would fail the process when that has ended."""
+    """Flushes a stream, or discards its content if that fails; otherwise the process would fail at its exit."""
     if stream is None:
         return
     try:
@@ -72,13 +72,13 @@ def let_go(stream: TextIO) -> None:
 
 
 def colour() -> bool:
-    """Whether standard output takes escape codes: a terminal, and neither ``NO_COLOR`` nor ``TERM=dumb``."""
+    """Whether standard output is a terminal with colours (``NO_COLOR`` and ``TERM=dumb`` are not set)."""
     wanted = not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     return wanted and sys.stdout is not None and sys.stdout.isatty()
 
 
 def width(most: int = 100, least: int = 40) -> int:
-    """Columns for text on standard output: the terminal's within bounds, and ``most`` where there is none."""
+    """Columns of standard output: the terminal's within bounds, or ``most`` without a terminal."""
     if sys.stdout is None or not sys.stdout.isatty():
         return most
     return max(least, min(most, shutil.get_terminal_size((most, 24)).columns))

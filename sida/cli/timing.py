@@ -1,4 +1,4 @@
-"""Where the time of a whole run goes: by stage of the workflow, and within each command (for the benchmark)."""
+"""Measures start-up and work of each command in a workflow, for the benchmark."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator
 
-# Libraries that a verb loads before it can work: loaded ahead when start-up is measured.
+# Libraries that verbs need; loaded before the work begins, so that the measured start-up contains them.
 _HEAVY = {
     "torch": ("train-teacher", "distill", "measure", "figure"),
     "scipy.linalg": ("distill", "measure"),
@@ -18,7 +18,7 @@ _HEAVY = {
 
 @contextlib.contextmanager
 def timed(verb: str) -> Iterator[None]:
-    """With ``SIDA_TIMING_LOG`` set, records when the process started, was ready to work, and ended (benchmarks)."""
+    """With ``SIDA_TIMING_LOG`` set, records the times at which the process starts, is ready to work, and ends."""
     log = os.environ.get("SIDA_TIMING_LOG")
     if not log:
         yield

@@ -1,6 +1,6 @@
-"""Distillation methods: what a method is, the registry, one file per method, recipes and their resolution.
+"""Distillation methods: their definition, the registry, one file per method, recipes and their resolution.
 
-Names are loaded on first use, so that command lines ask for methods without importing torch.
+Names are loaded on first use, so that command lines can list the methods without importing torch.
 """
 
 from __future__ import annotations

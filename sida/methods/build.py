@@ -1,4 +1,4 @@
-"""The trainer of a configuration, made of teacher, guide and initial generator."""
+"""Builds the trainer of a configuration from teacher, guide and initial generator."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ _Made = TypeVar("_Made")
 
 @dataclasses.dataclass(frozen=True)
 class Parts:
-    """Parts that a method makes its trainer of (:attr:`sida.methods.Method.trainer`).
+    """Parts from which a method builds its trainer (:attr:`sida.methods.Method.trainer`).
 
     Attributes:
-        method: The method.
-        config: Settings, each with its value.
-        options: The method's own settings, in its dataclass; None where it has none.
-        family: Of the teacher's network.
-        teacher: The teacher, on the device.
-        initial: The network that the generator starts as.
-        device: Where networks are.
+        method: Method of the configuration.
+        config: Settings with all defaults resolved.
+        options: Options of the method in its dataclass; None for a method without options.
+        family: Family of the teacher's network.
+        teacher: Teacher, on the device.
+        initial: Network from which the generator starts.
+        device: Device of the networks.
         where: Place named in errors.
         guide: Guiding network, on the device; None without guidance.
     """
@@ -55,13 +55,13 @@ class Parts:
 
     @property
     def true_score(self) -> torch.nn.Module:
-        """φ, as the generator's loss asks it: the teacher, guided where the recipe says so."""
+        """Returns φ as the generator's loss uses it: the teacher, with guidance if the recipe has it."""
         if self.guide is None:
             return self.teacher
         return GuidedDenoiser(self.teacher, self.guide, self.config.guidance)
 
     def copy(self, source: torch.nn.Module, weight_norm: WeightNorm | None) -> torch.nn.Module:
-        """A copy of a network that learns, with the configured dropout, precision and weight normalisation."""
+        """Returns a trainable copy of a network with the configured dropout, precision and weight normalisation."""
         network = copy.deepcopy(architecture(source))
         if self.config.dropout is not None:
             network["kwargs"]["dropout"] = self.config.dropout
@@ -77,13 +77,13 @@ class Parts:
         return net.requires_grad_(True)
 
     def initial_as(self, cls: str) -> torch.nn.Module:
-        """The initial network's weights in another preconditioning of EDM's networks.
+        """Returns a network with the initial network's weights and another preconditioning of EDM's networks.
 
         Args:
             cls: Name of the class.
 
         Raises:
-            UserError: The network is of another kind.
+            UserError: The initial network is not of class EDMPrecond.
         """
         network = architecture(self.initial)
         if network["class"] not in ("EDMPrecond", cls):
@@ -96,7 +96,7 @@ class Parts:
         return net
 
     def make(self, cls: type[_Made], **more: Any) -> _Made:
-        """A loss or settings (a dataclass) with the settings and options that have the names of its fields, and more.
+        """Makes a dataclass (a loss or settings) from the settings and options named like its fields, and ``more``.
 
         Settings that the method does not read keep the default of ``cls``.
         """
@@ -108,16 +108,16 @@ class Parts:
         return cls(**{name: value for name, value in given.items() if name in fields} | more)
 
     def schedule(self) -> Schedule:
-        """Phases and rates as configured; a method without this setting has no adversarial phase."""
+        """Returns the configured phases and rates; a method that does not read the setting has no adversarial phase."""
         none = {} if "adversarial_kimg" in self.method.settings else {"adversarial_kimg": None}
         return self.make(Schedule, **none)
 
     def trainer(self, steps: Sequence[OptimizerStep]) -> StudentTrainer:
-        """The trainer of a method that has no fake score, as configured."""
+        """Returns the configured trainer of a method without fake score."""
         return StudentTrainer(steps, self.schedule(), self.make(TrainerSettings))
 
     def augment(self, official: Mapping[str, float] = OFFICIAL_FLAGS) -> AugmentPipe | None:
-        """The configured augmentation; ``official`` is what it does where the flags are left out."""
+        """Returns the configured augmentation; ``official`` holds the default flags."""
         settings = self.config.augment
         return None if settings is None else AugmentPipe.from_config(settings, f"{self.where}.augment", official)
 
@@ -130,15 +130,15 @@ def make_score_distiller(
     psi_steps: int | None = None,
     graphs: bool = True,
 ) -> Distiller:
-    """Teacher, fake score and generator of a configuration.
+    """Builds the trainer of teacher, fake score and generator.
 
     Args:
         parts: Settings and networks.
-        loss: None makes the method's.
-        others: Further steps between fake score and generator.
-        fake_score: None makes a copy of the teacher.
-        psi_steps: Steps of the fake score in an iteration; None takes the method's.
-        graphs: Whether a step can be recorded and replayed.
+        loss: Loss; None makes that of the method.
+        others: Further steps between those of fake score and generator.
+        fake_score: Fake score; None makes a copy of the teacher.
+        psi_steps: Steps of the fake score in an iteration; None takes the method's number.
+        graphs: Whether a step can be recorded and replayed as a CUDA graph.
     """
     config, settings = parts.config, parts.make(DistillerSettings)
     return Distiller(

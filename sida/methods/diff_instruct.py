@@ -1,4 +1,4 @@
-"""Diff-Instruct: the generator follows the plain difference of the two scores."""
+"""Diff-Instruct: the gradient of the generator is the unweighted difference of the two scores."""
 
 from __future__ import annotations
 

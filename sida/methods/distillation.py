@@ -1,4 +1,4 @@
-"""Distillation of a teacher into a one-step generator, by any method."""
+"""Distillation of a teacher into a one-step generator, for all methods."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ def distill(
     """Distils a student, resumes an unfinished run, or writes the results of a finished run again.
 
     Args:
-        config: Settings, or a mapping of them (which may name the folder under ``outdir``).
-        outdir: Folder of the run; None takes the mapping's, else ``results/local/students/<name>``. Gets
-            ``network.safetensors`` (the averaged generator with the lowest Fréchet distance; the last one without
-            evaluation), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.
+        config: Settings, or a mapping of them, which may have the folder under ``outdir``.
+        outdir: Folder of the run; None takes the mapping's, or else ``results/local/students/<name>``. The run writes
+            ``network.safetensors`` (the averaged generator with the lowest Fréchet distance, or the last without
+            evaluations), ``train.jsonl``, ``evaluations.jsonl``, ``snapshots/`` and ``state/``.
         where: Place named in errors.
-        set_aside: Start anew although the folder holds an unfinished run of another configuration. Its state stays
-            there, and a run with its settings resumes from it.
+        set_aside: Start a new run although the folder holds an unfinished run of another configuration. The state of
+            the unfinished run remains, and a run with its settings resumes from it.
 
     Returns:
         Path of the network.
 
     Raises:
-        UserError: Bad settings, data or networks; too many NaNs; a kept state that cannot be read, or one of an
-            unfinished run of another configuration (without ``set_aside``).
-        KeyboardInterrupt: SIGINT came, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1; the state was kept,
-            and the same call resumes.
+        UserError: Settings, data or networks are wrong; the run has too many NaNs; the state cannot be read, or belongs
+            to an unfinished run of another configuration (without ``set_aside``).
+        KeyboardInterrupt: The process received SIGINT, or (:class:`sida.errors.Preempted`) SIGTERM or SIGUSR1; the
+            state is written, and the same call resumes.
     """
     given, outdir = read_config(DistillConfig, config, outdir, where)
     device = own_device(given.device, where)
@@ -110,12 +110,12 @@ def distill(
 
 
 def student_plan(config: ResolvedConfig, stage: str, begun: float) -> Plan:
-    """The plan of a distillation with its evaluations.
+    """Returns the plan of a distillation with its evaluations.
 
     Args:
         config: Settings.
         stage: Label of progress lines.
-        begun: Images after which all phases of the method have begun; evaluations before do not end a run.
+        begun: Images after which all phases of the method have begun; earlier evaluations do not end a run.
     """
     plan = dataclasses.replace(Plan.from_config(config, stage), max_nan_share=config.max_nan_share)
     if config.evaluation is None:
@@ -133,10 +133,10 @@ def student_plan(config: ResolvedConfig, stage: str, begun: float) -> Plan:
 def make_batches(
     config: StudentConfig, dataset: Dataset, device: torch.device, where: str = "student", ranks: Ranks = ALONE
 ) -> StepBatches | GeneratedBatches:
-    """Batches of a configuration: the data's, or with ``real_source`` a generator's images in their place.
+    """Returns the batches of a configuration: images of the data set, or of the generator ``real_source``.
 
     Raises:
-        UserError: The generator cannot be read or does not fit the data set, or the batch cannot be shared.
+        UserError: The generator cannot be read or does not fit the data set, or the processes cannot share the batch.
     """
     batches = step_batches(config, dataset, device, ranks, where)
     if config.real_source == "data":
@@ -159,10 +159,10 @@ def _sha256(path: str, where: str) -> str:
 def make_trainer(
     config: StudentConfig, dataset: Dataset, device: torch.device, where: str = "student"
 ) -> StudentTrainer:
-    """The trainer of a configuration: networks, losses and schedule; its batches are still to be set.
+    """Returns the trainer of a configuration, without its batches.
 
     Raises:
-        UserError: A network that cannot be read or does not fit the data set, or a setting it does not have.
+        UserError: A network cannot be read, does not fit the data set, or does not have a setting.
     """
     teacher, _ = load_network(config.teacher, device)
     check_shapes(teacher, dataset, f"{where}.teacher: {config.teacher}")
@@ -185,7 +185,7 @@ def make_trainer(
     if config.checkpointing:
         if config.compile:
             raise UserError(f"{where}.checkpointing: does not go with compile; turn one of them off")
-        # The generator's gradients pass the teacher too.
+        # The gradients of the generator pass through the teacher.
         for net in frozen:
             checkpoint_blocks(net, f"{where}.checkpointing")
     parts = Parts(method, config, options, family_of(teacher), teacher, initial, device, where, guide)
@@ -193,14 +193,14 @@ def make_trainer(
 
 
 class GeneratedBatches:
-    """Batches with a one-step generator's samples in place of the real images: a control without data.
+    """Batches in which a one-step generator's samples replace the real images: a control without data.
 
-    Samples are rounded to bytes like stored images. Of the data set only the labels are used.
+    Samples are rounded to bytes like stored images. Only the labels of the data set are used.
 
     Args:
-        batches: Gives shapes and labels.
-        net: The generator.
-        init_sigma: Its σ_init.
+        batches: Batches of the data set, for shapes and labels.
+        net: One-step generator.
+        init_sigma: σ_init of the generator.
     """
 
     def __init__(self, batches: StepBatches, net: torch.nn.Module, init_sigma: float) -> None:
@@ -208,14 +208,14 @@ class GeneratedBatches:
         self.net = evaluation_copy(net).eval().requires_grad_(False)
 
     def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
-        """The micro-batches of one step, see :meth:`StepBatches.__call__`."""
+        """Returns the micro-batches of one step, see :meth:`StepBatches.__call__`."""
         micro_batches = self.batches(purpose, nimg, with_images=False)
         if not with_images:
             return micro_batches
         device, rank = self.batches.device, self.batches.rank
         source = generator(self.batches.seed, f"real-source-{purpose}", nimg, 0, device=device)
         result = []
-        # As one device would, each rank draws the latents of the ranks before it and discards them.
+        # Each rank draws and discards the latents of the ranks before it, so that the images equal those of one device.
         for _ in range(rank):
             for like, _ in micro_batches:
                 torch.randn(like.shape, generator=source, device=device)

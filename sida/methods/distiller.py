@@ -1,4 +1,4 @@
-"""Score distillation: a teacher, a fake score that follows the generator, and the generator that learns from both."""
+"""Score distillation: a generator trained by a teacher and by a fake score of the generator's images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sida.training.optimized_network import OptimizedNetwork
 from sida.training.schedule import Schedule
 from sida.training.student_trainer import StudentTrainer, TrainerSettings
 
-#: Settings that a loss's terms are weighted by.
+#: Settings that weight the terms of a loss.
 LAMBDAS = ("lambda_sid", "lambda_adv", "lambda_d", "lambda_fake_score")
 
 
@@ -27,21 +27,21 @@ class DistillerSettings(TrainerSettings):
     """Settings of score distillation; names are those of a recipe (:class:`sida.methods.recipe.Recipe`).
 
     Attributes:
-        lr: θ's learning rate.
-        fake_score_lr: ψ's; None for the same.
+        lr: Learning rate of θ.
+        fake_score_lr: Learning rate of ψ; None takes ``lr``.
         betas: Adam's β₁ and β₂.
-        generator_betas: θ's, where they differ; None for the same.
+        generator_betas: Adam's β₁ and β₂ of θ; None takes ``betas``.
         eps: Adam's ε: 1e-8 in float32, 1e-6 with float16.
         lambda_sid: Weight of the SiD term.
-        lambda_adv: Weight of the adversarial term (which is also multiplied by C·H·W).
+        lambda_adv: Weight of the adversarial term, in addition to the factor C·H·W.
         lambda_d: Weight of the discriminator term: 1 for EDM, 100 for EDM2 in the paper.
         lambda_fake_score: Weight of ψ's denoising term.
-        grad_clip_value: Value clip of ψ's gradients (1 in SiDA on EDM networks); 0 is off.
-        weight_decay: Decoupled weight decay of both.
-        clip_norm: Largest norm of θ's gradient; 0 is off.
-        fake_score_clip_norm: Largest norm of ψ's gradient; 0 is off.
-        compile: Run the networks through ``torch.compile``.
-        kernels: ``torch``, or ``fused``: the networks and steps of :mod:`sida.kernels` (a GPU's; other rounding).
+        grad_clip_value: Largest absolute value in ψ's gradients (1 in SiDA on EDM networks); 0 means no clipping.
+        weight_decay: Decoupled weight decay of θ and ψ.
+        clip_norm: Largest norm of θ's gradient; 0 means no clipping.
+        fake_score_clip_norm: Largest norm of ψ's gradient; 0 means no clipping.
+        compile: Whether to run the networks through ``torch.compile``.
+        kernels: ``torch``, or ``fused`` for the kernels of :mod:`sida.kernels` (on a GPU; results round differently).
         recompute: With fused kernels, recompute the activations before convolutions in the backward pass.
     """
 
@@ -64,26 +64,26 @@ class DistillerSettings(TrainerSettings):
 
 
 class Distiller(StudentTrainer):
-    """Teacher φ, fake score ψ, generator θ and θ's average, and how one iteration changes them.
+    """Trains a fake score ψ and a generator θ against a teacher φ, and averages θ.
 
         distiller = Distiller(phi, psi, theta, SiDALoss(), Schedule(), DistillerSettings(lr=1e-5))
         distiller.batches = lambda stream, nimg, with_images: [(images, labels)]
         record = distiller.iteration(nimg)
 
-    An iteration is a ψ step (or several) on images of the current θ, then a θ step through the new ψ, then the average:
-    algorithm 1 of SiDA (arXiv:2410.14919) with the official code's order, modes and scales (golden facts 5-13).
+    An iteration is one or more ψ steps on images of the current θ, a θ step through the new ψ, and an update of the
+    average: algorithm 1 of SiDA (arXiv:2410.14919) in the official code's order, modes and scales (golden facts 5-13).
 
     Args:
-        true_score: φ; frozen here.
+        true_score: φ; the trainer freezes it.
         fake_score: ψ; usually a copy of φ.
         generator: θ; a copy of φ, or for SiD2A of a distilled generator.
-        loss: The method's losses: SiD's or one derived from it; ``loss.uses_real_images`` says whether ψ also judges
-            real images, ``loss.weights`` what its terms are multiplied by.
+        loss: Losses of the method, of SiD or derived from it. ``loss.uses_real_images`` decides whether ψ's
+            discriminator gets real images; ``loss.weights`` are the factors of the terms.
         schedule: Phases by images seen.
         settings: Rates, weights and average.
-        augment: Augmentation of ψ's batches; None is off. θ's are never augmented.
-        psi_steps: ψ's steps in an iteration.
-        others: Further optimizer steps, between ψ's and θ's.
+        augment: Augmentation of ψ's batches; None means none. θ's batches are never augmented.
+        psi_steps: Number of ψ steps in an iteration.
+        others: Further optimizer steps, between those of ψ and θ.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Distiller(StudentTrainer):
         for net in (true_score, fake_score, generator) if fused else ():
             use_fused_kernels(net, recompute=settings.recompute)
         if fused:
-            # As networks lay theirs out: the weights of convolutions are converted in each call.
+            # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
         phi = compiled(true_score) if settings.compile else true_score
         psi_lr = lr if settings.fake_score_lr is None else settings.fake_score_lr

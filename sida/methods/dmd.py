@@ -19,7 +19,7 @@ Level = Annotated[int, Range(least=0, most=999)]
 MATCHING_SETTINGS = SCORE_SETTINGS - {
     "P_mean", "P_std", "alpha", "grad_clip_value", "lambda_sid", "logvar", "t_max",
 }  # fmt: skip
-#: Settings that a recipe leaves out; there is no average in the official code, so that its half-life is short.
+#: Default settings. The half-life of the average is short, because the official code has no average.
 MATCHING_DEFAULTS = {
     "edm": {
         "betas": (0.9, 0.999), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,

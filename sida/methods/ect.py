@@ -37,7 +37,7 @@ class ECTOptions(Settings):
 
 
 def stage_at(nimg: int, batch_size: int, stage_kimg: float) -> int:
-    """Stage of the iteration that begins when ``nimg`` images were seen; a stage begins one iteration late.
+    """Stage of the iteration that begins after ``nimg`` images; a stage begins one iteration late.
 
     Source: locuslab/ect:training/ct_training_loop.py, whose first tick is one iteration long.
     """
@@ -45,7 +45,7 @@ def stage_at(nimg: int, batch_size: int, stage_kimg: float) -> int:
 
 
 def make_ect(parts: Parts) -> StudentTrainer:
-    """The trainer of a configuration: the generator alone, on real images."""
+    """Returns the trainer of a configuration, which trains only the generator, on real images."""
     from sida.training.flat import RAdam
     from sida.training.micro_batches import OptimizerStep
     from sida.training.optimized_network import OptimizedNetwork
@@ -71,7 +71,7 @@ def make_ect(parts: Parts) -> StudentTrainer:
         real_images=True,
         generates=False,
     )
-    # Both evaluations draw the same dropout mask, which a recorded graph cannot do.
+    # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat.
     settings = dataclasses.replace(parts.make(TrainerSettings), cuda_graphs=False)
     return Staged([step], parts.schedule(), settings)
 

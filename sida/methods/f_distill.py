@@ -59,7 +59,7 @@ def _loss(parts: Parts) -> SiDLoss:
 
 
 def make_f_distill(parts: Parts) -> Distiller:
-    """DMD2's trainer, with the running means of the ratios beside the heads."""
+    """Returns DMD2's trainer with running means of the density ratios."""
     from sida.losses.f_distill import FDistillLoss
 
     distiller = make_dmd2(parts, parts.options.bins)

@@ -1,4 +1,4 @@
-"""GDD and GDD-I: adversarial training of a generator that starts as the teacher.
+"""GDD and GDD-I: adversarial training of a generator that starts from the teacher's weights.
 
 Source: Zheng & Yang, *Diffusion models are innate one-step generators* (arXiv:2405.20750); Zyriix/GDD:training/loss.py,
 training_loop.py. Differences from that code: docs/differences.md.
@@ -29,23 +29,23 @@ if TYPE_CHECKING:
     from sida.methods.build import Parts
     from sida.training.student_trainer import StudentTrainer
 
-#: Parameters that GDD-I freezes: in the blocks of a U-Net the convolutions and the attention's last layer, with biases.
+#: Parameters that GDD-I freezes: convolutions and the attention's last layer in the blocks of a U-Net, with biases.
 INNATE = re.compile(r"model\.(enc|dec)\.\w+_(block\d+|in\d+|up|down)\.(conv\d|proj)\.")
 
 
 def make_gdd(parts: Parts) -> StudentTrainer:
-    """The trainer of a configuration: steps of the discriminator, its penalty and the generator.
+    """Returns the trainer of a configuration, with steps of the discriminator, its penalty and the generator.
 
     Raises:
-        UserError: A teacher of another kind, or a backbone that does not fit or cannot be had.
+        UserError: The teacher has another class, or a backbone does not fit or is not available.
     """
     config, options = parts.config, parts.options
     generator = parts.copy(parts.initial_as("GDDPrecond"), None)
     if config.method == "gdd-i":
         share = freeze_innate(generator)
         say(f"{config.method}: {100 * share:.1f} % of the generator's parameters stay as the teacher's")
-    # The penalty is rare, so the discriminator takes its steps a little smaller and forgets a little more slowly; the
-    # official code keeps both without a penalty.
+    # With lazy regularisation the discriminator has a slightly smaller learning rate and a larger β₂. The official code
+    # uses both even without a penalty.
     ratio, beta2 = lazy_regularisation(options.r1_interval, config.betas[1])
     discriminator = OptimizedNetwork(
         make_discriminator(parts), ratio * (config.fake_score_lr or config.lr), (config.betas[0], beta2), config.eps,
@@ -59,7 +59,7 @@ def make_gdd(parts: Parts) -> StudentTrainer:
 
 
 def make_discriminator(parts: Parts) -> ProjectedDiscriminator:
-    """The discriminator of a configuration, on its device; its random parts follow from the run's seed alone."""
+    """Returns the discriminator of a configuration on its device; the run's seed alone decides its random weights."""
     config, options, teacher = parts.config, parts.options, cast(Precond, parts.teacher)
     names = options.backbones or official_backbones(teacher.img_resolution)
     with torch.random.fork_rng(devices=[]):
@@ -73,7 +73,7 @@ def make_discriminator(parts: Parts) -> ProjectedDiscriminator:
 
 
 def freeze_innate(generator: torch.nn.Module) -> float:
-    """Freezes what GDD-I does not train; returns its share of all parameters."""
+    """Freezes the parameters that GDD-I does not train; returns their share of all parameters."""
     frozen = [value for name, value in generator.named_parameters() if INNATE.match(name)]
     for value in frozen:
         value.requires_grad_(False)
@@ -101,7 +101,7 @@ def _augment(parts: Parts) -> AdaptiveAugment | None:
 def _steps(
     loss: GDDLoss, critic: OptimizedNetwork, generator: OptimizedNetwork, options: GDDOptions, batch_size: int
 ) -> list[OptimizerStep]:
-    """Steps of discriminator, penalty (on the same images) and generator; terms are sums over images."""
+    """Returns the steps of discriminator, penalty (on the same images) and generator; terms are sums over images."""
     augment = cast(ProjectedDiscriminator, critic.net).augment
 
     def augmented(images: torch.Tensor) -> torch.Tensor:
@@ -141,6 +141,6 @@ def _steps(
 
 
 def _summed(name: str, value: torch.Tensor, given: MicroBatch) -> Terms:
-    """A mean over a micro-batch as a sum over its images; a NaN in one image makes all of them count as dropped."""
+    """Converts a mean over a micro-batch to a sum over its images; after a NaN, all images count as dropped."""
     count = len(given.images)
     return Terms({name: value * count}, count if bool(value.isnan()) else 0)

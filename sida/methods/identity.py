@@ -19,21 +19,21 @@ def student_digest(
     where: str = "spec",
     networks: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> str:
-    """Digest of everything that decides a distillation's result.
+    """Returns the digest of everything that decides a distillation's result.
 
-    Files count by content, not by path: a results folder may be moved, a retrained teacher makes another run, and so
-    does an edited protocol whose metric chooses the network that is kept.
+    Files enter by content, not by path. So a results folder can be moved, but a retrained teacher or an edited protocol
+    of the monitor counts as a different run.
 
     Args:
         config: Settings.
         dataset_sha256: Digest of the data.
-        parents: SHA-256 of the networks that the student starts from.
+        parents: SHA-256 of the networks from which the student starts.
         where: Place named in errors.
-        networks: Architectures of these networks: the source of a class from outside decides the result, too.
+        networks: Architectures of these networks; the source of a custom class enters the digest.
 
     Raises:
-        UserError: The monitor of the evaluation cannot be found, or its protocol or data cannot be read; or a method
-            or a network's class is from outside and not allowed.
+        UserError: The monitor of the evaluation does not exist, its protocol or data cannot be read, or a custom method
+            or network class is not allowed.
     """
     options = getattr(METHODS[config.method].options if config.method in METHODS else None, "recorded", dict)
     settings = decisive_settings(config, replaced={"options": options(config.options)})
@@ -56,7 +56,7 @@ def student_digest(
 
 
 def _recorded_defaults(method: str) -> dict[str, Any]:
-    """Values of settings that runs recorded before the settings could be left out."""
+    """Values that digests record for settings that a method does not read."""
     values = {"init_sigma": 2.5, "betas": BETAS}
     own = METHODS[method].defaults["edm"] if method in METHODS else {}
     return {name: own.get(name, value) for name, value in values.items()}

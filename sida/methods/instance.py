@@ -1,4 +1,4 @@
-"""Instance-based distillation: the generator learns the teacher's image of the same latent.
+"""Instance-based distillation: the generator learns to reproduce the teacher's image of the same latent.
 
 Source: see :class:`sida.methods.instance.InstanceLoss`.
 """
@@ -23,21 +23,21 @@ from sida.sampling.heun import heun
 
 @dataclasses.dataclass(eq=False)
 class InstanceLoss:
-    """``(G(z) − Φ(z))²``, Φ the teacher's deterministic sampler.
+    """``(G(z) − Φ(z))²``, where Φ is the teacher's deterministic sampler.
 
-    Each latent is met once: pairs are made when they are needed, so that nothing but the teacher has to be kept.
+    Each latent occurs once: pairs are computed when needed, and no pairs are stored.
 
     Attributes:
         num_steps: Steps of Heun's method (:func:`sida.sampling.heun`), whose state is float64.
 
-    Source: Luhman & Luhman (arXiv:2101.02388), whose student starts as the teacher, too; their sampler is DDIM's, with
-    pairs that were made before the training.
+    Source: Luhman & Luhman (arXiv:2101.02388), whose student also starts from the teacher. They use DDIM's sampler and
+    pairs computed before the training.
     """
 
     num_steps: int = 18
 
     def targets(self, teacher: torch.nn.Module, z: torch.Tensor, class_labels: torch.Tensor | None) -> torch.Tensor:
-        """Φ(z), float32 ``(N, C, H, W)``, without gradient.
+        """Returns Φ(z), float32 ``(N, C, H, W)``, without gradient.
 
         Args:
             teacher: Frozen denoiser.
@@ -50,14 +50,14 @@ class InstanceLoss:
     def generator_loss(
         self, teacher: torch.nn.Module, images: torch.Tensor, class_labels: torch.Tensor | None, z: torch.Tensor
     ) -> Terms:
-        """Term ``instance``, per element ``(N', C, H, W)``, of the generator's images of latents ``z``."""
+        """Returns the term ``instance``, per element ``(N', C, H, W)``, of the generator's images of latents ``z``."""
         error = images - self.targets(teacher, z, class_labels)
         mask = finite_mask(error)
         return Terms({"instance": keep(mask, error)[0].square()}, dropped_count(mask))
 
 
 def make_instance(parts: Parts) -> StudentTrainer:
-    """The trainer of a configuration."""
+    """Returns the trainer of a configuration."""
     config, teacher = parts.config, parts.true_score
     loss = cast(InstanceLoss, parts.method.loss(parts))
     generator = OptimizedNetwork(

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Passes:
-    """Work of a step on an image, in forward passes of the teacher's network and of its encoder.
+    """Work of a step per image, in forward passes of the teacher's network and of its encoder.
 
-    A backward pass is two of them, one through a frozen network. The defaults are those of score distillation.
+    A backward pass counts as two forward passes, or as one through a frozen network. The defaults are those of score
+    distillation.
 
     Attributes:
         fake_score: Passes of a step of the fake score, with the generator's image.
@@ -37,30 +38,31 @@ class Passes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Method:
-    """A way to distil a teacher into a one-step generator.
+    """A method that distils a teacher into a one-step generator.
 
-    ``dataclasses.replace(SID, name="mine", loss=...)`` is a method that differs from SiD in its loss alone.
+    ``dataclasses.replace(SID, name="mine", loss=...)`` differs from SiD only in its loss.
 
     Attributes:
-        name: As in sheets and specs.
-        title: As in tables.
-        about: A line of help.
-        start: What the generator starts as: a copy of the ``teacher``, another distilled ``generator`` that the run
-            must name (``init``), or ``either``.
-        real_images: Whether it sees real images.
-        defaults: Settings that a recipe leaves out, by name of the network family (:mod:`sida.config.families`): all of
-            them, ``{**SID.defaults["edm"], "alpha": 1.0}`` to change one.
-        loss: Makes the loss of fake score and generator, from the settings that it takes. With ``trainer`` it may be
-            any loss that the trainer uses.
-        psi_steps: Steps of the fake score with each step of the generator.
+        name: Name in sheets and specs.
+        title: Name in tables.
+        about: Line of help.
+        start: Start of the generator: a copy of the ``teacher``, another distilled ``generator`` that the run must name
+            (``init``), or ``either``.
+        real_images: Whether the method uses real images.
+        defaults: Default settings by name of the network family (:mod:`sida.config.families`). Each family needs all of
+            them: ``{**SID.defaults["edm"], "alpha": 1.0}`` changes one.
+        loss: Makes the loss of fake score and generator from the parts. With ``trainer``, any loss that the trainer
+            uses.
+        psi_steps: Steps of the fake score per step of the generator.
         passes: Work of these steps, for plans.
-        options: Dataclass of settings that only this method has (``options`` of a recipe); None is none. Where it has a
-            method ``assets(resolution)``, a workflow fetches these downloads before it trains; a method
-            ``recorded(given)`` says what of them is in a run's digest.
-        trainer: Makes the trainer: networks with their optimizers, losses and order. None: teacher, fake score and
-            generator (:class:`sida.methods.Distiller`).
-        reads: Settings that only some methods read (:data:`sida.methods.recipe.SCORE_SETTINGS`,
-            :data:`~sida.methods.recipe.ADVERSARIAL_SETTINGS`) and this one does; None: see :attr:`settings`.
+        options: Dataclass of settings that only this method has (``options`` of a recipe), or None. If it has a method
+            ``assets(resolution)``, a workflow downloads these assets before it trains; a method ``recorded(given)``
+            returns the options as they enter a run's digest.
+        trainer: Makes the trainer: networks with their optimizers, losses and order. None makes
+            :class:`sida.methods.Distiller` with teacher, fake score and generator.
+        reads: Settings that this method reads, of those that only some methods read
+            (:data:`sida.methods.recipe.SCORE_SETTINGS`, :data:`~sida.methods.recipe.ADVERSARIAL_SETTINGS`); None takes
+            those of :attr:`settings`.
     """
 
     name: str
@@ -77,10 +79,10 @@ class Method:
     reads: frozenset[str] | None = None
 
     def settings_of(self, family: Family, where: str) -> dict[str, Any]:
-        """Default settings for networks of a family: its own, else those of the family that it is like.
+        """Returns the default settings of a family, or else of the family that it resembles.
 
         Raises:
-            UserError: The method has none.
+            UserError: The method has no defaults for the family.
         """
         for name in filter(None, (family.name, family.like)):
             if name in self.defaults:
@@ -89,10 +91,10 @@ class Method:
         raise UserError(f"{where}: method '{self.name}' is for networks of {known}, this one is of {family.name}")
 
     def read_options(self, given: Mapping[str, Any], where: str) -> Any:
-        """The ``options`` of a recipe in the method's dataclass; None where it has none.
+        """Returns the ``options`` of a recipe in the method's dataclass; None for a method without options.
 
         Raises:
-            UserError: Settings that it does not have, or with a wrong value.
+            UserError: An option does not exist or has a wrong value.
         """
         if self.options is not None:
             return from_mapping(self.options, given, where)
@@ -104,8 +106,8 @@ class Method:
     def settings(self) -> frozenset[str]:
         """Settings that this method reads, of those that only some methods read.
 
-        Without :attr:`reads` they follow from the networks: a method without ``trainer`` reads those of score
-        distillation and, with real images, the adversarial ones; a method with ``trainer`` reads none.
+        Without :attr:`reads`, a method without ``trainer`` reads the settings of score distillation and, with real
+        images, the adversarial settings; a method with ``trainer`` reads none.
         """
         if self.reads is not None or self.trainer is not None:
             return self.reads or frozenset()
@@ -113,14 +115,14 @@ class Method:
 
     @property
     def unread(self) -> frozenset[str]:
-        """Settings that other methods read and this one does not."""
+        """Settings that other methods read and this method does not."""
         return (SCORE_SETTINGS | ADVERSARIAL_SETTINGS) - self.settings
 
     def check(self, config: StudentConfig) -> None:
-        """Whether the method has the start that a run names, and reads the settings that differ from their default.
+        """Checks that a run names a start that the method has, and that the method reads all settings of the run.
 
         Raises:
-            ValueError: ``key: what is wrong``.
+            ValueError: ``key: fault``.
         """
         if self.start == "generator" and config.init is None:
             raise ValueError(f"init: {self.name} starts from a distilled generator; give its network file")

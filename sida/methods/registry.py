@@ -1,6 +1,6 @@
-"""Methods of distillation: one object each. A method of one's own is such an object, named ``module:object``.
+"""Distillation methods, one object each. A custom method is also such an object, named ``module:object``.
 
-Nothing here imports torch before a loss is made: command lines, sheets and tables ask :data:`METHODS` at each start.
+This module does not import torch before a loss is made, because each command line reads :data:`METHODS` at its start.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 # share are fields of sida.methods.recipe.Recipe; settings that differ between data sets (rates, batches) have none.
 # Source: mingyuanzhou/SiD, branches main and sida, and Zyriix/GDD: training scripts and their options' defaults.
 
-#: Adam's β₁ and β₂ where a method does not say otherwise.
+#: Default β₁ and β₂ of Adam.
 BETAS = (0.0, 0.999)
-#: Values of settings that a method does not read: nothing depends on them, but they are part of a run's digest.
+#: Values of settings that a method does not read; no result depends on them, but they enter a run's digest.
 UNREAD: dict[str, Any] = {
     "P_mean": -1.2, "P_std": 1.2, "alpha": 1.0, "grad_clip_value": 0.0, "lambda_d": 1.0, "logvar": False,
 }  # fmt: skip
@@ -48,27 +48,27 @@ _SIDA_EDM2 = {
     **_EDM2, "warmup_kimg": 100.0, "weight_norm": "pre_hook", "fake_score_weight_norm": "off", "logvar": True,
 }  # fmt: skip
 
-#: SiD's, by the name of a family (:mod:`sida.config.families`).
+#: Defaults of SiD by the name of a family (:mod:`sida.config.families`).
 SID_DEFAULTS = {
     "edm": {**_EDM, "alpha": 1.2, "grad_clip_value": 0.0, "warmup_kimg": 0.0},
     "edm2": _SID_EDM2,
     "edm2-s": _SID_EDM2,
 }
-#: SiDA's and SiD2A's.
+#: Defaults of SiDA and SiD2A.
 SIDA_DEFAULTS = {
     "edm": {**_EDM, "alpha": 1.0, "grad_clip_value": 1.0, "warmup_kimg": 100.0},
     "edm2": _SIDA_EDM2,
     "edm2-s": {**_SIDA_EDM2, "weight_norm": "off", "logvar": False},
 }
-#: GDD's and GDD-I's, whose losses have no noise levels and no α.
+#: Defaults of GDD and GDD-I, whose losses have no noise levels and no α.
 GDD_DEFAULTS: dict[str, dict[str, Any]] = {
     "edm": {
         "betas": (0.0, 0.99), "init_sigma": 80.0, "dropout": 0.0, "ema_half_life_kimg": 500.0, "warmup_kimg": 0.0,
         "weight_norm": None, "fake_score_weight_norm": None,
     },
 }  # fmt: skip
-#: Instance-based distillation's, which has no official code: its input is that of EDM's sampler, σ_max · z, and the
-#: rest is GDD's, with which it is compared.
+#: Defaults of instance-based distillation, which has no official code: the input σ_max · z of EDM's sampler, and GDD's
+#: settings, since tables compare the two.
 INSTANCE_DEFAULTS = GDD_DEFAULTS
 
 
@@ -184,17 +184,17 @@ METHODS = {
 
 
 def is_method(name: str) -> bool:
-    """Whether a name is that of a method, or of an object that should be one (which is not imported)."""
+    """Whether a name belongs to a method or has the form of a custom method (which is not imported)."""
     from sida.config.ranges import names_object
 
     return name in METHODS or names_object(name)
 
 
 def find_method(name: str, where: str = "method") -> Method:
-    """The method of that name, or ``module:object``.
+    """Returns the method of a name, or the custom method ``module:object``.
 
     Raises:
-        UserError: There is none.
+        UserError: The method does not exist.
     """
     if name in METHODS:
         return METHODS[name]

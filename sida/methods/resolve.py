@@ -1,4 +1,4 @@
-"""Configuration of a student, and its resolution: every default filled in."""
+"""Resolution of a student's configuration: fills in every default."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EPS, EPS_FP16 = 1e-8, 1e-6
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DistillConfig(StudentConfig):
-    """A one-step generator to distil from a teacher, with a known method; see :class:`StudentConfig`."""
+    """Configuration of a distillation by a known method; see :class:`StudentConfig`."""
 
     method: Annotated[str, OneOf(METHODS.keys, or_object=True)]
 
@@ -29,16 +29,16 @@ class DistillConfig(StudentConfig):
 
 
 def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str = "student") -> ResolvedConfig:
-    """The configuration with official values for all that it leaves out.
+    """Returns the configuration with official values for all missing settings.
 
     Args:
-        config: Settings; those that are null are filled in.
+        config: Settings; settings that are None get their default.
         network: ``{class, kwargs}`` of the teacher.
         where: Place named in errors.
 
     Raises:
-        UserError: A setting that the teacher's family or the method does not have, a start that the method does not
-            have, or a setting that neither configuration nor method give.
+        UserError: The teacher's family or the method does not have a setting or the start, or a setting has neither
+            value nor default.
     """
     from sida.networks import family_of
 
@@ -55,7 +55,7 @@ def resolve_recipe(config: StudentConfig, network: Mapping[str, Any], where: str
     values = {"betas": BETAS, **unread, **method.settings_of(family, f"{where}.teacher: {config.teacher}")}
     values["logvar"] = family.has_variance_head(network) and values.get("logvar")
     on_gpu = config.device.startswith("cuda")
-    # Float16 is a GPU's affair; elsewhere the flag of a network does nothing.
+    # Only a GPU computes in float16; on a CPU the flag of a network has no effect.
     values["fp16"] = on_gpu and bool(kwargs.get("use_fp16", family.fp16))
     fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(StudentConfig)}
     given = {name: value for name, value in fields.items() if value is not None}

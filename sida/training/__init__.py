@@ -1,6 +1,6 @@
 """Training: the engine that teachers and students share, and the training of teachers.
 
-Names are loaded on first use, so that a mistake in a configuration is reported before torch is imported.
+Names are loaded on first use, so that errors of a configuration are reported before torch is imported.
 """
 
 from __future__ import annotations

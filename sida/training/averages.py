@@ -1,8 +1,8 @@
-"""Averages of the weights: the exponential one that training keeps, and EDM2's with a power-function profile.
+"""Averages of the weights: the exponential moving average, and EDM2's averages with a power-function profile.
 
-A power-function average at time t has the profile ``p(τ) = (γ + 1) τ^γ / t^{γ+1}`` on [0, t]: it ignores the random
-start and widens with training. Its relative standard deviation σ_rel names it. Any profile is reconstructed afterwards
-from a few stored ones.
+A power-function average at time t has the profile ``p(τ) = (γ + 1) τ^γ / t^{γ+1}`` on [0, t]: the average ignores the
+random start and widens with training. Its relative standard deviation σ_rel identifies it. Any profile can be
+reconstructed from a few stored averages.
 
 Source: EDM2 (arXiv:2312.02696), section 4 and appendix C.
 """
@@ -30,63 +30,63 @@ _Array = npt.NDArray[np.float64]
 
 
 class Average:
-    """Exponential moving average of a network's parameters; buffers are copied once and stay (fact 12).
+    """Exponential moving average of a network's parameters; buffers are copied once and never change (fact 12).
 
     Args:
-        network: Whose parameters are averaged; the average starts as a copy of them.
+        network: Network to average; the average starts as a copy of its parameters.
     """
 
     def __init__(self, network: OptimizedNetwork) -> None:
-        self._learner = network
+        self._network = network
         self._net = copy.deepcopy(network.net).eval().requires_grad_(False)
         self.flat = FlatParameters(self._net, network.flat.channels_last)
         self._shards: Shards | None = None
-        # What is kept of the average, and of what; the whole is there only while it is used where these are pieces.
+        # With shards, this rank's piece of the average and of its source; the whole average exists only while in use.
         self._kept, self._source = self.flat.vector, network.flat.vector
 
     def shard(self, shards: Shards) -> None:
-        """From now on this rank keeps its piece of the average; after :meth:`OptimizedNetwork.shard` of its network."""
+        """Keeps only this rank's piece of the average; call :meth:`OptimizedNetwork.shard` of its network first."""
         self._shards = shards
         self.flat.pad(shards.padding)
-        self._kept, self._source = shards.own(self.flat.padded).clone(), shards.own(self._learner.flat.padded)
-        self._let_go()
+        self._kept, self._source = shards.own(self.flat.padded).clone(), shards.own(self._network.flat.padded)
+        self._free()
 
     @property
     def net(self) -> torch.nn.Module:
-        """The averaged network. A sharded one is put together, by all ranks at once, and kept until the next update."""
+        """Averaged network. With shards, all ranks gather it together and keep it until the next update."""
         storage = self.flat.padded.untyped_storage()
         if self._shards is not None and not storage.nbytes():
             storage.resize_(self.flat.padded.numel() * self.flat.padded.element_size())
             self._shards.ranks.all_gather(self.flat.padded, self._kept)
         return self._net
 
-    def _let_go(self) -> None:
-        # The parameters stay views of a storage that takes no memory for now.
+    def _free(self) -> None:
+        # The parameters remain views of a storage that takes no memory.
         self.flat.padded.untyped_storage().resize_(0)
 
     def update(self, beta: float) -> None:
         """``average ← β average + (1 − β) parameters``."""
         self._kept.lerp_(self._source, 1 - beta)
         if self._shards is not None:
-            self._let_go()
+            self._free()
 
     def state(self) -> dict[str, torch.Tensor]:
-        """The average as named tensors (references where nothing is changed; a sharded one is put together)."""
+        """Returns the average as named tensors: references if possible, gathered copies with shards."""
         flat, shards = self.flat, self._shards
         vector = flat.portable(flat.vector) if shards is None else shards.portable(self._kept, flat)
         return {"parameters": vector, **buffers(self._net)}
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts a :meth:`state` back."""
+        """Restores a :meth:`state`."""
         vector = self.flat.arranged(state["parameters"])
         self._kept.copy_(vector if self._shards is None else self._shards.piece_of(vector))
         if self._shards is not None:
-            self._let_go()
+            self._free()
         load_buffers(self._net, state)
 
 
 def ema_half_life(nimg: int, half_life: float, rampup_ratio: float | None) -> float:
-    """Half-life in images after ``nimg`` images: at most ``rampup_ratio`` of them (None: no ramp-up)."""
+    """Half-life in images after ``nimg`` images: at most the share ``rampup_ratio`` of them (None: no ramp-up)."""
     return half_life if rampup_ratio is None else min(half_life, nimg * rampup_ratio)
 
 
@@ -125,7 +125,7 @@ def inner_product(t_a: npt.ArrayLike, std_a: npt.ArrayLike, t_b: npt.ArrayLike, 
     """``∫ p_a p_b`` of two profiles that end at ``t_a`` and ``t_b``, element-wise with broadcasting, float64."""
     end_a, end_b = np.asarray(t_a, dtype=np.float64), np.asarray(t_b, dtype=np.float64)
     gamma_a, gamma_b = std_to_exponent(std_a), std_to_exponent(std_b)
-    # Both are zero beyond the earlier end; the later one is there smaller by (earlier / later)^γ_later.
+    # The product is zero after the earlier end, where the later profile is smaller by (earlier / later)^γ_later.
     later_gamma = np.where(end_a < end_b, gamma_b, gamma_a)
     fade = (np.minimum(end_a, end_b) / np.maximum(end_a, end_b)) ** later_gamma
     return (gamma_a + 1) * (gamma_b + 1) * fade / ((gamma_a + gamma_b + 1) * np.maximum(end_a, end_b))
@@ -134,10 +134,9 @@ def inner_product(t_a: npt.ArrayLike, std_a: npt.ArrayLike, t_b: npt.ArrayLike, 
 def posthoc_coefficients(
     in_times: npt.ArrayLike, in_stds: npt.ArrayLike, out_times: npt.ArrayLike, out_stds: npt.ArrayLike
 ) -> _Array:
-    """Coefficients ``(inputs, outputs)`` that combine stored averages into the wanted ones.
+    """Coefficients ``(inputs, outputs)`` that combine stored averages into the requested averages.
 
-    Least squares between profiles; each column is then scaled to sum to 1, since an average of equal weights must
-    give these weights back.
+    A least-squares fit between profiles. Each column is then scaled to sum 1, so that equal weights stay equal.
     """
     t_in, s_in = (np.asarray(x, dtype=np.float64)[:, None] for x in (in_times, in_stds))
     t_out, s_out = (np.asarray(x, dtype=np.float64)[None, :] for x in (out_times, out_stds))
@@ -146,20 +145,20 @@ def posthoc_coefficients(
     return solution / solution.sum(axis=0)
 
 
-#: No block of a network has fewer.
+#: Smallest number of parameters in a block of a network.
 _LEAST_PARAMETERS = 32
 
 
 def check_architecture(path: Path, metadata: Mapping[str, Any], tensors: NamedTensors) -> None:
-    """Refuses a kept state's architecture that is none, or has more blocks than the parameters can be of.
+    """Refuses a stored state whose architecture is invalid or has more blocks than its parameters allow.
 
     Args:
-        path: Of the state, without suffix.
-        metadata: As for :func:`write_network`.
-        tensors: As there.
+        path: Path of the state, without suffix.
+        metadata: Metadata as in :func:`write_network`.
+        tensors: Tensors as in :func:`write_network`.
 
     Raises:
-        UserError: It cannot be built; said without building it.
+        UserError: The architecture cannot be built; detected without building it.
     """
     where = str(path.with_suffix(".json"))
     network = check_network_config(metadata["network"], where)

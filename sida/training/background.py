@@ -1,4 +1,4 @@
-"""Writing while training goes on: copies of what changes, and one thread that writes them."""
+"""Background writing during training: copies of changing tensors, and one thread that writes them."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ NamedTensors = dict[str, torch.Tensor]
 
 
 def copied_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], NamedTensors]:
-    """Starts to copy tensors to the CPU, as they are now; a GPU is not waited for.
+    """Starts to copy the present values of tensors to the CPU, without waiting for a GPU.
 
-    From a GPU they go to pinned memory, in the order of its work: what is computed next may change them at once.
+    A GPU copies to pinned memory in the order of its work, so that later steps may change the tensors at once.
 
     Args:
-        tensors: Of any device.
+        tensors: Tensors on any device.
 
     Returns:
-        A function that waits until the copies are whole and returns them; for any thread.
+        A function that waits until the copies are complete and returns them; any thread may call it.
     """
     copies = {
         name: torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda).copy_(tensor, non_blocking=True)
@@ -41,13 +41,13 @@ def copied_to_cpu(tensors: Mapping[str, torch.Tensor]) -> Callable[[], NamedTens
 
 
 class BackgroundWriter:
-    """Does jobs one after the other in a thread of its own. The first that fails is the last.
+    """Does jobs one after the other in a separate thread, and stops at the first job that fails.
 
         with BackgroundWriter() as writer:
             writer.do(job)
             writer.check()
 
-    Leaving it waits for all jobs, except when something that is no fault (a Ctrl-C) ends the process at once.
+    The context waits for all jobs at its end, except after an interruption (Ctrl-C).
     """
 
     def __init__(self) -> None:
@@ -74,18 +74,18 @@ class BackgroundWriter:
 
     @property
     def busy(self) -> bool:
-        """Whether there is anything left to do."""
+        """Whether jobs are pending."""
         return self._pending > 0
 
     def do(self, job: Callable[[], None]) -> None:
         """Adds a job.
 
         Raises:
-            Exception: What an earlier job failed with.
+            Exception: Error of an earlier job.
         """
         self.check()
         if self._thread is None:
-            # A daemon, so that nothing keeps a process that is to end at once.
+            # A daemon thread does not delay the end of the process.
             self._thread = threading.Thread(target=self._work, name="writer", daemon=True)
             self._thread.start()
         with self._changed:
@@ -93,15 +93,15 @@ class BackgroundWriter:
         self._jobs.put(job)
 
     def check(self) -> None:
-        """Raises what a job failed with, if one did."""
+        """Raises the error of the job that failed, if any."""
         if self._fault is not None:
             raise self._fault
 
     def wait(self, pending: int = 0) -> None:
-        """Returns when at most so many jobs are left.
+        """Waits until at most ``pending`` jobs are pending.
 
         Raises:
-            Exception: What a job failed with.
+            Exception: Error of a job.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._pending <= pending)
@@ -114,7 +114,7 @@ class BackgroundWriter:
                     job()
                 except BaseException as error:
                     self._fault = error
-            # What it holds (copies of a state) is free before the next one waits.
+            # Frees the job's memory (copies of a state) before waiting for the next job.
             del job
             with self._changed:
                 self._pending -= 1

@@ -1,7 +1,7 @@
-"""Images and random tensors of a step: functions of the seed, the purpose and the image's number, never of history.
+"""Images and random tensors of a step, as functions of the seed, the purpose and the image's number only.
 
-Image k of a run (images seen before the step, plus the position in its batch) gets the same noise however many devices
-share the batch. Draws per micro-batch (augmentation, dropout) depend on the position of the micro-batch's first image.
+Image k of a run (images seen before the step, plus the position in its batch) gets the same noise for any number of
+devices. Draws per micro-batch (augmentation, dropout) depend on the position of the micro-batch's first image.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ T = TypeVar("T")
 class Prefetcher(Generic[T]):
     """Reads the data of the next step in one background thread, in the order of the requests.
 
-    Reading and decoding release Python's lock, so that other threads compute meanwhile.
+    Reading and decoding release Python's global lock, so that other threads compute in the meantime.
 
     Args:
-        name: Of the data, for errors.
+        name: Name of the data in errors.
     """
 
     def __init__(self, name: str) -> None:
@@ -39,7 +39,7 @@ class Prefetcher(Generic[T]):
         self._prefetched: dict[Hashable, Future[T]] = {}
 
     def __call__(self, key: Hashable, read: Callable[[], T]) -> T:
-        """Result of ``read``, or the prefetched result of this key, which is returned once.
+        """Returns the prefetched result of a key (once), or else the result of ``read``.
 
         Raises:
             UserError: The data cannot be read.
@@ -72,14 +72,14 @@ class StepBatches:
         dataset: Data set.
         seed: Run seed.
         batch_size: Images per step over all devices.
-        batch_gpu: Images per micro-batch on a device; None takes all of the device's at once.
-        device: Where batches are put.
+        batch_gpu: Images per micro-batch on a device; None puts all images of a device into one micro-batch.
+        device: Device of the batches.
         rank: Number of this device.
         world_size: Number of devices; divides ``batch_size``.
-        order: In which order images are visited, of :data:`sida.data.order.ORDERS`.
+        order: Order of the images, a name in :data:`sida.data.order.ORDERS`.
 
     Attributes:
-        per_device: Images per step on this device; a trainer divides its losses by them.
+        per_device: Images per step on this device; a trainer divides its losses by this number.
     """
 
     def __init__(
@@ -103,12 +103,12 @@ class StepBatches:
         self._prefetcher: Prefetcher[torch.Tensor] = Prefetcher(dataset.name)
 
     def __call__(self, purpose: str, nimg: int, with_images: bool = True) -> list[Batch]:
-        """The micro-batches of one step.
+        """Returns the micro-batches of one step.
 
         Args:
             purpose: Separates independent streams, e.g. ``"psi"`` and ``"generator"``.
             nimg: Images seen before the step, over all devices.
-            with_images: False gives placeholders that have only a shape, when labels are all that is wanted.
+            with_images: False returns placeholders with only a shape, if only the labels are needed.
 
         Returns:
             Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``.
@@ -127,7 +127,7 @@ class StepBatches:
         return self._orders[purpose].indices(nimg + self.rank * self.per_device, self.per_device)
 
     def _images(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
-        """Network input of a step on the CPU; what has to be read is read while the step before is computed."""
+        """Network input of a step on the CPU; files are read during the previous step."""
         if self.dataset.in_memory:
             return self._read(purpose, nimg, indices)
         images = self._prefetcher((purpose, nimg), lambda: self._read_ahead(purpose, nimg, indices))
@@ -137,7 +137,7 @@ class StepBatches:
         return images
 
     def _read(self, purpose: str, nimg: int, indices: np.ndarray) -> torch.Tensor:
-        # Only latent data sets draw here; pixels take no noise.
+        # Only latent data sets draw noise here.
         source = generator(self.seed, f"data-{purpose}", nimg, 0)
         noise = lambda x: _share(torch.randn, x.shape, source, self.rank, self.world_size)
         return self.dataset.network_input(self.dataset.images(indices), noise)
@@ -155,18 +155,18 @@ def step_batches(
     where: str,
     order: str = "shuffled",
 ) -> StepBatches:
-    """One rank's batches of a configuration.
+    """Returns one rank's batches for a configuration.
 
     Args:
         config: Settings of a teacher or a student.
         dataset: Data set.
-        device: Where batches are put.
-        ranks: Who shares them.
+        device: Device of the batches.
+        ranks: Processes that share the batches.
         where: Place named in errors.
         order: See :class:`StepBatches`.
 
     Raises:
-        UserError: The batch, or its micro-batches, cannot be shared by so many processes.
+        UserError: The number of processes does not divide the batch or its micro-batches.
     """
     size, batch_gpu, number = config.batch_size, config.batch_gpu, ranks.world_size
     if size % number:
@@ -192,25 +192,25 @@ def step_draws(
     world_size: int = 1,
     more: Sequence[str] = (),
 ) -> list[dict[str, torch.Tensor]]:
-    """Draws of all micro-batches of one step.
+    """Returns the draws of all micro-batches of one step.
 
-    They are drawn for the whole step on all devices and then cut, so that neither the size of the micro-batches nor the
-    number of devices changes them.
+    Every device draws for all images of the step and then takes its part, so that the draws depend neither on the size
+    of the micro-batches nor on the number of devices.
 
     Args:
         seed: Run seed.
         purpose: ``"psi"`` or ``"generator"``.
         nimg: Images seen before the iteration.
         rank: Device number.
-        shapes: ``(N, C, H, W)`` of each micro-batch on this device; all micro-batches agree in C, H, W.
-        device: Where the tensors are made.
+        shapes: ``(N, C, H, W)`` of each micro-batch on this device, with equal C, H and W.
+        device: Device of the tensors.
         level: Name of the draw that decides σ: ``"sigma_normal"`` (normal) or ``"t"`` (uniform in [0, 1)).
         world_size: Number of devices.
-        more: Names of further draws. Those that end in ``noise`` are like ``noise``, those in ``t`` like the level
-            ``t``.
+        more: Names of further draws. Names that end in ``noise`` are drawn as ``noise``, names that end in ``t`` as the
+            level ``t``.
 
     Returns:
-        Per micro-batch: ``z`` and ``noise`` ``(N, C, H, W)``, ``level`` ``(N, 1, 1, 1)``, and the further ones.
+        Per micro-batch: ``z`` and ``noise`` ``(N, C, H, W)``, ``level`` ``(N, 1, 1, 1)``, and the further draws.
     """
     source = generator(seed, purpose, nimg, 0, device=device)
     item = tuple(shapes[0][1:])
@@ -230,12 +230,12 @@ def share_of_draws(
     rank: int = 0,
     world_size: int = 1,
 ) -> list[dict[str, torch.Tensor]]:
-    """One device's part of draws that are made for the images of all devices, one mapping per micro-batch.
+    """Draws for the images of all devices and returns this device's part, one mapping per micro-batch.
 
     Args:
-        source: Where they come from, and the device they are made on.
-        counts: Images of this device's micro-batches; all devices have as many.
-        wanted: Function that draws and shape of one image's part, by name, in the order of drawing.
+        source: Generator of the draws; its device is the device of the draws.
+        counts: Images in each of this device's micro-batches, equal on all devices.
+        wanted: Drawing function and shape per image, by name, in the order of drawing.
         rank: Device number.
         world_size: Number of devices.
     """
@@ -248,22 +248,22 @@ def share_of_draws(
 
 
 def _share(draw: Draw, shape: Shape, source: torch.Generator, rank: int, world_size: int) -> torch.Tensor:
-    """One device's part, of the given shape, of what is drawn for the images of all devices."""
+    """Draws for the images of all devices and returns this device's part, which has the given shape."""
     count = shape[0]
     everyones = draw((count * world_size, *shape[1:]), generator=source, device=source.device)
-    # A copy, where it is a part: the others' must not stay in memory.
+    # A copy of the part frees the memory of the other parts.
     return everyones if world_size == 1 else everyones[rank * count : (rank + 1) * count].clone()
 
 
 def seed_layers(seed: int, purpose: str, nimg: int, position: int, device: torch.device) -> None:
-    """Seeds torch's global generator, which dropout draws from, for one micro-batch.
+    """Seeds torch's global generator, the source of dropout, for one micro-batch.
 
     Args:
         seed: Run seed.
-        purpose: Names the step.
+        purpose: Name of the step.
         nimg: Images seen before the iteration.
-        position: Of the micro-batch's first image in the batch of all devices.
-        device: Where the networks are.
+        position: Position of the micro-batch's first image in the batch of all devices.
+        device: Device of the networks.
     """
     value = derive_seed(seed, f"{purpose}-layers", nimg, position)
     torch.default_generator.manual_seed(value)

@@ -1,4 +1,4 @@
-"""Rules by which a run is said to diverge, or is ended: functions of its log, so a resumed run says the same."""
+"""Rules that detect divergence or end a run: functions of its log alone, so that a resumed run behaves the same."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-#: A value that evaluations select by, so many times the best one before.
+#: An evaluation diverges if its selection value is this factor above the best value before it.
 FAR_ABOVE_BEST = 3.0
-#: A mean gradient norm of a tick, so many times the median of the ticks before it: of at least the first number, at
-#: most the second.
+#: A tick diverges if its mean gradient norm is the factor ``SPIKE`` above the median of the ticks before it. The median
+#: needs at least the first number of ticks, and uses at most the second.
 SPIKE, TICKS = 20.0, (10, 100)
-#: Share of samples dropped for a NaN, and of iterations with gradients that were not finite, within a tick.
+#: Largest shares in a tick: of samples dropped for a NaN, and of iterations with gradients that are not finite.
 NAN_SHARE, BAD_STEPS_SHARE = 0.01, 0.1
 
-#: A teacher's last loss per value of an image; by EDM's, whoever does nothing but shrink the noisy image has below 4.
+#: Largest last loss of a teacher per value of an image. A network that only shrinks the noisy image has a loss below 4
+#: in EDM's weighting.
 LOST_LOSS = 100.0
 
 
 def hopeless(tick: Mapping[str, Any], max_nan_share: float) -> str | None:
-    """Why a run ends in which nothing is left to learn from; None where something is.
+    """Returns the reason to stop a run with too many NaN samples or no valid step, or None.
 
     Args:
         tick: A record of ``train.jsonl``.
-        max_nan_share: Largest share of samples that may have been dropped for a NaN.
+        max_nan_share: Largest permitted share of samples dropped for a NaN.
     """
     dropped = tick["nan_count"] / max(tick["samples"], 1)
     if dropped > max_nan_share:
@@ -38,10 +39,10 @@ def hopeless(tick: Mapping[str, Any], max_nan_share: float) -> str | None:
 
 
 def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:
-    """What is wrong with the last evaluation, if it is the first of which that can be said; None where nothing is.
+    """Describes the last evaluation if it is far above the best, and the evaluation before it is not; else None.
 
     Args:
-        evaluations: Images seen and value of each, in order; lower is better.
+        evaluations: Images seen and value of each evaluation, in order; lower is better.
         key: Name of the value.
     """
 
@@ -57,12 +58,12 @@ def rising(evaluations: Sequence[tuple[int, float]], key: str) -> str | None:
 
 
 def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False) -> str | None:
-    """Why the network that a teacher's training ended with is no teacher; None where nothing says so.
+    """Returns the reason to reject the last network of a teacher's training, or None.
 
     Args:
         losses: Mean loss per image of each log record, in order.
         values: Numbers in an image.
-        uncertainty: Whether the loss is the logarithm of an error, as with EDM2's head for its variance.
+        uncertainty: Whether the loss is the logarithm of an error, as with EDM2's uncertainty head.
     """
     found = [loss for loss in losses if loss is not None]
     if not found:
@@ -77,7 +78,7 @@ def lost(losses: Sequence[float | None], values: int, uncertainty: bool = False)
 
 
 def unhealthy(ticks: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What is wrong with the last log record, each fault where the record before it did not have it.
+    """Describes the faults of the last log record that the record before it does not have.
 
     Args:
         ticks: Records of ``train.jsonl``, in order.

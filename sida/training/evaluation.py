@@ -1,13 +1,12 @@
-"""Evaluation while a student is trained, by a monitor found by name so that the method does not import the measuring.
+"""Evaluation during the training of a student, by a monitor that is named in the settings.
 
-``module:factory`` names a callable that makes a monitor from keyword arguments. Its module may also have
-``monitor_facts(**the same arguments)``: a JSON value with everything that decides the monitor's numbers, by content. It
-is asked without making a monitor, since a finished run needs none. Without it the arguments themselves count, files
-among them by their bytes. Of a module from outside this package its source counts, too. ``RECORDED_AS`` is the name in
-digests of a module that has moved since.
+``module:factory`` names a callable that makes a monitor from keyword arguments. The run's digest contains the value of
+``monitor_facts(**arguments)`` of the same module: a JSON value with everything that decides the monitor's numbers.
+Without this function the digest contains the arguments, with files by their content. For a module from outside this
+package the digest also contains its source. ``RECORDED_AS`` is a moved module's former name, which the digest keeps.
 
-A monitor that can share its work among processes has ``part(generate, number, count)`` and ``join(parts)``, which
-together give what calling it gives; one that has not is called by the first process alone.
+A monitor that can divide its work among processes has ``part(generate, number, count)`` and ``join(parts)``, which
+together equal a call of the monitor. Any other monitor is called by rank 0 alone.
 """
 
 from __future__ import annotations
@@ -28,15 +27,16 @@ from sida.training.ranks import Ranks
 
 
 class Evaluation:
-    """Measures a network now and then while it is trained.
+    """Measures a network at intervals during its training.
 
-    The monitor is made when it is first needed. Latents are decoded before it sees them, as in a final measurement.
+    The monitor is made at its first use. Latents are decoded before the monitor measures them, as in a final
+    measurement.
 
     Args:
         settings: ``{every_kimg, monitor, kwargs}``.
-        dataset: Training data; its classes are drawn with their frequencies.
+        dataset: Training data; images have its classes with its class frequencies.
         init_sigma: σ_init of the generator.
-        device: Where images are drawn.
+        device: Device that draws the images.
         where: Place named in errors.
     """
 
@@ -52,34 +52,35 @@ class Evaluation:
         """``monitor(generate) -> record``.
 
         Raises:
-            UserError: No such module or factory.
+            UserError: The module or factory does not exist.
         """
         _, factory = load_object(self.settings["monitor"], f"{self.where}.monitor", "factory")
         made: Callable[..., Mapping[str, Any]] = factory(**self.settings.get("kwargs", {}))
         return made
 
     def __call__(self, net: torch.nn.Module, check: Callable[[], None]) -> Mapping[str, Any]:
-        """The monitor's record of a network; its key ``selection`` (``fd`` where it has none) names the value that
-        chooses which network is kept, the lowest.
+        """Returns the monitor's record of a network.
+
+        The key ``selection`` of the record (default ``fd``) names a value; the run keeps the network with the lowest.
 
         Args:
-            net: The averaged network.
+            net: Averaged network.
             check: Called before each batch; raises to interrupt.
         """
         return self.monitor(self._images(net, check))
 
     @property
     def divisible(self) -> bool:
-        """Whether several processes can share an evaluation."""
+        """Whether several processes can share the evaluation."""
         return hasattr(self.monitor, "part") and hasattr(self.monitor, "join")
 
     def part(self, net: torch.nn.Module, check: Callable[[], None], number: int, count: int) -> Any:
-        """Part ``number`` of ``count`` of an evaluation, for :meth:`join`; arguments as of a call."""
+        """Does part ``number`` of ``count`` of an evaluation, for :meth:`join`; other arguments as in a call."""
         monitor: Any = self.monitor
         return monitor.part(self._images(net, check), number, count)
 
     def join(self, parts: Sequence[Any]) -> Mapping[str, Any]:
-        """The record that a call would have given, from all parts in their order."""
+        """Joins all parts, in order, to the record that a call would return."""
         monitor: Any = self.monitor
         record: Mapping[str, Any] = monitor.join(parts)
         return record
@@ -98,29 +99,32 @@ class Evaluation:
 def shared_out(
     evaluate: Callable[..., Mapping[str, Any]], net: torch.nn.Module, interruption: Interruption, ranks: Ranks
 ) -> dict[str, Any] | StopRequest:
-    """An evaluation's record, made by all ranks where it can be divided; or the stop request that interrupted it.
+    """Evaluates a network on all ranks if the evaluation can be divided, else on rank 0.
 
     Args:
         evaluate: An :class:`Evaluation`, or any ``evaluate(network, check)``.
-        net: The averaged network, the same on all ranks.
-        interruption: Says whether this rank is asked to stop.
-        ranks: The processes.
+        net: Averaged network, the same on all ranks.
+        interruption: Stop requests of this rank.
+        ranks: Processes of the run.
+
+    Returns:
+        The record, or the stop request that interrupted the evaluation.
     """
     if ranks.world_size == 1 or not getattr(evaluate, "divisible", False):
-        return ranks.from_first(lambda: _or_wish(lambda: dict(evaluate(net, interruption.check)), interruption))
+        return ranks.from_first(lambda: _or_stop_request(lambda: dict(evaluate(net, interruption.check)), interruption))
     whole: Any = evaluate
-    own = _or_wish(lambda: whole.part(net, interruption.check, ranks.rank, ranks.world_size), interruption)
+    own = _or_stop_request(lambda: whole.part(net, interruption.check, ranks.rank, ranks.world_size), interruption)
     parts = ranks.gather(own)
 
     def join() -> dict[str, Any] | StopRequest:
-        wishes = [part for part in parts if isinstance(part, StopRequest)]
-        return max(wishes) if wishes else dict(whole.join(parts))
+        requests = [part for part in parts if isinstance(part, StopRequest)]
+        return max(requests) if requests else dict(whole.join(parts))
 
     return ranks.from_first(join)
 
 
-def _or_wish(task: Callable[[], Any], interruption: Interruption) -> Any:
-    """The task's result, or the request that interrupted the task."""
+def _or_stop_request(task: Callable[[], Any], interruption: Interruption) -> Any:
+    """Returns the task's result, or the stop request that interrupted the task."""
     try:
         return task()
     except KeyboardInterrupt:
@@ -128,15 +132,15 @@ def _or_wish(task: Callable[[], Any], interruption: Interruption) -> Any:
 
 
 def evaluation_facts(evaluation: Mapping[str, Any], dataset: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Everything about an evaluation that decides which network a run keeps.
+    """Returns everything about an evaluation that decides which network a run keeps, for the run's digest.
 
     Args:
         evaluation: ``{every_kimg, monitor, kwargs}``.
-        dataset: Spec of the training data, which is in the run's digest already; not read again for the monitor.
+        dataset: Spec of the training data. The run's digest already contains it, so the monitor's copy is left out.
         where: Place named in errors.
 
     Raises:
-        UserError: No such module or factory, or arguments that it does not take.
+        UserError: The module or factory does not exist, or does not accept the arguments.
     """
     module, factory = load_object(evaluation["monitor"], f"{where}.monitor", "factory")
     source = {} if is_ours(evaluation["monitor"]) else {"source_sha256": code_sha256(module, factory)}

@@ -10,22 +10,22 @@ import torch
 
 
 class Resumable(Protocol):
-    """A network or an average that a run keeps to resume."""
+    """Part of a run whose state is kept for resuming: a network, an optimizer state or an average."""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Named tensors (references, not copies)."""
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts a state back."""
+        """Restores a state."""
 
 
 def joint_state(parts: Mapping[str, Resumable]) -> dict[str, torch.Tensor]:
-    """States of several parts in one, as ``part/name``."""
+    """Joins the states of several parts, with the keys ``part/name``."""
     return {f"{part}/{name}": value for part, owner in parts.items() for name, value in owner.state().items()}
 
 
 def load_joint_state(parts: Mapping[str, Resumable], state: Mapping[str, torch.Tensor]) -> None:
-    """Puts a :func:`joint_state` back."""
+    """Restores a :func:`joint_state`."""
     for part, owner in parts.items():
         prefix = f"{part}/"
         owner.load({name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)})
@@ -38,24 +38,24 @@ def buffers(net: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def load_buffers(net: torch.nn.Module, state: dict[str, torch.Tensor]) -> None:
-    """Puts :func:`buffers` back."""
+    """Restores :func:`buffers`."""
     for name, value in buffers(net).items():
         value.copy_(state[name])
 
 
 class FlatParameters:
-    """Moves a network's parameters into one contiguous float32 vector; the parameters become views of it.
+    """Moves a network's parameters into one contiguous float32 vector; the parameters become views of the vector.
 
-    Guarding, clipping, Adam, averaging, saving and (later) reducing across devices then act on one tensor. The
-    network itself does not notice. Parameters that do not require a gradient now never will: they stay as they are.
+    Guarding, clipping, Adam, averaging, saving and reducing across devices then act on one tensor. The network's
+    results do not change. Parameters that do not require a gradient at this time are never trained.
 
     Args:
-        net: Network on its final device; not to be moved or deep-copied while the views are in use.
-        channels_last: Let the kernels of convolutions lie in the order that channels-last convolutions want.
+        net: Network on its final device; do not move or deep-copy it while the views are in use.
+        channels_last: Store the kernels of convolutions in channels-last order.
 
     Attributes:
         vector: float32 ``(P,)``, in the order of ``net.parameters()``.
-        padded: ``vector`` with the zeros of :meth:`pad` behind it.
+        padded: ``vector`` followed by the zeros of :meth:`pad`.
         parameters: The network's parameters, views of ``vector``.
     """
 
@@ -73,7 +73,7 @@ class FlatParameters:
             p.data = part
 
     def _joined(self, parts: Sequence[torch.Tensor], zeros: int = 0, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Tensors of the parameters' shapes as one vector in this object's order of memory, and zeros behind it."""
+        """Joins tensors of the parameters' shapes to one vector in this object's memory order, followed by zeros."""
         orders = [part.permute(0, 2, 3, 1) if self.channels_last and part.ndim == 4 else part for part in parts]
         return torch.cat(
             [*(part.reshape(-1) for part in orders), *([parts[0].new_zeros(zeros)] if zeros else [])], out=out
@@ -91,35 +91,35 @@ class FlatParameters:
         return parts
 
     def pad(self, count: int) -> None:
-        """Puts zeros behind the vector, which is another one from now on."""
+        """Appends zeros to the vector; ``vector`` and ``padded`` become new tensors."""
         self._hold(torch.cat([self.vector, self.vector.new_zeros(count)]))
 
     def portable(self, vector: torch.Tensor) -> torch.Tensor:
-        """A vector of this object's order in the plain one, in which states are kept: a copy where they differ."""
+        """Converts a vector from this object's order to the plain order of stored states; a copy if they differ."""
         if not self.channels_last:
             return vector
         return torch.cat([part.reshape(-1) for part in self._parts(vector, True)])
 
     def arranged(self, plain: torch.Tensor) -> torch.Tensor:
-        """A vector of the plain order in this object's: a copy where they differ."""
+        """Converts a vector from the plain order to this object's order; a copy if they differ."""
         return self._joined(self._parts(plain, False)) if self.channels_last else plain
 
     def gradient(self, out: torch.Tensor | None = None) -> torch.Tensor:
-        """The gradients as one vector like ``padded``; parameters that were not reached give zeros.
+        """Gradients as one vector like ``padded``; zeros for parameters without a gradient.
 
         Args:
-            out: Where to write it; None takes fresh memory.
+            out: Tensor for the result; None allocates one.
         """
         parts = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.parameters]
         return self._joined(parts, len(self.padded) - len(self.vector), out)
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Removes all gradients."""
         for p in self.parameters:
             p.grad = None
 
     def requires_grad_(self, flag: bool) -> None:
-        """Turns gradients on or off, of all parameters that learn."""
+        """Turns gradients of all trained parameters on or off."""
         for p in self._learning:
             p.requires_grad_(flag)
 
@@ -154,12 +154,12 @@ class Adam:
         self.vector.addcdiv_(gradient, divisor, value=-lr / (1 - beta1**count))
 
     def moments(self) -> dict[str, torch.Tensor]:
-        """The running means by name, ``(P,)`` each."""
+        """Running means by name, ``(P,)`` each."""
         return {"square": self.square} if self.mean is None else {"square": self.square, "mean": self.mean}
 
 
 class RAdam(Adam):
-    """Adam whose first steps are momentum alone, and later ones smaller while v̂ rests on few gradients.
+    """Adam that takes momentum steps at first, and smaller steps while v̂ rests on few gradients.
 
     Source: RAdam (arXiv:1908.03265), algorithm 2.
     """
@@ -173,7 +173,7 @@ class RAdam(Adam):
         self.square.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
         mean = gradient if self.mean is None else self.mean.lerp_(gradient, 1 - beta1)
         rate, most, decayed = lr / (1 - beta1**count), 2 / (1 - beta2) - 1, beta2**count
-        # Length of a simple average as wide as the exponential one.
+        # Length of the simple moving average that corresponds to the exponential average.
         length = most - 2 * count * decayed / (1 - decayed)
         if length <= 5:
             self.vector.add_(mean, alpha=-rate)

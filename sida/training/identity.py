@@ -1,4 +1,4 @@
-"""Identity of a training run: the digest of all that decides its result, and the provenance in its network file."""
+"""Identity of a training run: the digest of everything that decides its result, and the provenance of its network."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sida.networks import architecture
 from sida.runtime.provenance import code_version
 from sida.training.config import EXCLUDED_FROM_DIGEST, RunConfig, TeacherConfig
 
-#: Settings that have always been part of digests. Any other setting leaves a digest as it is while it has its default
-#: value, so that a setting added later changes no recorded run.
+#: Settings that enter every digest. Any other setting enters a digest only if its value differs from its default, so
+#: that a new setting changes no recorded digest.
 _RECORDED = """
     P_mean P_std adversarial_kimg adversarial_pool alpha augment batch_gpu batch_size betas compile dataset device
     dropout ema_half_life_kimg ema_rampup_ratio eps evaluation fake_score_lr fake_score_weight_norm fp16 gamma
@@ -29,13 +29,13 @@ RECORDED = frozenset(_RECORDED.split())
 
 
 def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, parents: Mapping[str, str | None]) -> str:
-    """Digest of everything that decides a run's result.
+    """Returns the digest of everything that decides a run's result.
 
     Args:
         kind: ``"teacher"`` or ``"student"``.
-        settings: The settings that decide it, see :func:`decisive_settings`.
+        settings: Settings that decide the result, see :func:`decisive_settings`.
         dataset_sha256: Digest of the data.
-        parents: SHA-256 of the networks a student starts from.
+        parents: SHA-256 of the networks from which a student starts.
     """
     dataset = {key: value for key, value in settings["dataset"].items() if key not in ("path", "cache")}
     plain = {**settings, "dataset": dataset}
@@ -45,11 +45,11 @@ def run_digest(kind: str, settings: Mapping[str, Any], dataset_sha256: str, pare
 def decisive_settings(
     config: RunConfig, excluded: Collection[str] = (), replaced: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Settings of a run that decide its result, by name.
+    """Returns the settings of a run that decide its result, by name.
 
     Args:
         config: Settings.
-        replaced: Values that take the place of some settings.
+        replaced: Values that replace those of some settings.
         excluded: Further settings that do not enter the digest at their default value.
     """
     settings = {**dataclasses.asdict(config), **(replaced or {})}
@@ -62,7 +62,7 @@ def decisive_settings(
 
 
 def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None]:
-    """SHA-256 of the source of a network's class from outside, as an entry of its settings; nothing for our classes.
+    """Returns the SHA-256 of a custom network class's source, as an entry of its settings; empty for our classes.
 
     Raises:
         UserError: The class cannot be found or is not allowed.
@@ -73,12 +73,12 @@ def class_source(network: Mapping[str, Any], where: str) -> dict[str, str | None
 
 
 def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spec") -> str:
-    """Digest of everything that decides a teacher's training, see :func:`run_digest`.
+    """Returns the digest of everything that decides a teacher's training, see :func:`run_digest`.
 
     Raises:
-        UserError: The network's class is from outside and not allowed.
+        UserError: The network has a custom class that is not allowed.
     """
-    # Teachers recorded before batches were cut leave this one out; students always had it.
+    # Stored teachers have digests without batch_gpu; students always have it.
     settings = decisive_settings(config, excluded=("batch_gpu",))
     settings["network"] = {**settings["network"], **class_source(config.network, f"{where}.network")}
     return run_digest("teacher", settings, dataset_sha256, {})
@@ -87,11 +87,11 @@ def teacher_digest(config: TeacherConfig, dataset_sha256: str, where: str = "spe
 def common_facts(
     config: RunConfig, digest: str, dataset_sha256: str, parents: Mapping[str, str | None]
 ) -> dict[str, object]:
-    """What processes that train together must have in common, by name; the digest last, which most of it is part of.
+    """Returns facts that must be equal in all processes that train together, by name; the digest comes last.
 
-    Their disks need not be shared, so each reads files of its own.
+    The processes may have separate disks, so each reads its own files.
     """
-    # These change no number, but what the processes say to each other.
+    # These settings change no number but the communication of the processes.
     talk = {"shard": config.shard, "on_divergence": config.on_divergence}
     code = {"code version": code_version()}
     return {**code, **parents, "dataset": dataset_sha256, **talk, "digest of all settings and files": digest}

@@ -1,4 +1,4 @@
-"""What signals mean to a training: SIGINT ends it, SIGTERM and SIGUSR1 make room; its state is kept before."""
+"""Signals during a training: SIGINT ends it, SIGTERM and SIGUSR1 preempt it; its state is written first."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sida.errors import Preempted
 
 
 class StopRequest(enum.IntEnum):
-    """Request of a process, answered between two iterations.
+    """Request to a process, answered between two iterations.
 
-    Processes that train together agree on the greatest of their requests, by a maximum over all of them.
+    Processes that train together agree on the maximum of their requests.
 
     Attributes:
-        NONE: Nothing.
-        SAVE: Keep a state.
-        MAKE_ROOM: Keep a state and end, to be started again (:class:`sida.errors.Preempted`).
-        STOP: Keep a state and end (``KeyboardInterrupt``).
+        NONE: No request.
+        SAVE: Write a state.
+        MAKE_ROOM: Write a state and end, to be started again later (:class:`sida.errors.Preempted`).
+        STOP: Write a state and end (``KeyboardInterrupt``).
     """
 
     NONE = 0
@@ -30,7 +30,7 @@ class StopRequest(enum.IntEnum):
     STOP = 3
 
     def enforce(self) -> None:
-        """Raises the exception that ends the process, if the request is to end."""
+        """Raises the exception that ends the process, if the request asks for it."""
         if self is StopRequest.STOP:
             raise KeyboardInterrupt
         if self is StopRequest.MAKE_ROOM:
@@ -42,7 +42,7 @@ _MEANING = {
     signal.SIGTERM: StopRequest.MAKE_ROOM,
     signal.SIGUSR1: StopRequest.MAKE_ROOM,
 }
-#: A workflow forwards the same Ctrl-C more than once; only one after this many seconds means 'at once'.
+#: A workflow forwards the same Ctrl-C more than once; only a Ctrl-C after this many seconds ends the process at once.
 _PATIENCE = 5.0
 
 
@@ -61,7 +61,7 @@ class Interruption:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interruption:
-        # Python lets only the main thread set handlers; elsewhere signals keep their meaning.
+        # Only the main thread can set handlers in Python; in other threads signals keep their default handling.
         if threading.current_thread() is threading.main_thread():
             for number in _MEANING:
                 self._previous[number] = signal.signal(number, self._handle)

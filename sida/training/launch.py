@@ -1,7 +1,7 @@
-"""Starting the processes that train together on one machine, passing signals on, and ending with their exit status.
+"""Starts the processes that train together on one machine, forwards signals to them, and ends with their exit status.
 
-``torchrun`` starts them too, and on several machines; but it ends with 1 whatever they end with, knows no SIGUSR1, and
-writes a report of its own behind their line.
+``torchrun`` also starts processes on several machines, but its exit status is always 1 after a failure, it does not
+forward SIGUSR1, and it adds a report to their output.
 """
 
 from __future__ import annotations
@@ -17,29 +17,30 @@ from types import FrameType
 from sida.errors import EXIT_RETRY
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-#: Seconds that the others have to end by themselves after one has failed: to write a state, say.
+#: Seconds that the other processes have to end, for example to write a state, after one has failed.
 GRACE = 120.0
-#: Environment variable with the numbers of open files that keep this job's devices.
+#: Environment variable with the descriptors of open files that reserve this job's devices.
 HELD = "SIDA_HELD_FILES"
 
 
 def run_together(command: Sequence[str], count: int) -> int:
-    """Runs a command in so many processes that find each other, each with its ``RANK``.
+    """Runs a command in several processes that train together, each with its ``RANK``.
 
     Args:
-        command: Program and arguments, the same for all.
+        command: Program and arguments, the same for all processes.
         count: Number of processes.
 
     Returns:
-        0 if all ended with 0; else the status of one that could still speak, or :data:`sida.errors.EXIT_RETRY`.
+        0 if all processes end with 0; else the smallest positive status, or :data:`sida.errors.EXIT_RETRY` if signals
+        ended all that failed.
     """
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    # It outlives each of them, so that whoever fails first can say so.
+    # The store outlives the processes, so that the first to fail can report it.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     place = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
     place |= {"TORCHELASTIC_USE_AGENT_STORE": "True", "TORCHELASTIC_RESTART_COUNT": 0}
-    # Who shares out devices holds them by open files (workflow.launch): ranks that outlive this process keep theirs.
+    # Open files reserve devices (workflow.launch): ranks that outlive this process keep their reservation.
     held = [int(number) for number in os.environ.get(HELD, "").split(",") if number]
     children: list[subprocess.Popen[bytes]] = []
     with _passed_on(children):
@@ -53,12 +54,12 @@ def run_together(command: Sequence[str], count: int) -> int:
                 child.kill()
                 child.wait()
     statuses = [child.returncode for child in children]
-    # The smallest is nearest to the cause: those that lost another one ask to be started again.
+    # The smallest status is nearest to the cause: processes that only lost another process return EXIT_RETRY.
     return min((status for status in statuses if status > 0), default=EXIT_RETRY if any(statuses) else 0)
 
 
 def _wait(children: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Returns when all have ended, or one has failed and the others had their time."""
+    """Waits until all processes have ended, or one has failed and the grace time of the others is over."""
     end: float | None = None
     while any(child.poll() is None for child in children):
         if end is None and any(child.returncode for child in children):
@@ -70,7 +71,7 @@ def _wait(children: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextlib.contextmanager
 def _passed_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Within it signals go to the children, who know what to do."""
+    """Context that forwards signals to the child processes."""
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         for child in children:

@@ -1,4 +1,4 @@
-"""The logs of a run: ``train.jsonl``, ``evaluations.jsonl`` and, where asked for, TensorBoard's files of the same."""
+"""Logs of a run: ``train.jsonl``, ``evaluations.jsonl`` and, on request, the same records for TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ LogRecords = Sequence[Mapping[str, Any]]
 
 
 def check_tensorboard(wanted: bool, where: str) -> None:
-    """Requires TensorBoard's library where its files are wanted.
+    """Checks that TensorBoard's library is installed if its files are requested.
 
     Raises:
-        UserError: It is not installed.
+        UserError: The library is not installed.
     """
     if wanted and importlib.util.find_spec("tensorboard") is None:
         remedy = f"install it ({how_to_install('tensorboard>=2.16')}) or set it to false"
@@ -34,7 +34,7 @@ class Logs:
 
     Args:
         folder: The run's folder.
-        tensorboard: Whether TensorBoard's files are written too, below ``tensorboard/``.
+        tensorboard: Whether to write TensorBoard's files below ``tensorboard/``.
     """
 
     def __init__(self, folder: Path, tensorboard: bool = False) -> None:
@@ -42,7 +42,7 @@ class Logs:
         self._board: SummaryWriter | None = None
 
     def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:
-        """Writes all logs as a whole, as they stood after these records; ``final``: none will follow."""
+        """Writes all logs anew with these records; ``final`` marks that no record follows."""
         for name, records in (("train", train), ("evaluations", evaluations)):
             write_text(self.folder / f"{name}.jsonl", jsonl_text(records, final))
         if self.tensorboard:
@@ -54,7 +54,7 @@ class Logs:
         self._show(name, record)
 
     def close(self) -> None:
-        """Writes what TensorBoard's library holds back."""
+        """Writes the records that TensorBoard's library has buffered."""
         if self._board is not None:
             self._board.close()
             self._board = None
@@ -64,7 +64,7 @@ class Logs:
 
         folder = self.folder / "tensorboard"
         there = folder.is_dir() and any(folder.iterdir())
-        # Later points are those of a process that was killed; TensorBoard then leaves them out.
+        # Later points come from a killed process; TensorBoard then hides them.
         last = max((record["nimg"] for record in [*train[-1:], *evaluations[-1:]]), default=-1)
         self._board = SummaryWriter(str(folder), purge_step=last + 1 if there else None)
         if not there:
@@ -89,7 +89,7 @@ def _numbers(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, floa
 
 
 def without_nan(value: Any) -> Any:
-    """A monitor's record with null for each number in it that is none."""
+    """Replaces each number of a monitor's record that is not finite by None."""
     if isinstance(value, Mapping):
         return {name: without_nan(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""The loop around the steps of a run: log, evaluate, keep, stop and resume; the same for teachers and students."""
+"""Training loop of teachers and students: steps, logs, evaluations, snapshots, states, stop and resume."""
 
 from __future__ import annotations
 
@@ -26,54 +26,54 @@ from sida.training.state import other_tensors
 
 
 class Trainer(Protocol):
-    """What the loop drives."""
+    """Interface of a trainer to the loop."""
 
     @property
     def ema(self) -> Average:
-        """The averaged network: the run's product."""
+        """Averaged network, the product of the run."""
 
     @property
     def snapshots(self) -> dict[str, tuple[torch.nn.Module, dict[str, Any]]]:
-        """Networks that a snapshot keeps, with what their headers say beside the run's, by the end of their name.
+        """Networks of a snapshot with additions to the run's header, by the suffix of their file names.
 
-        The first is the run's product.
+        The first is the product of the run.
         """
 
     def iteration(self, nimg: int) -> IterationRecord:
-        """One step after ``nimg`` images."""
+        """Does one step after ``nimg`` images."""
 
     def weight_rms(self) -> dict[str, float | None]:
-        """Root mean square of the weights by learning network, for the log."""
+        """Root mean square of the weights of each optimized network, for the log."""
 
     def state(self) -> NamedTensors:
-        """Everything a resumed run needs."""
+        """Returns everything that a resumed run needs."""
 
     def load(self, state: NamedTensors) -> None:
-        """Puts a state back."""
+        """Restores a state."""
 
 
-#: ``evaluate(network, check) -> record``; its key ``selection`` (``fd`` where it has none) names the value that chooses
-#: which network is kept, the lowest. It calls ``check`` often, which raises to interrupt it.
+#: ``evaluate(network, check) -> record``. The record's key ``selection`` (default ``fd``) names the value by which the
+#: loop selects the network to keep, the lowest. ``evaluate`` calls ``check`` often, which raises to interrupt it.
 Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
 
 
 class TrainingLoop:
-    """Runs a trainer from a kept state, or from its beginning, to the end of its plan.
+    """Runs a trainer from a stored state, or from its beginning, to the end of its plan.
 
-    Everything that decides the result is a function of images seen, so a run that is killed and started again ends
-    with the same bytes as one that was left alone (apart from times in ``train.jsonl`` and ``evaluations.jsonl``).
+    Everything that decides the result is a function of images seen, so a resumed run ends with the same bytes as an
+    uninterrupted run (apart from times in ``train.jsonl`` and ``evaluations.jsonl``).
 
     Args:
         plan: Length and intervals.
-        trainer: What is trained.
-        files: The run's folder, with the state to resume from.
-        metadata: Provenance of the final network; ``nimg``, ``last_nimg`` and the choosing value are added.
-        evaluate: Measures a network; the average with the lowest choosing value is the run's result. None makes the
+        trainer: Trainer of a teacher or a student.
+        files: The run's folder, with the state from which to resume.
+        metadata: Provenance of the final network; the loop adds ``nimg``, ``last_nimg`` and the selection value.
+        evaluate: Measures a network; the average with the lowest selection value is the run's result. None makes the
             last average the result.
-        ranks: Processes that train together. All go through the same loop; the first writes and evaluates.
-        picture: Draws the average beside each snapshot; None draws none.
-        lost: Says of the log's records why the last network is no result, if so; its state is kept and the run ends
-            with that line. None takes every network.
+        ranks: Processes that train together. All run the same loop; rank 0 writes and evaluates.
+        picture: Draws images of the average for each snapshot; None draws none.
+        lost: Returns the reason to reject the last network, given the log's records, or None. After a rejection the run
+            keeps its state and ends with this reason as an error. None accepts every network.
     """
 
     def __init__(
@@ -91,29 +91,29 @@ class TrainingLoop:
         self.picture, self.lost = picture, lost
         self.metadata, self.evaluate = dict(metadata), evaluate
         self.nimg = 0
-        # Images seen at the last log record, evaluation, kept network and state.
+        # Images seen at the last log record, evaluation, snapshot and state.
         self.done: dict[str, int | None] = {"tick": 0, "evaluation": None, "snapshot": 0}
         self.train: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        # On the first rank, which writes them.
+        # Only on rank 0, which writes them.
         self.best_tensors: NamedTensors = {}
-        # Whether the log ended the run before its length.
+        # Whether the log ended the run early.
         self.ended = False
         self.meter = TickMeter(ranks)
-        # When a state was kept last, and after how many images.
+        # Time of the last state, and its number of images.
         self._saved, self._saved_nimg = time.monotonic(), 0
 
     def run(self) -> None:
         """Trains to the end and writes the results.
 
         Raises:
-            UserError: Too many NaNs, or an evaluation that gives none.
-            KeyboardInterrupt: SIGINT came, or (Preempted) SIGTERM or SIGUSR1; the state was kept.
+            UserError: The run has too many NaNs, or an evaluation returns no number.
+            KeyboardInterrupt: The process received SIGINT, or (Preempted) SIGTERM or SIGUSR1; the state is written.
         """
         if self.files.kept is not None:
             self._resume()
-        # What a killed process logged after this state is cut off; it comes again.
+        # Removes records that a killed process logged after this state; the run will write them again.
         self.files.write_logs(self.train, self.evaluations)
         progress = Progress(self.plan.stage, self.plan.total, done=self.nimg)
         with Interruption() as interruption:
@@ -127,8 +127,8 @@ class TrainingLoop:
             self._finish()
             self._show(progress, force=True)
 
-    # What happens between iterations. Each event remembers where it last happened, so that a state kept in the
-    # middle of a boundary (say, after the log record and before the evaluation) goes on exactly there.
+    # Events between iterations. Each event remembers its last number of images, so that a state written between two
+    # events (for example after the log record and before the evaluation) resumes exactly there.
 
     def _events(self, interruption: Interruption) -> None:
         self.files.check()
@@ -138,7 +138,7 @@ class TrainingLoop:
         if self.evaluate is not None and self._due("evaluation", self.plan.evaluation):
             self._evaluate(self.evaluate, interruption)
             if self._at_end() and self._due("tick", self.plan.tick):
-                # Nothing else would bring the last record of a run that ends here.
+                # Writes the last record of a run that ends here.
                 self._tick()
             save = True
         if self._due("snapshot", self.plan.snapshot):
@@ -153,7 +153,7 @@ class TrainingLoop:
 
     def _end(self, request: StopRequest) -> None:
         self.files.wait()
-        # A rank that ended before the first has written would have all of them ended.
+        # If a rank ended before rank 0 has written, all ranks would end.
         self.ranks.agree(request).enforce()
 
     def _state_is_old(self) -> bool:
@@ -161,7 +161,7 @@ class TrainingLoop:
             return False
         if not self.plan.state_seconds:
             return True
-        # A disk that takes longer to write than this does not hold up the run.
+        # A slow disk does not delay the run.
         return not self.files.busy and time.monotonic() - self._saved >= self.plan.state_seconds
 
     def _due(self, event: str, points: Points | None) -> bool:
@@ -174,18 +174,18 @@ class TrainingLoop:
         return self.ended or self.nimg >= self.plan.total
 
     def _selected(self) -> list[tuple[int, float]]:
-        """Images seen and the value that chooses the network, of each evaluation; infinite where it was no number."""
+        """Images seen and selection value of each evaluation; infinite if the value is not a number."""
         pairs = [(record["nimg"], record[record.get("selection", "fd")]) for record in self.evaluations]
         return [(nimg, math.inf if value is None else value) for nimg, value in pairs]
 
     def _over(self) -> bool:
-        """Whether the log says that the run ends here; a function of it, so a resumed run ends there too."""
+        """Whether the run ends here: a function of the log, so that a resumed run ends at the same image."""
         if self.plan.publish_diverged and self.train and hopeless(self.train[-1], self.plan.max_nan_share):
             return True
         return self.plan.plateaued(self._selected())
 
     def _warn(self, faults: Sequence[str]) -> None:
-        """Says that the run diverges, or stops it."""
+        """Reports that the run diverges, or stops the run."""
         for fault in faults:
             line = f"{self.plan.stage}: diverging at image {self.nimg:,}: {fault}"
             remedy = "lower lr or the loss weights, or go on from the last kept state with on_divergence: say"
@@ -233,7 +233,7 @@ class TrainingLoop:
         self.files.log("evaluations", record)
         if finite and (self.best is None or value < self.best.get(key, math.inf)):
             self.best = {"nimg": self.nimg, key: value}
-            # All ranks put it together, the first writes it.
+            # All ranks gather the average, rank 0 writes it.
             state = self.trainer.ema.state()
             if not self.ranks.rank:
                 self.best_tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}
@@ -259,7 +259,7 @@ class TrainingLoop:
     # States.
 
     def _record(self) -> dict[str, Any]:
-        """What a state says beside tensors, as it is now: lists go on to grow while it is written."""
+        """Values of a state other than tensors; copies, because the lists grow while the state is written."""
         return {
             "finished": False,
             "nimg": self.nimg,
@@ -295,7 +295,7 @@ class TrainingLoop:
             self.best_tensors = best
 
     def _finish(self) -> None:
-        """Keeps a small last state, from which the results can be written again, and writes them."""
+        """Writes a small last state, from which the results can be written again, and then the results."""
         if self.lost is not None and (fault := self.lost(self.train)):
             self._save()
             self.files.wait()

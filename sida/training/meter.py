@@ -1,4 +1,4 @@
-"""Means over a tick, resumable in its middle."""
+"""Means over a tick, resumable within the tick."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import torch
 from sida.training.optimized_network import GuardReport
 from sida.training.ranks import ALONE, Ranks
 
-#: What is averaged over a tick, by name; and what is counted.
+#: Groups of values that are averaged over a tick, by name.
 GROUPS = ("losses", "grad_norm")
 TICK_COUNTS = ("images", "steps", "samples", "nan_count", "bad_gradients", "bad_steps")
 
 
 @dataclasses.dataclass
 class IterationRecord:
-    """What one iteration did.
+    """Losses, gradient norms and counts of one iteration.
 
     Attributes:
-        losses: Scaled losses as they were back-propagated, but without the schedule's weights; 0-dim.
-        grad_norms: Gradient norm per network that took a step, before clipping; 0-dim.
-        samples: Samples that went through a loss.
-        nan_samples: Those dropped because they held a NaN.
-        bad_gradients: Gradient entries that were NaN or infinite.
+        losses: Losses as back-propagated, without the schedule's weights; 0-dim.
+        grad_norms: Gradient norm before clipping of each network that took a step; 0-dim.
+        samples: Number of samples in the losses.
+        nan_samples: Number of samples dropped for a NaN.
+        bad_gradients: Number of gradient entries that are NaN or infinite.
     """
 
     losses: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)
@@ -38,24 +38,24 @@ class IterationRecord:
     bad_gradients: torch.Tensor | int = 0
 
     def add_loss(self, name: str, value: torch.Tensor) -> None:
-        """Adds one round's share."""
+        """Adds the share of one micro-batch."""
         value = value.detach()
         self.losses[name] = self.losses[name] + value if name in self.losses else value
 
     def add_step(self, name: str, report: GuardReport) -> None:
-        """Notes a network's step."""
+        """Records a network's step."""
         self.grad_norms[name] = report.norm
         self.bad_gradients = self.bad_gradients + report.replaced
 
 
 def share_records(records: Sequence[IterationRecord], ranks: Ranks) -> None:
-    """Makes the records of one rank's iterations those of all ranks together, in place.
+    """Combines the records of all ranks, in place.
 
-    Losses are averages over ranks, as gradients are, and samples are added up; norms and bad entries are of gradients
-    that have been averaged already.
+    Losses are averaged over ranks, as gradients are, and samples are added. Norms and bad entries already belong to the
+    averaged gradients.
 
     Args:
-        records: Of the same iterations on all ranks.
+        records: Records of the same iterations on all ranks.
         ranks: Processes that train together.
     """
     if ranks.world_size == 1 or not records:
@@ -73,11 +73,11 @@ def share_records(records: Sequence[IterationRecord], ranks: Ranks) -> None:
 class TickMeter:
     """Collects iteration records and turns them into one log record.
 
-    Records keep their tensors until they are needed, so that a GPU is not waited for in every iteration; values are
-    summed in the order of arrival, so that a resumed run gives the same means to the last bit.
+    Records keep their tensors until the values are needed, so that an iteration does not wait for the GPU. Values are
+    added in the order of arrival, so that a resumed run has the same means to the last bit.
 
     Args:
-        ranks: Processes that train together; all collect, and all ask for values at the same time.
+        ranks: Processes that train together; all collect, and all request values at the same time.
     """
 
     def __init__(self, ranks: Ranks = ALONE) -> None:
@@ -89,11 +89,11 @@ class TickMeter:
         self._running_since: float | None = None
 
     def add(self, record: IterationRecord, images: int) -> None:
-        """Takes one iteration's record."""
+        """Adds one iteration's record."""
         self._pending.append((record, images))
 
     def start(self) -> None:
-        """Starts (or goes on) measuring time."""
+        """Starts or resumes measuring time."""
         self._running_since = time.perf_counter()
 
     def pause(self) -> None:
@@ -103,10 +103,10 @@ class TickMeter:
             self._running_since = None
 
     def finish(self) -> dict[str, Any]:
-        """The tick's log values; the meter is empty afterwards.
+        """Returns the tick's log values and empties the meter.
 
-        Means are over finite values, and null if there was none; NaNs show in ``nan_count`` (dropped samples),
-        ``bad_gradients`` (entries) and ``bad_steps`` (iterations with such entries).
+        Means are over finite values, and null without any. ``nan_count`` counts dropped samples, ``bad_gradients``
+        entries, and ``bad_steps`` iterations with such entries.
         """
         self._flush()
         result: dict[str, Any] = {
@@ -120,12 +120,12 @@ class TickMeter:
         return result
 
     def state(self) -> dict[str, Any]:
-        """Plain values to resume from; a copy."""
+        """Returns a copy of the plain values from which to resume."""
         self._flush()
         return copy.deepcopy({"means": self._means, "counts": self._counts, "seconds": self._seconds})
 
     def load(self, state: dict[str, Any]) -> None:
-        """Puts a :meth:`state` back."""
+        """Restores a :meth:`state`."""
         self._pending.clear()
         self._means, self._counts, self._seconds = state["means"], state["counts"], state["seconds"]
 

@@ -1,4 +1,4 @@
-"""The plan of a run: how long it is, what happens how often, and when it ends before its length."""
+"""Plan of a run: its length, the intervals of its events, and the rules that end it early."""
 
 from __future__ import annotations
 
@@ -11,44 +11,44 @@ from sida.training.config import RunConfig
 
 @dataclasses.dataclass(frozen=True)
 class Points:
-    """Numbers of images at which something happens: multiples of ``every``, or ``every · 10^(k / per_decade)``.
+    """Numbers of images at which an event happens: multiples of ``every``, or ``every · 10^(k / per_decade)``.
 
     Attributes:
-        every: Images between two of them; on the logarithmic scale, the first.
-        per_decade: How many to each factor of ten; None spaces them evenly.
+        every: Images between two points; on the logarithmic scale, the first point.
+        per_decade: Number of points per factor of ten; None spaces the points evenly.
     """
 
     every: float
     per_decade: int | None = None
 
     def passed(self, nimg: int) -> int:
-        """How many lie at or before ``nimg`` images."""
+        """Number of points at or before ``nimg`` images."""
         if self.per_decade is None:
             return int(nimg // self.every)
         if nimg < self.every:
             return 0
-        # A point that is met exactly must not be lost to the rounding of a logarithm.
+        # The rounding of a logarithm must not lose a point that is met exactly.
         return math.floor(math.log10(nimg / self.every) * self.per_decade + 1e-9) + 1
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """How long a run is and what happens how often, in images.
+    """Length of a run and intervals of its events, in images.
 
     Attributes:
         stage: Label of progress lines.
         total: Length of the run.
         batch_size: Images per iteration.
-        tick: Log records.
-        snapshot: Kept networks; None keeps none on the way.
-        evaluation: Evaluations; None never evaluates.
-        patience: Evaluations in a row without improvement that end the run; None trains to the end.
-        min_improvement: Share by which a value must be lower than the best before it.
-        counted_after: Images after which evaluations count for patience: all phases of the method have begun.
+        tick: Interval of log records.
+        snapshot: Points of snapshots; None writes no snapshots.
+        evaluation: Points of evaluations; None never evaluates.
+        patience: Number of consecutive evaluations without improvement that end the run; None trains to the end.
+        min_improvement: Share by which a value must be lower than the best value before it.
+        counted_after: Images after which evaluations count for patience; all phases of the method have begun by then.
         max_nan_share: Largest share of samples with NaN within a tick.
-        state_seconds: Time between two kept states, beside those at events; 0 keeps one after each iteration.
-        stop_diverged: Whether a run that diverges is stopped.
-        publish_diverged: Whether a run from which nothing is left to learn ends as a result instead of with an error.
+        state_seconds: Time between two states, in addition to those at events; 0 writes a state after each iteration.
+        stop_diverged: Whether to stop a run that diverges.
+        publish_diverged: Whether a hopeless run ends with a result instead of an error.
     """
 
     stage: str
@@ -67,7 +67,7 @@ class Plan:
 
     @classmethod
     def from_config(cls, config: RunConfig, stage: str) -> Plan:
-        """The plan of a configuration without evaluations; settings count thousands of images, plans images."""
+        """Returns the plan of a configuration, without evaluations; settings are in kimg, plans in images."""
         return cls(
             stage=stage,
             total=config.total_kimg * 1000,
@@ -80,10 +80,10 @@ class Plan:
         )
 
     def plateaued(self, evaluations: Sequence[tuple[int, float]]) -> bool:
-        """Whether evaluations end the run: the last ``patience`` of them in a row were no better than what was before.
+        """Whether the last ``patience`` evaluations are no better than the evaluations before them.
 
         Args:
-            evaluations: Images seen and value of each, in order.
+            evaluations: Images seen and value of each evaluation, in order.
         """
         best, since = math.inf, 0
         for nimg, value in evaluations:

@@ -1,6 +1,6 @@
-"""What a training process sets for itself: threads, exact arithmetic, memory.
+"""Settings of a training process: threads, exact arithmetic, memory.
 
-Torch is imported late: the numerical libraries must know their threads before they are loaded.
+Functions import torch late, because the numerical libraries read their number of threads when they are loaded.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import sys
 
 _VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-# Blocks up to 32 MiB (the most that older glibc accepts) come from the heap, of which up to 1 GiB stays with us.
+# Blocks of up to 32 MiB (the limit of older glibc) come from the heap, which keeps up to 1 GiB of freed memory.
 _HEAP_BLOCK, _KEEP_FREE = 32 << 20, 1 << 30
 
 
 def limit_library_threads(threads: int) -> None:
-    """Makes numpy, scipy and torch use as many threads as configured; call it before importing them.
+    """Limits numpy, scipy and torch to the configured number of threads; call it before importing them.
 
-    Two students side by side on two cores must not each spread an eigendecomposition over both: waiting for each
-    other costs more than the second thread gives.
+    If two students on two cores each used both cores for an eigendecomposition, their threads would wait for each other
+    for longer than the second thread saves.
     """
     for variable in _VARIABLES:
         os.environ[variable] = str(threads)
 
 
 def prepare_process(threads: int = 1) -> None:
-    """Sets CPU threads, turns TF32 off (as all published runs did) and keeps freed memory.
+    """Sets CPU threads, turns TF32 off (as in all published runs) and keeps freed memory.
 
     Args:
         threads: Intra-operation threads, at least 1.
@@ -42,10 +42,10 @@ def prepare_process(threads: int = 1) -> None:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to keep freed memory instead of handing every activation back to the kernel.
+    """Makes glibc keep freed memory instead of returning every activation to the kernel.
 
-    A training step frees and asks for the same megabytes again and again; by default most of them come back as fresh
-    pages that the kernel must clear (thousands of page faults per step). Elsewhere than on glibc nothing is done.
+    A training step frees and allocates the same megabytes repeatedly; by default most of them are fresh pages that the
+    kernel must clear (thousands of page faults per step). Without glibc the function does nothing.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -56,9 +56,9 @@ def keep_freed_memory() -> None:
 
 
 def peak_memory(processes: int = 1) -> dict[str, float | str]:
-    """Most memory used so far, in MiB: ``memory_mb``, by tensors on a GPU or by the process without one.
+    """Peak memory so far, in MiB: ``memory_mb`` of tensors on a GPU, or of the process without a GPU.
 
-    On a GPU ``memory_reserved_mb`` is what was taken from it for them, and ``gpus`` the cards of these processes.
+    On a GPU, ``memory_reserved_mb`` is the memory reserved for tensors, and ``gpus`` names the cards of the processes.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""Processes that train together: who they are, what they add up, agree on and wait for.
+"""Processes that train together: their numbers, and the operations that connect them.
 
-``torchrun`` starts them and names each by ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. All do the same with their own
-part of each batch; the first writes. Torch is imported late: commands ask who speaks (:mod:`sida.cli.rank_output`)
-before the numerical libraries may know their threads.
+``torchrun`` starts the processes and sets ``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK``. Each process works on its part
+of every batch; rank 0 writes. Functions import torch late, because :mod:`sida.cli.rank_output` needs the rank before
+the numerical libraries read their number of threads.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     import torch
 
 T = TypeVar("T")
-#: How long a rank waits for the others within a step, and for what the first does alone (reading a state, say).
+#: Timeouts: within a step, and while rank 0 works alone (for example, reads a state).
 STEP_TIMEOUT, FIRST_TIMEOUT = timedelta(minutes=30), timedelta(hours=2)
-#: Where ranks leave each other word, while they are joined.
+#: Key-value store shared by the ranks while they are joined.
 STORE: Any = None
 
 
 class RankLostError(UserError):
-    """Another process has ended or does not answer; what was kept last is intact, and the same command goes on."""
+    """Another process has ended or does not answer; the last state is intact, and the same command resumes."""
 
     status = EXIT_RETRY
 
 
 class Ranks:
-    """This process among those that train together; by itself it is the only one.
+    """The processes that train together, seen from this process; this base class is a single process.
 
     Attributes:
-        rank: Its number, from 0.
+        rank: Number of this process, from 0.
         world_size: Number of processes.
     """
 
@@ -50,40 +50,40 @@ class Ranks:
         """Averages a tensor over all ranks, in place."""
 
     def reduce_scatter(self, piece: torch.Tensor, whole: torch.Tensor) -> None:
-        """``piece`` becomes this rank's part of the sum of all ranks' ``whole``, which is as long as all pieces."""
+        """Sums ``whole`` over all ranks and writes this rank's part of the sum to ``piece``."""
         piece.copy_(whole)
 
     def all_gather(self, whole: torch.Tensor, piece: torch.Tensor) -> None:
-        """``whole`` becomes all ranks' pieces, one behind the other; ``piece`` may lie at its place in it."""
+        """Writes the pieces of all ranks, in order, to ``whole``; ``piece`` may be a view of its part of ``whole``."""
         if whole.data_ptr() != piece.data_ptr():
             whole.copy_(piece)
 
     def agree(self, request: T) -> T:
-        """The greatest of all ranks' wishes (of an ``IntEnum`` or bool)."""
+        """Returns the maximum of all ranks' requests (``IntEnum`` or bool)."""
         return request
 
     def from_first(self, task: Callable[[], T]) -> T:
-        """Runs the task on the first rank alone, and gives its result on all ranks; the others wait."""
+        """Runs the task on rank 0 while the others wait; returns its result on all ranks."""
         return task()
 
     def gather(self, value: T) -> list[T]:
-        """All ranks' values in their order, on the first rank; an empty list on the others."""
+        """Returns all ranks' values in order on rank 0, and an empty list on the others."""
         return [value]
 
     def tensors_from_first(self, tensors: Mapping[str, torch.Tensor] | None) -> dict[str, torch.Tensor]:
-        """The first rank's named tensors (on the CPU), on all ranks; what the others give does not count."""
+        """Returns rank 0's named tensors (on the CPU) on all ranks; the arguments of the others are ignored."""
         assert tensors is not None
         return dict(tensors)
 
 
-#: The only process.
+#: A single process.
 ALONE = Ranks()
 
 
 class ProcessGroup(Ranks):
-    """Ranks that are joined by :mod:`torch.distributed`.
+    """Processes joined by :mod:`torch.distributed`.
 
-    A rank that has died ends what the others wait for, so they raise :class:`RankLostError`.
+    If a rank dies, operations of the others raise :class:`RankLostError`.
 
     Args:
         rank: Number of this process.
@@ -94,7 +94,7 @@ class ProcessGroup(Ranks):
         import torch.distributed as dist
 
         self.rank, self.world_size = rank, world_size
-        # Collectives have been renamed; the older names still work, with a warning.
+        # Newer torch has renamed the collective; the older name still works there, with a warning.
         self._scatter: Any = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
         self._gather: Any = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
         self._patient: Any = dist.new_group(backend="gloo", timeout=FIRST_TIMEOUT)
@@ -170,10 +170,10 @@ class ProcessGroup(Ranks):
 
 
 def place() -> tuple[int, int, int]:
-    """Number of this process, number of all, and number on this machine, as ``torchrun`` says; else 0, 1, 0.
+    """Returns rank, world size and local rank as set by ``torchrun``, or 0, 1, 0 without it.
 
     Raises:
-        UserError: The variables are no numbers, or do not fit each other.
+        UserError: The environment variables are not numbers, or contradict each other.
     """
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
@@ -189,14 +189,14 @@ def place() -> tuple[int, int, int]:
 
 
 def own_device(name: str, where: str) -> torch.device:
-    """The device of this process: of several on a machine with GPUs, each has its own.
+    """Returns the device of this process; several processes on a machine each get their own GPU.
 
     Args:
         name: ``cpu``, or ``cuda``.
         where: Place named in errors.
 
     Raises:
-        UserError: No such device here, or fewer GPUs than processes.
+        UserError: This machine does not have the device, or has fewer GPUs than processes.
     """
     import torch
 
@@ -216,14 +216,14 @@ def own_device(name: str, where: str) -> torch.device:
 
 @contextlib.contextmanager
 def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> Iterator[Ranks]:
-    """The processes that were started together; :data:`ALONE` where there is only one.
+    """Context that joins the processes started together; yields :data:`ALONE` for a single process.
 
     Args:
-        device: Of this process; its kind decides how tensors are exchanged: gloo on the CPU, nccl on GPUs.
-        facts: What all of them must have in common, by name.
+        device: Device of this process. Its kind decides the backend: gloo for CPUs, nccl for GPUs.
+        facts: Facts that must be equal in all processes, by name.
 
     Raises:
-        UserError: The others cannot be reached, or a fact of one is another than the first's (on all of them).
+        UserError: The other processes cannot be reached, or a fact of one differs from rank 0's (raised in all).
     """
     global STORE
     rank, world_size, _ = place()
@@ -244,7 +244,7 @@ def joined(device: torch.device, facts: Mapping[str, object] | None = None) -> I
         ) from None
     _check_alike(ranks, facts or {})
     yield ranks
-    # Not after an error: the others may never answer.
+    # Skipped after an error, because the others may never answer.
     dist.destroy_process_group()
     STORE = None
 
@@ -264,6 +264,6 @@ def _check_alike(ranks: Ranks, facts: Mapping[str, object]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence of what a backend says, without the places in its source."""
+    """First sentence of a backend's message, without positions in its source code."""
     text = re.sub(r"\[\S*/\S*\] *", "", str(error)).strip()
     return text.split("\n")[0].split(". ")[0][:160] or type(error).__name__

@@ -1,7 +1,7 @@
-"""What a kept state says beside its tensors, and whether a run can go on from that.
+"""Checks of a stored state's record (everything but its tensors) before a run resumes from it.
 
-A state's hash finds damage; whoever makes a state anew can give it a right one. So what the loop, the rules of
-divergence and the results read of a record is looked at before a run takes it up.
+The hash of a state reveals damage, but a manipulated state can have a right hash. So the values that the loop, the
+divergence rules and the results read are checked first.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from sida.training.meter import GROUPS, TICK_COUNTS
 
 
 def is_record(record: Any) -> bool:
-    """Whether all that :class:`sida.training.loop.TrainingLoop` keeps in a state is there, each of its kind."""
+    """Whether a record has all values that :class:`sida.training.loop.TrainingLoop` stores, with the right types."""
     if not (isinstance(record, dict) and type(record.get("finished")) is bool and _count(record.get("nimg"))):
         return False
     done, evaluations = record.get("done"), record.get("evaluations")
@@ -32,7 +32,7 @@ def is_record(record: Any) -> bool:
 
 
 def _finite(record: dict[str, Any]) -> bool:
-    """Whether it can be written again: 1e999 is an infinity, which JSON does not have."""
+    """Whether all numbers are finite: Python reads 1e999 as an infinity, which JSON cannot represent."""
     try:
         json.dumps(record, allow_nan=False)
     except ValueError:
@@ -57,12 +57,12 @@ def _list(kind: Callable[[Any], bool], value: Any) -> bool:
 
 
 def _by_name(kind: Callable[[Any], bool], value: Any) -> bool:
-    """A mapping by names that can be shown."""
+    """Whether a value is a mapping with printable names."""
     return isinstance(value, dict) and all(name.isprintable() and kind(item) for name, item in value.items())
 
 
 def _tick(value: Any) -> bool:
-    """A line of ``train.jsonl``."""
+    """Whether a value is a line of ``train.jsonl``."""
     return (
         isinstance(value, dict)
         and _count(value.get("nimg"))
@@ -72,7 +72,7 @@ def _tick(value: Any) -> bool:
 
 
 def _evaluation(value: Any) -> bool:
-    """A line of ``evaluations.jsonl``; what chooses is null where it was no number."""
+    """Whether a value is a line of ``evaluations.jsonl``; a selection value that is not a number is null."""
     return (
         isinstance(value, dict)
         and _count(value.get("nimg"))
@@ -82,13 +82,13 @@ def _evaluation(value: Any) -> bool:
 
 
 def _selection(evaluation: dict[str, Any]) -> str | None:
-    """The name of the value that chooses; None where that is no name."""
+    """Name of the selection value, or None if it is not a name."""
     name = evaluation.get("selection", "fd")
     return name if isinstance(name, str) and name.isprintable() else None
 
 
 def _best(value: Any, evaluations: Any, finished: bool) -> bool:
-    """The best evaluation's value; without evaluations that gave a number there is none before the end."""
+    """Whether a value is that of the best evaluation; None before the end if no evaluation returned a number."""
     names = {name for line in evaluations if line[name := _selection(line)] is not None}
     if value is None:
         return not names and not finished
@@ -101,7 +101,7 @@ def _best(value: Any, evaluations: Any, finished: bool) -> bool:
 
 
 def _meter(value: Any, begun: bool) -> bool:
-    """A meter's state; within a tick that has begun it has counted."""
+    """Whether a value is a meter's state, with counts if the tick has begun."""
     if not (isinstance(value, dict) and _number(value.get("seconds"))):
         return False
     means, counts = value.get("means"), value.get("counts")
@@ -116,10 +116,10 @@ def _meter(value: Any, begun: bool) -> bool:
 
 
 def _mean(value: Any) -> bool:
-    """A sum, and of how many."""
+    """Whether a value is a sum with its count."""
     return isinstance(value, list) and len(value) == 2 and _number(value[0]) and _count(value[1])
 
 
 def _published(value: Any) -> bool:
-    """What the network of a finished run says of itself."""
+    """Whether a value is the metadata of a finished run's network."""
     return isinstance(value, dict) and isinstance(value.get("network"), dict)

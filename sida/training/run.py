@@ -28,28 +28,28 @@ from sida.training.state import KeptState, StateStore, other_tensors
 
 P = ParamSpec("P")
 AnyConfig = TypeVar("AnyConfig", bound=RunConfig)
-#: Draws a network to a file.
+#: Function that draws images of a network to a file.
 DrawPicture = Callable[[torch.nn.Module, Path], None]
-#: Where runs go that name no folder: below the results like everything else, and apart from every preset.
+#: Folder of runs without an explicit folder; no preset has this name.
 LOCAL_RESULTS = Path("results") / "local"
 
 
 def read_config(
     cls: type[AnyConfig], config: AnyConfig | Mapping[str, Any], outdir: str | os.PathLike[str] | None, where: str
 ) -> tuple[AnyConfig, str | os.PathLike[str] | None]:
-    """Settings and folder of a run, as Python calls name them.
+    """Reads the settings and folder of a run from the arguments of a Python call.
 
     Args:
         cls: Class of the settings.
-        config: Settings, or a mapping of them, perhaps with ``outdir``: the folder does not decide the result.
-        outdir: Folder given beside the settings; goes before the key.
+        config: Settings, or a mapping of them; a mapping may have ``outdir``, which does not decide the result.
+        outdir: Folder; takes precedence over the key.
         where: Place named in errors.
 
     Returns:
-        The settings, and the folder (None if nobody named one).
+        The settings, and the folder or None.
 
     Raises:
-        UserError: Bad settings.
+        UserError: A setting is wrong.
     """
     if isinstance(config, cls):
         return config, outdir
@@ -62,7 +62,7 @@ def read_config(
 
 
 def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> Path:
-    """Folder of a run: the one given, else ``results/local/<kind>/<name>``.
+    """Returns the folder of a run: ``outdir``, or else ``results/local/<kind>/<name>``.
 
     Args:
         outdir: Folder, or None.
@@ -73,7 +73,7 @@ def run_folder(outdir: str | os.PathLike[str] | None, kind: str, name: str) -> P
 
 
 def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
-    """Requires a network for exactly this data set's images and classes.
+    """Checks that a network fits the images and classes of a data set.
 
     Raises:
         UserError: Resolution, channels or classes differ.
@@ -87,7 +87,7 @@ def check_shapes(net: torch.nn.Module, dataset: Dataset, where: str) -> None:
 
 
 def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callable[Concatenate[RunFiles, P], None]:
-    """Makes a method write in the first of the processes that train together, and do nothing in the others."""
+    """Decorator of a method that writes: it does nothing on ranks other than 0."""
 
     @functools.wraps(write)
     def written_once(files: RunFiles, /, *args: P.args, **kwargs: P.kwargs) -> None:
@@ -98,10 +98,10 @@ def of_the_first_rank(write: Callable[Concatenate[RunFiles, P], None]) -> Callab
 
 
 class RunFiles:
-    """The folder of a run: all that is read from it and written to it, while its lock is held.
+    """Folder of a run: reads and writes its files while holding its lock.
 
-    States and snapshots are copied when they are given and written in the background, one after the other; a fault is
-    raised by :meth:`check`, which a loop calls often, and by what is written next.
+    States and snapshots are copied at once and written in the background, one after the other. :meth:`check`, which a
+    loop calls often, and the next call that writes raise the error of a failed write.
 
         with RunFiles(folder, digest) as files:
             if not files.finished:
@@ -110,12 +110,12 @@ class RunFiles:
     Args:
         folder: The run's folder.
         digest: See :func:`sida.training.identity.run_digest`.
-        set_aside: Start anew beside an unfinished run of another configuration.
-        ranks: Processes that train together: the first reads and writes, the others learn from it what it found.
-        tensorboard: Write TensorBoard's files, too.
+        set_aside: Start a new run and keep the state of an unfinished run with another configuration.
+        ranks: Processes that train together: rank 0 reads and writes, and passes on what it reads.
+        tensorboard: Whether to write TensorBoard's files too.
 
     Attributes:
-        kept: The state to resume from, until it is taken; None for a new run.
+        kept: State from which to resume, until it is taken; None for a new run.
         network: Path of the run's network.
     """
 
@@ -130,10 +130,10 @@ class RunFiles:
         self._logs = Logs(folder, tensorboard)
 
     def __enter__(self) -> RunFiles:
-        """Waits for the lock and finds the state.
+        """Waits for the lock and reads the state.
 
         Raises:
-            UserError: See :meth:`StateStore.load`; the folder is as it was.
+            UserError: See :meth:`StateStore.load`; the folder does not change.
         """
         found = self.ranks.from_first(self._find)
         if found is not None:
@@ -143,7 +143,7 @@ class RunFiles:
         return self
 
     def _find(self) -> tuple[dict[str, Any], Path] | None:
-        """Locks the folder and reads its state; what it says beside tensors, and where it lies."""
+        """Locks the folder and reads its state; returns the state's record and path."""
         self._store.__enter__()
         try:
             self.kept = self._store.load()
@@ -165,42 +165,42 @@ class RunFiles:
 
     @property
     def busy(self) -> bool:
-        """Whether something is being written in the background."""
+        """Whether the background writer has pending work."""
         return self._writer.busy
 
     def check(self) -> None:
-        """Raises what could not be written in the background.
+        """Raises the error of a failed background write.
 
         Raises:
-            UserError: The disk is full or the folder is gone; earlier states are untouched.
+            UserError: The disk is full or the folder has been removed; earlier states are intact.
         """
         self._writer.check()
 
     def wait(self) -> None:
-        """Returns when all is written; errors as :meth:`check`."""
+        """Waits until everything is written; raises the errors of :meth:`check`."""
         self._writer.wait()
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether the training is complete."""
         return self.kept is not None and bool(self.kept.record["finished"])
 
     def take_kept(self) -> KeptState:
-        """The state to resume from, which is not held here any longer: its tensors take as much memory as the run's."""
+        """Returns the state from which to resume and drops this object's reference, which frees its tensors later."""
         assert self.kept is not None
         kept, self.kept = self.kept, None
         return kept
 
     def _sweep(self) -> None:
-        """Removes unfinished files of processes that were killed."""
+        """Removes unfinished files of killed processes."""
         for folder in (self.folder, self.folder / "state", self.folder / "snapshots"):
             sweep_temporaries(folder)
 
     def _sort_snapshots(self) -> None:
-        """Puts snapshots of other configurations into ``snapshots/<digest>/``, and this one's back from there.
+        """Moves snapshots of other configurations to ``snapshots/<digest>/``, and this configuration's back.
 
-        So a run that goes on after another one in the same folder finds its own, and neither overwrites the other's.
-        A network that is of no run stays where it is.
+        So a run that resumes after another run in the same folder finds its own snapshots, and neither overwrites those
+        of the other. A network that belongs to no run stays in place.
 
         Raises:
             UserError: A snapshot is damaged.
@@ -223,7 +223,7 @@ class RunFiles:
     def write_logs(
         self, train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]], final: bool = False
     ) -> None:
-        """Writes ``train.jsonl`` and ``evaluations.jsonl`` as a whole; ``final``: none will follow."""
+        """Writes ``train.jsonl`` and ``evaluations.jsonl`` anew; ``final`` marks that no record follows."""
         self._logs.restart(train, evaluations, final)
 
     @of_the_first_rank
@@ -233,12 +233,12 @@ class RunFiles:
         networks: Mapping[str, tuple[torch.nn.Module, Mapping[str, Any]]],
         picture: DrawPicture | None = None,
     ) -> None:
-        """Writes networks as they are after ``metadata["nimg"]`` images, in the background; a picture of the first.
+        """Writes the present networks in the background, after ``metadata["nimg"]`` images, and draws the first.
 
         Args:
-            metadata: Of all of them.
-            networks: By the end of their name: each with metadata of its own.
-            picture: Draws the first; None does not.
+            metadata: Metadata of all networks.
+            networks: Networks with their further metadata, by the suffix of their file names.
+            picture: Draws images of the first network; None draws none.
         """
         start = self.folder / "snapshots" / f"network-{metadata['nimg']:010d}"
         if picture is not None:
@@ -256,31 +256,31 @@ class RunFiles:
 
     @of_the_first_rank
     def save(self, record: Mapping[str, Any], changing: NamedTensors, unchanging: NamedTensors) -> None:
-        """Keeps a state in the background, see :meth:`StateStore.save`.
+        """Writes a state in the background, see :meth:`StateStore.save`.
 
         Args:
-            record: Plain JSON values that nobody changes from now on.
-            changing: Tensors that training goes on to change.
-            unchanging: Tensors on the CPU that no longer change; written as they are.
+            record: Plain JSON values; the caller must not change them afterwards.
+            changing: Tensors that training continues to change; copied first.
+            unchanging: Tensors on the CPU that no longer change; written without a copy.
         """
-        # At most a snapshot stands before it: copies of two states never wait side by side for a slow disk.
+        # Waits until at most one snapshot is pending, so that copies of two states never wait for a slow disk together.
         self._writer.wait(pending=1)
         copies = copied_to_cpu(changing)
         self._writer.do(lambda: self._store.save(record, {**copies(), **unchanging}))
 
     @of_the_first_rank
     def publish(self, record: Mapping[str, Any], tensors: NamedTensors) -> None:
-        """Writes all results from the last state; the network comes last, so it vouches for the rest.
+        """Writes all results from the last state; the network comes last, so its presence means that all are written.
 
         Args:
             record: Record of the finished state.
-            tensors: The network to publish, as for :func:`write_network`.
+            tensors: Network to publish, as for :func:`write_network`.
         """
         self.write_logs(record["train"], record["evaluations"], final=True)
         write_network(self.network, record["metadata"], tensors)
 
     def publish_again(self, stage: str) -> None:
-        """Writes all results of a finished run from its kept state, and says so."""
+        """Writes all results of a finished run from its state, and reports it."""
         assert self.kept is not None
         say(f"[{stage}] already trained; writing its files")
         tensors = {name.removeprefix("best/"): tensor for name, tensor in self.kept.tensors.items()}
@@ -292,7 +292,7 @@ class RunFiles:
 
 
 def _move(snapshot: Path, folder: Path) -> None:
-    """Moves a snapshot, with the picture beside it."""
+    """Moves a snapshot and its picture."""
     picture = "-".join(snapshot.stem.split("-")[:2]) + ".png"
     for path in (snapshot.with_name(picture), snapshot):
         if path.exists():

@@ -1,4 +1,4 @@
-"""What depends on the number of images seen: phases and learning rates."""
+"""Schedules by the number of images seen: phases and learning rates."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """What an iteration does.
+    """Phase of an iteration.
 
     Attributes:
         update_generator: Whether the generator takes a step (the fake score always does).
-        sid_weight: Weight of the SiD term in the generator's loss, beside λ_sid.
-        adversarial_weight: Weight of the adversarial term, beside λ_adv.
+        sid_weight: Weight of the SiD term in the generator's loss, in addition to λ_sid.
+        adversarial_weight: Weight of the adversarial term, in addition to λ_adv.
         lr_factor: Factor on the learning rates, in [0, 1].
     """
 
@@ -24,7 +24,7 @@ class Phase:
     lr_factor: float
 
     def weight(self, term: str) -> float:
-        """The schedule's weight of a term, by its name; 1 of all that have no phases."""
+        """Returns the schedule's weight of a term; 1 for a term without phases."""
         return {"sid": self.sid_weight, "adversarial": self.adversarial_weight}.get(term, 1.0)
 
 
@@ -35,13 +35,13 @@ class Schedule:
         Schedule(warmup_kimg=100, adversarial_kimg=200).at(150_000).update_generator   # True
 
     Attributes:
-        warmup_kimg: Thousands of images for which the fake score learns alone; 0 means that there is no such phase.
-        adversarial_kimg: From here on half SiD, half adversarial; before it the SiD term in full. 0 means from the
-            first image; None means never (SiD).
-        total_kimg: Length of the run; only the decay of the learning rate needs it.
+        warmup_kimg: Thousands of images for which only the fake score is trained; 0 means no such phase.
+        adversarial_kimg: Start of the phase with half the SiD term and half the adversarial term; before it the SiD
+            term has its full weight. 0 means from the first image, None never (SiD).
+        total_kimg: Length of the run; only used by the decay of the learning rate.
         lr_decay_start: Fraction of the run after which the rate falls linearly; 1 keeps it constant.
         lr_final: Factor on the learning rate at the end of the run.
-        lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0; 0 is none.
+        lr_rampup_kimg: Thousands of images over which the rate rises linearly from 0; 0 means no ramp-up.
     """
 
     warmup_kimg: float = 100
@@ -52,7 +52,7 @@ class Schedule:
     lr_rampup_kimg: float = 0.0
 
     def at(self, nimg: int) -> Phase:
-        """The phase of the iteration that begins when ``nimg`` images were seen."""
+        """Returns the phase of the iteration that begins after ``nimg`` images."""
         adversarial = self.adversarial_kimg is not None and _past(nimg, self.adversarial_kimg)
         return Phase(
             update_generator=_past(nimg, self.warmup_kimg),
@@ -62,7 +62,7 @@ class Schedule:
         )
 
     def begun(self, terms: Iterable[str]) -> float:
-        """Images after which all phases of a method with these terms have begun, see :meth:`Phase.weight`."""
+        """Returns the images after which all phases of these terms have begun, see :meth:`Phase.weight`."""
         joins = self.adversarial_kimg if {"sid", "adversarial"} & set(terms) else None
         return max(self.warmup_kimg, joins or 0.0) * 1000
 
@@ -74,12 +74,12 @@ class Schedule:
 
 
 def _past(nimg: int, kimg: float) -> bool:
-    # A threshold of nothing is no phase at all: the official SiD, which has no warm-up, steps from image 0 on.
+    # A threshold of 0 means no phase: the official SiD has no warm-up and steps from image 0 on.
     return kimg == 0 or nimg > kimg * 1000
 
 
 def linear_decay(progress: float, start: float, final: float) -> float:
-    """1 up to ``start``, then linearly to ``final`` at 1 (``progress`` and ``start`` are fractions of the run)."""
+    """Factor 1 up to ``start``, then linear to ``final`` at 1 (``progress`` and ``start`` are fractions of the run)."""
     if progress <= start:
         return 1.0
     share = (min(progress, 1.0) - start) / (1 - start) if start < 1 else 0.0
@@ -87,14 +87,16 @@ def linear_decay(progress: float, start: float, final: float) -> float:
 
 
 def teacher_learning_rate(nimg: int, batch_size: int, lr: float, rampup_nimg: float, ref_batches: float) -> float:
-    """Rate of a published teacher: a linear ramp-up, and ``lr / sqrt(max(t / ref_batches, 1))`` after t iterations.
+    """Learning rate of a published teacher: a linear ramp-up, then ``lr / sqrt(max(t / ref_batches, 1))``.
+
+    The rate is that after t iterations.
 
     Args:
         nimg: Images seen before the iteration.
         batch_size: Images of an iteration.
-        lr: Rate without either.
-        rampup_nimg: Images of the ramp-up; 0 is none.
-        ref_batches: Iterations after which the rate falls; 0 is never (EDM).
+        lr: Rate without ramp-up and decay.
+        rampup_nimg: Images of the ramp-up; 0 means no ramp-up.
+        ref_batches: Iterations after which the rate falls; 0 means never (EDM).
 
     Source: NVlabs/edm:training/training_loop.py; EDM2 (arXiv:2312.02696), section 3.3 and Table 6.
     """

@@ -1,4 +1,4 @@
-"""Trainer of every student: optimizer steps on the images of a generator, whatever their networks and losses are."""
+"""Trainer of students of all methods: optimizer steps on the images of a generator."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from sida.training.optimized_network import join
 from sida.training.ranks import Ranks
 from sida.training.schedule import Phase, Schedule
 
-#: ``batches(stream, nimg, with_images)``: the micro-batches of one step; without images only their shape counts.
+#: ``batches(stream, nimg, with_images)``: micro-batches of one step; without images, placeholders of their shape.
 Batches = Callable[[str, int, bool], Sequence[Batch]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainerSettings:
-    """Settings of a student's trainer, whatever its method.
+    """Settings of a student's trainer that are common to all methods.
 
     Attributes:
         seed: Run seed of all draws.
         init_sigma: σ_init of the generator.
         ema_half_life_kimg: Half-life of the average, in thousands of images.
-        ema_rampup_ratio: The half-life is at most this share of the images seen; None is no limit.
+        ema_rampup_ratio: The half-life is at most this share of the images seen; None means no limit.
         cuda_graphs: On a GPU, record each micro-batch's kernels once and replay them.
     """
 
@@ -43,22 +43,22 @@ class TrainerSettings:
 
 
 class StudentTrainer:
-    """Optimizer steps on the images of a generator, the generator's own step last, and its average.
+    """Does optimizer steps on the images of a generator, the generator's step last, and averages its weights.
 
-    Each step sees images of the current generator, drawn anew; all networks but the one that the step changes are
-    frozen, in evaluation mode where they have one. While the schedule holds the generator back, its forward and
-    backward passes are skipped; nothing else notices, because draws depend on counters only.
+    Each step draws new images of the current generator. All networks other than the one that the step optimizes are
+    frozen, in evaluation mode if they have one. In the warm-up phase the generator's forward and backward passes are
+    skipped; this changes no other draw, because draws depend on counters only.
 
     Args:
-        steps: In the order of an iteration; the generator's comes last.
+        steps: Optimizer steps in the order of an iteration; the generator's comes last.
         schedule: Phases by images seen.
         settings: Seed, noise level and average.
 
     Attributes:
         networks: Optimized networks by name, in the steps' order.
-        generator: The last of them.
-        ema: Its average: a run's product.
-        batches: Source of images and labels, to be set before the first iteration; all streams have as many images.
+        generator: The last of the networks.
+        ema: Average of the generator, the product of the run.
+        batches: Source of images and labels, set before the first iteration; all streams have equally many images.
     """
 
     batches: Batches
@@ -85,11 +85,11 @@ class StudentTrainer:
         return self.schedule.begun(name for step in self.steps for name in step.weights(pixels))
 
     def join(self, ranks: Ranks, shard: bool = False) -> None:
-        """Makes this one of several processes that train together; to be called before the first iteration.
+        """Joins several processes that train together; call it before the first iteration.
 
         Args:
-            ranks: The processes.
-            shard: Cut optimizer, gradients and average into pieces (:class:`sida.training.shards.Shards`).
+            ranks: Processes that train together.
+            shard: Whether to shard optimizer state, gradients and average (:class:`sida.training.shards.Shards`).
         """
         self.rank, self.world_size = ranks.rank, ranks.world_size
         for network in dict.fromkeys(self.networks.values()):
@@ -98,12 +98,12 @@ class StudentTrainer:
             self.ema.shard(self.generator.shards)
 
     def iteration(self, nimg: int, draws: Mapping[str, Sequence[Draws]] | None = None) -> IterationRecord:
-        """Each optimizer step, then one step of the average.
+        """Does each optimizer step, then one step of the average.
 
         Args:
             nimg: Images seen before this iteration, over all devices.
-            draws: Replace the random tensors of streams, one mapping per micro-batch: ``z``, ``noise`` and the step's
-                level, see :func:`sida.training.batches.step_draws`. Names that a mapping leaves out are drawn.
+            draws: Replacements for the random tensors of streams, one mapping per micro-batch: ``z``, ``noise`` and the
+                step's level, see :func:`sida.training.batches.step_draws`. Names missing from a mapping are drawn.
         """
         phase, record, draws = self.schedule.at(nimg), IterationRecord(), draws or {}
         last = self.steps[-1]
@@ -158,13 +158,13 @@ class StudentTrainer:
             return given
         shapes, seed = [images.shape for images, _ in batches], self.settings.seed
         own = step_draws(seed, stream, nimg, self.rank, shapes, self.device, step.level, self.world_size, step.draws)
-        # What a mapping leaves out stays the run's own draw.
+        # Names missing from a mapping keep the run's draw.
         return own if given is None else [{**drawn, **mapping} for drawn, mapping in zip(own, given)]
 
     def _augment(self, step: OptimizerStep, stream: str, nimg: int, position: int) -> Any:
         if step.augment is None:
             return None
-        # The stream of ψ's first step has a name of its own, which decides the draws of recorded runs.
+        # The stream of ψ's first step has a separate name, on which the draws of recorded runs depend.
         purpose = "augment" if stream == "psi" else f"augment-{stream}"
         pipe, source = step.augment, random_generator(self.settings.seed, purpose, nimg, position)
         return lambda images: pipe(images, generator=source)
@@ -174,9 +174,9 @@ class StudentTrainer:
         return {name: network.weight_rms() for name, network in self.networks.items()}
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Everything a resumed run needs, as named tensors (references, not copies); frozen networks are not in it."""
+        """Returns everything that a resumed run needs as named tensors (references), without frozen networks."""
         return joint_state(self._parts)
 
     def load(self, state: dict[str, torch.Tensor]) -> None:
-        """Puts a :meth:`state` back."""
+        """Restores a :meth:`state`."""
         load_joint_state(self._parts, state)

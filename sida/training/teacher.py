@@ -37,20 +37,20 @@ from sida.training.schedule import linear_decay, teacher_learning_rate
 
 
 class TeacherTrainer:
-    """One denoiser, its averages, and how one iteration changes them.
+    """Trains a denoiser and averages its weights.
 
     Args:
         config: Settings.
         net: Network on its device.
-        batches: Where this device's images come from.
+        batches: Batches of this device.
 
     Attributes:
-        averages: Averages of the weights by relative width (EDM2), or the one with a half-life under None.
+        averages: Averages of the weights by relative width (EDM2); the average with a half-life has the key None.
     """
 
     def __init__(self, config: TeacherConfig, net: torch.nn.Module, batches: StepBatches) -> None:
         self.config, self.batches = config, batches
-        # Networks with a log-variance head are trained with it.
+        # Networks with a log-variance head are trained with the head.
         family = family_of(net)
         has_logvar = family.has_variance_head(architecture(net))
         self.loss = EDMLoss(config.P_mean, config.P_std, config.sigma_data, return_logvar=has_logvar)
@@ -64,7 +64,7 @@ class TeacherTrainer:
 
     @property
     def ema(self) -> Average:
-        """The average that is the run's result."""
+        """Average that is the run's result."""
         return next(iter(self.averages.values()))
 
     @property
@@ -82,7 +82,7 @@ class TeacherTrainer:
                 average.shard(self.network.shards)
 
     def iteration(self, nimg: int) -> IterationRecord:
-        """One step of the denoiser and its averages."""
+        """Does one step of the denoiser and its averages."""
         config, device = self.config, self.batches.device
         net, record = self.network.train(), IterationRecord()
         micro_batches = self.batches("teacher", nimg)
@@ -131,11 +131,11 @@ class TeacherTrainer:
         return {"teacher": self.network.weight_rms()}
 
     def state(self) -> NamedTensors:
-        """Everything a resumed run needs (references, not copies)."""
+        """Returns everything that a resumed run needs, as references."""
         return joint_state(self._parts)
 
     def load(self, state: NamedTensors) -> None:
-        """Puts a :meth:`state` back."""
+        """Restores a :meth:`state`."""
         load_joint_state(self._parts, state)
 
 
@@ -146,10 +146,10 @@ def train_teacher(
     where: str = "teacher",
     set_aside: bool = False,
 ) -> Path:
-    """Trains a teacher, or goes on where an earlier process stopped, or just writes the results of a finished run.
+    """Trains a teacher, resumes an unfinished run, or writes the results of a finished run again.
 
-    Arguments, result and errors are those of :func:`sida.methods.distill`; the folder is by default
-    ``results/local/teachers/<name>`` and gets no evaluations: the network is the last average.
+    Arguments, result and errors are those of :func:`sida.methods.distill`. The default folder is
+    ``results/local/teachers/<name>``. There are no evaluations: the network is the last average.
     """
     config, outdir = read_config(TeacherConfig, config, outdir, where)
     device = own_device(config.device, where)

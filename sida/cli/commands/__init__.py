@@ -1,1 +1,1 @@
-"""One module per verb of the ``sida`` command line; see :mod:`sida.cli.main` for what each provides."""
+"""Verbs of the ``sida`` command line, one module each; :mod:`sida.cli.main` documents their interface."""

@@ -1,4 +1,4 @@
-"""What both trainings are told on the command line: a spec, single settings changed on top, the folder of the run."""
+"""Command-line arguments of both trainings: the spec, overrides of single settings, the folder of the run."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", required=True, metavar="DIR", help="folder of the run")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="change one setting; repeatable")
     add("--processes", type=int, default=1, metavar="N", help="train in N processes, one per GPU; 0 as 1")
-    unfinished = "start anew although DIR holds an unfinished run of other settings"
-    add("--set-aside", action="store_true", help=f"{unfinished} (it is kept, and goes on when they come back)")
+    unfinished = "start a new run although DIR holds an unfinished run with other settings"
+    add("--set-aside", action="store_true", help=f"{unfinished} (kept; it resumes when given its settings again)")
 
 
-#: Processes on one machine; more of them are a typing error, which takes the machine down.
+#: Largest number of processes on one machine; a larger number is a typing error that would bring the machine down.
 _MOST = 64
 
 
 def in_processes(args: argparse.Namespace) -> int | None:
-    """Exit status of the command run in as many processes as asked for; None where this is to be the only one.
+    """Runs the command in the requested number of processes and returns the exit status; None for a single process.
 
     Raises:
-        UserError: A negative number, or more than any machine has GPUs.
+        UserError: The number is negative or larger than a machine's number of GPUs.
     """
     from sida.training.ranks import place
 
@@ -45,7 +45,7 @@ def in_processes(args: argparse.Namespace) -> int | None:
         raise UserError(f"--processes: must not be negative, got {args.processes}")
     if args.processes > _MOST:
         raise UserError(f"--processes: must be at most {_MOST}, one for each GPU of this machine")
-    # Those that were started have the same arguments.
+    # The started processes have the same arguments.
     if args.processes < 2 or place()[1] > 1:
         return None
     from sida.training.launch import run_together
@@ -54,7 +54,7 @@ def in_processes(args: argparse.Namespace) -> int | None:
 
 
 def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, Any] | None = None) -> tuple[T, str]:
-    """Settings of ``--spec``, ``--set`` and options of their own.
+    """Reads the settings given by ``--spec``, ``--set`` and single options.
 
     Args:
         args: Parsed arguments with ``spec`` and ``set``.
@@ -62,10 +62,10 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
         options: Values of options by their key; None where an option is not given.
 
     Returns:
-        The settings, and the place to name in errors.
+        The settings, and their source as named in errors.
 
     Raises:
-        UserError: Wrong settings; the message names the option, ``--set`` or the file that gives them.
+        UserError: A setting is wrong; the message names the option, ``--set`` or file that gives the setting.
     """
     from sida.config.mapping import from_mapping
 
@@ -79,7 +79,7 @@ def read_settings(args: argparse.Namespace, cls: type[T], options: Mapping[str, 
 
 
 def _at_its_place(error: str, where: str, places: Mapping[str, str], options: Collection[str]) -> str:
-    """A message about a spec that names the word of the command line that gives the setting, where one does."""
+    """Replaces the spec in an error message with the argument that gives the setting, if there is one."""
     for key, place in places.items():
         outer, _, name = f"{where}.{key}".rpartition(".")
         unknown = f"{outer}: unknown key '{name}'"
@@ -98,13 +98,13 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
         text: JSON text (starts with ``{``) or the path of a JSON or YAML file.
         overrides: ``key=value`` with dots for inner keys, e.g. ``network.kwargs.dropout=0.1``; values are YAML, so
             ``null``, ``true``, numbers, lists and texts mean what they look like.
-        cls: Class of settings, which says what is a text: ``off`` and ``1e4`` are none elsewhere.
+        cls: Class of settings. Values such as ``off`` and ``1e4`` are texts only where the class has a text.
 
     Returns:
-        The spec, and the place to name in errors.
+        The spec, and its source as named in errors.
 
     Raises:
-        UserError: Unreadable spec or override.
+        UserError: The spec or an override cannot be read.
     """
     from sida.config.mapping import load_spec
 
@@ -116,7 +116,7 @@ def read_spec(text: str, overrides: Sequence[str], cls: type) -> tuple[dict[str,
 
 
 def tell(network: Path) -> None:
-    """Prints where a training's result lies; that it does not get through fails no training."""
+    """Prints the path of a training's result; a closed output does not fail the training."""
     say(str(network), sys.stdout)
     terminal.let_go(sys.stdout)
 
@@ -135,7 +135,7 @@ def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
     if isinstance(value, (bool, int, float)) and takes_text(cls, key):
         value = text.strip()
     elif isinstance(value, str) and not takes_text(cls, key):
-        # YAML 1.1 wants a dot in 1e-4; people do not.
+        # YAML 1.1 reads 1e-4 as a text because it has no dot.
         with contextlib.suppress(ValueError):
             value = float(value)
     *outer, last = key.split(".")
@@ -143,5 +143,5 @@ def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
     for name in outer:
         target = target.setdefault(name, {})
         if not isinstance(target, dict):
-            raise UserError(f"--set {override}: '{name}' is no mapping, it has no inner keys")
+            raise UserError(f"--set {override}: '{name}' is not a mapping and has no inner keys")
     target[last] = value

@@ -1,15 +1,15 @@
-"""``sida analytic``: SiD's α on Gaussians and a two-mode mixture, where everything is known exactly."""
+"""``sida analytic``: the effect of SiD's α on Gaussians and a two-mode mixture, with exact distributions."""
 
 from __future__ import annotations
 
 import argparse
 
-HELP = "Compute what SiD's alpha does on Gaussians and a mixture, where everything is known exactly."
+HELP = "Compute the effect of SiD's alpha on Gaussians and a mixture, where all distributions are known exactly."
 EXAMPLES = """examples:
   sida analytic --out analytic.json
   sida analytic --set mixture_steps=50 --set 'alphas=[0.5, 1.0]' --out analytic.json
 
-Half a minute on one core. What is computed and what it means: docs/alpha.md.
+Takes half a minute on one core. docs/alpha.md explains the numbers.
 """
 
 
@@ -21,7 +21,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Computes, writes, and prints what to look at first."""
+    """Computes and writes the numbers, and prints the most important ones."""
     from sida.cli.commands._spec import read_settings
     from sida.config.analytic import AnalyticSettings
     from sida.errors import UserError
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
 
     from sida.analytic.study import study
 
-    # Small tensors: one thread is the fastest, and leaves the other cores to others.
+    # One thread is the fastest for small tensors.
     torch.set_num_threads(1)
     found = study(settings)
     write_hashed_json(args.out, found)

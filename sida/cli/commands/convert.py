@@ -1,4 +1,4 @@
-"""``sida convert``: a published pickle becomes safetensors; nothing in the pickle is executed."""
+"""``sida convert``: converts a published pickle to safetensors without executing anything in the pickle."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("source", metavar="IN.pkl", help="pickle, or the id of a registered network")
     parser.add_argument("target", metavar="OUT.safetensors", help="file to write")
     parser.add_argument("--key", default="ema", help="entry of the pickle that holds the network (default: ema)")
-    parser.add_argument("--url", help="where the file came from; recorded in the header")
-    parser.add_argument("--network-class", metavar="NAME", help="class to use whatever the file calls its own")
+    parser.add_argument("--url", help="origin of the file; recorded in the header")
+    parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in the file")
     parser.add_argument("--method", help="recorded in the header, e.g. sid, sida, sid2a, teacher")
     parser.add_argument("--dataset", help="recorded in the header")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Converts and prints one line."""
+    """Converts the file and prints one line."""
     from pathlib import Path
 
     from sida.assets import checked, load_registry

@@ -25,7 +25,7 @@ EXAMPLES = """examples:
   sida data labels ILSVRC2012_img_train.tar --out config/labels/imagenet.json
   sida data encode --source img512.zip --out img512-sd.zip --device cuda
 
-labels of `prepare`: those of the source's dataset.json, else the rank of the picture's top folder (or --labels).
+labels of `prepare`: from the source's dataset.json, else the rank of the picture's top folder (or --labels).
 """
 
 
@@ -43,13 +43,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     prepare.add_argument("--max-images", type=whole("--max-images", 1), metavar="N", help="only the first N")
     prepare.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N pictures")
     _workers(prepare)
-    check = actions.add_parser("check", help="read every image and say what is there")
+    check = actions.add_parser("check", help="read every image and describe the data set")
     check.add_argument("dataset", help="zip, folder, name in config/datasets.yaml, or a spec (JSON)")
     check.add_argument("--expect", type=whole("--expect", 0), metavar="N", help="fail unless there are N images")
     _expect_classes(check)
     _workers(check)
     check.add_argument("--json", action="store_true", help="print JSON")
-    labels = actions.add_parser("labels", help="images per class, without reading one")
+    labels = actions.add_parser("labels", help="count the images per class without reading them")
     labels.add_argument(
         "source", help="folder, zip, tar, dataset.json, .txt with a file name per line, or an asset's id"
     )
@@ -104,7 +104,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _fetched(source: str) -> str:
-    """A source as a path: an asset is fetched if need be."""
+    """Returns the path of a source, and downloads an asset first."""
     from pathlib import Path
 
     from sida.assets import fetch, load_registry

@@ -20,18 +20,18 @@ EXAMPLES = """examples:
 
 methods:
 METHODS
-  module:object   your own (docs/add-a-method.md, 'A method of distillation')
+  module:object   a custom method (docs/add-a-method.md, 'A method of distillation')
 
-Keys of the spec: docs/settings.md, 'recipe'; what is left out is the official recipe of the method on the
-teacher's network family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to resume after an
-interruption; a finished run only writes its files again.
+Keys of the spec: docs/settings.md, 'recipe'. Defaults are the official recipe of the method on the teacher's network
+family (docs/differences.md, 'Defaults of a recipe'). Run the same command again to resume after an interruption; a
+finished run only writes its files again.
 """.replace("METHODS", "\n".join(f"  {method.name:<16}{method.about}" for method in METHODS.values()))
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     _spec.arguments(parser)
-    parser.add_argument("--method", metavar="METHOD", help="name, or module:object of your own; overrides the spec's")
+    parser.add_argument("--method", metavar="METHOD", help="name, or a custom module:object; overrides the spec's")
     parser.add_argument("--teacher", metavar="PATH", help="network of the teacher; overrides the spec's")
     parser.add_argument("--guide", metavar="PATH", help="guiding network of the teacher (with guidance in the recipe)")
     parser.add_argument("--init", metavar="PATH", help="generator to start from (sid2a); overrides the spec's")
@@ -39,7 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 @rank_0_output()
 def run(args: argparse.Namespace) -> int:
-    """Distils."""
+    """Distils the teacher and prints the path of the generator."""
     if (status := _spec.in_processes(args)) is not None:
         return status
     from sida.methods.resolve import DistillConfig

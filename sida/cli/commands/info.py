@@ -1,4 +1,4 @@
-"""``sida info``: what a network file is and where it comes from."""
+"""``sida info``: describes a network file and its origin."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("file", metavar="FILE", help=".safetensors of this package, or a published pickle")
     parser.add_argument("--key", default="ema", help="entry of a pickle that holds the network (default: ema)")
-    parser.add_argument("--network-class", metavar="NAME", help="class to use whatever a pickle calls its own")
+    parser.add_argument("--network-class", metavar="NAME", help="class to use instead of the class named in a pickle")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a list")
 
 

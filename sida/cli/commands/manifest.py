@@ -1,4 +1,4 @@
-"""``sida manifest``: what a results folder holds and where it came from."""
+"""``sida manifest``: records the files of a results folder and their origin."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from sida.cli.arguments import whole
 if TYPE_CHECKING:
     from sida.sampling.job import SampleConfig
 
-HELP = "Draw images from a generator or teacher, one per seed; goes on where it was interrupted."
+HELP = "Draw images from a generator or teacher, one per seed; resumes after an interruption."
 EXAMPLES = """examples:
   sida sample --network results/demo/students/sida-a1.0/network.safetensors --grid sida.png
   sida sample --network NET --seeds 0-49999 --out samples.zip --class-labels empirical --dataset digits
@@ -18,7 +18,7 @@ EXAMPLES = """examples:
   sida sample --network TEACHER --seeds 0-49999 --out teacher.npz --sampler heun:18
   sida sample --network EDM-IMAGENET64 --sampler heun:256,S_churn=40,S_min=0.05,S_max=50,S_noise=1.003 --out i64.zip
   sida sample --network EDM2 --sampler heun:32,guidance=1.4 --gnet EDM2-XS-UNCOND --vae VAE-FOLDER --out img512.zip
-  torchrun --nproc-per-node 4 -m sida sample --network NET --seeds 0-49999 --out samples/   (shards are shared out)
+  torchrun --nproc-per-node 4 -m sida sample --network NET --seeds 0-49999 --out samples/   (processes share the shards)
 
 samplers:
   one_step[:STEPS]   the distilled generators (init_sigma=2.5); after a colon or comma kernels=fused, as for heun:
@@ -68,7 +68,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Samples and prints what was written."""
+    """Draws the images and prints the written paths."""
     from sida.sampling.job import run_job
 
     for line in run_job(_config(args)):

@@ -15,12 +15,12 @@ EXAMPLES = """examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--out", metavar="FILE", help="where to write the weights (safetensors)")
+    parser.add_argument("--out", metavar="FILE", help="file for the weights (safetensors)")
     parser.add_argument("--seed", type=whole("--seed"), default=0, help="seed of weights and order (default: 0)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Trains, reports, and writes the file if asked to."""
+    """Trains the backbone, prints its accuracy, and writes the file if requested."""
     import torch
 
     from sida.discriminator.digits import DIGITS_WEIGHTS, BackboneTraining, train_backbone

@@ -9,7 +9,7 @@ from sida.cli.rank_output import rank_0_output
 
 __all__ = ["EXAMPLES", "HELP", "arguments", "run"]
 
-HELP = "Train a diffusion teacher (EDM, EDM2 or a network of one's own)."
+HELP = "Train a diffusion teacher (EDM, EDM2 or a custom network)."
 EXAMPLES = """examples:
   sida train-teacher --spec teacher.yaml --out results/my/teachers/digits
   sida train-teacher --spec teacher.yaml --out OUT --set lr=1e-3 --set network.kwargs.dropout=0.1
@@ -25,7 +25,7 @@ finished run only writes its files again.
 
 @rank_0_output()
 def run(args: argparse.Namespace) -> int:
-    """Trains."""
+    """Trains the teacher and prints the path of the network."""
     if (status := in_processes(args)) is not None:
         return status
     from sida.training.config import TeacherConfig
