@@ -19,7 +19,7 @@ from sida.config.mapping import from_mapping
 from sida.config.ranges import NotNegative
 from sida.data.colour import COLOUR_LABELS, transform_colours
 from sida.data.draws import DrawSource
-from sida.data.transfer import sent
+from sida.data.transfer import to_device
 from sida.data.warp import mirrored, warp
 
 _LABELS = {
@@ -86,7 +86,7 @@ class AugmentPipe(AugmentFlags):
         if not labels:
             return images, images.new_zeros(len(images), 0)
         columns = torch.cat([column.reshape(len(images), -1).to(torch.float32) for column in labels], 1)
-        return images, sent(columns, images.device)
+        return images, to_device(columns, images.device)
 
     def _move_pixels(self, images: torch.Tensor, source: DrawSource, labels: list[torch.Tensor]) -> torch.Tensor:
         """Applies flips, quarter turns and moves by whole pixels, without interpolation."""
@@ -96,7 +96,7 @@ class AugmentPipe(AugmentFlags):
             if multiplier > 0:
                 flip = source.randint(2, count, 1, 1, 1)
                 flip = self.chosen(flip, source.rand(count, 1, 1, 1), multiplier)
-                images = torch.where(sent(flip == 1, images.device), images.flip(axis), images)
+                images = torch.where(to_device(flip == 1, images.device), images.flip(axis), images)
                 labels.append(flip)
         if self.rotate_int > 0:
             turns = source.randint(4, count, 1, 1, 1)
@@ -104,7 +104,7 @@ class AugmentPipe(AugmentFlags):
             labels += [((turns == 1) | (turns == 2)), ((turns == 2) | (turns == 3))]
             options = [images, images.flip(3).transpose(2, 3), images.flip(2, 3), images.flip(2).transpose(2, 3)]
             for number in (1, 2, 3):
-                images = torch.where(sent(turns == number, images.device), options[number], images)
+                images = torch.where(to_device(turns == number, images.device), options[number], images)
         if self.translate_int > 0:
             share = source.rand(2, count, 1, 1, 1) * 2 - 1
             share = self.chosen(share, source.rand(1, count, 1, 1, 1), self.translate_int)
@@ -176,6 +176,6 @@ def _take(images: torch.Tensor, move: torch.Tensor, axis: int) -> torch.Tensor:
     """Moves each image by its own whole number of pixels along an axis, mirrored at the borders."""
     size = images.shape[axis]
     positions = torch.arange(size, device=move.device) - move[:, None].long()
-    index = sent(mirrored(positions, size), images.device)
+    index = to_device(mirrored(positions, size), images.device)
     index = index[:, None, None, :] if axis == 3 else index[:, None, :, None]
     return images.gather(axis, index.expand(images.shape))

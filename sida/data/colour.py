@@ -9,7 +9,7 @@ import torch
 
 from sida.config.augmentation import AugmentFlags
 from sida.data.draws import DrawSource
-from sida.data.transfer import sent
+from sida.data.transfer import to_device
 
 #: Number of label columns of each change, in order.
 COLOUR_LABELS: Mapping[str, int] = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1}
@@ -68,7 +68,7 @@ def transform_colours(
         steps.append(grey.to(device) + colourful.to(device) * torch.exp2(weight * flags.saturation_std))
     for step in steps:
         matrix, bias = step @ matrix.to(step.device), (step @ bias.to(step.device)[:, :, None])[:, :, 0]
-    matrix, bias = (sent(x.to(images.dtype), images.device) for x in (matrix, bias))
+    matrix, bias = (to_device(x.to(images.dtype), images.device) for x in (matrix, bias))
     if channels == 1:
         return images * matrix.mean(1).sum(1)[:, None, None, None] + bias.mean(1)[:, None, None, None]
     return (matrix @ images.flatten(2) + bias[:, :, None]).reshape(images.shape)

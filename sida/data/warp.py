@@ -16,7 +16,7 @@ import functools
 import numpy as np
 import torch
 
-from sida.data.transfer import sent
+from sida.data.transfer import to_device
 
 #: Low-pass coefficients of the symlet "sym6" (I. Daubechies, Ten Lectures on Wavelets, table 6.3); sum √2.
 SYM6 = (
@@ -55,7 +55,7 @@ def warp(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) -> to
         return images
     if len(moved) == len(images):
         return _warp_all(images, linear, offset)
-    rows = sent(moved, images.device)
+    rows = to_device(moved, images.device)
     result = images.clone()
     result[rows] = _warp_all(images[rows], linear[moved], offset[moved])
     return result
@@ -82,7 +82,7 @@ def _warp_all(images: torch.Tensor, linear: torch.Tensor, offset: torch.Tensor) 
 
 
 def _sent_to(tensor: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    return sent(tensor.to(images.dtype), images.device)
+    return to_device(tensor.to(images.dtype), images.device)
 
 
 def _margins(linear: torch.Tensor, offset: torch.Tensor, width: int, height: int) -> tuple[int, int, int, int]:

@@ -30,17 +30,17 @@ MATCHING_DEFAULTS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DMDOptions(Settings):
-    """Levels and optimizer of distribution matching. Values left out are official (DMD2's code for ImageNet 64).
+    """Levels and optimizer of distribution matching. Defaults are official (DMD2's code for ImageNet 64).
 
     Attributes:
-        generator_levels: Least and largest index of the generator's noise levels, of 1000 Karras levels from 0.002 to
-            80.
-        fake_score_levels: The same of the fake score's noise levels.
+        generator_levels: Smallest and largest index of the generator's noise levels, of 1000 Karras levels from 0.002
+            to 80.
+        fake_score_levels: Smallest and largest index of the fake score's noise levels.
         weight_decay: Decoupled weight decay (AdamW) of generator and fake score.
-        clip_norm: Largest norm of the generator's gradient; 0 is off.
-        fake_score_clip_norm: Largest norm of the fake score's gradient, with heads if it has any; 0 is off.
+        clip_norm: Largest norm of the generator's gradient; 0 means no clipping.
+        fake_score_clip_norm: Largest norm of the gradient of the fake score and its heads; 0 means no clipping.
         lr_rampup_kimg: Thousands of images over which the rates rise linearly from 0 (500 steps in the official code);
-            0 is none.
+            0 means no ramp-up.
     """
 
     generator_levels: tuple[Level, Level] = (20, 980)

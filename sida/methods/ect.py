@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ECTOptions(Settings):
-    """Levels and distance of ECT. Values left out are official (CIFAR-10).
+    """Levels and distance of ECT. Defaults are official (CIFAR-10).
 
     Attributes:
-        q: Factor by which the step between the two levels becomes smaller from stage to stage.
+        q: Factor by which the step between the two levels shrinks from stage to stage.
         stage_kimg: Thousands of images of a stage.
-        k: How much larger the step is at low levels.
-        b: How fast that fades with the level.
-        c: Constant of the pseudo-Huber distance; 0 is the Euclidean distance.
+        k: Enlargement of the step at low levels.
+        b: Speed at which the enlargement decreases with the level.
+        c: Constant of the pseudo-Huber distance; 0 gives the Euclidean distance.
         weighting: ``step``: one over the step between the levels; ``edm``: 1/t² + 1/σ_data².
     """
 

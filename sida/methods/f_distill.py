@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FDistillOptions(DMD2Options):
-    """Divergence and ratios of f-distill, beside DMD2's options. Values left out are those of FastGen (CIFAR-10).
+    """Divergence and ratios of f-distill, in addition to DMD2's options. Defaults are those of FastGen (CIFAR-10).
 
     Attributes:
         divergence: ``rkl`` (reverse KL, which is DMD2), ``kl``, ``js`` (Jensen-Shannon), ``sf`` (softened reverse KL),
             ``sh`` (squared Hellinger), ``neyman`` or ``jf`` (Jeffreys).
-        normalised: Whether ratios are divided by their running mean at like noise levels.
-        bins: Intervals of noise levels that have a running mean each.
+        normalised: Whether to divide ratios by their running mean at similar noise levels.
+        bins: Number of intervals of noise levels, each with its own running mean.
         decay: Share that a running mean keeps in a step; 0 takes the batch's mean.
-        ratio_range: Least and largest ratio, before it is divided.
+        ratio_range: Smallest and largest ratio, before the division.
     """
 
     features: Literal["fake-score", "teacher"] = "teacher"

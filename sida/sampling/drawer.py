@@ -1,4 +1,4 @@
-"""Everything that images are drawn with, in one object: sampler, network, guide, decoder, data set."""
+"""Drawing of images: combines sampler, network, guide, decoder and data set in one object."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from sida.sampling.seeds import SeedStreams
 
 @dataclasses.dataclass
 class Drawer:
-    """Draws images for seeds; ``sida sample``, measurements, evaluations during training and figures go through it.
+    """Draws images for seeds, for ``sida sample``, measurements, evaluations during training and figures.
 
         drawer = Drawer(read_sampler("heun:32,guidance=1.4"), net, guide=gnet, device="cuda")
         for seeds, images, classes in drawer.draw(range(50_000), batch_size=128): ...
 
     Attributes:
-        sampler: What is done with the network.
+        sampler: Sampler and its settings.
         net: Generator or teacher on ``device``; None for the sampler ``data``.
         guide: Guiding network.
-        dataset: Opens the data set that ``data`` resamples and that ``empirical`` classes come from; only called for
+        dataset: Function that opens the data set of the sampler ``data`` and of ``empirical`` classes; called only for
             these.
-        vae: Folder of the decoder of latents; None takes the registered one.
-        device: Where latents are decoded.
+        vae: Folder of the decoder of latents; None takes the registered decoder.
+        device: Device that decodes latents.
     """
 
     sampler: Sampler
@@ -53,12 +53,12 @@ class Drawer:
 
     @property
     def label_dim(self) -> int:
-        """Number of the network's classes; 0 without."""
+        """Number of the network's classes; 0 for a network without classes."""
         return int(getattr(self.net, "label_dim", 0))
 
     @property
     def draws_latents(self) -> bool:
-        """Whether what is drawn must be decoded to be seen."""
+        """Whether the samples are latents, which need a decoder."""
         if self.net is not None:
             return latent_decoder(self.net) is not None
         dataset = self.dataset()
@@ -66,12 +66,12 @@ class Drawer:
 
     @functools.cached_property
     def decode(self) -> Callable[[torch.Tensor], torch.Tensor] | None:
-        """Makes latents visible, opened when first needed; None for pixels."""
+        """Decoder of latents, opened at its first use; None for pixels."""
         return open_decoder(self.vae, self.device) if self.draws_latents else None
 
     @functools.cached_property
     def _evaluations(self) -> Evaluations:
-        """Recordings of the networks, for all draws."""
+        """Evaluations of the networks with their recorded graphs, shared by all draws."""
         return Evaluations.on(next(iter(self.net.parameters())).device if self.net is not None else torch.device("cpu"))
 
     def draw(
@@ -81,7 +81,7 @@ class Drawer:
         class_labels: str | int | Sequence[int] | LabelCounts = "uniform",
         output_device: str = "cpu",
     ) -> Iterator[Samples]:
-        """Images for seeds, in order; arguments and errors as for :func:`sida.sampling.generate`."""
+        """Yields images for seeds, in order; arguments and errors are those of :func:`sida.sampling.generate`."""
         needs_data = self.sampler.kind == "data" or (class_labels == "empirical" and self.label_dim)
         dataset = self.dataset() if needs_data else None
         return generate(
@@ -98,7 +98,7 @@ class Drawer:
         )
 
     def grid(self, rows: int, columns: int, first_seed: int, batch_size: int) -> torch.Tensor:
-        """Images uint8 ``(rows·columns, C, H, W)`` for a grid.
+        """Returns the images uint8 ``(rows·columns, C, H, W)`` of a grid.
 
         Row r shows class ``r mod label_dim`` with seeds ``first_seed + r * columns + column``.
         """
@@ -107,10 +107,10 @@ class Drawer:
         return torch.cat([batch.images for batch in self.draw(seeds, batch_size, classes)])
 
     def real(self, indices: Sequence[int]) -> torch.Tensor:
-        """Images of the data set at these places, uint8 ``(N, C, H, W)``, latents decoded.
+        """Returns images of the data set by index, uint8 ``(N, C, H, W)``, with latents decoded.
 
         Raises:
-            UserError: There is no data set.
+            UserError: The drawer has no data set.
         """
         dataset = self.dataset()
         if dataset is None:
@@ -119,29 +119,29 @@ class Drawer:
 
 
 def latent_decoder(net: torch.nn.Module) -> Decoder | None:
-    """The decoder of what a network draws, as its family says; None where it draws pixels."""
+    """Decoder of a network's latents, as defined by its family; None for a network of pixels."""
     return family_of(net).decoder_of(int(getattr(net, "img_channels", 0)))
 
 
-#: Rows and columns where nobody says how many.
+#: Default number of rows and columns.
 SIDE = 8
 _BATCH = 64
 
 
 class Pictures:
-    """Draws a square grid: row r shows class r (modulo their number), columns other seeds.
+    """Draws a square grid: row r shows class r (modulo the number of classes), columns show different seeds.
 
     Args:
-        sampler: How the network draws.
-        side: Rows and columns; None takes 8, and 0 of what is no picture without more: latents, other channels.
-        device: Where latents are decoded.
+        sampler: Sampler of the network.
+        side: Rows and columns. None takes 8 for grey and RGB pixels and 0 (no picture) for anything else.
+        device: Device that decodes latents.
     """
 
     def __init__(self, sampler: Sampler, side: int | None, device: str) -> None:
         self.drawer, self.side = Drawer(sampler, device=device), side
 
     def __call__(self, net: torch.nn.Module, path: Path) -> None:
-        """Writes the picture of a network as PNG, if there is to be one; a decoder is opened once."""
+        """Writes the grid of a network as PNG, unless ``side`` is 0; opens a decoder once."""
         self.drawer.net = net
         side = self.side
         if side is None:

@@ -1,9 +1,8 @@
-"""Batches of images for seeds: what every tool that needs generated images iterates over.
+"""Generation of images for seeds, in batches.
 
-Image s is a function of seed s, the network, the sampler and the class rule; not of the batch it is computed in, nor of
-what was drawn before. On one machine the bytes are equal at equal ``batch_size``, because the last batch is filled up
-to it: linear algebra libraries may choose other kernels for other sizes, which changes the last float bits and, rarely,
-a uint8 level by 1.
+Image s is a function of seed s, the network, the sampler and the class rule, not of its batch or of earlier draws. On
+one machine the bytes are equal at equal ``batch_size``; the last batch is filled up to this size. With other sizes,
+linear algebra libraries may choose other kernels, which changes the last float bits and, rarely, a uint8 level by 1.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ import torch
 from sida.config.label_counts import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.data.dataset import Dataset
+from sida.data.transfer import to_device
 from sida.errors import UserError
 from sida.networks.fused import fused_kernels
 from sida.networks.guidance import check_guide_fits
@@ -27,11 +27,11 @@ from sida.sampling.networks import evaluation_copy
 from sida.sampling.one_step import to_uint8
 from sida.sampling.replay import Evaluations
 from sida.sampling.sampler import draw_batch
-from sida.sampling.seeds import SeedStreams, send
+from sida.sampling.seeds import SeedStreams
 
 #: Class of images from networks without classes.
 NO_CLASS = -1
-#: Batches that a GPU works on while the next one is asked for.
+#: Number of batches in the queue of a GPU while the next batch is prepared.
 _FLYING = 2
 
 
@@ -39,7 +39,7 @@ class Samples(NamedTuple):
     """A batch of generated images.
 
     Attributes:
-        seeds: The images' seeds.
+        seeds: Seeds of the images.
         images: uint8 ``(N, C, H, W)``.
         classes: Requested classes int64 ``(N,)`` on the CPU; -1 from networks without classes.
     """
@@ -64,23 +64,23 @@ def generate(
     """Yields images for ``seeds``, in order, without gradients.
 
     Args:
-        net: Generator or teacher, on the device to use; put into evaluation mode meanwhile, its weights are never
-            changed. None for ``data``.
-        seeds: Image seeds (modulo 2^32). Each seeds a CPU generator: latents first, then the class, then fresh noise.
+        net: Generator or teacher, on its device; in evaluation mode during the draw. Its weights never change. None for
+            the sampler ``data``.
+        seeds: Image seeds (modulo 2^32). Each seeds a CPU generator, which draws latents, the class, and fresh noise.
         sampler: See :func:`sida.sampling.read_sampler`.
-        batch_size: Images per network call; part of what decides the bytes (see above).
+        batch_size: Images per network call; influences the bytes (see above).
         class_labels: ``uniform`` over the classes, ``empirical`` (a random item of ``dataset``), counts of a data set
-            (a random item of one that is sorted by class), a class, or one class per seed. Networks without classes
-            take any of the rules, and no class.
+            (a random item of a data set sorted by class), a class, or one class per seed. Networks without classes
+            accept any rule, but no class.
         dataset: Source of ``empirical`` labels and of the ``data`` sampler.
         gnet: Guiding network.
-        decode: Latents ``(N, C, H, W)`` to uint8 images, for latent diffusion; pixels are quantised directly.
-        output_device: Where ``images`` end up; the network's device avoids a copy.
-        evaluations: What networks are called through, for draws that belong together; None: something for this one.
+        decode: Decoder of latents ``(N, C, H, W)`` to uint8 images; pixels are quantised directly.
+        output_device: Device of ``images``; the network's device avoids a copy.
+        evaluations: Evaluations shared by several draws; None makes new evaluations for this draw.
 
     Raises:
-        UserError: Arguments that contradict each other, e.g. a class that the network does not have, or a guide for
-            other images; fused kernels without a GPU.
+        UserError: Arguments contradict each other, for example a class that the network does not have or a guide for
+            other images; or fused kernels are requested without a GPU.
     """
     sampler = read_sampler(sampler)
     if batch_size < 1:
@@ -111,7 +111,7 @@ ClassRule = Callable[[SeedStreams, int], torch.Tensor]
 def _class_rule(
     label_dim: int, wanted: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
 ) -> ClassRule:
-    """A function from streams and the position of the first seed to classes int64 ``(N,)``."""
+    """Returns a function from streams and the position of the first seed to classes int64 ``(N,)``."""
     if isinstance(wanted, str) and wanted not in ("uniform", "empirical"):
         raise UserError(f"class labels: must be uniform, empirical or a class, got '{wanted}'")
     if label_dim == 0:
@@ -147,7 +147,7 @@ def _class_rule(
         )
 
     def given(streams: SeedStreams, start: int) -> torch.Tensor:
-        # Drawn and not used, as in the original tools: fresh noise after it stays the same for any class.
+        # Draws a class without using it, as the original tools do, so that the fresh noise is the same for any class.
         streams.randint(label_dim)
         here = fixed[start : start + len(streams)]
         return torch.cat([here, here[-1:].expand(len(streams) - len(here))])
@@ -166,7 +166,7 @@ def _run(
     output: torch.device,
     evaluations: Evaluations,
 ) -> Iterator[Samples]:
-    """Batches are in flight while the next ones' latents are drawn: a GPU never waits for the CPU's generators."""
+    """Yields batches; draws the next latents while the GPU works, so that the GPU never waits for the CPU."""
     device = next(iter(net.parameters())).device
     net, gnet = evaluation_copy(net), None if gnet is None else evaluation_copy(gnet)
     networks = [network for network in (net, gnet) if network is not None]
@@ -177,7 +177,7 @@ def _run(
         chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
         streams = SeedStreams(chosen + chosen[-1:] * (batch_size - len(chosen)))
         latents = streams.randn(shape)
-        # Page-locked here, sent by whoever computes, on the stream that is computed on.
+        # This thread pins the memory; the computing thread copies it to the GPU, on its own stream.
         latents = latents.pin_memory() if device.type == "cuda" else latents
         return _Drawn(chosen, streams, latents, class_rule(streams, start))
 
@@ -192,7 +192,7 @@ def _run(
         coming = len(starts) * sampler.nfe
         guide = None if gnet is None else evaluations.of(gnet, "guide", coming, sampler.kernels)
         called = (evaluations.of(net, "network", coming, sampler.kernels), guide)
-        for drawn in _ahead(draw, starts) if device.type == "cuda" else map(draw, starts):
+        for drawn in _prefetched(draw, starts) if device.type == "cuda" else map(draw, starts):
             images, finite = _launch(net, sampler, drawn, gnet, decode, called)
             count = len(drawn.seeds)
             flying.append(_Flight(drawn.seeds, images[:count], drawn.classes[:count], finite[:count], output))
@@ -203,12 +203,12 @@ def _run(
 
 
 class _Drawn(NamedTuple):
-    """What the CPU's generators give for a batch, filled up to its size.
+    """Draws of the CPU's generators for a batch, filled up to the batch size.
 
     Attributes:
-        seeds: Those that were asked for.
-        streams: Of all images; for fresh noise.
-        latents: Unit normal, on the CPU.
+        seeds: Requested seeds.
+        streams: Random streams of all images, for fresh noise.
+        latents: Unit normal latents, on the CPU.
         classes: int64 ``(N,)``.
     """
 
@@ -218,8 +218,8 @@ class _Drawn(NamedTuple):
     classes: torch.Tensor
 
 
-def _ahead(draw: Callable[[int], _Drawn], starts: Sequence[int]) -> Iterator[_Drawn]:
-    """``map(draw, starts)``, while a thread draws the next batch."""
+def _prefetched(draw: Callable[[int], _Drawn], starts: Sequence[int]) -> Iterator[_Drawn]:
+    """``map(draw, starts)``, with a thread that prefetches the next batch."""
     with ThreadPoolExecutor(1, "latents") as thread:
         waiting: collections.deque[Future[_Drawn]] = collections.deque()
         for start in starts:
@@ -239,11 +239,11 @@ def _launch(
     decode: Callable[[torch.Tensor], torch.Tensor] | None,
     called: tuple[Any, Any],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images, and which of them are finite; on a GPU nothing here waits."""
+    """Returns images and a mask of the finite ones, without waiting for a GPU."""
     device, labels = next(iter(net.parameters())).device, None
     if int(getattr(net, "label_dim", 0)):
         rows = torch.nn.functional.one_hot(drawn.classes, int(net.label_dim))  # type: ignore[arg-type]
-        labels = send(rows.to(torch.float32), device)
+        labels = to_device(rows.to(torch.float32), device)
     latents = drawn.latents.to(device, non_blocking=True)
     values = draw_batch(sampler, net, latents, labels, drawn.streams, gnet, called)
     finite = values.flatten(1).isfinite().all(1)
@@ -251,7 +251,7 @@ def _launch(
 
 
 class _Flight:
-    """A batch whose copies to the CPU may still be under way."""
+    """A batch whose copies to the CPU may be unfinished."""
 
     def __init__(
         self,
@@ -264,7 +264,7 @@ class _Flight:
         self._seeds, self._classes, self._event = seeds, classes, None
         self._images, self._finite = images, finite
         if finite.device.type == "cuda":
-            # Copies are queued before the next batch's work, and one event tells when they are there.
+            # The copies are queued before the next batch's work; an event marks their end.
             self._finite = _to_pinned(finite)
             self._images = _to_pinned(images) if output.type == "cpu" and images.is_cuda else images.to(output)
             self._event = torch.cuda.current_stream(finite.device).record_event()
@@ -275,7 +275,7 @@ class _Flight:
         """Waits for the copies and checks the values.
 
         Raises:
-            UserError: The network gave NaN or infinity.
+            UserError: The network returned NaN or infinity.
         """
         if self._event is not None:
             self._event.synchronize()
@@ -296,7 +296,7 @@ def _resample(
     decode: Callable[[torch.Tensor], torch.Tensor] | None,
     output: torch.device,
 ) -> Iterator[Samples]:
-    """Real images drawn with replacement: the floor that a perfect generator would reach with as many images."""
+    """Real images drawn with replacement: the result of a perfect generator with equally many images."""
     for start in range(0, len(seeds), batch_size):
         chosen = tuple(int(seed) for seed in seeds[start : start + batch_size])
         streams = SeedStreams(chosen)
@@ -312,16 +312,16 @@ def real_images(
     streams: SeedStreams,
     decode: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> torch.Tensor:
-    """Images of a data set as people see them, uint8 ``(N, C, H, W)``: pixels as stored, latents decoded.
+    """Returns visible images of a data set, uint8 ``(N, C, H, W)``: stored pixels, or decoded latents.
 
     Args:
         dataset: Pixels or latents.
-        indices: Places in the data set.
-        streams: Source of the noise with which latents are drawn from their moments, one per image.
-        decode: Latents to uint8 images; only latent data sets need it.
+        indices: Indices in the data set.
+        streams: Source of the noise that draws latents from their moments, one stream per image.
+        decode: Decoder of latents to uint8 images; only latent data sets need it.
 
     Raises:
-        UserError: Latents without a decoder.
+        UserError: The data set holds latents and there is no decoder.
     """
     images: torch.Tensor = dataset.images(indices)
     if dataset.is_pixels:

@@ -18,13 +18,13 @@ def row_classes(rows: int, columns: int, label_dim: int) -> list[int]:
 
 
 def tile(images: torch.Tensor, columns: int, gap: int = 0, fill: Sequence[int] = (255,)) -> torch.Tensor:
-    """One image ``(C, H, W)`` of images uint8 ``(N, C, h, w)``, row by row.
+    """Arranges images uint8 ``(N, C, h, w)`` in one image ``(C, H, W)``, row by row.
 
     Args:
         images: Images.
         columns: Images per row.
         gap: Pixels between images.
-        fill: Colour of gaps and missing places: one value for all channels, or one a channel.
+        fill: Colour of gaps and empty cells: one value for all channels, or one per channel.
     """
     count, channels, height, width = images.shape
     rows = -(-count // columns)
@@ -47,7 +47,7 @@ def save_grid(path: str | os.PathLike[str], images: torch.Tensor, columns: int, 
         scale: Whole-number enlargement, without smoothing.
 
     Raises:
-        UserError: Images that are neither grey nor RGB.
+        UserError: The images are neither grey nor RGB.
     """
     if images.shape[1] not in (1, 3):
         raise UserError(f"{path}: a picture needs 1 or 3 channels, got {images.shape[1]}; decode latents first (--vae)")

@@ -1,4 +1,4 @@
-"""The teachers' sampler: second-order steps along the probability-flow ODE, optionally with fresh noise.
+"""Sampler of teachers: second-order steps along the probability-flow ODE, optionally with fresh noise.
 
     dx/dσ = (x − D(x; σ)) / σ,   σ_i = (σ_max^{1/ρ} + i/(n−1) (σ_min^{1/ρ} − σ_max^{1/ρ}))^ρ,   σ_n = 0
 
@@ -30,7 +30,7 @@ def sigma_steps(
     """Noise levels ``(num_steps + 1,)`` from ``sigma_max`` down to ``sigma_min``, then 0.
 
     Raises:
-        ValueError: Fewer than two steps, or ``sigma_min``, ``sigma_max`` not in ``0 < sigma_min < sigma_max``.
+        ValueError: There are fewer than two steps, or ``0 < sigma_min < sigma_max`` does not hold.
     """
     if num_steps < 2:
         raise ValueError(f"num_steps: must be at least 2, got {num_steps}")
@@ -43,12 +43,12 @@ def sigma_steps(
 
 
 def sigma_range(net: torch.nn.Module, sigma_min: float, sigma_max: float) -> tuple[float, float]:
-    """The part of ``[sigma_min, sigma_max]`` that the network supports by its own ``sigma_min`` and ``sigma_max``.
+    """Returns the part of ``[sigma_min, sigma_max]`` within the network's own ``sigma_min`` and ``sigma_max``.
 
-    Source: NVlabs/edm:generate.py. EDM2's sampler has no such step, and its networks no such limits.
+    Source: NVlabs/edm:generate.py. EDM2's networks have no such limits.
 
     Raises:
-        UserError: The network supports no part of it.
+        UserError: The range and the network's range do not overlap.
     """
     lowest, highest = float(getattr(net, "sigma_min", 0.0)), float(getattr(net, "sigma_max", math.inf))
     if sigma_min >= highest or sigma_max <= lowest:
@@ -77,9 +77,9 @@ def heun(
     gnet: torch.nn.Module | None = None,
     guidance: float = 1.0,
 ) -> torch.Tensor:
-    """Images from unit normal latents, ``(N, C, H, W)`` in ``dtype``, about [-1, 1].
+    """Returns images for unit normal latents, ``(N, C, H, W)`` in ``dtype``, about [-1, 1].
 
-    The state and the sums are in ``dtype``; networks always compute on float32 input, so the choice costs little.
+    The state and the sums are in ``dtype``. Networks always compute on float32 input, so float64 costs little.
 
     Args:
         net: Preconditioned denoiser ``D(x, σ, labels)``.
@@ -94,15 +94,15 @@ def heun(
         S_max: Highest level that gets fresh noise.
         S_noise: Standard deviation of fresh noise, slightly above 1 to counter lost detail.
         dtype: float64 in EDM, float32 in EDM2.
-        noise: ``noise(x)`` gives unit normal draws like ``x``; needed when ``S_churn`` > 0. For results that do not
-            depend on the batch pass ``SeedStreams(seeds).randn_like``.
-        noise_every_step: EDM draws at every step, used or not; EDM2 only where noise is added.
-        gnet: Guiding network, evaluated beside ``net`` when ``guidance`` is not 1 (labels go in if it is conditional).
+        noise: ``noise(x)`` returns unit normal draws like ``x``; required if ``S_churn`` > 0. For results that do not
+            depend on the batch, pass ``SeedStreams(seeds).randn_like``.
+        noise_every_step: Whether to draw noise at every step, used or not (EDM), or only if noise is added (EDM2).
+        gnet: Guiding network, evaluated in addition to ``net`` if ``guidance`` is not 1, with labels if it has classes.
         guidance: Extrapolation ``D_g + guidance (D − D_g)``, see :mod:`sida.networks.guidance`.
 
     Raises:
-        ValueError: A range above is violated, or a needed argument is missing.
-        UserError: None of the levels lies within the network's.
+        ValueError: An argument is out of range or missing.
+        UserError: No noise level lies within the network's range.
     """
     if S_churn > 0 and noise is None:
         raise ValueError("noise: S_churn > 0 needs a source of noise")

@@ -1,4 +1,4 @@
-"""Whether files of samples are whole: by the checksums of content that zip archives and PNG files carry."""
+"""Integrity checks of sample files, by the checksums inside zip archives and PNG files."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from sida.files.npy import check_members
 from sida.files.ordinary_file import read_ordinary
 from sida.unpickle.window import Window, WindowStream
 
-#: Bytes of a zip archive's directory: that of a million images.
+#: Largest directory of a zip archive in bytes, enough for a million images.
 _MOST_DIRECTORY = 64 << 20
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _FAULTS = (OSError, ValueError, EOFError, KeyError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def intact_zip(path: Path) -> bool:
-    """Whether every member of a zip (or npz) has its checksum. Read once per process, path, time and size."""
+    """Whether every member of a zip (or npz) matches its checksum; cached by path, time and size."""
     try:
         status = os.stat(path)
         return _intact_zip(str(path), status.st_mtime_ns, status.st_size)
@@ -44,7 +44,7 @@ def _intact_zip(path: str, changed: int, size: int) -> bool:
 
 
 def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
-    """Whether an npz shard is whole and holds the images of these seeds."""
+    """Whether an npz shard is intact and holds the images of these seeds."""
     if not intact_zip(path):
         return False
     try:
@@ -55,7 +55,7 @@ def intact_shard(path: Path, seeds: Sequence[int]) -> bool:
 
 
 def intact_png(path: Path) -> bool:
-    """Whether a PNG file ends where it should and all its chunks have their checksums."""
+    """Whether a PNG file is complete and all its chunks match their checksums."""
     try:
         content = read_ordinary(path, str(path), MAX_MEMBER_BYTES, "remove it", "that is no sample")
     except UserError:

@@ -1,4 +1,4 @@
-"""A sampling job from its settings to finished files: what ``sida sample`` does."""
+"""Sampling job of ``sida sample``, from its settings to finished files."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ class SampleConfig(Settings):
 
 
 def run_job(config: SampleConfig) -> Iterator[str]:
-    """Does the job, without TF32, and yields a line about each thing that was written.
+    """Does the job, without TF32, and yields a line for each written output.
 
     Raises:
-        UserError: Bad settings, missing files, or a target that holds other samples.
+        UserError: A setting is wrong, a file is missing, or the target holds other samples.
     """
     with tf32(False):
         yield from _run(config)
@@ -106,7 +106,7 @@ def _run(config: SampleConfig) -> Iterator[str]:
     if config.threads:
         torch.set_num_threads(config.threads)
     source = _Source(config)
-    # Contradicting settings are refused here, before the target exists and belongs to them.
+    # Refuses contradicting settings before the target exists.
     source.batches(seeds[:1], config.batch_size)
     if config.out is not None:
         store = open_sample_store(config.out, config.png, seeds, config.whole_shard_size, source.record(config))
@@ -124,10 +124,10 @@ def _run(config: SampleConfig) -> Iterator[str]:
 
 
 def parse_seeds(text: str) -> Sequence[int]:
-    """Reads ``0-49999`` or ``3,8,100-163``; a single range stays a range.
+    """Parses seeds such as ``0-49999`` or ``3,8,100-163``; a single range is returned as a ``range``.
 
     Raises:
-        UserError: Anything else, a falling range, or a seed that occurs twice.
+        UserError: The text has another form, a falling range, or a seed twice.
     """
     parts = []
     for part in text.split(","):
@@ -170,7 +170,7 @@ class _Source:
         return net, sha256_file(path)
 
     def record(self, config: SampleConfig) -> dict[str, Any]:
-        """What decides the samples; kept beside them."""
+        """Returns everything that decides the samples, for the record stored next to them."""
         from sida.runtime.provenance import environment
 
         rule = self.class_labels
@@ -191,7 +191,7 @@ class _Source:
         }
 
     def _data_digest(self) -> str | None:
-        """Digest of what the samples take from a data set: its images, or only its classes or their counts."""
+        """Digest of the part of a data set that the samples use: images, classes, or class counts."""
         if self.sampler.kind == "data":
             return self.dataset.sha256 if self.dataset is not None else None
         if isinstance(self.class_labels, LabelCounts):
@@ -203,12 +203,12 @@ class _Source:
         return None
 
     def batches(self, seeds: Sequence[int], batch_size: int) -> Iterator[Samples]:
-        """Images for seeds."""
+        """Yields images for seeds."""
         return self.drawer.draw(seeds, batch_size, self.class_labels)
 
 
 def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, world: int) -> None:
-    """Makes the shards of this process that are not there yet."""
+    """Makes the missing shards of this process."""
     if store.is_complete():
         return
     mine = [shard for shard in range(store.num_shards) if shard % world == rank]
@@ -219,7 +219,7 @@ def _fill(store: SampleStore, source: _Source, config: SampleConfig, rank: int, 
 
     def watched() -> Iterator[Samples]:
         nonlocal done
-        # One run over all shards: the device does not wait at their borders.
+        # A single draw for all shards, so that the device does not wait between shards.
         for batch in source.batches([seed for shard in todo for seed in store.shard_seeds(shard)], config.batch_size):
             done += len(batch.seeds)
             progress.update(done)

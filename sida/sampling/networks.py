@@ -14,23 +14,23 @@ from sida.networks.precond import Precond
 
 
 def evaluation_copy(net: torch.nn.Module) -> torch.nn.Module:
-    """``net``, or a copy where evaluating it would rewrite its weights, so that a seed's image has no history.
+    """Returns ``net``, or a copy if an evaluation would rewrite its weights; so images do not depend on earlier draws.
 
-    See :meth:`sida.networks.EDM2Precond.evaluation_copy`; modules that are not ours are taken as they are.
+    See :meth:`sida.networks.EDM2Precond.evaluation_copy`; modules of other packages are returned unchanged.
     """
     return net.evaluation_copy() if isinstance(net, Precond) else net
 
 
 def network_file(source: str) -> Path:
-    """Path of a safetensors file for ``source``.
+    """Returns the path of a safetensors file for ``source``.
 
     Args:
-        source: A ``.safetensors`` file; a published ``.pkl``; or an id of ``config/assets.tsv``, which is fetched.
-            Pickles are converted (never executed) once, into the cache, under the digest of their bytes and, where the
-            registry names one, the network class: equal bytes may be read as EDM's or as GDD's.
+        source: A ``.safetensors`` file; a published ``.pkl``; or an id of ``config/assets.tsv``, which is downloaded.
+            Pickles are converted (never executed) once and cached under the digest of their bytes and the registry's
+            network class, because the same bytes may be a network of EDM's or GDD's class.
 
     Raises:
-        UserError: Neither a file nor a known id, or the file cannot be converted or fetched.
+        UserError: The source is neither a file nor a known id, or cannot be converted or downloaded.
     """
     from sida.assets import cache_dir, checked, fetch, load_registry
     from sida.assets.cache import file_lock
@@ -58,14 +58,14 @@ def network_file(source: str) -> Path:
 
 
 def open_decoder(vae: str | None, device: str | torch.device) -> LatentDecoder:
-    """The decoder that turns what latent networks give into uint8 images.
+    """Opens the decoder that turns latents into uint8 images.
 
     Args:
-        vae: Its folder; None takes the registered one, which is fetched.
-        device: Where it runs.
+        vae: Folder of the decoder; None downloads the registered decoder.
+        device: Device of the decoder.
 
     Raises:
-        UserError: It cannot be fetched or loaded.
+        UserError: The decoder cannot be downloaded or loaded.
     """
     if vae is None:
         from sida.assets import fetch_many
@@ -75,9 +75,9 @@ def open_decoder(vae: str | None, device: str | torch.device) -> LatentDecoder:
 
 
 def decoder_digest(vae: str | None) -> str | None:
-    """What tells one decoder from another: the digest of its folder's files; None for the registered one.
+    """Identity of a decoder: the digest of its folder's files; None for the registered decoder.
 
     Args:
-        vae: As for :func:`open_decoder`. The name of a model that is no folder here stands for itself.
+        vae: As for :func:`open_decoder`. If it is not a folder, it is a model's name, which is returned.
     """
     return FolderFiles(vae).digest() if vae is not None and Path(vae).is_dir() else vae

@@ -1,4 +1,4 @@
-"""The generator of the papers: the preconditioned denoiser evaluated once, or a few times."""
+"""One-step and multi-step generators: the preconditioned denoiser evaluated once or a few times."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ def one_step(
 ) -> torch.Tensor:
     """Images ``D(σ z, σ, labels)`` with σ = ``init_sigma``, float32 ``(N, C, H, W)``, about [-1, 1].
 
-    Gradients flow; callers that only sample wrap the call in ``torch.no_grad``. Augment labels are left out, which
-    equals zeros because their layer has no bias.
+    The result has gradients; wrap the call in ``torch.no_grad`` for sampling alone. Augment labels are left out, which
+    equals zero labels, because their layer has no bias.
 
     Args:
         net: Preconditioned network.
@@ -36,14 +36,14 @@ def multi_step(
     noise: Callable[[torch.Tensor], torch.Tensor],
     init_sigma: float = 2.5,
 ) -> torch.Tensor:
-    """One step, then noise of a lower level added and removed again: levels σ_init (1 − i / num_steps).
+    """Returns images after one step and further steps that add and remove noise of levels σ_init (1 − i / num_steps).
 
     Args:
         net: Preconditioned network.
         z: Unit normal latents ``(N, C, H, W)``.
         class_labels: One-hot rows ``(N, label_dim)`` or None.
         num_steps: Network evaluations, at least 1; 1 equals :func:`one_step`.
-        noise: ``noise(x)`` gives unit normal draws like ``x``, once per step after the first.
+        noise: ``noise(x)`` returns unit normal draws like ``x``; called once per step after the first.
         init_sigma: σ_init.
 
     Source: mingyuanzhou/SiD, branch sida (EDM2 generation), golden losses_edm2/generate_multistep.
@@ -59,8 +59,8 @@ def multi_step(
 
 
 def to_uint8(images: torch.Tensor) -> torch.Tensor:
-    """Network output (about [-1, 1]) to uint8: ``x * 127.5 + 128``, clamped to 0..255, **truncated**.
+    """Converts network output (about [-1, 1]) to uint8: ``x * 127.5 + 128``, clamped to 0..255, **truncated**.
 
-    Floats of any dtype keep their precision; the result has the same shape. NaN becomes 0.
+    The conversion computes in the dtype of the input; the result has the same shape. NaN becomes 0.
     """
     return torch.nan_to_num(images * 127.5 + 128, nan=0.0).clamp(0, 255).to(torch.uint8)

@@ -1,7 +1,7 @@
-"""Evaluations of networks that a GPU is asked for all at once: a CUDA graph for each network and shape of batch.
+"""Evaluations of networks by CUDA graphs, one for each network and shape of batch.
 
-A small network's kernels run faster than a processor can ask for them one by one. The kernels are the same, so are the
-numbers.
+The kernels of a small network run faster than a processor can launch them one by one. A graph launches the same kernels
+together, with the same numbers.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import torch
 from sida.progress import say
 from sida.runtime.graphs import Recording, RecordingError, Tensors
 
-#: ``record(function, inputs)``: the function of tensors by name, as it will be replayed.
+#: ``record(function, inputs)`` returns a replayable form of a function of tensors by name.
 RecordFunction = Callable[[Callable[[Tensors], Tensors], Tensors], Callable[[Tensors], Tensors]]
-#: Evaluations that pay for a recording, which takes about three.
+#: Smallest number of evaluations worth a recording, which takes as long as about three.
 _WORTH = 8
 
 
 class Evaluations:
-    """Networks as samplers call them, kernel by kernel or replayed.
+    """Evaluates networks for samplers, kernel by kernel or by replayed graphs.
 
-    What was recorded is kept from one draw to the next, as long as it is the same networks with their weights at the
-    same place; the weights' values may change.
+    Draws share recordings as long as the networks and the addresses of their weights stay the same; the values of the
+    weights may change.
 
     Args:
-        record: Records a function; None: all goes kernel by kernel.
+        record: Function that records; None evaluates kernel by kernel.
     """
 
     def __init__(self, record: RecordFunction | None = None) -> None:
@@ -37,17 +37,17 @@ class Evaluations:
 
     @classmethod
     def on(cls, device: torch.device) -> Evaluations:
-        """Replayed on a GPU, else kernel by kernel."""
+        """Returns evaluations by replayed graphs on a GPU, else kernel by kernel."""
         return cls(Recording if device.type == "cuda" else None)
 
     def of(self, net: torch.nn.Module, role: str, coming: int, kernels: str = "torch") -> Any:
-        """What a sampler calls in place of ``net``, and asks for its attributes.
+        """Returns a substitute for ``net`` with the same attributes, for a sampler to call.
 
         Args:
-            net: A network in evaluation mode. It must not be evaluated through the result by two threads at a time.
-            role: What it is in the draw; a role's next network takes the place of the one before.
-            coming: How often the draw evaluates it.
-            kernels: What computes it, see :class:`sida.config.samplers.Sampler`.
+            net: Network in evaluation mode. Two threads must not call the substitute at the same time.
+            role: Role of the network in the draw; a role's new network replaces the network before.
+            coming: Number of evaluations in the draw.
+            kernels: Kernels of the network, see :class:`sida.config.samplers.Sampler`.
         """
         if self._record is None:
             return net
@@ -59,7 +59,7 @@ class Evaluations:
         return _Replayed(net, self, kept) if kept.evaluations >= _WORTH else net
 
     def call(self, net: torch.nn.Module, kept: _Kept, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """One evaluation; the result stays what it is when the next one runs."""
+        """Evaluates the network once; the next evaluation does not overwrite the result."""
         shapes = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in inputs.items())
         try:
             if self._record is not None and shapes not in kept.recordings:
@@ -69,7 +69,7 @@ class Evaluations:
             say(f"CUDA graphs: {reason}; going on kernel by kernel")
         if self._record is None:
             return _evaluate(net, inputs)
-        # The memory of a recording is written by one evaluation after the other, whatever streams they are asked on.
+        # Evaluations write the memory of a recording one after the other, on any streams.
         device = inputs["x"].device
         if kept.done is not None:
             torch.cuda.current_stream(device).wait_event(kept.done)
@@ -80,7 +80,7 @@ class Evaluations:
 
 @dataclasses.dataclass
 class _Kept:
-    """What is known of a role's network: which it is, its recordings by shapes, and the end of the last evaluation."""
+    """State of a role: the network's identity, its recordings by shape, and the end of the last evaluation."""
 
     identity: tuple[Any, ...]
     evaluations: int = 0
@@ -89,7 +89,7 @@ class _Kept:
 
 
 class _Replayed:
-    """Stands for a network: the same attributes, and calls that are replayed."""
+    """Substitute for a network: the same attributes, with replayed calls."""
 
     def __init__(self, net: torch.nn.Module, evaluations: Evaluations, kept: _Kept) -> None:
         self._net, self._evaluations, self._kept = net, evaluations, kept
@@ -103,7 +103,7 @@ class _Replayed:
 
 
 def _identity(net: torch.nn.Module, kernels: str) -> tuple[Any, ...]:
-    """Equal for networks that run the same kernels on the same memory."""
+    """Key that is equal for networks that run the same kernels on the same memory."""
     settings = [getattr(net, name, None) for name in ("init_config", "use_fp16", "half_dtype")]
     places = [tensor.data_ptr() for tensor in (*net.parameters(), *net.buffers())]
     return (kernels, type(net), repr(settings), *places)

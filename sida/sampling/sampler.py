@@ -1,4 +1,4 @@
-"""One batch through a sampler: latents and labels in, values about unit scale out."""
+"""Draws one batch with a sampler: from latents and labels to values of about unit scale."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def draw_batch(
     gnet: torch.nn.Module | None = None,
     called: tuple[Any, Any] | None = None,
 ) -> torch.Tensor:
-    """Images or latents of the network's data, about unit scale, ``(N, C, H, W)``.
+    """Returns images or latents of about unit scale, ``(N, C, H, W)``.
 
     Args:
         sampler: ``one_step`` or ``heun``.
         net: Preconditioned network.
         latents: Unit normal ``(N, C, H, W)`` on the network's device.
         class_labels: One-hot rows or None.
-        streams: Source of fresh noise, one per image.
+        streams: Sources of fresh noise, one per image.
         gnet: Guiding network.
-        called: What is called in place of the two, see :meth:`sida.sampling.replay.Evaluations.of`.
+        called: Substitutes for the two networks, see :meth:`sida.sampling.replay.Evaluations.of`.
     """
     network, guide = called or (net, gnet)
     if sampler.kind == "one_step":

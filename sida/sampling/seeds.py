@@ -1,4 +1,4 @@
-"""One random stream per image: image i is the same in any batch, shard or order."""
+"""Random streams, one per image, so that image i is the same in any batch, shard or order."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from collections.abc import Sequence
 
 import torch
 
+from sida.data.transfer import to_device
+
 
 class SeedStreams:
-    """A CPU generator per seed; every draw stacks one draw of each (fact 24 of tests/golden/README.md).
+    """CPU generators, one per seed; each draw stacks one draw of every generator (fact 24 of tests/golden/README.md).
 
     Args:
-        seeds: Image seeds, taken modulo 2^32 like the official tools do.
+        seeds: Image seeds, taken modulo 2^32 as in the official tools.
     """
 
     def __init__(self, seeds: Sequence[int]) -> None:
@@ -23,14 +25,14 @@ class SeedStreams:
     def randn(self, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> torch.Tensor:
         """Normal draws ``(N, *shape)`` on the CPU, one item per seed."""
         result = torch.empty(len(self), *shape, dtype=dtype)
-        # In place, row by row: no list of small tensors, no stacking copy.
+        # Draws in place, row by row, which avoids a list of small tensors and a copy.
         for row, generator in zip(result.unbind(), self._generators):
             row.normal_(generator=generator)
         return result
 
     def randn_like(self, x: torch.Tensor) -> torch.Tensor:
         """Normal draws with the shape, dtype and device of ``x`` (one item per seed)."""
-        return send(self.randn(x.shape[1:], dtype=x.dtype), x.device)
+        return to_device(self.randn(x.shape[1:], dtype=x.dtype), x.device)
 
     def randint(self, high: int) -> torch.Tensor:
         """Integers in ``[0, high)``, int64 ``(N,)``."""
@@ -46,10 +48,3 @@ def latents_for_seeds(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tenso
     Source: NVlabs/edm:generate.py (``StackedRandomGenerator``); CPU generators on every device.
     """
     return SeedStreams(seeds).randn(shape)
-
-
-def send(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
-    """Copies a CPU tensor to a device; to a GPU from page-locked memory, without waiting for earlier work there."""
-    if torch.device(device).type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

@@ -15,7 +15,7 @@ import torch
 
 from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
-from sida.data.transfer import sent
+from sida.data.transfer import to_device
 from sida.errors import UserError
 from sida.runtime.randomness import derive_seed, generator
 from sida.training.config import RunConfig
@@ -114,9 +114,9 @@ class StepBatches:
             Pairs of images float32 ``(N, C, H, W)`` and labels ``(N, label_dim)``.
         """
         indices = self._indices(purpose, nimg)
-        labels = sent(self.dataset.labels(indices), self.device)
+        labels = to_device(self.dataset.labels(indices), self.device)
         if with_images:
-            images = sent(self._images(purpose, nimg, indices), self.device)
+            images = to_device(self._images(purpose, nimg, indices), self.device)
         else:
             images = torch.empty((), device=self.device).expand(len(indices), *self.dataset.network_shape)
         return list(zip(images.split(self.micro_batch), labels.split(self.micro_batch)))
