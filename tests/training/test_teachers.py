@@ -145,15 +145,16 @@ def test_averages_of_other_runs_or_kinds_are_one_line(averaged, tmp_path, capsys
     other = {**TEACHER, "total_kimg": 0.016, "snapshot_kimg": None}
     plain = str(train_teacher(other, tmp_path / "plain"))
     foreign = str(train_teacher({**other, "power_ema": [0.1]}, tmp_path / "foreign"))
-    for sources, message in (
-        ([*kept, plain], f"{plain}: is no power-function average; train with power_ema"),
-        ([kept[0], foreign], "is of another run than"),
-        ([kept[0], kept[0]], "is the same average as"),
+    for sources, place, remedy in (
+        ([*kept, plain], plain, "train with power_ema"),
+        ([kept[0], foreign], foreign, "give averages of one run"),
+        ([kept[0], kept[0]], kept[0], "give each once"),
     ):
         capsys.readouterr()
         assert main(["average", *sources, "--std", "0.1", "--out", str(tmp_path / "x")]) == 1
         (line,) = capsys.readouterr().err.splitlines()
-        assert message in line
+        assert line.startswith(f"error: {place}: ")
+        assert remedy in line
     assert main(["train-teacher", "--spec", as_json({**TEACHER, "power_ema": [0.1, 0.1]}), "--out", "x"]) == 1
     assert "--spec.power_ema: must be different numbers" in capsys.readouterr().err
 
