@@ -17,7 +17,7 @@ from sida.networks.unet import UNet
 from sida.runtime.graphs import RecordingError
 from sida.sampling import Drawer, generate, read_sampler
 from sida.sampling import drawer as drawer_module
-from sida.sampling.generate import _ahead
+from sida.sampling.generate import _prefetched
 from sida.sampling.job import SampleConfig, run_job
 from sida.sampling.replay import Evaluations
 from tests.sampling.test_generate import EDM2, build_network, make
@@ -127,7 +127,7 @@ def test_latents_are_drawn_ahead_in_order_and_faults_come_through():
             raise ValueError("broken")
         return start
 
-    drawn = _ahead(draw, range(10))
+    drawn = _prefetched(draw, range(10))
     assert [next(drawn) for _ in range(5)] == [0, 1, 2, 3, 4]
     assert asked.wait(10)
     with pytest.raises(ValueError, match="broken"):
