@@ -21,7 +21,8 @@ from typing import Annotated, Any, TypeVar
 
 from sida.config.ranges import CheckedAs, Variants
 from sida.errors import UserError, suggestion
-from sida.files.text_files import parse_json, parse_yaml, read_text
+from sida.files.text_files import parse_json, read_text
+from sida.files.yaml_text import parse_yaml
 
 T = TypeVar("T")
 #: Characters of the longest text whose parsed value is cached.
@@ -146,7 +147,7 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
     """Reads a YAML mapping.
 
     Raises:
-        UserError: The file is missing or not UTF-8, :func:`~sida.files.text_files.parse_yaml` refuses it, or the
+        UserError: The file is missing or not UTF-8, :func:`~sida.files.yaml_text.parse_yaml` refuses it, or the
             document is not a mapping.
     """
     path = Path(path)

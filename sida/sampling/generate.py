@@ -27,10 +27,8 @@ from sida.sampling.networks import evaluation_copy
 from sida.sampling.one_step import to_uint8
 from sida.sampling.replay import Evaluations
 from sida.sampling.sampler import draw_batch
-from sida.sampling.seeds import SeedStreams
+from sida.sampling.seeds import NO_CLASS, ClassRule, SeedStreams, class_rule_of
 
-#: Class of images from networks without classes.
-NO_CLASS = -1
 #: Number of batches in the queue of a GPU while the next batch is prepared.
 _FLYING = 2
 
@@ -100,59 +98,9 @@ def generate(
     device = next(iter(net.parameters())).device
     if sampler.kernels == "fused" and device.type != "cuda":
         raise UserError("sampler.kernels: 'fused' computes on a GPU, the network is on the CPU; choose 'torch'")
-    classes = _class_rule(int(getattr(net, "label_dim", 0)), class_labels, dataset, len(seeds))
+    classes = class_rule_of(int(getattr(net, "label_dim", 0)), class_labels, dataset, len(seeds))
     evaluations = evaluations or Evaluations.on(device)
     return _run(net, seeds, sampler, batch_size, classes, gnet, decode, torch.device(output_device), evaluations)
-
-
-ClassRule = Callable[[SeedStreams, int], torch.Tensor]
-
-
-def _class_rule(
-    label_dim: int, wanted: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
-) -> ClassRule:
-    """Returns a function from streams and the position of the first seed to classes int64 ``(N,)``."""
-    if isinstance(wanted, str) and wanted not in ("uniform", "empirical"):
-        raise UserError(f"class labels: must be uniform, empirical or a class, got '{wanted}'")
-    if label_dim == 0:
-        if not isinstance(wanted, (str, LabelCounts)):
-            raise UserError("class labels: the network has no classes; leave the class out")
-        return lambda streams, start: torch.full((len(streams),), NO_CLASS)
-    if wanted == "uniform":
-        return lambda streams, start: streams.randint(label_dim)
-    if isinstance(wanted, LabelCounts):
-        if len(wanted.counts) != label_dim:
-            raise UserError(
-                f"class labels: '{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}; "
-                "give those of the data set that the network was trained on"
-            )
-        sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(wanted.counts))
-        return lambda streams, start: sorted_pool[streams.randint(len(sorted_pool))]
-    if wanted == "empirical":
-        if dataset is None or dataset.label_dim == 0:
-            raise UserError("class labels: 'empirical' draws from a data set with classes; give one, or use 'uniform'")
-        if dataset.label_dim != label_dim:
-            raise UserError(
-                f"class labels: data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}; "
-                "give the data set that the network was trained on"
-            )
-        pool = dataset.class_indices
-        return lambda streams, start: pool[streams.randint(len(pool))]
-    fixed = torch.full((count,), wanted) if isinstance(wanted, int) else torch.as_tensor(wanted, dtype=torch.int64)
-    if len(fixed) != count:
-        raise UserError(f"class labels: {len(fixed)} classes for {count} seeds; give one class per seed")
-    if count and not (int(fixed.min()) >= 0 and int(fixed.max()) < label_dim):
-        raise UserError(
-            f"class labels: must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
-        )
-
-    def given(streams: SeedStreams, start: int) -> torch.Tensor:
-        # Draws a class without using it, as the original tools do, so that the fresh noise is the same for any class.
-        streams.randint(label_dim)
-        here = fixed[start : start + len(streams)]
-        return torch.cat([here, here[-1:].expand(len(streams) - len(here))])
-
-    return given
 
 
 def _run(

@@ -14,8 +14,9 @@ from sida.data.archive import dataset_json, image_name
 from sida.data.pictures import encode_png
 from sida.errors import UserError
 from sida.files.atomic import atomic_path, read_hashed_json, write_hashed_json, zip_member
-from sida.sampling.generate import NO_CLASS, Samples
+from sida.sampling.generate import Samples
 from sida.sampling.intact import intact_png, intact_zip
+from sida.sampling.seeds import NO_CLASS
 from sida.sampling.store import MODE, NpzFile, SampleStore, ShardFolder
 
 #: Member of a shard with name, class and seed of each image; its last one.

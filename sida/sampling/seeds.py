@@ -1,12 +1,18 @@
-"""Random streams, one per image, so that image i is the same in any batch, shard or order."""
+"""Random streams, one per image, and rules that draw classes: image i is the same in any batch, shard or order."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+from sida.config.label_counts import LabelCounts
+from sida.data.dataset import Dataset
 from sida.data.transfer import to_device
+from sida.errors import UserError
+
+#: Class of images from networks without classes.
+NO_CLASS = -1
 
 
 class SeedStreams:
@@ -48,3 +54,61 @@ def latents_for_seeds(seeds: Sequence[int], shape: Sequence[int]) -> torch.Tenso
     Source: NVlabs/edm:generate.py (``StackedRandomGenerator``); CPU generators on every device.
     """
     return SeedStreams(seeds).randn(shape)
+
+
+#: Function from streams and the position of the first seed to classes int64 ``(N,)``.
+ClassRule = Callable[[SeedStreams, int], torch.Tensor]
+
+
+def class_rule_of(
+    label_dim: int, wanted: str | int | Sequence[int] | LabelCounts, dataset: Dataset | None, count: int
+) -> ClassRule:
+    """Returns the rule that draws classes; arguments and errors as for :func:`sida.sampling.generate`.
+
+    Args:
+        label_dim: Number of the network's classes.
+        wanted: ``class_labels`` of :func:`sida.sampling.generate`.
+        dataset: Source of ``empirical`` labels.
+        count: Number of seeds.
+    """
+    if isinstance(wanted, str) and wanted not in ("uniform", "empirical"):
+        raise UserError(f"class labels: must be uniform, empirical or a class, got '{wanted}'")
+    if label_dim == 0:
+        if not isinstance(wanted, (str, LabelCounts)):
+            raise UserError("class labels: the network has no classes; leave the class out")
+        return lambda streams, start: torch.full((len(streams),), NO_CLASS)
+    if wanted == "uniform":
+        return lambda streams, start: streams.randint(label_dim)
+    if isinstance(wanted, LabelCounts):
+        if len(wanted.counts) != label_dim:
+            raise UserError(
+                f"class labels: '{wanted.name}' counts {len(wanted.counts)} classes, the network has {label_dim}; "
+                "give those of the data set that the network was trained on"
+            )
+        sorted_pool = torch.repeat_interleave(torch.arange(label_dim), torch.tensor(wanted.counts))
+        return lambda streams, start: sorted_pool[streams.randint(len(sorted_pool))]
+    if wanted == "empirical":
+        if dataset is None or dataset.label_dim == 0:
+            raise UserError("class labels: 'empirical' draws from a data set with classes; give one, or use 'uniform'")
+        if dataset.label_dim != label_dim:
+            raise UserError(
+                f"class labels: data set {dataset.name} has {dataset.label_dim} classes, the network {label_dim}; "
+                "give the data set that the network was trained on"
+            )
+        pool = dataset.class_indices
+        return lambda streams, start: pool[streams.randint(len(pool))]
+    fixed = torch.full((count,), wanted) if isinstance(wanted, int) else torch.as_tensor(wanted, dtype=torch.int64)
+    if len(fixed) != count:
+        raise UserError(f"class labels: {len(fixed)} classes for {count} seeds; give one class per seed")
+    if count and not (int(fixed.min()) >= 0 and int(fixed.max()) < label_dim):
+        raise UserError(
+            f"class labels: must be between 0 and {label_dim - 1}, got {int(fixed.min())}..{int(fixed.max())}"
+        )
+
+    def given(streams: SeedStreams, start: int) -> torch.Tensor:
+        # Draws a class without using it, as the original tools do, so that the fresh noise is the same for any class.
+        streams.randint(label_dim)
+        here = fixed[start : start + len(streams)]
+        return torch.cat([here, here[-1:].expand(len(streams) - len(here))])
+
+    return given

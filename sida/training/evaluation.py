@@ -25,6 +25,10 @@ from sida.sampling import Drawer
 from sida.training.interruption import Interruption, StopRequest
 from sida.training.ranks import Ranks
 
+#: ``evaluate(network, check) -> record``. The record's key ``selection`` (default ``fd``) names the value by which the
+#: loop selects the network to keep, the lowest. ``evaluate`` calls ``check`` often, which raises to interrupt it.
+Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
+
 
 class Evaluation:
     """Measures a network at intervals during its training.
@@ -97,7 +101,7 @@ class Evaluation:
 
 
 def shared_out(
-    evaluate: Callable[..., Mapping[str, Any]], net: torch.nn.Module, interruption: Interruption, ranks: Ranks
+    evaluate: Evaluate, net: torch.nn.Module, interruption: Interruption, ranks: Ranks
 ) -> dict[str, Any] | StopRequest:
     """Evaluates a network on all ranks if the evaluation can be divided, else on rank 0.
 

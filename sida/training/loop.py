@@ -14,7 +14,8 @@ from sida.progress import Progress, say
 from sida.training.averages import Average
 from sida.training.background import NamedTensors
 from sida.training.divergence import hopeless, rising, unhealthy
-from sida.training.evaluation import shared_out
+from sida.training.evaluation import Evaluate, shared_out
+from sida.training.flat import Resumable
 from sida.training.interruption import Interruption, StopRequest
 from sida.training.logs import without_nan
 from sida.training.meter import IterationRecord, TickMeter
@@ -25,8 +26,8 @@ from sida.training.run import DrawPicture, RunFiles
 from sida.training.state import other_tensors
 
 
-class Trainer(Protocol):
-    """Interface of a trainer to the loop."""
+class Trainer(Resumable, Protocol):
+    """Interface of a trainer to the loop; its state is everything that a resumed run needs."""
 
     @property
     def ema(self) -> Average:
@@ -44,17 +45,6 @@ class Trainer(Protocol):
 
     def weight_rms(self) -> dict[str, float | None]:
         """Root mean square of the weights of each optimized network, for the log."""
-
-    def state(self) -> NamedTensors:
-        """Returns everything that a resumed run needs."""
-
-    def load(self, state: NamedTensors) -> None:
-        """Restores a state."""
-
-
-#: ``evaluate(network, check) -> record``. The record's key ``selection`` (default ``fd``) names the value by which the
-#: loop selects the network to keep, the lowest. ``evaluate`` calls ``check`` often, which raises to interrupt it.
-Evaluate = Callable[[torch.nn.Module, Callable[[], None]], Mapping[str, Any]]
 
 
 class TrainingLoop:
@@ -96,10 +86,8 @@ class TrainingLoop:
         self.train: list[dict[str, Any]] = []
         self.evaluations: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        # Only on rank 0, which writes them.
-        self.best_tensors: NamedTensors = {}
-        # Whether the log ended the run early.
-        self.ended = False
+        self.best_tensors: NamedTensors = {}  # on rank 0, which writes them
+        self.ended = False  # whether the log ended the run early
         self.meter = TickMeter(ranks)
         # Time of the last state, and its number of images.
         self._saved, self._saved_nimg = time.monotonic(), 0
@@ -256,8 +244,6 @@ class TrainingLoop:
         facts = {name: value for name, value in told.items() if value is not None}
         progress.update(min(self.nimg, self.plan.total), facts, force)
 
-    # States.
-
     def _record(self) -> dict[str, Any]:
         """Values of a state other than tensors; copies, because the lists grow while the state is written."""
         return {
@@ -283,12 +269,11 @@ class TrainingLoop:
         self.train, self.evaluations = record["train"], record["evaluations"]
         self.ended = self._over()
         self.meter.load(record["meter"])
-        prefix = "best/"
-        best = {n[len(prefix) :]: t for n, t in kept.tensors.items() if n.startswith(prefix)}
+        best = {n.removeprefix("best/"): t for n, t in kept.tensors.items() if n.startswith("best/")}
         try:
             if self.best is not None and best["parameters"].shape != self.trainer.ema.flat.vector.shape:
                 raise KeyError
-            self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith(prefix)})
+            self.trainer.load({n: t for n, t in kept.tensors.items() if not n.startswith("best/")})
         except (KeyError, RuntimeError):
             raise other_tensors(kept.path) from None
         if not self.ranks.rank:

@@ -123,3 +123,20 @@ def printable(text: str, limit: int = 80) -> str:
     shown = text[: limit + 1].encode("ascii", "backslashreplace").decode()
     shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
     return shown if len(shown) <= limit else shown[: limit - 3] + "..."
+
+
+def expect_type(value: Any, kind: type) -> Any:
+    """Returns a value of the expected type; raises TypeError for any other value."""
+    if not isinstance(value, kind):
+        raise TypeError(f"a {kind.__name__} was expected, {type(value).__name__} found")
+    return value
+
+
+def describe_value(value: Any) -> str:
+    """Name or type of an untrusted value, for errors."""
+    return f"'{value.name}'" if isinstance(value, Allowed) else f"a value of type {type(value).__name__}"
+
+
+def brief_error(error: BaseException) -> str:
+    """An error's message, escaped and cut to 100 characters."""
+    return printable(str(error) or type(error).__name__, 100)

@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any
 
 from sida.errors import UserError
-from sida.unpickle.inert import MAX_TEXT, Allowed, Budget, DeniedError, InertObject, checked_key, printable, refusals
+from sida.unpickle import inert
+from sida.unpickle.inert import MAX_TEXT, Allowed, Budget, DeniedError, InertObject, checked_key, refusals
 from sida.unpickle.window import Window
 
 MAX_STACK = 200_000
@@ -25,7 +26,6 @@ STEPS_PER_CALL = 4
 """Steps of a call or a set: each takes some hundred bytes of memory for one or two bytes of the file."""
 INLINE_BYTES = 4096
 """Byte strings up to this length become ``bytes``; longer ones stay in the file as a :class:`Window`."""
-
 
 _CONSTANTS: dict[int, Any] = {ord("N"): None, 0x88: True, 0x89: False, ord(")"): ()}
 _EMPTY: dict[int, type] = {ord("]"): list, ord("}"): dict, 0x8F: set}
@@ -99,7 +99,9 @@ class PickleMachine:
                 f"{self._where}: cut off: a value at byte {need} goes beyond the {have} bytes there; download it again"
             ) from None
         except _FAULTS as error:
-            raise UserError(f"{self._where}: damaged pickle at byte {self._position} ({_brief(error)})") from None
+            raise UserError(
+                f"{self._where}: damaged pickle at byte {self._position} ({inert.brief_error(error)})"
+            ) from None
 
     def _run(self) -> tuple[Any, int]:
         while (opcode := self._read(1)[0]) != ord("."):
@@ -134,12 +136,10 @@ class PickleMachine:
             self._stack.append(self._long(_LONGS[opcode]))
         elif opcode in _REFUSED:
             raise DeniedError(f"it uses the opcode {_REFUSED[opcode]}")
-        else:
-            if opcode not in _METHODS:
-                raise ValueError(f"no such opcode 0x{opcode:02x}; not a pickle, or damaged")
+        elif opcode in _METHODS:
             getattr(self, f"_{_METHODS[opcode]}")()
-
-    # Reading
+        else:
+            raise ValueError(f"no such opcode 0x{opcode:02x}; not a pickle, or damaged")
 
     def _read(self, length: int) -> bytes:
         data = self._window.read_at(self._position, length)
@@ -232,11 +232,11 @@ class PickleMachine:
 
     def _append(self) -> None:
         item = self._pop()
-        _expect(self._stack[-1], list).append(item)
+        inert.expect_type(self._stack[-1], list).append(item)
 
     def _appends(self) -> None:
         items = self._pop_mark()
-        _expect(self._stack[-1], list).extend(items)
+        inert.expect_type(self._stack[-1], list).extend(items)
 
     def _setitem(self) -> None:
         value = self._pop()
@@ -249,10 +249,10 @@ class PickleMachine:
 
     def _additems(self) -> None:
         items = self._pop_mark()
-        _expect(self._stack[-1], set).update(checked_key(item) for item in items)
+        inert.expect_type(self._stack[-1], set).update(checked_key(item) for item in items)
 
     def _put_items(self, items: list[Any]) -> None:
-        target = _expect(self._stack[-1], dict)
+        target = inert.expect_type(self._stack[-1], dict)
         if len(items) % 2:
             raise ValueError("a key without value")
         for key, value in zip(items[::2], items[1::2]):
@@ -263,28 +263,28 @@ class PickleMachine:
         self._stack.append(self._resolve(module, self._line()))
 
     def _stack_global(self) -> None:
-        name = _expect(self._pop(), str)
-        module = _expect(self._pop(), str)
+        name = inert.expect_type(self._pop(), str)
+        module = inert.expect_type(self._pop(), str)
         self._stack.append(self._resolve(module, name))
 
     def _reduce(self) -> None:
-        args = _expect(self._pop(), tuple)
+        args = inert.expect_type(self._pop(), tuple)
         self._call(self._pop(), args)
 
     def _newobj_ex(self) -> None:
-        if _expect(self._pop(), dict):
+        if inert.expect_type(self._pop(), dict):
             raise DeniedError("it makes an object with keyword arguments")
         self._reduce()
 
     def _call(self, function: Any, args: tuple[Any, ...]) -> None:
         if not isinstance(function, Allowed):
-            raise DeniedError(f"it calls {_describe(function)}")
+            raise DeniedError(f"it calls {inert.describe_value(function)}")
         self._budget.spend(STEPS_PER_CALL)
         self._budget.spend_on(args)
         try:
             self._stack.append(function.make(*args))
         except _FAULTS as error:
-            raise ValueError(f"{function.name}: {_brief(error)}") from None
+            raise ValueError(f"{function.name}: {inert.brief_error(error)}") from None
 
     def _build(self) -> None:
         state = self._pop()
@@ -294,23 +294,9 @@ class PickleMachine:
             target.set_state(state)
         elif not (isinstance(target, dict) and isinstance(state, dict)):
             # Attributes of a dictionary (in which torch keeps version numbers) are not needed.
-            raise DeniedError(f"it sets the state of {_describe(target)}")
+            raise DeniedError(f"it sets the state of {inert.describe_value(target)}")
 
     def _binpersid(self) -> None:
         if self._persistent is None:
             raise DeniedError("it refers to data outside the file")
         self._stack.append(self._persistent(self._pop()))
-
-
-def _expect(value: Any, kind: type) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"a {kind.__name__} was expected, {type(value).__name__} found")
-    return value
-
-
-def _describe(value: Any) -> str:
-    return f"'{value.name}'" if isinstance(value, Allowed) else f"a value of type {type(value).__name__}"
-
-
-def _brief(error: BaseException) -> str:
-    return printable(str(error) or type(error).__name__, 100)

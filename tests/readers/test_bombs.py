@@ -38,12 +38,10 @@ from sida.files.text_files import (
     MOST_LOGGED,
     MOST_ROWS,
     MOST_TEXT_BYTES,
-    MOST_VALUES,
-    MOST_YAML,
     parse_json,
-    parse_yaml,
     read_csv,
 )  # fmt: skip
+from sida.files.yaml_text import MOST_VALUES, MOST_YAML, parse_yaml
 from sida.networks.checkpoint import read_state_dict
 from sida.sampling.intact import intact_png, intact_zip
 from sida.unpickle.inert import MAX_STEPS, MAX_TEXT

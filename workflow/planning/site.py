@@ -12,7 +12,8 @@ from sida.config.plugins import check_code_path
 from sida.config.ranges import Count, Positive
 from sida.config.resources import ROOT
 from sida.errors import UserError
-from sida.files.text_files import parse_yaml, read_text
+from sida.files.text_files import read_text
+from sida.files.yaml_text import parse_yaml
 from workflow.planning.rates import load_assumptions
 
 #: Environment variable that names another file.

@@ -123,7 +123,7 @@ def tell(network: Path) -> None:
 
 def _apply(spec: dict[str, Any], override: str, cls: type) -> None:
     from sida.config.mapping import takes_text
-    from sida.files.text_files import parse_yaml
+    from sida.files.yaml_text import parse_yaml
 
     key, equals, text = override.partition("=")
     if not equals or not key:
