@@ -186,8 +186,6 @@ class PickleMachine:
         self._stack = self._marks.pop()
         return items
 
-    # Opcodes with their own methods
-
     def _drop(self) -> None:
         self._stack.pop() if self._stack else self._pop_mark()
 
