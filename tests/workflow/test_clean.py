@@ -9,7 +9,7 @@ from eval.tables import build_table, load_layout
 from sida.config.resources import ROOT, find
 from sida.errors import UserError
 from workflow.preset import Preset
-from workflow.preset.rehearsal import _pretended, check_preset, unshown_rows
+from workflow.preset.rehearsal import _placeholders, check_preset, unshown_rows
 from workflow.preset.targets import Targets
 
 TABLES = {"clean-table1": "cifar10", "clean-table2": "cifar10", "clean-table5": "ffhq64", "clean-table6": "afhqv2"}
@@ -54,7 +54,7 @@ def test_rows_are_measured_twice_and_the_first_time_as_before(released, clean):
 @pytest.mark.parametrize("name", TABLES)
 def test_clean_numbers_have_columns_without_a_published_side(clean, name):
     protocol = f"{TABLES[name]}-clean"
-    measured = Measurements(_pretended(clean))
+    measured = Measurements(_placeholders(clean))
     layout = load_layout(find("tables", name))
     table = build_table(layout, measured, clean.runs, load_published(), "audit")
     heads = [(column.group, column.head) for column in table.columns]
