@@ -37,7 +37,7 @@ FLOORS = {
         ("extrapolation", "inception_score", "memorisation", "statistics"),
         ("measuring",),
         ("figures", "tables"),
-        ("claims",),
+        ("claims", "scoring"),
         ("report",),
         ("commands",),
     ),

@@ -6,12 +6,15 @@ import argparse
 
 from sida.cli.arguments import whole
 
-HELP = "Score images of any generator (folder, zip, tar, npz, npy) under a protocol."
+HELP = "Score the images of any generator under a protocol: files, a network, or a Python function."
 EXAMPLES = """examples:
   sida-eval score --images my_samples/ --protocol cifar10
   sida-eval score --images samples.npz --protocol imagenet64 --trials 3 --name "My model" --out score.json
   sida-eval score --images samples.npz --protocol cifar10 --nfe 1 --table table1 --latex row.tex   (a row of Table 1)
   sida-eval score --images digits.zip --protocol digits --num-samples 1000
+  sida-eval score --network cifar10-uncond-sida-a1 --protocol cifar10 --device cuda     (an id of `sida assets list`)
+  sida-eval score --network teacher.safetensors --sampler heun:18 --protocol digits --trials 1
+  sida-eval score --function mine:sample --protocol cifar10        (`sample(seeds)` of mine.py gives uint8 images)
 Images must be uint8 of the protocol's size: nothing is resized or rescaled. Ten trials of 50,000 images make a full
 result; a smaller set is measured, and the result says so. --reference edm=FILE uses a local file instead of
 fetching the published reference.
@@ -20,7 +23,11 @@ fetching the published reference.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
-    parser.add_argument("--images", required=True, metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
+    scored = parser.add_mutually_exclusive_group(required=True)
+    scored.add_argument("--images", metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
+    scored.add_argument("--network", metavar="NET", help="network file (.safetensors), published .pkl, or asset id")
+    scored.add_argument("--function", metavar="MODULE:NAME", help="Python function of a list of seeds")
+    parser.add_argument("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
     parser.add_argument("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
     parser.add_argument(
         "--trials", type=whole("--trials", 1), metavar="T", help="disjoint trials (default: all that fit)"
@@ -53,16 +60,24 @@ def run(args: argparse.Namespace) -> int:
     """Scores the images and prints the result."""
     from eval.commands._options import check_output, extractor_options, pairs
     from eval.measuring.protocol import load_protocol
-    from eval.measuring.score import score_images
+    from eval.measuring.score import NetworkFile, score_images
     from eval.tables.scores import latex_row, row_columns
     from sida.config.mapping import load_spec
+    from sida.config.samplers import read_sampler
+    from sida.errors import UserError
     from sida.files.atomic import write_hashed_json, write_text
+    from sida.sampling.networks import network_file
 
     check_output(args.out, "--out")
     check_output(args.latex, "--latex")
+    if args.sampler and not args.network:
+        raise UserError("--sampler: is for --network; leave it out")
     columns = row_columns(load_protocol(args.protocol), args.table)
+    images = args.images or args.function
+    if args.network:
+        images = NetworkFile(str(network_file(args.network)), read_sampler(args.sampler or "one_step", "--sampler"))
     score = score_images(
-        args.images,
+        images,
         args.protocol,
         trials=args.trials,
         num_samples=args.num_samples,

@@ -5,19 +5,24 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from eval.measuring.images import ImageFiles
 from eval.measuring.measure import Measurer, threads
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, load_protocol
+from eval.measuring.sources import CallableSource
 from eval.measuring.spec import MeasureSpec
 from eval.results.summary import Estimate
+from sida.config.datasets import dataset_spec
+from sida.config.ranges import names_object
+from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
 from sida.progress import Progress
+from sida.sampling.generator import Generator
 
 
 @dataclass(frozen=True)
@@ -120,8 +125,21 @@ class Score:
         return [*short, *self.remarks, *dict.fromkeys(found)]
 
 
+class NetworkFile(NamedTuple):
+    """A network to score: its file and how images are drawn from it."""
+
+    path: str
+    sampler: Sampler = Sampler(kind="one_step")
+    guide: str | None = None
+    vae: str | None = None
+
+
+#: Images to score: files, a function (or its name, ``module:function``), a network file, a loaded generator.
+Scored = str | Path | Callable[..., Any] | NetworkFile | Generator
+
+
 def score_images(
-    path: str | Path,
+    images: Scored,
     protocol: str | Path | Mapping[str, Any] | Protocol,
     trials: int | None = None,
     num_samples: int | None = None,
@@ -129,57 +147,88 @@ def score_images(
     allow_duplicates: bool = False,
     **settings: Any,
 ) -> Score:
-    """Measures image files under a protocol.
+    """Measures images in files, or those that a function or network draws.
 
     Args:
-        path: Folder, zip, tar, npz or npy. Trial t takes the images t·n … (t + 1)·n − 1 in the order of names.
+        images: Folder, zip, tar, npz or npy: trial t takes the images t·n … (t + 1)·n − 1 in the order of names. Or
+            a function ``function(seeds)``, its name ``module:function``, or a network: trial t takes the protocol's
+            seeds.
         protocol: Name, path or content.
         trials: Number of disjoint trials; by default as many as the images allow, at most the protocol's number.
         num_samples: Images per trial, if not the protocol's n; the result is then not comparable.
-        name: Label; the path's name by default.
+        name: Label; by default the name of the path or function.
         allow_duplicates: Accept equal images.
         **settings: Other fields of :class:`~eval.measuring.spec.MeasureSpec` (dataset, references, device, ...).
 
     Raises:
         UserError: Images that cannot be measured under this protocol; the message names the file and the remedy.
     """
-    chosen = load_protocol(protocol)
-    if num_samples is not None and num_samples != chosen.num_samples:
-        if num_samples < 2:
-            raise UserError(f"--num-samples: must be at least 2, got {num_samples}")
-        fitting = tuple(metric.for_samples(num_samples) for metric in chosen.metrics)
-        chosen = dataclasses.replace(
-            chosen, name=f"{chosen.name}-n{num_samples}", num_samples=num_samples, metrics=fitting
-        )
+    chosen = _with_samples(load_protocol(protocol), num_samples)
     used = {metric.extractor for metric in chosen.metrics}
     for unknown in [key for key in settings.get("extractors") or {} if key not in used]:
         fault = f"protocol '{chosen.name}' uses no feature network '{unknown}'{suggestion(unknown, used)}"
         raise UserError(f"--extractor-option: {fault}")
-    files = ImageFiles(str(path), chosen)
-    count = _trials(files, trials, str(path))
+    label, fields = _origin(images, allow_duplicates)
+    files = ImageFiles(str(images), chosen) if fields["sampler"]["kind"] == "images" else None
+    count = _trials(files, trials, str(images)) if files else trials or chosen.trials
     if count > chosen.trials:
         chosen = dataclasses.replace(chosen, trials=count)
-    label = name or Path(path).name
+    label = name or label
+    settings = fields | {key: value for key, value in settings.items() if value is not None}
+    if "network" in settings and "dataset" not in settings:
+        named = [source.dataset for source in chosen.sources.values() if source.dataset]
+        settings |= {"dataset": dataset_spec(named[0], "score")} if named else {}
     try:
-        spec = MeasureSpec(
-            run=label,
-            method="images",
-            sampler={"kind": "images", "path": str(path), "allow_duplicates": allow_duplicates},
-            protocol=chosen,
-            label=label,
-            **settings,
-        )
+        spec = MeasureSpec(run=label, protocol=chosen, label=label, **settings)
     except ValueError as error:
         raise UserError(f"score: {error}") from None
     measurer = Measurer(spec, "score")
+    if spec.sampler["kind"] == "python" and not isinstance(images, str):
+        assert callable(images)
+        measurer.source = CallableSource(spec.sampler["callable"], {}, allow_duplicates, images)
     progress = Progress(f"score {label}", count * chosen.num_samples, "img", interval=2)
     records = []
     with threads(spec.threads):
         for trial in range(count):
             sums = measurer.sums(trial, 0, chosen.num_samples, progress, trial * chosen.num_samples)
             records.append(measurer.record(trial, sums))
-    assert isinstance(measurer.source, ImageFiles)
-    return Score(label, chosen, records, measurer.source.store.remarks, spec.family, spec.nfe)
+    remarks = measurer.source.store.remarks if isinstance(measurer.source, ImageFiles) else ()
+    return Score(label, chosen, records, remarks, spec.family, spec.nfe)
+
+
+def _with_samples(protocol: Protocol, num_samples: int | None) -> Protocol:
+    """The protocol with another n, under another name."""
+    if num_samples is None or num_samples == protocol.num_samples:
+        return protocol
+    if num_samples < 2:
+        raise UserError(f"--num-samples: must be at least 2, got {num_samples}")
+    fitting = tuple(metric.for_samples(num_samples) for metric in protocol.metrics)
+    name = f"{protocol.name}-n{num_samples}"
+    return dataclasses.replace(protocol, name=name, num_samples=num_samples, metrics=fitting)
+
+
+def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:
+    """Label of the images, and the fields of a :class:`MeasureSpec` that say how they are drawn or read."""
+    if isinstance(images, Generator):
+        guide = None if images.guide is None else str(images.guide)
+        label, fields = _origin(NetworkFile(str(images.path), images.sampler, guide, images.vae), allow_duplicates)
+        return label, fields | {"device": images.device}
+    if isinstance(images, NetworkFile):
+        path, sampler = Path(images.path), images.sampler
+        label = path.parent.name if path.stem == "network" and path.parent.name else path.stem
+        fields = {"method": "external", "sampler": sampler.given(), "nfe": sampler.nfe}
+        return label, fields | {"network": str(path), "guide": images.guide, "vae": images.vae}
+    repeats = {"allow_duplicates": allow_duplicates}
+    if callable(images):
+        name = f"{images.__module__}:{getattr(images, '__qualname__', type(images).__name__)}"
+    else:
+        name = str(images)
+    if callable(images) or (names_object(name) and not Path(name).exists()):
+        return name.rpartition(":")[2], {
+            "method": "external",
+            "sampler": {"kind": "python", "callable": name, **repeats},
+        }
+    return Path(name).name, {"method": "images", "sampler": {"kind": "images", "path": name, **repeats}}
 
 
 def _trials(images: ImageFiles, wanted: int | None, path: str) -> int:

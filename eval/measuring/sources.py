@@ -7,6 +7,7 @@ data use one random stream per seed; files are chosen by position.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -79,14 +80,19 @@ class CallableSource:
         name: ``module:object``.
         kwargs: Further arguments of each call.
         allow_duplicates: False refuses a generator that gives equal images for different seeds.
+        function: The callable itself, where Python code has it at hand; else it is imported by its name.
     """
 
     name: str
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     allow_duplicates: bool = False
+    function: Callable[..., Any] | None = None
 
     def __post_init__(self) -> None:
-        self._module, self._function = load_object(self.name, "sampler.callable", "function")
+        if self.function is None:
+            self._module, self._function = load_object(self.name, "sampler.callable", "function")
+        else:
+            self._module, self._function = sys.modules[self.function.__module__], self.function
         if not callable(self._function):
             raise UserError(f"sampler.callable: '{self.name}' is of type {type(self._function).__name__}, no function")
         allowing = "or say allow_duplicates: true in the spec's sampler if it really repeats itself"

@@ -15,7 +15,8 @@ from eval.tables.latex import row_cell
 from eval.tables.latex_text import escape
 from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, load_layout
 from eval.tables.lines import CellSource
-from eval.tables.model import Cell, Table
+from eval.tables.model import Cell, Row, Table
+from eval.tables.text import to_markdown
 from sida.config.resources import find
 from sida.errors import UserError
 from sida.files.atomic import read_hashed_json
@@ -52,16 +53,27 @@ def row_columns(protocol: Protocol, table: str | None = None) -> tuple[ColumnSpe
 
 def latex_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
     """A row of a table's LaTeX with these columns, decimals and units, under a comment that names them."""
+    cells = [row_cell(cell, heading(column)) for cell, column in zip(row_cells(score, columns), columns)]
+    return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
+
+
+def markdown_row(score: Score, columns: Sequence[ColumnSpec]) -> str:
+    """The same row as a Markdown table of one line."""
+    heads = tuple(heading(column) for column in columns)
+    return to_markdown(Table(score.name, "", "", "measured", heads, (Row(row_cells(score, columns)),)))
+
+
+def row_cells(score: Score, columns: Sequence[ColumnSpec]) -> tuple[Cell, ...]:
+    """Cells of the row, one for each column."""
     texts = {"label": score.name, "family": score.family, "nfe": str(score.nfe or "")}
     cells = []
     for column in columns:
         if column.metric is None:
             text = texts.get(str(column.field), "")
-            cell = Cell(text) if text else Cell(kind="blank")
+            cells.append(Cell(text) if text else Cell(kind="blank"))
         else:
-            cell = measured_cell(column, CellSource(column.metric, estimate=_estimate(score, column.metric)))
-        cells.append(row_cell(cell, heading(column)))
-    return f"% {' & '.join(escape(column.head) for column in columns)}\n{' & '.join(cells)} \\\\"
+            cells.append(measured_cell(column, CellSource(column.metric, estimate=_estimate(score, column.metric))))
+    return tuple(cells)
 
 
 def _estimate(score: Score, key: str) -> Estimate | None:

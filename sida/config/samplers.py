@@ -70,6 +70,12 @@ class Sampler(Settings):
         """Evaluations of the network per image; as in the papers, those of a guiding network do not count."""
         return {"heun": heun_evaluations(self.steps), "one_step": self.steps, "data": 0}[self.kind]
 
+    def given(self) -> dict[str, Any]:
+        """Kind, steps and the settings that differ from their defaults, as :func:`read_sampler` takes them."""
+        fields = {field.name: field.default for field in dataclasses.fields(self)}
+        changed = {name: getattr(self, name) for name, default in fields.items() if getattr(self, name) != default}
+        return changed | ({} if self.kind == "data" else {"num_steps": self.steps})
+
     def facts(self) -> dict[str, Any]:
         """The settings that decide the images, as JSON values for records; ``kernels`` only if it is not ``torch``."""
         facts = {key: value for key, value in dataclasses.asdict(self).items() if value != math.inf}

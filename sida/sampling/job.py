@@ -151,7 +151,7 @@ class _Source:
     """Opened networks, data set and class rule of a job."""
 
     def __init__(self, config: SampleConfig) -> None:
-        self.sampler, self.device = read_sampler(config.sampler, "sampler"), _device(config.device)
+        self.sampler, self.device = read_sampler(config.sampler, "sampler"), open_device(config.device)
         net, self.network_sha256 = self._open(config.network)
         guide, self.guide_sha256 = self._open(config.gnet)
         if net is None and self.sampler.kind != "data":
@@ -255,7 +255,12 @@ def _class_rule(given: int | str | dict[str, Any]) -> str | int | LabelCounts:
     return int(text) if re.fullmatch("-?[0-9]{1,18}", text) else text
 
 
-def _device(name: str | None) -> str:
+def open_device(name: str | None) -> str:
+    """The device of that name, ready to use; None takes a GPU if there is one.
+
+    Raises:
+        UserError: Another text than ``cpu``, ``cuda`` or ``cuda:NUMBER``, or no such device here.
+    """
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":

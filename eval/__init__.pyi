@@ -1,0 +1,2 @@
+from eval import results as results
+from eval.scoring import score as score

@@ -1,0 +1,84 @@
+"""Scores in Python: images, a function or a generator in; means, spreads and a row for tables out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from eval.measuring.protocol import Protocol
+from eval.measuring.score import Score, Scored, score_images
+from eval.results.measurements import long_rows
+from eval.tables.scores import latex_row, markdown_row, row_columns
+
+if TYPE_CHECKING:
+    import pandas
+
+
+class ScoreRow(Score):
+    """A score that shows itself as a row: in a terminal, a notebook, a paper."""
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown()
+
+    def frame(self) -> pandas.DataFrame:
+        """One line per metric: ``mean``, ``std``, ``standard_error``, ``min``, ``max`` and ``trials``."""
+        import pandas
+
+        lines = pandas.DataFrame.from_dict(self.summary(), orient="index").rename_axis("metric")
+        return lines.assign(trials=lines.pop("values").map(len))
+
+    def trials(self) -> pandas.DataFrame:
+        """One line per trial and metric, with the columns of ``measurements.csv``."""
+        import pandas
+
+        rows = pandas.DataFrame(long_rows(self.records))
+        return rows.assign(value=rows["value"].astype(float))
+
+    def latex(self, table: str | None = None) -> str:
+        """The row in LaTeX with the columns, decimals and units of a table such as ``table1``."""
+        return latex_row(self, row_columns(self.protocol, table))
+
+    def markdown(self, table: str | None = None) -> str:
+        """The row as a Markdown table."""
+        return markdown_row(self, row_columns(self.protocol, table))
+
+
+def score(
+    images: Scored | np.ndarray,
+    protocol: str | Path | Mapping[str, Any] | Protocol,
+    trials: int | None = None,
+    num_samples: int | None = None,
+    name: str | None = None,
+    **settings: Any,
+) -> ScoreRow:
+    """Measures images under a protocol, as ``sida-eval score`` does.
+
+    >>> eval.score(sida.load("cifar10-uncond-sida-a1"), "cifar10").frame()
+
+    Args:
+        images: A generator of :func:`sida.load`; a function of a list of seeds; uint8 images ``(N, C, H, W)`` or
+            ``(N, H, W, C)``; or a folder, zip, tar, npz or npy of images.
+        protocol: Name, path or content.
+        trials: Number of trials; by default the protocol's, or as many as the images suffice for.
+        num_samples: Images per trial; another number than the protocol's is not comparable with it.
+        name: Label of the row.
+        **settings: As of :func:`eval.measuring.score.score_images` (``device``, ``family``, ``nfe``, ``dataset``, ...).
+
+    Raises:
+        UserError: Images that cannot be measured under this protocol.
+    """
+    if isinstance(images, np.ndarray):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "images.npy"
+            np.save(file, images)
+            found = score_images(file, protocol, trials, num_samples, name or "images", **settings)
+    else:
+        found = score_images(images, protocol, trials, num_samples, name, **settings)
+    return ScoreRow(**vars(found))

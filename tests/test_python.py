@@ -1,0 +1,106 @@
+"""The Python front door: `sida.load`, `eval.score` and `eval.results.load` do what the commands do."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import eval
+import sida
+from eval.commands import main as measure_main
+from sida.cli.main import main
+from sida.config.resources import ROOT
+from sida.errors import UserError
+from sida.networks import build_network
+from sida.networks.checkpoint import save_network
+from tests.eval.synthetic_output import write_preset
+
+UNET = {"model_type": "SongUNet", "img_resolution": 8, "img_channels": 1, "label_dim": 10, "model_channels": 8}
+UNET |= {"channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+
+
+def write_network(path: Path) -> Path:
+    torch.manual_seed(0)
+    net = build_network({"class": "EDMPrecond", "kwargs": UNET})
+    for parameter in net.parameters():
+        parameter.data = torch.randn_like(parameter) * 0.2
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_network(net, path, {"method": "sida", "nimg": 1000})
+    return path
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    return write_network(tmp_path_factory.mktemp("run") / "mine" / "network.safetensors")
+
+
+def test_importing_takes_milliseconds_and_no_torch():
+    code = "import time; t = time.perf_counter(); import sida, eval; t = time.perf_counter() - t; import sys; "
+    code += "print(t, {'torch', 'numpy', 'pandas'} & set(sys.modules), 'load' in dir(sida), 'score' in dir(eval))"
+    done = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
+    assert min(float(one.stdout.split()[0]) for one in done) < 0.05
+    assert done[0].stdout.split(maxsplit=1)[1].strip() == "set() True True"
+    with pytest.raises(AttributeError, match="sampel"):
+        sida.sampel  # noqa: B018
+
+
+def test_images_are_those_of_the_command(network, tmp_path):
+    generator = sida.load(network, device="cpu")
+    command = ["sample", "--network", str(network), "--device", "cpu"]
+    assert main([*command, "--seeds", "10-109", "--out", str(tmp_path / "a.npz")]) == 0
+    drawn = np.load(tmp_path / "a.npz")["arr_0"].transpose(0, 3, 1, 2)
+    assert np.array_equal(generator.sample(100, seed=10), drawn)
+    assert main([*command, "--seeds", "3,8,20", "--class-labels", "4", "--out", str(tmp_path / "b.npz")]) == 0
+    drawn = np.load(tmp_path / "b.npz")["arr_0"].transpose(0, 3, 1, 2)
+    assert np.array_equal(generator.sample([3, 8, 20], classes=4), drawn)
+    assert np.array_equal(generator.sample(np.array([3, 8, 20]), classes=[4, 4, 4]), drawn)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [({"count": 0}, "at least one image"), ({"count": 2, "seed": -1}, "negative seed"), ({"count": [-3]}, "negative")],
+)
+def test_a_wrong_number_of_images_is_one_line(network, arguments, fault):
+    with pytest.raises(UserError, match=fault):
+        sida.load(network).sample(**arguments)
+
+
+def test_a_score_is_that_of_the_command_for_a_generator_a_function_an_array_and_a_file(network, tmp_path, capsys):
+    generator = sida.load(network, device="cpu")
+    settings = {"num_samples": 200, "trials": 2, "name": "x"}
+    scores = [
+        eval.score(generator, "digits", **settings),
+        eval.score(lambda seeds: generator.sample(seeds, batch_size=250), "digits", **settings),
+        eval.score(generator.sample(400, batch_size=250), "digits", **settings),
+    ]
+    # Images of functions and files have no classes here, so one metric is missing there.
+    assert scores[0].frame().index[0] == "fd"
+    assert scores[1].frame().equals(scores[2].frame())
+    command = ["score", "--network", str(network), "--protocol", "digits", "--num-samples", "200", "--trials", "2"]
+    assert measure_main([*command, "--name", "x"]) == 0
+    printed = capsys.readouterr().out
+    assert str(scores[0]) in printed
+    assert scores[0].latex() in printed
+    assert "| x |" in scores[0].markdown().replace("  ", " ")
+    assert list(scores[0].trials().columns[:5]) == ["run", "method", "trial", "metric", "value"]
+
+
+def test_the_code_of_the_page_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_preset(tmp_path / "results/demo")
+    write_network(tmp_path / "results/demo/students/sida-a1.0/network.safetensors")
+    shutil.copytree(ROOT / "docs/examples", "docs/examples")
+    names: dict[str, object] = {"__name__": __name__}
+    for block in re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/python.md").read_text(), flags=re.M | re.S):
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert np.shape(names["images"]) == (4, 1, 8, 8)
+    assert {"mean", "std"} <= set(names["table"].columns)
+    assert not names["curve"].empty
+    assert "FD ↓" in capsys.readouterr().out
