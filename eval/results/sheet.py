@@ -41,7 +41,8 @@ class Run:
         alpha: α of the SiD loss.
         recipe: Name in the preset's recipes, or ``FILE/NAME`` of ``config/recipes``.
         seed: Own seed (default the preset's).
-        checkpoint: Asset id or path of a network; for external without a sampler, ``module:function`` or stored images.
+        checkpoint: Asset id, path or address (``https://``, ``hf://``) of a network; for external without a sampler,
+            ``module:function`` or stored images.
         dataset: Name of a data set of the preset or of ``config/datasets.yaml`` (default the preset's).
         protocol: Protocol file (default: the preset's).
         guide: Guiding network (a teacher of the preset, an asset id or a path) if the sampler, or the recipe of a

@@ -4,7 +4,7 @@ from sida.assets.cache import cache_dir
 from sida.assets.download import Transfer
 from sida.assets.fetch import checked, fetch, forget, verify_asset
 from sida.assets.many import fetch_many
-from sida.assets.registry import Asset, load_registry
+from sida.assets.registry import Asset, find_asset, is_address, load_registry
 
 __all__ = [
     "Asset",
@@ -13,7 +13,9 @@ __all__ = [
     "checked",
     "fetch",
     "fetch_many",
+    "find_asset",
     "forget",
+    "is_address",
     "load_registry",
     "verify_asset",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from pathlib import Path, PurePosixPath
@@ -27,6 +28,7 @@ ASSET_KINDS = {
     "dataset": "the raw files of a data set",
     "labels": "the class of each image of a data set",
 }
+_HUB = "https://huggingface.co"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,12 +121,50 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
     return assets
 
 
+def is_address(text: str) -> bool:
+    """Whether a text is an address for :func:`asset_at`, and no id or path."""
+    return text.startswith(("https://", "http://", "hf://"))
+
+
+def asset_at(address: str) -> Asset:
+    """The file at an address, as an asset: fetched, checked and recorded like a registered one.
+
+    Args:
+        address: ``https://HOST/PATH``, or ``hf://OWNER/REPOSITORY[@REVISION]/FILE`` on the Hugging Face Hub
+            (``$HF_ENDPOINT`` names a mirror). ``#sha256=DIGITS`` at the end is the hash that the file must have;
+            without it the hash of the first use is enforced from then on. ``http://`` needs the hash.
+
+    Raises:
+        UserError: Not of that form.
+    """
+    place, _, sha256 = address.partition("#sha256=")
+    hub = re.fullmatch(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w.-]+))?/([\w.+-]+(?:/[\w.+-]+)*)", place, re.ASCII)
+    url = place
+    if place.startswith("hf://"):
+        if not hub or {".", ".."} & set(hub[3].split("/")):
+            raise UserError(f"'{address}': must be hf://OWNER/REPOSITORY/FILE or hf://OWNER/REPOSITORY@REVISION/FILE")
+        url = f"{os.environ.get('HF_ENDPOINT') or _HUB}/{hub[1]}/resolve/{hub[2] or 'main'}/{hub[3]}"
+    if not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]+/[!-~]+", url) or "#" in url:
+        raise UserError(
+            f"'{address}': must be https://HOST/PATH without user name, spaces and '#' (but #sha256=DIGITS)"
+        )
+    if "#" in address and not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise UserError(f"'{address}': sha256 must be 64 lower-case hexadecimal digits")
+    if place.startswith("http://") and not sha256:
+        raise UserError(f"'{address}': nothing protects http://; use https://, or add #sha256=DIGITS")
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", PurePosixPath(url.partition("?")[0]).name).lstrip(".")[-80:] or "file"
+    target = f"addresses/{hashlib.sha256(url.encode()).hexdigest()[:16]}/{name}"
+    return Asset(id=address, kind="network", url=url, target=target, sha256=sha256, source=url)
+
+
 def find_asset(registry: dict[str, Asset], asset_id: str) -> Asset:
-    """Returns the asset with this id.
+    """Returns the asset with this id, or the file at this address (:func:`asset_at`).
 
     Raises:
         UserError: The id is unknown; the message suggests the closest one.
     """
+    if is_address(asset_id):
+        return asset_at(asset_id)
     if asset_id not in registry:
         hint = suggestion(asset_id, registry)
         raise UserError(f"there is no asset '{asset_id}'{hint if len(hint) < 200 else '; see sida assets list'}")

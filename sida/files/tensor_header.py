@@ -188,6 +188,12 @@ def is_pickle(start: bytes) -> bool:
     return stream or start[:4] == b"PK\x03\x04"
 
 
+def starts_as_pickle(path: str | os.PathLike[str]) -> bool:
+    """:func:`is_pickle` of a file."""
+    with open(path, "rb") as stream:
+        return is_pickle(stream.read(9))
+
+
 def _refuse_other_formats(path: Path, start: bytes, size: int) -> None:
     if size == 0:
         raise TensorFileError(path, "the file is empty")

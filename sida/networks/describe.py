@@ -10,7 +10,7 @@ from typing import Any
 
 from sida.errors import UserError
 from sida.files.atomic import sha256_file
-from sida.files.tensor_header import is_pickle, read_tensor_header
+from sida.files.tensor_header import read_tensor_header, starts_as_pickle
 from sida.networks import official_architecture as architecture
 from sida.networks.file import build_on_meta, check_names_and_shapes, read_metadata
 from sida.networks.official_file import find_network
@@ -38,10 +38,8 @@ def describe_file(path: str | os.PathLike[str], key: str = "ema", network_class:
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a .safetensors or a .pkl network")
-    with open(path, "rb") as stream:
-        start = stream.read(9)
     facts: dict[str, Any] = {"file": str(path), "bytes": path.stat().st_size}
-    facts.update(_pickle(path, key, network_class) if is_pickle(start) else _safetensors(path))
+    facts.update(_pickle(path, key, network_class) if starts_as_pickle(path) else _safetensors(path))
     return {**facts, "sha256": sha256_file(path)}
 
 

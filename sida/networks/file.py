@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sida.errors import UserError
+from sida.files.atomic import atomic_path
 from sida.files.tensor_header import TensorHeader, read_tensor_header
 from sida.files.tensors import RECORD_KEY, iterate_tensors, read_record, write_tensors
 
@@ -16,7 +18,10 @@ if TYPE_CHECKING:
 
 NETWORK_FORMAT = "sida-network-1"
 #: Remedy for weights without an architecture of this package.
-FOREIGN_WEIGHTS = "draw its images by a Python function (docs/add-a-method.md, 'A .pt file')"
+FOREIGN_WEIGHTS = (
+    "name the architecture (sida convert FILE OUT.safetensors --network config.json), or draw the images by a Python "
+    "function (docs/add-a-method.md, 'A .pt file')"
+)
 
 
 def save_network(net: torch.nn.Module, path: str | os.PathLike[str], metadata: Mapping[str, Any]) -> None:
@@ -107,6 +112,14 @@ def load_network(
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads architecture and provenance from the header, without the tensors; raises as :func:`load_network`."""
     return _metadata(Path(path), read_tensor_header(path))
+
+
+def copy_network(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> dict[str, Any]:
+    """Copies a network file byte by byte, after a look at its header; returns the header's JSON."""
+    metadata = read_metadata(source)
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+    return metadata
 
 
 def check_network_config(network: Any, where: str) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +76,10 @@ class Generator:
         Raises:
             UserError: No image asked for, a negative seed, a class that the network does not have, or a broken network.
         """
-        seeds = range(seed, seed + int(count)) if isinstance(count, Integral) else [int(one) for one in count]
+        seeds = range(seed, seed + int(count)) if isinstance(count, (int, np.integer)) else [int(one) for one in count]
         if not seeds or min(seeds) < 0:
             raise UserError(f"sample: takes at least one image and no negative seed, got {count} from seed {seed}")
+        self._drawer.device = str(next(self.net.parameters()).device)
         with tf32(False):
             return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, _rule(classes))]).numpy()
 
@@ -91,7 +91,7 @@ class Generator:
 def _rule(classes: int | Sequence[int] | None) -> int | str | list[int]:
     if classes is None:
         return "uniform"
-    return int(classes) if isinstance(classes, Integral) else [int(one) for one in classes]
+    return int(classes) if isinstance(classes, (int, np.integer)) else [int(one) for one in classes]
 
 
 def load(

@@ -41,7 +41,7 @@ class SampleConfig(Settings):
     """Settings of a sampling job; the flags of ``sida sample``.
 
     Attributes:
-        network: File or asset id; null only for the ``data`` sampler.
+        network: File, asset id or address; null only for the ``data`` sampler.
         seeds: Text such as ``0-49999`` or ``3,8,100-163``.
         out: Folder, ``.zip`` or ``.npz``; null writes the grid alone.
         png: PNG files instead of shards in a folder.

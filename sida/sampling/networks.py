@@ -25,27 +25,30 @@ def network_file(source: str) -> Path:
     """Returns the path of a safetensors file for ``source``.
 
     Args:
-        source: A ``.safetensors`` file; a published ``.pkl``; or an id of ``config/assets.tsv``, which is downloaded.
+        source: A ``.safetensors`` file; a published ``.pkl``; or an id of ``config/assets.tsv`` or an address
+            (:func:`sida.assets.registry.asset_at`), which is downloaded.
             Pickles are converted (never executed) once and cached under the digest of their bytes and the registry's
             network class, because the same bytes may be a network of EDM's or GDD's class.
 
     Raises:
         UserError: The source is neither a file nor a known id, or cannot be converted or downloaded.
     """
-    from sida.assets import cache_dir, checked, fetch, load_registry
+    from sida.assets import cache_dir, checked, fetch, find_asset, is_address, load_registry
     from sida.assets.cache import file_lock
     from sida.files.atomic import sha256_file
+    from sida.files.tensor_header import starts_as_pickle
     from sida.networks.checkpoint import import_official
 
     path, url, network_class = checked(source), None, None
-    if not path.exists():
+    if is_address(source) or not path.exists():
         registry = load_registry()
-        if path.suffix or "/" in source or source not in registry:
+        if not is_address(source) and (path.suffix or "/" in source or source not in registry):
             hint = "" if path.suffix else suggestion(source, registry)
             raise UserError(f"{source}: no such file, and no registered network has this id{hint[:200]}")
-        asset = registry[source]
+        asset = find_asset(registry, source)
         path, url, network_class = fetch(source), asset.url, asset.network_class
-    if path.suffix not in (".pkl", ".pt", ".pth"):
+    # The name at the end of an address says little.
+    if not (starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")):
         return path
     cache = cache_dir()
     name = f"converted/{sha256_file(path)}{f'-{network_class}' if network_class else ''}.safetensors"

@@ -20,8 +20,12 @@ _PIECE = 1 << 18
 _NUMPY = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
 
 
-def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
+def read_state_dict(path: str | os.PathLike[str], key: str | None = None) -> dict[str, torch.Tensor]:
     """Reads a dictionary of tensors from a file of ``torch.save``, without executing anything.
+
+    Args:
+        path: The file.
+        key: Entry with the dictionary, where the file has an entry of this name.
 
     Returns:
         Tensors float32 by name, in the file's order.
@@ -33,6 +37,8 @@ def read_state_dict(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     import torch
 
     value, window = open_pickle(path)
+    if isinstance(value, dict) and isinstance(value.get(key), dict):
+        value = value[key]
     named = value.items() if isinstance(value, dict) else ()
     tensors = {name: item for name, item in named if isinstance(name, str) and isinstance(item, Tensor)}
     if not tensors or len(tensors) < len(value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 
 import pytest
@@ -33,12 +34,11 @@ STUDENT, TEACHER = (
 
 @pytest.fixture
 def published(tmp_path, monkeypatch):
-    """A workspace whose registry names two published pickles; the first download of each breaks off once."""
+    """A workspace with two published pickles, one by id, one by address; the first download of each breaks off once."""
     monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
     (tmp_path / "work").mkdir()
     workspace = Workspace(tmp_path / "work")
-    (workspace.folder / "sheet.tsv").write_text(SHEET)
     removed = {"teachers": ..., "recipes": ...}
     settings = {"preset": "standin", "runs": "sheet.tsv", "tables": [], "figures": [], **removed}
     workspace.config(name="standin.yaml", **settings)
@@ -52,6 +52,9 @@ def published(tmp_path, monkeypatch):
             row |= {"target": f"{name}.pkl", "size": str(len(data))}
             lines.append("\t".join(row.get(column, "") for column in ASSET_COLUMNS))
         (tmp_path / "assets.tsv").write_text("\n".join(lines) + "\n")
+        # The last one: a teacher is a registered file, the student any file of the web.
+        address = f"{site.url}/{name}.pkl#sha256={hashlib.sha256(data).hexdigest()}"
+        (workspace.folder / "sheet.tsv").write_text(SHEET.replace("published-student", address))
         yield workspace, site
     assert not list(tmp_path.rglob(MARK))
 

@@ -58,7 +58,7 @@ def test_downloads_come_first():
     imported, *assets = released.generator(run.run)
     assert imported == released.preset.paths.network(run)
     assert assets == [f"results/released/assets/{name}.json" for name in ("fid-ref-cifar10", "inception")]
-    assert released.checkpoint(run.checkpoint) == f"results/released/assets/{run.checkpoint}.json"
+    assert released.checkpoint(run.checkpoint) == [f"results/released/assets/{run.checkpoint}.json"]
     published = Targets(Preset.load(ROOT / "config/published.yaml"), paper=False)
     assert published.measurements == []
 

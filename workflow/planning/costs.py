@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sida.assets.cache import cache_dir
-from sida.assets.registry import load_registry
+from sida.assets.registry import find_asset, is_address, load_registry
 from sida.config.mapping import from_mapping, load_yaml
 from sida.config.plugins import MONITOR
 from sida.config.resources import ROOT
@@ -90,7 +90,12 @@ class Costs:
 
     def imported(self, name: str) -> Job:
         """The import of a published checkpoint, given by its folder."""
-        source = self.registry.get(self.preset.paths.checkpoints[name])
+        named = self.preset.paths.checkpoints[name]
+        if is_address(named):
+            asset = find_asset(self.registry, named)
+            size, there = self.assumptions.gigabytes(asset), (cache_dir() / asset.target).exists()
+            return Job("import", name, download_gb=0.0 if there and not self.fresh else size, disk_gb=2 * size)
+        source = self.registry.get(named)
         return Job("import", name, disk_gb=self.assumptions.gigabytes(source) if source else 0.0)
 
     def tick(self, run: str) -> Job:

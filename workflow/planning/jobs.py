@@ -107,7 +107,7 @@ class Jobs:
         if folder == "assets":
             return self.costs.fetch(name.removesuffix(".json")), []
         if folder == "checkpoints":
-            return self.costs.imported(name), [self.targets.checkpoint(name)]
+            return self.costs.imported(name), self.targets.checkpoint(name)
         if folder == "teachers":
             return self.costs.teacher(name), self.targets.teacher(name)
         if folder == "students":

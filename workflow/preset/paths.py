@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from eval.results.sheet import Run
+from sida.assets.registry import find_asset, is_address
 from workflow.preset.rows import Rows
 
 
@@ -53,13 +54,13 @@ class Paths:
 
     def checkpoint(self, checkpoint: str) -> str:
         """Path of a published checkpoint after its import; a .safetensors file is used in place."""
-        if checkpoint.endswith(".safetensors"):
+        if _used_in_place(checkpoint):
             return checkpoint
         return f"{self.results}/checkpoints/{self._import_folders[checkpoint]}/network.safetensors"
 
     @functools.cached_property
     def checkpoints(self) -> dict[str, str]:
-        """Published checkpoints that the preset imports: folder name to asset id or path."""
+        """Published checkpoints that the preset imports: folder name to asset id, address or path."""
         runs = self._rows.runs.values()
         used = {run.teacher for run in runs if run.trained_here or run.method == "teacher"}
         used |= {run.guide for run in runs}
@@ -78,7 +79,7 @@ def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:
     The folder is the asset's id, which may contain dots (``...-a1.2``), or the file's stem. Checkpoints of equal stems
     (``a/network-snapshot.pkl``, ``b/network-snapshot.pkl``) get a digest of their path at the end.
     """
-    names = {name: _plain(name) for name in checkpoints if name and not name.endswith(".safetensors")}
+    names = {name: _plain(name) for name in checkpoints if name and not _used_in_place(name)}
     shared = Counter(names.values())
     return {
         name: folder if shared[folder] == 1 else f"{folder}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -86,6 +87,10 @@ def import_folders(checkpoints: Iterable[str | None]) -> dict[str, str]:
     }
 
 
+def _used_in_place(checkpoint: str) -> bool:
+    return checkpoint.endswith(".safetensors") and not is_address(checkpoint)
+
+
 def _plain(checkpoint: str) -> str:
-    path = Path(checkpoint)
-    return path.stem if path.suffix in (".pkl", ".pt", ".pth") else path.name
+    path = Path(find_asset({}, checkpoint).target if is_address(checkpoint) else checkpoint)
+    return path.stem if path.suffix in (".pkl", ".pt", ".pth", ".safetensors") else path.name

@@ -28,7 +28,7 @@ from eval.results.training_logs import Point
 from eval.tables.build import build_table
 from eval.tables.hyperparameters import load_hyper_layout
 from eval.tables.layout import load_layout, read_layout
-from sida.assets.registry import Asset, load_registry
+from sida.assets.registry import Asset, find_asset, is_address, load_registry
 from sida.config.datasets import dataset_spec
 from sida.errors import UserError, suggestion
 from sida.methods.registry import METHODS
@@ -130,6 +130,12 @@ def _check_row(preset: Preset, run: Run, protocol: Protocol, registry: dict[str,
         networks["checkpoint"] = run.checkpoint
     for column, name in networks.items():
         if name is None or os.path.exists(name) or name.startswith(f"{preset.results}/"):
+            continue
+        if is_address(name):
+            try:
+                find_asset({}, name)
+            except UserError as error:
+                raise UserError(f"{where}: {column}: {error}") from None
             continue
         if Path(name).suffix in (".safetensors", ".pkl", ".pt", ".pth"):
             raise UserError(f"{where}: {column}: no such file '{name}'")

@@ -21,7 +21,7 @@ class TeacherEntry:
     Attributes:
         network: Network to train from scratch; with a checkpoint: its architecture, for plans.
         training: Settings of the training; with a checkpoint they are used only with the preset's ``train_teachers``.
-        checkpoint: Asset id or path of a published checkpoint.
+        checkpoint: Asset id, path or address of a published checkpoint.
         dataset: Name of the teacher's data set (default the preset's).
         seed: Training seed (default the preset's).
     """

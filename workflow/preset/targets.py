@@ -13,7 +13,7 @@ from eval.features import extractor_assets
 from eval.report.needs import find_needs
 from eval.results.selection import Needs, read_extended
 from eval.results.sheet import Run
-from sida.assets.registry import is_counted, load_registry
+from sida.assets.registry import is_address, is_counted, load_registry
 from sida.config.families import SD_VAE
 from sida.errors import UserError
 from workflow.preset import Preset
@@ -146,10 +146,12 @@ class Targets:
 
     # Inputs of jobs.
 
-    def checkpoint(self, name: str) -> str:
-        """Input of an import: the record of a fetched asset, or an existing file."""
+    def checkpoint(self, name: str) -> list[str]:
+        """Inputs of an import: the record of a fetched asset, or an existing file; none for an address."""
         source = self.preset.paths.checkpoints[name]
-        return source if os.path.exists(source) else self._asset(source)
+        if is_address(source):
+            return []
+        return [source if os.path.exists(source) else self._asset(source)]
 
     def sources(self, path: str) -> list[str]:
         """Inputs of an archive that the workflow makes: an asset or another archive."""

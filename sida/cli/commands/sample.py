@@ -35,7 +35,7 @@ of device; another --batch may change single levels by 1.
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("--spec", help="JSON text or file with the settings below (underscores); flags override it")
-    parser.add_argument("--network", help="network file (.safetensors), published .pkl, or asset id")
+    parser.add_argument("--network", help="network file (.safetensors), published .pkl, asset id, or address")
     parser.add_argument("--seeds", metavar="LIST", help="image seeds, e.g. 0-49999 or 3,8,100-163 (default: 0-63)")
     parser.add_argument("--out", metavar="PATH", help="folder of npz shards, FILE.zip (PNG, EDM format) or FILE.npz")
     parser.add_argument("--png", action="store_true", default=None, help="PNG files instead of npz shards in a folder")

@@ -1,0 +1,123 @@
+"""Networks by address: fetched, checked and recorded like registered files; plain state dicts by their architecture."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import sida
+from sida.assets import fetch
+from sida.assets.cache import LOCK_FILE
+from sida.assets.registry import asset_at
+from sida.cli.main import main
+from sida.errors import UserError
+from sida.files.atomic import sha256_file
+from sida.networks.checkpoint import load_network
+from tests.test_python import UNET, write_network
+from workflow.preset.paths import import_folders
+
+CONFIG = {"class": "EDMPrecond", "kwargs": UNET}
+
+
+@pytest.fixture
+def network(tmp_path):
+    return write_network(tmp_path / "mine" / "network.safetensors")
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDA_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_a_file_of_the_hub_is_trusted_at_first_use_and_pinned_then(site, network, cache, monkeypatch, capsys):
+    monkeypatch.setenv("HF_ENDPOINT", site.url)
+    site.add("some/repo/resolve/v1/sub/network.safetensors", network.read_bytes())
+    address = "hf://some/repo@v1/sub/network.safetensors"
+    assert np.array_equal(sida.load(address).sample(3), sida.load(network).sample(3))
+    assert "first use: recorded sha256" in capsys.readouterr().err
+    asset = asset_at(address)
+    assert json.loads((cache / LOCK_FILE).read_text())[asset.target]["sha256"] == sha256_file(network)
+    # Another file at the same address is noticed, here and after the cache was emptied.
+    (cache / asset.target).unlink()
+    site.add("some/repo/resolve/v1/sub/network.safetensors", network.read_bytes() + b"x")
+    with pytest.raises(UserError, match="sha256"):
+        fetch(address)
+    assert main(["assets", "forget", address]) == 0
+
+
+def test_a_hash_in_the_address_is_enforced_and_any_command_takes_the_address(site, network, cache, tmp_path, capsys):
+    url = site.add("network.safetensors", network.read_bytes())
+    good = f"{url}#sha256={sha256_file(network)}"
+    target = tmp_path / "copy.safetensors"
+    assert main(["convert", good, str(target)]) == 0
+    assert target.read_bytes() == network.read_bytes()
+    assert main(["sample", "--network", good, "--seeds", "0-3", "--out", str(tmp_path / "a.npz")]) == 0
+    capsys.readouterr()
+    assert main(["sample", "--network", f"{url}#sha256={'0' * 64}", "--out", str(tmp_path / "b.npz")]) == 1
+    assert "sha256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "fault"),
+    [
+        ("http://host/net.pkl", "add #sha256="),
+        ("https://host/net.pkl#sha256=12", "64 lower-case"),
+        ("https://host/net.pkl#part", "64 lower-case|without"),
+        ("https://user:secret@host/net.pkl", "without user name"),
+        ("https://host/a b.pkl", "without user name, spaces"),
+        ("hf://only-owner/file.pkl", "hf://OWNER/REPOSITORY/FILE"),
+        ("hf://a/b/../../../c", "hf://OWNER/REPOSITORY/FILE"),
+    ],
+)
+def test_an_address_of_another_form_is_one_line(address, fault):
+    with pytest.raises(UserError, match=fault):
+        asset_at(address)
+
+
+def test_names_of_addresses_stay_inside_the_cache():
+    for address in ("https://h/..%2f..%2fetc", "https://h/.hidden", "https://h/a/", "https://h/x?name=/../../y"):
+        target = asset_at(address).target
+        assert target.startswith("addresses/")
+        assert target.count("/") == 2
+        assert ".." not in target.split("/")
+
+
+def test_addresses_of_a_sheet_are_imported_into_folders_of_their_own():
+    names = ["hf://a/b/network.safetensors", "https://h/network.pkl", "mine/network.safetensors"]
+    folders = import_folders(names)
+    assert list(folders) == names[:2]
+    assert len(set(folders.values())) == 2
+    assert all(folder.startswith("network-") for folder in folders.values())
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("form", ["pt", "ema", "safetensors"])
+def test_a_plain_state_dict_loads_by_its_architecture(tmp_path, network, prefix, form):
+    from safetensors.torch import save_file
+
+    net, _ = load_network(network)
+    state = {f"{prefix}{name}": tensor.clone() for name, tensor in net.state_dict().items()}
+    path, target = tmp_path / f"weights.{form}", tmp_path / "out.safetensors"
+    if form == "safetensors":
+        save_file(state, path)
+    else:
+        torch.save({"ema": state, "step": 3} if form == "ema" else state, path)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    assert main(["convert", str(path), str(target), "--network", str(tmp_path / "config.json")]) == 0
+    assert np.array_equal(sida.load(target).sample(4), sida.load(network).sample(4))
+    assert sida.load(target).info["origin"]["sha256"] == sha256_file(path)
+
+
+def test_a_state_dict_of_another_architecture_or_without_one_says_so(tmp_path, network, capsys):
+    net, _ = load_network(network)
+    torch.save(net.state_dict(), tmp_path / "weights.pt")
+    other = json.dumps({"class": "EDMPrecond", "kwargs": {**UNET, "model_channels": 16}})
+    assert main(["convert", str(tmp_path / "weights.pt"), str(tmp_path / "o.safetensors"), "--network", other]) == 1
+    assert "needs" in capsys.readouterr().err
+    assert main(["convert", str(tmp_path / "weights.pt"), str(tmp_path / "o.safetensors")]) == 1
+    assert "--network config.json" in capsys.readouterr().err
+    assert not (tmp_path / "o.safetensors").exists()
