@@ -8,6 +8,7 @@ HELP = "Check all measurements of a folder and collect them as one long table (C
 EXAMPLES = """examples:
   sida-eval collect results/demo/measurements --out results/demo/measurements.csv
   sida-eval collect results/demo/measurements --runs data sid-a1.0 --out two.csv
+  sida-eval collect results/demo/measurements --add theirs.jsonl --out all.csv   (lines of `sida-eval score --json`)
 """
 
 
@@ -15,15 +16,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("folder", metavar="DIR", help="folder with <run>/trial-<t>.json")
     parser.add_argument("--runs", nargs="*", metavar="RUN", help="runs in the order of the table (default: all)")
+    parser.add_argument(
+        "--add", nargs="*", default=[], metavar="FILE", help="numbers of other groups, marked by their origin"
+    )
     parser.add_argument("--out", required=True, metavar="FILE", help="CSV file to write")
 
 
 def run(args: argparse.Namespace) -> int:
     """Collects the measurements and prints their number."""
+    from eval.results.exchange import read_exchanged
     from eval.results.measurements import collect, write_csv
 
     records = collect(args.folder, args.runs)
-    rows = write_csv(args.out, records)
+    others = [row for path in args.add for row in read_exchanged(path)]
+    rows = write_csv(args.out, records, others)
     runs = len({record["run"] for record in records})
-    print(f"{args.out}: {rows} values of {len(records)} trials of {runs} generators")
+    print(f"{args.out}: {rows - len(others)} values of {len(records)} trials of {runs} generators")
+    for origin in dict.fromkeys(row["origin"] for row in others):
+        print(f"  and {sum(row['origin'] == origin for row in others)} values measured by {origin}")
     return 0

@@ -25,7 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     scored = parser.add_mutually_exclusive_group(required=True)
     scored.add_argument("--images", metavar="PATH", help="folder, .zip, .tar, .npz or .npy")
-    scored.add_argument("--network", metavar="NET", help="network file (.safetensors), published .pkl, or asset id")
+    scored.add_argument(
+        "--network", metavar="NET", help="network file (.safetensors), published .pkl, asset id, or address"
+    )
     scored.add_argument("--function", metavar="MODULE:NAME", help="Python function of a list of seeds")
     parser.add_argument("--sampler", metavar="TEXT", help="of --network, as for sida sample (default: one_step)")
     parser.add_argument("--protocol", required=True, metavar="NAME", help="name or YAML file of a protocol")
@@ -47,6 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="cpu (default) or cuda")
     parser.add_argument("--batch-size", type=whole("--batch-size", 1), metavar="B", help="images per batch")
     parser.add_argument("--out", metavar="FILE", help="write everything as JSON")
+    parser.add_argument(
+        "--json", action="store_true", help="print one line of JSON per metric, with digests, and no text"
+    )
     parser.add_argument("--latex", metavar="FILE", help="write the LaTeX row to a file (it is printed anyway)")
     parser.add_argument(
         "--table",
@@ -58,9 +63,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Scores the images and prints the result."""
+    import json
+
     from eval.commands._options import check_output, extractor_options, pairs
     from eval.measuring.protocol import load_protocol
     from eval.measuring.score import NetworkFile, score_images
+    from eval.results.exchange import exchanged
     from eval.tables.scores import latex_row, row_columns
     from sida.config.mapping import load_spec
     from sida.config.samplers import read_sampler
@@ -97,5 +105,8 @@ def run(args: argparse.Namespace) -> int:
     row = latex_row(score, columns)
     if args.latex:
         write_text(args.latex, row + "\n")
+    if args.json:
+        print("\n".join(json.dumps(line) for line in exchanged(score.records)))
+        return 0
     print("\n".join([*score.lines(), row, *filter(None, (args.out, args.latex))]))
     return 0

@@ -21,7 +21,8 @@ class Frames(NamedTuple):
     """Results of a preset as DataFrames.
 
     Attributes:
-        measurements: One line per run, trial and metric, with the columns of ``measurements.csv``.
+        measurements: One line per run, trial and metric, with the columns of ``measurements.csv`` and the
+            ``origin`` of numbers that another group measured.
         curves: One line per number of a training log: ``run``, ``log`` (``evaluation`` or ``training``), ``nimg``,
             ``quantity`` (keys within a key are joined by dots: ``losses.sid``) and ``value``.
         claims: One line per claim with its verdict; empty without decided claims.
@@ -59,7 +60,7 @@ def load(folder: str | Path) -> Frames:
     curves = curves.melt(keys, var_name="quantity")
     curves["value"] = pandas.to_numeric(curves["value"], errors="coerce")
     return Frames(
-        pandas.DataFrame([vars(row) for row in rows], columns=list(MEASUREMENT_COLUMNS)),
+        pandas.DataFrame([vars(row) for row in rows], columns=[*MEASUREMENT_COLUMNS, "origin"]),
         curves.dropna(subset="value").reset_index(drop=True),
         pandas.DataFrame(_claims(folder / "claims.json"), columns=list(_CLAIMS)),
     )

@@ -230,11 +230,26 @@ def long_rows(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def write_csv(path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]]) -> int:
-    """Writes the long table atomically; returns its number of rows."""
-    rows = long_rows(records)
-    write_text(path, csv_text(MEASUREMENT_COLUMNS, rows))
-    return len(rows)
+def write_csv(
+    path: str | os.PathLike[str], records: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]] = ()
+) -> int:
+    """Writes the long table atomically; returns its number of rows.
+
+    Args:
+        path: CSV file.
+        records: Measurements of this suite.
+        others: Rows of other groups (:func:`eval.results.exchange.read_exchanged`), which the column ``origin`` marks.
+
+    Raises:
+        UserError: A run of another group has the name of one of this suite, or of a third group.
+    """
+    rows, origins = long_rows(records), {record["run"]: "" for record in records}
+    for row in others:
+        if origins.setdefault(row["run"], row["origin"]) != row["origin"]:
+            raise UserError(f"{path}: two origins have a run '{row['run']}'; rename one ('{row['origin']}')")
+    columns = (*MEASUREMENT_COLUMNS, "origin") if others else MEASUREMENT_COLUMNS
+    write_text(path, csv_text(columns, [*rows, *others]))
+    return len(rows) + len(others)
 
 
 def read_score(path: str | os.PathLike[str]) -> Measurements:

@@ -39,9 +39,11 @@ class Measurement:
     device: str
     code_version: str
     date: str
+    origin: str = field(default="", kw_only=True)  # the group that measured it; empty for this suite
 
 
-MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement))
+#: Columns of the measurements of this suite; ``origin`` follows where numbers of other groups are among them.
+MEASUREMENT_COLUMNS = tuple(column.name for column in fields(Measurement) if column.name != "origin")
 _OPTIONAL = {"kept_at"}
 
 
@@ -266,6 +268,7 @@ def _measurement(record: Mapping[str, str | None], where: str) -> Measurement:
         nfe=optional("nfe"),
         kept_at=optional("kept_at"),
         **{name: text[name] for name in MEASUREMENT_COLUMNS[MEASUREMENT_COLUMNS.index("protocol") :]},
+        origin=(record.get("origin") or "").strip(),
     )
 
 

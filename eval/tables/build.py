@@ -122,7 +122,7 @@ def provenance_notes(lines: Sequence[TableLine], measurements: Measurements) -> 
     used = measured_lines(lines, measurements)
     pooled = [_POOLED] if any(source.pool and source.estimate for source in sources) else []
     pooled += [EFFECT_NOTE] if any(source.effect for source in sources) else []
-    pooled += _kept_starts(lines, used)
+    pooled += [*_kept_starts(lines, used), *_of_others(used)]
     return notes + ([_how(used), *pooled, _where(used)] if used else [])
 
 
@@ -177,6 +177,15 @@ def _kept_starts(lines: Sequence[TableLine], measured: list[Measurement]) -> lis
             named.append(line.label + (f" ({count} of {len(runs)} trainings)" if len(runs) > 1 else ""))
     about = "Kept at the start of training, which no later evaluation improved on; the numbers are those of the start"
     return [f"{about}: {'; '.join(named)}."] if named else []
+
+
+def _of_others(measured: Sequence[Measurement]) -> list[str]:
+    """Notes on the rows that other groups measured."""
+    runs: dict[str, list[str]] = {}
+    for row in measured:
+        if row.origin and row.run not in runs.setdefault(row.origin, []):
+            runs[row.origin].append(row.run)
+    return [f"Measured by {origin}, not by this suite: {', '.join(names)}." for origin, names in runs.items()]
 
 
 def _trials(number: int) -> str:

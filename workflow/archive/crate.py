@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
 
 _TYPES = {".safetensors": "application/octet-stream", ".jsonl": "application/jsonl", ".md": "text/markdown"}
+CITATION = "CITATION.cff"
 _NOBODY = {"name": "authors: to be filled in"}
 
 
@@ -50,7 +51,10 @@ def write_crate(folder: str | Path, out: str | Path, citation: str | Path | None
     if not (folder / MANIFEST).is_file():
         raise UserError(f"{folder}: has no {MANIFEST}; make it with `sida manifest {folder} --out {folder}/{MANIFEST}`")
     manifest = read_hashed_json(folder / MANIFEST)
-    crate, count = _described(folder, manifest, _authors(citation))
+    path = Path(citation) if citation is not None else ROOT / CITATION
+    crate, count = _described(folder, manifest, _authors(path, citation is None))
+    if path.is_file() and not (folder / CITATION).exists():
+        crate.add_file(path, dest_path=CITATION, properties={"name": CITATION, "encodingFormat": "application/yaml"})
     if out.suffix == ".zip":
         with atomic_path(out) as temporary:
             crate.write_zip(temporary)
@@ -74,9 +78,8 @@ def _library() -> type[ROCrate]:
     return ROCrate
 
 
-def _authors(citation: str | Path | None) -> dict[str, Any]:
-    path = Path(citation) if citation is not None else ROOT / "CITATION.cff"
-    if citation is None and not path.is_file():
+def _authors(path: Path, optional: bool) -> dict[str, Any]:
+    if optional and not path.is_file():
         return {"authors": [_NOBODY]}
     found = load_yaml(path)
     if not isinstance(found.get("authors"), list) or not all(isinstance(a, Mapping) for a in found["authors"]):

@@ -108,6 +108,9 @@ def _check_collected(report: Report, name: str, trials: Mapping[tuple[str, ...],
     columns, rows = read_csv(report.folder / name)
     seen = set()
     for line, row in rows:
+        if row.get("origin"):
+            report.counts["rows of other groups, which have no trials here"] += 1
+            continue
         key = _key(row)
         seen.add(key)
         label = f"{key[2]} of trial {key[1]} of '{key[0]}'"

@@ -11,6 +11,7 @@ from eval.measuring.kinds import METRIC_KINDS
 from eval.measuring.metric import Metric
 from eval.measuring.protocol import Protocol, ReferenceSource
 from eval.results.barriers import BarrierSettings
+from eval.results.exchange import ExchangedMetric
 from eval.results.sheet import Run
 from sida.config.analytic import AnalyticSettings
 from sida.config.augmentation import AugmentConfig, AugmentFlags
@@ -57,8 +58,8 @@ SETTINGS: dict[str, type] = {
     "reference": ReferenceSource,
     "site": Site,
 }
-#: Settings with schemas for editors: ``# yaml-language-server: $schema=...``.
-SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments}
+#: Settings with schemas for editors: ``# yaml-language-server: $schema=...``; and exchanged numbers.
+SCHEMAS = {"preset": PresetSettings, "protocol": Protocol, "experiments": Experiments, "measurement": ExchangedMetric}
 
 
 def settings(name: str) -> str:

@@ -1,0 +1,125 @@
+"""Numbers as groups exchange them: a line of JSON for each metric of a generator, with digests and its origin."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from eval.results.measurements import long_rows
+from sida.config.mapping import Settings, from_mapping
+from sida.config.ranges import Count, Finite, Name, Pattern
+from sida.errors import UserError
+from sida.files.text_files import MOST_LINES, check_amount, parse_json, read_text
+
+Digest = Annotated[str, Pattern(r"([0-9a-f]{64})?", "64 lower-case hexadecimal digits, or empty where unknown")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangedMetric(Settings):
+    """A metric of one generator over its trials.
+
+    Attributes:
+        format: Version of this form.
+        origin: Person or group who measured, with an address or a citation; `sida-eval score` leaves it to you.
+        run: Id of the generator.
+        metric: Key of the metric in the protocol.
+        values: Value of each trial, in order.
+        n: Images of a trial.
+        nfe: Network evaluations per image.
+        protocol: Name of the protocol.
+        protocol_sha256: Digest of the protocol: equal digests are comparable.
+        reference_sha256: Digest of the data side.
+        extractor_sha256: Digest of the feature network.
+        network_sha256: Digest of the generator's network file.
+        device: Kind of device.
+        code_version: Program and version that measured.
+        date: Day or time of the measurement, ISO 8601.
+    """
+
+    format: Literal["sida-metric/1"] = "sida-metric/1"
+    origin: str = ""
+    run: Name
+    metric: Name
+    values: tuple[Finite, ...]
+    n: Count
+    nfe: Count | None = None
+    protocol: str
+    protocol_sha256: Digest
+    reference_sha256: Digest = ""
+    extractor_sha256: Digest = ""
+    network_sha256: Digest = ""
+    device: str = ""
+    code_version: str = ""
+    date: Annotated[str, Pattern(r"\d{4}-\d{2}-\d{2}.*", "a date such as 2026-11-22")]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= len(self.values) <= 10_000:
+            raise ValueError(f"values: must be 1 to 10,000 numbers, got {len(self.values)}")
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of ``measurements.csv``, with their origin."""
+        facts = dataclasses.asdict(self)
+        facts = {key: value for key, value in facts.items() if key not in ("format", "values")}
+        return [
+            {**facts, "method": "external", "trial": trial, "value": repr(value)}
+            for trial, value in enumerate(self.values)
+        ]
+
+
+def exchanged(records: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Measurements of one generator as :class:`ExchangedMetric` mappings, a mapping for each metric.
+
+    Args:
+        records: Trials, as :func:`eval.results.measurements.long_rows` takes them.
+    """
+    metrics: dict[str, dict[str, Any]] = {}
+    for row in long_rows(records):
+        given = {name: row[name] for name in _SHARED if row.get(name) is not None}
+        # Ids name files; labels may have any characters.
+        given["run"] = re.sub(r"[^A-Za-z0-9._-]+", "-", row["run"]).strip("-.") or "images"
+        metrics.setdefault(row["metric"], {"format": "sida-metric/1", **given, "values": []})
+        metrics[row["metric"]]["values"].append(float(row["value"]))
+    return list(metrics.values())
+
+
+_SHARED = [
+    field.name for field in dataclasses.fields(ExchangedMetric) if field.name not in ("format", "origin", "values")
+]
+
+
+def read_exchanged(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of other groups' numbers, for :func:`eval.results.measurements.write_csv`.
+
+    Args:
+        path: File with a JSON object for each line (``workflow/schemas/measurement.schema.json``).
+
+    Raises:
+        UserError: Missing file, damaged line, wrong value, no origin, or a metric of a run that stands there twice.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{path}: no such file of measurements; give the lines of `sida-eval score --json`")
+    text = read_text(path)
+    check_amount(text, str(path), "\n", MOST_LINES, "lines")
+    rows: list[dict[str, Any]] = []
+    seen: set[tuple[str, str]] = set()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        found = from_mapping(ExchangedMetric, parse_json(line, where), where)
+        if not found.origin.strip() or not found.origin.isprintable():
+            raise UserError(
+                f'{where}: origin: is empty or no plain text; add who measured it: "origin": "NAME, ADDRESS"'
+            )
+        if (found.run, found.metric) in seen:
+            raise UserError(f"{where}: metric '{found.metric}' of run '{found.run}' stands there twice; remove one")
+        seen.add((found.run, found.metric))
+        rows += found.rows()
+    if not rows:
+        raise UserError(f"{path}: holds no measurements; give the lines of `sida-eval score --json`")
+    return rows

@@ -1,0 +1,91 @@
+"""Numbers that groups exchange: a line per metric, collected beside ours and marked by their origin."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+
+from eval.commands import main
+from eval.results import load
+from eval.results.exchange import read_exchanged
+from eval.results.measurements import write_csv
+from eval.results.summary import MEASUREMENT_COLUMNS, load_measurements
+from sida.config.resources import ROOT
+from sida.data import load_dataset
+from sida.errors import UserError
+from workflow.docs.schema import json_schema
+from workflow.docs.settings import SCHEMAS
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """Lines that `sida-eval score --json` prints of real digits."""
+    folder = tmp_path_factory.mktemp("score")
+    digits = load_dataset({"name": "digits", "kind": "digits"}).images(range(0, 1797, 3)).numpy()
+    np.savez(folder / "my images.npz", arr_0=digits)
+
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        command = ["score", "--images", str(folder / "my images.npz"), "--protocol", "digits", "--num-samples", "200"]
+        assert main([*command, "--json"]) == 0
+    return [json.loads(line) for line in out.getvalue().splitlines()]
+
+
+def test_a_line_per_metric_fits_the_schema(printed):
+    schema = json.loads((ROOT / "workflow/schemas/measurement.schema.json").read_text())
+    assert schema == json_schema(SCHEMAS["measurement"])
+    for line in printed:
+        jsonschema.validate(line, schema)
+        assert len(line["values"]) == 2
+        assert len(line["protocol_sha256"]) == 64
+    assert printed[0]["metric"] == "fd"
+    assert len(printed[0]["extractor_sha256"]) == len(printed[0]["reference_sha256"]) == 64
+    assert printed[0]["run"] == "my-images.npz"
+
+
+def test_numbers_of_others_are_collected_with_their_origin(printed, tmp_path):
+    path = tmp_path / "theirs.jsonl"
+    path.write_text("".join(json.dumps({**line, "origin": "Group A, doi:10.1/x"}) + "\n" for line in printed))
+    assert write_csv(tmp_path / "measurements.csv", [], read_exchanged(path)) == 2 * len(printed)
+    rows = load_measurements(tmp_path / "measurements.csv").rows
+    assert {row.origin for row in rows} == {"Group A, doi:10.1/x"}
+    assert [row.value for row in rows if row.metric == "fd"] == printed[0]["values"]
+    assert set(load(tmp_path).measurements.origin) == {"Group A, doi:10.1/x"}
+    # Without them the file is as before.
+    write_csv(tmp_path / "ours.csv", [])
+    assert (tmp_path / "ours.csv").read_text().startswith(",".join(MEASUREMENT_COLUMNS) + ",")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"origin": ""}, "origin: is empty"),
+        ({"origin": "a\u202eb"}, "origin: is empty or no plain text"),
+        ({"values": []}, "values: must be 1 to"),
+        ({"values": ["low"]}, "values"),
+        ({"n": 0}, "n: must be"),
+        ({"protocol_sha256": "12"}, "protocol_sha256: must be"),
+        ({"run": "../x"}, "run: must be"),
+        ({"more": 1}, "unknown key 'more'"),
+    ],
+)
+def test_a_wrong_line_is_one_line(printed, tmp_path, change, fault):
+    path = tmp_path / "theirs.jsonl"
+    path.write_text(json.dumps({**printed[0], "origin": "Group A", **change}) + "\n")
+    with pytest.raises(UserError, match=rf"theirs\.jsonl:1.*{fault}"):
+        read_exchanged(path)
+
+
+def test_no_run_has_two_origins(printed, tmp_path):
+    path = tmp_path / "theirs.jsonl"
+    path.write_text(json.dumps({**printed[0], "origin": "Group A"}) + "\n")
+    rows = read_exchanged(path)
+    with pytest.raises(UserError, match="two origins"):
+        write_csv(tmp_path / "a.csv", [], [*rows, {**rows[0], "origin": "Group B"}])
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(UserError, match="stands there twice"):
+        read_exchanged(path)
