@@ -12,15 +12,19 @@ from sida.cli.main import ABOUT, run_command_line, verbs_of
 VERBS = {
     "sida": {
         **verbs_of(sida.cli.commands),
+        "completion": "workflow.commands.completion",
         "crate": "workflow.commands.crate",
         "doctor": "workflow.commands.doctor",
+        "export": "workflow.commands.export",
         "new": "workflow.commands.new",
         "plan": "workflow.commands.plan",
+        "presets": "workflow.commands.presets",
         "rates": "workflow.commands.rates",
         "verify": "workflow.commands.verify",
     },
     "sida-eval": {
         **verbs_of(eval.commands),
+        "completion": "workflow.commands.completion",
         "docs": "workflow.commands.docs",
         "power": "workflow.commands.power",
         "table": "workflow.commands.table",

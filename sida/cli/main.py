@@ -53,11 +53,29 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
     if arguments and not arguments[0].startswith("-") and arguments[0] not in verbs:
         say(f"error: {name} has no command '{arguments[0]}'{suggestion(arguments[0], verbs)}")
         return 2
-    parser = argparse.ArgumentParser(prog=name, description=description)
-    parsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    if arguments[:1] == ["--version"]:
+        from sida.runtime.provenance import code_version
+
+        print(f"{name} {code_version()}")
+        return 0
     wanted = [arguments[0]] if arguments and arguments[0] in verbs else sorted(verbs)
-    for verb in wanted:
-        module = importlib.import_module(verbs[verb])
+    parser = command_parser(name, description, {verb: verbs[verb] for verb in wanted})
+    terminal.speak_plainly()
+    try:
+        return _status(parser, arguments)
+    finally:
+        # A full disk under the output does not change the status from here on.
+        for stream in (sys.stdout, sys.stderr):
+            terminal.let_go(stream)
+
+
+def command_parser(name: str, description: str, verbs: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Parser of a program with some verbs, by their modules."""
+    parser = argparse.ArgumentParser(prog=name, description=description)
+    parser.add_argument("--version", action="store_true", help="show the version of the code and exit")
+    parsers = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True)
+    for verb, place in verbs.items():
+        module = importlib.import_module(place)
         sub = parsers.add_parser(
             verb,
             help=module.HELP,
@@ -67,13 +85,7 @@ def run_command_line(name: str, description: str, verbs: Mapping[str, str], argv
         )
         module.arguments(sub)
         sub.set_defaults(_run=module.run)
-    terminal.speak_plainly()
-    try:
-        return _status(parser, arguments)
-    finally:
-        # A full disk under the output does not change the status from here on.
-        for stream in (sys.stdout, sys.stderr):
-            terminal.let_go(stream)
+    return parser
 
 
 def _status(parser: argparse.ArgumentParser, arguments: list[str]) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 
+from workflow.commands.plan import preset_argument, preset_file
+
 HELP = "Recompute every number of the documentation: pages of stored results, and numbers between markers."
 EXAMPLES = """examples:
   sida-eval docs                      write the pages of all stored studies and all numbers between markers
   sida-eval docs --check              change nothing; name stale pages
-  sida-eval docs --store results/miniature --config config/miniature.yaml --page docs/reference/miniature.md
+  sida-eval docs --store results/miniature --preset miniature --page docs/reference/miniature.md
                                       first store the results of a run beside the page (docs/miniature/data)
 
 Markers look like <!--= miniature.seeds("fd", "t30-sida") -->5.43 ± 0.15<!--/-->; they are invisible in rendered pages.
@@ -22,9 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--check", action="store_true", help="change nothing; exit status 1 where something is stale")
     parser.add_argument("--store", metavar="DIR", help="first store these results of a preset beside its page")
-    parser.add_argument(
-        "--config", metavar="YAML", help="with --store: the preset's configuration; several files in quotes"
-    )
+    preset_argument(parser, "with --store: the preset; several in quotes, later ones on top")
     parser.add_argument(
         "--add", action="store_true", help="with --store: keep stored rows that these results do not have"
     )
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         args.pages,
         check=args.check,
         results=args.store,
-        config=args.config,
+        config=" ".join(str(preset_file(name)) for name in (args.preset or "").split()) or None,
         page=args.page,
         title=args.title,
         add=args.add,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sida.cli.arguments import whole
 
@@ -28,7 +28,7 @@ measured on this card (results/gpu/rates.json) replace the assumed ones.
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="product or row; none: the whole preset")
-    parser.add_argument("--preset", default="paper", metavar="NAME|FILE", help="preset (default: paper)")
+    preset_argument(parser, "preset (default: paper)", default="paper")
     parser.add_argument(
         "--gpus", type=whole("--gpus", 1, 10**6), default=1, metavar="N", help="number of GPUs (default: 1)"
     )
@@ -93,16 +93,28 @@ def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False, meas
     return Jobs(Costs(loaded, assumptions.gpu(gpu), gpu, assumptions, gpus, rates, fresh))
 
 
+def preset_argument(parser: argparse.ArgumentParser, about: str, **settings: Any) -> None:
+    """Declares ``--preset NAME|FILE``, the one way to name a preset; ``--config`` is its older spelling."""
+    parser.add_argument("--preset", "--config", dest="preset", metavar="NAME|FILE", help=about, **settings)
+
+
+def preset_names() -> list[str]:
+    """Names of presets in ``config`` here and in the checkout; other files of these folders are no presets."""
+    from sida.config.resources import find, names
+
+    return [name for name in names("") if any(line.startswith("runs:") for line in _lines(find("", name)))]
+
+
 def preset_file(preset: str) -> Path:
     """The file of a preset, by its name or path.
 
     Raises:
         UserError: There is no such preset.
     """
-    from sida.config.resources import find, names
+    from sida.config.resources import find
     from sida.errors import UserError, suggestion
 
-    presets = [name for name in names("") if any(line.startswith("runs:") for line in _lines(find("", name)))]
+    presets = preset_names()
     if preset not in presets and not Path(preset).suffix:
         raise UserError(f"--preset: no preset '{preset}'{suggestion(preset, presets)}")
     return find("", preset, where="--preset")

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sida.cli.arguments import number, whole
+from workflow.commands.plan import preset_argument, preset_file
 
 if TYPE_CHECKING:
     from eval.claims.power import PowerPlan
@@ -22,7 +23,7 @@ EXAMPLES = """examples:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     parser.add_argument("--store", metavar="DIR", help="results of a preset, or a stored study (docs/NAME/data)")
-    parser.add_argument("--config", metavar="YAML", help="with results: the preset (default: config/NAME.yaml)")
+    preset_argument(parser, "with results: the preset (default: that of the folder's name)")
     parser.add_argument("--claims", metavar="YAML", help="claims (default: those of the preset)")
     parser.add_argument("--smallest", metavar="NUMBER", help="smallest difference of interest, e.g. 0.2 or 5%%")
     parser.add_argument(
@@ -108,13 +109,14 @@ def _measured(args: argparse.Namespace) -> list[PowerPlan]:
 
     store = Path(args.store)
     with tempfile.TemporaryDirectory() as temporary:
-        folder, config = store, args.config or f"config/{store.resolve().name}.yaml"
+        folder, config = store, args.preset or f"config/{store.resolve().name}.yaml"
         if (store / "study.json").is_file():
-            folder, config = Path(temporary), args.config or read_study(store)["preset"]
+            folder, config = Path(temporary), args.preset or read_study(store)["preset"]
             unpack(store, folder)
+        config = str(preset_file(config)) if args.preset else config
         path = Path(config) if Path(config).is_file() else ROOT / config
         if not path.is_file():
-            raise UserError(f"--store {store}: no preset {config} of this name; give it by --config")
+            raise UserError(f"--store {store}: no preset {config} of this name; give it by --preset")
         preset = Preset.load(path)
         claims = args.claims or preset.config["claims"]
         if not claims:

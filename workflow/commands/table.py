@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from eval.commands import table
+from workflow.commands.plan import preset_argument, preset_file
 
 HELP, EXAMPLES = table.HELP, table.EXAMPLES
 
@@ -12,17 +13,18 @@ HELP, EXAMPLES = table.HELP, table.EXAMPLES
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options."""
     table.arguments(parser)
-    parser.add_argument("--config", metavar="PRESET", help="preset whose settings table 8 prints: a file or JSON text")
+    preset_argument(parser, "preset whose settings table 8 prints; also JSON text")
 
 
 def run(args: argparse.Namespace) -> int:
     """Builds and writes the table."""
-    if args.config:
+    if args.preset:
         import json
 
         from sida.config.mapping import load_spec
         from workflow.preset import Preset
 
-        preset = Preset(load_spec(args.config, "--config"), "--config")
+        given = args.preset if args.preset.lstrip().startswith("{") else str(preset_file(args.preset))
+        preset = Preset(load_spec(given, "--preset"), "--preset")
         args.spec = json.dumps(preset.specs.table(args.layout))
     return table.run(args)

@@ -1,0 +1,68 @@
+"""The commands as programs: version, completion, the list of presets, and one way to name a preset."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from sida.config.resources import ROOT
+from workflow.cli import VERBS, eval_main, sida_main
+from workflow.commands.plan import preset_names
+from workflow.commands.presets import list_presets
+
+
+@pytest.mark.parametrize(("program", "main"), [("sida", sida_main), ("sida-eval", eval_main)])
+def test_both_programs_say_their_version(program, main, capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith(f"{program} 0.")
+
+
+def test_presets_are_listed_with_content_cost_and_whether_the_device_is_here(capsys):
+    rows = {row["preset"]: row for row in list_presets()}
+    assert set(rows) == set(preset_names()) >= {"demo", "gpu", "miniature", "paper", "published", "released", "sid2a"}
+    assert rows["demo"]["runs_here"].startswith("yes")
+    assert "minutes" in rows["demo"]["about"]
+    for row in rows.values():
+        assert row["about"], f"{row['file']}: a comment at its top says what it is and costs"
+        assert "snakemake --" not in row["about"] or "`" in row["about"]
+    assert sida_main(["presets", "--json"]) == 0
+    assert {row["preset"] for row in json.loads(capsys.readouterr().out)} == set(rows)
+
+
+@pytest.mark.parametrize("name", ["published", "config/published.yaml"])
+def test_a_preset_is_named_by_name_or_file_in_every_verb(name, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    table = ["table", "--layout", "table1", "--mode", "paper", "--preset", name, "--out", str(tmp_path / "t.tex")]
+    for main, words in (
+        (sida_main, ["plan", "--preset", name, "tables/table1.tex"]),
+        (sida_main, ["doctor", "--preset", name, "tables/table1.tex"]),
+        (sida_main, ["doctor", name, "tables/table1.tex"]),
+        (eval_main, table),
+    ):
+        assert main(words) in (0, 1)
+        assert "error" not in capsys.readouterr().err, words
+    for main, words in (
+        (sida_main, ["plan", "--preset", "publishd"]),
+        (sida_main, ["doctor", "--preset", "publishd"]),
+        (eval_main, ["table", "--layout", "table1", "--preset", "publishd", "--out", str(tmp_path / "u.tex")]),
+        (eval_main, ["power", "--store", "docs/demo/data", "--preset", "publishd"]),
+        (eval_main, ["docs", "--check", "--preset", "publishd"]),
+    ):
+        assert main(words) == 1
+        assert "no preset 'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
+
+
+def test_doctor_without_a_preset_says_so(capsys):
+    assert sida_main(["doctor"]) == 1
+    assert "--preset" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_knows_all_verbs(shell, capsys):
+    pytest.importorskip("shtab", reason="the extra 'completion' is not installed: make extras")
+    for program, main in (("sida", sida_main), ("sida-eval", eval_main)):
+        assert main(["completion", shell]) == 0
+        script = capsys.readouterr().out
+        assert all(verb in script for verb in VERBS[program])
+        assert shell == "tcsh" or "--preset" in script
