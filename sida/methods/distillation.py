@@ -33,13 +33,13 @@ from sida.sampling.one_step import one_step, to_uint8
 from sida.training.batches import Batch, StepBatches, step_batches
 from sida.training.evaluation import Evaluation
 from sida.training.identity import common_facts, run_metadata
-from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
 from sida.training.plan import Plan, Points
 from sida.training.process import prepare_process
 from sida.training.ranks import ALONE, Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.student_trainer import StudentTrainer
+from sida.training.trackers import check_loggers
 
 
 def distill(
@@ -71,7 +71,7 @@ def distill(
     """
     given, outdir = read_config(DistillConfig, config, outdir, where)
     device = own_device(given.device, where)
-    check_tensorboard(given.tensorboard, where)
+    check_loggers(given.trackers, where)
     prepare_process(given.threads)
     dataset = load_dataset(given.dataset, f"{where}.dataset")
     parents: dict[str, str | None] = {"teacher": _sha256(given.teacher, f"{where}.teacher"), "init": None}
@@ -87,7 +87,7 @@ def distill(
     stage = f"distill {resolved.name}"
     folder = run_folder(outdir, "students", resolved.name)
     facts = common_facts(resolved, digest, dataset.sha256, parents)
-    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, resolved.tensorboard) as files:
+    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, resolved.trackers) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network

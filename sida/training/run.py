@@ -112,7 +112,7 @@ class RunFiles:
         digest: See :func:`sida.training.identity.run_digest`.
         set_aside: Start a new run and keep the state of an unfinished run with another configuration.
         ranks: Processes that train together: rank 0 reads and writes, and passes on what it reads.
-        tensorboard: Whether to write TensorBoard's files too.
+        loggers: Trackers of the logs' numbers.
 
     Attributes:
         kept: State from which to resume, until it is taken; None for a new run.
@@ -120,14 +120,14 @@ class RunFiles:
     """
 
     def __init__(
-        self, folder: Path, digest: str, set_aside: bool = False, ranks: Ranks = ALONE, tensorboard: bool = False
+        self, folder: Path, digest: str, set_aside: bool = False, ranks: Ranks = ALONE, loggers: Sequence[str] = ()
     ) -> None:
         self.folder, self.digest, self.ranks = folder, digest, ranks
         self.network = folder / "network.safetensors"
         self.kept: KeptState | None = None
         self._store = StateStore(folder / "state", digest, set_aside, is_record)
         self._writer = BackgroundWriter()
-        self._logs = Logs(folder, tensorboard)
+        self._logs = Logs(folder, loggers)
 
     def __enter__(self) -> RunFiles:
         """Waits for the lock and reads the state.

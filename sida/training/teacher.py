@@ -25,7 +25,6 @@ from sida.training.config import TeacherConfig
 from sida.training.divergence import lost
 from sida.training.flat import Resumable, joint_state, load_joint_state
 from sida.training.identity import common_facts, run_metadata, teacher_digest
-from sida.training.logs import check_tensorboard
 from sida.training.loop import TrainingLoop
 from sida.training.meter import IterationRecord
 from sida.training.optimized_network import OptimizedNetwork, join
@@ -34,6 +33,7 @@ from sida.training.process import prepare_process
 from sida.training.ranks import Ranks, joined, own_device
 from sida.training.run import RunFiles, check_shapes, read_config, run_folder
 from sida.training.schedule import linear_decay, teacher_learning_rate
+from sida.training.trackers import check_loggers
 
 
 class TeacherTrainer:
@@ -153,14 +153,14 @@ def train_teacher(
     """
     config, outdir = read_config(TeacherConfig, config, outdir, where)
     device = own_device(config.device, where)
-    check_tensorboard(config.tensorboard, where)
+    check_loggers(config.trackers, where)
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     digest = teacher_digest(config, dataset.sha256)
     stage = f"teacher {config.name}"
     folder = run_folder(outdir, "teachers", config.name)
     facts = common_facts(config, digest, dataset.sha256, {})
-    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, config.tensorboard) as files:
+    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, config.trackers) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network

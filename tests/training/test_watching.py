@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import struct
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from sida.methods.resolve import DistillConfig
 from sida.networks.checkpoint import read_metadata
 from sida.training import train_teacher
 from sida.training.divergence import rising, unhealthy
+from sida.training.logs import Logs
 from sida.training.plan import Points
 from sida.training.student_trainer import StudentTrainer
 from tests.training.toy import GIVEN, MADE, STUDENT, TEACHER, CrashError, as_json, results
@@ -124,7 +127,13 @@ def test_without_patience_nothing_ends_early_and_the_digest_is_the_old_one(teach
     old = {"every_kimg": 0.1, "monitor": "tests.training.toy:make_monitor", "kwargs": {"samples": 32}}
     config = lambda **more: from_mapping(DistillConfig, {**STUDENT, "teacher": teacher, **more}, "spec")
     digest = lambda settings: student_digest(settings, "data", {})
-    same = {"pictures": 3, "tensorboard": True, "on_divergence": "stop", "state_minutes": 1.0}
+    same = {
+        "pictures": 3,
+        "tensorboard": True,
+        "loggers": ["tensorboard"],
+        "on_divergence": "stop",
+        "state_minutes": 1.0,
+    }
     assert digest(config(evaluation=old)) == digest(config(evaluation={**old, "patience": None}, **same))
     assert digest(config(evaluation=old)) != digest(config(evaluation={**old, "patience": 3}))
 
@@ -235,7 +244,7 @@ def test_pictures_of_other_settings_are_set_aside_with_their_snapshots(teacher, 
 
 def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, monkeypatch):
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    spec = following(teacher, range(20, 0, -1), tensorboard=True)
+    spec = following(teacher, range(20, 0, -1), loggers=["tensorboard"])
     crash_at(176, spec, tmp_path / "run", monkeypatch)
     distill(spec, tmp_path / "run")
     events = reader.EventAccumulator(str(tmp_path / "run/tensorboard"))
@@ -251,6 +260,50 @@ def test_tensorboard_files_hold_the_logs_also_after_a_kill(teacher, tmp_path, mo
         assert shown == [(record["nimg"], pytest.approx(pick(record))) for record in records]
 
 
+def leveldb_records(data: bytes) -> Iterator[bytes]:
+    """Records of a file of wandb: LevelDB's log format behind seven bytes."""
+    place, parts = 7, b""
+    while place + 7 <= len(data):
+        left = 32768 - place % 32768
+        if left < 7:
+            place += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        parts += data[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in (1, 4):
+            yield parts
+            parts = b""
+
+
+def test_wandb_gets_the_numbers_of_the_logs_offline_and_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="the extra 'wandb' is not installed: make extras")
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    records = [{"nimg": nimg, "losses": {"sid": 1 / nimg}, "fd": float(nimg)} for nimg in (32, 64, 96)]
+    logs = Logs(tmp_path, ["wandb"])
+    logs.restart([], [])
+    logs.add("train", records[0])
+    logs.close()
+    logs = Logs(tmp_path, ["wandb"])
+    logs.restart(records[:1], [])
+    logs.add("train", records[1])
+    logs.add("evaluations", records[2])
+    logs.close()
+    shown, ids = [], set()
+    for path in sorted((tmp_path / "wandb").glob("offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime):
+        for data in leveldb_records(path.read_bytes()):
+            record = Record.FromString(data)
+            ids |= {record.run.run_id} - {""}
+            items = {"".join(i.nested_key) or i.key: json.loads(i.value_json) for i in record.history.item}
+            shown += [{key: value for key, value in items.items() if key[0] != "_"}] if items else []
+    assert len(ids) == 1
+    assert [item["nimg"] for item in shown] == [32, 64, 96]
+    assert [item.get("train/losses/sid") for item in shown] == [1 / 32, 1 / 64, None]
+    assert shown[2]["evaluations/fd"] == 96
+
+
 def test_without_the_package_tensorboard_is_one_line(teacher, tmp_path, monkeypatch, capsys):
     original = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else original(name))
@@ -258,5 +311,5 @@ def test_without_the_package_tensorboard_is_one_line(teacher, tmp_path, monkeypa
     spec = json.dumps({**TEACHER, "tensorboard": True})
     assert main(["train-teacher", "--spec", spec, "--out", str(tmp_path / "run")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("error: --spec.tensorboard: the package tensorboard is not installed; install it (")
+    assert line.startswith("error: --spec.loggers: the package tensorboard is not installed; install it (")
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,117 @@
+"""Trackers of a run's numbers: TensorBoard and Weights & Biases, with the names and steps of the logs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from sida.config.resources import how_to_install
+from sida.errors import UserError
+from sida.files.atomic import write_text
+
+#: Packages by tracker, as pip takes them.
+PACKAGES = {"tensorboard": "tensorboard>=2.16", "wandb": "wandb>=0.17"}
+
+
+class Tracker(Protocol):
+    """Anything that shows numbers of the logs.
+
+    Attributes:
+        is_new: No earlier process has shown the records so far.
+    """
+
+    is_new: bool
+
+    def show(self, name: str, record: Mapping[str, Any]) -> None:
+        """Shows a record of the log ``name`` at the step ``nimg``."""
+
+    def close(self) -> None:
+        """Writes the numbers that the library holds back."""
+
+
+def check_loggers(wanted: Sequence[str], where: str) -> None:
+    """Requires the packages of the trackers.
+
+    Raises:
+        UserError: One is not installed.
+    """
+    for name in wanted:
+        if importlib.util.find_spec(name) is None:
+            command = how_to_install(PACKAGES[name])
+            remedy = f"install it ({command if name == 'tensorboard' else command.replace('setup', 'extras')})"
+            raise UserError(f"{where}.loggers: the package {name} is not installed; {remedy} or leave {name} out")
+
+
+def open_tracker(name: str, folder: Path, last: int) -> Tracker:
+    """Opens a tracker for a run that starts or resumes.
+
+    Args:
+        name: Key of :data:`PACKAGES`.
+        folder: The run's folder; the tracker's files lie below ``folder / name``.
+        last: Step of the last record so far; -1 where there is none.
+    """
+    return (TensorBoard if name == "tensorboard" else WeightsAndBiases)(folder, last)
+
+
+class TensorBoard:
+    """TensorBoard's files."""
+
+    def __init__(self, folder: Path, last: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        place = folder / "tensorboard"
+        self.is_new = not (place.is_dir() and any(place.iterdir()))
+        # Later points are those of a process that was killed; TensorBoard then leaves them out.
+        self._board = SummaryWriter(str(place), purge_step=None if self.is_new else last + 1)
+
+    def show(self, name: str, record: Mapping[str, Any]) -> None:
+        """See :class:`Tracker`."""
+        for key, value in numbers(record, name):
+            self._board.add_scalar(key, value, record["nimg"])
+
+    def close(self) -> None:
+        """See :class:`Tracker`."""
+        self._board.close()
+
+
+class WeightsAndBiases:
+    """A run of Weights & Biases; offline, unless the user sets ``WANDB_MODE``. A resumed run keeps its id."""
+
+    def __init__(self, folder: Path, last: int) -> None:
+        import wandb
+
+        noted = folder / "wandb" / "id"
+        self.is_new = last < 0 or not noted.is_file()
+        if self.is_new:
+            write_text(noted, uuid.uuid4().hex[:16])
+        self._run = wandb.init(
+            dir=str(folder),
+            project=os.environ.get("WANDB_PROJECT", "sida"),
+            name=folder.name,
+            id=noted.read_text(encoding="utf-8").strip(),
+            resume="allow",
+            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        self._run.define_metric("*", step_metric="nimg")
+
+    def show(self, name: str, record: Mapping[str, Any]) -> None:
+        """See :class:`Tracker`."""
+        self._run.log({**dict(numbers(record, name)), "nimg": record["nimg"]})
+
+    def close(self) -> None:
+        """See :class:`Tracker`."""
+        self._run.finish()
+
+
+def numbers(record: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, float]]:
+    """All numbers of a record by path, e.g. ``train/losses/sid``; lists (values of single trials) are left out."""
+    for key, value in record.items():
+        if isinstance(value, Mapping):
+            yield from numbers(value, f"{prefix}/{key}")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool) and key != "nimg":
+            yield f"{prefix}/{key}", float(value)
