@@ -69,8 +69,8 @@ def test_conda_environment_has_every_package_in_the_locked_version():
     pins = {pin.name.lower(): str(pin.specifier) for pin in map(Requirement, texts)}
     versions = locked()
     plugins = {f"snakemake-executor-plugin-{name}" for name in ("slurm", "cluster-generic")}
-    # torch for NVIDIA cards brings Triton along.
-    assert {*pins} == {*supported()} - {"triton"} | plugins
+    # torch for NVIDIA cards brings Triton along; trackers and completion are for people, not for jobs.
+    assert {*pins} == {*supported()} - {"triton", "wandb", "shtab"} | plugins
     assert pins == {name: f"=={versions[name]}" for name in pins}
     assert "[reports]" in next(text for text in texts if text.startswith("snakemake["))
 
@@ -104,6 +104,7 @@ def test_jobs_of_a_conda_environment_find_the_package_by_themselves(tmp_path, mo
 def test_every_locked_package_has_hashes_and_no_address():
     for name in (
         "requirements/main.lock",
+        "requirements/extras.lock",
         "requirements/uv.lock",
         "requirements/audit.lock",
         "requirements/oldest.lock",

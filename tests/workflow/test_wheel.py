@@ -23,7 +23,7 @@ SITE = Path(sysconfig.get_path("purelib"))
 #: Modules by the distribution that brings them, where the names differ.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "cleanfid": "clean-fid", "yaml": "pyyaml"}
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "triton"}
+ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "triton", "wandb"}
 
 
 class Installed:

@@ -1,0 +1,77 @@
+"""Pages of the site: the Markdown of the repository with the files that it links, and a reference of the API."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from sida.config.resources import ROOT
+from sida.files.atomic import write_text
+
+#: Packages whose docstrings become the reference.
+PACKAGES = ("sida", "eval", "workflow")
+_LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
+_CODE = re.compile(r"(^```.*?^```|^(?: {4}|\t)[^\n]*$)", re.M | re.S)
+
+
+def write_pages(out: Path, root: Path = ROOT) -> list[Path]:
+    """Writes all pages below a new folder, laid out as in the repository, so that relative links stay valid.
+
+    Args:
+        out: Folder; made anew.
+        root: Checkout.
+
+    Returns:
+        The pages.
+    """
+    shutil.rmtree(out, ignore_errors=True)
+    pages = [*root.glob("*.md"), *(root / "docs").rglob("*.md"), root / "config" / "README.md"]
+    pages += [*(root / "docs").rglob("*.ipynb"), root / "tests" / "golden" / "README.md"]
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        if page.suffix == ".md":
+            text = _with_links(text, page, root, out)
+        write_text(out / page.relative_to(root), text)
+    return pages + _reference(out, root)
+
+
+def _with_links(text: str, page: Path, root: Path, out: Path) -> str:
+    """Copies the files that a page links; a link to a folder becomes its README, or plain text."""
+
+    def linked(match: re.Match[str]) -> str:
+        label, target = match.groups()
+        name, _, anchor = target.partition("#")
+        file = Path(os.path.normpath(page.parent / name))
+        if not name or re.match("[a-z]+:", target) or not file.is_relative_to(root):
+            return match[0]
+        if file.is_dir():
+            if not (file / "README.md").is_file():
+                return label.strip("[]")
+            return f"{label}({name.rstrip('/')}/README.md{'#' + anchor if anchor else ''})"
+        copied = out / file.relative_to(root)
+        if file.suffix != ".md" and file.is_file() and not copied.exists():
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copied)
+        return match[0]
+
+    parts = _CODE.split(text)
+    return "".join(part if number % 2 else _LINK.sub(linked, part) for number, part in enumerate(parts))
+
+
+def _reference(out: Path, root: Path) -> list[Path]:
+    """A page for each room of each package; mkdocstrings fills it."""
+    made = []
+    for package in PACKAGES:
+        for room in sorted(module.name for module in pkgutil.iter_modules([str(root / package)])):
+            page = out / "api" / package / f"{room}.md"
+            write_text(page, f"# {package}.{room}\n\n::: {package}.{room}\n")
+            made.append(page)
+    return made
+
+
+if __name__ == "__main__":
+    print(f"{len(write_pages(Path(sys.argv[1])))} pages")
