@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from sida.assets import fetch
+from sida.assets.fetch import fetch
 from sida.assets.registry import is_counted
 from sida.config.label_counts import LabelCounts, load_labels
 from sida.data.archive import ARRAYS, label_array, parse_labels, with_suffix
