@@ -125,7 +125,7 @@ def test_workflows_and_hooks_call_what_exists():
         for job in yaml.safe_load(path.read_text())["jobs"].values()
         for step in job["steps"]
     ]
-    assert {step["run"] for step in steps if "run" in step} == {".ci/run", "make audit"}
+    assert {step["run"] for step in steps if "run" in step} == {".ci/run", "make audit", "make publish"}
     assert all(re.search(r"@[0-9a-f]{40}$", step["uses"]) for step in steps if "uses" in step)
     repositories = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     assert {each["repo"] for each in repositories} == {"local"}

@@ -18,12 +18,13 @@ import pytest
 from packaging.requirements import Requirement
 
 from sida.config.resources import ROOT
+from tests.test_python import write_network
 
 SITE = Path(sysconfig.get_path("purelib"))
 #: Modules by the distribution that brings them, where the names differ.
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "cleanfid": "clean-fid", "yaml": "pyyaml"}
 #: Imported only on request: `pip install diffusers`, and the benchmarks' timing.
-ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "triton", "wandb"}
+ON_REQUEST = {"diffusers", "psutil", "rocrate", "safetensors", "shtab", "triton", "wandb", "nbclient", "nbformat"}
 
 
 class Installed:
@@ -97,6 +98,21 @@ def test_registry_layouts_and_published_numbers_travel(installed):
     result = installed.run("sida-eval", "table", "--layout", "table1", "--mode", "paper", "--out", "table1.tex")
     assert result.returncode == 0, result.stderr
     assert "1.519 ± 0.009" in (installed.here / "table1.md").read_text()
+
+
+def test_python_export_and_lists_work_outside_the_checkout(installed):
+    write_network(installed.here / "network.safetensors")
+    code = "import sida, eval; g = sida.load('network.safetensors'); print(g.sample(3).shape); "
+    code += "print(eval.score(g, 'digits', num_samples=100, trials=1).markdown())"
+    result = installed.run("python", "-c", code)
+    assert "(3, 1, 8, 8)" in result.stdout, result.stderr
+    assert "| FD ↓ |" in result.stdout
+    result = installed.run("sida", "export", "network.safetensors", "--to", "hf", "hub")
+    assert result.returncode == 0, result.stderr
+    assert (installed.here / "hub" / "pipeline.py").is_file()
+    assert installed.run("sida-eval", "--version").stdout.startswith("sida-eval 0.")
+    result = installed.run("sida", "presets")
+    assert "the workflow runs from a checkout" in result.stdout, result.stderr
 
 
 def test_what_is_imported_is_declared_and_the_lock_is_within_the_ranges():
