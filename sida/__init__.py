@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 #: Modules of the names that this package offers; `__init__.pyi` has their types.
 _HOMES = {
-    "Generator": "sida.sampling.generator",
+    "LoadedGenerator": "sida.sampling.generator",
     "distill": "sida.methods",
     "load": "sida.sampling.generator",
     "train_teacher": "sida.training",

@@ -1,5 +1,5 @@
 from sida.methods import distill as distill
-from sida.sampling.generator import Generator as Generator
+from sida.sampling.generator import LoadedGenerator as LoadedGenerator
 from sida.sampling.generator import load as load
 from sida.training import train_teacher as train_teacher
 

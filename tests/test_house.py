@@ -83,8 +83,9 @@ def test_the_page_has_the_rooms_and_floors_of_sida():
     assert floors == {room: number for number, rooms in enumerate(FLOORS["sida"], 1) for room in rooms}
 
 
-#: Public names that several modules have by design: those of commands and programs, and type variables.
-SHARED = {"ABOUT", "EXAMPLES", "HELP", "T", "arguments", "main", "run"}
+#: Public names that several modules have by design: those of commands and programs, type variables, `sida.load` and
+#: `eval.results.load`.
+SHARED = {"ABOUT", "EXAMPLES", "HELP", "T", "arguments", "load", "main", "run"}
 
 
 def test_public_names_are_unique():

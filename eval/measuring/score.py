@@ -22,7 +22,7 @@ from sida.config.ranges import names_object
 from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
 from sida.progress import Progress
-from sida.sampling.generator import Generator
+from sida.sampling.generator import LoadedGenerator
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class NetworkFile(NamedTuple):
 
 
 #: Images to score: files, a function (or its name, ``module:function``), a network file, a loaded generator.
-Scored = str | Path | Callable[..., Any] | NetworkFile | Generator
+Scored = str | Path | Callable[..., Any] | NetworkFile | LoadedGenerator
 
 
 def score_images(
@@ -209,7 +209,7 @@ def _with_samples(protocol: Protocol, num_samples: int | None) -> Protocol:
 
 def _origin(images: Scored, allow_duplicates: bool) -> tuple[str, dict[str, Any]]:
     """Label of the images, and the fields of a :class:`MeasureSpec` that say how they are drawn or read."""
-    if isinstance(images, Generator):
+    if isinstance(images, LoadedGenerator):
         guide = None if images.guide is None else str(images.guide)
         label, fields = _origin(NetworkFile(str(images.path), images.sampler, guide, images.vae), allow_duplicates)
         return label, fields | {"device": images.device}

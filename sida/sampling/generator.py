@@ -20,10 +20,10 @@ from sida.sampling.job import open_device
 from sida.sampling.networks import network_file
 
 #: Images per network call of ``sida sample``; part of the settings that decide the bytes.
-BATCH = 64
+_BATCH = 64
 
 
-class Generator:
+class LoadedGenerator:
     """A network with a sampler; :func:`load` makes one.
 
     Attributes:
@@ -43,7 +43,7 @@ class Generator:
 
     def __repr__(self) -> str:
         sampler = f"{self.sampler.kind}:{self.sampler.steps}"
-        return f"Generator('{self.path}', sampler='{sampler}', classes={self.label_dim}, device='{self.device}')"
+        return f"LoadedGenerator('{self.path}', sampler='{sampler}', classes={self.label_dim}, device='{self.device}')"
 
     @functools.cached_property
     def info(self) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Generator:
         count: int | Sequence[int],
         seed: int = 0,
         classes: int | Sequence[int] | None = None,
-        batch_size: int = BATCH,
+        batch_size: int = _BATCH,
     ) -> np.ndarray:
         """Draws images, equal byte by byte to those of ``sida sample`` at the same batch size on the same device.
 
@@ -100,7 +100,7 @@ def load(
     guide: str | Path | None = None,
     vae: str | None = None,
     device: str | None = None,
-) -> Generator:
+) -> LoadedGenerator:
     """Loads a generator or teacher.
 
     >>> g = sida.load("results/demo/students/sida-a1.0/network.safetensors")
@@ -117,4 +117,4 @@ def load(
         UserError: No such file or id, a damaged file, or settings that the sampler does not have.
     """
     guiding = None if guide is None else network_file(str(guide))
-    return Generator(network_file(str(source)), read_sampler(sampler), guiding, vae, open_device(device))
+    return LoadedGenerator(network_file(str(source)), read_sampler(sampler), guiding, vae, open_device(device))

@@ -14,7 +14,7 @@ from sida.errors import UserError
 from sida.files.atomic import write_text
 
 #: Packages by tracker, as pip takes them.
-PACKAGES = {"tensorboard": "tensorboard>=2.16", "wandb": "wandb>=0.17"}
+_PACKAGES = {"tensorboard": "tensorboard>=2.16", "wandb": "wandb>=0.17"}
 
 
 class Tracker(Protocol):
@@ -41,7 +41,7 @@ def check_loggers(wanted: Sequence[str], where: str) -> None:
     """
     for name in wanted:
         if importlib.util.find_spec(name) is None:
-            command = how_to_install(PACKAGES[name])
+            command = how_to_install(_PACKAGES[name])
             remedy = f"install it ({command if name == 'tensorboard' else command.replace('setup', 'extras')})"
             raise UserError(f"{where}.loggers: the package {name} is not installed; {remedy} or leave {name} out")
 
@@ -50,7 +50,7 @@ def open_tracker(name: str, folder: Path, last: int) -> Tracker:
     """Opens a tracker for a run that starts or resumes.
 
     Args:
-        name: Key of :data:`PACKAGES`.
+        name: ``tensorboard`` or ``wandb``.
         folder: The run's folder; the tracker's files lie below ``folder / name``.
         last: Step of the last record so far; -1 where there is none.
     """

@@ -13,7 +13,7 @@ from sida.config.resources import ROOT
 from sida.files.atomic import write_text
 
 #: Packages whose docstrings become the reference.
-PACKAGES = ("sida", "eval", "workflow")
+_PACKAGES = ("sida", "eval", "workflow")
 _LINK = re.compile(r"(!?\[[^\]]*\])\(([^)\s]+)\)")
 _CODE = re.compile(r"(^```.*?^```|^(?: {4}|\t)[^\n]*$)", re.M | re.S)
 
@@ -65,7 +65,7 @@ def _with_links(text: str, page: Path, root: Path, out: Path) -> str:
 def _reference(out: Path, root: Path) -> list[Path]:
     """A page for each room of each package; mkdocstrings fills it."""
     made = []
-    for package in PACKAGES:
+    for package in _PACKAGES:
         for room in sorted(module.name for module in pkgutil.iter_modules([str(root / package)])):
             page = out / "api" / package / f"{room}.md"
             write_text(page, f"# {package}.{room}\n\n::: {package}.{room}\n")

@@ -13,7 +13,7 @@ import sida
 class OneStepGenerator(torch.nn.Module):
     """A generator of :func:`sida.load`, as a component of a diffusers pipeline."""
 
-    def __init__(self, generator: sida.Generator) -> None:
+    def __init__(self, generator: sida.LoadedGenerator) -> None:
         super().__init__()
         self.generator, self.net = generator, generator.net
 
