@@ -19,8 +19,8 @@ from sida.config.mapping import from_mapping
 from sida.config.ranges import NotNegative
 from sida.data.colour import COLOUR_LABELS, transform_colours
 from sida.data.draws import DrawSource
-from sida.data.transfer import to_device
 from sida.data.warp import mirrored, warp
+from sida.runtime.devices import to_device
 
 _LABELS = {
     "xflip": 1,

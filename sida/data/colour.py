@@ -9,7 +9,7 @@ import torch
 
 from sida.config.augmentation import AugmentFlags
 from sida.data.draws import DrawSource
-from sida.data.transfer import to_device
+from sida.runtime.devices import to_device
 
 #: Number of label columns of each change, in order.
 COLOUR_LABELS: Mapping[str, int] = {"brightness": 1, "contrast": 1, "lumaflip": 1, "hue": 2, "saturation": 1}

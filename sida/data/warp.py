@@ -16,7 +16,7 @@ import functools
 import numpy as np
 import torch
 
-from sida.data.transfer import to_device
+from sida.runtime.devices import to_device
 
 #: Low-pass coefficients of the symlet "sym6" (I. Daubechies, Ten Lectures on Wavelets, table 6.3); sum √2.
 SYM6 = (

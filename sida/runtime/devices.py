@@ -1,4 +1,4 @@
-"""Selection of the device to compute on, and TF32."""
+"""Selection of the device to compute on, transfer to it, and TF32."""
 
 from __future__ import annotations
 
@@ -36,6 +36,21 @@ def take_device(name: str, where: str) -> torch.device:
             )
         torch.cuda.set_device(device)
     return device
+
+
+def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """Copies a tensor to a device asynchronously.
+
+    A plain ``to`` copies from pageable memory and waits for the GPU, which gets no new work meanwhile. A copy from
+    pinned memory does not wait.
+
+    Args:
+        tensor: Tensor on any device, which must not be changed in place afterwards.
+        device: Target device.
+    """
+    if torch.device(device).type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def set_tf32(matmul: bool, convolutions: bool) -> None:

@@ -18,10 +18,10 @@ import torch
 from sida.config.label_counts import LabelCounts
 from sida.config.samplers import Sampler, read_sampler
 from sida.data.dataset import Dataset
-from sida.data.transfer import to_device
 from sida.errors import UserError
 from sida.networks.fused import fused_kernels
 from sida.networks.guidance import check_guide_fits
+from sida.runtime.devices import to_device
 from sida.sampling.heun import sigma_range
 from sida.sampling.networks import evaluation_copy
 from sida.sampling.one_step import to_uint8

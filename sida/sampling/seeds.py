@@ -8,8 +8,8 @@ import torch
 
 from sida.config.label_counts import LabelCounts
 from sida.data.dataset import Dataset
-from sida.data.transfer import to_device
 from sida.errors import UserError
+from sida.runtime.devices import to_device
 
 #: Class of images from networks without classes.
 NO_CLASS = -1

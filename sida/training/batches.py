@@ -15,8 +15,8 @@ import torch
 
 from sida.data.dataset import Dataset
 from sida.data.order import ORDERS, Order
-from sida.data.transfer import to_device
 from sida.errors import UserError
+from sida.runtime.devices import to_device
 from sida.runtime.randomness import derive_seed, generator
 from sida.training.config import RunConfig
 from sida.training.ranks import Ranks
