@@ -51,7 +51,8 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         seen.append(f"{event} {str(args[:1])[:80]}")
     elif event == "open":
         path, _, flags = args
-        if isinstance(flags, int) and flags & _WRITING:
+        # A file without a name is opened as its folder (O_TMPFILE).
+        if isinstance(flags, int) and flags & _WRITING and not os.path.isdir(path):
             _inside(event, path, folder, seen)
     elif event in _CHANGING:
         for path in args[: _CHANGING[event]]:

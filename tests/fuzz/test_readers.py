@@ -9,6 +9,7 @@ import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -149,6 +150,14 @@ def test_memory_is_found_in_a_process_that_keeps_what_it_freed(tmp_path):
     read, reason = FAULTS["memory"]
     with pytest.raises(FaultError, match=reason):
         fuzz(reader(read), range(7, 8), tmp_path)
+
+
+def test_a_file_without_a_name_is_no_file_elsewhere(tmp_path):
+    def read(path, folder):
+        with tempfile.TemporaryFile() as stream:
+            stream.write(path.read_bytes())
+
+    assert fuzz(reader(read), range(3), tmp_path).accepted == 3
 
 
 def test_accepted_and_refused_cases_are_counted(tmp_path):
