@@ -88,13 +88,14 @@ class WeightsAndBiases:
         self.is_new = last < 0 or not noted.is_file()
         if self.is_new:
             write_text(noted, uuid.uuid4().hex[:16])
+        mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             dir=str(folder),
             project=os.environ.get("WANDB_PROJECT", "sida"),
             name=folder.name,
             id=noted.read_text(encoding="utf-8").strip(),
             resume="allow",
-            mode=os.environ.get("WANDB_MODE", "offline"),  # type: ignore[arg-type]
+            mode=mode,
             settings=wandb.Settings(console="off", silent=True),
         )
         self._run.define_metric("*", step_metric="nimg")
