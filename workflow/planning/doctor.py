@@ -84,7 +84,8 @@ def _gpu(jobs: Jobs, found: Mapping[str, Job]) -> Iterator[Check]:
     need = max((job.memory_gb for job in found.values()), default=0.0)
     driver, built = driver_cuda(), int((torch.version.cuda or "0").split(".")[0])
     if not there:
-        text = f"none that torch sees; {wanted} × {need:.0f} GB are asked for"
+        size = f" with {need:.0f} GB each" if need >= 1 else ""
+        text = f"none that torch sees; the preset asks for {wanted}{size}"
         remedy = "install a driver of NVIDIA's, run on another machine, or through a scheduler (docs/cluster.md)"
         if not built:
             text, remedy = f"torch {torch.__version__} is built without CUDA", how_to_install("torch>=2.5,<3")
