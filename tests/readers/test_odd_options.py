@@ -31,7 +31,8 @@ IN_PAIRS = 14
 OTHERS = {
     "sida info": ["x.safetensors"], "sida verify": ["."], "sida doctor": [], "sida plan": ["x.yaml"], "sida rates": [],
     "sida assets": ["list"], "sida data check": ["x"], "sida-eval show": ["."], "sida-eval power": [".", "M-01"],
-    "sida-eval docs": ["--check", "x.md"], "sida-eval paper": ["."],
+    "sida-eval docs": ["--check", "x.md"], "sida-eval paper": ["."], "sida presets": [], "sida completion": ["bash"],
+    "sida-eval completion": ["bash"],
 }  # fmt: skip
 #: How the name ends of what a verb writes.
 ENDS = {
