@@ -268,13 +268,14 @@ def test_a_crate_is_read_back_by_its_library_with_equal_hashes(folder, tmp_path,
     cff.write_text("title: mine\nlicense: CC-BY-4.0\nauthors:\n- {family-names: Curie, given-names: Marie}\n")
     assert sida_main(["crate", str(folder), str(tmp_path / "crate"), "--citation", str(cff)]) == 0
     assert sida_main(["crate", str(folder), str(tmp_path / "crate.zip")]) == 0
-    assert "crate.zip: 16 files with their hashes" in capsys.readouterr().out
+    assert "crate.zip: 17 files with their hashes" in capsys.readouterr().out
     found = ROCrate(str(tmp_path / "crate"))
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     files = [entity for entity in found.data_entities if "File" in entity.type]
-    assert {entity.id for entity in files} == names - {"students/a/state/.lock"}
+    assert {entity.id for entity in files} == names - {"students/a/state/.lock"} | {"CITATION.cff"}
     for entity in files:
-        assert sha256_file(tmp_path / "crate" / entity.id) == entity["sha256"] == sha256_file(folder / entity.id)
+        source = cff if entity.id == "CITATION.cff" else folder / entity.id
+        assert sha256_file(tmp_path / "crate" / entity.id) == entity["sha256"] == sha256_file(source)
     (author,) = found.root_dataset["author"] if isinstance(found.root_dataset["author"], list) else [None]
     assert author["name"] == "Marie Curie"
     assert found.license == "CC-BY-4.0"

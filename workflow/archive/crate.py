@@ -23,7 +23,12 @@ from workflow.archive.verify import verify
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
 
-_TYPES = {".safetensors": "application/octet-stream", ".jsonl": "application/jsonl", ".md": "text/markdown"}
+_TYPES = {
+    ".cff": "application/yaml",
+    ".safetensors": "application/octet-stream",
+    ".jsonl": "application/jsonl",
+    ".md": "text/markdown",
+}
 CITATION = "CITATION.cff"
 _NOBODY = {"name": "authors: to be filled in"}
 
@@ -53,8 +58,9 @@ def write_crate(folder: str | Path, out: str | Path, citation: str | Path | None
     manifest = read_hashed_json(folder / MANIFEST)
     path = Path(citation) if citation is not None else ROOT / CITATION
     crate, count = _described(folder, manifest, _authors(path, citation is None))
-    if path.is_file() and not (folder / CITATION).exists():
-        crate.add_file(path, dest_path=CITATION, properties={"name": CITATION, "encodingFormat": "application/yaml"})
+    if path.is_file() and CITATION not in manifest["files"]:
+        _add(crate, path, CITATION)
+        count += 1
     if out.suffix == ".zip":
         with atomic_path(out) as temporary:
             crate.write_zip(temporary)
@@ -97,12 +103,16 @@ def _described(folder: Path, manifest: Mapping[str, Any], citation: Mapping[str,
     crate.root_dataset["author"] = _people(crate, citation)
     names = list(dict.fromkeys([*manifest["files"], MANIFEST]))
     for name in names:
-        path = folder / name
-        kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
-        facts = {"name": path.name, "sha256": sha256_file(path), "contentSize": str(path.stat().st_size)}
-        crate.add_file(path, dest_path=name, properties={**facts, "encodingFormat": kind})
+        _add(crate, folder / name, name)
     _describe_run(crate, manifest.get("command"), environment)
     return crate, len(names)
+
+
+def _add(crate: ROCrate, path: Path, name: str) -> None:
+    """Adds a file with its hash and size, under a name within the crate."""
+    kind = _TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream"
+    facts = {"name": Path(name).name, "sha256": sha256_file(path), "contentSize": str(path.stat().st_size)}
+    crate.add_file(path, dest_path=name, properties={**facts, "encodingFormat": kind})
 
 
 def _people(crate: ROCrate, citation: Mapping[str, Any]) -> list[Any]:
