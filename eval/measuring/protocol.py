@@ -248,9 +248,10 @@ class Protocol(Settings):
         """Names of the feature networks, in order of first use."""
         return list(dict.fromkeys(metric.extractor for metric in self.metrics))
 
-    def fixed_datasets(self) -> list[str]:
-        """Names of the data sets that its references are, whatever data set the generator has."""
-        return [str(source.dataset) for source in self.sources.values() if source.fixed]
+    def fixed_datasets(self) -> dict[str, str]:
+        """Data sets that are references for every generator, by the setting that names them."""
+        place = f"protocol '{self.name}': references"
+        return {f"{place}.{key}": str(source.dataset) for key, source in self.sources.items() if source.fixed}
 
     def metric(self, key: str) -> Metric:
         """A metric by its key."""

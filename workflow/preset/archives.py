@@ -23,13 +23,14 @@ def find_archives(preset: Rows) -> dict[str, str]:
     Raises:
         UserError: A data set is made of itself, has no path, or its source is missing.
     """
-    named = {preset.config["dataset"], *(run.dataset for run in preset.runs.values())}
+    fixed = [preset.protocol(run).fixed_datasets() for run in preset.runs.values()]
+    places = {name: where for part in fixed for where, name in part.items()}
+    named = {*places, preset.config["dataset"], *(run.dataset for run in preset.runs.values())}
     named |= {teacher.get("dataset") for teacher in preset.config["teachers"].values()}
-    named |= {name for run in preset.runs.values() for name in preset.protocol(run).fixed_datasets()}
     found: dict[str, str] = {}
     waiting: list[tuple[str, tuple[str, ...]]] = [(name, ()) for name in sorted(name for name in named if name)]
     for name, children in waiting:
-        if not (origin := preset.origin(name, preset.source)):
+        if not (origin := preset.origin(name, places.get(name, preset.source))):
             continue
         where = f"{preset.source}: datasets.{name}.made_from"
         if name in children:

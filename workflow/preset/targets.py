@@ -216,7 +216,7 @@ class Targets:
         """Downloads and archives of a row's protocol, and source files of custom metric kinds and extractors."""
         protocol = self.preset.protocol(self.preset.runs[run])
         named = [name for metric in protocol.metrics for name in (metric.kind, metric.extractor)]
-        data = [self.preset.dataset(name, self.preset.source) for name in protocol.fixed_datasets()]
+        data = [self.preset.dataset(name, where) for where, name in protocol.fixed_datasets().items()]
         return [*map(self._asset, self.assets_of(run)), *_code(named), *(p for part in data for p in self._data(part))]
 
     def assets_of(self, name: str) -> list[str]:
