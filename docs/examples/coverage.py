@@ -1,4 +1,4 @@
-"""Examples of metric kinds of one's own: density and coverage (Naeem et al. 2020), which outliers spoil less.
+"""Examples of custom metric kinds: density and coverage (Naeem et al. 2020), which outliers spoil less.
 
 A protocol names them as it names ours (docs/protocol.md):
 

@@ -1,4 +1,4 @@
-"""An example of a network family of one's own: the denoiser of a flow-matching network.
+"""An example of a custom network family: the denoiser of a flow-matching network.
 
 docs/add-a-method.md trains it: a teacher's ``network`` has ``class: docs.examples.flow:FlowPrecond``.
 """

@@ -1,4 +1,4 @@
-"""An example of data of one's own that are in no file: gratings of light and dark, a class per direction.
+"""An example of a custom data set that is in no file: gratings of light and dark, a class per direction.
 
 docs/own-data.md names it in a preset as ``kind: docs.examples.gratings:open_gratings``.
 """

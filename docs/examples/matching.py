@@ -1,4 +1,4 @@
-"""An example of a method of one's own: the generator follows the plain difference of two scores.
+"""An example of a custom method: the generator follows the plain difference of two scores.
 
 docs/add-a-method.md trains it: ``sida distill --method docs.examples.matching:METHOD``.
 """

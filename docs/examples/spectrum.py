@@ -1,4 +1,4 @@
-"""An example of a feature extractor of one's own: the amplitudes of an image's Fourier transform.
+"""An example of a custom feature extractor: the amplitudes of an image's Fourier transform.
 
     sida-eval features --images samples.zip --extractor docs.examples.spectrum:Spectrum --out spectrum.safetensors
 

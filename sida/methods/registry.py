@@ -199,7 +199,9 @@ def find_method(name: str, where: str = "method") -> Method:
     if name in METHODS:
         return METHODS[name]
     if not is_method(name):
-        raise UserError(f"{where}: no method '{name}'{suggestion(name, METHODS)}; or name your own as module:object")
+        raise UserError(
+            f"{where}: no method '{name}'{suggestion(name, METHODS)}; or name a custom method as module:object"
+        )
     from sida.config.plugins import load_object
 
     _, found = load_object(name, where, "method")

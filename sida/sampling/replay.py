@@ -66,7 +66,7 @@ class Evaluations:
                 kept.recordings[shapes] = self._record(lambda given: {"images": _evaluate(net, given)}, inputs)
         except RecordingError as reason:
             self._record = None
-            say(f"CUDA graphs: {reason}; going on kernel by kernel")
+            say(f"CUDA graphs: {reason}; sampling continues kernel by kernel")
         if self._record is None:
             return _evaluate(net, inputs)
         # Evaluations write the memory of a recording one after the other, on any streams.

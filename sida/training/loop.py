@@ -176,7 +176,7 @@ class TrainingLoop:
         """Reports that the run diverges, or stops the run."""
         for fault in faults:
             line = f"{self.plan.stage}: diverging at image {self.nimg:,}: {fault}"
-            remedy = "lower lr or the loss weights, or go on from the last kept state with on_divergence: say"
+            remedy = "lower lr or the loss weights, or resume from the last kept state with on_divergence: say"
             if self.plan.stop_diverged:
                 raise UserError(f"{line}; {remedy}")
             if not self.ranks.rank:

@@ -175,7 +175,7 @@ class GraphRunner:
             self._recordings.clear()
             self._gradients.clear()
             spec.step.network.flat.zero_grad()
-            say(f"cuda_graphs: {reason}; going on kernel by kernel")
+            say(f"cuda_graphs: {reason}; the run continues kernel by kernel")
             return self.plain(spec, batch, draws, augment)
         spec.step.network.add_gradient(outputs.pop("gradient"))
         # A replay writes into the same memory again.

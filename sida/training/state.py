@@ -49,15 +49,15 @@ class StateStore:
 
     A state is a tensor file and, written after it, a JSON file that holds its SHA-256, the digest of its configuration
     and the hash of its own content: a process killed at any moment leaves the previous state intact. States of several
-    configurations lie side by side; each goes on from its own. A state is removed only when its own configuration has
-    two newer ones. Another process that works on the same run is waited for.
+    configurations lie side by side; a configuration resumes from its own states. A state is removed only when its
+    own configuration has two newer ones. Another process that works on the same run is waited for.
 
     Args:
         folder: Created when missing.
         digest: Digest of everything that decides the run's result.
-        set_aside: Start anew although the folder holds an unfinished run that this configuration cannot go on from;
+        set_aside: Start anew although the folder holds an unfinished run that this configuration cannot resume;
             that run's states stay.
-        sound: Whether a run can go on from a record; a state with another one is damaged. None takes every record.
+        sound: Whether a run can resume from a record; a state with another record is damaged. None accepts all.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class StateStore:
                     for other in damaged:
                         say(f"{self._path(other)}: this state is damaged; going back to the one before it")
                     if any(other and other["digest"] != self.digest for n, other in headers.items() if n > number):
-                        say(f"{self._path(number)}: going on from this kept state, whose settings are back")
+                        say(f"{self._path(number)}: resuming from this kept state, whose settings are back")
                     self._intact = [number]
                     return KeptState(header["record"], tensors, self._path(number))
                 damaged.append(number)
@@ -173,7 +173,7 @@ class StateStore:
             "tensors_sha256": sha256_file(path.with_suffix(".safetensors")),
             "record": dict(record),
         }
-        # On one line: an indented one is made by Python code, which would hold up a training that goes on meanwhile.
+        # On one line: an indented one is made by Python code, which would slow down the training that runs meanwhile.
         write_text(path.with_suffix(".json"), json.dumps(with_hash(header), sort_keys=True) + "\n")
         self._intact = [*self._intact, number][-KEPT_STATES:]
         for old in set(self._own) - set(self._intact):
@@ -233,7 +233,7 @@ def _ordinary(path: Path) -> bool:
 
 def unreadable(path: Path, error: OSError) -> str:
     """The line for a state that may well be intact but cannot be read now."""
-    return f"{path}: cannot be read ({error.strerror or error}); nothing was changed: mend that, then run this again"
+    return f"{path}: cannot be read ({error.strerror or error}); nothing was changed: fix that, then run this again"
 
 
 def other_tensors(path: Path) -> UserError:

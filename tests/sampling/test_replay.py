@@ -106,7 +106,7 @@ def test_what_cannot_be_recorded_goes_on_kernel_by_kernel(capsys):
     assert torch.equal(
         images(net, range(40), "one_step", 4, evaluations=Evaluations(refuse)), images(net, range(40), "one_step", 4)
     )
-    assert capsys.readouterr().err == "CUDA graphs: it looks at a value; going on kernel by kernel\n"
+    assert capsys.readouterr().err.startswith("CUDA graphs: it looks at a value; ")
 
 
 def test_a_drawer_keeps_its_recordings_from_one_draw_to_the_next(monkeypatch):

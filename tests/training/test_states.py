@@ -134,7 +134,7 @@ def test_going_back_to_the_settings_goes_on_where_they_stopped(
     assert results(unfinished) == results(alone)
     capsys.readouterr()
     assert first_image(TEACHER, unfinished, monkeypatch) == 320
-    assert "going on from this kept state, whose settings are back" in capsys.readouterr().err
+    assert "this kept state, whose settings are back" in capsys.readouterr().err
     assert results(unfinished) == results(uninterrupted)
     # Both are finished now, and each change of settings only writes the files again.
     for spec, expected in ((OTHER, alone), (TEACHER, uninterrupted)):
