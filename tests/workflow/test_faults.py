@@ -1,0 +1,114 @@
+"""Disks that fill or may only be read, and a clock that jumps, all while a workflow runs: one line each, and the same
+numbers afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.disks import small_disk
+from tests.workflow.small import outcome, small
+
+pytestmark = pytest.mark.slow
+DAY = 86400
+
+
+@pytest.fixture(scope="module")
+def wanted(tmp_path_factory):
+    """What a run without a fault gives."""
+    workspace, arguments = small(tmp_path_factory.mktemp("whole"))
+    run = workspace.snakemake(*arguments)
+    assert run.returncode == 0, run.stderr
+    return outcome(workspace)
+
+
+def check_fault(run, *words):
+    """A run failed with the command's own line and no traceback."""
+    said = run.stdout + run.stderr
+    assert run.returncode == 1, said
+    assert "Traceback" not in said, said
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert lines, said
+    assert any(all(word in line for word in words) for line in lines), lines
+
+
+def resize(folder, size):
+    subprocess.run(["mount", "-o", f"remount,size={size}", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("size", ["64k", "200k", "400k"])
+def test_a_disk_that_fills_while_a_workflow_runs(tmp_path, wanted, size):
+    workspace, arguments = small(tmp_path)
+    with small_disk(workspace.folder / "results/small", size) as disk:
+        check_fault(workspace.snakemake(*arguments), "No space left")
+        resize(disk, "64m")
+        run = workspace.snakemake(*arguments)
+        assert run.returncode == 0, run.stderr
+        assert outcome(workspace) == wanted
+
+
+def test_a_folder_that_may_only_be_read_from_now_on(tmp_path, wanted):
+    """Students cannot be written from the moment in which their teacher trains."""
+    workspace, arguments = small(tmp_path)
+    students = workspace.folder / "results/small/students"
+    students.mkdir(parents=True)
+    bind = ["mount", "--bind", str(students), str(students)]
+    if subprocess.run(bind, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        process = workspace.start(*arguments)
+        while not list((workspace.folder / "results/small/teachers").glob("*/train.jsonl")):
+            assert process.poll() is None
+            time.sleep(0.05)
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(students)], check=True)
+        assert process.wait(timeout=600) == 1
+        said = (workspace.folder / "run.log").read_text()
+    finally:
+        subprocess.run(["umount", str(students)], check=True)
+    # Snakemake makes the folder itself, and says so itself.
+    assert "Failed to create output directory results/small/students/sid" in said
+    assert "Read-only file system" in said
+    assert "Traceback" not in said
+    run = workspace.snakemake(*arguments)
+    assert run.returncode == 0, run.stderr
+    assert outcome(workspace) == wanted
+
+
+def test_a_clock_that_jumps_by_days_under_a_workflow(tmp_path, wanted):
+    """Every process sees another time every half a second; the times of files are the disk's."""
+    libraries = [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
+    if not libraries:
+        pytest.skip("libfaketime is not installed")
+    workspace, arguments = small(tmp_path)
+    clock, source = tmp_path / "clock", random.Random(0)
+    clock.write_text("+0d\n")
+    faked = {
+        "LD_PRELOAD": str(libraries[0]),
+        "FAKETIME_TIMESTAMP_FILE": str(clock),
+        "FAKETIME_NO_CACHE": "1",
+        "NO_FAKE_STAT": "1",
+    }
+    faked |= {"FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1", "FAKETIME_FORCE_MONOTONIC_FIX": "0"}
+    environment = workspace.environment()
+    workspace.environment = lambda: {**environment, **faked}
+    process = workspace.start(*arguments)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        while process.poll() is None:
+            clock.write_text(f"{source.uniform(-7, 7) * DAY:+.0f}\n")
+            time.sleep(0.5)
+    said = (workspace.folder / "run.log").read_text()
+    assert "Traceback" not in said
+    # A product that is dated before its input is a clock skew to Snakemake, which removes it.
+    assert process.wait() == 0 or "This could indicate a clock skew problem" in said
+    workspace.environment = lambda: environment
+    run = workspace.snakemake(*arguments)
+    assert run.returncode == 0, run.stderr
+    assert outcome(workspace) == wanted
+    done = workspace.snakemake("-n", *arguments)
+    assert "Nothing to be done" in done.stdout + done.stderr
