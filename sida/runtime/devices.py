@@ -1,13 +1,18 @@
-"""Selection of the device to compute on, transfer to it, and TF32."""
+"""Selection of the device to compute on, transfer to it, and TF32.
+
+Functions import torch late, because commands read this module before they limit the threads of the libraries.
+"""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-
-import torch
+from typing import TYPE_CHECKING
 
 from sida.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def take_device(name: str, where: str) -> torch.device:
@@ -22,6 +27,8 @@ def take_device(name: str, where: str) -> torch.device:
     Raises:
         UserError: This machine does not have the device.
     """
+    import torch
+
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -48,6 +55,8 @@ def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
         tensor: Tensor on any device, which must not be changed in place afterwards.
         device: Target device.
     """
+    import torch
+
     if torch.device(device).type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
@@ -55,6 +64,8 @@ def to_device(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
 
 def set_tf32(matmul: bool, convolutions: bool) -> None:
     """Allows or forbids TF32 in the whole process."""
+    import torch
+
     torch.backends.cuda.matmul.allow_tf32 = matmul
     torch.backends.cudnn.allow_tf32 = convolutions
 
@@ -65,6 +76,8 @@ def tf32(allowed: bool) -> Iterator[None]:
 
     By default torch allows TF32 in convolutions, so a float32 network draws other images on a GPU than on a CPU.
     """
+    import torch
+
     before = (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32)
     set_tf32(allowed, allowed)
     try:

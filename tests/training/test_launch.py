@@ -125,3 +125,28 @@ def test_bad_requests_are_one_line(tmp_path):
         [*command, "--processes", "-1"], cwd=ROOT, capture_output=True, text=True, env={**os.environ}, check=False
     )
     assert (answer.returncode, answer.stderr) == (1, "error: --processes: must not be negative, got -1\n")
+
+
+@pytest.mark.parametrize(
+    ("verb", "spec", "more"),
+    [("distill", "tiny-student", ["--teacher", "x"]), ("train-teacher", "tiny-teacher", [])],
+)
+def test_threads_are_limited_before_the_libraries_read_their_number(verb, spec, more):
+    code = (
+        "import sys, sida.cli.main, sida.training.process as process\n"
+        "def loaded(threads): print([name for name in ('numpy', 'torch') if name in sys.modules]); sys.exit(3)\n"
+        "process.limit_library_threads = loaded\n"
+        "sida.cli.main.main(sys.argv[1:])"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        verb,
+        "--spec",
+        str(ROOT / f"docs/examples/{spec}.yaml"),
+        "--out",
+        "y",
+        *more,
+    ]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "[]\n"
