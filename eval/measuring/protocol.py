@@ -40,7 +40,7 @@ class ReferenceSource(Settings):
 
     Attributes:
         kind: ``dataset`` (computed from all images of the generator's data set), ``statistics`` (a file with mean and
-        covariance: published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite) or ``images`` (a batch of
+            covariance: published ``.npz``, EDM2 ``.pkl`` or ``.safetensors`` of this suite) or ``images`` (a batch of
             reference images as ``.npz`` with ``arr_0``, or features of this suite).
         dataset: Key of ``config/datasets.yaml``, used if the caller names no data set (kind ``dataset``).
         fixed: Use ``dataset`` for every generator, e.g. for held-out images.
