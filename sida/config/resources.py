@@ -90,10 +90,11 @@ def search_folders(own: Iterable[Path] = ()) -> list[Path]:
     return list(dict.fromkeys([*own, Path("config"), ROOT / "config"]))
 
 
-def how_to_install(*packages: str) -> str:
-    """The command that installs packages: ``make setup`` in a checkout, whose lock has all of them, else pip.
+def how_to_install(*packages: str, target: str = "setup") -> str:
+    """The command that installs packages: a target of ``make`` in a checkout, whose locks have all of them, else pip.
 
     Args:
         packages: Requirements as pip takes them, for example ``diffusers>=0.27``.
+        target: ``setup``, or ``extras`` for optional packages.
     """
-    return "make setup" if CHECKOUT else "pip install " + " ".join(f"'{package}'" for package in packages)
+    return f"make {target}" if CHECKOUT else "pip install " + " ".join(f"'{package}'" for package in packages)

@@ -13,8 +13,8 @@ from sida.config.resources import how_to_install
 from sida.errors import UserError
 from sida.files.atomic import write_text
 
-#: Packages by tracker, as pip takes them.
-_PACKAGES = {"tensorboard": "tensorboard>=2.16", "wandb": "wandb>=0.17"}
+#: Package of each tracker, as pip takes it, and the target of ``make`` that installs it.
+_PACKAGES = {"tensorboard": ("tensorboard>=2.16", "setup"), "wandb": ("wandb>=0.17", "extras")}
 
 
 class Tracker(Protocol):
@@ -41,8 +41,8 @@ def check_loggers(wanted: Sequence[str], where: str) -> None:
     """
     for name in wanted:
         if importlib.util.find_spec(name) is None:
-            command = how_to_install(_PACKAGES[name])
-            remedy = f"install it ({command if name == 'tensorboard' else command.replace('setup', 'extras')})"
+            package, target = _PACKAGES[name]
+            remedy = f"install it ({how_to_install(package, target=target)})"
             raise UserError(f"{where}.loggers: the package {name} is not installed; {remedy} or leave {name} out")
 
 

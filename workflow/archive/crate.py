@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import mimetypes
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sida.config.mapping import load_yaml
 from sida.config.resources import ROOT, how_to_install
 from sida.errors import UserError
-from sida.files.atomic import atomic_path, read_hashed_json, sha256_file
+from sida.files.atomic import atomic_folder, atomic_path, read_hashed_json, sha256_file
 from workflow.archive.files import MANIFEST
 from workflow.archive.verify import verify
 
@@ -65,14 +63,8 @@ def write_crate(folder: str | Path, out: str | Path, citation: str | Path | None
         with atomic_path(out) as temporary:
             crate.write_zip(temporary)
         return count
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    try:
+    with atomic_folder(out) as part:
         crate.write(part)
-        part.chmod(0o755)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return count
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +15,7 @@ import yaml
 from eval.results.summary import Measurements, load_measurements
 from eval.tables.text import markdown, terminal_text
 from sida.errors import UserError
-from sida.files.atomic import write_json, write_text
+from sida.files.atomic import atomic_folder, write_json, write_text
 from sida.networks.describe import describe_file
 from sida.runtime.provenance import code_version
 
@@ -46,14 +45,8 @@ def write_hub_folder(run: str | Path, out: str | Path, licence: str = "other") -
     if facts["format"] == "pickle":
         raise UserError(f"{network}: is a pickle; convert it first: sida convert {network} network.safetensors")
     name = run.name if run.is_dir() else str(facts.get("name") or network.stem)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".tmp", dir=out.parent))
-    try:
+    with atomic_folder(out) as part:
         _fill(part, network, name, facts, licence)
-        part.chmod(0o755)
-        part.rename(out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
     return sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
 
 

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         import shtab
     except ImportError:
-        remedy = how_to_install("shtab>=1.7").replace("make setup", "make extras")
+        remedy = how_to_install("shtab>=1.7", target="extras")
         raise UserError(f"completion: the package shtab is not installed; {remedy}") from None
     print(shtab.complete(command_parser(args.program, "", VERBS[args.program]), args.shell))
     return 0

@@ -10,9 +10,7 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 import string
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from sida.config.mapping import from_mapping
 from sida.config.ranges import Device
 from sida.config.resources import ROOT, find
 from sida.errors import UserError
+from sida.files.atomic import atomic_folder
 from workflow.preset.study_sizes import METRICS, QUICK, SCALES
 
 STUDY_FILES = ("preset.yaml", "runs.tsv", "protocol.yaml", "tables/main.yaml", "figures/samples.yaml")
@@ -66,19 +65,12 @@ def new_study(config: StudyConfig) -> list[str]:
         raise UserError(f"{config.study}: the folder's name must be of a-z, 0-9 and '-' and begin with a letter")
     if study.exists():
         raise UserError(f"{config.study}: exists already; choose another folder or remove it")
-    study.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{study.name}-", dir=study.parent))
-    try:
+    with atomic_folder(study) as part:
         values = {"name": name, **_data_values(config, part, study)}
         for file in STUDY_FILES:
             text = string.Template(find("", f"config/study/{file}").read_text(encoding="utf-8")).substitute(values)
             (part / file).parent.mkdir(exist_ok=True)
             (part / file).write_text(text, encoding="utf-8")
-        part.chmod(0o755)
-        part.rename(study)
-    except BaseException:
-        shutil.rmtree(part)
-        raise
     return [
         f"{config.study}: {values['images']} images {values['size']}, {values['classes']}; "
         f"files {', '.join(STUDY_FILES)}",
