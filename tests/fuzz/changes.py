@@ -14,6 +14,8 @@ from typing import Any
 
 #: ``change(data, random) -> data``; raises ValueError for data that it cannot take.
 Change = Callable[[bytes, Random], bytes]
+#: Bytes that a change of an archive unpacks at most; above are the attacks of :mod:`tests.readers.bombs`.
+MOST_BYTES = 1 << 26
 _BYTES = (0, 1, 0x7F, 0x80, 0xFF, 10, 13, 27, 34, 46, 47, 92)
 _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1, 2**63, 2**64 - 1)
 _TEXTS = (
@@ -213,6 +215,8 @@ def zip_members(inner: Change) -> Change:
     def change(data: bytes, rng: Random) -> bytes:
         try:
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                if sum(info.file_size for info in archive.infolist()) > MOST_BYTES:
+                    raise ValueError("an attack already")
                 members = [(info.filename, archive.read(info)) for info in archive.infolist()]
         except (zipfile.BadZipFile, EOFError, OSError, RuntimeError, ValueError, KeyError, zlib.error) as error:
             raise ValueError("no zip archive") from error

@@ -22,7 +22,7 @@ from sida.data.count_labels import count_labels
 from sida.data.pictures import open_picture
 from sida.data.prepare import PrepareConfig, prepare
 from tests.data.test_archive import members, npy, pictures, png, write_zip
-from tests.fuzz.changes import JSON_BOMBS, Change, bomb, flip, json_text, overwrite, tokens, zip_members
+from tests.fuzz.changes import JSON_BOMBS, MOST_BYTES, Change, bomb, flip, json_text, overwrite, tokens, zip_members
 from tests.fuzz.checkpoint_readers import opcodes
 from tests.fuzz.frame import Reader
 from tests.readers import bombs
@@ -152,7 +152,12 @@ def tar_members(inner: Change) -> Change:
     def change(data: bytes, rng: Random) -> bytes:
         try:
             with tarfile.open(fileobj=io.BytesIO(data)) as archive:
-                found = {member.name: archive.extractfile(member) for member in archive if member.isreg()}
+                found, left = {}, MOST_BYTES
+                for member in archive:
+                    if (left := left - abs(member.size)) < 0:
+                        raise ValueError("an attack already")
+                    if member.isreg():
+                        found[member.name] = archive.extractfile(member)
                 members = {name: stream.read() for name, stream in found.items() if stream}
         except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
             raise ValueError("no tar archive") from error
