@@ -98,6 +98,30 @@ def test_a_training_longer_than_its_limit_goes_on_as_often_as_the_plan_says(clus
     assert "train_teacher digits-short needs 3" in (run.folder / "run.log").read_text()
 
 
+def test_a_node_that_fails_costs_no_more_than_the_job_that_it_ran(cluster, tmp_path_factory):
+    """The training resumes on the other node and ends with the weights of an undisturbed run."""
+    alone, run = (ClusterWorkspace(cluster, tmp_path_factory.mktemp(name)) for name in ("alone", "failing"))
+    target = "teachers/digits-short/network.safetensors"
+    run.begin(*run.slurm(target))
+    job = wait_for("the training", functools.partial(going_on, run, cluster, "digits-short", ""), run)
+    node = fields_of(cluster.show(job))["BatchHost"]
+    cluster.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    try:
+        wait_for("the job to wait", lambda: "JobState=PENDING" in cluster.show(job) or None, run)
+        cluster.run("scontrol", "update", f"JobId={job}", "StartTime=now")
+        run.end()
+    finally:
+        run.stop()
+        cluster.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    fields = fields_of(cluster.show(job))
+    assert fields["BatchHost"] != node
+    assert (fields["JobState"], fields["Restarts"]) == ("COMPLETED", "1")
+    alone.begin("--configfile", alone.preset, "--", target)
+    alone.end()
+    weights = "results/tiny/" + target
+    assert (run.folder / weights).read_bytes() == (alone.folder / weights).read_bytes()
+
+
 def test_two_processes_are_one_job_on_one_node_or_on_two(cluster, tmp_path_factory):
     found = {}
     for nodes in (1, 2):
