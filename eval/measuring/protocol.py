@@ -19,7 +19,7 @@ from eval.measuring.metric import Metric
 from eval.results.selection import read_extended
 from sida.assets.cache import cache_dir
 from sida.assets.registry import is_counted, load_registry
-from sida.config.label_counts import LabelCounts, find_labels
+from sida.config.label_counts import LabelCounts, find_labels, load_labels
 from sida.config.mapping import Settings, from_mapping
 from sida.config.ranges import CheckedAs, Count, Natural, Range
 from sida.config.resources import find
@@ -188,9 +188,12 @@ class Protocol(Settings):
         """
         if isinstance(self.labels, dict):
             return from_mapping(LabelCounts, self.labels, f"protocol '{self.name}': labels")
+        if self.labels is None or not is_counted(self.labels):
+            # Reads a file of counts without importing torch, for which every start of a workflow would wait.
+            return load_labels(self.labels) if self.labels is not None else None
         from sida.data.count_labels import counts_of
 
-        return counts_of(self.labels) if self.labels is not None else None
+        return counts_of(self.labels)
 
     @property
     def labels_asset(self) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import os
 import re
@@ -100,7 +101,12 @@ def load_registry(path: str | os.PathLike[str] | None = None) -> dict[str, Asset
     path = Path(path) if path is not None else default_registry()
     if not path.is_file():
         raise UserError(f"{path}: no such asset registry; run from the repository or set SIDA_ASSETS")
-    text = read_text(path)
+    return dict(_parsed(read_text(path), path))
+
+
+@functools.lru_cache(4)
+def _parsed(text: str, path: Path) -> dict[str, Asset]:
+    """Caches parsed texts: the start of a workflow reads the registry hundreds of times."""
     check_amount(text, str(path), "\n", MOST_LINES, "lines")
     rows = [line.split("\t") for line in text.split("\n")]
     if tuple(rows[0]) != ASSET_COLUMNS:
