@@ -15,7 +15,7 @@ if unavailable_reason() is not None:
     pytest.skip(str(unavailable_reason()), allow_module_level=True)
 
 # One worker counts for all of them.
-pytestmark = pytest.mark.xdist_group("step_work")
+pytestmark = [pytest.mark.xdist_group("step_work"), pytest.mark.slow]
 
 #: The interpreter launches nothing, so this runs in a process without it.
 SCRIPT = """

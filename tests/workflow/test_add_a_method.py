@@ -75,6 +75,7 @@ def test_python_function_and_stored_images_become_rows(workspace, monkeypatch):
     assert (measured, counts["total"]) == (["1"], "2")
 
 
+@pytest.mark.slow
 def test_method_of_ones_own_is_a_row(workspace):
     folder = workspace.folder
     rows = (ROOT / "tests/workflow/tiny.tsv").read_text().splitlines()

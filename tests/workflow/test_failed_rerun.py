@@ -48,7 +48,8 @@ def planned(workspace, *arguments):
     return set(re.findall(r"^(\w+) +\d+$", run(workspace, "-n", *arguments), re.MULTILINE)) - {"total"}
 
 
-@pytest.mark.parametrize("shard_size", [None, pytest.param(100, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("shard_size", [None, 100])
 def test_an_old_measurement_is_not_shown_after_a_generator_that_fails(study, shard_size):
     workspace, preset = study(shard_size=shard_size)
     table = workspace.folder / "results/mine/tables/main.md"

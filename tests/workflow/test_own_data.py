@@ -55,6 +55,7 @@ def small(study: Path) -> None:
     (study / "figures/samples.yaml").write_text("extends: samples.yaml\nrows: 2\ncolumns: 2\n")
 
 
+@pytest.mark.slow
 def test_a_study_runs_from_its_own_folder(tmp_path, capsys):
     data, study = pictures(tmp_path / "pictures", (12, 10)), tmp_path / "flowers"
     assert main(["new", str(study), "--data", str(data), "--resolution", "8"]) == 0
