@@ -245,7 +245,9 @@ def test_every_distinct_setting_starts(preset, tmp_path):
         for parent in preset.parents(preset.runs[name]):
             run(parent)
         budget = {"total_kimg": 0.08, "warmup_kimg": 0.016, "adversarial_kimg": 0.032}
-        spec = shrunk(preset.specs.student(name), tmp_path, **budget)
+        spec = preset.specs.student(name)
+        # Not every method has both phases.
+        spec = shrunk(spec, tmp_path, **{key: value for key, value in budget.items() if key in spec})
         if spec["evaluation"] is not None:
             spec["evaluation"] = spec["evaluation"] | {"every_kimg": 0.08}
             spec["evaluation"]["kwargs"] |= {"num_samples": 100, "trials": 1, "protocol": str(protocol)}
