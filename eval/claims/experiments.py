@@ -36,6 +36,8 @@ class Experiment:
             claim is the one that the experiment was made for.
         written: Day or time of the prediction (UTC, ``2026-11-21T02:40Z``). Earlier measurements do not count as an
             answer.
+        stored: Whether the question was asked of measurements that existed: earlier measurements count, and pages say
+            that they test no prediction.
         tables: Tables of the preset that show the answer.
         figures: Figures of the preset that show the answer, the most important one first.
         limits: Limits of the answer.
@@ -51,6 +53,7 @@ class Experiment:
     written: Annotated[
         str, Pattern(r"\d{4}-\d\d-\d\d(T\d\d:\d\dZ)?", "a day (2026-11-21) or a time in UTC (2026-11-21T02:40Z)")
     ]
+    stored: bool = False
     tables: tuple[str, ...] = ()
     figures: tuple[str, ...] = ()
     limits: str

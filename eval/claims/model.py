@@ -55,6 +55,9 @@ RULES = {
     "more than two standard errors over seeds",
     "TREND": "a metric rises (or falls) with a column of the sheet: the mean of the least-squares slopes of three or "
     "more training seeds exceeds two standard errors",
+    "SHAPE": "a curve falls, from its first evaluation of a trained network to its lowest, as a straight line of its "
+    "logarithm against images (exponential) or against their logarithm (power): R² reaches the least value and exceeds "
+    "that of the other form, for at least two thirds of the training seeds",
     "SPREAD": "the relative spread (largest − smallest, by the mean) over a column's values is at most the factor "
     "times B's, beyond two standard errors over seeds",
     "RATIO": "the ratio of A to B, ± 2.6 standard errors (over trials, over training seeds or over the records of a "
@@ -113,7 +116,7 @@ class Part:
         b: The generator or number that A is compared with; for LTQ a published number alone.
         factor: SPEED, COST: least ratio; NEAR, SPREAD: largest multiple; DIVERGES, STABLE: multiple of the lowest
             value; REACHES: multiple of the level.
-        low: RATIO, FACT, ANALYTIC, BARRIER: least value.
+        low: RATIO, FACT, ANALYTIC, BARRIER: least value; SHAPE: least R².
         high: RATIO, FACT, ANALYTIC, BARRIER: largest value; DIVERGES: multiple of B's end.
         level: SPEED, COST, REACHES: a run's measured mean or a published number; for SPEED and COST B's own minimum by
             default.
@@ -123,6 +126,7 @@ class Part:
         gpus: RATIO of a quantity: cards that the comparison is about, ``8 × V100``; other cards decide nothing.
         crossing: COST: a level counts as reached between two evaluations (linear), or at the first evaluation that is
             not above the level.
+        form: SHAPE: the form that is claimed.
         column: TREND, SPREAD: numeric column of the sheet.
         images: STABLE: number of images from which the curve must lie below its start (default: the end of the curve).
         REACHES: largest number of images.
@@ -131,13 +135,13 @@ class Part:
         fact: FACT: name in :data:`eval.claims.facts.FACTS`.
         slack: LTQ: extra allowance because b is the minimum of several evaluations.
         equal_budget: LT, TRAIN: A and B must have been trained on equally many images (to one percent: the last batch).
-        seeds: TRAIN, BARRIER, COST, DIVERGES, STABLE, TREND, SPREAD, RATIO (of conditions): least number of training
-            seeds.
+        seeds: TRAIN, BARRIER, COST, DIVERGES, STABLE, TREND, SPREAD, SHAPE, RATIO (of conditions): least number of
+            training seeds.
     """
 
     rule: Literal[
-        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "SPREAD", "RATIO",
-        "NEAR", "FACT", "ANALYTIC", "BARRIER", "NONE",
+        "EQ", "LT", "LTQ", "TRAIN", "SPEED", "COST", "REACHES", "DIVERGES", "STABLE", "TREND", "SHAPE", "SPREAD",
+        "RATIO", "NEAR", "FACT", "ANALYTIC", "BARRIER", "NONE",
     ]  # fmt: skip
     metric: str = "fid"
     direction: Literal["lower", "higher"] = "lower"
@@ -162,6 +166,7 @@ class Part:
     ) = None
     crossing: Literal["interpolated", "evaluation"] = "interpolated"
     gpus: str = ""
+    form: Literal["exponential", "power"] = "exponential"
     column: str = "alpha"
     images: int = 0
     fact: Literal["", "added_parameters", "best_of_ten", "innate_cifar10", "innate_imagenet64"] = ""

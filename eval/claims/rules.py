@@ -13,7 +13,7 @@ from eval.claims.facts import FACTS
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
 from eval.claims.numbers import Z, numbers_of, operand_a, operand_b, ordered, show, within
 from eval.claims.seeds import trained
-from eval.claims.training import diverges, reaches, speed, spread, stable, trend
+from eval.claims.training import diverges, reaches, shape, speed, spread, stable, trend
 from eval.results.agreement import agreement_of
 from eval.results.summary import Estimate
 from sida.analytic.numbers import NUMBERS
@@ -217,6 +217,7 @@ _RULES: dict[str, Callable[[Part, Evidence, str], Finding]] = {
     "SPEED": speed,
     "REACHES": reaches,
     "DIVERGES": diverges,
+    "SHAPE": shape,
     "STABLE": stable,
     "TREND": trend,
     "SPREAD": spread,

@@ -109,6 +109,35 @@ def trend(part: Part, evidence: Evidence, where: str) -> Finding:
     return Finding(ordered(gain, limit), text, {"slope": slopes.mean, "bound": limit, "seeds": len(by_seed)})
 
 
+def shape(part: Part, evidence: Evidence, where: str) -> Finding:
+    """SHAPE: until its lowest value a curve is a straight line of ln metric against images, or against ln images."""
+    names = seeds_of(operand_a(part), part, evidence, f"{where}.a")
+    other = "power" if part.form == "exponential" else "exponential"
+    fits = []
+    for name in names:
+        points = [point for point in evidence.curve(name, part.metric) if point.nimg > 0 and point.value > 0]
+        lowest = min(range(len(points)), key=lambda i: points[i].value, default=0)
+        falling = points[: lowest + 1]
+        if len(falling) < 4:
+            raise NotMeasuredError(f"{evidence.label(name)}: fewer than four evaluations until the lowest")
+        heights = [math.log(point.value) for point in falling]
+        places = {"exponential": [float(p.nimg) for p in falling], "power": [math.log(p.nimg) for p in falling]}
+        fits.append({form: statistics.correlation(x, heights) ** 2 for form, x in places.items()})
+    holds = [fit[part.form] >= part.low and fit[part.form] > fit[other] for fit in fits]
+    means = {form: statistics.fmean(fit[form] for fit in fits) for form in fits[0]}
+    listed = "; ".join(f"{fit['exponential']:.3f}, {fit['power']:.3f}" for fit in fits)
+    text = (
+        f"{part.metric} of {evidence.label(names[0])}: {sum(holds)} of {len(names)} seeds fall as claimed "
+        f"({part.form}, R² at least {part.low:g}); R² of exponential, power: {listed}"
+    )
+    outcome: Outcome = UNDECIDED
+    if 3 * sum(holds) >= 2 * len(names):
+        outcome = "supported"
+    elif 3 * (len(names) - sum(holds)) >= 2 * len(names):
+        outcome = "contradicted"
+    return Finding(outcome, text, {"holds": sum(holds), "seeds": len(names), **means})
+
+
 def spread(part: Part, evidence: Evidence, where: str) -> Finding:
     """SPREAD: (largest − smallest) / mean over a column's values is at most ``factor`` times B's."""
     sides = []

@@ -12,7 +12,7 @@ from typing import Any
 
 from eval.claims.amounts import together
 from eval.claims.experiments import EXPECTED, Experiment
-from eval.claims.model import SIGNS, UNDECIDED, Outcome
+from eval.claims.model import SIGNS, UNDECIDED, Outcome, verdict_counts
 from eval.claims.read import read_verdicts
 from eval.results.summary import Measurements
 from eval.tables.text import markdown
@@ -77,6 +77,8 @@ class Answer:
     @property
     def summary(self) -> str:
         """Summary as text: ``3 of 4 claims as predicted``, with the number of claims that are not measured yet."""
+        if self.experiment.stored:
+            return f"{verdict_counts(claim.verdict for claim in self.claims)}; asked of stored measurements"
         claims = "claim" if len(self.claims) == 1 else "claims"
         waiting = sum(claim.waits for claim in self.claims)
         text = f"{sum(claim.as_predicted for claim in self.claims)} of {len(self.claims)} {claims} as predicted"
@@ -88,12 +90,12 @@ class Answer:
         return next((f"{claim.id}: {claim.effect}" for claim in self.claims if claim.effect), "–")
 
     def require_foreseen(self) -> None:
-        """Refuses an answer that was measured before its prediction was written.
+        """Refuses an answer that was measured before its prediction was written, unless the experiment says so.
 
         Raises:
             UserError: A row was measured before the prediction was written.
         """
-        if self.early is not None and self.measured is not None:
+        if self.early is not None and self.measured is not None and not self.experiment.stored:
             raise UserError(
                 f"experiment '{self.experiment.id}': row '{self.early}' was measured {self.measured[0]}, before its "
                 f"prediction was written ({self.experiment.written}); measure it again"

@@ -10,7 +10,7 @@ from eval.claims.amounts import decimals_of
 from eval.claims.cost import cost_table
 from eval.claims.model import SIGNS
 from eval.claims.power import plans, power_table
-from eval.effects.contrast import difference
+from eval.effects.contrast import difference, mean_interval
 from eval.effects.variance import components
 from eval.results.agreement import HIGHER_IS_BETTER
 from eval.results.summary import Estimate, measured_days
@@ -126,6 +126,20 @@ class StudyNumbers:
     def lowest(self, metric: str, run: str) -> str:
         """Mean ± standard deviation of the lowest evaluation during training, over seeds."""
         return self._curves(metric, run, min)
+
+    def above_lowest(self, metric: str) -> str:
+        """Fresh trials minus the lowest evaluation, which chose the network: mean over the trained runs, in words.
+
+        Runs without evaluations, and runs whose start was kept, are left out.
+        """
+        above, measured = [], self._study.measured
+        for log in sorted(self._study.unpacked.glob("students/*/evaluations.jsonl")):
+            lowest = min(read_evaluations(log, metric), key=lambda point: point.value)
+            if lowest.nimg > 0 and measured.has(log.parent.name, metric):
+                above.append(measured.estimate(log.parent.name, metric).mean - lowest.value)
+        mean = mean_interval({"": above})
+        span = f"{mean.low:.3f} to {mean.high:.3f}".replace("-", "−")
+        return f"{mean.value:.3f} (95 % interval {span}; {len(above)} runs)".replace("-", "−")
 
     def logged(self, quantity: str, run: str) -> str:
         """A quantity at the end of the training logs, such as ``weight_rms.generator``, over seeds."""

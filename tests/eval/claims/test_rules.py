@@ -310,6 +310,24 @@ def test_divergence_and_stability_read_the_whole_curve_and_its_end(tmp_path, cur
     assert outcome(found, rule="STABLE", **part) == stable
 
 
+@pytest.mark.parametrize(
+    ("value", "exponential", "power"),
+    [
+        (lambda x: 9 * math.exp(-x / 2), "supported", "contradicted"),
+        (lambda x: 9 / (x + 0.1), "contradicted", "supported"),
+        (lambda x: 9 - x, "contradicted", "contradicted"),  # straight by itself: R² of the logarithm is below the bound
+        (lambda x: 9 + x, "not decided here", "not decided here"),  # never falls
+    ],
+)
+def test_shape_tells_an_exponential_from_a_power(tmp_path, value, exponential, power):
+    curves = [[40, *(value(x) for x in range(1, 9)), 20 + seed] for seed in range(3)]
+    found = evidence(*trained(tmp_path, "x", *curves), students=tmp_path)
+    part = {"rule": "SHAPE", "metric": "fd", "low": 0.98, "a": Operand(where={"recipe": "x"})}
+    assert outcome(found, **part) == exponential
+    assert outcome(found, **part, form="power") == power
+    assert outcome(found, **{**part, "seeds": 4}) == "not decided here"
+
+
 def test_divergence_also_against_another_run(tmp_path):
     rows = trained(tmp_path, "x", *[[6, 5, 7]] * 3) + trained(tmp_path, "y", *[FELL] * 3)
     part = {"rule": "DIVERGES", "metric": "fd", "factor": 3.0, "a": Operand(where={"recipe": "x"})}
@@ -511,7 +529,7 @@ def test_claims_can_be_decided_from_what_their_preset_trains_and_measures(preset
                 continue
             named = [whole.runs[operand.run]] if operand.run else matching(whole.runs, operand.where)
             assert named, f"{claim.id}: no row of {preset} is {operand}"
-            about_training = part.rule in ("TRAIN", "DIVERGES", "STABLE", "TREND", "SPREAD", "COST")
+            about_training = part.rule in ("TRAIN", "DIVERGES", "STABLE", "TREND", "SHAPE", "SPREAD", "COST")
             if about_training and operand is not part.level:
                 places = {place: [r for r in named if r.alpha == place] for place in {run.alpha for run in named}}
                 needed = part.seeds if preset != "demo" else 1

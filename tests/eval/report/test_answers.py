@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 
@@ -100,6 +101,10 @@ def test_an_answer_that_was_there_before_its_prediction_is_refused(made, date):
         advantage.require_foreseen()
     assert "no test of it" in answer_block(advantage)
     other.require_foreseen()  # nothing was measured for it
+    asked = dataclasses.replace(advantage, experiment=dataclasses.replace(advantage.experiment, stored=True))
+    asked.require_foreseen()
+    assert "no test of it" in answer_block(asked)
+    assert "as predicted" not in asked.summary
 
 
 def test_one_screen_of_answers(made):
