@@ -1,5 +1,6 @@
 """``python -m benchmarks [NAME ...]``: runs benchmarks one after the other; without a name all quick ones.
 
+``python -m benchmarks gpu_day --help``: all that needs a GPU, in parts.
 Results go to ``results/benchmarks/<name>.json``. The exit status is 1 when a stated bound is missed.
 """
 
@@ -27,6 +28,7 @@ SLOW = [
     "step_work",
     "gpu",
     "gpu_sampling",
+    "gpu_loop",
     "demo_stages",
     "training_step_compiled",
     "protocol_choices",
@@ -34,6 +36,8 @@ SLOW = [
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["gpu_day"]:
+        return importlib.import_module("benchmarks.gpu_day").command(sys.argv[2:])
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(QUICK)}; slow: {', '.join(SLOW)}")
     args = parser.parse_args()

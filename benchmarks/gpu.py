@@ -4,7 +4,10 @@ For each network: the official order (:mod:`benchmarks.official_order`), the sui
 as CUDA graphs, with fused kernels too, these with activations made again, with all maps normalised in three passes,
 and in bfloat16. Each row says its rate, its share of the rate of a large matrix product measured here, its memory, and
 how long it takes from finished networks to the fourth step. Then where the kernels' time goes, and how far each way
-departs from float32 over a few hundred steps.
+departs from float32 over a few hundred steps. What is measured is stored after each row.
+
+With ``SIDA_REHEARSAL=1`` tiny networks take a few steps on the CPU, with kernels in Triton's interpreter: a test that
+everything runs, of which no rate means anything.
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ from __future__ import annotations
 import copy
 import dataclasses
 import gc
+import os
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,8 @@ from sida.runtime.provenance import environment
 from sida.training.process import prepare_process
 from sida.training.schedule import Schedule
 
+REHEARSAL = os.environ.get("SIDA_REHEARSAL") == "1"
+DEVICE = "cpu" if REHEARSAL else "cuda"
 Batch = tuple[torch.Tensor, torch.Tensor | None]
 #: ``step(nimg, batch, draws=None) -> losses``; draws replace those of both rounds.
 Step = Callable[..., dict[str, Any]]
@@ -38,6 +44,8 @@ SETTINGS: dict[str, Any] = {"lr": 1e-5, "eps": 1e-6, "lambda_adv": 0.01, "lambda
 #: Both terms from the first step on.
 SCHEDULE = Schedule(warmup_kimg=0, adversarial_kimg=0)
 FIRST = 1_000
+#: Timed groups of steps, steps of each.
+GROUPS_OF_STEPS, STEPS = (1, 1) if REHEARSAL else (3, 4)
 CIFAR = {
     "model_type": "SongUNet", "img_resolution": 32, "img_channels": 3, "augment_dim": 9, "model_channels": 128,
     "channel_mult": [2, 2, 2], "num_blocks": 4, "attn_resolutions": [16], "dropout": 0.13,
@@ -77,10 +85,13 @@ class Case:
 
 CASES = [
     Case("CIFAR-10 (DDPM++, 55.7 M)", {"class": "EDMPrecond", "kwargs": CIFAR}, 32, 5.0),
-    Case("CIFAR-10 (DDPM++, 55.7 M)", {"class": "EDMPrecond", "kwargs": CIFAR}, 128, 2.2, 0.5),
+    Case("CIFAR-10 (DDPM++, 55.7 M)", {"class": "EDMPrecond", "kwargs": CIFAR}, 128, 2.5, 0.5),
     Case("ImageNet 64 (ADM, 296 M)", {"class": "EDMPrecond", "kwargs": IMAGENET}, 32, 2.5),
-    Case("ImageNet 512 (EDM2-S, 280 M)", {"class": "EDM2Precond", "kwargs": EDM2_S}, 32, 2.2),
+    Case("ImageNet 512 (EDM2-S, 280 M)", {"class": "EDM2Precond", "kwargs": EDM2_S}, 32, 2.5),
 ]
+if REHEARSAL:
+    SMALL |= {"img_resolution": 4, "model_channels": 4, "num_blocks": 1, "attn_resolutions": []}
+    CASES = [Case("tiny", {"class": "EDMPrecond", "kwargs": SMALL}, 2, 0.0)]
 SIDES = (
     "official order",
     "torch",
@@ -93,10 +104,10 @@ SIDES = (
 #: Up to which size of map the suite normalises by one kernel; "in passes" never does.
 _LIMIT: dict[str, int] = {}
 MEMORY = 0.6
-FULL_SPEED_SECONDS = 90
+FULL_SPEED_SECONDS = 10
 
 
-def networks(network: dict[str, Any], half_dtype: torch.dtype | None, device: str = "cuda") -> list[torch.nn.Module]:
+def networks(network: dict[str, Any], half_dtype: torch.dtype | None, device: str = DEVICE) -> list[torch.nn.Module]:
     """φ, ψ and θ on a device: near each other, far enough from their initialisation that every layer matters."""
     torch.manual_seed(0)
     spec = {"class": network["class"], "kwargs": {**network["kwargs"], "use_fp16": half_dtype is not None}}
@@ -113,7 +124,7 @@ def networks(network: dict[str, Any], half_dtype: torch.dtype | None, device: st
     return [nets[0].requires_grad_(False), *nets[1:]]
 
 
-def batch_of(network: dict[str, Any], size: int, seed: int = 1, device: str = "cuda") -> Batch:
+def batch_of(network: dict[str, Any], size: int, seed: int = 1, device: str = DEVICE) -> Batch:
     """Smooth random images and classes."""
     source = None if device == "meta" else torch.Generator(device).manual_seed(seed)
     kwargs = network["kwargs"]
@@ -126,7 +137,7 @@ def batch_of(network: dict[str, Any], size: int, seed: int = 1, device: str = "c
 
 
 def make(
-    side: str, network: dict[str, Any], half: bool = True, device: str = "cuda", **more: Any
+    side: str, network: dict[str, Any], half: bool = True, device: str = DEVICE, **more: Any
 ) -> tuple[Step, list[torch.nn.Module]]:
     """A side's step, and its φ, ψ and θ."""
     dtype = (torch.bfloat16 if "bfloat16" in side else torch.float16) if half else None
@@ -155,29 +166,36 @@ def make(
     return step, nets
 
 
+def wait() -> None:
+    """Waits until the GPU has done everything."""
+    if DEVICE == "cuda":
+        torch.cuda.synchronize()
+
+
 def measure(side: str, case: Case) -> dict[str, Any]:
     """Rate, memory and start of one side."""
     gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     batch = batch_of(case.network, case.batch)
     step, _ = make(side, case.network)
-    torch.cuda.synchronize()
+    wait()
     begin, nimg = time.perf_counter(), FIRST
     for _ in range(4):
         step(nimg, batch)
         nimg += case.batch
-    torch.cuda.synchronize()
+    wait()
     start = time.perf_counter() - begin
     times = []
-    for _ in range(3):
+    for _ in range(GROUPS_OF_STEPS):
         begin = time.perf_counter()
-        for _ in range(4):
+        for _ in range(STEPS):
             losses = step(nimg, batch)
             nimg += case.batch
-        torch.cuda.synchronize()
-        times.append((time.perf_counter() - begin) / 4)
-    seconds = sorted(times)[1]
+        wait()
+        times.append((time.perf_counter() - begin) / STEPS)
+    seconds = sorted(times)[len(times) // 2]
     return {
         "side": side,
         "img_per_s": case.batch / seconds,
@@ -204,9 +222,10 @@ GROUPS = [
 
 def kernel_times(function: Callable[[], Any]) -> dict[str, Any]:
     """Milliseconds of the GPU by group of kernels, and how many were run."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[getattr(kinds, DEVICE.upper())]) as profile:
         function()
-        torch.cuda.synchronize()
+        wait()
     groups: Counter[str] = Counter()
     events = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     for event in events:
@@ -225,19 +244,20 @@ def operations(case: Case) -> float:
 
 def peak(dtype: torch.dtype) -> float:
     """Operations per second of a large matrix product."""
-    a = torch.randn(8192, 8192, device="cuda", dtype=dtype)
+    size = 64 if REHEARSAL else 8192
+    a = torch.randn(size, size, device=DEVICE, dtype=dtype)
     b = torch.randn_like(a)
     for _ in range(3):
         a @ b
-    torch.cuda.synchronize()
+    wait()
     begin = time.perf_counter()
     for _ in range(30):
         a @ b
-    torch.cuda.synchronize()
-    return float(2 * 8192**3 * 30 / (time.perf_counter() - begin))
+    wait()
+    return float(2 * size**3 * 30 / (time.perf_counter() - begin))
 
 
-def fidelity(steps: int = 300, size: int = 32) -> list[dict[str, Any]]:
+def fidelity(steps: int = 3 if REHEARSAL else 300, size: int = 2 if REHEARSAL else 32) -> list[dict[str, Any]]:
     """How far each way departs from float32 with torch's operations, over a few hundred steps of a small network.
 
     ``weights`` is the distance of θ from the reference's θ over the way that the reference's went; ``losses`` the
@@ -271,17 +291,18 @@ def fidelity(steps: int = 300, size: int = 32) -> list[dict[str, Any]]:
     return rows
 
 
-def main(out: Path) -> bool:
+def main(out: Path, cases: Sequence[Case] = CASES, departure: bool = True) -> bool:
     """Prints and stores the tables; every goal that is missed is said."""
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and not REHEARSAL:
         print("gpu: no GPU here; nothing measured")
         return True
     prepare_process()
     peaks = {dtype: peak(dtype) for dtype in (torch.float16, torch.bfloat16)}
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}; matrix product "
+    found: dict[str, Any] = {"rows": [], "fidelity": [], "missed": [], "environment": environment(DEVICE),
+                             "peak_flops": {str(dtype): rate for dtype, rate in peaks.items()}}  # fmt: skip
+    print(f"{DEVICE}, torch {torch.__version__}; matrix product "
           + ", ".join(f"{str(d).removeprefix('torch.')} {p / 1e12:.0f} TFLOP/s" for d, p in peaks.items()))  # fmt: skip
-    rows, missed = [], []
-    for case in CASES:
+    for case in cases:
         needed = operations(case)
         print(f"\n{case.name}, batch {case.batch}; {needed / 1e12:.3f} Tflop per image")
         print(f"  {'':<26}{'img/s':>8}{'ratio':>7}{'of peak':>9}{'GiB':>7}{'ratio':>7}{'reserved':>10}{'start':>9}")
@@ -295,9 +316,9 @@ def main(out: Path) -> bool:
                 "batch": case.batch,
                 "ratio": row["img_per_s"] / base["img_per_s"],
                 "share_of_peak": row["img_per_s"] * needed / peaks[dtype],
-                "memory_ratio": row["memory_gib"] / base["memory_gib"],
+                "memory_ratio": row["memory_gib"] / (base["memory_gib"] or 1),
             }
-            rows.append(row)
+            found["rows"].append(row)
             print(
                 f"  {side:<26}{row['img_per_s']:>8.1f}{row['ratio']:>7.2f}{100 * row['share_of_peak']:>7.1f} %"
                 f"{row['memory_gib']:>7.1f}{row['memory_ratio']:>7.2f}{row['reserved_gib']:>10.1f}"
@@ -308,20 +329,18 @@ def main(out: Path) -> bool:
                 parts = ", ".join(f"{name} {ms:.1f}" for name, ms in row["kernels"]["milliseconds"].items())
                 print(f"    {row['kernels']['count']} kernels, ms: {parts}")
             if side in SIDES[3:5]:
-                missed += _missed(case, row)
-    print("\nDeparture from float32 with torch's operations, 300 steps of a small network")
-    faithful = fidelity()
-    for line in faithful:
+                found["missed"] += _missed(case, row)
+            write_json(out, found)
+    if departure:
+        print("\nDeparture from float32 with torch's operations, 300 steps of a small network")
+        found["fidelity"] = fidelity()
+    for line in found["fidelity"]:
         losses = ", ".join(f"{name} {value:.1e}" for name, value in line["losses"].items())
         print(f"  {line['way']:<42} weights {line['weights']:.1e}; {losses}")
-    for goal in missed:
+    for goal in found["missed"]:
         print(f"missed: {goal}")
-    write_json(
-        out,
-        {"rows": rows, "fidelity": faithful, "missed": missed, "peak_flops": {str(d): p for d, p in peaks.items()},
-         "environment": environment("cuda")},
-    )  # fmt: skip
-    return not missed
+    write_json(out, found)
+    return not found["missed"]
 
 
 def _missed(case: Case, row: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.gpu import CIFAR
+from benchmarks.gpu import CIFAR, REHEARSAL, SMALL, wait
 from eval.features import get_extractor
 from eval.features.base import Extractor
 from eval.measuring.measure import measure
@@ -39,9 +39,11 @@ from sida.sampling import one_step
 from sida.sampling.job import SampleConfig, run_job
 from sida.sampling.replay import Evaluations
 
-NETWORK = {"class": "EDMPrecond", "kwargs": {**CIFAR, "label_dim": 0, "use_fp16": True}}
-BOUND, DEVICE, BATCH = 0.97, "cuda:0", 250
-SAMPLES, FEW, TRIAL = 50_000, 5_000, 25_000
+SIZE = 32 if not REHEARSAL else SMALL["img_resolution"]
+KWARGS = {**(SMALL if REHEARSAL else CIFAR), "label_dim": 0, "use_fp16": not REHEARSAL}
+NETWORK = {"class": "EDMPrecond", "kwargs": KWARGS}
+BOUND, DEVICE, BATCH = 0.97, "cpu" if REHEARSAL else "cuda:0", 2 if REHEARSAL else 250
+SAMPLES, FEW, TRIAL, FEWER = (8, 4, 4, 4) if REHEARSAL else (50_000, 5_000, 25_000, 5_000)
 SAMPLERS = {"torch": "one_step", "fused": "one_step:kernels=fused"}
 HUB = """
 dependencies = ["torch"]
@@ -52,7 +54,7 @@ def dinov2_vitl14(pretrained=True, **kwargs):
     import torch
 
     torch.manual_seed(0)
-    with torch.device("cuda"):
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         net = timm.create_model("vit_large_patch14_dinov2", pretrained=False, img_size=224, num_classes=0)
     for name, parameter in net.named_parameters():
         if name.endswith("gamma"):
@@ -63,7 +65,7 @@ def dinov2_vitl14(pretrained=True, **kwargs):
 
 def main(out: Path) -> bool:
     """Runs everything; what was measured is stored after each part."""
-    if not torch.cuda.is_available():
+    if not torch.cuda.is_available() and not REHEARSAL:
         print("gpu_sampling: needs a GPU with CUDA, and there is none here")
         return False
     table = Table(out)
@@ -105,17 +107,17 @@ class Table:
         write_json(self.out, {"benchmark": "gpu_sampling", **record, "environment": environment(DEVICE)})
 
 
-def rate(function: Callable[[], object], images: int, seconds: float = 1.5) -> float:
+def rate(function: Callable[[], object], images: int, seconds: float = 0.0 if REHEARSAL else 1.5) -> float:
     """Images per second of calls of ``images`` each, after two calls."""
     for _ in range(2):
         function()
-    torch.cuda.synchronize()
+    wait()
     start, calls = time.perf_counter(), 0
-    while time.perf_counter() - start < seconds:
+    while not calls or time.perf_counter() - start < seconds:
         # A few at a time, so that the processor is ahead as it is in a job.
         for _ in range(4):
             function()
-        torch.cuda.synchronize()
+        wait()
         calls += 4
     return calls * images / (time.perf_counter() - start)
 
@@ -125,7 +127,7 @@ def networks_alone(table: Table, path: Path) -> dict[str, float]:
     """The generator's own throughput, by kernels."""
     net, _ = load_network(path, DEVICE)
     net.eval()
-    latents, rates = torch.randn(BATCH, 3, 32, 32, device=DEVICE), {}
+    latents, rates = torch.randn(BATCH, 3, SIZE, SIZE, device=DEVICE), {}
     eager = rates["eager"] = rate(lambda: one_step(net, latents, None), BATCH)
     table.add("network alone, torch, kernel by kernel", eager)
     rates["torch"] = _graphed(net, latents, "torch")
@@ -133,7 +135,7 @@ def networks_alone(table: Table, path: Path) -> dict[str, float]:
     start = time.perf_counter()
     with fused_kernels(net):
         one_step(net, latents, None)
-        torch.cuda.synchronize()
+        wait()
         first = time.perf_counter() - start
         rates["fused"] = _graphed(net, latents, "fused")
         fused = one_step(net, latents, None)
@@ -218,7 +220,7 @@ def extractors(table: Table, folder: Path) -> dict[str, float]:
     (folder / "hub" / "hubconf.py").write_text(HUB)
     inception = {"path": write_inception(folder)}
     dinov2 = {"repository": str(folder / "hub"), "weights": "hub"}
-    smooth = torch.nn.functional.interpolate(torch.rand(BATCH, 3, 8, 8), size=(32, 32), mode="bicubic")
+    smooth = torch.nn.functional.interpolate(torch.rand(BATCH, 3, 8, 8), size=(SIZE, SIZE), mode="bicubic")
     images = (smooth.clamp(0, 1) * 255).to(torch.uint8).to(DEVICE)
     rates: dict[str, float] = {}
     published: dict[str, torch.Tensor] = {}
@@ -262,7 +264,7 @@ def pipelines(table: Table, network: Path, folder: Path, alone: dict[str, float]
         _row(table, kernels, name, whole, steady, 1 / (1 / alone[kernels] + 1 / features[name]))
     np.savez(folder / "stats.npz", mu=rows[:, :1024].mean(0), sigma=np.cov(rows[:, :1024], rowvar=False))
     metrics = [{"key": "fd", "kind": "frechet", "extractor": "dinov2_fp16", "reference": "stats"}]
-    whole, steady = _measured(network, folder, "fused", metrics, references, {"dinov2_fp16": hub}, 5000)
+    whole, steady = _measured(network, folder, "fused", metrics, references, {"dinov2_fp16": hub}, FEWER)
     _row(table, "fused", "dinov2_fp16", whole, steady, 1 / (1 / alone["fused"] + 1 / features["dinov2_fp16"]))
 
 

@@ -7,6 +7,7 @@ ratio of the processors' time, which other work disturbs least but which knows n
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import socket
@@ -16,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from benchmarks.training_step import FULL, SCHEDULE, SETTINGS, batches, networks
 from sida.files.atomic import write_json
@@ -28,19 +30,25 @@ from sida.training.ranks import joined
 
 BATCH, ROUND, ITERATIONS, TURNS = 512, 128, 3, 3
 BOUND = 1.8
+PATIENCE = 300.0  # seconds to an answer
 
 
-def worker(rank: int, world_size: int, port: int, pipe: Connection) -> None:
+def worker(rank: int, world_size: int, port: int, pipe: Connection, device: str, backend: str | None) -> None:
     """For each number of iterations received, does them together with the others; answers seconds by both clocks."""
+    if backend is not None:
+        # By itself a training joins its processes on GPUs by nccl, which wants a GPU for each.
+        join = dist.init_process_group
+        dist.init_process_group = lambda _, **options: join(backend, **options)
     place = {"RANK": rank, "WORLD_SIZE": world_size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
     prepare_process(threads=1)
-    with joined(torch.device("cpu")) as ranks:
-        distiller = Distiller(*networks(), SiDALoss(), SCHEDULE, DistillerSettings(**SETTINGS))
+    with joined(torch.device(device)) as ranks:
+        nets = [net.to(device) for net in networks()]
+        distiller = Distiller(*nets, SiDALoss(), SCHEDULE, DistillerSettings(**SETTINGS))
         distiller.join(ranks)
         share = BATCH // world_size
         own = slice(rank * share, (rank + 1) * share)
-        data = [list(zip(*(part[own].split(ROUND) for part in batch))) for batch in batches(BATCH)]
+        data = [list(zip(*(part[own].to(device).split(ROUND) for part in batch))) for batch in batches(BATCH)]
         number = 0
         while (count := pipe.recv()) is not None:
             ranks.agree(StopRequest.NONE)
@@ -56,9 +64,9 @@ def worker(rank: int, world_size: int, port: int, pipe: Connection) -> None:
 
 
 class Side:
-    """So many processes that train together."""
+    """So many processes that train together, on a device, by a backend other than the device's."""
 
-    def __init__(self, world_size: int) -> None:
+    def __init__(self, world_size: int, device: str = "cpu", backend: str | None = None) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -66,8 +74,11 @@ class Side:
         self.pipes, self.processes = [], []
         for rank in range(world_size):
             ours, theirs = context.Pipe()
-            process = context.Process(target=worker, args=(rank, world_size, port, theirs), daemon=True)
+            process = context.Process(
+                target=worker, args=(rank, world_size, port, theirs, device, backend), daemon=True
+            )
             process.start()
+            theirs.close()
             self.pipes.append(ours)
             self.processes.append(process)
 
@@ -75,15 +86,19 @@ class Side:
         """Images per second of so many iterations: by the wall, and by the CPU time of the busiest process."""
         for pipe in self.pipes:
             pipe.send(count)
+        if not all(pipe.poll(PATIENCE) for pipe in self.pipes):
+            raise TimeoutError
         wall, busy = zip(*(pipe.recv() for pipe in self.pipes))
         return BATCH * count / max(wall), BATCH * count / max(busy)
 
     def close(self) -> None:
         """Ends the processes."""
         for pipe in self.pipes:
-            pipe.send(None)
+            with contextlib.suppress(OSError):
+                pipe.send(None)
         for process in self.processes:
-            process.join()
+            process.join(10)
+            process.kill()
 
 
 def main(out: Path) -> bool:

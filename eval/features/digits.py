@@ -76,6 +76,9 @@ class DigitsExtractor(Extractor):
         """A network before its weights are loaded: ``convolutions`` gives features, ``forward`` features and logits."""
         return DigitsNet(cls.widths)
 
+    def _input(self, images: torch.Tensor) -> torch.Tensor:
+        return images.to(torch.float32) / 127.5 - 1
+
     def _forward(self, images: torch.Tensor, logits: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         if tuple(images.shape[1:]) != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
@@ -83,7 +86,7 @@ class DigitsExtractor(Extractor):
                 f"extractor '{self.name}': images must have shape (N, {shape}), got {tuple(images.shape)}; "
                 "use 'inception' or 'pixels' for other images"
             )
-        x = images.to(torch.float32) / 127.5 - 1
+        x = self._input(images)
         if logits:
             features, classes = self._net(x)
             return features, classes

@@ -69,3 +69,13 @@ class Glyphs32Extractor(DigitsExtractor):
     def network(cls) -> nn.Module:
         """See :meth:`DigitsExtractor.network`."""
         return Glyphs32Net()
+
+
+class Glyphs16Extractor(Glyphs32Extractor):
+    """The network of ``glyphs32`` for images of ``glyphs16``, which are enlarged twice, bicubic."""
+
+    name = "glyphs16"
+    image_shape = (3, 16, 16)
+
+    def _input(self, images: torch.Tensor) -> torch.Tensor:
+        return nn.functional.interpolate(super()._input(images), scale_factor=2, mode="bicubic")

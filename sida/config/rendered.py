@@ -15,12 +15,15 @@ class RenderedSet:
         fonts: Font files of matplotlib, without suffix.
         resolution: Height and width.
         subsets: First index and number of images of each subset; subsets do not overlap.
+        spread: Range of place, rotation, slant, size and weight as a share of the full range; below 1 letters are
+            light on a dark ground.
     """
 
     letters: str
     fonts: tuple[str, ...]
     resolution: int
     subsets: dict[str, tuple[int, int]]
+    spread: float = 1.0
 
 
 #: Fonts that no data set has, with which the feature network for measuring is trained.
@@ -55,3 +58,12 @@ RENDERED = {
         subsets={"train": (0, 50_000), "test": (50_000, 10_000)},
     ),
 }
+# Ten letters that differ less, at a quarter of the pixels, for a training on two cores.
+RENDERED["glyphs16"] = dataclasses.replace(
+    RENDERED["glyphs32"],
+    letters=string.ascii_uppercase[:10],
+    fonts=("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSerif-Bold"),
+    resolution=16,
+    spread=0.2,
+    subsets={"train": (0, 10_000), "test": (10_000, 2_500)},
+)

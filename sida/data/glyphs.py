@@ -41,11 +41,13 @@ def rendered_images(name: str, subset: str, count: int | None = None) -> Iterato
     for begin in range(first, end, _CHUNK):
         indices = range(begin, min(begin + _CHUNK, end))
         classes = np.array(indices) % len(spec.letters)
-        yield from zip(render_letters(fields, classes, indices, name, spec.resolution), classes.tolist(), strict=True)
+        yield from zip(
+            render_letters(fields, classes, indices, name, spec.resolution, spec.spread), classes.tolist(), strict=True
+        )
 
 
 def render_letters(
-    fields: np.ndarray, classes: np.ndarray, indices: Sequence[int], seed: str, resolution: int
+    fields: np.ndarray, classes: np.ndarray, indices: Sequence[int], seed: str, resolution: int, spread: float = 1.0
 ) -> np.ndarray:
     """Renders images, each with the draws of its index.
 
@@ -55,11 +57,14 @@ def render_letters(
         indices: Index of each image, which decides everything except its class.
         seed: Name of the stream of draws.
         resolution: Height and width R.
+        spread: See :class:`sida.config.rendered.RenderedSet`.
 
     Returns:
         uint8 ``(N, R, R, 3)``.
     """
     u = np.stack([_uniform(seed, index) for index in indices])[:, :, None, None]
+    if spread < 1:
+        u[:, 1:9] = 0.5 + spread * (u[:, 1:9] - 1)
     fonts = (u[:, 0, 0, 0] * len(fields)).astype(np.int64)
     axis = (2 * np.arange(resolution) + 1) / resolution - 1
     x, y = axis[None, None, :], axis[None, :, None]

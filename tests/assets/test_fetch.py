@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from sida.assets import Asset, Transfer, fetch, fetch_many, verify_asset
 from sida.assets.cache import LOCK_FILE, download_slot
+from sida.assets.reach import check_reachable
 from sida.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -323,3 +325,29 @@ def test_an_unwritable_cache_is_one_line(site, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="SIDA_CACHE"):
         get(one(site.add("f", BODY)), tmp_path / "file")
+
+
+@pytest.mark.parametrize("forbidden", [True, False])
+def test_without_a_network_one_line_names_all_that_is_missing(tmp_path, monkeypatch, forbidden):
+    for name in ("http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("SIDA_OFFLINE", "1" if forbidden else "")
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # never listens: connections are refused
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        registry = {
+            name: Asset(id=name, kind="network", url=f"{url}/{name}", target=f"x/{name}") for name in ("a", "b", "c")
+        }
+        (tmp_path / "x").mkdir()
+        (tmp_path / "x/b").write_bytes(BODY)
+        with pytest.raises(UserError, match=r"2 files are missing.*`sida assets fetch a c`") as raised:
+            check_reachable(["a", "b", "c"], registry=registry, cache=tmp_path)
+        assert "\n" not in str(raised.value)
+        check_reachable(["b"], registry=registry, cache=tmp_path)
+
+
+def test_with_a_host_that_answers_nothing_is_said(site, tmp_path, monkeypatch):
+    monkeypatch.delenv("SIDA_OFFLINE", raising=False)
+    check_reachable(["net"], registry=one(site.add("f", BODY)), cache=tmp_path)
+    assert site.requests == []

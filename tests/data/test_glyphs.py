@@ -60,3 +60,19 @@ def test_data_prepare_renders_an_archive(tmp_path, images, capsys):
     command = ["data", "prepare", "--source", "glyphs32", "--out", str(out), "--resolution", "64"]
     assert main(command) != 0
     assert "--resolution" in capsys.readouterr().err
+
+
+def test_small_letters_differ_less_and_are_light_on_dark():
+    spec = RENDERED["glyphs16"]
+    pairs = list(rendered_images("glyphs16", "train", 200))
+    small = np.stack([pixels for pixels, _ in pairs])
+    assert small.shape == (200, 16, 16, 3)
+    assert [label for _, label in pairs[:12]] == [*range(10), 0, 1]
+    assert hashlib.sha256(small.tobytes()).hexdigest()[:16] == "9ff008a30b25574b"
+    grey = small.mean(3).reshape(20, 10, 256)
+    edge = small[:, [0, 0, -1, -1], [0, -1, 0, -1]].mean((1, 2))
+    assert (small.max((1, 2)).mean(1) > edge + 30).all()
+    wide = np.stack([p for p, _ in rendered_images("glyphs32", "train", 2600)])[:, ::2, ::2].mean(3)
+    labels = np.arange(2600) % 26
+    assert grey[:, 0].std(0).mean() < 0.7 * wide[labels == 0].reshape(-1, 256).std(0).mean()
+    assert set(spec.fonts) < set(SPEC.fonts)

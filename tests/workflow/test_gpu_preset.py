@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
 import time
 
 import pytest
@@ -12,7 +10,7 @@ import yaml
 
 from eval.claims.model import load_claims
 from sida.config.resources import ROOT
-from tests.workflow.workspace import Workspace
+from tests.workflow.workspace import Workspace, kill_group
 from workflow.planning.costs import Costs
 from workflow.planning.jobs import Jobs
 from workflow.planning.rates import load_assumptions
@@ -74,16 +72,22 @@ def test_the_small_form_has_its_own_results_data_and_no_gpu():
 
 @pytest.mark.slow
 def test_the_small_form_is_killed_and_resumed_and_ends_with_its_table(tmp_path):
+    """A tenth of its images: the path, not its numbers."""
     space = Workspace(tmp_path)
-    command = space.command("--configfile", "config/gpu.yaml", "config/gpu-small.yaml")
+    protocol = yaml.safe_load((ROOT / "config/protocols/glyphs16.yaml").read_text())
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump({**protocol, "num_samples": 300}))
+    recipe = {"total_kimg": 0.8, "evaluation": {"every_kimg": 0.4, "num_samples": 300}}
+    changes = {"teachers": {"letters": {"training": {"total_kimg": 2.4}}}, "protocol": "few.yaml"}
+    changes["recipes"] = dict.fromkeys(("sid", "sida", "sid2a"), recipe)
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(changes))
+    files = ["--configfile", "config/gpu.yaml", "config/gpu-small.yaml", "short.yaml"]
     results = tmp_path / "results" / "gpu-small"
-    first = subprocess.Popen(command, cwd=tmp_path, env=space.environment(), start_new_session=True)
+    first = space.start(*files)
     deadline = time.monotonic() + 1200
     while not (results / "students/sid-a1.0/train.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.5)
-    first.send_signal(signal.SIGTERM)
-    first.wait(60)
-    done = space.snakemake("--configfile", "config/gpu.yaml", "config/gpu-small.yaml", timeout=2400)
+    kill_group(first)
+    done = space.snakemake(*files, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     table = (results / "tables/gpu.csv").read_text()
     assert all(run.run in (results / "measurements.csv").read_text() for run in load("gpu").runs.values())

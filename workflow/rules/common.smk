@@ -13,6 +13,7 @@ from snakemake.logging import get_event, logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from eval.report.pdflatex import missing_latex
+from sida.assets.reach import check_reachable
 from sida.config.families import SD_VAE
 from sida.errors import UserError
 from workflow.planning.attempts import allow_attempts
@@ -171,14 +172,16 @@ def begin():
 
     Names the trainings that are planned beyond the memory of their card.
     """
+    jobs = list(workflow.dag.needrun_jobs())
     try:
+        check_reachable(job.wildcards.asset for job in jobs if job.rule.name == "fetch")
         LOCK.take()
         fix_times(RESULTS, LOCK.path)
         SPECS.write()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    if warning := REQUESTS.too_large(workflow.dag.needrun_jobs()):
+    if warning := REQUESTS.too_large(jobs):
         print(warning, file=sys.stderr)
     if SITE is not None:
         for line in allow_attempts(workflow, RESUMABLE):

@@ -37,3 +37,16 @@ def test_training_is_a_function_of_its_settings():
     settings = Glyphs32Training(epochs=1, images=260, held_out=52)
     first, second = train_glyphs32(settings)[0], train_glyphs32(settings)[0]
     assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_network_recognises_the_small_letters_enlarged():
+    extractor = get_extractor("glyphs16")
+    pairs = list(rendered_images("glyphs16", "test", 500))
+    images = torch.from_numpy(np.stack([pixels for pixels, _ in pairs])).permute(0, 3, 1, 2)
+    features, logits = extractor.features_and_logits(images)
+    assert torch.equal(features, extractor(images))
+    assert features.shape == (500, 256)
+    accuracy = (logits.argmax(1) == torch.tensor([label for _, label in pairs])).double().mean().item()
+    assert accuracy > 0.97
+    with pytest.raises(UserError, match=r"extractor 'glyphs16': images must have shape \(N, 3, 16, 16\)"):
+        extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
