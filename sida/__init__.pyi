@@ -1,6 +1,10 @@
+from collections.abc import Callable
+
 from sida.methods import distill as distill
 from sida.sampling.generator import LoadedGenerator as LoadedGenerator
 from sida.sampling.generator import load as load
 from sida.training import train_teacher as train_teacher
 
 __version__: str
+
+def late_names(package: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]: ...

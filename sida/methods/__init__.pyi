@@ -1,0 +1,14 @@
+from sida.methods.distillation import distill as distill
+from sida.methods.distiller import Distiller as Distiller
+from sida.methods.method import Method as Method
+from sida.methods.registry import GDD as GDD
+from sida.methods.registry import GDD_I as GDD_I
+from sida.methods.registry import INSTANCE as INSTANCE
+from sida.methods.registry import METHODS as METHODS
+from sida.methods.registry import SID as SID
+from sida.methods.registry import SID2A as SID2A
+from sida.methods.registry import SIDA as SIDA
+from sida.methods.registry import find_method as find_method
+from sida.methods.registry import is_method as is_method
+from sida.methods.resolve import DistillConfig as DistillConfig
+from sida.methods.resolve import resolve_recipe as resolve_recipe
