@@ -5,8 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CORES ?= all
-export PATH := $(CURDIR)/$(BIN):$(PATH)
-export VIRTUAL_ENV := $(CURDIR)/$(VENV)
+export PATH := $(abspath $(BIN)):$(PATH)
+export VIRTUAL_ENV := $(abspath $(VENV))
 export PYTHONUNBUFFERED := 1
 # Compiled modules save seconds at the start of every job.
 unexport PYTHONDONTWRITEBYTECODE

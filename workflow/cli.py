@@ -8,27 +8,12 @@ import eval.commands
 import sida.cli.commands
 from sida.cli.main import ABOUT, run_command_line, verbs_of
 
+_OURS = ("completion", "crate", "doctor", "export", "new", "plan", "presets", "rates", "verify")
+_OURS_IN_EVAL = ("completion", "docs", "power", "table")
 #: Modules of all verbs, by program.
 VERBS = {
-    "sida": {
-        **verbs_of(sida.cli.commands),
-        "completion": "workflow.commands.completion",
-        "crate": "workflow.commands.crate",
-        "doctor": "workflow.commands.doctor",
-        "export": "workflow.commands.export",
-        "new": "workflow.commands.new",
-        "plan": "workflow.commands.plan",
-        "presets": "workflow.commands.presets",
-        "rates": "workflow.commands.rates",
-        "verify": "workflow.commands.verify",
-    },
-    "sida-eval": {
-        **verbs_of(eval.commands),
-        "completion": "workflow.commands.completion",
-        "docs": "workflow.commands.docs",
-        "power": "workflow.commands.power",
-        "table": "workflow.commands.table",
-    },
+    "sida": verbs_of(sida.cli.commands) | {verb: f"workflow.commands.{verb}" for verb in _OURS},
+    "sida-eval": verbs_of(eval.commands) | {verb: f"workflow.commands.{verb}" for verb in _OURS_IN_EVAL},
 }
 
 

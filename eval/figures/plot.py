@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["EDGE_LABEL", "KEPT_LABEL", "NO_DATA", "draw_curves", "short_number"]
 
 KEPT_LABEL = "hollow: kept generator, measured again"
-EDGE_LABEL = " (on the left edge: its start)"
+EDGE_LABEL = "\n(on the left edge: its start)"
 #: Most bands, and most bars, that remain distinguishable in a panel.
 _MOST_BANDS, _MOST_BARS = 5, 25
 #: Distance between neighbouring curves that are moved apart, in points of 1/72 inch.

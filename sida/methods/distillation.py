@@ -71,7 +71,7 @@ def distill(
     """
     given, outdir = read_config(DistillConfig, config, outdir, where)
     device = own_device(given.device, where)
-    check_loggers(given.trackers, where)
+    check_loggers(given.loggers, where)
     prepare_process(given.threads)
     dataset = load_dataset(given.dataset, f"{where}.dataset")
     parents: dict[str, str | None] = {"teacher": _sha256(given.teacher, f"{where}.teacher"), "init": None}
@@ -87,7 +87,7 @@ def distill(
     stage = f"distill {resolved.name}"
     folder = run_folder(outdir, "students", resolved.name)
     facts = common_facts(resolved, digest, dataset.sha256, parents)
-    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, resolved.trackers) as files:
+    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, resolved.loggers) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network

@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sida.files.atomic import sha256_file
 from sida.files.tensor_header import read_tensor_header, starts_as_pickle
 from sida.files.tensors import iterate_tensors
 from sida.networks.file import build_on_meta, check_names_and_shapes, check_network_config, write_state_dict
 from sida.unpickle.values import read_state_dict
-
-if TYPE_CHECKING:
-    import torch
 
 _PARALLEL = "module."
 
@@ -46,7 +43,9 @@ def import_state_dict(
     """
     path = Path(path)
     config = check_network_config(network, "network")
-    tensors = read_state_dict(path, key) if starts_as_pickle(path) else _stored(path)
+    tensors = (
+        read_state_dict(path, key) if starts_as_pickle(path) else dict(iterate_tensors(path, read_tensor_header(path)))
+    )
     if all(name.startswith(_PARALLEL) for name in tensors):
         tensors = {name.removeprefix(_PARALLEL): tensor for name, tensor in tensors.items()}
     net = build_on_meta(config, len(tensors), str(path))
@@ -55,7 +54,3 @@ def import_state_dict(
     record = {**(metadata or {}), "network": net.init_config, "origin": origin}
     write_state_dict({name: tensors[name] for name in net.state_dict()}, out, record)
     return record
-
-
-def _stored(path: Path) -> dict[str, torch.Tensor]:
-    return dict(iterate_tensors(path, read_tensor_header(path)))

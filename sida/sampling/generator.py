@@ -80,18 +80,9 @@ class LoadedGenerator:
         if not seeds or min(seeds) < 0:
             raise UserError(f"sample: takes at least one image and no negative seed, got {count} from seed {seed}")
         self._drawer.device = str(next(self.net.parameters()).device)
+        chosen = "uniform" if classes is None else np.asarray(classes, int).tolist()
         with tf32(False):
-            return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, _rule(classes))]).numpy()
-
-    def __call__(self, seeds: Sequence[int]) -> np.ndarray:
-        """Images of these seeds, as a function of anyone's code would give them."""
-        return self.sample(seeds)
-
-
-def _rule(classes: int | Sequence[int] | None) -> int | str | list[int]:
-    if classes is None:
-        return "uniform"
-    return int(classes) if isinstance(classes, (int, np.integer)) else [int(one) for one in classes]
+            return torch.cat([part.images for part in self._drawer.draw(seeds, batch_size, chosen)]).numpy()
 
 
 def load(
@@ -107,7 +98,8 @@ def load(
     >>> images = g.sample(64, seed=0)
 
     Args:
-        source: Network file, published pickle, or id of ``sida assets list`` (fetched and checked at first use).
+        source: Network file, published pickle, id of ``sida assets list``, or address (``https://``, ``hf://``). The
+            file of an id or address is fetched and checked at first use.
         sampler: ``one_step``, or ``heun:18`` for a teacher; settings as of ``sida sample --sampler``.
         guide: Guiding network of a sampler with guidance; named like ``source``.
         vae: Folder of the decoder of latent networks; None takes the registered one.

@@ -12,8 +12,7 @@ from sida.config.ranges import CheckedAs, Count, Finite, Fraction, Natural, NotN
 
 #: Settings that do not decide the result.
 EXCLUDED_FROM_DIGEST = {
-    "state_minutes", "pictures", "tensorboard", "loggers", "on_divergence", "shard", "checkpointing", "recompute",
-    "cuda_graphs",
+    "state_minutes", "pictures", "loggers", "on_divergence", "shard", "checkpointing", "recompute", "cuda_graphs",
 }  # fmt: skip
 Beta = Annotated[float, Range(least=0, below=1)]
 
@@ -60,7 +59,6 @@ class TrainingSettings(Settings):
             Decides nothing about the result.
         pictures: Rows and columns of the picture beside each kept network, always of the same seeds; 0 draws none, null
             takes 8, and 0 of latents, which only a decoder makes visible. Decides nothing about the result.
-        tensorboard: Older spelling of ``loggers: [tensorboard]``.
         loggers: Trackers that get the numbers of the logs: ``tensorboard``, ``wandb`` (offline, unless ``WANDB_MODE``
             says otherwise); each needs its package. Decides nothing about the result.
         on_divergence: Reaction when a run diverges by the rules of :mod:`sida.training.divergence`: ``say`` prints one
@@ -87,7 +85,6 @@ class TrainingSettings(Settings):
     snapshot_kimg: Positive | None = None
     state_minutes: NotNegative = 5.0
     pictures: Natural | None = None
-    tensorboard: bool = False
     loggers: tuple[Literal["tensorboard", "wandb"], ...] = ()
     on_divergence: Literal["say", "stop", "publish"] = "say"
     checkpointing: bool = False
@@ -99,11 +96,6 @@ class TrainingSettings(Settings):
             raise ValueError(f"total_kimg: {self.total_kimg} is less than one batch of {self.batch_size} images")
         if self.batch_gpu is not None and self.batch_size % self.batch_gpu:
             raise ValueError(f"batch_gpu: must divide batch_size ({self.batch_size}), got {self.batch_gpu}")
-
-    @property
-    def trackers(self) -> list[str]:
-        """``loggers``, the older setting included, each once."""
-        return list(dict.fromkeys([*self.loggers, *(["tensorboard"] if self.tensorboard else [])]))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ class Logs:
     """
 
     def __init__(self, folder: Path, loggers: Sequence[str] = ()) -> None:
-        self.folder, self.loggers = folder, tuple(loggers)
+        self.folder, self.loggers = folder, tuple(dict.fromkeys(loggers))
         self._trackers: list[Tracker] = []
 
     def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:

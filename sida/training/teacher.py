@@ -153,14 +153,14 @@ def train_teacher(
     """
     config, outdir = read_config(TeacherConfig, config, outdir, where)
     device = own_device(config.device, where)
-    check_loggers(config.trackers, where)
+    check_loggers(config.loggers, where)
     prepare_process(config.threads)
     dataset = load_dataset(config.dataset, f"{where}.dataset")
     digest = teacher_digest(config, dataset.sha256)
     stage = f"teacher {config.name}"
     folder = run_folder(outdir, "teachers", config.name)
     facts = common_facts(config, digest, dataset.sha256, {})
-    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, config.trackers) as files:
+    with joined(device, facts) as ranks, RunFiles(folder, digest, set_aside, ranks, config.loggers) as files:
         if files.finished:
             files.publish_again(stage)
             return files.network

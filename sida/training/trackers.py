@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from sida.config.resources import how_to_install
 from sida.errors import UserError
@@ -18,7 +18,7 @@ _PACKAGES = {"tensorboard": ("tensorboard>=2.16", "setup"), "wandb": ("wandb>=0.
 
 
 class Tracker(Protocol):
-    """Anything that shows numbers of the logs.
+    """A library that shows numbers of the logs.
 
     Attributes:
         is_new: No earlier process has shown the records so far.
@@ -54,10 +54,10 @@ def open_tracker(name: str, folder: Path, last: int) -> Tracker:
         folder: The run's folder; the tracker's files lie below ``folder / name``.
         last: Step of the last record so far; -1 where there is none.
     """
-    return (TensorBoard if name == "tensorboard" else WeightsAndBiases)(folder, last)
+    return (_TensorBoard if name == "tensorboard" else _WeightsAndBiases)(folder, last)
 
 
-class TensorBoard:
+class _TensorBoard:
     """TensorBoard's files."""
 
     def __init__(self, folder: Path, last: int) -> None:
@@ -69,16 +69,14 @@ class TensorBoard:
         self._board = SummaryWriter(str(place), purge_step=None if self.is_new else last + 1)
 
     def show(self, name: str, record: Mapping[str, Any]) -> None:
-        """See :class:`Tracker`."""
         for key, value in numbers(record, name):
             self._board.add_scalar(key, value, record["nimg"])
 
     def close(self) -> None:
-        """See :class:`Tracker`."""
         self._board.close()
 
 
-class WeightsAndBiases:
+class _WeightsAndBiases:
     """A run of Weights & Biases; offline, unless the user sets ``WANDB_MODE``. A resumed run keeps its id."""
 
     def __init__(self, folder: Path, last: int) -> None:
@@ -88,24 +86,21 @@ class WeightsAndBiases:
         self.is_new = last < 0 or not noted.is_file()
         if self.is_new:
             write_text(noted, uuid.uuid4().hex[:16])
-        mode: Any = os.environ.get("WANDB_MODE", "offline")
         self._run = wandb.init(
             dir=str(folder),
             project=os.environ.get("WANDB_PROJECT", "sida"),
             name=folder.name,
             id=noted.read_text(encoding="utf-8").strip(),
             resume="allow",
-            mode=mode,
+            mode=cast(Any, os.environ.get("WANDB_MODE", "offline")),
             settings=wandb.Settings(console="off", silent=True),
         )
         self._run.define_metric("*", step_metric="nimg")
 
     def show(self, name: str, record: Mapping[str, Any]) -> None:
-        """See :class:`Tracker`."""
         self._run.log({**dict(numbers(record, name)), "nimg": record["nimg"]})
 
     def close(self) -> None:
-        """See :class:`Tracker`."""
         self._run.finish()
 
 

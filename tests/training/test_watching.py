@@ -129,7 +129,6 @@ def test_without_patience_nothing_ends_early_and_the_digest_is_the_old_one(teach
     digest = lambda settings: student_digest(settings, "data", {})
     same = {
         "pictures": 3,
-        "tensorboard": True,
         "loggers": ["tensorboard"],
         "on_divergence": "stop",
         "state_minutes": 1.0,
@@ -308,7 +307,7 @@ def test_without_the_package_tensorboard_is_one_line(teacher, tmp_path, monkeypa
     original = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else original(name))
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    spec = json.dumps({**TEACHER, "tensorboard": True})
+    spec = json.dumps({**TEACHER, "loggers": ["tensorboard"]})
     assert main(["train-teacher", "--spec", spec, "--out", str(tmp_path / "run")]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: --spec.loggers: the package tensorboard is not installed; install it (")

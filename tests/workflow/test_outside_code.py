@@ -238,7 +238,7 @@ def test_a_typed_extractor_needs_no_other_word(study, tmp_path, monkeypatch):
 
 def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, tmp_path, monkeypatch, capsys):
     preset = str(study(ROW, datasets={"x": {"kind": "evil.nowhere:open"}}))
-    assert sida_main(["doctor", preset]) == 1
+    assert sida_main(["doctor", "--preset", preset]) == 1
     said = capsys.readouterr().out
     assert "missing code: runs.tsv:2: checkpoint would import evil:sample from evil.py" in said
     assert f"export {ALLOW}=evil" in said
@@ -248,7 +248,7 @@ def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, tmp_path
 
     preset = str(study(ROW))
     monkeypatch.setenv(ALLOW, "evil")
-    sida_main(["doctor", preset])
+    sida_main(["doctor", "--preset", preset])
     assert (
         "note    code: runs.tsv:2: checkpoint would import evil:sample from evil.py; allowed" in capsys.readouterr().out
     )
@@ -257,7 +257,7 @@ def test_doctor_and_plan_name_the_code_and_its_file_before_a_run(study, tmp_path
     assert sida_main(["plan", "--preset", preset, "--json"]) == 0
     (code,) = json.loads(capsys.readouterr().out)["code"]
     assert (code["name"], code["source"], code["allowed"]) == ("evil:sample", "evil.py", True)
-    assert sida_main(["doctor", str(study())]) in (0, 1)
+    assert sida_main(["doctor", "--preset", str(study())]) in (0, 1)
     assert "ok      code: none from outside the package" in capsys.readouterr().out
 
 
@@ -317,7 +317,7 @@ def test_a_registry_or_site_of_the_folder_is_used_with_permission_alone(study, t
     with pytest.raises(UserError, match=r"config/assets.tsv: is a registry .* SIDA_ASSETS=config/assets.tsv$"):
         load_registry()
     assert sida_main(["assets", "list"]) == 1
-    assert sida_main(["doctor", str(study())]) == 1
+    assert sida_main(["doctor", "--preset", str(study())]) == 1
     monkeypatch.setenv("SIDA_ASSETS", "config/assets.tsv")
     assert "example.org" in load_registry()["inception"].url
     (tmp_path / "profiles").mkdir()

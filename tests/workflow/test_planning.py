@@ -329,10 +329,10 @@ def test_a_method_without_images_needs_class_counts_and_no_archive(paper, tmp_pa
 
 
 def test_the_doctors_exit_status(monkeypatch, capsys):
-    assert main(["doctor", "demo"]) == 0
+    assert main(["doctor", "--preset", "demo"]) == 0
     assert "ok      packages: torch, snakemake" in capsys.readouterr().out
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert main(["doctor", "paper", "cifar10-uncond-sida-a1", "--json"]) == 1
+    assert main(["doctor", "--preset", "paper", "cifar10-uncond-sida-a1", "--json"]) == 1
     lacking = [entry for entry in json.loads(capsys.readouterr().out) if entry["verdict"] == "missing"]
     assert all(entry["remedy"] for entry in lacking)
 
@@ -346,7 +346,7 @@ def test_assumptions_have_a_size_for_every_download_without_one():
 
 @pytest.mark.parametrize("name", ["nosuch", "claims"])
 def test_only_presets_are_offered_as_presets(capsys, name):
-    assert main(["doctor", name]) == 1
+    assert main(["doctor", "--preset", name]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"error: --preset: no preset '{name}'")
     assert "known: demo, " in error

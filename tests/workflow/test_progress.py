@@ -61,6 +61,19 @@ def test_work_of_an_earlier_run_says_nothing_about_the_rate(progress, clock, tmp
     assert "81 % of the work, 1m24s left" in progress.line(0, 3)
 
 
+def test_between_two_lines_of_a_log_the_time_left_falls(progress, clock, tmp_path):
+    log = tmp_path / "student.log"
+    log.write_text("[distill x]  10/40 kimg  25 %  1 kimg/s  30s left\n")
+    progress.started(1, "student x", str(log))
+    clock.now += 10
+    assert progress.line(0, 3).endswith("22 % of the work, 34s left")
+    clock.now += 12
+    assert progress.line(0, 3).endswith("22 % of the work, 22s left")
+    # Both tables, a tenth of the work, are still to come, however late the next line is.
+    clock.now += 100
+    assert progress.line(0, 3).endswith("22 % of the work, 4s left")
+
+
 def test_no_time_left_without_a_plan_and_failed_jobs_are_not_done(clock, tmp_path):
     made = RunProgress([1, 2], clock)
     made.started(1, "a", str(tmp_path / "none.log"))

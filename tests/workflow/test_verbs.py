@@ -37,7 +37,6 @@ def test_a_preset_is_named_by_name_or_file_in_every_verb(name, capsys, tmp_path,
     for main, words in (
         (sida_main, ["plan", "--preset", name, "tables/table1.tex"]),
         (sida_main, ["doctor", "--preset", name, "tables/table1.tex"]),
-        (sida_main, ["doctor", name, "tables/table1.tex"]),
         (eval_main, table),
     ):
         assert main(words) in (0, 1)
@@ -54,7 +53,8 @@ def test_a_preset_is_named_by_name_or_file_in_every_verb(name, capsys, tmp_path,
 
 
 def test_doctor_without_a_preset_says_so(capsys):
-    assert sida_main(["doctor"]) == 1
+    with pytest.raises(SystemExit, match="2"):
+        sida_main(["doctor", "demo"])
     assert "--preset" in capsys.readouterr().err
 
 

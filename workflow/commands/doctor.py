@@ -8,7 +8,7 @@ from workflow.commands.plan import preset_argument
 
 HELP = "Report the requirements of a preset that are missing on this machine, and the command that fixes each."
 EXAMPLES = """examples:
-  sida doctor paper tables/table1.tex
+  sida doctor --preset paper tables/table1.tex
   sida doctor --preset config/released.yaml
   sida doctor --preset demo --json
 
@@ -20,13 +20,8 @@ that are not required.
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
-    parser.add_argument(
-        "targets",
-        nargs="*",
-        metavar="TARGET",
-        help="products or rows; none: the whole preset (first the preset, where --preset is left out)",
-    )
-    preset_argument(parser, "preset")
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help="products or rows; none: the whole preset")
+    preset_argument(parser, "preset; `sida presets` lists them", required=True)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -35,19 +30,14 @@ def run(args: argparse.Namespace) -> int:
     import dataclasses
     import json
 
-    from sida.errors import UserError
     from workflow.commands.plan import make_jobs, preset_file
     from workflow.planning.doctor import Check, examine, examine_code
 
-    preset, *targets = [args.preset, *args.targets] if args.preset else [*args.targets, None]
-    if preset is None:
-        raise UserError("sida doctor: give the preset, e.g. --preset demo (sida presets lists them)")
-    targets = [target for target in targets if target is not None]
-    findings = examine_code(preset_file(preset))
+    findings = examine_code(preset_file(args.preset))
     if any(finding.verdict == "missing" for finding in findings):
         findings.append(Check("preset", "note", "not checked: it cannot be read without its code"))
     else:
-        findings += examine(make_jobs(preset, None, 1), targets)
+        findings += examine(make_jobs(args.preset, None, 1), args.targets)
     if args.json:
         print(json.dumps([dataclasses.asdict(finding) for finding in findings], indent=2))
     else:

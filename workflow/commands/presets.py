@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
+import re
+import textwrap
 
 HELP = "List the presets: content and cost of each in a sentence, and whether this machine has the device for it."
 EXAMPLES = """examples:
@@ -20,16 +24,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the list."""
-    import json
-
     from sida.cli import terminal
 
     found = list_presets()
     if args.json:
         print(json.dumps(found, indent=1, ensure_ascii=False))
         return 0
-    import textwrap
-
     for preset in found:
         print(f"{preset['preset']:<12} {preset['runs_here']}")
         print(textwrap.fill(preset["about"], terminal.width(), initial_indent="  ", subsequent_indent="  "))
@@ -38,33 +38,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def list_presets() -> list[dict[str, str]]:
-    """Presets as ``preset``, ``file``, ``title``, ``about`` (the first sentences of its file) and ``runs_here``."""
-    import re
+    """Presets as ``preset``, ``file``, ``title``, ``about`` (the comment at the top of its file) and ``runs_here``."""
+    import torch
 
     from sida.config.mapping import load_yaml
-    from sida.config.resources import find
+    from sida.config.resources import CHECKOUT, find
     from workflow.commands.plan import preset_names
 
+    gpu = "yes: on the GPU" if torch.cuda.is_available() else "no: needs a GPU (plans and dry runs work)"
     rows = []
     for name in preset_names():
         path = find("", name)
         settings = load_yaml(path)
-        lines = path.read_text(encoding="utf-8").splitlines()
-        # The comment at the top, up to the first command or empty line.
-        end = next((i for i, line in enumerate(lines) if not re.match("# [^ ]", line)), len(lines))
-        about = " ".join(line.removeprefix("# ") for line in lines[:end])
+        lines = itertools.takewhile(re.compile("# [^ ]").match, path.read_text(encoding="utf-8").splitlines())
+        about = " ".join(line.removeprefix("# ") for line in lines)
+        here = "yes: on the CPU" if settings.get("device", "cpu") == "cpu" else gpu
         facts = {"preset": name, "file": str(path), "title": str(settings.get("title", "")), "about": about}
-        rows.append(facts | {"runs_here": _runs_here(str(settings.get("device", "cpu")))})
+        rows.append({**facts, "runs_here": here if CHECKOUT else "no: the workflow runs from a checkout"})
     return rows
-
-
-def _runs_here(device: str) -> str:
-    from sida.config.resources import CHECKOUT
-
-    if not CHECKOUT:
-        return "no: the workflow runs from a checkout"
-    if device == "cpu":
-        return "yes: on the CPU"
-    import torch
-
-    return "yes: on the GPU" if torch.cuda.is_available() else "no: needs a GPU (plans and dry runs work)"

@@ -30,6 +30,8 @@ class RunProgress:
         self._weights = dict.fromkeys(jobs, START_SECONDS)
         self._running: dict[int, tuple[str, float, str]] = {}
         self._ended: set[int] = set()
+        #: Work done when it last changed, the end of the run as estimated then, and seconds for each unit of work.
+        self._news = (0.0, 0.0, 0.0)
         self.weighed = False
 
     def weigh(self, seconds: Mapping[int, float]) -> None:
@@ -71,9 +73,14 @@ class RunProgress:
         done = ended + sum(weight * part for weight, part, _ in parts)
         # Work of an earlier run does not count for the rate of this run.
         ours = ended + sum(weight * part for weight, _, part in parts)
-        left = (
-            f", {duration((self._clock() - self._begun) * (whole - done) / ours)} left" if ours and done < whole else ""
-        )
+        now = self._clock()
+        if ours and done != self._news[0]:
+            pace = (now - self._begun) / ours
+            self._news = (done, now + pace * (whole - done), pace)
+        _, end, pace = self._news
+        # Until a log has another line, time passes; jobs that have not begun still take theirs.
+        seconds = max(end - now, pace * (whole - ended - sum(weight for weight, *_ in parts)))
+        left = f", {duration(seconds)} left" if pace and done < whole else ""
         return done / whole if whole else 1.0, left
 
     def _part(self, start: float, log: str) -> tuple[float, float]:

@@ -105,7 +105,7 @@ QUICK = Scale(
         "model_channels": 16,
         "channel_mult": "[1, 2]",
         "teacher_note": "Of `sida new --quick`: every step in minutes. For results make it without --quick.",
-        "teacher_kimg": 20,
+        "teacher_kimg": 50,
         "teacher_ema_kimg": 4,
         "student_kimg": 10,
         "student_ema_kimg": 1,
