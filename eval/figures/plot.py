@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["EDGE_LABEL", "KEPT_LABEL", "NO_DATA", "draw_curves", "short_number"]
+__all__ = ["KEPT_LABEL", "NO_DATA", "draw_curves", "short_number"]
 
 KEPT_LABEL = "hollow: kept generator, measured again"
-EDGE_LABEL = "\n(on the left edge: its start)"
+_EDGE_LABEL = "\n(on the left edge: its start)"
 #: Most bands, and most bars, that remain distinguishable in a panel.
 _MOST_BANDS, _MOST_BARS = 5, 25
 #: Distance between neighbouring curves that are moved apart, in points of 1/72 inch.
@@ -61,7 +61,7 @@ def _kept_entry(panels: list[Panel]) -> dict[str, Any]:
     if not any(panel.finals for panel in panels):
         return {}
     edge = any(_on_edge(panel, curve) for panel in panels for curve in panel.curves if curve.run in panel.finals)
-    return {KEPT_LABEL + EDGE_LABEL * edge: Line2D([], [], linestyle="none", **_KEPT_LOOK)}
+    return {KEPT_LABEL + _EDGE_LABEL * edge: Line2D([], [], linestyle="none", **_KEPT_LOOK)}
 
 
 def _on_edge(panel: Panel, curve: Curve) -> bool:

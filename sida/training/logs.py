@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sida.files.atomic import append_jsonl, jsonl_text, write_text
-from sida.training.trackers import Tracker, open_tracker
+from sida.training.trackers import open_tracker
 
 LogRecords = Sequence[Mapping[str, Any]]
 
@@ -23,7 +23,7 @@ class Logs:
 
     def __init__(self, folder: Path, loggers: Sequence[str] = ()) -> None:
         self.folder, self.loggers = folder, tuple(dict.fromkeys(loggers))
-        self._trackers: list[Tracker] = []
+        self._trackers: list[Any] = []
 
     def restart(self, train: LogRecords, evaluations: LogRecords, final: bool = False) -> None:
         """Writes all logs anew with these records; ``final`` marks that no record follows."""

@@ -7,7 +7,7 @@ import os
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from sida.config.resources import how_to_install
 from sida.errors import UserError
@@ -15,22 +15,6 @@ from sida.files.atomic import write_text
 
 #: Package of each tracker, as pip takes it, and the target of ``make`` that installs it.
 _PACKAGES = {"tensorboard": ("tensorboard>=2.16", "setup"), "wandb": ("wandb>=0.17", "extras")}
-
-
-class Tracker(Protocol):
-    """A library that shows numbers of the logs.
-
-    Attributes:
-        is_new: No earlier process has shown the records so far.
-    """
-
-    is_new: bool
-
-    def show(self, name: str, record: Mapping[str, Any]) -> None:
-        """Shows a record of the log ``name`` at the step ``nimg``."""
-
-    def close(self) -> None:
-        """Writes the numbers that the library holds back."""
 
 
 def check_loggers(wanted: Sequence[str], where: str) -> None:
@@ -46,13 +30,17 @@ def check_loggers(wanted: Sequence[str], where: str) -> None:
             raise UserError(f"{where}.loggers: the package {name} is not installed; {remedy} or leave {name} out")
 
 
-def open_tracker(name: str, folder: Path, last: int) -> Tracker:
+def open_tracker(name: str, folder: Path, last: int) -> _TensorBoard | _WeightsAndBiases:
     """Opens a tracker for a run that starts or resumes.
 
     Args:
         name: ``tensorboard`` or ``wandb``.
         folder: The run's folder; the tracker's files lie below ``folder / name``.
         last: Step of the last record so far; -1 where there is none.
+
+    Returns:
+        A tracker with ``show(log, record)``, ``close()``, and ``is_new`` where no earlier process has shown the
+        records so far.
     """
     return (_TensorBoard if name == "tensorboard" else _WeightsAndBiases)(folder, last)
 

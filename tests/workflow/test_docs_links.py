@@ -17,6 +17,7 @@ from eval.measuring.kinds import METRIC_KINDS
 from sida.config.resources import ROOT
 from workflow.cli import VERBS
 from workflow.docs.settings import SETTINGS
+from workflow.docs.site import write_pages
 
 DOCS = sorted([*(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "reference").glob("*.md")])
 PAGES = sorted([*ROOT.glob("*.md"), ROOT / "config" / "README.md", *DOCS])
@@ -184,3 +185,13 @@ def test_ledger_is_complete_and_every_entry_says_how_to_switch():
         assert all(part.strip() for part in parts), f"entry {number} has an empty cell"
         stated = re.search(r"`|fixed|nothing to switch|not implemented|no switch|table4", parts[2])
         assert stated, f"entry {number}: no switch and no word about it"
+
+
+def test_pages_of_the_site_have_the_notebook_and_the_files_that_they_link(tmp_path):
+    pages = write_pages(tmp_path / "pages")
+    assert {page.name for page in pages} >= {"README.md", "python.md", "tour.ipynb", "sampling.md"}
+    tour = (tmp_path / "pages/docs/tour.md").read_text()
+    assert "```python\nimport matplotlib" in tour
+    assert tour.count("data:image/png;base64,") == 2
+    assert "(tour.md)" in (tmp_path / "pages/docs/python.md").read_text()
+    assert (tmp_path / "pages/config/demo.yaml").is_file()
