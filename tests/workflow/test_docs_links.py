@@ -195,3 +195,4 @@ def test_pages_of_the_site_have_the_notebook_and_the_files_that_they_link(tmp_pa
     assert tour.count("data:image/png;base64,") == 2
     assert "(tour.md)" in (tmp_path / "pages/docs/python.md").read_text()
     assert (tmp_path / "pages/config/demo.yaml").is_file()
+    assert "[sida.sampling](sida/sampling.md): From seeds to images" in (tmp_path / "pages/api/README.md").read_text()

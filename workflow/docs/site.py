@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pkgutil
@@ -80,13 +81,21 @@ def _notebook(text: str) -> str:
 
 
 def _reference(out: Path, root: Path) -> list[Path]:
-    """A page for each room of each package; mkdocstrings fills it."""
-    made = []
+    """A page for each room of each package, which mkdocstrings fills, and a page that lists them."""
+    made, listed = (
+        [],
+        ["# API", "", "The packages by room; `sida.load`, `eval.score` and the like: [Python](../docs/python.md).", ""],
+    )
     for package in _PACKAGES:
-        for room in sorted(module.name for module in pkgutil.iter_modules([str(root / package)])):
-            page = out / "api" / package / f"{room}.md"
+        rooms = sorted(module.name for module in pkgutil.iter_modules([str(root / package)]))
+        for room in [room for room in rooms if room != "__main__"]:
+            page, source = out / "api" / package / f"{room}.md", root / package / room
+            source = source / "__init__.py" if source.is_dir() else source.with_suffix(".py")
+            about = (ast.get_docstring(ast.parse(source.read_text(encoding="utf-8"))) or "").partition("\n")[0]
             write_text(page, f"# {package}.{room}\n\n::: {package}.{room}\n")
+            listed.append(f"- [{package}.{room}]({package}/{room}.md): {about.replace('``', '`')}")
             made.append(page)
+    write_text(out / "api" / "README.md", "\n".join([*listed, ""]))
     return made
 
 
