@@ -143,7 +143,7 @@ def _metrics(sha256: str, measured: Measurements) -> list[dict[str, Any]]:
     metrics = []
     for (run, metric), row in rows.items():
         estimate = measured.estimate(run, metric)
-        args = {"std": estimate.std, "trials": estimate.trials, "images": row.n, "nfe": row.nfe}
+        args: dict[str, Any] = {"std": estimate.std, "trials": estimate.trials, "images": row.n, "nfe": row.nfe}
         args |= {"protocol": row.protocol, "protocol_sha256": row.protocol_sha256}
         metrics.append({"type": metric, "name": f"{metric} ({row.protocol})", "value": estimate.mean, "args": args})
     return metrics
