@@ -257,7 +257,7 @@ def peak(dtype: torch.dtype) -> float:
     return float(2 * size**3 * 30 / (time.perf_counter() - begin))
 
 
-def fidelity(steps: int = 3 if REHEARSAL else 300, size: int = 2 if REHEARSAL else 32) -> list[dict[str, Any]]:
+def fidelity(steps: int = 1 if REHEARSAL else 300, size: int = 2 if REHEARSAL else 32) -> list[dict[str, Any]]:
     """How far each way departs from float32 with torch's operations, over a few hundred steps of a small network.
 
     ``weights`` is the distance of θ from the reference's θ over the way that the reference's went; ``losses`` the
@@ -275,7 +275,7 @@ def fidelity(steps: int = 3 if REHEARSAL else 300, size: int = 2 if REHEARSAL el
         for number in range(steps):
             history.append(step(FIRST + number * size, batches[number % len(batches)]))
         end = theta()
-        late = history[-steps // 3 :]
+        late = history[-max(1, steps // 3) :]
         means = {name: sum(float(losses[name]) for losses in late) / len(late) for name in late[0]}
         if reference is None:
             reference = (end.clone(), float((end - start).norm()), means)

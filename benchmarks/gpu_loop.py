@@ -30,6 +30,7 @@ from sida.networks.checkpoint import save_network
 from sida.runtime.provenance import environment
 from sida.training.process import prepare_process
 
+KERNELS = "torch" if REHEARSAL else "fused"
 BATCH, KIMG, TICK = (4, 0.032, 0.004) if REHEARSAL else (128, 30, 2)
 LETTERS = "glyphs16" if REHEARSAL else "glyphs32"
 RESOLUTION, CLASSES = (16, 10) if REHEARSAL else (32, 26)
@@ -46,7 +47,7 @@ def settings(folder: Path, **more: Any) -> dict[str, Any]:
     """Settings of a training in a folder that has ``letters.zip``."""
     dataset = {"name": LETTERS, "kind": "zip", "path": str(folder / "letters.zip"), "resolution": RESOLUTION,
                "channels": 3, "label_dim": CLASSES, "num_images": 52 if REHEARSAL else 2600, "cache": True}  # fmt: skip
-    return {"name": "bench", "method": "sida", "dataset": dataset, "device": DEVICE, "kernels": "fused",
+    return {"name": "bench", "method": "sida", "dataset": dataset, "device": DEVICE, "kernels": KERNELS,
             "total_kimg": KIMG, "batch_size": BATCH, "lr": 1e-5, "warmup_kimg": 0, "adversarial_kimg": 0,
             "tick_kimg": TICK, **more}  # fmt: skip
 

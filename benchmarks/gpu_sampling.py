@@ -44,7 +44,7 @@ KWARGS = {**(SMALL if REHEARSAL else CIFAR), "label_dim": 0, "use_fp16": not REH
 NETWORK = {"class": "EDMPrecond", "kwargs": KWARGS}
 BOUND, DEVICE, BATCH = 0.97, "cpu" if REHEARSAL else "cuda:0", 2 if REHEARSAL else 250
 SAMPLES, FEW, TRIAL, FEWER = (8, 4, 4, 4) if REHEARSAL else (50_000, 5_000, 25_000, 5_000)
-SAMPLERS = {"torch": "one_step", "fused": "one_step:kernels=fused"}
+SAMPLERS = {"torch": "one_step", "fused": "one_step" if REHEARSAL else "one_step:kernels=fused"}
 HUB = """
 dependencies = ["torch"]
 
@@ -277,7 +277,7 @@ def _measured(
         "run": "benchmark",
         "method": "sida",
         "network": str(network),
-        "sampler": {"kind": "one_step", "kernels": kernels},
+        "sampler": {"kind": "one_step", "kernels": "torch" if REHEARSAL else kernels},
         "protocol": protocol,
         "references": {"*": str(folder)},
         "extractors": options,
