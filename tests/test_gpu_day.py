@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 
 import pytest
@@ -64,6 +65,6 @@ def test_each_part_runs_to_its_end_on_the_cpu(name, tmp_path):
         assert result["kept"], log[-3000:]
     else:
         measured = result["measured"]
-        assert all(row.get("img_per_s", 1) > 0 for row in measured.get("rows", []))
+        assert all(math.isfinite(row.get("img_per_s", 1)) for row in measured.get("rows", []))
         assert measured.get("rows") or measured["fidelity"]
         assert not any("does not run" in row.get("result", "") for row in measured.get("rows", []))

@@ -78,4 +78,5 @@ class Glyphs16Extractor(Glyphs32Extractor):
     image_shape = (3, 16, 16)
 
     def _input(self, images: torch.Tensor) -> torch.Tensor:
-        return nn.functional.interpolate(super()._input(images), scale_factor=2, mode="bicubic")
+        enlarged: torch.Tensor = nn.functional.interpolate(super()._input(images), scale_factor=2, mode="bicubic")
+        return enlarged
