@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 from sida.errors import UserError
 from sida.files.atomic import write_json
 from sida.files.locks import try_lock, wait_for_lock
+from sida.files.text_files import parse_json, read_text
 from sida.progress import say
 
 LOCK_FILE = "assets.lock"
@@ -78,15 +78,14 @@ def read_records(cache: Path) -> dict[str, dict[str, Any]]:
     path = cache / LOCK_FILE
     if not path.exists():
         return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+    text = read_text(path)
+    with contextlib.suppress(UserError):
+        value = parse_json(text, str(path))
         if isinstance(value, dict) and all(
             isinstance(v, dict) and v.keys() >= {"size", "url"} and isinstance(v.get("sha256"), str)
             for v in value.values()
         ):
             return value
-    except (ValueError, RecursionError):
-        pass
     raise UserError(f"{path}: damaged; restore it, or delete it to record all hashes anew")
 
 

@@ -13,6 +13,9 @@ from typing import Any
 
 from sida.files.atomic import write_json
 
+#: Bytes read of a note: more than a URL and a header of the longest kind.
+_MOST_NOTE = 1 << 18
+
 
 class PartialDownload:
     """An unfinished download, ``<target>.part`` in the cache, with a note of its origin.
@@ -40,7 +43,8 @@ class PartialDownload:
         ``resumed`` (whether they came in several answers).
         """
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            value = json.loads(self._note.read_text(encoding="utf-8"))
+            with open(self._note, "rb") as stream:
+                value = json.loads(stream.read(_MOST_NOTE))
             if isinstance(value, dict) and isinstance(value.get("validator", ""), str):
                 return value
         return {}

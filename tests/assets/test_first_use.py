@@ -15,6 +15,7 @@ import pytest
 
 from sida.assets import Asset, Transfer, fetch, verify_asset
 from sida.assets.cache import LOCK_FILE
+from sida.assets.part import PartialDownload
 from sida.assets.registry import ASSET_COLUMNS
 from sida.cli.main import main
 from sida.errors import UserError
@@ -99,10 +100,23 @@ def test_a_damaged_lock_is_one_line(site, tmp_path, text):
         get(one(site.add("f", BODY)), tmp_path)
 
 
-def test_a_deeply_nested_note_of_a_part_is_none(site, tmp_path):
-    (tmp_path / "some").mkdir()
-    (tmp_path / "some/net.pkl.part").write_bytes(b"x" * 5000)
-    (tmp_path / "some/net.pkl.part.json").write_text("[" * 100_000)
+def test_a_huge_lock_is_one_line_before_it_is_read(site, tmp_path):
+    with open(tmp_path / LOCK_FILE, "wb") as stream:
+        stream.truncate(1 << 40)
+    with pytest.raises(UserError, match=r"assets\.lock: .*is it the right file\?"):
+        get(one(site.add("f", BODY)), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "note", ["[" * 100_000, json.dumps({"url": "http://x/f", "a": [[]] * 200_000})], ids=["nested", "long"]
+)
+def test_a_note_of_a_part_that_takes_long_is_none(site, tmp_path, note):
+    """Deeply nested, or long: an own note is neither."""
+    part = tmp_path / "some/net.pkl.part"
+    part.parent.mkdir()
+    part.write_bytes(b"x" * 5000)
+    part.with_name("net.pkl.part.json").write_text(note)
+    assert PartialDownload(part).origin == {}
     assert get(one(site.add("f", BODY)), tmp_path).read_bytes() == BODY
 
 

@@ -116,10 +116,15 @@ def read_verified(path: Path, own: Path) -> None:
     for line in (*report.faults, *report.remarks, report.summary):
         if not line.isprintable():
             raise FaultError(f"printed {line[:300]!r}")
-    if listed and content != small()[name] and not report.faults:
+    if listed and not report.faults and not same(name, content, small()[name]):
         raise FaultError(f"{name}: another content than the manifest's was taken")
     if report.faults:
         raise UserError(report.faults[0])
+
+
+def same(name: str, content: bytes, genuine: bytes) -> bool:
+    """Whether a file is as it was written; of the manifest, which names all others, the values decide."""
+    return content == genuine or (name == "manifest.json" and json.loads(content) == json.loads(genuine))
 
 
 def read_trial(path: Path, own: Path) -> None:

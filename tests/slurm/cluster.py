@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 import re
+import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -125,8 +127,12 @@ class ClusterWorkspace(Workspace):
         assert self.process.wait(timeout=2 * PATIENCE) == 0, self.log()
 
     def stop(self) -> None:
+        """Kills Snakemake, and what a node that was set down has left."""
         if self.process.poll() is None:
             kill_group(self.process)
+        for process, _ in self.processes():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
 
     def signal(self, run: str, number: int) -> None:
         """Sends a signal to a training that goes on."""
@@ -134,18 +140,19 @@ class ClusterWorkspace(Workspace):
 
     def training(self, run: str) -> int | None:
         """Process id of a training that goes on in this workspace."""
+        for process, words in self.processes():
+            if words[1:3] == [b"-m", b"sida"] and any(word.endswith(f"/{run}.json".encode()) for word in words):
+                return process
+        return None
+
+    def processes(self) -> Iterator[tuple[int, list[bytes]]]:
+        """Ids and commands of the processes in this workspace."""
         for entry in Path("/proc").iterdir():
             if not entry.name.isdecimal():
                 continue
-            try:
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-                here = os.readlink(entry / "cwd") == str(self.folder)
-            except OSError:
-                continue
-            named = any(word.endswith(f"/{run}.json".encode()) for word in words)
-            if here and named and words[1:3] == [b"-m", b"sida"]:
-                return int(entry.name)
-        return None
+            with contextlib.suppress(OSError):
+                if os.readlink(entry / "cwd") == str(self.folder):
+                    yield int(entry.name), (entry / "cmdline").read_bytes().split(b"\0")
 
 
 def fields_of(text: str) -> dict[str, str]:
