@@ -1,6 +1,6 @@
 """Options of every verb with odd values, alone and in pairs, in one process: one line and status 1 or 2, or the work.
 
-About 20,000 calls, of which the slow set makes all and the quick one a few of each verb.
+About 18,000 calls, of which the slow set makes all and the quick one a few of each verb.
 """
 
 from __future__ import annotations

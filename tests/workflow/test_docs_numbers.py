@@ -219,6 +219,12 @@ def test_the_command_fills_markers_and_check_changes_nothing(tmp_path, capsys):
     assert main(["docs", "--check", str(page)]) == 0
 
 
+def test_a_page_that_is_missing_is_refused_before_any_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("workflow.docs.pages.schemas", lambda root: pytest.fail("it works first"))
+    assert main(["docs", "--check", str(tmp_path / "x.md")]) == 1
+    assert "x.md: no such page" in capsys.readouterr().err
+
+
 def test_the_page_of_a_study_is_made_from_its_stored_files(stored, tmp_path):
     shutil.copy(ROOT / "docs" / "miniature" / "mini-figure1.png", stored.parent)
     (tmp_path / "unpacked").mkdir()

@@ -101,15 +101,18 @@ def write_docs(
     docs, reference = root / "docs", root / "docs" / "reference"
     everything = [root / "README.md", *sorted(docs.glob("*.md")), *sorted(reference.glob("*.md"))]
     wanted = [Path(page).resolve() for page in pages] or [*everything, *([kept] if kept else [])]
+    data = sorted(docs.glob("*/data"))
+    for path in wanted:
+        stored = path.parent == reference and docs / path.stem / "data" in data
+        if path.suffix != ".md" or not (stored or path.is_file()):
+            raise UserError(f"{path}: no such page (*.md)")
     # The schemas of a repository are written with its pages.
     texts = schemas(root) if (root / "workflow").is_dir() else {}
-    with opened(root, sorted(docs.glob("*/data"))) as studies:
+    with opened(root, data) as studies:
         if results and kept:
             studies[kept.stem].draw(Path(results), docs / kept.stem)
         for path in dict.fromkeys(wanted):
             about = studies.get(path.stem) if path.parent == reference else None
-            if path.suffix != ".md" or not (about or path.is_file()):
-                raise UserError(f"{path}: no such page (*.md)")
             old = path.read_text(encoding="utf-8") if path.is_file() else ""
             name = str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
             texts[path] = about.page(f"../{path.stem}") if about else filled(old, studies, root, name)
