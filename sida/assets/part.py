@@ -45,7 +45,8 @@ class PartialDownload:
         with contextlib.suppress(OSError, ValueError, RecursionError):
             with open(self._note, "rb") as stream:
                 value = json.loads(stream.read(_MOST_NOTE))
-            if isinstance(value, dict) and isinstance(value.get("validator", ""), str):
+            named = value.get("validator", "") if isinstance(value, dict) else None
+            if isinstance(named, str) and named.isascii() and named.isprintable():
                 return value
         return {}
 

@@ -304,15 +304,19 @@ def test_one_failure_does_not_stop_the_others(site, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "note", ["[" * 100_000, "3", '{"url": 3, "validator": [], "total": {}}', '{"validator": null}']
-)
+    "note",
+    [
+        "[" * 100_000, "3", '{"url": 3, "validator": [], "total": {}}', '{"validator": null}',
+        '{"url": 3, "validator": "\\u202e", "total": 9}', '{"url": 3, "validator": "a\\nb", "total": 9}',
+    ],
+)  # fmt: skip
 def test_a_damaged_note_of_a_part_begins_anew(site, tmp_path, note):
     url = site.add("f", BODY)
     part = tmp_path / "some/net.pkl.part"
     part.parent.mkdir()
     part.write_bytes(BODY[:1000])
     part.with_name("net.pkl.part.json").write_text(note.replace("3, ", f'"{url}", ', 1))
-    assert get(one(url), tmp_path).read_bytes() == BODY
+    assert get(one(url, sha256=SHA), tmp_path).read_bytes() == BODY
 
 
 def test_a_damaged_lock_file_is_one_line(site, tmp_path):
