@@ -44,13 +44,14 @@ def run(args: argparse.Namespace) -> int:
     from eval.commands._options import check_output, parse_scope
     from eval.tables import make_table, table_paths, write_table
     from sida.config.mapping import load_spec
+    from sida.config.resources import find
 
     for path in table_paths(args.out):
         check_output(str(path), "--out")
     table = make_table(
         args.layout,
         args.measurements,
-        args.runs,
+        find("runs", args.runs, where="--runs") if args.runs else None,
         mode=args.mode,
         published=args.published,
         scope=parse_scope(args.scope),

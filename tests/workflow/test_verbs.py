@@ -7,6 +7,7 @@ import json
 import pytest
 
 from sida.config.resources import ROOT
+from tests.eval.synthetic_output import write_preset
 from workflow.cli import VERBS, eval_main, sida_main
 from workflow.commands.plan import preset_names
 from workflow.commands.presets import list_presets
@@ -50,6 +51,17 @@ def test_a_preset_is_named_by_name_or_file_in_every_verb(name, capsys, tmp_path,
     ):
         assert main(words) == 1
         assert "no preset 'publishd' (did you mean 'published'?)" in capsys.readouterr().err, words
+
+
+@pytest.mark.parametrize("sheet", ["demo", "config/runs/demo.tsv"])
+def test_a_table_outside_the_checkout_takes_its_sheet_from_there(sheet, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    measured = str(write_preset(tmp_path / "results/demo") / "measurements.csv")
+    table = ["table", "--layout", "main", "--measurements", measured, "--out", "main.tex", "--runs"]
+    assert eval_main([*table, sheet]) == 0
+    assert "SiDA" in (tmp_path / "main.md").read_text()
+    assert eval_main([*table, "dem0"]) == 1
+    assert "(did you mean 'demo'?)" in capsys.readouterr().err
 
 
 def test_doctor_without_a_preset_says_so(capsys):
