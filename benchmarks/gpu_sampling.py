@@ -43,7 +43,7 @@ SIZE = 32 if not REHEARSAL else SMALL["img_resolution"]
 KWARGS = {**(SMALL if REHEARSAL else CIFAR), "label_dim": 0, "use_fp16": not REHEARSAL}
 NETWORK = {"class": "EDMPrecond", "kwargs": KWARGS}
 BOUND, DEVICE, BATCH = 0.97, "cpu" if REHEARSAL else "cuda:0", 2 if REHEARSAL else 250
-SAMPLES, FEW, TRIAL, FEWER = (8, 4, 4, 4) if REHEARSAL else (50_000, 5_000, 25_000, 5_000)
+SAMPLES, FEW, TRIAL, FEWER = (8, 4, 20, 20) if REHEARSAL else (50_000, 5_000, 25_000, 5_000)
 SAMPLERS = {"torch": "one_step", "fused": "one_step" if REHEARSAL else "one_step:kernels=fused"}
 HUB = """
 dependencies = ["torch"]
