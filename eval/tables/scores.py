@@ -13,7 +13,7 @@ from eval.results.summary import Estimate, Measurements
 from eval.tables.cells import heading, measured_cell
 from eval.tables.latex import row_cell
 from eval.tables.latex_text import escape
-from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, load_layout
+from eval.tables.layout import ColumnSpec, RowSpec, TableLayout, expand, load_layout
 from eval.tables.lines import CellSource
 from eval.tables.model import Cell, Row, Table
 from eval.tables.text import to_markdown
@@ -91,7 +91,9 @@ def with_scores(
     Raises:
         UserError: A file of another kind, or a name that a row of the sheet has.
     """
-    rows, specs, runs = list(measured.rows), list(layout.rows), dict(sheet)
+    if not paths:
+        return layout, measured, dict(sheet)
+    rows, runs = list(measured.rows), dict(sheet)
     for path in paths:
         added = read_score(path).rows
         name = added[0].run
@@ -101,8 +103,10 @@ def with_scores(
         check_cells([name, family], str(path))
         runs[name] = Run(name, name, "external", family=family)
         rows += added
-        specs.append(RowSpec(run=name))
-    return dataclasses.replace(layout, rows=tuple(specs)), Measurements(rows, measured.source), runs
+    # A layout may select external rows itself.
+    shown = {row.run for _, row in expand(layout, runs)}
+    further = tuple(RowSpec(run=name) for name in runs if name not in sheet and name not in shown)
+    return dataclasses.replace(layout, rows=layout.rows + further), Measurements(rows, measured.source), runs
 
 
 def require_one_protocol(table: Table, added: Sequence[str]) -> None:

@@ -40,7 +40,7 @@ def test_a_scores_row_is_the_line_that_the_table_with_it_has(folder, tmp_path):
     assert table(folder, tmp_path / "main.tex", "Mine.json") == 0
     comment, row = (folder / "Mine.tex").read_text().splitlines()
     assert comment == r"% Family & Model & NFE & FD & IS & Prec. & Rec. & Acc. \% & FD pixel"
-    assert row in (tmp_path / "main.tex").read_text().splitlines()
+    assert (tmp_path / "main.tex").read_text().splitlines().count(row) == 1
     assert row.startswith(r"Two \& More & Mine & 4 & ")
     with open(tmp_path / "main.csv", encoding="utf-8", newline="") as stream:
         found = {(r["model"], r["column"]): r for r in csv.DictReader(stream)}
