@@ -39,7 +39,7 @@ def run(path: Path = NOTEBOOK) -> None:
 
     book = notebook(SOURCE.read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        NotebookClient(book, timeout=3600, resources={"metadata": {"path": folder}}).execute()
+        NotebookClient(book, timeout=3600, startup_timeout=600, resources={"metadata": {"path": folder}}).execute()
     for cell in book.cells:
         cell.metadata.pop("execution", None)
         # Progress lines differ from run to run.
