@@ -171,6 +171,14 @@ def test_the_command_prints_a_table_and_json(capsys):
     assert "fid" in student["facts"]["published"]
 
 
+def test_files_on_top_of_a_preset_are_planned_with_it(capsys):
+    assert main(["plan", "--preset", "gpu config/gpu-small.yaml", "--json", "tables/gpu.tex"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["gpu"] == "CPU"
+    assert main(["plan", "--preset", "gpu config/gpu-smal.yaml"]) == 1
+    assert "config/gpu-smal.yaml" in capsys.readouterr().err
+
+
 def test_tables_without_published_numbers_promise_none(capsys):
     """Their columns of effects have no mode but measured."""
     assert main(["plan", "--preset", "miniature", "--fresh", "--json", "edm2-sida"]) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from workflow.commands.plan import preset_argument, preset_file
+from workflow.commands.plan import preset_argument, preset_files
 
 HELP = "Recompute every number of the documentation: pages of stored results, and numbers between markers."
 EXAMPLES = """examples:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         args.pages,
         check=args.check,
         results=args.store,
-        config=" ".join(str(preset_file(name)) for name in (args.preset or "").split()) or None,
+        config=" ".join(map(str, preset_files(args.preset or ""))) or None,
         page=args.page,
         title=args.title,
         add=args.add,

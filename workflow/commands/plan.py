@@ -28,7 +28,7 @@ measured on this card (results/gpu/rates.json) replace the assumed ones.
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments."""
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="product or row; none: the whole preset")
-    preset_argument(parser, "preset (default: paper)", default="paper")
+    preset_argument(parser, "preset; several in quotes, later ones on top (default: paper)", default="paper")
     parser.add_argument(
         "--gpus", type=whole("--gpus", 1, 10**6), default=1, metavar="N", help="number of GPUs (default: 1)"
     )
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         fp16, rate = measured_rate(jobs, typical(jobs, trained).name)
         jobs.costs.rates[fp16] = rate
     plan = make_plan(jobs, args.targets, args.gpus)
-    plan["code"] = [dataclasses.asdict(code) for code in outside_code_of(preset_file(args.preset))]
+    plan["code"] = [dataclasses.asdict(code) for file in preset_files(args.preset) for code in outside_code_of(file)]
     print(json.dumps(plan, indent=2) if args.json else show_plan(plan))
     return 0
 
@@ -70,7 +70,7 @@ def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False, meas
     """Jobs of a preset on a card.
 
     Args:
-        preset: Name or file of the preset.
+        preset: Name or file of the preset; further files on top of it behind spaces.
         gpu: The card; None takes the card that `sida rates` measured here, else the default for the preset's device.
         gpus: Number of GPUs.
         fresh: Whether finished jobs count.
@@ -83,7 +83,7 @@ def make_jobs(preset: str, gpu: str | None, gpus: int, fresh: bool = False, meas
     from workflow.preset import Preset
     from workflow.preset.rehearsal import check_preset
 
-    loaded = Preset.load(preset_file(preset))
+    loaded = Preset.load(*preset_files(preset))
     check_preset(loaded)
     assumptions = load_assumptions([Path(loaded.source).parent])
     on_cpu = loaded.config["device"] == "cpu"
@@ -118,6 +118,11 @@ def preset_file(preset: str) -> Path:
     if preset not in presets and not Path(preset).suffix:
         raise UserError(f"--preset: no preset '{preset}'{suggestion(preset, presets)}")
     return find("", preset, where="--preset")
+
+
+def preset_files(presets: str) -> list[Path]:
+    """Files of presets, by their names or paths with spaces between them."""
+    return [preset_file(name) for name in presets.split()]
 
 
 def _lines(path: Path) -> list[str]:
