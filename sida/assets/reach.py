@@ -36,7 +36,11 @@ def check_reachable(
     folder, known = str(cache or cache_dir()), dict(load_registry() if registry is None else registry)
     assets = [asset for asset in (find_asset(known, name) for name in names) if asset.urls]
     missing = [asset for asset in assets if not os.path.exists(os.path.join(folder, asset.target))]
-    hosts = {(parts.hostname or "", parts.port or 443) for asset in missing for parts in map(urlsplit, asset.urls)}
+    hosts = {
+        (parts.hostname or "", parts.port or (80 if parts.scheme == "http" else 443))
+        for asset in missing
+        for parts in map(urlsplit, asset.urls)
+    }
     if not missing or (not offline() and (getproxies() or any(_accepts(*host) for host in sorted(hosts)))):
         return
     why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"

@@ -355,3 +355,14 @@ def test_with_a_host_that_answers_nothing_is_said(site, tmp_path, monkeypatch):
     monkeypatch.delenv("SIDA_OFFLINE", raising=False)
     check_reachable(["net"], registry=one(site.add("f", BODY)), cache=tmp_path)
     assert site.requests == []
+
+
+def test_a_host_is_asked_at_the_port_of_its_address(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.delenv("SIDA_OFFLINE", raising=False)
+    monkeypatch.setattr("sida.assets.reach.getproxies", dict)
+    monkeypatch.setattr("sida.assets.reach._accepts", lambda *host: asked.append(host))
+    registry = one("http://a.example/f", mirrors=("https://b.example/f", "http://c.example:8000/f"))
+    with pytest.raises(UserError, match="net"):
+        check_reachable(["net"], registry=registry, cache=tmp_path)
+    assert asked == [("a.example", 80), ("b.example", 443), ("c.example", 8000)]
