@@ -37,6 +37,13 @@ def ordered(gain: float, limit: float) -> Outcome:
     return "contradicted" if gain < -limit else UNDECIDED
 
 
+def of_most(count: int, total: int) -> Outcome:
+    """Verdict on a statement that holds for ``count`` of ``total`` runs: at least two thirds decide either way."""
+    if 3 * count >= 2 * total:
+        return "supported"
+    return "contradicted" if 3 * (total - count) >= 2 * total else UNDECIDED
+
+
 def within(low: float, high: float, part: Part) -> Outcome:
     """Verdict on an interval: supported inside the part's range, contradicted outside, else undecided."""
     if part.low <= low and high <= part.high:

@@ -9,7 +9,7 @@ from itertools import accumulate
 
 from eval.claims.evidence import Evidence, NotMeasuredError
 from eval.claims.model import UNDECIDED, Finding, Operand, Outcome, Part
-from eval.claims.numbers import Z, operand_a, operand_b, ordered, show
+from eval.claims.numbers import Z, of_most, operand_a, operand_b, ordered, show
 from eval.claims.seeds import over_seeds, seeds_of
 from eval.results.summary import Estimate
 from eval.results.training_logs import Point, first_at_or_below
@@ -36,13 +36,7 @@ def diverges(part: Part, evidence: Evidence, where: str) -> Finding:
         f"{part.metric} of {evidence.label(names[0])}: {len(gone)} of {len(names)} seeds end above {part.factor:g} × "
         f"their lowest value{against} ({listed})"
     )
-    enough = 2 * len(names)
-    outcome: Outcome = UNDECIDED
-    if 3 * len(gone) >= enough:
-        outcome = "supported"
-    elif 3 * (len(names) - len(gone)) >= enough:
-        outcome = "contradicted"
-    return Finding(outcome, text, {"diverged": len(gone), "seeds": len(names)})
+    return Finding(of_most(len(gone), len(names)), text, {"diverged": len(gone), "seeds": len(names)})
 
 
 def stable(part: Part, evidence: Evidence, where: str) -> Finding:
@@ -130,12 +124,7 @@ def shape(part: Part, evidence: Evidence, where: str) -> Finding:
         f"{part.metric} of {evidence.label(names[0])}: {sum(holds)} of {len(names)} seeds fall as claimed "
         f"({part.form}, R² at least {part.low:g}); R² of exponential, power: {listed}"
     )
-    outcome: Outcome = UNDECIDED
-    if 3 * sum(holds) >= 2 * len(names):
-        outcome = "supported"
-    elif 3 * (len(names) - sum(holds)) >= 2 * len(names):
-        outcome = "contradicted"
-    return Finding(outcome, text, {"holds": sum(holds), "seeds": len(names), **means})
+    return Finding(of_most(sum(holds), len(names)), text, {"holds": sum(holds), "seeds": len(names), **means})
 
 
 def spread(part: Part, evidence: Evidence, where: str) -> Finding:
