@@ -5,7 +5,9 @@ Names are loaded on first use: ``import sida`` takes milliseconds and imports no
 
 from __future__ import annotations
 
+import functools
 import importlib
+import re
 import sys
 from collections.abc import Callable
 
@@ -18,21 +20,22 @@ def late_names(package: str) -> tuple[Callable[[str], object], Callable[[], list
     Args:
         package: ``__name__`` of the package.
     """
-    modules: dict[str, str] = {}
+
+    @functools.cache
+    def modules() -> dict[str, str]:
+        with open(f"{sys.modules[package].__file__}i", encoding="utf-8") as stub:
+            return {name: module for module, name in re.findall(r"^from (\S+) import (\w+)", stub.read(), re.M)}
 
     def names() -> list[str]:
-        import re
-
-        with open(f"{sys.modules[package].__file__}i", encoding="utf-8") as stub:
-            found = re.findall(r"^from (\S+) import (\w+)", stub.read(), re.M)
-        modules.update((name, module) for module, name in found)
-        return sorted({*vars(sys.modules[package]), *modules})
+        return sorted({*vars(sys.modules[package]), *modules()})
 
     def get(name: str) -> object:
-        if name not in modules and name not in names():
+        home = modules().get(name)
+        if home is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        home = importlib.import_module(modules[name])
-        return importlib.import_module(f"{package}.{name}") if modules[name] == package else getattr(home, name)
+        if home == package:  # a module of the package itself
+            return importlib.import_module(f"{package}.{name}")
+        return getattr(importlib.import_module(home), name)
 
     return get, names
 

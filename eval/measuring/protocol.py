@@ -188,9 +188,11 @@ class Protocol(Settings):
         """
         if isinstance(self.labels, dict):
             return from_mapping(LabelCounts, self.labels, f"protocol '{self.name}': labels")
-        if self.labels is None or not is_counted(self.labels):
-            # Reads a file of counts without importing torch, for which every start of a workflow would wait.
-            return load_labels(self.labels) if self.labels is not None else None
+        if self.labels is None:
+            return None
+        if not is_counted(self.labels):
+            # A file needs no torch, which sida.data imports and every start of a workflow would wait for.
+            return load_labels(self.labels)
         from sida.data.count_labels import counts_of
 
         return counts_of(self.labels)

@@ -64,6 +64,7 @@ def render_letters(
     """
     u = np.stack([_uniform(seed, index) for index in indices])[:, :, None, None]
     if spread < 1:
+        # All in the lower half: draw 8 then makes every ground dark.
         u[:, 1:9] = 0.5 + spread * (u[:, 1:9] - 1)
     fonts = (u[:, 0, 0, 0] * len(fields)).astype(np.int64)
     axis = (2 * np.arange(resolution) + 1) / resolution - 1

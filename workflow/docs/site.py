@@ -82,10 +82,9 @@ def _notebook(text: str) -> str:
 
 def _reference(out: Path, root: Path) -> list[Path]:
     """A page for each room of each package, which mkdocstrings fills, and a page that lists them."""
-    made, listed = (
-        [],
-        ["# API", "", "The packages by room; `sida.load`, `eval.score` and the like: [Python](../docs/python.md).", ""],
-    )
+    made = []
+    opening = "The packages by room; `sida.load`, `eval.score` and the like: [Python](../docs/python.md)."
+    listed = ["# API", "", opening, ""]
     for package in _PACKAGES:
         rooms = sorted(module.name for module in pkgutil.iter_modules([str(root / package)]))
         for room in [room for room in rooms if room != "__main__"]:
