@@ -175,7 +175,7 @@ class Costs:
             forward = sampler * network_cost(network).forward
             forward += sampler * network_cost(guide).forward if guide else 0.0
             fp16 = bool(network["kwargs"].get("use_fp16", False))
-        hours = images * self._measured(run, forward, fp16) / 3600
+        hours = (images * self._measured(run, forward, fp16) + self._references(run)) / 3600
         unknown = None in (network, guide if guided else network) and not row.without_network
         return Job("measure", run, [], 1, hours, 0.0, facts={"images": images, "network_unknown": unknown})
 
@@ -203,6 +203,18 @@ class Costs:
         others = sum(getattr(foreign, str(name), 0.0) for name in {*protocol.extractors()})
         others += foreign.vae_decode if protocol.quantisation == "truncate_unit" else 0.0
         return seconds + (others * 1e9 / self._rate(False) if others else 0.0)
+
+    def _references(self, run: str) -> float:
+        """Seconds for the features of the data sets that a row's protocol takes as references, once for all trials."""
+        row, sources = self.preset.runs[run], self.preset.protocol(self.preset.runs[run]).sources
+        seconds = 0.0
+        for key, extractor in {(key, m.extractor) for m in self.preset.protocol(row).metrics for key in m.references}:
+            gflop = getattr(self.assumptions.foreign, extractor, 0.0)
+            if sources[key].kind == "dataset" and gflop:
+                named = self.preset.dataset(str(sources[key].dataset), run) if sources[key].fixed else None
+                images = (named or self.preset.dataset_of(row)).get("num_images") or 0
+                seconds += images * gflop * 1e9 / self._rate(False)
+        return seconds
 
     def _rate(self, fp16: bool) -> float:
         return self.rates.get(fp16) or self.gpu.rate(fp16, self.gpu_name)

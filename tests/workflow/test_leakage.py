@@ -1,0 +1,59 @@
+"""FID and FD-DINOv2 of the same images: rows of `paper` and of `released` with config/leakage.yaml (C-41, C-76)."""
+
+import pytest
+
+from eval.claims.model import load_claims
+from sida.config.resources import ROOT
+from workflow.planning.costs import Costs
+from workflow.planning.rates import load_assumptions
+from workflow.preset import Preset
+from workflow.preset.rehearsal import check_preset, unshown_rows
+from workflow.preset.targets import Targets
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return Preset.load(ROOT / "config/paper.yaml")
+
+
+@pytest.fixture(scope="module")
+def released():
+    return Preset.load(ROOT / "config/released.yaml", ROOT / "config/leakage.yaml")
+
+
+def test_both_presets_pass_their_checks_and_have_the_same_rows(paper, released):
+    for preset in (paper, released):
+        check_preset(preset)
+    rows = [{name for name in preset.runs if name.endswith("-leakage")} for preset in (paper, released)]
+    assert rows[0] == rows[1]
+    assert len(rows[0]) == 34
+    assert [name for name in unshown_rows(Targets(released, False)) if name in rows[0]] == []
+
+
+def test_the_claims_of_leakage_name_rows_with_the_second_feature_space(paper):
+    decided = [claim for claim in load_claims(ROOT / "config/claims.yaml") if claim.id in ("C-41", "C-76")]
+    parts = [part for claim in decided for part in claim.parts]
+    assert len(decided) == 2
+    assert len(parts) == 14
+    for part in parts:
+        for operand in (part.a, part.b):
+            protocol = paper.protocol(paper.runs[operand.run])
+            assert {metric.key: metric.extractor for metric in protocol.metrics}[part.metric] == "dinov2"
+
+
+def test_a_row_waits_for_its_student_its_set_and_both_feature_networks(paper, released):
+    inputs = Targets(paper, False).generator("imagenet64-gdd-i.imagenet64-leakage")
+    assert "results/paper/students/imagenet64-gdd-i/network.safetensors" in inputs
+    assert "datasets/imagenet-64x64.zip" in inputs
+    wanted = ["dinov2-code", "dinov2-vitl14", "fid-ref-imagenet64", "inception", "labels-imagenet"]
+    assert Targets(paper, False).assets_of("imagenet64-gdd-i.imagenet64-leakage") == wanted
+    assert Targets(released, False).assets_of("imagenet64-sida-a1.imagenet64-leakage") == wanted
+
+
+def test_a_plan_counts_the_images_of_a_reference_that_is_made_here(paper):
+    assumptions = load_assumptions()
+    costs = Costs(paper, assumptions.gpu("H200"), "H200", assumptions)
+    row = "imagenet64-sida-a1"
+    more = costs.measurement(f"{row}.imagenet64-leakage").gpu_hours - costs.measurement(row).gpu_hours
+    images = 500_000 + 1_281_167
+    assert more == pytest.approx(images * assumptions.foreign.dinov2 * 1e9 / costs._rate(False) / 3600)
