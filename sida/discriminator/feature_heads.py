@@ -1,4 +1,4 @@
-"""Discriminator heads for noisy images on the encoder of a diffusion network, and the fake score with such heads."""
+"""Discriminators of noisy images on the encoder of a diffusion network, and the fake score beside each of them."""
 
 from __future__ import annotations
 
@@ -87,3 +87,66 @@ class FakeScoreWithHeads(nn.Module):
             return self.score(x, sigma, class_labels, augment_labels=augment_labels, return_flag=return_flag)
         maps = self._source[0](x, sigma, class_labels, return_flag="features")
         return torch.cat([head(one) for head, one in zip(self.heads, maps[-len(self.heads) :])], dim=1)
+
+
+class FrozenEncoderWithHead(nn.Module):
+    """Discriminator that learns a head alone, on the encoder's last map of a frozen network.
+
+    Args:
+        teacher: Frozen network φ of :class:`sida.networks.Precond`.
+    """
+
+    def __init__(self, teacher: nn.Module) -> None:
+        super().__init__()
+        # Not a submodule: φ is not trained and not part of a state.
+        self._source = (teacher,)
+        net, device = cast(Precond, teacher), next(teacher.parameters()).device
+        with torch.no_grad():
+            shape = (1, net.img_channels, net.img_resolution, net.img_resolution)
+            last = teacher(torch.zeros(shape, device=device), 1.0, return_flag="features")[-1]
+        self.head = FeatureHead(*last.shape[1:3]).to(device)
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+        return_flag: str = "encoder",
+    ) -> Tensor:
+        """Logits ``(N, 1, 1, 1)``, float32; ``return_flag`` is always ``encoder``."""
+        maps = self._source[0](x, sigma, class_labels, augment_labels=augment_labels, return_flag="features")
+        return cast(Tensor, self.head(maps[-1])).reshape(-1, 1, 1, 1)
+
+
+class FakeScoreAndDiscriminator(nn.Module):
+    """Fake score with a discriminator beside it that shares no weight with it, in the form of a network that has both.
+
+    Args:
+        score: Fake score ψ, a network of :class:`sida.networks.Precond`.
+        discriminator: Network whose ``return_flag="encoder"`` gives logits.
+    """
+
+    def __init__(self, score: nn.Module, discriminator: nn.Module) -> None:
+        super().__init__()
+        self.score, self.discriminator = score, discriminator
+
+    def forward(
+        self,
+        x: Tensor,
+        sigma: Tensor,
+        class_labels: Tensor | None = None,
+        *,
+        augment_labels: Tensor | None = None,
+        return_flag: str = "decoder",
+        decode: int | None = None,
+    ) -> Any:
+        """ψ's denoised images or, for ``encoder_decoder``, those of the first ``decode`` images and all logits."""
+        if return_flag == "decoder":
+            return self.score(x, sigma, class_labels, augment_labels=augment_labels)
+        first = [None if one is None else one[:decode] for one in (x, sigma, class_labels, augment_labels)]
+        denoised = self.score(*first[:3], augment_labels=first[3])
+        return denoised, self.discriminator(
+            x, sigma, class_labels, augment_labels=augment_labels, return_flag="encoder"
+        )

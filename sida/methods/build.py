@@ -136,14 +136,17 @@ def make_score_distiller(
         parts: Settings and networks.
         loss: Loss; None makes that of the method.
         others: Further steps between those of fake score and generator.
-        fake_score: Fake score; None makes a copy of the teacher.
+        fake_score: Fake score; None makes that of the method.
         psi_steps: Steps of the fake score in an iteration; None takes the method's number.
         graphs: Whether a step can be recorded and replayed as a CUDA graph.
     """
     config, settings = parts.config, parts.make(DistillerSettings)
+    if fake_score is None:
+        made = parts.method.fake_score
+        fake_score = made(parts) if made else parts.copy(parts.teacher, config.fake_score_weight_norm)
     return Distiller(
         parts.true_score,
-        parts.copy(parts.teacher, config.fake_score_weight_norm) if fake_score is None else fake_score,
+        fake_score,
         parts.copy(parts.initial, config.weight_norm),
         parts.method.loss(parts) if loss is None else loss,
         parts.schedule(),

@@ -12,6 +12,8 @@ from sida.errors import UserError
 from sida.methods.recipe import ADVERSARIAL_SETTINGS, SCORE_SETTINGS, StudentConfig
 
 if TYPE_CHECKING:
+    import torch
+
     from sida.losses import SiDLoss
     from sida.training.student_trainer import StudentTrainer
 
@@ -53,11 +55,12 @@ class Method:
             them: ``{**SID.defaults["edm"], "alpha": 1.0}`` changes one.
         loss: Makes the loss of fake score and generator from the parts. With ``trainer``, any loss that the trainer
             uses.
+        fake_score: Makes the fake score from the parts; None copies the teacher.
         psi_steps: Steps of the fake score per step of the generator.
         passes: Work of these steps, for plans.
         options: Dataclass of settings that only this method has (``options`` of a recipe), or None. If it has a method
             ``assets(resolution)``, a workflow downloads these assets before it trains; a method ``recorded(given)``
-            returns the options as they enter a run's digest.
+            returns the options as they enter a run's digest; ``passes`` replaces those of the method in plans.
         trainer: Makes the trainer: networks with their optimizers, losses and order. None makes
             :class:`sida.methods.Distiller` with teacher, fake score and generator.
         reads: Settings that this method reads, of those that only some methods read
@@ -72,6 +75,7 @@ class Method:
     real_images: bool
     defaults: Mapping[str, Mapping[str, Any]]
     loss: Callable[[Any], SiDLoss]
+    fake_score: Callable[[Any], torch.nn.Module] | None = None
     psi_steps: int = 1
     passes: Passes = Passes()
     options: type | None = None

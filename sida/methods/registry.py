@@ -16,6 +16,7 @@ from sida.methods.dmd2 import DMD2
 from sida.methods.ect import ECT
 from sida.methods.f_distill import F_DISTILL
 from sida.methods.method import Method, Passes
+from sida.methods.sida_discriminator import JOINT, SiDAOptions, make_fake_score
 
 if TYPE_CHECKING:
     from sida.losses import SiDLoss
@@ -110,7 +111,9 @@ SIDA = Method(
     real_images=True,
     start="teacher",
     loss=_sida_loss,
-    passes=Passes(fake_score_encoder=3),
+    fake_score=make_fake_score,
+    options=SiDAOptions,
+    passes=JOINT,
     defaults=SIDA_DEFAULTS,
 )
 SID2A = dataclasses.replace(

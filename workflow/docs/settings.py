@@ -25,6 +25,7 @@ from sida.methods.dmd2 import DMD2Options
 from sida.methods.ect import ECTOptions
 from sida.methods.f_distill import FDistillOptions
 from sida.methods.recipe import Recipe
+from sida.methods.sida_discriminator import SiDAOptions
 from sida.training.config import NetworkConfig, TeacherTraining
 from workflow.docs.schema import descriptions, json_schema, settings_table
 from workflow.planning.site import Site
@@ -39,6 +40,7 @@ SETTINGS: dict[str, type] = {
     "network": NetworkConfig,
     "training": TeacherTraining,
     "recipe": Recipe,
+    "sida-options": SiDAOptions,
     "gdd-options": GDDOptions,
     "instance-options": InstanceOptions,
     "dmd-options": DMDOptions,

@@ -53,7 +53,8 @@ def student_cost(
     """
     guiding = None if guide is None else network_cost(guide)
     cost, method = network_cost(network), find_method(config.method)
-    passes, again = method.passes, cost.forward if config.checkpointing else 0.0
+    passes = getattr(method.read_options(config.options, "options"), "passes", method.passes)
+    again = cost.forward if config.checkpointing else 0.0
     psi = passes.fake_score * cost.forward + passes.fake_score_encoder * cost.encoder
     theta = passes.generator * cost.forward + passes.generator_encoder * cost.encoder
     operations = method.psi_steps * (psi + again) + theta + 3 * again
