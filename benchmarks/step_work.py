@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -44,7 +45,7 @@ GROUPS = [
     ("sums of maps", ("residual.",)),
     ("concatenation", ("concat", "cat", "stack")),
     ("optimizer", ("adam", "addcdiv", "lerp", "nan_to_num")),
-    ("conversion, copy", ("_to_copy", "clone", "copy_")),
+    ("conversion, copy", ("_to_copy", "clone", "copy_", "_foreach_copy_")),
 ]
 aten = torch.ops.aten
 _EMPTY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view"}
@@ -102,7 +103,7 @@ class Work(TorchDispatchMode):
         if func.is_view or name in _EMPTY:
             return result
         size = sum({**read, **written}.values())
-        if name.endswith("_"):
+        if name.endswith("_") and "copy" not in name:
             # Its first tensor is read and written.
             size += max(sizes([args[0]]).values(), default=0)
         flops = (
@@ -110,7 +111,7 @@ class Work(TorchDispatchMode):
             if func.overloadpacket in flop_registry
             else 0
         )
-        self.kernels.append(Kernel(name, size, flops))
+        self.kernels += [Kernel(name, size, flops), *[Kernel(name, 0)] * (_launches(name, args) - 1)]
         return result
 
     def hold(self, value: Any) -> None:
@@ -132,9 +133,11 @@ class Work(TorchDispatchMode):
 
 
 def sizes(values: Any) -> dict[Any, int]:
-    """Bytes of the tensors among values, each once."""
+    """Bytes of the tensors among values, each once; of an expanded tensor those that are stored."""
     return {
-        (t.untyped_storage()._cdata, t.storage_offset(), tuple(t.shape)): t.numel() * t.itemsize
+        (t.untyped_storage()._cdata, t.storage_offset(), tuple(t.shape)): min(
+            t.numel() * t.itemsize, t.untyped_storage().nbytes()
+        )
         for t in _tensors(values)
     }
 
@@ -145,6 +148,16 @@ def _tensors(value: Any) -> Iterator[Tensor]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from _tensors(one)
+
+
+def _launches(name: str, args: Any) -> int:
+    """Launches of an operation on many tensors, as torch's CUDA code divides it."""
+    if name == "cat":
+        return math.ceil(len(args[0]) / 128)
+    if not name.startswith("_foreach"):
+        return 1
+    chunks = sum(math.ceil(tensor.numel() / 65536) for tensor in args[0])
+    return max(math.ceil(len(args[0]) / 64), math.ceil(chunks / 320))
 
 
 def _answer(func: Any, args: Any, kwargs: Any) -> Any:
@@ -158,7 +171,9 @@ def _answer(func: Any, args: Any, kwargs: Any) -> Any:
         return result.to(memory_format=torch.channels_last)
     if func is aten.convolution_backward.default:
         image, weight, bias = result
-        return _laid_out_as(image, args[1]), _laid_out_as(weight, args[2]), bias
+        if args[2].stride(1) == 1 and image is not None:
+            image = image.to(memory_format=torch.channels_last)
+        return _laid_out_as(image, args[1] if args[1].stride(1) else image), _laid_out_as(weight, args[2]), bias
     return result
 
 

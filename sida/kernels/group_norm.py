@@ -31,8 +31,8 @@ class Affine(NamedTuple):
     """Vectors of a normalisation; each but the first two may be None.
 
     Attributes:
-        gamma: Float32 ``(C,)``.
-        beta: Float32 ``(C,)``.
+        gamma: Float32 ``(C,)``, or that expanded to ``(N, C)``, whose gradient is not summed over the samples.
+        beta: As ``gamma``.
         before: Shift of the map before normalisation, ``(N or 1, C)``: a convolution's bias, an embedding's shift.
         scale: Factor 1 + scale of the normalised map, ``(N or 1, C)``.
         after: Shift of the scaled map, ``(N or 1, C)``.
@@ -77,7 +77,7 @@ class _NormAct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         affine, (groups, eps, silu, dropout, recompute) = Affine(*rest[:5]), rest[5:]
-        affine = Affine(*(None if v is None else v.float().contiguous() for v in affine))  # type: ignore[arg-type]
+        affine = Affine(*(None if v is None else _rows(v) for v in affine))  # type: ignore[arg-type]
         x = channel_rows(x)
         n, c = x.shape[:2]
         # Per sample and channel: its mean, and the two factors of u = a x + b; per group: mean and 1/std.
@@ -242,6 +242,12 @@ def _vector_gradients(out: Tensor, affine: Affine, wanted: tuple[bool, ...]) -> 
     return result
 
 
+def _rows(vector: Tensor) -> Tensor:
+    """A vector in float32 whose channels are contiguous."""
+    vector = vector.float()
+    return vector if vector.stride(-1) == 1 else vector.contiguous()
+
+
 def _power(number: int) -> int:
     return int(triton.next_power_of_2(number))
 
@@ -250,7 +256,7 @@ def _with_strides(affine: Affine, filler: Tensor) -> list[Any]:
     """γ, β, then each optional vector with the stride of its samples (0: shared)."""
     arguments: list[Any] = [affine.gamma, affine.beta]
     for vector in affine[2:]:
-        stride = 0 if vector is None or vector.shape[0] == 1 else vector.shape[1]
+        stride = 0 if vector is None or vector.shape[0] == 1 else vector.stride(0)
         arguments += [filler if vector is None else vector, stride]
     return arguments
 

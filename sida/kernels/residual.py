@@ -33,23 +33,36 @@ class ResidualFactors(NamedTuple):
 PLAIN_SUM = ResidualFactors()
 
 
-def residual(branch: Tensor, skip: Tensor, bias: Tensor | None = None, shares: ResidualFactors = PLAIN_SUM) -> Tensor:
-    """``clamp(shares.branch (branch + bias) + shares.skip skip)``, summed in float32.
+def residual(
+    branch: Tensor,
+    skip: Tensor,
+    bias: Tensor | None = None,
+    shares: ResidualFactors = PLAIN_SUM,
+    skip_bias: Tensor | None = None,
+) -> Tensor:
+    """``clamp(shares.branch (branch + bias + skip_bias) + shares.skip skip)``, summed in float32.
 
     Args:
         branch: Map ``(N, C, H, W)``.
         skip: Map of the same shape and dtype.
         bias: Float32 ``(C,)``, or None.
-        shares: Factors and bound.
+        shares: Factors and bound; those of branch and skip are equal if there is a ``skip_bias``.
+        skip_bias: As ``bias``, which is then given too.
 
     Returns:
         Map of the same dtype in channels-last memory.
     """
-    result: Tensor = _Residual.apply(branch, skip, bias, shares)
+    result: Tensor = _Residual.apply(branch, skip, bias, skip_bias, shares)
     return result
 
 
-def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: ResidualFactors = PLAIN_SUM) -> Tensor:
+def add(
+    one: Tensor,
+    other: Tensor,
+    bias: Tensor | None = None,
+    shares: ResidualFactors = PLAIN_SUM,
+    skip_bias: Tensor | None = None,
+) -> Tensor:
     """Computes :func:`residual` without gradient."""
     (one, one_stride), (other, stride) = like_map(one), like_map(other)
     n, c, height, width = one.shape
@@ -60,6 +73,7 @@ def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Residual
         one,
         other,
         one if bias is None else bias.float(),
+        one if skip_bias is None else skip_bias.float(),
         y,
         total,
         c,
@@ -69,6 +83,7 @@ def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Residual
         shares.skip,
         float("inf") if shares.clip is None else shares.clip,
         bias is not None,
+        skip_bias is not None,
         block,
         width_c,
         num_warps=warps,
@@ -78,8 +93,15 @@ def add(one: Tensor, other: Tensor, bias: Tensor | None = None, shares: Residual
 
 class _Residual(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, branch: Tensor, skip: Tensor, bias: Tensor | None, shares: ResidualFactors) -> Tensor:
-        y = add(branch, skip, bias, shares)
+    def forward(
+        ctx: Any,
+        branch: Tensor,
+        skip: Tensor,
+        bias: Tensor | None,
+        skip_bias: Tensor | None,
+        shares: ResidualFactors,
+    ) -> Tensor:
+        y = add(branch, skip, bias, shares, skip_bias)
         ctx.shares = shares
         ctx.save_for_backward(None if shares.clip is None else y)
         return y
@@ -93,7 +115,7 @@ class _Residual(torch.autograd.Function):
         untouched = shares.branch == 1 and y is None and stride == c
         of_branch = grad if untouched else empty_map(grad, n, c, height, width)
         of_skip = of_branch if shares.skip == shares.branch else empty_map(grad, n, c, height, width)
-        summed = ctx.needs_input_grad[2]
+        summed = any(ctx.needs_input_grad[2:4])
         block, width_c, warps = tile_size(c)
         total = n * height * width
         programs = min(triton.cdiv(total, block), _PROGRAMS)
@@ -119,7 +141,10 @@ class _Residual(torch.autograd.Function):
                 width_c,
                 num_warps=warps,
             )
-        return of_branch, of_skip, partial.sum(0) if summed else None, None
+        # Of both biases the same sums, in separate memory: gradients are added up in place.
+        wanted = ctx.needs_input_grad[2:4]
+        sums = iter(partial.expand(sum(wanted), -1, -1).sum(1) if summed else ())
+        return of_branch, of_skip, *(next(sums) if want else None for want in wanted), None
 
 
 @triton.jit
@@ -127,6 +152,7 @@ def _forward(
     branch,
     skip,
     bias,
+    skip_bias,
     y,
     total,
     C,
@@ -136,6 +162,7 @@ def _forward(
     skip_share,
     limit,
     BIAS: tl.constexpr,
+    SKIP_BIAS: tl.constexpr,
     BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -145,7 +172,10 @@ def _forward(
     inside = (row < total) & (col < C)
     value = tl.load(branch + row * branch_stride + col, mask=inside, other=0.0).to(tl.float32)
     if BIAS:
-        value += row_of(bias, channels, C)
+        more = row_of(bias, channels, C)
+        if SKIP_BIAS:
+            more += row_of(skip_bias, channels, C)
+        value += more
     value = value * share + tl.load(skip + row * stride + col, mask=inside, other=0.0).to(tl.float32) * skip_share
     # A NaN stays one.
     value = tl.where(value > limit, limit, tl.where(value < -limit, -limit, value))

@@ -11,7 +11,7 @@ import torch
 from sida.data.augment import AugmentPipe
 from sida.errors import UserError
 from sida.losses import SiDLoss
-from sida.networks.fused import Kernels, use_fused_kernels
+from sida.networks.fused import Kernels, convert_frozen_weights, use_fused_kernels
 from sida.runtime.graphs import compiled
 from sida.training.micro_batches import OptimizerStep
 from sida.training.optimized_network import OptimizedNetwork
@@ -74,7 +74,7 @@ class Distiller(StudentTrainer):
     average: algorithm 1 of SiDA (arXiv:2410.14919) in the official code's order, modes and scales (golden facts 5-13).
 
     Args:
-        true_score: φ; the trainer freezes it.
+        true_score: φ; the trainer freezes it, with fused kernels in the precision of its maps.
         fake_score: ψ; usually a copy of φ.
         generator: θ; a copy of φ, or for SiD2A of a distilled generator.
         loss: Losses of the method, of SiD or derived from it. ``loss.uses_real_images`` decides whether ψ's
@@ -112,6 +112,7 @@ class Distiller(StudentTrainer):
         if fused:
             # The networks' convolutions use this layout; otherwise each call would convert the weights.
             true_score.to(memory_format=torch.channels_last)
+            convert_frozen_weights(true_score)
         phi = compiled(true_score) if settings.compile else true_score
         psi_lr = lr if settings.fake_score_lr is None else settings.fake_score_lr
         ways: dict[str, Any] = {"compile": settings.compile, "fused": fused, "weight_decay": settings.weight_decay}

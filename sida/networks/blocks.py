@@ -34,10 +34,10 @@ class UNetBlock(nn.Module):
         init_attn: Initialisation keywords of the query-key-value layer (None = ``init``).
 
     Attributes:
-        override: Function that replaces :meth:`forward` (`sida.networks.fused`), or None.
+        override: Function that replaces :meth:`forward`, or None; its last argument is from `UNet.prepare`.
     """
 
-    override: Callable[[UNetBlock, Tensor, Tensor], Tensor] | None = None
+    override: Callable[[UNetBlock, Tensor, Any], Tensor] | None = None
 
     def __init__(
         self,

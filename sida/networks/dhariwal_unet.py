@@ -98,16 +98,18 @@ class DhariwalUNet(UNet):
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `UNet.encode`."""
         kept: list[Tensor] = []
+        given = self.prepare(self.enc, x, emb)
         for block in self.enc.values():
-            x = block(x, emb) if isinstance(block, UNetBlock) else block(x)
+            x = block(x, given) if isinstance(block, UNetBlock) else block(x)
             x, beside = self.fork(x)
             kept.append(beside)
         return x, kept
 
     def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
         """See `UNet.decode`."""
+        given = self.prepare(self.dec, x, emb)
         for name, block in self.dec.items():
             if "_block" in name:
                 x = self.concat(x, skips.pop())
-            x = block(x, emb)
+            x = block(x, given)
         return self.out_conv(self.out_norm.activated(x))

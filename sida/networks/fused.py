@@ -9,23 +9,26 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 from sida.errors import UserError
 from sida.kernels import unavailable_reason
 from sida.networks.blocks import UNetBlock
 from sida.networks.edm2_layers import NORM_EPS, SILU_RMS, MPConv, sum_weights
 from sida.networks.edm2_unet import EDM2Block
+from sida.networks.fused_inputs import PartInputs, converted_parameters, part_inputs
 from sida.networks.layers import Conv2d, GroupNorm
+from sida.networks.precond import Precond
 from sida.networks.unet import UNet
 
 #: Kernels of a network: torch's operations, or those of :mod:`sida.kernels`.
 Kernels = Literal["torch", "fused"]
-_REPLACED = {"override", "concat", "fork", "memory_format"}
+_REPLACED = {"override", "prepare", "concat", "fork", "memory_format"}
 
 
 def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = False) -> None:
@@ -51,9 +54,23 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = 
         elif isinstance(module, EDM2Block):
             module.override = functools.partial(_edm2_block, recompute=recompute)
         elif isinstance(module, GroupNorm):
-            module.override = lambda norm, x: _normed(norm, x)[0]
+            module.override = _normed
         elif isinstance(module, UNet):
             module.concat, module.fork, module.memory_format = concat, fork, torch.channels_last
+            module.prepare = part_inputs
+
+
+def convert_frozen_weights(net: nn.Module) -> None:
+    """Stores the parameters of fused blocks that multiply maps in the half precision that the blocks use on a GPU.
+
+    Args:
+        net: Network that is not trained any more, changed in place; results do not change.
+    """
+    for whole in net.modules():
+        if isinstance(whole, Precond) and whole.use_fp16 and next(whole.parameters()).is_cuda:
+            for block in (block for block in whole.modules() if isinstance(block, UNetBlock)):
+                for parameter in converted_parameters(block):
+                    parameter.data = parameter.data.to(whole.half_dtype)
 
 
 @contextlib.contextmanager
@@ -74,37 +91,39 @@ def fused_kernels(net: nn.Module, where: str = "kernels") -> Iterator[None]:
             vars(module).update(values)
 
 
-def _edm_block(block: UNetBlock, x: Tensor, emb: Tensor, recompute: bool) -> Tensor:
+def _edm_block(block: UNetBlock, x: Tensor, given: PartInputs, recompute: bool) -> Tensor:
     """See :meth:`UNetBlock.forward`. Biases of convolutions are added in the next pass over the map."""
     from sida.kernels.group_norm import Affine, norm_act
     from sida.kernels.residual import ResidualFactors, residual
 
     shares = ResidualFactors(block.skip_scale, block.skip_scale)
-    h, x = _normed(block.norm0, x, recompute=recompute)
+    of = lambda parameter: given.prepared.get(parameter, parameter)
+    normed = lambda norm, x, silu=True: norm_act(
+        x, Affine(of(norm.weight), of(norm.bias)), norm.num_groups, norm.eps, silu, recompute=recompute
+    )
+    h, x = normed(block.norm0, x)
     with _recomputing(h, recompute):
-        h = _convolved(block.conv0, h)
-    vector, bias = block.affine(emb).float(), cast(Tensor, block.conv0.bias)
-    gamma, beta = block.norm1.weight, block.norm1.bias
+        h = _convolved(block.conv0, h, of(block.conv0.weight))
+    vector, gamma, beta = given.rows[block], of(block.norm1.weight), of(block.norm1.bias)
     if block.adaptive_scale:
         scale, shift = vector.chunk(2, dim=1)
-        affine = Affine(gamma, beta, bias[None], scale, shift)
+        affine = Affine(gamma, beta, of(block.conv0.bias), scale, shift)
     else:
-        affine = Affine(gamma, beta, vector + bias)
+        affine = Affine(gamma, beta, vector)
     dropout = block.dropout if block.training else 0.0
     h, _ = norm_act(h, affine, block.norm1.num_groups, block.norm1.eps, dropout=dropout, recompute=recompute)
-    bias = cast(Tensor, block.conv1.bias)
+    bias, skip_bias = block.conv1.bias, None
     if block.skip is not None:
-        x = _convolved(block.skip, x)
-        bias = bias if block.skip.bias is None else bias + block.skip.bias
+        x, skip_bias = _convolved(block.skip, x, of(block.skip.weight)), block.skip.bias
     with _recomputing(h, recompute):
-        h = _convolved(block.conv1, h)
-    x = residual(h, x, bias, shares)
+        h = _convolved(block.conv1, h, of(block.conv1.weight))
+    x = residual(h, x, bias, shares, skip_bias)
     if block.num_heads:
-        h, x = _normed(block.norm2, x, silu=False, recompute=recompute)
-        weight, order = cast(Tensor, block.qkv.weight).flatten(1), cast(Tensor, block.qkv.bias)
+        h, x = normed(block.norm2, x, silu=False)
+        weight, order = of(block.qkv.weight).flatten(1), of(block.qkv.bias)
         with _recomputing(h, recompute):
             heads = _pointwise(h, _by_kind(weight, block.num_heads), _by_kind(order, block.num_heads))
-        h = _pointwise(_attended(heads, block.num_heads), cast(Tensor, block.proj.weight).flatten(1))
+        h = _pointwise(_attended(heads, block.num_heads), of(block.proj.weight).flatten(1))
         x = residual(h, x, block.proj.bias, shares)
     return x
 
@@ -150,25 +169,30 @@ def _recomputing(h: Tensor, recompute: bool) -> contextlib.AbstractContextManage
     return recomputed(h) if recompute else contextlib.nullcontext()
 
 
-def _normed(norm: GroupNorm, x: Tensor, silu: bool = True, recompute: bool = False) -> tuple[Tensor, Tensor]:
-    """See :func:`sida.kernels.group_norm.norm_act`."""
+def _normed(norm: GroupNorm, x: Tensor) -> Tensor:
+    """See :meth:`GroupNorm.activated`."""
     from sida.kernels.group_norm import Affine, norm_act
 
-    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps, silu, recompute=recompute)
+    return norm_act(x, Affine(norm.weight, norm.bias), norm.num_groups, norm.eps)[0]
 
 
-def _convolved(conv: Conv2d, x: Tensor) -> Tensor:
-    """See :meth:`Conv2d.forward`, without the bias."""
+def _convolved(conv: Conv2d, x: Tensor, weight: Tensor | None) -> Tensor:
+    """See :meth:`Conv2d.forward`, without the bias.
+
+    Args:
+        conv: Layer.
+        x: Map.
+        weight: Weight of the layer in the map's dtype; None where the layer has none.
+    """
     mode = "up" if conv.up else "down" if conv.down else "keep"
-    if conv.weight is None:
+    if weight is None:
         return _filtered(conv, x, mode)
     if conv.kernel == 1:
         # A pointwise map commutes with the filter, and is cheaper at the lower resolution.
-        weight = conv.weight.flatten(1)
         if mode == "up":
-            return _filtered(conv, _pointwise(x, weight), mode)
-        return _pointwise(_filtered(conv, x, mode), weight)
-    return _spatial(_filtered(conv, x, mode), conv.weight)
+            return _filtered(conv, _pointwise(x, weight.flatten(1)), mode)
+        return _pointwise(_filtered(conv, x, mode), weight.flatten(1))
+    return _spatial(_filtered(conv, x, mode), weight)
 
 
 def _filtered(conv: Conv2d, x: Tensor, mode: str) -> Tensor:
@@ -189,7 +213,25 @@ def _resampled(x: Tensor, mode: str, taps: tuple[int, ...]) -> Tensor:
 def _spatial(x: Tensor, weight: Tensor) -> Tensor:
     """Same-size convolution with the weight in the map's dtype and memory order."""
     weight = weight.to(dtype=x.dtype, memory_format=torch.channels_last)
+    if x.requires_grad and not weight.requires_grad:
+        result: Tensor = _FrozenConvolution.apply(x, weight)
+        return result
     return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+
+class _FrozenConvolution(torch.autograd.Function):
+    """Same-size convolution whose weight gets no gradient. Unlike torch's it does not keep its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.shape = x.shape
+        return F.conv2d(x, weight, padding=weight.shape[-1] // 2)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return conv2d_input(ctx.shape, weight, grads[0], padding=weight.shape[-1] // 2), None
 
 
 def _pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

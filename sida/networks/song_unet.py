@@ -123,10 +123,10 @@ class SongUNet(UNet):
     def encode(self, x: Tensor, emb: Tensor) -> tuple[Tensor, list[Tensor]]:
         """See `UNet.encode`."""
         kept: list[Tensor] = []
-        aux = x
+        aux, given = x, self.prepare(self.enc, x, emb)
         for name, block in self.enc.items():
             if isinstance(block, UNetBlock) or name.endswith("_conv"):
-                x, beside = self.fork(block(x, emb) if isinstance(block, UNetBlock) else block(x))
+                x, beside = self.fork(block(x, given) if isinstance(block, UNetBlock) else block(x))
                 kept.append(beside)
             elif name.endswith("_aux_down"):
                 aux = block(aux)
@@ -139,12 +139,12 @@ class SongUNet(UNet):
     def decode(self, x: Tensor, skips: list[Tensor], emb: Tensor) -> Tensor:
         """See `UNet.decode`."""
         image: Tensor | None = None
-        normed = x
+        normed, given = x, self.prepare(self.dec, x, emb)
         for name, block in self.dec.items():
             if isinstance(block, UNetBlock):
                 if "_block" in name:
                     x = self.concat(x, skips.pop())
-                x = block(x, emb)
+                x = block(x, given)
             elif name.endswith("_aux_up"):
                 image = block(image)
             elif name.endswith("_aux_norm"):

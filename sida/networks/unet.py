@@ -63,11 +63,14 @@ class UNet(nn.Module):
         init_config: ``{"class", "kwargs"}`` from which `build_network` builds the same architecture.
         concat: Function that concatenates decoder and encoder maps.
         fork: Function that returns a map twice: for the next block and for the decoder.
+        prepare: Function of the layers of encoder or decoder, the map and the embedding that returns the blocks' second
+            argument.
         memory_format: Memory order of the maps.
     """
 
     concat: Concat = staticmethod(plain_concat)
     fork: Callable[[Tensor], tuple[Tensor, Tensor]] = staticmethod(lambda x: (x, x))
+    prepare: Callable[[nn.ModuleDict, Tensor, Tensor], Any] = staticmethod(lambda part, x, emb: emb)
     memory_format: torch.memory_format = torch.contiguous_format
     img_resolution: int
     label_dim: int

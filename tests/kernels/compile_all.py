@@ -23,7 +23,9 @@ POINTERS = {
     ),
     **dict.fromkeys(("source", "target"), HALF),
     **dict.fromkeys(("partial", "channel", "group", "gamma", "beta", "before", "scale", "after", "factors"), FLOAT),
-    **dict.fromkeys(("out", "bias", "divisor", "weight", "dw", "lengths", "along", "gain", "vector"), FLOAT),
+    **dict.fromkeys(
+        ("out", "bias", "skip_bias", "divisor", "weight", "dw", "lengths", "along", "gain", "vector"), FLOAT
+    ),
     **dict.fromkeys(("gradient", "mean", "square"), FLOAT),
     "seed": "*i64",
 }
@@ -53,7 +55,7 @@ def compile_kernel(function: triton.JITFunction, there: bool) -> None:
     signature = {arg: POINTERS.get(arg, "fp32" if arg in NUMBERS else "i32") for arg in function.arg_names}
     if not there:
         # What is not there is stood in for by a map.
-        signature |= dict.fromkeys(signature.keys() & {"before", "scale", "after", "bias"}, HALF)
+        signature |= dict.fromkeys(signature.keys() & {"before", "scale", "after", "bias", "skip_bias"}, HALF)
     signature |= dict.fromkeys(constants, "constexpr")
     places = {(function.arg_names.index(arg),): value for arg, value in constants.items()}
     triton.compile(ASTSource(fn=function, signature=signature, constexprs=places), target=GPUTarget("cuda", 90, 32))
