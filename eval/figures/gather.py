@@ -107,7 +107,8 @@ def _series(
         label = (series.label or run.label).replace("{alpha}", f"{run.alpha or 0:g}".replace("-", "−"))
         points = sources.points(run.run, spec.metric, spec.log, spec.log_metric)
         kept = None if spec.log else sources.kept(run.run)
-        curve = Curve(run.run, label, points, "trials", (run.run,), kept, run.method, run.alpha)
+        rate = sources.rate(run.run) if layout.x == "seconds" else None
+        curve = Curve(run.run, label, points, "trials", (run.run,), kept, run.method, run.alpha, rate)
         groups.setdefault(label if series.pool_seeds else run.run, []).append(curve)
     return [pool(group, group[0].label) for group in groups.values()]
 
@@ -142,8 +143,8 @@ def _describe(conditions: Mapping[str, object]) -> str:
 
 
 _COLUMNS = (
-    "panel", "kind", "series", "run", "metric", "images", "iterations", "value", "std", "over", "count",
-    "num_samples", "source", "shown",
+    "panel", "kind", "series", "run", "metric", "images", "iterations", "seconds", "value", "std", "over",
+    "count", "num_samples", "source", "shown",
 )  # fmt: skip
 
 
@@ -154,9 +155,8 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
         common: dict[str, Any] = {"panel": panel.spec.title, "metric": panel.spec.log or panel.spec.metric}
         for curve in panel.curves:
             for point in curve.points:
-                unit = layout.batch or 0
+                batch = layout.batch or 0
                 limit = panel.spec.x_max or float("inf")
-                place = point.nimg / unit if layout.x == "iterations" and unit else point.nimg
                 records.append(
                     common
                     | {
@@ -164,14 +164,16 @@ def curves_csv(layout: CurvesLayout, panels: list[Panel]) -> str:
                         "series": curve.label,
                         "run": " ".join(curve.runs),
                         "images": point.nimg,
-                        "iterations": f"{point.nimg / unit:g}" if unit else "",
+                        "iterations": f"{point.nimg / batch:g}" if batch else "",
+                        "seconds": f"{point.nimg / curve.rate:.1f}" if curve.rate else "",
                         "value": repr(point.value),
                         "std": "" if point.std is None else repr(point.std),
                         "over": curve.over,
                         "count": point.trials,
                         "num_samples": point.num_samples or "",
                         "source": "training log" if panel.spec.log else "evaluations during training",
-                        "shown": place <= limit and (point.nimg > 0 or panel.spec.x_scale == "linear"),
+                        "shown": point.nimg / layout.unit(curve) <= limit
+                        and (point.nimg > 0 or panel.spec.x_scale == "linear"),
                     }
                 )
             final = panel.finals.get(curve.run)

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from eval.figures.kind import FigureKind, LineSpec, PanelsFigure, Runs, check_pick, require_panels
 from eval.results.sheet import Run
+from eval.results.training_logs import Curve
 from sida.config.ranges import Count
 from sida.errors import UserError, suggestion
 
@@ -86,7 +87,8 @@ class CurvesLayout(PanelsFigure):
     """A figure of curves over training.
 
     Attributes:
-        x: Unit of the horizontal axis; iterations are images divided by ``batch``.
+        x: Unit of the horizontal axis; iterations are images divided by ``batch``, seconds by a run's images per second
+            of training, evaluations apart.
         colours: Whether colour and marker distinguish methods or values of α (see :mod:`eval.figures.style`).
         final: Whether the independent measurement of the kept generator is marked.
     """
@@ -94,7 +96,7 @@ class CurvesLayout(PanelsFigure):
     panels: tuple[PanelSpec, ...]
     share_y: bool = True
     legend: Literal["panels", "below"] = "panels"
-    x: Literal["images", "iterations"] = "images"
+    x: Literal["images", "iterations", "seconds"] = "images"
     batch: int | None = None
     colours: Literal["method", "alpha"] = "method"
     final: bool = True
@@ -103,6 +105,10 @@ class CurvesLayout(PanelsFigure):
         super().__post_init__()
         if self.x == "iterations" and not self.batch:
             raise ValueError("batch: is needed to count iterations; give the batch size")
+
+    def unit(self, curve: Curve) -> float:
+        """Images of one unit of the horizontal axis."""
+        return {"images": 1.0, "iterations": self.batch or 1.0, "seconds": curve.rate or 1.0}[self.x]
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def _draw_panel(layout: CurvesLayout, axes: Axes, panel: Panel, looks: dict[Any,
     draw_lines(axes, panel.lines, layout.legend == "panels", layout.colours == "method")
     if not panel.curves and spec.x_min and spec.x_max:
         axes.set_xlim(spec.x_min, spec.x_max)
-    dress(axes, spec, {"images": "training images", "iterations": "iterations"}[layout.x])
+    dress(axes, spec, {"images": "training images", "seconds": "seconds of training"}.get(layout.x, layout.x))
     if panel.curves and layout.legend == "panels":
         legend_inside(axes, spec.legend, _kept_entry([panel]))
 
@@ -94,7 +94,7 @@ def _draw_curve(layout: CurvesLayout, axes: Axes, panel: Panel, curve: Curve, lo
     from matplotlib import patheffects
     from matplotlib.transforms import ScaledTranslation
 
-    unit = layout.batch if layout.x == "iterations" and layout.batch else 1
+    unit = layout.unit(curve)
     # A logarithmic axis cannot show the evaluation before training; the CSV has it.
     points = [p for p in curve.points if p.nimg > 0 or panel.spec.x_scale == "linear"]
     if panel.spec.x_max is not None:

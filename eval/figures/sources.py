@@ -101,6 +101,15 @@ class Sources:
         """Images seen by the network that the training kept; None if unknown."""
         return None if run in self.logs else kept_images(self._evaluations(run))
 
+    def rate(self, run: str) -> float:
+        """Images per second of a training by its log, evaluations apart.
+
+        Raises:
+            UserError: No training log, or one without seconds.
+        """
+        ticks = read_ticks(self._train_log(run), "seconds")
+        return ticks[-1].nimg / sum(tick.value for tick in ticks)
+
     def analytic(self, where: str) -> dict[str, Any]:
         """The analytic study of α (``sida analytic``).
 

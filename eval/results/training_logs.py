@@ -41,6 +41,7 @@ class Curve:
         method: Method of the runs.
         alpha: α of the runs.
         kept: Images seen by the kept network of the run; None: at the lowest value of this curve.
+        rate: Images per second of training, evaluations apart; for pooled runs the mean; None if not asked for.
     """
 
     run: str
@@ -51,6 +52,7 @@ class Curve:
     kept: int | None = None
     method: str = ""
     alpha: float | None = None
+    rate: float | None = None
 
     @property
     def best(self) -> Point:
@@ -220,9 +222,11 @@ def pool(curves: list[Curve], label: str) -> Curve:
         found = [points_of[nimg] for points_of in by_run]
         points.append(replace(_mean_point(nimg, [p.value for p in found]), num_samples=found[0].num_samples))
     names = tuple(curve.run for curve in curves)
+    rates = [curve.rate for curve in curves if curve.rate is not None]
+    rate = sum(rates) / len(rates) if rates else None
     if not points:
         raise UserError(f"runs {', '.join(names)} share no evaluation point; use the same evaluation.every_kimg")
-    return replace(curves[0], label=label, points=tuple(points), over="seeds", runs=names, kept=None)
+    return replace(curves[0], label=label, points=tuple(points), over="seeds", runs=names, kept=None, rate=rate)
 
 
 def first_at_or_below(points: tuple[Point, ...], level: float, shift: float = 0.0) -> int | None:

@@ -524,3 +524,14 @@ def test_missing_logs(preset, tmp_path, capsys):
     options = ["--runs", str(preset / "runs.tsv"), "--results", str(tmp_path / "p"), "--out", str(tmp_path / "f.pdf")]
     assert main(["figure", "--layout", str(FIGURES / "convergence.yaml"), *options]) == 1
     assert "no such training log" in capsys.readouterr().err
+
+
+def test_curves_against_seconds_of_training(preset, tmp_path):
+    layout = yaml.safe_load((FIGURES / "convergence.yaml").read_text()) | {"x": "seconds"}
+    (tmp_path / "l.yaml").write_text(yaml.safe_dump(layout))
+    assert build(preset, tmp_path / "l.yaml", tmp_path / "f.pdf") == 0
+    found = [line for line in rows(tmp_path / "f.csv") if line["kind"] == "curve"]
+    for line in found:
+        ticks = len(CURVES[line["run"]])
+        last = CURVES[line["run"]][-1][0] * 1000
+        assert float(line["seconds"]) == pytest.approx(int(line["images"]) / last * ticks * 2.9, abs=0.06)
