@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sida.config.mapping import Settings
 from sida.config.ranges import NotNegative, Positive, Range
 from sida.methods.method import Method, Passes
 
 if TYPE_CHECKING:
-    from sida.losses.consistency import ECTLoss
     from sida.methods.build import Parts
     from sida.training.student_trainer import StudentTrainer
 
@@ -44,22 +43,30 @@ def stage_at(nimg: int, batch_size: int, stage_kimg: float) -> int:
     return int(max(nimg - batch_size, 0) // (stage_kimg * 1000))
 
 
-def make_ect(parts: Parts) -> StudentTrainer:
-    """Returns the trainer of a configuration, which trains only the generator, on real images."""
+def consistency_trainer(parts: Parts, network: str, loss: Any, level: str) -> StudentTrainer:
+    """Returns a trainer of the generator alone on real images.
+
+    Args:
+        parts: Of the run.
+        network: Class of the generator's preconditioning.
+        loss: Object with ``generator_loss``, see :class:`sida.losses.consistency.ECTLoss`; a ``stage`` is advanced.
+        level: Draw that decides the noise level, see :class:`sida.training.micro_batches.OptimizerStep`.
+    """
     from sida.training.flat import RAdam
     from sida.training.micro_batches import OptimizerStep
     from sida.training.optimized_network import OptimizedNetwork
     from sida.training.student_trainer import StudentTrainer, TrainerSettings
 
-    config, loss = parts.config, cast("ECTLoss", parts.method.loss(parts))
+    config = parts.config
 
     class Staged(StudentTrainer):
         def iteration(self, nimg: int, *args: Any, **kwargs: Any) -> Any:
-            loss.stage = stage_at(nimg, config.batch_size, parts.options.stage_kimg)
+            if hasattr(loss, "stage"):
+                loss.stage = stage_at(nimg, config.batch_size, parts.options.stage_kimg)
             return super().iteration(nimg, *args, **kwargs)
 
     betas = config.generator_betas or config.betas
-    source = parts.copy(parts.initial_as("ECTPrecond"), None)
+    source = parts.copy(parts.initial_as(network), None)
     net = OptimizedNetwork(source, config.lr, betas, config.eps, compile=config.compile, optimizer=RAdam)
     step = OptimizerStep(
         "generator",
@@ -67,13 +74,18 @@ def make_ect(parts: Parts) -> StudentTrainer:
         lambda given: loss.generator_loss(net.call, given.images, given.class_labels, given.draws),
         lambda pixels: {"consistency": 1.0},
         "generator",
-        "sigma_normal",
+        level,
         real_images=True,
         generates=False,
     )
     # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat.
     settings = dataclasses.replace(parts.make(TrainerSettings), cuda_graphs=False)
     return Staged([step], parts.schedule(), settings)
+
+
+def make_ect(parts: Parts) -> StudentTrainer:
+    """Returns the trainer of a configuration."""
+    return consistency_trainer(parts, "ECTPrecond", parts.method.loss(parts), "sigma_normal")
 
 
 def _loss(parts: Parts) -> Any:

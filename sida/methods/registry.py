@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sida.config.method_options import GDDOptions, InstanceOptions
 from sida.errors import UserError, suggestion
+from sida.methods.cd import CD
 from sida.methods.diff_instruct import DIFF_INSTRUCT
 from sida.methods.dmd import DMD
 from sida.methods.dmd2 import DMD2
@@ -181,7 +182,7 @@ METHODS = {
     method.name: method
     for method in (
         *(SID, SIDA, SID2A, GDD, GDD_I, INSTANCE),
-        *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, ECT),
+        *(DIFF_INSTRUCT, DMD, DMD2, F_DISTILL, ECT, CD),
     )
 }
 

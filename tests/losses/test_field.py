@@ -10,7 +10,7 @@ import torch
 
 from sida.discriminator.feature_heads import FakeScoreWithHeads
 from sida.losses import MicroBatch
-from sida.losses.consistency import ECTLoss
+from sida.losses.consistency import CDLoss, ECTLoss
 from sida.losses.dmd2 import DMD2Loss
 from sida.losses.f_distill import FDistillLoss, divergence_weight
 from sida.losses.matching import DiffInstructLoss, DMDLoss
@@ -335,3 +335,30 @@ def test_ect_coefficients(network):
                 assert relative_error(denoised, arrays[f"precond/{level}/D_{mode}"]) < VALUE, (level, mode)
         image = one_step(net.eval(), torch.from_numpy(arrays["sample/z"]), labels, 80.0)
     assert relative_error(image, arrays["sample/one_step"].astype(np.float32)) < VALUE
+
+
+@pytest.mark.parametrize("name", ["cd_l2_n18", "cd_l1_n18", "cd_l2_n40", "cd_l2_n18_snr"])
+def test_cd(network, name):
+    arrays, info = recorded(name)
+    config = {"class": "GDDPrecond", "kwargs": network("student").init_config["kwargs"]}
+    student, target = build_network(config), build_network(config)
+    for net, role in ((student, "student"), (target, "fake")):
+        net.load_state_dict(network(role).state_dict())
+    # The recorded target is another network, as an average is.
+    outputs = iter((student, target))
+    levels = info["num_scales"]
+    loss = CDLoss(network("teacher"), levels, info["loss_norm"], info["weight_schedule"])
+    draws = {"t": (draw(arrays, 1).float().reshape(-1, 1, 1, 1) + 0.5) / (levels - 1), "noise": draw(arrays, 0)}
+    labels, real = (torch.from_numpy(arrays[f"in/{key}"]) for key in ("labels", "real_images"))
+    value = loss.generator_loss(lambda *given: next(outputs)(*given), real, labels, draws).consistency
+    assert relative_error(value.flatten(), arrays["out/loss"]) < VALUE
+    (value.sum() / BATCH).backward()
+    compare_norms(student, arrays, info)
+
+
+@pytest.mark.parametrize("levels", [18, 40])
+def test_cd_levels(levels):
+    arrays, _ = recorded("cm_schedule")
+    t, r = CDLoss(None, levels).pair((torch.arange(levels - 1) + 0.5) / (levels - 1))
+    assert np.allclose(t.numpy(), arrays[f"levels/n{levels}"][:-1], rtol=1e-5)
+    assert np.allclose(r.numpy(), arrays[f"levels/n{levels}"][1:], rtol=1e-5)

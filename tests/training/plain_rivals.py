@@ -164,3 +164,18 @@ def ect(run, nimg, real, labels):
     target = torch.where(r > 0, outputs[1], real).detach()
     distance = (outputs[0] - target).pow(2).sum((1, 2, 3)).sqrt()
     return [run.step((distance / (t - r).flatten()).mean(), True)]
+
+
+def cd(run, nimg, real, labels):
+    """One Heun step of the teacher between neighbouring levels of 18."""
+    draws = run.draws("generator", nimg, real.shape, "t")
+    index = torch.floor(draws["t"] * 17)
+    t, r = ((80 ** (1 / 7) + (i / 17) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7 for i in (index, index + 1))
+    x = real + t * draws["noise"]
+    with torch.no_grad():
+        first = (x - run.teacher(x, t, labels)) / t
+        euler = x + (r - t) * first
+        lower = x + (r - t) * 0.5 * (first + (euler - run.teacher(euler, r, labels)) / r)
+    run.generator.train()
+    target = run.generator(lower, r, labels).detach()
+    return [run.step((run.generator(x, t, labels) - target).pow(2).mean(), True)]

@@ -1,4 +1,4 @@
-"""Diff-Instruct, DMD, DMD2, f-distill and ECT: equal to their formulas, resumed bit by bit, by the same loop."""
+"""Diff-Instruct, DMD, DMD2, f-distill, ECT and CD: equal to their formulas, resumed bit by bit, by the same loop."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ LOSSES = {
     "dmd2": {"kl", "denoising", "gan", "discriminator"},
     "f-distill": {"kl", "denoising", "gan", "discriminator"},
     "ect": {"consistency"},
+    "cd": {"consistency"},
 }
 OPTIONS = {
     "f-distill": {"divergence": "js", "decay": 0.5, "bins": 3},
@@ -69,6 +70,7 @@ RADAM = functools.partial(torch.optim.RAdam, lr=1e-4, betas=(0.9, 0.999))
         ("dmd2", ADAMW, (10, 10)),
         ("f-distill", ADAMW, (10, 0)),
         ("ect", RADAM, (0, 0)),
+        ("cd", RADAM, (0, 0)),
     ],
 )
 def test_three_iterations_equal_the_formulas(teacher, method, optimizer, clip):

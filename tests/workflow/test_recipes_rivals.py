@@ -18,6 +18,7 @@ from workflow.preset import Preset
 STATED = {
     "cifar10-uncond-diff-instruct": ("diff-instruct", None, 128, 1e-5, 0.0, 1.0, 0.13, None),
     "cifar10-uncond-ect": ("ect", 200_000, 128, 1e-4, 0.9, 80.0, 0.2, 0.9999),
+    "cifar10-uncond-cd": ("cd", 800_000, 512, 4e-4, 0.9, 80.0, 0.0, 0.9999),
     "cifar10-cond-dmd": ("dmd", 300_000, 392, 1e-5, 0.9, 80.0, 0.0, None),
     "cifar10-cond-dmd2": ("dmd2", 20_000, 2048, 1e-4, 0.9, 80.0, 0.0, 0.9999**5),
     "cifar10-cond-f-distill": ("f-distill", 20_000, 2048, 1e-4, 0.9, 80.0, 0.0, 0.9999**5),
@@ -61,6 +62,7 @@ def test_costs_are_those_of_the_methods_passes(paper):
     one = student_cost(sid, network).operations / 11
     assert cost["cifar10-uncond-diff-instruct"] == pytest.approx(9 * one)
     assert cost["cifar10-uncond-ect"] == pytest.approx(4 * one)
+    assert cost["cifar10-uncond-cd"] == pytest.approx(6 * one)
 
 
 def test_quoted_numbers_stand_beside_the_runs():

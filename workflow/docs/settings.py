@@ -20,6 +20,7 @@ from sida.config.evaluation import RecipeEvaluation
 from sida.config.method_options import GDDOptions, InstanceOptions
 from sida.config.samplers import Sampler
 from sida.errors import UserError, suggestion
+from sida.methods.cd import CDOptions
 from sida.methods.dmd import DMDOptions
 from sida.methods.dmd2 import DMD2Options
 from sida.methods.ect import ECTOptions
@@ -47,6 +48,7 @@ SETTINGS: dict[str, type] = {
     "dmd2-options": DMD2Options,
     "f-distill-options": FDistillOptions,
     "ect-options": ECTOptions,
+    "cd-options": CDOptions,
     "evaluation": RecipeEvaluation,
     "analytic": AnalyticSettings,
     "barriers": BarrierSettings,

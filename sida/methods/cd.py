@@ -1,0 +1,65 @@
+"""Consistency distillation (CD): the teacher's weights, tuned to give one image along each path of its sampler."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from sida.config.mapping import Settings
+from sida.config.ranges import Range
+from sida.methods.ect import ECT, consistency_trainer
+from sida.methods.method import Passes
+
+if TYPE_CHECKING:
+    from sida.methods.build import Parts
+    from sida.training.student_trainer import StudentTrainer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CDOptions(Settings):
+    """Levels and distance of CD. Defaults are official (CIFAR-10), but for its distance, LPIPS.
+
+    Attributes:
+        levels: Noise levels of the sampler whose paths the generator learns.
+        distance: ``l2``: mean of squares; ``l1``: mean of magnitudes.
+        weighting: Weight of a level t; ``uniform``: 1; ``snr+1``: 1/t² + 1.
+    """
+
+    levels: Annotated[int, Range(least=2)] = 18
+    distance: Literal["l2", "l1"] = "l2"
+    weighting: Literal["uniform", "snr+1"] = "uniform"
+
+
+def make_cd(parts: Parts) -> StudentTrainer:
+    """Returns the trainer of a configuration; its network is the identity at σ = 0.002, as GDD's."""
+    return consistency_trainer(parts, "GDDPrecond", parts.method.loss(parts), "t")
+
+
+def _loss(parts: Parts) -> Any:
+    from sida.losses.consistency import CDLoss
+
+    return parts.make(CDLoss, teacher=parts.true_score)
+
+
+CD = dataclasses.replace(
+    ECT,
+    name="cd",
+    title="CD without LPIPS",
+    about="consistency distillation along the teacher's sampler, on real images; starts from the teacher",
+    loss=_loss,
+    options=CDOptions,
+    trainer=make_cd,
+    reads=frozenset({"real_source"}),
+    passes=Passes(generator=6),
+    defaults={
+        "edm": {
+            "betas": (0.9, 0.999),
+            "init_sigma": 80.0,
+            "dropout": 0.0,
+            "ema_half_life_kimg": 3549.0,
+            "warmup_kimg": 0.0,
+            "weight_norm": None,
+            "fake_score_weight_norm": None,
+        },
+    },
+)
