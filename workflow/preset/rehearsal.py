@@ -242,6 +242,9 @@ class _Placeholders(Sources):
     def kept(self, run: str) -> int | None:
         return None
 
+    def rate(self, run: str) -> float:
+        return 1.0
+
     def points(self, run: str, metric: str, log: str | None = None, log_metric: str | None = None) -> tuple[Point, ...]:
         if reason := self.reason_missing(run, metric, log):
             raise UserError(f"{self.preset.sheet}: run '{run}': a figure shows its curve, but {reason}")
