@@ -1,0 +1,60 @@
+"""The preset `questions`: its controls change one thing, its claims compare three seeds, and γ(t) fits its budget."""
+
+import collections
+
+import pytest
+
+from eval.claims import load_claims
+from eval.results.selection import matching
+from sida.config.mapping import from_mapping
+from sida.config.resources import ROOT
+from sida.methods import DistillConfig
+from workflow.planning.costs import Costs
+from workflow.planning.jobs import Jobs
+from workflow.planning.rates import load_assumptions
+from workflow.preset import Preset
+from workflow.preset.rehearsal import unshown_rows
+from workflow.preset.targets import Targets
+
+
+@pytest.fixture(scope="module")
+def preset():
+    return Preset.load(ROOT / "config/questions.yaml")
+
+
+def changed(preset, run, base):
+    one, other = (from_mapping(DistillConfig, preset.specs.student(name), name) for name in (run, base))
+    return {key for key in vars(one) if getattr(one, key) != getattr(other, key)} - {"name"}
+
+
+@pytest.mark.parametrize("teacher", ["t30", "t100"])
+def test_each_control_changes_one_setting(preset, teacher):
+    rows = [run for run in preset.students() if run.teacher == teacher and run.seed == 0]
+    for run in rows:
+        base = f"{teacher}-{run.method}"
+        asked = {"options"} if run.recipe in ("sida-separate", "sida-teacher") else {"gamma"}
+        assert changed(preset, run.run, base) == (set() if run.run == base else asked)
+    assert len(rows) == (10 if teacher == "t30" else 6)
+    assert {preset.specs.student(run.run)["total_kimg"] for run in rows} == {24}
+
+
+def test_rows_are_shown_and_claims_compare_three_seeds(preset):
+    assert unshown_rows(Targets(preset, False)) == []
+    for claim in load_claims(preset.config["claims"]):
+        for operand in (one for part in claim.parts for one in (part.a, part.b)):
+            seeds = collections.defaultdict(set)
+            for run in matching(preset.runs, operand.where):
+                seeds[run.teacher].add(run.seed)
+            assert seeds
+            assert all(found == {0, 1, 2} for found in seeds.values()), claim.id
+
+
+def test_the_question_of_gamma_takes_less_than_three_core_hours_by_plan(preset):
+    assumptions = load_assumptions()
+    jobs = Jobs(Costs(preset, assumptions.gpu("CPU"), "CPU", assumptions, fresh=True))
+    hours = {
+        name: sum(job.gpu_hours for job in jobs.behind([f"{preset.results}/experiments/{name}.html"]).values())
+        for name in preset.experiments
+    }
+    assert 2 < hours["gamma"] < 3
+    assert 1 < hours["discriminator"] < 2.5
