@@ -60,14 +60,14 @@ class _ScaledSilu(torch.autograd.Function):
         grad, grad_stride = like_map(of_y)
         n, c, height, width = x.shape
         positions = height * width
-        block, width_c, warps = tile_size(c)
+        block, width_c, warps, tiles = tile_size(c)
         chunks = triton.cdiv(positions, block)
         summed = ctx.needs_input_grad[1]
         partial = x.new_empty((n, chunks, c) if summed else (0,), dtype=torch.float32)
         dx = torch.empty_like(x)
         factor, stride = _with_stride(scale, x)
         other, other_stride = (x, c) if beside is None else like_map(beside)
-        _backward[(n, chunks)](
+        _backward[(n, chunks, tiles)](
             x, grad, x if y is None else y, factor, other, dx, partial, positions, c, grad_stride, stride, other_stride,
             ctx.dropout, scale is not None, y is not None, beside is not None, summed, block, width_c, num_warps=warps,
         )  # fmt: skip
@@ -79,10 +79,10 @@ class _ScaledSilu(torch.autograd.Function):
 def _activated(x: Tensor, scale: Tensor | None, seed: Tensor | None, dropout: float) -> Tensor:
     n, c, height, width = x.shape
     positions = height * width
-    block, width_c, warps = tile_size(c)
+    block, width_c, warps, tiles = tile_size(c)
     y = torch.empty_like(x)
     factor, stride = _with_stride(scale, x)
-    _forward[(n, triton.cdiv(positions, block))](
+    _forward[(n, triton.cdiv(positions, block), tiles)](
         x, y, factor, x if seed is None else seed, positions, c, stride, dropout, scale is not None, seed is not None,
         block, width_c, num_warps=warps,
     )  # fmt: skip
@@ -100,7 +100,7 @@ def _forward(
 ):  # fmt: skip
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    channels = tl.arange(0, WIDTH)
+    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     col = channels[None, :]
     inside = (row < positions) & (col < C)
     base, offset = n.to(tl.int64) * positions * C, row * C + col
@@ -109,7 +109,7 @@ def _forward(
         u *= row_of(scale + n * stride, channels, C)
     u = silu(u)
     if DROP:
-        u = dropped(u, seed, n * positions + row, 0, C, dropout, BLOCK, WIDTH)
+        u = dropped(u, seed, n * positions + row, tl.program_id(2) * WIDTH, C, dropout, BLOCK, WIDTH)
     tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
 
 
@@ -121,7 +121,7 @@ def _backward(
 ):  # fmt: skip
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    channels = tl.arange(0, WIDTH)
+    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     col = channels[None, :]
     inside = (row < positions) & (col < C)
     base = n.to(tl.int64) * positions

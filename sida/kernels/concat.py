@@ -50,8 +50,8 @@ class _Concat(torch.autograd.Function):
 def _copy(
     source: Tensor, target: Tensor, total: int, c: int, source_stride: int, target_stride: int, factor: float
 ) -> None:
-    block, width, warps = tile_size(c)
-    _copy_kernel[(triton.cdiv(total, block),)](
+    block, width, warps, tiles = tile_size(c)
+    _copy_kernel[(triton.cdiv(total, block), tiles)](
         source, target, total, c, source_stride, target_stride, factor, block, width, num_warps=warps
     )
 
@@ -61,7 +61,7 @@ def _copy_kernel(
     source, target, total, C, source_stride, target_stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    col = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
     inside = (row < total) & (col < C)
     value = tl.load(source + row * source_stride + col, mask=inside, other=0.0).to(tl.float32) * factor
     tl.store(target + row * target_stride + col, value.to(target.dtype.element_ty), mask=inside)

@@ -173,10 +173,10 @@ def _in_passes(norm: _Norm, seed: Tensor | None, eps: float) -> Tensor:
     x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     positions, groups = height * width, group.shape[2]
-    block, width_c, warps = tile_size(c)
+    block, width_c, warps, tiles = tile_size(c)
     chunks = triton.cdiv(positions, block)
     partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
-    moments[(n, chunks)](x, partial, positions, c, n * chunks * c, block, width_c, num_warps=warps)
+    moments[(n, chunks, tiles)](x, partial, positions, c, n * chunks * c, block, width_c, num_warps=warps)
     combine_moments[(n, groups)](
         partial, channel, group, *_with_strides(affine, x), positions, c, groups, eps, n * chunks * c, n * c,
         n * groups, chunks, block, _power(chunks), _power(c // groups), *_there(affine), num_warps=1,
@@ -191,12 +191,12 @@ def _gradient_in_passes(
     x, affine, channel, group, silu, dropout = norm
     n, c, height, width = x.shape
     positions, groups = height * width, group.shape[2]
-    block, width_c, warps = tile_size(c)
+    block, width_c, warps, tiles = tile_size(c)
     chunks = triton.cdiv(positions, block)
     grad, stride = like_map(of_y)
     partial = x.new_empty((2, n, chunks, c), dtype=torch.float32)
     masked = x if y is None else y
-    norm_sums[(n, chunks)](
+    norm_sums[(n, chunks, tiles)](
         x, grad, masked, channel, partial, positions, c, stride, n * chunks * c, n * c, dropout,
         silu, dropout > 0, block, width_c, num_warps=warps,
     )  # fmt: skip
@@ -208,7 +208,7 @@ def _gradient_in_passes(
     )  # fmt: skip
     if dx is not None:
         other, other_stride = (x, c) if beside is None else like_map(beside)
-        input_gradient[(n, chunks)](
+        input_gradient[(n, chunks, tiles)](
             x, grad, masked, channel, factors, other, dx, positions, c, stride, other_stride, n * c, dropout,
             silu, dropout > 0, beside is not None, block, width_c, num_warps=warps,
         )  # fmt: skip
@@ -218,9 +218,9 @@ def _gradient_in_passes(
 def _applied(x: Tensor, channel: Tensor, seed: Tensor | None, silu: bool, dropout: float) -> Tensor:
     """Computes y from the factors per channel; ``seed`` is that of the dropout."""
     n, c, height, width = x.shape
-    block, width_c, warps = tile_size(c)
+    block, width_c, warps, tiles = tile_size(c)
     y = torch.empty_like(x)
-    norm_apply[(n, triton.cdiv(height * width, block))](
+    norm_apply[(n, triton.cdiv(height * width, block), tiles)](
         x, y, channel, x if seed is None else seed, height * width, c, n * c, dropout, silu, seed is not None,
         block, width_c, num_warps=warps,
     )  # fmt: skip

@@ -17,13 +17,13 @@ def moments(x, partial, positions, C, plane, BLOCK: tl.constexpr, WIDTH: tl.cons
     """Mean and sum of squared deviations per channel over a chunk of positions."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    col = channels[None, :]
     inside = (row < positions) & (col < C)
     base = n.to(tl.int64) * positions * C
     values = tl.load(x + base + row * C + col, mask=inside, other=0.0).to(tl.float32)
     count = tl.minimum(positions - chunk * BLOCK, BLOCK).to(tl.float32)
     # Deviations from a value of the same channel: one pass suffices, and a large mean costs no digits.
-    channels = tl.arange(0, WIDTH)
     there = channels < C
     pivot = tl.load(x + base + chunk * BLOCK * C + channels, mask=there, other=0.0).to(tl.float32)
     away = tl.where(inside, values - pivot[None, :], 0.0)
@@ -81,7 +81,7 @@ def norm_apply(
     """Computes y of a chunk from the factors per channel."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    channels = tl.arange(0, WIDTH)
+    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     col = channels[None, :]
     inside = (row < positions) & (col < C)
     base = n.to(tl.int64) * positions * C
@@ -91,7 +91,7 @@ def norm_apply(
     if SILU:
         u = silu(u)
     if DROP:
-        u = dropped(u, seed, n * positions + row, 0, C, dropout, BLOCK, WIDTH)
+        u = dropped(u, seed, n * positions + row, tl.program_id(2) * WIDTH, C, dropout, BLOCK, WIDTH)
     tl.store(y + base + offset, u.to(y.dtype.element_ty), mask=inside)
 
 
@@ -127,10 +127,10 @@ def norm_sums(
     """Sums of du and of du (x − channel mean) over a chunk, per channel."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    col = channels[None, :]
     du, values = _du(x, grad, y, channel, n, row, col, positions, C, stride, plane, dropout, SILU, DROP)
     mean = tl.load(channel + n * C + col, mask=col < C, other=0.0)
-    channels = tl.arange(0, WIDTH)
     place = (n * tl.num_programs(1) + chunk) * C + channels
     tl.store(partial + place, tl.sum(du, 0), mask=channels < C)
     tl.store(partial + partial_plane + place, tl.sum(du * (values - mean), 0), mask=channels < C)
@@ -183,7 +183,8 @@ def input_gradient(
     """Gradient of x at a chunk: ``a du + p x + q``, plus the gradient of x from other operations."""
     n, chunk = tl.program_id(0), tl.program_id(1)
     row = chunk * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    channels = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    col = channels[None, :]
     du, values = _du(x, grad, y, channel, n, row, col, positions, C, stride, plane, dropout, SILU, DROP)
     inside = (row < positions) & (col < C)
     a = tl.load(channel + plane + n * C + col, mask=col < C, other=0.0)

@@ -8,6 +8,8 @@ from torch import Tensor
 
 #: Elements of a tile: 32 for each of the threads that work on it, or 16.
 _TILE, _WARPS = 8192, 8
+#: Least channels of a tile of a divided row: a cache line of half precision.
+_NARROWEST = 64
 _NARROW_TILE, _NARROW_WARPS = 2048, 4
 
 
@@ -41,10 +43,16 @@ def empty_map(like: Tensor, n: int, c: int, height: int, width: int) -> Tensor:
     )
 
 
-def tile_size(channels: int) -> tuple[int, int, int]:
-    """Positions and channels of a tile (powers of two, all channels, four at least), and its warps."""
+def tile_size(channels: int) -> tuple[int, int, int, int]:
+    """Positions and channels of a tile (powers of two, four channels at least), its warps, and tiles in a row.
+
+    A row of channels is divided among tiles of 64 channels or more so that the fewest of their lanes are idle: 192
+    channels are three tiles of 64 and not three quarters of one of 256.
+    """
     width = max(4, int(triton.next_power_of_2(channels)))
-    return max(1, _TILE // width), width, _WARPS
+    widths = [width >> halvings for halvings in range(10) if halvings == 0 or width >> halvings >= _NARROWEST]
+    width = min(widths, key=lambda width: triton.cdiv(channels, width) * width)
+    return max(1, _TILE // width), width, _WARPS, triton.cdiv(channels, width)
 
 
 def narrow_tile(channels: int) -> tuple[int, int, int]:

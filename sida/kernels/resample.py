@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sida.kernels.maps import empty_map, like_map
+from sida.kernels.maps import empty_map, like_map, tile_size
 
 _TILE = 2048
 
@@ -63,15 +63,15 @@ def _gather(x: Tensor, factor: float) -> Tensor:
 
 
 def _run(kernel: Any, x: Tensor, y: Tensor, total: int, width: int, c: int, stride: int, factor: float) -> None:
-    width_c = int(triton.next_power_of_2(c))
+    _, width_c, _, tiles = tile_size(c)
     block = max(1, _TILE // width_c)
-    kernel[(triton.cdiv(total, block),)](x, y, total, width, c, stride, factor, block, width_c, num_warps=4)
+    kernel[(triton.cdiv(total, block), tiles)](x, y, total, width, c, stride, factor, block, width_c, num_warps=4)
 
 
 @triton.jit
 def _spread_kernel(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    col = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
     inside = (position < total) & (col < C)
     value = tl.load(x + position * stride + col, mask=inside, other=0.0).to(tl.float32) * factor
     # Rows are numbered through the whole batch, so the sample's index is not needed.
@@ -85,7 +85,7 @@ def _spread_kernel(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH
 @triton.jit
 def _gather_kernel(x, y, total, W, C, stride, factor, BLOCK: tl.constexpr, WIDTH: tl.constexpr):
     position = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    col = tl.arange(0, WIDTH)[None, :]
+    col = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)[None, :]
     inside = (position < total) & (col < C)
     corner = (position // W) * 4 * W + (position % W) * 2
     value = tl.zeros((BLOCK, WIDTH), dtype=tl.float32)

@@ -66,10 +66,10 @@ def add(
     """Computes :func:`residual` without gradient."""
     (one, one_stride), (other, stride) = like_map(one), like_map(other)
     n, c, height, width = one.shape
-    block, width_c, warps = tile_size(c)
+    block, width_c, warps, tiles = tile_size(c)
     total = n * height * width
     y = empty_map(one, n, c, height, width)
-    _forward[(triton.cdiv(total, block),)](
+    _forward[(triton.cdiv(total, block), tiles)](
         one,
         other,
         one if bias is None else bias.float(),
@@ -116,12 +116,12 @@ class _Residual(torch.autograd.Function):
         of_branch = grad if untouched else empty_map(grad, n, c, height, width)
         of_skip = of_branch if shares.skip == shares.branch else empty_map(grad, n, c, height, width)
         summed = any(ctx.needs_input_grad[2:4])
-        block, width_c, warps = tile_size(c)
+        block, width_c, warps, tiles = tile_size(c)
         total = n * height * width
         programs = min(triton.cdiv(total, block), _PROGRAMS)
         partial = grad.new_empty((programs if summed else 0, c), dtype=torch.float32)
         if not untouched or of_skip is not of_branch or summed:
-            _backward[(programs,)](
+            _backward[(programs, tiles)](
                 grad,
                 grad if y is None else y,
                 of_branch,
@@ -167,7 +167,7 @@ def _forward(
     WIDTH: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    channels = tl.arange(0, WIDTH)
+    channels = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     col = channels[None, :]
     inside = (row < total) & (col < C)
     value = tl.load(branch + row * branch_stride + col, mask=inside, other=0.0).to(tl.float32)
@@ -202,7 +202,8 @@ def _backward(
     BLOCK: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    col = tl.arange(0, WIDTH)[None, :]
+    channels = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    col = channels[None, :]
     sums = tl.zeros((WIDTH,), dtype=tl.float32)
     for start in range(tl.program_id(0) * BLOCK, total, tl.num_programs(0) * BLOCK):
         row = (start + tl.arange(0, BLOCK)[:, None]).to(tl.int64)
@@ -218,7 +219,6 @@ def _backward(
         if SUM:
             sums += tl.sum(value * share, 0)
     if SUM:
-        channels = tl.arange(0, WIDTH)
         tl.store(partial + tl.program_id(0) * C + channels, sums, mask=channels < C)
 
 
