@@ -61,16 +61,21 @@ def use_fused_kernels(net: nn.Module, where: str = "kernels", recompute: bool = 
 
 
 def convert_frozen_weights(net: nn.Module) -> None:
-    """Stores the parameters of fused blocks that multiply maps in the half precision that the blocks use on a GPU.
+    """Stores the parameters of fused blocks that multiply maps as the blocks use them on a GPU, in half precision.
+
+    EDM2's are normalised and multiplied by their gain.
 
     Args:
         net: Network that is not trained any more, changed in place; results do not change.
     """
     for whole in net.modules():
         if isinstance(whole, Precond) and whole.use_fp16 and next(whole.parameters()).is_cuda:
-            for block in (block for block in whole.modules() if isinstance(block, UNetBlock)):
-                for parameter in converted_parameters(block):
+            for block in whole.modules():
+                for parameter in converted_parameters(block) if isinstance(block, UNetBlock) else ():
                     parameter.data = parameter.data.to(whole.half_dtype)
+                for conv, gain in _gains(block).items() if isinstance(block, EDM2Block) else ():
+                    if conv.rewrite != "always":
+                        conv.weight.data = _unit(conv, whole.half_dtype, gain)
 
 
 @contextlib.contextmanager
@@ -141,26 +146,35 @@ def _edm2_block(block: EDM2Block, x: Tensor, emb: Tensor, recompute: bool) -> Te
         x, h = pixel_norm_silu(x, NORM_EPS)
     else:
         h, x = scaled_silu(x, recompute=recompute)
-    keep, share = sum_weights(block.res_balance)
+    gains = _gains(block)
     with _recomputing(h, recompute):
-        h = _magnitude_preserving(block.conv_res0, h, 1 / SILU_RMS)
+        h = _magnitude_preserving(block.conv_res0, h, gains[block.conv_res0])
     scale = F.linear(emb, _unit(block.emb_linear, emb.dtype, block.emb_gain)) + 1
     h, _ = scaled_silu(h, scale.float(), block.dropout if block.training else 0.0, recompute=recompute)
     with _recomputing(h, recompute):
-        h = _magnitude_preserving(block.conv_res1, h, share / SILU_RMS)
+        h = _magnitude_preserving(block.conv_res1, h, gains[block.conv_res1])
     if block.flavor == "dec" and block.conv_skip is not None:
         x = _magnitude_preserving(block.conv_skip, x)
     attends = block.attn_qkv is not None and block.attn_proj is not None
+    keep, _ = sum_weights(block.res_balance)
     x = residual(h, x, None, ResidualFactors(1.0, keep, None if attends else block.clip_act))
     if block.attn_qkv is not None and block.attn_proj is not None:
-        keep, share = sum_weights(block.attn_balance)
+        keep, _ = sum_weights(block.attn_balance)
         heads = _pointwise(x, _by_kind(_unit(block.attn_qkv, x.dtype).flatten(1), block.num_heads))
         n, c, height, width = heads.shape
         per_head = heads.permute(0, 2, 3, 1).reshape(-1, c // 3 // block.num_heads)
         normed = pixel_norm(per_head, NORM_EPS).view(n, height, width, c).permute(0, 3, 1, 2)
-        h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads), share)
+        h = _magnitude_preserving(block.attn_proj, _attended(normed, block.num_heads), gains[block.attn_proj])
         x = residual(h, x, None, ResidualFactors(1.0, keep, block.clip_act))
     return x
+
+
+def _gains(block: EDM2Block) -> dict[MPConv, float]:
+    """Constant factors of the results of a block's convolutions, multiplied into their weights."""
+    (_, of_residual), (_, of_attention) = sum_weights(block.res_balance), sum_weights(block.attn_balance)
+    gains = {block.conv_res0: 1 / SILU_RMS, block.conv_res1: of_residual / SILU_RMS, block.conv_skip: 1.0}
+    gains |= {block.attn_qkv: 1.0, block.attn_proj: of_attention}
+    return {conv: gain for conv, gain in gains.items() if conv is not None}
 
 
 def _recomputing(h: Tensor, recompute: bool) -> contextlib.AbstractContextManager[None]:
@@ -246,9 +260,11 @@ def _magnitude_preserving(conv: MPConv, x: Tensor, gain: Tensor | float = 1.0) -
 
 
 def _unit(conv: MPConv, dtype: torch.dtype, gain: Tensor | float = 1.0) -> Tensor:
-    """See :meth:`MPConv.effective_weight`."""
+    """See :meth:`MPConv.effective_weight`; a weight of :func:`convert_frozen_weights` already is what it returns."""
     from sida.kernels.unit_rows import unit_rows
 
+    if conv.weight.dtype == dtype != torch.float32:
+        return conv.weight
     conv.rewrite_weight()
     return unit_rows(conv.weight, gain, NORM_EPS, dtype)
 

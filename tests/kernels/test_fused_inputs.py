@@ -31,8 +31,8 @@ def network(kind: str = "SongUNet", **more: object) -> torch.nn.Module:
     return net
 
 
-def images() -> torch.Tensor:
-    return torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(1)).to(DEVICE).requires_grad_()
+def images(channels: int = 3) -> torch.Tensor:
+    return torch.randn(2, channels, 4, 4, generator=torch.Generator().manual_seed(1)).to(DEVICE).requires_grad_()
 
 
 @pytest.mark.parametrize(("kind", "rows"), [("SongUNet", 1), ("SongUNet", 2), ("DhariwalUNet", 1)])
@@ -118,22 +118,35 @@ def test_a_frozen_network_gives_the_same_gradient_without_the_inputs_of_its_conv
     assert torch.equal(found[True, "gradient"], found[False, "gradient"])
 
 
-def test_frozen_weights_in_half_precision_give_the_same_image(monkeypatch):
+def edm2() -> torch.nn.Module:
+    kwargs = {"img_resolution": 4, "img_channels": 4, "label_dim": 0, "model_channels": 16, "channel_mult": [1],
+              "num_blocks": 1, "attn_resolutions": [], "weight_norm": "off", "use_fp16": True}  # fmt: skip
+    torch.manual_seed(0)
+    net = build_network({"class": "EDM2Precond", "kwargs": kwargs}).eval().to(DEVICE)
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    use_fused_kernels(net)
+    return net
+
+
+@pytest.mark.parametrize("kind", ["EDM", "EDM2"])
+def test_frozen_weights_in_half_precision_give_the_same_image(monkeypatch, kind):
     monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True))
-    net = network(use_fp16=True).requires_grad_(False)
+    net = (network(use_fp16=True) if kind == "EDM" else edm2()).requires_grad_(False)
     converted = copy.deepcopy(net)
     convert_frozen_weights(converted)
-    block = next(block for block in converted.model.dec.values() if hasattr(block, "conv0"))
-    assert {p.dtype for p in converted_parameters(block)} == {torch.float16}
-    assert {p.dtype for p in (block.conv0.bias, *block.norm0.parameters(), *block.affine.parameters())} == {
-        torch.float32
-    }
+    unet = converted.model if kind == "EDM" else converted.unet
+    block = next(block for block in unet.dec.values() if hasattr(block, "dropout"))
+    halves = {name.partition(".")[0] for name, p in block.named_parameters() if p.dtype == torch.float16}
+    names = {"conv0", "conv1"} if kind == "EDM" else {"conv_res0", "conv_res1"}
+    assert halves - {"skip", "qkv", "proj", "conv_skip"} == names
     gradients = []
     for one in (net, converted):
-        x = images()
+        x = images(net.img_channels)
         y = one(x, torch.tensor([0.5, 3.0], device=DEVICE))
         gradients.append((y, *torch.autograd.grad(y.square().sum(), x)))
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*gradients))
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(*gradients, strict=True))
 
 
 def test_weights_of_a_network_in_float32_stay():
