@@ -5,6 +5,7 @@ images with generators or with the network `digits`. Its recipe was chosen by lo
 the accuracy on real digits; no weight was fitted to a real digit.
 
 The network `glyphs32` is for the data set of that name and is trained on fonts that the data set does not have.
+The network `glyphs8` is for letters of 8×8 pixels, trained on the fonts of `glyphs32`'s network.
 Features are the activations after the last convolution and pooling, as in the network `digits`.
 """
 
@@ -22,6 +23,7 @@ GLYPHS_NETWORK = Path(__file__).with_name("glyphs.safetensors")
 #: Channels of the convolutions. Fewer features than `digits` reduce the bias of distances to few held-out images.
 GLYPHS_WIDTHS = (32, 32, 32)
 GLYPHS32_NETWORK = Path(__file__).with_name("glyphs32.safetensors")
+GLYPHS8_NETWORK = Path(__file__).with_name("glyphs8.safetensors")
 _WIDTHS = (32, 48, 64, 64)
 _CLASSES = len(RENDERED["glyphs32"].letters)
 
@@ -34,6 +36,15 @@ class GlyphsExtractor(DigitsExtractor):
     widths = GLYPHS_WIDTHS
 
     def __init__(self, device: str | torch.device = "cpu", path: str | Path = GLYPHS_NETWORK) -> None:
+        super().__init__(device, path)
+
+
+class Glyphs8Extractor(GlyphsExtractor):
+    """The committed network of ``glyphs8``, or another one by ``path``."""
+
+    name = "glyphs8"
+
+    def __init__(self, device: str | torch.device = "cpu", path: str | Path = GLYPHS8_NETWORK) -> None:
         super().__init__(device, path)
 
 

@@ -34,6 +34,7 @@ _DINOV2 = ("dinov2-vitl14", "dinov2-code")
 EXTRACTORS = {
     "digits": Ours("digits", "DigitsExtractor", classes=True),
     "glyphs": Ours("glyphs", "GlyphsExtractor", classes=True),
+    "glyphs8": Ours("glyphs", "Glyphs8Extractor", classes=True),
     "glyphs16": Ours("glyphs", "Glyphs16Extractor", classes=True),
     "glyphs32": Ours("glyphs", "Glyphs32Extractor", classes=True),
     "digits_backbone": Ours("backbone", "DigitsBackboneExtractor"),

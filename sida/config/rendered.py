@@ -17,6 +17,8 @@ class RenderedSet:
         subsets: First index and number of images of each subset; subsets do not overlap.
         spread: Range of place, rotation, slant, size and weight as a share of the full range; below 1 letters are
             light on a dark ground.
+        held_out_fonts: Fonts of the subset ``test``; empty takes those of the data set.
+        grey: Draw the ink alone, light on black in one channel, larger, with means over 4×4 dots as in the digits.
     """
 
     letters: str
@@ -24,6 +26,8 @@ class RenderedSet:
     resolution: int
     subsets: dict[str, tuple[int, int]]
     spread: float = 1.0
+    held_out_fonts: tuple[str, ...] = ()
+    grey: bool = False
 
 
 #: Fonts that no data set has, with which the feature network for measuring is trained.
@@ -36,6 +40,7 @@ FEATURE_FONTS = (
     "cmb10",
     "cmtt10",
 )
+_HELD_OUT = ("DejaVuSans-Oblique", "DejaVuSerif-Italic", "STIXGeneral", "cmss10")
 RENDERED = {
     "glyphs32": RenderedSet(
         letters=string.ascii_uppercase,
@@ -66,4 +71,14 @@ RENDERED["glyphs16"] = dataclasses.replace(
     resolution=16,
     spread=0.2,
     subsets={"train": (0, 10_000), "test": (10_000, 2_500)},
+)
+# Ten letters as small and grey as the digits; the held-out images have other fonts.
+RENDERED["glyphs8"] = dataclasses.replace(
+    RENDERED["glyphs32"],
+    letters=string.ascii_uppercase[:10],
+    fonts=tuple(font for font in RENDERED["glyphs32"].fonts if font not in _HELD_OUT),
+    held_out_fonts=_HELD_OUT,
+    resolution=8,
+    grey=True,
+    subsets={"train": (0, 1_800), "test": (1_800, 1_000)},
 )

@@ -19,6 +19,8 @@ from sida.runtime.randomness import derive_seed
 HALF_SIDE = 0.8
 _FIELD = 96  # pixels of a field
 _CHUNK = 500  # images rendered at once
+_DOTS = 4  # dots along a pixel of a grey picture
+_ENLARGED = 0.85  # share of the plane that a grey picture shows
 _GRID = 5  # control points of the background texture along a side
 _DRAWS = 21 + _GRID**2  # uniform numbers of an image
 
@@ -32,17 +34,18 @@ def rendered_images(name: str, subset: str, count: int | None = None) -> Iterato
         count: Number of images; None takes the whole subset.
 
     Yields:
-        Pixels uint8 ``(H, W, 3)`` and the class.
+        Pixels uint8 ``(H, W, 3)``, or ``(H, W)`` of a grey data set, and the class.
     """
     spec = RENDERED[name]
     first, total = spec.subsets[subset]
-    fields = glyph_fields(spec.fonts, spec.letters)
+    fields = glyph_fields((subset == "test" and spec.held_out_fonts) or spec.fonts, spec.letters)
+    render = render_grey if spec.grey else render_letters
     end = first + (total if count is None else min(count, total))
     for begin in range(first, end, _CHUNK):
         indices = range(begin, min(begin + _CHUNK, end))
         classes = np.array(indices) % len(spec.letters)
         yield from zip(
-            render_letters(fields, classes, indices, name, spec.resolution, spec.spread), classes.tolist(), strict=True
+            render(fields, classes, indices, name, spec.resolution, spec.spread), classes.tolist(), strict=True
         )
 
 
@@ -62,14 +65,8 @@ def render_letters(
     Returns:
         uint8 ``(N, R, R, 3)``.
     """
-    u = np.stack([_uniform(seed, index) for index in indices])[:, :, None, None]
-    if spread < 1:
-        # All in the lower half: draw 8 then makes every ground dark.
-        u[:, 1:9] = 0.5 + spread * (u[:, 1:9] - 1)
-    fonts = (u[:, 0, 0, 0] * len(fields)).astype(np.int64)
-    axis = (2 * np.arange(resolution) + 1) / resolution - 1
-    x, y = axis[None, None, :], axis[None, :, None]
-    ink = _coverage(fields[fonts, classes], x, y, u[:, 1:8], resolution)[..., None]
+    u, x, y, ink = _drawn(fields, classes, indices, seed, resolution, spread)
+    ink = ink[..., None]
     colours = u[:, 8:21, 0, 0]
     dark = (colours[:, :1] < 0.5).astype(np.float64)
     ground = 0.45 * colours[:, 1:4] + 0.55 * (1 - dark)
@@ -82,6 +79,35 @@ def render_letters(
     light = 1 + strength * (np.cos(angle) * x + np.sin(angle) * y)
     picture = (paper * (1 - ink) + letter[:, None, None] * ink) * light[..., None]
     return np.rint(255 * picture.clip(0, 1)).astype(np.uint8)
+
+
+def render_grey(
+    fields: np.ndarray, classes: np.ndarray, indices: Sequence[int], seed: str, resolution: int, spread: float = 1.0
+) -> np.ndarray:
+    """Renders ink alone, light on black; arguments as of :func:`render_letters`, result uint8 ``(N, R, R)``."""
+    ink = _drawn(fields, classes, indices, seed, _DOTS * resolution, spread, _ENLARGED)[3]
+    dots = ink.reshape(len(ink), resolution, _DOTS, resolution, _DOTS)
+    return np.rint(255 * dots.mean((2, 4))).astype(np.uint8)
+
+
+def _drawn(
+    fields: np.ndarray,
+    classes: np.ndarray,
+    indices: Sequence[int],
+    seed: str,
+    resolution: int,
+    spread: float,
+    shown: float = 1.0,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Draws of each image ``(N, _DRAWS, 1, 1)``, coordinates of its pixels, and the share of ink in each."""
+    u = np.stack([_uniform(seed, index) for index in indices])[:, :, None, None]
+    if spread < 1:
+        # All in the lower half: draw 8 then makes every ground dark.
+        u[:, 1:9] = 0.5 + spread * (u[:, 1:9] - 1)
+    fonts = (u[:, 0, 0, 0] * len(fields)).astype(np.int64)
+    axis = shown * ((2 * np.arange(resolution) + 1) / resolution - 1)
+    x, y = axis[None, None, :], axis[None, :, None]
+    return u, x, y, _coverage(fields[fonts, classes], x, y, u[:, 1:8], resolution)
 
 
 def _coverage(fields: np.ndarray, x: np.ndarray, y: np.ndarray, u: np.ndarray, resolution: int) -> np.ndarray:

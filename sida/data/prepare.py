@@ -220,7 +220,7 @@ class _ArrayJob:
     pixels: np.ndarray
 
     def __call__(self) -> PreparedPicture:
-        return encode_png(self.pixels, 0), "RGB", False
+        return encode_png(self.pixels, 0), "grey" if self.pixels.ndim == 2 else "RGB", False
 
 
 def picture_labels(files: Files, members: np.ndarray, rule: str) -> tuple[list[Any], list[str]]:

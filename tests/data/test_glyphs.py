@@ -76,3 +76,20 @@ def test_small_letters_differ_less_and_are_light_on_dark():
     labels = np.arange(2600) % 26
     assert grey[:, 0].std(0).mean() < 0.7 * wide[labels == 0].reshape(-1, 256).std(0).mean()
     assert set(spec.fonts) < set(SPEC.fonts)
+
+
+def test_grey_letters_have_one_channel_and_held_out_fonts(tmp_path, capsys):
+    spec = RENDERED["glyphs8"]
+    assert not {*spec.fonts, *FEATURE_FONTS} & set(spec.held_out_fonts)
+    assert not set(spec.fonts) & set(FEATURE_FONTS)
+    train, test = ([pixels for pixels, _ in rendered_images("glyphs8", name, 100)] for name in ("train", "test"))
+    assert hashlib.sha256(np.stack([*train, *test]).tobytes()).hexdigest()[:16] == "fef2d31ff10c0a7a"
+    assert np.stack(train).shape == (100, 8, 8)
+    assert (np.stack(train).max((1, 2)) > 100).all()
+    out = tmp_path / "letters.zip"
+    command = ["data", "prepare", "--source", "glyphs8", "--out", str(out), "--subset", "test", "--max-images", "30"]
+    assert main(command) == 0
+    assert "30 grey" in capsys.readouterr().out
+    dataset = open_archive(str(out))
+    assert (len(dataset), dataset.resolution, dataset.num_channels, dataset.label_dim) == (30, 8, 1, 10)
+    assert np.array_equal(dataset.images([7])[0, 0].numpy(), test[7])

@@ -8,8 +8,8 @@ import torch
 
 from eval.features import get_extractor
 from eval.features.digits import read_weights
-from eval.features.glyphs import GLYPHS32_NETWORK
-from eval.features.train_glyphs import Glyphs32Training, train_glyphs32
+from eval.features.glyphs import GLYPHS8_NETWORK, GLYPHS32_NETWORK
+from eval.features.train_glyphs import Glyphs32Training, GlyphTraining, train_glyphs8, train_glyphs32
 from sida.config.resources import ROOT
 from sida.data.glyphs import rendered_images
 from sida.errors import UserError
@@ -50,3 +50,20 @@ def test_the_network_recognises_the_small_letters_enlarged():
     assert accuracy > 0.97
     with pytest.raises(UserError, match=r"extractor 'glyphs16': images must have shape \(N, 3, 16, 16\)"):
         extractor(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+
+
+def test_the_network_of_grey_letters_recognises_other_fonts_as_recorded():
+    _, metadata = read_weights(GLYPHS8_NETWORK)
+    assert metadata["settings"] == vars(GlyphTraining())  # the command makes this network
+    extractor = get_extractor("glyphs8")
+    pairs = list(rendered_images("glyphs8", "test"))
+    images = torch.from_numpy(np.stack([pixels for pixels, _ in pairs]))[:, None]
+    features, logits = extractor.features_and_logits(images)
+    assert features.shape == (1000, extractor.num_features) == (1000, 128)
+    accuracy = (logits.argmax(1) == torch.tensor([label for _, label in pairs])).double().mean().item()
+    assert accuracy == pytest.approx(metadata["held_out_accuracy"], abs=2e-3)
+    said = f"held-out images of ten letters {100 * metadata['held_out_accuracy']:.1f} %, in other fonts"
+    assert said in (ROOT / "docs" / "protocol.md").read_text(encoding="utf-8")
+    small = GlyphTraining(images=200, epochs=1)
+    first, second = (train_glyphs8(small)[0] for _ in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)

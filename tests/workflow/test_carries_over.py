@@ -1,0 +1,59 @@
+"""The presets `letters` and `adm`: the miniature's recipes, lengths and seeds on a second data set and architecture."""
+
+import collections
+
+import pytest
+
+from eval.claims import load_claims
+from eval.results.selection import matching
+from sida.config.mapping import from_mapping
+from sida.config.resources import ROOT
+from sida.methods import DistillConfig
+from workflow.preset import Preset
+from workflow.preset.rehearsal import unshown_rows
+from workflow.preset.targets import Targets
+
+
+@pytest.fixture(scope="module")
+def miniature():
+    return Preset.load(ROOT / "config/miniature.yaml")
+
+
+@pytest.fixture(scope="module", params=["letters", "adm"])
+def preset(request):
+    return Preset.load(ROOT / f"config/{request.param}.yaml")
+
+
+def test_settings_are_the_miniatures(preset, miniature):
+    for name, recipe in preset.config["recipes"].items():
+        expected = {key: value for key, value in miniature.config["recipes"][name].items() if key != "options"}
+        assert {key: value for key, value in recipe.items() if key != "options"} == expected, name
+    for name, teacher in preset.config["teachers"].items():
+        there = miniature.config["teachers"][name]
+        assert (teacher["training"], teacher.get("seed")) == (there["training"], there.get("seed"))
+        ours, theirs = teacher["network"]["kwargs"], there["network"]["kwargs"]
+        differing = {key for key in ours if ours[key] != theirs[key]}
+        assert differing == ({"model_type"} if preset.name == "adm" else set())
+    for run in preset.students():
+        from_mapping(DistillConfig, preset.specs.student(run.run), run.run)
+        assert run.run in miniature.runs or run.run.endswith("-s2") or run.run.startswith("t10"), run.run
+
+
+def test_claims_have_the_miniatures_rules_and_three_seeds(preset, miniature):
+    there = {claim.id: claim for claim in load_claims(ROOT / "config/claims-miniature.yaml")}
+    claims = load_claims(preset.config["claims"])
+    assert [claim.id[2:] for claim in claims] == ["04", "26", "07", "55", "70", "G7"]
+    assert unshown_rows(Targets(preset, False)) == []
+    for claim in claims:
+        model = there["G-07" if claim.id.endswith("G7") else f"M-{claim.id[2:]}"]
+        for part in claim.parts:
+            assert part.metric == model.parts[0].metric
+            assert part.factor == model.parts[0].factor
+            # Held-out images have three seeds here, and two in the miniature.
+            assert part.rule == ("TRAIN" if claim.id.endswith("70") else model.parts[0].rule)
+            for operand in (part.a, part.b):
+                seeds = collections.defaultdict(set)
+                for run in matching(preset.runs, operand.where) if operand.where else []:
+                    seeds[run.teacher].add(run.seed)
+                assert all(found == {0, 1, 2} for found in seeds.values())
+                assert operand.run in preset.runs or seeds
