@@ -19,6 +19,7 @@ ASSET_COLUMNS = ("id", "kind", "url", "mirrors", "size", "sha256", "target", "li
 ASSET_KINDS = {
     "network": "a distilled generator (pickle)",
     "gdd-network": "a generator of GDD (pickle, GDD's preconditioning)",
+    "state-dict": "weights of a generator alone; their architecture is a file of config/networks: state-dict:NAME",
     "teacher": "a diffusion network (pickle)",
     "fid-reference": "statistics of a training set",
     "reference-batch": "images for precision and recall",
@@ -47,6 +48,8 @@ class Asset:
         license: Terms of use.
         source: Project that published the file.
         note: Remarks for users (mislabels, corrections).
+        network: Name of the architecture of weights that are published alone (``config/networks``); the column ``kind``
+            has it after a colon.
     """
 
     id: str
@@ -59,6 +62,7 @@ class Asset:
     license: str = ""
     source: str = ""
     note: str = ""
+    network: str = ""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -69,6 +73,15 @@ class Asset:
     def network_class(self) -> str | None:
         """The suite's network class, if the name in the file is ambiguous."""
         return "GDDPrecond" if self.kind == "gdd-network" else None
+
+    @property
+    def architecture(self) -> Path | None:
+        """File with the architecture of weights that are published alone.
+
+        Raises:
+            UserError: There is no architecture of this name.
+        """
+        return find("networks", self.network, where=f"asset '{self.id}': kind") if self.network else None
 
 
 def default_registry() -> Path:
@@ -181,7 +194,10 @@ def _asset(row: dict[str, str], where: str) -> Asset:
     target = PurePosixPath(row["target"])
     if not row["id"] or not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", row["id"]):
         raise UserError(f"{where}: id '{row['id']}' must be made of a-z, 0-9, '.', '_' and '-'")
-    if row["kind"] not in ASSET_KINDS:
+    kind, _, network = row["kind"].partition(":")
+    if (kind == "state-dict") != bool(network):
+        raise UserError(f"{where}: kind '{row['kind']}': state-dict:NAME names an architecture, other kinds have none")
+    if kind not in ASSET_KINDS:
         raise UserError(f"{where}: kind '{row['kind']}' is unknown{suggestion(row['kind'], ASSET_KINDS)}")
     if not row["target"] or target.is_absolute() or ".." in target.parts:
         raise UserError(f"{where}: target '{row['target']}' must be a relative path inside the cache")
@@ -194,8 +210,8 @@ def _asset(row: dict[str, str], where: str) -> Asset:
         if not url.startswith(("https://", "http://")):
             raise UserError(f"{where}: '{url}' must begin with https:// or http://")
     size = int(row["size"]) if row["size"] else None
-    texts = {name: row[name] for name in ("id", "kind", "url", "sha256", "target", "license", "source", "note")}
-    return Asset(**texts, mirrors=mirrors, size=size)
+    texts = {name: row[name] for name in ("id", "url", "sha256", "target", "license", "source", "note")}
+    return Asset(**texts, kind=kind, network=network, mirrors=mirrors, size=size)
 
 
 def _check_targets(assets: dict[str, Asset], path: Path) -> None:

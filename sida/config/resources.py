@@ -30,6 +30,7 @@ _KINDS = {
     "labels": ("label counts", ".json"),
     "recipes": ("file of recipes", ".yaml"),
     "runs": ("sample sheet", ".tsv"),
+    "networks": ("architecture", ".yaml"),
 }
 #: Suffixes of such files; other dots are part of the name.
 _SUFFIXES = {".yaml", ".yml", ".json", ".tsv"}

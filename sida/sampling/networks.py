@@ -35,28 +35,34 @@ def network_file(source: str) -> Path:
     """
     from sida.assets import cache_dir, checked, fetch, find_asset, is_address, load_registry
     from sida.assets.cache import file_lock
+    from sida.config.mapping import load_spec
     from sida.files.atomic import sha256_file
     from sida.files.tensor_header import starts_as_pickle
-    from sida.networks.checkpoint import import_official
+    from sida.networks.checkpoint import import_official, import_state_dict
 
-    path, url, network_class = checked(source), None, None
+    path, url, network_class, architecture = checked(source), None, None, None
     if is_address(source) or not path.exists():
         registry = load_registry()
         if not is_address(source) and (path.suffix or "/" in source or source not in registry):
             hint = "" if path.suffix else suggestion(source, registry)
             raise UserError(f"{source}: no such file, and no registered network has this id{hint[:200]}")
         asset = find_asset(registry, source)
-        path, url, network_class = fetch(source), asset.url, asset.network_class
+        path, url, network_class, architecture = fetch(source), asset.url, asset.network_class, asset.architecture
     # The name at the end of an address says little.
-    if not (starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")):
+    pickled = starts_as_pickle(path) if is_address(source) else path.suffix in (".pkl", ".pt", ".pth")
+    if not pickled and architecture is None:
         return path
     cache = cache_dir()
-    name = f"converted/{sha256_file(path)}{f'-{network_class}' if network_class else ''}.safetensors"
+    variant = network_class or (architecture and architecture.stem)
+    name = f"converted/{sha256_file(path)}{f'-{variant}' if variant else ''}.safetensors"
     target = cache / name
     with file_lock(cache, name):
         if not target.exists():
             target.parent.mkdir(parents=True, exist_ok=True)
-            import_official(path, target, origin_url=url, network_class=network_class)
+            if architecture is None:
+                import_official(path, target, origin_url=url, network_class=network_class)
+            else:
+                import_state_dict(path, target, load_spec(str(architecture), f"asset '{source}'"), origin_url=url)
     return target
 
 

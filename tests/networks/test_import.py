@@ -443,6 +443,28 @@ def test_convert_takes_a_registered_id_and_its_class(tmp_path, capsys, monkeypat
     assert metadata["origin"]["url"] == "https://x/n.pkl"
 
 
+def test_registered_weights_alone_become_the_network_that_their_kind_names(tmp_path, monkeypatch):
+    from sida.sampling.networks import network_file
+
+    net, cache = tiny(), tmp_path / "cache"
+    (cache / "t").mkdir(parents=True)
+    (tmp_path / "config/networks").mkdir(parents=True)
+    (tmp_path / "config/networks/tiny.yaml").write_text(json.dumps(net.init_config))
+    torch.save(net.state_dict(), cache / "t/pytorch_model.bin")
+    row = ["mine", "state-dict:tiny", "https://x/w.bin", "", "", "", "t/pytorch_model.bin", "", "", ""]
+    (tmp_path / "assets.tsv").write_text("\t".join(ASSET_COLUMNS) + "\n" + "\t".join(row) + "\n")
+    monkeypatch.setenv("SIDA_CACHE", str(cache))
+    monkeypatch.setenv("SIDA_ASSETS", str(tmp_path / "assets.tsv"))
+    monkeypatch.chdir(tmp_path)
+    loaded, metadata = load_network(network_file("mine"))
+    assert metadata["origin"]["url"] == "https://x/w.bin"
+    for name, value in net.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    (tmp_path / "config/networks/tiny.yaml").unlink()
+    with pytest.raises(UserError, match=r"asset .mine.: kind: no .*tiny"):
+        network_file("mine")
+
+
 @pytest.mark.parametrize("command", [["convert", "missing.pkl", "out.safetensors"], ["info", "missing.pkl"]])
 def test_a_missing_file_is_one_line(capsys, command):
     assert main(command) == 1
