@@ -21,13 +21,16 @@ def released():
     return Preset.load(ROOT / "config/released.yaml", ROOT / "config/leakage.yaml")
 
 
-def test_both_presets_pass_their_checks_and_have_the_same_rows(paper, released):
+def test_both_presets_pass_their_checks_and_share_the_papers_rows(paper, released):
     for preset in (paper, released):
         check_preset(preset)
     rows = [{name for name in preset.runs if name.endswith("-leakage")} for preset in (paper, released)]
-    assert rows[0] == rows[1]
     assert len(rows[0]) == 34
-    assert [name for name in unshown_rows(Targets(released, False)) if name in rows[0]] == []
+    # The released generators of other methods are not trained in the other preset.
+    assert {name.partition(".")[0] for name in rows[1] ^ rows[0]} == {
+        "imagenet64-dmd2", "imagenet64-dmd2-longer", "imagenet64-dmd2-no-gan"
+    }  # fmt: skip
+    assert unshown_rows(Targets(released, False)) == []
 
 
 def test_the_claims_of_leakage_name_rows_with_the_second_feature_space(paper):
