@@ -65,6 +65,14 @@ def test_costs_are_those_of_the_methods_passes(paper):
     assert cost["cifar10-uncond-cd"] == pytest.approx(6 * one)
 
 
+def test_the_page_has_all_trials_of_the_tuning():
+    written = (ROOT / "config/experiments-rivals.yaml").read_text()
+    rows = [line.removeprefix("#     ") for line in written.splitlines() if line.startswith("#     | ")]
+    assert len(rows) == 7
+    page = (ROOT / "docs/findings.md").read_text().splitlines()
+    assert set(rows) <= set(page)
+
+
 def test_quoted_numbers_stand_beside_the_runs():
     layout = load_layout(ROOT / "config/tables/rivals.yaml")
     numbers = load_published()
