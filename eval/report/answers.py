@@ -190,7 +190,7 @@ def answer_block(answer: Answer, picture: str = "", page: str = "", cost: str = 
     shown = [f"[{kind} {name}]({page}{kind}-{name})" for kind, names in kinds for name in names]
     if page and shown:
         parts.append(f"All of it: {', '.join(shown)}.")
-    parts.append(f"**What it cannot tell.** {markdown(experiment.limits.strip())}")
+    parts.append(f"**Limits.** {markdown(experiment.limits.strip())}")
     if scale := paper_scale(experiment, cost):
         parts.append(f"**At the paper's scale.** {markdown(scale)}")
     return "\n\n".join(parts)

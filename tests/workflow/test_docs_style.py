@@ -35,7 +35,7 @@ def test_a_page_opens_with_its_short_version(path):
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in PAGES if path.name not in ("style.md", "miniature.md", "demo.md")],
+    [path for path in PAGES if path.name not in ("style.md", "miniature.md")],
     ids=lambda path: path.name,
 )
 def test_sentences_are_plain(path):

@@ -130,7 +130,7 @@ def test_a_block_says_everything_and_negative_results_like_others(made):
     ]
     order += ["- T-1 ✓ LT: fd", "![The advantage](p/curve.png)", "[figure curve](page.md#figure-curve)"]
     order += ["[table main](page.md#table-main)"]
-    order += ["**What it cannot tell.** Two", "Three seeds of each: 12 hours (`sida plan figures/figure1.pdf`)."]
+    order += ["**Limits.** Two", "Three seeds of each: 12 hours (`sida plan figures/figure1.pdf`)."]
     places = [text.index(words) for words in order]
     assert places == sorted(places)
     assert "At the paper's scale" not in answer_block(other)
