@@ -460,6 +460,9 @@ def test_registered_weights_alone_become_the_network_that_their_kind_names(tmp_p
     assert metadata["origin"]["url"] == "https://x/w.bin"
     for name, value in net.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], value), name
+    # The workflow imports by this command.
+    assert main(["convert", "mine", "out.safetensors"]) == 0
+    assert load_network("out.safetensors")[1]["network"] == metadata["network"]
     (tmp_path / "config/networks/tiny.yaml").unlink()
     with pytest.raises(UserError, match=r"asset .mine.: kind: no .*tiny"):
         network_file("mine")

@@ -40,15 +40,16 @@ def run(args: argparse.Namespace) -> int:
     from sida.files.tensor_header import starts_as_pickle
     from sida.networks.checkpoint import copy_network, import_official, import_state_dict
 
-    source, url, network_class = Path(args.source), args.url, args.network_class
+    source, url, network_class, network = Path(args.source), args.url, args.network_class, args.network
     registry = load_registry()
     if is_address(args.source) or (not source.exists() and args.source in registry):
         asset = find_asset(registry, args.source)
         source, url, network_class = fetch(asset.id), url or asset.url, network_class or asset.network_class
+        network = network or asset.architecture
     given = {"method": args.method, "dataset": args.dataset}
     given = {name: value for name, value in given.items() if value is not None}
-    if args.network:
-        config = load_spec(args.network, "--network")
+    if network:
+        config = load_spec(str(network), "--network")
         metadata = import_state_dict(checked(source), args.target, config, args.key, url, given)
     elif is_address(args.source) and not starts_as_pickle(source):
         metadata = copy_network(source, args.target)
