@@ -23,7 +23,7 @@ from workflow.docs.counts import functions
 from workflow.docs.numbers import StudyNumbers, in_words
 from workflow.docs.pages import MARKER, filled
 from workflow.docs.stored import STORED_FILES, store, stored_lines, unpack
-from workflow.docs.study import Study
+from workflow.docs.study import Study, opened
 from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
 
@@ -174,11 +174,12 @@ def test_numbers_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
 @pytest.mark.slow
 def test_every_marker_of_the_findings_can_be_computed(stored, tmp_path):
     """By made-up results of the same rows: the page's markers name runs, metrics and claims that exist."""
-    study = Study(stored, ROOT, tmp_path)
     page = (ROOT / "docs" / "findings.md").read_text()
-    once = filled(page, {"miniature": study}, ROOT, "findings.md")
-    assert once != page
-    assert filled(once, {"miniature": study}, ROOT, "findings.md") == once
+    with opened(ROOT, sorted((ROOT / "docs").glob("*/data"))) as studies:
+        studies["miniature"] = Study(stored, ROOT, tmp_path)
+        once = filled(page, studies, ROOT, "findings.md")
+        assert once != page
+        assert filled(once, studies, ROOT, "findings.md") == once
     assert "Not computed yet" not in once
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sida.errors import UserError
+from sida.files.text_files import read_csv
 from workflow.docs.settings import kinds, settings
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ CARD = "H200"
 
 def functions(root: Path) -> dict[str, Callable[..., str]]:
     """Functions by their names in markers."""
-    of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings, fuzzed)
+    of_root: tuple[Callable[..., str], ...] = (jobs, measured, planned, hours, measuring, trainings, tuning, fuzzed)
     found: dict[str, Callable[..., str]] = {"published": published, "settings": settings, "kinds": kinds}
     return found | {function.__name__: functools.partial(function, root) for function in of_root}
 
@@ -160,6 +161,16 @@ def measuring(root: Path, preset: str, part: str = "") -> str:
         cells = [f"{len(one)} | {sum(one):,.1f}" if one else " | " for one in some.values()]
         lines.append(f"| `{name}` | {' | '.join(cells)} |")
     return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def tuning(root: Path, study: str) -> str:
+    """Table of the trials that chose a study's settings (``docs/STUDY/tuning.csv``), with one row for each method."""
+    cells: dict[str, list[str]] = {}
+    for _, row in read_csv(root / "docs" / study / "tuning.csv")[1]:
+        text = f"{row['settings']}: {row['fd']}"
+        cells.setdefault(row["method"], []).append(f"**{text}**" if row["kept"] else text)
+    lines = ["| method | settings and lowest FD; bold: the ones that are compared |", "|---|---|"]
+    return "\n\n" + "\n".join([*lines, *(f"| {name} | {'; '.join(some)} |" for name, some in cells.items())]) + "\n\n"
 
 
 def fuzzed(root: Path) -> str:
