@@ -3,17 +3,19 @@
 Analysis of variance with expected mean squares for unbalanced nested groups (S. R. Searle, G. Casella and C. E.
 McCulloch, Variance Components, 1992, chapter 3): ``value = μ + teacher + seed + trial``. Intervals of the components
 are those of J. S. Williams (Biometrika 49, 1962), whose ends are chi-square and F quantiles; for balanced groups they
-cover at least 1 − 2α and close to 1 − α.
+cover at least 1 − 2α and close to 1 − α. For trials
+with equal latents and classes for all generators see :func:`shared_trials`.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from eval.effects.contrast import CONFIDENCE, Blocks, difference
+from eval.effects.contrast import CONFIDENCE, Blocks, Interval, difference, t_quantile
 from sida.errors import UserError
 
 #: Trials by training seed by teacher.
@@ -47,13 +49,62 @@ class Components:
         evaluation: Over evaluation trials of one generator.
         training: Over training seeds from one teacher, without the part of evaluation.
         teacher: Over teachers of equal settings, without the part of training seeds.
-        counts: Numbers of trials, runs and teachers.
     """
 
     evaluation: Component | None
     training: Component | None
     teacher: Component | None
-    counts: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class SharedTrials:
+    """Standard deviations where trial r has equal latents and classes for all generators; None where not shown.
+
+    Attributes:
+        common: Deviation of a trial that all generators share; it cancels in differences.
+        method: Further deviation that the training seeds of one method from one teacher share, so that more seeds do
+            not reduce it.
+        rest: Deviation of a trial of one generator.
+        training: Over training seeds from one teacher, without the part of trials.
+        teacher: Over teachers of equal settings; it includes ``method`` divided by the number of trials.
+        trials: Trials of each run.
+    """
+
+    common: Component | None
+    method: Component | None
+    rest: Component | None
+    training: Component | None
+    teacher: Component | None
+    trials: int
+
+    def variances(self, trials: int, seeds: int) -> tuple[float, float]:
+        """Variance of a method's mean in a difference of methods: the part of training seeds, and that of trials.
+
+        Raises:
+            UserError: A component is not known.
+        """
+        if self.method is None or self.rest is None or self.training is None:
+            raise UserError("the part of trials needs two methods with two training seeds each, and two trials of each")
+        return self.training.std**2 / seeds, (self.method.std**2 + self.rest.std**2 / seeds) / trials
+
+    def against_one(self, mean: Interval) -> Interval:
+        """The mean over runs of trials minus one evaluation of other images, with the deviation of both sets of images.
+
+        The runs share both sets, so more runs do not reduce that part; its degrees of freedom are taken for the whole.
+
+        Raises:
+            UserError: The deviation is not known.
+        """
+        if self.common is None:
+            raise UserError("the deviation that generators share needs two methods and three trials of each run")
+        error = math.hypot(mean.standard_error, self.common.std * math.sqrt(1 + 1 / self.trials))
+        half = t_quantile(mean.confidence, self.common.df) * error
+        return Interval(mean.value, error, self.common.df, mean.value - half, mean.value + half, mean.confidence)
+
+    def trials_needed(self, seeds: int, growth: float) -> int | None:
+        """Trials that leave a standard error less than ``growth`` above that of endless ones; None without scatter."""
+        training, noise = self.variances(1, seeds)
+        return math.floor(noise / (training * ((1 + growth) ** 2 - 1))) + 1 if training else None
 
 
 @dataclass(frozen=True)
@@ -94,9 +145,36 @@ def components(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> Comp
     if between and seed:
         share = between.seeds / seed.seeds
         among = _component(between, _mixed(seed, trial, share), between.teachers, confidence)
-    cells = [trials for nested in groups for runs in nested.values() for trials in runs.values()]
-    names = {name for nested in groups for name in nested}
-    return Components(evaluation, training, among, (sum(map(len, cells)), len(cells), len(names)))
+    return Components(evaluation, training, among)
+
+
+def shared_trials(groups: Sequence[Nested], confidence: float = CONFIDENCE) -> SharedTrials:
+    """Components of variance where trial r of every run has equal latents and classes, pooled over groups.
+
+    Contrasts between the trials of a run (Helmert's, of unit length) are free of its mean: contrast ⊃ method ⊃ seed.
+
+    Args:
+        groups: Nested values of each method; trials in equal order.
+        confidence: Coverage of the intervals, in (0, 1).
+
+    Raises:
+        UserError: No value, a single trial, or runs with different numbers of trials.
+    """
+    cells = {f"{i} {name}": [*runs.values()] for i, nested in enumerate(groups) for name, runs in nested.items()}
+    counts = {len(trials) for runs in cells.values() for trials in runs}
+    if len(counts) > 1 or counts == {1}:
+        raise UserError(f"runs have {min(counts)} to {max(counts)} trials; measure equally many of each, at least two")
+    averaged = [{t: {r: [statistics.fmean(v)] for r, v in runs.items() if v} for t, runs in g.items()} for g in groups]
+    seeds, trials = components(averaged, confidence), counts.pop()
+    contrasts: dict[str, dict[str, list[float]]] = {str(k): {} for k in range(1, trials)}
+    for k, (cell, runs) in itertools.product(range(1, trials), cells.items()):
+        contrasts[str(k)][cell] = [math.sqrt(k / (k + 1)) * (statistics.fmean(run[:k]) - run[k]) for run in runs]
+    parts = components([contrasts], confidence)
+    training, rest = seeds.training, parts.evaluation
+    if training and rest:
+        noise = _Square(rest.variance / trials, rest.df)
+        training = _component(_Square(training.variance, training.df), noise, 1.0, confidence)
+    return SharedTrials(parts.teacher, parts.training, rest, training, seeds.teacher, trials)
 
 
 def of_difference(a: Blocks, b: Blocks, confidence: float = CONFIDENCE) -> Component:

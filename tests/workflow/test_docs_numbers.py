@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
 
@@ -20,10 +21,11 @@ from tests.workflow.test_docs_links import DOCS
 from tests.workflow.test_miniature import made_up, preset  # noqa: F401
 from workflow.cli import eval_main as main
 from workflow.docs.counts import functions
-from workflow.docs.numbers import StudyNumbers, in_words
+from workflow.docs.numbers import StudyNumbers
 from workflow.docs.pages import MARKER, filled
 from workflow.docs.stored import STORED_FILES, store, stored_lines, unpack
 from workflow.docs.study import Study, opened
+from workflow.docs.words import in_words
 from workflow.preset import Preset
 from workflow.preset.spec_files import row_digest
 
@@ -157,6 +159,12 @@ def test_numbers_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
     std, low, high = map(float, re.search(r"of one generator \| ([\d.]+) \(([\d.]+) to ([\d.]+)\)", variances).groups())
     assert low < std < high
     assert "| teacher seed, equal settings | not known |  |" in variances
+    shares = re.findall(r"^\| (\d+) \| (\d+) %", numbers.trial_shares("fd", first, second), flags=re.MULTILINE)
+    assert [trials for trials, _ in shares] == ["1", "2", "3", "5", "10"]
+    assert [int(share) for _, share in shares] == sorted((int(share) for _, share in shares), reverse=True)
+    assert numbers.trials_needed("fd", first, second).isdigit() or "not known" in numbers.trial_shares(
+        "fd", first, second
+    )
     claims = load_claims(ROOT / preset.config["claims"])
     claim = next(c.id for c in claims if c.parts and c.parts[0].rule == "TRAIN")
     power = numbers.power("5%")
@@ -169,6 +177,27 @@ def test_numbers_about_effects(stored, made_up, preset, tmp_path):  # noqa: F811
         numbers.effect("fd", first, "recipe=nothing")
     with pytest.raises(UserError, match="no column 'recip'"):
         numbers.effect("fd", first, "recip=sid")
+
+
+def test_the_lowest_of_equally_good_evaluations_lies_below_fresh_trials(stored, tmp_path):
+    """Ten evaluations of a true FD that does not change, each with noise: the lowest is too low by 1.54 of its std."""
+    study, noise = Study(stored, ROOT, tmp_path), random.Random(4)
+    for log in tmp_path.glob("students/*/evaluations.jsonl"):
+        fd = study.measured.estimate(log.parent.name, "fd").mean
+        values = [fd + 9, *(noise.gauss(fd, 0.2) for _ in range(10))]
+        log.write_text("".join(json.dumps({"nimg": i, "fd": value}) + "\n" for i, value in enumerate(values)))
+    numbers = StudyNumbers(study)
+    above, low, high = _interval(numbers.above_lowest("fd"))
+    assert above == pytest.approx(1.54 * 0.2, abs=0.05)
+    assert low < above < high
+    # By chance the lowest is early or late.
+    _, low, high = _interval(numbers.above_lowest_early("fd"))
+    assert low < 0 < high
+
+
+def _interval(text):
+    found = re.match(r"(\S+) \(95 % interval (\S+) to (\S+);", text.replace("−", "-"))
+    return [float(number) for number in found.groups()]
 
 
 @pytest.mark.slow

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from eval.claims.amounts import decimals_of
 from eval.claims.cost import cost_table
 from eval.claims.model import SIGNS
 from eval.claims.power import plans, power_table
-from eval.effects.contrast import difference, mean_interval
-from eval.effects.variance import components
-from eval.results.agreement import HIGHER_IS_BETTER
+from eval.effects.contrast import Interval, difference, mean_interval
+from eval.effects.variance import SharedTrials, shared_trials
 from eval.results.summary import Estimate, measured_days
 from eval.results.training_logs import read_evaluations
 from eval.tables import Table, to_markdown
@@ -21,27 +20,20 @@ from sida.analytic.numbers import NUMBERS, read_analytic
 from sida.errors import UserError, suggestion
 from workflow.docs.stored import stored_lines
 from workflow.docs.study import Study
+from workflow.docs.words import in_words
 
-#: Names of metrics in answers.
-_NAMES = {
-    "fd": "FD",
-    "is": "inception score",
-    "fd_pixel": "FD in pixels",
-    "fd_own": "FD in GDD's features",
-    "fd_heldout": "FD to held-out images",
-    "fd_glyphs_heldout": "FD to held-out images in features of fonts",
-    "copies_pixel": "near copies",
-    "memory_mb": "memory",
-    "seconds_per_kimg": "seconds per image",
-}
 #: Decimals, factor and unit of a metric, or of a quantity of a training log, in running text.
 _FORMS = {
     "fd": (2, 1, ""), "is": (2, 1, ""), "fd_pixel": (3, 1, ""), "accuracy": (1, 100, " %"),
     "weight_rms.generator": (4, 1, ""), "weight_rms.fake_score": (4, 1, ""),
 }  # fmt: skip
 _FORM = (2, 1, "")
+#: Training seeds of each method in numbers about trials.
+_SEEDS = 3
 _TERMS = {
-    "evaluation": "evaluation: one trial of one generator",
+    "common": "trial: what all generators share",
+    "method": "trial: what the seeds of a method share",
+    "rest": "trial: of one generator",
     "training": "training seed, from one teacher",
     "teacher": "teacher seed, equal settings",
 }
@@ -130,16 +122,21 @@ class StudyNumbers:
     def above_lowest(self, metric: str) -> str:
         """Fresh trials minus the lowest evaluation, which chose the network: mean over the trained runs, in words.
 
+        Evaluations have equal images in all runs, and so have trials; the interval contains the deviations of both.
         Runs without evaluations, and runs whose start was kept, are left out.
         """
-        above, measured = [], self._study.measured
-        for log in sorted(self._study.unpacked.glob("students/*/evaluations.jsonl")):
-            lowest = min(read_evaluations(log, metric), key=lambda point: point.value)
-            if lowest.nimg > 0 and measured.has(log.parent.name, metric):
-                above.append(measured.estimate(log.parent.name, metric).mean - lowest.value)
-        mean = mean_interval({"": above})
-        span = f"{mean.low:.3f} to {mean.high:.3f}".replace("-", "−")
-        return f"{mean.value:.3f} (95 % interval {span}; {len(above)} runs)".replace("-", "−")
+        above = {run: value for run, value, _ in self._above_lowest(metric)}
+        trials = self._shared_trials(metric, *dict.fromkeys(",".join(self._study.group(run)) for run in above))
+        return f"{_in_words(trials.against_one(mean_interval({'': [*above.values()]})))}; {len(above)} runs)"
+
+    def above_lowest_early(self, metric: str) -> str:
+        """The same of runs whose lowest evaluation is not their last, minus that of the other runs, within teachers."""
+        sides: dict[bool, dict[str, list[float]]] = {True: {}, False: {}}
+        for run, value, early in self._above_lowest(metric):
+            sides[early].setdefault(self._study.preset.runs[run].teacher or "", []).append(value)
+        a, b = ({name: side[name] for name in sides[True] if name in sides[False]} for side in sides.values())
+        found = difference(a, b)
+        return f"{_in_words(found)}; {found.seeds[0]} and {found.seeds[1]} runs)"
 
     def logged(self, quantity: str, run: str) -> str:
         """A quantity at the end of the training logs, such as ``weight_rms.generator``, over seeds."""
@@ -175,8 +172,8 @@ class StudyNumbers:
         return effect_text(difference(a, b), decimals, factor) + unit
 
     def variances(self, metric: str, *groups: str) -> str:
-        """Table of the standard deviations of nested runs: evaluations, training seeds, teachers."""
-        found = components([self._nested(metric, group) for group in groups])
+        """Table of the standard deviations of runs with equal trials: trials, training seeds, teachers."""
+        found = self._shared_trials(metric, *groups)
         _, factor, unit = _FORMS.get(metric, _FORM)
         lines = ["| what scatters | standard deviation (95 % interval) | degrees of freedom |", "| --- | ---: | ---: |"]
         for term, title in _TERMS.items():
@@ -186,6 +183,20 @@ class StudyNumbers:
                 cells = f"{std}{unit} ({low} to {high}) | {one.df:.0f}"
             lines.append(f"| {title} | {cells} |")
         return _block("\n".join(lines))
+
+    def trial_shares(self, metric: str, *groups: str) -> str:
+        """Table of the part of trials in a difference of two methods with three training seeds each."""
+        found = self._shared_trials(metric, *groups)
+        lines = ["| trials | share of trials in the variance | standard error |", "| ---: | ---: | ---: |"]
+        for trials in (1, 2, 3, 5, 10):
+            seeds, noise = found.variances(trials, _SEEDS)
+            longer = f"{100 * (math.sqrt(1 + noise / seeds) - 1):.0f} % longer" if seeds else "not known"
+            lines.append(f"| {trials} | {100 * noise / (seeds + noise or 1):.0f} % | {longer} |")
+        return _block("\n".join(lines))
+
+    def trials_needed(self, metric: str, *groups: str) -> str:
+        """Least number of trials for which endless ones shorten the standard error by less than about 5 %."""
+        return str(self._shared_trials(metric, *groups).trials_needed(_SEEDS, 0.05) or "not known")
 
     def costs(self) -> str:
         """All comparisons by rule COST as a table."""
@@ -211,6 +222,18 @@ class StudyNumbers:
         logs = [self._study.unpacked / "students" / name / "evaluations.jsonl" for name in self._study.group(run)]
         return _text(metric, Estimate.of([chosen([p.value for p in read_evaluations(log, metric)]) for log in logs]))
 
+    def _above_lowest(self, metric: str) -> Iterator[tuple[str, float, bool]]:
+        """Runs, their trials minus their lowest evaluation, and whether a later evaluation follows."""
+        for log in sorted(self._study.unpacked.glob("students/*/evaluations.jsonl")):
+            run, points = log.parent.name, read_evaluations(log, metric)
+            lowest = min(points, key=lambda point: point.value)
+            if lowest.nimg > 0 and self._study.measured.has(run, metric):
+                above = self._study.measured.estimate(run, metric).mean - lowest.value
+                yield run, above, lowest.nimg < points[-1].nimg
+
+    def _shared_trials(self, metric: str, *groups: str) -> SharedTrials:
+        return shared_trials([self._nested(metric, group) for group in groups])
+
     def _nested(self, metric: str, group: str) -> dict[str, dict[str, list[float]]]:
         """Trials by run by teacher."""
         nested: dict[str, dict[str, list[float]]] = {}
@@ -219,6 +242,10 @@ class StudyNumbers:
             trials = [line.value for line in self._study.measured.lines(name, metric)]
             nested.setdefault(self._study.preset.runs[name].teacher or "", {})[name] = trials
         return nested
+
+
+def _in_words(found: Interval) -> str:
+    return f"{found.value:.3f} (95 % interval {found.low:.3f} to {found.high:.3f}".replace("-", "−")
 
 
 def _text(metric: str, estimate: Estimate) -> str:
@@ -234,42 +261,3 @@ def _markdown(table: Table) -> str:
 def _block(text: str) -> str:
     """Text for markers on separate lines."""
     return f"\n\n{text}\n\n"
-
-
-def in_words(findings: Sequence[Mapping[str, Any]]) -> str:
-    """Effects of comparisons by one quantity in words: ``FD 0.87 higher, 95 % interval 0.56 to 1.18``."""
-    what, signed = (findings[0]["effect"][key] for key in ("what", "signed"))
-    values = sorted(finding["effect"]["value"] for finding in findings)
-    numbers = findings[0]["numbers"]
-    interval, named = [], ""
-    if len(findings) > 1:
-        named = f" ({len(findings)} comparisons)"
-    elif "low" in numbers:
-        interval, named = [numbers["low"], numbers["high"]], ", 95 % interval "
-    elif "bound" in numbers:
-        interval, named = [values[0] - numbers["bound"], values[0] + numbers["bound"]], ", with noise "
-    if what.startswith("diverging"):
-        return str(findings[0]["effect"]["text"]) + named
-    decimals = decimals_of((interval or values)[-1] - (interval or values)[0])
-    subject = " ".join(_NAMES.get(part, part) for part in what.split())
-    if signed and what in (*_NAMES, *HIGHER_IS_BETTER):
-        up = what in HIGHER_IS_BETTER
-        text = f"{subject} {_directed(values, decimals, up)}{named}"
-        return text + (_directed(interval, decimals, up, values[0]) if interval else "")
-    return f"{subject} {_span(values, decimals)}{named}" + (_span(interval, decimals) if interval else "")
-
-
-def _directed(values: Sequence[float], decimals: int, up: bool, said: float | None = None) -> str:
-    """A gain, or a range of gains, with ``higher`` or ``lower``; without the word if ``said`` has the same sign."""
-    better, worse = ("higher", "lower") if up else ("lower", "higher")
-    first, last = values[0], values[-1]
-    if first * last >= 0:
-        ends = sorted(abs(value) for value in (first, last))
-        text = _span(ends if len(values) > 1 else ends[:1], decimals)
-        return text if said is not None and said * last > 0 else f"{text} {better if last > 0 else worse}"
-    return f"{-first:.{decimals}f} {worse} to {last:.{decimals}f} {better}"
-
-
-def _span(values: Sequence[float], decimals: int) -> str:
-    ends = dict.fromkeys(f"{value:.{decimals}f}".replace("-", "−") for value in (values[0], values[-1]))
-    return " to ".join(ends)
