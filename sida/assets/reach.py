@@ -46,7 +46,7 @@ def check_reachable(
     why = "SIDA_OFFLINE is set" if offline() else "no host of theirs can be reached"
     ids = " ".join(asset.id for asset in missing)
     raise UserError(
-        f"{len(missing)} files are missing in {folder} and {why}: run `sida assets fetch {ids}` on a computer with "
+        f"missing in {folder}: {ids} ({why}); run `sida assets fetch {ids}` on a computer with "
         "internet, and copy its cache here"
     )
 

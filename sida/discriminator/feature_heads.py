@@ -47,6 +47,15 @@ def _groups(channels: int) -> int:
     return max(size for size in range(1, 33) if channels % size == 0)
 
 
+def _map_shapes(network: nn.Module) -> list[tuple[int, int]]:
+    """Channels and side of the encoder's maps that ``return_flag="features"`` gives."""
+    net = cast(Precond, network)
+    image = torch.zeros((1, net.img_channels, net.img_resolution, net.img_resolution))
+    with torch.no_grad():
+        maps = network(image.to(next(network.parameters()).device), 1.0, return_flag="features")
+    return [(one.shape[1], one.shape[2]) for one in maps]
+
+
 class FakeScoreWithHeads(nn.Module):
     """Fake score with discriminator heads on the maps of its encoder, or on those of a frozen teacher.
 
@@ -62,14 +71,11 @@ class FakeScoreWithHeads(nn.Module):
         self.score = score
         # Not a submodule: φ is not trained and not part of a state.
         self._source = (score if teacher is None else teacher,)
-        net = cast(Precond, score)
-        shape = (1, net.img_channels, net.img_resolution, net.img_resolution)
         device = next(score.parameters()).device
-        with torch.no_grad():
-            maps = score(torch.zeros(shape, device=device), 1.0, return_flag="features")
-        self.heads = nn.ModuleList(
-            FeatureHead(*one.shape[1:3]) for one in (maps if every_resolution else maps[-1:])
-        ).to(device)
+        shapes = _map_shapes(score)
+        self.heads = nn.ModuleList(FeatureHead(*one) for one in (shapes if every_resolution else shapes[-1:])).to(
+            device
+        )
         if bins:
             self.register_buffer("ratios", torch.ones(bins, device=device))
 
@@ -100,11 +106,7 @@ class FrozenEncoderWithHead(nn.Module):
         super().__init__()
         # Not a submodule: φ is not trained and not part of a state.
         self._source = (teacher,)
-        net, device = cast(Precond, teacher), next(teacher.parameters()).device
-        with torch.no_grad():
-            shape = (1, net.img_channels, net.img_resolution, net.img_resolution)
-            last = teacher(torch.zeros(shape, device=device), 1.0, return_flag="features")[-1]
-        self.head = FeatureHead(*last.shape[1:3]).to(device)
+        self.head = FeatureHead(*_map_shapes(teacher)[-1]).to(next(teacher.parameters()).device)
 
     def forward(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from sida.config.mapping import Settings
@@ -43,14 +44,17 @@ def stage_at(nimg: int, batch_size: int, stage_kimg: float) -> int:
     return int(max(nimg - batch_size, 0) // (stage_kimg * 1000))
 
 
-def consistency_trainer(parts: Parts, network: str, loss: Any, level: str) -> StudentTrainer:
+def consistency_trainer(
+    parts: Parts, network: str, loss: Any, level: str, begin: Callable[[int], None] = lambda nimg: None
+) -> StudentTrainer:
     """Returns a trainer of the generator alone on real images.
 
     Args:
         parts: Of the run.
         network: Class of the generator's preconditioning.
-        loss: Object with ``generator_loss``, see :class:`sida.losses.consistency.ECTLoss`; a ``stage`` is advanced.
+        loss: Object with ``generator_loss``, see :class:`sida.losses.consistency.ECTLoss`.
         level: Draw that decides the noise level, see :class:`sida.training.micro_batches.OptimizerStep`.
+        begin: Called before each iteration with the number of images seen so far.
     """
     from sida.training.flat import RAdam
     from sida.training.micro_batches import OptimizerStep
@@ -59,10 +63,9 @@ def consistency_trainer(parts: Parts, network: str, loss: Any, level: str) -> St
 
     config = parts.config
 
-    class Staged(StudentTrainer):
+    class ConsistencyTrainer(StudentTrainer):
         def iteration(self, nimg: int, *args: Any, **kwargs: Any) -> Any:
-            if hasattr(loss, "stage"):
-                loss.stage = stage_at(nimg, config.batch_size, parts.options.stage_kimg)
+            begin(nimg)
             return super().iteration(nimg, *args, **kwargs)
 
     betas = config.generator_betas or config.betas
@@ -80,12 +83,17 @@ def consistency_trainer(parts: Parts, network: str, loss: Any, level: str) -> St
     )
     # Both evaluations need the same dropout mask, which a CUDA graph cannot repeat.
     settings = dataclasses.replace(parts.make(TrainerSettings), cuda_graphs=False)
-    return Staged([step], parts.schedule(), settings)
+    return ConsistencyTrainer([step], parts.schedule(), settings)
 
 
 def make_ect(parts: Parts) -> StudentTrainer:
     """Returns the trainer of a configuration."""
-    return consistency_trainer(parts, "ECTPrecond", parts.method.loss(parts), "sigma_normal")
+    loss = parts.method.loss(parts)
+
+    def begin(nimg: int) -> None:
+        loss.stage = stage_at(nimg, parts.config.batch_size, parts.options.stage_kimg)
+
+    return consistency_trainer(parts, "ECTPrecond", loss, "sigma_normal", begin)
 
 
 def _loss(parts: Parts) -> Any:

@@ -345,7 +345,7 @@ def test_without_a_network_one_line_names_all_that_is_missing(tmp_path, monkeypa
         }
         (tmp_path / "x").mkdir()
         (tmp_path / "x/b").write_bytes(BODY)
-        with pytest.raises(UserError, match=r"2 files are missing.*`sida assets fetch a c`") as raised:
+        with pytest.raises(UserError, match=r"missing in .*: a c .*`sida assets fetch a c`") as raised:
             check_reachable(["a", "b", "c"], registry=registry, cache=tmp_path)
         assert "\n" not in str(raised.value)
         check_reachable(["b"], registry=registry, cache=tmp_path)
